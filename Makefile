@@ -1,0 +1,51 @@
+# Each goal sets up all it needs; a machine with Python 3.11 or newer is enough.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test heat-test cloud-test check bench fuzz glance-suite clean
+
+run: $(VENV)/.installed-run
+	$(BIN)/related-images serve $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+heat-test: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/heat
+
+cloud-test: $(VENV)/.installed-cloud
+	$(BIN)/pytest tests/cloud $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks $(ARGS)
+
+glance-suite: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.glance_suite $(ARGS)
+
+fuzz: $(VENV)/.installed-fuzz
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(VENV)-heat build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+$(VENV)/.installed-%: setup.cfg pyproject.toml
+	@echo "installing what this needs into $(VENV), which takes some minutes the first time"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS_$*)]'
+	touch $@
+
+EXTRAS_run := glance,cli,reconcile
+EXTRAS_dev := dev
+EXTRAS_bench := dev,bench
+EXTRAS_fuzz := fuzz
+EXTRAS_heat := heat-test
+EXTRAS_cloud := cloud-test

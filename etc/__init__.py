@@ -1,0 +1,1 @@
+"""Installed as ``related_images.etc``: the configuration that is shipped."""
