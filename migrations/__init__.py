@@ -1,0 +1,1 @@
+"""The migrations of the tables; `related-images db upgrade` runs them."""

@@ -1,0 +1,19 @@
+"""How alembic runs the migrations: on the connection given by related_images.store.schema.
+
+Logging is left alone: the process may be a running service.
+"""
+
+from alembic import context
+
+from related_images.store import drivers, schema, tables
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=tables.metadata,
+    version_table=schema.VERSION_TABLE,
+    include_name=schema.is_ours,
+    transactional_ddl=connection.dialect.name not in drivers.MYSQL,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,27 @@
+"""The use cases, in the words of the field, and what they are asked with and answer."""
+
+from related_images.store.database import Database
+from related_images.store.rows import (
+    Filters,
+    Images,
+    Installation,
+    Instance,
+    NewRelation,
+    Place,
+    Position,
+    Recorded,
+    Relation,
+)
+
+__all__ = [
+    "Database",
+    "Filters",
+    "Images",
+    "Installation",
+    "Instance",
+    "NewRelation",
+    "Place",
+    "Position",
+    "Recorded",
+    "Relation",
+]

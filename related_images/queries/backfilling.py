@@ -1,0 +1,136 @@
+"""Recording what was claimed before there was a filter, where nothing that is known contradicts."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Connection
+
+from related_images.store import lookups, relations, state
+from related_images.store.database import Database
+from related_images.store.rows import Filters, NewRelation, Relation
+
+BACKFILL: Final = "backfill"
+POSITION: Final = "backfill-position:"
+"""Begins the row of the state that remembers how far a backfill came."""
+
+RECORDED: Final = "recorded"
+KNOWN: Final = "known"
+DOUBTED: Final = "doubted"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image that may have been made from an instance of ``project_id``, as far as is known."""
+
+    image_id: str
+    owner: str
+    instance_id: str
+    kind: str
+    label: str | None
+    created_at: datetime
+    project_id: str | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a candidate, and why."""
+
+    outcome: str
+    reason: str | None = None
+
+
+def position(database: Database, installation_uuid: str) -> str | None:
+    """How far an unfinished backfill of this installation came."""
+    return database.read(state.get, POSITION + installation_uuid)
+
+
+def finish(database: Database, installation_uuid: str) -> None:
+    """Let the next backfill begin anew."""
+    database.write(state.drop, POSITION + installation_uuid)
+
+
+def judge(
+    database: Database, installation_uuid: str, candidates: Collection[Candidate]
+) -> list[Verdict]:
+    """What would become of the candidates, each taken alone; nothing is recorded.
+
+    :raises StoreUnavailable: if the database cannot answer
+    """
+    return [
+        database.read(_verdict, installation_uuid, candidate) or Verdict(RECORDED)
+        for candidate in candidates
+    ]
+
+
+def record(
+    database: Database,
+    installation_uuid: str,
+    candidates: Sequence[Candidate],
+    position: str,
+) -> list[Verdict]:
+    """Record the candidates that nothing contradicts, and how far that came, in one transaction.
+
+    :raises StoreUnavailable: if it could not be committed
+    """
+    return database.write(_record, installation_uuid, candidates, position)
+
+
+def _record(
+    connection: Connection, installation_uuid: str, candidates: Sequence[Candidate], position: str
+) -> list[Verdict]:
+    verdicts = []
+    for candidate in candidates:
+        verdict = _verdict(connection, installation_uuid, candidate)
+        if verdict is None:
+            relations.record(connection, _relation(installation_uuid, candidate), relied_on=True)
+        verdicts.append(verdict or Verdict(RECORDED))
+    state.put(connection, POSITION + installation_uuid, position)
+    return verdicts
+
+
+def _verdict(
+    connection: Connection, installation_uuid: str, candidate: Candidate
+) -> Verdict | None:
+    """What is known of the candidate or contradicts it; ``None`` if it may be recorded."""
+    made = [
+        row
+        for row in lookups.relations(connection, Filters(image_id=candidate.image_id), 100)
+        if row.kind != lookups.BOOT
+    ]
+    if made:
+        return _against(made, installation_uuid, candidate)
+    owner = candidate.project_id or lookups.instance_project(
+        connection, installation_uuid, candidate.instance_id
+    )
+    if owner is not None and owner != candidate.owner:
+        return Verdict(DOUBTED, "its instance belongs to another project")
+    return None
+
+
+def _against(made: Sequence[Relation], installation_uuid: str, candidate: Candidate) -> Verdict:
+    """The claim beside what is recorded of the image."""
+    claimed = (installation_uuid, candidate.instance_id, candidate.kind)
+    if any((row.installation_uuid, row.instance_id, row.kind) == claimed for row in made):
+        return Verdict(KNOWN)
+    row = made[0]
+    return Verdict(
+        DOUBTED,
+        f"it is recorded as a {row.kind} of the instance {row.instance_id} of "
+        f"{row.installation_uuid} ({row.source})",
+    )
+
+
+def _relation(installation_uuid: str, candidate: Candidate) -> NewRelation:
+    return NewRelation(
+        installation_uuid,
+        candidate.instance_id,
+        candidate.image_id,
+        candidate.kind,
+        candidate.label,
+        BACKFILL,
+        candidate.owner,
+        candidate.created_at,
+        instance_project_id=candidate.owner,
+    )

@@ -1,0 +1,39 @@
+"""Registering installations."""
+
+from datetime import UTC, datetime
+
+from related_images.errors import InstallationConflict, InstallationNotFound
+from related_images.store import installations
+from related_images.store.database import Database
+from related_images.store.rows import Installation
+
+
+def registered(database: Database) -> list[Installation]:
+    """Every registered installation, by name."""
+    return database.read(installations.registered)
+
+
+def register(
+    database: Database, uuid: str, name: str, service_user_id: str | None
+) -> tuple[Installation, bool]:
+    """Register an installation; say whether it was not registered before.
+
+    :raises InstallationConflict: if it is registered with another name or service user
+    """
+    new = Installation(uuid, name, service_user_id, datetime.now(UTC))
+    found, created = database.write(installations.register, new)
+    if (found.name, found.service_user_id) != (name, service_user_id):
+        raise InstallationConflict(
+            f"the installation {uuid} is registered as {found.name!r} with the service user "
+            f"{found.service_user_id!r}; remove it first to register it anew"
+        )
+    return found, created
+
+
+def unregister(database: Database, uuid: str) -> None:
+    """Forget the registration; its relations stay.
+
+    :raises InstallationNotFound: if it is not registered
+    """
+    if not database.write(installations.unregister, uuid):
+        raise InstallationNotFound(f"no installation {uuid} is registered here")

@@ -1,0 +1,128 @@
+"""Answering: which images, which relations, which instances."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Generic, TypeVar
+
+from related_images.errors import InstanceNotFound, InstanceTooLarge, MarkerUnknown
+from related_images.store import lookups, state, usage
+from related_images.store.database import Database
+from related_images.store.rows import Filters, Instance, Place, Position, Relation, Usage
+from related_images.store.types import EPOCH
+
+T = TypeVar("T")
+
+IMAGES_LIMIT: Final = 10_000
+"""Images of one instance that an image list can carry; the registry is given all their ids."""
+
+RECONCILIATION: Final = "reconciliation"
+"""The row of the state that remembers the last reconciliation: JSON, in it ``until``, a time."""
+
+UNRECONCILED_LIMIT: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """A page of items, and whether more follow."""
+
+    items: list[T]
+    more: bool
+
+    @classmethod
+    def of(cls, items: list[T], limit: int) -> "Page[T]":
+        """A page of at most ``limit`` out of ``items``, of which one more was asked for."""
+        return cls(items[:limit], len(items) > limit)
+
+
+def images_of_instance(
+    database: Database,
+    installation_uuid: str,
+    instance_id: str,
+    kind: str | None,
+    label: str | None,
+) -> list[str]:
+    """The ids of the images made from the instance, or of those in a relation of one ``kind``.
+
+    :raises InstanceTooLarge: if there are more than :data:`IMAGES_LIMIT`
+    """
+    kinds: Collection[str] = lookups.MADE_FROM if kind is None else (kind,)
+    found = database.read(
+        lookups.image_ids, installation_uuid, instance_id, kinds, label, IMAGES_LIMIT + 1
+    )
+    if len(found) > IMAGES_LIMIT:
+        raise InstanceTooLarge(
+            f"the instance {instance_id} has more than {IMAGES_LIMIT} images, which an image list "
+            "cannot carry; ask for one kind or label, or page through GET /v2/relations"
+        )
+    return found
+
+
+def relations(
+    database: Database, filters: Filters, limit: int, after: Position | None
+) -> Page[Relation]:
+    """A page of relations, newest first."""
+    return Page.of(database.explore(lookups.relations, filters, limit + 1, after), limit)
+
+
+def instances(
+    database: Database,
+    filters: Filters,
+    limit: int,
+    after: Place | None,
+    latest_before: datetime | None,
+) -> Page[Instance]:
+    """A page of instances in the order in which they became known.
+
+    Those without an image of a kind since ``latest_before`` come the longest overdue first, to who
+    sees all of them and asks for no label.
+
+    :param after: the last one of the page before
+    :raises MarkerUnknown: if there is no such instance for this caller
+    """
+    number = 0 if after is None else _number(database, after, filters)
+    if latest_before is not None and lookups.knows_latest(filters):
+        place = ((after and after.latest_at) or EPOCH, number)
+        rows = database.explore(lookups.overdue, filters, limit + 1, latest_before, place)
+        return Page.of(rows, limit)
+    rows = database.explore(lookups.instances, filters, limit + 1, number, latest_before)
+    return Page.of(rows, limit)
+
+
+def _number(database: Database, place: Place, filters: Filters) -> int:
+    named = (place.installation_uuid, place.instance_id)
+    found = database.read(lookups.instance_number, *named, filters.visible_to)
+    if found is None:
+        raise MarkerUnknown("the marker names no instance; begin again without it")
+    return found
+
+
+def instance(
+    database: Database, installation_uuid: str, instance_id: str, visible_to: str | None
+) -> Instance:
+    """One instance.
+
+    :raises InstanceNotFound: if it is not there for this caller
+    """
+    asked = Filters(installation_uuid, instance_id, visible_to=visible_to)
+    for found in database.read(lookups.instances, asked, 1):
+        return found
+    raise InstanceNotFound(f"no instance {instance_id} of {installation_uuid} is known here")
+
+
+def usages(database: Database, image_ids: Collection[str], visible_to: str | None) -> list[Usage]:
+    """How much each of the images is used; of one that is not known here, that it never was."""
+    known = {row.image_id: row for row in database.explore(usage.usages, image_ids, visible_to)}
+    return [known.get(image_id) or Usage(image_id) for image_id in image_ids]
+
+
+def reconciliation(database: Database) -> tuple[dict[str, Any] | None, int]:
+    """What the last reconciliation reported, and how many relations are newer than what it saw.
+
+    The number stops at :data:`UNRECONCILED_LIMIT`.
+    """
+    text = database.read(state.get, RECONCILIATION)
+    last = json.loads(text) if text else None
+    since = datetime.fromisoformat(last["until"]) if last else None
+    return last, database.read(lookups.count_since, since, UNRECONCILED_LIMIT)

@@ -1,0 +1,208 @@
+"""Reconciling: comparing the relations with what the registry has, and putting them right.
+
+An image that the registry does not have is marked deleted. Whether it was made and deleted, or was
+never made, cannot be told afterwards, and the mark is right for both: it shows in no image list,
+keeps its place in the lineage, and comes off when the image comes back. A relation is removed in
+one case: it was announced for an image that had been there before, and so was not made of it.
+"""
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+from sqlalchemy import Connection
+
+from related_images import faults
+from related_images.errors import RegistryDistrusted
+from related_images.faults import Point
+from related_images.queries.listing import RECONCILIATION
+from related_images.store import reconciling, state
+from related_images.store.database import Database
+from related_images.store.reconciling import KnownImage
+from related_images.store.types import EPOCH
+
+BATCH: Final = 100
+"""Images judged at once: as many ids as fit into the request line that servers take."""
+
+POSITION: Final = "reconciliation-position"
+"""The row of the state that remembers how far an unfinished reconciliation came."""
+
+PROOF: Final = 10
+"""Of so many images the registry must know one, or it is taken for another cloud's."""
+
+CLOCKS_APART: Final = timedelta(minutes=1)
+"""How far the clocks of the registry and of the filter may differ."""
+
+
+class Registry(Protocol):
+    """What the registry has, as its administrator sees it. Anything unclear raises."""
+
+    def created(self, image_ids: Collection[str]) -> Mapping[str, datetime]:
+        """When those of the images were created that are there."""
+
+    def is_gone(self, image_id: str) -> bool:
+        """Whether the registry says of this one image that it has none."""
+
+    def is_empty(self) -> bool:
+        """Whether there is no image at all."""
+
+
+@dataclass
+class Counts:
+    """Images: looked at, found there, newly marked deleted, unmarked, too new to judge.
+
+    ``withdrawn`` counts the relations that were removed.
+    """
+
+    checked: int = 0
+    present: int = 0
+    marked_deleted: int = 0
+    restored: int = 0
+    too_new: int = 0
+    withdrawn: int = 0
+
+
+@dataclass
+class Run:
+    """A reconciliation under way: relations older than ``until`` are judged."""
+
+    until: datetime
+    started_at: datetime
+    after: int = 0
+    counts: Counts = field(default_factory=Counts)
+
+    def as_json(self) -> str:
+        times = {"until": self.until.isoformat(), "started_at": self.started_at.isoformat()}
+        return json.dumps({**times, "after": self.after, "counts": asdict(self.counts)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Run":
+        found = json.loads(text)
+        until, started = (datetime.fromisoformat(found[name]) for name in ("until", "started_at"))
+        return cls(until, started, found["after"], Counts(**found["counts"]))
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """What a batch needs: row numbers, and for withdrawals the time from which on."""
+
+    restored: list[int]
+    deleted: list[int]
+    void: list[tuple[int, datetime]]
+
+
+def begin(database: Database, older_than: timedelta, dry_run: bool) -> Run:
+    """The run that was interrupted, if one was, else a new one; a dry run is always new."""
+    text = None if dry_run else database.read(state.get, POSITION)
+    now = datetime.now(UTC)
+    return Run.from_json(text) if text else Run(now - older_than, now)
+
+
+def images_known(database: Database) -> int:
+    """The highest number of an image: where a run ends."""
+    return database.read(reconciling.highest)
+
+
+def check_registry(database: Database, registry: Registry, until: datetime) -> None:
+    """Make sure that the registry is the one whose images are related here.
+
+    :raises RegistryDistrusted: if it has no image, or none of those that it should have
+    """
+    expected = database.read(reconciling.latest_live, until, BATCH)
+    if not expected or registry.created([image.image_id for image in expected]):
+        return
+    if registry.is_empty():
+        raise _distrusted("lists no image at all", len(expected))
+    if len(expected) >= PROOF:
+        raise _distrusted("knows none of them", len(expected))
+
+
+def _distrusted(said: str, expected: int) -> RegistryDistrusted:
+    return RegistryDistrusted(
+        f"{expected} images are related here and the registry {said}: nothing was changed. Check "
+        "that the endpoint and the database belong together; if the images are really gone, say "
+        "--trust-registry"
+    )
+
+
+def reconcile(
+    database: Database, registry: Registry, run: Run, dry_run: bool, seen: Callable[[int], None]
+) -> None:
+    """Carry ``run`` to its end; ``seen`` is told the number of the last image of each batch.
+
+    :raises StoreUnavailable: if the database fails on the way; the next run goes on there
+    """
+    while True:
+        images, last = database.read(reconciling.batch, run.after, BATCH)
+        if last is None:
+            break
+        findings = _judge(registry, run, images)
+        run.after = last
+        faults.reach(Point.RECONCILE_JUDGED)
+        if dry_run:
+            _count(run, findings)
+        else:
+            run.counts = database.write(_settle, run, findings)
+        faults.reach(Point.RECONCILE_SETTLED)
+        seen(last)
+    if not dry_run:
+        database.write(_finish, run)
+        faults.reach(Point.RECONCILE_FINISHED)
+
+
+def _judge(registry: Registry, run: Run, images: list[KnownImage]) -> _Findings:
+    created = registry.created([image.image_id for image in images]) if images else {}
+    there = [image for image in images if image.image_id in created]
+    missed = [image for image in images if image.image_id not in created and not image.deleted_at]
+    absent = [image for image in missed if image.newest_at < run.until]
+    run.counts.checked += len(images)
+    run.counts.present += len(there)
+    run.counts.too_new += len(missed) - len(absent)
+    latest = {image.ref: created[image.image_id] + CLOCKS_APART for image in there}
+    return _Findings(
+        restored=[image.ref for image in there if image.deleted_at],
+        deleted=[image.ref for image in absent if registry.is_gone(image.image_id)],
+        void=[
+            (image.ref, latest[image.ref])
+            for image in there
+            if image.newest_at < run.until and (image.announced_at or EPOCH) >= latest[image.ref]
+        ],
+    )
+
+
+def _count(run: Run, findings: _Findings) -> None:
+    run.counts.restored += len(findings.restored)
+    run.counts.marked_deleted += len(findings.deleted)
+    run.counts.withdrawn += len(findings.void)
+
+
+def _settle(connection: Connection, run: Run, findings: _Findings) -> Counts:
+    """Put a batch right and remember how far that was, in one transaction."""
+    counts = Counts(**asdict(run.counts))
+    counts.restored += reconciling.restore(connection, findings.restored)
+    now = datetime.now(UTC)
+    counts.marked_deleted += reconciling.mark_deleted(connection, findings.deleted, now, run.until)
+    for ref, since in findings.void:
+        counts.withdrawn += reconciling.withdraw_announcements(connection, ref, since)
+    state.put(connection, POSITION, Run(run.until, run.started_at, run.after, counts).as_json())
+    faults.reach(Point.RECONCILE_WRITTEN)
+    return counts
+
+
+def _finish(connection: Connection, run: Run) -> None:
+    state.drop(connection, POSITION)
+    state.put(connection, RECONCILIATION, json.dumps(summary(run)))
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """What a finished run reports: its times in UTC and its counts."""
+    times = {
+        "until": run.until,
+        "started_at": run.started_at,
+        "finished_at": datetime.now(UTC),
+    }
+    return {name: f"{time:%Y-%m-%dT%H:%M:%S.%fZ}" for name, time in times.items()} | asdict(
+        run.counts
+    )

@@ -1,0 +1,166 @@
+"""Recording: what trusted services say of images and instances."""
+
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection
+
+from related_images import faults
+from related_images.errors import (
+    InstallationBound,
+    InstallationUnregistered,
+    InstanceNotFound,
+    RelationConflict,
+    RelationNotFound,
+)
+from related_images.faults import Point
+from related_images.queries import guarding
+from related_images.store import installations, lookups, relations
+from related_images.store.database import Database
+from related_images.store.rows import Filters, NewRelation, Recorded, Relation
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Who asserts something: the ids of the users in whose name a trusted service speaks."""
+
+    user_ids: Set[str]
+    require_registered: bool = False
+
+    def check(self, connection: Connection, installation_uuid: str) -> None:
+        """Raise unless this speaker may speak for the installation.
+
+        :raises InstallationUnregistered: if it must be registered and is not
+        :raises InstallationBound: if it belongs to another service user
+        """
+        found = installations.find(connection, installation_uuid)
+        if found is None:
+            if self.require_registered:
+                raise InstallationUnregistered(
+                    f"the installation {installation_uuid} is not registered here; "
+                    "an administrator can register it with POST /v2/installations"
+                )
+            return
+        if found.service_user_id is not None and found.service_user_id not in self.user_ids:
+            raise InstallationBound(
+                f"the installation {installation_uuid} is registered with another service user"
+            )
+
+
+def announce(database: Database, new: NewRelation, speaker: Speaker) -> Recorded:
+    """Record that an image is about to be made; committed when this returns.
+
+    :raises StoreUnavailable: if it could not be committed; then nothing may be created
+    """
+    faults.reach(Point.RECORD_BEGUN)
+    recorded = database.write(_announce, new, speaker)
+    faults.reach(Point.RECORD_COMMITTED)
+    return recorded
+
+
+def _announce(connection: Connection, new: NewRelation, speaker: Speaker) -> Recorded:
+    speaker.check(connection, new.installation_uuid)
+    recorded = relations.record(connection, new)
+    faults.reach(Point.RECORD_WRITTEN)
+    return recorded
+
+
+def withdraw(database: Database, recorded: Recorded) -> bool:
+    """Take an announcement back, since no image came of it; say whether the relation is gone."""
+    return database.write(relations.take_back, recorded)
+
+
+def attach(
+    database: Database, new: NewRelation, speaker: Speaker, *, vouched: bool = False
+) -> tuple[Relation, bool]:
+    """Record a relation of an image that exists; say whether it was not there before.
+
+    :param vouched: the registry had the image after :exc:`ImageGone` was raised
+    :raises ImageBeingDeleted: if an instance cannot have been started from the image now
+    :raises ImageGone: if it cannot, unless the registry still has the image
+    :raises RelationConflict: if it is there with another label
+    """
+    attached = database.write(_attach, new, speaker, vouched)
+    faults.reach(Point.ATTACH_COMMITTED)
+    return attached
+
+
+def _attach(
+    connection: Connection, new: NewRelation, speaker: Speaker, vouched: bool
+) -> tuple[Relation, bool]:
+    speaker.check(connection, new.installation_uuid)
+    new = _seen_by_its_project(connection, new)
+    recorded = relations.record(connection, new, relied_on=True)
+    guarding.check_start(connection, new, recorded, vouched=vouched)
+    faults.reach(Point.ATTACH_WRITTEN)
+    same = Filters(new.installation_uuid, new.instance_id, new.image_id, kind=new.kind)
+    (found,) = lookups.relations(connection, same, limit=1)
+    if found.label != new.label:
+        raise RelationConflict(
+            f"this {new.kind} relation is recorded with the label {found.label!r}; "
+            "detach it first to give it another one"
+        )
+    return found, recorded.created
+
+
+def _seen_by_its_project(connection: Connection, new: NewRelation) -> NewRelation:
+    """A boot is the business of the instance's project, not of everybody who owns the image."""
+    if new.kind != lookups.BOOT:
+        return new
+    told = new.instance_project_id
+    if told is None:
+        told = lookups.instance_project(connection, new.installation_uuid, new.instance_id)
+    return new if told is None else replace(new, project_id=told)
+
+
+def detach(
+    database: Database,
+    installation_uuid: str,
+    instance_id: str,
+    image_id: str,
+    kind: str,
+    speaker: Speaker,
+) -> None:
+    """Remove one relation.
+
+    :raises RelationNotFound: if there is none
+    """
+
+    def task(connection: Connection) -> bool:
+        speaker.check(connection, installation_uuid)
+        found = relations.detach(connection, installation_uuid, instance_id, image_id, kind)
+        faults.reach(Point.DETACH_WRITTEN)
+        return found
+
+    if not database.write(task):
+        raise RelationNotFound(
+            f"the image {image_id} has no {kind} relation with the instance {instance_id} "
+            f"of {installation_uuid}"
+        )
+
+
+def end_instance(
+    database: Database, installation_uuid: str, instance_id: str, speaker: Speaker
+) -> None:
+    """Note that the instance is gone; once noted, again changes nothing.
+
+    :raises InstanceNotFound: if it is not known
+    """
+
+    def task(connection: Connection) -> bool:
+        speaker.check(connection, installation_uuid)
+        return relations.end_instance(connection, installation_uuid, instance_id, _now())
+
+    if not database.write(task):
+        raise InstanceNotFound(f"no instance {instance_id} of {installation_uuid} is known here")
+
+
+def image_deleted(database: Database, image_id: str) -> None:
+    """Note that the registry deleted the image, if it is in any relation."""
+    if database.read(relations.knows_image, image_id):
+        database.write(relations.mark_deleted, image_id, _now())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

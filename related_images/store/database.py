@@ -1,0 +1,271 @@
+"""The way into the database: one engine a process, a limit on every wait, a memory of failure.
+
+``read`` and ``write`` run a function on a connection. Both end within ``timeout`` seconds, or raise
+:exc:`StoreUnavailable`: each single wait (for a connection, a statement, a lock) is limited to half
+of it by the driver, and no statement is begun in the second half. After a failure both refuse at
+once, and a background thread asks, at growing intervals with jitter, until the database answers.
+"""
+
+import logging
+import math
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import tenacity
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from related_images import metrics
+from related_images.errors import ConfigurationError, FieldInvalid, SchemaTooNew, StoreUnavailable
+from related_images.metrics import Metric
+from related_images.store import breaker, drivers, schema, state, turns
+
+LOG = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Task = Callable[Concatenate[Connection, P], T]
+
+HEARTBEAT = "heartbeat"
+"""The row that is written to find out whether the database takes writes again."""
+
+
+class Database:
+    """A database by its SQLAlchemy ``url``, of which no call waits longer than ``timeout`` seconds.
+
+    Nothing is opened before the first call, so that a server may load the filter and then fork.
+
+    :raises ConfigurationError: if the URL cannot be used or its driver is not installed
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._url = usable(url)
+        self._limit = timeout / 2
+        self._open_lock = threading.Lock()
+        self._budget = threading.local()
+        self._engines: tuple[Engine, Engine] | None = None
+        self._forget()
+        _ALL.add(self)
+
+    def _forget(self) -> None:
+        # kept, not closed: their sockets are the parent's, who still talks through them
+        self._inherited, self._engines = self._engines, None
+        self._verified = False
+        self._turns = turns.Turns()
+        self._reading = breaker.Breaker("reading relations", self._probe_reading)
+        self._writing = breaker.Breaker("recording relations", self._probe_writing)
+
+    def read(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``task`` on a connection where each statement stands for itself.
+
+        :raises StoreUnavailable: if the database cannot answer in time
+        """
+        self._reading.check()
+        try:
+            return self._attempt(0, lambda connection: task(connection, *args, **kwargs))
+        except StoreUnavailable as error:
+            self._reading.trip(error)
+            self._writing.trip(error)
+            raise
+
+    def explore(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like :meth:`read`, for a question that may take long by its nature.
+
+        That it ran out of time says nothing of the database, and is no reason to refuse others.
+
+        :raises StoreUnavailable: if the database cannot answer in time
+        """
+        self._reading.check()
+        return self._attempt(0, lambda connection: task(connection, *args, **kwargs))
+
+    def write(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``task`` in one transaction, again if it lost against another one.
+
+        :raises StoreUnavailable: if the database cannot commit in time
+        """
+        self._writing.check()
+        try:
+            return self._attempt(1, lambda connection: task(connection, *args, **kwargs))
+        except StoreUnavailable as error:
+            self._writing.trip(error)
+            raise
+
+    def is_up(self) -> bool:
+        """Whether, as far as is known, relations can be recorded."""
+        try:
+            self._reading.check()
+            self._writing.check()
+        except StoreUnavailable:
+            return False
+        return True
+
+    def check(self) -> None:
+        """Find out whether the database can be used, and leave nothing open.
+
+        :raises StoreUnavailable: if it cannot, or lacks tables
+        """
+        try:
+            self._attempt(0, lambda connection: None)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give the pooled connections back; the next call opens new ones."""
+        engines, self._engines = self._engines, None
+        self._verified = False
+        for engine in engines or ():
+            engine.dispose()
+
+    def _attempt(self, writing: int, task: Callable[[Connection], T]) -> T:
+        begun = time.monotonic()
+        self._budget.until = begun + self._limit
+        try:
+            return self._persistent(writing, task)
+        except DataError as error:
+            # the fault of the request, and no reason to refuse others
+            raise FieldInvalid("the database cannot keep one of the values given") from error
+        except DBAPIError as error:
+            if drivers.is_missing_table(error):
+                self._verified = False
+            raise _unavailable(type(error.orig).__name__) from error
+        except (SQLAlchemyError, drivers.Overtaken) as error:
+            raise _unavailable(str(error)) from error
+        finally:
+            name = "write" if writing else "read"
+            metrics.add(Metric.DATABASE_TASKS, name)
+            metrics.add(Metric.DATABASE_SECONDS, name, time.monotonic() - begun)
+
+    def _persistent(self, writing: int, task: Callable[[Connection], T]) -> T:
+        again = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(drivers.is_transient),
+            stop=tenacity.stop_after_delay(self._limit),
+            wait=tenacity.wait_random(0.001, 0.05),
+            reraise=True,
+        )
+        result: T = again(self._once, writing, task)
+        return result
+
+    def _once(self, writing: int, task: Callable[[Connection], T]) -> T:
+        engine = self._engine(writing)
+        with (
+            self._turn(writing),
+            engine.connect() as connection,
+            self._cut_off(connection),
+            connection.begin(),
+        ):
+            if not self._verified:
+                self._verify(connection)
+            return task(connection)
+
+    @contextmanager
+    def _turn(self, writing: int) -> Iterator[None]:
+        """In SQLite one writes at a time: better wait in line than in its busy loop."""
+        if not writing or self._url.get_backend_name() != "sqlite":
+            yield
+            return
+        with self._turns.turn(self._budget.until - time.monotonic()) as came:
+            if not came:
+                raise _unavailable("too many are writing")
+            yield
+
+    @contextmanager
+    def _cut_off(self, connection: Connection) -> Iterator[None]:
+        if not self._url.get_driver_name().startswith("psycopg"):
+            yield
+            return
+        remaining = self._budget.until + self._limit - time.monotonic()
+        with drivers.cut_off(connection, max(remaining, 0.001)):
+            yield
+
+    def _verify(self, connection: Connection) -> None:
+        try:
+            schema.verify(connection)
+        except SchemaTooNew as error:
+            # an upgrade adds before it removes, so the version before goes on serving
+            LOG.warning("%s", error)
+        self._verified = True
+
+    def _probe_reading(self) -> None:
+        self._verified = False
+        self._engine(0).dispose()
+        self._attempt(0, lambda connection: None)
+
+    def _probe_writing(self) -> None:
+        # a connection may stay what it was made as: to a server that is read-only now, say
+        self._engine(1).dispose()
+        now = datetime.now(UTC).isoformat()
+        self._attempt(1, lambda connection: state.put(connection, HEARTBEAT, now))
+
+    def _engine(self, writing: int) -> Engine:
+        engines = self._engines
+        if engines is None:
+            with self._open_lock:
+                engines = self._engines = self._engines or (self._open(0), self._open(1))
+        return engines[writing]
+
+    def _open(self, writing: int) -> Engine:
+        is_sqlite = self._url.get_backend_name() == "sqlite"
+        options: dict[str, Any] = {}
+        if not writing:
+            options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+        elif not is_sqlite:
+            options["isolation_level"] = "READ COMMITTED"
+        engine = create_engine(
+            self._url,
+            connect_args=drivers.connect_args(self._url, self._limit),
+            pool_size=10,
+            max_overflow=-1,
+            pool_recycle=600,
+            **options,
+        )
+        if is_sqlite:
+            drivers.prepare_sqlite(engine, begin="BEGIN IMMEDIATE" if writing else None)
+        event.listen(engine, "before_cursor_execute", self._check_budget)
+        return engine
+
+    def _check_budget(self, *_: object) -> None:
+        if time.monotonic() > self._budget.until:
+            raise _unavailable("it answers too slowly")
+
+
+_ALL: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for database in list(_ALL):
+        database._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def usable(url: str) -> URL:
+    """Read a database URL.
+
+    :raises ConfigurationError: if it is none, if its driver is not installed, or if it names a
+        database in memory
+    """
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
+        raise ConfigurationError(
+            f"the database URL cannot be used: {error}; see the extras [mysql] and [postgresql]"
+        ) from error
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise ConfigurationError("a SQLite database in memory would be lost; name a file")
+    return parsed
+
+
+def _unavailable(reason: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the database cannot be used now ({reason}); try again later",
+        retry_after=math.ceil(breaker.LONGEST_PAUSE),
+    )

@@ -1,0 +1,144 @@
+"""What differs between databases and their drivers: limits on waiting, meanings of errors."""
+
+import math
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from related_images.errors import StoreUnavailable
+
+MYSQL: Final = ("mysql", "mariadb")
+
+LONGEST_TURN: Final = 60
+"""Seconds that one upgrade waits for another."""
+
+_MYSQL_TRANSIENT: Final = {
+    1020,  # record has changed since it was read (MariaDB, snapshot isolation)
+    1205,  # lock wait timeout
+    1213,  # deadlock; also a Galera certification failure
+}
+_POSTGRESQL_TRANSIENT: Final = {
+    "40001",  # serialization failure
+    "40P01",  # deadlock
+}
+_NO_SUCH_TABLE: Final = ("no such table", "doesn't exist", "does not exist")
+
+
+class Overtaken(Exception):
+    """Another transaction changed a row in between; this one is to be run again."""
+
+
+def connect_args(url: URL, seconds: float) -> dict[str, Any]:
+    """What to tell the driver so that no wait lasts longer than ``seconds``."""
+    backend, driver = url.get_backend_name(), url.get_driver_name()
+    if backend == "sqlite":
+        return {"timeout": seconds}
+    if backend in MYSQL:
+        limit = seconds if driver == "pymysql" else math.ceil(seconds)
+        # the server counts whole seconds, and none is not allowed
+        init = f"SET SESSION innodb_lock_wait_timeout={max(1, int(seconds))}"
+        # MariaDB alone takes this comment for a part of the statement; by itself it ends a walk
+        # through lineage after 1000 steps, in silence
+        init += " /*M!100202 , max_recursive_iterations=1000000 */"
+        names = ("connect_timeout", "read_timeout", "write_timeout")
+        return dict.fromkeys(names, limit) | {"init_command": init}
+    if driver in ("psycopg", "psycopg2"):
+        limit = int(seconds * 1000)
+        return {
+            "connect_timeout": max(2, math.ceil(seconds)),  # libpq takes less than two for two
+            "tcp_user_timeout": limit,
+            "options": f"-c statement_timeout={limit} -c lock_timeout={limit}",
+        }
+    return {}
+
+
+def patient_args(url: URL) -> dict[str, Any]:
+    """What to tell the driver of an operator, who waits for a lock but not for a dead address."""
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": 30}
+    return {"connect_timeout": 10}
+
+
+def prepare_sqlite(engine: Engine, *, begin: str | None) -> None:
+    """Let SQLAlchemy, not the driver, begin transactions, and keep foreign keys."""
+
+    @event.listens_for(engine, "connect")
+    def _connect(dbapi_connection: Any, record: Any) -> None:
+        dbapi_connection.isolation_level = None
+        dbapi_connection.execute("PRAGMA foreign_keys=ON")
+
+    if begin:
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)
+
+
+@contextmanager
+def cut_off(connection: Connection, seconds: float) -> Iterator[None]:
+    """Shut the socket after ``seconds``, under a driver that would wait for a hung server for ever.
+
+    libpq has no limit of its own on an answer, and a hung server does not keep its statement limit.
+    """
+    descriptor = connection.connection.fileno()
+    with socket.socket(fileno=os.dup(descriptor)) as twin:
+        timer = threading.Timer(seconds, _shut, [twin])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _shut(twin: socket.socket) -> None:
+    with suppress(OSError):
+        twin.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def alone(connection: Connection, name: str) -> Iterator[None]:
+    """Keep every other caller with the same ``name`` waiting; on SQLite the transaction does.
+
+    :raises StoreUnavailable: on MariaDB and MySQL, if the other is at it for too long
+    """
+    if connection.dialect.name in MYSQL:
+        asked = {"name": name, "seconds": LONGEST_TURN}
+        if not connection.execute(text("SELECT GET_LOCK(:name, :seconds)"), asked).scalar():
+            raise StoreUnavailable("another upgrade is under way; run this again when it is done")
+    elif connection.dialect.name == "postgresql":
+        # held until the transaction ends
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": name})
+    yield
+    if connection.dialect.name in MYSQL:
+        connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same transaction, run again at once, may well succeed."""
+    if isinstance(error, Overtaken | IntegrityError):
+        return True  # a row that was there a moment ago is gone, or the other way round
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True  # a pooled connection of before a restart
+    cause = error.orig
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    return state in _POSTGRESQL_TRANSIENT or _mysql_code(cause) in _MYSQL_TRANSIENT
+
+
+def is_missing_table(error: DBAPIError) -> bool:
+    """Whether the database says that a table is not there."""
+    return any(words in str(error.orig) for words in _NO_SUCH_TABLE)
+
+
+def _mysql_code(cause: BaseException | None) -> int | None:
+    code = cause.args[0] if cause is not None and cause.args else None
+    return code if isinstance(code, int) else None

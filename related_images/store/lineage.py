@@ -1,0 +1,297 @@
+"""Answering where an image comes from, and what was made from it, one statement a page.
+
+Both walk along :data:`related_images.store.tables.descent` from where the page before ended, so
+that a page costs what is on it. Each image descends from one other at most: from the one that the
+first recorded of its relations leads to. What descends from an image is thus a tree, walked child
+before sibling; a circle can only lead back to where it began.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    ScalarSelect,
+    Select,
+    and_,
+    case,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+)
+
+from related_images.store.lookups import BOOT
+from related_images.store.refs import image_ref, project_ref
+from related_images.store.tables import descent, image, installation, instance, project, relation
+
+MOVES: Final = 1000
+"""Steps that a page may take besides two for each entry, as it climbs or skips what is not asked.
+
+A page that ends so holds less than it might, and the next one goes on from there.
+"""
+ANY_DEPTH: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """That an image was made of an instance which had been started from its parent.
+
+    ``project_id`` is who sees that it was made. ``is_visible`` is whether the one who asks sees
+    both; if not, nothing else may be shown.
+    """
+
+    image_id: str
+    image_deleted_at: datetime | None
+    parent_image_id: str
+    parent_deleted_at: datetime | None
+    installation_uuid: str
+    instance_id: str
+    instance_ended_at: datetime | None
+    project_id: str | None
+    kind: str
+    created_at: datetime
+    is_visible: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One step through the tree: at which link, how far below its root, and whether on the way up.
+
+    ``closes`` tells of a circle: the root itself was made from the image, or from the root.
+    ``hides`` tells that others, whom the one who asks does not see, made images from it.
+    """
+
+    link: Link
+    step: int
+    depth: int
+    rising: bool
+    closes: bool
+    hides: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a tree a page ended: at which image, how far below, and whether on the way up."""
+
+    image_id: str
+    depth: int
+    rising: bool = False
+
+
+_child, _parent = image.alias("child"), image.alias("parent")
+_SHOWN: Final = (
+    _child.c.uuid,
+    _child.c.deleted_at,
+    _parent.c.uuid,
+    _parent.c.deleted_at,
+    installation.c.uuid,
+    instance.c.instance_id,
+    instance.c.ended_at,
+    project.c.project_id,
+    relation.c.kind,
+    relation.c.created_at,
+)
+
+
+def _shown(walk: FromClause) -> FromClause:
+    return (
+        walk.join(descent, descent.c.relation_ref == walk.c.ref)
+        .join(relation, relation.c.id == descent.c.relation_ref)
+        .join(instance, instance.c.id == relation.c.instance_ref)
+        .join(installation, installation.c.id == instance.c.installation_ref)
+        .join(_child, _child.c.id == descent.c.image_ref)
+        .join(_parent, _parent.c.id == descent.c.parent_ref)
+        .outerjoin(project, project.c.id == relation.c.project_ref)
+    )
+
+
+def _first_of(image: Any) -> ScalarSelect[Any]:
+    """The relation by which an image descends from another."""
+    own = descent.alias()
+    found = select(own.c.relation_ref).where(own.c.image_ref == image)
+    return found.order_by(own.c.relation_ref).limit(1).correlate_except(own).scalar_subquery()
+
+
+def ancestry(
+    connection: Connection, image_id: str, limit: int, visible_to: str | None
+) -> list[Link]:
+    """At most ``limit`` links upwards from an image, the nearest first; a circle is followed."""
+    start = descent.alias()
+    walk = (
+        select(literal(1).label("step"), start.c.relation_ref.label("ref"), start.c.parent_ref)
+        .where(start.c.relation_ref == _first_of(image_ref(image_id)))
+        .cte("walk", recursive=True)
+    )
+    above = descent.alias()
+    walk = walk.union_all(
+        select(walk.c.step + 1, above.c.relation_ref, above.c.parent_ref)
+        .join_from(walk, above, above.c.relation_ref == _first_of(walk.c.parent_ref))
+        .where(walk.c.step < limit)
+    )
+    asked = select(*_SHOWN, _is_seen(visible_to)).select_from(_shown(walk))
+    return [Link(*row) for row in connection.execute(asked.order_by(walk.c.step))]
+
+
+def _is_seen(visible_to: str | None) -> ColumnElement[bool]:
+    """Whether the project sees both that the image was made, and that its instance was started."""
+    if visible_to is None:
+        return true()
+    own, start = project_ref(visible_to), relation.alias()
+    is_told_of_start = _exists(
+        start,
+        start.c.image_ref == descent.c.parent_ref,
+        start.c.instance_ref == relation.c.instance_ref,
+        start.c.kind == BOOT,
+        start.c.project_ref == own,
+    )
+    is_seen = and_(
+        descent.c.project_ref == own, or_(instance.c.project_ref == own, is_told_of_start)
+    )
+    return case((is_seen, true()), else_=false())
+
+
+def descendants(
+    connection: Connection,
+    image_id: str,
+    limit: int,
+    *,
+    after: Place | None = None,
+    depth: int = ANY_DEPTH,
+    kind: str | None = None,
+    visible_to: str | None = None,
+) -> list[Visit]:
+    """The way through the tree below an image from behind ``after``, with at most ``limit`` links.
+
+    Besides those there are steps on the way up, and with a ``kind`` links of others. The first
+    step is where ``after`` stands, if it is given; nothing is found where it has gone.
+    """
+    tree = _Tree(image_ref(image_id), depth, kind, visible_to)
+    walk = tree.walk(tree.begin() if after is None else tree.resume(after), limit)
+    steps = (literal(True), walk.c.step, walk.c.depth, walk.c.rising)
+    asked = select(*_SHOWN, *steps, *tree.told(descent.c.image_ref)).select_from(_shown(walk))
+    return [
+        Visit(Link(*row[:11]), row.step, row.depth, bool(row.rising), *row[-2:])
+        for row in connection.execute(asked.order_by(walk.c.step))
+    ]
+
+
+def most_steps(limit: int) -> int:
+    """How many steps lead at most to ``limit`` links; the page after goes on from the last."""
+    return 2 * limit + MOVES
+
+
+def root(connection: Connection, image_id: str, visible_to: str | None) -> tuple[bool, bool]:
+    """What :class:`Visit` tells of each image below a root, told of the root itself."""
+    ref = image_ref(image_id)
+    closes, hides = _Tree(ref, ANY_DEPTH, None, visible_to).told(ref)
+    found = connection.execute(select(closes, hides)).one()
+    return bool(found[0]), bool(found[1])
+
+
+def _exists(table: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(*conditions).correlate_except(table)
+
+
+def _hidden(parent: Any, visible_to: str | None) -> ColumnElement[bool]:
+    if visible_to is None:
+        return false()
+    other, own = descent.alias(), project_ref(visible_to)
+    foreign = or_(
+        other.c.project_ref < own, other.c.project_ref > own, other.c.project_ref.is_(None)
+    )
+    # a project that is not known here owns none of them
+    return _exists(other, other.c.parent_ref == parent, or_(foreign, own.is_(None)))
+
+
+@dataclass(frozen=True)
+class _Tree:
+    root: Any
+    depth: int
+    kind: str | None
+    visible_to: str | None
+
+    def begin(self) -> Select[Any]:
+        first = self._next(self.root, 0)
+        return self._at(first, 1, False, 1).where(first.is_not(None))
+
+    def resume(self, after: Place) -> Select[Any]:
+        own = descent.alias()
+        ref = _first_of(image_ref(after.image_id))
+        asked = select(own.c.relation_ref).where(own.c.relation_ref == ref, *self._seen(own))
+        found = asked.scalar_subquery()
+        return self._at(found, after.depth, after.rising, 0).where(found.is_not(None))
+
+    def _at(self, ref: Any, depth: int, rising: bool, step: int) -> Select[Any]:
+        return select(
+            literal(step).label("step"),
+            ref.label("ref"),
+            literal(depth).label("depth"),
+            literal(int(rising)).label("rising"),
+            literal(0).label("found"),
+        )
+
+    def walk(self, begin: Select[Any], limit: int) -> Any:
+        walk = begin.cte("walk", recursive=True)
+        here = descent.alias("here")
+        is_asked = here.c.kind == self.kind if self.kind else true()
+        # the place itself, at step 0, was on the page before
+        is_found = and_(walk.c.step > 0, walk.c.rising == 0, is_asked)
+        found = walk.c.found + case((is_found, 1), else_=0)
+        may_descend = and_(walk.c.rising == 0, walk.c.depth < self.depth)
+        child = case((may_descend, self._next(here.c.image_ref, 0)))
+        sibling = self._next(here.c.parent_ref, here.c.relation_ref)
+        above = case((walk.c.depth > 1, _first_of(here.c.parent_ref)))
+        return walk.union_all(
+            select(
+                walk.c.step + 1,
+                func.coalesce(child, sibling, above),
+                walk.c.depth + case((child.is_not(None), 1), (sibling.is_not(None), 0), else_=-1),
+                case((or_(child.is_not(None), sibling.is_not(None)), 0), else_=1),
+                found,
+            )
+            .join_from(walk, here, here.c.relation_ref == walk.c.ref)
+            .where(found < limit, walk.c.step < most_steps(limit))
+        )
+
+    def _next(self, parent: Any, after: Any) -> ScalarSelect[Any]:
+        below = descent.alias()
+        asked = (
+            select(below.c.relation_ref)
+            .where(below.c.parent_ref == parent, below.c.relation_ref > after)
+            .where(below.c.image_ref != self.root, *self._seen(below), _is_first(below))
+        )
+        first = asked.order_by(below.c.relation_ref).limit(1)
+        return first.correlate_except(below).scalar_subquery()
+
+    def _seen(self, below: Any) -> list[ColumnElement[bool]]:
+        if self.visible_to is None:
+            return []
+        return [below.c.project_ref == project_ref(self.visible_to)]
+
+    def told(self, image: Any) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+        """Of an image: whether it closes a circle, and hides what others made."""
+        own = descent.alias()
+        closes = _exists(
+            own,
+            own.c.relation_ref == _first_of(self.root),
+            or_(own.c.parent_ref == image, own.c.parent_ref == self.root),
+            *self._seen(own),
+        )
+        return closes, _hidden(image, self.visible_to)
+
+
+def _is_first(below: Any) -> ColumnElement[bool]:
+    """Whether the image descends by this relation, and not by one that was recorded before."""
+    before = descent.alias()
+    return ~_exists(
+        before,
+        before.c.image_ref == below.c.image_ref,
+        before.c.relation_ref < below.c.relation_ref,
+    )

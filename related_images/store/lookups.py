@@ -1,0 +1,391 @@
+"""Answering: the images of an instance, relations page by page, instances page by page.
+
+Each function takes a connection and runs one statement (for instances two). A condition on
+something that bears a name outside is put as a subquery for its row number, so that the index of
+the relations is used whatever the database makes of joins.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Subquery,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+)
+
+from related_images.store.refs import (
+    image_ref,
+    installation_ref,
+    instance_ref,
+    is_instance,
+    project_ref,
+)
+from related_images.store.rows import Filters, Images, Instance, Position, Relation
+from related_images.store.tables import (
+    LATEST,
+    image,
+    installation,
+    instance,
+    project,
+    rebuild,
+    relation,
+)
+from related_images.store.types import EPOCH
+
+BOOT: Final = "boot"
+MADE_FROM: Final = ("snapshot", "backup")
+
+_image_ids: Final = (
+    select(image.c.uuid)
+    .select_from(relation.join(image, relation.c.image_ref == image.c.id))
+    .where(
+        relation.c.instance_ref
+        == instance_ref(bindparam("installation_uuid"), bindparam("instance_id"))
+    )
+    .where(relation.c.kind.in_(bindparam("kinds", expanding=True)))
+    .where(image.c.deleted_at.is_(None))
+    .distinct()
+    .limit(bindparam("limit"))
+)
+_labelled_image_ids: Final = _image_ids.where(relation.c.label == bindparam("label"))
+
+
+def image_ids(
+    connection: Connection,
+    installation_uuid: str,
+    instance_id: str,
+    kinds: Collection[str],
+    label: str | None,
+    limit: int,
+) -> list[str]:
+    """The images of the instance, of one of the ``kinds`` and not deleted, ``limit`` at most."""
+    values = {
+        "installation_uuid": installation_uuid,
+        "instance_id": instance_id,
+        "kinds": list(kinds),
+        "limit": limit,
+    }
+    if label is None:
+        return list(connection.execute(_image_ids, values).scalars())
+    return list(connection.execute(_labelled_image_ids, {**values, "label": label}).scalars())
+
+
+def relations(
+    connection: Connection, filters: Filters, limit: int, after: Position | None = None
+) -> list[Relation]:
+    """At most ``limit`` relations, newest first, from behind the position ``after``."""
+    asked = select(relation).where(*_conditions(filters))
+    if after is not None:
+        asked = asked.where(_behind(after, filters.visible_to))
+    page = asked.order_by(*_newest_first(relation.c)).limit(limit).subquery()
+    return [Relation(*row) for row in connection.execute(_named(page))]
+
+
+def _newest_first(columns: Any) -> tuple[Any, ...]:
+    return columns.created_at.desc(), columns.id.desc()
+
+
+def _named(page: Subquery) -> Select[Any]:
+    """The relations of a page with the names of what they refer to.
+
+    A page is made before it is joined, or MariaDB begins with the installations, which are few.
+    """
+    return (
+        select(
+            installation.c.uuid,
+            instance.c.instance_id,
+            image.c.uuid,
+            page.c.kind,
+            page.c.label,
+            page.c.source,
+            project.c.project_id,
+            page.c.created_at,
+            image.c.deleted_at,
+        )
+        .select_from(
+            page.join(instance, page.c.instance_ref == instance.c.id)
+            .join(installation, instance.c.installation_ref == installation.c.id)
+            .join(image, page.c.image_ref == image.c.id)
+            .outerjoin(project, page.c.project_ref == project.c.id)
+        )
+        .order_by(*_newest_first(page.c))
+    )
+
+
+def _behind(last: Position, visible_to: str | None) -> ColumnElement[bool]:
+    """Older than the ``last``, or as old and numbered before it.
+
+    If that relation is gone by now, all that are as old come again: rather twice than never. One
+    that ``visible_to`` may not see is as good as gone, or a made-up position would tell of it.
+    """
+    ref = (
+        select(relation.c.id)
+        .where(relation.c.image_ref == image_ref(last.image_id))
+        .where(relation.c.instance_ref == instance_ref(last.installation_uuid, last.instance_id))
+        .where(relation.c.kind == last.kind)
+    )
+    if visible_to is not None:
+        ref = ref.where(relation.c.project_ref == project_ref(visible_to))
+    at, beyond_all = relation.c.created_at, 2**62
+    return (at <= last.created_at) & or_(
+        at < last.created_at, relation.c.id < func.coalesce(ref.scalar_subquery(), beyond_all)
+    )
+
+
+def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
+    """What a relation must fulfil."""
+    at = relation.c.created_at
+    given: list[tuple[Any, Callable[[Any], ColumnElement[bool]]]] = [
+        (filters.image_id, lambda id: relation.c.image_ref == image_ref(id)),
+        (filters.kind, lambda kind: relation.c.kind == kind),
+        (filters.label, lambda label: relation.c.label == label),
+        (filters.source, lambda source: relation.c.source == source),
+        (filters.project_id, lambda id: relation.c.project_ref == project_ref(id)),
+        (filters.visible_to, lambda id: relation.c.project_ref == project_ref(id)),
+        (filters.created_after, lambda time: at > time),
+        (filters.created_before, lambda time: at < time),
+        (filters.in_use, lambda wanted: _is_use() if wanted else ~_is_use()),
+    ]
+    conditions = [condition(value) for value, condition in given if value is not None]
+    return conditions + _of_instance(filters, relation.c.instance_ref)
+
+
+def _is_use() -> ColumnElement[bool]:
+    """Whether a live instance was started from the image.
+
+    The instance is asked for one by one, or MariaDB begins with all that live.
+    """
+    ended_at = select(instance.c.ended_at).where(instance.c.id == relation.c.instance_ref)
+    return and_(relation.c.kind == BOOT, ended_at.scalar_subquery().is_(None))
+
+
+def _of_instance(filters: Filters, ref: ColumnElement[Any]) -> list[ColumnElement[bool]]:
+    """What the instance that ``ref`` numbers must fulfil."""
+    uuid, id = filters.installation_uuid, filters.instance_id
+    if uuid is not None and id is not None:
+        return [ref == instance_ref(uuid, id)]
+    if id is not None:
+        return [ref.in_(select(instance.c.id).where(instance.c.instance_id == id))]
+    if uuid is not None:
+        ours = select(instance.c.id).where(instance.c.installation_ref == installation_ref(uuid))
+        return [ref.in_(ours)]
+    return []
+
+
+def count_since(connection: Connection, since: datetime | None, limit: int) -> int:
+    """How many relations were recorded after ``since``; counting stops at ``limit``."""
+    newer = select(relation.c.id).limit(limit)
+    if since is not None:
+        newer = newer.where(relation.c.created_at > since)
+    return connection.execute(select(func.count()).select_from(newer.subquery())).scalar_one()
+
+
+def instance_number(
+    connection: Connection, installation_uuid: str, instance_id: str, visible_to: str | None
+) -> int | None:
+    """Where the instance stands among the others, if it is there for the project ``visible_to``."""
+    asked = select(instance.c.id).where(*is_instance(installation_uuid, instance_id))
+    if visible_to is not None:
+        asked = asked.where(
+            exists().where(
+                relation.c.project_ref == project_ref(visible_to),
+                relation.c.instance_ref == instance.c.id,
+            )
+        )
+    return connection.execute(asked).scalar()
+
+
+def instance_project(
+    connection: Connection, installation_uuid: str, instance_id: str
+) -> str | None:
+    """Whose the instance is, if that is known."""
+    asked = (
+        select(project.c.project_id)
+        .select_from(instance.join(project, instance.c.project_ref == project.c.id))
+        .where(*is_instance(installation_uuid, instance_id))
+    )
+    return connection.execute(asked).scalar()
+
+
+def instances(
+    connection: Connection,
+    filters: Filters,
+    limit: int,
+    after: int = 0,
+    latest_before: datetime | None = None,
+) -> list[Instance]:
+    """At most ``limit`` instances that are numbered behind ``after``, in the order of numbers.
+
+    An instance is in it if one of its relations fulfils the ``filters``. With ``latest_before``,
+    the kind and label say instead what it has none of since that time.
+    """
+    asked = _numbers(filters, latest_before)
+    number = asked.selected_columns[0]
+    page = asked.where(number > after).order_by(number).limit(limit)
+    refs = connection.execute(page).scalars().all()
+    return list(_instances(connection, refs, filters.visible_to).values())
+
+
+def knows_latest(filters: Filters) -> bool:
+    """Whether :func:`overdue` can answer: of one kind, whatever its label, for who sees all."""
+    wanted = Filters(filters.installation_uuid, filters.instance_id, kind=filters.kind)
+    return filters == wanted and filters.kind in LATEST
+
+
+def overdue(
+    connection: Connection,
+    filters: Filters,
+    limit: int,
+    latest_before: datetime,
+    after: tuple[datetime, int] = (EPOCH, 0),
+) -> list[Instance]:
+    """At most ``limit`` instances without an image of the kind since then, the longest first.
+
+    :param after: ``latest_at`` and number of the last one of the page before
+    """
+    latest, (at, number) = LATEST[str(filters.kind)], after
+    page = (
+        select(instance.c.id, latest)
+        .where(latest < latest_before, *_of_instance(filters, instance.c.id))
+        .where(latest >= at, or_(latest > at, instance.c.id > number))
+        .order_by(latest, instance.c.id)
+        .limit(limit)
+    )
+    places = {row[0]: row[1] for row in connection.execute(page)}
+    found = _instances(connection, list(places), None)
+    return [replace(found[ref], latest_at=at) for ref, at in places.items() if ref in found]
+
+
+def _numbers(filters: Filters, latest_before: datetime | None) -> Select[Any]:
+    wanted = replace(filters, kind=None, label=None) if latest_before else filters
+    bare = Filters(installation_uuid=filters.installation_uuid, instance_id=filters.instance_id)
+    if wanted == bare:
+        asked = select(instance.c.id).where(*_of_instance(wanted, instance.c.id))
+    else:
+        asked = select(relation.c.instance_ref).where(*_conditions(wanted)).distinct()
+    if latest_before is None:
+        return asked
+    return asked.where(~_has_since(filters, asked.selected_columns[0], latest_before))
+
+
+def _has_since(filters: Filters, ref: ColumnElement[Any], time: datetime) -> ColumnElement[bool]:
+    newer = relation.alias()
+    kinds = [filters.kind] if filters.kind else MADE_FROM
+    conditions = [
+        newer.c.instance_ref == ref,
+        newer.c.kind.in_(kinds),
+        newer.c.created_at >= time,
+        newer.c.image_ref == image.c.id,
+        image.c.deleted_at.is_(None),
+    ]
+    if filters.label is not None:
+        conditions.append(newer.c.label == filters.label)
+    if filters.visible_to is not None:
+        conditions.append(newer.c.project_ref == project_ref(filters.visible_to))
+    return exists().where(*conditions)
+
+
+def _instances(
+    connection: Connection, refs: Sequence[int], visible_to: str | None
+) -> dict[int, Instance]:
+    """The instances with these numbers, in their order."""
+    if not refs:
+        return {}
+    asked = _summaries(of_one_project=visible_to is not None)
+    rows = connection.execute(asked, {"refs": refs, "visible_to": visible_to}).all()
+    by_ref: dict[int, list[Any]] = {ref: [] for ref in refs}
+    for row in rows:
+        by_ref[row.ref].append(row)
+    return {ref: _instance(by_ref[ref], visible_to) for ref in refs if by_ref[ref]}
+
+
+_REFS: Final[Any] = bindparam("refs", expanding=True)
+
+
+@cache
+def _summaries(*, of_one_project: bool) -> Select[Any]:
+    """One row for each instance, kind, and whether the images are deleted; at least one each."""
+    ranked = _ranked(of_one_project).subquery()
+    return (
+        select(
+            instance.c.id.label("ref"),
+            installation.c.uuid.label("installation_uuid"),
+            instance.c.instance_id,
+            instance.c.ended_at,
+            project.c.project_id,
+            ranked.c.kind,
+            ranked.c.is_deleted,
+            ranked.c.number,
+            ranked.c.oldest_at,
+            ranked.c.created_at.label("latest_at"),
+            ranked.c.uuid.label("latest_image_id"),
+        )
+        .select_from(
+            instance.join(installation, instance.c.installation_ref == installation.c.id)
+            .outerjoin(project, instance.c.project_ref == project.c.id)
+            .outerjoin(ranked, (ranked.c.instance_ref == instance.c.id) & (ranked.c.rank == 1))
+        )
+        .where(instance.c.id.in_(_REFS))
+    )
+
+
+def _last_told() -> ColumnElement[datetime]:
+    """When a relation was recorded, or if it is a start, when it last was one."""
+    again = select(func.max(rebuild.c.started_at)).where(rebuild.c.relation_ref == relation.c.id)
+    started = func.coalesce(again.scalar_subquery(), relation.c.created_at)
+    return case((relation.c.kind == BOOT, started), else_=relation.c.created_at)
+
+
+def _ranked(of_one_project: bool) -> Select[Any]:
+    is_deleted = case((image.c.deleted_at.is_(None), 0), else_=1)
+    group = [relation.c.instance_ref, relation.c.kind, is_deleted]
+    at = _last_told()
+    newest_first = [at.desc(), relation.c.id.desc()]
+    ranked = (
+        select(
+            relation.c.instance_ref,
+            relation.c.kind,
+            at.label("created_at"),
+            image.c.uuid,
+            is_deleted.label("is_deleted"),
+            func.count().over(partition_by=group).label("number"),
+            func.min(relation.c.created_at).over(partition_by=group).label("oldest_at"),
+            func.row_number().over(partition_by=group, order_by=newest_first).label("rank"),
+        )
+        .select_from(relation.join(image, relation.c.image_ref == image.c.id))
+        .where(relation.c.instance_ref.in_(_REFS))
+    )
+    if not of_one_project:
+        return ranked
+    return ranked.where(relation.c.project_ref == project_ref(bindparam("visible_to")))
+
+
+def _instance(rows: Sequence[Any], visible_to: str | None) -> Instance:
+    first = rows[0]
+    boots = [row for row in rows if row.kind == BOOT]
+    booted = max(boots, key=lambda row: row.latest_at, default=None)
+    return Instance(
+        installation_uuid=first.installation_uuid,
+        instance_id=first.instance_id,
+        # an administrator's snapshot of another project's instance does not say whose that is
+        project_id=first.project_id if visible_to in (None, first.project_id) else None,
+        boot_image_id=booted.latest_image_id if booted else None,
+        ended_at=first.ended_at,
+        images={
+            row.kind: Images(row.number, row.oldest_at, row.latest_at, row.latest_image_id)
+            for row in rows
+            if row.kind is not None and not row.is_deleted
+        },
+    )

@@ -1,0 +1,125 @@
+"""What a reconciliation reads, batch by batch, and what it puts right.
+
+Each function takes a connection; those that write, inside a transaction of its caller.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Connection, and_, case, delete, exists, func, select, update
+
+from related_images.store import latest
+from related_images.store.lookups import MADE_FROM
+from related_images.store.tables import image, instance, relation
+
+SERVICE: Final = "service"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownImage:
+    """An image in a relation, by its row number ``ref``; ``newest_at`` is its latest relation.
+
+    ``announced_at`` is the latest relation that nothing speaks for but an announcement before the
+    image was to be made; ``None`` if there is no such one.
+    """
+
+    ref: int
+    image_id: str
+    deleted_at: datetime | None
+    newest_at: datetime
+    announced_at: datetime | None
+
+
+_is_announcement: Final = and_(
+    relation.c.claimed == 0, relation.c.source == SERVICE, relation.c.kind.in_(MADE_FROM)
+)
+
+
+def highest(connection: Connection) -> int:
+    """The highest row number of an image; 0 if there is none."""
+    return connection.execute(select(func.max(image.c.id))).scalar() or 0
+
+
+def batch(connection: Connection, after: int, size: int) -> tuple[list[KnownImage], int | None]:
+    """The related images among the next ``size`` rows behind ``after``, and the last row's number.
+
+    The number is ``None`` where no row is left.
+    """
+    rows = select(image.c.id).where(image.c.id > after).order_by(image.c.id).limit(size)
+    refs = list(connection.execute(rows).scalars())
+    return (_known(connection, refs), refs[-1]) if refs else ([], None)
+
+
+def latest_live(connection: Connection, before: datetime, size: int) -> list[KnownImage]:
+    """The images of the latest relations older than ``before``, but for those marked deleted."""
+    rows = (
+        select(relation.c.image_ref)
+        .join(image, relation.c.image_ref == image.c.id)
+        .where(relation.c.created_at < before, image.c.deleted_at.is_(None))
+        .order_by(relation.c.created_at.desc())
+        .limit(size)
+    )
+    return _known(connection, set(connection.execute(rows).scalars()))
+
+
+def _known(connection: Connection, refs: Collection[int]) -> list[KnownImage]:
+    announced_at = case((_is_announcement, relation.c.created_at))
+    rows = connection.execute(
+        select(
+            image.c.id,
+            image.c.uuid,
+            image.c.deleted_at,
+            func.max(relation.c.created_at),
+            func.max(announced_at),
+        )
+        .join(relation, relation.c.image_ref == image.c.id)
+        .where(image.c.id.in_(refs))
+        .group_by(image.c.id, image.c.uuid, image.c.deleted_at)
+        .order_by(image.c.id)
+    )
+    return [KnownImage(*row) for row in rows]
+
+
+def restore(connection: Connection, refs: Collection[int]) -> int:
+    """Take the mark off images that are there again, and say off how many."""
+    marked = update(image).where(image.c.id.in_(refs), image.c.deleted_at.is_not(None))
+    restored = connection.execute(marked.values(deleted_at=None)).rowcount
+    if restored:
+        latest.refresh_with(connection, image.c.id.in_(refs))
+    return restored
+
+
+def mark_deleted(
+    connection: Connection, refs: Collection[int], at: datetime, before: datetime
+) -> int:
+    """Mark images deleted that have no relation since ``before``, and say how many."""
+    lately = exists().where(relation.c.image_ref == image.c.id, relation.c.created_at >= before)
+    live = update(image).where(image.c.id.in_(refs), image.c.deleted_at.is_(None), ~lately)
+    deleted = connection.execute(live.values(deleted_at=at)).rowcount
+    if deleted:
+        latest.refresh_with(connection, image.c.id.in_(refs))
+    return deleted
+
+
+def withdraw_announcements(connection: Connection, ref: int, since: datetime) -> int:
+    """Remove announcements of the image since that time, and say how many.
+
+    What nothing refers to then goes with them.
+    """
+    void = and_(relation.c.image_ref == ref, _is_announcement, relation.c.created_at >= since)
+    instances = connection.execute(select(relation.c.instance_ref).where(void)).scalars().all()
+    gone = connection.execute(delete(relation).where(void)).rowcount
+    latest.refresh(connection, instances)
+    connection.execute(
+        delete(image).where(image.c.id == ref, ~exists().where(relation.c.image_ref == image.c.id))
+    )
+    connection.execute(
+        delete(instance).where(
+            instance.c.id.in_(instances),
+            instance.c.ended_at.is_(None),
+            ~exists().where(relation.c.instance_ref == instance.c.id),
+        )
+    )
+    return gone

@@ -1,0 +1,309 @@
+"""Recording relations, taking them back, and what becomes of their images and instances.
+
+Each function takes a connection inside a transaction of its caller.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Table,
+    bindparam,
+    case,
+    delete,
+    exists,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql import Delete, Update, func
+
+from related_images.store import descent, drivers, latest
+from related_images.store.lookups import BOOT
+from related_images.store.refs import image_ref, installation_ref, is_instance, project_ref
+from related_images.store.rows import NewRelation, Recorded
+from related_images.store.tables import image, installation, instance, project, relation
+
+_INSERTS: Final[dict[str, Any]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+
+
+CLAIMS_LIMIT: Final = 30_000
+"""How many claims on one relation are counted."""
+
+_INSTALLATION: Final[BindParameter[str]] = bindparam("installation_uuid")
+_THIS: Final = is_instance(_INSTALLATION, bindparam("instance_id"))
+_INSTANCE_REF: Final = select(instance.c.id).where(*_THIS).scalar_subquery()
+_IMAGE_ID: Final[BindParameter[str]] = bindparam("image_id")
+_IMAGE_REF: Final = image_ref(_IMAGE_ID)
+
+_known: Final = select(
+    installation_ref(_INSTALLATION).label("installation_ref"),
+    project_ref(bindparam("project_id")).label("project_ref"),
+    _INSTANCE_REF.label("instance_ref"),
+    select(instance.c.project_ref).where(*_THIS).scalar_subquery().label("instance_project_ref"),
+    _IMAGE_REF.label("image_ref"),
+    select(image.c.deleted_at)
+    .where(image.c.uuid == _IMAGE_ID)
+    .scalar_subquery()
+    .label("deleted_at"),
+)
+"""Every row that a new relation refers to, in one round trip."""
+
+
+def record(connection: Connection, new: NewRelation, *, relied_on: bool = False) -> Recorded:
+    """Make sure that the relation is there, and say what that took.
+
+    A relation that was there before is kept as it is, and claimed once more; a new one
+    is so from the start if it is ``relied_on``, its image being there already.
+    """
+    known = connection.execute(
+        _known,
+        {
+            "installation_uuid": new.installation_uuid,
+            "project_id": new.project_id,
+            "instance_id": new.instance_id,
+            "image_id": new.image_id,
+        },
+    ).one()
+    project_ref = known.project_ref or _project(connection, new.project_id)
+    instance_ref, instance_created = _instance(connection, new, known, project_ref)
+    image_ref, image_created = known.image_ref, False
+    if image_ref is None:
+        image_ref, image_created = reach(connection, image, {"uuid": new.image_id})
+    if known.deleted_at is not None:
+        connection.execute(update(image).where(image.c.id == image_ref).values(deleted_at=None))
+    recorded = Recorded(
+        relation_ref=0,
+        created=True,
+        image_ref=image_ref,
+        instance_ref=instance_ref,
+        image_created=image_created,
+        instance_created=instance_created,
+        revived_from=known.deleted_at,
+    )
+    if new.kind == BOOT:
+        descent.hold(connection, instance_ref)
+    recorded = _related(connection, new, recorded, project_ref, relied_on)
+    descent.follow(connection, new, recorded)
+    _note_latest(connection, recorded)
+    return recorded
+
+
+def _note_latest(connection: Connection, recorded: Recorded) -> None:
+    """Put right what :func:`_instance` noted of a new image, where the image was known before."""
+    if recorded.revived_from is not None:
+        latest.refresh_with(connection, image.c.id == recorded.image_ref)
+    elif not recorded.created:
+        latest.refresh(connection, [recorded.instance_ref])
+
+
+def _related(
+    connection: Connection,
+    new: NewRelation,
+    recorded: Recorded,
+    project_ref: int | None,
+    relied_on: bool,
+) -> Recorded:
+    key = {
+        "image_ref": recorded.image_ref,
+        "instance_ref": recorded.instance_ref,
+        "kind": new.kind,
+    }
+    ref = _insert(
+        connection,
+        relation,
+        **key,
+        label=new.label,
+        source=new.source,
+        project_ref=project_ref,
+        created_at=new.created_at,
+        claimed=int(relied_on),
+    )
+    if ref is not None:
+        return replace(recorded, relation_ref=ref)
+    return replace(recorded, relation_ref=_claim(connection, key), created=False)
+
+
+def _claim(connection: Connection, key: dict[str, Any]) -> int:
+    same = [relation.c[name] == value for name, value in key.items()]
+    more = case((relation.c.claimed < CLAIMS_LIMIT, relation.c.claimed + 1), else_=CLAIMS_LIMIT)
+    if not connection.execute(update(relation).where(*same).values(claimed=more)).rowcount:
+        raise drivers.Overtaken("the relation was taken back by another at the same moment")
+    return int(connection.execute(select(relation.c.id).where(*same)).scalar_one())
+
+
+def take_back(connection: Connection, recorded: Recorded) -> bool:
+    """Undo what ``recorded`` says was done; the relation stays while another relies on it.
+
+    :returns: whether the relation is gone
+    """
+    gone = bool(connection.execute(_unclaimed(recorded)).rowcount)
+    if not gone:
+        connection.execute(_release(recorded))
+    if recorded.revived_from is not None:
+        connection.execute(
+            update(image)
+            .where(image.c.id == recorded.image_ref, image.c.deleted_at.is_(None))
+            .values(deleted_at=recorded.revived_from)
+        )
+        latest.refresh_with(connection, image.c.id == recorded.image_ref)
+    if gone:
+        latest.refresh(connection, [recorded.instance_ref])
+    if gone and recorded.image_created:
+        connection.execute(_unrelated(image, recorded.image_ref, relation.c.image_ref))
+    if gone and recorded.instance_created:
+        connection.execute(_unrelated(instance, recorded.instance_ref, relation.c.instance_ref))
+    return gone
+
+
+def _unclaimed(recorded: Recorded) -> Delete:
+    return delete(relation).where(relation.c.id == recorded.relation_ref, relation.c.claimed == 0)
+
+
+def _release(recorded: Recorded) -> Update:
+    """Take one claim back. Once they were too many to be counted, they are so for good."""
+    counted = relation.c.claimed.between(1, CLAIMS_LIMIT - 1)
+    claimed = update(relation).where(relation.c.id == recorded.relation_ref, counted)
+    return claimed.values(claimed=relation.c.claimed - 1)
+
+
+def _unrelated(table: Table, ref: int, reference: Any) -> Delete:
+    return delete(table).where(table.c.id == ref, ~exists().where(reference == ref))
+
+
+_detach: Final = delete(relation).where(
+    relation.c.image_ref == _IMAGE_REF,
+    relation.c.instance_ref == _INSTANCE_REF,
+    relation.c.kind == bindparam("relation_kind", type_=relation.c.kind.type),
+)
+
+
+def detach(
+    connection: Connection, installation_uuid: str, instance_id: str, image_id: str, kind: str
+) -> bool:
+    """Remove one relation, and say whether it was there."""
+    found = connection.execute(
+        _detach,
+        {
+            "installation_uuid": installation_uuid,
+            "instance_id": instance_id,
+            "image_id": image_id,
+            "relation_kind": kind,
+        },
+    )
+    if found.rowcount:
+        _refresh(connection, installation_uuid, instance_id, kind)
+    return bool(found.rowcount)
+
+
+def _refresh(connection: Connection, installation_uuid: str, instance_id: str, kind: str) -> None:
+    named = {"installation_uuid": installation_uuid, "instance_id": instance_id}
+    ref = connection.execute(select(_INSTANCE_REF), named).scalar_one()
+    if kind == BOOT:
+        descent.hold(connection, ref)
+        descent.refresh(connection, ref)
+    else:
+        latest.refresh(connection, [ref])
+
+
+_live_image: Final = select(image.c.id).where(
+    image.c.uuid == _IMAGE_ID, image.c.deleted_at.is_(None)
+)
+_mark_deleted: Final = (
+    update(image)
+    .where(image.c.uuid == _IMAGE_ID, image.c.deleted_at.is_(None))
+    .values(deleted_at=bindparam("at"))
+)
+
+
+def knows_image(connection: Connection, image_id: str) -> bool:
+    """Whether the image is in a relation and not marked deleted."""
+    return connection.execute(_live_image, {"image_id": image_id}).first() is not None
+
+
+def mark_deleted(connection: Connection, image_id: str, at: datetime) -> bool:
+    """Mark the image deleted in its relations, and say whether it was not before."""
+    marked = bool(connection.execute(_mark_deleted, {"image_id": image_id, "at": at}).rowcount)
+    if marked:
+        latest.refresh_with(connection, image.c.uuid == image_id)
+    return marked
+
+
+def end_instance(
+    connection: Connection, installation_uuid: str, instance_id: str, at: datetime
+) -> bool:
+    """Note that the instance is gone since ``at``, and say whether it is known at all.
+
+    The first time that was noted stands.
+    """
+    ended = update(instance).where(*is_instance(installation_uuid, instance_id))
+    first = func.coalesce(instance.c.ended_at, bindparam(None, at, instance.c.ended_at.type))
+    return bool(connection.execute(ended.values(ended_at=first)).rowcount)
+
+
+def _instance(
+    connection: Connection, new: NewRelation, known: Any, project_ref: int | None
+) -> tuple[int, bool]:
+    owner = project_ref
+    if new.instance_project_id is not None and new.instance_project_id != new.project_id:
+        owner = _project(connection, new.instance_project_id)
+    if known.instance_ref is None:
+        home = known.installation_ref or _installation(connection, new.installation_uuid)
+        key = {"instance_id": new.instance_id, "installation_ref": home}
+        noted = latest.first(new.kind, new.created_at)
+        ref, made = reach(connection, instance, key, project_ref=owner, **noted)
+        if not made:
+            latest.advance(connection, ref, new.kind, new.created_at)
+        return ref, made
+    latest.advance(connection, known.instance_ref, new.kind, new.created_at)
+    told = new.instance_project_id is not None
+    if owner != known.instance_project_ref and (told or known.instance_project_ref is None):
+        ours = update(instance).where(instance.c.id == known.instance_ref)
+        connection.execute(ours.values(project_ref=owner))
+    return int(known.instance_ref), False
+
+
+def _installation(connection: Connection, uuid: str) -> int:
+    return reach(connection, installation, {"uuid": uuid})[0]
+
+
+def _project(connection: Connection, project_id: str | None) -> int | None:
+    if project_id is None:
+        return None
+    return reach(connection, project, {"project_id": project_id})[0]
+
+
+def reach(
+    connection: Connection, table: Table, key: dict[str, Any], **others: Any
+) -> tuple[int, bool]:
+    """The number of the row with this ``key``, made if it is not there; and whether it was made."""
+    ref = _insert(connection, table, **key, **others)
+    if ref is not None:
+        return ref, True
+    same = [table.c[name] == value for name, value in key.items()]
+    found = connection.execute(select(table.c.id).where(*same)).scalar()
+    if found is None:
+        raise drivers.Overtaken(f"a row of {table.name} was removed by another at the same moment")
+    return int(found), False
+
+
+def _insert(connection: Connection, table: Table, **values: Any) -> int | None:
+    """Insert a row and give its number, or ``None`` where its key is taken."""
+    result = connection.execute(_careful(connection.dialect.name, table), values)
+    if connection.dialect.name in _INSERTS:
+        ref = result.scalar()
+        return None if ref is None else int(ref)
+    return int(result.lastrowid) if result.rowcount else None
+
+
+@cache
+def _careful(dialect: str, table: Table) -> Any:
+    construct = _INSERTS.get(dialect)
+    if construct is None:
+        return insert(table).prefix_with("IGNORE")
+    return construct(table).on_conflict_do_nothing().returning(table.c.id)

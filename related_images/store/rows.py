@@ -1,0 +1,150 @@
+"""What the store takes and gives back. Times are aware and in UTC; ids are text."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewRelation:
+    """A relation to be recorded.
+
+    ``project_id`` is who sees it; ``instance_project_id``, where known, whose the instance is.
+    """
+
+    installation_uuid: str
+    instance_id: str
+    image_id: str
+    kind: str
+    label: str | None
+    source: str
+    project_id: str | None
+    created_at: datetime
+    instance_project_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What recording did, so that it can be taken back.
+
+    ``created`` is false where the relation was there before. ``revived_from`` is the time at which
+    the image had been marked deleted, where it had.
+    """
+
+    relation_ref: int
+    created: bool
+    image_ref: int
+    instance_ref: int
+    image_created: bool
+    instance_created: bool
+    revived_from: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    installation_uuid: str
+    instance_id: str
+    image_id: str
+    kind: str
+    label: str | None
+    source: str
+    project_id: str | None
+    created_at: datetime
+    image_deleted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images of one kind that an instance has and that are not deleted."""
+
+    count: int
+    oldest_at: datetime
+    latest_at: datetime
+    latest_image_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An instance as one caller sees it; ``images`` by kind.
+
+    ``latest_at`` is where it stands in a list of those without an image since a time.
+    """
+
+    installation_uuid: str
+    instance_id: str
+    project_id: str | None
+    boot_image_id: str | None
+    ended_at: datetime | None
+    images: Mapping[str, Images]
+    latest_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    uuid: str
+    name: str
+    service_user_id: str | None
+    registered_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which relations are asked for; ``None`` leaves a filter out.
+
+    ``in_use`` are those that tell from which image a live instance was started.
+    ``visible_to`` is the project whose relations alone are seen; ``None`` sees all.
+    """
+
+    installation_uuid: str | None = None
+    instance_id: str | None = None
+    image_id: str | None = None
+    project_id: str | None = None
+    kind: str | None = None
+    label: str | None = None
+    source: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    in_use: bool | None = None
+    visible_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How many instances were started from an image, and how many of them live.
+
+    ``unused_since`` is when the last of them ended; ``None`` while one lives or if none ever was.
+    """
+
+    image_id: str
+    instances: int = 0
+    live_instances: int = 0
+    unused_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The last relation of a page: where the next one begins."""
+
+    created_at: datetime
+    installation_uuid: str
+    instance_id: str
+    image_id: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The last instance of a page; ``latest_at`` as that instance had it."""
+
+    installation_uuid: str
+    instance_id: str
+    latest_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How many rows a purge took away."""
+
+    relations: int = 0
+    images: int = 0
+    instances: int = 0

@@ -1,0 +1,50 @@
+"""How much images are used: how many instances were started from each, and when the last ended."""
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, FromClause, case, func, select, union
+
+from related_images.store.lookups import BOOT
+from related_images.store.refs import project_ref
+from related_images.store.rows import Usage
+from related_images.store.tables import image, instance, relation
+
+
+def usages(
+    connection: Connection, image_ids: Collection[str], visible_to: str | None
+) -> list[Usage]:
+    """What is known of the images, in one statement; those never used are left out.
+
+    It costs as much as there are starts from these images: each tells when its instance ended. For
+    a project it costs as much as the project has relations, so that the time tells it nothing of
+    what others started.
+    """
+    started = _starts(image_ids, visible_to)
+    is_live = case((started.c.ended_at.is_(None), 1))
+    asked = (
+        select(image.c.uuid, func.count(), func.count(is_live), func.max(started.c.ended_at))
+        .select_from(started.join(image, image.c.id == started.c.image_ref))
+        .group_by(image.c.uuid)
+    )
+    return [
+        Usage(image_id, count, live, None if live else ended_at)
+        for image_id, count, live, ended_at in connection.execute(asked)
+    ]
+
+
+def _starts(image_ids: Collection[str], visible_to: str | None) -> FromClause:
+    """The starts from these images: whose relation each is, which image, and until when."""
+    found = (
+        select(relation.c.id, relation.c.image_ref, instance.c.ended_at)
+        .join(instance, instance.c.id == relation.c.instance_ref)
+        .where(relation.c.kind == BOOT)
+    )
+    asked_for = select(image.c.id).where(image.c.uuid.in_(image_ids))
+    if visible_to is None:
+        return found.where(relation.c.image_ref.in_(asked_for)).subquery()
+    # as a sum it is found by no index, which would lead over the starts of everybody
+    own = found.where((relation.c.image_ref + 0).in_(asked_for))
+    ref = project_ref(visible_to)
+    return union(
+        own.where(relation.c.project_ref == ref), own.where(instance.c.project_ref == ref)
+    ).subquery()

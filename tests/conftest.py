@@ -1,0 +1,91 @@
+"""What every room's tests may use: databases of each kind, and the real Glance."""
+
+import atexit
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from unittest import mock
+
+import pytest
+
+from related_images.integrations import glance as embedded
+from tests import commands, servers
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+Server = TypeVar("Server")
+
+REQUIRE_SERVERS = "RELATED_IMAGES_REQUIRE_SERVERS"
+"""As ``1``, a database server that is not installed fails the tests that need it."""
+
+
+def started(start: Callable[[], AbstractContextManager[Server]]) -> Iterator[Server]:
+    try:
+        with start() as server:
+            yield server
+    except servers.ServerMissing as missing:
+        if os.environ.get(REQUIRE_SERVERS) == "1":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[servers.DatabaseServer]:
+    yield from started(servers.mariadb)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[servers.DatabaseServer]:
+    yield from started(servers.postgresql)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/related-images.db"
+
+
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("sqlite_url"))
+    server: servers.DatabaseServer = request.getfixturevalue(request.param)
+    return server.create()
+
+
+@pytest.fixture(scope="session")
+def registry_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the Glance in this process has its configuration and data."""
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture(scope="session")
+def registry_app(registry_home: Path) -> Iterator["WSGIApplication"]:
+    """The real Glance in this process; who calls is what the identity headers say."""
+    paste = servers.paste_without(registry_home, "development-identity", "related-images")
+    named = mock.patch.dict(os.environ, {embedded.PASTE_FILE: str(paste)})
+    with named, commands.logging_as_it_was():
+        embedded.prepare(registry_home)
+        app = embedded.load_app()
+    from glance.common.wsgi_app import drain_workers
+
+    yield app
+    atexit.unregister(drain_workers)
+    drain_workers()
+
+
+@pytest.fixture(scope="session")
+def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.ServedGlance]:
+    """The real Glance in a process of its own, with the filter."""
+    with servers.ServedGlance(tmp_path_factory.mktemp("glance")) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def plain_glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.ServedGlance]:
+    """The same without the filter."""
+    with servers.ServedGlance(tmp_path_factory.mktemp("plain"), with_filter=False) as served:
+        yield served

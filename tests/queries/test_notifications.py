@@ -1,0 +1,92 @@
+"""What Nova says, stored on each database: neither order nor repetition matters."""
+
+import itertools
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from related_images.queries import Database, Filters, NewRelation
+from related_images.queries.notifications import Ended, Event, ImageMade, Started, store
+from related_images.queries.recording import Speaker, attach, image_deleted
+from related_images.store import lookups, schema
+from related_images.wire.words import parse_time
+
+NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
+BASE = "10000000-0000-4000-8000-000000000001"
+MADE = "10000000-0000-4000-8000-000000000002"
+START = parse_time("start", "2026-01-31T12:00:00Z")
+
+
+STARTED = Started(NOVA, "inst-1", "demo", START, BASE)
+BEGUN = ImageMade(NOVA, "inst-1", "demo", START + timedelta(minutes=1), MADE, "demo", "backup")
+MADE_BACKUP = ImageMade(NOVA, "inst-1", "demo", START + timedelta(minutes=2), MADE, "demo", None)
+ENDED = Ended(NOVA, "inst-1", "demo", START + timedelta(minutes=3))
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    schema.upgrade(make_url(database_url))
+    return Database(database_url, 20)
+
+
+def state(database: Database) -> tuple[Any, ...]:
+    rows = database.read(lookups.relations, Filters(), 100)
+    (instance,) = database.read(lookups.instances, Filters(), 10)
+    relations = {(row.image_id, row.kind, row.source, row.project_id) for row in rows}
+    return relations, instance.project_id, instance.boot_image_id, instance.ended_at
+
+
+def test_order_and_repetition_change_nothing(sqlite_url: str) -> None:
+    expected = None
+    for number, order in enumerate(itertools.permutations([STARTED, BEGUN, MADE_BACKUP, ENDED])):
+        url = f"{sqlite_url}.{number}"
+        schema.upgrade(make_url(url))
+        database = Database(url, 20)
+        for event in (*order, *order):
+            store(database, [event])
+        expected = expected or state(database)
+        assert state(database) == expected, order
+    assert expected == (
+        {(BASE, "boot", "notification", "demo"), (MADE, "backup", "notification", "demo")},
+        "demo",
+        BASE,
+        ENDED.at,
+    )
+
+
+def test_a_batch_on_each_database(database: Database) -> None:
+    batch: list[Event] = [ENDED, MADE_BACKUP, BEGUN, STARTED]
+    store(database, batch)
+    store(database, batch)
+    relations, *instance = state(database)
+    assert {kind for _, kind, _, _ in relations} == {"boot", "backup"}
+    assert instance == ["demo", BASE, ENDED.at]
+
+
+def test_what_a_service_asserted_stands(database: Database) -> None:
+    at = START
+    told = NewRelation(NOVA, "inst-1", MADE, "backup", "daily", "service", "demo", at)
+    attach(database, told, Speaker(frozenset()))
+    asked = ImageMade(NOVA, "inst-1", "demo", at, MADE, "demo", "snapshot")
+    store(database, [MADE_BACKUP, asked])
+    (row,) = database.read(lookups.relations, Filters(), 10)
+    assert (row.kind, row.label, row.source) == ("backup", "daily", "service")
+
+
+def test_a_deleted_image_stays_deleted(database: Database) -> None:
+    store(database, [BEGUN])
+    image_deleted(database, MADE)
+    other = ImageMade(NOVA, "inst-2", "demo", START, MADE, "demo", None)
+    store(database, [MADE_BACKUP, other])
+    rows = database.read(lookups.relations, Filters(), 10)
+    assert len(rows) == 2
+    assert all(row.image_deleted_at is not None for row in rows)
+
+
+def test_an_administrators_snapshot_belongs_to_the_administrator(database: Database) -> None:
+    store(database, [ImageMade(NOVA, "inst-1", "demo", START, MADE, "administration", None)])
+    (row,) = database.read(lookups.relations, Filters(), 10)
+    (instance,) = database.read(lookups.instances, Filters(), 10)
+    assert (row.project_id, instance.project_id) == ("administration", "demo")

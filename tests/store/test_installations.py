@@ -1,0 +1,47 @@
+"""Registering installations."""
+
+from dataclasses import replace
+
+from related_images.store import installations
+from related_images.store.database import Database
+from related_images.store.rows import Installation
+from tests.store.samples import NOVA, OTHER_NOVA, at, new, record, shown
+
+EAST = Installation(NOVA, "east", "nova-east", at(0))
+
+
+def test_a_registered_installation_is_found(database: Database) -> None:
+    assert database.write(installations.register, EAST) == (EAST, True)
+    assert database.read(installations.find, NOVA) == EAST
+    assert database.read(installations.find, OTHER_NOVA) is None
+
+
+def test_registering_again_gives_what_is_registered(database: Database) -> None:
+    database.write(installations.register, EAST)
+    other = replace(EAST, name="west", service_user_id=None, registered_at=at(1))
+    assert database.write(installations.register, other) == (EAST, False)
+
+
+def test_an_installation_that_was_only_recorded_is_not_registered(database: Database) -> None:
+    record(database, new())
+    assert database.read(installations.find, NOVA) is None
+    assert database.read(installations.registered) == []
+    assert database.write(installations.unregister, NOVA) is False
+    assert database.write(installations.register, EAST) == (EAST, True)
+
+
+def test_unregistering_keeps_the_relations(database: Database) -> None:
+    wanted = new()
+    record(database, wanted)
+    database.write(installations.register, EAST)
+    assert database.write(installations.unregister, NOVA) is True
+    assert database.write(installations.unregister, NOVA) is False
+    assert database.read(installations.registered) == []
+    assert shown(database) == [wanted.image_id]
+
+
+def test_installations_are_listed_by_name(database: Database) -> None:
+    first = Installation(OTHER_NOVA, "alpha", None, at(0))
+    database.write(installations.register, EAST)
+    database.write(installations.register, first)
+    assert database.read(installations.registered) == [first, EAST]

@@ -1,0 +1,145 @@
+"""The same things at once, from several processes with several threads each."""
+
+import multiprocessing
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.pool import Pool
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from related_images.store import lookups, purge, relations
+from related_images.store.database import Database
+from related_images.store.rows import Filters, Recorded
+from related_images.store.tables import relation
+from tests.store.samples import NOON, NOVA, at, counts, found, image_id, new, shown
+
+PROCESSES = 2
+THREADS = 4
+
+AtOnce = Callable[[Callable[[Database, int], Any], int], list[Any]]
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Pool]:
+    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+        yield pool
+
+
+@pytest.fixture
+def at_once(processes: Pool, shared: str) -> AtOnce:
+    """What a function gave for the numbers below ``times``, run by all threads of all processes."""
+
+    def run(work: Callable[[Database, int], Any], times: int) -> list[Any]:
+        shares = [(shared, work, range(start, times, PROCESSES)) for start in range(PROCESSES)]
+        return [one for results in processes.starmap(_share, shares, 1) for one in results]
+
+    return run
+
+
+def _share(url: str, work: Callable[[Database, int], Any], numbers: Iterable[int]) -> list[Any]:
+    database = Database(url, 30.0)
+    with ThreadPoolExecutor(THREADS) as threads:
+        results = list(threads.map(partial(work, database), numbers))
+    database.close()
+    return results
+
+
+@dataclass(frozen=True)
+class RecordOne:
+    image: str
+
+    def __call__(self, database: Database, number: int) -> Recorded:
+        return database.write(relations.record, new(image=self.image, label=f"l{number}"))
+
+
+def test_the_same_relation_at_once_is_one_row(at_once: AtOnce, database: Database) -> None:
+    image = image_id()
+    recorded = at_once(RecordOne(image), 36)
+    assert sum(one.created for one in recorded) == 1
+    assert len({one.relation_ref for one in recorded}) == 1
+    assert counts(database) == {
+        "installation": 1,
+        "project": 1,
+        "instance": 1,
+        "image": 1,
+        "relation": 1,
+    }
+
+
+@dataclass(frozen=True)
+class RecordAndTakeBack:
+    """Even numbers mean it, odd ones take it back, as after a 409 of the registry."""
+
+    image: str
+
+    def __call__(self, database: Database, number: int) -> bool:
+        recorded = database.write(relations.record, new(image=self.image))
+        if number % 2:
+            return not database.write(relations.take_back, recorded)
+        return True
+
+
+def test_who_takes_back_never_takes_what_another_relied_on(
+    at_once: AtOnce, database: Database
+) -> None:
+    for _ in range(3):
+        image = image_id()
+        kept = at_once(RecordAndTakeBack(image), 24)
+        assert image in shown(database)
+        assert len(kept) == 24
+
+
+def record_different(database: Database, number: int) -> str:
+    wanted = new(f"vm-{number % 5}", project_id=f"p-{number % 3}", kind="backup")
+    database.write(relations.record, wanted)
+    return wanted.image_id
+
+
+def test_nothing_is_lost_among_many(at_once: AtOnce, database: Database) -> None:
+    wanted = at_once(record_different, 120)
+    rows = database.read(lookups.relations, Filters(), 1000)
+    assert sorted(row.image_id for row in rows) == sorted(wanted)
+    left = counts(database)
+    assert (left["installation"], left["project"], left["instance"]) == (1, 3, 5)
+
+
+@dataclass(frozen=True)
+class Muddle:
+    """Everything that can be done to a few relations, in an order of its own for each number."""
+
+    images: tuple[str, ...]
+
+    def __call__(self, database: Database, number: int) -> None:
+        chance = random.Random(f"{number} {os.getpid()}")
+        for _ in range(6):
+            self._do(database, chance)
+
+    def _do(self, database: Database, chance: random.Random) -> None:
+        image, instance = chance.choice(self.images), f"vm-{chance.randrange(2)}"
+        deed = chance.randrange(6)
+        if deed <= 2:
+            recorded = database.write(relations.record, new(instance, image))
+            if deed == 2:
+                database.write(relations.take_back, recorded)
+        elif deed == 3:
+            database.write(relations.detach, NOVA, instance, image, "snapshot")
+        elif deed == 4:
+            database.write(relations.mark_deleted, image, at(-99))
+        else:
+            database.write(purge.forget_relations, NOON)
+
+
+def test_doing_everything_at_once_leaves_whole_rows(at_once: AtOnce, database: Database) -> None:
+    images = tuple(image_id() for _ in range(3))
+    at_once(Muddle(images), 48)
+    key = (relation.c.image_ref, relation.c.instance_ref, relation.c.kind)
+    twice = select(*key).group_by(*key).having(func.count() > 1)
+    assert database.read(lambda connection: connection.execute(twice).all()) == []
+    # each row that is left is found with all that it refers to
+    assert len(found(database)) == counts(database).get("relation", 0)
