@@ -1,0 +1,283 @@
+"""Our own routes: one table of path and method to handler. A handler parses, asks, serialises."""
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Final
+
+import related_images
+from related_images import metrics
+from related_images.errors import (
+    NotFound,
+    NotIdentified,
+    StoreUnavailable,
+)
+from related_images.middleware import attaching, lineage, paging, registry
+from related_images.middleware.answers import MethodNotAllowed, WSGIApp
+from related_images.middleware.call import Call, Outcome, fields
+from related_images.middleware.environ import Environ
+from related_images.middleware.identity import Caller
+from related_images.middleware.recording import json_object
+from related_images.queries import Database, Filters, installations, listing, recording
+from related_images.wire import routes, shapes, words
+
+LOG = logging.getLogger(__name__)
+
+
+def list_relations(call: Call) -> Outcome:
+    return HTTPStatus.OK, _relations(
+        call, call.query(paging.FILTERS), routes.href(routes.RELATIONS)
+    )
+
+
+def list_image_relations(call: Call) -> Outcome:
+    image_id = call.image_id()
+    query = call.query(paging.IMAGE_FILTERS)
+    query.filters["image_id"] = image_id
+    body = _relations(call, query, routes.href(routes.IMAGE_RELATIONS, image_id=image_id))
+    if not body["relations"] and not _has_relations(call, image_id):
+        registry.image(call.app, call.environ, image_id)
+    return HTTPStatus.OK, body
+
+
+def _has_relations(call: Call, image_id: str) -> bool:
+    """Whether the caller sees the image here, though the registry may have forgotten it."""
+    filters = Filters(image_id=image_id, visible_to=call.caller.visible_to)
+    return bool(listing.relations(call.database, filters, 1, None).items)
+
+
+def _relations(call: Call, query: paging.Query, path: str) -> shapes.Json:
+    filters = Filters(**query.filters, visible_to=call.caller.visible_to)
+    after = paging.relation_position(query.marker)
+    found = listing.relations(call.database, filters, query.limit, after)
+    marker = paging.relation_marker(found.items[-1]) if found.more else None
+    rows = map(shapes.relation, found.items)
+    return shapes.page("relations", rows, path, query.kept, marker)
+
+
+def attach(call: Call) -> Outcome:
+    call.must_record()
+    body = fields(
+        json_object(call.environ),
+        needed=attaching.NEEDED,
+        optional=attaching.OPTIONAL,
+    )
+    new = attaching.relation_of(body, call.app, call.environ, call.caller)
+    speaker = call.caller.speaker()
+    found, created = attaching.attach(new, call.app, call.environ, call.database, speaker)
+    if created:
+        LOG.info("attached image %s to instance %s (%s)", new.image_id, new.instance_id, new.kind)
+    return HTTPStatus.CREATED if created else HTTPStatus.OK, shapes.relation(found)
+
+
+def detach(call: Call) -> Outcome:
+    call.must_record()
+    ref, image_id, kind = call.instance(), call.image_id(), words.kind(call.ids["kind"])
+    recording.detach(
+        call.database,
+        ref.installation_uuid,
+        ref.instance_id,
+        image_id,
+        kind,
+        call.caller.speaker(),
+    )
+    LOG.info("detached image %s from instance %s (%s)", image_id, ref.instance_id, kind)
+    return HTTPStatus.NO_CONTENT, None
+
+
+def list_instances(call: Call) -> Outcome:
+    query = call.query(paging.INSTANCE_FILTERS)
+    latest_before = query.filters.pop(paging.LATEST_BEFORE, None)
+    filters = Filters(**query.filters, visible_to=call.caller.visible_to)
+    after = paging.instance_position(query.marker)
+    found = listing.instances(call.database, filters, query.limit, after, latest_before)
+    marker = paging.instance_marker(found.items[-1]) if found.more else None
+    path = routes.href(routes.INSTANCES)
+    rows = map(shapes.instance, found.items)
+    return HTTPStatus.OK, shapes.page("instances", rows, path, query.kept, marker)
+
+
+def show_instance(call: Call) -> Outcome:
+    ref = call.instance()
+    found = listing.instance(
+        call.database, ref.installation_uuid, ref.instance_id, call.caller.visible_to
+    )
+    return HTTPStatus.OK, shapes.instance(found)
+
+
+def end_instance(call: Call) -> Outcome:
+    call.must_record()
+    ref = call.instance()
+    recording.end_instance(
+        call.database, ref.installation_uuid, ref.instance_id, call.caller.speaker()
+    )
+    LOG.info("instance %s of %s is gone", ref.instance_id, ref.installation_uuid)
+    return HTTPStatus.NO_CONTENT, None
+
+
+def list_usages(call: Call) -> Outcome:
+    (image_ids,) = paging.read_all(call.query_string, paging.USAGE_FILTERS).values()
+    visible_to = call.caller.visible_to
+    found = listing.usages(call.database, image_ids, visible_to)
+    rows = [shapes.usage(row) for row in found]
+    return HTTPStatus.OK, {"usages": rows, "all_projects": visible_to is None}
+
+
+def list_installations(call: Call) -> Outcome:
+    call.must_administrate()
+    found = installations.registered(call.database)
+    return HTTPStatus.OK, {"installations": [shapes.installation(row) for row in found]}
+
+
+def register_installation(call: Call) -> Outcome:
+    call.must_administrate()
+    body = fields(json_object(call.environ), needed=("uuid", "name"), optional=("service_user_id",))
+    uuid = words.installation_uuid(body["uuid"])
+    name, user = words.text("name", body["name"]), body.get("service_user_id")
+    bound = None if user is None else words.text("service_user_id", user)
+    found, created = installations.register(call.database, uuid, name, bound)
+    return HTTPStatus.CREATED if created else HTTPStatus.OK, shapes.installation(found)
+
+
+def unregister_installation(call: Call) -> Outcome:
+    call.must_administrate()
+    installations.unregister(call.database, words.installation_uuid(call.ids["uuid"]))
+    return HTTPStatus.NO_CONTENT, None
+
+
+def show_info(call: Call) -> Outcome:
+    settings = call.settings
+    return HTTPStatus.OK, {
+        "version": related_images.__version__,
+        "kinds": list(words.KINDS),
+        "sources": list(words.SOURCES),
+        "limits": {
+            "page": paging.LIMIT_MOST,
+            "images_of_instance": listing.IMAGES_LIMIT,
+            "instance_id_length": words.INSTANCE_ID_LENGTH,
+            "label_length": words.LABEL_LENGTH,
+        },
+        "require_registered_installation": settings.require_registered_installation,
+        "guard": settings.guard,
+        "nova_rotation": settings.nova_rotation,
+        "database": "up" if call.database.is_up() else "down",
+        **_reconciliation(call),
+    }
+
+
+def _reconciliation(call: Call) -> shapes.Json:
+    """Null where the database is down; what was counted is for those who see all."""
+    try:
+        last, unreconciled = listing.reconciliation(call.database)
+    except StoreUnavailable:
+        return {"last_reconciliation": None, "unreconciled": None}
+    if call.caller.sees_all:
+        return {"last_reconciliation": last, "unreconciled": unreconciled}
+    times = {name: last[name] for name in ("until", "finished_at")} if last else None
+    return {"last_reconciliation": times, "unreconciled": None}
+
+
+def show_metrics(call: Call) -> Outcome:
+    call.must_administrate()
+    if call.settings.metrics == "off":
+        raise NotFound("nothing is counted for monitoring here; metrics = on changes that")
+    return HTTPStatus.OK, metrics.exposition()
+
+
+def _schema(name: str) -> Callable[[Call], Outcome]:
+    return lambda call: (HTTPStatus.OK, shapes.SCHEMAS[name])
+
+
+Handler = Callable[[Call], Outcome]
+
+ROUTES: Final[dict[str, dict[str, Handler]]] = {
+    routes.RELATIONS: {"GET": list_relations, "POST": attach},
+    routes.IMAGE_RELATIONS: {"GET": list_image_relations},
+    routes.RELATION: {"DELETE": detach},
+    routes.ANCESTRY: {"GET": lineage.list_ancestry},
+    routes.DESCENDANTS: {"GET": lineage.list_descendants},
+    routes.INSTANCES: {"GET": list_instances},
+    routes.INSTANCE: {"GET": show_instance, "DELETE": end_instance},
+    routes.USAGES: {"GET": list_usages},
+    routes.INSTALLATIONS: {"GET": list_installations, "POST": register_installation},
+    routes.INSTALLATION: {"DELETE": unregister_installation},
+    routes.INFO: {"GET": show_info},
+    routes.METRICS: {"GET": show_metrics},
+    **{routes.SCHEMA.format(name=name): {"GET": _schema(name)} for name in shapes.SCHEMAS},
+}
+
+
+LISTS: Final = frozenset(
+    (
+        *(list_relations, list_image_relations, list_instances, list_usages),
+        *(lineage.list_ancestry, lineage.list_descendants),
+    )
+)
+"""The handlers that read a query; to all others none is given."""
+
+
+Route = tuple[Mapping[str, Handler], Mapping[str, str]]
+"""The handlers of a path by method, and the ids in it."""
+
+
+_Routes = tuple[re.Pattern[str], dict[int, tuple[Mapping[str, Handler], list[str]]]]
+
+
+def _as_deep(paths: Iterable[str]) -> _Routes:
+    """One pattern for all the paths; behind each stands an empty group, whose number names it.
+
+    An id gives nothing back (``++``) once the rest does not fit, as it does not for most paths.
+    """
+    numbered: dict[int, tuple[Mapping[str, Handler], list[str]]] = {}
+    alternatives, groups = [], 0
+    for path in paths:
+        names = re.findall(r"{(\w+)}", path)
+        groups += len(names) + 1
+        numbered[groups] = (ROUTES[path], names)
+        alternatives.append(re.sub(r"{\w+}", "([^/]++)", path) + "()")
+    return re.compile("|".join(alternatives)), numbered
+
+
+def _by_depth() -> dict[int, _Routes]:
+    """Our routes by their number of slashes: most other paths fit none of so few."""
+    paths: dict[int, list[str]] = {}
+    for path in ROUTES:
+        paths.setdefault(path.count("/"), []).append(path)
+    return {slashes: _as_deep(found) for slashes, found in paths.items()}
+
+
+_OURS: Final = _by_depth()
+_NONE: Final[_Routes] = (re.compile("(?!)"), {})
+
+
+def route(path: str) -> Route | None:
+    """The route of ours that ``path``, below ``/v2``, is; ``None`` if it is none."""
+    pattern, numbered = _OURS.get(path.count("/"), _NONE)
+    found = pattern.fullmatch(path)
+    if found is None:
+        return None
+    end = found.lastindex or 0
+    methods, names = numbered[end]
+    return methods, dict(zip(names, found.groups()[end - 1 - len(names) : end - 1], strict=True))
+
+
+def handle(
+    app: WSGIApp, database: Database, caller: Caller, environ: Environ, found: Route
+) -> Outcome:
+    """Answer a request to the route that was ``found``.
+
+    :raises NotIdentified: if nobody vouches for the caller
+    :raises MethodNotAllowed: if the path does not answer the method
+    :raises ParameterUnknown: if there is a query where none is read
+    """
+    methods, ids = found
+    method = environ["REQUEST_METHOD"]
+    if not caller.is_identified:
+        raise NotIdentified("a token that the identity service confirms is needed")
+    if method not in methods:
+        raise MethodNotAllowed(method, methods)
+    handler = methods[method]
+    if handler not in LISTS:
+        paging.refuse(environ.get("QUERY_STRING", ""))
+    return handler(Call(app, database, caller.settings, environ, caller, ids))

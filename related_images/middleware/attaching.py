@@ -1,0 +1,79 @@
+"""Attaching a relation to an image that exists: what the body says, checked with the registry."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from related_images.errors import ImageGone
+from related_images.middleware import registry
+from related_images.middleware.answers import WSGIApp
+from related_images.middleware.environ import Environ
+from related_images.middleware.identity import Caller
+from related_images.queries import Database, NewRelation, Relation, recording
+from related_images.queries.recording import Speaker
+from related_images.wire import words
+
+NEEDED: Final = ("installation_uuid", "instance_id", "image_id", "kind")
+OPTIONAL: Final = ("label", "instance_project_id")
+"""``instance_project_id`` tells whose the instance is, where the service knows."""
+
+
+def relation_of(
+    body: dict[str, Any], app: WSGIApp, environ: Environ, caller: Caller
+) -> NewRelation:
+    """The relation that ``body`` asks for.
+
+    :raises BadInput: if a field is malformed
+    :raises ImageNotFound: if the image is not there for the caller
+    """
+    ref = words.InstanceRef(body["installation_uuid"], body["instance_id"])
+    image_id, kind = words.image_id(body["image_id"]), words.kind(body["kind"])
+    label = None if body.get("label") is None else words.label(body["label"])
+    told = _instance_project(body, kind, caller)
+    image = registry.image(app, environ, image_id)
+    owner = image.get("owner")
+    if kind == words.BOOT:
+        owner = told or _sole_owner(app, environ, image)
+    return NewRelation(
+        installation_uuid=ref.installation_uuid,
+        instance_id=ref.instance_id,
+        image_id=image_id,
+        kind=kind,
+        label=label,
+        source=words.SERVICE,
+        project_id=owner,
+        created_at=datetime.now(UTC),
+        instance_project_id=told,
+    )
+
+
+def attach(
+    new: NewRelation, app: WSGIApp, environ: Environ, database: Database, speaker: Speaker
+) -> tuple[Relation, bool]:
+    """Record the relation; say whether it was not there before.
+
+    :raises ImageNotFound: if the image was deleted since it was looked at
+    """
+    try:
+        return recording.attach(database, new, speaker)
+    except ImageGone:
+        registry.image(app, environ, new.image_id)
+        return recording.attach(database, new, speaker, vouched=True)
+
+
+def _instance_project(body: dict[str, Any], kind: str, caller: Caller) -> str | None:
+    """Whose the instance is: as told, or for a boot the project of the user behind the service."""
+    told = body.get("instance_project_id")
+    if told is None:
+        is_users = kind == words.BOOT and caller.is_backed_by_service and not caller.is_service
+        return caller.project_id if is_users else None
+    return words.text("instance_project_id", told)
+
+
+def _sole_owner(app: WSGIApp, environ: Environ, image: dict[str, Any]) -> str | None:
+    """Whose an instance must be that was started from ``image``, if nobody else could do so.
+
+    Otherwise the owner of an image would see what others start from it.
+    """
+    if image.get("visibility") == "shared" and registry.members(app, environ, image["id"]) == []:
+        return image.get("owner")
+    return image.get("owner") if image.get("visibility") == "private" else None

@@ -1,0 +1,97 @@
+"""Deleting an image while images in use are guarded: first the question, then the registry.
+
+Where the database cannot tell, the deletion passes as if there were no guard, as every request
+without a tuple does.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from related_images import faults
+from related_images.errors import ImageInUse, ImageNotFound, StoreUnavailable
+from related_images.faults import Point
+from related_images.middleware import registry
+from related_images.middleware.answers import Headers, StartResponse, WSGIApp
+from related_images.middleware.environ import Environ, request_id
+from related_images.middleware.identity import Caller
+from related_images.queries import Database, guarding
+from related_images.queries.guarding import Begun
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A request to delete ``image_id``; ``forced`` if it asks to do so although it is in use."""
+
+    app: WSGIApp
+    database: Database
+    caller: Caller
+    image_id: str
+    forced: bool
+
+    def delete(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Let the registry delete the image unless live instances were started from it.
+
+        :raises ImageInUse: if there are such, and no administrator forces it
+        """
+        begun = self._begin(environ)
+        if begun is None:
+            return self.app(environ, start_response)
+        if begun.in_use:
+            self._log_force(begun, environ)
+        return self.app(environ, _Outcome(self.database, begun, start_response).start_response)
+
+    def _begin(self, environ: Environ) -> Begun | None:
+        caller = self.caller
+        forced = self.forced and caller.is_admin
+        try:
+            return guarding.begin(self.database, self.image_id, caller.visible_to, forced=forced)
+        except StoreUnavailable as error:
+            LOG.warning("deletion of image %s passes unguarded: %s", self.image_id, error)
+        except ImageInUse:
+            if self._is_seen(environ):
+                raise
+        return None
+
+    def _is_seen(self, environ: Environ) -> bool:
+        """Who does not see the image is refused by the registry, as for one that is not there."""
+        try:
+            registry.image(self.app, environ, self.image_id)
+        except ImageNotFound:
+            return False
+        return True
+
+    def _log_force(self, begun: Begun, environ: Environ) -> None:
+        LOG.warning(
+            "deletion of image %s is forced by user %s of project %s, though %d live instances "
+            "were started from it [%s]",
+            begun.image_id,
+            environ.get("HTTP_X_USER_ID"),
+            self.caller.project_id,
+            begun.in_use,
+            request_id(environ),
+        )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What the registry makes of a deletion that is noted as on its way."""
+
+    database: Database
+    begun: Begun
+    respond: StartResponse
+
+    def start_response(self, status: str, given: Headers, *exc_info: Any) -> Any:
+        try:
+            if status.startswith("204"):
+                faults.reach(Point.DELETE_ANSWERED)
+                guarding.deleted(self.database, self.begun)
+                faults.reach(Point.DELETE_NOTED)
+            elif not status.startswith("5"):
+                guarding.withdraw(self.database, self.begun)
+        except StoreUnavailable as error:
+            LOG.warning("outcome of deleting image %s is not noted: %s", self.begun.image_id, error)
+        return self.respond(status, given, *exc_info)

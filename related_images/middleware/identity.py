@@ -1,0 +1,75 @@
+"""Who is calling, from the headers that keystonemiddleware sets, and what follows from it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from related_images.middleware.environ import Environ, words_of
+from related_images.queries.recording import Speaker
+from related_images.settings import Settings
+
+CONFIRMED = "Confirmed"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The caller of one request, as far as the identity service confirms it."""
+
+    environ: Environ
+    settings: Settings
+
+    @cached_property
+    def is_identified(self) -> bool:
+        """Whether the user's own token is confirmed."""
+        return self.environ.get("HTTP_X_IDENTITY_STATUS") == CONFIRMED
+
+    @cached_property
+    def project_id(self) -> str | None:
+        """The project that the user's token is for."""
+        return self.environ.get("HTTP_X_PROJECT_ID") or None if self.is_identified else None
+
+    @cached_property
+    def is_admin(self) -> bool:
+        """Whether the user has one of the administrator's roles."""
+        return self.is_identified and self._has(self.settings.admin_roles, "HTTP_X_ROLES")
+
+    @cached_property
+    def is_backed_by_service(self) -> bool:
+        """Whether a trusted service sent the user's request with its own token beside it.
+
+        The role counts, not the status alone: any token may be sent as a service token.
+        """
+        return self.environ.get("HTTP_X_SERVICE_IDENTITY_STATUS") == CONFIRMED and self._has(
+            self.settings.recording_roles, "HTTP_X_SERVICE_ROLES"
+        )
+
+    @cached_property
+    def is_service(self) -> bool:
+        """Whether the user is itself a trusted service."""
+        return self.is_identified and self._has(self.settings.recording_roles, "HTTP_X_ROLES")
+
+    @property
+    def may_record(self) -> bool:
+        return self.is_backed_by_service or self.is_service
+
+    @property
+    def sees_all(self) -> bool:
+        return self.is_admin or self.may_record
+
+    @property
+    def visible_to(self) -> str | None:
+        """The project whose relations this caller sees, or ``None`` if it sees those of all."""
+        return None if self.sees_all else self.project_id or ""
+
+    def speaker(self) -> Speaker:
+        """In whose name this caller asserts something."""
+        users = {
+            self.environ.get("HTTP_X_SERVICE_USER_ID") if self.is_backed_by_service else None,
+            self.environ.get("HTTP_X_USER_ID") if self.is_service else None,
+        }
+        return Speaker(
+            frozenset(user for user in users if user),
+            self.settings.require_registered_installation,
+        )
+
+    def _has(self, roles: frozenset[str], key: str) -> bool:
+        return not roles.isdisjoint(words_of(self.environ.get(key, "")))

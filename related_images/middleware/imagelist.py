@@ -1,0 +1,108 @@
+"""The registry's own image list, restricted to an instance by rewriting its query and its links.
+
+The registry stays the only judge of what the caller may see: it is given the ids of the instance's
+images as one more condition, and everything else as the caller wrote it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+from urllib.parse import parse_qs, quote, unquote_plus, urlsplit
+
+from related_images import metrics
+from related_images.metrics import Metric
+from related_images.middleware.answers import Headers, StartResponse, WSGIApp
+from related_images.middleware.environ import Environ
+from related_images.middleware.registry import Answer, ask
+from related_images.wire import headers, routes
+
+IDS: Final = "id"
+ONE_OF: Final = "in:"
+MARKER: Final = "marker"
+
+
+def parameters(query: str) -> Iterator[tuple[str, str, str]]:
+    """Each parameter of a query string: its name, its value, and how it was written.
+
+    The registry takes a semicolon for an ampersand.
+    """
+    for written in query.replace(";", "&").split("&"):
+        if written:
+            name, _, value = written.partition("=")
+            yield unquote_plus(name), unquote_plus(value), written
+
+
+def asserted(query: str) -> dict[str, str]:
+    """Our own parameters of a query string, by name; of a repeated one all, which is malformed."""
+    found: dict[str, str] = {}
+    for name, value, _ in parameters(query):
+        if name in headers.QUERY:
+            found[name] = f"{found[name]},{value}" if name in found else value
+    return found
+
+
+def answer_restricted(
+    app: WSGIApp,
+    environ: Environ,
+    start_response: StartResponse,
+    acknowledgement: str,
+    image_ids: Iterable[str],
+    *conditions: str,
+) -> Iterable[bytes]:
+    """Answer with the registry's image list, of nothing but ``image_ids``.
+
+    :param acknowledgement: by what the list is restricted, as the answer says it
+    :param conditions: more of the registry's own, as they stand in a query
+    """
+    own = environ.get("QUERY_STRING", "")
+    environ["QUERY_STRING"] = "&".join([_restricted(own, image_ids), *conditions])
+    environ.pop("HTTP_ACCEPT_ENCODING", None)  # the links in the answer are to be read
+    found = ask(app, environ)
+    if found.is_ok:
+        _restore_links(found, own)
+        found.headers.append((headers.FILTERS_APPLIED, acknowledgement))
+        metrics.add(Metric.FILTERED, "instance")
+    start_response(found.status, found.headers)
+    return [found.body]
+
+
+def _restricted(query: str, image_ids: Iterable[str]) -> str:
+    wanted = set(image_ids)
+    kept = []
+    for name, value, written in parameters(query):
+        if name == IDS:
+            wanted &= _ids(value)
+        elif name not in headers.QUERY:
+            kept.append(written)
+    return "&".join([*kept, f"{IDS}={ONE_OF}{','.join(sorted(wanted))}"])
+
+
+def _ids(value: str) -> set[str]:
+    """What a condition on the id that the caller set itself lets through."""
+    if not value.startswith(ONE_OF):
+        return {value}
+    return {id.strip('"') for id in value.removeprefix(ONE_OF).split(",")}
+
+
+def _restore_links(found: Answer, query: str) -> None:
+    """Let ``first`` and ``next`` lead on with the caller's own query."""
+    page = found.json()
+    if not isinstance(page, dict):
+        return
+    own = [written for name, _, written in parameters(query) if name != MARKER]
+    page["first"] = _link(own)
+    if "next" in page:
+        marker = parse_qs(urlsplit(page["next"]).query)[MARKER][-1]
+        page["next"] = _link([*own, f"{MARKER}={quote(marker)}"])
+    found.body = json.dumps(page, ensure_ascii=False).encode()
+    found.headers = _with_length(found.headers, len(found.body))
+
+
+def _link(written: list[str]) -> str:
+    path = routes.href(routes.IMAGES)
+    return f"{path}?{'&'.join(written)}" if written else path
+
+
+def _with_length(given: Headers, length: int) -> Headers:
+    kept: list[Any] = [(name, value) for name, value in given if name.lower() != "content-length"]
+    return [*kept, ("Content-Length", str(length))]

@@ -1,0 +1,157 @@
+"""The routes that tell where an image comes from and what was made from it."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, Final
+
+from related_images.errors import ParameterMalformed
+from related_images.middleware import paging, registry
+from related_images.middleware.call import Call, Outcome
+from related_images.queries import Filters, lineage, listing
+from related_images.queries.lineage import Branch, Chain, Climb, Link, Place, Stop, Tree, Wanted
+from related_images.wire import routes, shapes, words
+from related_images.wire.shapes import Json
+from related_images.wire.words import format_time
+
+RISING: Final = "r"
+TOLD: Final = "t"
+
+_HIDDEN: Final[Json] = dict.fromkeys(
+    (
+        "image_id",
+        "via",
+        "kind",
+        "created_at",
+        "project_id",
+        "instance_ended_at",
+        "image_deleted_at",
+    )
+)
+"""An entry of which the caller may know only that there is one."""
+
+
+def list_ancestry(call: Call) -> Outcome:
+    image_id, query = call.image_id(), call.query({})
+    after = _climb(query.marker)
+    visible_to = call.caller.visible_to
+    chain = lineage.ancestry(call.database, image_id, query.limit, after, visible_to)
+    _must_see(call, image_id, chain.links)
+    marker = None if chain.next is None else _climb_marker(chain.next)
+    path = routes.href(routes.ANCESTRY, image_id=image_id)
+    page = _page(image_id, "ancestry", map(_ancestor, chain.links), path, query, marker)
+    return HTTPStatus.OK, page | _circle(chain)
+
+
+def list_descendants(call: Call) -> Outcome:
+    image_id = call.image_id()
+    query = call.query({"depth": _depth, "kind": _made_kind})
+    wanted = Wanted(image_id, visible_to=call.caller.visible_to, **query.filters)
+    tree = lineage.descendants(call.database, wanted, query.limit, _stop(query.marker))
+    _must_see(call, image_id, tree.branches)
+    marker = None if tree.next is None else _stop_marker(tree.next)
+    path = routes.href(routes.DESCENDANTS, image_id=image_id)
+    page = _page(image_id, "descendants", map(_descendant, tree.branches), path, query, marker)
+    return HTTPStatus.OK, page | _circle(tree)
+
+
+def _must_see(call: Call, image_id: str, found: Iterable[Any]) -> None:
+    """Answer for no image that the caller does not see here or in the registry.
+
+    :raises ImageNotFound: if it sees it in neither
+    """
+    visible_to = call.caller.visible_to
+    if visible_to is None and found:
+        return
+    of_image = Filters(image_id=image_id, visible_to=visible_to)
+    if not listing.relations(call.database, of_image, 1, None).items:
+        registry.image(call.app, call.environ, image_id)
+
+
+def _page(
+    image_id: str,
+    name: str,
+    entries: Iterable[Json],
+    path: str,
+    query: paging.Query,
+    marker: str | None,
+) -> Json:
+    page = shapes.page(name, entries, path, query.kept, marker)
+    del page["schema"]
+    return {"image_id": image_id, **page}
+
+
+def _circle(found: Chain | Tree) -> Json:
+    """Told only where there is one: relations that contradict each other."""
+    return {"cycle": True} if found.circular else {}
+
+
+def _ancestor(link: Link) -> Json:
+    if not link.is_visible:
+        return _HIDDEN
+    return {
+        "image_id": link.parent_image_id,
+        **_made(link),
+        "image_deleted_at": format_time(link.parent_deleted_at),
+    }
+
+
+def _descendant(branch: Branch) -> Json:
+    place = {"depth": branch.depth, "parent_image_id": branch.parent_image_id}
+    link = branch.link
+    if link is None:
+        return _HIDDEN | place
+    deleted_at = format_time(link.image_deleted_at)
+    return {"image_id": link.image_id, **place, **_made(link), "image_deleted_at": deleted_at}
+
+
+def _made(link: Link) -> Json:
+    return {
+        "via": {"installation_uuid": link.installation_uuid, "instance_id": link.instance_id},
+        "kind": link.kind,
+        "created_at": format_time(link.created_at),
+        "project_id": link.project_id,
+        "instance_ended_at": format_time(link.instance_ended_at),
+    }
+
+
+def _depth(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+    if number < 1:
+        raise ParameterMalformed(f"depth={words.shown(text)} is not a whole number from 1 up")
+    return number
+
+
+def _made_kind(text: str) -> str:
+    return words.kind(text, words.MADE_FROM)
+
+
+def _climb_marker(climb: Climb) -> str:
+    return paging.mark(climb.image_id, climb.passed, str(climb.pages))
+
+
+def _climb(marker: str | None) -> Climb | None:
+    if marker is None:
+        return None
+    return Climb(*paging.marked(marker, words.image_id, words.image_id, _number))
+
+
+def _stop_marker(stop: Stop) -> str:
+    if stop.place is None:
+        return paging.mark(TOLD)
+    state = (RISING if stop.place.rising else "") + (TOLD if stop.told else "")
+    return paging.mark(stop.place.image_id, str(stop.place.depth), state)
+
+
+def _stop(marker: str | None) -> Stop | None:
+    if marker is None:
+        return None
+    if marker == paging.mark(TOLD):
+        return Stop(None, told=True)
+    image_id, depth, state = paging.marked(marker, words.image_id, _number, str)
+    return Stop(Place(image_id, depth, RISING in state), TOLD in state)
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 9:
+        raise ParameterMalformed("a whole number is needed")
+    return int(text)

@@ -1,0 +1,93 @@
+"""Asking the registry behind the filter, as the caller."""
+
+import json
+from collections.abc import Iterable
+from io import BytesIO
+from typing import Any
+
+from related_images.errors import ImageNotFound
+from related_images.middleware.answers import Headers, WSGIApp
+from related_images.middleware.environ import Environ, set_path_below_api
+from related_images.wire import routes
+
+_CONDITIONS = (
+    "CONTENT_TYPE",
+    "HTTP_ACCEPT_ENCODING",
+    "HTTP_IF_MATCH",
+    "HTTP_IF_MODIFIED_SINCE",
+    "HTTP_IF_NONE_MATCH",
+    "HTTP_RANGE",
+    "HTTP_TRANSFER_ENCODING",
+)
+"""What belongs to the caller's own request and would change the answer to another one."""
+
+
+class Answer:
+    """The whole answer of a WSGI app. Made by :func:`ask`."""
+
+    status: str
+    headers: Headers
+    body: bytes
+
+    @property
+    def is_ok(self) -> bool:
+        return self.status.startswith("200")
+
+    def json(self) -> Any:
+        """The body read as JSON, or ``None`` if it is something else."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+
+def ask(app: WSGIApp, environ: Environ) -> Answer:
+    """Call ``app`` and collect what it answers."""
+    answer = Answer()
+    written: list[bytes] = []
+
+    def start_response(status: str, headers: Headers, exc_info: Any = None) -> Any:
+        answer.status, answer.headers = status, headers
+        return written.append
+
+    pieces = app(environ, start_response)
+    try:
+        # what the app writes and what it yields come in the order of its doing so
+        for piece in pieces:
+            written.append(piece)
+        answer.body = b"".join(written)
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            close()
+    return answer
+
+
+def get(app: WSGIApp, environ: Environ, path: str) -> Any:
+    """Ask for ``path`` below ``/v2`` with the identity of the request ``environ``.
+
+    :returns: the JSON of a 200, otherwise ``None``
+    """
+    own = {key: value for key, value in environ.items() if key not in _CONDITIONS}
+    own |= {"REQUEST_METHOD": "GET", "QUERY_STRING": "", "CONTENT_LENGTH": "0"}
+    own["wsgi.input"] = BytesIO()
+    set_path_below_api(own, path)
+    answer = ask(app, own)
+    return answer.json() if answer.is_ok else None
+
+
+def image(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any]:
+    """The image as the registry shows it to the caller.
+
+    :raises ImageNotFound: if it does not
+    """
+    found = get(app, environ, f"{routes.IMAGES}/{image_id}")
+    if not isinstance(found, dict) or found.get("id") != image_id:
+        raise ImageNotFound(f"no image {image_id} is there for this caller")
+    return found
+
+
+def members(app: WSGIApp, environ: Environ, image_id: str) -> Iterable[Any] | None:
+    """With whom the image is shared; ``None`` if the caller may not know."""
+    found = get(app, environ, f"{routes.IMAGES}/{image_id}/members")
+    return found.get("members") if isinstance(found, dict) else None

@@ -1,0 +1,99 @@
+"""The filter in this process, its database, and a registry that only notes what reaches it."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from related_images import settings
+from related_images.middleware import InstanceAwareMiddleware
+from related_images.store import schema
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+OURS = (
+    "HTTP_X_INSTALLATION_UUID",
+    "HTTP_X_INSTANCE_ID",
+    "HTTP_X_RELATION_KIND",
+    "HTTP_X_RELATION_LABEL",
+    "HTTP_X_RELATION_FORCE",
+)
+"""Our request headers as a WSGI environ names them, written out on purpose."""
+
+
+def migrated(directory: Path) -> str:
+    """The URL of a database with our tables and nothing in them, copied from one made before."""
+    template = directory.parent / "migrated.db"
+    if not template.exists():
+        schema.upgrade(f"sqlite:///{template}")
+    path = directory / f"{uuid4().hex}.db"
+    shutil.copy(template, path)
+    return f"sqlite:///{path}"
+
+
+def filtering(app: Any, connection: str, **options: str) -> InstanceAwareMiddleware:
+    """The filter before ``app``, with its options as they stand in an ini file."""
+    return InstanceAwareMiddleware(
+        app, settings.load("filter:related-images", {"connection": connection, **options})
+    )
+
+
+def tuple_of(installation: str, instance: str, **others: str) -> dict[str, str]:
+    """The headers of a tuple; ``kind`` and ``label`` may be given."""
+    said = {"X-Installation-UUID": installation, "X-Instance-ID": instance}
+    return said | {f"X-Relation-{name.title()}": text for name, text in others.items()}
+
+
+def new_uuid() -> str:
+    return str(uuid4())
+
+
+class NotingRegistry:
+    """Notes each request; makes an image of a POST, knows every image, and lists none.
+
+    For what Glance's answer does not decide: who may do what, and what is handed on.
+    """
+
+    def __init__(self, owner: str = "own") -> None:
+        self.owner = owner
+        self.seen: list[dict[str, Any]] = []
+        self.created: list[str] = []
+
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        self.seen.append(dict(environ))
+        status, body = self._answer(environ)
+        content = b"" if body is None else json.dumps(body).encode()
+        typed = [("Content-Type", "application/json")] if body is not None else []
+        start_response(status, typed)
+        return [content]
+
+    def _answer(self, environ: "WSGIEnvironment") -> tuple[str, Any]:
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        if method == "POST" and path == "/v2/images":
+            return "201 Created", self._create(environ)
+        if method == "DELETE":
+            return "204 No Content", None
+        if path == "/v2/images":
+            return "200 OK", {"images": [], "first": "/v2/images", "schema": "/v2/schemas/images"}
+        shown = {"id": path.rpartition("/")[2], "owner": self.owner, "visibility": "private"}
+        return "200 OK", shown
+
+    def _create(self, environ: "WSGIEnvironment") -> Any:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        body = json.loads(environ["wsgi.input"].read(length) or b"{}")
+        self.created.append(body.get("id", ""))
+        return body
+
+    def tuples_seen(self) -> list[str]:
+        """What of ours reached the registry; nothing ever should."""
+        return [key for environ in self.seen for key in OURS if key in environ]
+
+
+def app_of(registry: Any) -> "WSGIApplication":
+    app: WSGIApplication = registry
+    return app

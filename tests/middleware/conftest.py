@@ -1,0 +1,32 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from related_images.middleware import InstanceAwareMiddleware
+from tests import filters
+
+MakeFilter = Callable[..., InstanceAwareMiddleware]
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stores")
+
+
+@pytest.fixture
+def make_filter(empty_store: Path) -> MakeFilter:
+    """Makes the filter before an app, with options and a database of its own."""
+
+    def make(app: Any, **options: str) -> InstanceAwareMiddleware:
+        # how busy the machine is decides nothing
+        given = {"database_timeout": "60"} | options
+        return filters.filtering(app, filters.migrated(empty_store), **given)
+
+    return make
+
+
+@pytest.fixture
+def registry() -> filters.NotingRegistry:
+    return filters.NotingRegistry()

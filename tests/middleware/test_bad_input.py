@@ -1,0 +1,262 @@
+"""Each wrong request has an answer of its own, and makes nothing."""
+
+from typing import Any
+
+import pytest
+
+from tests import wsgi
+from tests.filters import NotingRegistry, tuple_of
+from tests.middleware.conftest import MakeFilter
+
+UUID = "19175c19-2809-4e50-868f-186553dd7470"
+SERVICE = wsgi.identity("nova", "p", "service")
+ADMIN = wsgi.identity("admin", "p", "admin", "service")
+TUPLE = tuple_of(UUID, "i-1")
+ATTACH = {"installation_uuid": UUID, "instance_id": "i", "image_id": UUID, "kind": "backup"}
+Headers = dict[str, str]
+
+TUPLES: list[tuple[Headers, str]] = [
+    ({"X-Installation-UUID": UUID}, "tuple.incomplete"),
+    ({"X-Instance-ID": "i-1"}, "tuple.incomplete"),
+    ({"X-Relation-Kind": "backup"}, "tuple.incomplete"),
+    ({"X-Relation-Label": "daily"}, "tuple.incomplete"),
+    ({"X-Installation-UUID": "nova"} | {"X-Instance-ID": "i"}, "tuple.malformed"),
+    (tuple_of(UUID + "\n", "i"), "tuple.malformed"),
+    (tuple_of(UUID.replace("-", ""), "i"), "tuple.malformed"),
+    (tuple_of(UUID, ""), "tuple.malformed"),
+    (tuple_of(UUID, "i" * 256), "tuple.malformed"),
+    (tuple_of(UUID, "i\n"), "tuple.malformed"),
+    (tuple_of(UUID, "i i"), "tuple.malformed"),
+    (tuple_of(UUID, "ï".encode().decode("latin-1")), "tuple.malformed"),
+    (tuple_of(UUID, "i-1,i-1"), "tuple.malformed"),
+    (tuple_of(f"{UUID},{UUID}", "i"), "tuple.malformed"),
+    (TUPLE | {"X-Relation-Kind": "image"}, "kind.unknown"),
+    (TUPLE | {"X-Relation-Kind": "backup,backup"}, "kind.unknown"),
+    (TUPLE | {"X-Relation-Kind": "BACKUP"}, "kind.unknown"),
+    (TUPLE | {"X-Relation-Label": "l" * 65}, "label.malformed"),
+    (TUPLE | {"X-Relation-Label": ""}, "label.malformed"),
+    (TUPLE | {"X-Relation-Label": "täglich"}, "label.malformed"),
+]
+
+
+def code_of(answer: Any, status: int = 400) -> str:
+    (error,) = answer.json["errors"]
+    assert answer.status == error["status"] == status
+    assert set(error) == {"status", "code", "title", "detail", "request_id"}
+    return str(error["code"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *(("POST", "/v2/images"), ("GET", "/v2/images"), ("DELETE", f"/v2/images/{UUID}")),
+        *(("PUT", f"/v2/images/{UUID}/file"), ("GET", "/v2/relations"), ("GET", "/elsewhere")),
+    ],
+)
+@pytest.mark.parametrize(("said", "code"), TUPLES)
+def test_a_wrong_tuple_is_refused_everywhere(
+    make_filter: MakeFilter,
+    registry: NotingRegistry,
+    method: str,
+    path: str,
+    said: Headers,
+    code: str,
+) -> None:
+    answer = wsgi.call(make_filter(registry), method, path, SERVICE | said, {"name": "n"})
+    assert code_of(answer) == code
+    assert registry.seen == []
+
+
+BODIES: list[tuple[bytes, str, int]] = [
+    (b"", "body.malformed", 400),
+    (b"not json", "body.malformed", 400),
+    (b"\xff\xfe", "body.malformed", 400),
+    (b"[]", "body.malformed", 400),
+    (b'"text"', "body.malformed", 400),
+    (b"null", "body.malformed", 400),
+    (b'{"name": ', "body.malformed", 400),
+    (b'{"size": ' + b"1" * 5000 + b"}", "body.malformed", 400),
+    (b"[" * 100_000, "body.malformed", 400),
+    (b'{"name": "' + b"x" * (1024 * 1024) + b'"}', "body.too-large", 413),
+]
+IMAGE_BODIES: list[tuple[bytes, str, int]] = [
+    (b'{"id": "x"}', "image.id-malformed", 400),
+    (b'{"id": null}', "image.id-malformed", 400),
+    (b'{"id": ["' + UUID.encode() + b'"]}', "image.id-malformed", 400),
+    (b'{"id": "' + UUID.encode() + b'\\n"}', "image.id-malformed", 400),
+    (b'{"id": "' + UUID.upper().encode() + b'"}', "image.id-malformed", 400),
+    (b'{"owner": ""}', "body.field-invalid", 400),
+    (b'{"owner": 7}', "body.field-invalid", 400),
+    (b'{"owner": "a\\u0000b"}', "body.field-invalid", 400),
+    (b'{"owner": "\\ud800"}', "body.field-invalid", 400),
+    (b'{"owner": "' + b"x" * 256 + b'"}', "body.field-invalid", 400),
+]
+
+
+@pytest.mark.parametrize(("body", "code", "status"), BODIES + IMAGE_BODIES)
+def test_a_wrong_body_makes_no_image_and_no_relation(
+    make_filter: MakeFilter, registry: NotingRegistry, body: bytes, code: str, status: int
+) -> None:
+    guarded = make_filter(registry)
+    answer = wsgi.call(guarded, "POST", "/v2/images", SERVICE | TUPLE, body)
+    assert code_of(answer, status) == code
+    assert registry.seen == []
+    assert wsgi.call(guarded, "GET", "/v2/relations", ADMIN).json["relations"] == []
+
+
+@pytest.mark.parametrize("path", ["/v2/images", "/v2/relations", "/v2/installations"])
+def test_a_body_cut_short_is_refused(
+    make_filter: MakeFilter, registry: NotingRegistry, path: str
+) -> None:
+    said = TUPLE | {"Content-Length": "99"}
+    answer = wsgi.call(make_filter(registry), "POST", path, ADMIN | said, b'{"name": "n"}')
+    assert code_of(answer) == "body.incomplete"
+    assert registry.seen == []
+
+
+FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"installation_uuid": "x"}, "tuple.malformed"),
+    ({"installation_uuid": None}, "tuple.malformed"),
+    ({"instance_id": "i\n"}, "tuple.malformed"),
+    ({"instance_id": 7}, "tuple.malformed"),
+    ({"image_id": "x"}, "image.id-malformed"),
+    ({"image_id": UUID.upper()}, "image.id-malformed"),
+    ({"kind": "image"}, "kind.unknown"),
+    ({"kind": ["backup"]}, "kind.unknown"),
+    ({"label": ""}, "label.malformed"),
+    ({"label": 7}, "label.malformed"),
+    ({"instance_project_id": ""}, "body.field-invalid"),
+    ({"instance_project_id": "\ud800"}, "body.field-invalid"),
+    ({"instance_project_id": "a\0"}, "body.field-invalid"),
+    ({"instance_project_id": 7}, "body.field-invalid"),
+    ({"source": "manual"}, "body.field-invalid"),
+    ({"unknown\n": 1}, "body.field-invalid"),
+]
+
+
+@pytest.mark.parametrize(("change", "code"), FIELDS)
+def test_a_wrong_field_attaches_nothing(
+    make_filter: MakeFilter, registry: NotingRegistry, change: dict[str, Any], code: str
+) -> None:
+    guarded = make_filter(registry)
+    answer = wsgi.call(guarded, "POST", "/v2/relations", SERVICE, ATTACH | change)
+    assert code_of(answer) == code
+    assert wsgi.call(guarded, "GET", "/v2/relations", ADMIN).json["relations"] == []
+
+
+@pytest.mark.parametrize("missing", ["installation_uuid", "instance_id", "image_id", "kind"])
+def test_a_missing_field_is_named(
+    make_filter: MakeFilter, registry: NotingRegistry, missing: str
+) -> None:
+    body = {name: text for name, text in ATTACH.items() if name != missing}
+    answer = wsgi.call(make_filter(registry), "POST", "/v2/relations", SERVICE, body)
+    assert code_of(answer) == "body.field-invalid"
+    assert missing in answer.json["errors"][0]["detail"]
+
+
+@pytest.mark.parametrize(("body", "code", "status"), BODIES)
+@pytest.mark.parametrize("path", ["/v2/relations", "/v2/installations"])
+def test_a_wrong_body_is_refused_on_our_routes(
+    make_filter: MakeFilter,
+    registry: NotingRegistry,
+    path: str,
+    body: bytes,
+    code: str,
+    status: int,
+) -> None:
+    assert code_of(wsgi.call(make_filter(registry), "POST", path, ADMIN, body), status) == code
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"uuid": "x"}, {"name": ""}, {"name": None}, {"name": "n" * 256}, {"name": "a\nb"}),
+        *({"service_user_id": ""}, {"service_user_id": 7}, {"other": 1}),
+    ],
+)
+def test_a_wrong_installation_is_refused(
+    make_filter: MakeFilter, registry: NotingRegistry, change: dict[str, Any]
+) -> None:
+    body = {"uuid": UUID, "name": "nova"} | change
+    answer = wsgi.call(make_filter(registry), "POST", "/v2/installations", ADMIN, body)
+    assert code_of(answer) in ("tuple.malformed", "body.field-invalid")
+
+
+QUERIES = [
+    ("limit=0", "limit.malformed"),
+    ("limit=x", "limit.malformed"),
+    ("limit=-1", "limit.malformed"),
+    ("limit=", "limit.malformed"),
+    ("marker=x", "marker.unknown"),
+    ("marker=", "marker.unknown"),
+    ("marker=%FF", "marker.unknown"),
+    ("sort_key=x", "parameter.unknown"),
+    ("kind=backup&kind=boot", "parameter.malformed"),
+    ("kind=x", "kind.unknown"),
+    ("label=%20", "label.malformed"),
+    ("installation_uuid=x", "tuple.malformed"),
+    ("instance_id=a%0A", "tuple.malformed"),
+    ("project_id=", "parameter.malformed"),
+    ("project_id=a%00", "parameter.malformed"),
+    ("source=x", "parameter.malformed"),
+    ("created_after=x", "parameter.malformed"),
+    ("created_before=2026-99-99", "parameter.malformed"),
+]
+
+
+@pytest.mark.parametrize("path", ["/v2/relations", "/v2/instances", f"/v2/images/{UUID}/relations"])
+@pytest.mark.parametrize(("query", "code"), QUERIES)
+def test_a_wrong_query_is_refused(
+    make_filter: MakeFilter, registry: NotingRegistry, path: str, query: str, code: str
+) -> None:
+    answer = wsgi.call(make_filter(registry), "GET", f"{path}?{query}", ADMIN)
+    assert code_of(answer) == code
+
+
+PATHS = [
+    ("GET", f"/v2/instances/{UUID}/i?kind=backup", "parameter.unknown"),
+    ("GET", "/v2/info/relations?limit=1", "parameter.unknown"),
+    ("GET", "/v2/installations?limit=1", "parameter.unknown"),
+    ("GET", "/v2/schemas/relation?x", "parameter.unknown"),
+    ("POST", "/v2/relations?kind=backup", "parameter.unknown"),
+    ("DELETE", f"/v2/instances/{UUID}/i?force=", "parameter.unknown"),
+    ("GET", "/v2/images/x/relations", "image.id-malformed"),
+    ("GET", f"/v2/images/{UUID}%0A/relations", "image.id-malformed"),
+    ("GET", f"/v2/images/{UUID.upper()}/relations", "image.id-malformed"),
+    ("GET", f"/v2/instances/x/{UUID}", "tuple.malformed"),
+    ("GET", f"/v2/instances/{UUID}/a%0A", "tuple.malformed"),
+    ("DELETE", f"/v2/instances/{UUID}/a%20b", "tuple.malformed"),
+    ("DELETE", "/v2/installations/x", "tuple.malformed"),
+    ("DELETE", f"/v2/installations/{UUID}%0A", "tuple.malformed"),
+    ("DELETE", f"/v2/images/{UUID}/relations/{UUID}/i/image", "kind.unknown"),
+    ("DELETE", f"/v2/images/{UUID}/relations/{UUID}/i/backup%0A", "kind.unknown"),
+    ("DELETE", f"/v2/images/x/relations/{UUID}/i/backup", "image.id-malformed"),
+    ("DELETE", f"/v2/images/{UUID}/relations/x/i/backup", "tuple.malformed"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "code"), PATHS)
+def test_a_wrong_path_is_refused(
+    make_filter: MakeFilter, registry: NotingRegistry, method: str, path: str, code: str
+) -> None:
+    assert code_of(wsgi.call(make_filter(registry), method, path, ADMIN)) == code
+
+
+LISTS = [
+    (f"installation_uuid={UUID}", "tuple.incomplete"),
+    ("installation_uuid=x&instance_id=i", "tuple.malformed"),
+    (f"installation_uuid={UUID}&instance_id=i&instance_id=i", "tuple.malformed"),
+    (f"installation_uuid={UUID}&instance_id=" + "i" * 256, "tuple.malformed"),
+    (f"installation_uuid={UUID}&instance_id=i&relation_kind=x", "kind.unknown"),
+    (f"installation_uuid={UUID}&instance_id=i&relation_label=", "label.malformed"),
+    (f"installation_uuid={UUID}&instance_id=i&_method=POST", "request.method-overridden"),
+]
+
+
+@pytest.mark.parametrize(("query", "code"), LISTS)
+def test_a_wrong_image_list_is_refused(
+    make_filter: MakeFilter, registry: NotingRegistry, query: str, code: str
+) -> None:
+    answer = wsgi.call(make_filter(registry), "GET", f"/v2/images?{query}", SERVICE)
+    assert code_of(answer) == code
+    assert registry.seen == []

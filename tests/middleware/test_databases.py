@@ -1,0 +1,61 @@
+"""What may be said is kept the same by every database."""
+
+from urllib.parse import quote
+
+import pytest
+
+from related_images.store import schema
+from tests import wsgi
+from tests.filters import NotingRegistry, filtering, new_uuid, tuple_of
+
+ADMIN = wsgi.identity("root", "admins", "admin", "service")
+TEXTS = [
+    "plain",
+    "PLAIN",
+    "pläin",
+    "with  spaces ",
+    "облако 🌥",
+    "'; DROP TABLE x --",
+    "%_\\",
+    "x" * 255,
+]
+
+
+@pytest.fixture
+def registry() -> NotingRegistry:
+    return NotingRegistry()
+
+
+def test_every_project_sees_its_own(database_url: str, registry: NotingRegistry) -> None:
+    schema.upgrade(database_url)
+    guarded = filtering(registry, database_url, database_timeout="60")
+    installation = new_uuid()
+    for number, text in enumerate(TEXTS):
+        said = ADMIN | tuple_of(installation, f"i-{number}", label="Daily" if number else "daily")
+        answer = wsgi.call(guarded, "POST", "/v2/images", said, {"owner": text})
+        assert answer.status == 201
+    for number, text in enumerate(TEXTS):
+        path = f"/v2/relations?project_id={quote(text)}"
+        (row,) = wsgi.call(guarded, "GET", path, ADMIN).json["relations"]
+        assert (row["project_id"], row["instance_id"]) == (text, f"i-{number}")
+    labelled = wsgi.call(guarded, "GET", "/v2/relations?label=daily", ADMIN).json["relations"]
+    assert [row["instance_id"] for row in labelled] == ["i-0"]
+
+
+def test_no_wrong_text_gets_the_database_out_of_step(
+    database_url: str, registry: NotingRegistry
+) -> None:
+    schema.upgrade(database_url)
+    guarded = filtering(registry, database_url, database_timeout="60")
+    said = ADMIN | tuple_of(new_uuid(), "i")
+    for owner in ("a\0b", "\ud800", "x" * 256, "a\nb"):
+        answer = wsgi.call(guarded, "POST", "/v2/images", said, {"owner": owner})
+        assert answer.status == 400
+    for query in (
+        "project_id=a%00b",
+        "project_id=%ED%A0%80",
+        "created_after=0001-01-01",
+        "limit=1",
+    ):
+        assert wsgi.call(guarded, "GET", f"/v2/relations?{query}", ADMIN).status in (200, 400)
+    assert wsgi.call(guarded, "GET", "/v2/info/relations", ADMIN).json["database"] == "up"

@@ -1,0 +1,213 @@
+"""What is not ours passes as if the filter were not there."""
+
+import sys
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import Any
+from wsgiref.validate import validator
+
+import pytest
+
+from related_images.middleware import filter_factory
+from tests import wsgi
+from tests.filters import OURS, new_uuid, tuple_of
+from tests.middleware.conftest import MakeFilter
+
+Start = Callable[..., Any]
+NOVA = "3af926a8-1084-4627-a7b9-e3559b5c9865"
+IMAGE = "e47cd6b6-c422-4bea-8010-ffaf61f94165"
+TUPLE = tuple_of(NOVA, "i-1", kind="backup", label="daily")
+SERVICE = wsgi.identity("nova", "p", "service")
+
+
+class Unread:
+    """A body that nobody may touch."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the body was touched: {name}")
+
+
+PASSING = [
+    ("GET", "/", {}),
+    ("GET", "/versions", TUPLE),
+    ("GET", "/healthcheck", {}),
+    ("GET", "/v2/images", {}),
+    ("GET", "/v2/images?instance_id=mine&relation_kind=backup", {}),
+    ("POST", "/v2/images", {}),
+    ("PUT", f"/v2/images/{IMAGE}/file", {}),
+    ("PUT", f"/v2/images/{IMAGE}/file", TUPLE),
+    ("PUT", f"/v2/images/{IMAGE}/stage", TUPLE),
+    ("POST", f"/v2/images/{IMAGE}/import", TUPLE),
+    ("PATCH", f"/v2/images/{IMAGE}", TUPLE),
+    ("PUT", "/v2/images", TUPLE),
+    ("POST", "/v2/tasks", TUPLE),
+    ("POST", "/v1/images", TUPLE),
+    ("GET", "/v2/schemas/image", TUPLE),
+    ("GET", "/v2/info/import", {}),
+    ("DELETE", f"/v2/images/{IMAGE}/tags/x", TUPLE),
+    ("GET", "/v2/relations%0A", {}),
+    ("GET", "/v2/images/a/b/relations", {}),
+    ("*", "*", TUPLE),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "said"), PASSING)
+def test_the_same_environ_goes_on_with_an_untouched_body(
+    make_filter: MakeFilter, method: str, path: str, said: dict[str, str]
+) -> None:
+    environ = wsgi.environ_of(method, path, SERVICE | said)
+    environ["wsgi.input"] = Unread()
+    expected = {name: value for name, value in environ.items() if name not in OURS}
+    seen: list[tuple[Any, Any]] = []
+    answer = [b"as it is"]
+
+    def app(given: Any, start_response: Start) -> list[bytes]:
+        seen.append((given, start_response))
+        return answer
+
+    def start_response(*_: Any) -> None:
+        raise AssertionError("nobody answered")
+
+    assert make_filter(app)(environ, start_response) is answer
+    assert seen == [(environ, start_response)]
+    assert seen[0][0] is environ
+    assert environ == expected
+
+
+@pytest.mark.parametrize("key", [key for key in OURS if key != "HTTP_X_RELATION_FORCE"])
+def test_no_header_of_ours_reaches_the_registry_alone(make_filter: MakeFilter, key: str) -> None:
+    environ = wsgi.environ_of("PUT", "/v2/images/x/file", SERVICE) | {key: "x"}
+    started: list[str] = []
+    body = make_filter(lambda *_: [b"reached"])(environ, lambda status, _: started.append(status))
+    assert b"reached" not in b"".join(body)
+    assert started[0].startswith("400")
+    assert key not in environ
+
+
+PATHS = ["/v2/images", "/v2/relations-not", f"/v2/images/{IMAGE}"]
+
+
+def test_both_sides_keep_to_the_protocol(make_filter: MakeFilter) -> None:
+    def app(environ: Any, start_response: Start) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [b'{"images": []}']
+
+    guarded = make_filter(validator(app))
+    for method in ("GET", "POST", "PUT", "DELETE"):
+        for path in PATHS:
+            for said in ({}, TUPLE):
+                answer = wsgi.call(guarded, method, path, SERVICE | said, {"name": "n"})
+                assert answer.status == 200
+
+
+MANY = [
+    ("GET", "/v2/images", {}),
+    ("PUT", "/v2/images/x/file", TUPLE),
+    ("DELETE", f"/v2/images/{IMAGE}", {}),
+    ("POST", "/v2/images", TUPLE),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "said"), MANY)
+def test_a_generator_is_not_run_ahead(
+    make_filter: MakeFilter, method: str, path: str, said: dict[str, str]
+) -> None:
+    done: list[str] = []
+
+    def app(environ: Any, start_response: Start) -> Iterator[bytes]:
+        try:
+            done.append("begun")
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            yield b"first"
+            done.append("second")
+            yield b"second"
+        finally:
+            done.append("closed")
+
+    environ = wsgi.environ_of(method, path, SERVICE | said, {"name": "n"})
+    started: list[Any] = []
+    pieces = make_filter(app)(environ, lambda *given: started.append(given))
+    assert (done, started) == ([], [])
+    assert next(iter(pieces)) == b"first"
+    assert done == ["begun"]
+    assert started[0][0] == "200 OK"
+    pieces.close()  # type: ignore[attr-defined]
+    assert done == ["begun", "closed"]
+
+
+@pytest.mark.parametrize(("method", "path", "said"), MANY)
+def test_write_exc_info_and_the_status_line_go_through(
+    make_filter: MakeFilter, method: str, path: str, said: dict[str, str]
+) -> None:
+    started: list[Any] = []
+
+    def write(data: bytes) -> None:
+        started.append(data)
+
+    def start_response(*given: Any) -> Callable[[bytes], None]:
+        started.append(given)
+        return write
+
+    def app(environ: Any, start_response: Start) -> list[bytes]:
+        assert start_response("500 Odd Phrase", [("X-A", "b")])(b"written") is None
+        try:
+            raise LookupError("late")
+        except LookupError:
+            start_response("500 Other", [("X-A", "c")], sys.exc_info())
+        return []
+
+    environ = wsgi.environ_of(method, path, SERVICE | said, {"name": "n"})
+    assert list(make_filter(app)(environ, start_response)) == []
+    first, data, (status, headers, exc_info) = started
+    assert (first, data) == (("500 Odd Phrase", [("X-A", "b")]), b"written")
+    assert (status, headers, exc_info[0]) == ("500 Other", [("X-A", "c")], LookupError)
+
+
+def test_an_exception_of_the_registry_goes_through(make_filter: MakeFilter) -> None:
+    def app(environ: Any, start_response: Start) -> list[bytes]:
+        raise LookupError("of the registry")
+
+    for method, path, said in MANY:
+        environ = wsgi.environ_of(method, path, SERVICE | said, {"name": "n"})
+        with pytest.raises(LookupError, match="of the registry"):
+            make_filter(app)(environ, lambda *_: None)
+
+
+def test_a_list_that_is_asked_for_is_closed(make_filter: MakeFilter) -> None:
+    closed: list[bool] = []
+
+    class Pieces(list[bytes]):
+        def close(self) -> None:
+            closed.append(True)
+
+    def app(environ: Any, start_response: Start) -> Pieces:
+        start_response("200 OK", [("Content-Type", "application/json")])(b'{"ima')
+        return Pieces([b'ges": []}'])
+
+    environ = wsgi.environ_of("GET", "/v2/images", SERVICE | TUPLE)
+    body = b"".join(make_filter(app)(environ, lambda *_: None))
+    assert body == b'{"images": [], "first": "/v2/images"}'
+    assert closed == [True]
+
+
+def test_the_body_of_a_recording_request_is_what_was_read(make_filter: MakeFilter) -> None:
+    seen: list[Any] = []
+
+    def app(environ: Any, start_response: Start) -> list[bytes]:
+        length = int(environ["CONTENT_LENGTH"])
+        seen.append((environ["wsgi.input"].read(length), environ["wsgi.input"].read(1)))
+        start_response("201 Created", [("Content-Type", "text/plain")])
+        return [b""]
+
+    environ = wsgi.environ_of("POST", "/v2/images", SERVICE | TUPLE)
+    environ |= {"wsgi.input": BytesIO(b' {"id": "%s"} ' % (id := new_uuid()).encode())}
+    environ |= {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    list(make_filter(app)(environ, lambda *_: None))
+    assert seen == [(f'{{"id": "{id}"}}'.encode(), b"")]
+    assert "HTTP_TRANSFER_ENCODING" not in environ
+
+
+def test_paste_makes_the_filter() -> None:
+    made = filter_factory({"here": "/", "__file__": "x"}, connection="sqlite:///no/such/file.db")
+    answer = [b""]
+    assert made(lambda *_: answer)(wsgi.environ_of("GET", "/v2/images"), lambda *_: None) is answer

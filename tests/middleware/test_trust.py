@@ -1,0 +1,287 @@
+"""Who may do what: the whole product of identities and routes, against an oracle of its own.
+
+The registry behind the filter only notes what reaches it: its answers are not what is tested.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+import pytest
+
+from related_images.middleware import InstanceAwareMiddleware, api
+from tests import wsgi
+from tests.filters import NotingRegistry, new_uuid, tuple_of
+from tests.middleware.conftest import MakeFilter
+
+ADMIN = wsgi.identity("root", "admins", "admin", "service")
+BOUND_TO = "nova"
+SEEDED_IMAGE, SEEDED_INSTANCE = "2ee64992-9504-450e-b838-7a6ce8f56e6f", "seeded"
+SPACE = UUID("f063c485-160a-479e-9941-1963a7e09500")
+UNREGISTERED, REGISTERED, BOUND = (str(uuid5(SPACE, name)) for name in ("u", "r", "b"))
+BINDINGS: Final = {UNREGISTERED: None, REGISTERED: None, BOUND: BOUND_TO}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What keystonemiddleware may say of a request; ``None`` is a header that is not there."""
+
+    status: str | None
+    roles: str | None
+    user: str | None
+    service_status: str | None
+    service_roles: str | None
+    service_user: str | None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        named = {
+            "X-Identity-Status": self.status,
+            "X-Roles": self.roles,
+            "X-User-Id": self.user,
+            "X-Service-Identity-Status": self.service_status,
+            "X-Service-Roles": self.service_roles,
+            "X-Service-User-Id": self.service_user,
+            "X-Project-Id": "own",
+        }
+        return {name: text for name, text in named.items() if text is not None}
+
+
+STATUSES = ("Confirmed", "Invalid", None)
+ROLES = (None, "member,reader", "service", "admin", "reader, Service ,admin", "services,admins")
+SERVICE_ROLES = (None, "service", "member,SERVICE", "admin")
+USERS = (BOUND_TO, "somebody")
+IDENTITIES = [
+    Identity(*said)
+    for said in product(STATUSES, ROLES, USERS, STATUSES, SERVICE_ROLES, (BOUND_TO, "other", None))
+]
+
+READERS = [who for who in IDENTITIES if (who.user, who.service_user) == ("somebody", "other")]
+"""For what no binding to a user decides."""
+
+
+class Oracle:
+    """The rules of trust once more, told from the contract and not from the code."""
+
+    def __init__(self, who: Identity, require_registered: bool) -> None:
+        own = {role.strip().lower() for role in (who.roles or "").split(",")}
+        lent = {role.strip().lower() for role in (who.service_roles or "").split(",")}
+        self.identified = who.status == "Confirmed"
+        self.itself_a_service = self.identified and "service" in own
+        self.through_a_service = who.service_status == "Confirmed" and "service" in lent
+        self.records = self.itself_a_service or self.through_a_service
+        self.admin = self.identified and "admin" in own
+        self.sees_all = self.admin or self.records
+        self.speaks_as = ({who.user} if self.itself_a_service else set()) | (
+            {who.service_user} if self.through_a_service else set()
+        )
+        self.require_registered = require_registered
+
+    def recording(self, installation: str) -> tuple[int, str]:
+        """What comes of saying something of the installation; 0 is: it may."""
+        if not self.records:
+            return 403, "relation.forbidden"
+        if self.require_registered and installation == UNREGISTERED:
+            return 403, "installation.unregistered"
+        if installation == BOUND and BOUND_TO not in self.speaks_as:
+            return 403, "installation.bound"
+        return 0, ""
+
+    def own_route(self) -> tuple[int, str]:
+        return (0, "") if self.identified else (401, "identity.required")
+
+
+def outcome(answer: Any) -> tuple[int, str]:
+    is_error = answer.status >= 400
+    return answer.status, answer.json["errors"][0]["code"] if is_error else ""
+
+
+@pytest.fixture
+def require_registered(request: pytest.FixtureRequest) -> bool:
+    return bool(getattr(request, "param", False))
+
+
+registered_or_not = pytest.mark.parametrize(
+    "require_registered", [False, True], ids=["any", "registered"], indirect=True
+)
+
+
+@pytest.fixture
+def guarded(
+    make_filter: MakeFilter, registry: NotingRegistry, require_registered: bool
+) -> InstanceAwareMiddleware:
+    """A filter that knows three installations and a relation of another project."""
+    made = make_filter(registry, require_registered_installation=str(require_registered))
+    for uuid, user in ((REGISTERED, None), (BOUND, BOUND_TO)):
+        body = {"uuid": uuid, "name": uuid, "service_user_id": user}
+        assert wsgi.call(made, "POST", "/v2/installations", ADMIN, body).status == 201
+    said = ADMIN | tuple_of(REGISTERED, SEEDED_INSTANCE)
+    image = {"id": SEEDED_IMAGE, "owner": "theirs"}
+    assert wsgi.call(made, "POST", "/v2/images", said, image).status == 201
+    return made
+
+
+def both() -> Iterator[tuple[Identity, str]]:
+    return product(IDENTITIES, BINDINGS)
+
+
+@registered_or_not
+def test_recording_an_image(
+    guarded: InstanceAwareMiddleware, registry: NotingRegistry, require_registered: bool
+) -> None:
+    for who, installation in both():
+        registry.created.clear()
+        said = who.headers | tuple_of(installation, "i")
+        answer = wsgi.call(guarded, "POST", "/v2/images", said, {"name": "n"})
+        status, code = Oracle(who, require_registered).recording(installation)
+        assert outcome(answer) == (status or 201, code), (who, installation)
+        assert len(registry.created) == (not status), (who, installation)
+        assert ("X-Relation-Recorded" in answer.headers) == (not status)
+    assert registry.tuples_seen() == []
+
+
+RECORDING: list[tuple[str, str, dict[str, Any] | None, tuple[int, str]]] = [
+    ("POST", "/v2/relations", {"instance_id": "i", "kind": "backup"}, (201, "")),
+    ("DELETE", "/v2/images/{image}/relations/{uuid}/none/boot", None, (404, "relation.not-found")),
+    ("DELETE", "/v2/instances/{uuid}/none", None, (404, "instance.not-found")),
+]
+
+
+@registered_or_not
+@pytest.mark.parametrize(("method", "path", "body", "allowed"), RECORDING)
+def test_saying_something_of_an_installation(
+    guarded: InstanceAwareMiddleware,
+    require_registered: bool,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None,
+    allowed: tuple[int, str],
+) -> None:
+    for who, installation in both():
+        target = path.format(uuid=installation, image=SEEDED_IMAGE)
+        more = {"installation_uuid": installation, "image_id": new_uuid()}
+        answer = wsgi.call(guarded, method, target, who.headers, body and more | body)
+        oracle = Oracle(who, require_registered)
+        refused = next(
+            (found for found in (oracle.own_route(), oracle.recording(installation)) if found[0]),
+            allowed,
+        )
+        assert outcome(answer) == refused, (who, installation)
+
+
+ADMINISTRATING = [
+    ("GET", "/v2/installations", None, (200, "")),
+    ("POST", "/v2/installations", {"uuid": REGISTERED, "name": REGISTERED}, (200, "")),
+    ("DELETE", f"/v2/installations/{UNREGISTERED}", None, (404, "installation.not-found")),
+    ("GET", "/v2/metrics/relations", None, (404, "request.not-found")),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "allowed"), ADMINISTRATING)
+def test_administrating_installations(
+    guarded: InstanceAwareMiddleware, method: str, path: str, body: Any, allowed: tuple[int, str]
+) -> None:
+    for who in READERS:
+        oracle = Oracle(who, False)
+        expected = allowed if oracle.admin else (403, "admin.required")
+        answer = wsgi.call(guarded, method, path, who.headers, body)
+        assert outcome(answer) == (expected if oracle.identified else oracle.own_route()), who
+
+
+READING = [
+    ("/v2/relations", "relations"),
+    (f"/v2/relations?image_id={SEEDED_IMAGE}", "relations"),
+    ("/v2/relations?project_id=theirs", "relations"),
+    (f"/v2/images/{SEEDED_IMAGE}/relations", "relations"),
+    ("/v2/instances", "instances"),
+    (f"/v2/instances?instance_id={SEEDED_INSTANCE}", "instances"),
+]
+
+
+@pytest.mark.parametrize(("path", "key"), READING)
+def test_seeing_what_belongs_to_another_project(
+    guarded: InstanceAwareMiddleware, path: str, key: str
+) -> None:
+    for who in READERS:
+        oracle = Oracle(who, False)
+        answer = wsgi.call(guarded, "GET", path, who.headers)
+        assert outcome(answer) == ((200, "") if oracle.identified else oracle.own_route()), who
+        if oracle.identified:
+            assert len(answer.json[key]) == oracle.sees_all, who
+
+
+def test_seeing_one_instance_of_another_project(guarded: InstanceAwareMiddleware) -> None:
+    for who in READERS:
+        oracle = Oracle(who, False)
+        expected = (200, "") if oracle.sees_all else (404, "instance.not-found")
+        path = f"/v2/instances/{REGISTERED}/{SEEDED_INSTANCE}"
+        answer = wsgi.call(guarded, "GET", path, who.headers)
+        assert outcome(answer) == (expected if oracle.identified else oracle.own_route()), who
+
+
+OPEN = [
+    f"/v2/images/{SEEDED_IMAGE}/ancestry",
+    f"/v2/images/{SEEDED_IMAGE}/descendants",
+    f"/v2/usages?image_ids={SEEDED_IMAGE}",
+    "/v2/info/relations",
+    *(f"/v2/schemas/{name}" for name in ("relation", "relations", "instance", "instances")),
+]
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_what_everybody_known_may_ask(guarded: InstanceAwareMiddleware, path: str) -> None:
+    for who in READERS:
+        oracle = Oracle(who, False)
+        answer = wsgi.call(guarded, "GET", path, who.headers)
+        assert outcome(answer) == ((200, "") if oracle.identified else oracle.own_route()), who
+
+
+def test_how_much_is_unreconciled_is_for_those_who_see_all(
+    guarded: InstanceAwareMiddleware,
+) -> None:
+    for who in READERS:
+        oracle = Oracle(who, False)
+        if oracle.identified:
+            info = wsgi.call(guarded, "GET", "/v2/info/relations", who.headers).json
+            assert (info["unreconciled"] is not None) == oracle.sees_all, who
+
+
+def test_whose_instances_are_counted_is_told(guarded: InstanceAwareMiddleware) -> None:
+    body = {"installation_uuid": REGISTERED, "image_id": SEEDED_IMAGE, "instance_id": "started"}
+    more = {"kind": "boot", "instance_project_id": "theirs"}
+    assert wsgi.call(guarded, "POST", "/v2/relations", ADMIN, body | more).status == 201
+    for who in READERS:
+        oracle = Oracle(who, False)
+        if oracle.identified:
+            path = f"/v2/usages?image_ids={SEEDED_IMAGE}"
+            answer = wsgi.call(guarded, "GET", path, who.headers).json
+            assert answer["all_projects"] is oracle.sees_all, who
+            assert answer["usages"][0]["instances"] == oracle.sees_all, who
+
+
+def test_anybody_may_list_with_the_tuple(guarded: InstanceAwareMiddleware) -> None:
+    for who in READERS:
+        said = who.headers | tuple_of(REGISTERED, SEEDED_INSTANCE)
+        answer = wsgi.call(guarded, "GET", "/v2/images", said)
+        assert outcome(answer) == (200, "")
+
+
+def test_no_route_is_forgotten() -> None:
+    asked = {
+        *((method, path) for method, path, *_ in RECORDING + ADMINISTRATING),
+        *(("GET", path) for path, _ in READING),
+        *(("GET", path) for path in OPEN),
+        ("GET", f"/v2/instances/{REGISTERED}/{SEEDED_INSTANCE}"),
+    }
+    paths = {
+        (method, path.format(uuid=REGISTERED, image=SEEDED_IMAGE).split("?")[0][3:])
+        for method, path in asked
+    }
+    routes = [(method, api.route(path)) for method, path in paths]
+    for template, methods in api.ROUTES.items():
+        for method in methods:
+            assert any(
+                method == other and found and found[0] is methods for other, found in routes
+            ), (method, template)
