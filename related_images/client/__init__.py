@@ -1,0 +1,83 @@
+"""The client: images of instances, through the OpenStack client that is already there.
+
+Needs keystoneauth1 alone.
+"""
+
+from related_images.client.context import (
+    TupleHeaders,
+    carry_tuple,
+    for_instance,
+    image_adapter,
+    in_this_context,
+)
+from related_images.client.errors import (
+    AccessDenied,
+    AnswerUnusable,
+    ClientError,
+    ImageNotOfInstance,
+    ImportFailed,
+    ImportNotOffered,
+    ImportUnfinished,
+    NotInstanceAware,
+    NotThere,
+    PayloadTooLarge,
+    PolicyEmpty,
+    PolicyInvalid,
+    RegistryError,
+    RegistryUnavailable,
+    RegistryUnreachable,
+    StateConflict,
+    Unauthorized,
+)
+from related_images.client.images import InstanceAwareImageService
+from related_images.client.importing import RemoteImage, Stores
+from related_images.client.relations import RelationsClient
+from related_images.client.results import (
+    Ancestor,
+    Descendant,
+    Image,
+    ImagesOfKind,
+    Instance,
+    RegistryInfo,
+    Relation,
+    Usage,
+)
+from related_images.wire.words import InstanceRef
+
+__all__ = [
+    "AccessDenied",
+    "Ancestor",
+    "AnswerUnusable",
+    "ClientError",
+    "Descendant",
+    "Image",
+    "ImageNotOfInstance",
+    "ImagesOfKind",
+    "ImportFailed",
+    "ImportNotOffered",
+    "ImportUnfinished",
+    "Instance",
+    "InstanceAwareImageService",
+    "InstanceRef",
+    "NotInstanceAware",
+    "NotThere",
+    "PayloadTooLarge",
+    "PolicyEmpty",
+    "PolicyInvalid",
+    "RegistryError",
+    "RegistryInfo",
+    "RegistryUnavailable",
+    "RegistryUnreachable",
+    "Relation",
+    "RelationsClient",
+    "RemoteImage",
+    "StateConflict",
+    "Stores",
+    "TupleHeaders",
+    "Unauthorized",
+    "Usage",
+    "carry_tuple",
+    "for_instance",
+    "image_adapter",
+    "in_this_context",
+]

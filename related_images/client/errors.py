@@ -1,0 +1,203 @@
+"""The errors of the client, under the project's own root.
+
+    RelatedImagesError
+    └── ClientError
+        ├── NotInstanceAware        the registry lacks the filter, or did not acknowledge
+        ├── ImageNotOfInstance      nothing recorded says that the image was made of the instance
+        ├── PolicyEmpty             the rules for backups keep nothing
+        ├── PolicyInvalid           a policy for backups cannot be understood
+        ├── ImportNotOffered        the deployment has no import method for this source
+        ├── ImportFailed            the import ended without an active image
+        │   └── ImportUnfinished    the deadline passed first
+        └── RegistryError           a request to the registry did not succeed
+            ├── RegistryUnreachable no whole answer came, or nobody could be asked
+            ├── AnswerUnusable      the answer is not what the registry gives
+            ├── Unauthorized        401
+            ├── AccessDenied        403
+            ├── NotThere            404
+            ├── StateConflict       409
+            ├── PayloadTooLarge     413
+            └── RegistryUnavailable 503, with ``retry_after`` if the registry says when
+
+Any other status is a plain :class:`RegistryError`.
+"""
+
+from collections.abc import Iterable
+
+from related_images.errors import RelatedImagesError
+
+
+class ClientError(RelatedImagesError):
+    code = "client.failed"
+    title = "The client could not do what it was asked"
+
+
+class NotInstanceAware(ClientError):
+    """:ivar image_id: the image that was created all the same, if one was"""
+
+    code = "client.not-instance-aware"
+    title = "The registry does not know about instances"
+
+    def __init__(self, message: str, *, image_id: str | None = None) -> None:
+        super().__init__(message)
+        self.image_id = image_id
+
+
+class ImageNotOfInstance(ClientError):
+    """:ivar image_id: the image that was left alone"""
+
+    code = "client.image-not-of-instance"
+    title = "The image is not recorded as made of this instance"
+
+    def __init__(self, message: str, *, image_id: str) -> None:
+        super().__init__(message)
+        self.image_id = image_id
+
+
+class PolicyEmpty(ClientError):
+    code = "retention.policy-empty"
+    title = "The rules would keep no backup"
+
+
+class PolicyInvalid(ClientError):
+    code = "retention.policy-invalid"
+    title = "A backup policy cannot be understood"
+
+
+class ImportNotOffered(ClientError):
+    """:ivar offered: the import methods that the deployment has"""
+
+    code = "import.not-offered"
+    title = "The deployment cannot import this"
+
+    def __init__(self, message: str, *, offered: Iterable[str]) -> None:
+        super().__init__(message)
+        self.offered = tuple(offered)
+
+
+class ImportFailed(ClientError):
+    """:ivar image_id: the image, left as the registry left it
+    :ivar image_status: its status when it was last seen
+    """
+
+    code = "import.failed"
+    title = "The import failed"
+
+    def __init__(self, message: str, *, image_id: str, image_status: str) -> None:
+        super().__init__(message)
+        self.image_id = image_id
+        self.image_status = image_status
+
+
+class ImportUnfinished(ImportFailed):
+    code = "import.unfinished"
+    title = "The import did not end in time"
+
+
+class RegistryError(ClientError):
+    """A request did not succeed.
+
+    :ivar code: the dotted word of the registry's own answer if it is one of the filter's errors,
+        else the one of the class
+    :ivar request: method and path
+    :ivar status: of the answer; ``None`` if there was none
+    :ivar request_id: by which the registry's log names the request
+    :ivar retry_after: seconds after which the registry asks to try again
+    :ivar doubtful: whether the registry may have done it all the same
+    :ivar image_id: the image that was about to be created or filled, if one was
+    """
+
+    code = "registry.refused"
+    title = "The registry refused the request"
+    next_step = "the registry's log tells more under the request id"
+
+    def __init__(
+        self,
+        request: str,
+        said: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        self.request = request
+        self.status = status
+        self.code = code or type(self).code
+        self.request_id = request_id
+        self.retry_after = retry_after
+        # only the filter's own 503 says that nothing was begun
+        self.doubtful = status is None or (status >= 500 and not (status == 503 and code))
+        self.image_id: str | None = None
+        super().__init__(self._message(said))
+
+    def _message(self, said: str) -> str:
+        answered = f"answered {self.status}" if self.status else "got no answer"
+        wait = "" if self.retry_after is None else f" after {self.retry_after} seconds"
+        named = f" (request id {self.request_id})" if self.request_id else ""
+        return f"{self.request} {answered}: {said.rstrip('. ')}; {self.next_step}{wait}{named}"
+
+
+class RegistryUnreachable(RegistryError):
+    code = "registry.unreachable"
+    title = "The registry could not be asked"
+    next_step = "check the endpoint, the network and the credentials"
+
+
+class AnswerUnusable(RegistryError):
+    code = "registry.answer-unusable"
+    title = "The answer is not one of the registry"
+    next_step = (
+        "check that the endpoint is the registry's root or its /v2, and what stands between, "
+        "such as a proxy"
+    )
+
+    def __init__(self, request: str, said: str, *, status: int, request_id: str | None) -> None:
+        super().__init__(request, said, status=status, request_id=request_id)
+        self.doubtful = True  # whatever its status says
+
+
+class Unauthorized(RegistryError):
+    code = "registry.unauthorized"
+    title = "The registry does not accept the credentials"
+    next_step = "authenticate again"
+
+
+class AccessDenied(RegistryError):
+    code = "registry.access-denied"
+    title = "The credentials do not allow this"
+    next_step = "ask with an account that has the role for it"
+
+
+class NotThere(RegistryError):
+    code = "registry.not-there"
+    title = "There is no such thing for this caller"
+    next_step = "check the id, and whether the project may see it"
+
+
+class StateConflict(RegistryError):
+    code = "registry.conflict"
+    title = "It contradicts the state of things"
+    next_step = "look at what is there, then decide"
+
+
+class PayloadTooLarge(RegistryError):
+    code = "registry.too-large"
+    title = "The request is larger than the registry or a quota allows"
+    next_step = "send less, or ask for a larger quota"
+
+
+class RegistryUnavailable(RegistryError):
+    code = "registry.unavailable"
+    title = "The registry cannot do this now"
+    next_step = "try again"
+
+
+BY_STATUS: dict[int, type[RegistryError]] = {
+    401: Unauthorized,
+    403: AccessDenied,
+    404: NotThere,
+    409: StateConflict,
+    413: PayloadTooLarge,
+    503: RegistryUnavailable,
+}

@@ -1,0 +1,190 @@
+"""The relations that a registry knows, of every installation."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from related_images.client import results
+from related_images.client.errors import NotInstanceAware, NotThere, RegistryUnavailable
+from related_images.client.registry import Registry
+from related_images.client.results import (
+    Ancestor,
+    Descendant,
+    Instance,
+    RegistryInfo,
+    Relation,
+    Usage,
+)
+from related_images.wire import routes, words
+from related_images.wire.words import InstanceRef
+
+Item = TypeVar("Item")
+Filter = str | int | datetime | None
+
+IDS: Final = 100
+"""Images whose usage is asked for at once; the registry tells of no more."""
+
+
+class RelationsClient:
+    """Asks for relations and instances, and says what is related.
+
+    :param client: a python-glanceclient ``Client``, an openstacksdk ``Connection`` or a
+        keystoneauth1 ``Adapter`` of the image service
+    :raises TypeError: if ``client`` is none of them
+
+    Every method raises :exc:`NotInstanceAware` if the registry has no relations, before it asks for
+    anything else, and :exc:`RegistryError` if a request does not succeed. What gives an iterator
+    asks for a page when it comes to it.
+    """
+
+    def __init__(self, client: object) -> None:
+        self.registry = Registry(client)
+        self._info: RegistryInfo | None = None
+
+    def info(self) -> RegistryInfo:
+        """What the deployment says of itself; once it has said it, it is not asked again."""
+        if self._info is None:
+            self._info = self._ask_info()
+        return self._info
+
+    def _ask_info(self) -> RegistryInfo:
+        try:
+            answer = self.registry.ask("GET", routes.INFO)
+        except NotThere as error:
+            raise NotInstanceAware(
+                "this registry does not know about instances, so nothing was done; install "
+                "related-images there and put its filter into the pipeline"
+            ) from error
+        return answer.read(results.registry_info)
+
+    def relations(self, **filters: Filter) -> Iterator[Relation]:
+        """Relations, newest first.
+
+        :param filters: ``installation_uuid``, ``instance_id``, ``image_id``, ``project_id``,
+            ``kind``, ``label``, ``source``, ``created_after``, ``created_before``, ``in_use``
+            (whether a live instance was started from the image), and ``limit``, the size of a page
+        """
+        return self._items(routes.RELATIONS, "relations", results.relation, filters)
+
+    def relations_of_image(self, image_id: str) -> Iterator[Relation]:
+        """Relations of one image.
+
+        :raises NotThere: if there is no such image for the caller
+        """
+        path = routes.IMAGE_RELATIONS.format(image_id=words.image_id(image_id))
+        return self._items(path, "relations", results.relation, {})
+
+    def attach(
+        self,
+        instance: InstanceRef,
+        image_id: str,
+        kind: str,
+        label: str | None = None,
+        instance_project_id: str | None = None,
+    ) -> Relation:
+        """Record that an image that exists belongs to ``instance``; again changes nothing.
+
+        :param instance_project_id: the project that sees a ``boot`` relation, which is not the
+            image's
+        :raises NotThere: if there is no such image for the caller
+        :raises AccessDenied: if the caller may not record
+        """
+        self.info()
+        body = {
+            "installation_uuid": instance.installation_uuid,
+            "instance_id": instance.instance_id,
+            "image_id": words.image_id(image_id),
+            "kind": words.kind(kind),
+        }
+        if label is not None:
+            body["label"] = words.label(label)
+        if instance_project_id is not None:
+            body["instance_project_id"] = instance_project_id
+        return self.registry.ask("POST", routes.RELATIONS, json=body).read(results.relation)
+
+    def detach(self, instance: InstanceRef, image_id: str, kind: str) -> None:
+        """Take such a relation back; the image stays."""
+        self.info()
+        path = routes.RELATION.format(
+            image_id=words.image_id(image_id), kind=words.kind(kind), **_ids(instance)
+        )
+        self.registry.ask("DELETE", path)
+
+    def instances(self, **filters: Filter) -> Iterator[Instance]:
+        """Instances and how many images of each kind they have.
+
+        :param filters: as for :meth:`relations`, and ``latest_before``: no image of that ``kind``
+            since
+        """
+        return self._items(routes.INSTANCES, "instances", results.instance, filters)
+
+    def instance(self, instance: InstanceRef) -> Instance:
+        """One instance.
+
+        :raises NotThere: if the registry knows none such for the caller
+        """
+        self.info()
+        path = routes.INSTANCE.format(**_ids(instance))
+        return self.registry.ask("GET", path).read(results.instance)
+
+    def instance_ended(self, instance: InstanceRef) -> None:
+        """Say that ``instance`` is gone: its images stay, what it was started from is free."""
+        self.info()
+        self.registry.ask("DELETE", routes.INSTANCE.format(**_ids(instance)))
+
+    def usages(self, image_ids: Iterable[str]) -> Iterator[Usage]:
+        """How many instances were started from each of the images, in their order."""
+        self.info()
+        remaining = iter(image_ids)
+        while batch := [words.image_id(id) for id in itertools.islice(remaining, IDS)]:
+            yield from self._usages(batch)
+
+    def _usages(self, image_ids: list[str]) -> list[Usage]:
+        asked = {"image_ids": ",".join(image_ids)}
+        try:
+            return self.registry.ask("GET", routes.USAGES, params=asked).read(results.usages)
+        except RegistryUnavailable:
+            # together they may have been started from too often to be counted in time
+            half = len(image_ids) // 2
+            if not half:
+                raise
+        return [*self._usages(image_ids[:half]), *self._usages(image_ids[half:])]
+
+    def ancestry(self, image_id: str) -> Iterator[Ancestor]:
+        """The images that one descends from, the nearest first."""
+        path = routes.ANCESTRY.format(image_id=words.image_id(image_id))
+        return self._items(path, "ancestry", results.ancestor, {})
+
+    def descendants(self, image_id: str, *, depth: int | None = None) -> Iterator[Descendant]:
+        """The images made from one, down to ``depth`` steps."""
+        path = routes.DESCENDANTS.format(image_id=words.image_id(image_id))
+        return self._items(path, "descendants", results.descendant, {"depth": depth})
+
+    def _items(
+        self,
+        path: str,
+        name: str,
+        shape: Callable[[Mapping[str, Any]], Item],
+        filters: Mapping[str, Filter],
+    ) -> Iterator[Item]:
+        self.info()
+        query = [(word, _text(value)) for word, value in filters.items() if value is not None]
+        return (
+            item
+            for answer in self.registry.pages(path, query)
+            for item in answer.read(lambda body: [shape(shown) for shown in body[name]])
+        )
+
+
+def _ids(instance: InstanceRef) -> dict[str, str]:
+    return {
+        "installation_uuid": instance.installation_uuid,
+        "instance_id": instance.instance_id,
+    }
+
+
+def _text(value: str | int | datetime) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,364 @@
+"""One contract, over every client, against the real Glance with the filter."""
+
+import io
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from related_images.client import (
+    AccessDenied,
+    Image,
+    ImageNotOfInstance,
+    InstanceAwareImageService,
+    InstanceRef,
+    NotThere,
+    PayloadTooLarge,
+    RegistryError,
+    RelationsClient,
+    StateConflict,
+    carry_tuple,
+    for_instance,
+)
+from tests.client.clients import INSTALLATION, MEMBER, OTHER_INSTALLATION, SERVICE, Maker
+from tests.servers import ServedGlance
+
+FORMATS: dict[str, Any] = {"disk_format": "raw", "container_format": "bare"}
+
+
+@pytest.fixture(scope="module")
+def small_glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
+    """A Glance that takes a megabyte of each tenant."""
+    quota = "[DEFAULT]\nuser_storage_quota = 1MB\n"
+    with ServedGlance(tmp_path_factory.mktemp("small"), glance_conf=quota) as served:
+        yield served
+
+
+@pytest.fixture
+def images(make_client: Maker, glance: ServedGlance) -> InstanceAwareImageService:
+    return InstanceAwareImageService(make_client(glance.url, SERVICE), INSTALLATION)
+
+
+@pytest.fixture
+def instance() -> str:
+    return f"inst-{uuid4()}"
+
+
+@pytest.fixture
+def backup(images: InstanceAwareImageService, instance: str) -> Callable[[str], Image]:
+    def make(label: str) -> Image:
+        image = images.create(instance, kind="backup", label=label, name=label, **FORMATS)
+        images.upload(image.id, label.encode())
+        return image
+
+    return make
+
+
+def test_a_created_image_is_acknowledged_and_recorded(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    before = datetime.now(UTC)
+    image = images.create(instance, kind="backup", label="daily", name="x", tags=["a"])
+    assert (image.acknowledgement, image.status, image["name"]) == ("backup", "queued", "x")
+    assert image.tags == ["a"]
+    (relation,) = images.relations(instance)
+    assert relation.instance == InstanceRef(INSTALLATION, instance)
+    assert (relation.image_id, relation.kind, relation.label) == (image.id, "backup", "daily")
+    assert (relation.source, relation.project_id) == ("service", "service-project")
+    assert relation.image_deleted_at is None
+    assert before - timedelta(seconds=5) < relation.created_at < datetime.now(UTC)
+
+
+def test_properties_may_have_the_names_of_arguments(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    said = {"kind": "x", "label": "red", "instance_id": "y", "properties": "z"}
+    image = images.create(instance, kind="backup", label="daily", properties=said, name="n")
+    assert {name: image[name] for name in said} == said
+    (relation,) = images.relations(instance)
+    assert (relation.kind, relation.label) == ("backup", "daily")
+    images.create(instance)
+    found = images.list(instance, label="daily", properties={"label": "red", "kind": "x"})
+    assert [it.id for it in found] == [image.id]
+    assert not list(images.list(instance, properties={"label": "daily"}))
+
+
+def test_properties_that_contradict_the_arguments_are_refused(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    with pytest.raises(TypeError, match="name is given as an argument and in properties"):
+        images.create(instance, name="x", properties={"name": "y"})
+    for name in ("installation_uuid", "instance_id", "relation_kind", "relation_label"):
+        with pytest.raises(TypeError, match=f"{name} is about the relation"):
+            images.list(instance, properties={name: "x"})
+    assert not list(images.relations(instance))
+
+
+def test_the_id_may_be_chosen_and_is_taken_once(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    chosen = str(uuid4())
+    assert images.create(instance, id=chosen).id == chosen
+    with pytest.raises(StateConflict, match="already exists") as caught:
+        images.create(instance, id=chosen)
+    assert caught.value.image_id == chosen
+    assert [image.id for image in images.list(instance)] == [chosen]
+
+
+@pytest.mark.parametrize("data", [b"12345", io.BytesIO(b"12345"), (b"12", b"345")])
+def test_data_of_each_form_is_stored(
+    images: InstanceAwareImageService, instance: str, data: object
+) -> None:
+    image = images.create(instance, **FORMATS)
+    if isinstance(data, io.BytesIO):
+        data.seek(0)
+    images.upload(image.id, iter(data) if isinstance(data, tuple) else data)
+    stored = images.get(image.id)
+    assert (stored.status, stored.size) == ("active", 5)
+    assert stored.acknowledgement is None
+    with pytest.raises(StateConflict):
+        images.upload(image.id, b"more")
+
+
+def test_data_over_the_quota_is_told_and_the_client_goes_on(
+    make_client: Maker, small_glance: ServedGlance, instance: str
+) -> None:
+    images = InstanceAwareImageService(make_client(small_glance.url, SERVICE), INSTALLATION)
+    image = images.create(instance, **FORMATS)
+    with pytest.raises(PayloadTooLarge, match="quota"):
+        images.upload(image.id, b"x" * 2_000_000)
+    images.delete(image.id, instance_id=instance)
+    assert not list(images.list(instance))
+
+
+def test_lists_hold_that_instance_alone_over_several_pages(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    images.create(f"{instance}-other", name="other")
+    made = [images.create(instance, name=f"n{number}").id for number in range(5)]
+    found = list(images.list(instance, page_size=2, sort_key="name", sort_dir="asc"))
+    assert [image.id for image in found] == made
+    assert {image.acknowledgement for image in found} == {"installation_uuid, instance_id"}
+    assert [image.id for image in images.list(instance, sort="name:desc", limit=3)] == made[:1:-1]
+    assert [image.name for image in images.list(instance, name="n3")] == ["n3"]
+    assert not list(images.list(instance, limit=0))
+
+
+def test_lists_are_narrowed_by_kind_label_and_glances_own_filters(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    snapshot = images.create(instance, tags=["a"], os_version="1")
+    daily = images.create(instance, kind="backup", label="daily", tags=["a", "b"])
+    weekly = images.create(instance, kind="backup", label="weekly")
+
+    def ids(**filters: object) -> set[str]:
+        return {image.id for image in images.list(instance, **filters)}  # type: ignore[arg-type]
+
+    assert ids() == {snapshot.id, daily.id, weekly.id}
+    assert ids(kind="snapshot") == {snapshot.id}
+    assert ids(kind="backup") == {daily.id, weekly.id}
+    assert ids(label="weekly") == {weekly.id}
+    assert ids(kind="backup", label="daily") == {daily.id}
+    assert ids(tag="a") == {snapshot.id, daily.id}
+    assert ids(tag=("a", "b")) == {daily.id}
+    assert ids(os_version="1") == {snapshot.id}
+    assert ids(status="active") == set()
+
+
+def test_two_installations_share_an_instance_id_and_nothing_else(
+    images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
+) -> None:
+    others = InstanceAwareImageService(make_client(glance.url, SERVICE), OTHER_INSTALLATION)
+    mine, theirs = images.create(instance), others.create(instance)
+    assert [image.id for image in images.list(instance)] == [mine.id]
+    assert [image.id for image in others.list(instance)] == [theirs.id]
+    assert [relation.image_id for relation in others.relations(instance)] == [theirs.id]
+    with pytest.raises(ImageNotOfInstance):
+        others.delete(mine.id, instance_id=instance)
+    everywhere = RelationsClient(make_client(glance.url, SERVICE)).relations(instance_id=instance)
+    assert {relation.image_id for relation in everywhere} == {mine.id, theirs.id}
+
+
+def test_an_unknown_instance_has_nothing(images: InstanceAwareImageService, instance: str) -> None:
+    assert not list(images.list(instance))
+    assert not list(images.backups(instance))
+    assert not list(images.relations(instance))
+    assert not list(images.instances(instance_id=instance))
+
+
+def test_backups_are_active_and_come_newest_first(
+    images: InstanceAwareImageService, instance: str, backup: Callable[[str], Image]
+) -> None:
+    first, second, weekly = backup("daily"), backup("daily"), backup("weekly")
+    images.create(instance, kind="backup", label="daily", name="never uploaded")
+    images.upload(images.create(instance, **FORMATS).id, b"a snapshot")
+    found = list(images.backups(instance))
+    assert {image.id for image in found} == {first.id, second.id, weekly.id}
+    assert sorted(found, key=lambda image: str(image.created_at), reverse=True) == found
+    assert {image.id for image in images.backups(instance, "daily")} == {first.id, second.id}
+
+
+def test_an_image_is_deleted_for_its_own_instance_alone(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    image = images.create(instance)
+    with pytest.raises(ImageNotOfInstance, match="nothing was deleted"):
+        images.delete(image.id, instance_id=f"{instance}-other")
+    assert images.get(image.id).status == "queued"
+    images.delete(image.id, instance_id=instance)
+    with pytest.raises(NotThere):
+        images.get(image.id)
+    assert not list(images.list(instance))
+    (relation,) = images.relations(instance)
+    assert relation.image_deleted_at is not None
+    with pytest.raises(NotThere):
+        images.delete(image.id)
+
+
+def test_what_an_instance_was_started_from_is_not_its_own(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    image = images.create(f"{instance}-other")
+    images.attach(instance, image.id, kind="boot")
+    with pytest.raises(ImageNotOfInstance):
+        images.delete(image.id, instance_id=instance)
+    images.delete(image.id, instance_id=f"{instance}-other")
+
+
+def test_attaching_twice_and_detaching(images: InstanceAwareImageService, instance: str) -> None:
+    image = images.create(f"{instance}-other")
+    attached = images.attach(instance, image.id, kind="backup", label="daily")
+    assert images.attach(instance, image.id, kind="backup", label="daily") == attached
+    assert list(images.relations(instance)) == [attached]
+    assert [found.id for found in images.list(instance)] == [image.id]
+    images.detach(instance, image.id, kind="backup")
+    assert not list(images.relations(instance))
+    with pytest.raises(NotThere):
+        images.detach(instance, image.id, kind="backup")
+    with pytest.raises(NotThere) as caught:
+        images.attach(instance, str(uuid4()), kind="backup")
+    assert caught.value.code == "image.not-found"
+
+
+def test_a_boot_is_seen_by_the_project_of_the_instance(
+    images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
+) -> None:
+    image = images.create(f"{instance}-other", visibility="community")
+    project = f"project-of-{instance}"
+    told = images.attach(instance, image.id, kind="boot", instance_project_id=project)
+    assert told.project_id == project
+    token = glance.token("carol", project, "member", "reader")
+    tenant = InstanceAwareImageService(make_client(glance.url, token), INSTALLATION)
+    assert list(tenant.relations(instance)) == [told]
+
+
+def test_the_service_speaks_for_its_own_instance_in_any_context(
+    make_client: Maker, glance: ServedGlance, instance: str
+) -> None:
+    client = carry_tuple(make_client(glance.url, SERVICE))
+    images = InstanceAwareImageService(client, INSTALLATION)
+    other = InstanceRef(OTHER_INSTALLATION, f"{instance}-other")
+    with for_instance(other, kind="backup", label="daily"):
+        image = images.create(instance)
+        assert [found.id for found in images.list(instance)] == [image.id]
+    (relation,) = RelationsClient(client).relations(image_id=image.id)
+    assert relation.instance == images.instance_ref(instance)
+    assert (relation.kind, relation.label) == ("snapshot", None)
+
+
+def test_relations_are_filtered_and_paged(images: InstanceAwareImageService, instance: str) -> None:
+    made = [images.create(instance, kind=kind).id for kind in ("snapshot", "backup", "backup")]
+    newest_first = [relation.image_id for relation in images.relations(instance, limit=1)]
+    assert newest_first == made[::-1]
+    assert [one.image_id for one in images.relations(instance, kind="snapshot")] == made[:1]
+    assert [one.image_id for one in images.relations(image_id=made[1])] == [made[1]]
+    hour = timedelta(hours=1)
+    assert not list(images.relations(instance, created_after=datetime.now(UTC) + hour))
+    assert len(list(images.relations(instance, created_after=datetime.now(UTC) - hour))) == 3
+
+
+def test_instances_are_counted_and_end(
+    images: InstanceAwareImageService, instance: str, backup: Callable[[str], Image]
+) -> None:
+    made = [backup("daily"), backup("daily")]
+    snapshot = images.create(instance)
+    (found,) = images.instances(instance_id=instance)
+    assert found.instance == images.instance_ref(instance)
+    assert (found.images["backup"].count, found.images["snapshot"].count) == (2, 1)
+    assert found.images["backup"].latest_image_id == made[1].id
+    assert found.images["snapshot"].latest_image_id == snapshot.id
+    assert found.images["backup"].oldest_at <= found.images["backup"].latest_at
+    assert found.ended_at is None
+
+    images.instance_ended(instance)
+    (ended,) = images.instances(instance_id=instance)
+    assert ended.ended_at is not None
+    assert len(list(images.list(instance))) == 3
+    with pytest.raises(NotThere):
+        images.instance_ended(f"{instance}-other")
+
+
+def test_who_may_not_record_reads_only(
+    images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
+) -> None:
+    image = images.create(instance)
+    member = InstanceAwareImageService(make_client(glance.url, MEMBER), INSTALLATION)
+    with pytest.raises(AccessDenied) as caught:
+        member.create(instance)
+    assert caught.value.code == "relation.forbidden"
+    assert caught.value.request_id
+    with pytest.raises(AccessDenied):
+        member.attach(instance, image.id, kind="backup")
+    assert [found.id for found in member.list(instance)] == [image.id]
+
+
+def test_other_tenants_see_nothing(
+    images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
+) -> None:
+    image = images.create(instance)
+    foreign = glance.token("bob", "another-project", "member", "reader")
+    stranger = InstanceAwareImageService(make_client(glance.url, foreign), INSTALLATION)
+    assert not list(stranger.list(instance))
+    assert not list(stranger.relations(instance))
+    with pytest.raises(NotThere):
+        stranger.delete(image.id, instance_id=instance)
+    assert images.get(image.id).id == image.id
+
+
+def test_glances_own_refusals_are_told_in_its_words(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    with pytest.raises(RegistryError, match="nope"):
+        images.create(instance, disk_format="nope")
+    with pytest.raises(RegistryError):
+        list(images.list(instance, sort_key="nope"))
+    assert not list(images.relations(instance))
+
+
+def test_what_the_deployment_is_is_told(images: InstanceAwareImageService) -> None:
+    info = images.info()
+    assert info.kinds == ("snapshot", "backup", "boot")
+    assert info.answer["version"] == info.version
+
+
+def test_the_use_of_images_is_told(
+    make_client: Maker, glance: ServedGlance, images: InstanceAwareImageService, instance: str
+) -> None:
+    client = RelationsClient(make_client(glance.url, SERVICE))
+    made = [images.create(instance, name=str(number)).id for number in range(2)]
+    user = InstanceRef(INSTALLATION, f"{instance}-user")
+    client.attach(user, made[1], "boot")
+    # more than are asked for at once
+    others = [str(uuid4()) for _ in range(100)]
+    usages = list(client.usages([*others, *made]))
+    assert [usage.image_id for usage in usages] == [*others, *made]
+    assert [usage.live_instances for usage in usages[-2:]] == [0, 1]
+    assert {usage.all_projects for usage in usages} == {True}
+    assert [it.instance for it in client.relations(image_id=made[1], in_use=True)] == [user]
+    client.instance_ended(user)
+    (usage,) = client.usages([made[1]])
+    assert (usage.instances, usage.live_instances) == (1, 0)
+    assert usage.unused_since == client.instance(user).ended_at
+    assert list(client.relations(image_id=made[1], in_use=True)) == []

@@ -1,0 +1,66 @@
+"""The page for client programs: its snippets run, and it leaves nothing out."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from related_images import client
+from related_images.client import ClientError, InstanceAwareImageService
+from tests.client.clients import SERVICE
+from tests.servers import ServedGlance
+
+PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
+CLOUDS = """
+clouds:
+  mycloud:
+    auth_type: admin_token
+    auth:
+      endpoint: {url}
+      token: {token}
+"""
+STORES = """
+[DEFAULT]
+enabled_backends = local:file, second:file
+[second]
+filesystem_store_datadir = {directory}/second
+"""
+
+
+def _snippets() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_snippets_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configuration = STORES.format(directory=tmp_path)
+    with ServedGlance(tmp_path / "glance", glance_conf=configuration) as glance:
+        clouds = tmp_path / "clouds.yaml"
+        clouds.write_text(CLOUDS.format(url=glance.url, token=SERVICE))
+        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
+        names: dict[str, object] = {}
+        snippets = _snippets()
+        for number, snippet in enumerate(snippets, 1):
+            exec(compile(snippet, f"{PAGE.name}, snippet {number}", "exec"), names)
+    assert len(snippets) == 12
+    printed = capsys.readouterr().out
+    assert printed.startswith("backup\n")
+    assert "inst-1 boot" in printed
+    assert "image.not-found 404 req-" in printed
+
+
+def test_every_error_and_its_code_are_on_the_page() -> None:
+    text = PAGE.read_text()
+    public = [getattr(client, name) for name in client.__all__]
+    errors = [it for it in public if isinstance(it, type) and issubclass(it, ClientError)]
+    rows = [f"| `{error.__name__}` | `{error.code}` |" for error in errors]
+    assert len(rows) == 17
+    assert [row for row in rows if row not in text] == []
+
+
+def test_every_method_and_name_is_on_the_page() -> None:
+    text = PAGE.read_text()
+    methods = [name for name in vars(InstanceAwareImageService) if not name.startswith("_")]
+    assert [name for name in methods if f"{name}(" not in text] == []
+    assert [name for name in client.__all__ if name not in text] == []

@@ -1,0 +1,532 @@
+"""What the client does when the registry, or what stands before it, does not do its part."""
+
+import io
+import json
+import socket
+from typing import Any
+from urllib.parse import parse_qs
+from uuid import uuid4
+
+import pytest
+from keystoneauth1.adapter import Adapter
+from keystoneauth1.session import Session
+from keystoneauth1.token_endpoint import Token
+
+from related_images.client import (
+    AccessDenied,
+    AnswerUnusable,
+    ImageNotOfInstance,
+    InstanceAwareImageService,
+    InstanceRef,
+    NotInstanceAware,
+    NotThere,
+    PayloadTooLarge,
+    RegistryError,
+    RegistryUnavailable,
+    RegistryUnreachable,
+    RelationsClient,
+    StateConflict,
+    Unauthorized,
+)
+from related_images.client.registry import seconds_to_wait
+from related_images.errors import ImageIdMalformed, KindUnknown, TupleMalformed
+from tests.client.clients import INSTALLATION, OTHER_INSTALLATION, SERVICE, Maker, session
+from tests.client.scripted import HANG_UP, Asked, Reply, Scripted, shown
+
+IMAGE = "8a6ff7cb-1a1f-4bd6-9a3a-4e0b0f2c2f3d"
+APPLIED = "installation_uuid, instance_id"
+PROXY_PAGE = b"<html><head><title>502</title></head><body><p>Bad &amp; broken</p></body></html>"
+
+
+@pytest.fixture
+def service(scripted: Scripted) -> InstanceAwareImageService:
+    adapter = Adapter(session(scripted.url, SERVICE), service_type="image", connect_retries=2)
+    return InstanceAwareImageService(adapter, INSTALLATION)
+
+
+def test_malformed_words_never_leave(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    with pytest.raises(TupleMalformed):
+        service.create("a b")
+    with pytest.raises(KindUnknown):
+        service.create("inst-1", kind="boot")
+    with pytest.raises(KindUnknown):
+        service.list("inst-1", kind="copy")
+    with pytest.raises(ImageIdMalformed):
+        service.delete("../tasks")
+    assert not [asked for asked in scripted.asked if not asked.path.endswith("/info/relations")]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, RegistryError),
+        (401, Unauthorized),
+        (403, AccessDenied),
+        (404, NotThere),
+        (409, StateConflict),
+        (413, PayloadTooLarge),
+        (500, RegistryError),
+        (503, RegistryUnavailable),
+    ],
+)
+def test_errors_of_the_filter_are_told_apart(
+    service: InstanceAwareImageService, scripted: Scripted, status: int, error: type[RegistryError]
+) -> None:
+    told = {
+        "status": status,
+        "code": "some.word",
+        "title": "T",
+        "detail": "What was wrong.",
+        "request_id": "req-1",
+    }
+    scripted.script = lambda asked: shown({"errors": [told]}, status, Retry_After="7")
+    with pytest.raises(RegistryError) as caught:
+        service.attach("inst-1", IMAGE, kind="backup")
+    assert type(caught.value) is error
+    assert caught.value.code == "some.word"
+    assert caught.value.status == status
+    assert caught.value.request == "POST /v2/relations"
+    assert caught.value.request_id == "req-1"
+    assert caught.value.retry_after == 7
+    assert caught.value.doubtful == (status == 500)
+    assert str(caught.value) == (
+        f"POST /v2/relations answered {status}: What was wrong; {error.next_step} "
+        "after 7 seconds (request id req-1)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "now", "seconds"),
+    [
+        ("120", None, 120),
+        ("0", None, 0),
+        ("Sun, 22 Nov 2026 08:02:00 GMT", "Sun, 22 Nov 2026 08:00:00 GMT", 120),
+        ("Sunday, 22-Nov-26 08:02:00 GMT", "Sun, 22 Nov 2026 08:00:00 GMT", 120),
+        ("Sun, 22 Nov 2026 08:00:00 GMT", "Sun, 22 Nov 2026 08:02:00 GMT", 0),
+        ("Sun, 22 Nov 2020 08:00:00 GMT", None, 0),
+        ("Sun, 22 Nov 2026 08:02:00 GMT", "noon", None),
+        ("Sun, 22 Nov 2026 08:02:00 -0000", "Sun, 22 Nov 2026 08:00:00 GMT", None),
+        ("Sun, 99 Nov 2026 08:02:00 GMT", None, None),
+        ("soon", None, None),
+        ("-5", None, None),
+        ("1.5", None, None),
+        ("9" * 5000, None, None),
+        ("", None, None),
+        (None, None, None),
+    ],
+)
+def test_when_to_come_again_is_read_as_seconds_and_as_a_date(
+    asked: str | None, now: str | None, seconds: int | None
+) -> None:
+    headers = {"Retry-After": asked, "Date": now}
+    given = {name: text for name, text in headers.items() if text is not None}
+    assert seconds_to_wait(given) == seconds
+
+
+def test_a_date_to_come_again_is_told_in_seconds(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    past = "Sun, 22 Nov 2020 08:00:00 GMT"
+    scripted.script = lambda asked: Reply(503, b"", {"Retry-After": past})
+    with pytest.raises(RegistryUnavailable, match="try again after 0 seconds") as caught:
+        service.get(IMAGE)
+    assert caught.value.retry_after == 0
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (Reply(502, PROXY_PAGE, {"Content-Type": "text/html"}), "Bad & broken"),
+        (Reply(502, b""), "Bad Gateway"),
+        (Reply(502, b'["a list"]'), '["a list"]'),
+        (Reply(502, b'{"errors": "text"}'), "{'errors': 'text'}"),
+        (shown({"message": "Glance says<br /><br />\n"}, 502), "Glance says"),
+    ],
+)
+def test_any_error_page_is_read(
+    make_client: Maker, scripted: Scripted, reply: Reply, said: str
+) -> None:
+    scripted.script = lambda asked: reply
+    service = InstanceAwareImageService(make_client(scripted.url, SERVICE), INSTALLATION)
+    with pytest.raises(RegistryError, match="answered 502") as caught:
+        service.get(IMAGE)
+    assert f"answered 502: {said}; " in str(caught.value)
+    assert caught.value.code == "registry.refused"
+    assert caught.value.doubtful
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, PROXY_PAGE, {"Content-Type": "text/html"}),
+        Reply(200, b'{"relations": ['),
+        Reply(200, b"[]"),
+        Reply(200, b'{"relations": [{"kind": "backup"}]}'),
+        Reply(200, b'{"images": []}'),
+    ],
+    ids=["proxy", "cut", "list", "half a relation", "something else"],
+)
+def test_a_success_that_is_none_is_not_believed(
+    service: InstanceAwareImageService, scripted: Scripted, reply: Reply
+) -> None:
+    scripted.script = lambda asked: reply
+    with pytest.raises(AnswerUnusable, match="GET /v2/relations answered 200") as caught:
+        list(service.relations("inst-1"))
+    assert caught.value.doubtful
+
+
+def test_the_choice_of_versions_is_the_answer_of_another_endpoint(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    choices = Reply(300, b'{"versions": []}', {"Content-Type": "application/json"})
+    scripted.script = lambda asked: choices
+    with pytest.raises(AnswerUnusable, match="check that the endpoint is"):
+        list(service.relations("inst-1"))
+
+
+@pytest.mark.parametrize("reply", [HANG_UP, Reply(200, b'{"id": "x"}', cut=True)])
+def test_an_answer_cut_short_is_none(
+    make_client: Maker, scripted: Scripted, reply: Reply | None
+) -> None:
+    scripted.script = lambda asked: reply
+    service = InstanceAwareImageService(make_client(scripted.url, SERVICE), INSTALLATION)
+    with pytest.raises(RegistryUnreachable, match="got no answer"):
+        service.get(IMAGE)
+
+
+def test_nobody_listening_is_told(make_client: Maker) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(RegistryUnreachable, match="check the endpoint"):
+            InstanceAwareImageService(make_client(url, SERVICE), INSTALLATION).info()
+
+
+def test_a_session_without_credentials_is_told() -> None:
+    service = InstanceAwareImageService(Adapter(Session(), service_type="image"), INSTALLATION)
+    with pytest.raises(RegistryUnreachable):
+        service.info()
+
+
+def test_info_is_asked_once_when_known_and_again_when_not(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    scripted.info = Reply(404)
+    for _ in range(2):
+        with pytest.raises(NotInstanceAware, match="install related-images"):
+            service.create("inst-1")
+    assert len(scripted.asked) == 2
+    scripted.info = shown({"version": "1", "kinds": ["backup"], "guard": "off"})
+    assert service.info().kinds == ("backup",)
+    assert service.info().answer["guard"] == "off"
+    assert len(scripted.asked) == 3
+
+
+@pytest.mark.parametrize("recorded", [None, "backup"])
+def test_a_creation_that_was_not_recorded_names_its_image(
+    service: InstanceAwareImageService, scripted: Scripted, recorded: str | None
+) -> None:
+    said = {"X_Relation_Recorded": recorded} if recorded else {}
+    scripted.script = lambda asked: shown(json.loads(asked.body), 201, **said)
+    with pytest.raises(NotInstanceAware, match="not snapshot") as caught:
+        service.create("inst-1", name="x")
+    (asked,) = scripted.of("POST", "/v2/images")
+    assert caught.value.image_id == json.loads(asked.body)["id"]
+
+
+class Lossy:
+    """A registry that makes the image, or not, and loses the answers to POST."""
+
+    def __init__(self, *, makes: bool, relates: bool, replies: list[Reply | None]) -> None:
+        self.makes = makes
+        self.relates = relates
+        self.replies = replies
+        self.image: Any = None
+        self.said: dict[str, str] = {}
+
+    def __call__(self, asked: Asked) -> Reply | None:
+        if asked.method == "POST":
+            return self._create(asked)
+        if self.image is None:
+            return Reply(404)
+        if asked.path.endswith("/relations"):
+            return shown({"relations": [self._relation()] if self.relates else []})
+        return shown(self.image)
+
+    def _create(self, asked: Asked) -> Reply | None:
+        if self.replies:
+            self.image = json.loads(asked.body) if self.makes else None
+            self.said = asked.tuple_headers()
+            return self.replies.pop(0)
+        if self.image:
+            return Reply(409)
+        self.image = json.loads(asked.body)
+        return shown(self.image, 201, X_Relation_Recorded="snapshot")
+
+    def _relation(self) -> dict[str, Any]:
+        return {
+            "installation_uuid": self.said["x-installation-uuid"],
+            "instance_id": self.said["x-instance-id"],
+            "image_id": self.image["id"],
+            "kind": "snapshot",
+            "label": None,
+            "source": "service",
+            "project_id": "p",
+            "created_at": "2026-01-01T00:00:00.000000Z",
+            "image_deleted_at": None,
+        }
+
+
+LOST = [HANG_UP, Reply(201, b'{"id"', cut=True), Reply(504, PROXY_PAGE), Reply(500)]
+LOST_IDS = ["no answer", "cut short", "gateway timeout", "internal error"]
+
+
+@pytest.mark.parametrize("lost", LOST, ids=LOST_IDS)
+def test_a_lost_answer_is_looked_for(
+    service: InstanceAwareImageService, scripted: Scripted, lost: Reply | None
+) -> None:
+    scripted.script = registry = Lossy(makes=True, relates=True, replies=[lost])
+    image = service.create("inst-1", name="x")
+    assert image.id == registry.image["id"]
+    assert image.acknowledgement == "snapshot"
+    assert len(scripted.of("POST", "/v2/images")) == 1
+
+
+@pytest.mark.parametrize("lost", LOST, ids=LOST_IDS)
+def test_a_lost_request_is_sent_again_under_the_same_id(
+    service: InstanceAwareImageService, scripted: Scripted, lost: Reply | None
+) -> None:
+    scripted.script = Lossy(makes=False, relates=False, replies=[lost])
+    image = service.create("inst-1", name="x")
+    first, second = scripted.of("POST", "/v2/images")
+    assert first.body == second.body
+    assert image.id == json.loads(first.body)["id"]
+
+
+def test_a_creation_lost_twice_is_given_up_with_its_id(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    scripted.script = Lossy(makes=False, relates=False, replies=[HANG_UP] * 3)
+    with pytest.raises(RegistryUnreachable) as caught:
+        service.create("inst-1")
+    first, _second = scripted.of("POST", "/v2/images")
+    assert caught.value.image_id == json.loads(first.body)["id"]
+
+
+def test_an_image_found_without_its_relation_is_not_taken(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    scripted.script = registry = Lossy(makes=True, relates=False, replies=[HANG_UP])
+    with pytest.raises(NotInstanceAware) as caught:
+        service.create("inst-1")
+    assert caught.value.image_id == registry.image["id"]
+    assert len(scripted.of("POST", "/v2/images")) == 1
+
+
+def test_a_first_request_that_arrives_late_is_taken(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    late = Lossy(makes=True, relates=True, replies=[HANG_UP, Reply(409)])
+    looks: list[Asked] = []
+
+    def script(asked: Asked) -> Reply | None:
+        if asked.method == "GET":
+            looks.append(asked)
+            return Reply(404) if len(looks) == 1 else late(asked)
+        return late(asked)
+
+    scripted.script = script
+    assert service.create("inst-1").id == late.image["id"]
+    assert len(scripted.of("POST", "/v2/images")) == 2
+
+
+@pytest.mark.parametrize("status", [400, 403, 409, 413])
+def test_a_refused_creation_is_not_sent_again(
+    service: InstanceAwareImageService, scripted: Scripted, status: int
+) -> None:
+    scripted.script = lambda asked: Reply(status)
+    with pytest.raises(RegistryError) as caught:
+        service.create("inst-1", id=IMAGE)
+    assert caught.value.image_id == IMAGE
+    assert len(scripted.of("POST", "/v2/images")) == 1
+    assert not scripted.of("GET", f"/v2/images/{IMAGE}")
+
+
+def test_the_filters_own_503_creates_nothing_and_is_not_sent_again(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    told = {"code": "store.unavailable", "detail": "The database is down"}
+    scripted.script = lambda asked: shown({"errors": [told]}, 503, Retry_After="3")
+    with pytest.raises(RegistryUnavailable, match="try again after 3 seconds") as caught:
+        service.create("inst-1")
+    assert caught.value.code == "store.unavailable"
+    assert len(scripted.of("POST", "/v2/images")) == 1
+
+
+def _page(applied: str | None, **body: Any) -> Reply:
+    said = {"X_Relation_Filters_Applied": applied} if applied else {}
+    return shown(body, 200, **said)
+
+
+@pytest.mark.parametrize("applied", [None, "installation_uuid, instance_id, kind"])
+def test_a_list_that_was_not_filtered_is_not_used(
+    service: InstanceAwareImageService, scripted: Scripted, applied: str | None
+) -> None:
+    scripted.script = lambda asked: _page(applied, images=[{"id": IMAGE}])
+    with pytest.raises(NotInstanceAware, match="images of other instances"):
+        next(service.list("inst-1"))
+
+
+def test_every_page_must_be_acknowledged(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    def script(asked: Asked) -> Reply:
+        if "marker" in asked.query:
+            return _page(None, images=[{"id": "foreign"}])
+        return _page(APPLIED, images=[{"id": IMAGE}], next="/v2/images?marker=1")
+
+    scripted.script = script
+    images = service.list("inst-1")
+    assert next(images).id == IMAGE
+    with pytest.raises(NotInstanceAware):
+        next(images)
+
+
+def test_pages_are_asked_for_when_they_are_come_to(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    scripted.script = lambda asked: _page(
+        APPLIED, images=[{"id": "a"}, {"id": "b"}], next=f"/else/v2/images?m={len(scripted.asked)}"
+    )
+    images = service.list("inst-1", limit=5)
+    assert not scripted.of("GET", "/v2/images")
+    assert [next(images).id for _ in range(2)] == ["a", "b"]
+    assert len(scripted.of("GET", "/v2/images")) == 1
+    assert [image.id for image in images] == ["a", "b", "a"]
+    assert len(scripted.of("GET", "/v2/images")) == 3
+
+
+def test_pages_that_lead_in_a_circle_end(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    def script(asked: Asked) -> Reply:
+        marker = "2" if asked.query == "marker=1" else "1"
+        return _page(APPLIED, images=[], next=f"/v2/images?marker={marker}")
+
+    scripted.script = script
+    with pytest.raises(AnswerUnusable, match="circle"):
+        list(service.list("inst-1"))
+    assert len(scripted.of("GET", "/v2/images")) == 3
+
+
+def _relation(installation: str, instance: str, kind: str) -> dict[str, Any]:
+    registry = Lossy(makes=True, relates=True, replies=[])
+    registry.image = {"id": IMAGE}
+    registry.said = {"x-installation-uuid": installation, "x-instance-id": instance}
+    return registry._relation() | {"kind": kind}
+
+
+@pytest.mark.parametrize(
+    "relations",
+    [
+        [],
+        [_relation(INSTALLATION, "inst-2", "backup")],
+        [_relation(OTHER_INSTALLATION, "inst-1", "backup")],
+        [_relation(INSTALLATION, "inst-1", "boot")],
+    ],
+    ids=["none", "other instance", "other installation", "started from it"],
+)
+def test_what_is_not_recorded_as_made_of_the_instance_is_not_deleted(
+    service: InstanceAwareImageService, scripted: Scripted, relations: list[Any]
+) -> None:
+    scripted.script = lambda asked: shown({"relations": relations})
+    with pytest.raises(ImageNotOfInstance, match="nothing was deleted") as caught:
+        service.delete(IMAGE, instance_id="inst-1")
+    assert caught.value.image_id == IMAGE
+    assert not [asked for asked in scripted.asked if asked.method == "DELETE"]
+
+
+@pytest.mark.parametrize("reply", [HANG_UP, Reply(503), Reply(200, PROXY_PAGE), Reply(404)])
+def test_nothing_is_deleted_in_doubt(
+    service: InstanceAwareImageService, scripted: Scripted, reply: Reply | None
+) -> None:
+    scripted.script = lambda asked: reply
+    with pytest.raises(RegistryError):
+        service.delete(IMAGE, instance_id="inst-1")
+    assert not [asked for asked in scripted.asked if asked.method == "DELETE"]
+
+
+class Renewing(Token):
+    """Credentials that can be renewed, after which requests are sent again."""
+
+    def invalidate(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("data", [b"data", io.BytesIO(b"data"), iter([b"data"])])
+@pytest.mark.parametrize("reply", [Reply(401), Reply(307, headers={"Location": "/"}), HANG_UP])
+def test_data_is_sent_once_whatever_becomes_of_it(
+    scripted: Scripted, data: Any, reply: Reply | None
+) -> None:
+    scripted.script = lambda asked: reply
+    renewing = Session(auth=Renewing(scripted.url, SERVICE))
+    service = InstanceAwareImageService(
+        Adapter(renewing, service_type="image", connect_retries=2), INSTALLATION
+    )
+    with pytest.raises(RegistryError):
+        service.upload(IMAGE, data)
+    assert len(scripted.of("PUT", f"/v2/images/{IMAGE}/file")) == 1
+
+
+def test_a_get_is_repeated_when_the_connection_broke(
+    make_client: Maker, scripted: Scripted
+) -> None:
+    replies: list[Reply | None] = [HANG_UP, shown({"id": IMAGE})]
+    scripted.script = lambda asked: replies.pop(0)
+    service = InstanceAwareImageService(make_client(scripted.url, SERVICE), INSTALLATION)
+    assert service.get(IMAGE).id == IMAGE
+
+
+def test_a_get_is_repeated_as_often_as_the_adapter_was_told(scripted: Scripted) -> None:
+    replies: list[Reply | None] = [HANG_UP]
+    scripted.script = lambda asked: replies.pop(0)
+    adapter = Adapter(session(scripted.url, SERVICE), service_type="image", connect_retries=0)
+    with pytest.raises(RegistryUnreachable):
+        InstanceAwareImageService(adapter, INSTALLATION).get(IMAGE)
+
+
+def test_walks_up_and_down_are_read(scripted: Scripted) -> None:
+    via = {"installation_uuid": INSTALLATION, "instance_id": "inst-1"}
+    step = {"via": via, "kind": "backup", "created_at": None, "image_deleted_at": None}
+    up = step | {"image_id": "parent"}
+    down = step | {"image_id": "child", "depth": 1, "parent_image_id": IMAGE}
+    answers = {"ancestry": {"ancestry": [up]}, "descendants": {"descendants": [down]}}
+    scripted.script = lambda asked: shown(answers[asked.path.rpartition("/")[2]])
+    relations = RelationsClient(Adapter(session(scripted.url, SERVICE), service_type="image"))
+    (ancestor,) = relations.ancestry(IMAGE)
+    (descendant,) = relations.descendants(IMAGE, depth=2)
+    assert (ancestor.image_id, ancestor.via) == ("parent", InstanceRef(**via))
+    assert (descendant.parent_image_id, descendant.depth) == (IMAGE, 1)
+    assert scripted.asked[-1].query == "depth=2"
+
+
+def test_usages_that_cannot_be_counted_together_are_asked_for_in_parts(scripted: Scripted) -> None:
+    def answer(asked: Asked) -> Reply:
+        (ids,) = parse_qs(asked.query)["image_ids"]
+        if len(ids.split(",")) > 25:
+            return Reply(503)
+        counted = {"instances": 1, "live_instances": 1, "unused_since": None}
+        rows = [{"image_id": id, **counted} for id in ids.split(",")]
+        return shown({"usages": rows, "all_projects": True})
+
+    scripted.script = answer
+    client = RelationsClient(Adapter(session(scripted.url, SERVICE), service_type="image"))
+    images = [str(uuid4()) for _ in range(103)]
+    assert [usage.image_id for usage in client.usages(images)] == images
+    scripted.script = lambda asked: Reply(503)
+    scripted.asked.clear()
+    with pytest.raises(RegistryUnavailable):
+        list(client.usages(images))
+    assert len(scripted.of("GET", "/v2/usages")) == 7

@@ -1,0 +1,374 @@
+"""Image import by each method on the real Glance, and what fails in each."""
+
+import gzip
+import io
+import subprocess
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from related_images.client import (
+    Image,
+    ImportFailed,
+    ImportNotOffered,
+    ImportUnfinished,
+    InstanceAwareImageService,
+    NotThere,
+    RegistryError,
+    RemoteImage,
+    StateConflict,
+    Stores,
+)
+from related_images.client.importing import Source
+from tests import servers
+from tests.client import catalogue
+from tests.client.clients import INSTALLATION, MAKERS, SERVICE, Maker
+from tests.client.scripted import Reply, Scripted, serving
+from tests.conftest import started
+from tests.servers import ServedGlance
+
+FORMATS: dict[str, Any] = {"disk_format": "raw", "container_format": "bare"}
+QCOW2: dict[str, Any] = {"disk_format": "qcow2", "container_format": "bare"}
+METHODS = "glance-direct", "web-download", "copy-image", "glance-download"
+CONFIGURATION = """
+[DEFAULT]
+enabled_backends = local:file, second:file
+enabled_import_methods = [{methods}]
+[second]
+filesystem_store_datadir = {directory}/second
+[import_filtering_opts]
+allowed_schemes = [http]
+allowed_hosts = [127.0.0.1]
+allowed_ports = [{ports}]
+[image_import_opts]
+image_import_plugins = [inject_image_metadata,image_decompression]
+[inject_metadata_properties]
+inject = imported:yes
+[oslo_policy]
+policy_file = {directory}/policy.yaml
+"""
+CONVERSION = """
+[image_import_opts]
+image_import_plugins = [inject_image_metadata,image_decompression,image_conversion]
+[inject_metadata_properties]
+inject = imported:yes
+[image_conversion]
+output_format = raw
+"""
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Scripted]:
+    with serving() as server:
+        server.script = lambda asked: Reply(404 if asked.path == "/missing" else 200, b"hello")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def importing(
+    tmp_path_factory: pytest.TempPathFactory, web: Scripted, glance: ServedGlance
+) -> Iterator[ServedGlance]:
+    """A Glance with two stores and every import method; ``glance`` is another region's."""
+    directory = tmp_path_factory.mktemp("importing")
+    nobody = f"http://127.0.0.1:{servers.free_port()}"
+    (directory / "policy.yaml").write_text('"copy_image": ""\n')
+    configuration = CONFIGURATION.format(
+        methods=",".join(METHODS),
+        directory=directory,
+        ports=",".join(url.rpartition(":")[2] for url in (web.url, glance.url, nobody)),
+    )
+    paste = catalogue.paste_with(directory, two=glance.url, down=nobody)
+    with ServedGlance(directory, glance_conf=configuration, paste=paste) as served:
+        yield served
+
+
+@pytest.fixture(params=["glanceclient-endpoint", "openstacksdk"])
+def make_client(request: pytest.FixtureRequest) -> Maker:
+    return MAKERS[str(request.param)]
+
+
+@pytest.fixture
+def images(make_client: Maker, importing: ServedGlance) -> InstanceAwareImageService:
+    return InstanceAwareImageService(make_client(importing.url, SERVICE), INSTALLATION)
+
+
+@pytest.fixture
+def instance() -> str:
+    return f"inst-{uuid4()}"
+
+
+def _check_is_backup(images: InstanceAwareImageService, instance: str, image: Image) -> None:
+    assert image.status == "active"
+    assert [backup.id for backup in images.backups(instance)] == [image.id]
+
+
+@pytest.mark.parametrize("form", ["bytes", "file", "chunks"])
+def test_glance_direct(images: InstanceAwareImageService, instance: str, form: str) -> None:
+    sources: dict[str, Source] = {
+        "bytes": b"data",
+        "file": io.BytesIO(b"data"),
+        "chunks": iter([b"da", b"ta"]),
+    }
+    seen: list[str] = []
+    image = images.import_image(
+        sources[form],
+        instance_id=instance,
+        kind="backup",
+        method="glance-direct",
+        deadline=60,
+        progress=lambda image: seen.append(image.status),
+        **FORMATS,
+    )
+    _check_is_backup(images, instance, image)
+    assert (image.size, image.stores) == (4, "local")
+    assert seen[-1] == "active"
+
+
+def test_web_download(images: InstanceAwareImageService, instance: str, web: Scripted) -> None:
+    image = images.import_image(
+        f"{web.url}/data", instance_id=instance, kind="backup", deadline=60, **FORMATS
+    )
+    _check_is_backup(images, instance, image)
+    assert image.size == 5
+
+
+def test_import_plugins_change_the_image_and_not_the_relation(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    image = images.import_image(
+        gzip.compress(b"0123456789"), instance_id=instance, kind="backup", deadline=60, **FORMATS
+    )
+    _check_is_backup(images, instance, image)
+    assert (image.size, image.imported) == (10, "yes")
+
+
+def test_what_cannot_be_decompressed_is_no_backup(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    cut = gzip.compress(b"0123456789" * 100)[:-10]
+    with pytest.raises(ImportFailed, match="Task failed") as caught:
+        images.import_image(cut, instance_id=instance, kind="backup", deadline=60, **FORMATS)
+    assert caught.value.image_status != "active"
+    assert [it.image_id for it in images.relations(instance)] == [caught.value.image_id]
+    assert not list(images.backups(instance))
+
+
+@pytest.fixture(scope="module")
+def qemu_img() -> Iterator[str]:
+    yield from started(lambda: nullcontext(servers._program("qemu-img")))
+
+
+@pytest.fixture(scope="module")
+def converting(tmp_path_factory: pytest.TempPathFactory, qemu_img: str) -> Iterator[ServedGlance]:
+    """A Glance that unpacks what it imports, and makes raw images of all."""
+    directory = tmp_path_factory.mktemp("converting")
+    with ServedGlance(directory, glance_conf=CONVERSION) as served:
+        yield served
+
+
+def test_conversion_changes_the_image_and_not_the_relation(
+    make_client: Maker, converting: ServedGlance, qemu_img: str, instance: str, tmp_path: Path
+) -> None:
+    images = InstanceAwareImageService(make_client(converting.url, SERVICE), INSTALLATION)
+    data, raw, packed = bytes(range(256)) * 4096, tmp_path / "raw", tmp_path / "qcow2"
+    raw.write_bytes(data)
+    convert = [qemu_img, "convert", "-f", "raw", "-O", "qcow2", str(raw), str(packed)]
+    subprocess.run(convert, check=True)
+    queued = images.create(instance, kind="backup", **QCOW2)
+    assert [it.image_id for it in images.relations(instance)] == [queued.id]
+    assert not list(images.backups(instance))
+
+    source = gzip.compress(packed.read_bytes())
+    image = images.import_image(source, image_id=queued.id, deadline=60)
+    _check_is_backup(images, instance, image)
+    assert (image.disk_format, image.size, image.imported) == ("raw", len(data), "yes")
+    assert converting.request("GET", f"/v2/images/{image.id}/file", SERVICE).body == data
+    assert [it.image_id for it in images.relations(instance)] == [queued.id]
+
+
+def test_what_cannot_be_converted_is_no_backup(
+    make_client: Maker, converting: ServedGlance, instance: str
+) -> None:
+    images = InstanceAwareImageService(make_client(converting.url, SERVICE), INSTALLATION)
+    with pytest.raises(ImportFailed, match="Task failed") as caught:
+        images.import_image(b"raw", instance_id=instance, kind="backup", deadline=60, **QCOW2)
+    assert caught.value.image_status == "queued"
+    assert [it.image_id for it in images.relations(instance)] == [caught.value.image_id]
+    assert not list(images.backups(instance))
+
+
+def test_several_stores_and_a_copy(images: InstanceAwareImageService, instance: str) -> None:
+    everywhere = images.import_image(
+        b"data",
+        instance_id=instance,
+        kind="backup",
+        stores=Stores(every=True),
+        deadline=60,
+        **FORMATS,
+    )
+    assert set(everywhere.stores.split(",")) == {"local", "second"}
+
+    one = images.import_image(
+        b"data", instance_id=instance, stores=Stores(("second",)), deadline=60, **FORMATS
+    )
+    assert one.stores == "second"
+    copied = images.import_image(image_id=one.id, stores=Stores(("local",)), deadline=60)
+    assert set(copied.stores.split(",")) == {"local", "second"}
+    again = images.import_image(image_id=one.id, stores=Stores(every=True), deadline=60)
+    assert again.stores == copied.stores
+    assert len(list(images.relations(instance))) == 2
+
+
+def test_a_queued_image_is_filled(images: InstanceAwareImageService, instance: str) -> None:
+    queued = images.create(instance, kind="backup", **FORMATS)
+    assert not list(images.backups(instance))
+    _check_is_backup(
+        images, instance, images.import_image(b"data", image_id=queued.id, deadline=60)
+    )
+
+
+def test_a_failed_download_tells_glances_message_and_keeps_the_relation(
+    images: InstanceAwareImageService, instance: str, web: Scripted
+) -> None:
+    with pytest.raises(ImportFailed, match="Task failed") as caught:
+        images.import_image(
+            f"{web.url}/missing", instance_id=instance, kind="backup", deadline=60, **FORMATS
+        )
+    assert caught.value.image_status == "queued"
+    (relation,) = images.relations(instance)
+    assert relation.image_id == caught.value.image_id
+    assert not list(images.backups(instance))
+
+
+def test_a_refused_address_is_told_with_the_image(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    with pytest.raises(RegistryError, match="does not pass filtering") as caught:
+        images.import_image("http://127.0.0.1:9/", instance_id=instance, **FORMATS)
+    assert [image.id for image in images.list(instance)] == [caught.value.image_id]
+
+
+@pytest.fixture
+def remote(make_client: Maker, glance: ServedGlance) -> InstanceAwareImageService:
+    """The images of the other region."""
+    return InstanceAwareImageService(make_client(glance.url, SERVICE), INSTALLATION)
+
+
+def test_glance_download(
+    images: InstanceAwareImageService,
+    remote: InstanceAwareImageService,
+    importing: ServedGlance,
+    instance: str,
+) -> None:
+    origin = remote.create(f"{instance}-origin", hw_disk_bus="scsi", **FORMATS)
+    remote.upload(origin.id, b"from afar")
+    related: list[list[str]] = []
+    image = images.import_image(
+        RemoteImage(origin.id, "TWO"),
+        instance_id=instance,
+        kind="backup",
+        label="daily",
+        deadline=60,
+        progress=lambda _: related.append([it.image_id for it in images.relations(instance)]),
+        **QCOW2,
+    )
+    _check_is_backup(images, instance, image)
+    assert image.id != origin.id
+    assert (image.size, image.disk_format, image.hw_disk_bus) == (9, "raw", "scsi")
+    assert importing.request("GET", f"/v2/images/{image.id}/file", SERVICE).body == b"from afar"
+    assert related[0] == [image.id]
+    assert not list(remote.relations(instance))
+
+
+def test_what_another_region_does_not_give_fails_and_keeps_the_relation(
+    images: InstanceAwareImageService, remote: InstanceAwareImageService, instance: str
+) -> None:
+    queued = remote.create(f"{instance}-origin", **FORMATS)
+    unreachable = [
+        RemoteImage(queued.id, "two"),
+        RemoteImage(str(uuid4()), "two"),
+        RemoteImage(str(uuid4()), "down"),
+        RemoteImage(str(uuid4()), "elsewhere"),
+    ]
+    failed = []
+    for source in unreachable:
+        with pytest.raises(ImportFailed, match="Task failed") as caught:
+            images.import_image(source, instance_id=instance, kind="backup", deadline=60, **FORMATS)
+        assert caught.value.image_status == "queued"
+        failed.append(caught.value.image_id)
+    assert [it.image_id for it in images.relations(instance)] == failed[::-1]
+    assert not list(images.backups(instance))
+
+
+def test_an_image_without_formats_is_refused_in_glances_words(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    with pytest.raises(StateConflict, match="container_format"):
+        images.import_image(b"data", instance_id=instance)
+
+
+def test_copying_what_is_not_there_and_what_is_not_active(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    with pytest.raises(NotThere):
+        images.import_image(image_id=str(uuid4()), stores=Stores(every=True))
+    queued = images.create(instance, **FORMATS)
+    with pytest.raises(StateConflict, match="status active"):
+        images.import_image(image_id=queued.id, stores=Stores(every=True))
+
+
+def test_a_store_that_does_not_exist_is_refused(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    with pytest.raises(StateConflict, match="nowhere"):
+        images.import_image(
+            b"data", instance_id=instance, stores=Stores(("nowhere",)), deadline=60, **FORMATS
+        )
+
+
+def test_what_the_deployment_lacks_is_refused_before_anything_is_made(
+    make_client: Maker, glance: ServedGlance, instance: str
+) -> None:
+    images = InstanceAwareImageService(make_client(glance.url, SERVICE), INSTALLATION)
+    with pytest.raises(ImportNotOffered, match="offers glance-direct, web-download") as caught:
+        images.import_image(RemoteImage(str(uuid4()), "elsewhere"), instance_id=instance)
+    assert caught.value.offered == ("glance-direct", "web-download")
+    with pytest.raises(ImportNotOffered, match="imported by glance-direct, asked for is copy"):
+        images.import_image(b"data", instance_id=instance, method="copy-image")
+    assert not list(images.relations(instance))
+
+
+def test_arguments_that_contradict_each_other(images: InstanceAwareImageService) -> None:
+    with pytest.raises(TypeError, match="either"):
+        images.import_image(b"data")
+    with pytest.raises(TypeError, match="either"):
+        images.import_image(b"data", instance_id="i", image_id=str(uuid4()))
+    with pytest.raises(TypeError, match="name can only"):
+        images.import_image(b"data", image_id=str(uuid4()), name="x")
+    with pytest.raises(TypeError, match="label can only"):
+        images.import_image(b"data", image_id=str(uuid4()), properties={"label": "x"})
+
+
+def test_properties_of_an_imported_image_may_have_the_names_of_arguments(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    said = {"method": "by hand", "deadline": "never", "label": "red"}
+    image = images.import_image(
+        b"data", instance_id=instance, label="daily", deadline=60, properties=said, **FORMATS
+    )
+    assert {name: image[name] for name in said} == said
+    assert [it.label for it in images.relations(instance)] == ["daily"]
+
+
+def test_the_deadline_ends_the_waiting_only(
+    images: InstanceAwareImageService, instance: str, web: Scripted
+) -> None:
+    with pytest.raises(ImportUnfinished, match="did not end within 0 seconds") as caught:
+        images.import_image(
+            f"{web.url}/data", instance_id=instance, kind="backup", deadline=0, **FORMATS
+        )
+    assert [image.id for image in images.list(instance)] == [caught.value.image_id]

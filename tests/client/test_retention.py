@@ -1,0 +1,341 @@
+"""Which backups are kept: cases worked by hand, and what holds for all."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from related_images.client import InstanceRef
+from related_images.client.errors import PolicyEmpty
+from related_images.client.retention import (
+    ACTIVE,
+    FOREIGN,
+    FUTURE,
+    GONE,
+    LAST_RESORT,
+    NO_RULE,
+    UNLIMITED,
+    Backup,
+    Decision,
+    Policy,
+    plan,
+)
+
+VM = InstanceRef("0f8fad5b-d9cb-469f-a165-70867728950e", "vm-1")
+OTHER = InstanceRef("0f8fad5b-d9cb-469f-a165-70867728950e", "vm-2")
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)  # a Saturday, in ISO week 47
+BERLIN = ZoneInfo("Europe/Berlin")
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+def time(text: str) -> datetime:
+    """``21`` or ``21T09:30`` in November 2026, or a whole date."""
+    day, _, clock = text.partition("T")
+    whole = day if "-" in day else f"2026-11-{day}"
+    return datetime.fromisoformat(f"{whole}T{clock or '00:00'}").replace(tzinfo=UTC)
+
+
+def backup(text: str, **facts: Any) -> Backup:
+    return Backup(text, VM, facts.pop("label", "daily"), time(text), **facts)
+
+
+def kept(decisions: list[Decision]) -> list[str]:
+    return [decision.backup.image_id for decision in decisions if decision.keep]
+
+
+WEEK = "21 20 19 18 17 16 15"
+"""Saturday back to Sunday: the Sunday is in ISO week 46."""
+
+CASES = [
+    # the last n
+    ({"last": 1}, WEEK, "21"),
+    ({"last": 3}, WEEK, "21 20 19"),
+    ({"last": 7}, WEEK, WEEK),
+    ({"last": 8}, WEEK, WEEK),
+    ({"last": UNLIMITED}, WEEK, WEEK),
+    ({"last": 2}, "21", "21"),
+    ({"last": 2}, "21T09:00 21T08:59 21T08:58", "21T09:00 21T08:59"),
+    # hours: the newest of each; while some are left, the oldest too
+    ({"hourly": 1}, "21T09:59 21T09:30 21T09:00", "21T09:59"),
+    ({"hourly": 2}, "21T09:59 21T09:30 21T09:00", "21T09:59 21T09:00"),
+    ({"hourly": 2}, "21T09:00 21T08:59 21T08:00", "21T09:00 21T08:59"),
+    ({"hourly": 3}, "21T09:00 21T08:59 21T08:00", "21T09:00 21T08:59 21T08:00"),
+    ({"hourly": 2}, "21T09:30 20T09:30 19T09:30", "21T09:30 20T09:30"),
+    ({"hourly": UNLIMITED}, "21T09:30 21T09:10 20T09:30 20T09:00", "21T09:30 20T09:30 20T09:00"),
+    # days
+    ({"daily": 1}, WEEK, "21"),
+    ({"daily": 3}, WEEK, "21 20 19"),
+    ({"daily": 3}, "21T10:00 21T09:00 20T10:00 20T09:00 19", "21T10:00 20T10:00 19"),
+    ({"daily": 2}, "21T10:00 21T09:00 20T10:00 20T09:00 19", "21T10:00 20T10:00"),
+    ({"daily": 4}, "21T10:00 21T09:00 20T10:00 20T09:00", "21T10:00 20T10:00 20T09:00"),
+    ({"daily": 2}, "21 18 15 12", "21 18"),
+    ({"daily": 1}, "21T00:00 20T23:59", "21T00:00"),
+    ({"daily": UNLIMITED}, "21 20T10:00 20T09:00 19", "21 20T10:00 19"),
+    ({"daily": UNLIMITED}, "21 20T10:00 20T09:00", "21 20T10:00 20T09:00"),
+    ({"daily": 5}, "21T10:00 21T09:00 21T08:00", "21T10:00 21T08:00"),
+    ({"daily": 7}, WEEK, WEEK),
+    # weeks begin on Monday, and belong to the year of their Thursday
+    ({"weekly": 1}, WEEK, "21"),
+    ({"weekly": 2}, WEEK, "21 15"),
+    ({"weekly": 2}, "21 16 15 09 08", "21 15"),
+    ({"weekly": 3}, "21 16 15 09 08", "21 15 08"),
+    ({"weekly": 4}, "21 16 15 09 08 02", "21 15 08 02"),
+    ({"weekly": 5}, "21 16 15 09 08 03 02", "21 15 08 02"),
+    ({"weekly": 2}, "2026-01-04 2026-01-01 2025-12-29 2025-12-28", "2026-01-04 2025-12-28"),
+    ({"weekly": 1}, "2026-01-04 2025-12-29", "2026-01-04"),
+    ({"weekly": 2}, "2026-01-04 2025-12-31 2025-12-29", "2026-01-04 2025-12-29"),
+    # months
+    ({"monthly": 1}, "21 01 2026-10-31", "21"),
+    ({"monthly": 2}, "21 01 2026-10-31 2026-10-01", "21 2026-10-31"),
+    ({"monthly": 3}, "21 01 2026-10-31 2026-10-01", "21 2026-10-31 2026-10-01"),
+    ({"monthly": 2}, "21 2025-11-21 2024-11-21", "21 2025-11-21"),
+    ({"monthly": 12}, "21 20", "21 20"),
+    ({"monthly": 12}, "21 20 19", "21 19"),
+    # years
+    ({"yearly": 1}, "2026-01-01 2025-12-31", "2026-01-01"),
+    ({"yearly": 2}, "2026-01-01 2025-12-31 2025-01-01", "2026-01-01 2025-12-31"),
+    ({"yearly": 3}, "2026-01-01 2025-12-31 2025-01-01", "2026-01-01 2025-12-31 2025-01-01"),
+    ({"yearly": 10}, "21 20 2025-05-05 2020-02-29", "21 2025-05-05 2020-02-29"),
+    # within a span of the newest, not of now
+    ({"within": DAY}, "21 20 19", "21"),
+    ({"within": DAY}, "21 20T00:01 20 19", "21 20T00:01"),
+    ({"within": 2 * DAY}, "21 20 19", "21 20"),
+    ({"within": DAY}, "01 2026-10-31T12:00 2026-10-30", "01 2026-10-31T12:00"),
+    ({"within": 7 * DAY}, WEEK + " 14 13", WEEK),
+    ({"within": HOUR}, "21T09:30 21T09:00 21T08:30", "21T09:30 21T09:00"),
+    # labels; where none of them is on a group, one backup stays
+    ({"labels": frozenset({"daily"})}, WEEK, WEEK),
+    ({"labels": frozenset({"daily", "x"})}, WEEK, WEEK),
+    ({"labels": frozenset({"Daily"})}, WEEK, "21"),
+    ({"labels": frozenset({"x"})}, WEEK, "21"),
+    # rules are ORed
+    ({"last": 1, "weekly": 2}, WEEK, "21 15"),
+    ({"last": 2, "daily": 1}, "21T10:00 21T09:00 20", "21T10:00 21T09:00"),
+    ({"daily": 2, "monthly": 2}, "21 20 19 2026-10-31 2026-10-30", "21 20 2026-10-31"),
+    ({"daily": 2, "weekly": 2}, WEEK + " 14 13", "21 20 15"),
+    ({"daily": 3, "weekly": 3, "monthly": 2}, "21 20 19 18 15 08 02 2026-10-25 2026-10-18",
+     "21 20 19 15 08 2026-10-25"),
+    ({"within": 2 * DAY, "yearly": 2}, "21 20 19 2025-01-01 2024-01-01", "21 20 2025-01-01"),
+    ({"last": 1, "labels": frozenset({"daily"})}, "21 20", "21 20"),
+    # one timezone's day is another's two
+    ({"daily": 2}, "21T00:30 20T23:30 20T12:00", "21T00:30 20T23:30"),
+    ({"daily": 2, "timezone": BERLIN}, "21T00:30 20T23:30 20T12:00", "21T00:30 20T12:00"),
+    ({"daily": 1, "timezone": BERLIN}, "21T00:30 20T23:00 20T22:59", "21T00:30"),
+    ({"daily": 2, "timezone": BERLIN}, "21T00:30 20T23:00 20T22:59", "21T00:30 20T22:59"),
+    ({"yearly": 2, "timezone": BERLIN}, "2026-01-01 2025-12-31T23:00 2025-12-31T22:00 2025-01-01",
+     "2026-01-01 2025-12-31T22:00"),
+    ({"hourly": 3, "timezone": BERLIN},
+     "2026-10-25T02:30 2026-10-25T01:30 2026-10-25T00:30 2026-10-24T23:30",
+     "2026-10-25T02:30 2026-10-25T01:30 2026-10-25T00:30"),
+    ({"hourly": 2, "timezone": BERLIN},
+     "2026-10-25T01:45 2026-10-25T01:15 2026-10-25T00:45 2026-10-25T00:15",
+     "2026-10-25T01:45 2026-10-25T00:45"),
+    ({"weekly": 1, "timezone": BERLIN}, "16T00:00 15T23:30 15T22:30", "16T00:00"),
+    ({"weekly": 2, "timezone": BERLIN}, "16T00:00 15T23:30 15T22:30", "16T00:00 15T22:30"),
+    # a time in the future is ignored
+    ({"last": 1}, "22 21 20", "22 21"),
+    ({"daily": 2}, "25 24 21 20 19", "25 24 21 20"),
+    ({"within": DAY}, "22 21 20T12:00 20", "22 21 20T12:00"),
+    ({"last": 1}, "21T12:00 21T11:00", "21T12:00"),
+    ({"last": 1}, "21T12:01 21T11:00", "21T12:01 21T11:00"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rules", "given", "wanted"), CASES)
+def test_a_case_worked_by_hand(rules: dict[str, Any], given: str, wanted: str) -> None:
+    backups = [backup(text) for text in reversed(given.split())]
+    assert kept(plan(backups, Policy(**rules), NOW)) == wanted.split()
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"protected": True}, "protected"),
+        ({"in_use": True}, "in use"),
+        ({"hidden": True}, "hidden"),
+        ({"status": "deactivated"}, "deactivated"),
+        ({"status": "queued"}, "not finished: queued"),
+        ({"status": "saving"}, "not finished: saving"),
+        ({"status": "importing"}, "not finished: importing"),
+        ({"status": "killed"}, "not finished: killed"),
+        ({"orphan": True}, GONE),
+    ],
+)
+@pytest.mark.parametrize("place", ["21", "19", "17"])
+def test_what_is_exempt_stays_and_does_not_count(
+    facts: dict[str, Any], reason: str, place: str
+) -> None:
+    backups = [backup(text) for text in ("20", "18", "16")] + [backup(place, **facts)]
+    decisions = plan(backups, Policy(last=2), NOW)
+    by_id = {decision.backup.image_id: decision for decision in decisions}
+    assert by_id[place] == Decision(backups[-1], True, (reason,))
+    assert [by_id[text].keep for text in ("20", "18", "16")] == [True, True, False]
+
+
+def test_reasons_are_all_told() -> None:
+    policy = Policy(last=1, daily=1, within=2 * DAY, labels=frozenset({"x"}))
+    newest, middle, oldest = plan([backup("21"), backup("20"), backup("01")], policy, NOW)
+    assert newest.reasons == ("last", "daily", "within 2d")
+    assert middle.reasons == ("within 2d",)
+    assert (oldest.keep, oldest.reasons) == (False, (NO_RULE,))
+
+
+def test_the_oldest_is_kept_as_such() -> None:
+    *_, oldest = plan([backup("21T10:00"), backup("21T09:00")], Policy(daily=2), NOW)
+    assert oldest.reasons == ("oldest daily",)
+
+
+def test_several_exemptions_are_told() -> None:
+    (only,) = plan([backup("22", protected=True, in_use=True)], Policy(last=1), NOW)
+    assert only.reasons == ("protected", "in use", FUTURE)
+
+
+def test_one_stays_of_a_group_that_no_rule_keeps() -> None:
+    decisions = plan([backup("20"), backup("19")], Policy(labels=frozenset({"x"})), NOW)
+    assert [decision.reasons for decision in decisions] == [(LAST_RESORT,), (NO_RULE,)]
+
+
+def test_groups_are_apart() -> None:
+    backups = [
+        backup("21"),
+        backup("20"),
+        backup("19", label="weekly"),
+        backup("18", label="weekly"),
+        backup("17", label=None),
+        replace(backup("16"), instance=OTHER),
+    ]
+    assert kept(plan(backups, Policy(last=1), NOW)) == ["21", "19", "17", "16"]
+
+
+def test_a_policy_of_a_project_is_for_its_own_backups() -> None:
+    own = [backup(text, project_id="own") for text in ("21", "19")]
+    others = [backup("20", project_id="theirs"), backup("18")]
+    decided = plan(own + others, Policy(last=1, project_id="own"), NOW)
+    assert kept(decided) == ["21", "20", "18"]
+    assert [it.reasons for it in decided] == [("last",), (FOREIGN,), (NO_RULE,), (FOREIGN,)]
+
+
+def test_orphans_are_pruned_when_asked() -> None:
+    backups = [backup(text, orphan=True) for text in ("21", "20", "19")]
+    assert kept(plan(backups, Policy(last=1), NOW)) == ["21", "20", "19"]
+    assert kept(plan(backups, Policy(last=1, orphans=True), NOW)) == ["21"]
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(orphans=True), Policy(within=timedelta(0))])
+def test_an_empty_policy_is_refused(policy: Policy) -> None:
+    with pytest.raises(PolicyEmpty, match="give at least one"):
+        plan([backup("21")], policy, NOW)
+
+
+def test_nothing_comes_of_nothing() -> None:
+    assert plan([], Policy(last=1), NOW) == []
+
+
+COUNTS = st.integers(min_value=UNLIMITED, max_value=5)
+POLICIES = st.builds(
+    Policy,
+    last=COUNTS,
+    hourly=COUNTS,
+    daily=COUNTS,
+    weekly=COUNTS,
+    monthly=COUNTS,
+    yearly=COUNTS,
+    within=st.none() | st.integers(1, 4000).map(lambda hours: hours * HOUR),
+    labels=st.frozensets(st.sampled_from(["daily", "weekly"]), max_size=1),
+    timezone=st.sampled_from([UTC, BERLIN, ZoneInfo("Asia/Kathmandu")]),
+    orphans=st.booleans(),
+).filter(lambda policy: not policy.is_empty)
+MOST = st.sampled_from([False] * 5 + [True])
+BACKUPS = st.lists(
+    st.builds(
+        Backup,
+        image_id=st.uuids().map(str),
+        instance=st.sampled_from([VM, OTHER]),
+        label=st.sampled_from([None, "daily", "weekly"]),
+        created_at=st.integers(-24, 20000).map(lambda hours: NOW - hours * HOUR / 2),
+        status=st.sampled_from([ACTIVE] * 5 + ["queued", "deactivated"]),
+        protected=MOST,
+        hidden=MOST,
+        in_use=MOST,
+        orphan=MOST,
+    ),
+    max_size=40,
+    unique_by=lambda backup: backup.image_id,
+)
+
+
+def survivors(backups: list[Backup], policy: Policy) -> set[str]:
+    return set(kept(plan(backups, policy, NOW)))
+
+
+@given(BACKUPS, POLICIES)
+@settings(deadline=None)
+def test_every_backup_is_decided_once(backups: list[Backup], policy: Policy) -> None:
+    decided = [decision.backup.image_id for decision in plan(backups, policy, NOW)]
+    assert sorted(decided) == sorted(backup.image_id for backup in backups)
+
+
+@given(BACKUPS, POLICIES, st.randoms())
+@settings(deadline=None)
+def test_the_order_is_of_no_account(backups: list[Backup], policy: Policy, chance: Any) -> None:
+    shuffled = chance.sample(backups, len(backups))
+    assert survivors(shuffled, policy) == survivors(backups, policy)
+
+
+@given(BACKUPS, POLICIES, POLICIES)
+@settings(deadline=None)
+def test_rules_together_keep_what_each_keeps(
+    backups: list[Backup], one: Policy, other: Policy
+) -> None:
+    one, other = replace(one, timezone=UTC, orphans=False), replace(other, orphans=False)
+    for rule in ("last", "hourly", "daily", "weekly", "monthly", "yearly", "within"):
+        alone = Policy(**{rule: getattr(one, rule)})
+        if not alone.is_empty:
+            both = replace(one, labels=other.labels)
+            assert survivors(backups, alone) - last_resorts(backups, alone) <= survivors(
+                backups, both
+            )
+
+
+def last_resorts(backups: list[Backup], policy: Policy) -> set[str]:
+    decisions = plan(backups, policy, NOW)
+    return {each.backup.image_id for each in decisions if each.reasons == (LAST_RESORT,)}
+
+
+@given(BACKUPS, POLICIES)
+@settings(deadline=None)
+def test_no_group_loses_its_last_active_backup(backups: list[Backup], policy: Policy) -> None:
+    left = survivors(backups, policy)
+    for group in {backup.group for backup in backups if backup.status == ACTIVE}:
+        active = [b for b in backups if b.group == group and b.status == ACTIVE]
+        assert any(backup.image_id in left for backup in active)
+
+
+@given(BACKUPS, POLICIES)
+@settings(deadline=None)
+def test_pruning_twice_changes_nothing(backups: list[Backup], policy: Policy) -> None:
+    left = survivors(backups, policy)
+    again = [backup for backup in backups if backup.image_id in left]
+    assert survivors(again, policy) == left
+
+
+@given(BACKUPS, POLICIES)
+@settings(deadline=None)
+def test_another_instance_changes_nothing(backups: list[Backup], policy: Policy) -> None:
+    own = [backup for backup in backups if backup.instance == VM]
+    own_ids = {backup.image_id for backup in own}
+    assert survivors(own, policy) == survivors(backups, policy) & own_ids
+
+
+@given(BACKUPS, POLICIES)
+@settings(deadline=None)
+def test_what_is_exempt_is_never_deleted(backups: list[Backup], policy: Policy) -> None:
+    for decision in plan(backups, policy, NOW):
+        exempt = decision.backup
+        if exempt.protected or exempt.hidden or exempt.in_use or exempt.status != ACTIVE:
+            assert decision.keep
+        assert decision.keep or exempt.created_at <= NOW

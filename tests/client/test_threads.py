@@ -1,0 +1,73 @@
+"""Many threads, each speaking for instances of its own, through one shared client."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID, uuid5
+
+import glanceclient
+from keystoneauth1.adapter import Adapter
+
+from related_images.client import (
+    InstanceAwareImageService,
+    InstanceRef,
+    RelationsClient,
+    carry_tuple,
+    for_instance,
+)
+from tests.client.clients import SERVICE, session
+from tests.servers import ServedGlance
+
+THREADS = 16
+CREATES = int(os.environ.get("RELATED_IMAGES_THREAD_CREATES", "20"))
+"""By each thread; the full measure is 200."""
+
+CONTEXT = UUID("6f2b0c52-1c0e-4f35-9d0e-1df2a2c9b4a1")
+SHARED = UUID("0d4a2f63-8d3f-4a8c-9a52-6f5f6e1f3b77")
+
+
+def _told(adapter: Adapter, installation: UUID) -> dict[str, str]:
+    """The instance of each image, as the registry tells it."""
+    relations = RelationsClient(adapter).relations(installation_uuid=str(installation), limit=1000)
+    return {relation.image_id: relation.instance.instance_id for relation in relations}
+
+
+def _instances(thread: int) -> list[str]:
+    return [f"inst-{thread}-{number}" for number in range(CREATES)]
+
+
+def test_a_glanceclient_that_carries_the_tuple(glance: ServedGlance) -> None:
+    login = session(glance.url, SERVICE)
+    client = carry_tuple(glanceclient.Client("2", session=login))
+    client.schemas.get("image")
+    start = threading.Barrier(THREADS)
+
+    def create_all(thread: int) -> dict[str, str]:
+        start.wait(30)
+        made = {}
+        for instance_id in _instances(thread):
+            image_id = str(uuid5(CONTEXT, instance_id))
+            with for_instance(InstanceRef(str(CONTEXT), instance_id), kind="backup"):
+                client.images.create(id=image_id, name=instance_id)
+            made[image_id] = instance_id
+        return made
+
+    with ThreadPoolExecutor(THREADS) as executor:
+        made = {k: v for each in executor.map(create_all, range(THREADS)) for k, v in each.items()}
+    assert len(made) == THREADS * CREATES
+    assert _told(Adapter(login, service_type="image"), CONTEXT) == made
+
+
+def test_one_shared_service(glance: ServedGlance) -> None:
+    adapter = Adapter(session(glance.url, SERVICE), service_type="image")
+    images = InstanceAwareImageService(adapter, str(SHARED))
+    start = threading.Barrier(THREADS)
+
+    def create_all(thread: int) -> dict[str, str]:
+        start.wait(30)
+        return {images.create(instance).id: instance for instance in _instances(thread)}
+
+    with ThreadPoolExecutor(THREADS) as executor:
+        made = {k: v for each in executor.map(create_all, range(THREADS)) for k, v in each.items()}
+    assert len(made) == THREADS * CREATES
+    assert _told(adapter, SHARED) == made
