@@ -1,0 +1,241 @@
+"""``backfill``: recording what images claimed before there was a filter, if it is credible."""
+
+import argparse
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from related_images.errors import BadInput
+from related_images.manage import cloud, options
+
+if TYPE_CHECKING:
+    from related_images.client.registry import Registry
+    from related_images.manage.claims import Claim
+    from related_images.manage.compute import Compute
+    from related_images.queries import Database
+    from related_images.queries.backfilling import Candidate, Verdict
+
+LOG = logging.getLogger(__name__)
+
+PAGE: Final = 200
+"""Images that are asked for and judged at once."""
+
+BEGINNING: Final = ("false", "")
+"""Where a backfill begins: the images that are not hidden, behind no marker."""
+
+COLUMNS: Final = ("image_id", "instance_id", "project_id", "reason")
+_WIDTHS: Final = (36, 36, 32, 0)
+
+
+class Backfill(options.OnDatabase):
+    """Record the images that Nova's properties say were made from an instance.
+
+    Users can set these properties, and images inherit them. A claim is recorded, with the source
+    backfill, unless something known contradicts it: those that are not recorded are listed with the
+    reason. A run that was interrupted is taken up where it ended; to run it again changes nothing.
+    """
+
+    exit_codes = (
+        f"{options.OnDatabase.exit_codes} That claims are doubted is no failure: they are listed."
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--installation",
+            metavar="UUID",
+            type=options.uuid_text,
+            required=True,
+            help="whose instances the images claim to be made from",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="judge, and record nothing")
+        parser.add_argument(
+            "--ask-nova",
+            action="store_true",
+            help="ask Nova whose each instance is or was; what it does not know is doubted",
+        )
+        parser.add_argument(
+            "-f",
+            "--format",
+            choices=("table", "json"),
+            default="table",
+            help="how what is doubted is written (default: %(default)s)",
+        )
+        cloud.add_options(parser)
+
+    def take_action(self, given: argparse.Namespace) -> None:
+        from related_images.client.registry import Registry
+        from related_images.manage import opening
+        from related_images.manage.compute import Compute
+
+        registry = Registry(cloud.adapter(given, "image"))
+        compute = Compute(cloud.adapter(given, "compute")) if given.ask_nova else None
+        with opening.opened(given) as database:
+            run = _Run(database, given.installation, compute, given.dry_run)
+            report = _REPORTS[given.format](self.app.stdout)
+            for claim, reason in run.doubts(registry):
+                report.add(claim, reason)
+        report.end({**run.counts, "dry_run": given.dry_run})
+
+
+@dataclass
+class _Run:
+    """One backfill; ``counts`` says how many images were looked at, and what became of them."""
+
+    database: "Database"
+    installation_uuid: str
+    compute: "Compute | None"
+    dry_run: bool
+    counts: Counter[str] = field(
+        default_factory=lambda: Counter(images=0, recorded=0, known=0, doubted=0, unreadable=0)
+    )
+
+    def doubts(self, registry: "Registry") -> Iterator[tuple["Claim", str]]:
+        """Carry the backfill out, giving each claim that is not recorded with the reason."""
+        from related_images.queries import backfilling
+
+        for images, position in _pages(registry, self._position(registry)):
+            self.counts["images"] += len(images)
+            yield from self._settle(list(self._claims(images)), position)
+        if not self.dry_run:
+            backfilling.finish(self.database, self.installation_uuid)
+
+    def _position(self, registry: "Registry") -> tuple[str, str]:
+        from related_images.client.errors import NotThere
+        from related_images.queries import backfilling
+
+        text = backfilling.position(self.database, self.installation_uuid)
+        if self.dry_run or text is None:
+            return BEGINNING
+        hidden, _, marker = text.partition(" ")
+        try:
+            registry.ask("GET", f"/images/{marker}")
+        except NotThere:
+            return BEGINNING
+        LOG.info("going on behind the image %s", marker)
+        return hidden, marker
+
+    def _claims(self, images: Iterable[dict[str, Any]]) -> Iterator["Claim"]:
+        from related_images.manage import claims
+
+        for image in images:
+            try:
+                claim = claims.read(image)
+            except (BadInput, KeyError) as error:
+                self.counts["unreadable"] += 1
+                LOG.warning("the image %s cannot be understood: %s", image.get("id"), error)
+                continue
+            if claim is not None:
+                yield claim
+
+    def _settle(self, claims: list["Claim"], position: str) -> Iterator[tuple["Claim", str]]:
+        candidates = [self._candidate(claim) for claim in claims]
+        verdicts = iter(self._verdicts([one for one in candidates if one is not None], position))
+        for claim, candidate in zip(claims, candidates, strict=True):
+            if candidate is None:
+                self.counts["doubted"] += 1
+                yield claim, claim.doubt or "Nova knows no such instance"
+                continue
+            verdict = next(verdicts)
+            self.counts[verdict.outcome] += 1
+            if verdict.reason is not None:
+                yield claim, verdict.reason
+
+    def _verdicts(self, candidates: list["Candidate"], position: str) -> list["Verdict"]:
+        from related_images.queries import backfilling
+
+        if self.dry_run:
+            return backfilling.judge(self.database, self.installation_uuid, candidates)
+        return backfilling.record(self.database, self.installation_uuid, candidates, position)
+
+    def _candidate(self, claim: "Claim") -> "Candidate | None":
+        from related_images.queries.backfilling import Candidate
+
+        if claim.doubt or claim.instance_id is None or not claim.owner or not claim.kind:
+            return None
+        project = None
+        if self.compute is not None:
+            project = self.compute.project_of(claim.instance_id)
+            if project is None:
+                return None
+        return Candidate(
+            claim.image_id,
+            claim.owner,
+            claim.instance_id.lower(),
+            claim.kind,
+            claim.label,
+            claim.created_at,
+            project,
+        )
+
+
+def _pages(
+    registry: "Registry", position: tuple[str, str]
+) -> Iterator[tuple[list[dict[str, Any]], str]]:
+    """All images, hidden ones last, page by page, each with the position behind it."""
+    hidden, marker = position
+    yield from _pages_of(registry, hidden, marker)
+    if hidden == BEGINNING[0]:
+        yield from _pages_of(registry, "true", "")
+
+
+def _pages_of(
+    registry: "Registry", hidden: str, marker: str
+) -> Iterator[tuple[list[dict[str, Any]], str]]:
+    from tqdm import tqdm
+
+    query = [("visibility", "all"), ("os_hidden", hidden), ("limit", str(PAGE))]
+    query += [("sort_key", "created_at"), ("sort_dir", "asc")]
+    query += [("marker", marker)] if marker else []
+    with tqdm(unit="image", disable=not sys.stderr.isatty()) as bar:
+        for answer in registry.pages("/images", query):
+            images = answer.read(lambda body: list(body["images"]))
+            bar.update(len(images))
+            if images:
+                yield images, f"{hidden} {images[-1]['id']}"
+
+
+class _Table:
+    """Writes row by row, so that a million take no more memory than one."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._rows = 0
+
+    def add(self, claim: "Claim", reason: str) -> None:
+        if not self._rows:
+            self._write(COLUMNS)
+        self._rows += 1
+        self._write((claim.image_id, claim.instance_id or "-", claim.owner or "-", reason))
+
+    def end(self, counts: dict[str, Any]) -> None:
+        said = ", ".join(f"{name}: {number}" for name, number in counts.items())
+        self._out.write(f"{said}\n")
+
+    def _write(self, row: Iterable[str]) -> None:
+        cells = [text.ljust(width) for text, width in zip(row, _WIDTHS, strict=True)]
+        self._out.write("  ".join(cells) + "\n")
+
+
+class _Json:
+    """Writes one object: the doubted claims and the counts."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._out.write('{"doubted": [')
+        self._between = "\n"
+
+    def add(self, claim: "Claim", reason: str) -> None:
+        values = (claim.image_id, claim.instance_id, claim.owner, reason)
+        row = json.dumps(dict(zip(COLUMNS, values, strict=True)))
+        self._out.write(f"{self._between}{row}")
+        self._between = ",\n"
+
+    def end(self, counts: dict[str, Any]) -> None:
+        self._out.write(f'],\n"counts": {json.dumps(counts)}}}\n')
+
+
+_REPORTS: Final[dict[str, type[_Table | _Json]]] = {"table": _Table, "json": _Json}

@@ -1,0 +1,67 @@
+"""What Nova's properties on an image claim, and what speaks against it on the face of it.
+
+Nova gives each image that it makes ``instance_uuid``, ``image_type`` and ``user_id``, but none to
+the snapshot of an instance on volumes. That has what the instance's own image had.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from related_images.wire import words
+
+Image = Mapping[str, Any]
+
+MARKS: Final = ("instance_uuid", "image_type")
+"""An image that has neither was not made by Nova."""
+
+VOLUMES: Final = ("block_device_mapping", "bdm_v2")
+"""An image that has one of these is a list of volumes, made from an instance on volumes."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An image that claims to have been made from an instance; ``doubt`` is what contradicts."""
+
+    image_id: str
+    owner: str | None
+    instance_id: str | None
+    kind: str | None
+    label: str | None
+    created_at: datetime
+    doubt: str | None
+
+
+def read(image: Image) -> Claim | None:
+    """What the image claims, or ``None`` if it claims nothing.
+
+    :raises BadInput: if its own id or time cannot be understood
+    """
+    if not any(mark in image for mark in MARKS):
+        return None
+    label = image.get("backup_type")
+    kind = image.get("image_type")
+    return Claim(
+        image_id=words.image_id(image["id"]),
+        owner=image.get("owner"),
+        instance_id=image.get("instance_uuid"),
+        kind=kind,
+        label=label if kind == words.BACKUP and words.is_word(label, words.LABEL_LENGTH) else None,
+        created_at=words.parse_time("created_at", image["created_at"]),
+        doubt=_doubt(image),
+    )
+
+
+def _doubt(image: Image) -> str | None:
+    if any(image.get(name) not in (None, "", "[]") for name in VOLUMES):
+        return "it was made from an instance on volumes, so the claim is inherited"
+    if not words.is_uuid(image.get("instance_uuid")):
+        return "it names no instance"
+    if image.get("image_type") not in words.MADE_FROM:
+        return f"its image_type is {words.shown(image.get('image_type'))}, which Nova never writes"
+    if not image.get("user_id"):
+        return "it has no user_id, which Nova always writes"
+    if not image.get("owner"):
+        return "it has no owner"
+    return None

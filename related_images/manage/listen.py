@@ -1,0 +1,119 @@
+"""``listen``: what an untouched Nova says of its images, taken from its message bus."""
+
+import argparse
+import logging
+import signal
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from related_images.errors import ConfigurationError
+from related_images.manage import options
+
+if TYPE_CHECKING:
+    from related_images.manage.listening import Bus
+
+LOG = logging.getLogger(__name__)
+
+TOPIC: Final = "versioned_notifications"
+EXCHANGE: Final = "nova"
+SET_ASIDE: Final = Path("related-images-set-aside.jsonl")
+
+
+class Listen(options.OnDatabase):
+    """Record what Nova's versioned notifications say: images made, instances started, ended.
+
+    Runs until SIGTERM or SIGINT. Each notification is acknowledged when it is stored; what cannot
+    be understood is set aside in a file. Several listeners share the work of one bus, and one
+    listens to several: give --installation and --transport-url once for each Nova, in the same
+    order.
+    """
+
+    exit_codes = "Exit codes: 0 stopped, 1 failed (one line on stderr says why), 2 wrong usage."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--installation",
+            metavar="UUID",
+            type=options.uuid_text,
+            action="append",
+            required=True,
+            help="whose bus it is",
+        )
+        parser.add_argument(
+            "--transport-url",
+            metavar="URL",
+            action="append",
+            default=[],
+            help="the bus, as oslo.messaging names it: rabbit://user:password@host:5672/ "
+            "(default: what --config-file says)",
+        )
+        parser.add_argument(
+            "--topic",
+            default=TOPIC,
+            help=f"the topic that Nova sends under for us alone (default: {TOPIC})",
+        )
+        parser.add_argument(
+            "--exchange", default=EXCHANGE, help=f"Nova's exchange (default: {EXCHANGE})"
+        )
+        parser.add_argument(
+            "--config-file",
+            metavar="FILE",
+            action="append",
+            default=[],
+            help="a file with [oslo_messaging_notifications] and [oslo_messaging_rabbit], such as "
+            "nova.conf; queues must be declared as Nova declares them",
+        )
+        parser.add_argument(
+            "--set-aside",
+            metavar="FILE",
+            type=Path,
+            default=SET_ASIDE,
+            help=f"takes what cannot be understood, one JSON object a line (default: {SET_ASIDE})",
+        )
+
+    def take_action(self, given: argparse.Namespace) -> None:
+        from related_images.manage import opening
+
+        listening = _listening()
+        buses = _buses(given)
+        with opening.opened(given) as database:
+            listener = listening.Listener(database, given.set_aside)
+            for name in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(name, lambda *_: listener.stopping.set())
+            LOG.info("listening to %d bus%s", len(buses), "" if len(buses) == 1 else "es")
+            listening.serve(buses, listener, given.config_file)
+        LOG.info("stopped; %s", _summary(listener.counts))
+
+
+def _listening() -> Any:
+    try:
+        from related_images.manage import listening
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is not installed here; `pip install 'related-images[listen]'` brings it"
+        ) from error
+    return listening
+
+
+def _buses(given: argparse.Namespace) -> "list[Bus]":
+    """
+    :raises ConfigurationError: if installations and buses are not as many
+    """
+    from related_images.manage.listening import Bus
+
+    urls = given.transport_url
+    # without a URL, what the files of oslo.config say is one bus
+    if len(given.installation) != (len(urls) or 1):
+        raise ConfigurationError(
+            f"{len(given.installation)} times --installation and {len(urls)} times --transport-url "
+            "were given; give one of each for each Nova, in the same order"
+        )
+    if not urls and not given.config_file:
+        raise ConfigurationError("no bus is named; give --transport-url, or --config-file")
+    pairs = zip_longest(given.installation, urls)
+    return [Bus(uuid, url, given.topic, given.exchange) for uuid, url in pairs]
+
+
+def _summary(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items())) or "idle"

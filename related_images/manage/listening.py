@@ -1,0 +1,169 @@
+"""Taking notifications from message buses in batches, each acknowledged when it is stored."""
+
+import json
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import oslo_messaging
+from oslo_config import cfg
+from oslo_messaging.notify.listener import BatchNotificationServer
+
+from related_images.errors import BusUnusable, NotificationMalformed, StoreUnavailable
+from related_images.manage.notifications import read
+from related_images.queries import Database
+from related_images.queries.notifications import Event, store
+
+LOG = logging.getLogger(__name__)
+
+PRIORITIES: Final = ("info", "error")
+"""Nova sends under these; the queue of one that nobody takes from would grow for ever."""
+
+BATCH: Final = 100
+BATCH_SECONDS: Final = 0.5
+"""How long a batch waits to become full."""
+
+PREFETCH: Final = 1000
+"""How many unacknowledged messages the bus hands out at once.
+
+Of those that come again after a loss of the bus, oslo.messaging leaves up to 512 unacknowledged;
+with fewer than these at once, nothing else would ever come.
+"""
+
+
+@dataclass(frozen=True)
+class Bus:
+    """Where the notifications of one Nova are."""
+
+    installation_uuid: str
+    url: str | None
+    topic: str
+    exchange: str
+
+
+@dataclass
+class Listener:
+    """Stores what notifications say.
+
+    :param set_aside: the file that malformed ones are appended to, one JSON object a line
+    """
+
+    database: Database
+    set_aside: Path
+    stopping: threading.Event = field(default_factory=threading.Event)
+    counts: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, installation_uuid: str, messages: Sequence[object]) -> bool:
+        """Store a batch, for as long as it takes; say whether that was done before the stop."""
+        found: list[tuple[str, Event | None]] = [
+            self._read(installation_uuid, message) for message in messages
+        ]
+        events = [event for _, event in found if event is not None]
+        if events and not self._stored(events):
+            return False
+        with self._lock:
+            self.counts.update(outcome for outcome, _ in found)
+        return True
+
+    def _read(self, installation_uuid: str, message: object) -> tuple[str, Event | None]:
+        try:
+            event = read(installation_uuid, message)
+        except NotificationMalformed as error:
+            LOG.warning("set aside in %s: %s", self.set_aside, error)
+            self._put_aside(installation_uuid, message, str(error))
+            return "set aside", None
+        return ("stored" if event else "of no concern"), event
+
+    def _put_aside(self, installation_uuid: str, message: object, reason: str) -> None:
+        row = {"installation_uuid": installation_uuid, "reason": reason, "message": message}
+        with self._lock, self.set_aside.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, default=repr) + "\n")
+
+    def _stored(self, events: Iterable[Event]) -> bool:
+        waits = False
+        while not self.stopping.is_set():
+            try:
+                store(self.database, events)
+            except StoreUnavailable as error:
+                if not waits:
+                    LOG.error("waiting for the database, no message is lost: %s", error)
+                waits = True
+                self.stopping.wait(min(error.retry_after, 1))
+            else:
+                return True
+        return False
+
+
+class _Dispatcher:
+    """What oslo.messaging gives a batch to, and hears from which messages are to come again."""
+
+    supported_priorities = PRIORITIES
+
+    def __init__(self, take: Callable[[Sequence[object]], bool]) -> None:
+        self._take = take
+
+    def dispatch(self, incoming: Sequence[Any]) -> Sequence[Any]:
+        return () if self._take([message.message for message in incoming]) else incoming
+
+
+def serve(buses: Iterable[Bus], listener: Listener, config_files: Sequence[str]) -> None:
+    """Listen to all the buses until the listener is stopped.
+
+    A bus that is away is waited for.
+
+    :param config_files: of oslo.config, for what else oslo.messaging may be told
+    :raises BusUnusable: if one cannot be listened to
+    """
+    begun = [_Begun(_server(bus, listener, config_files), listener.stopping) for bus in buses]
+    listener.stopping.wait()
+    for bus in begun:
+        bus.end()
+    for bus in begun:
+        if bus.error is not None:
+            raise BusUnusable(f"a bus cannot be listened to: {bus.error}") from bus.error
+
+
+class _Begun:
+    """A server that is begun in a thread of its own, since that waits for the bus."""
+
+    def __init__(self, server: BatchNotificationServer, stopping: threading.Event) -> None:
+        self.error: Exception | None = None
+        self._server = server
+        self._stopping = stopping
+        self._thread = threading.Thread(target=self._begin, daemon=True)
+        self._thread.start()
+
+    def _begin(self) -> None:
+        try:
+            self._server.start()
+        except Exception as error:  # noqa: BLE001 - nobody is above a thread
+            self.error = error
+            self._stopping.set()
+
+    def end(self) -> None:
+        if not self._thread.is_alive() and self.error is None:
+            self._server.stop()
+            self._server.wait()
+
+
+def _server(bus: Bus, listener: Listener, config_files: Sequence[str]) -> BatchNotificationServer:
+    conf = cfg.ConfigOpts()
+    conf([], project="related-images", default_config_files=list(config_files))
+    transport = oslo_messaging.get_notification_transport(conf, url=bus.url)
+    conf.set_default("rabbit_qos_prefetch_count", PREFETCH, group="oslo_messaging_rabbit")
+    server = BatchNotificationServer(
+        transport,
+        [oslo_messaging.Target(topic=bus.topic, exchange=bus.exchange)],
+        _Dispatcher(lambda messages: listener.take(bus.installation_uuid, messages)),
+        executor="threading",
+        allow_requeue=True,
+        batch_size=BATCH,
+        batch_timeout=BATCH_SECONDS,
+    )
+    conf.set_default("executor_thread_pool_size", 1)
+    return server

@@ -1,0 +1,91 @@
+"""The way of a command to its database, and what it says when there is no way."""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from related_images import settings
+from related_images.errors import StoreUnavailable
+from related_images.manage import pipeline
+from related_images.store import breaker, schema
+from related_images.store.database import Database, usable
+
+PATIENCE: Final = 20.0
+"""Seconds that a command waits for the database."""
+
+
+@contextmanager
+def opened(given: argparse.Namespace) -> Iterator[Database]:
+    """The database that the command line names, with the schema that this program needs.
+
+    :raises ConfigurationError: if it names none that can be used
+    :raises StoreUnavailable: with the reason and the next step
+    """
+    with inspected(given) as connection:
+        schema.verify(connection)
+    with named(given) as url:
+        # a command fails once, and says so itself
+        logging.getLogger(breaker.__name__).setLevel(logging.CRITICAL)
+        yield Database(url.render_as_string(hide_password=False), PATIENCE)
+
+
+@contextmanager
+def inspected(given: argparse.Namespace) -> Iterator[Connection]:
+    """A connection to the database that the command line names, whatever tables are there.
+
+    :raises ConfigurationError: if it names none that can be used
+    :raises StoreUnavailable: with the reason and the next step
+    """
+    with named(given) as url:
+        _require_file(url)
+        with schema.connected(url) as connection:
+            yield connection
+
+
+@contextmanager
+def named(given: argparse.Namespace) -> Iterator[URL]:
+    """The URL that the command line names; what fails at it is told with the next step.
+
+    :raises ConfigurationError: if it names none that can be used
+    :raises StoreUnavailable: with the reason and the next step
+    """
+    url = usable(_connection(given))
+    try:
+        yield url
+    except DBAPIError as error:
+        raise _failure(url, error) from error
+    except StoreUnavailable as error:
+        if isinstance(error.__cause__, DBAPIError):
+            raise _failure(url, error.__cause__) from error
+        raise type(error)(f"{url!r}: {error}") from error
+
+
+def _connection(given: argparse.Namespace) -> str:
+    if given.paste is not None:
+        return pipeline.connection(given.paste)
+    if given.connection is not None:
+        return settings.load("command line", {"connection": given.connection}).connection
+    return settings.DEFAULT_CONNECTION
+
+
+def _require_file(url: URL) -> None:
+    """Opening a SQLite file that is not there would make an empty one."""
+    path = url.database or ""
+    is_file = url.get_backend_name() == "sqlite" and not path.startswith("file:")
+    if is_file and not Path(path).exists():
+        raise StoreUnavailable(f"there is no such file; {schema.UPGRADE} to make it")
+
+
+def _failure(url: URL, error: DBAPIError) -> StoreUnavailable:
+    reason = " ".join(str(error.orig).split())
+    return StoreUnavailable(
+        f"{url!r} cannot be used: {reason}; check that the address is right, that the server "
+        "runs, and that this user may read and write there"
+    )

@@ -1,0 +1,70 @@
+"""What several commands take and say. Nothing heavy is imported here, so that help is quick."""
+
+import argparse
+import re
+import uuid
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from cliff.command import Command
+
+from related_images.settings import DEFAULT_CONNECTION
+
+_AGE = re.compile(r"(\d{1,4})([hdw])")
+_UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+class OnDatabase(Command):
+    """A command that works on a database, to be mixed into one of cliff's."""
+
+    exit_codes = "Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage."
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.epilog = self.exit_codes
+        self.add_arguments(parser)
+        group = parser.add_argument_group("which database").add_mutually_exclusive_group()
+        group.add_argument(
+            "--connection",
+            metavar="URL",
+            help="SQLAlchemy URL, such as mysql+pymysql://user:password@host/database "
+            f"(default: {DEFAULT_CONNECTION})",
+        )
+        group.add_argument(
+            "--paste",
+            metavar="FILE",
+            type=Path,
+            help="the paste file of the registry: the database of the filter in it is taken",
+        )
+        return parser
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add what this command alone takes; nothing unless overridden."""
+
+
+def uuid_text(text: str) -> str:
+    """An argument that is a UUID, in lower case."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a UUID; `related-images generate-installation-uuid` makes one"
+        ) from error
+
+
+def short_text(text: str) -> str:
+    """An argument of 1 to 255 printable characters."""
+    if not text.strip() or len(text) > 255 or not text.isprintable():
+        raise argparse.ArgumentTypeError("1 to 255 printable characters are needed")
+    return text
+
+
+def age(text: str) -> timedelta:
+    """An argument such as ``90d``: whole hours, days or weeks."""
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an age: a number with h, d or w is needed, such as 90d"
+        )
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -1,0 +1,102 @@
+"""``reconcile``: putting right what a kill or a deletion behind the filter's back left wrong."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from related_images.manage import cloud, options
+
+if TYPE_CHECKING:
+    from related_images.manage.registry import AdministeredRegistry
+    from related_images.queries import Database
+    from related_images.queries.reconciliation import Run
+
+RATE: Final = 20.0
+"""Requests a second to the registry, unless told otherwise."""
+
+
+class Reconcile(options.OnDatabase):
+    """Compare the relations with the images that the registry has, and put them right.
+
+    An image that the registry does not have is marked deleted in its relations; the mark comes off
+    when the image comes back. A relation is removed only if it was announced for an image that had
+    been there before. A run that was interrupted is taken up where it ended. The last line of the
+    output is JSON and counts what was found and done.
+    """
+
+    exit_codes = (
+        f"{options.OnDatabase.exit_codes} Nothing is changed on an answer of the registry that "
+        "leaves doubt: that is a failure too."
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument
+        add("--dry-run", action="store_true", help="count, and change nothing")
+        add(
+            "--older-than",
+            metavar="AGE",
+            type=options.age,
+            default="1h",
+            help="leave newer relations alone, whose image may be in the making: 1h, 2d "
+            "(default: %(default)s)",
+        )
+        add(
+            "--rate",
+            metavar="NUMBER",
+            type=_rate,
+            default=RATE,
+            help="requests a second to the registry at the most (default: %(default)s)",
+        )
+        add(
+            "--trust-registry",
+            action="store_true",
+            help="go on although the registry knows none of the images that are related here",
+        )
+        cloud.add_options(parser)
+
+    def take_action(self, given: argparse.Namespace) -> None:
+        from related_images.manage import opening
+        from related_images.manage.pace import Pace
+        from related_images.manage.registry import AdministeredRegistry
+        from related_images.queries import reconciliation
+
+        registry = AdministeredRegistry(cloud.image_adapter(given), Pace(given.rate))
+        with opening.opened(given) as database:
+            registry.must_show_all()
+            run = reconciliation.begin(database, given.older_than, given.dry_run)
+            if not given.trust_registry:
+                reconciliation.check_registry(database, registry, run.until)
+            _carry_out(database, registry, run, given.dry_run)
+        counts = {**reconciliation.summary(run), "dry_run": given.dry_run}
+        self.app.stdout.write(json.dumps(counts) + "\n")
+
+
+def _carry_out(
+    database: "Database", registry: "AdministeredRegistry", run: "Run", dry_run: bool
+) -> None:
+    from related_images.queries import reconciliation
+
+    with _progress(reconciliation.images_known(database), run.after) as seen:
+        reconciliation.reconcile(database, registry, run, dry_run, seen)
+
+
+@contextmanager
+def _progress(total: int, done: int) -> Iterator[Callable[[int], Any]]:
+    """A bar on a terminal, to be told the number that was come to."""
+    if not sys.stderr.isatty():
+        yield lambda reached: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, initial=done, unit="image") as bar:
+        yield lambda reached: bar.update(reached - bar.n)
+
+
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not 0.01 <= rate <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0.01 to 10000")
+    return rate

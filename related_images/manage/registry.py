@@ -1,0 +1,143 @@
+"""The registry as its administrator sees it, believed only where it leaves no doubt."""
+
+import logging
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from operator import itemgetter
+from typing import Any, Final
+
+from keystoneauth1.exceptions import ConnectFailure
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+
+from related_images.client.errors import (
+    AccessDenied,
+    NotThere,
+    RegistryUnavailable,
+    RegistryUnreachable,
+    Unauthorized,
+)
+from related_images.client.registry import Answer, Registry
+from related_images.errors import RegistryDistrusted
+from related_images.manage.pace import Pace
+from related_images.wire import words
+from related_images.wire.routes import IMAGES, INSTALLATIONS
+
+LOG = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 4
+"""How often one thing is asked while the registry asks to wait."""
+
+LONGEST_WAIT: Final = 60
+"""Seconds that are waited when the registry asks for it; who is asked for more comes again."""
+
+ALL: Final = (("visibility", "all"),)
+"""What is shown to an administrator only when asked for: the community images of others."""
+
+_FOR_ADMINISTRATORS: Final = (("/tasks", "tasks"), (INSTALLATIONS, "installations"))
+"""Routes that answer an administrator alone, and what their answer holds; Glance's own first."""
+
+
+class AdministeredRegistry:
+    """Asks through ``client``, a keystoneauth1 ``Adapter``, as often as ``pace`` lets it.
+
+    A registry that says when it can be asked again is asked again then, if that is soon. Each
+    method raises :exc:`~related_images.client.errors.RegistryError` for an answer that is no
+    success or not in the registry's own form.
+    """
+
+    def __init__(self, client: Any, pace: Pace) -> None:
+        # what the client sends again by itself is sent at a pace of its own
+        client.connect_retries = client.status_code_retries = 0
+        self._registry = Registry(client)
+        self._pace = pace
+        self._patiently = Retrying(
+            retry=retry_if_exception(_may_pass),
+            wait=_wait,
+            stop=stop_after_attempt(ATTEMPTS),
+            sleep=pace.sleep,
+            before_sleep=_tell,
+            reraise=True,
+        )
+
+    def must_show_all(self) -> None:
+        """Make sure that no image is hidden from this caller.
+
+        :raises RegistryDistrusted: if the caller is no administrator of the registry
+        """
+        for path, name in _FOR_ADMINISTRATORS:
+            try:
+                self._ask(path, ("limit", "1")).read(itemgetter(name))
+                return
+            except NotThere:
+                continue
+            except (AccessDenied, Unauthorized) as error:
+                raise _hidden(str(error)) from error
+        raise _hidden("it has none of the routes by which that shows")
+
+    def created(self, image_ids: Collection[str]) -> Mapping[str, datetime]:
+        """When those of the images were created that the registry lists, hidden ones included."""
+        asked = (("id", f"in:{','.join(image_ids)}"), ("limit", str(len(image_ids))))
+        found: dict[str, datetime] = {}
+        for hidden in ("false", "true"):
+            answer = self._ask(IMAGES, *ALL, *asked, ("os_hidden", hidden))
+            found |= answer.read(_created)
+        return found
+
+    def is_gone(self, image_id: str) -> bool:
+        """Whether the registry itself says that it has no such image."""
+        try:
+            self._ask(f"{IMAGES}/{image_id}").read(itemgetter("id"))
+        except NotThere as error:
+            if error.request_id is None:
+                raise RegistryDistrusted(
+                    f"a 404 came that is not the registry's own: {error}; check the endpoint and "
+                    "the proxies on the way to it"
+                ) from error
+            return True
+        return False
+
+    def is_empty(self) -> bool:
+        """Whether the registry lists no image at all, hidden ones included."""
+        return not any(
+            self._ask(IMAGES, *ALL, ("limit", "1"), ("os_hidden", hidden)).read(_created)
+            for hidden in ("false", "true")
+        )
+
+    def _ask(self, path: str, *params: tuple[str, str]) -> Answer:
+        return self._patiently(self._ask_once, path, params)
+
+    def _ask_once(self, path: str, params: tuple[tuple[str, str], ...]) -> Answer:
+        self._pace.keep()
+        return self._registry.ask("GET", path, params=params)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether asking again soon may help. Who did not answer in time is not waited for again."""
+    if isinstance(error, RegistryUnreachable):
+        return isinstance(error.__cause__, ConnectFailure)
+    if not isinstance(error, RegistryUnavailable) or error.retry_after is None:
+        return False
+    return error.retry_after <= LONGEST_WAIT
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome and state.outcome.exception()
+    return getattr(error, "retry_after", None) or 0.0
+
+
+def _tell(state: RetryCallState) -> None:
+    error = state.outcome and state.outcome.exception()
+    LOG.info("asking again in %g seconds: %s", _wait(state), error)
+
+
+def _created(body: Mapping[str, Any]) -> dict[str, datetime]:
+    return {
+        image["id"]: words.parse_time("created_at", image["created_at"]) for image in body["images"]
+    }
+
+
+def _hidden(reason: str) -> RegistryDistrusted:
+    return RegistryDistrusted(
+        f"the registry may hide images from this caller ({reason}): nothing was changed. "
+        "Administrator's rights are needed"
+    )

@@ -1,0 +1,144 @@
+"""``related-images serve``: the real Glance with the filter, on this machine."""
+
+import argparse
+import ipaddress
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from cliff.command import Command
+
+from related_images import settings
+from related_images.errors import NotServed
+from related_images.integrations import glance
+from related_images.integrations.development_identity import ALLOW_REMOTE
+from related_images.store import schema
+
+_BACKLOG = 128
+_EXAMPLE_INSTALLATION = "5c2b7a52-7d0e-4d7e-9f43-3a1f5a0c9b11"
+
+_EPILOG = """\
+Ctrl-C or SIGTERM ends it; the next start finds the data again. In Keystone's place stands a filter
+that believes every token of the form user:project:role,role, so an address that other machines may
+reach is refused unless both --allow-remote and --believe-every-token are given. Glance's options,
+and in [related_images] those of the filter, are in DIR/glance-api.conf.
+Exit codes: 0 ended, 1 cannot serve here, 2 wrong usage, 3 Glance or the filter does not load.
+"""
+
+_GREETING = """\
+related-images: the registry is at {url} and keeps its data in {directory}. Try:
+
+1. Create an image for an instance, as the compute service does it for a user:
+
+  curl -s {url}/v2/images -H 'Content-Type: application/json' \\
+    -H 'X-Auth-Token: alice:demo:member' -H 'X-Service-Token: nova:service:service' \\
+    -H 'X-Installation-UUID: {installation}' -H 'X-Instance-ID: web-1' \\
+    -d '{{"name": "web-1 on Monday", "disk_format": "raw", "container_format": "bare"}}' -w '\\n'
+
+2. List the images of that instance:
+
+  curl -s '{url}/v2/images?installation_uuid={installation}&instance_id=web-1' \\
+    -H 'X-Auth-Token: alice:demo:member' -w '\\n'
+
+3. See the relation:
+
+  curl -s '{url}/v2/relations?instance_id=web-1' -H 'X-Auth-Token: alice:demo:member' -w '\\n'
+"""
+
+_WITH_OPENSTACK = """
+The openstack client takes the same token; the images of that instance, and the relation:
+
+  {openstack} --os-auth-type admin_token --os-token alice:demo:member \\
+    --os-endpoint {url}/v2 instance image list --installation {installation} web-1
+
+  {openstack} --os-auth-type admin_token --os-token alice:demo:member \\
+    --os-endpoint {url}/v2 image relation list --instance web-1
+"""
+
+
+class Serve(Command):
+    """Serve a real Glance that knows its instances, with its data in one directory."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.epilog = _EPILOG
+        add = parser.add_argument
+        add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+        add("--port", type=port, default=9292, help="default: %(default)s; 0 takes a free one")
+        add("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="default: ./data")
+        add("--threads", type=threads, default=8, help="default: %(default)s")
+        add("--allow-remote", action="store_true", help="listen where other machines may reach it")
+        add("--believe-every-token", action="store_true", help="needed with --allow-remote")
+        return parser
+
+    def take_action(self, given: argparse.Namespace) -> None:
+        if given.allow_remote and given.believe_every_token:
+            os.environ[ALLOW_REMOTE] = "1"
+        else:
+            _refuse_remote(given.host)
+        directory = given.data_dir.absolute()
+        with _listen(given.host, given.port) as listener:
+            glance.prepare(directory)
+            _upgrade_schema()
+            glance.serve(directory, listener, given.threads, _greeting(listener, directory))
+
+
+def port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is not a port: 0 to 65535 are")
+    return port
+
+
+def threads(text: str) -> int:
+    threads = int(text)
+    if not 1 <= threads <= 256:
+        raise argparse.ArgumentTypeError(f"{threads} is not a number of threads from 1 to 256")
+    return threads
+
+
+def _refuse_remote(host: str) -> None:
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(host, None)}
+    except OSError as error:
+        raise _cannot_listen(host, error) from error
+    if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
+        raise NotServed(
+            f"{host} can be reached from other machines, and every token is believed here; use "
+            "127.0.0.1, or say --allow-remote --believe-every-token"
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise _cannot_listen(f"{host} port {port}", error) from error
+    return listener
+
+
+def _cannot_listen(where: str, error: OSError) -> NotServed:
+    return NotServed(f"cannot listen on {where}: {error.strerror}; choose another --host or --port")
+
+
+def _upgrade_schema() -> None:
+    chosen = settings.load(settings.OSLO_SECTION, {settings.OSLO_PROJECT: "glance"})
+    schema.upgrade(chosen.connection)
+
+
+def _greeting(listener: socket.socket, directory: Path) -> str:
+    host, port = listener.getsockname()[:2]
+    openstack = shutil.which("openstack", path=str(Path(sys.executable).parent))
+    text = _GREETING + _WITH_OPENSTACK if openstack else _GREETING
+    return text.format(
+        url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+        directory=directory,
+        installation=_EXAMPLE_INSTALLATION,
+        openstack=openstack,
+    )

@@ -1,0 +1,197 @@
+"""``related-images backfill`` with the real Glance: what is credible is recorded, and why not."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from related_images.queries import Database, Filters, NewRelation, Relation
+from related_images.queries.notifications import Started, store
+from related_images.queries.recording import Speaker, attach
+from related_images.store import lookups, schema, state
+from related_images.wire.words import parse_time
+from tests import commands
+from tests.servers import ServedGlance
+
+NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
+INSTANCE = "6f70656e-7374-4163-8b20-6e6f76612031"
+OTHER = "6f70656e-7374-4163-8b20-6e6f76612032"
+ALICE = ServedGlance.token("alice", "demo")
+MALLORY = ServedGlance.token("mallory", "elsewhere")
+ADMIN = ServedGlance.token("root", "administration", "admin")
+NOW = parse_time("now", "2026-01-31T12:00:00Z")
+BY_NOVA = {"instance_uuid": INSTANCE, "image_type": "snapshot", "user_id": "alice"}
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A Glance with images, and a database that knows nothing of them."""
+
+    glance: ServedGlance
+    url: str
+
+    @property
+    def database(self) -> Database:
+        return Database(self.url, 20)
+
+    def image(self, token: str = ALICE, **properties: Any) -> str:
+        answer = self.glance.request("POST", "/v2/images", token, body={**BY_NOVA, **properties})
+        assert answer.status == 201, answer.body
+        return str(answer.json["id"])
+
+    def relations(self) -> dict[str, Relation]:
+        found = self.database.read(lookups.relations, Filters(), 1000)
+        return {row.image_id: row for row in found if row.kind != "boot"}
+
+    def run(self, *options: str) -> int:
+        registry = ["--os-auth-type", "admin_token", "--os-token", ADMIN]
+        registry += ["--os-endpoint", self.glance.url]
+        command = ["backfill", "--connection", self.url, "--installation", NOVA]
+        return commands.run(*command, *registry, *options)
+
+
+@pytest.fixture(scope="module")
+def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
+    """A Glance where no other test makes images: every image is counted."""
+    with ServedGlance(tmp_path_factory.mktemp("claims")) as served:
+        yield served
+
+
+@pytest.fixture
+def cloud(glance: ServedGlance, sqlite_url: str) -> Iterator[Cloud]:
+    schema.upgrade(make_url(sqlite_url))
+    yield Cloud(glance, sqlite_url)
+    for hidden in ("false", "true"):
+        query = f"visibility=all&limit=1000&os_hidden={hidden}"
+        for image in glance.request("GET", f"/v2/images?{query}", ADMIN).json["images"]:
+            glance.request("DELETE", f"/v2/images/{image['id']}", ADMIN)
+
+
+def report(cloud: Cloud, capsys: pytest.CaptureFixture[str], *options: str) -> Any:
+    capsys.readouterr()
+    assert cloud.run("-f", "json", *options) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_what_is_credible_is_recorded(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    snapshot = cloud.image()
+    backup = cloud.image(image_type="backup", backup_type="daily", os_hidden=True)
+    cloud.glance.request("POST", "/v2/images", ALICE, body={"name": "no claim"})
+    said = report(cloud, capsys)
+    assert said["doubted"] == []
+    counts = {"images": 3, "recorded": 2, "known": 0, "doubted": 0, "unreadable": 0}
+    assert said["counts"] == {**counts, "dry_run": False}
+    recorded = cloud.relations()
+    assert {id: (row.kind, row.label, row.source) for id, row in recorded.items()} == {
+        snapshot: ("snapshot", None, "backfill"),
+        backup: ("backup", "daily", "backfill"),
+    }
+    assert {(row.instance_id, row.project_id) for row in recorded.values()} == {(INSTANCE, "demo")}
+    image = cloud.glance.request("GET", f"/v2/images/{backup}", ALICE).json
+    assert recorded[backup].created_at == parse_time("created_at", image["created_at"])
+
+
+def test_again_changes_nothing(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    cloud.image()
+    report(cloud, capsys)
+    before = cloud.relations()
+    assert report(cloud, capsys)["counts"]["known"] == 1
+    assert cloud.relations() == before
+
+
+def test_a_dry_run_says_the_same_and_records_nothing(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.image()
+    cloud.image(bdm_v2="True")
+    dry = report(cloud, capsys, "--dry-run")
+    assert cloud.relations() == {}
+    wet = report(cloud, capsys)
+    assert dry["counts"] == {**wet["counts"], "dry_run": True}
+    assert dry["doubted"] == wet["doubted"]
+
+
+@pytest.mark.parametrize(
+    ("properties", "reason"),
+    [
+        ({"bdm_v2": "True", "block_device_mapping": "[{}]"}, "on volumes"),
+        ({"instance_uuid": "my favourite"}, "names no instance"),
+        ({"image_type": "holiday"}, "which Nova never writes"),
+        ({"user_id": ""}, "no user_id"),
+    ],
+)
+def test_what_contradicts_itself_is_listed(
+    cloud: Cloud,
+    capsys: pytest.CaptureFixture[str],
+    properties: dict[str, str],
+    reason: str,
+) -> None:
+    image_id = cloud.image(**properties)
+    (row,) = report(cloud, capsys)["doubted"]
+    assert (row["image_id"], row["project_id"]) == (image_id, "demo")
+    assert reason in row["reason"]
+    assert cloud.relations() == {}
+
+
+def test_images_of_another_project_are_listed(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = cloud.image(instance_uuid=OTHER)
+    store(cloud.database, [Started(NOVA, INSTANCE, "demo", NOW, base)])
+    mine, foreign = cloud.image(), cloud.image(MALLORY)
+    (row,) = report(cloud, capsys)["doubted"]
+    assert row["image_id"] == foreign
+    assert row["reason"] == "its instance belongs to another project"
+    assert set(cloud.relations()) == {base, mine}
+
+
+def test_without_other_knowledge_the_oldest_claim_decides_whose_the_instance_is(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, foreign = cloud.image(), cloud.image(MALLORY)
+    (row,) = report(cloud, capsys)["doubted"]
+    assert (row["image_id"], set(cloud.relations())) == (foreign, {mine})
+
+
+def test_what_differs_from_a_recorded_relation_is_listed(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forged = cloud.image()
+    truth = NewRelation(NOVA, OTHER, forged, "snapshot", None, "service", "demo", NOW)
+    attach(cloud.database, truth, Speaker(frozenset()))
+    (row,) = report(cloud, capsys)["doubted"]
+    assert row["image_id"] == forged
+    assert f"it is recorded as a snapshot of the instance {OTHER}" in row["reason"]
+    assert cloud.relations()[forged].instance_id == OTHER
+
+
+@pytest.mark.parametrize("marker_stays", [True, False])
+def test_an_interrupted_run_is_taken_up(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str], marker_stays: bool
+) -> None:
+    seen, rest = cloud.image(), cloud.image()
+    position = f"backfill-position:{NOVA}"
+    cloud.database.write(state.put, position, f"false {seen}")
+    if not marker_stays:
+        cloud.glance.request("DELETE", f"/v2/images/{seen}", ADMIN)
+    assert report(cloud, capsys)["counts"]["images"] == 1
+    assert set(cloud.relations()) == {rest}
+    assert cloud.database.read(state.get, position) is None
+
+
+def test_the_table_ends_with_the_counts(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    image_id = cloud.image(bdm_v2="True")
+    capsys.readouterr()
+    assert cloud.run() == 0
+    header, row, counts = capsys.readouterr().out.splitlines()
+    assert header.split() == ["image_id", "instance_id", "project_id", "reason"]
+    assert row.split()[:3] == [image_id, INSTANCE, "demo"]
+    assert counts.startswith("images: 1, recorded: 0, known: 0, doubted: 1")
+
+
+def test_who_is_not_nova_is_not_believed(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cloud.run("--ask-nova") == 1
+    assert "leave --ask-nova out" in capsys.readouterr().err
