@@ -1,0 +1,202 @@
+"""``openstack instance backup prune``: which backups may go."""
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from osc_lib.command import command
+from osc_lib.exceptions import CommandError
+
+from related_images.cli import arguments, carried, finding
+from related_images.cli.backups import DUE, FAILED, STOPPED, Shelf, Sweep, Verdict
+from related_images.cli.carried import Choose, Scope
+from related_images.cli.commands import PAGE, RelatedCommand, Table, shown_time, table, tell
+from related_images.client import Instance, RegistryError, policies
+from related_images.client.retention import COUNTED, Backup, Decision, Policy, not_empty, plan
+from related_images.wire import words
+
+
+class PruneInstanceBackup(RelatedCommand, command.Lister):
+    """Delete the backups that no rule keeps, of one instance, of a project, or of all.
+
+    Each instance's backups with one label are a group. A rule keeps the newest of each of so many
+    hours, days and so on, and while that many are not there, the oldest; what any rule keeps is
+    kept. Only active backups count. Those that are protected, in use, hidden, deactivated or not
+    finished are kept and count for nothing, and one active backup of each group always stays.
+    """
+
+    exit_codes = (
+        "Carries on after a failure. Exit codes: 0 all done, 1 some or all failed or were stopped "
+        "(stderr names each), 2 wrong usage."
+    )
+    failures = 0
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        arguments.add_installation(parser)
+        parser.add_argument(
+            "instance_id",
+            metavar="<instance-id>",
+            nargs="?",
+            type=arguments.checked(arguments.instance_id),
+            help="the instance; or give --project or --all-projects",
+        )
+        arguments.add_scope(parser)
+        arguments.add_label(parser)
+        _add_rules(parser)
+        parser.add_argument(
+            "--orphans",
+            action="store_true",
+            help="prune also the backups of instances that are gone",
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="delete nothing, only show what would be done"
+        )
+
+    def run(self, given: argparse.Namespace) -> int:
+        self.failures = 0
+        return int(super().run(given) or self.failures > 0)
+
+    def take_action(self, given: argparse.Namespace) -> Table:
+        rules = _rules(given)
+        instances = self._instances(given)
+        choose = self._carried(given, instances) if rules is None else lambda _: rules
+        sweeps = list(self._sweeps(instances, given.label, choose))
+        if not given.dry_run:
+            _carry_out(sweeps)
+        verdicts = [verdict for sweep in sweeps for verdict in sweep.verdicts]
+        failed = sum(verdict.outcome in (FAILED, STOPPED) for verdict in verdicts)
+        if failed:
+            self.log.error("backups that are due but were not removed: %d", failed)
+        self.failures += failed
+        return _shown(verdicts)
+
+    def _sweeps(
+        self, instances: list[Instance], label: str | None, choose: Choose
+    ) -> Iterator[Sweep]:
+        """What is decided of each instance; one that cannot be looked at keeps all it has."""
+        shelf, now = Shelf(self.clients), datetime.now(UTC)
+        for instance in instances:
+            try:
+                backups = shelf.backups(instance, label)
+            except RegistryError as error:
+                self.log.error("%s: %s", instance.instance.instance_id, error)
+                self.failures += 1
+            else:
+                yield Sweep(shelf, instance, label, _judged(backups, choose(instance), now))
+
+    def _carried(self, given: argparse.Namespace, instances: list[Instance]) -> Choose:
+        """By what their servers carry."""
+        manager = self.app.client_manager
+        project = finding.project_in_scope(manager, given)
+        known = carried.carried(manager, Scope(given.instance_id, project, given.all_projects))
+        carried.must_be_of_one_installation(instances, known)
+        for fault in carried.faults(known):
+            self.log.error("%s", fault)
+            self.failures += 1
+        return carried.stored(known)
+
+    def _instances(self, given: argparse.Namespace) -> list[Instance]:
+        """Which are asked for; those that are gone come last."""
+        scopes = (given.instance_id, given.project, given.all_projects or None)
+        if sum(scope is not None for scope in scopes) != 1:
+            raise CommandError("give either an instance id, --project or --all-projects")
+        relations = self.clients.relations
+        if given.instance_id is not None:
+            ref = finding.instance(relations, given.installation, given.instance_id)
+            return [relations.instance(ref)]
+        found = relations.instances(
+            installation_uuid=given.installation,
+            kind=words.BACKUP,
+            label=given.label,
+            project_id=finding.project_in_scope(self.app.client_manager, given),
+            limit=PAGE,
+        )
+        return sorted(found, key=lambda instance: instance.ended_at is not None)
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--policy",
+        choices=(carried.STORED,),
+        help="stored: for each instance the rules that its server carries in the compute service, "
+        "for images of the server's project alone; without any, nothing goes",
+    )
+    for rule in COUNTED:
+        what = "last backups" if rule == "last" else f"{rule} backups"
+        parser.add_argument(
+            f"--keep-{rule}",
+            metavar="<number>",
+            type=arguments.checked(policies.count),
+            default=0,
+            help=f"keep this many {what}, or unlimited",
+        )
+    parser.add_argument(
+        "--keep-within",
+        metavar="<span>",
+        type=arguments.checked(policies.span),
+        help="keep what was made within this span before the newest, such as 7d",
+    )
+    parser.add_argument(
+        "--keep-label",
+        metavar="<label>",
+        action="append",
+        default=[],
+        type=arguments.checked(words.label),
+        help="keep every backup with this label (repeat for several)",
+    )
+    parser.add_argument(
+        "--timezone",
+        metavar="<name>",
+        type=arguments.checked(policies.timezone),
+        default=UTC,
+        help="where the hours and days are those of, such as Europe/Berlin (default: UTC)",
+    )
+
+
+def _judged(backups: list[Backup], policy: Policy | str, now: datetime) -> list[Verdict]:
+    if isinstance(policy, str):
+        return [Verdict.of(Decision(backup, True, (policy,))) for backup in backups]
+    return [Verdict.of(decision) for decision in plan(backups, policy, now)]
+
+
+def _rules(given: argparse.Namespace) -> Policy | None:
+    """The rules of the command line; ``None`` where the servers have them."""
+    rules = Policy(
+        **{rule: getattr(given, f"keep_{rule}") for rule in COUNTED},
+        within=given.keep_within,
+        labels=frozenset(given.keep_label),
+        timezone=given.timezone,
+        orphans=given.orphans,
+    )
+    if given.policy is None:
+        return not_empty(rules)
+    if rules != Policy():
+        raise CommandError(
+            "--policy stored takes every rule from the servers: leave --keep-*, --timezone and "
+            "--orphans out"
+        )
+    return None
+
+
+def _carry_out(sweeps: list[Sweep]) -> None:
+    """Delete what is due; at a terminal a bar on stderr tells how far it is."""
+    total = sum(verdict.outcome == DUE for sweep in sweeps for verdict in sweep.verdicts)
+    steps = itertools.chain.from_iterable(sweep.run() for sweep in sweeps)
+    for done, _ in enumerate(steps, start=1):
+        bar = "#" * (30 * done // total)
+        tell(f"\r[{bar:<30}] {done}/{total}" + "\n" * (done == total))
+
+
+def _shown(verdicts: list[Verdict]) -> Table:
+    return table(
+        (
+            ("Instance ID", lambda verdict: verdict.decision.backup.instance.instance_id),
+            ("Label", lambda verdict: verdict.decision.backup.label),
+            ("Image ID", lambda verdict: verdict.decision.backup.image_id),
+            ("Created At", lambda verdict: shown_time(verdict.decision.backup.created_at)),
+            ("Action", lambda verdict: verdict.outcome),
+            ("Reasons", lambda verdict: ", ".join(verdict.decision.reasons)),
+        ),
+        verdicts,
+    )

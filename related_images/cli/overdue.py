@@ -1,0 +1,224 @@
+"""``openstack instance backup overdue``: which instances lack a recent backup."""
+
+import argparse
+import itertools
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from osc_lib.command import command
+from osc_lib.exceptions import CommandError
+
+from related_images.cli import arguments, carried, finding
+from related_images.cli.carried import Carried, Scope
+from related_images.cli.commands import PAGE, RelatedCommand, Table, shown_time, table
+from related_images.cli.plugin import Clients
+from related_images.client import Instance, InstanceRef, policies
+from related_images.client.policies import Ages
+from related_images.client.retention import shown
+from related_images.errors import RelatedImagesError
+from related_images.wire import routes, words
+
+BATCH: Final = 50
+"""Images looked up at once: their ids are in the query."""
+
+WARNING, CRITICAL, UNKNOWN = 1, 2, 3
+"""Exit codes as monitoring systems take them."""
+
+
+@dataclass(frozen=True)
+class Late:
+    """An instance without a recent active backup, and the newest it has, if any."""
+
+    instance_id: str
+    installation_uuid: str | None
+    project_id: str | None
+    image_id: str | None = None
+    made_at: datetime | None = None
+    age: timedelta | None = None
+    state: str = "critical"
+
+    def by(self, ages: Ages) -> "Late":
+        """The same, and how bad that is."""
+        limit = timedelta.max if ages.critical is None else ages.critical
+        is_critical = self.age is None or self.age > limit
+        return replace(self, state="critical" if is_critical else "warning")
+
+
+@dataclass(frozen=True)
+class Search:
+    """Looks for instances that are late: of a project, of an installation, with a label."""
+
+    clients: Clients
+    label: str | None
+    filters: dict[str, Any]
+    now: datetime
+
+    def instances(self) -> Iterator[Instance]:
+        """Every instance among which it looks."""
+        return self.clients.relations.instances(**self.filters, limit=PAGE)
+
+    def late(self, ages: Ages, among: Container[str] | None = None) -> Iterator[Late]:
+        """Those (``among`` these instance ids) with no active backup as young as ``ages`` say."""
+        since = self.now - ages.older_than
+        relations = self.clients.relations
+        none_since = relations.instances(
+            kind=words.BACKUP, label=self.label, latest_before=since, limit=PAGE, **self.filters
+        )
+        idle = (relations.instance(ref) for ref in self._without_active(since))
+        for instance in itertools.chain(none_since, idle):
+            is_asked_for = among is None or instance.instance.instance_id in among
+            if is_asked_for and instance.ended_at is None:
+                yield self._judged(instance).by(ages)
+
+    def _without_active(self, since: datetime) -> list[InstanceRef]:
+        """Instances with a recent backup of which none is active."""
+        recent = self.clients.relations.relations(
+            kind=words.BACKUP,
+            label=self.label,
+            # just before, since that time itself is not overdue
+            created_after=since - timedelta(microseconds=1),
+            limit=PAGE,
+            **self.filters,
+        )
+        images: dict[InstanceRef, set[str]] = {}
+        for relation in recent:
+            if relation.image_deleted_at is None:
+                images.setdefault(relation.instance, set()).add(relation.image_id)
+        active = self._active(image for found in images.values() for image in found)
+        return [instance for instance, found in images.items() if active.isdisjoint(found)]
+
+    def _active(self, image_ids: Iterable[str]) -> set[str]:
+        """Which of the images are active, hidden ones among them."""
+        remaining, active = iter(image_ids), set[str]()
+        registry = self.clients.relations.registry
+        while batch := list(itertools.islice(remaining, BATCH)):
+            for hidden in ("false", "true"):
+                query = [("id", f"in:{','.join(batch)}"), ("status", "active")]
+                query += [("os_hidden", hidden), ("limit", str(BATCH))]
+                for page in registry.pages(routes.IMAGES, query):
+                    active |= page.read(lambda body: {image["id"] for image in body["images"]})
+        return active
+
+    def _judged(self, instance: Instance) -> Late:
+        ref = instance.instance
+        late = (ref.instance_id, ref.installation_uuid, instance.project_id)
+        service = self.clients.images(ref.installation_uuid)
+        newest = next(service.backups(ref.instance_id, self.label), None)
+        if newest is None:
+            return Late(*late)
+        made_at = words.parse_time("created_at", newest.created_at)
+        return Late(*late, newest.id, made_at, self.now - made_at)
+
+
+class OverdueInstanceBackup(RelatedCommand, command.Lister):
+    """List instances whose newest active backup is too old, or that have none at all.
+
+    Every instance counts that any relation tells of, also one that was only ever started; those
+    that are gone do not. With --policy stored it is every server that carries a policy with an age.
+    """
+
+    exit_codes = (
+        "Exit codes, as monitoring plug-ins give them: 0 none is overdue, 1 some are, 2 some are "
+        "by more than --critical or have no backup, or wrong usage, 3 it could not be found out."
+    )
+    worst = 0
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        limit = parser.add_mutually_exclusive_group(required=True)
+        limit.add_argument(
+            "--older-than",
+            metavar="<span>",
+            type=arguments.checked(policies.span),
+            help="how old the newest backup may be, such as 26h",
+        )
+        limit.add_argument(
+            "--policy",
+            choices=(carried.STORED,),
+            help="stored: how old each server says in the compute service that it may be",
+        )
+        parser.add_argument(
+            "--critical",
+            metavar="<span>",
+            type=arguments.checked(policies.span),
+            help="from which age on it is critical (default: only without any backup)",
+        )
+        arguments.add_label(parser)
+        parser.add_argument(
+            "--installation",
+            metavar="<installation-uuid>",
+            type=arguments.checked(words.installation_uuid),
+            help="instances of this compute installation (Nova) only",
+        )
+        arguments.add_scope(parser)
+
+    def run(self, given: argparse.Namespace) -> int:
+        self.worst = 0
+        try:
+            super().run(given)
+        except (RelatedImagesError, CommandError) as error:
+            self.log.error("%s", error)
+            return UNKNOWN
+        return self.worst
+
+    def take_action(self, given: argparse.Namespace) -> Table:
+        late = list(self._late(given))
+        states = {row.state for row in late}
+        found = CRITICAL if "critical" in states else WARNING if states else 0
+        # that something could not be found out is worse than a warning, and never hides an alarm
+        self.worst = found if found == CRITICAL else max(found, self.worst)
+        return table(
+            (
+                ("Instance ID", lambda row: row.instance_id),
+                ("Installation UUID", lambda row: row.installation_uuid),
+                ("Project ID", lambda row: row.project_id),
+                ("Newest Backup", lambda row: row.image_id),
+                ("Created At", lambda row: shown_time(row.made_at)),
+                ("Age", lambda row: row.age and shown(row.age)),
+                ("State", lambda row: row.state),
+            ),
+            late,
+        )
+
+    def _late(self, given: argparse.Namespace) -> Iterator[Late]:
+        project = finding.project_in_scope(self.app.client_manager, given)
+        filters = {"project_id": project, "installation_uuid": given.installation}
+        search = Search(self.clients, given.label, filters, datetime.now(UTC))
+        if given.policy is None:
+            return search.late(Ages(given.older_than, given.critical))
+        if given.critical is not None:
+            raise CommandError("--policy stored takes every age from the servers: leave --critical")
+        return self._by_policy(search, Scope(None, project, given.all_projects))
+
+    def _by_policy(self, search: Search, scope: Scope) -> Iterator[Late]:
+        known = carried.carried(self.app.client_manager, scope)
+        for fault in carried.faults(known):
+            self.log.error("%s", fault)
+            self.worst = UNKNOWN
+        instances = list(search.instances())
+        carried.must_be_of_one_installation(instances, known)
+        return _later_than_allowed(search, known, {it.instance.instance_id for it in instances})
+
+
+def _later_than_allowed(
+    search: Search, known: dict[str, Carried], told: Iterable[str]
+) -> Iterator[Late]:
+    """Each server by its own ages; one without any backup once it is older than that itself.
+
+    All are looked for once, by the shortest age: who is late by a longer one is late by that.
+    """
+    ages = {it.server_id: it.policy.ages for it in known.values() if it.policy and it.policy.ages}
+    if not ages:
+        return
+    known_of = set(told)
+    unheard_of = (
+        Late(id, search.filters["installation_uuid"], known[id].project_id)
+        for id in ages
+        if id not in known_of
+    )
+    shortest = min(it.older_than for it in ages.values())
+    for late in itertools.chain(search.late(Ages(shortest, None), ages), unheard_of):
+        own, existed = ages[late.instance_id], search.now - known[late.instance_id].created_at
+        if (existed if late.age is None else late.age) > own.older_than:
+            yield late.by(own)

@@ -1,0 +1,275 @@
+"""``instance backup overdue`` and ``prune`` against the real Glance."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from osc_lib.exceptions import CommandError
+
+from related_images.cli.backup import PruneInstanceBackup
+from related_images.cli.backups import Shelf
+from related_images.cli.overdue import OverdueInstanceBackup
+from related_images.client.errors import PolicyEmpty, RegistryUnavailable
+from related_images.client.policies import count, span
+from related_images.errors import ParameterMalformed
+from tests.cli.running import Cloud, Instance
+from tests.servers import Answer
+
+PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+
+
+def backups(instance: Instance, *names: str, label: str = "daily") -> list[str]:
+    """Active backups, the newest first; of those made in one second the last by id."""
+    made = [instance.fill(instance.image(name, kind="backup", label=label)) for name in names]
+    return sorted(made, key=lambda id: (seen(instance, id).json["created_at"], id), reverse=True)
+
+
+def seen(instance: Instance, image_id: str) -> Answer:
+    return instance.glance.request("GET", f"/v2/images/{image_id}", instance.member)
+
+
+def change(instance: Instance, image_id: str, name: str, value: Any) -> None:
+    change = f'[{{"op": "replace", "path": "/{name}", "value": {str(value).lower()}}}]'
+    path = f"/v2/images/{image_id}"
+    answer = instance.glance.request("PATCH", path, instance.member, PATCH, change.encode())
+    assert answer.status == 200, answer.body
+
+
+def status(instance: Instance, image_id: str) -> int:
+    return seen(instance, image_id).status
+
+
+def actions(outcome: Any) -> dict[str, tuple[str, str]]:
+    return {row["Image ID"]: (row["Action"], row["Reasons"]) for row in outcome.rows}
+
+
+def prune(cloud: Cloud, *arguments: str) -> Any:
+    return cloud.listed(PruneInstanceBackup, *arguments)
+
+
+def test_what_no_rule_keeps_is_removed(instance: Instance, member: Cloud) -> None:
+    one, two, three = backups(instance, "1", "2", "3")
+    other = backups(instance, "w", label="weekly")[0]
+    outcome = prune(member, "--keep-last", "2", instance.id)
+    assert outcome.code == 0
+    assert actions(outcome) == {
+        one: ("keep", "last"),
+        two: ("keep", "last"),
+        three: ("removed", "no rule keeps it"),
+        other: ("keep", "last"),
+    }
+    assert [status(instance, id) for id in (one, two, three)] == [200, 200, 404]
+
+
+def test_a_dry_run_tells_the_same_and_removes_nothing(instance: Instance, member: Cloud) -> None:
+    one, two = backups(instance, "1", "2")
+    outcome = prune(member, "--keep-last", "1", "--dry-run", instance.id)
+    assert actions(outcome) == {one: ("keep", "last"), two: ("remove", "no rule keeps it")}
+    assert status(instance, two) == 200
+
+
+def test_every_awkward_image_is_in_the_way_and_stays(instance: Instance, recorder: Cloud) -> None:
+    one, two, three, hidden, protected, used = backups(instance, *"123456")
+    change(instance, hidden, "os_hidden", True)
+    change(instance, protected, "protected", True)
+    unfinished = instance.image("queued", kind="backup", label="daily")
+    snapshot = instance.fill(instance.image("snapshot"))
+    body = {
+        "installation_uuid": instance.installation,
+        "instance_id": f"{instance.id}-2",
+        "image_id": used,
+        "kind": "boot",
+    }
+    started = instance.glance.request("POST", "/v2/relations", instance.recorder, body=body)
+    assert started.status == 201
+    outcome = prune(recorder, "--keep-daily", "1", instance.id)
+    assert actions(outcome) == {
+        one: ("keep", "daily"),
+        two: ("removed", "no rule keeps it"),
+        three: ("removed", "no rule keeps it"),
+        hidden: ("keep", "hidden"),
+        protected: ("keep", "protected"),
+        used: ("keep", "in use"),
+        unfinished: ("keep", "not finished: queued"),
+    }
+    assert status(instance, snapshot) == 200
+    again = prune(recorder, "--keep-daily", "1", instance.id)
+    assert {action for action, _ in actions(again).values()} == {"keep"}
+
+
+def test_the_backups_of_what_is_gone_wait_for_orphans(instance: Instance, recorder: Cloud) -> None:
+    one, two = backups(instance, "1", "2")
+    path = f"/v2/instances/{instance.installation}/{instance.id}"
+    assert instance.glance.request("DELETE", path, instance.recorder).status == 204
+    scope = ("--keep-last", "1", "--project", instance.project)
+    kept = ("keep", "the instance is gone")
+    assert actions(prune(recorder, *scope)) == {one: kept, two: kept}
+    outcome = prune(recorder, *scope, "--orphans")
+    assert actions(outcome) == {one: ("keep", "last"), two: ("removed", "no rule keeps it")}
+
+
+def test_a_group_that_changed_since_it_was_looked_at_is_left(
+    instance: Instance,
+    member: Cloud,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, two, three = backups(instance, "1", "2", "3")
+    looked, real = list[int](), Shelf.backups
+
+    def looking(*given: Any) -> Any:
+        if looked:
+            change(instance, one, "protected", True)
+        looked.append(1)
+        return real(*given)
+
+    monkeypatch.setattr(Shelf, "backups", looking)
+    outcome = prune(member, "--keep-last", "1", instance.id)
+    assert outcome.code == 1
+    assert [actions(outcome)[id][0] for id in (one, two, three)] == ["keep", "stopped", "stopped"]
+    assert "run it again" in caplog.text
+    assert status(instance, three) == 200
+
+
+def test_an_instance_that_cannot_be_looked_at_keeps_all_and_the_rest_is_done(
+    instance: Instance,
+    recorder: Cloud,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    other = instance.another()
+    made = {it.id: backups(it, "1", "2") for it in (instance, other)}
+    real = Shelf.backups
+
+    def failing(shelf: Shelf, asked: Any, label: Any) -> Any:
+        if asked.instance.instance_id == other.id:
+            raise RegistryUnavailable("GET /v2/relations", "too busy", status=503)
+        return real(shelf, asked, label)
+
+    monkeypatch.setattr(Shelf, "backups", failing)
+    outcome = prune(recorder, "--keep-last", "1", "--project", instance.project)
+    assert outcome.code == 1
+    assert f"{other.id}: GET /v2/relations answered 503" in caplog.text
+    assert [status(instance, id) for id in made[instance.id]] == [200, 404]
+    assert [status(instance, id) for id in made[other.id]] == [200, 200]
+
+
+def test_a_failure_is_counted_and_the_rest_is_done(
+    instance: Instance,
+    member: Cloud,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, two, three = backups(instance, "1", "2", "3")
+    real = Shelf.is_unchanged
+
+    def protecting(shelf: Shelf, backup: Any) -> bool:
+        """Between the look and the deletion somebody protects it: the registry refuses."""
+        found = real(shelf, backup)
+        if backup.image_id == three:
+            change(instance, three, "protected", True)
+        return found
+
+    monkeypatch.setattr(Shelf, "is_unchanged", protecting)
+    outcome = prune(member, "--keep-last", "1", instance.id)
+    assert outcome.code == 1
+    assert [actions(outcome)[id][0] for id in (one, two, three)] == ["keep", "removed", "failed"]
+    assert f"{three} is protected" in caplog.text
+    assert "not removed: 1" in outcome.errors
+
+
+def test_a_policy_and_a_scope_are_needed(instance: Instance, member: Cloud) -> None:
+    backups(instance, "1")
+    with pytest.raises(PolicyEmpty):
+        prune(member, instance.id)
+    with pytest.raises(CommandError, match="--all-projects"):
+        prune(member, "--keep-last", "1")
+    with pytest.raises(CommandError, match="--all-projects"):
+        prune(member, "--keep-last", "1", "--all-projects", instance.id)
+
+
+def test_a_bar_tells_at_a_terminal_how_far_it_is(instance: Instance, member: Cloud) -> None:
+    arguments = ("instance", "backup", "prune", "--keep-last", "1", instance.id)
+    backups(instance, "1", "2", "3")
+    code, seen = member.at_a_terminal(*arguments)
+    half, all = f"[{'#' * 15}{' ' * 15}] 1/2", f"[{'#' * 30}] 2/2"
+    assert (code, seen) == (0, f"\r{half}\r{all}\r\n")
+    backups(instance, "4")
+    outcome = member.openstack(*arguments)
+    assert (outcome.code, outcome.errors) == (0, "")
+
+
+def overdue(cloud: Cloud, *arguments: str) -> Any:
+    return cloud.listed(OverdueInstanceBackup, *arguments)
+
+
+def states(outcome: Any) -> dict[str, tuple[str, Any]]:
+    return {row["Instance ID"]: (row["State"], row["Newest Backup"]) for row in outcome.rows}
+
+
+def test_an_instance_with_a_recent_backup_is_not_overdue(instance: Instance, member: Cloud) -> None:
+    backups(instance, "1")
+    outcome = overdue(member, "--older-than", "1h", "--label", "daily")
+    assert (outcome.code, outcome.rows) == (0, [])
+    outcome = overdue(member, "--older-than", "1h", "--label", "weekly")
+    assert (outcome.code, states(outcome)) == (2, {instance.id: ("critical", None)})
+
+
+def test_age_makes_it_a_warning_and_then_critical(instance: Instance, member: Cloud) -> None:
+    newest = backups(instance, "1")[0]
+    outcome = overdue(member, "--older-than", "0h")
+    assert (outcome.code, states(outcome)) == (1, {instance.id: ("warning", newest)})
+    assert outcome.rows[0]["Age"] == "0d"
+    outcome = overdue(member, "--older-than", "0h", "--critical", "0h")
+    assert (outcome.code, states(outcome)) == (2, {instance.id: ("critical", newest)})
+
+
+def test_a_backup_that_was_never_finished_is_none(instance: Instance, member: Cloud) -> None:
+    instance.image("queued", kind="backup", label="daily")
+    outcome = overdue(member, "--older-than", "1h")
+    assert (outcome.code, states(outcome)) == (2, {instance.id: ("critical", None)})
+
+
+def test_an_instance_that_was_only_started_has_none(instance: Instance, recorder: Cloud) -> None:
+    other = f"{instance.id}-2"
+    body = {
+        "installation_uuid": instance.installation,
+        "instance_id": other,
+        "image_id": backups(instance, "1")[0],
+        "kind": "boot",
+        "instance_project_id": instance.project,
+    }
+    started = instance.glance.request("POST", "/v2/relations", instance.recorder, body=body)
+    assert started.status == 201
+    outcome = overdue(recorder, "--older-than", "1h", "--project", instance.project)
+    assert states(outcome) == {other: ("critical", None)}
+    path = f"/v2/instances/{instance.installation}/{other}"
+    assert instance.glance.request("DELETE", path, instance.recorder).status == 204
+    assert overdue(recorder, "--older-than", "1h", "--project", instance.project).code == 0
+
+
+def test_what_cannot_be_found_out_is_unknown() -> None:
+    assert (
+        Cloud("http://127.0.0.1:9", "a:b:c").run(OverdueInstanceBackup, "--older-than=1h").code == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"), [("26h", 26), ("7d", 168), ("2w", 336), ("1d12h", 36), ("0h", 0)]
+)
+def test_spans(text: str, hours: int) -> None:
+    assert span(text) == timedelta(hours=hours)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "7", "d", "7m", "-1d", "1d 2h", "1dh", "7306d", "999999w", "1h" * 11]
+)
+def test_what_is_no_span(text: str) -> None:
+    with pytest.raises(ParameterMalformed):
+        span(text)
+
+
+def test_counts() -> None:
+    assert [count(text) for text in ("0", "7", "unlimited", "-1")] == [0, 7, -1, -1]
+    with pytest.raises(ParameterMalformed):
+        count("-2")
