@@ -1,0 +1,195 @@
+"""Backup policies: carried by the servers of a stack, changed and taken away with it."""
+
+import json
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from heat.common.exception import StackValidationFailed
+
+from related_images.client import policies
+from related_images.client.policies import METADATA_KEY, METADATA_WRITER, Ages
+from related_images.client.retention import Policy
+from tests.heat.engine.compute import MISSING, Servers
+from tests.heat.engine.converging import ConvergingStack
+from tests.heat.engine.stacks import TEMPLATES, Stack, User
+
+pytestmark = pytest.mark.usefixtures("nova")
+
+
+KEPT: dict[str, Any] = {"keep_daily": 7, "older_than": "26h"}
+
+
+@pytest.fixture(params=[Stack, ConvergingStack])
+def kind(request: pytest.FixtureRequest) -> type[Stack]:
+    """How Heat goes through a stack: from one end to the other, or by convergence."""
+    made: type[Stack] = request.param
+    return made
+
+
+@pytest.fixture
+def image(user: User) -> str:
+    """Something to start servers from."""
+    body = {"name": "base", "disk_format": "raw", "container_format": "bare"}
+    image_id = user.ask("POST", "/images", json=body).json()["id"]
+    octets = {"Content-Type": "application/octet-stream"}
+    user.ask("PUT", f"/images/{image_id}/file", data=b"disk", headers=octets)
+    return str(image_id)
+
+
+def template(image: str = "", made: int = 0, role: str = "web", **policy: Any) -> dict[str, Any]:
+    """A policy, and so many servers that are made."""
+    properties = {
+        "image": image,
+        "flavor": "1",
+        "networks": [{"allocate_network": "none"}],
+        "user_data_format": "RAW",
+        "metadata": {"role": role},
+    }
+    servers = {
+        f"server-{number}": {"type": "OS::Nova::Server", "properties": properties}
+        for number in range(made)
+    }
+    said = {"type": "OS::RelatedImages::BackupPolicy", "properties": policy}
+    return {"heat_template_version": "2021-04-16", "resources": {"policy": said, **servers}}
+
+
+def carried(server: str) -> Any:
+    return json.loads(Servers.metadata.get(server, {}).get(METADATA_KEY, "null"))
+
+
+def test_named_servers_carry_it_for_as_long_as_they_are_named(
+    user: User, kind: type[Stack]
+) -> None:
+    one, two, three = (str(uuid4()) for _ in range(3))
+    Servers.metadata[two] = {"mine": "stays"}
+    stack = kind(user, template(servers=[one, two], **KEPT)).create()
+    assert (stack.state, stack.reason[:5]) == ("CREATE_COMPLETE", "Stack")
+    assert carried(one) == carried(two) == {"keep_daily": "7", "older_than": "26h"}
+    assert stack["policy"].FnGetAtt("servers") == [one, two]
+    made = stack["policy"].resource_id
+
+    stack.update(template(servers=[one, three], keep_last="unlimited", keep_labels=["monthly"]))
+    assert (stack.state, stack.reason[:5]) == ("UPDATE_COMPLETE", "Stack")
+    assert carried(one) == carried(three) == {"keep_labels": ["monthly"], "keep_last": "unlimited"}
+    assert Servers.metadata[two] == {"mine": "stays"}
+    assert stack["policy"].resource_id == made
+
+    assert stack.delete().state == "DELETE_COMPLETE"
+    assert Servers.metadata[one] == Servers.metadata[three] == {}
+
+
+def test_every_server_of_the_stack_carries_it_also_one_that_is_added(
+    user: User, image: str, kind: type[Stack]
+) -> None:
+    stack = kind(user, template(image, 2, **KEPT)).create()
+    assert (stack.state, stack.reason[:5]) == ("CREATE_COMPLETE", "Stack")
+    first = [stack[f"server-{number}"].resource_id for number in range(2)]
+    assert stack["policy"].FnGetAtt("servers") == first
+    # Heat itself takes away from a server's metadata what the template does not say
+    stack.update(template(image, 3, role="database", **KEPT))
+    assert (stack.state, stack.reason[:5]) == ("UPDATE_COMPLETE", "Stack")
+    servers = [*first, stack["server-2"].resource_id]
+    for server in servers:
+        assert carried(server) == {"keep_daily": "7", "older_than": "26h"}
+        assert Servers.metadata[server]["role"] == "database"
+    stack.update(template(image, 1, **KEPT))
+    assert stack.state == "UPDATE_COMPLETE"
+    assert Servers.deleted >= set(servers[1:])
+    assert stack.delete().state == "DELETE_COMPLETE"
+    assert servers[0] in Servers.deleted
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ({}, "the policy says nothing; give at least one of keep_last"),
+        ({"keep_last": 0, "timezone": "UTC"}, "the policy says nothing"),
+        ({"keep_last": -7}, "keep_last: '-7' is neither a whole number nor unlimited"),
+        ({"keep_within": "a week"}, "keep_within: 'a week' is not a span"),
+        ({"keep_labels": ["every day"]}, "keep_labels: the relation label 'every day'"),
+        ({"keep_last": 1, "timezone": "Mars"}, "timezone: 'Mars' is no timezone"),
+        ({"older_than": "3d", "critical": "2d"}, "critical needs an older_than"),
+        ({"keep_labels": [f"label-{number}" for number in range(40)]}, "Nova keeps 255"),
+        ({"keep_lasts": 1}, "Unknown Property keep_lasts"),
+        ({"servers": [MISSING], "keep_last": 1}, MISSING),
+        ({"servers": [], "keep_last": 1}, "servers"),
+    ],
+)
+def test_what_is_no_policy_is_refused(user: User, policy: dict[str, Any], message: str) -> None:
+    with pytest.raises(StackValidationFailed) as refused:
+        Stack(user, template(**{"servers": [str(uuid4())], **policy})).validate()
+    assert message in str(refused.value)
+
+
+def test_a_stack_without_servers_names_some(user: User) -> None:
+    with pytest.raises(StackValidationFailed, match="the stack has no server that could carry"):
+        Stack(user, template(keep_last=1)).validate()
+
+
+def test_what_is_only_known_later_is_refused_then(user: User) -> None:
+    server = str(uuid4())
+    late = template(servers=[server], keep_within={"get_attr": ["value", "value"]})
+    late["resources"]["value"] = {"type": "OS::Heat::Value", "properties": {"value": "a week"}}
+    stack = Stack(user, late).create()
+    assert stack.state == "CREATE_FAILED"
+    assert "keep_within: 'a week' is not a span" in stack.reason
+    assert carried(server) is None
+
+
+def test_the_policy_of_somebody_else_stays(user: User, kind: type[Stack]) -> None:
+    free, taken = str(uuid4()), str(uuid4())
+    theirs = {METADATA_KEY: '{"keep_last":9}'}
+    Servers.metadata[taken] = dict(theirs)
+    stack = kind(user, template(servers=[free, taken], **KEPT)).create()
+    assert stack.state == "CREATE_FAILED"
+    assert f"the server {taken} carries a backup policy already" in stack.reason
+    assert Servers.metadata[taken] == theirs
+    made = stack["policy"].resource_id
+
+    Servers.metadata[taken].clear()
+    stack.update(template(servers=[free, taken], **KEPT))
+    assert (stack.state, stack["policy"].resource_id) == ("UPDATE_COMPLETE", made)
+    assert carried(free) == carried(taken) == {"keep_daily": "7", "older_than": "26h"}
+    Servers.metadata[taken].update({METADATA_KEY: "{}", METADATA_WRITER: "somebody"})
+    assert stack.delete().state == "DELETE_COMPLETE"
+    assert Servers.metadata[free] == {}
+    assert Servers.metadata[taken] == {METADATA_KEY: "{}", METADATA_WRITER: "somebody"}
+
+
+def test_a_check_finds_that_it_is_lost_and_an_update_puts_it_back(
+    user: User, kind: type[Stack]
+) -> None:
+    server, gone = str(uuid4()), str(uuid4())
+    source = template(servers=[server, gone], **KEPT)
+    stack = kind(user, source).create()
+    made = stack["policy"].resource_id
+    assert stack.check().state == "CHECK_COMPLETE"
+    Servers.metadata[server].clear()
+    assert stack.check().state == "CHECK_FAILED"
+    assert f"not on the servers {server} any more" in stack.reason
+    stack.update(source)
+    assert (stack.state, stack["policy"].resource_id) == ("UPDATE_COMPLETE", made)
+    assert carried(server) == {"keep_daily": "7", "older_than": "26h"}
+    Servers.deleted.add(gone)
+    assert stack.check().state == "CHECK_COMPLETE"
+    assert stack.delete().state == "DELETE_COMPLETE"
+
+
+def test_the_template_of_the_docs_lives(user: User, image: str) -> None:
+    text = (TEMPLATES / "backup-policy.yaml").read_text()
+    given = {"image": image, "flavor": "1"}
+    stack = Stack(user, text, **given).create()
+    assert (stack.state, stack.reason[:5]) == ("CREATE_COMPLETE", "Stack")
+    servers = stack.output("servers")
+    assert servers == [stack["database"].resource_id, stack["web"].resource_id]
+    stack.update(text, **given, days="14")
+    assert (stack.state, stack.reason[:5]) == ("UPDATE_COMPLETE", "Stack")
+    assert stack.output("servers") == servers
+    for server in servers:
+        stored = policies.read(Servers.metadata[server][METADATA_KEY])
+        assert stored.retention == Policy(daily=14, weekly=4, monthly=12)
+        assert stored.ages == Ages(timedelta(hours=26), timedelta(hours=50))
+    assert stack.delete().state == "DELETE_COMPLETE"
+    assert Servers.deleted >= set(servers)

@@ -1,0 +1,35 @@
+"""The page about Heat leaves nothing out."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from related_images.client import ClientError
+from related_images.integrations.heat import backup_policy, image, recording, schema
+
+PAGE = (Path(__file__).parents[3] / "docs" / "heat.md").read_text()
+
+
+@pytest.mark.parametrize("name", [*schema.PROPERTIES_SCHEMA, *backup_policy.PROPERTIES_SCHEMA])
+def test_every_property_is_documented(name: str) -> None:
+    assert re.search(rf"^\| (`\w+`, )*`{name}`", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [*schema.ATTRIBUTES_SCHEMA, *backup_policy.ATTRIBUTES_SCHEMA])
+def test_every_attribute_is_documented(name: str) -> None:
+    assert f"`{name}`" in PAGE.split("Attributes:")[1]
+
+
+@pytest.mark.parametrize("option", recording.OPTIONS, ids=lambda option: option.name)
+def test_every_option_is_documented(option: Any) -> None:
+    default = "" if option.default is None else f"`{option.default}` "
+    assert f"| `{option.name}` | {default}|" in PAGE
+
+
+@pytest.mark.parametrize(
+    "error", [recording.RelationRefused, image.ImageLost, backup_policy.PolicyTaken]
+)
+def test_every_error_is_documented(error: type[ClientError]) -> None:
+    assert f"| `{error.__name__}` | `{error.code}` |" in PAGE

@@ -1,0 +1,374 @@
+"""``OS::RelatedImages::Image`` in stacks of the real heat-engine, before the real Glance."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import requests
+from heat.common.exception import StackValidationFailed
+from keystoneauth1 import loading
+from oslo_config import cfg
+
+from tests.heat.engine import stacks
+from tests.heat.engine.stacks import INSTALLATION, Stack, User, configured
+
+SERVICE = "heat:service:service"
+
+
+def source() -> dict[str, Any]:
+    location = os.environ[stacks.FILES] + "/disk.raw"
+    return {"location": location, "disk_format": "raw", "container_format": "bare"}
+
+
+def template(**properties: Any) -> dict[str, Any]:
+    image = {"type": "OS::RelatedImages::Image", "properties": properties}
+    return {"heat_template_version": "2021-04-16", "resources": {"image": image}}
+
+
+def imported(**properties: Any) -> dict[str, Any]:
+    return template(**source(), **properties)
+
+
+def of_instance(id: str) -> dict[str, str]:
+    return {"installation": INSTALLATION, "id": id}
+
+
+def created(user: User, said: stacks.Source, **parameters: str) -> tuple[Stack, str]:
+    stack = Stack(user, said, **parameters).create()
+    assert (stack.state, stack.reason) == (
+        "CREATE_COMPLETE",
+        "Stack CREATE completed successfully",
+    )
+    return stack, str(stack["image"].resource_id)
+
+
+def updated(stack: Stack, said: stacks.Source) -> None:
+    stack.user.recorder.sent.clear()
+    assert (stack.update(said).state, stack.reason) == (
+        "UPDATE_COMPLETE",
+        "Stack UPDATE completed successfully",
+    )
+
+
+def relations(user: User, image_id: str) -> list[tuple[str, str, str | None]]:
+    shown = user.ask("GET", f"/images/{image_id}/relations").json()["relations"]
+    return sorted((it["instance_id"], it["kind"], it["label"]) for it in shown)
+
+
+def test_an_image_keeps_its_id_and_its_data_while_all_its_metadata_changes(user: User) -> None:
+    first = imported(properties={"kept": "1", "changed": "a", "removed": "x"}, tags=["one", "two"])
+    stack, image_id = created(user, first)
+    foreign = [{"op": "add", "path": "/from_elsewhere", "value": "stays"}]
+    patch_type = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+    url = f"{os.environ[stacks.GLANCE]}/v2/images/{image_id}"
+    headers = patch_type | {"X-Auth-Token": user.token}
+    assert requests.patch(url, json=foreign, headers=headers).status_code == 200
+    assert user.recorder.bodies("PATCH") == []
+    assert len(user.recorder.bodies("POST", "/import")) == 1
+
+    updated(
+        stack,
+        imported(
+            properties={"kept": "1", "changed": "b", "a/b~c": "new"},
+            tags=["two", "three"],
+            visibility="private",
+        ),
+    )
+    assert user.recorder.bodies("PATCH") == [
+        [
+            {"op": "remove", "path": "/removed"},
+            {"op": "add", "path": "/a~1b~0c", "value": "new"},
+            {"op": "replace", "path": "/changed", "value": "b"},
+            {"op": "replace", "path": "/tags", "value": ["three", "two"]},
+            {"op": "replace", "path": "/visibility", "value": "private"},
+        ]
+    ]
+    assert user.recorder.bodies("POST") == []
+    assert stack["image"].resource_id == image_id
+    image = user.image(image_id)
+    assert (image["from_elsewhere"], image["kept"], image["a/b~c"]) == ("stays", "1", "new")
+    assert sorted(image["tags"]) == ["three", "two"]
+    assert "removed" not in image
+
+    assert stack.delete().state == "DELETE_COMPLETE"
+    assert user.ask("GET", f"/images/{image_id}").status_code == 404
+
+
+def test_what_is_as_the_template_says_already_is_not_sent(user: User) -> None:
+    stack, image_id = created(user, imported(properties={"a": "1"}))
+    updated(stack, imported(properties={"a": "1"}, min_disk=0, visibility="shared"))
+    assert user.recorder.bodies("PATCH") == []
+    assert stack["image"].resource_id == image_id
+
+
+def test_what_is_named_no_more_goes_back_to_what_it_is_of_itself(user: User) -> None:
+    named = {"name": "mine", "min_ram": 64, "os_hidden": True, "architecture": "x86_64"}
+    stack, image_id = created(user, imported(**named))
+    assert user.image(image_id).items() >= named.items()
+    updated(stack, imported())
+    image = user.image(image_id)
+    assert (image["min_ram"], image["os_hidden"]) == (0, False)
+    assert image["name"].startswith("stack-")
+    assert "architecture" not in image
+
+
+def test_another_source_makes_another_image(user: User) -> None:
+    stack, image_id = created(user, imported())
+    elsewhere = source() | {"location": os.environ[stacks.FILES] + "/other.raw"}
+    updated(stack, template(**elsewhere))
+    assert stack["image"].resource_id != image_id
+    assert user.ask("GET", f"/images/{image_id}").status_code == 404
+
+
+def test_members_come_and_go(user: User) -> None:
+    stack, image_id = created(user, imported(members=["one", "two"]))
+    assert members(user, image_id) == ["one", "two"]
+    updated(stack, imported(members=["two", "three"]))
+    assert members(user, image_id) == ["three", "two"]
+    updated(stack, imported(visibility="private"))
+    assert user.image(image_id)["visibility"] == "private"
+
+
+def members(user: User, image_id: str) -> list[str]:
+    shown = user.ask("GET", f"/images/{image_id}/members").json()["members"]
+    return sorted(it["member_id"] for it in shown)
+
+
+def test_attributes_tell_of_the_image(user: User) -> None:
+    stack, image_id = created(user, imported(instance=of_instance("inst-1")))
+    image, shown = stack["image"], user.image(image_id)
+    for name in ("id", "status", "checksum", "size"):
+        assert image.FnGetAtt(name) == shown[name]
+    assert image.FnGetAtt("show")["os_hash_algo"] == "sha512"
+    (relation,) = image.FnGetAtt("relations")
+    assert (relation["image_id"], relation["instance_id"]) == (image_id, "inst-1")
+
+
+def test_a_download_that_fails_fails_the_stack_with_the_reason_of_glance(user: User) -> None:
+    nowhere = source() | {"location": os.environ[stacks.FILES] + "/nowhere.raw"}
+    stack = Stack(user, template(**nowhere, properties={"a": "1"})).create()
+    assert stack.state == "CREATE_FAILED"
+    assert "the import into image" in stack.reason
+    assert nowhere["location"] in stack.reason
+    assert "Task failed" in stack.reason
+    assert stack.delete().state == "DELETE_COMPLETE"
+
+
+def test_an_import_that_failed_is_made_anew_by_the_next_update(user: User) -> None:
+    nowhere = source() | {"location": os.environ[stacks.FILES] + "/nowhere.raw"}
+    stack = Stack(user, template(**nowhere)).create()
+    assert stack.state == "CREATE_FAILED"
+    updated(stack, imported())
+    assert user.image(stack["image"].resource_id)["status"] == "active"
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ({"properties": {"os_glance_importing": "x"}}, "'os_glance_importing' is reserved"),
+        ({"properties": {"checksum": "x"}}, "checksum is a property that Glance's images have"),
+        ({"properties": {"owner": "x"}}, "it is Glance's to set"),
+        ({"properties": {"min_disk": "1"}}, "give it beside properties"),
+        ({"properties": {"": "x"}}, "is not 1 to 255 characters long"),
+        ({"properties": {"cpus": 4}}, "the value of the property 'cpus' is 4, which is no text"),
+        ({"properties": {"on": True}}, "which is no text: put it into quotes"),
+        ({"properties": {"none": None}}, "which is no text"),
+        ({"properties": {"deep": {"a": "b"}}}, "which is no text"),
+        ({"properties": {f"p{n}": "x" for n in range(129)}}, "129 properties and 128 are allowed"),
+        ({"members": ["p"], "visibility": "private"}, "an image with members is shared"),
+        ({"label": "daily"}, "a label needs a server or an instance"),
+        ({"instance": {"id": "inst-1"}}, "no installation is known"),
+        ({"instance": {"installation": "x", "id": "i"}}, "is not a UUID"),
+        ({"instance": of_instance("i"), "label": "two words"}, "the relation label"),
+        ({"kind": "other"}, "not an allowed value"),
+    ],
+)
+def test_a_template_that_cannot_become_an_image_is_refused(
+    user: User, properties: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(StackValidationFailed) as refused:
+        Stack(user, imported(**properties)).validate()
+    assert message in str(refused.value)
+    assert user.recorder.bodies("POST") == []
+
+
+def test_two_sources_are_refused(user: User) -> None:
+    image_id = user.ask("POST", "/images", json={"name": "there"}).json()["id"]
+    with pytest.raises(StackValidationFailed, match="location and image exclude each other"):
+        Stack(user, imported(image=image_id)).validate()
+
+
+def test_a_template_without_a_source_is_refused(user: User) -> None:
+    with pytest.raises(StackValidationFailed, match="the image has no source"):
+        Stack(user, template(properties={"a": "b"})).validate()
+
+
+def test_a_value_may_come_from_a_resource_that_is_still_to_be_made(user: User) -> None:
+    said = imported(properties={"secret": {"get_attr": ["random", "value"]}})
+    said["resources"]["random"] = {"type": "OS::Heat::RandomString"}
+    stack, image_id = created(user, said)
+    assert user.image(image_id)["secret"] == stack["random"].FnGetAtt("value")
+
+
+def test_a_protected_image_is_kept_and_the_stack_says_so(user: User) -> None:
+    stack, image_id = created(user, imported(protected=True))
+    stack.delete()
+    assert stack.state == "DELETE_FAILED"
+    assert f"Image {image_id} is protected and cannot be deleted" in stack.reason
+    assert user.image(image_id)["status"] == "active"
+
+
+def test_an_image_in_use_is_kept_and_the_stack_says_so(user: User) -> None:
+    stack, image_id = created(user, imported())
+    server = str(uuid4())
+    said = {"installation_uuid": INSTALLATION, "instance_id": server, "image_id": image_id}
+    assert user.ask("POST", "/relations", json=said | {"kind": "boot"}).status_code == 201
+    stack.delete()
+    assert stack.state == "DELETE_FAILED"
+    assert "answered 409" in stack.reason
+    assert server in stack.reason
+    assert user.ask("DELETE", f"/instances/{INSTALLATION}/{server}").status_code == 204
+    assert stack.delete().state == "DELETE_COMPLETE"
+
+
+def test_a_change_that_glance_refuses_is_told_and_the_image_is_not_made_again(user: User) -> None:
+    stack, image_id = created(user, imported(properties={"a": "1"}))
+    stack.update(template(**(source() | {"disk_format": "qcow2"}), properties={"a": "1"}))
+    assert stack.state == "UPDATE_FAILED"
+    assert "disk_format" in stack.reason
+    updated(stack, imported(properties={"a": "2"}))
+    assert stack["image"].resource_id == image_id
+    assert user.image(image_id)["a"] == "2"
+
+
+def test_the_relation_is_kept_in_step(user: User) -> None:
+    stack, image_id = created(user, imported(instance=of_instance("inst-1")))
+    assert relations(user, image_id) == [("inst-1", "snapshot", None)]
+    daily = {"kind": "backup", "label": "daily"}
+    updated(stack, imported(instance=of_instance("inst-1"), **daily))
+    assert relations(user, image_id) == [("inst-1", "backup", "daily")]
+    updated(stack, imported(instance=of_instance("inst-1"), **daily | {"label": "weekly"}))
+    assert relations(user, image_id) == [("inst-1", "backup", "weekly")]
+    updated(stack, imported(instance=of_instance("inst-2"), **daily))
+    assert relations(user, image_id) == [("inst-2", "backup", "daily")]
+    updated(stack, imported())
+    assert relations(user, image_id) == []
+    assert user.recorder.bodies("PATCH") == []
+
+
+def test_a_boot_relation_is_attached(user: User) -> None:
+    _, image_id = created(user, imported(instance=of_instance("inst-3"), kind="boot"))
+    assert relations(user, image_id) == [("inst-3", "boot", None)]
+
+
+def test_who_may_not_record_is_told_and_nothing_is_made(member: User) -> None:
+    stack = Stack(member, imported(name="refused", instance=of_instance("inst-1"))).create()
+    assert stack.state == "CREATE_FAILED"
+    assert "the stack's user has no recording role" in stack.reason
+    assert "[related_images] of heat.conf" in stack.reason
+    assert member.ask("GET", "/images?name=refused").json()["images"] == []
+    assert stack.delete().state == "DELETE_COMPLETE"
+
+
+def test_a_configured_identity_vouches_for_the_relation(member: User) -> None:
+    with vouching(SERVICE):
+        stack, image_id = created(member, imported(instance=of_instance("inst-1")))
+        assert relations(member, image_id) == [("inst-1", "snapshot", None)]
+        updated(stack, imported(instance=of_instance("inst-2")))
+        assert relations(member, image_id) == [("inst-2", "snapshot", None)]
+    assert member.image(image_id)["owner"] == member.project
+
+
+def test_a_configured_identity_without_the_role_is_told(member: User) -> None:
+    with vouching("heat:service:member"):
+        stack = Stack(member, imported(instance=of_instance("inst-1"))).create()
+    assert stack.state == "CREATE_FAILED"
+    assert "to the identity that [related_images] of heat.conf names" in stack.reason
+
+
+def vouching(token: str) -> Any:
+    options = loading.get_auth_plugin_conf_options("admin_token")
+    cfg.CONF.register_opts(options, "related_images")
+    return configured(auth_type="admin_token", endpoint=os.environ[stacks.GLANCE], token=token)
+
+
+def test_an_image_that_was_there_is_described_and_stays(user: User) -> None:
+    body = {"name": "there", "disk_format": "raw", "container_format": "bare", "a": "1"}
+    image_id = user.ask("POST", "/images", json=body).json()["id"]
+    said = {"image": image_id, "instance": of_instance("inst-1")}
+    stack, described = created(user, template(**said, properties={"b": "2"}))
+    assert described == image_id
+    assert relations(user, image_id) == [("inst-1", "snapshot", None)]
+    updated(stack, template(**said, properties={"b": "3"}))
+    assert user.recorder.bodies("PATCH") == [[{"op": "replace", "path": "/b", "value": "3"}]]
+    assert stack.delete().state == "DELETE_COMPLETE"
+    image = user.image(image_id)
+    assert (image["name"], image["a"], image["b"]) == ("there", "1", "3")
+    assert relations(user, image_id) == []
+
+
+def changed_elsewhere(user: User, image_id: str) -> None:
+    """What somebody does to the image past Heat."""
+    patch = [
+        {"op": "replace", "path": "/name", "value": "theirs"},
+        {"op": "replace", "path": "/a", "value": "2"},
+        {"op": "remove", "path": "/b"},
+        {"op": "add", "path": "/c", "value": "3"},
+        {"op": "replace", "path": "/tags", "value": ["added"]},
+    ]
+    headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+    asked = user.ask("PATCH", f"/images/{image_id}", json=patch, headers=headers)
+    assert asked.status_code == 200
+
+
+MINE: dict[str, Any] = {"name": "mine", "properties": {"a": "1", "b": "2"}, "tags": ["kept"]}
+
+
+def is_put_right(user: User, image_id: str) -> None:
+    image = user.image(image_id)
+    assert (image["name"], image["a"], image["b"], image["c"]) == ("mine", "1", "2", "3")
+    assert sorted(image["tags"]) == ["added", "kept"]
+
+
+def test_a_check_finds_what_was_changed_and_an_update_puts_it_right(user: User) -> None:
+    stack, image_id = created(user, imported(**MINE))
+    assert stack.check().state == "CHECK_COMPLETE"
+    changed_elsewhere(user, image_id)
+    assert stack.check().state == "CHECK_FAILED"
+    assert "not as the template says any more: /a, /b, /name, /tags" in stack.reason
+    updated(stack, imported(**MINE))
+    assert stack["image"].resource_id == image_id
+    is_put_right(user, image_id)
+    assert stack.check().state == "CHECK_COMPLETE"
+    assert user.ask("DELETE", f"/images/{image_id}").status_code == 204
+    assert stack.check().state == "CHECK_FAILED"
+
+
+def test_an_update_sees_what_was_changed_where_heat_observes(user: User) -> None:
+    stack, image_id = created(user, imported(**MINE))
+    changed_elsewhere(user, image_id)
+    updated(stack, imported(**MINE))
+    assert user.image(image_id)["name"] == "theirs"
+    with observing():
+        updated(stack, imported(**MINE))
+        assert stack["image"].resource_id == image_id
+        is_put_right(user, image_id)
+        user.recorder.sent.clear()
+        updated(stack, imported(**MINE))
+        assert user.recorder.bodies("PATCH") == []
+        assert user.ask("DELETE", f"/images/{image_id}").status_code == 204
+        updated(stack, imported(**MINE))
+    assert stack["image"].resource_id != image_id
+    assert user.image(stack["image"].resource_id)["status"] == "active"
+
+
+@contextmanager
+def observing() -> Iterator[None]:
+    cfg.CONF.set_override("observe_on_update", True)
+    try:
+        yield
+    finally:
+        cfg.CONF.clear_override("observe_on_update")

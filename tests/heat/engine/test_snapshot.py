@@ -1,0 +1,67 @@
+"""Snapshots of servers, by a template."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from heat.common.exception import StackValidationFailed
+
+from tests.heat.engine.compute import BROKEN, MISSING
+from tests.heat.engine.stacks import INSTALLATION, Stack, User, configured
+
+pytestmark = pytest.mark.usefixtures("nova")
+
+
+def snapshot(server: str, **properties: Any) -> dict[str, Any]:
+    said = {"type": "OS::RelatedImages::Image", "properties": {"server": server, **properties}}
+    return {"heat_template_version": "2021-04-16", "resources": {"image": said}}
+
+
+def test_a_snapshot_is_taken_waited_for_described_and_recorded(user: User) -> None:
+    server = str(uuid4())
+    with configured(installation_uuid=INSTALLATION):
+        stack = Stack(user, snapshot(server, name="of web-1", properties={"why": "x"})).create()
+        assert (stack.state, stack.reason[:5]) == ("CREATE_COMPLETE", "Stack")
+        image = user.image(stack["image"].resource_id)
+        assert (image["status"], image["name"], image["why"]) == ("active", "of web-1", "x")
+        (relation,) = stack["image"].FnGetAtt("relations")
+        assert (relation["instance_id"], relation["kind"]) == (server, "snapshot")
+        assert relation["installation_uuid"] == INSTALLATION
+
+        stack.update(snapshot(server, name="of web-1", properties={"why": "y"}))
+        assert stack["image"].resource_id == image["id"]
+        stack.update(snapshot(str(uuid4()), name="of web-2"))
+        assert stack.state == "UPDATE_COMPLETE"
+        assert stack["image"].resource_id != image["id"]
+        assert stack.delete().state == "DELETE_COMPLETE"
+
+
+def test_a_snapshot_that_fails_fails_the_stack(user: User) -> None:
+    with configured(installation_uuid=INSTALLATION):
+        stack = Stack(user, snapshot(BROKEN)).create()
+    assert stack.state == "CREATE_FAILED"
+    assert f"of server {BROKEN} failed: Nova took the image away again" in stack.reason
+
+
+@pytest.mark.parametrize(
+    ("server", "more", "message"),
+    [
+        (MISSING, {}, MISSING),
+        ("web-1", {"kind": "boot"}, "cannot be of the kind boot"),
+        ("web-1", {"instance": {"id": "i"}}, "server and instance exclude each other"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused(
+    user: User, server: str, more: dict[str, Any], message: str
+) -> None:
+    with (
+        configured(installation_uuid=INSTALLATION),
+        pytest.raises(StackValidationFailed) as refused,
+    ):
+        Stack(user, snapshot(server, **more)).validate()
+    assert message in str(refused.value)
+
+
+def test_a_server_of_no_known_installation_is_refused(user: User) -> None:
+    with pytest.raises(StackValidationFailed, match="no installation is known"):
+        Stack(user, snapshot(str(uuid4()))).validate()

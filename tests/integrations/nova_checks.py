@@ -1,0 +1,94 @@
+"""The paste filter of nova-api at its loading; what it does is tested in tests/nova."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from related_images.errors import ConfigurationError, NovaUnexpected, TupleMalformed
+from related_images.integrations import nova
+
+NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
+OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    """Nova's functions, unwrapped again."""
+    seams = (nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.MAKE_CLIENT)
+    found = [nova._find(seam) for seam in seams]
+    yield
+    for owner, name, function in found:
+        setattr(owner, name, function)
+    nova._installed.clear()
+
+
+def test_it_is_loaded_once_for_each_pipeline() -> None:
+    app = object()
+    for _ in range(2):
+        assert nova.filter_factory({"here": "/"}, installation_uuid=NOVA.upper())(app) is app
+
+
+def test_it_speaks_for_one_installation() -> None:
+    nova.filter_factory({}, installation_uuid=NOVA)
+    with pytest.raises(ConfigurationError, match=f"speaks for the installation {NOVA}"):
+        nova.filter_factory({}, installation_uuid=OTHER_NOVA)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"installation": NOVA}, {"installation_uuid": NOVA, "x": ""}]
+)
+def test_it_has_one_option(options: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="needs the option installation_uuid"):
+        nova.filter_factory({}, **options)
+
+
+def test_a_malformed_installation_stops_the_start() -> None:
+    with pytest.raises(TupleMalformed):
+        nova.filter_factory({}, installation_uuid="nova")
+
+
+@pytest.mark.parametrize("seam", [nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.MAKE_CLIENT])
+def test_a_function_with_other_arguments_stops_the_start(
+    seam: nova.Seam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = {owner: getattr(owner, name) for owner, name, _ in map(nova._find, _all_but(seam))}
+    owner, name, _ = nova._find(seam)
+    monkeypatch.setattr(owner, name, lambda context, server: None)
+    with pytest.raises(NovaUnexpected, match=r"Nova \d+.* has nova\..*\(context, server\), known"):
+        nova.filter_factory({}, installation_uuid=NOVA)
+    assert all(nova._find(other)[2] in others.values() for other in _all_but(seam))
+
+
+def _all_but(seam: nova.Seam) -> list[nova.Seam]:
+    seams = (nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.MAKE_CLIENT)
+    return [other for other in seams if other != seam]
+
+
+def test_a_function_that_is_gone_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name, _ = nova._find(nova.CREATE_IMAGE)
+    monkeypatch.delattr(owner, name)
+    with pytest.raises(NovaUnexpected, match=r"has no nova\.compute\.utils\.create_image"):
+        nova.filter_factory({}, installation_uuid=NOVA)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--installation-uuid"),
+        (["--installation-uuid", "nova"], "is not a UUID"),
+        (["--installation-uuid", NOVA, "--config-file", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_the_conductor_is_started_after_ours_is_understood(arguments: list[str], said: str) -> None:
+    program = "from related_images.integrations.nova_conductor import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode != 0
+    assert said in ended.stderr

@@ -1,0 +1,222 @@
+"""``related-images serve``, each time as a process of its own."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from related_images.integrations import glance as embedded
+from tests import commands, servers
+
+ALICE = "alice:demo:member"
+NOVA = {"X-Service-Token": "nova:service:service"}
+INSTANCE = {
+    "X-Installation-UUID": "0f8fad5b-d9cb-469f-a165-70867728950e",
+    "X-Instance-ID": "web-1",
+}
+IMAGE = {"name": "web-1 on Monday", "disk_format": "raw", "container_format": "bare"}
+
+
+def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a ``serve`` that is expected to end by itself."""
+    inherited = {name: text for name, text in os.environ.items() if name != embedded.PASTE_FILE}
+    return subprocess.run(
+        [sys.executable, "-c", servers.RELATED_IMAGES, "serve", "--port", "0", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=servers.PATIENCE,
+        env=inherited | environment,
+        check=False,
+    )
+
+
+def assert_refused(
+    result: subprocess.CompletedProcess[str], *words: str, exit_code: int = 1
+) -> None:
+    assert result.returncode == exit_code, result.stderr
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    for word in words:
+        assert word in line
+
+
+@pytest.fixture(scope="module")
+def synchronised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with Glance's database, to be copied."""
+    directory = tmp_path_factory.mktemp("synchronised")
+    with mock.patch.dict(os.environ):
+        embedded.prepare(directory)
+    (directory / "glance-api.conf").unlink()
+    return directory
+
+
+@pytest.fixture
+def data(synchronised: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(synchronised, tmp_path / "data")
+
+
+@pytest.fixture
+def served(data: Path) -> Iterator[servers.ServedGlance]:
+    with servers.ServedGlance(data) as running:
+        yield running
+
+
+def test_the_printed_commands_work(served: servers.ServedGlance) -> None:
+    printed = served.log.read_text()
+    assert served.url in printed
+    assert str(served.directory) in printed
+    commands = re.findall(r"^  (\S(?:.*\\\n)*.*)$", printed, re.MULTILINE)
+    created, listed, related, images, relations = [
+        subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+        for command in commands
+    ]
+    (image_id,) = re.findall(r'"id": "([^"]+)"', created)
+    for answer in (listed, related, images, relations):
+        assert image_id in answer
+
+
+def test_a_second_start_finds_the_data(served: servers.ServedGlance) -> None:
+    created = served.request("POST", "/v2/images", ALICE, {**NOVA, **INSTANCE}, IMAGE)
+    assert created.headers["X-Relation-Recorded"] == "snapshot"
+    file = f"/v2/images/{created.json['id']}/file"
+    assert served.request("PUT", file, ALICE, body=b"bits" * 100_000).status == 204
+    served.restart()
+    assert served.request("GET", file, ALICE).body == b"bits" * 100_000
+    listed = served.request("GET", "/v2/images", ALICE, INSTANCE)
+    assert listed.headers["X-Relation-Filters-Applied"] == "installation_uuid, instance_id"
+    assert [image["id"] for image in listed.json["images"]] == [created.json["id"]]
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_when_told_to(served: servers.ServedGlance, end: signal.Signals) -> None:
+    assert served.end(end) == 0
+    with pytest.raises(ConnectionRefusedError):
+        served.request("GET", "/")
+
+
+def test_a_copy_of_a_data_directory_is_refused(
+    served: servers.ServedGlance, tmp_path: Path
+) -> None:
+    served.end(signal.SIGTERM)
+    copy = shutil.copytree(served.directory, tmp_path / "copy")
+    result = serve("--data-dir", str(copy))
+    assert_refused(result, str(copy), f"was made as {served.directory}", "--data-dir")
+    (copy / "glance-api.conf").write_bytes(
+        b"# ge\xe4ndert\n" + (copy / "glance-api.conf").read_bytes()
+    )
+    assert_refused(serve("--data-dir", str(copy)), f"was made as {served.directory}")
+
+
+def test_what_a_person_changes_in_the_configuration_stays(data: Path) -> None:
+    with servers.ServedGlance(data, {"recording_roles": "scribe"}) as served:
+        before = (data / "glance-api.conf").read_text()
+        served.restart()
+        assert (data / "glance-api.conf").read_text() == before
+        answer = served.request("POST", "/v2/images", ALICE, {**NOVA, **INSTANCE}, IMAGE)
+        assert answer.status == 403
+
+
+def test_uploads_of_unknown_length_are_streamed(served: servers.ServedGlance) -> None:
+    image_id = served.request("POST", "/v2/images", ALICE, body=IMAGE).json["id"]
+    upload = ["curl", "-sS", "--fail", "-T", "-", "-H", f"X-Auth-Token: {ALICE}"]
+    binary = ["-H", "Content-Type: application/octet-stream"]
+    url = f"{served.url}/v2/images/{image_id}/file"
+    subprocess.run([*upload, *binary, url], input=b"x" * 3_000_000, check=True)
+    assert served.request("GET", f"/v2/images/{image_id}", ALICE).json["size"] == 3_000_000
+
+
+def test_concurrent_writers_wait_for_one_another(served: servers.ServedGlance) -> None:
+    def create_and_delete(_: int) -> tuple[int, int]:
+        created = served.request("POST", "/v2/images", ALICE, body=IMAGE)
+        path = f"/v2/images/{created.json['id']}"
+        return created.status, served.request("DELETE", path, ALICE).status
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(create_and_delete, range(40))) == {(201, 204)}
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        result = serve("--port", port, "--data-dir", str(tmp_path))
+    assert_refused(result, "127.0.0.1", port, "in use", "--port")
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    result = serve("--data-dir", str(tmp_path / "file" / "data"))
+    assert_refused(result, str(tmp_path / "file"), "--data-dir")
+
+
+def test_a_path_that_configuration_cannot_hold_is_refused(tmp_path: Path) -> None:
+    assert_refused(serve("--data-dir", str(tmp_path / "a$b")), "'$'", "--data-dir")
+
+
+@pytest.mark.parametrize("options", [(), ("--allow-remote",), ("--believe-every-token",)])
+def test_an_address_that_others_can_reach_is_refused(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    result = serve("--host", "0.0.0.0", "--data-dir", str(tmp_path), *options)
+    assert_refused(result, "0.0.0.0", "--allow-remote --believe-every-token")
+
+
+@pytest.mark.parametrize("options", [("--port", "70000"), ("--threads", "0"), ("--port", "x")])
+def test_wrong_usage_exits_with_2(options: tuple[str, ...]) -> None:
+    result = serve(*options)
+    assert result.returncode == 2
+    assert options[0] in result.stderr
+
+
+def test_a_schema_of_a_later_version_is_named(data: Path) -> None:
+    with servers.ServedGlance(data):
+        pass
+    execute(data / "related-images.db", "UPDATE related_alembic_version SET version_num = '9999'")
+    assert_refused(serve("--data-dir", str(data)), "9999", "install the version")
+
+
+def test_a_database_of_another_glance_is_named(data: Path) -> None:
+    execute(data / "glance.db", "UPDATE alembic_version SET version_num = 'later'")
+    (data / "glance-version").write_text("99.0.0")
+    assert_refused(serve("--data-dir", str(data)), "glance.db", "later", "--data-dir")
+
+
+def test_an_unknown_option_of_the_filter_is_named(data: Path) -> None:
+    embedded.write_configuration(data)
+    with (data / "glance-api.conf").open("a") as file:
+        file.write("recording_role = scribe\n")
+    assert_refused(serve("--data-dir", str(data)), "'recording_role'", "recording_roles")
+
+
+def test_a_pipeline_with_authtoken_beside_is_not_served(data: Path) -> None:
+    paste = servers.paste_without(data)
+    text = paste.read_text().replace(
+        "development-identity context", "authtoken development-identity context"
+    )
+    paste.write_text(f"{text}\n[filter:authtoken]\nuse = egg:keystonemiddleware#auth_token\n")
+    result = serve("--data-dir", str(data), **{embedded.PASTE_FILE: str(paste)})
+    assert_refused(result, "authtoken", "leave the development identity", exit_code=3)
+
+
+def execute(database: Path, statement: str) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        assert connection.execute(statement).rowcount >= 1
+
+
+def test_a_missing_glance_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # the only way to be without Glance on a machine that tests it
+    monkeypatch.setitem(sys.modules, "glance", None)
+    assert commands.run("serve", "--port", "0", "--data-dir", str(tmp_path)) == 1
+    assert "pip install 'related-images[glance]'" in capfd.readouterr().err

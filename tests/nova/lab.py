@@ -1,0 +1,377 @@
+"""The real Nova in one process: its API, conductor, scheduler and a compute, from its own fixtures.
+
+Run as ``python -m tests.nova.lab PLAN OUTCOME``, two JSON files. It is a process of its own because
+Nova and Glance share one global configuration. The plan names the Glances to be used:
+
+- ``filtered``: each kind of image that Nova creates
+- ``passing`` and ``verified``: three backups with a rotation of three, and then a fourth
+- ``plain``: a Glance without the filter
+- ``down``: a Glance whose filter has no database
+
+The outcome says which image was made from which instance, and what Nova's notifications said.
+"""
+
+# ruff: noqa: I001, F401
+import nova.tests.functional  # chooses between threads and greenlets, before anything else
+
+import json
+import logging
+import sys
+import time
+import traceback
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+from unittest import mock
+
+import fixtures
+import requests
+import testtools
+from keystoneauth1 import loading
+from keystoneauth1.adapter import Adapter
+from keystoneauth1.session import Session
+from nova import objects
+from nova.conductor.tasks import cross_cell_migrate
+from nova.conf import CONF
+from nova.context import get_admin_context
+from nova.image import glance as nova_glance
+from nova.tests import fixtures as nova_fixtures
+from nova.tests.functional import integrated_helpers
+from nova.virt import fake
+from nova.volume import cinder
+
+from openstack.connection import Connection
+
+from related_images.cli.carried import Scope, carried
+from related_images.client.policies import METADATA_KEY, write
+from related_images.manage.compute import Compute
+from tests.nova.driver import UploadingDriver
+
+PLAN, OUTCOME = (Path(path) for path in sys.argv[1:3])
+
+INSTALLATION: Final = "0f8fad5b-d9cb-469f-a165-70867728950e"
+USER: Final = "alice:demo:member"
+ADMIN: Final = "root:administration:admin"
+NOVA: Final = "nova:service:service"
+PATIENCE: Final = 60
+"""Seconds that Nova may take for anything."""
+
+_OURS: Final = """
+[filter:development-identity]
+use = egg:related-images#development_identity
+
+[filter:related-images]
+paste.filter_factory = related_images.integrations.nova:filter_factory
+installation_uuid = {installation}
+"""
+
+
+def _paste_file(directory: Path) -> Path:
+    """Nova's own paste file with two filters more, one of them in authtoken's place."""
+    text = (Path(sys.prefix) / "etc" / "nova" / "api-paste.ini").read_text()
+    text = text.replace(" authtoken ", " development-identity ")
+    text = text.replace(" osapi_compute_app_v21", " related-images osapi_compute_app_v21")
+    path = directory / "api-paste.ini"
+    path.write_text(text + _OURS.format(installation=INSTALLATION))
+    return path
+
+
+class Registry:
+    """A Glance, as someone who calls it past Nova."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def call(self, method: str, path: str, token: str = USER, **options: Any) -> Any:
+        headers = {"X-Auth-Token": token, **options.pop("headers", {})}
+        response = requests.request(
+            method, f"{self.url}/v2{path}", headers=headers, timeout=60, **options
+        )
+        response.raise_for_status()
+        return response
+
+    def image(self, token: str = USER, *, active: bool = True, **properties: Any) -> str:
+        body = {"disk_format": "raw", "container_format": "bare", **properties}
+        image_id: str = self.call("POST", "/images", token, json=body).json()["id"]
+        if active:
+            octets = {"Content-Type": "application/octet-stream"}
+            self.call("PUT", f"/images/{image_id}/file", token, data=b"a disk", headers=octets)
+        return image_id
+
+    def backups(self) -> list[str]:
+        """The names of the images that claim to be backups, oldest first."""
+        asked = "/images?image_type=backup&sort_key=created_at&sort_dir=asc"
+        return [image["name"] for image in self.call("GET", asked, ADMIN).json()["images"]]
+
+
+class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
+    """One Nova; what is done with it stands in the only test."""
+
+    STUB_KEYSTONE = False
+    NUMBER_OF_CELLS = 1
+
+    def setUp(self) -> None:
+        self.addOnException(lambda error: traceback.print_exception(*error, file=sys.__stderr__))
+        nova_fixtures.GlanceFixture = lambda test: fixtures.Fixture()
+        nova_fixtures.WarningsFixture = fixtures.Fixture
+        directory = Path(self.useFixture(fixtures.TempDir()).path)
+        self._plan: dict[str, str] = json.loads(PLAN.read_text())
+        self._outcome: dict[str, Any] = {"images": {}, "failures": {}, "rotation": {}}
+        self._paste = _paste_file(directory)
+        super().setUp()
+        self._warnings = self.useFixture(fixtures.FakeLogger("related_images", logging.WARNING))
+
+    def _setup_services(self) -> None:
+        CONF.register_opts(loading.get_auth_plugin_conf_options("admin_token"), "service_user")
+        self.flags(api_paste_config=str(self._paste), group="wsgi")
+        self.flags(
+            send_service_user_token=True,
+            auth_type="admin_token",
+            token=NOVA,
+            endpoint="http://127.0.0.1",
+            group="service_user",
+        )
+        self.flags(num_retries=0, group="glance")
+        # Nova loads its drivers from a package of its own
+        fake.UploadingDriver = UploadingDriver
+        self.flags(compute_driver="fake.UploadingDriver")
+        self._describe_volumes()
+        super()._setup_services()
+
+    def _describe_volumes(self) -> None:
+        """Nova's stand-in for Cinder leaves out what a snapshot of a volume needs."""
+        get = cinder.API.get
+        described = lambda _, *args, **kwargs: {  # noqa: E731
+            "display_description": "",
+            **get(*args, **kwargs),
+        }
+        self.stub_out("nova.volume.cinder.API.get", described)
+
+    @contextmanager
+    def _with(self, name: str) -> Iterator[Registry]:
+        """Nova works with the Glance of this name."""
+        url = self._plan[name]
+        self.flags(api_servers=[url], group="glance")
+        yield Registry(url)
+
+    def _nova(self, path: str, body: Any, token: str = USER) -> Any:
+        response = requests.request(
+            "POST",
+            f"{self.api_fixture.base_url}{path}",
+            headers={"X-Auth-Token": token, "OpenStack-API-Version": "compute 2.74"},
+            json=body,
+            timeout=60,
+        )
+        if not response.ok:
+            raise requests.HTTPError(response.text, response=response)
+        return response.json() if response.content else None
+
+    def _server(self, name: str, token: str = USER, **boot: Any) -> str:
+        server = {"name": name, "flavorRef": "1", "networks": "none", **boot}
+        server_id: str = self._nova("/servers", {"server": server}, token)["server"]["id"]
+        assert self._settled(server_id) == "active"
+        return server_id
+
+    def _settled(self, server_id: str) -> str:
+        """The state of the server, once Nova has finished what it does with it."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            found = objects.Instance.get_by_uuid(get_admin_context(), server_id)
+            if found.task_state is None and found.vm_state != "building":
+                return str(found.vm_state)
+            time.sleep(0.05)
+        raise AssertionError(f"the server is {found.vm_state}, {found.task_state}")
+
+    def _act(self, server_id: str, token: str = USER, **action: Any) -> Any:
+        answer = self._nova(f"/servers/{server_id}/action", action, token)
+        self._settled(server_id)
+        return answer
+
+    def _snapshot(self, server_id: str, token: str = USER, **metadata: str) -> str:
+        wanted = {"name": "snapshot", "metadata": metadata}
+        image_id: str = self._act(server_id, token, createImage=wanted)["image_id"]
+        return image_id
+
+    def _backup(self, server_id: str, name: str, rotation: int) -> str:
+        wanted = {"name": name, "backup_type": "daily", "rotation": rotation}
+        image_id: str = self._act(server_id, createBackup=wanted)["image_id"]
+        return image_id
+
+    def test_all(self) -> None:
+        self._make_each_kind()
+        for name in ("passing", "verified"):
+            self._outcome["rotation"][name] = self._rotate(name)
+        self._outcome["projects"] = self._ask_nova()
+        self._outcome["policies"] = self._carry()
+        self._outcome["plain"] = self._without_filter()
+        self._outcome["down"] = self._without_database()
+        self._outcome["notifications"] = [
+            {"event_type": sent["event_type"], "payload": sent["payload"]}
+            for sent in self.notifier.versioned_notifications
+        ]
+        OUTCOME.write_text(json.dumps(self._outcome, indent=1))
+
+    def _make_each_kind(self) -> None:
+        with self._with("filtered") as registry:
+            base = registry.image(ADMIN, visibility="public", name="base")
+            first = self._server("first", imageRef=base)
+            self._note("snapshot", first, self._snapshot(first))
+            backup = self._backup(first, "backup", 5)
+            self._note("backup", first, backup)
+            odd = self._act(
+                first, createBackup={"name": "odd", "backup_type": "every day!", "rotation": 5}
+            )
+            self._note("backup of an odd type", first, odd["image_id"])
+            shelved = self._server("shelved", imageRef=base)
+            self._act(shelved, shelve=None)
+            self._note("shelve", shelved, self._named(registry, "shelved-shelved"))
+            self._act(shelved, unshelve=None)
+            volumes = self._server("volumes", block_device_mapping_v2=[self._volume()])
+            self._note("volume-backed snapshot", volumes, self._snapshot(volumes))
+            self._note("snapshot by an administrator", first, self._snapshot(first, ADMIN))
+            forged = self._snapshot(
+                first, instance_uuid=shelved, image_type="backup", backup_type="daily"
+            )
+            self._note("snapshot with forged metadata", first, forged)
+            heir = self._server("heir", block_device_mapping_v2=[self._from_image(backup)])
+            self._note("volume-backed, started from a backup", heir, self._snapshot(heir))
+            self._note("cross-cell resize", first, self._resize_across_cells(first))
+            self._outcome["base"] = base
+            self._nova_delete(heir)
+            self._outcome["deleted"] = heir
+
+    def _note(self, deed: str, server_id: str, image_id: str) -> None:
+        self._outcome["images"][deed] = {"instance_id": server_id, "image_id": image_id}
+
+    def _named(self, registry: Registry, name: str) -> str:
+        newest = registry.call("GET", f"/images?name={name}&limit=1").json()["images"][0]
+        image_id: str = newest["id"]
+        return image_id
+
+    def _nova_delete(self, server_id: str) -> None:
+        url = f"{self.api_fixture.base_url}/servers/{server_id}"
+        requests.delete(url, headers={"X-Auth-Token": USER}, timeout=60).raise_for_status()
+
+    def _volume(self) -> dict[str, Any]:
+        uuid = nova_fixtures.CinderFixture.IMAGE_BACKED_VOL
+        boot = {"source_type": "volume", "destination_type": "volume", "boot_index": 0}
+        return {**boot, "uuid": uuid}
+
+    def _from_image(self, image_id: str) -> dict[str, Any]:
+        boot = {"source_type": "image", "destination_type": "volume", "boot_index": 0}
+        return {**boot, "uuid": image_id, "volume_size": 1}
+
+    def _resize_across_cells(self, server_id: str) -> str:
+        """The task of the conductor that makes an image, with the rest of the resize left out."""
+        context = get_admin_context()
+        context.project_id, context.user_id, context.auth_token = "demo", "alice", USER
+        context.service_catalog = []
+        instance = objects.Instance.get_by_uuid(
+            context, server_id, expected_attrs=["flavor", "system_metadata"]
+        )
+        instance.task_state = "resize_prep"
+        instance.save()
+        task = cross_cell_migrate.PrepResizeAtSourceTask(
+            context,
+            instance,
+            instance.flavor,
+            mock.Mock(),
+            mock.Mock(is_bfv=False),
+            mock.Mock(),
+            nova_glance.API(),
+        )
+        image_id: str = task.execute()
+        instance.task_state = None
+        instance.save()
+        return image_id
+
+    def _rotate(self, name: str) -> dict[str, list[str]]:
+        """What claims to be a backup of the server, before and after one more backup."""
+        with self._with(name) as registry:
+            base = registry.image(ADMIN, visibility="public", name="base")
+            server = self._server("rotated", imageRef=base)
+            backups = [self._backup(server, f"backup {number}", 3) for number in (1, 2, 3)]
+            heir = self._server("heir", block_device_mapping_v2=[self._from_image(backups[2])])
+            inherited = self._snapshot(heir)
+            rename = [{"op": "replace", "path": "/name", "value": "of another server"}]
+            patch = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+            registry.call("PATCH", f"/images/{inherited}", data=json.dumps(rename), headers=patch)
+            claims = {"instance_uuid": server, "image_type": "backup", "backup_type": "daily"}
+            registry.image(active=False, name="never uploaded", **claims)
+            before = registry.backups()
+            self._backup(server, "backup 4", 3)
+            return {"before": before, "after": registry.backups()}
+
+    def _session(self, token: str) -> Session:
+        auth: Any = loading.get_plugin_loader("admin_token").load_from_options(
+            endpoint=self.api_fixture.base_url, token=token
+        )
+        return Session(auth)
+
+    def _carry(self) -> dict[str, dict[str, str]]:
+        """Which servers carry a policy and whose they are, as its user and others are told."""
+        first = self._outcome["images"]["snapshot"]["instance_id"]
+        metadata = {METADATA_KEY: write({"keep_last": 3})}
+        self._nova(f"/servers/{first}/metadata", {"metadata": metadata})
+        asked = {
+            "one": (USER, Scope(first)),
+            "none": (USER, Scope(INSTALLATION)),
+            "own": (USER, Scope()),
+            "stranger": ("eve:other:member", Scope()),
+            "project": (ADMIN, Scope(project_id="demo")),
+            "another": (ADMIN, Scope(project_id="other")),
+            "all": (ADMIN, Scope(all_projects=True)),
+        }
+        return {name: self._carried(*of) for name, of in asked.items()}
+
+    def _carried(self, token: str, scope: Scope) -> dict[str, str]:
+        connection = Connection(session=self._session(token))
+        found = carried(SimpleNamespace(sdk_connection=connection, auth_ref=None), scope)
+        return {id: it.project_id for id, it in found.items() if it.policy}
+
+    def _ask_nova(self) -> dict[str, str | None]:
+        """Whose servers Nova says that they are: one, one that was deleted, and none."""
+        compute = Compute(Adapter(self._session(ADMIN), service_type="compute"))
+        first = self._outcome["images"]["snapshot"]["instance_id"]
+        asked = {"first": first, "deleted": self._outcome["deleted"], "unknown": INSTALLATION}
+        return {name: compute.project_of(id) for name, id in asked.items()}
+
+    def _without_filter(self) -> dict[str, Any]:
+        with self._with("plain") as registry:
+            server = self._server("plain", imageRef=registry.image(name="base"))
+            made = [self._snapshot(server), self._backup(server, "backup", 3)]
+            there = registry.call("GET", "/images").json()["images"]
+            known = {image["id"]: image["status"] for image in there}
+        return {"made": [known[id] for id in made], "log": self._warnings.output}
+
+    def _without_database(self) -> dict[str, Any]:
+        with self._with("down") as registry:
+            base = registry.image(name="base")
+            server = self._server("down", imageRef=base)
+            refused = [
+                _status(lambda: self._snapshot(server)),
+                _status(lambda: self._backup(server, "backup", 3)),
+            ]
+            there = registry.call("GET", "/images").json()["images"]
+        return {
+            "refused": refused,
+            "images": [image["name"] for image in there],
+            "state": self._settled(server),
+        }
+
+
+def _status(deed: Callable[[], object]) -> int | None:
+    try:
+        deed()
+    except requests.HTTPError as error:
+        return None if error.response is None else error.response.status_code
+    return None
+
+
+if __name__ == "__main__":
+    result = testtools.TestResult()
+    Lab("test_all").run(result)
+    sys.exit(not result.wasSuccessful())
