@@ -1,0 +1,56 @@
+"""The cloud that all these tests share, and what people did in it."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from types import FrameType
+from typing import Final
+
+import psutil
+import pytest
+
+from tests.cloud.cloud import Cloud
+from tests.cloud.deeds import Deeds, do_everything
+from tests.cloud.processes import KEEP_ENVIRONMENT, MARK, marked, new_mark
+from tests.cloud.starting import cloud as start
+
+GRACE: Final = 10
+"""Seconds for what was killed to vanish."""
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    mark = new_mark()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MARK, mark)
+        patch.setenv(KEEP_ENVIRONMENT, "1")
+        # so that nothing is left over by whoever is told to end
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            with start(tmp_path_factory.mktemp("cloud")) as started:
+                yield started
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            left = _left_over(mark)
+    assert left == set()
+
+
+@pytest.fixture(scope="session")
+def deeds(cloud: Cloud) -> Deeds:
+    return do_everything(cloud)
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _left_over(mark: str) -> set[psutil.Process]:
+    """The processes of a cloud that outlive it, which are ended then."""
+    deadline = time.monotonic() + GRACE
+    while (left := marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    return left

@@ -1,0 +1,143 @@
+"""What people do in the cloud, with the ``openstack`` command, and what came of it."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.cloud.cloud import Cloud, eventually
+
+FLAVOR: Final = "small"
+ROTATION: Final = 3
+
+
+class Hands:
+    """Does things in a cloud as people do, and waits until they are done."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._compute = cloud.connection("admin").compute
+        self._images = cloud.connection("admin").image
+
+    def flavor(self) -> None:
+        self._compute.create_flavor(name=FLAVOR, vcpus=1, ram=64, disk=1)
+
+    def image(self, who: str, name: str, data: bytes | None, **properties: str) -> str:
+        """An image made without Nova; without ``data`` it is never uploaded."""
+        formats = {"disk_format": "raw", "container_format": "bare"}
+        images = self._cloud.connection(who).image
+        made = images.create_image(name=name, data=data, **formats, **properties)
+        return str(made.id)
+
+    def server(self, name: str, image_id: str) -> str:
+        boot = ("--image", image_id, "--flavor", FLAVOR, "--nic", "none")
+        server_id: str = self._cloud.shown("alice", "server", "create", *boot, name)["id"]
+        self._settled(server_id)
+        return server_id
+
+    def snapshot(self, who: str, server_id: str, name: str, **metadata: str) -> str:
+        given = [f"--property={key}={text}" for key, text in metadata.items()]
+        words = ("server", "image", "create", "--name", name, *given, server_id)
+        image_id: str = self._cloud.shown(who, *words)["id"]
+        self._settled(server_id)
+        return image_id
+
+    def backup(self, server_id: str, name: str) -> str:
+        """A daily backup; Nova has rotated the older ones when this returns."""
+        how = ("--name", name, "--type", "daily", "--rotate", str(ROTATION))
+        words = ("server", "backup", "create", *how, server_id)
+        image_id: str = self._cloud.shown("alice", *words)["id"]
+        eventually(lambda: self._last_action_ended(server_id), f"the rotation after {name}")
+        return image_id
+
+    def shelve(self, server_id: str, name: str) -> str:
+        self._cloud.openstack("alice", "server", "shelve", server_id)
+        self._settled(server_id)
+        (image,) = self._cloud.connection("alice").image.images(name=f"{name}-shelved")
+        return str(image.id)
+
+    def unshelve(self, server_id: str) -> None:
+        """Nova deletes the image of a server that it has brought back."""
+        self._cloud.openstack("alice", "server", "unshelve", server_id)
+        self._settled(server_id)
+
+    def rebuild(self, server_id: str, image_id: str) -> None:
+        self._cloud.openstack("alice", "server", "rebuild", "--image", image_id, server_id)
+        self._settled(server_id)
+
+    def delete(self, server_id: str) -> None:
+        self._cloud.openstack("alice", "server", "delete", server_id)
+        gone = lambda: self._compute.find_server(server_id, all_projects=True) is None  # noqa: E731
+        eventually(gone, "the end of a server")
+
+    def _settled(self, server_id: str) -> None:
+        """Wait until Nova has nothing to do with the server."""
+
+        def idle() -> bool:
+            server = self._compute.get_server(server_id)
+            assert server.status != "ERROR", server.fault
+            return server.task_state is None and server.status != "BUILD"
+
+        eventually(idle, "Nova")
+
+    def _last_action_ended(self, server_id: str) -> bool:
+        actions = self._compute.server_actions(server_id)
+        newest = max(actions, key=lambda action: str(action.start_time))
+        action = self._compute.get_server_action(newest.request_id, server_id)
+        return bool(action.events) and all(event["finish_time"] for event in action.events)
+
+
+@dataclass
+class Deeds:
+    """What was done: the images of each deed, and the server that it was really made from."""
+
+    servers: dict[str, str] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+    made_from: dict[str, str] = field(default_factory=dict)
+    claimed_before: set[str] = field(default_factory=set)
+    claimed_after: set[str] = field(default_factory=set)
+
+    def note(self, deed: str, server_id: str, image_id: str) -> None:
+        self.images[deed], self.made_from[deed] = image_id, server_id
+
+
+def claiming(cloud: Cloud, server_id: str) -> set[str]:
+    """The names of the images that claim to be daily backups of a server."""
+    asked = f"image_type=backup&backup_type=daily&instance_uuid={server_id}"
+    found = cloud.glance("GET", f"/v2/images?{asked}", {"X-Auth-Token": cloud.token("alice")})
+    return {str(image["name"]) for image in found.json["images"]}
+
+
+def do_everything(cloud: Cloud) -> Deeds:
+    hands = Hands(cloud)
+    hands.flavor()
+    deeds = Deeds()
+    base = deeds.images["base"] = hands.image("admin", "base", b"a disk", visibility="public")
+    first = deeds.servers["first"] = hands.server("first", base)
+    deeds.note("snapshot", first, hands.snapshot("alice", first, "snapshot"))
+    deeds.note("snapshot by an administrator", first, hands.snapshot("admin", first, "admin's"))
+    for number in (1, 2, 3):
+        deeds.note(f"backup {number}", first, hands.backup(first, f"backup {number}"))
+    heir = deeds.servers["heir"] = hands.server("heir", deeds.images["backup 3"])
+    deeds.note("snapshot of an heir", heir, hands.snapshot("alice", heir, "of the heir"))
+    _forge(hands, deeds)
+    deeds.claimed_before = claiming(cloud, first)
+    deeds.note("backup 4", first, hands.backup(first, "backup 4"))
+    deeds.claimed_after = claiming(cloud, first)
+    shelved = deeds.servers["shelved"] = hands.server("shelved", base)
+    deeds.note("shelve", shelved, hands.shelve(shelved, "shelved"))
+    hands.unshelve(shelved)
+    hands.rebuild(shelved, deeds.images["backup 4"])
+    hands.delete(heir)
+    return deeds
+
+
+def _forge(hands: Hands, deeds: Deeds) -> None:
+    """Two images that claim to be daily backups of the first server, and are not."""
+    claims = {
+        "instance_uuid": deeds.servers["first"],
+        "image_type": "backup",
+        "backup_type": "daily",
+    }
+    heir = deeds.servers["heir"]
+    forged = hands.snapshot("alice", heir, "of another server", **claims)
+    deeds.note("snapshot with forged metadata", heir, forged)
+    hands.image("alice", "never uploaded", None, **claims)

@@ -1,0 +1,257 @@
+"""What the services of a throwaway cloud are told: who is who, where what is, and their files."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+Sections = Mapping[str, Mapping[str, str]]
+
+INSTALLATION: Final = "0f8fad5b-d9cb-469f-a165-70867728950e"
+REGION: Final = "RegionOne"
+PASSWORD: Final = "secret"
+
+SERVICES: Final = ("glance", "nova", "placement")
+"""Users with the role service in the project service."""
+
+PEOPLE: Final = {"admin": "admin", "alice": "demo", "bob": "other"}
+"""The project of each; alice and bob are ordinary members."""
+
+TYPES: Final = {
+    "glance": "image",
+    "nova": "compute",
+    "placement": "placement",
+    "neutron": "network",
+}
+"""What the catalogue calls a service."""
+
+HEARD, RECORDED = TOPICS = ("versioned_notifications", "related_images")
+"""The topics under which Nova sends: for a listener by itself, and for one beside the filter."""
+
+RELATED, WITNESSED = ("related_images", "witnessed")
+"""The database of the filter, and one that holds what Nova's notifications say by themselves."""
+
+LISTENERS: Final = {"witness": (WITNESSED, HEARD), "listener": (RELATED, RECORDED)}
+"""The database and the topic of each ``related-images listen``."""
+
+DATABASES: Final = (
+    *("keystone", "placement", "glance", RELATED, WITNESSED),
+    *("nova", "nova_api", "nova_cell0"),
+)
+
+_OURS: Final = """
+[filter:related-images]
+{options}
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where everything is.
+
+    :param database: the URL of the database server
+    :param bus: the URL of the message bus
+    :param urls: of the services, by name
+    """
+
+    directory: Path
+    database: str
+    bus: str
+    urls: Mapping[str, str]
+
+    def home(self, service: str) -> Path:
+        return self.directory / service
+
+    @property
+    def clouds(self) -> Path:
+        return self.directory / "clouds.yaml"
+
+    @property
+    def identity(self) -> str:
+        return f"{self.urls['keystone']}/v3"
+
+    def port(self, service: str) -> int:
+        return int(self.urls[service].rpartition(":")[2])
+
+    def user(self, name: str) -> dict[str, str]:
+        """How a user, of a service or not, is told to keystoneauth."""
+        return {
+            "auth_url": self.identity,
+            "username": name,
+            "password": PASSWORD,
+            "project_name": PEOPLE.get(name, "service"),
+            "user_domain_name": "Default",
+            "project_domain_name": "Default",
+        }
+
+    def database_of(self, name: str) -> str:
+        return f"{self.database}/{name}"
+
+    def set_aside(self, listener: str) -> Path:
+        return self.directory / f"{listener}.jsonl"
+
+    def write(self) -> None:
+        """Write the files of all services."""
+        for service in ("keystone", "placement", "glance", "nova", "compute"):
+            self.home(service).mkdir()
+        _write(self.home("keystone") / "keystone.conf", _keystone(self))
+        _write(self.home("placement") / "placement.conf", _placement(self))
+        self.write_glance(self.home("glance"))
+        _write(self.home("nova") / "nova.conf", {**_nova(self), **_nova_databases(self)})
+        _write_nova_paste(self)
+        _write(self.home("compute") / "nova.conf", _compute(self))
+        self.clouds.write_text(json.dumps({"clouds": _clouds(self)}, indent=1))
+
+    def write_glance(
+        self, home: Path, *, with_filter: bool = True, roles_required: str = "true"
+    ) -> None:
+        """Write the files of one process of Glance.
+
+        :param roles_required: whether keystonemiddleware confirms only what bears the role service
+        """
+        paste = home / "glance-api-paste.ini"
+        _write(home / "glance-api.conf", _glance(self, paste, roles_required))
+        _write_glance_paste(self, paste, with_filter)
+
+
+def _keystone(plan: Plan) -> Sections:
+    keys = plan.home("keystone")
+    return {
+        "database": {"connection": plan.database_of("keystone")},
+        "fernet_tokens": {"key_repository": f"{keys}/tokens"},
+        # the least that it takes
+        "identity": {"password_hash_rounds": "4"},
+    }
+
+
+def _placement(plan: Plan) -> Sections:
+    return {
+        "placement_database": {"connection": plan.database_of("placement")},
+        "keystone_authtoken": _authtoken(plan, "placement"),
+    }
+
+
+def _glance(plan: Plan, paste: Path, roles_required: str) -> Sections:
+    service_tokens = {
+        "service_token_roles": "service",
+        "service_token_roles_required": roles_required,
+    }
+    data = plan.home("glance")
+    return {
+        "DEFAULT": {"enabled_backends": "local:file"},
+        "database": {"connection": plan.database_of("glance")},
+        "glance_store": {"default_backend": "local"},
+        "local": {"filesystem_store_datadir": f"{data}/images"},
+        "os_glance_staging_store": {"filesystem_store_datadir": f"{data}/staging"},
+        "os_glance_tasks_store": {"filesystem_store_datadir": f"{data}/tasks"},
+        "paste_deploy": {"flavor": "keystone", "config_file": str(paste)},
+        "keystone_authtoken": {**_authtoken(plan, "glance"), **service_tokens},
+    }
+
+
+def glance_paste(plan: Plan) -> Path:
+    return plan.home("glance") / "glance-api-paste.ini"
+
+
+def _write_glance_paste(plan: Plan, path: Path, with_filter: bool) -> None:
+    """Glance's own paste file, with the filter where docs/deploy.md puts it."""
+    text = (Path(sys.prefix) / "etc" / "glance" / path.name).read_text()
+    options = {
+        "use": "egg:related-images#instance_aware",
+        "connection": plan.database_of(RELATED),
+        "require_registered_installation": "true",
+        "nova_rotation": "verified",
+    }
+    if with_filter:
+        _write_paste(path, text, "authtoken context rootapp", options)
+    else:
+        path.write_text(text)
+
+
+def _write_nova_paste(plan: Plan) -> None:
+    """Nova's own paste file, with the filter where docs/nova.md puts it."""
+    text = (Path(sys.prefix) / "etc" / "nova" / "api-paste.ini").read_text()
+    options = {
+        "paste.filter_factory": "related_images.integrations.nova:filter_factory",
+        "installation_uuid": INSTALLATION,
+    }
+    _write_paste(plan.home("nova") / "api-paste.ini", text, "osapi_compute_app_v21", options)
+
+
+def _write_paste(path: Path, text: str, words: str, options: Mapping[str, str]) -> None:
+    """Put the filter before the last of some words, wherever a pipeline has these words."""
+    *others, last = words.split()
+    found, wanted = " ".join(["", *others, last]), " ".join(["", *others, "related-images", last])
+    assert found in text, f"{path.name} of this version is another one"
+    section = "\n".join(f"{name} = {value}" for name, value in options.items())
+    path.write_text(text.replace(found, wanted) + _OURS.format(options=section))
+
+
+def _nova(plan: Plan) -> dict[str, Mapping[str, str]]:
+    """What every process of Nova is told."""
+    home = plan.home("nova")
+    speaks = {"auth_type": "password", "region_name": REGION, **plan.user("nova")}
+    return {
+        "DEFAULT": {
+            "transport_url": plan.bus,
+            "concurrency_backend": "threading",
+            "host": "cloud",
+            "my_ip": "127.0.0.1",
+            "state_path": str(home),
+        },
+        "oslo_concurrency": {"lock_path": f"{home}/locks"},
+        "keystone_authtoken": _authtoken(plan, "nova"),
+        "service_user": {"send_service_user_token": "true", **speaks},
+        "placement": speaks,
+        "neutron": speaks,
+        "glance": {"region_name": REGION},
+        "vnc": {"enabled": "false"},
+        "conductor": {"workers": "1"},
+        "scheduler": {"workers": "1"},
+        "notifications": {
+            "notification_format": "versioned",
+            "versioned_notifications_topics": ",".join(TOPICS),
+        },
+        "oslo_messaging_notifications": {"driver": "messagingv2"},
+    }
+
+
+def _nova_databases(plan: Plan) -> Sections:
+    return {
+        "database": {"connection": plan.database_of("nova")},
+        "api_database": {"connection": plan.database_of("nova_api")},
+    }
+
+
+def _compute(plan: Plan) -> Sections:
+    """Of nova-compute, which must know no database."""
+    common = _nova(plan)
+    driver = {"compute_driver": "fake.UploadingDriver", "state_path": str(plan.home("compute"))}
+    return {**common, "DEFAULT": {**common["DEFAULT"], **driver}}
+
+
+def _authtoken(plan: Plan, service: str) -> dict[str, str]:
+    return {
+        "www_authenticate_uri": plan.identity,
+        "auth_type": "password",
+        "region_name": REGION,
+        **plan.user(service),
+    }
+
+
+def _clouds(plan: Plan) -> dict[str, Any]:
+    common = {
+        "region_name": REGION,
+        "identity_api_version": "3",
+        "compute_api_version": "2.74",
+    }
+    return {name: {**common, "auth": plan.user(name)} for name in (*PEOPLE, *SERVICES)}
+
+
+def _write(path: Path, sections: Sections) -> None:
+    lines = []
+    for section, options in sections.items():
+        lines += [f"[{section}]", *(f"{name} = {value}" for name, value in options.items()), ""]
+    path.write_text("\n".join(lines))

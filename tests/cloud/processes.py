@@ -1,0 +1,108 @@
+"""The processes of a throwaway cloud: started, watched, and ended to the last one."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import psutil
+
+from tests.servers import PATIENCE
+
+MARK: Final = "RELATED_IMAGES_TEST_CLOUD"
+"""Stands in the environment of every process of a cloud, and so in those that they start."""
+
+KEEP_ENVIRONMENT: Final = "SPT_NOENV"
+"""Processes that give themselves another title write it over their environment, but for this."""
+
+SAID: Final = 5000
+"""How much of the end of a log is shown."""
+
+
+class Ended(AssertionError):
+    """A process ended that should not have."""
+
+
+class Processes:
+    """Programs of one cloud, each in a session of its own, with a log each."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def run(self, name: str, *command: str, **environment: str) -> None:
+        """Run a program to its end, which must be a good one."""
+        code = self._popen(name, command, environment).wait(5 * PATIENCE)
+        if code:
+            raise Ended(f"{name} ended with {code}: {self.said(name)}")
+
+    def start(
+        self, name: str, *command: str, inherited: Sequence[int] = (), **environment: str
+    ) -> None:
+        """Start a program.
+
+        :param inherited: file descriptors that it takes over
+        """
+        self._running[name] = self._popen(name, command, environment, inherited)
+
+    def stop(self, name: str, sent: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal to a program and all that it started; gives its exit code."""
+        process = self._running.pop(name)
+        os.killpg(process.pid, sent)
+        return process.wait(PATIENCE)
+
+    def stop_all(self) -> None:
+        """End what is running, what was started last first."""
+        for name in reversed(list(self._running)):
+            self.stop(name)
+
+    def check(self) -> None:
+        """
+        :raises Ended: if one has ended by itself
+        """
+        for name, process in list(self._running.items()):
+            if process.poll() is not None:
+                raise Ended(f"{name} ended with {process.returncode}: {self.said(name)}")
+
+    def said(self, name: str) -> str:
+        return self._log(name).read_text(errors="replace")[-SAID:]
+
+    def _log(self, name: str) -> Path:
+        return self._directory / f"{name}.log"
+
+    def _popen(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        inherited: Sequence[int] = (),
+    ) -> subprocess.Popen[bytes]:
+        with self._log(name).open("ab") as log:
+            return subprocess.Popen(
+                command,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=inherited,
+            )
+
+
+def new_mark() -> str:
+    return uuid4().hex
+
+
+def marked(mark: str) -> set[psutil.Process]:
+    """The processes that bear the mark, wherever they have gone."""
+    return {process for process in psutil.process_iter() if _environment(process).get(MARK) == mark}
+
+
+def _environment(process: psutil.Process) -> Mapping[str, str]:
+    try:
+        return dict(process.environ())
+    except psutil.Error:
+        return {}

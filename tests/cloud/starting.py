@@ -1,0 +1,263 @@
+"""Starts a real small cloud on loopback, and ends it to the last process.
+
+MariaDB, RabbitMQ, Keystone, Placement, Glance and Nova, each as a deployer runs it, with its own
+paste file and the filters where docs/deploy.md and docs/nova.md put them. Two things are not the
+real ones: the network service, which has nothing, and the compute driver, which runs nothing.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from getpass import getuser
+from grp import getgrgid
+from pathlib import Path
+from typing import Any, Final
+
+from tests.cloud.cloud import BIN, Cloud, eventually
+from tests.cloud.network import network
+from tests.cloud.plan import (
+    DATABASES,
+    INSTALLATION,
+    LISTENERS,
+    PASSWORD,
+    PEOPLE,
+    REGION,
+    SERVICES,
+    TYPES,
+    WITNESSED,
+    Plan,
+    glance_paste,
+)
+from tests.cloud.processes import Processes
+from tests.rabbitmq import rabbitmq
+from tests.servers import ask, mariadb
+
+APPLICATIONS: Final = {
+    "keystone": ("keystone.wsgi.api", "OS_KEYSTONE_CONFIG_DIR"),
+    "placement": ("placement.wsgi.api", "OS_PLACEMENT_CONFIG_DIR"),
+    "glance": ("glance.wsgi.api", "OS_GLANCE_CONFIG_DIR"),
+    "nova": ("nova.wsgi.osapi_compute", "OS_NOVA_CONFIG_DIR"),
+}
+"""The WSGI application of each service, and the variable that says where its files are."""
+
+INTERFACES: Final = ("public", "internal")
+
+ROOT: Final = Path(__file__).parents[2]
+
+
+@contextmanager
+def cloud(directory: Path) -> Iterator[Cloud]:
+    """
+    :raises ServerMissing: if MariaDB or RabbitMQ is not installed
+    """
+    with ExitStack() as stack:
+        databases, bus = _at_once(
+            lambda: stack.enter_context(mariadb()), lambda: stack.enter_context(rabbitmq())
+        )
+        for name in DATABASES:
+            databases.run(f"CREATE DATABASE {name}")
+        listeners = {name: stack.enter_context(_listener()) for name in APPLICATIONS}
+        urls = {name: f"http://127.0.0.1:{port_of(one)}" for name, one in listeners.items()}
+        urls["neutron"] = stack.enter_context(network())
+        plan = Plan(directory, databases.url, bus.url, urls)
+        plan.write()
+        processes = Processes(directory)
+        stack.callback(processes.stop_all)
+        started = Cloud(plan, processes)
+        _start(started, listeners)
+        yield started
+
+
+def _listener() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+def port_of(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
+
+
+def _at_once(*deeds: Callable[[], Any]) -> list[Any]:
+    with ThreadPoolExecutor() as pool:
+        return [done.result() for done in [pool.submit(deed) for deed in deeds]]
+
+
+def _start(cloud: Cloud, listeners: Mapping[str, socket.socket]) -> None:
+    """Two steps, since Nova gives up where Keystone does not know it."""
+
+    def serve(name: str, prepare: Callable[[Cloud], None]) -> None:
+        prepare(cloud)
+        _serve(cloud, name, name, listeners[name])
+        _answers(cloud, name, cloud.plan.port(name))
+
+    def serve_keystone() -> None:
+        serve("keystone", _keystone)
+        _populate(cloud)
+
+    _at_once(
+        serve_keystone,
+        partial(serve, "placement", _placement),
+        partial(serve, "glance", _glance),
+        partial(_nova, cloud),
+    )
+    _at_once(partial(serve, "nova", _run_nova), partial(_compute, cloud), partial(_relate, cloud))
+
+
+def _keystone(cloud: Cloud) -> None:
+    files = ("--config-file", str(cloud.plan.home("keystone") / "keystone.conf"))
+    ours = ("--keystone-user", getuser(), "--keystone-group", getgrgid(os.getgid()).gr_name)
+    for words in (("db_sync",), ("fernet_setup", *ours), _bootstrap(cloud.plan)):
+        _manage(cloud, "keystone-manage", *files, *words)
+
+
+def _bootstrap(plan: Plan) -> tuple[str, ...]:
+    urls = [f"--bootstrap-{interface}-url={plan.identity}" for interface in INTERFACES]
+    return (
+        "bootstrap",
+        f"--bootstrap-password={PASSWORD}",
+        f"--bootstrap-region-id={REGION}",
+        *urls,
+    )
+
+
+def _placement(cloud: Cloud) -> None:
+    home = str(cloud.plan.home("placement"))
+    _manage(cloud, "placement-manage", "--config-dir", home, "db", "sync")
+
+
+def _glance(cloud: Cloud) -> None:
+    home = cloud.plan.home("glance")
+    for store in ("images", "staging", "tasks"):
+        (home / store).mkdir()
+    _manage(cloud, "glance-manage", "--config-file", str(home / "glance-api.conf"), "db_sync")
+    for where in (
+        ("--paste", str(glance_paste(cloud.plan))),
+        ("--connection", cloud.plan.database_of(WITNESSED)),
+    ):
+        _manage(cloud, "related-images", "db", "upgrade", *where)
+
+
+def _nova(cloud: Cloud) -> None:
+    for words in (
+        ("api_db", "sync"),
+        ("cell_v2", "map_cell0"),
+        ("db", "sync"),
+        ("cell_v2", "create_cell", "--name", "cell1"),
+    ):
+        _manage(cloud, "nova-manage", *_nova_files(cloud, "nova"), *words)
+
+
+def _run_nova(cloud: Cloud) -> None:
+    for name, *speaking in (
+        ("related-images-nova-conductor", "--installation-uuid", INSTALLATION),
+        ("nova-scheduler",),
+    ):
+        cloud.processes.start(name, str(BIN / name), *_nova_files(cloud, "nova"), *speaking)
+
+
+def _nova_files(cloud: Cloud, home: str) -> tuple[str, str]:
+    return "--config-file", str(cloud.plan.home(home) / "nova.conf")
+
+
+def _manage(cloud: Cloud, name: str, *words: str) -> None:
+    cloud.processes.run(name, str(BIN / name), *words)
+
+
+@contextmanager
+def glance_beside(
+    cloud: Cloud, name: str, *, with_filter: bool = True, roles_required: str = "true"
+) -> Iterator[int]:
+    """Another process of the same Glance, otherwise configured; gives its port."""
+    home, listener = cloud.plan.home(name), _listener()
+    port = port_of(listener)
+    home.mkdir()
+    cloud.plan.write_glance(home, with_filter=with_filter, roles_required=roles_required)
+    _serve(cloud, name, "glance", listener)
+    try:
+        _answers(cloud, name, port)
+        yield port
+    finally:
+        cloud.processes.stop(name)
+
+
+def _serve(cloud: Cloud, name: str, application: str, listener: socket.socket) -> None:
+    """Start a WSGI application with the files that are in the home of ``name``."""
+    module, variable = APPLICATIONS[application]
+    home, descriptor = cloud.plan.home(name), listener.fileno()
+    program = (sys.executable, "-m", "tests.cloud.web")
+    command = (*program, module, str(descriptor), f"{home}/server.log")
+    told = {variable: str(home), "PYTHONPATH": str(ROOT)}
+    with listener:
+        cloud.processes.start(name, *command, inherited=(descriptor,), **told)
+
+
+def _answers(cloud: Cloud, name: str, port: int) -> None:
+    """Wait until a service answers."""
+
+    def answered() -> bool:
+        cloud.processes.check()
+        try:
+            return ask(port, "GET", "/").status < 500
+        except OSError:
+            return False
+
+    eventually(answered, name)
+
+
+def _populate(cloud: Cloud) -> None:
+    """Users, projects and the catalogue, beside what Keystone has from its beginning."""
+    identity = cloud.connect("admin").identity
+    projects = {
+        name: identity.create_project(name=name)
+        for name in {"service", *PEOPLE.values()} - {"admin"}
+    }
+    for name in (*SERVICES, *PEOPLE):
+        if name != "admin":
+            role = "service" if name in SERVICES else "member"
+            user = identity.create_user(name=name, password=PASSWORD)
+            project = projects[PEOPLE.get(name, "service")]
+            identity.assign_project_role_to_user(project, user, identity.find_role(role))
+    for name, kind in TYPES.items():
+        service = identity.create_service(name=name, type=kind)
+        url = cloud.plan.urls[name] + ("/v2.1" if name == "nova" else "")
+        for interface in INTERFACES:
+            identity.create_endpoint(
+                service_id=service.id, interface=interface, url=url, region_id=REGION
+            )
+
+
+def _relate(cloud: Cloud) -> None:
+    """Let Nova's service user alone speak for the installation, and listen to Nova."""
+    nova = cloud.connect("admin").identity.find_user("nova")
+    added = ("add", INSTALLATION, "--name", "cloud", "--service-user-id", nova.id)
+    paste = ("--paste", str(glance_paste(cloud.plan)))
+    _manage(cloud, "related-images", "installation", *added, *paste)
+    for name, (database, topic) in LISTENERS.items():
+        _listen(cloud, name, cloud.plan.database_of(database), topic)
+
+
+def _listen(cloud: Cloud, name: str, database: str, topic: str) -> None:
+    command = [
+        *(str(BIN / "related-images"), "listen", "--connection", database),
+        *("--transport-url", cloud.plan.bus, "--topic", topic),
+        *("--installation", INSTALLATION),
+        *("--set-aside", str(cloud.plan.set_aside(name))),
+    ]
+    cloud.processes.start(name, *command)
+
+
+def _compute(cloud: Cloud) -> None:
+    """Start a compute, and wait until servers can be put there."""
+    command = [sys.executable, "-m", "tests.cloud.compute", *_nova_files(cloud, "compute")]
+    cloud.processes.start("nova-compute", *command, PYTHONPATH=str(ROOT))
+    placement = cloud.connect("admin").placement
+
+    def reported() -> bool:
+        cloud.processes.check()
+        return any(provider for provider in placement.resource_providers())
+
+    eventually(reported, "nova-compute")
+    _manage(cloud, "nova-manage", *_nova_files(cloud, "nova"), "cell_v2", "discover_hosts")

@@ -1,0 +1,158 @@
+"""Whose image it is, as the filter and the notifications have it, and as Nova's property has it."""
+
+from typing import Any, Final
+
+import pytest
+
+from related_images.queries import Database, Filters
+from related_images.store import lookups
+from tests.cloud.cloud import Cloud, eventually
+from tests.cloud.deeds import Deeds
+from tests.cloud.plan import INSTALLATION, LISTENERS, WITNESSED
+
+SNAPSHOTS: Final = {
+    "snapshot": ("snapshot", None),
+    "snapshot by an administrator": ("snapshot", None),
+    "snapshot of an heir": ("snapshot", None),
+    "snapshot with forged metadata": ("snapshot", None),
+    "backup 1": ("backup", "daily"),
+    "backup 4": ("backup", "daily"),
+    "shelve": ("snapshot", None),
+}
+"""What was done, and the kind and label that are recorded."""
+
+SILENT: Final = {"shelve"}
+"""Of the images that come of these, Nova sends no notification."""
+
+GONE: Final = {"backup 1", "shelve"}
+"""Nova deletes what it rotates away, and what a server was shelved as when that is back."""
+
+STARTED_FROM: Final = {
+    "first": {"base"},
+    "heir": {"backup 3"},
+    "shelved": {"base", "backup 4"},
+}
+"""The images from which each server was started, or built anew."""
+
+Relations = dict[str, tuple[str, str]]
+
+
+def relation(cloud: Cloud, image_id: str) -> dict[str, Any]:
+    """The only relation of an image to an instance that it was made from."""
+    path = f"/v2/relations?image_id={image_id}"
+    answer = cloud.glance("GET", path, {"X-Auth-Token": cloud.token("admin")})
+    assert answer.status == 200, answer.body
+    (found,) = [row for row in answer.json["relations"] if row["kind"] != "boot"]
+    return dict(found)
+
+
+@pytest.fixture(scope="module")
+def witnessed(cloud: Cloud, deeds: Deeds) -> Relations:
+    """The instance and the kind of each image, as the notifications alone say."""
+    database = Database(cloud.plan.database_of(WITNESSED), 20)
+
+    def all_heard() -> Relations | None:
+        # what Nova sends last
+        heir = Filters(INSTALLATION, deeds.servers["heir"])
+        known = database.read(lookups.instances, heir, 1)
+        if not known or known[0].ended_at is None:
+            return None
+        rows = database.read(lookups.relations, Filters(), 1000)
+        return {row.image_id: (row.instance_id, row.kind) for row in rows if row.kind != "boot"}
+
+    return eventually(all_heard, "the last notification")
+
+
+@pytest.fixture(scope="module")
+def listened(cloud: Cloud, deeds: Deeds) -> None:
+    """The listener that writes beside the filter has heard everything too."""
+    eventually(lambda: ended_at(cloud, deeds.servers["heir"]), "the last notification")
+
+
+@pytest.mark.parametrize("deed", SNAPSHOTS)
+def test_the_filter_names_the_instance_that_it_was_made_from(
+    cloud: Cloud, deeds: Deeds, deed: str
+) -> None:
+    recorded = relation(cloud, deeds.images[deed])
+    assert recorded["installation_uuid"] == INSTALLATION
+    assert recorded["instance_id"] == deeds.made_from[deed]
+    assert (recorded["kind"], recorded["label"]) == SNAPSHOTS[deed]
+    assert recorded["source"] == "service"
+
+
+@pytest.mark.parametrize("deed", SNAPSHOTS)
+def test_the_notifications_name_the_same(deeds: Deeds, witnessed: Relations, deed: str) -> None:
+    said = None if deed in SILENT else (deeds.made_from[deed], SNAPSHOTS[deed][0])
+    assert witnessed.get(deeds.images[deed]) == said
+
+
+def test_nothing_that_nova_says_is_set_aside(cloud: Cloud, witnessed: Relations) -> None:
+    assert [name for name in LISTENERS if cloud.plan.set_aside(name).exists()] == []
+
+
+@pytest.mark.parametrize("deed", [deed for deed in SNAPSHOTS if deed not in GONE])
+def test_novas_property_names_what_the_user_wants(cloud: Cloud, deeds: Deeds, deed: str) -> None:
+    forged = deed == "snapshot with forged metadata"
+    path = f"/v2/images/{deeds.images[deed]}"
+    image = cloud.glance("GET", path, {"X-Auth-Token": cloud.token("admin")}).json
+    claimed = deeds.servers["first"] if forged else deeds.made_from[deed]
+    assert image["instance_uuid"] == claimed
+    assert (image["image_type"] == SNAPSHOTS[deed][0]) is not forged
+    assert (claimed == deeds.made_from[deed]) is not forged
+
+
+def test_an_administrators_snapshot_belongs_to_the_administrator(
+    cloud: Cloud, deeds: Deeds
+) -> None:
+    projects = {name: cloud.connection(name).current_project_id for name in ("admin", "alice")}
+    recorded = relation(cloud, deeds.images["snapshot by an administrator"])
+    assert recorded["project_id"] == projects["admin"] != projects["alice"]
+
+
+@pytest.mark.parametrize("name", STARTED_FROM)
+def test_what_a_server_was_started_from(cloud: Cloud, deeds: Deeds, name: str) -> None:
+    images = {deeds.images[deed] for deed in STARTED_FROM[name]}
+    eventually(
+        lambda: started_from(cloud, deeds.servers[name]) == images, f"what {name} was started from"
+    )
+
+
+def started_from(cloud: Cloud, server_id: str) -> set[str]:
+    path = f"/v2/relations?instance_id={server_id}&kind=boot"
+    answer = cloud.glance("GET", path, {"X-Auth-Token": cloud.token("alice")})
+    return {row["image_id"] for row in answer.json["relations"]}
+
+
+@pytest.mark.usefixtures("listened")
+def test_which_servers_ended(cloud: Cloud, deeds: Deeds) -> None:
+    ended = {name for name, server_id in deeds.servers.items() if ended_at(cloud, server_id)}
+    assert ended == {"heir"}
+
+
+def ended_at(cloud: Cloud, server_id: str) -> object:
+    path = f"/v2/instances/{INSTALLATION}/{server_id}"
+    answer = cloud.glance("GET", path, {"X-Auth-Token": cloud.token("alice")})
+    return answer.json["ended_at"] if answer.status == 200 else None
+
+
+def test_what_nova_deleted_is_marked(cloud: Cloud, deeds: Deeds) -> None:
+    rows = {deed: relation(cloud, deeds.images[deed]) for deed in SNAPSHOTS}
+    assert {deed for deed, row in rows.items() if row["image_deleted_at"]} == GONE
+
+
+@pytest.mark.usefixtures("listened")
+def test_descent_through_two_servers(cloud: Cloud, deeds: Deeds) -> None:
+    image_id = deeds.images["snapshot of an heir"]
+    shown = cloud.shown("alice", "image", "ancestry", "list", image_id)
+    assert [row["Image ID"] for row in shown] == [deeds.images["backup 3"], deeds.images["base"]]
+
+
+def test_rotation_deletes_exactly_the_oldest_real_backup(deeds: Deeds) -> None:
+    others = {"backup 2", "backup 3", "of another server", "never uploaded"}
+    assert deeds.claimed_before == others | {"backup 1"}
+    assert deeds.claimed_after == others | {"backup 4"}
+
+
+def test_the_backups_of_a_server(cloud: Cloud, deeds: Deeds) -> None:
+    shown = cloud.shown("alice", "instance", "backup", "list", deeds.servers["first"])
+    assert [row["Name"] for row in shown] == ["backup 4", "backup 3", "backup 2"]

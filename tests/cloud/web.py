@@ -1,0 +1,26 @@
+"""Serves the WSGI application of a service: ``python -m tests.cloud.web MODULE DESCRIPTOR LOG``."""
+
+import importlib
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+from related_images.integrations.http_server import HttpServer
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+THREADS: Final = 8
+
+
+def main(module: str, descriptor: str, log: str) -> None:
+    # the services take what stands there for options of their own
+    del sys.argv[1:]
+    listener = socket.socket(fileno=int(descriptor))
+    load = lambda: cast("WSGIApplication", importlib.import_module(module).application)  # noqa: E731
+    HttpServer(load, listener, THREADS, Path(log), f"{module} answers\n").run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,28 @@
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import mock
+
+import pytest
+from paste.deploy import loadapp
+
+from related_images.integrations import glance as embedded
+from related_images.store import schema
+from tests import servers
+from tests.functional.cloud import Cloud
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+
+@pytest.fixture(scope="session")
+def cloud(
+    registry_app: "WSGIApplication", registry_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Cloud:
+    """The same Glance twice: with the filter in the shipped pipeline, and bare."""
+    schema.upgrade(f"sqlite:///{registry_home}/related-images.db")
+    with (registry_home / "glance-api.conf").open("a") as configuration:
+        configuration.write("database_timeout = 60\n")  # how busy the machine is decides nothing
+    paste = servers.paste_without(tmp_path_factory.mktemp("filtered"), "development-identity")
+    with mock.patch.dict(os.environ, {embedded.CONFIG_DIRECTORY: str(registry_home)}):
+        return Cloud(loadapp(f"config:{paste}", name="glance-api"), registry_app)

@@ -1,0 +1,226 @@
+"""Images made with the tuple, and without."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests import wsgi
+from tests.filters import new_uuid, tuple_of
+from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, a_project, a_vm, user_of
+from tests.servers import Answer
+
+
+def test_an_image_made_with_the_tuple_is_recorded(cloud: Cloud) -> None:
+    vm = a_vm()
+    answer = cloud.try_to_create(vm)
+    assert answer.status == 201
+    assert answer.headers["X-Relation-Recorded"] == "snapshot"
+    assert "OpenStack-image-import-methods" in answer.headers
+    assert f"/v2/images/{answer.json['id']}" in str(answer.headers["Location"])
+    (relation,) = cloud.relations(**vm.query)
+    assert relation["image_id"] == answer.json["id"]
+    assert relation["project_id"] == vm.project
+    assert (relation["kind"], relation["source"], relation["label"]) == (
+        *("snapshot", "service", None),
+    )
+
+
+def test_kind_and_label_are_kept(cloud: Cloud) -> None:
+    vm = a_vm()
+    said = tuple_of(vm.installation, vm.id, kind="backup", label="daily")
+    answer = cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"})
+    assert answer.headers["X-Relation-Recorded"] == "backup"
+    (relation,) = cloud.relations(**vm.query)
+    assert (relation["kind"], relation["label"]) == ("backup", "daily")
+
+
+def test_the_callers_own_id_is_kept(cloud: Cloud) -> None:
+    vm, image_id = a_vm(), new_uuid()
+    assert cloud.create(vm, id=image_id) == image_id
+    assert cloud.image_ids(vm.user | vm.headers) == [image_id]
+
+
+def test_the_relation_belongs_to_the_owner_that_an_administrator_sets(cloud: Cloud) -> None:
+    vm = a_vm()
+    answer = cloud.call(
+        "POST", "/v2/images", ADMIN | SERVICE_TOKEN | vm.headers, {"name": "n", "owner": vm.project}
+    )
+    assert (answer.status, answer.json["owner"]) == (201, vm.project)
+    (relation,) = cloud.relations(**vm.query)
+    assert relation["project_id"] == vm.project
+    assert cloud.image_ids(vm.user | vm.headers) == [answer.json["id"]]
+
+
+def test_nobody_else_sets_an_owner(cloud: Cloud) -> None:
+    vm = a_vm()
+    assert cloud.try_to_create(vm, owner=a_project()).status == 403
+    assert cloud.relations(**vm.query) == []
+
+
+def test_the_service_itself_may_record(cloud: Cloud) -> None:
+    vm = a_vm()
+    service = wsgi.identity("nova", vm.project, "service", "member")
+    answer = cloud.call("POST", "/v2/images", service | vm.headers, {"name": "n"})
+    assert answer.headers["X-Relation-Recorded"] == "snapshot"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"X-Service-Roles": "service"},
+        {"X-Service-Roles": "service", "X-Service-Identity-Status": "Invalid"},
+        {"X-Service-Roles": "member", "X-Service-Identity-Status": "Confirmed"},
+        {"X-Roles": "services,myservice"},
+    ],
+)
+def test_nobody_else_may_record_and_nothing_is_made(cloud: Cloud, more: dict[str, str]) -> None:
+    vm = a_vm()
+    answer = cloud.call("POST", "/v2/images", vm.user | more | vm.headers, {"name": "n"})
+    assert answer.status == 403
+    (error,) = answer.json["errors"]
+    assert error["code"] == "relation.forbidden"
+    assert error["request_id"].startswith("req-")
+    assert cloud.total(vm.project) == 0
+    assert cloud.relations(**vm.query) == []
+
+
+def test_a_kind_that_cannot_be_made_is_refused(cloud: Cloud) -> None:
+    vm = a_vm()
+    said = tuple_of(vm.installation, vm.id, kind="boot")
+    answer = cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"})
+    assert (answer.status, answer.json["errors"][0]["code"]) == (400, "kind.unknown")
+    assert cloud.total(vm.project) == 0
+
+
+def test_without_the_tuple_nothing_is_recorded(cloud: Cloud) -> None:
+    vm = a_vm()
+    answer = cloud.call("POST", "/v2/images", vm.service, {"name": "n", "instance_uuid": vm.id})
+    assert answer.status == 201
+    assert "X-Relation-Recorded" not in answer.headers
+    assert cloud.relations(image_id=answer.json["id"]) == []
+
+
+REFUSED: list[tuple[Any, int]] = [
+    ({"id": new_uuid(), "visibility": "everybody"}, 400),
+    ({"visibility": "public"}, 403),
+    ({"status": "active"}, 403),
+    ({"property": None}, 400),
+    ({"os_glance_x": "y"}, 403),
+    ({"name": "x" * 256}, 400),
+]
+
+
+@pytest.mark.parametrize(("fields", "status"), REFUSED)
+def test_what_glance_refuses_leaves_no_relation(
+    cloud: Cloud, fields: dict[str, Any], status: int
+) -> None:
+    vm = a_vm()
+    answer = cloud.try_to_create(vm, **fields)
+    assert answer.status == status
+    assert "X-Relation-Recorded" not in answer.headers
+    assert cloud.relations(**vm.query) == []
+    assert cloud.call("GET", f"/v2/instances/{vm.installation}/{vm.id}", ADMIN).status == 404
+
+
+def bare_answer(cloud: Cloud, vm_headers: dict[str, str], body: Any) -> Answer:
+    return wsgi.call(cloud.bare, "POST", "/v2/images", vm_headers, body)
+
+
+@pytest.mark.parametrize("fields", [fields for fields, _ in REFUSED])
+def test_the_refusal_of_glance_is_its_own(cloud: Cloud, fields: dict[str, Any]) -> None:
+    vm = a_vm()
+    body = {"name": "n"} | fields
+    through = cloud.call("POST", "/v2/images", vm.service | vm.headers, body)
+    assert through.body == bare_answer(cloud, vm.service, body).body
+
+
+def test_a_taken_id_keeps_the_relation_of_its_image(cloud: Cloud) -> None:
+    vm = a_vm()
+    image_id = cloud.create(vm)
+    assert cloud.try_to_create(vm, id=image_id).status == 409
+    assert [relation["image_id"] for relation in cloud.relations(**vm.query)] == [image_id]
+
+
+def test_a_taken_id_makes_no_relation_with_another_instance(cloud: Cloud) -> None:
+    vm, other = a_vm(), a_vm()
+    image_id = cloud.create(vm)
+    assert cloud.try_to_create(other, id=image_id).status == 409
+    assert cloud.relations(**other.query) == []
+    (relation,) = cloud.relations(image_id=image_id)
+    assert relation["instance_id"] == vm.id
+
+
+def test_a_taken_id_of_another_kind_makes_no_relation(cloud: Cloud) -> None:
+    vm = a_vm()
+    image_id = cloud.create(vm)
+    said = tuple_of(vm.installation, vm.id, kind="backup")
+    assert cloud.call("POST", "/v2/images", vm.service | said, {"id": image_id}).status == 409
+    assert [relation["kind"] for relation in cloud.relations(**vm.query)] == ["snapshot"]
+
+
+def test_the_id_of_a_deleted_image_stays_deleted(cloud: Cloud) -> None:
+    vm = a_vm()
+    image_id = cloud.create(vm)
+    assert cloud.call("DELETE", f"/v2/images/{image_id}", vm.user).status == 204
+    (before,) = cloud.relations(**vm.query)
+    assert cloud.try_to_create(vm, id=image_id).status == 409
+    assert cloud.relations(**vm.query) == [before]
+    assert before["image_deleted_at"] is not None
+
+
+def test_an_id_in_another_spelling_is_refused(cloud: Cloud) -> None:
+    vm = a_vm()
+    answer = cloud.try_to_create(vm, id=new_uuid().upper())
+    assert (answer.status, answer.json["errors"][0]["code"]) == (400, "image.id-malformed")
+    assert cloud.total(vm.project) == 0
+
+
+def test_two_installations_may_have_the_same_instance_id(cloud: Cloud) -> None:
+    one = a_vm()
+    two = a_vm(id=one.id, project=one.project)
+    first, second = cloud.create(one), cloud.create(two)
+    assert cloud.image_ids(one.user | one.headers) == [first]
+    assert cloud.image_ids(one.user | two.headers) == [second]
+
+
+def test_an_installation_in_upper_case_is_the_same(cloud: Cloud) -> None:
+    vm = a_vm()
+    said = tuple_of(vm.installation.upper(), vm.id)
+    answer = cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"})
+    assert cloud.image_ids(vm.user | vm.headers) == [answer.json["id"]]
+
+
+def test_a_field_given_twice_is_read_the_same_way_by_both(cloud: Cloud) -> None:
+    vm, first, last = a_vm(), new_uuid(), new_uuid()
+    body = f'{{"id": "{first}", "name": "n", "id": "{last}"}}'.encode()
+    answer = cloud.call("POST", "/v2/images", vm.service | vm.headers, body)
+    assert answer.status == 201
+    assert [relation["image_id"] for relation in cloud.relations(**vm.query)] == [last]
+    assert answer.json["id"] == last
+    assert not cloud.exists(first)
+
+
+def test_unmodified_clients_see_no_difference(cloud: Cloud) -> None:
+    user = user_of(a_project())
+    for method, path, body in (
+        ("GET", "/", None),
+        ("GET", "/versions", None),
+        ("GET", "/v2/images", None),
+        ("GET", "/v2/images?instance_id=mine", None),
+        ("GET", "/v2/images/nothing", None),
+        ("GET", "/v2/schemas/images", None),
+        ("GET", "/v2/info/import", None),
+        ("PUT", "/v2/images", b"{}"),
+        ("POST", "/v2/images", b"not json"),
+        ("DELETE", f"/v2/images/{new_uuid()}", None),
+        ("PATCH", f"/v2/images/{new_uuid()}", json.dumps([]).encode()),
+    ):
+        ours = cloud.call(method, path, user, body)
+        theirs = wsgi.call(cloud.bare, method, path, user, body)
+        assert (ours.status, ours.body) == (theirs.status, theirs.body)
+        differing = {"x-openstack-request-id", "date"}
+        assert [item for item in ours.headers.items() if item[0].lower() not in differing] == [
+            item for item in theirs.headers.items() if item[0].lower() not in differing
+        ]

@@ -1,0 +1,228 @@
+"""The guard over the real Glance: what is in use stays, whatever asks for its deletion."""
+
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import wsgi
+from tests.filters import NotingRegistry, filtering, migrated, new_uuid
+from tests.functional.cloud import ADMIN, Cloud, Vm, a_project, a_vm, user_of
+from tests.functional.test_lineage import a_public_image, start
+from tests.servers import Answer
+
+FORCE = {"X-Relation-Force": "true"}
+
+
+@pytest.fixture(scope="module")
+def guarded(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
+    store = migrated(tmp_path_factory.mktemp("guard"))
+    return Cloud(filtering(cloud.bare, store, guard="in-use"), cloud.bare)
+
+
+def delete(cloud: Cloud, image_id: str, headers: dict[str, str], **more: Any) -> Answer:
+    return cloud.call("DELETE", f"/v2/images/{image_id}", headers, **more)
+
+
+def error(answer: Answer) -> Any:
+    (only,) = answer.json["errors"]
+    return only
+
+
+def end(cloud: Cloud, vm: Vm) -> None:
+    answer = cloud.call("DELETE", f"/v2/instances/{vm.installation}/{vm.id}", vm.service)
+    assert answer.status == 204
+
+
+def test_an_image_in_use_is_not_deleted(guarded: Cloud) -> None:
+    vm, base = a_vm(), a_public_image(guarded)
+    start(guarded, vm, base)
+    answer = delete(guarded, base, ADMIN)
+    assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
+    assert f"1 live instance ({vm.id} of {vm.installation})" in error(answer)["detail"]
+    assert guarded.exists(base)
+    end(guarded, vm)
+    assert delete(guarded, base, ADMIN).status == 204
+    assert not guarded.exists(base)
+    (boot,) = guarded.relations(image_id=base)
+    assert boot["image_deleted_at"].endswith("Z")
+
+
+def test_without_the_guard_it_is_deleted(cloud: Cloud) -> None:
+    vm, base = a_vm(), a_public_image(cloud)
+    start(cloud, vm, base)
+    assert delete(cloud, base, ADMIN).status == 204
+
+
+def test_an_image_of_which_only_images_were_made_is_deleted(guarded: Cloud) -> None:
+    vm = a_vm()
+    image_id = guarded.create(vm)
+    assert delete(guarded, image_id, vm.user).status == 204
+    assert guarded.relations(image_id=image_id)[0]["image_deleted_at"]
+
+
+def test_the_first_blockers_are_named_and_all_are_counted(guarded: Cloud) -> None:
+    vms, base = [a_vm() for _ in range(7)], a_public_image(guarded)
+    for vm in vms:
+        start(guarded, vm, base)
+    detail = error(delete(guarded, base, ADMIN))["detail"]
+    assert "7 live instances" in detail
+    assert [vm.id in detail for vm in vms] == [True] * 5 + [False] * 2
+
+
+def test_of_others_an_owner_learns_only_that_there_are_some(guarded: Cloud) -> None:
+    mine, theirs = a_vm(), [a_vm(), a_vm()]
+    image_id = guarded.create(mine, visibility="shared")
+    for vm in theirs:
+        body = {"member": vm.project}
+        path = f"/v2/images/{image_id}/members"
+        assert guarded.call("POST", path, mine.user, body).status == 200
+        start(guarded, vm, image_id)
+    detail = error(delete(guarded, image_id, mine.user))["detail"]
+    assert "live instances of other projects" in detail
+    assert not any(vm.id in detail or vm.project in detail for vm in theirs)
+    assert not any(digit in detail.replace(image_id, "") for digit in "0123456789")
+    start(guarded, mine, image_id)
+    detail = error(delete(guarded, image_id, mine.user))["detail"]
+    assert f"1 live instance ({mine.id} of {mine.installation}) and live instances" in detail
+
+
+def test_who_does_not_see_the_image_is_answered_as_for_one_that_is_not_there(
+    guarded: Cloud,
+) -> None:
+    vm, stranger = a_vm(), user_of(a_project())
+    image_id = guarded.create(vm)
+    start(guarded, vm, image_id)
+    hidden, missing = delete(guarded, image_id, stranger), delete(guarded, new_uuid(), stranger)
+    assert hidden.status == missing.status == 404
+    assert b"errors" not in hidden.body
+    assert len(hidden.body) == len(missing.body)
+
+
+def test_an_administrator_may_force_it_and_that_is_logged(
+    guarded: Cloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    vm, base = a_vm(), a_public_image(guarded)
+    start(guarded, vm, base)
+    caplog.set_level(logging.WARNING)
+    caplog.clear()
+    assert delete(guarded, base, ADMIN | FORCE).status == 204
+    (logged,) = [record.getMessage() for record in caplog.records if base in record.getMessage()]
+    assert "forced by user admin of project admin-project, though 1 live instances" in logged
+
+
+@pytest.mark.parametrize("value", ["false", "", "1", "yes", "true, true"])
+def test_any_other_word_forces_nothing(guarded: Cloud, value: str) -> None:
+    vm, base = a_vm(), a_public_image(guarded)
+    start(guarded, vm, base)
+    assert delete(guarded, base, ADMIN | {"X-Relation-Force": value}).status == 409
+
+
+def test_nobody_else_may_force_it(guarded: Cloud) -> None:
+    vm = a_vm()
+    image_id = guarded.create(vm)
+    start(guarded, vm, image_id)
+    assert delete(guarded, image_id, vm.user | FORCE).status == 409
+    assert delete(guarded, image_id, vm.service | FORCE).status == 409
+    assert guarded.exists(image_id)
+
+
+@pytest.mark.parametrize("guard", ["off", "in-use"])
+def test_the_registry_never_sees_the_header(tmp_path: Path, guard: str) -> None:
+    registry = NotingRegistry()
+    app = filtering(registry, migrated(tmp_path), guard=guard)
+    for method, path in (
+        ("DELETE", f"/v2/images/{new_uuid()}"),
+        ("GET", "/v2/tasks"),
+        ("GET", "/"),
+    ):
+        wsgi.call(app, method, path, ADMIN | FORCE)
+    assert len(registry.seen) == 3
+    assert registry.tuples_seen() == []
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "body"),
+    [("GET", "?_method=DELETE", None), ("PUT", "?_method=DELETE", {}), ("POST", "", {})],
+)
+def test_a_method_override_is_no_way_round(
+    guarded: Cloud, method: str, query: str, body: Any
+) -> None:
+    vm, base = a_vm(), a_public_image(guarded)
+    start(guarded, vm, base)
+    answer = guarded.call(method, f"/v2/images/{base}{query}", ADMIN, body)
+    assert answer.status == 409
+    assert guarded.exists(base)
+
+
+def test_what_the_registry_refuses_leaves_the_image_free(guarded: Cloud) -> None:
+    vm = a_vm()
+    image_id = guarded.create(vm, protected=True)
+    assert delete(guarded, image_id, vm.user).status == 403
+    start(guarded, vm, image_id)
+    assert guarded.relations(image_id=image_id)[0]["image_deleted_at"] is None
+
+
+def test_an_instance_is_not_started_from_an_image_that_is_being_deleted(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    """The registry is held at its answer; the instance is started meanwhile, and afterwards."""
+    vm = a_vm()
+    answers: list[Answer] = []
+
+    def held(environ: Any, start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "DELETE":
+            with ThreadPoolExecutor() as pool:
+                answers.append(pool.submit(attach).result())
+        result: Iterable[bytes] = cloud.bare(environ, start_response)
+        return result
+
+    def attach() -> Answer:
+        body = {
+            "installation_uuid": vm.installation,
+            "instance_id": vm.id,
+            "image_id": image_id,
+            "kind": "boot",
+        }
+        return slow.call("POST", "/v2/relations", vm.service, body)
+
+    slow = Cloud(filtering(held, migrated(tmp_path), guard="in-use"), cloud.bare)
+    image_id = slow.create(vm)
+    assert delete(slow, image_id, vm.user).status == 204
+    assert (answers[0].status, error(answers[0])["code"]) == (409, "image.being-deleted")
+    assert attach().status == 404
+    assert [relation["kind"] for relation in slow.relations(image_id=image_id)] == ["snapshot"]
+
+
+def test_an_image_marked_deleted_that_the_registry_has_can_be_started(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    def keeping(environ: Any, start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "DELETE":
+            start_response("204 No Content", [])
+            return [b""]
+        result: Iterable[bytes] = cloud.bare(environ, start_response)
+        return result
+
+    wrong = Cloud(filtering(keeping, migrated(tmp_path), guard="in-use"), cloud.bare)
+    vm = a_vm()
+    image_id = wrong.create(vm)
+    assert delete(wrong, image_id, vm.user).status == 204
+    start(wrong, vm, image_id)
+    assert {r["image_deleted_at"] for r in wrong.relations(image_id=image_id)} == {None}
+
+
+def test_while_the_database_is_down_deletions_pass(cloud: Cloud, tmp_path: Path) -> None:
+    nowhere = f"sqlite:///{tmp_path}/none/none.db"
+    app = filtering(cloud.bare, nowhere, guard="in-use", database_timeout="0.2")
+    base = a_public_image(cloud)
+    assert wsgi.call(app, "DELETE", f"/v2/images/{base}", ADMIN).status == 204
+    assert not cloud.exists(base)
+
+
+def test_the_guard_is_told(guarded: Cloud, cloud: Cloud) -> None:
+    assert guarded.call("GET", "/v2/info/relations", ADMIN).json["guard"] == "in-use"
+    assert cloud.call("GET", "/v2/info/relations", ADMIN).json["guard"] == "off"

@@ -1,0 +1,183 @@
+"""What becomes of images with relations: upload, import, deletion, and a registry that fails."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import wsgi
+from tests.filters import filtering, migrated, new_uuid, tuple_of
+from tests.functional.cloud import ADMIN, Cloud, a_vm
+from tests.servers import Answer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMATS = {"disk_format": "raw", "container_format": "bare"}
+
+
+def until_active(cloud: Cloud, image_id: str, headers: dict[str, str]) -> Answer:
+    deadline = monotonic() + 30
+    while monotonic() < deadline:
+        answer = cloud.call("GET", f"/v2/images/{image_id}", headers)
+        if answer.json["status"] == "active":
+            return answer
+        sleep(0.05)
+    raise AssertionError(answer.body)
+
+
+def test_data_goes_through_as_it_is(cloud: Cloud) -> None:
+    vm, data = a_vm(), bytes(range(256)) * 300
+    image_id = cloud.create(vm, **FORMATS)
+    cloud.upload(image_id, vm.service | vm.headers, data)
+    answer = cloud.call("GET", f"/v2/images/{image_id}/file", vm.user | vm.headers)
+    assert (answer.status, answer.body) == (200, data)
+
+
+def test_an_image_is_staged_and_imported(cloud: Cloud) -> None:
+    vm = a_vm()
+    image_id = cloud.create(vm, **FORMATS)
+    said = vm.service | vm.headers
+    assert cloud.call("PUT", f"/v2/images/{image_id}/stage", said, b"data").status == 204
+    method = {"method": {"name": "glance-direct"}}
+    assert cloud.call("POST", f"/v2/images/{image_id}/import", said, method).status == 202
+    assert until_active(cloud, image_id, vm.user).json["size"] == 4
+    assert cloud.image_ids(vm.user | vm.headers, status="active") == [image_id]
+
+
+@pytest.mark.parametrize("with_tuple", [True, False])
+def test_a_deletion_is_noted(cloud: Cloud, with_tuple: bool) -> None:
+    vm = a_vm()
+    image_id, kept = cloud.create(vm), cloud.create(vm)
+    said = vm.headers if with_tuple else {}
+    assert cloud.call("DELETE", f"/v2/images/{image_id}", vm.user | said).status == 204
+    by_image = {relation["image_id"]: relation for relation in cloud.relations(**vm.query)}
+    assert by_image[image_id]["image_deleted_at"].endswith("Z")
+    assert by_image[kept]["image_deleted_at"] is None
+    assert cloud.image_ids(vm.user | vm.headers) == [kept]
+
+
+@pytest.mark.parametrize(
+    ("method", "query"),
+    [
+        ("GET", "?_method=DELETE"),
+        ("PUT", "?x;_method=delete"),
+        ("POST", "?_method=%44ELETE"),
+    ],
+)
+def test_a_deletion_by_another_method_is_noted(cloud: Cloud, method: str, query: str) -> None:
+    vm = a_vm()
+    image_id = cloud.create(vm)
+    assert cloud.call(method, f"/v2/images/{image_id}{query}", vm.user).status == 204
+    assert cloud.relations(image_id=image_id)[0]["image_deleted_at"] is not None
+
+
+def test_a_refused_deletion_is_not_noted(cloud: Cloud) -> None:
+    vm = a_vm()
+    image_id = cloud.create(vm, protected=True)
+    assert cloud.call("DELETE", f"/v2/images/{image_id}", vm.user).status == 403
+    assert cloud.call("DELETE", f"/v2/images/{image_id}", a_vm().user).status in (403, 404)
+    assert cloud.relations(image_id=image_id)[0]["image_deleted_at"] is None
+
+
+def test_the_same_id_at_once_leaves_one_relation_with_the_image(cloud: Cloud) -> None:
+    for _ in range(5):
+        image_id, project = new_uuid(), a_vm().project
+        vms = [a_vm(project=project) for _ in range(3)]
+        with ThreadPoolExecutor(6) as pool:
+            create = partial(cloud.try_to_create, id=image_id)
+            answers = list(pool.map(create, vms * 2))
+        assert sorted(answer.status for answer in answers) == [201, *[409] * 5]
+        winner = (vms * 2)[[answer.status for answer in answers].index(201)]
+        (relation,) = cloud.relations(image_id=image_id)
+        assert relation["instance_id"] == winner.id
+
+
+App = Callable[..., Iterable[bytes]]
+
+
+def broken_before(environ: Any, start_response: Any) -> Iterable[bytes]:
+    raise ConnectionRefusedError("the registry is down")
+
+
+def answering(status: str) -> App:
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response(status, [("Content-Type", "text/plain")])
+        return [b""]
+
+    return app
+
+
+class Fallen:
+    """The real Glance, whose answer is lost on the way: the image is there all the same."""
+
+    def __init__(self, bare: Any) -> None:
+        self._bare = bare
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        b"".join(self._bare(environ, lambda *_: None))
+        raise BrokenPipeError("gone before it could answer")
+
+
+def relations_after(app: Any, tmp_path: "Path", body: Any = None) -> list[Any]:
+    vm = a_vm()
+    guarded = filtering(app, migrated(tmp_path), database_timeout="60")
+    with suppress(ConnectionError):
+        wsgi.call(guarded, "POST", "/v2/images", vm.service | vm.headers, body or {"name": "n"})
+    found = wsgi.call(guarded, "GET", "/v2/relations", ADMIN).json["relations"]
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.mark.parametrize(
+    "app", [broken_before, answering("500 Oops"), answering("503 Busy"), answering("504 Slow")]
+)
+def test_a_registry_in_trouble_leaves_the_relation_to_be_reconciled(
+    app: App, tmp_path: "Path"
+) -> None:
+    assert len(relations_after(app, tmp_path)) == 1
+
+
+@pytest.mark.parametrize("status", ["400 No", "401 No", "409 No", "413 No", "300 Many", "204 None"])
+def test_an_answer_that_made_nothing_leaves_no_relation(status: str, tmp_path: "Path") -> None:
+    assert relations_after(answering(status), tmp_path) == []
+
+
+def test_an_image_whose_answer_was_lost_has_its_relation(cloud: Cloud, tmp_path: "Path") -> None:
+    image_id = new_uuid()
+    (relation,) = relations_after(Fallen(cloud.bare), tmp_path, {"id": image_id, "name": "n"})
+    assert relation["image_id"] == image_id
+    assert cloud.exists(image_id)
+
+
+def test_without_a_database_nothing_is_made_and_the_rest_works(
+    cloud: Cloud, tmp_path: "Path"
+) -> None:
+    vm = a_vm()
+    guarded = filtering(cloud.bare, f"sqlite:///{tmp_path}/none/none.db", database_timeout="0.2")
+    refused = wsgi.call(guarded, "POST", "/v2/images", vm.service | vm.headers, {"name": "n"})
+    assert refused.status == 503
+    assert int(str(refused.headers["Retry-After"])) > 0
+    assert cloud.total(vm.project) == 0
+    made = wsgi.call(guarded, "POST", "/v2/images", vm.user, {"name": "n"})
+    assert made.status == 201
+    path = f"/v2/images/{made.json['id']}"
+    assert wsgi.call(guarded, "GET", path, vm.user).status == 200
+    assert wsgi.call(guarded, "DELETE", path, vm.user).status == 204
+    listed = wsgi.call(guarded, "GET", "/v2/images?limit=1000", vm.user).json["images"]
+    assert made.json["id"] not in [image["id"] for image in listed]
+
+
+def test_a_second_relation_of_an_image_lists_it_for_both(cloud: Cloud) -> None:
+    vm, other = a_vm(), a_vm()
+    image_id = cloud.create(vm)
+    body = {**other.query, "image_id": image_id, "kind": "snapshot"}
+    assert cloud.call("POST", "/v2/relations", vm.service, body).status == 201
+    assert cloud.call("POST", "/v2/relations", vm.service, body).status == 200
+    for one in (vm, other):
+        said = tuple_of(one.installation, one.id)
+        assert cloud.image_ids(vm.user | said) == [image_id]

@@ -1,0 +1,213 @@
+"""Ancestry and descendants over the real Glance: shapes, pages, projects, circles, refusals."""
+
+from typing import Any
+
+import pytest
+
+from tests.filters import new_uuid
+from tests.functional.cloud import ADMIN, Cloud, Vm, a_project, a_vm, user_of
+
+
+def start(cloud: Cloud, vm: Vm, image_id: str, **more: str) -> None:
+    body = {
+        "installation_uuid": vm.installation,
+        "instance_id": vm.id,
+        "image_id": image_id,
+        "kind": "boot",
+    }
+    answer = cloud.call("POST", "/v2/relations", vm.service, body | more)
+    assert answer.status in (200, 201), answer.body
+
+
+def a_public_image(cloud: Cloud) -> str:
+    body = {"name": "base", "visibility": "public"}
+    answer = cloud.call("POST", "/v2/images", ADMIN, body)
+    assert answer.status == 201, answer.body
+    return str(answer.json["id"])
+
+
+def asked(cloud: Cloud, image_id: str, what: str, headers: dict[str, str] = ADMIN) -> Any:
+    answer = cloud.call("GET", f"/v2/images/{image_id}/{what}", headers)
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+def a_chain(cloud: Cloud, length: int, project: str) -> list[str]:
+    """Images, each made of an instance of the one before."""
+    images = [a_public_image(cloud)]
+    for _ in range(length):
+        vm = a_vm(project=project)
+        start(cloud, vm, images[-1])
+        images.append(cloud.create(vm))
+    return images
+
+
+def test_the_shapes_are_those_of_the_design(cloud: Cloud) -> None:
+    vm, base = a_vm(), a_public_image(cloud)
+    start(cloud, vm, base)
+    image_id = cloud.create(vm)
+    made_at = cloud.relations(image_id=image_id)[0]["created_at"]
+    via = {"installation_uuid": vm.installation, "instance_id": vm.id}
+    common = {
+        "via": via,
+        "kind": "snapshot",
+        "created_at": made_at,
+        "image_deleted_at": None,
+        "project_id": vm.project,
+        "instance_ended_at": None,
+    }
+    assert asked(cloud, image_id, "ancestry", vm.user) == {
+        "image_id": image_id,
+        "ancestry": [{"image_id": base, **common}],
+        "first": f"/v2/images/{image_id}/ancestry",
+    }
+    assert asked(cloud, base, "descendants", vm.user) == {
+        "image_id": base,
+        "descendants": [{"image_id": image_id, "depth": 1, "parent_image_id": base, **common}],
+        "first": f"/v2/images/{base}/descendants",
+    }
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_pages_lead_through_all(cloud: Cloud, limit: int) -> None:
+    project = a_project()
+    images = a_chain(cloud, 5, project)
+    for headers in (ADMIN, user_of(project)):
+        up = cloud.pages(f"/v2/images/{images[-1]}/ancestry?limit={limit}", headers, "ancestry")
+        assert [entry["image_id"] for page in up for entry in page] == images[-2::-1]
+        path = f"/v2/images/{images[0]}/descendants?limit={limit}"
+        down = cloud.pages(path, headers, "descendants")
+        assert [entry["image_id"] for page in down for entry in page] == images[1:]
+
+
+def test_depth_and_kind_restrict(cloud: Cloud) -> None:
+    project = a_project()
+    images = a_chain(cloud, 3, project)
+    found = asked(cloud, images[0], "descendants?depth=2")["descendants"]
+    assert [entry["depth"] for entry in found] == [1, 2]
+    assert asked(cloud, images[0], "descendants?kind=backup")["descendants"] == []
+    found = asked(cloud, images[0], "descendants?kind=snapshot")["descendants"]
+    assert [entry["image_id"] for entry in found] == images[1:]
+
+
+def test_the_way_leads_through_what_is_gone(cloud: Cloud) -> None:
+    vm = a_vm()
+    base, other = a_public_image(cloud), a_vm(project=vm.project)
+    start(cloud, vm, base)
+    middle = cloud.create(vm)
+    start(cloud, other, middle)
+    leaf = cloud.create(other)
+    assert cloud.call("DELETE", f"/v2/images/{middle}", vm.user).status == 204
+    ended = f"/v2/instances/{other.installation}/{other.id}"
+    assert cloud.call("DELETE", ended, vm.service).status == 204
+    nearest, root = asked(cloud, leaf, "ancestry", vm.user)["ancestry"]
+    assert nearest["image_deleted_at"].endswith("Z")
+    assert nearest["instance_ended_at"].endswith("Z")
+    assert (root["image_id"], root["image_deleted_at"]) == (base, None)
+    assert asked(cloud, middle, "ancestry", vm.user)["ancestry"][0]["image_id"] == base
+
+
+def test_of_others_a_project_learns_only_that_there_is_one(cloud: Cloud) -> None:
+    mine, theirs = a_vm(), a_vm()
+    base = a_public_image(cloud)
+    start(cloud, mine, base)
+    shared = cloud.create(mine, visibility="shared")
+    members = f"/v2/images/{shared}/members"
+    assert cloud.call("POST", members, mine.user, {"member": theirs.project}).status == 200
+    start(cloud, theirs, shared)
+    for _ in range(3):
+        leaf = cloud.create(theirs)
+    up = asked(cloud, leaf, "ancestry", theirs.user)["ancestry"]
+    assert up[0]["image_id"] == shared
+    assert len(up) == 2
+    assert set(up[1].values()) == {None}
+    down = asked(cloud, base, "descendants", mine.user)["descendants"]
+    assert [(entry["image_id"], entry["depth"]) for entry in down] == [(shared, 1), (None, 2)]
+    hidden = {name: value for name, value in down[1].items() if value is not None}
+    assert hidden == {"depth": 2, "parent_image_id": shared}
+    pages = cloud.pages(f"/v2/images/{base}/descendants?limit=1", mine.user, "descendants")
+    assert [entry for page in pages for entry in page] == down
+    (only,) = asked(cloud, base, "descendants", user_of(a_project()))["descendants"]
+    assert (only["image_id"], only["depth"]) == (None, 1)
+    assert len(asked(cloud, base, "descendants")["descendants"]) == 4
+
+
+def test_an_image_that_the_caller_does_not_see_is_not_there(cloud: Cloud) -> None:
+    vm = a_vm()
+    start(cloud, vm, a_public_image(cloud))
+    image_id = cloud.create(vm)
+    for what in ("ancestry", "descendants"):
+        for unseen, headers in ((image_id, user_of(a_project())), (new_uuid(), ADMIN)):
+            answer = cloud.call("GET", f"/v2/images/{unseen}/{what}", headers)
+            assert answer.status == 404
+            assert answer.json["errors"][0]["code"] == "image.not-found"
+
+
+def test_a_circle_is_cut_and_told(cloud: Cloud) -> None:
+    vm = a_vm()
+    other = a_vm(project=vm.project)
+    images = [cloud.create(vm), cloud.create(other)]
+    start(cloud, vm, images[1])
+    start(cloud, other, images[0])
+    up = asked(cloud, images[0], "ancestry")
+    assert [entry["image_id"] for entry in up["ancestry"]] == [images[1]]
+    assert up["cycle"] is True
+    assert "next" not in up
+    down = asked(cloud, images[0], "descendants")
+    assert [entry["image_id"] for entry in down["descendants"]] == [images[1]]
+    assert down["cycle"] is True
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 10])
+@pytest.mark.parametrize(("tail", "length"), [(0, 3), (2, 1), (3, 4), (5, 2)])
+def test_a_circle_above_is_cut_whatever_the_pages(
+    cloud: Cloud, tail: int, length: int, limit: int
+) -> None:
+    project = a_project()
+    vms = [a_vm(project=project) for _ in range(tail + length)]
+    images = [cloud.create(vm) for vm in vms]
+    for number, vm in enumerate(vms):
+        above = number + 1 if number + 1 < len(vms) else tail
+        start(cloud, vm, images[above])
+    pages, next = [], f"/v2/images/{images[0]}/ancestry?limit={limit}"
+    while next:
+        answer = cloud.call("GET", next, ADMIN)
+        pages.append(answer.json)
+        next = answer.json.get("next")
+        assert len(pages) < 40
+    assert pages[-1]["cycle"] is True
+    found = [entry["image_id"] for page in pages for entry in page["ancestry"]]
+    assert found[: len(images) - 1] == images[1:]
+    assert set(found) <= set(images)
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("ancestry?depth=1", "parameter.unknown"),
+        ("ancestry?marker=x", "marker.unknown"),
+        ("descendants?marker=eHx5", "marker.unknown"),
+        ("descendants?depth=0", "parameter.malformed"),
+        ("descendants?depth=x", "parameter.malformed"),
+        ("descendants?kind=boot", "kind.unknown"),
+        ("descendants?limit=0", "limit.malformed"),
+    ],
+)
+def test_a_malformed_question_is_refused(cloud: Cloud, what: str, code: str) -> None:
+    answer = cloud.call("GET", f"/v2/images/{new_uuid()}/{what}", ADMIN)
+    assert (answer.status, answer.json["errors"][0]["code"]) == (400, code)
+
+
+def test_a_marker_whose_image_is_gone_is_refused(cloud: Cloud) -> None:
+    images = a_chain(cloud, 3, a_project())
+    next = asked(cloud, images[0], "descendants?limit=1")["next"]
+    (made,) = (r for r in cloud.relations(image_id=images[1]) if r["kind"] == "snapshot")
+    service = a_vm(project=made["project_id"]).service
+    assert cloud.call("DELETE", made["self"], service).status == 204
+    answer = cloud.call("GET", next, ADMIN)
+    assert (answer.status, answer.json["errors"][0]["code"]) == (400, "marker.unknown")
+
+
+def test_only_get_is_answered(cloud: Cloud) -> None:
+    answer = cloud.call("POST", f"/v2/images/{new_uuid()}/ancestry", ADMIN, {})
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET")

@@ -1,0 +1,376 @@
+"""The routes of our own: shapes, paging, filters, and who sees what."""
+
+import base64
+import json
+from itertools import pairwise
+from typing import Any
+
+import jsonschema
+import pytest
+
+from related_images.middleware import api
+from related_images.wire import shapes
+from tests import wsgi
+from tests.filters import new_uuid, tuple_of
+from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, Vm, a_project, a_vm, user_of
+from tests.servers import Answer
+
+KINDS = ("snapshot", "backup")
+
+
+def fits(cloud: Cloud, name: str, body: Any) -> None:
+    """Hold ``body`` against the schema that is published under ``name``."""
+    published = cloud.call("GET", f"/v2/schemas/{name}", user_of("anybody")).json
+    assert published == shapes.SCHEMAS[name]
+    jsonschema.validate(
+        body, published, jsonschema.Draft202012Validator, format_checker=jsonschema.FormatChecker()
+    )
+
+
+def code_of(answer: Answer) -> tuple[int, str]:
+    return answer.status, str(answer.json["errors"][0]["code"])
+
+
+def without_request_id(answer: Answer) -> Any:
+    body = answer.json
+    for error in body["errors"]:
+        assert error.pop("request_id").startswith("req-")
+    return body
+
+
+@pytest.fixture(scope="module")
+def vm(cloud: Cloud) -> Vm:
+    """An instance with two snapshots and three backups, and a project that has another one."""
+    vm = a_vm()
+    for kind, label in (
+        *(("snapshot", None), ("backup", "daily"), ("backup", "daily")),
+        *(("backup", "weekly"), ("snapshot", "daily")),
+    ):
+        said = tuple_of(vm.installation, vm.id, kind=kind, **({"label": label} if label else {}))
+        assert cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"}).status == 201
+    cloud.create(a_vm(vm.installation, project=vm.project))
+    return vm
+
+
+def ids(found: list[list[dict[str, Any]]]) -> list[str]:
+    return [row["image_id"] for page in found for row in page]
+
+
+def test_relations_are_newest_first_and_fit_their_schema(cloud: Cloud, vm: Vm) -> None:
+    answer = cloud.call("GET", "/v2/relations", vm.user)
+    fits(cloud, "relations", answer.json)
+    rows = answer.json["relations"]
+    assert len(rows) == 6
+    for newer, older in pairwise(rows):
+        assert newer["created_at"] >= older["created_at"]
+    for row in rows:
+        fits(cloud, "relation", row)
+
+
+@pytest.mark.parametrize("query", ["", "&kind=backup", "&label=daily", "&source=service"])
+@pytest.mark.parametrize("who", ["tenant", "admin"])
+def test_relations_are_paged_one_by_one(cloud: Cloud, vm: Vm, query: str, who: str) -> None:
+    caller = vm.user if who == "tenant" else ADMIN
+    path = f"/v2/relations?installation_uuid={vm.installation}{query}"
+    (whole,) = cloud.pages(path, caller, "relations")
+    assert len(whole) >= 2
+    pages = cloud.pages(f"{path}&limit=1", caller, "relations")
+    assert [len(page) for page in pages] == [1] * len(whole)
+    assert [row for page in pages for row in page] == whole
+
+
+def test_instances_are_paged_one_by_one(cloud: Cloud, vm: Vm) -> None:
+    (whole,) = cloud.pages("/v2/instances", vm.user, "instances")
+    pages = cloud.pages("/v2/instances?limit=1", vm.user, "instances")
+    assert [row for page in pages for row in page] == whole
+    assert len(whole) == 2
+    fits(cloud, "instances", cloud.call("GET", "/v2/instances", vm.user).json)
+
+
+def test_a_page_stays_in_place_while_relations_are_added(cloud: Cloud) -> None:
+    vm = a_vm()
+    made = [cloud.create(vm) for _ in range(3)]
+    first = cloud.call("GET", f"/v2/relations?instance_id={vm.id}&limit=2", vm.user).json
+    cloud.create(vm)
+    rest = cloud.call("GET", first["next"], vm.user).json
+    assert ids([first["relations"], rest["relations"]]) == made[::-1]
+
+
+FILTERS = [
+    ({"kind": "snapshot"}, 3),
+    ({"kind": "backup"}, 3),
+    ({"kind": "boot"}, 0),
+    ({"label": "daily"}, 3),
+    ({"label": "daily", "kind": "backup"}, 2),
+    ({"label": "monthly"}, 0),
+    ({"source": "service"}, 6),
+    ({"source": "manual"}, 0),
+    ({"created_after": "2020-01-01"}, 6),
+    ({"created_after": "2099-01-01T00:00:00Z"}, 0),
+    ({"created_before": "2099-01-01T00:00:00+05:00"}, 6),
+    ({"created_before": "2020-01-01"}, 0),
+    ({"installation_uuid": new_uuid()}, 0),
+    ({"instance_id": "unknown"}, 0),
+    ({"image_id": new_uuid()}, 0),
+    ({"project_id": "another"}, 0),
+]
+
+
+@pytest.mark.parametrize(("query", "count"), FILTERS)
+def test_each_filter_of_relations(cloud: Cloud, vm: Vm, query: dict[str, str], count: int) -> None:
+    words = "&".join(f"{name}={text.replace('+', '%2B')}" for name, text in query.items())
+    answer = cloud.call("GET", f"/v2/relations?{words}", vm.user)
+    assert len(answer.json["relations"]) == count
+    assert answer.json["first"].startswith("/v2/relations?")
+
+
+def test_relations_by_instance_image_and_project(cloud: Cloud, vm: Vm) -> None:
+    assert len(cloud.relations(**vm.query)) == 5
+    assert len(cloud.relations(instance_id=vm.id)) == 5
+    assert len(cloud.relations(installation_uuid=vm.installation)) == 6
+    assert len(cloud.relations(project_id=vm.project)) == 6
+    one = cloud.relations(**vm.query)[0]
+    assert cloud.relations(image_id=one["image_id"]) == [one]
+    of_image = cloud.call("GET", f"/v2/images/{one['image_id']}/relations", vm.user)
+    assert of_image.json["relations"] == [one]
+    fits(cloud, "relations", of_image.json)
+
+
+def test_one_instance_tells_of_its_images(cloud: Cloud, vm: Vm) -> None:
+    shown = cloud.call("GET", f"/v2/instances/{vm.installation}/{vm.id}", vm.user)
+    assert shown.status == 200
+    fits(cloud, "instance", shown.json)
+    rows = cloud.relations(**vm.query)
+    for kind, count in (("snapshot", 2), ("backup", 3)):
+        times = [row["created_at"] for row in rows if row["kind"] == kind]
+        images = shown.json["images"][kind]
+        assert (images["count"], images["oldest_at"], images["latest_at"]) == (
+            *(count, min(times), max(times)),
+        )
+        latest = next(row for row in rows if row["kind"] == kind)
+        assert images["latest_image_id"] == latest["image_id"]
+    assert (shown.json["project_id"], shown.json["ended_at"]) == (vm.project, None)
+
+
+def test_instances_without_an_image_since(cloud: Cloud, vm: Vm) -> None:
+    path = f"/v2/instances?instance_id={vm.id}&latest_before="
+    (one,) = cloud.call("GET", f"{path}2099-01-01", vm.user).json["instances"]
+    assert one["instance_id"] == vm.id
+    assert cloud.call("GET", f"{path}2020-01-01", vm.user).json["instances"] == []
+    overdue = cloud.call("GET", f"{path}2020-01-01&kind=boot", vm.user).json["instances"]
+    assert [row["instance_id"] for row in overdue] == [vm.id]
+
+
+def test_a_relation_is_attached_and_detached(cloud: Cloud) -> None:
+    vm = a_vm()
+    image_id = cloud.call("POST", "/v2/images", vm.user, {"name": "n"}).json["id"]
+    body = {**vm.query, "image_id": image_id, "kind": "backup", "label": "daily"}
+    first = cloud.call("POST", "/v2/relations", vm.service, body)
+    again = cloud.call("POST", "/v2/relations", vm.service, body)
+    assert (first.status, again.status) == (201, 200)
+    assert first.json == again.json == cloud.relations(**vm.query)[0]
+    fits(cloud, "relation", first.json)
+    other = cloud.call("POST", "/v2/relations", vm.service, body | {"label": "weekly"})
+    assert code_of(other) == (409, "relation.conflict")
+    gone = cloud.call("DELETE", first.json["self"], vm.service)
+    assert (gone.status, gone.body) == (204, b"")
+    assert code_of(cloud.call("DELETE", first.json["self"], vm.service)) == (
+        *(404, "relation.not-found"),
+    )
+    assert cloud.relations(**vm.query) == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_only_an_image_that_the_caller_sees_is_attached(cloud: Cloud, known: bool) -> None:
+    vm, stranger = a_vm(), a_vm()
+    image_id = cloud.create(stranger) if known else new_uuid()
+    body = {**vm.query, "image_id": image_id, "kind": "backup"}
+    answer = cloud.call("POST", "/v2/relations", vm.service, body)
+    assert code_of(answer) == (404, "image.not-found")
+    assert cloud.relations(**vm.query) == []
+
+
+def test_an_instance_ends_once(cloud: Cloud) -> None:
+    vm = a_vm()
+    image_id = cloud.create(vm)
+    path = f"/v2/instances/{vm.installation}/{vm.id}"
+    assert cloud.call("DELETE", path, vm.service).status == 204
+    ended_at = cloud.call("GET", path, vm.user).json["ended_at"]
+    assert ended_at.endswith("Z")
+    assert cloud.call("DELETE", path, vm.service).status == 204
+    assert cloud.call("GET", path, vm.user).json["ended_at"] == ended_at
+    assert cloud.image_ids(vm.user | vm.headers) == [image_id]
+
+
+def test_installations_are_registered_bound_and_forgotten(cloud: Cloud) -> None:
+    vm = a_vm()
+    body = {"uuid": vm.installation, "name": "n", "service_user_id": "nova-of-another"}
+    first = cloud.call("POST", "/v2/installations", ADMIN, body)
+    assert first.status == 201
+    assert cloud.call("POST", "/v2/installations", ADMIN, body).json == first.json
+    conflict = cloud.call("POST", "/v2/installations", ADMIN, body | {"name": "m"})
+    assert code_of(conflict) == (409, "installation.conflict")
+    assert first.json in cloud.call("GET", "/v2/installations", ADMIN).json["installations"]
+    assert code_of(cloud.try_to_create(vm)) == (403, "installation.bound")
+    assert cloud.total(vm.project) == 0
+    path = f"/v2/installations/{vm.installation}"
+    assert cloud.call("DELETE", path, ADMIN).status == 204
+    assert code_of(cloud.call("DELETE", path, ADMIN)) == (404, "installation.not-found")
+    cloud.create(vm)
+
+
+@pytest.mark.parametrize("template", api.ROUTES)
+def test_another_method_is_told_which_are_answered(cloud: Cloud, template: str) -> None:
+    path = "/v2" + template.format(
+        image_id=new_uuid(), installation_uuid=new_uuid(), instance_id="i", kind="boot", uuid="u"
+    )
+    answered = set(api.ROUTES[template])
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"} - answered:
+        answer = cloud.call(method, path, ADMIN | SERVICE_TOKEN)
+        assert answer.status == 405
+        assert answer.headers["Allow"] == ", ".join(sorted(answered))
+
+
+@pytest.mark.parametrize("template", api.ROUTES)
+def test_nobody_is_answered_nothing(cloud: Cloud, template: str) -> None:
+    path = "/v2" + template.format(
+        image_id=new_uuid(), installation_uuid=new_uuid(), instance_id="i", kind="boot", uuid="u"
+    )
+    for method in api.ROUTES[template]:
+        answer = cloud.call(method, path, {"X-Identity-Status": "Invalid"})
+        assert answer.status == 401
+
+
+def strangers_view(cloud: Cloud, vm: Vm) -> list[tuple[str, str]]:
+    """Paths that name another tenant's thing, and the same with one that does not exist."""
+    row = cloud.relations(**vm.query)[0]
+    image_id, nothing = row["image_id"], new_uuid()
+    return [
+        (f"/v2/images/{image_id}/relations", f"/v2/images/{nothing}/relations"),
+        (f"/v2/images/{image_id}/ancestry", f"/v2/images/{nothing}/ancestry"),
+        (f"/v2/images/{image_id}/descendants", f"/v2/images/{nothing}/descendants"),
+        (f"/v2/instances/{vm.installation}/{vm.id}", f"/v2/instances/{vm.installation}/{nothing}"),
+        (f"/v2/instances/{vm.installation}/{vm.id}", f"/v2/instances/{nothing}/{vm.id}"),
+    ]
+
+
+def test_what_a_stranger_may_not_see_is_not_there(cloud: Cloud, vm: Vm) -> None:
+    stranger = user_of(a_project())
+    for theirs, nothing in strangers_view(cloud, vm):
+        one, other = (cloud.call("GET", path, stranger) for path in (theirs, nothing))
+        assert one.status == other.status == 404
+        said = json.dumps(without_request_id(one)), json.dumps(without_request_id(other))
+        parts = (theirs.split("/")[3:], nothing.split("/")[3:])
+        for mine, none in zip(*parts, strict=True):
+            said = said[0].replace(mine, "X"), said[1].replace(none, "X")
+        assert said[0] == said[1]
+
+
+LISTS = ["/v2/relations", "/v2/instances"]
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_stranger_lists_nothing_of_others(cloud: Cloud, vm: Vm, path: str) -> None:
+    project = a_project()
+    own = a_vm(vm.installation, vm.id, project)
+    cloud.create(own)
+    image_id = cloud.relations(**vm.query)[-1]["image_id"]
+    key = path.rpartition("/")[2]
+    for query in (
+        *("", f"?installation_uuid={vm.installation}", f"?instance_id={vm.id}", "?kind=snapshot"),
+        *(f"?project_id={vm.project}", f"?image_id={image_id}", "?limit=1"),
+    ):
+        answer = cloud.call("GET", path + query, own.user)
+        assert answer.status == 200
+        assert len(answer.json[key]) <= 1
+        assert "next" not in answer.json
+        assert vm.project not in json.dumps(answer.json[key])
+        assert image_id not in json.dumps(answer.json[key])
+
+
+def test_counts_and_the_instances_project_tell_a_stranger_nothing(cloud: Cloud, vm: Vm) -> None:
+    own = a_vm(vm.installation, vm.id)
+    image_id = cloud.create(own)
+    shown = cloud.call("GET", f"/v2/instances/{vm.installation}/{vm.id}", own.user).json
+    assert shown["images"]["snapshot"]["count"] == 1
+    assert shown["images"]["snapshot"]["latest_image_id"] == image_id
+    assert list(shown["images"]) == ["snapshot"]
+    assert vm.project not in json.dumps(shown)
+
+
+def forged(*parts: str) -> str:
+    return base64.urlsafe_b64encode("|".join(parts).encode()).decode().rstrip("=")
+
+
+def test_a_made_up_marker_tells_a_stranger_nothing(cloud: Cloud, vm: Vm) -> None:
+    own = a_vm(vm.installation)
+    cloud.create(own)
+    mine, theirs = cloud.relations(**own.query)[0], cloud.relations(**vm.query)[0]
+
+    def marker_of(row: dict[str, Any], time: str) -> str:
+        names = ("image_id", "installation_uuid", "instance_id", "kind")
+        return forged(time, *(row[name] for name in names))
+
+    def page(row: dict[str, Any]) -> Any:
+        path = f"/v2/relations?marker={marker_of(row, mine['created_at'])}"
+        return cloud.call("GET", path, own.user).json
+
+    nothing = theirs | {"image_id": new_uuid()}
+    assert page(theirs) == page(nothing)
+    unknown = theirs | {"instance_id": "unknown"}
+    assert page(theirs) == page(unknown)
+    assert page(mine)["relations"] == []
+
+
+def test_a_marker_of_another_tenants_instance_is_unknown(cloud: Cloud, vm: Vm) -> None:
+    theirs = cloud.call("GET", "/v2/instances?limit=1", vm.user).json["next"]
+    stranger = user_of(a_project())
+    seen = cloud.call("GET", theirs, stranger)
+    marker = theirs.rpartition("marker=")[2]
+    decoded = base64.urlsafe_b64decode(marker + "==").decode()
+    made_up = decoded.replace(vm.id, "unknown").replace(vm.installation, new_uuid())
+    unknown = cloud.call("GET", f"/v2/instances?marker={forged(made_up)}", stranger)
+    assert seen.status == unknown.status
+    if seen.status == 200:
+        assert seen.json["instances"] == unknown.json["instances"] == []
+    else:
+        assert without_request_id(seen) == without_request_id(unknown)
+
+
+def test_a_refused_attachment_does_not_tell_what_is_there(cloud: Cloud, vm: Vm) -> None:
+    row = cloud.relations(**vm.query)[0]
+    body = {name: row[name] for name in ("installation_uuid", "instance_id", "image_id", "kind")}
+    stranger = user_of(a_project())
+    answers = [
+        cloud.call("POST", "/v2/relations", stranger, body | {"image_id": image_id})
+        for image_id in (row["image_id"], new_uuid())
+    ]
+    assert [answer.status for answer in answers] == [403, 403]
+    assert without_request_id(answers[0]) == without_request_id(answers[1])
+    gone = [cloud.call("DELETE", path, stranger) for path in (row["self"], row["self"] + "x")]
+    assert [code_of(answer) for answer in gone] == [(403, "relation.forbidden")] * 2
+
+
+def test_the_service_of_one_project_sees_all(cloud: Cloud, vm: Vm) -> None:
+    service = user_of(a_project()) | SERVICE_TOKEN
+    path = f"/v2/relations?instance_id={vm.id}&installation_uuid={vm.installation}"
+    seen = cloud.call("GET", path, service).json["relations"]
+    assert seen == cloud.relations(**vm.query)
+    assert {row["project_id"] for row in seen} >= {vm.project}
+
+
+def test_a_caller_without_a_project_sees_nothing(cloud: Cloud, vm: Vm) -> None:
+    nobody = {name: text for name, text in vm.user.items() if name != "X-Project-Id"}
+    assert cloud.call("GET", "/v2/relations", nobody).json["relations"] == []
+    assert cloud.call("GET", "/v2/instances", nobody).json["instances"] == []
+    assert len(cloud.relations(**vm.query)) >= 5
+
+
+def test_what_this_deployment_does_is_told(cloud: Cloud) -> None:
+    info = cloud.call("GET", "/v2/info/relations", user_of(a_project())).json
+    assert info["kinds"] == ["snapshot", "backup", "boot"]
+    assert info["limits"]["page"] == 1000
+    assert info["database"] == "up"
+    assert info["unreconciled"] is None
+    told = wsgi.call(cloud.app, "GET", "/v2/info/relations", ADMIN).json
+    assert told["unreconciled"] > 0

@@ -1,0 +1,229 @@
+"""Whatever way to an image Glance knows, the filter knows it too."""
+
+import json
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests import wsgi
+from tests.functional.cloud import ADMIN, Cloud, Vm, a_vm
+
+EXAMPLES = int(os.environ.get("RELATED_IMAGES_FUZZ_EXAMPLES", "300"))
+"""Requests that each property is tried with."""
+
+METHODS = ["POST", "GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+JSON = "application/json"
+BODY = b'{"name": "n"}'
+
+
+def send(
+    app: Any,
+    vm: Vm,
+    method: str = "POST",
+    path: str = "/v2/images",
+    query: str = "",
+    script: str = "",
+    more: dict[str, str] | None = None,
+) -> int:
+    """The status of a request that is written as no client would write it."""
+    environ = wsgi.environ_of(method, "/", vm.service | (more or {}), BODY)
+    environ |= {"PATH_INFO": path, "QUERY_STRING": query, "SCRIPT_NAME": script}
+    environ["CONTENT_TYPE"] = JSON
+    return wsgi.run(app, environ).status
+
+
+def recorded_or_refused(cloud: Cloud, vm: Vm, **request: Any) -> int:
+    """Send it with the tuple; whatever was made has its relation, and nothing refused has one."""
+    try:
+        status = send(cloud.app, vm, **{**request, "more": vm.headers | request.get("more", {})})
+    except (AssertionError, ValueError):  # Glance's own, of paths that are none or not UTF-8
+        status = 500
+    path = f"/v2/images?owner={vm.project}&limit=1000"
+    made = {image["id"] for image in wsgi.call(cloud.bare, "GET", path, ADMIN).json["images"]}
+    recorded = {relation["image_id"] for relation in cloud.relations(**vm.query)}
+    assert made <= recorded
+    assert made == recorded or status >= 500
+    return status
+
+
+TAKEN = [
+    {"path": "//v2/images"},
+    {"path": "/v2//images"},
+    {"path": "///v2///images"},
+    {"path": "/v2/images\n"},
+    {"path": "/v2.9/images"},
+    {"path": "/v2.0//images\n"},
+    {"path": "http://host/v2/images"},
+    {"path": "https://user@host:1//v2/images"},
+    {"path": "http:///v2/images"},
+    {"path": "http://a\nb/v2/images\n"},
+    {"path": "/v2/images", "script": "/image"},
+    {"path": "/v2/images", "script": "/image/v2"},
+    {"path": "/v2/images", "query": "x=y;z"},
+    {"path": "/images", "more": {"Accept": "application/vnd.openstack.images-v2"}},
+    {"path": "//images\n", "more": {"Accept": "application/vnd.openstack.images-v2.9"}},
+    {"path": "http://host/images", "more": {"Accept": "application/vnd.openstack.images-v2"}},
+]
+REFUSED = [
+    {"method": method, "query": query}
+    for method in METHODS
+    for query in (
+        *("_method=POST", "_method=post", "a=b&_method=%50OST", "_method=GET&_method=POST"),
+        *("x=_method&%5f%6dethod=POST", "a;_method=POST", "_method=POST;x", "_method=PUT"),
+    )
+]
+NOTHING = [
+    {"path": "/v2/images/"},
+    {"path": "/v2/IMAGES"},
+    {"path": "/v2/./images"},
+    {"path": "/v2/images?"},
+    {"path": "/images"},
+    {"path": "/v1/images"},
+    {"path": "HTTP://host/v2/images"},
+    {"path": ""},
+    {"path": "*"},
+]
+
+
+@pytest.mark.parametrize("request_", TAKEN, ids=str)
+def test_every_spelling_of_the_path_is_recorded(cloud: Cloud, request_: dict[str, Any]) -> None:
+    assert send(cloud.bare, a_vm(), **request_) == 201
+    assert recorded_or_refused(cloud, a_vm(), **request_) == 201
+
+
+@pytest.mark.parametrize("request_", REFUSED, ids=str)
+def test_another_method_in_the_query_is_refused(cloud: Cloud, request_: dict[str, Any]) -> None:
+    vm = a_vm()
+    assert recorded_or_refused(cloud, vm, **request_) == 400
+    assert cloud.total(vm.project) == 0
+
+
+@pytest.mark.parametrize("request_", NOTHING, ids=str)
+def test_what_glance_makes_no_image_of_is_not_recorded(
+    cloud: Cloud, request_: dict[str, Any]
+) -> None:
+    vm = a_vm()
+    assert recorded_or_refused(cloud, vm, **request_) != 201
+    assert cloud.relations(**vm.query) == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["_method=POST&{}", "{};_method=POST", "x;_method=POST&{}", "{}&x=_method&%5fmethod=POST"],
+)
+def test_a_list_in_the_query_alone_cannot_make_an_image(cloud: Cloud, query: str) -> None:
+    vm = a_vm()
+    said = f"installation_uuid={vm.installation}&instance_id={vm.id}"
+    assert send(cloud.app, vm, "GET", query=query.format(said)) == 400
+    assert cloud.total(vm.project) == 0
+
+
+@pytest.mark.parametrize(
+    "type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"]
+)
+def test_a_method_in_a_form_makes_nothing_unrecorded(cloud: Cloud, type: str) -> None:
+    vm = a_vm()
+    for body in (b"_method=POST", b'{"name": "&_method=PUT&"}', b'{"name": "&_method=POST&"}'):
+        headers = vm.service | vm.headers | {"Content-Type": type}
+        cloud.call("POST", "/v2/images", headers, body)
+    assert len(cloud.relations(**vm.query)) == cloud.total(vm.project)
+
+
+def pieces() -> st.SearchStrategy[str]:
+    known = [
+        "/",
+        "//",
+        "v2",
+        "images",
+        "/v2/images",
+        "v2.9",
+        "\n",
+        "http://h",
+        "https://",
+        "..",
+        ";",
+    ]
+    return st.sampled_from(
+        [*known, "%0A", "v1", "IMAGES", "?", "#", "\r", "\0", " ", "é", "/v2"]
+    ) | (st.characters(max_codepoint=255))
+
+
+@st.composite
+def paths(draw: st.DrawFn) -> str:
+    """The right path with a few pieces put in or taken out."""
+    path = "/v2/images"
+    for piece in draw(st.lists(pieces() | st.none(), max_size=3)):
+        at = draw(st.integers(0, len(path)))
+        path = path[:at] + (piece or "") + path[at + (piece is None) :]
+    return path
+
+
+@st.composite
+def queries(draw: st.DrawFn) -> str:
+    words = ["_method", "=", "&", ";", "POST", "post", "GET", "%5f", "method", "+", "%", "\0", "ÿ"]
+    return "".join(draw(st.lists(st.sampled_from(words), max_size=8)))
+
+
+FUZZ = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@FUZZ
+@given(
+    method=st.sampled_from(["POST", "POST", "POST", *METHODS]),
+    path=paths(),
+    query=st.just("") | queries(),
+    script=st.sampled_from(["", "", "/image", "/v2", "/image/v2", "/v2.1"]),
+    accept=st.sampled_from([{}, {}, {"Accept": "application/vnd.openstack.images-v2"}]),
+)
+@example("POST", "/v2/images", "", "", {})
+@example("GET", "/v2/images", "a;_method=POST", "", {})
+def test_no_spelling_makes_an_image_without_a_relation(
+    cloud: Cloud, method: str, path: str, query: str, script: str, accept: dict[str, str]
+) -> None:
+    recorded_or_refused(
+        cloud, a_vm(), method=method, path=path, query=query, script=script, more=accept
+    )
+
+
+LENGTHS = ["0", "-1", "+13", " 13", "13 ", "13", "12", "14", "x", "", "1e1", "013", "13,13"]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("terminated", [True, False])
+def test_no_length_of_the_body_makes_an_image_without_a_relation(
+    cloud: Cloud, length: str, terminated: bool
+) -> None:
+    vm = a_vm()
+    environ = wsgi.environ_of("POST", "/v2/images", vm.service | vm.headers, BODY)
+    environ |= {"CONTENT_LENGTH": length, "wsgi.input_terminated": terminated}
+    environ["HTTP_TRANSFER_ENCODING"] = "chunked"
+    answer = wsgi.run(cloud.app, environ)
+    assert answer.status in (201, 400)
+    assert len(cloud.relations(**vm.query)) == cloud.total(vm.project) == (answer.status == 201)
+
+
+NESTED = [10, 500, 900, 970, 980, 990, 1000, 100_000]
+
+
+@pytest.mark.parametrize("depth", NESTED)
+def test_no_depth_of_the_body_makes_an_image_without_a_relation(cloud: Cloud, depth: int) -> None:
+    vm = a_vm()
+    body = b'{"name": ' + b"[" * depth + b"]" * depth + b"}"
+    environ = wsgi.environ_of("POST", "/v2/images", vm.service | vm.headers, body)
+    assert wsgi.run(cloud.app, environ).status in (400, 500)
+    assert cloud.total(vm.project) == 0
+
+
+def test_numbers_and_names_of_every_kind_go_through(cloud: Cloud) -> None:
+    vm = a_vm()
+    fields = {"name": "облако", "tags": ["ä"], "min_disk": 2**31 - 1}
+    image_id = cloud.create(vm, **fields)
+    shown = cloud.call("GET", f"/v2/images/{image_id}", vm.user).json
+    assert json.loads(json.dumps(fields)) == {name: shown[name] for name in fields}

@@ -1,0 +1,136 @@
+"""Bodies of every size pass through, and connections behave, as if the filter were not there."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.functional import streams
+from tests.functional.streams import BLOCK, TOKEN, Way, Wire, request
+from tests.servers import PATIENCE, ServedGlance
+
+MEBIBYTES = int(os.environ.get("RELATED_IMAGES_STREAM_MIB", "32"))
+"""The size of an image here; 1024 in a full run."""
+
+ALLOWANCE = 16
+"""Mebibytes by which two runs of the same may differ; a body that is held would be far more."""
+
+WAYS = [Way("file", chunked=False), Way("file", chunked=True)]
+STAGES = [Way("stage", chunked=False), Way("stage", chunked=True)]
+
+
+@pytest.fixture(scope="module")
+def both(glance: ServedGlance, plain_glance: ServedGlance) -> dict[str, ServedGlance]:
+    return {"with": glance, "without": plain_glance}
+
+
+def settled(served: ServedGlance, image_id: str, *busy: str) -> str:
+    """The status of the image once it is none of the ``busy`` ones."""
+    deadline = time.monotonic() + PATIENCE
+    while (status := streams.status(served, image_id)) in busy and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return status
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_an_image_comes_back_as_it_was_sent(both: dict[str, ServedGlance], way: Way) -> None:
+    peaks = {}
+    for name, served in both.items():
+        image_id = streams.new_image(served)
+        served.peak_memory()
+        before = served.peak_memory()
+        assert streams.send(served, image_id, way, MEBIBYTES) == 204
+        sent = streams.checksum(streams.blocks(MEBIBYTES))
+        assert streams.fetched(served, image_id) == sent
+        peaks[name] = (served.peak_memory() - before) // 2**20
+    assert peaks["with"] <= peaks["without"] + ALLOWANCE
+
+
+@pytest.mark.parametrize("way", STAGES, ids=str)
+def test_a_staged_image_is_imported_as_it_was_sent(both: dict[str, ServedGlance], way: Way) -> None:
+    for served in both.values():
+        image_id = streams.new_image(served)
+        assert streams.send(served, image_id, way, MEBIBYTES) == 204
+        method = {"method": {"name": "glance-direct"}}
+        accepted = served.request("POST", f"/v2/images/{image_id}/import", TOKEN, body=method)
+        assert accepted.status == 202
+        assert settled(served, image_id, "uploading", "importing", "queued") == "active"
+        assert streams.fetched(served, image_id) == streams.checksum(streams.blocks(MEBIBYTES))
+
+
+def test_a_client_that_goes_away_leaves_the_same_behind(both: dict[str, ServedGlance]) -> None:
+    left = {name: after_half_an_upload(served) for name, served in both.items()}
+    assert left["with"] == left["without"]
+
+
+def after_half_an_upload(served: ServedGlance) -> str:
+    image_id = streams.new_image(served)
+    announced = (f"Content-Length: {2 * len(BLOCK)}", "Content-Type: application/octet-stream")
+    with Wire(served) as wire:
+        wire.send(request("PUT", f"/v2/images/{image_id}/file", *announced), BLOCK)
+    return settled(served, image_id, "saving")
+
+
+def test_a_client_may_leave_a_download(both: dict[str, ServedGlance]) -> None:
+    for served in both.values():
+        image_id = streams.new_image(served)
+        assert streams.send(served, image_id, WAYS[0], 4) == 204
+        with Wire(served) as wire:
+            wire.send(request("GET", f"/v2/images/{image_id}/file"))
+            assert wire.socket.recv(1024).startswith(b"HTTP/1.1 200")
+        assert streams.fetched(served, image_id) == streams.checksum(streams.blocks(4))
+
+
+Talk = Callable[[Wire, str], Iterator[Any]]
+
+
+def expecting(wire: Wire, image_id: str) -> Iterator[Any]:
+    """A body is sent only after the server says that it will be read."""
+    head = request(
+        "PUT",
+        f"/v2/images/{image_id}/file",
+        "Expect: 100-continue",
+        "Content-Length: 8",
+        "Content-Type: application/octet-stream",
+    )
+    wire.send(head)
+    yield wire.answer()
+    wire.send(b"12345678")
+    yield wire.answer()
+    wire.send(request("GET", f"/v2/images/{image_id}/file"))
+    yield wire.answer()
+
+
+def kept_alive(wire: Wire, image_id: str) -> Iterator[Any]:
+    """One request after another over one connection, until it is told to be the last."""
+    for path in ("/v2/schemas/image", "/v2/nothing", "/v2/images/nothing"):
+        wire.send(request("GET", path))
+        yield wire.answer()
+    wire.send(request("GET", "/v2/schemas/image", "Connection: close"))
+    yield wire.answer()
+    yield wire.is_at_end()
+
+
+def pipelined(wire: Wire, image_id: str) -> Iterator[Any]:
+    """Requests are sent before the answers to those before them are read."""
+    file = f"/v2/images/{image_id}/file"
+    wire.send(
+        request("PUT", file, body=b"12345678"),
+        request("GET", file),
+        request("GET", "/v2/schemas/image"),
+    )
+    for _ in range(3):
+        yield wire.answer()
+
+
+@pytest.mark.parametrize("talk", [expecting, kept_alive, pipelined])
+def test_a_connection_behaves_the_same(both: dict[str, ServedGlance], talk: Talk) -> None:
+    heard = {}
+    for name, served in both.items():
+        image_id = streams.new_image(served)
+        with Wire(served) as wire:
+            heard[name] = list(talk(wire, image_id))
+    assert heard["with"] == heard["without"]
+    assert heard["with"][0]

@@ -1,0 +1,34 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from related_images.store import schema
+from tests.client.scripted import Scripted, serving
+from tests.guarantees.reconciling import Reconciler
+from tests.servers import ServedGlance
+
+
+@pytest.fixture(scope="package")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
+    """The real Glance with the filter, which keeps the data of what is deleted for a while."""
+    directory = tmp_path_factory.mktemp("served")
+    with ServedGlance(directory, glance_conf="[DEFAULT]\ndelayed_delete = True") as running:
+        yield running
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    """A registry that answers as the test says."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def reconciler(
+    tmp_path: Path, scripted: Scripted, capsys: pytest.CaptureFixture[str]
+) -> Reconciler:
+    """The command against that registry and an empty database."""
+    connection = f"sqlite:///{tmp_path}/related-images.db"
+    schema.upgrade(connection)
+    return Reconciler(connection, scripted.url, capsys)

@@ -1,0 +1,148 @@
+"""The filter before the real Glance while its database fails: nobody else is blocked."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from related_images.errors import StoreUnavailable
+from related_images.store import relations, schema
+from related_images.store.database import Database
+from tests import filters, wsgi
+from tests.conftest import started
+from tests.guarantees import failures, galera
+from tests.guarantees.reconciling import INSTALLATION
+from tests.servers import Answer
+from tests.store.samples import new
+
+TIMEOUT = 2.0
+SLACK = 1.9
+"""What Glance itself and a busy machine may add."""
+
+MEMBER = wsgi.identity("alice", "demo", "member", "reader", "service")
+TUPLE = filters.tuple_of(INSTALLATION, "i-1")
+CASES = [
+    *[("sqlite", failure) for failure in failures.SQLITE],
+    *[(server, each) for server in ("mariadb", "postgresql") for each in failures.SERVERS],
+]
+
+
+class Filtered:
+    """Glance behind the filter."""
+
+    def __init__(self, registry: Any, url: str) -> None:
+        self.app = filters.filtering(registry, url, database_timeout=str(TIMEOUT))
+
+    def ask(self, method: str, path: str, body: Any = None, **tuple_: str) -> Answer:
+        return wsgi.call(self.app, method, path, MEMBER | tuple_, body)
+
+    def create(self, **tuple_: str) -> Answer:
+        body = {"id": str(uuid4()), "disk_format": "raw", "container_format": "bare"}
+        self.asked_for = body["id"]
+        return self.ask("POST", "/v2/images", body, **tuple_)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    assert time.monotonic() - begun < seconds
+
+
+def use_plainly(filtered: Filtered, related: str, seconds: float) -> None:
+    """Create, list, show and delete without the tuple, each in time."""
+    with within(seconds):
+        created = filtered.create()
+        assert created.status == 201
+    path = f"/v2/images/{created.json['id']}"
+    with within(seconds):
+        assert filtered.ask("GET", "/v2/images?limit=5").status == 200
+    with within(seconds):
+        assert filtered.ask("GET", path).status == 200
+    for gone in (path, f"/v2/images/{related}"):
+        with within(seconds):
+            assert filtered.ask("DELETE", gone).status == 204
+
+
+def fill(url: str) -> None:
+    """Record as long as there is room."""
+    database = Database(url, TIMEOUT)
+    for _ in range(1000):
+        try:
+            database.write(relations.record, new())
+        except StoreUnavailable:
+            return
+    pytest.fail("there is room without end")
+
+
+def refuse_recording(filtered: Filtered) -> None:
+    """503 before anything is made."""
+    refused = filtered.create(**TUPLE)
+    assert refused.status == 503
+    assert int(refused.headers["Retry-After"] or 0) > 0
+    assert refused.json["errors"][0]["code"] == "store.unavailable"
+    assert filtered.ask("GET", f"/v2/images/{filtered.asked_for}").status == 404
+
+
+def recover(filtered: Filtered) -> None:
+    """By itself, within the time that lies between two attempts."""
+    deadline = time.monotonic() + 30
+    path = f"/v2/images?installation_uuid={INSTALLATION}&instance_id=i-1"
+    while filtered.create(**TUPLE).status != 201 or filtered.ask("GET", path).status != 200:
+        assert time.monotonic() < deadline, "it does not recover"
+        time.sleep(0.1)
+    listed = filtered.ask("GET", path).json["images"]
+    assert filtered.asked_for in [image["id"] for image in listed]
+
+
+@pytest.mark.parametrize(
+    ("kind", "failure"), CASES, ids=lambda part: getattr(part, "__name__", part)
+)
+def test_nobody_is_blocked_by(
+    kind: str,
+    failure: failures.Failure,
+    request: pytest.FixtureRequest,
+    registry_app: Any,
+    sqlite_url: str,
+) -> None:
+    admin = sqlite_url if kind == "sqlite" else request.getfixturevalue(kind).create()
+    schema.upgrade(admin)
+    url = failures.ordinary_user(admin)
+    filtered = Filtered(registry_app, url)
+    related = [filtered.create(**TUPLE).json["id"] for _ in range(2)]
+    with failure(admin, url):
+        if failure is failures.full:
+            fill(url)
+        use_plainly(filtered, related[0], TIMEOUT + SLACK)
+        with within(TIMEOUT + SLACK):
+            refuse_recording(filtered)
+        use_plainly(filtered, related[1], SLACK)
+        with within(SLACK):
+            refuse_recording(filtered)
+    recover(filtered)
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[galera.Node]:
+    """A server that no other test needs."""
+    yield from started(galera.alone)
+
+
+@pytest.mark.parametrize("end", [galera.Node.stop, galera.Node.kill])
+def test_nobody_is_blocked_by_a_restart(
+    end: Callable[[galera.Node], None], node: galera.Node, registry_app: Any
+) -> None:
+    name = f"t{uuid4().hex}"
+    node.ask(f"CREATE DATABASE {name}")
+    schema.upgrade(node.url(name))
+    filtered = Filtered(registry_app, node.url(name))
+    related = [filtered.create(**TUPLE).json["id"] for _ in range(2)]
+    end(node)
+    use_plainly(filtered, related[0], TIMEOUT + SLACK)
+    refuse_recording(filtered)
+    use_plainly(filtered, related[1], SLACK)
+    node.start()
+    recover(filtered)

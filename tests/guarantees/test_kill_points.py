@@ -1,0 +1,79 @@
+"""Killed at every named moment: no image lacks its relation, nothing shows that should not."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from related_images.faults import Point
+from related_images.queries import Filters
+from related_images.store import lookups, schema
+from related_images.store.database import Database
+from tests.guarantees.forge import Forge
+
+ROUNDS = int(os.environ.get("RELATED_IMAGES_KILL_ROUNDS", "2"))
+"""How often the process is killed at each point."""
+
+IN_REQUESTS = [point for point in Point if not point.name.startswith(("RECONCILE", "MIGRATE"))]
+IN_MIGRATIONS = [point for point in Point if point.name.startswith("MIGRATE")]
+
+
+@pytest.fixture(scope="module")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
+    with Forge(tmp_path_factory.mktemp("forge")) as running:
+        yield running
+
+
+def related(directory: Path) -> dict[str, set[str]]:
+    """The images of each relation but ``boot``, by instance; those marked deleted are left out."""
+    database = Database(f"sqlite:///{directory}/related-images.db", 30)
+    found: dict[str, set[str]] = {}
+    for row in database.read(lookups.relations, Filters(), 1_000_000):
+        if row.kind != "boot" and row.image_deleted_at is None:
+            found.setdefault(row.instance_id, set()).add(row.image_id)
+    database.close()
+    return found
+
+
+@pytest.mark.parametrize("point", IN_REQUESTS, ids=lambda point: point.name.lower())
+def test_a_kill_in_a_request_loses_no_relation(forge: Forge, point: Point) -> None:
+    chance = random.Random(point.name)
+    for _ in range(ROUNDS):
+        assert forge.kill_at(point, chance.randint(1, 6)) == -9, f"{point} was never reached"
+        images, relations = forge.images(), related(forge.directory)
+        for image_id, instance in images.items():
+            assert image_id in relations.get(instance, ()), f"{image_id} lacks its relation"
+        for instance in list(relations)[:2]:
+            of_instance = {id for id, name in images.items() if name == instance}
+            assert set(forge.images_of(instance)) == of_instance
+    print(f"{point.name}: survived {ROUNDS} rounds, {len(images)} images")
+
+
+KILLED = """
+import os, sys
+from related_images import faults
+from related_images.manage import main
+point = faults.Point[sys.argv.pop(1)]
+faults.hook = lambda reached: os.kill(os.getpid(), 9) if reached is point else None
+sys.exit(main())
+"""
+
+
+def killed(point: Point, *arguments: str) -> int:
+    """Run ``related-images`` until ``point``; gives the exit code, -9 for a kill."""
+    return subprocess.run(
+        [sys.executable, "-c", KILLED, point.name, *arguments], check=False, capture_output=True
+    ).returncode
+
+
+@pytest.mark.parametrize("point", IN_MIGRATIONS, ids=lambda point: point.name.lower())
+def test_a_killed_upgrade_is_finished_by_the_next(database_url: str, point: Point) -> None:
+    assert killed(point, "db", "upgrade", "--connection", database_url) == -9
+    schema.upgrade(database_url)
+    with schema.connected(database_url) as connection:
+        schema.verify(connection)
+        assert schema.differences(connection) == []

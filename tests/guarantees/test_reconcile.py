@@ -1,0 +1,181 @@
+"""What a kill or a deletion behind the filter's back left wrong is put right, and nothing else."""
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from related_images.faults import Point
+from related_images.queries import reconciliation
+from tests.guarantees.reconciling import INSTALLATION, NOW, Reconciler, new_id
+from tests.guarantees.test_kill_points import KILLED, ROUNDS
+from tests.servers import ServedGlance
+
+OWNER, SERVICE = "alice:demo:member", "nova:service:service"
+TUPLE = {"X-Installation-UUID": INSTALLATION, "X-Instance-ID": "i-1", "X-Service-Token": SERVICE}
+
+
+@pytest.fixture
+def reconciler(served: ServedGlance, capsys: pytest.CaptureFixture[str]) -> Reconciler:
+    return Reconciler(database_of(served), served.url, capsys)
+
+
+def database_of(served: ServedGlance) -> str:
+    return f"sqlite:///{served.directory}/related-images.db"
+
+
+def created(served: ServedGlance, **properties: Any) -> str:
+    body = {"name": "i-1", "disk_format": "raw", "container_format": "bare", **properties}
+    answer = served.request("POST", "/v2/images", OWNER, TUPLE, body)
+    assert answer.status == 201, answer.body
+    return str(answer.json["id"])
+
+
+def delete(served: ServedGlance, image_id: str) -> None:
+    assert served.request("DELETE", f"/v2/images/{image_id}", OWNER).status == 204
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another process that writes, and does not come to an end."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def test_what_the_registry_has_is_left_alone(served: ServedGlance, reconciler: Reconciler) -> None:
+    ids = [
+        created(served),
+        created(served, os_hidden=True),
+        created(served, visibility="community"),
+    ]
+    counts = reconciler.run(*NOW)
+    assert counts["present"] >= 3
+    assert not any(reconciler.is_marked(id) for id in ids)
+
+
+def test_an_image_that_was_never_made_is_marked(
+    served: ServedGlance, reconciler: Reconciler
+) -> None:
+    created(served)
+    image_id = new_id()
+    reconciler.announce(image_id)
+    assert reconciler.run(*NOW)["marked_deleted"] == 1
+    assert reconciler.is_marked(image_id)
+    assert reconciler.run(*NOW)["marked_deleted"] == 0
+
+
+def test_a_deletion_that_could_not_be_noted_is_found(
+    served: ServedGlance, reconciler: Reconciler
+) -> None:
+    created(served)
+    image_id = created(served)
+    with locked(served.directory / "related-images.db"):
+        delete(served, image_id)
+    assert not reconciler.is_marked(image_id)
+    reconciler.run(*NOW)
+    assert reconciler.is_marked(image_id)
+
+
+def test_a_request_in_flight_is_not_judged(served: ServedGlance, reconciler: Reconciler) -> None:
+    created(served)
+    young, old = new_id(), new_id()
+    reconciler.announce(young, age=timedelta(minutes=59))
+    reconciler.announce(old, age=timedelta(minutes=61))
+    counts = reconciler.run()
+    assert (counts["marked_deleted"], counts["too_new"]) == (1, 1)
+    assert (reconciler.is_marked(young), reconciler.is_marked(old)) == (False, True)
+    reconciler.run(*NOW)
+
+
+def test_a_dry_run_counts_and_changes_nothing(served: ServedGlance, reconciler: Reconciler) -> None:
+    created(served)
+    image_id = new_id()
+    reconciler.announce(image_id)
+    assert reconciler.run("--dry-run", *NOW)["marked_deleted"] == 1
+    assert not reconciler.is_marked(image_id)
+    assert reconciler.run(*NOW)["marked_deleted"] == 1
+
+
+def test_an_image_that_the_scrubber_restored_gets_its_relations_back(
+    served: ServedGlance, reconciler: Reconciler
+) -> None:
+    image_id = created(served)
+    octets = {"Content-Type": "application/octet-stream"}
+    assert served.request("PUT", f"/v2/images/{image_id}/file", OWNER, octets, b"x").status == 204
+    delete(served, image_id)
+    assert reconciler.is_marked(image_id)
+    conf = served.directory / "glance-api.conf"
+    scrubber = [sys.executable, "-m", "glance.cmd.scrubber", "--config-file", str(conf)]
+    subprocess.run([*scrubber, "--restore", image_id], check=True, capture_output=True)
+    assert reconciler.run(*NOW)["restored"] == 1
+    assert not reconciler.is_marked(image_id)
+    path = f"/v2/images?installation_uuid={INSTALLATION}&instance_id=i-1&limit=1000"
+    listed = served.request("GET", path, OWNER).json["images"]
+    assert image_id in [image["id"] for image in listed]
+
+
+def test_an_announcement_of_an_image_that_was_there_before_is_removed(
+    served: ServedGlance, reconciler: Reconciler
+) -> None:
+    image_id = created(served)
+    later = reconciliation.CLOCKS_APART + timedelta(seconds=5)
+    reconciler.announce(image_id, age=-later, instance="i-2")
+    now = datetime.now(UTC)
+    run = reconciliation.Run(until=now + 2 * later, started_at=now)
+    reconciliation.reconcile(
+        reconciler.database(), reconciler.registry(), run, dry_run=False, seen=lambda _: None
+    )
+    assert run.counts.withdrawn == 1
+    assert [row.instance_id for row in reconciler.relations(image_id)] == ["i-1"]
+
+
+def test_the_last_run_is_shown(served: ServedGlance, reconciler: Reconciler) -> None:
+    created(served)
+    counts = reconciler.run(*NOW)
+    info = served.request("GET", "/v2/info/relations", "root:admin:admin").json
+    assert info["last_reconciliation"].items() >= {"until": counts["until"]}.items()
+    assert info["unreconciled"] == 0
+    for_others = served.request("GET", "/v2/info/relations", OWNER).json
+    assert set(for_others["last_reconciliation"]) == {"until", "finished_at"}
+    assert for_others["unreconciled"] is None
+
+
+def test_without_the_rights_of_an_administrator_nothing_is_judged(
+    served: ServedGlance, reconciler: Reconciler
+) -> None:
+    image_id = new_id()
+    created(served)
+    reconciler.announce(image_id)
+    for token in (OWNER, "nova:service:member,service", "eve:demo:reader"):
+        assert "Administrator's rights are needed" in reconciler.refusal(*NOW, token=token)
+    assert not reconciler.is_marked(image_id)
+    reconciler.run(*NOW)
+
+
+IN_RECONCILE = [point for point in Point if point.name.startswith("RECONCILE")]
+SMALL = "from related_images.queries import reconciliation\nreconciliation.BATCH = 2\n"
+
+
+@pytest.mark.parametrize("point", IN_RECONCILE, ids=lambda point: point.name.lower())
+def test_a_killed_run_is_taken_up_by_the_next(
+    served: ServedGlance, reconciler: Reconciler, point: Point
+) -> None:
+    kept = created(served)
+    for _ in range(ROUNDS):
+        orphans = [new_id() for _ in range(5)]
+        reconciler.announce(*orphans)
+        program = [sys.executable, "-c", SMALL + KILLED, point.name]
+        killed = subprocess.run([*program, *reconciler.arguments(*NOW)], check=False)
+        assert killed.returncode == -9
+        reconciler.run(*NOW)
+        reconciler.run(*NOW)
+        assert all(reconciler.is_marked(orphan) for orphan in orphans)
+        assert not reconciler.is_marked(kept)
+    print(f"{point.name}: survived {ROUNDS} rounds")

@@ -1,0 +1,403 @@
+"""How ``reconcile`` asks the registry: as whom, how often, how long; and what it shows of it."""
+
+import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+import termios
+import threading
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.filling import Cloud, fill
+from related_images.manage import cloud, pace
+from tests.client.scripted import HANG_UP, Asked, Reply, Scripted
+from tests.guarantees.reconciling import ADMIN, NOW, Reconciler, Registry, new_id
+from tests.servers import RELATED_IMAGES, ServedGlance
+
+A_MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where clouds.yaml is, if there is one; nothing else of OpenStack is in the environment."""
+    for name in [name for name in os.environ if name.startswith("OS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    return tmp_path
+
+
+def write_clouds(home: Path, cloud: Any) -> None:
+    """Any JSON is YAML too."""
+    (home / "clouds.yaml").write_text(json.dumps({"clouds": {"admin": cloud}}))
+
+
+CREDENTIALS = [
+    ("admin_token", {"token": ADMIN}, ("x-auth-token", ADMIN)),
+    ("http_basic", {"username": "root", "password": "pw"}, ("authorization", "Basic cm9vdDpwdw==")),
+    ("none", {}, ("x-auth-token", "notused")),
+]
+
+
+@pytest.mark.parametrize("place", ["clouds.yaml", "variables", "options"])
+@pytest.mark.parametrize(("method", "auth", "header"), CREDENTIALS, ids=lambda part: str(part))
+def test_credentials_are_taken_as_the_openstack_command_takes_them(
+    reconciler: Reconciler,
+    scripted: Scripted,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    method: str,
+    auth: dict[str, str],
+    header: tuple[str, str],
+) -> None:
+    known = new_id()
+    reconciler.announce(known)
+    scripted.script = Registry(known)
+    said = {"endpoint": scripted.url, **auth}
+    options: list[str] = []
+    if place == "clouds.yaml":
+        write_clouds(home, {"auth_type": method, "auth": said})
+        options = ["--os-cloud", "admin"]
+    if place == "variables":
+        for name, text in {"auth_type": method, **said}.items():
+            monkeypatch.setenv(f"OS_{name.upper()}", text)
+    if place == "options":
+        pairs = {"auth-type": method, **said}.items()
+        options = [word for name, text in pairs for word in (f"--os-{name}", text)]
+    assert reconciler.code(*NOW, *options) == 0
+    assert {asked.headers.get(header[0]) for asked in scripted.asked} == {header[1]}
+    assert len(scripted.asked) >= 3
+
+
+def test_the_command_line_wins_over_the_variables_and_these_name_the_cloud(
+    reconciler: Reconciler, scripted: Scripted, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.script = Registry()
+    write_clouds(
+        home, {"auth_type": "admin_token", "auth": {"endpoint": scripted.url, "token": "wrong"}}
+    )
+    monkeypatch.setenv("OS_CLOUD", "admin")
+    assert reconciler.code("--os-token", ADMIN) == 0
+    assert {asked.headers["x-auth-token"] for asked in scripted.asked} == {ADMIN}
+
+
+def test_a_cloud_of_clouds_yaml_is_reconciled_on_the_real_registry(
+    reconciler: Reconciler, served: ServedGlance, home: Path
+) -> None:
+    missing = new_id()
+    reconciler.announce(missing)
+    write_clouds(
+        home, {"auth_type": "admin_token", "auth": {"endpoint": served.url, "token": ADMIN}}
+    )
+    assert reconciler.code("--os-cloud", "admin", *NOW, "--trust-registry") == 0
+    assert reconciler.is_marked(missing)
+
+
+@pytest.mark.parametrize(
+    ("clouds", "said"),
+    [
+        ("{}", "Cloud admin was not found"),
+        ("{", "Cloud admin was not found"),
+        ("[5]", "not a valid mapping"),
+        ('{"clouds": 5}', "of the wrong type"),
+        ('{"clouds": {"admin": 5}}', "of the wrong type"),
+        ('{"clouds": {"admin": {"auth": 5}}}', "of the wrong type"),
+        ('{"clouds": {"admin": {"api_timeout": "soon", "auth_type": "none"}}}', "wrong type"),
+        ('{"clouds": {"admin": {"auth_type": "nonsense"}}}', "nonsense could not be found"),
+        ('{"clouds": {"admin": {"auth_type": "password"}}}', "auth_url"),
+        ('{"clouds": {"admin": {"auth_type": "none"}}}', "no endpoint of an image service"),
+    ],
+)
+def test_a_clouds_yaml_that_is_no_use_is_told(
+    reconciler: Reconciler,
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    clouds: str,
+    said: str,
+) -> None:
+    reconciler.announce(missed := new_id())
+    (home / "clouds.yaml").write_text(clouds)
+    assert reconciler.code("--os-cloud", "admin", *NOW) == 1
+    assert said in capsys.readouterr().err
+    assert not reconciler.is_marked(missed)
+
+
+class Clock:
+    """Time that goes on when somebody sleeps, or a request takes its time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time by which the command keeps its pace."""
+    found, real = Clock(), pace.Pace
+    monkeypatch.setattr(pace, "Pace", lambda rate: real(rate, found, found.sleep))
+    return found
+
+
+def test_requests_are_evenly_spread(clock: Clock) -> None:
+    kept = pace.Pace(4)
+    times = []
+    for _ in range(9):
+        kept.keep()
+        times.append(clock.now - 1000)
+    assert times == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]
+
+
+def test_time_that_was_not_used_is_not_made_up_for(clock: Clock) -> None:
+    kept = pace.Pace(4)
+    kept.keep()
+    clock.now += 60
+    kept.keep()
+    assert clock.slept == []
+    kept.keep()
+    assert clock.slept == [0.25]
+
+
+def test_no_window_holds_more_requests_than_the_rate(
+    reconciler: Reconciler, scripted: Scripted, clock: Clock
+) -> None:
+    known = new_id()
+    ids = [known, *(new_id() for _ in range(30))]
+    reconciler.announce(*ids, age=A_MINUTE)
+    sound, times = Registry(known), list[float]()
+
+    def answer(asked: Asked) -> Reply | None:
+        times.append(clock.now)
+        number = len(times)
+        clock.now += (0.0, 0.1, 0.6)[number % 3]
+        if number in (5, 11):
+            return HANG_UP
+        return Reply(503, b"", {"Retry-After": "0"}) if number in (8, 9) else sound(asked)
+
+    scripted.script = answer
+    assert reconciler.run(*NOW, "--rate", "4")["marked_deleted"] == 30
+    assert len(times) > 35
+    assert min(fifth - first for first, fifth in zip(times, times[4:], strict=False)) > 1 - 1e-9
+
+
+def test_a_registry_that_says_when_to_come_again_is_asked_then(
+    reconciler: Reconciler, scripted: Scripted, clock: Clock
+) -> None:
+    known, missed = new_id(), new_id()
+    reconciler.announce(known, missed)
+    sound, busy = Registry(known), [Reply(503, b"", {"Retry-After": "7"})] * 3
+    scripted.script = lambda asked: busy.pop() if busy else sound(asked)
+    assert reconciler.run(*NOW)["marked_deleted"] == 1
+    assert clock.slept.count(7) == 3
+
+
+def unavailable(retry_after: str) -> Reply:
+    return Reply(503, b"", {"Retry-After": retry_after})
+
+
+@pytest.mark.parametrize(
+    ("reply", "said", "attempts"),
+    [
+        (unavailable("7"), "answered 503: Service Unavailable; try again after 7 seconds", 4),
+        (unavailable("61"), "answered 503: Service Unavailable; try again after 61 seconds", 1),
+        (unavailable("soon"), "answered 503: Service Unavailable; try again\n", 1),
+        (Reply(503), "answered 503: {}; try again\n", 1),
+        (HANG_UP, "got no answer", 4),
+    ],
+    ids=["for seconds", "for long", "for nobody knows how long", "without a word", "unconnected"],
+)
+def test_a_registry_that_stays_unavailable_ends_the_run_which_is_taken_up_later(
+    reconciler: Reconciler,
+    scripted: Scripted,
+    clock: Clock,
+    reply: Reply | None,
+    said: str,
+    attempts: int,
+) -> None:
+    ids = [new_id() for _ in range(250)]
+    reconciler.announce(*ids, age=A_MINUTE)
+    sound = Registry(*ids[:120], *ids[121:])
+    scripted.script = lambda asked: reply if asked.path.endswith(ids[120]) else sound(asked)
+    assert said in reconciler.refusal(*NOW)
+    assert len([asked for asked in scripted.asked if asked.path.endswith(ids[120])]) == attempts
+    assert not reconciler.is_marked(ids[120])
+    _is_taken_up(reconciler, scripted, sound, ids)
+
+
+def _is_taken_up(
+    reconciler: Reconciler, scripted: Scripted, sound: Registry, ids: list[str]
+) -> None:
+    """The first batch of a hundred is not asked for again, and the rest is put right."""
+    scripted.script = sound
+    scripted.asked.clear()
+    counts = reconciler.run(*NOW)
+    assert (counts["checked"], counts["present"], counts["marked_deleted"]) == (250, 249, 1)
+    assert reconciler.is_marked(ids[120])
+    assert not any(ids[0] in asked.query for asked in scripted.asked)
+
+
+@contextmanager
+def silence() -> Iterator[str]:
+    """The address of a server that lets clients connect and never answers."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def impatient(home: Path, endpoint: str) -> tuple[str, ...]:
+    """Options that name a cloud whose answers are waited for one second."""
+    auth = {"endpoint": endpoint, "token": ADMIN}
+    write_clouds(home, {"auth_type": "admin_token", "auth": auth, "api_timeout": 1})
+    return ("--os-cloud", "admin", *NOW)
+
+
+def test_answers_are_waited_for_as_long_as_clouds_yaml_says(home: Path) -> None:
+    impatient(home, "http://127.0.0.1:9")
+    assert cloud.image_adapter(Namespace(os_cloud="admin")).session.timeout == 1
+    (home / "clouds.yaml").unlink()
+    named = Namespace(os_auth_type="admin_token", os_endpoint="http://127.0.0.1:9", os_token=ADMIN)
+    assert cloud.image_adapter(named).session.timeout == cloud.PATIENCE
+
+
+def test_a_registry_that_never_answers_ends_the_run(
+    reconciler: Reconciler, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reconciler.announce(missed := new_id())
+    with silence() as endpoint:
+        assert reconciler.code(*impatient(home, endpoint)) == 1
+    said = capsys.readouterr().err
+    assert "GET /v2/tasks got no answer" in said
+    assert "check the endpoint" in said
+    assert not reconciler.is_marked(missed)
+
+
+def test_a_registry_that_stops_answering_ends_the_run_which_is_taken_up_later(
+    reconciler: Reconciler,
+    scripted: Scripted,
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ids = [new_id() for _ in range(250)]
+    reconciler.announce(*ids, age=A_MINUTE)
+    sound, over = Registry(*ids[:120], *ids[121:]), threading.Event()
+
+    def answer(asked: Asked) -> Reply | None:
+        if not asked.path.endswith(ids[120]):
+            return sound(asked)
+        over.wait()
+        return HANG_UP
+
+    scripted.script = answer
+    try:
+        assert reconciler.code(*impatient(home, scripted.url)) == 1
+    finally:
+        over.set()
+    assert f"GET /v2/images/{ids[120]} got no answer" in capsys.readouterr().err
+    assert len([asked for asked in scripted.asked if asked.path.endswith(ids[120])]) == 1
+    assert not reconciler.is_marked(ids[120])
+    _is_taken_up(reconciler, scripted, sound, ids)
+
+
+def _command(reconciler: Reconciler) -> list[str]:
+    return [sys.executable, "-c", RELATED_IMAGES, *reconciler.arguments(*NOW)]
+
+
+@pytest.fixture
+def five(reconciler: Reconciler, scripted: Scripted) -> Reconciler:
+    """Five images are related, and the registry has them."""
+    ids = [new_id() for _ in range(5)]
+    reconciler.announce(*ids)
+    scripted.script = Registry(*ids)
+    return reconciler
+
+
+def test_a_terminal_is_shown_the_progress(five: Reconciler) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    with subprocess.Popen(_command(five), stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b"".join(_read_all(ours)).decode()
+        assert process.stdout is not None
+        printed = process.stdout.read().decode()
+    os.close(ours)
+    assert process.returncode == 0
+    assert "100%" in shown
+    assert " 5/5 " in shown
+    assert printed.count("\n") == 1
+    assert json.loads(printed)["present"] == 5
+
+
+def _read_all(terminal: int) -> Iterator[bytes]:
+    """What is written to a terminal until nobody has it open, which is an error there."""
+    with suppress(OSError):
+        while piece := os.read(terminal, 4096):
+            yield piece
+
+
+def test_who_is_no_terminal_is_shown_the_counts_alone(five: Reconciler) -> None:
+    done = subprocess.run(_command(five), capture_output=True, check=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+    assert json.loads(done.stdout)["present"] == 5
+
+
+MEASURED = """
+import gc, sys, tracemalloc, urllib.parse
+from related_images import faults
+from related_images.manage import main
+
+def measure(point):
+    if point is faults.Point.RECONCILE_SETTLED:
+        if not tracemalloc.is_tracing():
+            gc.freeze()
+            tracemalloc.start()
+        urllib.parse.clear_cache()  # bounded too, but not yet full after a few batches
+        gc.collect()
+    if point is faults.Point.RECONCILE_FINISHED:
+        print(tracemalloc.get_traced_memory()[1])
+
+faults.hook = measure
+sys.exit(main())
+"""
+"""The command, which prints the most bytes that it held at once after the first batch."""
+
+
+class Omniscient(Registry):
+    def knows(self, image_id: str) -> bool:
+        return True
+
+
+def test_memory_does_not_grow_with_the_relations(
+    scripted: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripted.script = Omniscient()
+    peaks = [_peak(1_000, scripted, tmp_path, capsys), _peak(10_000, scripted, tmp_path, capsys)]
+    print(f"bytes at the most: {peaks}")
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def _peak(
+    relations: int, scripted: Scripted, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> int:
+    connection = f"sqlite:///{directory}/{relations}.db"
+    fill(connection, Cloud(relations))
+    arguments = Reconciler(connection, scripted.url, capsys).arguments(*NOW)
+    program = [sys.executable, "-c", MEASURED, *arguments]
+    done = subprocess.run(program, capture_output=True, check=True, text=True)
+    peak, counts = done.stdout.splitlines()
+    assert json.loads(counts)["present"] == relations
+    return int(peak)

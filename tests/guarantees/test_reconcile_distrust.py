@@ -1,0 +1,83 @@
+"""Registries whose answers leave doubt: ``reconcile`` stops, says so, and changes nothing."""
+
+from datetime import timedelta
+
+import pytest
+
+from tests.client.scripted import Reply, Scripted, shown
+from tests.guarantees.reconciling import NOW, Reconciler, Registry, new_id
+
+ERROR_PAGE = Reply(200, b"<html><h1>Maintenance</h1></html>", {"Content-Type": "text/html"})
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ({"tasks": ERROR_PAGE}, "not the JSON"),
+        ({"tasks": Reply(503)}, "503"),
+        ({"tasks": Reply(401)}, "Administrator's rights"),
+        ({"listing": ERROR_PAGE}, "not the JSON"),
+        ({"listing": Reply(502)}, "502"),
+        ({"listing": shown({"images": None})}, "not the JSON"),
+        ({"single": Reply(404, b"<html>no such backend</html>")}, "not the registry's own"),
+        ({"single": Reply(403)}, "403"),
+        ({"single": ERROR_PAGE}, "not the JSON"),
+    ],
+)
+def test_no_answer_in_doubt_changes_anything(
+    reconciler: Reconciler, scripted: Scripted, others: dict[str, Reply], said: str
+) -> None:
+    there, missed = new_id(), new_id()
+    reconciler.announce(there, missed)
+    scripted.script = Registry(there, **others)
+    assert said in reconciler.refusal(*NOW)
+    assert not reconciler.is_marked(there)
+    assert not reconciler.is_marked(missed)
+
+
+def test_an_unreachable_registry_changes_nothing(
+    reconciler: Reconciler, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missed = new_id()
+    reconciler.announce(missed)
+    nowhere = Reconciler(reconciler.connection, "http://127.0.0.1:1", capsys)
+    assert "check the endpoint" in nowhere.refusal(*NOW)
+    assert not reconciler.is_marked(missed)
+
+
+def test_an_empty_registry_is_believed_only_on_demand(
+    reconciler: Reconciler, scripted: Scripted
+) -> None:
+    missed = new_id()
+    reconciler.announce(missed)
+    scripted.script = Registry()
+    assert "lists no image at all" in reconciler.refusal(*NOW)
+    assert not reconciler.is_marked(missed)
+    assert reconciler.run(*NOW, "--trust-registry")["marked_deleted"] == 1
+    assert reconciler.is_marked(missed)
+
+
+def test_the_registry_of_another_cloud_is_not_believed(
+    reconciler: Reconciler, scripted: Scripted
+) -> None:
+    missed = [new_id() for _ in range(10)]
+    reconciler.announce(*missed)
+    scripted.script = Registry(new_id())
+    assert "knows none of them" in reconciler.refusal(*NOW)
+    assert not any(reconciler.is_marked(image_id) for image_id in missed)
+
+
+def test_a_run_that_an_error_ended_is_taken_up_there(
+    reconciler: Reconciler, scripted: Scripted
+) -> None:
+    ids = [new_id() for _ in range(250)]
+    reconciler.announce(*ids, age=timedelta(minutes=1))
+    sound = Registry(*ids[:100], ids[-1])
+    scripted.script = lambda asked: Reply(502) if asked.path.endswith(ids[120]) else sound(asked)
+    assert "502" in reconciler.refusal(*NOW)
+    assert not any(reconciler.is_marked(image_id) for image_id in ids)
+    scripted.script = sound
+    scripted.asked.clear()
+    counts = reconciler.run(*NOW)
+    assert (counts["checked"], counts["marked_deleted"]) == (250, 149)
+    assert not any(ids[0] in asked.query for asked in scripted.asked if "limit=100" in asked.query)
