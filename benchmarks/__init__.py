@@ -1,0 +1,1 @@
+"""What the filter costs and what it saves, measured beside the same thing without it."""

@@ -1,0 +1,106 @@
+"""Making images with the tuple and without, by one client and by several at once."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from benchmarks import filling
+from benchmarks.databases import Databases
+from benchmarks.measuring import Aim, Result, in_turns, ratio, scaled
+from benchmarks.serving import SERVICE, Registry
+from benchmarks.sizes import Sizes
+from tests.servers import ServedGlance
+
+AIMS: Final = {"sqlite": Aim(1.15), "mariadb": Aim(1.10), "postgresql": Aim(1.10)}
+THROUGHPUT: Final = Aim(0.9, at_least=True)
+CLIENTS: Final = (1, 2, 4, 8)
+INSTANCES: Final = 50
+PATIENCE: Final = "60"
+"""On a busy disk the clients queue before SQLite for longer than the default allows."""
+
+
+def run(directory: Path, sizes: Sizes, databases: Databases) -> Iterator[Result]:
+    for kind in sizes.databases:
+        with _served(directory / f"create-{kind}", kind, databases) as served:
+            yield _one_client(served, kind, sizes.posts)
+            for clients in CLIENTS:
+                yield _throughput(served, kind, clients, sizes.posts)
+
+
+@contextmanager
+def _served(directory: Path, kind: str, databases: Databases) -> Iterator[ServedGlance]:
+    """Glance and the filter, each with a database of its own on the same server."""
+    options, conf = {"database_timeout": PATIENCE}, ""
+    if kind != "sqlite":
+        options["connection"] = databases.empty(kind)
+        conf = f"[database]\nconnection = {databases.empty(kind)}\nslave_connection ="
+    with ServedGlance(directory, options, glance_conf=conf) as served:
+        yield served
+
+
+def _asserting() -> dict[str, str]:
+    number = uuid4().int % INSTANCES
+    return {
+        "X-Auth-Token": SERVICE,
+        "X-Installation-UUID": filling.INSTALLATION,
+        "X-Instance-ID": filling.instance_id(number),
+        "X-Relation-Kind": "backup",
+    }
+
+
+def _plain() -> dict[str, str]:
+    return {"X-Auth-Token": SERVICE}
+
+
+def _one_client(served: ServedGlance, kind: str, posts: int) -> Result:
+    client = Registry(served)
+    taken = in_turns(
+        {
+            "with": lambda: client.create(_asserting()),
+            "without": lambda: client.create(_plain()),
+        },
+        4 * posts,
+        25,
+    )
+    value = ratio(taken["with"], taken["without"])
+    return Result(
+        "create with the tuple",
+        "create without",
+        f"one client, {kind}",
+        "ms",
+        scaled(taken["with"], 1000),
+        scaled(taken["without"], 1000),
+        value,
+        aim=AIMS[kind],
+    )
+
+
+def _throughput(served: ServedGlance, kind: str, clients: int, posts: int) -> Result:
+    connections = [Registry(served) for _ in range(clients)]
+    each = max(5, posts // clients)
+
+    def all_create(headers: Callable[[], dict[str, str]]) -> None:
+        def create(client: Registry) -> None:
+            for _ in range(each):
+                client.create(headers())
+
+        with ThreadPoolExecutor(clients) as threads:
+            list(threads.map(create, connections))
+
+    sides = {"with": lambda: all_create(_asserting), "without": lambda: all_create(_plain)}
+    taken = in_turns(sides, 7, 15)
+    per_post = 1000 / (each * clients)
+    return Result(
+        f"throughput of creates with the tuple, {clients} at once",
+        "plain creates likewise",
+        kind,
+        "ms a create",
+        scaled(taken["with"], per_post),
+        scaled(taken["without"], per_post),
+        ratio(taken["without"], taken["with"]),
+        aim=THROUGHPUT,
+        curve=(f"creates at once ({kind})", clients),
+    )

@@ -1,0 +1,60 @@
+"""Asking a served Glance over one connection that is kept open, as clients do."""
+
+import http.client
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from benchmarks import filling
+from tests.servers import ServedGlance
+
+SERVICE: Final = ServedGlance.token("nova", "service", "member", "service")
+ADMIN: Final = ServedGlance.token("root", "admin", "admin")
+
+
+def member(project: str) -> str:
+    return ServedGlance.token("alice", project, "member")
+
+
+def of_instance(number: int) -> dict[str, str]:
+    """The tuple of a made-up instance."""
+    return {
+        "X-Installation-UUID": filling.INSTALLATION,
+        "X-Instance-ID": filling.instance_id(number),
+    }
+
+
+class Registry:
+    """One client's connection to a served Glance."""
+
+    def __init__(self, served: ServedGlance) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=600)
+
+    def send(
+        self, method: str, path: str, headers: Mapping[str, str], body: Any = None
+    ) -> tuple[int, bytes]:
+        content = None if body is None else json.dumps(body).encode()
+        self._connection.request(
+            method, path, content, {"Content-Type": "application/json", **headers}
+        )
+        answer = self._connection.getresponse()
+        return answer.status, answer.read()
+
+    def get(self, path: str, token: str = ADMIN, **headers: str) -> bytes:
+        return self.send("GET", path, {"X-Auth-Token": token, **headers})[1]
+
+    def images(
+        self, query: str, token: str = ADMIN, headers: Mapping[str, str] | None = None
+    ) -> set[str]:
+        """The ids of the images of a list."""
+        sent = {"X-Auth-Token": token, **(headers or {})}
+        status, body = self.send("GET", f"/v2/images?{query}", sent)
+        if status != 200:
+            raise RuntimeError(f"the image list was answered with {status}: {body!r}")
+        return {image["id"] for image in json.loads(body)["images"]}
+
+    def create(self, headers: Mapping[str, str]) -> None:
+        image = {"name": "measured", "disk_format": "raw", "container_format": "bare"}
+        status, body = self.send("POST", "/v2/images", headers, image)
+        if status != 201:
+            raise RuntimeError(f"an image was answered with {status}: {body!r}")

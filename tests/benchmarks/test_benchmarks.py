@@ -1,0 +1,85 @@
+"""The benchmarks run, compare equal answers, and judge by their aims; no time decides here."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import filling, report
+from benchmarks.__main__ import PARTS, measure
+from benchmarks.databases import Databases
+from benchmarks.filling import Cloud
+from benchmarks.measuring import Aim, Result, Spread, in_turns
+from benchmarks.sizes import Sizes
+from related_images.queries import Filters, listing
+from related_images.store.database import Database
+
+TINY = Sizes(
+    images=(100,),
+    relations=(100, 200),
+    overdue=200,
+    rows=200,
+    posts=1,
+    rounds=1,
+    databases=("sqlite",),
+    upkeep=20,
+    stream=1,
+    quick=True,
+)
+TRIED = ("own-routes", "space", "image-list")
+"""Parts that together use every way of filling and asking."""
+
+
+def result(value: float, aim: Aim | None) -> Result:
+    one = Spread(1.0, 1.0, 1.0, 3)
+    return Result("this", "that", "10", "ms", one, one, value, aim=aim, curve=("this", 10))
+
+
+@pytest.mark.parametrize("part", TRIED)
+def test_a_part_measures(part: str) -> None:
+    assert part in PARTS
+    results: list[Result] = []
+    measure([part], TINY, results)
+    assert results
+    assert all(one.ours.median > 0 and one.theirs.median > 0 for one in results)
+
+
+@pytest.mark.parametrize(
+    ("value", "aim", "verdict"),
+    [
+        (1.0, Aim(1.1), "met"),
+        (1.65, Aim(1.1), "missed by 50%"),
+        (40, Aim(40, at_least=True), "met"),
+        (30, Aim(40, at_least=True), "missed by 25%"),
+        (1.0, None, ""),
+    ],
+)
+def test_an_aim_is_met_or_missed_by_so_much(value: float, aim: Aim | None, verdict: str) -> None:
+    assert result(value, aim).verdict == verdict
+
+
+def test_sides_take_turns_after_a_round_that_does_not_count() -> None:
+    done: list[str] = []
+    taken = in_turns({"a": lambda: done.append("a"), "b": lambda: done.append("b")}, 2)
+    assert done == ["a", "b"] * 3
+    assert {spread.rounds for spread in taken.values()} == {2}
+
+
+def test_a_run_is_written_down_with_what_it_ran_on(tmp_path: Path) -> None:
+    report.write(tmp_path, [result(1.0, Aim(1.1))], report.machine())
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["results"][0]["verdict"] == "met"
+    assert {"cpu", "cores", "python", "date", "glance"} <= set(written["ran_on"])
+    assert "| this | 10 |" in (tmp_path / "results.md").read_text()
+
+
+def test_filled_tables_answer_as_recorded_ones(tmp_path: Path) -> None:
+    with Databases(tmp_path) as databases:
+        database = Database(databases.filled("sqlite", Cloud(200)), 10.0)
+        named = (filling.INSTALLATION, filling.instance_id(7))
+        found = listing.instance(database, *named, visible_to=None)
+        assert sum(images.count for images in found.images.values()) == filling.PER_INSTANCE
+        ids = listing.images_of_instance(database, *named, None, None)
+        rows = listing.relations(database, Filters(*named), 100, None).items
+        assert sorted(ids) == sorted(row.image_id for row in rows)
+        database.close()
