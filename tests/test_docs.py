@@ -1,0 +1,79 @@
+"""The docs say what the code does: options, headers, routes, codes, commands, the tour."""
+
+import re
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from related_images import errors, settings
+from related_images.middleware import api, paging
+from related_images.middleware.answers import STATUSES, MethodNotAllowed, status_of
+from related_images.wire import headers, routes
+
+ROOT = Path(__file__).parent.parent
+API = (ROOT / "docs/api.md").read_text()
+ERRORS = (ROOT / "docs/errors.md").read_text()
+DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def error_classes() -> list[type[errors.RelatedImagesError]]:
+    found = [errors.RelatedImagesError]
+    for kind in found:
+        found += [below for below in kind.__subclasses__() if below not in found]
+    return [kind for kind in found if kind.__module__.startswith("related_images.")]
+
+
+@pytest.mark.parametrize("name", settings.OPTIONS)
+def test_every_option_is_documented_with_its_default(name: str) -> None:
+    assert f"| `{name}` | `{settings.OPTIONS[name].default}` |" in API
+
+
+@pytest.mark.parametrize("name", [*headers.STRIPPED, *headers.RESPONSE, *headers.QUERY])
+def test_every_header_and_query_parameter_is_documented(name: str) -> None:
+    assert f"`{name}`" in API
+
+
+@pytest.mark.parametrize(("path", "method"), [(p, m) for p in api.ROUTES for m in api.ROUTES[p]])
+def test_every_route_is_documented_with_its_methods(path: str, method: str) -> None:
+    rows = API.split("## Routes")[1].split("###")[0]
+    start = rows.index(f"`{routes.API}{path}`")
+    following = rows[start:].split("\n| `")[0]
+    assert f"| {method} |" in following
+
+
+@pytest.mark.parametrize("name", paging.INSTANCE_FILTERS)
+def test_every_filter_is_documented(name: str) -> None:
+    assert f"`{name}`" in API.split("### Filters")[1].split("###")[0]
+
+
+def test_every_error_code_is_documented_once_and_none_besides() -> None:
+    documented = re.findall(r"^\| `([a-z.-]+)` \|", ERRORS, re.MULTILINE)
+    assert sorted(documented) == sorted(kind.code for kind in error_classes() if documentable(kind))
+
+
+def documentable(kind: type[errors.RelatedImagesError]) -> bool:
+    """Errors of clients and commands are documented where those are."""
+    return is_answered(kind) or kind in (errors.RelatedImagesError, errors.ConfigurationError)
+
+
+def is_answered(kind: type[errors.RelatedImagesError]) -> bool:
+    return any(issubclass(kind, known) for known in STATUSES)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in error_classes() if is_answered(kind)])
+def test_the_documented_status_is_the_one_answered(kind: type[errors.RelatedImagesError]) -> None:
+    error = MethodNotAllowed("PUT", ["GET"]) if kind is MethodNotAllowed else kind("x")
+    assert f"| `{kind.code}` | {status_of(error).value} |" in ERRORS
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+def test_every_command_is_in_the_reference() -> None:
+    reference = (ROOT / "docs/commands.md").read_text()
+    for entry in entry_points(group="related_images.manage"):
+        assert f"related-images {entry.name.replace('_', ' ')}" in reference

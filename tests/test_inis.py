@@ -1,0 +1,99 @@
+"""Every ini file in the docs is loaded, and the pipeline of docs/deploy.md by the real Glance."""
+
+import configparser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from paste.deploy import loadfilter
+
+from related_images import settings
+from related_images.middleware import InstanceAwareMiddleware
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+FILTER = "filter:related-images"
+GLANCE_PASTE = Path(sys.prefix) / "etc/glance/glance-api-paste.ini"
+
+
+def parsed(text: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None, default_section="none")
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read_string(text)
+    return parser
+
+
+def blocks() -> list[tuple[str, configparser.ConfigParser]]:
+    found = [(page, re.findall(r"```ini\n(.*?)```", page.read_text(), re.DOTALL)) for page in PAGES]
+    return [(page.name, parsed(text)) for page, texts in found for text in texts]
+
+
+def with_section(section: str) -> list[configparser.ConfigParser]:
+    """The blocks with that section; Heat has one of the same name, for its own plugin."""
+    return [block for page, block in blocks() if block.has_section(section) and page != "heat.md"]
+
+
+def test_there_are_some() -> None:
+    assert len(with_section(FILTER)) >= 3
+    assert with_section(settings.OSLO_SECTION)
+
+
+@pytest.mark.parametrize("block", [b for b in with_section(FILTER) if "use" in b[FILTER]])
+def test_a_filter_section_loads(
+    block: configparser.ConfigParser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "glance-api.conf").write_text("[related_images]\n")
+    monkeypatch.setenv("OS_GLANCE_CONFIG_DIR", str(tmp_path))
+    options = dict(block[FILTER])
+    if "connection" in options:
+        options["connection"] = f"sqlite:///{tmp_path}/related.db"
+    lines = "\n".join(f"{name} = {value}" for name, value in options.items())
+    (tmp_path / "paste.ini").write_text(f"[{FILTER}]\n{lines}\n")
+    monkeypatch.chdir(tmp_path)
+    make = loadfilter(f"config:{tmp_path}/paste.ini", name="related-images")
+    assert isinstance(make(lambda environ, start_response: []), InstanceAwareMiddleware)
+
+
+@pytest.mark.parametrize("block", with_section(settings.OSLO_SECTION))
+def test_an_options_section_is_understood(block: configparser.ConfigParser) -> None:
+    settings.load(settings.OSLO_SECTION, dict(block[settings.OSLO_SECTION]))
+
+
+LOAD = """
+import sys
+from glance.common import config, wsgi_app
+from oslo_config import cfg
+config.set_config_defaults()
+cfg.CONF([], project="glance", prog="glance-api", default_config_files=[sys.argv[1]])
+app = config.load_paste_app("glance-api")
+environ = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/v2/relations",
+           "SERVER_NAME": "x", "SERVER_PORT": "80", "HTTP_HOST": "x", "wsgi.url_scheme": "http",
+           "wsgi.version": (1, 0), "wsgi.input": sys.stdin.buffer, "wsgi.errors": sys.stderr}
+b"".join(app(environ, lambda status, headers, *_: print("answer", status)))
+"""
+
+
+def test_the_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
+    """Glance's own paste file, with what docs/deploy.md puts into it, under the real Glance."""
+    (shown,) = with_section("composite:api")
+    merged = parsed(GLANCE_PASTE.read_text())
+    merged.read_dict({name: dict(shown[name]) for name in shown.sections()})
+    merged[FILTER]["connection"] = f"sqlite:///{tmp_path}/related.db"
+    with (tmp_path / "paste.ini").open("w") as file:
+        merged.write(file)
+    (tmp_path / "glance-api.conf").write_text(
+        f"[DEFAULT]\nenabled_import_methods = []\n[paste_deploy]\nflavor = keystone\n"
+        f"config_file = {tmp_path}/paste.ini\n[database]\nconnection = sqlite://\n"
+        "[keystone_authtoken]\nwww_authenticate_uri = http://127.0.0.1:9\n"
+        "auth_url = http://127.0.0.1:9\nauth_type = none\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(tmp_path / "glance-api.conf")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
+    assert "answer 401" in done.stdout, done.stderr

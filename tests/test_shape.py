@@ -1,0 +1,34 @@
+"""The code stays in small pieces."""
+
+import ast
+from pathlib import Path
+from statistics import median
+
+PACKAGE = Path(__file__).parent.parent / "related_images"
+LONGEST, MEDIAN = 40, 8
+
+
+def lengths() -> dict[str, int]:
+    """Lines of each function, its docstring left out."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found[f"{path.name}:{node.name}:{node.lineno}"] = _lines(node)
+    return found
+
+
+def _lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    total = (node.end_lineno or node.lineno) - node.lineno + 1
+    first = node.body[0]
+    if isinstance(first, ast.Expr) and ast.get_docstring(node) is not None:
+        total -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return total
+
+
+def test_no_function_is_long() -> None:
+    assert {name: lines for name, lines in lengths().items() if lines > LONGEST} == {}
+
+
+def test_the_median_function_is_short() -> None:
+    assert median(lengths().values()) <= MEDIAN
