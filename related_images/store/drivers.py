@@ -3,11 +3,13 @@
 import math
 import os
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+import tenacity
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -81,6 +83,21 @@ def prepare_sqlite(engine: Engine, *, begin: str | None) -> None:
             connection.exec_driver_sql(begin)
 
 
+def write_ahead(connection: Connection) -> None:
+    """Have SQLite's readers go on while one writes; the file keeps this for all who open it.
+
+    SQLite gives up on the change at once while another writes, whatever limit it was told.
+
+    :raises sqlalchemy.exc.OperationalError: if others write without a pause
+    """
+    tenacity.retry(
+        retry=tenacity.retry_if_exception(_is_locked),
+        stop=tenacity.stop_after_delay(LONGEST_TURN),
+        wait=tenacity.wait_random(0.001, 0.05),
+        reraise=True,
+    )(connection.exec_driver_sql)("PRAGMA journal_mode=WAL")
+
+
 @contextmanager
 def cut_off(connection: Connection, seconds: float) -> Iterator[None]:
     """Shut the socket after ``seconds``, under a driver that would wait for a hung server for ever.
@@ -137,6 +154,11 @@ def is_transient(error: BaseException) -> bool:
 def is_missing_table(error: DBAPIError) -> bool:
     """Whether the database says that a table is not there."""
     return any(words in str(error.orig) for words in _NO_SUCH_TABLE)
+
+
+def _is_locked(error: BaseException) -> bool:
+    cause = getattr(error, "orig", None)
+    return isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode == sqlite3.SQLITE_BUSY
 
 
 def _mysql_code(cause: BaseException | None) -> int | None:

@@ -134,8 +134,7 @@ def _migrate(url: str | URL, command: Callable[["Config"], None]) -> None:
         if found not in (None, *REVISIONS):
             raise _too_new(str(found))
         if connection.dialect.name == "sqlite":
-            # kept in the file: readers go on while one writes
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            drivers.write_ahead(connection)
     engine = _engine(url)
     if engine.dialect.name == "sqlite":
         drivers.prepare_sqlite(engine, begin="BEGIN IMMEDIATE")

@@ -1,9 +1,12 @@
 """The tables: made, checked, upgraded by several at once, removed, next to other tables."""
 
 import multiprocessing
+import sqlite3
+from contextlib import closing
+from threading import Timer
 
 import pytest
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect, make_url, text
 from sqlalchemy.pool import NullPool
 
 from related_images.errors import SchemaMissing, SchemaOutdated, SchemaTooNew, StoreUnavailable
@@ -84,6 +87,17 @@ def test_several_may_upgrade_at_once(database_url: str) -> None:
         pool.map(schema.upgrade, [database_url] * 4, chunksize=1)
     assert differences(database_url) == []
     assert version(database_url) == schema.REVISIONS[-1]
+
+
+def test_an_upgrade_waits_for_others_who_write(sqlite_url: str) -> None:
+    """SQLite itself refuses at once to change the journal of a file that another writes."""
+    file = make_url(sqlite_url).database
+    assert file
+    with closing(sqlite3.connect(file, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        Timer(0.5, other.rollback).start()
+        schema.upgrade(sqlite_url)
+    assert differences(sqlite_url) == []
 
 
 def test_a_database_without_our_tables_is_told(database_url: str) -> None:

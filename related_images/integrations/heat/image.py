@@ -104,10 +104,8 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         """A change that failed is tried again on the image that is there, if it has its data."""
         if self.resource_id is None:
             return True
-        try:
-            return self._image().status != "active" and not self._is_adopted
-        except NotThere:
-            return True
+        image = self._image_if_there()
+        return image is None or (image.status != "active" and not self._is_adopted)
 
     def handle_check(self) -> None:
         values, image = dict(self.properties), self._image()
@@ -123,10 +121,9 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
 
     def get_live_state(self, resource_properties: Any) -> dict[str, Any]:
         """What the template names of the image, as it is now; what others added is not its own."""
-        try:
-            image = self._image()
-        except NotThere as error:
-            raise exception.EntityNotFound(entity="Image", name=self.resource_id) from error
+        image = self._image_if_there()
+        if image is None:
+            raise exception.EntityNotFound(entity="Image", name=self.resource_id)
         named = resource_properties[schema.PROPERTIES] or {}
         plain = [name for name in schema.PLAIN if resource_properties[name] is not None]
         return {
@@ -209,15 +206,12 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
 
     def _is_taken(self, values: Values) -> bool:
         """Whether Nova has uploaded the snapshot; if so, the rest is put on it."""
-        try:
-            image = self._image()
-        except NotThere as error:
+        image = self._image_if_there()
+        if image is None or image.status in GONE:
             raise ImageLost(
                 f"the snapshot {self.resource_id} of server {values[schema.SERVER]} failed: Nova "
                 "took the image away again; its log says why"
-            ) from error
-        if image.status in GONE:
-            raise ImageLost(f"the snapshot {image.id} ended as {image.status}; take it again")
+            )
         if image.status != "active":
             return False
         self._bring_in_line(image, {}, values)
@@ -292,6 +286,12 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
 
     def _image(self) -> Image:
         return self._relations.registry.ask("GET", self._path).read(Image)
+
+    def _image_if_there(self) -> Image | None:
+        try:
+            return self._image()
+        except NotThere:
+            return None
 
     @property
     def _path(self) -> str:
