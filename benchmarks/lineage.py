@@ -32,6 +32,12 @@ def uuid(number: int) -> str:
     return str(UUID(int=number + 1))
 
 
+def begin(connection: Connection) -> None:
+    """The installation and the project that :func:`fill` speaks of."""
+    _add(connection, installation, iter([{"id": 1, "uuid": uuid(10**9)}]))
+    _add(connection, project, iter([{"id": 1, "project_id": "p"}]))
+
+
 def fill(connection: Connection, first: int, size: int, parent: Parent) -> None:
     """Images from ``first`` on: the root, and ``size`` more, each below the one ``parent`` gives.
 
@@ -57,6 +63,15 @@ def fill(connection: Connection, first: int, size: int, parent: Parent) -> None:
         for id, n, above in made
     )
     _add(connection, descent, known)
+
+
+def settle(connection: Connection) -> None:
+    """Commit, and have the database count what is there, as it does by itself in time."""
+    if connection.dialect.name != "sqlite":
+        tables = "related_descent, related_relation, related_image, related_instance"
+        word = "ANALYZE TABLE" if connection.dialect.name == "mysql" else "ANALYZE"
+        connection.exec_driver_sql(f"{word} {tables}")
+    connection.commit()
 
 
 def _row(id: int, image: int, instance: int, kind: str) -> dict[str, Any]:
@@ -95,16 +110,11 @@ def measure(name: str, url: str) -> None:
     schema.upgrade(url)
     tree, star = GENERATIONS + 1, GENERATIONS + DESCENDANTS + 2
     with schema.connected(url) as connection:
-        _add(connection, installation, iter([{"id": 1, "uuid": uuid(10**9)}]))
-        _add(connection, project, iter([{"id": 1, "project_id": "p"}]))
+        begin(connection)
         fill(connection, 0, GENERATIONS, lambda n: n - 1)
         fill(connection, tree, DESCENDANTS, lambda n: (n - 1) // 10)
         fill(connection, star, DESCENDANTS, lambda n: 0)
-        if connection.dialect.name != "sqlite":
-            tables = "related_descent, related_relation, related_image, related_instance"
-            word = "ANALYZE TABLE" if connection.dialect.name == "mysql" else "ANALYZE"
-            connection.exec_driver_sql(f"{word} {tables}")
-        connection.commit()
+        settle(connection)
     database = Database(url, 120.0)
     for project_id in (None, "p"):
         print(f"{name}, seen by {project_id or 'all'}", flush=True)

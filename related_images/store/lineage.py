@@ -6,14 +6,17 @@ first recorded of its relations leads to. What descends from an image is thus a 
 before sibling; a circle can only lead back to where it began.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     Connection,
     FromClause,
+    Row,
     ScalarSelect,
     Select,
     and_,
@@ -25,16 +28,33 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    union_all,
 )
 
+from related_images.store.drivers import MYSQL
 from related_images.store.lookups import BOOT
 from related_images.store.refs import image_ref, project_ref
-from related_images.store.tables import descent, image, installation, instance, project, relation
+from related_images.store.tables import (
+    children,
+    children_of_project,
+    descent,
+    image,
+    installation,
+    instance,
+    project,
+    relation,
+)
 
 MOVES: Final = 1000
 """Steps that a page may take besides two for each entry, as it climbs or skips what is not asked.
 
 A page that ends so holds less than it might, and the next one goes on from there.
+"""
+LINES: Final = 8
+"""How far up from where a page ended MariaDB is told how the lines of images go on.
+
+It would count every line from its beginning for each image, as it seeks in an index only what it
+knows before it begins. Further up it does so; and so it does at the end of a line.
 """
 ANY_DEPTH: Final = 2**31 - 1
 
@@ -123,20 +143,24 @@ def ancestry(
     connection: Connection, image_id: str, limit: int, visible_to: str | None
 ) -> list[Link]:
     """At most ``limit`` links upwards from an image, the nearest first; a circle is followed."""
-    start = descent.alias()
+    walk = _upwards(image_id, limit)
+    asked = select(*_SHOWN, _is_seen(visible_to)).select_from(_shown(walk))
+    return [Link(*row) for row in connection.execute(asked.order_by(walk.c.step))]
+
+
+def _upwards(image_id: str, limit: int) -> CTE:
+    """At most so many steps from an image upwards: each relation, and what it leads to."""
+    start, above = descent.alias(), descent.alias()
     walk = (
         select(literal(1).label("step"), start.c.relation_ref.label("ref"), start.c.parent_ref)
         .where(start.c.relation_ref == _first_of(image_ref(image_id)))
         .cte("walk", recursive=True)
     )
-    above = descent.alias()
-    walk = walk.union_all(
+    return walk.union_all(
         select(walk.c.step + 1, above.c.relation_ref, above.c.parent_ref)
         .join_from(walk, above, above.c.relation_ref == _first_of(walk.c.parent_ref))
         .where(walk.c.step < limit)
     )
-    asked = select(*_SHOWN, _is_seen(visible_to)).select_from(_shown(walk))
-    return [Link(*row) for row in connection.execute(asked.order_by(walk.c.step))]
 
 
 def _is_seen(visible_to: str | None) -> ColumnElement[bool]:
@@ -173,13 +197,23 @@ def descendants(
     step is where ``after`` stands, if it is given; nothing is found where it has gone.
     """
     tree = _Tree(image_ref(image_id), depth, kind, visible_to)
-    walk = tree.walk(tree.begin() if after is None else tree.resume(after), limit)
+    if after is None:
+        walk = tree.walk(tree.begin(), limit)
+    else:
+        lines = _lines(connection, after) if connection.dialect.name in MYSQL else ()
+        walk = tree.walk(tree.resume(after), limit, tree.ahead(lines, limit))
     steps = (literal(True), walk.c.step, walk.c.depth, walk.c.rising)
     asked = select(*_SHOWN, *steps, *tree.told(descent.c.image_ref)).select_from(_shown(walk))
     return [
         Visit(Link(*row[:11]), row.step, row.depth, bool(row.rising), *row[-2:])
         for row in connection.execute(asked.order_by(walk.c.step))
     ]
+
+
+def _lines(connection: Connection, after: Place) -> list[Row[Any]]:
+    """Of the images from a place up to its root, each with its parent: where a line goes on."""
+    walk = _upwards(after.image_id, min(after.depth, LINES))
+    return list(connection.execute(select(walk.c.ref, walk.c.parent_ref)))
 
 
 def most_steps(limit: int) -> int:
@@ -237,7 +271,20 @@ class _Tree:
             literal(0).label("found"),
         )
 
-    def walk(self, begin: Select[Any], limit: int) -> Any:
+    def ahead(self, lines: Sequence[Row[Any]], limit: int) -> FromClause | None:
+        """Which image follows which among those that a page may come to in these ``lines``."""
+        if not lines:
+            return None
+        reach = most_steps(limit) if self.kind else limit
+        found = [self._line(line.ref, line.parent_ref, reach) for line in lines]
+        return union_all(found[0], *found[1:]).cte("ahead")
+
+    def _line(self, ref: int, parent_ref: int, reach: int) -> Select[Any]:
+        line = self._following(parent_ref, ref - 1).limit(reach + 1).subquery()
+        own = line.c.relation_ref
+        return select(own.label("ref"), func.lead(own).over(order_by=own).label("next"))
+
+    def walk(self, begin: Select[Any], limit: int, ahead: FromClause | None = None) -> CTE:
         walk = begin.cte("walk", recursive=True)
         here = descent.alias("here")
         is_asked = here.c.kind == self.kind if self.kind else true()
@@ -246,7 +293,10 @@ class _Tree:
         found = walk.c.found + case((is_found, 1), else_=0)
         may_descend = and_(walk.c.rising == 0, walk.c.depth < self.depth)
         child = case((may_descend, self._next(here.c.image_ref, 0)))
-        sibling = self._next(here.c.parent_ref, here.c.relation_ref)
+        sibling: Any = self._next(here.c.parent_ref, here.c.relation_ref)
+        if ahead is not None:
+            known = select(ahead.c.next).where(ahead.c.ref == here.c.relation_ref)
+            sibling = func.coalesce(known.scalar_subquery(), sibling)
         above = case((walk.c.depth > 1, _first_of(here.c.parent_ref)))
         return walk.union_all(
             select(
@@ -261,14 +311,23 @@ class _Tree:
         )
 
     def _next(self, parent: Any, after: Any) -> ScalarSelect[Any]:
+        return self._following(parent, after).limit(1).scalar_subquery()
+
+    def _following(self, parent: Any, after: Any) -> Select[Any]:
         below = descent.alias()
         asked = (
             select(below.c.relation_ref)
             .where(below.c.parent_ref == parent, below.c.relation_ref > after)
             .where(below.c.image_ref != self.root, *self._seen(below), _is_first(below))
         )
-        first = asked.order_by(below.c.relation_ref).limit(1)
-        return first.correlate_except(below).scalar_subquery()
+        return self._in_order(asked, below).correlate_except(below)
+
+    def _in_order(self, asked: Select[Any], below: Any) -> Select[Any]:
+        """MariaDB would sort all that descends from the parent, to find the next of them."""
+        index = children if self.visible_to is None else children_of_project
+        for dialect in MYSQL:
+            asked = asked.with_hint(below, f"FORCE INDEX ({index.name})", dialect)
+        return asked.order_by(below.c.relation_ref)
 
     def _seen(self, below: Any) -> list[ColumnElement[bool]]:
         if self.visible_to is None:

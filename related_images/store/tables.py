@@ -154,12 +154,15 @@ descent = Table(
     Column("kind", Coded(KIND_CODES), nullable=False),
     # what an image descends from
     Index(None, "image_ref", "relation_ref"),
-    # what descends from an image, in a stable order: for all, and for one project
-    Index(None, "parent_ref", "relation_ref"),
-    Index(None, "parent_ref", "project_ref", "relation_ref"),
     **_EXTENSION,
 )
 """From which image the instance ran of which an image was made; follows from the relations."""
+
+# what descends from an image, in a stable order: for all, and for one project
+children: Final = Index(None, descent.c.parent_ref, descent.c.relation_ref)
+children_of_project: Final = Index(
+    None, descent.c.parent_ref, descent.c.project_ref, descent.c.relation_ref
+)
 
 deletion = Table(
     "related_deletion",

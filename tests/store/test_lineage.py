@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
-from related_images.store import lineage, lookups, relations
+from benchmarks import lineage as trees
+from related_images.store import lineage, lookups, relations, schema
 from related_images.store.database import Database
 from related_images.store.lineage import Link, Place, Visit
 from related_images.store.rows import Filters
+from tests import servers
 from tests.store.samples import NOVA, at, image_id, new, record
 
 A, B, C, D, E, F = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(6))
@@ -255,3 +258,30 @@ def test_a_deep_chain_is_climbed_page_by_page(database: Database) -> None:
         made(database, f"vm-{number}", child, 2 * number + 1)
     assert parents(database, images[-1]) == images[-2:-102:-1]
     assert [row[2] for row in paged(database, images[0], 50)] == images[1:]
+
+
+def rows_read(connection: Connection) -> int:
+    counted = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'")
+    return sum(int(count) for _, count in counted)
+
+
+@pytest.mark.parametrize("kind", [None, "snapshot", "backup"])
+@pytest.mark.parametrize("project_id", [None, "p"])
+def test_a_page_behind_many_children_reads_no_more_than_the_first(
+    mariadb: servers.DatabaseServer, project_id: str | None, kind: str | None
+) -> None:
+    """MariaDB alone would read all children of the parent again for each of them."""
+    url, size, limit = mariadb.create(), 4000, 20
+    schema.upgrade(url)
+    with schema.connected(url) as connection:
+        trees.begin(connection)
+        trees.fill(connection, 0, size, lambda number: 0)
+        trees.settle(connection)
+        for passed in (0, size // 2, size - 2 * limit):
+            after = Place(trees.uuid(passed), 1) if passed else None
+            before = rows_read(connection)
+            found = lineage.descendants(
+                connection, trees.uuid(0), limit, after=after, visible_to=project_id, kind=kind
+            )
+            assert sum(step.step > 0 for step in found) >= limit
+            assert rows_read(connection) - before < 100 * lineage.most_steps(limit)
