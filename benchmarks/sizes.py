@@ -12,7 +12,7 @@ class Sizes:
     :param overdue: instances among which those without a backup are looked for
     :param rows: relations whose bytes are counted
     :param posts: images made on each side by one client
-    :param upkeep: images to reconcile, and ten times as many
+    :param upkeep: images to reconcile and to backfill, and ten times as many
     :param stream: mebibytes of an image that is sent and fetched
     :param databases: on which to make images and ask our own routes
     """

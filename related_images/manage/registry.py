@@ -76,11 +76,12 @@ class AdministeredRegistry:
 
     def created(self, image_ids: Collection[str]) -> Mapping[str, datetime]:
         """When those of the images were created that the registry lists, hidden ones included."""
-        asked = (("id", f"in:{','.join(image_ids)}"), ("limit", str(len(image_ids))))
         found: dict[str, datetime] = {}
         for hidden in ("false", "true"):
-            answer = self._ask(IMAGES, *ALL, *asked, ("os_hidden", hidden))
-            found |= answer.read(_created)
+            if missing := sorted(set(image_ids) - found.keys()):
+                asked = (("id", f"in:{','.join(missing)}"), ("limit", str(len(missing))))
+                answer = self._ask(IMAGES, *ALL, *asked, ("os_hidden", hidden))
+                found |= answer.read(_created)
         return found
 
     def is_gone(self, image_id: str) -> bool:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from related_images.store import lookups, relations, state
 from related_images.store.database import Database
-from related_images.store.rows import Filters, NewRelation, Relation
+from related_images.store.rows import NewRelation, Relation
 
 BACKFILL: Final = "backfill"
 POSITION: Final = "backfill-position:"
@@ -94,11 +94,7 @@ def _verdict(
     connection: Connection, installation_uuid: str, candidate: Candidate
 ) -> Verdict | None:
     """What is known of the candidate or contradicts it; ``None`` if it may be recorded."""
-    made = [
-        row
-        for row in lookups.relations(connection, Filters(image_id=candidate.image_id), 100)
-        if row.kind != lookups.BOOT
-    ]
+    made = lookups.made(connection, candidate.image_id)
     if made:
         return _against(made, installation_uuid, candidate)
     owner = candidate.project_id or lookups.instance_project(

@@ -124,6 +124,19 @@ def _named(page: Subquery) -> Select[Any]:
     )
 
 
+_made: Final = _named(
+    select(relation)
+    .where(relation.c.image_ref == image_ref(bindparam("image_id")))
+    .where(relation.c.kind.in_(MADE_FROM))
+    .subquery()
+)
+
+
+def made(connection: Connection, image_id: str) -> list[Relation]:
+    """From which instances the image was made, the newest relation first."""
+    return [Relation(*row) for row in connection.execute(_made, {"image_id": image_id})]
+
+
 def _behind(last: Position, visible_to: str | None) -> ColumnElement[bool]:
     """Older than the ``last``, or as old and numbered before it.
 
@@ -207,16 +220,19 @@ def instance_number(
     return connection.execute(asked).scalar()
 
 
+_project_of_instance: Final = (
+    select(project.c.project_id)
+    .select_from(instance.join(project, instance.c.project_ref == project.c.id))
+    .where(*is_instance(bindparam("installation_uuid"), bindparam("instance_id")))
+)
+
+
 def instance_project(
     connection: Connection, installation_uuid: str, instance_id: str
 ) -> str | None:
     """Whose the instance is, if that is known."""
-    asked = (
-        select(project.c.project_id)
-        .select_from(instance.join(project, instance.c.project_ref == project.c.id))
-        .where(*is_instance(installation_uuid, instance_id))
-    )
-    return connection.execute(asked).scalar()
+    named = {"installation_uuid": installation_uuid, "instance_id": instance_id}
+    return connection.execute(_project_of_instance, named).scalar()
 
 
 def instances(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -156,12 +157,15 @@ def test_without_other_knowledge_the_oldest_claim_decides_whose_the_instance_is(
     assert (row["image_id"], set(cloud.relations())) == (foreign, {mine})
 
 
+@pytest.mark.parametrize("starts", [0, 150])
 def test_what_differs_from_a_recorded_relation_is_listed(
-    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+    cloud: Cloud, capsys: pytest.CaptureFixture[str], starts: int
 ) -> None:
     forged = cloud.image()
     truth = NewRelation(NOVA, OTHER, forged, "snapshot", None, "service", "demo", NOW)
     attach(cloud.database, truth, Speaker(frozenset()))
+    later = NOW + timedelta(minutes=1)
+    store(cloud.database, [Started(NOVA, f"vm-{n}", "demo", later, forged) for n in range(starts)])
     (row,) = report(cloud, capsys)["doubted"]
     assert row["image_id"] == forged
     assert f"it is recorded as a snapshot of the instance {OTHER}" in row["reason"]
