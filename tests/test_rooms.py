@@ -1,10 +1,10 @@
 """The rooms of the package look only into the rooms that they may."""
 
-import ast
 import tomllib
 from pathlib import Path
 
 import pytest
+from grimp import ImportGraph, build_graph
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 from tests.commands import logging_as_it_was
@@ -14,18 +14,13 @@ PACKAGE = ROOT / "related_images"
 ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
 EDGES = ("middleware", "cli", "manage", "integrations")
 """Rooms that nobody else looks into."""
-STARTS_THE_SERVER = PACKAGE / "manage" / "serve.py"
+STARTS_THE_SERVER = "related_images.manage.serve"
 
 
-def imported(path: Path) -> set[str]:
-    """What a module imports of the package, and every third party, wherever it does so."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{name.name}" for name in node.names}
-    return found
+@pytest.fixture(scope="module")
+def imports() -> ImportGraph:
+    """Every import in the package, wherever it is written, those of third parties too."""
+    return build_graph(PACKAGE.name, include_external_packages=True, cache_dir=None)
 
 
 def test_the_directions_hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,13 +37,13 @@ def test_every_room_has_a_direction() -> None:
 
 
 @pytest.mark.parametrize("room", EDGES)
-def test_nobody_looks_into_an_edge(room: str) -> None:
-    outside = [path for path in PACKAGE.rglob("*.py") if PACKAGE / room not in path.parents]
-    edge = f"related_images.{room}"
+def test_nobody_looks_into_an_edge(imports: ImportGraph, room: str) -> None:
+    inside = imports.find_descendants(edge := f"{PACKAGE.name}.{room}") | {edge}
     lookers = {
-        path
-        for path in outside
-        if any(f"{name}.".startswith(f"{edge}.") for name in imported(path))
+        looker
+        for module in inside
+        for looker in imports.find_modules_that_directly_import(module)
+        if looker not in inside
     }
     assert lookers <= ({STARTS_THE_SERVER} if room == "integrations" else set())
 
@@ -63,8 +58,9 @@ def test_nobody_looks_into_an_edge(room: str) -> None:
         ("store", {"webob", "paste", "keystoneauth1", "glance"}),
     ],
 )
-def test_a_room_knows_no_strangers(room: str, strangers: set[str]) -> None:
+def test_a_room_knows_no_strangers(imports: ImportGraph, room: str, strangers: set[str]) -> None:
+    inside = imports.find_descendants(f"{PACKAGE.name}.{room}")
     known = {
-        name.partition(".")[0] for path in (PACKAGE / room).rglob("*.py") for name in imported(path)
+        name for module in inside for name in imports.find_modules_directly_imported_by(module)
     }
     assert not known & strangers
