@@ -7,11 +7,10 @@ from sqlalchemy import Connection
 
 from related_images.store import installations, lookups
 from related_images.store.database import Database
-from related_images.store.rows import Filters
 
 BACKUP: Final = "backup"
 BACKUPS_LIMIT: Final = 10_000
-"""Backups of one instance that are looked at, the newest first."""
+"""Backups of one instance that are told at the most."""
 
 
 def recorded_backups(
@@ -34,11 +33,9 @@ def _recorded_backups(
     uuid = _meant(connection, speakers, instance_id)
     if uuid is None:
         return None
-    backups = Filters(uuid, instance_id, kind=BACKUP)
-    found = lookups.relations(connection, backups, BACKUPS_LIMIT)
-    return [
-        row.image_id for row in found if row.image_deleted_at is None and row.label in (None, label)
-    ]
+    return lookups.image_ids(
+        connection, uuid, instance_id, [BACKUP], label, BACKUPS_LIMIT, or_unlabelled=True
+    )
 
 
 def _meant(connection: Connection, speakers: Set[str], instance_id: str) -> str | None:

@@ -59,7 +59,9 @@ _image_ids: Final = (
     .distinct()
     .limit(bindparam("limit"))
 )
-_labelled_image_ids: Final = _image_ids.where(relation.c.label == bindparam("label"))
+_labelled: Final = relation.c.label == bindparam("label")
+_labelled_image_ids: Final = _image_ids.where(_labelled)
+_image_ids_labelled_or_not: Final = _image_ids.where(or_(_labelled, relation.c.label.is_(None)))
 
 
 def image_ids(
@@ -69,8 +71,13 @@ def image_ids(
     kinds: Collection[str],
     label: str | None,
     limit: int,
+    *,
+    or_unlabelled: bool = False,
 ) -> list[str]:
-    """The images of the instance, of one of the ``kinds`` and not deleted, ``limit`` at most."""
+    """The images of the instance, of one of the ``kinds`` and not deleted, ``limit`` at most.
+
+    :param or_unlabelled: whether those without a label count as if they had the ``label``
+    """
     values = {
         "installation_uuid": installation_uuid,
         "instance_id": instance_id,
@@ -79,7 +86,8 @@ def image_ids(
     }
     if label is None:
         return list(connection.execute(_image_ids, values).scalars())
-    return list(connection.execute(_labelled_image_ids, {**values, "label": label}).scalars())
+    asked = _image_ids_labelled_or_not if or_unlabelled else _labelled_image_ids
+    return list(connection.execute(asked, {**values, "label": label}).scalars())
 
 
 def relations(

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from related_images.middleware import InstanceAwareMiddleware
-from related_images.queries import Database, installations
+from related_images.queries import Database, installations, rotation
 from related_images.settings import load
 from related_images.store import schema
 from tests.wsgi import call, environ_of, identity, run
@@ -96,6 +96,18 @@ def test_inheritors_leftovers_and_other_labels_are_not_seen(cloud: Cloud) -> Non
     answer = cloud.rotate()
     assert [image["id"] for image in answer.json["images"]] == mine[::-1]
     assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
+
+
+def test_deleted_backups_and_other_labels_take_no_others_place(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "BACKUPS_LIMIT", 2)
+    mine = [cloud.backup() for _ in range(2)]
+    gone = [cloud.backup() for _ in range(2)]
+    cloud.backup(label="weekly")
+    for image_id in gone:
+        assert call(cloud.app, "DELETE", f"/v2/images/{image_id}", USER).status == 204
+    assert cloud.sees() == mine[::-1]
 
 
 def test_pages_lead_on_with_the_query_of_the_caller(cloud: Cloud) -> None:

@@ -44,6 +44,14 @@ def test_an_image_list_is_narrowed_by_label(database: Database) -> None:
     assert shown(database, label="Daily") == []
 
 
+def test_what_has_no_label_may_count_as_if_it_had_it(database: Database) -> None:
+    daily, weekly = new(kind="backup", label="daily"), new(kind="backup", label="weekly")
+    bare = new(kind="backup")
+    record(database, daily, weekly, bare)
+    wanted = sorted([daily.image_id, bare.image_id])
+    assert shown(database, label="daily", or_unlabelled=True) == wanted
+
+
 def test_a_deleted_image_is_not_listed(database: Database) -> None:
     wanted, gone = new(), new()
     record(database, wanted, gone)
