@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -29,6 +30,10 @@ SHIPPED_PASTE = ROOT / "etc" / "paste.ini"
 
 PATIENCE = 60
 """Seconds that a server may take to answer, or to end."""
+
+FIRST_PORT = 10_000
+_CHANCE = random.SystemRandom()
+"""Of its own: what seeds the common one would have two processes take the same ports."""
 
 RELATED_IMAGES = "import sys; from related_images.manage import main; sys.exit(main())"
 
@@ -51,9 +56,24 @@ class DatabaseServer:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback where nobody listens, and which no connection is given from its other end.
+
+    The system gives those beyond to connections: one of a test that runs beside this one might have
+    the port before the server does that it is meant for.
+    """
+    while True:
+        port = _CHANCE.randrange(FIRST_PORT, _first_of_connections())
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def _first_of_connections() -> int:
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):
+        first = 0
+    return first if first > 2 * FIRST_PORT else 32_768
 
 
 @contextmanager
