@@ -1,15 +1,15 @@
 """Answering: the images of an instance, relations page by page, instances page by page.
 
-Each function takes a connection and runs one statement (for instances two). A condition on
-something that bears a name outside is put as a subquery for its row number, so that the index of
-the relations is used whatever the database makes of joins.
+Each function takes a connection and runs one statement (for instances two, and again where one has
+gone between them). A condition on something that bears a name outside is put as a subquery for its
+row number, so that the index of the relations is used whatever the database makes of joins.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -46,6 +46,10 @@ from related_images.store.types import EPOCH
 
 BOOT: Final = "boot"
 MADE_FROM: Final = ("snapshot", "backup")
+
+T = TypeVar("T")
+Overdue = tuple[datetime, int]
+"""When the latest image of an instance was made, and the number of the instance."""
 
 _image_ids: Final = (
     select(image.c.uuid)
@@ -257,9 +261,30 @@ def instances(
     """
     asked = _numbers(filters, latest_before)
     number = asked.selected_columns[0]
-    page = asked.where(number > after).order_by(number).limit(limit)
-    refs = connection.execute(page).scalars().all()
-    return list(_instances(connection, refs, filters.visible_to).values())
+
+    def look(behind: int, most: int) -> tuple[Sequence[int], Collection[Instance]]:
+        page = asked.where(number > behind).order_by(number).limit(most)
+        refs = connection.execute(page).scalars().all()
+        return refs, _instances(connection, refs, filters.visible_to).values()
+
+    return _filled(limit, after, look)
+
+
+def _filled(
+    limit: int, after: T, look: Callable[[T, int], tuple[Sequence[T], Collection[Instance]]]
+) -> list[Instance]:
+    """``limit`` instances, or fewer where no more follow; that one has gone meanwhile ends nothing.
+
+    :param look: gives the next places behind one, so many at most, and what still stands there
+    """
+    found: list[Instance] = []
+    while missing := limit - len(found):
+        places, there = look(after, missing)
+        found += there
+        if len(places) < missing:
+            break
+        after = places[-1]
+    return found
 
 
 def knows_latest(filters: Filters) -> bool:
@@ -273,23 +298,27 @@ def overdue(
     filters: Filters,
     limit: int,
     latest_before: datetime,
-    after: tuple[datetime, int] = (EPOCH, 0),
+    after: Overdue = (EPOCH, 0),
 ) -> list[Instance]:
     """At most ``limit`` instances without an image of the kind since then, the longest first.
 
     :param after: ``latest_at`` and number of the last one of the page before
     """
-    latest, (at, number) = LATEST[str(filters.kind)], after
-    page = (
-        select(instance.c.id, latest)
+    latest = LATEST[str(filters.kind)]
+    asked = (
+        select(latest, instance.c.id)
         .where(latest < latest_before, *_of_instance(filters, instance.c.id))
-        .where(latest >= at, or_(latest > at, instance.c.id > number))
         .order_by(latest, instance.c.id)
-        .limit(limit)
     )
-    places = {row[0]: row[1] for row in connection.execute(page)}
-    found = _instances(connection, list(places), None)
-    return [replace(found[ref], latest_at=at) for ref, at in places.items() if ref in found]
+
+    def look(behind: Overdue, most: int) -> tuple[Sequence[Overdue], Collection[Instance]]:
+        at, number = behind
+        page = asked.where(latest >= at, or_(latest > at, instance.c.id > number)).limit(most)
+        places: list[Overdue] = [(row[0], row[1]) for row in connection.execute(page)]
+        found = _instances(connection, [ref for _, ref in places], None)
+        return places, [replace(found[ref], latest_at=at) for at, ref in places if ref in found]
+
+    return _filled(limit, after, look)
 
 
 def _numbers(filters: Filters, latest_before: datetime | None) -> Select[Any]:

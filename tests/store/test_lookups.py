@@ -1,9 +1,10 @@
 """Answering: which images, relations and instances are found, in which order, page by page."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from related_images.store import lookups, relations
 from related_images.store.database import Database
@@ -240,6 +241,45 @@ def test_pages_of_instances_hold_each_once(database: Database) -> None:
         assert last is not None
         number = last
     assert seen == [f"vm-{n}" for n in range(5)]
+
+
+class Interrupted:
+    """A connection that lets something happen after its first statement."""
+
+    def __init__(self, connection: Connection, deed: Callable[[], object]) -> None:
+        self._connection, self._deed, self._statements = connection, deed, 0
+
+    def execute(self, *given: Any) -> Any:
+        self._statements += 1
+        if self._statements == 2:
+            self._deed()
+        return self._connection.execute(*given)
+
+
+Listing = Callable[[Any, Filters, int], list[Instance]]
+
+
+def overdue(connection: Any, filters: Filters, limit: int) -> list[Instance]:
+    return lookups.overdue(connection, filters, limit, at(60))
+
+
+@pytest.mark.parametrize("listing", [lookups.instances, overdue])
+@pytest.mark.parametrize("gone", [{1}, {0, 1, 2}, {2, 3, 6}, {6, 7}, set(range(8))])
+def test_a_page_is_as_full_where_instances_go_while_it_is_read(
+    database: Database, listing: Listing, gone: set[int]
+) -> None:
+    given = [new(f"vm-{n}", kind="backup", created_at=at(n)) for n in range(8)]
+    recorded = record(database, *given)
+
+    def forget() -> None:
+        for n in gone:
+            database.write(relations.take_back, recorded[n])
+
+    def task(connection: Connection) -> list[Instance]:
+        return listing(Interrupted(connection, forget), Filters(kind="backup"), 3)
+
+    rest = [f"vm-{n}" for n in range(8) if n not in gone]
+    assert [row.instance_id for row in database.read(task)] == rest[:3]
 
 
 def test_an_instance_has_no_number_for_a_project_that_does_not_see_it(database: Database) -> None:
