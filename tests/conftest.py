@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 
 from related_images.integrations import glance as embedded
+from related_images.store import database as databases
 from tests import commands, servers
 
 if TYPE_CHECKING:
@@ -30,6 +31,15 @@ def started(start: Callable[[], AbstractContextManager[Server]]) -> Iterator[Ser
         if os.environ.get(REQUIRE_SERVERS) == "1":
             pytest.fail(str(missing))
         pytest.skip(str(missing))
+
+
+@pytest.fixture(autouse=True)
+def failures_end_with_their_test() -> Iterator[None]:
+    """No database that a test left broken is tried any more, and talks into the log of another."""
+    yield
+    for database in list(databases._ALL):
+        if not database.is_up():
+            database.close()
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,8 @@ class Breaker:
         self._probe = probe
         self._lock = threading.Lock()
         self._error: StoreUnavailable | None = None
+        self._watch: threading.Thread | None = None
+        self._is_over = threading.Event()
 
     def check(self) -> None:
         """Raise the error that opened the breaker, if it is open."""
@@ -37,12 +39,23 @@ class Breaker:
     def trip(self, error: StoreUnavailable) -> None:
         """Open, and watch for the end of it. Tripping an open breaker changes nothing."""
         with self._lock:
-            if self._error is not None:
-                return
-            self._error = error
-        LOG.error("%s failed, refused until it works again: %s", self._name, error)
+            if self._error is None:
+                self._error = error
+                LOG.error("%s failed, refused until it works again: %s", self._name, error)
+                self._begin_watch()
+
+    def reset(self) -> None:
+        """Close and end the watch, so that the next who asks tries it itself."""
+        with self._lock:
+            self._is_over.set()
+            if self._watch is not None:
+                self._watch.join()
+            self._error = self._watch = None
+            self._is_over.clear()
+
+    def _begin_watch(self) -> None:
         watch = threading.Thread(
-            target=self._watch, name=f"related-images {self._name}", daemon=True
+            target=self._keep_watch, name=f"related-images {self._name}", daemon=True
         )
         try:
             watch.start()
@@ -50,14 +63,22 @@ class Breaker:
             # nobody would find out that it works again, so the next who asks has to try
             LOG.error("%s cannot be watched: %s", self._name, fault)
             self._error = None
+        else:
+            self._watch = watch
 
-    def _watch(self) -> None:
+    def _keep_watch(self) -> None:
         tenacity.Retrying(
             retry=tenacity.retry_if_exception(self._still_open),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
-        )(self._probe)
-        self._error = None
-        LOG.warning("%s works again", self._name)
+            sleep=tenacity.sleep_using_event(self._is_over),
+        )(self._try)
+        if not self._is_over.is_set():
+            LOG.warning("%s works again", self._name)
+            self._error = None
+
+    def _try(self) -> None:
+        if not self._is_over.is_set():
+            self._probe()
 
     def _still_open(self, error: BaseException) -> bool:
         """Tell callers the newest reason; a fault of the probe's own must not end the watch."""

@@ -48,7 +48,6 @@ class Database:
     def __init__(self, url: str, timeout: float) -> None:
         self._url = usable(url)
         self._limit = timeout / 2
-        self._open_lock = threading.Lock()
         self._budget = threading.local()
         self._engines: tuple[Engine, Engine] | None = None
         self._forget()
@@ -58,6 +57,7 @@ class Database:
         # kept, not closed: their sockets are the parent's, who still talks through them
         self._inherited, self._engines = self._engines, None
         self._verified = False
+        self._open_lock = threading.Lock()
         self._turns = turns.Turns()
         self._reading = breaker.Breaker("reading relations", self._probe_reading)
         self._writing = breaker.Breaker("recording relations", self._probe_writing)
@@ -117,7 +117,9 @@ class Database:
             self.close()
 
     def close(self) -> None:
-        """Give the pooled connections back; the next call opens new ones."""
+        """Give the pooled connections back and forget failures; the next call opens new ones."""
+        self._reading.reset()
+        self._writing.reset()
         engines, self._engines = self._engines, None
         self._verified = False
         for engine in engines or ():

@@ -1,9 +1,11 @@
 """A store in a database of each kind."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tenacity
 
 from related_images.store import schema
 from related_images.store.database import Database
@@ -36,3 +38,27 @@ def database(shared: str) -> Iterator[Database]:
     yield opened
     opened.write(empty)
     opened.close()
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Database, Database]]:
+    """Two ways into one store, of which both can be writing: SQLite has one write at a time."""
+    url = request.getfixturevalue(request.param).create()
+    schema.upgrade(url)
+    one, other = Database(url, 30.0), Database(url, 30.0)
+    yield one, other
+    one.close()
+    other.close()
+
+
+@pytest.fixture
+def asleep(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when what failed was tried again in the background, and the next attempt is far off."""
+    found = threading.Event()
+
+    def an_hour(state: tenacity.RetryCallState) -> float:
+        found.set()
+        return 3600
+
+    monkeypatch.setattr(tenacity, "wait_random_exponential", lambda **_: an_hour)
+    return found

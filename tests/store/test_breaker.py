@@ -85,7 +85,50 @@ def test_while_it_is_open_nothing_changes_the_reason() -> None:
     _join()
 
 
+def test_a_reset_ends_the_watch_and_a_later_failure_begins_another() -> None:
+    probed = Probed(*[StoreUnavailable("refused still")] * 1000)
+    for reason in ("refused", "refused again"):
+        probed.breaker.trip(StoreUnavailable(reason))
+        assert probed.says() != "works"
+        probed.breaker.reset()
+        assert probed.says() == "works"
+        assert _watches() == []
+    probed.breaker.reset()
+    assert not probed.ended.is_set()
+
+
+def test_a_reset_does_not_wait_for_the_next_attempt(asleep: threading.Event) -> None:
+    probed = Probed(StoreUnavailable("refused still"))
+    probed.breaker.trip(StoreUnavailable("refused"))
+    assert asleep.wait(PATIENCE)
+    probed.breaker.reset()
+    assert probed.told == ["refused"]
+    assert _watches() == []
+
+
+def test_what_was_reset_during_an_attempt_says_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    begun, held = threading.Event(), threading.Event()
+
+    def probe() -> None:
+        begun.set()
+        held.wait(PATIENCE)
+
+    breaker = Breaker("asking", probe)
+    breaker.trip(StoreUnavailable("refused"))
+    assert begun.wait(PATIENCE)
+    ending = threading.Thread(target=breaker.reset)
+    ending.start()
+    assert breaker._is_over.wait(PATIENCE)
+    held.set()
+    ending.join(PATIENCE)
+    assert _watches() == []
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
 def _join() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "related-images asking":
-            thread.join(PATIENCE)
+    for thread in _watches():
+        thread.join(PATIENCE)
+
+
+def _watches() -> list[threading.Thread]:
+    return [it for it in threading.enumerate() if it.name == "related-images asking"]
