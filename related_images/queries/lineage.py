@@ -47,8 +47,13 @@ class Chain:
 def ancestry(
     database: Database, image_id: str, limit: int, after: Climb | None, visible_to: str | None
 ) -> Chain:
-    """A page of the chain upwards from an image, the nearest link first."""
+    """A page of the chain upwards from an image, the nearest link first.
+
+    :raises MarkerUnknown: if ``after`` is no image that the caller can have come to
+    """
     begin = after or Climb(image_id, image_id, 0)
+    if visible_to is not None and begin.image_id != image_id:
+        _must_lead_on(database, begin.image_id, visible_to)
     found = database.explore(lineage.ancestry, begin.image_id, limit + 1, visible_to)
     passed, kept = {image_id, begin.passed}, list[Link]()
     for link in found:
@@ -59,6 +64,12 @@ def ancestry(
             break
         passed.add(link.parent_image_id)
     return Chain(kept[:limit], _next(begin, kept[limit - 1]) if len(kept) > limit else None)
+
+
+def _must_lead_on(database: Database, image_id: str, visible_to: str) -> None:
+    """Keep a made-up marker from telling where an image comes from that the caller does not see."""
+    if not database.explore(lineage.leads_on, image_id, visible_to):
+        raise MarkerUnknown("no page of this ended where the marker says; begin again without it")
 
 
 def _next(begin: Climb, last: Link) -> Climb:
@@ -113,7 +124,10 @@ class Wanted:
 
 
 def descendants(database: Database, wanted: Wanted, limit: int, after: Stop | None) -> Tree:
-    """A page of what was made from an image, each followed by what was made from it in turn."""
+    """A page of what was made from an image, each followed by what was made from it in turn.
+
+    :raises MarkerUnknown: if ``after`` is no image that the caller can have come to
+    """
     steps = database.explore(
         lineage.descendants,
         wanted.image_id,

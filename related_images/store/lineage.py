@@ -144,7 +144,8 @@ def ancestry(
 ) -> list[Link]:
     """At most ``limit`` links upwards from an image, the nearest first; a circle is followed."""
     walk = _upwards(image_id, limit)
-    asked = select(*_SHOWN, _is_seen(visible_to)).select_from(_shown(walk))
+    is_visible = case((_is_seen(visible_to), true()), else_=false())
+    asked = select(*_SHOWN, is_visible).select_from(_shown(walk))
     return [Link(*row) for row in connection.execute(asked.order_by(walk.c.step))]
 
 
@@ -175,10 +176,19 @@ def _is_seen(visible_to: str | None) -> ColumnElement[bool]:
         start.c.kind == BOOT,
         start.c.project_ref == own,
     )
-    is_seen = and_(
-        descent.c.project_ref == own, or_(instance.c.project_ref == own, is_told_of_start)
+    return and_(descent.c.project_ref == own, or_(instance.c.project_ref == own, is_told_of_start))
+
+
+def leads_on(connection: Connection, image_id: str, visible_to: str | None) -> bool:
+    """Whether the project sees a link that :func:`ancestry` may go up to this image by."""
+    seen = (
+        select(descent.c.relation_ref)
+        .join(relation, relation.c.id == descent.c.relation_ref)
+        .join(instance, instance.c.id == relation.c.instance_ref)
+        .where(descent.c.parent_ref == image_ref(image_id))
+        .where(_is_seen(visible_to), _is_first(descent))
     )
-    return case((is_seen, true()), else_=false())
+    return bool(connection.execute(select(seen.exists())).scalar())
 
 
 def descendants(
@@ -194,7 +204,8 @@ def descendants(
     """The way through the tree below an image from behind ``after``, with at most ``limit`` links.
 
     Besides those there are steps on the way up, and with a ``kind`` links of others. The first
-    step is where ``after`` stands, if it is given; nothing is found where it has gone.
+    step is where ``after`` stands, if it is given; nothing is found where it has gone, or where it
+    was made up and lies below nothing that is seen.
     """
     tree = _Tree(image_ref(image_id), depth, kind, visible_to)
     if after is None:
@@ -256,10 +267,7 @@ class _Tree:
         return self._at(first, 1, False, 1).where(first.is_not(None))
 
     def resume(self, after: Place) -> Select[Any]:
-        own = descent.alias()
-        ref = _first_of(image_ref(after.image_id))
-        asked = select(own.c.relation_ref).where(own.c.relation_ref == ref, *self._seen(own))
-        found = asked.scalar_subquery()
+        found = self._passed(image_ref(after.image_id))
         return self._at(found, after.depth, after.rising, 0).where(found.is_not(None))
 
     def _at(self, ref: Any, depth: int, rising: bool, step: int) -> Select[Any]:
@@ -297,7 +305,7 @@ class _Tree:
         if ahead is not None:
             known = select(ahead.c.next).where(ahead.c.ref == here.c.relation_ref)
             sibling = func.coalesce(known.scalar_subquery(), sibling)
-        above = case((walk.c.depth > 1, _first_of(here.c.parent_ref)))
+        above = case((walk.c.depth > 1, self._passed(here.c.parent_ref)))
         return walk.union_all(
             select(
                 walk.c.step + 1,
@@ -309,6 +317,25 @@ class _Tree:
             .join_from(walk, here, here.c.relation_ref == walk.c.ref)
             .where(found < limit, walk.c.step < most_steps(limit))
         )
+
+    def _passed(self, image: Any) -> ScalarSelect[Any]:
+        """The link by which an image descends, if the way down from the root can have led there.
+
+        It leads by links alone that are seen. A made-up place could be beside others whose parent
+        is hidden, and they would be shown with it.
+        """
+        if self.visible_to is None:
+            return _first_of(image)
+        own, above = descent.alias(), descent.alias()
+        is_above_seen = _exists(
+            above, above.c.relation_ref == _first_of(own.c.parent_ref), *self._seen(above)
+        )
+        found = (
+            select(own.c.relation_ref)
+            .where(own.c.relation_ref == _first_of(image), *self._seen(own))
+            .where(or_(own.c.parent_ref == self.root, is_above_seen))
+        )
+        return found.correlate_except(own).scalar_subquery()
 
     def _next(self, parent: Any, after: Any) -> ScalarSelect[Any]:
         return self._following(parent, after).limit(1).scalar_subquery()

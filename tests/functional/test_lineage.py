@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from related_images.middleware import paging
 from tests.filters import new_uuid
 from tests.functional.cloud import ADMIN, Cloud, Vm, a_project, a_vm, user_of
 
@@ -206,6 +207,37 @@ def test_a_marker_whose_image_is_gone_is_refused(cloud: Cloud) -> None:
     assert cloud.call("DELETE", made["self"], service).status == 204
     answer = cloud.call("GET", next, ADMIN)
     assert (answer.status, answer.json["errors"][0]["code"]) == (400, "marker.unknown")
+
+
+@pytest.mark.parametrize(
+    ("what", "rest"),
+    [("ancestry", ("11111111-1111-4111-8111-111111111111", "1")), ("descendants", ("2", ""))],
+)
+def test_a_made_up_marker_tells_of_no_image_of_others(
+    cloud: Cloud, what: str, rest: tuple[str, ...]
+) -> None:
+    stranger = a_vm()
+    own = cloud.create(stranger)
+    others = [*a_chain(cloud, 2, a_project()), cloud.create(a_vm()), new_uuid()]
+    refusals = []
+    for image_id in others:
+        path = f"/v2/images/{own}/{what}?marker={paging.mark(image_id, *rest)}"
+        answer = cloud.call("GET", path, stranger.user)
+        assert answer.status == 400, image_id
+        refusals.append(answer.json["errors"][0] | {"request_id": None})
+    assert refusals[0]["code"] == "marker.unknown"
+    assert all(refusal == refusals[0] for refusal in refusals)
+
+
+def test_a_made_up_marker_leads_no_further_than_an_own_path(cloud: Cloud) -> None:
+    project = a_project()
+    images = a_chain(cloud, 3, project)
+    other = cloud.create(a_vm(project=project))
+    marker = paging.mark(images[2], images[2], "1")
+    found = asked(cloud, other, f"ancestry?marker={marker}", user_of(project))
+    assert found["ancestry"] == asked(cloud, images[2], "ancestry", user_of(project))["ancestry"]
+    path = f"/v2/images/{new_uuid()}/ancestry?marker={marker}"
+    assert cloud.call("GET", path, user_of(project)).status == 404
 
 
 def test_only_get_is_answered(cloud: Cloud) -> None:

@@ -204,6 +204,39 @@ def test_a_place_that_a_project_does_not_see_leads_nowhere(database: Database) -
     assert visits(database, A, after=Place(image_id(), 1)) == []
 
 
+def test_a_place_beside_a_hidden_parent_leads_nowhere(database: Database) -> None:
+    boot(database, "vm-1", A, 0, instance_project_id="p-1")
+    made(database, "vm-1", B, 1)
+    boot(database, "vm-2", B, 2, instance_project_id="p-1")
+    for image in (C, D):
+        made(database, "vm-2", image, 3, project_id="p-2")
+    made(database, "vm-1", E, 4, project_id="p-2")
+    assert parents(database, C, "p-2") == [None, None]
+    for place in (Place(C, 1), Place(C, 9), Place(C, 9, rising=True)):
+        assert visits(database, F, after=place, visible_to="p-2") == []
+    boot(database, "vm-3", C, 5, project_id="p-2")
+    made(database, "vm-3", F, 6, project_id="p-2")
+    assert tree(visits(database, A, after=Place(F, 9), visible_to="p-2")) == [(9, C, F)]
+    assert paged(database, B, 1, visible_to="p-2") == [(1, B, C), (2, C, F), (1, B, D)]
+
+
+def test_a_project_climbs_on_only_where_it_sees_that_it_came(database: Database) -> None:
+    boot(database, "vm-1", A, 0)
+    made(database, "vm-1", B, 1)
+    boot(database, "vm-2", B, 2)
+    made(database, "vm-2", C, 3, project_id="p-2")
+    made(database, "vm-1", C, 4)
+    ends = [
+        (image, project)
+        for image in (A, B, C, D)
+        for project in ("p-1", "p-2", "p-3")
+        if database.read(lineage.leads_on, image, project)
+    ]
+    assert ends == [(A, "p-1")]
+    boot(database, "vm-2", B, 2, instance_project_id="p-2")
+    assert database.read(lineage.leads_on, B, "p-2")
+
+
 def grow(database: Database, size: int, seed: int) -> list[tuple[str, str]]:
     """A tree of parents and children, each made of an instance of its own."""
     chance = random.Random(seed)
@@ -235,6 +268,7 @@ def test_a_random_tree_is_walked_in_order_whatever_the_pages(database: Database,
     wanted = preorder(edges, root)
     for limit in (1, 3, 7, 1000):
         assert paged(database, root, limit) == wanted
+    assert paged(database, root, 3, visible_to="p-1") == wanted
     for depth in (1, 2, 3):
         limited = [row for row in wanted if row[0] <= depth]
         assert paged(database, root, 5, depth=depth) == limited
