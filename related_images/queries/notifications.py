@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from related_images.store import lookups, relations
 from related_images.store.database import Database
 from related_images.store.endings import end_unseen_instance
-from related_images.store.rows import Filters, NewRelation, Relation
+from related_images.store.rows import NewRelation, Relation
 
 NOTIFICATION: Final = "notification"
 SNAPSHOT: Final = "snapshot"
@@ -78,27 +78,33 @@ def _store(connection: Connection, event: Event) -> None:
 
 
 def _image_made(connection: Connection, event: ImageMade) -> None:
-    known = [row for row in _between(connection, event, event.image_id) if row.kind != lookups.BOOT]
-    if not known:
-        kind = event.kind or SNAPSHOT
-        _record(connection, event, event.image_id, kind, event.owner)
-    elif event.kind and all(_is_guess(row, event.kind) for row in known):
-        for row in known:
-            relations.detach(
-                connection, row.installation_uuid, row.instance_id, row.image_id, row.kind
-            )
-        _record(connection, event, event.image_id, event.kind, event.owner)
+    known = _made(connection, event)
+    knows_better = event.kind not in (None, SNAPSHOT)
+    if known and not (knows_better and all(_is_guess(row) for row in known)):
+        return
+    _record(connection, event, event.image_id, event.kind or SNAPSHOT, event.owner)
+    _drop_guess(connection, event)
 
 
-def _is_guess(row: Relation, kind: str) -> bool:
-    return row.source == NOTIFICATION and row.kind == SNAPSHOT != kind
+def _drop_guess(connection: Connection, event: ImageMade) -> None:
+    """Remove what was guessed beside what is known, be it that another recorded that just now.
+
+    Who has recorded holds the image, so that of two at once the later one sees both.
+    """
+    known = _made(connection, event)
+    if all(_is_guess(row) for row in known):
+        return
+    for row in filter(_is_guess, known):
+        relations.detach(connection, row.installation_uuid, row.instance_id, row.image_id, row.kind)
+
+
+def _is_guess(row: Relation) -> bool:
+    return row.source == NOTIFICATION and row.kind == SNAPSHOT
 
 
 def _record(
     connection: Connection, event: Event, image_id: str, kind: str, project_id: str
 ) -> None:
-    if any(row.kind == kind for row in _between(connection, event, image_id)):
-        return
     recorded = relations.record(
         connection,
         NewRelation(
@@ -119,7 +125,10 @@ def _record(
         relations.mark_deleted(connection, image_id, recorded.revived_from)
 
 
-def _between(connection: Connection, event: Event, image_id: str) -> list[Relation]:
-    """The relations of the instance with the image; there is one of each kind at most."""
-    asked = Filters(event.installation_uuid, event.instance_id, image_id)
-    return lookups.relations(connection, asked, limit=8)
+def _made(connection: Connection, event: ImageMade) -> list[Relation]:
+    """What is recorded of the image as made from the instance; of each kind one at most."""
+    return [
+        row
+        for row in lookups.made(connection, event.image_id)
+        if (row.installation_uuid, row.instance_id) == (event.installation_uuid, event.instance_id)
+    ]

@@ -55,11 +55,15 @@ def end(connection: Connection, begun: Deletion) -> None:
 
 
 def withdraw(connection: Connection, begun: Deletion) -> None:
-    """Note that it came to nothing, and forget an image that is known by it alone."""
+    """Note that it came to nothing, and forget an image that is known by it alone.
+
+    One that was deleted before is remembered: a start from it may be about to be recorded.
+    """
     end(connection, begun)
     related = exists().where(relation.c.image_ref == image.c.id)
     other = exists().where(deletion.c.image_ref == image.c.id)
-    connection.execute(delete(image).where(image.c.id == begun.image_ref, ~related, ~other))
+    unknown = image.c.id == begun.image_ref, image.c.deleted_at.is_(None), ~related, ~other
+    connection.execute(delete(image).where(*unknown))
 
 
 def use(connection: Connection, image_ref: int, visible_to: str | None, most: int) -> Use:

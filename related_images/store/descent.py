@@ -19,6 +19,9 @@ from related_images.store.lookups import BOOT, MADE_FROM
 from related_images.store.rows import NewRelation, Recorded
 from related_images.store.tables import descent, instance, rebuild, relation
 
+TIMELY: Final = "notification"
+"""The source that tells when an instance was started; others are told of it at some time after."""
+
 
 @dataclass(frozen=True, order=True, slots=True)
 class Start:
@@ -83,9 +86,15 @@ def refresh(connection: Connection, instance_ref: int) -> None:
 
 
 def _restarted(connection: Connection, new: NewRelation, recorded: Recorded) -> bool:
-    """Whether a known start is told again after one from another image: a rebuild back to it."""
-    start = in_force(_starts_of(connection, recorded.instance_ref), new.created_at)
-    if start is None or start.image_ref == recorded.image_ref:
+    """Whether a known start is told again of another time: a rebuild back to its image.
+
+    Where the time is that of the telling it is one only after a start from another image.
+    """
+    starts = _starts_of(connection, recorded.instance_ref)
+    if Start(new.created_at, recorded.relation_ref, recorded.image_ref) in starts:
+        return False
+    start = in_force(starts, new.created_at)
+    if new.source != TIMELY and (start is None or start.image_ref == recorded.image_ref):
         return False
     again = {"relation_ref": recorded.relation_ref, "started_at": new.created_at}
     connection.execute(insert(rebuild), again)

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, literal, select, update
 
 from related_images.store.tables import LATEST, image, instance, relation
 from related_images.store.types import EPOCH, Moment
@@ -34,10 +34,11 @@ _refresh: Final = update(instance).values(
 _AT: Final = bindparam("at", type_=Moment)
 _ADVANCE: Final = {
     kind: update(instance)
-    .where(instance.c.id == bindparam("instance"), column < _AT)
-    .values({column.name: _AT})
+    .where(instance.c.id == bindparam("instance"))
+    .values({column.name: case((column < _AT, _AT), else_=column)})
     for kind, column in LATEST.items()
 }
+"""Written even where it stays as it is, for the sake of holding the row."""
 
 
 def first(kind: str, at: datetime) -> dict[str, datetime]:

@@ -64,8 +64,8 @@ _image_ids: Final = (
     .limit(bindparam("limit"))
 )
 _labelled: Final = relation.c.label == bindparam("label")
-_labelled_image_ids: Final = _image_ids.where(_labelled)
-_image_ids_labelled_or_not: Final = _image_ids.where(or_(_labelled, relation.c.label.is_(None)))
+_labelled_or_not: Final = or_(_labelled, relation.c.label.is_(None))
+_of_project: Final = relation.c.project_ref == project_ref(bindparam("visible_to"))
 
 
 def image_ids(
@@ -77,21 +77,27 @@ def image_ids(
     limit: int,
     *,
     or_unlabelled: bool = False,
+    visible_to: str | None = None,
 ) -> list[str]:
     """The images of the instance, of one of the ``kinds`` and not deleted, ``limit`` at most.
 
     :param or_unlabelled: whether those without a label count as if they had the ``label``
+    :param visible_to: the project whose relations alone are taken; ``None`` takes all
     """
     values = {
         "installation_uuid": installation_uuid,
         "instance_id": instance_id,
         "kinds": list(kinds),
+        "label": label,
         "limit": limit,
+        "visible_to": visible_to,
     }
-    if label is None:
-        return list(connection.execute(_image_ids, values).scalars())
-    asked = _image_ids_labelled_or_not if or_unlabelled else _labelled_image_ids
-    return list(connection.execute(asked, {**values, "label": label}).scalars())
+    asked = _image_ids
+    if label is not None:
+        asked = asked.where(_labelled_or_not if or_unlabelled else _labelled)
+    if visible_to is not None:
+        asked = asked.where(_of_project)
+    return list(connection.execute(asked, values).scalars())
 
 
 def relations(
@@ -397,7 +403,8 @@ def _summaries(*, of_one_project: bool) -> Select[Any]:
 def _last_told() -> ColumnElement[datetime]:
     """When a relation was recorded, or if it is a start, when it last was one."""
     again = select(func.max(rebuild.c.started_at)).where(rebuild.c.relation_ref == relation.c.id)
-    started = func.coalesce(again.scalar_subquery(), relation.c.created_at)
+    last = again.scalar_subquery()
+    started = case((last > relation.c.created_at, last), else_=relation.c.created_at)
     return case((relation.c.kind == BOOT, started), else_=relation.c.created_at)
 
 

@@ -53,6 +53,11 @@ _known: Final = select(
     .label("deleted_at"),
 )
 """Every row that a new relation refers to, in one round trip."""
+_held_image: Final = (
+    select(image.c.deleted_at)
+    .where(image.c.id == bindparam("image_ref"))
+    .with_for_update(key_share=True)
+)
 
 
 def record(connection: Connection, new: NewRelation, *, relied_on: bool = False) -> Recorded:
@@ -70,13 +75,9 @@ def record(connection: Connection, new: NewRelation, *, relied_on: bool = False)
             "image_id": new.image_id,
         },
     ).one()
+    image_ref, image_created, deleted_at = _image(connection, new, known)
     project_ref = known.project_ref or _project(connection, new.project_id)
     instance_ref, instance_created = _instance(connection, new, known, project_ref)
-    image_ref, image_created = known.image_ref, False
-    if image_ref is None:
-        image_ref, image_created = reach(connection, image, {"uuid": new.image_id})
-    if known.deleted_at is not None:
-        connection.execute(update(image).where(image.c.id == image_ref).values(deleted_at=None))
     recorded = Recorded(
         relation_ref=0,
         created=True,
@@ -84,7 +85,7 @@ def record(connection: Connection, new: NewRelation, *, relied_on: bool = False)
         instance_ref=instance_ref,
         image_created=image_created,
         instance_created=instance_created,
-        revived_from=known.deleted_at,
+        revived_from=deleted_at,
     )
     if new.kind == BOOT:
         descent.hold(connection, instance_ref)
@@ -92,6 +93,33 @@ def record(connection: Connection, new: NewRelation, *, relied_on: bool = False)
     descent.follow(connection, new, recorded)
     _note_latest(connection, recorded)
     return recorded
+
+
+def _image(
+    connection: Connection, new: NewRelation, known: Any
+) -> tuple[int, bool, datetime | None]:
+    """The image's row, whether it was made, and since when it was marked deleted until now.
+
+    An image that was there before is held if the relation is one that
+    :mod:`related_images.store.latest` counts: who marks it deleted at the same time has done so
+    before, or sees the relation.
+    """
+    image_ref, made, deleted_at = known.image_ref, False, known.deleted_at
+    if image_ref is None:
+        image_ref, made = reach(connection, image, {"uuid": new.image_id})
+    if not made and new.kind != BOOT:
+        deleted_at = _hold_image(connection, image_ref)
+    if deleted_at is not None:
+        connection.execute(update(image).where(image.c.id == image_ref).values(deleted_at=None))
+    return image_ref, made, deleted_at
+
+
+def _hold_image(connection: Connection, image_ref: int) -> datetime | None:
+    found = connection.execute(_held_image, {"image_ref": image_ref}).first()
+    if found is None:
+        raise drivers.Overtaken("the image was forgotten by another at the same moment")
+    deleted_at: datetime | None = found.deleted_at
+    return deleted_at
 
 
 def _note_latest(connection: Connection, recorded: Recorded) -> None:
@@ -157,7 +185,9 @@ def take_back(connection: Connection, recorded: Recorded) -> bool:
     if gone and recorded.image_created:
         connection.execute(_unrelated(image, recorded.image_ref, relation.c.image_ref))
     if gone and recorded.instance_created:
-        connection.execute(_unrelated(instance, recorded.instance_ref, relation.c.instance_ref))
+        unrelated = _unrelated(instance, recorded.instance_ref, relation.c.instance_ref)
+        # that an instance has ended is to be remembered: its start may be told later
+        connection.execute(unrelated.where(instance.c.ended_at.is_(None)))
     return gone
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from related_images.queries import Database, Filters, NewRelation
 from related_images.queries.notifications import Ended, Event, ImageMade, Started, store
 from related_images.queries.recording import Speaker, attach, image_deleted
-from related_images.store import lookups, schema
+from related_images.store import lineage, lookups, schema
 from related_images.wire.words import parse_time
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -90,3 +90,26 @@ def test_an_administrators_snapshot_belongs_to_the_administrator(database: Datab
     (row,) = database.read(lookups.relations, Filters(), 10)
     (instance,) = database.read(lookups.instances, Filters(), 10)
     assert (row.project_id, instance.project_id) == ("administration", "demo")
+
+
+OTHER_BASE = "10000000-0000-4000-8000-000000000003"
+REBUILT = Started(NOVA, "inst-1", "demo", START + timedelta(minutes=1), OTHER_BASE)
+REBUILT_BACK = Started(NOVA, "inst-1", "demo", START + timedelta(minutes=2), BASE)
+MADE_BETWEEN = ImageMade(
+    NOVA, "inst-1", "demo", START + timedelta(seconds=90), OTHER_BASE[:-1] + "4", "demo", "snapshot"
+)
+MADE_AFTER = ImageMade(NOVA, "inst-1", "demo", START + timedelta(minutes=3), MADE, "demo", "backup")
+
+
+def test_a_rebuild_back_to_the_first_image_counts_in_whatever_order(sqlite_url: str) -> None:
+    events: list[Event] = [STARTED, REBUILT, REBUILT_BACK, MADE_BETWEEN, MADE_AFTER]
+    for number, order in enumerate(itertools.permutations(events)):
+        url = f"{sqlite_url}.{number}"
+        schema.upgrade(make_url(url))
+        database = Database(url, 20)
+        store(database, [*order, *order])
+        assert state(database)[2] == BASE, order
+        for made, base in ((MADE_BETWEEN, OTHER_BASE), (MADE_AFTER, BASE)):
+            (link,) = database.read(lineage.ancestry, made.image_id, 1, None)
+            assert link.parent_image_id == base, order
+        database.close()

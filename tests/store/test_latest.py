@@ -1,11 +1,12 @@
 """The time of an instance's latest image of each kind follows whatever is done to its relations."""
 
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from related_images.queries import listing
 from related_images.queries.listing import Page
@@ -130,6 +131,42 @@ def test_who_gets_a_backup_between_two_pages_hides_nobody(database: Database) ->
 def test_the_latest_of_all_does_not_answer_narrower_questions(narrowed: dict[str, Any]) -> None:
     assert lookups.knows_latest(Filters(kind="backup", installation_uuid=NOVA))
     assert not lookups.knows_latest(Filters(**({"kind": "backup"} | narrowed)))
+
+
+def test_an_image_that_is_marked_deleted_while_it_is_recorded_counts(
+    pair: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, other = pair
+    record(database, new(image=LATE.image_id, kind="boot"))
+    known = relations._image
+
+    def marked_meanwhile(*given: Any) -> Any:
+        mark_deleted(other)
+        return known(*given)
+
+    monkeypatch.setattr(relations, "_image", marked_meanwhile)
+    record(database, LATE)
+    (row,) = database.read(lookups.relations, Filters(kind="backup"), 10)
+    assert row.image_deleted_at is None
+    assert latest(database) == (EPOCH, at(2))
+
+
+def test_an_older_image_counts_though_the_latest_goes_at_the_same_time(
+    pair: tuple[Database, Database],
+) -> None:
+    database, other = pair
+    record(database, LATE)
+    remover = threading.Thread(target=mark_deleted, args=[other])
+
+    def record_older(connection: Connection) -> None:
+        relations.record(connection, OLD)
+        remover.start()
+        # it either waits for this transaction to end, or has not seen what this one records
+        remover.join(1)
+
+    database.write(record_older)
+    remover.join()
+    assert latest(database) == (EPOCH, at(1))
 
 
 def test_upgrading_finds_out_what_was_recorded_before(url: str) -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from multiprocessing.pool import Pool
 from typing import Any
@@ -13,10 +14,14 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from related_images.queries import notifications
+from related_images.queries.notifications import ImageMade
 from related_images.store import lookups, purge, relations
 from related_images.store.database import Database
+from related_images.store.lookups import MADE_FROM
 from related_images.store.rows import Filters, Recorded
-from related_images.store.tables import relation
+from related_images.store.tables import instance, relation
+from related_images.store.types import EPOCH
 from tests.store.samples import NOON, NOVA, at, counts, found, image_id, new, shown
 
 PROCESSES = 2
@@ -122,13 +127,15 @@ class Muddle:
 
     def _do(self, database: Database, chance: random.Random) -> None:
         image, instance = chance.choice(self.images), f"vm-{chance.randrange(2)}"
+        kind, minute = chance.choice(MADE_FROM), chance.randrange(9)
         deed = chance.randrange(6)
         if deed <= 2:
-            recorded = database.write(relations.record, new(instance, image))
+            wanted = new(instance, image, kind, created_at=at(minute))
+            recorded = database.write(relations.record, wanted)
             if deed == 2:
                 database.write(relations.take_back, recorded)
         elif deed == 3:
-            database.write(relations.detach, NOVA, instance, image, "snapshot")
+            database.write(relations.detach, NOVA, instance, image, kind)
         elif deed == 4:
             database.write(relations.mark_deleted, image, at(-99))
         else:
@@ -143,3 +150,40 @@ def test_doing_everything_at_once_leaves_whole_rows(at_once: AtOnce, database: D
     assert database.read(lambda connection: connection.execute(twice).all()) == []
     # each row that is left is found with all that it refers to
     assert len(found(database)) == counts(database).get("relation", 0)
+    assert noted_latest(database) == actual_latest(database)
+
+
+def noted_latest(database: Database) -> dict[tuple[str, str], datetime]:
+    asked = select(
+        instance.c.instance_id, instance.c.latest_snapshot_at, instance.c.latest_backup_at
+    )
+    rows = database.read(lambda connection: connection.execute(asked).all())
+    noted = {
+        (id, kind): at for id, *times in rows for kind, at in zip(MADE_FROM, times, strict=True)
+    }
+    return {key: at for key, at in noted.items() if at != EPOCH}
+
+
+def actual_latest(database: Database) -> dict[tuple[str, str], datetime]:
+    rows = database.read(lookups.relations, Filters(), 1000)
+    alive = [row for row in rows if row.image_deleted_at is None]
+    # the newest come first
+    return {(row.instance_id, row.kind): row.created_at for row in reversed(alive)}
+
+
+@dataclass(frozen=True)
+class HearOf:
+    """Each image is told of twice: by who knows its kind, and by who has to guess it."""
+
+    images: tuple[str, ...]
+
+    def __call__(self, database: Database, number: int) -> None:
+        image, kind = self.images[number // 2], None if number % 2 else "backup"
+        at_noon = (NOVA, f"vm-{number // 20}", "p-1", NOON)
+        notifications.store(database, [ImageMade(*at_noon, image, "p-1", kind)])
+
+
+def test_what_is_known_stands_beside_no_guess(at_once: AtOnce, database: Database) -> None:
+    images = tuple(image_id() for _ in range(60))
+    at_once(HearOf(images), 2 * len(images))
+    assert [kind for _, kind in found(database)] == ["backup"] * len(images)

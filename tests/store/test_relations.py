@@ -101,6 +101,15 @@ def test_taking_back_keeps_what_other_relations_refer_to(database: Database) -> 
     assert (left["relation"], left["image"], left["instance"]) == (2, 2, 2)
 
 
+def test_taking_back_remembers_that_the_instance_has_ended(database: Database) -> None:
+    (recorded,) = record(database, new())
+    database.write(relations.end_instance, NOVA, "vm-1", at(1))
+    database.write(relations.take_back, recorded)
+    record(database, new(kind="boot"))
+    (row,) = database.read(lookups.instances, Filters(NOVA, "vm-1"), 1)
+    assert row.ended_at == at(1)
+
+
 def test_taking_back_marks_a_revived_image_deleted_again(database: Database) -> None:
     wanted = new()
     record(database, wanted)
