@@ -150,6 +150,7 @@ class InstanceAwareMiddleware:
             ref.instance_id,
             assertion.kind,
             assertion.label,
+            Caller(environ, self._settings).visible_to,
         )
         return imagelist.answer_restricted(
             self._app, environ, start_response, assertion.acknowledgement(), image_ids

@@ -42,15 +42,21 @@ def images_of_instance(
     instance_id: str,
     kind: str | None,
     label: str | None,
+    visible_to: str | None,
 ) -> list[str]:
     """The ids of the images made from the instance, or of those in a relation of one ``kind``.
 
-    :raises InstanceTooLarge: if there are more than :data:`IMAGES_LIMIT`
+    Whose they are is not asked here: the registry knows whom it shows them to. Of more than
+    :data:`IMAGES_LIMIT` those of the project ``visible_to`` are taken, or it would be told that
+    there are so many.
+
+    :raises InstanceTooLarge: if these are more than that, too
     """
     kinds: Collection[str] = lookups.MADE_FROM if kind is None else (kind,)
-    found = database.read(
-        lookups.image_ids, installation_uuid, instance_id, kinds, label, IMAGES_LIMIT + 1
-    )
+    asked = (installation_uuid, instance_id, kinds, label, IMAGES_LIMIT + 1)
+    found = database.read(lookups.image_ids, *asked)
+    if len(found) > IMAGES_LIMIT and visible_to is not None:
+        found = database.read(lookups.image_ids, *asked, visible_to=visible_to)
     if len(found) > IMAGES_LIMIT:
         raise InstanceTooLarge(
             f"the instance {instance_id} has more than {IMAGES_LIMIT} images, which an image list "

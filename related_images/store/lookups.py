@@ -64,7 +64,8 @@ _image_ids: Final = (
     .limit(bindparam("limit"))
 )
 _labelled: Final = relation.c.label == bindparam("label")
-_labelled_or_not: Final = or_(_labelled, relation.c.label.is_(None))
+_labelled_image_ids: Final = _image_ids.where(_labelled)
+_image_ids_labelled_or_not: Final = _image_ids.where(or_(_labelled, relation.c.label.is_(None)))
 _of_project: Final = relation.c.project_ref == project_ref(bindparam("visible_to"))
 
 
@@ -94,7 +95,7 @@ def image_ids(
     }
     asked = _image_ids
     if label is not None:
-        asked = asked.where(_labelled_or_not if or_unlabelled else _labelled)
+        asked = _image_ids_labelled_or_not if or_unlabelled else _labelled_image_ids
     if visible_to is not None:
         asked = asked.where(_of_project)
     return list(connection.execute(asked, values).scalars())

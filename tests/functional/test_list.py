@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from related_images.queries import listing
 from tests import wsgi
 from tests.filters import new_uuid, tuple_of
 from tests.functional.cloud import ADMIN, Cloud, Vm, a_project, a_vm, service_for, user_of
@@ -249,3 +250,23 @@ def test_two_different_instances_are_refused(cloud: Cloud, vm: Vm) -> None:
     query = _query({"installation_uuid": new_uuid(), "instance_id": vm.id})
     answer = cloud.call("GET", f"/v2/images?{query}", vm.user | vm.headers)
     assert (answer.status, answer.json["errors"][0]["code"]) == (400, "tuple.conflict")
+
+
+@pytest.mark.parametrize("label", [{}, {"relation_label": "daily"}])
+def test_too_many_images_of_others_are_not_told(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, label: dict[str, str]
+) -> None:
+    monkeypatch.setattr(listing, "IMAGES_LIMIT", 2)
+    vm, stranger = a_vm(), a_project()
+    theirs = service_for(stranger) | tuple_of(vm.installation, vm.id, label="daily")
+    mine = vm.service | tuple_of(vm.installation, vm.id, label="daily")
+    for _ in range(3):
+        assert cloud.call("POST", "/v2/images", mine, {"name": "n"}).status == 201
+    query = vm.query | label
+    assert cloud.image_ids(user_of(stranger), **query) == []
+    for headers in (vm.user, ADMIN, vm.service):
+        answer = cloud.call("GET", f"/v2/images?{_query(query)}", headers)
+        assert (answer.status, answer.json["errors"][0]["code"]) == (409, "instance.too-large")
+    created = [cloud.call("POST", "/v2/images", theirs, {"name": "n"}).json for _ in range(2)]
+    own = {image["id"] for image in created}
+    assert set(cloud.image_ids(user_of(stranger), **query)) == own

@@ -60,6 +60,14 @@ def test_a_deleted_image_is_not_listed(database: Database) -> None:
     assert shown(database) == [wanted.image_id]
 
 
+def test_an_image_list_may_hold_what_one_project_sees(database: Database) -> None:
+    mine, daily = new(project_id="p-2"), new(project_id="p-2", label="daily")
+    record(database, mine, daily, new(), new(project_id=None, label="daily"))
+    assert shown(database, visible_to="p-2") == sorted([mine.image_id, daily.image_id])
+    assert shown(database, visible_to="p-2", label="daily") == [daily.image_id]
+    assert shown(database, visible_to="p-3") == []
+
+
 def test_an_image_list_ends_at_its_limit(database: Database) -> None:
     record(database, *(new() for _ in range(4)))
     assert len(shown(database, limit=3)) == 3

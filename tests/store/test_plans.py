@@ -83,6 +83,11 @@ def _fill(connection: Connection) -> None:
 LOOKUPS: dict[str, tuple[Any, ...]] = {
     "image list": (lookups.image_ids, NOVA, "vm-7", ("snapshot",), None, 100),
     "image list by label": (lookups.image_ids, NOVA, "vm-7", ("backup",), "daily", 100),
+    "image list of a project": (
+        lambda connection: lookups.image_ids(
+            connection, NOVA, "vm-7", ("snapshot",), None, 100, visible_to="p-7"
+        ),
+    ),
     "relations of all": (lookups.relations, Filters(), 20),
     "relations of all, next page": (lookups.relations, Filters(), 20, AFTER),
     "relations of a project": (lookups.relations, Filters(visible_to="p-3"), 20),
