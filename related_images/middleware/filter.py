@@ -2,16 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
-from related_images import faults, metrics
+from related_images import metrics
 from related_images import settings as options
 from related_images.errors import MethodOverridden, RelatedImagesError, StoreUnavailable
-from related_images.faults import Point
 from related_images.metrics import Metric
 from related_images.middleware import api, guard, imagelist, recording, rotation
 from related_images.middleware.answers import (
-    Headers,
     StartResponse,
     WSGIApp,
     answer,
@@ -28,7 +26,6 @@ from related_images.middleware.environ import (
 )
 from related_images.middleware.identity import Caller
 from related_images.queries import Database, listing
-from related_images.queries.recording import image_deleted
 from related_images.settings import IN_USE, VERIFIED, Settings
 from related_images.wire import headers, routes, words
 
@@ -113,7 +110,7 @@ class InstanceAwareMiddleware:
             guarded = guard.Guarded(self._app, self._database, caller, image_id, forced)
             return guarded.delete(environ, start_response)
         if image_id is not None:
-            return self._app(environ, self._noting_deletion(image_id, start_response))
+            return self._app(environ, guard.noting(self._database, image_id, start_response))
         return self._app(environ, start_response)
 
     def _images(
@@ -155,22 +152,6 @@ class InstanceAwareMiddleware:
         return imagelist.answer_restricted(
             self._app, environ, start_response, assertion.acknowledgement(), image_ids
         )
-
-    def _noting_deletion(self, image_id: str, start_response: StartResponse) -> StartResponse:
-        def noting(status: str, given: Headers, *exc_info: Any) -> Any:
-            if status.startswith("204"):
-                faults.reach(Point.DELETE_ANSWERED)
-                self._note_deletion(image_id)
-                faults.reach(Point.DELETE_NOTED)
-            return start_response(status, given, *exc_info)
-
-        return noting
-
-    def _note_deletion(self, image_id: str) -> None:
-        try:
-            image_deleted(self._database, image_id)
-        except StoreUnavailable as error:
-            LOG.warning("deletion of image %s is left to be reconciled: %s", image_id, error)
 
 
 def _report(error: RelatedImagesError, environ: Environ) -> None:

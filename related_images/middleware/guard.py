@@ -1,4 +1,4 @@
-"""Deleting an image while images in use are guarded: first the question, then the registry.
+"""Deleting an image: noting that the registry did, and before, whether images in use are guarded.
 
 Where the database cannot tell, the deletion passes as if there were no guard, as every request
 without a tuple does.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from related_images import faults
-from related_images.errors import ImageInUse, ImageNotFound, StoreUnavailable
+from related_images.errors import ImageInUse, StoreUnavailable
 from related_images.faults import Point
 from related_images.middleware import registry
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
@@ -18,8 +18,29 @@ from related_images.middleware.environ import Environ, request_id
 from related_images.middleware.identity import Caller
 from related_images.queries import Database, guarding
 from related_images.queries.guarding import Begun
+from related_images.queries.recording import image_deleted
 
 LOG = logging.getLogger(__name__)
+
+
+def noting(database: Database, image_id: str, respond: StartResponse) -> StartResponse:
+    """A ``start_response`` that notes that the image is deleted, if it is."""
+
+    def start_response(status: str, given: Headers, *exc_info: Any) -> Any:
+        if status.startswith("204"):
+            faults.reach(Point.DELETE_ANSWERED)
+            _note(database, image_id)
+            faults.reach(Point.DELETE_NOTED)
+        return respond(status, given, *exc_info)
+
+    return start_response
+
+
+def _note(database: Database, image_id: str) -> None:
+    try:
+        image_deleted(database, image_id)
+    except StoreUnavailable as error:
+        LOG.warning("deletion of image %s is left to be reconciled: %s", image_id, error)
 
 
 @dataclass(frozen=True)
@@ -39,7 +60,7 @@ class Guarded:
         """
         begun = self._begin(environ)
         if begun is None:
-            return self.app(environ, start_response)
+            return self.app(environ, noting(self.database, self.image_id, start_response))
         if begun.in_use:
             self._log_force(begun, environ)
         return self.app(environ, _Outcome(self.database, begun, start_response).start_response)
@@ -52,17 +73,10 @@ class Guarded:
         except StoreUnavailable as error:
             LOG.warning("deletion of image %s passes unguarded: %s", self.image_id, error)
         except ImageInUse:
-            if self._is_seen(environ):
+            # the registry refuses itself who does not see the image, as for one that is not there
+            if not registry.hides(self.app, environ, self.image_id):
                 raise
         return None
-
-    def _is_seen(self, environ: Environ) -> bool:
-        """Who does not see the image is refused by the registry, as for one that is not there."""
-        try:
-            registry.image(self.app, environ, self.image_id)
-        except ImageNotFound:
-            return False
-        return True
 
     def _log_force(self, begun: Begun, environ: Environ) -> None:
         LOG.warning(

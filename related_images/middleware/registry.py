@@ -68,12 +68,16 @@ def get(app: WSGIApp, environ: Environ, path: str) -> Any:
 
     :returns: the JSON of a 200, otherwise ``None``
     """
+    answer = _get(app, environ, path)
+    return answer.json() if answer.is_ok else None
+
+
+def _get(app: WSGIApp, environ: Environ, path: str) -> Answer:
     own = {key: value for key, value in environ.items() if key not in _CONDITIONS}
     own |= {"REQUEST_METHOD": "GET", "QUERY_STRING": "", "CONTENT_LENGTH": "0"}
     own["wsgi.input"] = BytesIO()
     set_path_below_api(own, path)
-    answer = ask(app, own)
-    return answer.json() if answer.is_ok else None
+    return ask(app, own)
 
 
 def image(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any]:
@@ -85,6 +89,14 @@ def image(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("id") != image_id:
         raise ImageNotFound(f"no image {image_id} is there for this caller")
     return found
+
+
+def hides(app: WSGIApp, environ: Environ, image_id: str) -> bool:
+    """Whether the registry says that the image is not there for the caller.
+
+    One that fails to answer does not say so.
+    """
+    return _get(app, environ, f"{routes.IMAGES}/{image_id}").status.startswith("404")
 
 
 def members(app: WSGIApp, environ: Environ, image_id: str) -> Iterable[Any] | None:

@@ -102,6 +102,60 @@ def test_who_does_not_see_the_image_is_answered_as_for_one_that_is_not_there(
     assert len(hidden.body) == len(missing.body)
 
 
+class Shaky:
+    """A registry that answers each question for an image with ``status``, once that is given."""
+
+    def __init__(self, registry: Any) -> None:
+        self.registry, self.status = registry, ""
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        if self.status and environ["REQUEST_METHOD"] == "GET":
+            start_response(self.status, [("Content-Type", "text/plain")])
+            return [b""]
+        result: Iterable[bytes] = self.registry(environ, start_response)
+        return result
+
+
+@pytest.fixture
+def shaky(cloud: Cloud) -> Shaky:
+    return Shaky(cloud.bare)
+
+
+@pytest.fixture
+def used(shaky: Shaky, cloud: Cloud, tmp_path: Path) -> tuple[Cloud, Vm, str]:
+    """An image from which an instance was started, guarded before that registry."""
+    before = Cloud(filtering(shaky, migrated(tmp_path), guard="in-use"), cloud.bare)
+    vm = a_vm()
+    image_id = before.create(vm)
+    start(before, vm, image_id)
+    return before, vm, image_id
+
+
+@pytest.mark.parametrize(
+    "status",
+    ["503 Service Unavailable", "500 Internal Server Error", "429 Too Many Requests", "200 OK"],
+)
+def test_a_registry_that_cannot_say_whether_the_image_is_seen_frees_nothing(
+    shaky: Shaky, used: tuple[Cloud, Vm, str], status: str
+) -> None:
+    cloud, vm, image_id = used
+    shaky.status = status
+    answer = delete(cloud, image_id, vm.user)
+    assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
+    assert cloud.exists(image_id)
+
+
+def test_what_the_registry_hides_and_yet_deletes_is_marked_deleted(
+    shaky: Shaky, used: tuple[Cloud, Vm, str]
+) -> None:
+    cloud, vm, image_id = used
+    shaky.status = "404 Not Found"
+    assert delete(cloud, image_id, vm.user).status == 204
+    assert not cloud.exists(image_id)
+    shaky.status = ""
+    assert all(relation["image_deleted_at"] for relation in cloud.relations(image_id=image_id))
+
+
 def test_an_administrator_may_force_it_and_that_is_logged(
     guarded: Cloud, caplog: pytest.LogCaptureFixture
 ) -> None:
