@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from related_images.errors import BadInput
 from related_images.manage import cloud, options
+from related_images.wire import words
 
 if TYPE_CHECKING:
     from related_images.client.registry import Registry
@@ -23,6 +24,9 @@ LOG = logging.getLogger(__name__)
 
 PAGE: Final = 200
 """Images that are asked for and judged at once."""
+
+AT_ONCE: Final = 50
+"""Claims that are recorded in one transaction: a slow database gets through them in time."""
 
 BEGINNING: Final = ("false", "")
 """Where a backfill begins: the images that are not hidden, behind no marker."""
@@ -99,7 +103,9 @@ class _Run:
 
         for images, position in _pages(registry, self._position(registry)):
             self.counts["images"] += len(images)
-            yield from self._settle(list(self._claims(images)), position)
+            yield from self._settle(list(self._claims(images)))
+            if not self.dry_run:
+                backfilling.remember(self.database, self.installation_uuid, position)
         if not self.dry_run:
             backfilling.finish(self.database, self.installation_uuid)
 
@@ -131,9 +137,9 @@ class _Run:
             if claim is not None:
                 yield claim
 
-    def _settle(self, claims: list["Claim"], position: str) -> Iterator[tuple["Claim", str]]:
+    def _settle(self, claims: list["Claim"]) -> Iterator[tuple["Claim", str]]:
         candidates = [self._candidate(claim) for claim in claims]
-        verdicts = iter(self._verdicts([one for one in candidates if one is not None], position))
+        verdicts = self._verdicts([one for one in candidates if one is not None])
         for claim, candidate in zip(claims, candidates, strict=True):
             if candidate is None:
                 self.counts["doubted"] += 1
@@ -144,12 +150,13 @@ class _Run:
             if verdict.reason is not None:
                 yield claim, verdict.reason
 
-    def _verdicts(self, candidates: list["Candidate"], position: str) -> list["Verdict"]:
+    def _verdicts(self, candidates: list["Candidate"]) -> Iterator["Verdict"]:
         from related_images.queries import backfilling
 
-        if self.dry_run:
-            return backfilling.judge(self.database, self.installation_uuid, candidates)
-        return backfilling.record(self.database, self.installation_uuid, candidates, position)
+        settle = backfilling.judge if self.dry_run else backfilling.record
+        for begin in range(0, len(candidates), AT_ONCE):
+            part = candidates[begin : begin + AT_ONCE]
+            yield from settle(self.database, self.installation_uuid, part)
 
     def _candidate(self, claim: "Claim") -> "Candidate | None":
         from related_images.queries.backfilling import Candidate
@@ -209,7 +216,8 @@ class _Table:
         if not self._rows:
             self._write(COLUMNS)
         self._rows += 1
-        self._write((claim.image_id, claim.instance_id or "-", claim.owner or "-", reason))
+        named = (claim.image_id, claim.instance_id or "-", claim.owner or "-", reason)
+        self._write(text if text.isprintable() else words.shown(text) for text in named)
 
     def end(self, counts: dict[str, Any]) -> None:
         said = ", ".join(f"{name}: {number}" for name, number in counts.items())

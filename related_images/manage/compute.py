@@ -25,8 +25,12 @@ class Compute:
 
     def _project_of(self, instance_id: str) -> str | None:
         """Whose the instance is or was; ``None`` if Nova knows none of this id."""
-        servers = self._servers(uuid=instance_id) or self._servers(uuid=instance_id, deleted="true")
-        return str(servers[0]["tenant_id"]) if servers else None
+        for deleted in ({}, {"deleted": "true"}):
+            for server in self._servers(uuid=instance_id, **deleted):
+                # Nova ignores a filter that this caller may not use
+                if server["id"] == instance_id:
+                    return str(server["tenant_id"])
+        return None
 
     def _servers(self, **query: str) -> Any:
         try:

@@ -77,6 +77,7 @@ class Listen(options.OnDatabase):
 
         listening = _listening()
         buses = _buses(given)
+        _require_writable(given.set_aside)
         with opening.opened(given) as database:
             listener = listening.Listener(database, given.set_aside)
             for name in (signal.SIGTERM, signal.SIGINT):
@@ -113,6 +114,19 @@ def _buses(given: argparse.Namespace) -> "list[Bus]":
         raise ConfigurationError("no bus is named; give --transport-url, or --config-file")
     pairs = zip_longest(given.installation, urls)
     return [Bus(uuid, url, given.topic, given.exchange) for uuid, url in pairs]
+
+
+def _require_writable(path: Path) -> None:
+    """
+    :raises ConfigurationError: if nothing can be appended to the file
+    """
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"nothing can be set aside in {path}: {error.strerror}; name with --set-aside a file "
+            "that this user may write to"
+        ) from error
 
 
 def _summary(counts: dict[str, int]) -> str:

@@ -45,6 +45,14 @@ class Bus:
     exchange: str
 
 
+@dataclass(frozen=True)
+class Malformed:
+    """A message that cannot be understood, and why."""
+
+    message: object
+    reason: str
+
+
 @dataclass
 class Listener:
     """Stores what notifications say.
@@ -57,46 +65,72 @@ class Listener:
     stopping: threading.Event = field(default_factory=threading.Event)
     counts: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _at_once: int = BATCH
 
     def take(self, installation_uuid: str, messages: Sequence[object]) -> bool:
         """Store a batch, for as long as it takes; say whether that was done before the stop."""
-        found: list[tuple[str, Event | None]] = [
-            self._read(installation_uuid, message) for message in messages
-        ]
-        events = [event for _, event in found if event is not None]
-        if events and not self._stored(events):
+        found = [_understood(installation_uuid, message) for message in messages]
+        events = [one for one in found if isinstance(one, Event)]
+        malformed = [one for one in found if isinstance(one, Malformed)]
+        if not self._store(events) or not self._put_aside(installation_uuid, malformed):
             return False
         with self._lock:
-            self.counts.update(outcome for outcome, _ in found)
+            self.counts.update(_outcome(one) for one in found)
         return True
 
-    def _read(self, installation_uuid: str, message: object) -> tuple[str, Event | None]:
+    def _put_aside(self, installation_uuid: str, malformed: Iterable[Malformed]) -> bool:
+        """Whether the file took them; if not, they come again after a pause."""
+        lines = [_line(installation_uuid, one) for one in malformed]
         try:
-            event = read(installation_uuid, message)
-        except NotificationMalformed as error:
-            LOG.warning("set aside in %s: %s", self.set_aside, error)
-            self._put_aside(installation_uuid, message, str(error))
-            return "set aside", None
-        return ("stored" if event else "of no concern"), event
+            if lines:
+                with self._lock, self.set_aside.open("a", encoding="utf-8") as file:
+                    file.writelines(lines)
+        except OSError as error:
+            LOG.error("waiting for the file that takes what is malformed: %s", error)
+            self.stopping.wait(1)
+            return False
+        for one in malformed:
+            LOG.warning("set aside in %s: %s", self.set_aside, one.reason)
+        return True
 
-    def _put_aside(self, installation_uuid: str, message: object, reason: str) -> None:
-        row = {"installation_uuid": installation_uuid, "reason": reason, "message": message}
-        with self._lock, self.set_aside.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, default=repr) + "\n")
+    def _store(self, events: Sequence[Event]) -> bool:
+        """Whether all were stored before the stop.
 
-    def _stored(self, events: Iterable[Event]) -> bool:
+        Of a database that is away or too slow fewer are asked at once, so that some get through.
+        """
         waits = False
-        while not self.stopping.is_set():
+        while events and not self.stopping.is_set():
+            part = events[: self._at_once]
             try:
-                store(self.database, events)
+                store(self.database, part)
             except StoreUnavailable as error:
                 if not waits:
                     LOG.error("waiting for the database, no message is lost: %s", error)
                 waits = True
+                self._at_once = max(1, len(part) // 2)
                 self.stopping.wait(min(error.retry_after, 1))
             else:
-                return True
-        return False
+                events = events[len(part) :]
+                self._at_once = min(BATCH, self._at_once + 1)
+        return not events
+
+
+def _understood(installation_uuid: str, message: object) -> Event | Malformed | None:
+    try:
+        return read(installation_uuid, message)
+    except NotificationMalformed as error:
+        return Malformed(message, str(error))
+
+
+def _outcome(found: Event | Malformed | None) -> str:
+    if found is None:
+        return "of no concern"
+    return "set aside" if isinstance(found, Malformed) else "stored"
+
+
+def _line(installation_uuid: str, one: Malformed) -> str:
+    row = {"installation_uuid": installation_uuid, "reason": one.reason, "message": one.message}
+    return json.dumps(row, default=repr) + "\n"
 
 
 class _Dispatcher:

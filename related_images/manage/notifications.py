@@ -29,7 +29,7 @@ def read(installation_uuid: str, message: object) -> Event | None:
         ref = words.InstanceRef(installation_uuid, _text(data["uuid"]))
         head = (installation_uuid, ref.instance_id, _text(data["tenant_id"]), _time(sent))
         return reader(head, data)
-    except (KeyError, TypeError, ValueError, BadInput) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, BadInput) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise NotificationMalformed(f"the notification cannot be understood: {reason}") from error
 

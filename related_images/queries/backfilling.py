@@ -65,20 +65,22 @@ def judge(
 
 
 def record(
-    database: Database,
-    installation_uuid: str,
-    candidates: Sequence[Candidate],
-    position: str,
+    database: Database, installation_uuid: str, candidates: Sequence[Candidate]
 ) -> list[Verdict]:
-    """Record the candidates that nothing contradicts, and how far that came, in one transaction.
+    """Record the candidates that nothing contradicts, in one transaction.
 
     :raises StoreUnavailable: if it could not be committed
     """
-    return database.write(_record, installation_uuid, candidates, position)
+    return database.write(_record, installation_uuid, candidates)
+
+
+def remember(database: Database, installation_uuid: str, position: str) -> None:
+    """Remember how far the backfill came."""
+    database.write(state.put, POSITION + installation_uuid, position)
 
 
 def _record(
-    connection: Connection, installation_uuid: str, candidates: Sequence[Candidate], position: str
+    connection: Connection, installation_uuid: str, candidates: Sequence[Candidate]
 ) -> list[Verdict]:
     verdicts = []
     for candidate in candidates:
@@ -86,7 +88,6 @@ def _record(
         if verdict is None:
             relations.record(connection, _relation(installation_uuid, candidate), relied_on=True)
         verdicts.append(verdict or Verdict(RECORDED))
-    state.put(connection, POSITION + installation_uuid, position)
     return verdicts
 
 

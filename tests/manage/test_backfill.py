@@ -196,6 +196,16 @@ def test_the_table_ends_with_the_counts(cloud: Cloud, capsys: pytest.CaptureFixt
     assert counts.startswith("images: 1, recorded: 0, known: 0, doubted: 1")
 
 
+def test_what_users_wrote_cannot_change_the_terminal(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.image(instance_uuid="\x1b[2J\nimages: 0")
+    capsys.readouterr()
+    assert cloud.run() == 0
+    _, row, _ = capsys.readouterr().out.splitlines()
+    assert r"'\x1b[2J\nimages: 0'" in row
+
+
 def test_who_is_not_nova_is_not_believed(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     assert cloud.run("--ask-nova") == 1
     assert "leave --ask-nova out" in capsys.readouterr().err
