@@ -144,7 +144,8 @@ class Answer:
 class ServedGlance:
     """The real Glance in a process of its own, as ``related-images serve`` runs it.
 
-    :param options: options of the filter
+    :param options: options of the filter; how busy the machine is decides nothing unless they say
+        another ``database_timeout``
     :param with_filter: without it, the same pipeline but for the filter
     :param glance_conf: lines for ``glance-api.conf``
     :param paste: the paste file, if not the shipped one; it may name modules of the tests
@@ -167,7 +168,8 @@ class ServedGlance:
         self._paste = paste if with_filter else paste_without(directory, "related-images")
         self._process: subprocess.Popen[bytes] | None = None
         glance.write_configuration(directory)
-        self._configure("[related_images]", *(f"{k} = {v}" for k, v in (options or {}).items()))
+        given = {"database_timeout": str(PATIENCE), **(options or {})}
+        self._configure("[related_images]", *(f"{k} = {v}" for k, v in given.items()))
         self._configure(glance_conf)
 
     def __enter__(self) -> "ServedGlance":
@@ -226,7 +228,8 @@ class ServedGlance:
         process, self._process = self._process, None
         if process is None:
             return 0
-        os.killpg(process.pid, sent)
+        with suppress(ProcessLookupError):  # it ended by itself
+            os.killpg(process.pid, sent)
         return process.wait(PATIENCE)
 
     def restart(self) -> None:

@@ -3,10 +3,12 @@
 import gzip
 import io
 import subprocess
+import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from uuid import uuid4
 
 import pytest
@@ -27,7 +29,7 @@ from related_images.client.importing import Source
 from tests import servers
 from tests.client import catalogue
 from tests.client.clients import INSTALLATION, MAKERS, SERVICE, Maker
-from tests.client.scripted import Reply, Scripted, serving
+from tests.client.scripted import Asked, Reply, Scripted, serving
 from tests.conftest import started
 from tests.servers import ServedGlance
 
@@ -66,6 +68,22 @@ def web() -> Iterator[Scripted]:
     with serving() as server:
         server.script = lambda asked: Reply(404 if asked.path == "/missing" else 200, b"hello")
         yield server
+
+
+@contextmanager
+def holding(web: Scripted) -> Iterator[None]:
+    """Nothing that is downloaded comes before the end of this."""
+    over, script = threading.Event(), web.script
+
+    def answer(asked: Asked) -> Reply | None:
+        over.wait(servers.PATIENCE)
+        return script(asked)
+
+    with mock.patch.object(web, "script", answer):
+        try:
+            yield
+        finally:
+            over.set()
 
 
 @pytest.fixture(scope="module")
@@ -367,7 +385,8 @@ def test_properties_of_an_imported_image_may_have_the_names_of_arguments(
 def test_the_deadline_ends_the_waiting_only(
     images: InstanceAwareImageService, instance: str, web: Scripted
 ) -> None:
-    with pytest.raises(ImportUnfinished, match="did not end within 0 seconds") as caught:
+    unfinished = pytest.raises(ImportUnfinished, match="did not end within 0 seconds")
+    with holding(web), unfinished as caught:
         images.import_image(
             f"{web.url}/data", instance_id=instance, kind="backup", deadline=0, **FORMATS
         )

@@ -78,6 +78,8 @@ def _serve_orders(directory: Path) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     glance.prepare(directory)
+    with (directory / "glance-api.conf").open("a") as configuration:
+        configuration.write(f"database_timeout = {servers.PATIENCE}\n")
     from related_images.store import schema
 
     schema.upgrade(f"sqlite:///{directory}/related-images.db")

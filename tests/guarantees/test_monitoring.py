@@ -2,15 +2,18 @@
 
 import logging
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from related_images.store import schema
 from tests import filters, wsgi
 from tests.guarantees.reconciling import INSTALLATION
-from tests.servers import Answer
+from tests.servers import PATIENCE, Answer
 from tests.store import hosts
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
 
 MEMBER = wsgi.identity("alice", "demo", "member", "reader")
 SERVICE = wsgi.identity("nova", "demo", "member", "reader", "service")
@@ -18,11 +21,21 @@ ADMIN = wsgi.identity("root", "admin", "admin")
 TUPLE = filters.tuple_of(INSTALLATION, "i-1")
 IMAGE = {"disk_format": "raw", "container_format": "bare"}
 
+TIMEOUT = 2.0
+"""For who finds the database locked."""
+
 
 @pytest.fixture
 def url(sqlite_url: str) -> str:
     schema.upgrade(sqlite_url)
     return sqlite_url
+
+
+def filtering(
+    app: Any, connection: str, timeout: float = PATIENCE, metrics: str = "off"
+) -> "WSGIApplication":
+    """The filter, for which no machine is too busy unless ``timeout`` says so."""
+    return filters.filtering(app, connection, database_timeout=str(timeout), metrics=metrics)
 
 
 def create(app: Any, identity: dict[str, str], tuple_: dict[str, str]) -> Answer:
@@ -41,13 +54,13 @@ def counted(app: Any) -> dict[str, float]:
 
 
 def test_everything_is_counted(registry_app: Any, url: str) -> None:
-    app = filters.filtering(registry_app, url, metrics="on")
+    app = filtering(registry_app, url, metrics="on")
     before = counted(app)
     assert create(app, SERVICE, TUPLE).status == 201
     assert create(app, MEMBER, TUPLE).status == 403
     assert wsgi.call(app, "GET", "/v2/images", MEMBER | TUPLE).status == 200
     with hosts.locked(url):
-        assert create(app, SERVICE, TUPLE).status == 503
+        assert create(filtering(registry_app, url, TIMEOUT), SERVICE, TUPLE).status == 503
     after = counted(app)
     for name in (
         'related_images_recorded_total{kind="snapshot"',
@@ -63,7 +76,7 @@ def test_everything_is_counted(registry_app: Any, url: str) -> None:
 def test_counters_are_off_unless_asked_for_and_for_administrators_alone(
     registry_app: Any, url: str
 ) -> None:
-    off, on = (filters.filtering(registry_app, url, metrics=word) for word in ("off", "on"))
+    off, on = (filtering(registry_app, url, metrics=word) for word in ("off", "on"))
     assert wsgi.call(off, "GET", "/v2/metrics/relations", ADMIN).status == 404
     assert wsgi.call(on, "GET", "/v2/metrics/relations", MEMBER).status == 403
     assert wsgi.call(on, "GET", "/v2/metrics/relations", SERVICE).status == 403
@@ -81,7 +94,7 @@ def test_a_line_for_each_recording_refusal_and_failure_and_none_for_what_passes(
     registry_app: Any, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    app = filters.filtering(registry_app, url)
+    app = filtering(registry_app, url)
     plain = create(app, MEMBER, {})
     assert wsgi.call(app, "GET", f"/v2/images/{plain.json['id']}", MEMBER).status == 200
     assert ours(caplog) == []
@@ -94,7 +107,7 @@ def test_a_line_for_each_recording_refusal_and_failure_and_none_for_what_passes(
     assert (level, "refused: relation.forbidden" in line) == ("INFO", True)
     caplog.clear()
     with hosts.locked(url):
-        create(app, SERVICE, TUPLE)
+        create(filtering(registry_app, url, TIMEOUT), SERVICE, TUPLE)
         lines = [line for line in ours(caplog) if "failed: store.unavailable" in line[1]]
     assert [level for level, _ in lines] == ["WARNING"]
 
@@ -104,7 +117,7 @@ def test_no_header_stands_in_the_log_as_it_came(
     registry_app: Any, url: str, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
     caplog.set_level(logging.INFO)
-    app = filters.filtering(registry_app, url)
+    app = filtering(registry_app, url)
     environ = wsgi.environ_of("POST", "/v2/images", SERVICE | TUPLE, IMAGE)
     environ["HTTP_X_INSTANCE_ID"] = text
     assert wsgi.run(app, environ).status == 400

@@ -3,19 +3,19 @@
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from related_images.faults import Point
 from related_images.queries import reconciliation
-from tests.guarantees.reconciling import INSTALLATION, NOW, Reconciler, new_id
+from tests.guarantees.reconciling import ADMIN, INSTALLATION, NOW, Reconciler, new_id
 from tests.guarantees.test_kill_points import KILLED, ROUNDS
-from tests.servers import ServedGlance
+from tests.servers import PATIENCE, ServedGlance
 
 OWNER, SERVICE = "alice:demo:member", "nova:service:service"
 TUPLE = {"X-Installation-UUID": INSTALLATION, "X-Instance-ID": "i-1", "X-Service-Token": SERVICE}
@@ -42,11 +42,16 @@ def delete(served: ServedGlance, image_id: str) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Another process that writes, and does not come to an end."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+def without_relations(served: ServedGlance) -> Iterator[None]:
+    """The table of the relations is not there, until the server has found it again."""
+    with closing(sqlite3.connect(served.directory / "related-images.db", PATIENCE)) as other:
+        other.execute("ALTER TABLE related_relation RENAME TO elsewhere")
         yield
+        other.execute("ALTER TABLE elsewhere RENAME TO related_relation")
+    deadline = time.monotonic() + PATIENCE
+    while served.request("GET", "/v2/info/relations", ADMIN).json["database"] != "up":
+        assert time.monotonic() < deadline, "it does not recover"
+        time.sleep(0.05)
 
 
 def test_what_the_registry_has_is_left_alone(served: ServedGlance, reconciler: Reconciler) -> None:
@@ -76,7 +81,7 @@ def test_a_deletion_that_could_not_be_noted_is_found(
 ) -> None:
     created(served)
     image_id = created(served)
-    with locked(served.directory / "related-images.db"):
+    with without_relations(served):
         delete(served, image_id)
     assert not reconciler.is_marked(image_id)
     reconciler.run(*NOW)

@@ -25,6 +25,7 @@ def played(url: str, rounds: int) -> Counter[tuple[Outcome, Outcome]]:
     barrier, (result, sender) = spawn.Barrier(2), spawn.Pipe(duplex=False)
     other = spawn.Process(target=_start, args=(url, rounds, barrier, sender))
     other.start()
+    sender.close()  # or who waits for the result would not see that the other ended without one
     deleted = _play(url, rounds, barrier, _delete)
     started = result.recv()
     other.join()
