@@ -17,7 +17,6 @@ from related_images.cli.plugin import Clients
 from related_images.client import Instance, InstanceRef, policies
 from related_images.client.policies import Ages
 from related_images.client.retention import shown
-from related_images.errors import RelatedImagesError
 from related_images.wire import routes, words
 
 BATCH: Final = 50
@@ -123,6 +122,8 @@ class OverdueInstanceBackup(RelatedCommand, command.Lister):
         "Exit codes, as monitoring plug-ins give them: 0 none is overdue, 1 some are, 2 some are "
         "by more than --critical or have no backup, or wrong usage, 3 it could not be found out."
     )
+    auth_required = False
+    """Not before :meth:`run`: of what fails earlier the program makes a 1."""
     worst = 0
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -156,11 +157,19 @@ class OverdueInstanceBackup(RelatedCommand, command.Lister):
     def run(self, given: argparse.Namespace) -> int:
         self.worst = 0
         try:
+            self._authenticate()
             super().run(given)
-        except (RelatedImagesError, CommandError) as error:
-            self.log.error("%s", error)
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - above is only the program, which makes it a 1
+            self.log.error("%s", error, exc_info=self.app.options.debug)
             return UNKNOWN
         return self.worst
+
+    def _authenticate(self) -> None:
+        """As the program does it before other commands."""
+        self.auth_required = True
+        self.app.prepare_to_run_command(self)
 
     def take_action(self, given: argparse.Namespace) -> Table:
         late = list(self._late(given))

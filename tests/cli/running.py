@@ -81,7 +81,12 @@ class Cloud:
             auth_ref=None,
             sdk_connection=Connection(session=session(self.compute, self.token)),
         )
-        return SimpleNamespace(client_manager=manager, stdout=io.StringIO())
+        return SimpleNamespace(
+            client_manager=manager,
+            stdout=io.StringIO(),
+            options=SimpleNamespace(debug=False),
+            prepare_to_run_command=lambda command: None,
+        )
 
     def openstack(self, *arguments: str) -> Outcome:
         """Run the program, as a process."""

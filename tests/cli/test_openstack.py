@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -147,6 +148,29 @@ def test_with_an_identity_service(instance: Instance, scripted: Scripted, record
 
     assert images_of("the web team") == [image_id]
     assert images_of("another") == []
+
+
+OVERDUE = ("instance", "backup", "overdue", "-f", "json", "--older-than", "0h")
+
+
+def test_who_is_overdue_with_an_identity_service(instance: Instance, scripted: Scripted) -> None:
+    mine = replace(instance, project="own-id")
+    backup = mine.fill(mine.image("monday", kind="backup"))
+    identity = Identity(scripted, f"{mine.glance.url}/v2", mine.recorder)
+    told = openstack(*OVERDUE, "--installation", mine.installation, **identity.options())
+    assert (told.code, told.errors) == (1, "")
+    assert told.column("Newest Backup") == [backup]
+
+
+def test_who_is_overdue_is_unknown_without_an_identity_service(scripted: Scripted) -> None:
+    identity = Identity(scripted, scripted.url, "t")
+    nowhere = identity.options() | {"OS_AUTH_URL": f"http://127.0.0.1:{free_port()}/v3"}
+    told = openstack(*OVERDUE, **nowhere)
+    assert (told.code, told.said) == (3, "")
+    assert "Unable to establish connection" in told.errors
+    told = openstack(*OVERDUE, **identity.options() | {"OS_PASSWORD": "wrong"})
+    assert (told.code, told.said) == (3, "")
+    assert "not this one" in told.errors
 
 
 @pytest.fixture(scope="module")
