@@ -3,6 +3,7 @@
 import argparse
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from osc_lib.command import command
@@ -20,10 +21,11 @@ from related_images.wire import words
 class PruneInstanceBackup(RelatedCommand, command.Lister):
     """Delete the backups that no rule keeps, of one instance, of a project, or of all.
 
-    Each instance's backups with one label are a group. A rule keeps the newest of each of so many
-    hours, days and so on, and while that many are not there, the oldest; what any rule keeps is
-    kept. Only active backups count. Those that are protected, in use, hidden, deactivated or not
-    finished are kept and count for nothing, and one active backup of each group always stays.
+    Each instance's backups with one label that one project owns are a group. A rule keeps the
+    newest of each of so many hours, days and so on, and while that many are not there, the oldest;
+    what any rule keeps is kept. Only active backups count. Those that are protected, in use, made
+    from another instance too, hidden, deactivated or not finished are kept and count for nothing,
+    and with --project so are those of other projects. One active backup of each group always stays.
     """
 
     exit_codes = (
@@ -58,9 +60,9 @@ class PruneInstanceBackup(RelatedCommand, command.Lister):
         return int(super().run(given) or self.failures > 0)
 
     def take_action(self, given: argparse.Namespace) -> Table:
-        rules = _rules(given)
-        instances = self._instances(given)
-        choose = self._carried(given, instances) if rules is None else lambda _: rules
+        rules, scope = _rules(given), self._scope(given)
+        instances = self._instances(given, scope)
+        choose = self._carried(scope, instances) if rules is None else _same(rules, scope)
         sweeps = list(self._sweeps(instances, given.label, choose))
         if not given.dry_run:
             _carry_out(sweeps)
@@ -85,22 +87,24 @@ class PruneInstanceBackup(RelatedCommand, command.Lister):
             else:
                 yield Sweep(shelf, instance, label, _judged(backups, choose(instance), now))
 
-    def _carried(self, given: argparse.Namespace, instances: list[Instance]) -> Choose:
+    def _carried(self, scope: Scope, instances: list[Instance]) -> Choose:
         """By what their servers carry."""
-        manager = self.app.client_manager
-        project = finding.project_in_scope(manager, given)
-        known = carried.carried(manager, Scope(given.instance_id, project, given.all_projects))
+        known = carried.carried(self.app.client_manager, scope)
         carried.must_be_of_one_installation(instances, known)
         for fault in carried.faults(known):
             self.log.error("%s", fault)
             self.failures += 1
         return carried.stored(known)
 
-    def _instances(self, given: argparse.Namespace) -> list[Instance]:
-        """Which are asked for; those that are gone come last."""
+    def _scope(self, given: argparse.Namespace) -> Scope:
         scopes = (given.instance_id, given.project, given.all_projects or None)
         if sum(scope is not None for scope in scopes) != 1:
             raise CommandError("give either an instance id, --project or --all-projects")
+        project = finding.project(self.app.client_manager, given.project)
+        return Scope(given.instance_id, project, given.all_projects)
+
+    def _instances(self, given: argparse.Namespace, scope: Scope) -> list[Instance]:
+        """Which are asked for; those that are gone come last."""
         relations = self.clients.relations
         if given.instance_id is not None:
             ref = finding.instance(relations, given.installation, given.instance_id)
@@ -109,7 +113,7 @@ class PruneInstanceBackup(RelatedCommand, command.Lister):
             installation_uuid=given.installation,
             kind=words.BACKUP,
             label=given.label,
-            project_id=finding.project_in_scope(self.app.client_manager, given),
+            project_id=scope.project_id,
             limit=PAGE,
         )
         return sorted(found, key=lambda instance: instance.ended_at is not None)
@@ -179,6 +183,11 @@ def _rules(given: argparse.Namespace) -> Policy | None:
     return None
 
 
+def _same(rules: Policy, scope: Scope) -> Choose:
+    """The rules for each instance: a project's instances may have backups that others own."""
+    return lambda _: replace(rules, project_id=scope.project_id)
+
+
 def _carry_out(sweeps: list[Sweep]) -> None:
     """Delete what is due; at a terminal a bar on stderr tells how far it is."""
     total = sum(verdict.outcome == DUE for sweep in sweeps for verdict in sweep.verdicts)
@@ -193,6 +202,7 @@ def _shown(verdicts: list[Verdict]) -> Table:
         (
             ("Instance ID", lambda verdict: verdict.decision.backup.instance.instance_id),
             ("Label", lambda verdict: verdict.decision.backup.label),
+            ("Project ID", lambda verdict: verdict.decision.backup.project_id),
             ("Image ID", lambda verdict: verdict.decision.backup.image_id),
             ("Created At", lambda verdict: shown_time(verdict.decision.backup.created_at)),
             ("Action", lambda verdict: verdict.outcome),

@@ -48,6 +48,7 @@ class Shelf:
         ]
 
     def _backup(self, image: Image, instance: Instance, label: str | None) -> Backup:
+        relations = list(self._clients.relations.relations(image_id=image.id, limit=PAGE))
         return Backup(
             image_id=image.id,
             instance=instance.instance,
@@ -56,14 +57,13 @@ class Shelf:
             status=image.status,
             protected=image.protected,
             hidden=image.os_hidden,
-            in_use=self._is_in_use(image.id),
+            in_use=any(it.kind == words.BOOT and self._is_alive(it.instance) for it in relations),
             orphan=instance.ended_at is not None,
+            of_another=any(
+                it.kind in words.MADE_FROM and it.instance != instance.instance for it in relations
+            ),
             project_id=image.get("owner"),
         )
-
-    def _is_in_use(self, image_id: str) -> bool:
-        started = self._clients.relations.relations(image_id=image_id, kind=words.BOOT)
-        return any(self._is_alive(relation.instance) for relation in started)
 
     def _is_alive(self, ref: InstanceRef) -> bool:
         if ref not in self._alive:

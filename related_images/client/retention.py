@@ -1,9 +1,10 @@
 """Which backups to keep: rules as restic's users know them, as a pure function.
 
 Rules are ORed: what one of them keeps is kept. Each is applied to each group of backups apart, that
-is to one instance's backups with one label. Only active backups count; those that are protected, in
-use, deactivated, hidden or not finished are kept and count for nothing, and so are those whose time
-lies in the future. One active backup of each group stays, whatever the rules say.
+is to one instance's backups with one label that one project owns. Only active backups count; those
+that are protected, in use, made from another instance too, deactivated, hidden or not finished are
+kept and count for nothing, and so are those whose time lies in the future. One active backup of
+each group stays, whatever the rules say.
 """
 
 from collections import defaultdict
@@ -22,6 +23,7 @@ NO_RULE: Final = "no rule keeps it"
 LAST_RESORT: Final = "one active backup always stays"
 GONE: Final = "the instance is gone"
 FOREIGN: Final = "it belongs to another project"
+OF_ANOTHER: Final = "made from another instance too"
 FUTURE: Final = "its time lies in the future"
 
 
@@ -30,7 +32,7 @@ class Backup:
     """A backup as the registry shows it; ``created_at`` is aware.
 
     ``in_use``: live instances were started from it. ``orphan``: its instance is gone.
-    ``project_id`` is whose it is.
+    ``of_another``: it is recorded as made from another instance too. ``project_id`` is whose it is.
     """
 
     image_id: str
@@ -42,11 +44,12 @@ class Backup:
     hidden: bool = False
     in_use: bool = False
     orphan: bool = False
+    of_another: bool = False
     project_id: str | None = None
 
     @property
     def group(self) -> "Group":
-        return Group(self.instance, self.label)
+        return Group(self.instance, self.label, self.project_id)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Group:
 
     instance: InstanceRef
     label: str | None
+    project_id: str | None
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,7 @@ def _exemption(backup: Backup, policy: Policy, now: datetime) -> list[str]:
         (policy.project_id not in (None, backup.project_id), FOREIGN),
         (backup.protected, "protected"),
         (backup.in_use, "in use"),
+        (backup.of_another, OF_ANOTHER),
         (backup.hidden, "hidden"),
         (backup.status == DEACTIVATED, "deactivated"),
         (backup.status not in (ACTIVE, DEACTIVATED), f"not finished: {backup.status}"),

@@ -1,11 +1,14 @@
 """``instance backup overdue`` and ``prune`` against the real Glance."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from keystoneauth1.exceptions import ConnectFailure
 from osc_lib.exceptions import CommandError
 
+from related_images.cli import finding
 from related_images.cli.backup import PruneInstanceBackup
 from related_images.cli.backups import Shelf
 from related_images.cli.overdue import OverdueInstanceBackup
@@ -33,6 +36,18 @@ def change(instance: Instance, image_id: str, name: str, value: Any) -> None:
     path = f"/v2/images/{image_id}"
     answer = instance.glance.request("PATCH", path, instance.member, PATCH, change.encode())
     assert answer.status == 200, answer.body
+
+
+def relate(instance: Instance, image_id: str, kind: str, **more: str) -> None:
+    body = {
+        "installation_uuid": instance.installation,
+        "instance_id": instance.id,
+        "image_id": image_id,
+        "kind": kind,
+        **more,
+    }
+    answer = instance.glance.request("POST", "/v2/relations", instance.recorder, body=body)
+    assert answer.status == 201, answer.body
 
 
 def status(instance: Instance, image_id: str) -> int:
@@ -74,14 +89,7 @@ def test_every_awkward_image_is_in_the_way_and_stays(instance: Instance, recorde
     change(instance, protected, "protected", True)
     unfinished = instance.image("queued", kind="backup", label="daily")
     snapshot = instance.fill(instance.image("snapshot"))
-    body = {
-        "installation_uuid": instance.installation,
-        "instance_id": f"{instance.id}-2",
-        "image_id": used,
-        "kind": "boot",
-    }
-    started = instance.glance.request("POST", "/v2/relations", instance.recorder, body=body)
-    assert started.status == 201
+    relate(instance.another(), used, "boot")
     outcome = prune(recorder, "--keep-daily", "1", instance.id)
     assert actions(outcome) == {
         one: ("keep", "daily"),
@@ -95,6 +103,75 @@ def test_every_awkward_image_is_in_the_way_and_stays(instance: Instance, recorde
     assert status(instance, snapshot) == 200
     again = prune(recorder, "--keep-daily", "1", instance.id)
     assert {action for action, _ in actions(again).values()} == {"keep"}
+
+
+@pytest.mark.parametrize("kind", ["backup", "snapshot"])
+def test_what_another_instance_has_too_stays_and_does_not_count(
+    instance: Instance, member: Cloud, kind: str
+) -> None:
+    one, two, three = backups(instance, "1", "2", "3")
+    relate(instance.another(), one, kind)
+    expected = {
+        one: ("keep", "made from another instance too"),
+        two: ("keep", "last"),
+        three: ("remove", "no rule keeps it"),
+    }
+    assert actions(prune(member, "--keep-last", "1", "--dry-run", instance.id)) == expected
+    expected[three] = ("removed", "no rule keeps it")
+    assert actions(prune(member, "--keep-last", "1", instance.id)) == expected
+    assert [status(instance, id) for id in (one, two, three)] == [200, 200, 404]
+
+
+def test_what_one_instance_keeps_no_other_removes(instance: Instance, recorder: Cloud) -> None:
+    other = instance.another()
+    (only,), (own,) = backups(instance, "1"), backups(other, "2", label="weekly")
+    relate(other, only, "backup", label="weekly")
+    scope = ("--keep-last", "1", "--project", instance.project)
+    outcome = prune(recorder, *scope)
+    assert outcome.code == 0
+    assert sorted(outcome.column("Image ID")) == sorted([only, only, own])
+    assert outcome.column("Action") == ["keep"] * 3
+    assert [status(instance, id) for id in (only, own)] == [200, 200]
+
+
+@pytest.fixture
+def owners(instance: Instance) -> tuple[Instance, Instance]:
+    """The instance as its project and as an administrator's project have images made of it."""
+    return instance, replace(instance, project=f"ops-{instance.project}")
+
+
+def test_with_a_project_only_its_own_backups_count_and_go(
+    owners: tuple[Instance, Instance],
+) -> None:
+    instance, ops = owners
+    made, (newer, older) = backups(instance, "1", "2", "3"), backups(ops, "4", "5")
+    administrator = Cloud(instance.glance.url, f"root:{ops.project}:admin")
+    outcome = prune(administrator, "--keep-last", "1", "--project", ops.project)
+    assert actions(outcome) == {
+        **dict.fromkeys(made, ("keep", "it belongs to another project")),
+        newer: ("keep", "last"),
+        older: ("removed", "no rule keeps it"),
+    }
+    assert [status(instance, id) for id in made] == [200] * 3
+
+
+@pytest.mark.parametrize("scope", ["one instance", "all projects"])
+def test_what_each_project_owns_is_kept_by_itself(
+    owners: tuple[Instance, Instance], scope: str
+) -> None:
+    instance, ops = owners
+    (one, two), (theirs,) = backups(instance, "1", "2"), backups(ops, "3")
+    administrator = Cloud(instance.glance.url, f"root:{ops.project}:admin")
+    what = instance.id if scope == "one instance" else "--all-projects"
+    rules = ("--keep-last", "1", "--installation", instance.installation)
+    outcome = prune(administrator, *rules, what)
+    assert actions(outcome) == {
+        one: ("keep", "last"),
+        two: ("removed", "no rule keeps it"),
+        theirs: ("keep", "last"),
+    }
+    shown = dict(zip(outcome.column("Image ID"), outcome.column("Project ID"), strict=True))
+    assert shown == {one: instance.project, two: instance.project, theirs: ops.project}
 
 
 def test_the_backups_of_what_is_gone_wait_for_orphans(instance: Instance, recorder: Cloud) -> None:
@@ -231,19 +308,12 @@ def test_a_backup_that_was_never_finished_is_none(instance: Instance, member: Cl
 
 
 def test_an_instance_that_was_only_started_has_none(instance: Instance, recorder: Cloud) -> None:
-    other = f"{instance.id}-2"
-    body = {
-        "installation_uuid": instance.installation,
-        "instance_id": other,
-        "image_id": backups(instance, "1")[0],
-        "kind": "boot",
-        "instance_project_id": instance.project,
-    }
-    started = instance.glance.request("POST", "/v2/relations", instance.recorder, body=body)
-    assert started.status == 201
+    other = instance.another()
+    image_id = backups(instance, "1")[0]
+    relate(other, image_id, "boot", instance_project_id=instance.project)
     outcome = overdue(recorder, "--older-than", "1h", "--project", instance.project)
-    assert states(outcome) == {other: ("critical", None)}
-    path = f"/v2/instances/{instance.installation}/{other}"
+    assert states(outcome) == {other.id: ("critical", None)}
+    path = f"/v2/instances/{instance.installation}/{other.id}"
     assert instance.glance.request("DELETE", path, instance.recorder).status == 204
     assert overdue(recorder, "--older-than", "1h", "--project", instance.project).code == 0
 
@@ -252,6 +322,20 @@ def test_what_cannot_be_found_out_is_unknown() -> None:
     assert (
         Cloud("http://127.0.0.1:9", "a:b:c").run(OverdueInstanceBackup, "--older-than=1h").code == 3
     )
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectFailure("nobody answers"), OSError("no such bundle"), ValueError("not JSON")]
+)
+def test_a_project_that_cannot_be_looked_up_is_unknown(
+    member: Cloud, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(*given: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(finding, "project_in_scope", failing)
+    outcome = overdue(member, "--older-than", "1h")
+    assert (outcome.code, outcome.said, outcome.errors) == (3, "", str(error))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from related_images.client.retention import (
     GONE,
     LAST_RESORT,
     NO_RULE,
+    OF_ANOTHER,
     UNLIMITED,
     Backup,
     Decision,
@@ -156,6 +157,7 @@ def test_a_case_worked_by_hand(rules: dict[str, Any], given: str, wanted: str) -
     [
         ({"protected": True}, "protected"),
         ({"in_use": True}, "in use"),
+        ({"of_another": True}, OF_ANOTHER),
         ({"hidden": True}, "hidden"),
         ({"status": "deactivated"}, "deactivated"),
         ({"status": "queued"}, "not finished: queued"),
@@ -207,8 +209,10 @@ def test_groups_are_apart() -> None:
         backup("18", label="weekly"),
         backup("17", label=None),
         replace(backup("16"), instance=OTHER),
+        backup("15", project_id="theirs"),
+        backup("14", project_id="theirs"),
     ]
-    assert kept(plan(backups, Policy(last=1), NOW)) == ["21", "19", "17", "16"]
+    assert kept(plan(backups, Policy(last=1), NOW)) == ["21", "19", "17", "16", "15"]
 
 
 def test_a_policy_of_a_project_is_for_its_own_backups() -> None:
@@ -216,7 +220,7 @@ def test_a_policy_of_a_project_is_for_its_own_backups() -> None:
     others = [backup("20", project_id="theirs"), backup("18")]
     decided = plan(own + others, Policy(last=1, project_id="own"), NOW)
     assert kept(decided) == ["21", "20", "18"]
-    assert [it.reasons for it in decided] == [("last",), (FOREIGN,), (NO_RULE,), (FOREIGN,)]
+    assert [it.reasons for it in decided] == [("last",), (NO_RULE,), (FOREIGN,), (FOREIGN,)]
 
 
 def test_orphans_are_pruned_when_asked() -> None:
@@ -262,6 +266,8 @@ BACKUPS = st.lists(
         hidden=MOST,
         in_use=MOST,
         orphan=MOST,
+        of_another=MOST,
+        project_id=st.sampled_from(["own"] * 5 + ["theirs"]),
     ),
     max_size=40,
     unique_by=lambda backup: backup.image_id,
@@ -338,4 +344,5 @@ def test_what_is_exempt_is_never_deleted(backups: list[Backup], policy: Policy) 
         exempt = decision.backup
         if exempt.protected or exempt.hidden or exempt.in_use or exempt.status != ACTIVE:
             assert decision.keep
+        assert decision.keep or not exempt.of_another
         assert decision.keep or exempt.created_at <= NOW
