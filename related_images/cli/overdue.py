@@ -161,7 +161,8 @@ class OverdueInstanceBackup(RelatedCommand, command.Lister):
             super().run(given)
         except BrokenPipeError:
             raise
-        except Exception as error:  # noqa: BLE001 - above is only the program, which makes it a 1
+        except Exception as error:
+            # above is only the program, which makes a 1 of it: some are overdue
             self.log.error("%s", error, exc_info=self.app.options.debug)
             return UNKNOWN
         return self.worst
