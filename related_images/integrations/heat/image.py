@@ -201,21 +201,27 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         name = values[schema.NAME] or self.physical_resource_name()
         made = self.client("nova").servers.create_image(values[schema.SERVER], name)
         self.resource_id_set(str(made))
-        self._relate(None, wanted_relation(values))
+        try:
+            self._relate(None, wanted_relation(values))
+        except NotThere as error:
+            raise self._taken_away(values) from error
         return lambda: self._is_taken(values)
 
     def _is_taken(self, values: Values) -> bool:
         """Whether Nova has uploaded the snapshot; if so, the rest is put on it."""
         image = self._image_if_there()
         if image is None or image.status in GONE:
-            raise ImageLost(
-                f"the snapshot {self.resource_id} of server {values[schema.SERVER]} failed: Nova "
-                "took the image away again; its log says why"
-            )
+            raise self._taken_away(values)
         if image.status != "active":
             return False
         self._bring_in_line(image, {}, values)
         return True
+
+    def _taken_away(self, values: Values) -> ImageLost:
+        return ImageLost(
+            f"the snapshot {self.resource_id} of server {values[schema.SERVER]} failed: Nova took "
+            "the image away again; its log says why"
+        )
 
     def _bring_in_line(self, image: Image, before: Values, after: Values) -> None:
         """Change what the template changed: members, and the rest by one JSON patch."""

@@ -63,43 +63,47 @@ def _instance(values: Values) -> InstanceRef | None:
 def check(values: Values, raw: Values) -> None:
     """Refuse a template that cannot become an image.
 
-    :param values: of all properties; ``None`` where one is not known yet
+    :param values: of all properties; empty where one is not known yet
     :param raw: the same as the template has them, functions and all
     :raises StackValidationFailed: with everything that is wrong
     """
-    faults = [*_source(values), *_relation(values, raw), *_members(values), *_formats(values)]
-    faults += _user_defined(values, raw)
+    faults = [*_source(values, raw), *_relation(values, raw), *_members(values)]
+    faults += [*_formats(values, raw), *_user_defined(values, raw)]
     if faults:
         raise exception.StackValidationFailed(message="; ".join(faults))
 
 
-def _source(values: Values) -> Iterator[str]:
-    given = [name for name in (schema.LOCATION, schema.IMAGE) if values[name]]
-    if len(given) > 1:
+def _source(values: Values, raw: Values) -> Iterator[str]:
+    if values[schema.LOCATION] and values[schema.IMAGE]:
         yield "location and image exclude each other: give one of them"
-    if not given and not values[schema.SERVER]:
+    if _lacks(values, raw, schema.LOCATION, schema.IMAGE, schema.SERVER):
         yield (
             "the image has no source: give location (a URL to import from), image (one that is "
             "there) or server (to take a snapshot of)"
         )
-    if not given and values[schema.KIND] == words.BOOT:
+    is_snapshot = _lacks(values, raw, schema.LOCATION, schema.IMAGE)
+    if is_snapshot and values[schema.KIND] == words.BOOT:
         yield "a snapshot of the server cannot be of the kind boot: give location or image"
 
 
 def _relation(values: Values, raw: Values) -> Iterator[str]:
     if values[schema.SERVER] and values[schema.INSTANCE]:
         yield "server and instance exclude each other: give one of them"
-    elif values[schema.LABEL] and not (values[schema.SERVER] or values[schema.INSTANCE]):
+    elif values[schema.LABEL] and _lacks(values, raw, schema.SERVER, schema.INSTANCE):
         yield "a label needs a server or an instance to which the image belongs"
-    instance = values[schema.INSTANCE] or {}
-    own = instance.get(schema.INSTALLATION)
-    if (values[schema.SERVER] or instance) and not (own or option("installation_uuid")):
+    belongs = values[schema.SERVER] or values[schema.INSTANCE]
+    if belongs and not option("installation_uuid") and _lacks_installation(values, raw):
         yield (
             "no installation is known: give instance its installation, or have installation_uuid "
             f"set under [{GROUP}] of heat.conf"
         )
-    elif is_known(raw.get(schema.INSTANCE)) and is_known(raw.get(schema.SERVER)):
+    elif all(is_known(raw.get(name)) for name in (schema.INSTANCE, schema.SERVER, schema.LABEL)):
         yield from _malformed(values)
+
+
+def _lacks_installation(values: Values, raw: Values) -> bool:
+    given, written = values[schema.INSTANCE] or {}, raw.get(schema.INSTANCE)
+    return not given.get(schema.INSTALLATION) and is_known(_part(written, schema.INSTALLATION))
 
 
 def _malformed(values: Values) -> Iterator[str]:
@@ -110,15 +114,17 @@ def _malformed(values: Values) -> Iterator[str]:
 
 
 def _members(values: Values) -> Iterator[str]:
-    if values[schema.MEMBERS] and values[schema.VISIBILITY] not in (None, "shared"):
-        yield f"an image with members is shared, and not {values[schema.VISIBILITY]}"
+    visibility = values[schema.VISIBILITY] or "shared"
+    if values[schema.MEMBERS] and visibility != "shared":
+        yield f"an image with members is shared, and not {visibility}"
 
 
-def _formats(values: Values) -> Iterator[str]:
+def _formats(values: Values, raw: Values) -> Iterator[str]:
     disk, container = values[schema.DISK_FORMAT], values[schema.CONTAINER_FORMAT]
-    if values[schema.LOCATION] and not (disk and container):
+    lacks_disk = _lacks(values, raw, schema.DISK_FORMAT)
+    if values[schema.LOCATION] and (lacks_disk or _lacks(values, raw, schema.CONTAINER_FORMAT)):
         yield "an image from a location needs disk_format and container_format"
-    if container in _MACHINE_FORMATS and disk != container:
+    if container in _MACHINE_FORMATS and disk != container and (disk or lacks_disk):
         yield f"with container_format {container}, disk_format must be the same and is {disk}"
 
 
@@ -127,7 +133,8 @@ def _user_defined(values: Values, raw: Values) -> Iterator[str]:
     written = raw.get(schema.PROPERTIES)
     for name, value in given.items():
         yield from _name(name)
-        if not isinstance(value, str) and not _is_unknown_yet(written, name, value):
+        is_missing = value is None and not is_known(_part(written, name))
+        if not isinstance(value, str) and not is_missing:
             yield (
                 f"the value of the property {words.shown(name)} is {words.shown(value)}, which is "
                 "no text: put it into quotes"
@@ -140,8 +147,10 @@ def _user_defined(values: Values, raw: Values) -> Iterator[str]:
         )
 
 
-def _name(name: str) -> Iterator[str]:
-    if name.startswith(RESERVED_PREFIX):
+def _name(name: object) -> Iterator[str]:
+    if not isinstance(name, str):
+        yield f"the property name {words.shown(name)} is no text: put it into quotes"
+    elif name.startswith(RESERVED_PREFIX):
         yield f"the property {words.shown(name)} is reserved for Glance, as all {RESERVED_PREFIX}*"
     elif name in BASE or name in schema.OPTIONAL:
         own = name in schema.PROPERTIES_SCHEMA
@@ -151,16 +160,16 @@ def _name(name: str) -> Iterator[str]:
         yield f"the property name {words.shown(name)} is not 1 to {NAME_LENGTH} characters long"
 
 
-def _is_unknown_yet(written: Any, name: str, value: Any) -> bool:
-    """Whether a value is missing because it comes from a resource that is still to be made."""
-    source = written.get(name) if isinstance(written, Mapping) else written
-    return value is None and not is_known(source)
+def _lacks(values: Values, raw: Values, *names: str) -> bool:
+    """Whether none of these properties has a value, nor will have one."""
+    return not any(values[name] or not is_known(raw.get(name)) for name in names)
+
+
+def _part(written: Any, name: str) -> Any:
+    """What a template says of one key of a map, which may come from elsewhere as a whole."""
+    return written.get(name) if isinstance(written, Mapping) else written
 
 
 def is_known(source: Any) -> bool:
-    """Whether what a template says is there in so many words."""
-    if isinstance(source, Mapping):
-        return all(is_known(value) for value in source.values())
-    if isinstance(source, list):
-        return all(is_known(value) for value in source)
-    return not isinstance(source, function.Function)
+    """Whether nothing that a template says here comes from a resource that is still to be made."""
+    return all(resource.action != resource.INIT for resource in function.dependencies(source))

@@ -5,6 +5,7 @@ Nova proper is tried with its own fixtures elsewhere; it does not go into one en
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,9 +19,12 @@ import requests
 from tests.heat.engine import stacks
 
 BROKEN = str(UUID(int=0))
-"""A server whose snapshots fail: Nova takes the image away again."""
+"""A server whose snapshots fail: Nova takes the image away again when its relation is known."""
+BROKEN_AT_ONCE = str(UUID(int=2))
+"""Likewise, before anybody knows that there is an image."""
 MISSING = str(UUID(int=1))
 
+PATIENCE = 60
 
 FLAVOR = {"id": "1", "name": "small", "ram": 64, "disk": 1, "vcpus": 1}
 
@@ -81,11 +85,12 @@ class Compute(BaseHTTPRequestHandler):
             "image_type": "snapshot",
         }
         image_id = self._glance("POST", "", json=body).json()["id"]
-        if server == BROKEN:
-            finish = Timer(0.5, self._glance, ["DELETE", f"/{image_id}"])
+        if server == BROKEN_AT_ONCE:
+            self._glance("DELETE", f"/{image_id}")
+        elif server == BROKEN:
+            Thread(target=self._take_away, args=[image_id]).start()
         else:
-            finish = Timer(0.5, self._upload, [image_id])
-        finish.start()
+            Timer(0.5, self._upload, [image_id]).start()
         self._answer(202, {"image_id": image_id})
 
     def log_message(self, *_: Any) -> None:
@@ -98,6 +103,14 @@ class Compute(BaseHTTPRequestHandler):
         id, _, what = rest.partition("/")
         return kind, id, what
 
+    def _take_away(self, image_id: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not self._glance("GET", f"/{image_id}/relations").json()["relations"]:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
+        self._glance("DELETE", f"/{image_id}")
+
     def _upload(self, image_id: str) -> None:
         octets = {"Content-Type": "application/octet-stream"}
         self._glance("PUT", f"/{image_id}/file", octets, data=b"disk")
@@ -107,7 +120,9 @@ class Compute(BaseHTTPRequestHandler):
     ) -> requests.Response:
         token = {"X-Auth-Token": self.headers["X-Auth-Token"]}
         url = f"{os.environ[stacks.GLANCE]}/v2/images{path}"
-        return requests.request(method, url, headers=token | (headers or {}), timeout=60, **options)
+        return requests.request(
+            method, url, headers=token | (headers or {}), timeout=PATIENCE, **options
+        )
 
     def _answer(self, status: int, body: Any) -> None:
         content = b"" if body is None else json.dumps(body).encode()

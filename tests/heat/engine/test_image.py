@@ -13,6 +13,7 @@ from keystoneauth1 import loading
 from oslo_config import cfg
 
 from tests.heat.engine import stacks
+from tests.heat.engine.converging import ConvergingStack
 from tests.heat.engine.stacks import INSTALLATION, Stack, User, configured
 
 SERVICE = "heat:service:service"
@@ -173,6 +174,7 @@ def test_an_import_that_failed_is_made_anew_by_the_next_update(user: User) -> No
         ({"properties": {"owner": "x"}}, "it is Glance's to set"),
         ({"properties": {"min_disk": "1"}}, "give it beside properties"),
         ({"properties": {"": "x"}}, "is not 1 to 255 characters long"),
+        ({"properties": {4: "cpus"}}, "the property name 4 is no text: put it into quotes"),
         ({"properties": {"cpus": 4}}, "the value of the property 'cpus' is 4, which is no text"),
         ({"properties": {"on": True}}, "which is no text: put it into quotes"),
         ({"properties": {"none": None}}, "which is no text"),
@@ -211,6 +213,63 @@ def test_a_value_may_come_from_a_resource_that_is_still_to_be_made(user: User) -
     said["resources"]["random"] = {"type": "OS::Heat::RandomString"}
     stack, image_id = created(user, said)
     assert user.image(image_id)["secret"] == stack["random"].FnGetAtt("value")
+
+
+def later(**properties: Any) -> dict[str, Any]:
+    """An image of which every single value comes from a resource that is made before it."""
+    resources: dict[str, Any] = {}
+
+    def source_of(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: source_of(part) for name, part in value.items()}
+        name = f"value-{len(resources)}"
+        resources[name] = {"type": "OS::Heat::Value", "properties": {"value": value}}
+        return {"get_attr": [name, "value"]}
+
+    said = template(**{name: source_of(value) for name, value in properties.items()})
+    said["resources"] |= resources
+    return said
+
+
+@pytest.mark.parametrize("kind", [Stack, ConvergingStack])
+def test_every_value_may_come_from_a_resource_that_is_still_to_be_made(
+    user: User, kind: type[Stack]
+) -> None:
+    more = {"label": "daily", "visibility": "shared", "members": ["one"], "properties": {"a": "1"}}
+    instance = of_instance("inst-1")
+    stack = kind(user, later(**source(), **more, kind="backup", instance=instance)).create()
+    assert (stack.state, stack.reason[:5]) == ("CREATE_COMPLETE", "Stack")
+    image_id = stack["image"].resource_id
+    assert relations(user, image_id) == [("inst-1", "backup", "daily")]
+    assert members(user, image_id) == ["one"]
+    assert user.image(image_id)["a"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ({"location": ""}, "the image has no source"),
+        ({"container_format": ""}, "needs disk_format and container_format"),
+        ({"container_format": "ami", "disk_format": "ari"}, "disk_format must be the same"),
+        ({"instance": {"installation": "", "id": "i"}}, "no installation is known"),
+        ({"instance": of_instance("i"), "label": "two words"}, "the relation label"),
+        ({"members": ["p"], "visibility": "private"}, "an image with members is shared"),
+    ],
+)
+def test_what_comes_later_is_looked_at_then(
+    user: User, properties: dict[str, Any], message: str
+) -> None:
+    stack = Stack(user, later(**(source() | properties))).create()
+    assert stack.state == "CREATE_FAILED"
+    assert message in stack.reason
+    assert user.recorder.bodies("POST") == []
+
+
+def test_a_parameter_is_known_before_anything_is_made(user: User) -> None:
+    said = template(**source() | {"location": {"get_param": "from"}})
+    said["parameters"] = {"from": {"type": "string"}}
+    with pytest.raises(StackValidationFailed, match="the image has no source"):
+        Stack(user, said, **{"from": ""}).validate()
 
 
 def test_a_protected_image_is_kept_and_the_stack_says_so(user: User) -> None:

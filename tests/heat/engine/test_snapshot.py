@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from heat.common.exception import StackValidationFailed
 
-from tests.heat.engine.compute import BROKEN, MISSING
+from tests.heat.engine.compute import BROKEN, BROKEN_AT_ONCE, MISSING
 from tests.heat.engine.stacks import INSTALLATION, Stack, User, configured
 
 pytestmark = pytest.mark.usefixtures("nova")
@@ -36,11 +36,13 @@ def test_a_snapshot_is_taken_waited_for_described_and_recorded(user: User) -> No
         assert stack.delete().state == "DELETE_COMPLETE"
 
 
-def test_a_snapshot_that_fails_fails_the_stack(user: User) -> None:
+@pytest.mark.parametrize("server", [BROKEN, BROKEN_AT_ONCE])
+def test_a_snapshot_that_fails_fails_the_stack(user: User, server: str) -> None:
     with configured(installation_uuid=INSTALLATION):
-        stack = Stack(user, snapshot(BROKEN)).create()
+        stack = Stack(user, snapshot(server)).create()
     assert stack.state == "CREATE_FAILED"
-    assert f"of server {BROKEN} failed: Nova took the image away again" in stack.reason
+    assert f"of server {server} failed: Nova took the image away again" in stack.reason
+    assert stack.delete().state == "DELETE_COMPLETE"
 
 
 @pytest.mark.parametrize(
