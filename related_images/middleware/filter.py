@@ -8,7 +8,7 @@ from related_images import metrics
 from related_images import settings as options
 from related_images.errors import MethodOverridden, RelatedImagesError, StoreUnavailable
 from related_images.metrics import Metric
-from related_images.middleware import api, guard, imagelist, recording, rotation
+from related_images.middleware import api, guard, imagelist, recording, registry, rotation
 from related_images.middleware.answers import (
     StartResponse,
     WSGIApp,
@@ -105,13 +105,26 @@ class InstanceAwareMiddleware:
         if route is not None:
             status, body = api.handle(self._app, self._database, caller, environ, route)
             return answer(start_response, status, body)
-        image_id = _deleted_image(environ, path)
+        image_id = self._image_to_delete(environ, path)
         if image_id is not None and self._settings.guard == IN_USE:
             guarded = guard.Guarded(self._app, self._database, caller, image_id, forced)
             return guarded.delete(environ, start_response)
         if image_id is not None:
             return self._app(environ, guard.noting(self._database, image_id, start_response))
         return self._app(environ, start_response)
+
+    def _image_to_delete(self, environ: Environ, path: str) -> str | None:
+        """The image that the registry deletes if it answers 204, by the id it has in relations.
+
+        That is in lower case. Some databases find it by any spelling, to others another spelling is
+        another image: the registry says which of both it is.
+        """
+        spelled = _deleted_image(environ, path)
+        if spelled is None or spelled == spelled.lower():
+            return spelled
+        found = registry.get(self._app, environ, f"{routes.IMAGES}/{spelled}")
+        is_known = isinstance(found, dict) and found.get("id") == spelled.lower()
+        return spelled.lower() if is_known else None
 
     def _images(
         self, environ: Environ, start_response: StartResponse, assertion: headers.Assertion
@@ -171,7 +184,7 @@ def _overrides_method(environ: Environ) -> bool:
 
 
 def _deleted_image(environ: Environ, path: str) -> str | None:
-    """The image that the registry deletes if it answers 204.
+    """How the image is spelled that the registry deletes if it answers 204.
 
     Its router may find another method than the request's in the query, or in a form that is posted;
     nothing but a deletion is answered with 204 at this path.
@@ -180,7 +193,7 @@ def _deleted_image(environ: Environ, path: str) -> str | None:
     if method not in ("DELETE", "POST") and METHOD_OVERRIDE not in _query(environ):
         return None
     image_id = path.removeprefix(routes.IMAGES + "/").removesuffix("\n")
-    return image_id.lower() if words.is_uuid(image_id) else None
+    return image_id if words.is_uuid(image_id) else None
 
 
 def filter_factory(

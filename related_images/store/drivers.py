@@ -29,6 +29,7 @@ _MYSQL_TRANSIENT: Final = {
 _POSTGRESQL_TRANSIENT: Final = {
     "40001",  # serialization failure
     "40P01",  # deadlock
+    "55P03",  # lock timeout, which comes before a deadlock is looked for
 }
 _NO_SUCH_TABLE: Final = ("no such table", "doesn't exist", "does not exist")
 
@@ -56,7 +57,8 @@ def connect_args(url: URL, seconds: float) -> dict[str, Any]:
         return {
             "connect_timeout": max(2, math.ceil(seconds)),  # libpq takes less than two for two
             "tcp_user_timeout": limit,
-            "options": f"-c statement_timeout={limit} -c lock_timeout={limit}",
+            # half the time for a lock, so that there is some left to try again after a deadlock
+            "options": f"-c statement_timeout={limit} -c lock_timeout={limit // 2}",
         }
     return {}
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     delete,
     exists,
     insert,
+    or_,
     select,
     update,
 )
@@ -174,12 +175,7 @@ def take_back(connection: Connection, recorded: Recorded) -> bool:
     if not gone:
         connection.execute(_release(recorded))
     if recorded.revived_from is not None:
-        connection.execute(
-            update(image)
-            .where(image.c.id == recorded.image_ref, image.c.deleted_at.is_(None))
-            .values(deleted_at=recorded.revived_from)
-        )
-        latest.refresh_with(connection, image.c.id == recorded.image_ref)
+        _bury(connection, recorded, recorded.revived_from)
     if gone:
         latest.refresh(connection, [recorded.instance_ref])
     if gone and recorded.image_created:
@@ -189,6 +185,18 @@ def take_back(connection: Connection, recorded: Recorded) -> bool:
         # that an instance has ended is to be remembered: its start may be told later
         connection.execute(unrelated.where(instance.c.ended_at.is_(None)))
     return gone
+
+
+def _bury(connection: Connection, recorded: Recorded, deleted_at: datetime) -> None:
+    """Mark the image deleted again, unless somebody else relied on it or recorded it since."""
+    connection.execute(_held_image, {"image_ref": recorded.image_ref})
+    others = exists().where(
+        relation.c.image_ref == recorded.image_ref,
+        or_(relation.c.claimed > 0, relation.c.id > recorded.relation_ref),
+    )
+    revived = (image.c.id == recorded.image_ref, image.c.deleted_at.is_(None), ~others)
+    connection.execute(update(image).where(*revived).values(deleted_at=deleted_at))
+    latest.refresh_with(connection, image.c.id == recorded.image_ref)
 
 
 def _unclaimed(recorded: Recorded) -> Delete:

@@ -100,6 +100,19 @@ def test_where_no_start_is_recorded_nothing_is_concluded(
     assert listed(recorder, Instance(instance.glance, "", "", str(uuid4()))) == {}
 
 
+def test_an_image_of_which_no_start_can_be_recorded_is_left_out(
+    instance: Instance,
+    recorder: Cloud,
+    images: tuple[str, str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    body = {"name": "odd", "id": str(uuid4()).upper()}
+    assert instance.glance.request("POST", "/v2/images", instance.member, body=body).status == 201
+    assert set(listed(recorder, instance)) == set(images)
+    (said,) = caplog.messages
+    assert said.startswith("1 images are left out")
+
+
 def test_relations_in_use_are_listed(
     instance: Instance, recorder: Cloud, images: tuple[str, str, str]
 ) -> None:

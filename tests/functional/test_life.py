@@ -76,6 +76,30 @@ def test_a_deletion_by_another_method_is_noted(cloud: Cloud, method: str, query:
     assert cloud.relations(image_id=image_id)[0]["image_deleted_at"] is not None
 
 
+def test_an_image_whose_id_is_spelled_otherwise_is_another(cloud: Cloud) -> None:
+    """On a database that tells them apart anybody may make, and delete, the other one."""
+    vm, stranger = a_vm(), a_vm()
+    image_id = cloud.create(vm)
+    made = cloud.call("POST", "/v2/images", stranger.user, {"id": image_id.upper(), "name": "n"})
+    assert made.status == 201
+    path = f"/v2/images/{image_id.upper()}"
+    assert cloud.call("DELETE", path, stranger.user).status == 204
+    assert cloud.relations(image_id=image_id)[0]["image_deleted_at"] is None
+    assert cloud.image_ids(vm.user | vm.headers) == [image_id]
+
+
+def test_an_image_that_is_found_by_any_spelling_is_noted(cloud: Cloud, tmp_path: "Path") -> None:
+    def of_any_case(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """A registry whose database compares as MariaDB does."""
+        path = environ["PATH_INFO"].lower()
+        return cloud.bare({**environ, "PATH_INFO": path}, start_response)
+
+    vm, cloud = a_vm(), Cloud(filtering(of_any_case, migrated(tmp_path)), cloud.bare)
+    image_id = cloud.create(vm)
+    assert cloud.call("DELETE", f"/v2/images/{image_id.upper()}", vm.user).status == 204
+    assert cloud.relations(image_id=image_id)[0]["image_deleted_at"] is not None
+
+
 def test_a_refused_deletion_is_not_noted(cloud: Cloud) -> None:
     vm = a_vm()
     image_id = cloud.create(vm, protected=True)

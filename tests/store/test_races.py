@@ -5,23 +5,24 @@ import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from multiprocessing.pool import Pool
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from related_images.queries import notifications
 from related_images.queries.notifications import ImageMade
-from related_images.store import lookups, purge, relations
+from related_images.store import lookups, purge, relations, schema
 from related_images.store.database import Database
 from related_images.store.lookups import MADE_FROM
 from related_images.store.rows import Filters, Recorded
 from related_images.store.tables import instance, relation
 from related_images.store.types import EPOCH
+from tests import servers
 from tests.store.samples import NOON, NOVA, at, counts, found, image_id, new, shown
 
 PROCESSES = 2
@@ -187,3 +188,25 @@ def test_what_is_known_stands_beside_no_guess(at_once: AtOnce, database: Databas
     images = tuple(image_id() for _ in range(60))
     at_once(HearOf(images), 2 * len(images))
     assert [kind for _, kind in found(database)] == ["backup"] * len(images)
+
+
+def test_who_waited_too_long_for_a_row_tries_again(postgresql: servers.DatabaseServer) -> None:
+    """PostgreSQL looks for a deadlock only after a second, of which there is none by default."""
+    url = postgresql.create()
+    schema.upgrade(url)
+    database = Database(url, 8.0)
+    wanted = new(kind="backup")
+    database.write(relations.record, wanted)
+    tries: list[int] = []
+    with schema.connected(url) as other:
+        other.execute(select(instance.c.id).with_for_update())
+
+        def record(connection: Connection) -> Recorded:
+            tries.append(len(tries))
+            if len(tries) == 2:
+                other.rollback()
+            return relations.record(connection, replace(wanted, image_id=image_id()))
+
+        assert database.write(record).created
+    assert tries == [0, 1]
+    database.close()

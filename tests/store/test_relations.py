@@ -121,6 +121,18 @@ def test_taking_back_marks_a_revived_image_deleted_again(database: Database) -> 
     assert (row.instance_id, row.image_deleted_at) == ("vm-1", at(1))
 
 
+def test_taking_back_leaves_an_image_that_another_relied_on_since(database: Database) -> None:
+    wanted = new()
+    for relied_on in (wanted, new("vm-2", wanted.image_id)):
+        record(database, wanted)
+        database.write(relations.mark_deleted, wanted.image_id, at(1))
+        first, _ = record(database, wanted, relied_on)
+        assert first.revived_from == at(1)
+        database.write(relations.take_back, first)
+        assert wanted.image_id in shown(database, relied_on.instance_id)
+        database.write(relations.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+
+
 def test_detaching_removes_one_relation_only(database: Database) -> None:
     image = image_id()
     record(database, new("vm-1", image), new("vm-1", image, "backup"), new("vm-2", image))
