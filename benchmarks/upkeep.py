@@ -1,9 +1,7 @@
 """Reconcile and backfill, against paging through the same images with python-glanceclient."""
 
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +30,14 @@ url, token = sys.argv[1:]
 session = session.Session(auth=token_endpoint.Token(url, token))
 images = Client("2", session=session, endpoint_override=url).images
 print(sum(1 for _ in images.list(page_size=1000)))
+"""
+
+# a process that has much memory itself would be told that its children have as much
+_WEIGHING: Final = """\
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
 """
 
 
@@ -85,11 +91,10 @@ class _Command:
     peak: float = 0.0
 
     def __call__(self) -> None:
-        with tempfile.TemporaryFile("w+") as told:
-            line = self.line()
-            process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=told)
-            _, status, used = os.wait4(process.pid, 0)
-            if status:
-                told.seek(0)
-                raise RuntimeError(f"{line[3]} failed: {told.read()}")
-        self.peak = max(self.peak, used.ru_maxrss / 1024)
+        line = self.line()
+        done = subprocess.run(
+            [sys.executable, "-c", _WEIGHING, *line], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{line[3]} failed: {done.stderr}")
+        self.peak = max(self.peak, int(done.stdout) / 1024)
