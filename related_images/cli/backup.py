@@ -21,11 +21,11 @@ from related_images.wire import words
 class PruneInstanceBackup(RelatedCommand, command.Lister):
     """Delete the backups that no rule keeps, of one instance, of a project, or of all.
 
-    Each instance's backups with one label that one project owns are a group. A rule keeps the
-    newest of each of so many hours, days and so on, and while that many are not there, the oldest;
-    what any rule keeps is kept. Only active backups count. Those that are protected, in use, made
-    from another instance too, hidden, deactivated or not finished are kept and count for nothing,
-    and with --project so are those of other projects. One active backup of each group always stays.
+    Each instance's backups with one label are a group. A rule keeps the newest of each of so many
+    hours, days and so on, and while that many are not there, the oldest; what any rule keeps is
+    kept. Only active backups count. Those that are protected, in use, made from another instance
+    too, hidden, deactivated or not finished are kept and count for nothing, and with --project so
+    are those of other projects. One active backup of each group always stays.
     """
 
     exit_codes = (

@@ -1,10 +1,10 @@
 """Which backups to keep: rules as restic's users know them, as a pure function.
 
 Rules are ORed: what one of them keeps is kept. Each is applied to each group of backups apart, that
-is to one instance's backups with one label that one project owns. Only active backups count; those
-that are protected, in use, made from another instance too, deactivated, hidden or not finished are
-kept and count for nothing, and so are those whose time lies in the future. One active backup of
-each group stays, whatever the rules say.
+is to one instance's backups with one label. Only active backups count; those that are protected, in
+use, made from another instance too, deactivated, hidden or not finished are kept and count for
+nothing, and so are those whose time lies in the future. One active backup of each group stays,
+whatever the rules say.
 """
 
 from collections import defaultdict
@@ -49,7 +49,7 @@ class Backup:
 
     @property
     def group(self) -> "Group":
-        return Group(self.instance, self.label, self.project_id)
+        return Group(self.instance, self.label)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,6 @@ class Group:
 
     instance: InstanceRef
     label: str | None
-    project_id: str | None
 
 
 @dataclass(frozen=True)
