@@ -122,9 +122,8 @@ class InstanceAwareMiddleware:
         spelled = _deleted_image(environ, path)
         if spelled is None or spelled == spelled.lower():
             return spelled
-        found = registry.get(self._app, environ, f"{routes.IMAGES}/{spelled}")
-        is_known = isinstance(found, dict) and found.get("id") == spelled.lower()
-        return spelled.lower() if is_known else None
+        is_another = registry.knows_as_another(self._app, environ, spelled, spelled.lower())
+        return None if is_another else spelled.lower()
 
     def _images(
         self, environ: Environ, start_response: StartResponse, assertion: headers.Assertion

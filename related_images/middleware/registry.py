@@ -99,6 +99,18 @@ def hides(app: WSGIApp, environ: Environ, image_id: str) -> bool:
     return _get(app, environ, f"{routes.IMAGES}/{image_id}").status.startswith("404")
 
 
+def knows_as_another(app: WSGIApp, environ: Environ, spelled: str, image_id: str) -> bool:
+    """Whether the registry says that it has no ``image_id`` by the name ``spelled``.
+
+    One that fails to answer does not say so.
+    """
+    answer = _get(app, environ, f"{routes.IMAGES}/{spelled}")
+    if not answer.is_ok:
+        return answer.status.startswith("404")
+    found = answer.json()
+    return isinstance(found, dict) and found.get("id") != image_id
+
+
 def members(app: WSGIApp, environ: Environ, image_id: str) -> Iterable[Any] | None:
     """With whom the image is shared; ``None`` if the caller may not know."""
     found = get(app, environ, f"{routes.IMAGES}/{image_id}/members")

@@ -17,7 +17,6 @@ from sqlalchemy import (
     delete,
     exists,
     insert,
-    or_,
     select,
     update,
 )
@@ -59,6 +58,9 @@ _held_image: Final = (
     .where(image.c.id == bindparam("image_ref"))
     .with_for_update(key_share=True)
 )
+_relied_on: Final = select(func.max(relation.c.id), func.sum(relation.c.claimed)).where(
+    relation.c.image_ref == bindparam("image_ref")
+)
 
 
 def record(connection: Connection, new: NewRelation, *, relied_on: bool = False) -> Recorded:
@@ -87,6 +89,7 @@ def record(connection: Connection, new: NewRelation, *, relied_on: bool = False)
         image_created=image_created,
         instance_created=instance_created,
         revived_from=deleted_at,
+        relied_on_before=(0, 0) if deleted_at is None else _reliance(connection, image_ref),
     )
     if new.kind == BOOT:
         descent.hold(connection, instance_ref)
@@ -188,15 +191,20 @@ def take_back(connection: Connection, recorded: Recorded) -> bool:
 
 
 def _bury(connection: Connection, recorded: Recorded, deleted_at: datetime) -> None:
-    """Mark the image deleted again, unless somebody else relied on it or recorded it since."""
+    """Mark the image deleted again, unless somebody else relied on it since."""
     connection.execute(_held_image, {"image_ref": recorded.image_ref})
-    others = exists().where(
-        relation.c.image_ref == recorded.image_ref,
-        or_(relation.c.claimed > 0, relation.c.id > recorded.relation_ref),
-    )
-    revived = (image.c.id == recorded.image_ref, image.c.deleted_at.is_(None), ~others)
+    now = _reliance(connection, recorded.image_ref)
+    if any(grown > before for grown, before in zip(now, recorded.relied_on_before, strict=True)):
+        return
+    revived = (image.c.id == recorded.image_ref, image.c.deleted_at.is_(None))
     connection.execute(update(image).where(*revived).values(deleted_at=deleted_at))
     latest.refresh_with(connection, image.c.id == recorded.image_ref)
+
+
+def _reliance(connection: Connection, image_ref: int) -> tuple[int, int]:
+    """The image's last relation, and the claims on all: who relies on it adds to one of both."""
+    last, claims = connection.execute(_relied_on, {"image_ref": image_ref}).one()
+    return last or 0, int(claims or 0)
 
 
 def _unclaimed(recorded: Recorded) -> Delete:

@@ -28,7 +28,8 @@ class Recorded:
     """What recording did, so that it can be taken back.
 
     ``created`` is false where the relation was there before. ``revived_from`` is the time at which
-    the image had been marked deleted, where it had.
+    the image had been marked deleted, where it had; ``relied_on_before`` is then the number of its
+    last relation until then, and how many claims there were on all.
     """
 
     relation_ref: int
@@ -38,6 +39,7 @@ class Recorded:
     image_created: bool
     instance_created: bool
     revived_from: datetime | None
+    relied_on_before: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

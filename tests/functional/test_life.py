@@ -88,9 +88,15 @@ def test_an_image_whose_id_is_spelled_otherwise_is_another(cloud: Cloud) -> None
     assert cloud.image_ids(vm.user | vm.headers) == [image_id]
 
 
-def test_an_image_that_is_found_by_any_spelling_is_noted(cloud: Cloud, tmp_path: "Path") -> None:
+@pytest.mark.parametrize("tells", [True, False])
+def test_an_image_that_is_found_by_any_spelling_is_noted(
+    cloud: Cloud, tmp_path: "Path", tells: bool
+) -> None:
     def of_any_case(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """A registry whose database compares as MariaDB does."""
+        if environ["REQUEST_METHOD"] == "GET" and not tells:
+            start_response("503 Service Unavailable", [])
+            return [b""]
         path = environ["PATH_INFO"].lower()
         return cloud.bare({**environ, "PATH_INFO": path}, start_response)
 

@@ -121,6 +121,30 @@ def test_taking_back_marks_a_revived_image_deleted_again(database: Database) -> 
     assert (row.instance_id, row.image_deleted_at) == ("vm-1", at(1))
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        [("vm-1", "snapshot", True)],
+        [("vm-1", "snapshot", False), ("vm-9", "boot", True)],
+        [("vm-1", "snapshot", False), ("vm-2", "snapshot", False)],
+        [("vm-2", "backup", True), ("vm-1", "backup", True)],
+    ],
+)
+def test_taking_back_marks_the_image_deleted_again_whoever_relied_on_it_before(
+    database: Database, before: list[tuple[str, str, bool]]
+) -> None:
+    image = image_id()
+    for instance_id, kind, relied_on in before:
+        wanted = new(instance_id, image, kind)
+        database.write(relations.record, wanted, relied_on=relied_on)
+    database.write(relations.mark_deleted, image, at(1))
+    (again,) = record(database, new("vm-1", image))
+    database.write(relations.take_back, again)
+    rows = database.read(lookups.relations, Filters(), 10)
+    assert {row.image_deleted_at for row in rows} == {at(1)}
+    assert len(rows) == len(before)
+
+
 def test_taking_back_leaves_an_image_that_another_relied_on_since(database: Database) -> None:
     wanted = new()
     for relied_on in (wanted, new("vm-2", wanted.image_id)):
