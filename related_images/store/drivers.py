@@ -21,6 +21,8 @@ MYSQL: Final = ("mysql", "mariadb")
 LONGEST_TURN: Final = 60
 """Seconds that one upgrade waits for another."""
 
+WRITE_AHEAD: Final = "PRAGMA journal_mode=WAL"
+
 _MYSQL_TRANSIENT: Final = {
     1020,  # record has changed since it was read (MariaDB, snapshot isolation)
     1205,  # lock wait timeout
@@ -90,14 +92,20 @@ def write_ahead(connection: Connection) -> None:
 
     SQLite gives up on the change at once while another writes, whatever limit it was told.
 
-    :raises sqlalchemy.exc.OperationalError: if others write without a pause
+    :raises sqlalchemy.exc.DBAPIError: if others write without a pause, or the file refuses
     """
-    tenacity.retry(
+    # by the driver itself: what SQLAlchemy keeps of a failure keeps the file locked
+    driver: Any = connection.connection.driver_connection
+    again = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_locked),
         stop=tenacity.stop_after_delay(LONGEST_TURN),
         wait=tenacity.wait_random(0.001, 0.05),
         reraise=True,
-    )(connection.exec_driver_sql)("PRAGMA journal_mode=WAL")
+    )
+    try:
+        again(driver.execute, WRITE_AHEAD).close()
+    except sqlite3.Error as error:
+        raise DBAPIError.instance(WRITE_AHEAD, None, error, sqlite3.Error) from error
 
 
 @contextmanager
@@ -159,8 +167,7 @@ def is_missing_table(error: DBAPIError) -> bool:
 
 
 def _is_locked(error: BaseException) -> bool:
-    cause = getattr(error, "orig", None)
-    return isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode == sqlite3.SQLITE_BUSY
+    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
 
 
 def _mysql_code(cause: BaseException | None) -> int | None:
