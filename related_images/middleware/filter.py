@@ -122,7 +122,7 @@ class InstanceAwareMiddleware:
         spelled = _deleted_image(environ, path)
         if spelled is None or spelled == spelled.lower():
             return spelled
-        is_another = registry.knows_as_another(self._app, environ, spelled, spelled.lower())
+        is_another = registry.lacks(self._app, environ, spelled.lower(), spelled)
         return None if is_another else spelled.lower()
 
     def _images(

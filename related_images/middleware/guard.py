@@ -74,7 +74,7 @@ class Guarded:
             LOG.warning("deletion of image %s passes unguarded: %s", self.image_id, error)
         except ImageInUse:
             # the registry refuses itself who does not see the image, as for one that is not there
-            if not registry.hides(self.app, environ, self.image_id):
+            if not registry.lacks(self.app, environ, self.image_id):
                 raise
         return None
 

@@ -91,20 +91,14 @@ def image(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any]:
     return found
 
 
-def hides(app: WSGIApp, environ: Environ, image_id: str) -> bool:
+def lacks(app: WSGIApp, environ: Environ, image_id: str, spelled: str | None = None) -> bool:
     """Whether the registry says that the image is not there for the caller.
 
     One that fails to answer does not say so.
+
+    :param spelled: how the caller wrote the id, which may name another image or none
     """
-    return _get(app, environ, f"{routes.IMAGES}/{image_id}").status.startswith("404")
-
-
-def knows_as_another(app: WSGIApp, environ: Environ, spelled: str, image_id: str) -> bool:
-    """Whether the registry says that it has no ``image_id`` by the name ``spelled``.
-
-    One that fails to answer does not say so.
-    """
-    answer = _get(app, environ, f"{routes.IMAGES}/{spelled}")
+    answer = _get(app, environ, f"{routes.IMAGES}/{spelled or image_id}")
     if not answer.is_ok:
         return answer.status.startswith("404")
     found = answer.json()

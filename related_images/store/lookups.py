@@ -51,22 +51,27 @@ T = TypeVar("T")
 Overdue = tuple[datetime, int]
 """When the latest image of an instance was made, and the number of the instance."""
 
-_image_ids: Final = (
-    select(image.c.uuid)
-    .select_from(relation.join(image, relation.c.image_ref == image.c.id))
-    .where(
-        relation.c.instance_ref
-        == instance_ref(bindparam("installation_uuid"), bindparam("instance_id"))
+
+@cache
+def _image_ids(*, labelled: bool, or_unlabelled: bool, of_one_project: bool) -> Select[Any]:
+    asked = (
+        select(image.c.uuid)
+        .select_from(relation.join(image, relation.c.image_ref == image.c.id))
+        .where(
+            relation.c.instance_ref
+            == instance_ref(bindparam("installation_uuid"), bindparam("instance_id"))
+        )
+        .where(relation.c.kind.in_(bindparam("kinds", expanding=True)))
+        .where(image.c.deleted_at.is_(None))
     )
-    .where(relation.c.kind.in_(bindparam("kinds", expanding=True)))
-    .where(image.c.deleted_at.is_(None))
-    .distinct()
-    .limit(bindparam("limit"))
-)
-_labelled: Final = relation.c.label == bindparam("label")
-_labelled_image_ids: Final = _image_ids.where(_labelled)
-_image_ids_labelled_or_not: Final = _image_ids.where(or_(_labelled, relation.c.label.is_(None)))
-_of_project: Final = relation.c.project_ref == project_ref(bindparam("visible_to"))
+    if labelled:
+        has_label = relation.c.label == bindparam("label")
+        asked = asked.where(
+            or_(has_label, relation.c.label.is_(None)) if or_unlabelled else has_label
+        )
+    if of_one_project:
+        asked = asked.where(relation.c.project_ref == project_ref(bindparam("visible_to")))
+    return asked.distinct().limit(bindparam("limit"))
 
 
 def image_ids(
@@ -93,11 +98,11 @@ def image_ids(
         "limit": limit,
         "visible_to": visible_to,
     }
-    asked = _image_ids
-    if label is not None:
-        asked = _image_ids_labelled_or_not if or_unlabelled else _labelled_image_ids
-    if visible_to is not None:
-        asked = asked.where(_of_project)
+    asked = _image_ids(
+        labelled=label is not None,
+        or_unlabelled=or_unlabelled,
+        of_one_project=visible_to is not None,
+    )
     return list(connection.execute(asked, values).scalars())
 
 
