@@ -6,8 +6,9 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 from related_images.errors import BadInput
 from related_images.manage import cloud, options
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from related_images.queries.backfilling import Candidate, Verdict
 
 LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PAGE: Final = 200
 """Images that are asked for and judged at once."""
@@ -101,7 +104,7 @@ class _Run:
         """Carry the backfill out, giving each claim that is not recorded with the reason."""
         from related_images.queries import backfilling
 
-        for images, position in _pages(registry, self._position(registry)):
+        for images, position in _ahead(_pages(registry, self._position(registry))):
             self.counts["images"] += len(images)
             yield from self._settle(list(self._claims(images)))
             if not self.dry_run:
@@ -177,6 +180,15 @@ class _Run:
             claim.created_at,
             project,
         )
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items, each one asked for while the one before it is dealt with."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 def _pages(
