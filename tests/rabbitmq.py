@@ -7,13 +7,16 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from kombu.connection import Connection
 
 from tests.servers import PATIENCE, ServerMissing, free_port
 
 BROKER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+CONTROL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 
 
 class RabbitMQ:
@@ -47,14 +50,10 @@ class RabbitMQ:
 
     def start(self) -> None:
         if not self._processes:
-            # started by the broker itself, it would outlive us
-            self._start(["epmd", "-port", str(self._names), "-address", "127.0.0.1"])
-        broker = self._start([BROKER])
-        deadline = time.monotonic() + 2 * PATIENCE
-        while not self._accepts():
-            if broker.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the broker does not answer: {self._log.read_text()}")
-            time.sleep(0.1)
+            # started by the broker itself, which does so where none answers, it would outlive us
+            names = self._start(["epmd", "-port", str(self._names), "-address", "127.0.0.1"])
+            self._wait(names, lambda: self._connects(self._names))
+        self._wait(self._start([BROKER]), self._accepts)
 
     def kill(self) -> None:
         """End it in the middle of whatever it does."""
@@ -63,6 +62,42 @@ class RabbitMQ:
     def stop(self) -> None:
         while self._processes:
             self.kill()
+
+    def add_host(self, name: str) -> str:
+        """Add a virtual host, which is as a bus of its own; gives its URL."""
+        self._control("add_vhost", name)
+        self._control("set_permissions", "--vhost", name, "guest", ".*", ".*", ".*")
+        return f"{self.url}{name}"
+
+    def consumers(self, queue: str) -> int:
+        """How many take messages from a queue, which need not be there."""
+        address = self.url.replace("rabbit://", "amqp://")
+        with Connection(address) as connection:  # type: ignore[no-untyped-call]
+            try:
+                found = connection.default_channel.queue_declare(queue, passive=True)
+            except connection.channel_errors:
+                return 0
+            return int(found.consumer_count)
+
+    def _control(self, *words: str) -> None:
+        command = [CONTROL, "--node", self._environment["RABBITMQ_NODENAME"], *words]
+        done = subprocess.run(
+            command, env=self._environment, capture_output=True, timeout=2 * PATIENCE, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    def _wait(self, process: "subprocess.Popen[bytes]", answers: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 2 * PATIENCE
+        while not answers():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the broker does not answer: {self._log.read_text()}")
+            time.sleep(0.1)
+
+    @staticmethod
+    def _connects(port: int) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE):
+            return True
+        return False
 
     def _accepts(self) -> bool:
         try:

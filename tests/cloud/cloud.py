@@ -14,11 +14,12 @@ from openstack.connection import Connection
 
 from tests.cloud.plan import Plan
 from tests.cloud.processes import Processes
+from tests.rabbitmq import RabbitMQ
 from tests.servers import Answer, ask
 
 Found = TypeVar("Found")
 
-PATIENCE: Final = 120
+PATIENCE: Final = 300
 """Seconds that anything may take in a cloud whose processes share a machine."""
 
 BIN: Final = Path(sys.prefix) / "bin"
@@ -35,8 +36,9 @@ def eventually(ask: Callable[[], Found | None], what: str) -> Found:
 
 
 class Cloud:
-    def __init__(self, plan: Plan, processes: Processes) -> None:
+    def __init__(self, plan: Plan, processes: Processes, bus: RabbitMQ) -> None:
         self.plan = plan
+        self.bus = bus
         self.processes = processes
         self._connections: dict[str, Any] = {}
 

@@ -15,7 +15,7 @@ from tests.cloud.deeds import Deeds, do_everything
 from tests.cloud.processes import KEEP_ENVIRONMENT, MARK, marked, new_mark
 from tests.cloud.starting import cloud as start
 
-GRACE: Final = 10
+GRACE: Final = 60
 """Seconds for what was killed to vanish."""
 
 

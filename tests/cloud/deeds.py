@@ -1,7 +1,7 @@
 """What people do in the cloud, with the ``openstack`` command, and what came of it."""
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from tests.cloud.cloud import Cloud, eventually
 
@@ -17,8 +17,8 @@ class Hands:
         self._compute = cloud.connection("admin").compute
         self._images = cloud.connection("admin").image
 
-    def flavor(self) -> None:
-        self._compute.create_flavor(name=FLAVOR, vcpus=1, ram=64, disk=1)
+    def flavor(self, name: str = FLAVOR, ram: int = 64) -> None:
+        self._compute.create_flavor(name=name, vcpus=1, ram=ram, disk=1)
 
     def image(self, who: str, name: str, data: bytes | None, **properties: str) -> str:
         """An image made without Nova; without ``data`` it is never uploaded."""
@@ -62,6 +62,19 @@ class Hands:
     def rebuild(self, server_id: str, image_id: str) -> None:
         self._cloud.openstack("alice", "server", "rebuild", "--image", image_id, server_id)
         self._settled(server_id)
+
+    def resize(self, server_id: str, flavor: str) -> Any:
+        """The server, which waits for what its owner says of its new size."""
+        self._cloud.openstack("alice", "server", "resize", "--flavor", flavor, server_id)
+        self._settled(server_id)
+        return self._compute.get_server(server_id)
+
+    def confirm(self, server_id: str) -> None:
+        self._cloud.openstack("alice", "server", "resize", "confirm", server_id)
+        eventually(lambda: self._is_active(server_id), "the end of a resize")
+
+    def _is_active(self, server_id: str) -> bool:
+        return bool(self._compute.get_server(server_id).status == "ACTIVE")
 
     def delete(self, server_id: str) -> None:
         self._cloud.openstack("alice", "server", "delete", server_id)

@@ -1,19 +1,25 @@
-"""In Neutron's place: a network service that has nothing. The servers here have no networks."""
+"""In Neutron's place: a network service that has nothing. The servers here have no networks.
+
+It claims the one extension without which Nova resizes no server across cells.
+"""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any, Final
 from urllib.parse import urlsplit
+
+EXTENSIONS: Final[dict[str, list[Any]]] = {"extensions": [{"alias": "binding-extended"}]}
 
 
 class _Nothing(BaseHTTPRequestHandler):
-    """Answers every list with an empty one."""
+    """Answers every list with an empty one, but for that of the extensions."""
 
     def do_GET(self) -> None:
         name = urlsplit(self.path).path.rstrip("/").rpartition("/")[2]
-        body = json.dumps({name.removesuffix(".json").replace("-", "_"): []}).encode()
+        body = json.dumps(_list_of(name.removesuffix(".json").replace("-", "_"))).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -22,6 +28,10 @@ class _Nothing(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Nobody reads it."""
+
+
+def _list_of(things: str) -> dict[str, list[Any]]:
+    return {things: EXTENSIONS.get(things, [])}
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tests.servers import PATIENCE
+
 Sections = Mapping[str, Mapping[str, str]]
 
 INSTALLATION: Final = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -38,8 +40,11 @@ LISTENERS: Final = {"witness": (WITNESSED, HEARD), "listener": (RELATED, RECORDE
 
 DATABASES: Final = (
     *("keystone", "placement", "glance", RELATED, WITNESSED),
-    *("nova", "nova_api", "nova_cell0"),
+    *("nova", "nova_api", "nova_cell0", "nova_cell2"),
 )
+
+POLICY: Final = {"compute:servers:resize:cross_cell": "rule:project_member_or_admin"}
+"""What Nova lets people do beside what it lets them by itself."""
 
 _OURS: Final = """
 [filter:related-images]
@@ -48,11 +53,33 @@ _OURS: Final = """
 
 
 @dataclass(frozen=True)
+class Cell:
+    """What each cell of Nova has for itself.
+
+    :param host: what its compute calls the machine
+    :param database: the name of it
+    :param bus: the URL of it
+    """
+
+    host: str
+    database: str
+    bus: str
+
+    @property
+    def compute(self) -> str:
+        return f"compute-{self.host}"
+
+    @property
+    def conductor(self) -> str:
+        return f"conductor-{self.host}"
+
+
+@dataclass(frozen=True)
 class Plan:
     """Where everything is.
 
     :param database: the URL of the database server
-    :param bus: the URL of the message bus
+    :param bus: the URL of the message bus, that of the first cell too
     :param urls: of the services, by name
     """
 
@@ -67,6 +94,10 @@ class Plan:
     @property
     def clouds(self) -> Path:
         return self.directory / "clouds.yaml"
+
+    @property
+    def first(self) -> Cell:
+        return Cell("cloud", "nova", self.bus)
 
     @property
     def identity(self) -> str:
@@ -94,15 +125,27 @@ class Plan:
 
     def write(self) -> None:
         """Write the files of all services."""
-        for service in ("keystone", "placement", "glance", "nova", "compute"):
+        for service in ("keystone", "placement", "glance", "nova"):
             self.home(service).mkdir()
         _write(self.home("keystone") / "keystone.conf", _keystone(self))
         _write(self.home("placement") / "placement.conf", _placement(self))
         self.write_glance(self.home("glance"))
-        _write(self.home("nova") / "nova.conf", {**_nova(self), **_nova_databases(self)})
+        _write(self.home("nova") / "nova.conf", _nova_above_cells(self))
+        _policy(self).write_text(json.dumps(POLICY))
         _write_nova_paste(self)
-        _write(self.home("compute") / "nova.conf", _compute(self))
+        self.write_compute(self.first)
         self.clouds.write_text(json.dumps({"clouds": _clouds(self)}, indent=1))
+
+    def write_compute(self, cell: Cell) -> None:
+        self._write_nova(cell.compute, _compute(self, cell))
+
+    def write_conductor(self, cell: Cell) -> None:
+        """Of a conductor that knows nothing but its own cell."""
+        self._write_nova(cell.conductor, {**_nova(self, cell), **_cell_database(self, cell)})
+
+    def _write_nova(self, home: str, sections: Sections) -> None:
+        self.home(home).mkdir()
+        _write(self.home(home) / "nova.conf", sections)
 
     def write_glance(
         self, home: Path, *, with_filter: bool = True, roles_required: str = "true"
@@ -163,6 +206,8 @@ def _write_glance_paste(plan: Plan, path: Path, with_filter: bool) -> None:
         "connection": plan.database_of(RELATED),
         "require_registered_installation": "true",
         "nova_rotation": "verified",
+        # how busy the machine is decides nothing
+        "database_timeout": str(PATIENCE),
     }
     if with_filter:
         _write_paste(path, text, "authtoken context rootapp", options)
@@ -189,17 +234,19 @@ def _write_paste(path: Path, text: str, words: str, options: Mapping[str, str]) 
     path.write_text(text.replace(found, wanted) + _OURS.format(options=section))
 
 
-def _nova(plan: Plan) -> dict[str, Mapping[str, str]]:
+def _nova(plan: Plan, cell: Cell) -> dict[str, Mapping[str, str]]:
     """What every process of Nova is told."""
     home = plan.home("nova")
     speaks = {"auth_type": "password", "region_name": REGION, **plan.user("nova")}
     return {
         "DEFAULT": {
-            "transport_url": plan.bus,
+            "transport_url": cell.bus,
             "concurrency_backend": "threading",
-            "host": "cloud",
+            "host": cell.host,
             "my_ip": "127.0.0.1",
             "state_path": str(home),
+            # a machine with much to do is slow, not down
+            "service_down_time": "600",
         },
         "oslo_concurrency": {"lock_path": f"{home}/locks"},
         "keystone_authtoken": _authtoken(plan, "nova"),
@@ -214,21 +261,34 @@ def _nova(plan: Plan) -> dict[str, Mapping[str, str]]:
             "notification_format": "versioned",
             "versioned_notifications_topics": ",".join(TOPICS),
         },
-        "oslo_messaging_notifications": {"driver": "messagingv2"},
+        # those of all cells go to the one bus where they are listened for
+        "oslo_messaging_notifications": {"driver": "messagingv2", "transport_url": plan.bus},
     }
 
 
-def _nova_databases(plan: Plan) -> Sections:
+def _nova_above_cells(plan: Plan) -> Sections:
+    """Of nova-api, scheduler and super conductor, and of the conductor of the first cell."""
     return {
-        "database": {"connection": plan.database_of("nova")},
+        **_nova(plan, plan.first),
+        **_cell_database(plan, plan.first),
         "api_database": {"connection": plan.database_of("nova_api")},
+        "oslo_policy": {"policy_file": str(_policy(plan))},
     }
 
 
-def _compute(plan: Plan) -> Sections:
+def _cell_database(plan: Plan, cell: Cell) -> Sections:
+    return {"database": {"connection": plan.database_of(cell.database)}}
+
+
+def _policy(plan: Plan) -> Path:
+    return plan.home("nova") / "policy.yaml"
+
+
+def _compute(plan: Plan, cell: Cell) -> Sections:
     """Of nova-compute, which must know no database."""
-    common = _nova(plan)
-    driver = {"compute_driver": "fake.UploadingDriver", "state_path": str(plan.home("compute"))}
+    common = _nova(plan, cell)
+    state = str(plan.home(cell.compute))
+    driver = {"compute_driver": "fake.UploadingDriver", "state_path": state}
     return {**common, "DEFAULT": {**common["DEFAULT"], **driver}}
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -51,7 +52,8 @@ class Processes:
     def stop(self, name: str, sent: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to a program and all that it started; gives its exit code."""
         process = self._running.pop(name)
-        os.killpg(process.pid, sent)
+        with suppress(ProcessLookupError):  # it ended by itself
+            os.killpg(process.pid, sent)
         return process.wait(PATIENCE)
 
     def stop_all(self) -> None:

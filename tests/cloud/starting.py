@@ -29,6 +29,7 @@ from tests.cloud.plan import (
     SERVICES,
     TYPES,
     WITNESSED,
+    Cell,
     Plan,
     glance_paste,
 )
@@ -45,6 +46,8 @@ APPLICATIONS: Final = {
 """The WSGI application of each service, and the variable that says where its files are."""
 
 INTERFACES: Final = ("public", "internal")
+
+SCHEDULER: Final = "nova-scheduler"
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -67,7 +70,7 @@ def cloud(directory: Path) -> Iterator[Cloud]:
         plan.write()
         processes = Processes(directory)
         stack.callback(processes.stop_all)
-        started = Cloud(plan, processes)
+        started = Cloud(plan, processes, bus)
         _start(started, listeners)
         yield started
 
@@ -103,7 +106,13 @@ def _start(cloud: Cloud, listeners: Mapping[str, socket.socket]) -> None:
         partial(serve, "glance", _glance),
         partial(_nova, cloud),
     )
-    _at_once(partial(serve, "nova", _run_nova), partial(_compute, cloud), partial(_relate, cloud))
+    _at_once(
+        partial(serve, "nova", _run_nova),
+        partial(start_compute, cloud, cloud.plan.first),
+        partial(_relate, cloud),
+    )
+    # what is asked of one that does not listen yet is lost
+    wait_for_scheduler(cloud)
 
 
 def _keystone(cloud: Cloud) -> None:
@@ -147,15 +156,34 @@ def _nova(cloud: Cloud) -> None:
         ("db", "sync"),
         ("cell_v2", "create_cell", "--name", "cell1"),
     ):
-        _manage(cloud, "nova-manage", *_nova_files(cloud, "nova"), *words)
+        manage_nova(cloud, "nova", *words)
 
 
 def _run_nova(cloud: Cloud) -> None:
-    for name, *speaking in (
-        ("related-images-nova-conductor", "--installation-uuid", INSTALLATION),
-        ("nova-scheduler",),
-    ):
-        cloud.processes.start(name, str(BIN / name), *_nova_files(cloud, "nova"), *speaking)
+    speaking = ("--installation-uuid", INSTALLATION)
+    start_nova(cloud, "related-images-nova-conductor", "nova", *speaking)
+    start_scheduler(cloud)
+
+
+def start_scheduler(cloud: Cloud) -> None:
+    start_nova(cloud, SCHEDULER, "nova")
+
+
+def wait_for_scheduler(cloud: Cloud) -> None:
+    def listens() -> bool:
+        cloud.processes.check()
+        return cloud.bus.consumers("scheduler") > 0
+
+    eventually(listens, SCHEDULER)
+
+
+def start_nova(cloud: Cloud, name: str, home: str, *words: str) -> None:
+    """Start a program of Nova with the files that are in a home."""
+    cloud.processes.start(name, str(BIN / name), *_nova_files(cloud, home), *words)
+
+
+def manage_nova(cloud: Cloud, home: str, *words: str) -> None:
+    _manage(cloud, "nova-manage", *_nova_files(cloud, home), *words)
 
 
 def _nova_files(cloud: Cloud, home: str) -> tuple[str, str]:
@@ -249,15 +277,16 @@ def _listen(cloud: Cloud, name: str, database: str, topic: str) -> None:
     cloud.processes.start(name, *command)
 
 
-def _compute(cloud: Cloud) -> None:
-    """Start a compute, and wait until servers can be put there."""
-    command = [sys.executable, "-m", "tests.cloud.compute", *_nova_files(cloud, "compute")]
-    cloud.processes.start("nova-compute", *command, PYTHONPATH=str(ROOT))
+def start_compute(cloud: Cloud, cell: Cell) -> None:
+    """Start the compute of a cell, and wait until servers can be put there."""
+    command = [sys.executable, "-m", "tests.cloud.compute", *_nova_files(cloud, cell.compute)]
+    cloud.processes.start(cell.compute, *command, PYTHONPATH=str(ROOT))
     placement = cloud.connect("admin").placement
 
     def reported() -> bool:
         cloud.processes.check()
-        return any(provider for provider in placement.resource_providers())
+        found = list(placement.resource_providers(name=cell.host))
+        return any(list(placement.resource_provider_inventories(one)) for one in found)
 
-    eventually(reported, "nova-compute")
-    _manage(cloud, "nova-manage", *_nova_files(cloud, "nova"), "cell_v2", "discover_hosts")
+    eventually(reported, cell.compute)
+    manage_nova(cloud, "nova", "cell_v2", "discover_hosts")
