@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
@@ -15,6 +16,10 @@ CANDIDATES: Final = 10
 """So many are named when there are several."""
 
 IDENTITY: Final = {"service_type": "identity", "version": (3,)}
+REFUSED: Final = (401, 403, 404)
+"""So the identity service answers who may not look, and about what is not there."""
+
+_PROJECT_ID: Final = re.compile("[0-9a-f]{32}", re.IGNORECASE)
 
 
 def image(relations: RelationsClient, text: str) -> str:
@@ -52,9 +57,10 @@ def instance(relations: RelationsClient, installation: str | None, instance_id: 
 def project(manager: Any, text: str | None) -> str | None:
     """The id of the project that ``text`` is the id or the name of.
 
-    Where there is no identity service, or it does not let the caller look, it is taken for the id.
+    Where there is no identity service it is taken for the id. Where that does not let the caller
+    look, only what has the form of an id is: a name would find nothing, as if all were well.
 
-    :raises CommandError: if there is none, or more than one of that name
+    :raises CommandError: if there is none, or more than one of that name, or it cannot be known
     """
     token = manager.auth_ref
     if text is None or token is None:
@@ -66,7 +72,7 @@ def project(manager: Any, text: str | None) -> str | None:
         return str(by_id["project"]["id"])
     by_name = _ask_identity(manager, "/projects", name=text)
     if by_name is None:
-        return text
+        return _project_id(text)
     ids = [found["id"] for found in by_name["projects"]]
     return _only(ids, f"project with the name or ID {words.shown(text)}", "give the ID")
 
@@ -78,8 +84,20 @@ def project_in_scope(manager: Any, given: argparse.Namespace) -> str | None:
     return manager.auth_ref.project_id if manager.auth_ref else None
 
 
+def _project_id(text: str) -> str:
+    if words.is_uuid(text) or _PROJECT_ID.fullmatch(text):
+        return text
+    raise CommandError(
+        f"the identity service does not let this account look for the project {words.shown(text)}; "
+        "give the project's ID"
+    )
+
+
 def _ask_identity(manager: Any, path: str, **query: str) -> Mapping[str, Any] | None:
-    """What the identity service says; ``None`` where it does not."""
+    """What the identity service says; ``None`` where it refuses to.
+
+    :raises CommandError: if it fails
+    """
     response = manager.session.get(
         path,
         params=query,
@@ -90,7 +108,15 @@ def _ask_identity(manager: Any, path: str, **query: str) -> Mapping[str, Any] | 
         },
         raise_exc=False,
     )
-    return response.json() if response.status_code == 200 else None
+    if response.status_code in REFUSED:
+        return None
+    if response.status_code != 200:
+        raise CommandError(
+            f"the identity service answered {response.status_code} to a question about projects; "
+            "try again later"
+        )
+    found: Mapping[str, Any] = response.json()
+    return found
 
 
 def _only(found: list[str], what: str, remedy: str) -> str:

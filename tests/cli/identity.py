@@ -13,12 +13,12 @@ class Identity:
     """Answers for ``scripted`` as the identity service of a registry.
 
     :ivar projects: names by id
-    :ivar open: whether the user may look projects up
+    :ivar refusal: the status that whoever looks projects up is answered, if they are not told
     """
 
     def __init__(self, scripted: Scripted, registry: str, token: str) -> None:
         self.projects: dict[str, str] = {}
-        self.open = True
+        self.refusal: int | None = None
         self.url = f"{scripted.url}/identity/v3"
         self._registry = registry
         self._token = token
@@ -48,7 +48,7 @@ class Identity:
             ):
                 return shown({"error": {"code": 401, "message": "not this one"}}, 401)
             return shown({"token": self._shown_token()}, 201, X_Subject_Token=self._token)
-        return self._look_up(path, asked.query) if self.open else Reply(403)
+        return Reply(self.refusal) if self.refusal else self._look_up(path, asked.query)
 
     def _look_up(self, path: str, query: str) -> Reply:
         if path == "/projects":

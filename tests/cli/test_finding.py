@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from keystoneauth1.identity.v3 import Password
@@ -89,8 +90,18 @@ def test_the_own_project_needs_no_looking_up(identity: Identity, scripted: Scrip
 
 
 def test_a_project_that_may_not_be_looked_up(identity: Identity) -> None:
-    identity.open = False
-    assert finding.project(manager(identity), "web") == "web"
+    identity.refusal = 403
+    with pytest.raises(CommandError, match=r"look for the project 'web'; give the project's ID"):
+        finding.project(manager(identity), "web")
+    for project_id in (uuid4().hex, str(uuid4())):
+        assert finding.project(manager(identity), project_id) == project_id
+
+
+@pytest.mark.parametrize("status", [400, 429, 500, 503])
+def test_an_identity_service_that_fails(status: int, identity: Identity) -> None:
+    identity.refusal = status
+    with pytest.raises(CommandError, match=f"answered {status}"):
+        finding.project(manager(identity), uuid4().hex)
 
 
 def test_a_project_that_is_not_there_or_there_twice(identity: Identity) -> None:

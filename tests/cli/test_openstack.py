@@ -173,6 +173,18 @@ def test_who_is_overdue_is_unknown_without_an_identity_service(scripted: Scripte
     assert "not this one" in told.errors
 
 
+@pytest.mark.parametrize("refusal", [403, 503])
+def test_who_is_overdue_is_unknown_where_no_project_is_told(
+    refusal: int, instance: Instance, scripted: Scripted
+) -> None:
+    mine = replace(instance, project="own-id")
+    identity = Identity(scripted, f"{mine.glance.url}/v2", mine.recorder)
+    identity.refusal = refusal
+    told = openstack(*OVERDUE, "--project", "the web team", **identity.options())
+    assert (told.code, told.said) == (3, "")
+    assert "project" in told.errors
+
+
 @pytest.fixture(scope="module")
 def completion() -> str:
     return openstack("complete").said
