@@ -9,9 +9,8 @@ from sqlalchemy import Connection
 
 from related_images.store import lookups, relations, state
 from related_images.store.database import Database
-from related_images.store.rows import NewRelation, Relation
+from related_images.store.rows import BACKFILL, NewRelation, Relation
 
-BACKFILL: Final = "backfill"
 POSITION: Final = "backfill-position:"
 """Begins the row of the state that remembers how far a backfill came."""
 
@@ -98,12 +97,17 @@ def _verdict(
     made = lookups.made(connection, candidate.image_id)
     if made:
         return _against(made, installation_uuid, candidate)
-    owner = candidate.project_id or lookups.instance_project(
-        connection, installation_uuid, candidate.instance_id
-    )
+    owner = candidate.project_id or _owner(connection, installation_uuid, candidate.instance_id)
     if owner is not None and owner != candidate.owner:
         return Verdict(DOUBTED, "its instance belongs to another project")
     return None
+
+
+def _owner(connection: Connection, installation_uuid: str, instance_id: str) -> str | None:
+    """Whose the instance is, else whose the oldest image is that is recorded as made from it."""
+    return lookups.instance_project(
+        connection, installation_uuid, instance_id
+    ) or lookups.oldest_owner(connection, installation_uuid, instance_id)
 
 
 def _against(made: Sequence[Relation], installation_uuid: str, candidate: Candidate) -> Verdict:
@@ -129,5 +133,5 @@ def _relation(installation_uuid: str, candidate: Candidate) -> NewRelation:
         BACKFILL,
         candidate.owner,
         candidate.created_at,
-        instance_project_id=candidate.owner,
+        instance_project_id=candidate.project_id,
     )

@@ -259,6 +259,25 @@ def instance_project(
     return connection.execute(_project_of_instance, named).scalar()
 
 
+_oldest_owner: Final = (
+    select(project.c.project_id)
+    .select_from(relation.join(project, relation.c.project_ref == project.c.id))
+    .where(
+        relation.c.instance_ref
+        == instance_ref(bindparam("installation_uuid"), bindparam("instance_id")),
+        relation.c.kind.in_(MADE_FROM),
+    )
+    .order_by(relation.c.created_at, relation.c.id)
+    .limit(1)
+)
+
+
+def oldest_owner(connection: Connection, installation_uuid: str, instance_id: str) -> str | None:
+    """Whose the oldest image is that was made from the instance, as far as that is known."""
+    named = {"installation_uuid": installation_uuid, "instance_id": instance_id}
+    return connection.execute(_oldest_owner, named).scalar()
+
+
 def instances(
     connection: Connection,
     filters: Filters,

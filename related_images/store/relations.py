@@ -26,7 +26,7 @@ from sqlalchemy.sql import Delete, Update, func
 from related_images.store import descent, drivers, latest
 from related_images.store.lookups import BOOT
 from related_images.store.refs import image_ref, installation_ref, is_instance, project_ref
-from related_images.store.rows import NewRelation, Recorded
+from related_images.store.rows import BACKFILL, NewRelation, Recorded
 from related_images.store.tables import image, installation, instance, project, relation
 
 _INSERTS: Final[dict[str, Any]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
@@ -172,11 +172,12 @@ def _claim(connection: Connection, key: dict[str, Any]) -> int:
 def take_back(connection: Connection, recorded: Recorded) -> bool:
     """Undo what ``recorded`` says was done; the relation stays while another relies on it.
 
+    Who made it has no claim on it to give back, and who has one leaves it to be removed by others.
+
     :returns: whether the relation is gone
     """
-    gone = bool(connection.execute(_unclaimed(recorded)).rowcount)
-    if not gone:
-        connection.execute(_release(recorded))
+    undone = connection.execute(_unclaimed(recorded) if recorded.created else _release(recorded))
+    gone = recorded.created and bool(undone.rowcount)
     if recorded.revived_from is not None:
         _bury(connection, recorded, recorded.revived_from)
     if gone:
@@ -295,9 +296,7 @@ def end_instance(
 def _instance(
     connection: Connection, new: NewRelation, known: Any, project_ref: int | None
 ) -> tuple[int, bool]:
-    owner = project_ref
-    if new.instance_project_id is not None and new.instance_project_id != new.project_id:
-        owner = _project(connection, new.instance_project_id)
+    owner = _owner(connection, new, project_ref)
     if known.instance_ref is None:
         home = known.installation_ref or _installation(connection, new.installation_uuid)
         key = {"instance_id": new.instance_id, "installation_ref": home}
@@ -312,6 +311,15 @@ def _instance(
         ours = update(instance).where(instance.c.id == known.instance_ref)
         connection.execute(ours.values(project_ref=owner))
     return int(known.instance_ref), False
+
+
+def _owner(connection: Connection, new: NewRelation, project_ref: int | None) -> int | None:
+    """Whose the instance is: as told, else the image's; that an image claims it says nothing."""
+    if new.instance_project_id is None:
+        return None if new.source == BACKFILL else project_ref
+    if new.instance_project_id == new.project_id:
+        return project_ref
+    return _project(connection, new.instance_project_id)
 
 
 def _installation(connection: Connection, uuid: str) -> int:

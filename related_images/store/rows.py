@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
+
+BACKFILL: Final = "backfill"
+"""The source of what an image's own properties claim."""
 
 
 @dataclass(frozen=True, slots=True)

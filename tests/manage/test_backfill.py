@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 
 from related_images.queries import Database, Filters, NewRelation, Relation
 from related_images.queries.notifications import Started, store
-from related_images.queries.recording import Speaker, attach
+from related_images.queries.recording import Speaker, announce, attach
 from related_images.store import lookups, schema, state
 from related_images.wire.words import parse_time
 from tests import commands
@@ -155,6 +155,34 @@ def test_without_other_knowledge_the_oldest_claim_decides_whose_the_instance_is(
     mine, foreign = cloud.image(), cloud.image(MALLORY)
     (row,) = report(cloud, capsys)["doubted"]
     assert (row["image_id"], set(cloud.relations())) == (foreign, {mine})
+
+
+def test_the_oldest_recorded_claim_decides_in_a_later_run_too(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = cloud.image()
+    report(cloud, capsys)
+    foreign = cloud.image(MALLORY)
+    (row,) = report(cloud, capsys)["doubted"]
+    assert (row["image_id"], set(cloud.relations())) == (foreign, {mine})
+
+
+def test_a_claim_does_not_make_an_instance_anybodys(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.image(MALLORY)
+    report(cloud, capsys)
+    told = NewRelation(NOVA, INSTANCE, cloud.image(), "snapshot", None, "service", "demo", NOW)
+    announce(cloud.database, told, Speaker(frozenset()))
+    base = cloud.image(instance_uuid=OTHER)
+    boot = NewRelation(NOVA, INSTANCE, base, "boot", None, "service", None, NOW)
+    started, _ = attach(cloud.database, boot, Speaker(frozenset()))
+    assert started.project_id == "demo"
+    (instance,) = cloud.database.read(lookups.instances, Filters(instance_id=INSTANCE), 2)
+    assert instance.project_id == "demo"
+    late = cloud.image(MALLORY)
+    (row,) = report(cloud, capsys)["doubted"]
+    assert row["image_id"] == late
 
 
 @pytest.mark.parametrize("starts", [0, 150])
