@@ -2,7 +2,7 @@
 
 import pytest
 
-from related_images.store import lookups, relations
+from related_images.store import lookups, reconciling, relations
 from related_images.store.database import Database
 from related_images.store.rows import Filters
 from tests.store.samples import (
@@ -91,6 +91,24 @@ def test_taking_back_keeps_a_relation_that_another_relied_on_since(database: Dat
     first, _ = record(database, wanted, wanted)
     assert database.write(relations.take_back, first) is False
     assert shown(database) == [wanted.image_id]
+
+
+def test_who_made_a_relation_takes_back_no_claim_of_another(database: Database) -> None:
+    wanted = new()
+    (announced,) = record(database, wanted)
+    database.write(relations.record, wanted, relied_on=True)
+    assert database.write(relations.take_back, announced) is False
+    database.write(reconciling.withdraw_announcements, announced.image_ref, NOON)
+    assert shown(database) == [wanted.image_id]
+
+
+def test_who_did_not_make_a_relation_takes_back_his_own_claim_only(database: Database) -> None:
+    wanted = new()
+    announced, again = record(database, wanted, wanted)
+    for _ in range(2):
+        assert database.write(relations.take_back, again) is False
+    assert shown(database) == [wanted.image_id]
+    assert database.write(relations.take_back, announced) is True
 
 
 def test_taking_back_keeps_what_other_relations_refer_to(database: Database) -> None:
