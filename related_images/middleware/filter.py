@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from typing import Final
+from urllib.parse import unquote
 
 from related_images import metrics
 from related_images import settings as options
@@ -36,6 +37,9 @@ SECTION: Final = "filter:related-images"
 
 METHOD_OVERRIDE: Final = "_method"
 """Where this query parameter or form field is, the registry's router takes the method from it."""
+
+FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+"""In what is posted as one of these the registry's router looks for such a field."""
 
 IMAGES: Final = (routes.IMAGES, routes.IMAGES + "\n")
 """The registry's router lets a path end in a line break."""
@@ -116,14 +120,15 @@ class InstanceAwareMiddleware:
     def _image_to_delete(self, environ: Environ, path: str) -> str | None:
         """The image that the registry deletes if it answers 204, by the id it has in relations.
 
-        That is in lower case. Some databases find it by any spelling, to others another spelling is
-        another image: the registry says which of both it is.
+        Some databases find an image by other spellings of its id too, in capitals or with accents:
+        which image that is, if any, the registry says.
         """
         spelled = _deleted_image(environ, path)
-        if spelled is None or spelled == spelled.lower():
+        if spelled is None or words.is_image_id(spelled):
             return spelled
-        is_another = registry.lacks(self._app, environ, spelled.lower(), spelled)
-        return None if is_another else spelled.lower()
+        shown = registry.shown(self._app, environ, spelled)
+        found = spelled.lower() if shown is None else shown.get("id")
+        return found if words.is_image_id(found) else None
 
     def _images(
         self, environ: Environ, start_response: StartResponse, assertion: headers.Assertion
@@ -183,16 +188,28 @@ def _overrides_method(environ: Environ) -> bool:
 
 
 def _deleted_image(environ: Environ, path: str) -> str | None:
-    """How the image is spelled that the registry deletes if it answers 204.
-
-    Its router may find another method than the request's in the query, or in a form that is posted;
-    nothing but a deletion is answered with 204 at this path.
-    """
-    method = environ["REQUEST_METHOD"]
-    if method not in ("DELETE", "POST") and METHOD_OVERRIDE not in _query(environ):
+    """How the image is spelled that the registry deletes if it answers 204."""
+    if not _may_be_deletion(environ) or not path.startswith(routes.IMAGES + "/"):
         return None
-    image_id = path.removeprefix(routes.IMAGES + "/").removesuffix("\n")
-    return image_id if words.is_uuid(image_id) else None
+    spelled = path.removeprefix(routes.IMAGES + "/").removesuffix("\n")
+    return spelled if spelled and "/" not in spelled else None
+
+
+def _may_be_deletion(environ: Environ) -> bool:
+    """Whether the registry may take the request for a DELETE.
+
+    Its router may find another method than the request's in the query, or in a form that is posted.
+    It leaves out of the query what cannot be decoded.
+    """
+    method, query = environ["REQUEST_METHOD"], _query(environ)
+    if method == "DELETE" or (method == "POST" and _is_form(environ)):
+        return True
+    return METHOD_OVERRIDE in query and "DELETE" in unquote(query, errors="ignore").upper()
+
+
+def _is_form(environ: Environ) -> bool:
+    kind = environ.get("CONTENT_TYPE", "").lower()
+    return kind.split(";", 1)[0] in FORMS
 
 
 def filter_factory(

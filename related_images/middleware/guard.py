@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from related_images import faults
-from related_images.errors import ImageInUse, StoreUnavailable
+from related_images.errors import StoreUnavailable
 from related_images.faults import Point
 from related_images.middleware import registry
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
@@ -58,24 +58,32 @@ class Guarded:
 
         :raises ImageInUse: if there are such, and no administrator forces it
         """
-        begun = self._begin(environ)
+        begun = self._begin() if self._may_be_deleted(environ) else None
         if begun is None:
             return self.app(environ, noting(self.database, self.image_id, start_response))
         if begun.in_use:
             self._log_force(begun, environ)
         return self.app(environ, _Outcome(self.database, begun, start_response).start_response)
 
-    def _begin(self, environ: Environ) -> Begun | None:
+    def _may_be_deleted(self, environ: Environ) -> bool:
+        """Whether the registry may do it: the image is the caller's own, or he an administrator.
+
+        Anybody else is left to the registry, which refuses. He must learn nothing of who uses the
+        image, and keep nobody from starting an instance from it.
+        """
+        if self.caller.is_admin:
+            return True
+        image = registry.shown(self.app, environ, self.image_id)
+        own = self.caller.project_id
+        return image is None or (own is not None and image.get("owner") == own)
+
+    def _begin(self) -> Begun | None:
         caller = self.caller
         forced = self.forced and caller.is_admin
         try:
             return guarding.begin(self.database, self.image_id, caller.visible_to, forced=forced)
         except StoreUnavailable as error:
             LOG.warning("deletion of image %s passes unguarded: %s", self.image_id, error)
-        except ImageInUse:
-            # the registry refuses itself who does not see the image, as for one that is not there
-            if not registry.lacks(self.app, environ, self.image_id):
-                raise
         return None
 
     def _log_force(self, begun: Begun, environ: Environ) -> None:

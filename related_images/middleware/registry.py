@@ -85,24 +85,22 @@ def image(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any]:
 
     :raises ImageNotFound: if it does not
     """
-    found = get(app, environ, f"{routes.IMAGES}/{image_id}")
-    if not isinstance(found, dict) or found.get("id") != image_id:
+    found = shown(app, environ, image_id)
+    if not found or found.get("id") != image_id:
         raise ImageNotFound(f"no image {image_id} is there for this caller")
     return found
 
 
-def lacks(app: WSGIApp, environ: Environ, image_id: str, spelled: str | None = None) -> bool:
-    """Whether the registry says that the image is not there for the caller.
+def shown(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any] | None:
+    """The image as the registry shows it to the caller, whatever spelling of its id this is.
 
-    One that fails to answer does not say so.
-
-    :param spelled: how the caller wrote the id, which may name another image or none
+    :returns: nothing of one that is not there, and ``None`` if the registry fails to say
     """
-    answer = _get(app, environ, f"{routes.IMAGES}/{spelled or image_id}")
-    if not answer.is_ok:
-        return answer.status.startswith("404")
-    found = answer.json()
-    return isinstance(found, dict) and found.get("id") != image_id
+    answer = _get(app, environ, f"{routes.IMAGES}/{image_id}")
+    if answer.status.startswith("404"):
+        return {}
+    found = answer.json() if answer.is_ok else None
+    return found if isinstance(found, dict) else None
 
 
 def members(app: WSGIApp, environ: Environ, image_id: str) -> Iterable[Any] | None:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeGuard
 
 from related_images.errors import (
     FieldInvalid,
@@ -36,6 +36,11 @@ _WORD = re.compile(r"[A-Za-z0-9._:-]+")
 def is_uuid(text: object) -> bool:
     """Whether ``text`` is a UUID in its 8-4-4-4-12 form, in upper or lower case."""
     return isinstance(text, str) and _UUID.fullmatch(text) is not None
+
+
+def is_image_id(text: object) -> TypeGuard[str]:
+    """Whether ``text`` is a UUID in lower case, as the id of each image with relations is."""
+    return is_uuid(text) and text == str(text).lower()
 
 
 def is_word(text: object, longest: int) -> bool:
@@ -119,12 +124,12 @@ def image_id(text: object) -> str:
 
     The registry keeps an id as it was written, so two spellings would be two images.
     """
-    if not is_uuid(text) or text != str(text).lower():
+    if not is_image_id(text):
         raise ImageIdMalformed(
             f"the image id {shown(text)} is not a UUID in lower case, as each image with relations "
             "has; who creates an image may leave it out and one is chosen"
         )
-    return str(text)
+    return text
 
 
 def format_time(time: datetime | None) -> str | None:

@@ -198,18 +198,57 @@ def test_the_registry_never_sees_the_header(tmp_path: Path, guard: str) -> None:
     assert registry.tuples_seen() == []
 
 
+PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
 @pytest.mark.parametrize(
-    ("method", "query", "body"),
-    [("GET", "?_method=DELETE", None), ("PUT", "?_method=DELETE", {}), ("POST", "", {})],
+    ("method", "query", "more"),
+    [
+        ("GET", "?_method=DELETE", {}),
+        ("GET", "?a=b&_method=de%FFlete", {}),
+        ("PUT", "?_method=DELETE", {}),
+        ("POST", "", FORM),
+        ("POST", "", {"Content-Type": "multipart/form-data; boundary=b"}),
+    ],
 )
 def test_a_method_override_is_no_way_round(
-    guarded: Cloud, method: str, query: str, body: Any
+    guarded: Cloud, method: str, query: str, more: dict[str, str]
 ) -> None:
     vm, base = a_vm(), a_public_image(guarded)
     start(guarded, vm, base)
-    answer = guarded.call(method, f"/v2/images/{base}{query}", ADMIN, body)
+    path = f"/v2/images/{base}{query}"
+    answer = guarded.call(method, path, ADMIN | more, b"_method=DELETE")
     assert answer.status == 409
     assert guarded.exists(base)
+
+
+@pytest.mark.parametrize(
+    ("method", "query"), [("GET", ""), ("GET", "?x=_method"), ("GET", "?_method=GET"), ("POST", "")]
+)
+def test_what_deletes_nothing_is_answered_by_the_registry(
+    guarded: Cloud, method: str, query: str
+) -> None:
+    vm, base = a_vm(), a_public_image(guarded)
+    start(guarded, vm, base)
+    path = f"/v2/images/{base}{query}"
+    answer, bare = (wsgi.call(app, method, path, ADMIN) for app in (guarded.app, guarded.bare))
+    assert (answer.status, answer.body) == (bare.status, bare.body)
+
+
+@pytest.mark.parametrize("visibility", ["public", "community"])
+def test_a_stranger_is_refused_alike_whether_the_image_is_in_use(
+    guarded: Cloud, visibility: str
+) -> None:
+    owner, stranger = a_vm(), user_of(a_project())
+    used, free = (guarded.create(owner) for _ in range(2))
+    for image_id in (used, free):
+        change = [{"op": "replace", "path": "/visibility", "value": visibility}]
+        assert guarded.call("PATCH", f"/v2/images/{image_id}", ADMIN | PATCH, change).status == 200
+    start(guarded, owner, used)
+    refused = delete(guarded, used, stranger), delete(guarded, free, stranger)
+    assert [answer.status for answer in refused] == [403, 403]
+    assert refused[0].body.replace(used.encode(), free.encode()) == refused[1].body
 
 
 def test_what_the_registry_refuses_leaves_the_image_free(guarded: Cloud) -> None:
@@ -249,6 +288,22 @@ def test_an_instance_is_not_started_from_an_image_that_is_being_deleted(
     assert (answers[0].status, error(answers[0])["code"]) == (409, "image.being-deleted")
     assert attach().status == 404
     assert [relation["kind"] for relation in slow.relations(image_id=image_id)] == ["snapshot"]
+
+
+def test_a_stranger_keeps_no_instance_from_being_started(cloud: Cloud, tmp_path: Path) -> None:
+    """His deletion, which the registry is about to refuse, is held there."""
+    vm, base = a_vm(), a_public_image(cloud)
+
+    def held(environ: Any, start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "DELETE":
+            with ThreadPoolExecutor() as pool:
+                pool.submit(start, slow, vm, base).result()
+        result: Iterable[bytes] = cloud.bare(environ, start_response)
+        return result
+
+    slow = Cloud(filtering(held, migrated(tmp_path), guard="in-use"), cloud.bare)
+    assert delete(slow, base, user_of(a_project())).status == 403
+    assert [relation["kind"] for relation in slow.relations(image_id=base)] == ["boot"]
 
 
 def test_an_image_marked_deleted_that_the_registry_has_can_be_started(
