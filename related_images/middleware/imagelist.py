@@ -10,14 +10,16 @@ from typing import Any, Final
 from urllib.parse import parse_qs, quote, unquote_plus, urlsplit
 
 from related_images import metrics
+from related_images.errors import ParameterMalformed
 from related_images.metrics import Metric
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ
 from related_images.middleware.registry import Answer, ask
-from related_images.wire import headers, routes
+from related_images.wire import headers, routes, words
 
 IDS: Final = "id"
-ONE_OF: Final = "in:"
+EQUAL: Final = "eq"
+ONE_OF: Final = "in"
 MARKER: Final = "marker"
 
 
@@ -67,21 +69,33 @@ def answer_restricted(
 
 
 def _restricted(query: str, image_ids: Iterable[str]) -> str:
-    wanted = set(image_ids)
-    kept = []
+    wanted, condition, kept = set(image_ids), None, []
     for name, value, written in parameters(query):
         if name == IDS:
-            wanted &= _ids(value)
+            condition = value  # of several the registry takes the last
         elif name not in headers.QUERY:
             kept.append(written)
-    return "&".join([*kept, f"{IDS}={ONE_OF}{','.join(sorted(wanted))}"])
+    if condition is not None:
+        wanted &= _ids(condition)
+    return "&".join([*kept, f"{IDS}={ONE_OF}:{','.join(sorted(wanted))}"])
 
 
-def _ids(value: str) -> set[str]:
-    """What a condition on the id that the caller set itself lets through."""
-    if not value.startswith(ONE_OF):
+def _ids(condition: str) -> set[str]:
+    """What a condition on the id that the caller set itself lets through.
+
+    :raises ParameterMalformed: if it is one that the registry does not know either
+    """
+    operator, colon, value = condition.partition(":")
+    if not colon:
+        return {condition}
+    if operator == EQUAL:
         return {value}
-    return {id.strip('"') for id in value.removeprefix(ONE_OF).split(",")}
+    if operator == ONE_OF:
+        return {id.strip('"') for id in value.split(",")}
+    raise ParameterMalformed(
+        f"the parameter {IDS} is an image id, or {EQUAL}: and one, or {ONE_OF}: and several with "
+        f"commas between them, not {words.shown(condition)}"
+    )
 
 
 def _restore_links(found: Answer, query: str) -> None:

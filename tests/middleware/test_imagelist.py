@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from related_images.errors import ParameterMalformed
 from related_images.middleware import imagelist
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -46,12 +47,21 @@ def listed(query: str, page: Any, status: str = "200 OK") -> tuple[str, dict[str
         ("id=c", "id=in:"),
         ("id=in:a,c", "id=in:a"),
         ("id=in:%22a%22,%22b%22", "id=in:a,b"),
-        ("id=in:a,b&id=in:b", "id=in:b"),
+        ("id=eq:a", "id=in:a"),
+        ("id=in:a:b", "id=in:"),
+        ("id=in:a&id=in:b", "id=in:b"),
+        ("id=neq:a&id=b", "id=in:b"),
         ("limit=1;id=a", "limit=1&id=in:a"),
     ],
 )
 def test_the_query_is_the_callers_and_the_ids(query: str, asked: str) -> None:
     assert listed(query, {"images": []})[0] == asked
+
+
+@pytest.mark.parametrize("condition", ["neq:a", "IN:a", "id:a", ":a"])
+def test_a_condition_on_the_id_that_the_registry_does_not_know_is_refused(condition: str) -> None:
+    with pytest.raises(ParameterMalformed, match="or eq: and one, or in: and several"):
+        listed(f"id={condition}", {"images": []})
 
 
 def test_links_lead_on_with_the_callers_own_query() -> None:
