@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -109,10 +109,15 @@ class Database:
     def check(self) -> None:
         """Find out whether the database can be used, and leave nothing open.
 
+        :raises ConfigurationError: if the driver does not take what the URL says
         :raises StoreUnavailable: if it cannot, or lacks tables
         """
         try:
             self._attempt(0, lambda connection: None)
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, TypeError | ValueError):
+                raise _unusable(str(error.__cause__)) from error
+            raise
         finally:
             self.close()
 
@@ -155,13 +160,7 @@ class Database:
         return result
 
     def _once(self, writing: int, task: Callable[[Connection], T]) -> T:
-        engine = self._engine(writing)
-        with (
-            self._turn(writing),
-            engine.connect() as connection,
-            self._cut_off(connection),
-            connection.begin(),
-        ):
+        with self._turn(writing), self._connected(writing) as connection, connection.begin():
             if not self._verified:
                 self._verify(connection)
             return task(connection)
@@ -176,6 +175,16 @@ class Database:
             if not came:
                 raise _unavailable("too many are writing")
             yield
+
+    @contextmanager
+    def _connected(self, writing: int) -> Iterator[Connection]:
+        with ExitStack() as entered:
+            try:
+                connection = entered.enter_context(self._engine(writing).connect())
+                entered.enter_context(self._cut_off(connection))
+            except drivers.FAULTS as fault:
+                raise _unavailable(type(fault).__name__) from fault
+            yield connection
 
     @contextmanager
     def _cut_off(self, connection: Connection) -> Iterator[None]:
@@ -256,14 +265,21 @@ def usable(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-        parsed.get_dialect().import_dbapi()
-    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
-        raise ConfigurationError(
-            f"the database URL cannot be used: {error}; see the extras [mysql] and [postgresql]"
-        ) from error
+        create_engine(parsed)
+    except ValueError:
+        # what it says may be a part of the password
+        raise _unusable(
+            "its port or another number is none; write / : @ in a password as %2F %3A %40"
+        ) from None
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise _unusable(f"{error}; see the extras [mysql] and [postgresql]") from error
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise ConfigurationError("a SQLite database in memory would be lost; name a file")
     return parsed
+
+
+def _unusable(reason: str) -> ConfigurationError:
+    return ConfigurationError(f"the database URL cannot be used: {reason}")
 
 
 def _unavailable(reason: str) -> StoreUnavailable:

@@ -4,6 +4,7 @@ import math
 import os
 import socket
 import sqlite3
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,13 @@ LONGEST_TURN: Final = 60
 """Seconds that one upgrade waits for another."""
 
 WRITE_AHEAD: Final = "PRAGMA journal_mode=WAL"
+
+FAULTS: Final = (OSError, RuntimeError, ValueError, TypeError, IndexError, struct.error)
+"""What opening a connection raises beside the errors that a driver has for it.
+
+A file that the URL names is gone, there are no more threads or descriptors, a package for a way to
+authenticate is not installed, an argument is wrong, or what answers is no such database.
+"""
 
 _MYSQL_TRANSIENT: Final = {
     1020,  # record has changed since it was read (MariaDB, snapshot isolation)

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
@@ -46,6 +48,24 @@ def locked(url: str) -> Iterator[None]:
             yield
         finally:
             connection.rollback()
+
+
+@contextmanager
+def saying(words: bytes) -> Iterator[int]:
+    """Another service, which says these words to whoever connects; gives its port."""
+
+    class Handler(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(words)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        serving.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            serving.join()
 
 
 def drop_connections(url: str) -> None:

@@ -158,6 +158,43 @@ def nowhere(tmp_path: Path) -> Database:
     return Database(f"sqlite:///{tmp_path}/missing/related-images.db", TIMEOUT)
 
 
+def test_a_file_of_the_url_that_is_gone(tmp_path: Path) -> None:
+    address = f"mysql+pymysql://nobody@127.0.0.1:{servers.free_port()}/nothing"
+    database = Database(f"{address}?ssl_ca={tmp_path}/missing.pem", TIMEOUT)
+    refused(database, write)
+    with pytest.raises(StoreUnavailable, match="FileNotFoundError"):
+        database.check()
+
+
+@pytest.mark.parametrize("said", [b"\x01\0\0\0\x0a", b"\0\0\0\0", b"HTTP/1.0 400 Bad Request"])
+def test_a_server_that_is_no_database(said: bytes) -> None:
+    with hosts.saying(said) as port:
+        refused(Database(f"mysql+pymysql://nobody@127.0.0.1:{port}/nothing", TIMEOUT), read)
+
+
+def test_an_argument_that_the_driver_does_not_take() -> None:
+    nowhere = f"127.0.0.1:{servers.free_port()}"
+    database = Database(f"mysql+pymysql://nobody:secret@{nowhere}/nothing?bogus=1", TIMEOUT)
+    with pytest.raises(ConfigurationError, match="'bogus'") as told:
+        database.check()
+    assert "secret" not in str(told.value)
+
+
+def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch, server_url: str) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with closing(Database(server_url, PATIENCE)) as database:
+        write(database)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            for call in (read, write):
+                with suppress(StoreUnavailable):
+                    call(database)
+        eventually(write, database)
+        eventually(read, database)
+
+
 def test_a_directory_that_is_not_there(nowhere: Database) -> None:
     refused(nowhere, write)
 
@@ -283,7 +320,8 @@ def _in_child(database: Database, number: int) -> None:
         ("nonsense", "Could not parse"),
         ("nosuch://host/database", "nosuch"),
         ("mysql+nosuch://host/database", "nosuch"),
-        ("mysql+pymysql://host:port/database", "port"),
+        ("mysql+pymysql://host:port/database", "its port"),
+        ("mysql+pymysql://host/database?read_timeout=abc", "number"),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
     ],
