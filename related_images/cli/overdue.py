@@ -14,10 +14,13 @@ from related_images.cli import arguments, carried, finding
 from related_images.cli.carried import Carried, Scope
 from related_images.cli.commands import PAGE, RelatedCommand, Table, shown_time, table
 from related_images.cli.plugin import Clients
-from related_images.client import Instance, InstanceRef, policies
+from related_images.client import Image, Instance, InstanceRef, policies
 from related_images.client.policies import Ages
 from related_images.client.retention import shown
 from related_images.wire import routes, words
+
+HIDDEN: Final = ("false", "true")
+"""Glance lists either the images that are hidden or those that are not."""
 
 BATCH: Final = 50
 """Images looked up at once: their ids are in the query."""
@@ -93,9 +96,9 @@ class Search:
         remaining, active = iter(image_ids), set[str]()
         registry = self.clients.relations.registry
         while batch := list(itertools.islice(remaining, BATCH)):
-            for hidden in ("false", "true"):
+            for hidden in HIDDEN:
                 query = [("id", f"in:{','.join(batch)}"), ("status", "active")]
-                query += [("os_hidden", hidden), ("limit", str(BATCH))]
+                query += [("visibility", "all"), ("os_hidden", hidden), ("limit", str(BATCH))]
                 for page in registry.pages(routes.IMAGES, query):
                     active |= page.read(lambda body: {image["id"] for image in body["images"]})
         return active
@@ -103,12 +106,24 @@ class Search:
     def _judged(self, instance: Instance) -> Late:
         ref = instance.instance
         late = (ref.instance_id, ref.installation_uuid, instance.project_id)
-        service = self.clients.images(ref.installation_uuid)
-        newest = next(service.backups(ref.instance_id, self.label), None)
+        newest = max(self._newest(ref), key=_made_at, default=None)
         if newest is None:
             return Late(*late)
-        made_at = words.parse_time("created_at", newest.created_at)
-        return Late(*late, newest.id, made_at, self.now - made_at)
+        return Late(*late, newest.id, _made_at(newest), self.now - _made_at(newest))
+
+    def _newest(self, ref: InstanceRef) -> Iterator[Image]:
+        """Its newest active backup that is not hidden, and the newest that is."""
+        service = self.clients.images(ref.installation_uuid)
+        owner = self.filters["project_id"]
+        owned = {} if owner is None else {"owner": owner}
+        for hidden in HIDDEN:
+            yield from service.backups(
+                ref.instance_id, self.label, limit=1, visibility="all", os_hidden=hidden, **owned
+            )
+
+
+def _made_at(image: Image) -> datetime:
+    return words.parse_time("created_at", image.created_at)
 
 
 class OverdueInstanceBackup(RelatedCommand, command.Lister):

@@ -221,18 +221,28 @@ class InstanceAwareImageService:
         images = (image for page in pages for image in _read(page, assertion))
         return itertools.islice(images, limit)
 
-    def backups(self, instance_id: str, label: str | None = None) -> Iterator[Image]:
+    def backups(
+        self,
+        instance_id: str,
+        label: str | None = None,
+        *,
+        limit: int | None = None,
+        **filters: Any,
+    ) -> Iterator[Image]:
         """The active backups of an instance, newest first.
 
+        :param limit: and ``filters``, as for :meth:`list`
         :raises NotInstanceAware: also if the registry did not say that it filtered
         """
         return self.list(
             instance_id,
             kind=words.BACKUP,
             label=label,
+            limit=limit,
             status="active",
             sort_key="created_at",
             sort_dir="desc",
+            **filters,
         )
 
     def delete(self, image_id: str, *, instance_id: str | None = None) -> None:

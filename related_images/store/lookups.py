@@ -288,7 +288,7 @@ def instances(
     """At most ``limit`` instances that are numbered behind ``after``, in the order of numbers.
 
     An instance is in it if one of its relations fulfils the ``filters``. With ``latest_before``,
-    the kind and label say instead what it has none of since that time.
+    the kind and label say instead what it has none of since that time, of the project if given.
     """
     asked = _numbers(filters, latest_before)
     number = asked.selected_columns[0]
@@ -376,8 +376,9 @@ def _has_since(filters: Filters, ref: ColumnElement[Any], time: datetime) -> Col
     ]
     if filters.label is not None:
         conditions.append(newer.c.label == filters.label)
-    if filters.visible_to is not None:
-        conditions.append(newer.c.project_ref == project_ref(filters.visible_to))
+    for project_id in (filters.project_id, filters.visible_to):
+        if project_id is not None:
+            conditions.append(newer.c.project_ref == project_ref(project_id))
     return exists().where(*conditions)
 
 

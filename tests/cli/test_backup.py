@@ -1,5 +1,6 @@
 """``instance backup overdue`` and ``prune`` against the real Glance."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -32,7 +33,7 @@ def seen(instance: Instance, image_id: str) -> Answer:
 
 
 def change(instance: Instance, image_id: str, name: str, value: Any) -> None:
-    change = f'[{{"op": "replace", "path": "/{name}", "value": {str(value).lower()}}}]'
+    change = f'[{{"op": "replace", "path": "/{name}", "value": {json.dumps(value)}}}]'
     path = f"/v2/images/{image_id}"
     answer = instance.glance.request("PATCH", path, instance.member, PATCH, change.encode())
     assert answer.status == 200, answer.body
@@ -299,6 +300,30 @@ def test_an_instance_that_was_only_started_has_none(instance: Instance, recorder
     path = f"/v2/instances/{instance.installation}/{other.id}"
     assert instance.glance.request("DELETE", path, instance.recorder).status == 204
     assert overdue(recorder, "--older-than", "1h", "--project", instance.project).code == 0
+
+
+def test_hidden_and_community_backups_count(instance: Instance, member: Cloud) -> None:
+    public, hidden = instance, instance.another()
+    (community,), (unseen,) = backups(public, "1"), backups(hidden, "2")
+    change(public, community, "visibility", "community")
+    change(hidden, unseen, "os_hidden", True)
+    expected = {public.id: ("warning", community), hidden.id: ("warning", unseen)}
+    foreign = Cloud(instance.glance.url, "root:administration:admin")
+    for cloud, scope in ((member, ()), (foreign, ("--project", instance.project))):
+        assert overdue(cloud, "--older-than", "1h", *scope).rows == []
+        assert states(overdue(cloud, "--older-than", "0h", *scope)) == expected
+
+
+def test_what_others_own_does_not_count_for_a_project(instance: Instance) -> None:
+    other = instance.another()
+    instance.image("queued", kind="backup", label="daily")
+    relate(other, backups(instance.another(), "1")[0], "snapshot")
+    for one in (instance, other):
+        backups(replace(one, project="administration"), "2")
+    scope = ("--older-than", "1h", "--project", instance.project)
+    foreign = Cloud(instance.glance.url, "root:administration:admin")
+    outcome = overdue(foreign, *scope)
+    assert states(outcome) == dict.fromkeys((instance.id, other.id), ("critical", None))
 
 
 def test_what_cannot_be_found_out_is_unknown() -> None:
