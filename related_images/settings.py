@@ -3,8 +3,9 @@
 import configparser
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from paste.deploy.converters import asbool, aslist
@@ -21,11 +22,15 @@ VERIFIED = "verified"
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its ``default`` as it would be written in an ini file, and what it means."""
+    """One option: its ``default`` as it would be written in an ini file, and what it means.
+
+    What ``is_secret`` is never shown, however wrong it is.
+    """
 
     default: str
     convert: Callable[[str], Any]
     meaning: str
+    is_secret: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ OPTIONS: dict[str, Option] = {
         DEFAULT_CONNECTION,
         _connection,
         "SQLAlchemy URL of the database: SQLite, MariaDB/MySQL or PostgreSQL",
+        is_secret=True,
     ),
     "recording_roles": Option("service", _roles, "roles that may record, separated by commas"),
     "admin_roles": Option("admin", _roles, "roles that see everything and register installations"),
@@ -107,45 +113,83 @@ OPTIONS: dict[str, Option] = {
 def load(section: str, given: Mapping[str, str]) -> Settings:
     """Read ``given``, the options of ``section``, over those of the oslo.config file, if named.
 
-    :raises ConfigurationError: naming the section, the option and what is known
+    :raises ConfigurationError: naming the section, the option and what is known, or the file that
+        cannot be read
     """
     local = dict(given)
     project, path = local.pop(OSLO_PROJECT, None), local.pop(OSLO_FILE, None)
-    values = {name: option.default for name, option in OPTIONS.items()}
-    if project or path:
-        values |= _known(f"{OSLO_SECTION}] of [{path or project}", _oslo_section(project, path))
-    values |= _known(section, local)
-    return Settings(**{name: _convert(section, name, values[name]) for name in OPTIONS})
+    values = {name: option.convert(option.default) for name, option in OPTIONS.items()}
+    if path is not None:
+        values |= _converted(f"[{OSLO_SECTION}] of {path}", _of_file(path))
+    elif project is not None:
+        where = f"[{OSLO_SECTION}] in the configuration of {project}"
+        values |= _converted(where, _oslo_section(_oslo_files(project)) or {})
+    values |= _converted(f"[{section}]", local)
+    return Settings(**values)
 
 
-def _known(section: str, given: Mapping[str, str]) -> Mapping[str, str]:
+def _converted(where: str, given: Mapping[str, str]) -> dict[str, Any]:
     for name in given:
         if name not in OPTIONS:
             raise ConfigurationError(
-                f"[{section}] has an unknown option {name!r}; known are: {', '.join(OPTIONS)}"
+                f"{where} has an unknown option {name!r}; known are: {', '.join(OPTIONS)}"
             )
-    return given
+    return {name: _convert(where, name, text) for name, text in given.items()}
 
 
-def _convert(section: str, name: str, text: str) -> Any:
+def _convert(where: str, name: str, text: str) -> Any:
+    option = OPTIONS[name]
     try:
-        return OPTIONS[name].convert(text.strip())
+        return option.convert(text.strip())
     except ValueError as error:
-        raise ConfigurationError(f"[{section}] {name} = {text!r} is not valid: {error}") from error
+        shown = name if option.is_secret else f"{name} = {text!r}"
+        raise ConfigurationError(f"{where} {shown} is not valid: {error}") from error
 
 
-def _oslo_section(project: str | None, path: str | None) -> Mapping[str, str]:
+def _of_file(path: str) -> Mapping[str, str]:
+    found = _oslo_section([path])
+    if found is None:
+        raise ConfigurationError(f"{path} has no section [{OSLO_SECTION}]")
+    return found
+
+
+def _oslo_section(paths: Iterable[str]) -> Mapping[str, str] | None:
     parser = configparser.ConfigParser(
         strict=False, interpolation=None, default_section="oslo.config has none"
     )
-    parser.read([path] if path else _oslo_files(str(project)), encoding="utf-8")
-    return dict(parser[OSLO_SECTION]) if parser.has_section(OSLO_SECTION) else {}
+    for path in paths:
+        _read(parser, path)
+    return dict(parser[OSLO_SECTION]) if parser.has_section(OSLO_SECTION) else None
+
+
+def _read(parser: configparser.ConfigParser, path: str) -> None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            parser.read_file(file, path)
+    except configparser.ParsingError as error:
+        # its own text shows the line, and with it perhaps a password
+        number = getattr(error, "lineno", None) or error.errors[0][0]
+        raise ConfigurationError(
+            f"{path} cannot be read: line {number} is neither a section nor an option"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
 
 
 def _oslo_files(project: str) -> list[str]:
-    directory = os.environ.get(f"OS_{project.upper()}_CONFIG_DIR")
-    if directory:
-        return [os.path.join(directory.strip(), f"{project}-api.conf")]
+    """The files that the API service of ``project`` reads, in its order."""
     from oslo_config import cfg  # only where a service of OpenStack is the host
 
-    return list(cfg.find_config_files(project=project, prog=f"{project}-api"))
+    program = f"{project}-api"
+    directory = os.environ.get(f"OS_{project.upper()}_CONFIG_DIR")
+    if directory:
+        files = [os.path.join(directory.strip(), f"{program}.conf")]
+    else:
+        files = cfg.find_config_files(project=project, prog=program)
+    if not files:
+        raise ConfigurationError(
+            f"{OSLO_PROJECT} = {project}: there is no {program}.conf where oslo.config looks for it"
+        )
+    # Glance looks for these in the usual places even where the variable names a directory
+    snippets = cfg.find_config_dirs(project=project, prog=program)
+    return files + [str(path) for found in snippets for path in sorted(Path(found).glob("*.conf"))]

@@ -83,6 +83,62 @@ def test_the_file_is_found_by_the_project(tmp_path: Path, monkeypatch: pytest.Mo
     assert load(SECTION, {"oslo_config_project": "glance"}).admin_roles == {"boss"}
 
 
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where oslo.config looks first for the files of Glance."""
+    monkeypatch.delenv("OS_GLANCE_CONFIG_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    directory = tmp_path / ".glance" / "glance-api.conf.d"
+    directory.mkdir(parents=True)
+    return directory.parent
+
+
+def test_the_files_are_those_that_the_service_reads(home: Path) -> None:
+    texts = {
+        "glance-api.conf": "admin_roles = one\nrecording_roles = one\nmetrics = on\n",
+        "glance-api.conf.d/10-b.conf": "admin_roles = two\nrecording_roles = two\n",
+        "glance-api.conf.d/20-a.conf": "admin_roles = three\n",
+        "glance-api.conf.d/30-c.txt": "admin_roles = four\n",
+    }
+    for name, text in texts.items():
+        (home / name).write_text(f"[related_images]\n{text}")
+    found = load(SECTION, {"oslo_config_project": "glance"})
+    assert (found.admin_roles, found.recording_roles) == (frozenset({"three"}), frozenset({"two"}))
+    assert found.metrics == "on"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_project_without_a_file() -> None:
+    with pytest.raises(ConfigurationError, match=r"glnace: there is no glnace-api\.conf"):
+        load(SECTION, {"oslo_config_project": "glnace"})
+
+
+@pytest.mark.parametrize("name", ["", "missing.conf", "."])
+def test_a_file_that_cannot_be_read(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load(SECTION, {"oslo_config_file": name and str(tmp_path / name)})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"[related_images]\nconnection\n", "line 2"),
+        (b"# settings\nconnection = secret\n", "line 2"),
+        (b"[related_images]\n# K\xfcche\n", "can't decode byte 0xfc"),
+        (b"[DEFAULT]\nconnection = secret\n", r"has no section \[related_images\]"),
+        (b"[related_images]\nguard = on\n", r"\[related_images\] of .*conf guard = 'on' is not"),
+        (b"[related_images]\nconnection = mysql:/u:secret@db/x\n", "connection is not valid"),
+    ],
+)
+def test_a_file_that_cannot_be_used(text: bytes, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "glance-api.conf"
+    file.write_bytes(text)
+    with pytest.raises(ConfigurationError, match=reason) as caught:
+        load(SECTION, {"oslo_config_file": str(file)})
+    assert str(file) in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 def test_an_unknown_option_in_the_file_is_named_with_the_file(tmp_path: Path) -> None:
     file = tmp_path / "glance-api.conf"
     file.write_text("[related_images]\nconnexion = sqlite:///x.db\n")
