@@ -64,4 +64,6 @@ def _doubt(image: Image) -> str | None:
         return "it has no user_id, which Nova always writes"
     if not image.get("owner"):
         return "it has no owner"
+    if not words.is_text(image["owner"]):
+        return "its owner is no project"
     return None

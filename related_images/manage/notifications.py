@@ -69,9 +69,9 @@ def _mapping(value: object) -> Data:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= 255 or not value.isprintable():
+    if not words.is_text(value):
         raise TypeError(f"{words.shown(value)} stands where an id is needed")
-    return value
+    return str(value)
 
 
 def _time(sent: Data) -> datetime:

@@ -10,6 +10,7 @@ from typing import Final
 from cliff.command import Command
 
 from related_images.settings import DEFAULT_CONNECTION
+from related_images.wire import words
 
 _AGE = re.compile(r"(\d{1,4})([hdw])")
 _UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
@@ -54,9 +55,9 @@ def uuid_text(text: str) -> str:
 
 
 def short_text(text: str) -> str:
-    """An argument of 1 to 255 printable characters."""
-    if not text.strip() or len(text) > 255 or not text.isprintable():
-        raise argparse.ArgumentTypeError("1 to 255 printable characters are needed")
+    """An argument of a few printable characters."""
+    if not words.is_text(text):
+        raise argparse.ArgumentTypeError(f"{words.TEXT} are needed")
     return text
 
 

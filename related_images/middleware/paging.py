@@ -39,9 +39,7 @@ def _instance_id(text: str) -> str:
 
 def _project_id(text: str) -> str:
     if not words.is_text(text):
-        raise ParameterMalformed(
-            f"project_id={words.shown(text)} is not 1 to {words.TEXT_LENGTH} printable characters"
-        )
+        raise ParameterMalformed(f"project_id={words.shown(text)} is not {words.TEXT}")
     return text
 
 

@@ -25,6 +25,7 @@ SERVICE: Final = "service"
 SOURCES: Final = (SERVICE, "notification", "backfill", "manual")
 
 TEXT_LENGTH: Final = 255
+TEXT: Final = f"1 to {TEXT_LENGTH} printable characters without a space at either end"
 INSTANCE_ID_LENGTH: Final = 255
 LABEL_LENGTH: Final = 64
 LETTERS: Final = "A-Z a-z 0-9 . _ : -"
@@ -49,16 +50,19 @@ def is_word(text: object, longest: int) -> bool:
 
 
 def is_text(value: object) -> bool:
-    """Whether ``value`` is text that every database keeps: 1 to 255 printable characters."""
-    return isinstance(value, str) and 0 < len(value) <= TEXT_LENGTH and value.isprintable()
+    """Whether ``value`` is text that every database keeps, and tells from every other.
+
+    To MariaDB and MySQL what ends in spaces is the same as without.
+    """
+    if not isinstance(value, str) or value != value.strip():
+        return False
+    return 0 < len(value) <= TEXT_LENGTH and value.isprintable()
 
 
 def text(field: str, value: object) -> str:
     """Give ``value``, of a ``field`` of a body, if it is text, or raise :exc:`FieldInvalid`."""
     if not is_text(value):
-        raise FieldInvalid(
-            f"the field {field} is not text of 1 to {TEXT_LENGTH} printable characters"
-        )
+        raise FieldInvalid(f"the field {field} is not text of {TEXT}")
     return str(value)
 
 

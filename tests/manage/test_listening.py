@@ -78,6 +78,14 @@ def test_a_slow_database_is_given_less_at_once(
     assert len(given) - len(taken) < len(taken)
 
 
+@pytest.mark.parametrize("project", ["demo ", " demo", " "])
+def test_a_project_that_a_database_may_take_for_another_is_malformed(project: str) -> None:
+    message = started("vm-1")
+    message["payload"]["nova_object.data"]["tenant_id"] = project
+    with pytest.raises(NotificationMalformed):
+        notifications.read(NOVA, message)
+
+
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_time_that_is_none_in_utc_is_malformed(time: str) -> None:
     with pytest.raises(NotificationMalformed):

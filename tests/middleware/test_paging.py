@@ -93,6 +93,7 @@ def test_a_parameter_may_not_be_repeated() -> None:
 
 WRONG = [
     *("installation_uuid=x", "instance_id=a%20b", "instance_id=", "image_id=x", "project_id="),
+    "project_id=p-1%20",
     *("project_id=%00", "project_id=" + "x" * 256, "kind=image", "label=a%20b", "source=user"),
     *("created_after=yesterday", "created_before=", "latest_before=x"),
 ]

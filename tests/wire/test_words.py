@@ -64,7 +64,9 @@ def test_some_places_take_fewer_kinds() -> None:
         words.kind("boot", words.MADE_FROM)
 
 
-@pytest.mark.parametrize("value", ["", "x" * 256, "a\0b", "a\nb", "\ud800", None, 3])
+@pytest.mark.parametrize(
+    "value", ["", "x" * 256, "a\0b", "a\nb", "\ud800", "a ", " a", " ", None, 3]
+)
 def test_what_a_database_may_not_keep_is_no_text(value: object) -> None:
     assert not words.is_text(value)
     with pytest.raises(FieldInvalid, match="the field name"):
