@@ -1,11 +1,19 @@
 """The end of an instance that may not be known yet, since what is said of it comes in any order."""
 
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam, select
 
+from related_images.store import drivers
+from related_images.store.refs import installation_ref, project_ref
 from related_images.store.relations import end_instance, reach
 from related_images.store.tables import installation, instance, project
+
+# an insert that finds its row there uses up one of the few numbers of these tables
+_known: Final = select(
+    installation_ref(bindparam("installation_uuid")), project_ref(bindparam("project_id"))
+)
 
 
 def end_unseen_instance(
@@ -17,8 +25,11 @@ def end_unseen_instance(
     """
     if end_instance(connection, installation_uuid, instance_id, at):
         return
-    home, _ = reach(connection, installation, {"uuid": installation_uuid})
-    owner, _ = reach(connection, project, {"project_id": project_id})
+    named = {"installation_uuid": installation_uuid, "project_id": project_id}
+    home, owner = connection.execute(_known, named).one()
+    home = home or reach(connection, installation, {"uuid": installation_uuid})[0]
+    owner = owner or reach(connection, project, {"project_id": project_id})[0]
     key = {"instance_id": instance_id, "installation_ref": home}
-    reach(connection, instance, key, project_ref=owner)
-    end_instance(connection, installation_uuid, instance_id, at)
+    _, made = reach(connection, instance, key, project_ref=owner, ended_at=at)
+    if not made and not end_instance(connection, installation_uuid, instance_id, at):
+        raise drivers.Overtaken("the instance was forgotten by another at the same moment")

@@ -5,13 +5,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, Table, func, select
 from sqlalchemy.engine import make_url
 
 from related_images.queries import Database, Filters, NewRelation
 from related_images.queries.notifications import Ended, Event, ImageMade, Started, store
 from related_images.queries.recording import Speaker, attach, image_deleted
-from related_images.store import lineage, lookups, schema
+from related_images.store import endings, lineage, lookups, relations, schema
+from related_images.store.rows import Recorded
+from related_images.store.tables import installation, instance, project
 from related_images.wire.words import parse_time
+from tests.servers import DatabaseServer
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 BASE = "10000000-0000-4000-8000-000000000001"
@@ -90,6 +94,47 @@ def test_an_administrators_snapshot_belongs_to_the_administrator(database: Datab
     (row,) = database.read(lookups.relations, Filters(), 10)
     (instance,) = database.read(lookups.instances, Filters(), 10)
     assert (row.project_id, instance.project_id) == ("administration", "demo")
+
+
+OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+
+
+def test_ends_of_unseen_instances_use_up_no_numbers(database: Database) -> None:
+    for number in range(5):
+        store(database, [Ended(NOVA, f"inst-{number}", "demo", START)])
+    store(database, [Ended(OTHER_NOVA, "inst-1", "elsewhere", START)])
+    last = select(
+        select(func.max(installation.c.id)).scalar_subquery(),
+        select(func.max(project.c.id)).scalar_subquery(),
+    )
+    assert database.read(lambda connection: tuple(connection.execute(last).one())) == (2, 2)
+
+
+def test_an_end_is_noted_though_another_takes_the_instance_back_just_then(
+    postgresql: DatabaseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgresql.create()
+    schema.upgrade(make_url(url))
+    database, other = Database(url, 20), Database(url, 20)
+    store(database, [Ended(NOVA, "inst-0", "demo", START)])
+    announced = NewRelation(NOVA, "inst-1", MADE, "backup", None, "service", "demo", START)
+    overtaken: list[Recorded] = []
+
+    def overtake(
+        connection: Connection, table: Table, key: dict[str, Any], **others: Any
+    ) -> tuple[int, bool]:
+        if table is not instance or overtaken:
+            return relations.reach(connection, table, key, **others)
+        overtaken.append(other.write(relations.record, announced))
+        reached = relations.reach(connection, table, key, **others)
+        other.write(relations.take_back, *overtaken)
+        return reached
+
+    monkeypatch.setattr(endings, "reach", overtake)
+    store(database, [Ended(NOVA, "inst-1", "demo", START)])
+    (ended,) = database.read(lookups.instances, Filters(instance_id="inst-1"), 10)
+    assert overtaken
+    assert ended.ended_at == START
 
 
 OTHER_BASE = "10000000-0000-4000-8000-000000000003"
