@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, or_, select
 
-from related_images.store import relations
+from related_images.store import relations, unrelated
 from related_images.store.lookups import BOOT
 from related_images.store.refs import project_ref
 from related_images.store.tables import deletion, image, installation, instance, relation
@@ -55,15 +55,9 @@ def end(connection: Connection, begun: Deletion) -> None:
 
 
 def withdraw(connection: Connection, begun: Deletion) -> None:
-    """Note that it came to nothing, and forget an image that is known by it alone.
-
-    One that was deleted before is remembered: a start from it may be about to be recorded.
-    """
+    """Note that it came to nothing, and forget an image that is known by it alone."""
     end(connection, begun)
-    related = exists().where(relation.c.image_ref == image.c.id)
-    other = exists().where(deletion.c.image_ref == image.c.id)
-    unknown = image.c.id == begun.image_ref, image.c.deleted_at.is_(None), ~related, ~other
-    connection.execute(delete(image).where(*unknown))
+    unrelated.forget_image(connection, begun.image_ref)
 
 
 def use(connection: Connection, image_ref: int, visible_to: str | None, most: int) -> Use:

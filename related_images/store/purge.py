@@ -6,6 +6,8 @@ its ``boot`` relation goes when the instance has ended and no image was made fro
 known, and its other relations go when no ``boot`` relation of it is left.
 """
 
+import sys
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,8 +15,8 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    Table,
     and_,
-    bindparam,
     delete,
     exists,
     func,
@@ -22,67 +24,60 @@ from sqlalchemy import (
     select,
 )
 
+from related_images.store import unrelated
 from related_images.store.database import Database
 from related_images.store.lookups import BOOT, MADE_FROM
 from related_images.store.rows import Purged
-from related_images.store.tables import deletion, image, instance, relation
+from related_images.store.tables import image, instance, relation
 
 BATCH: Final = 1000
-"""How many relations one transaction removes at the most, and how many row numbers it looks at."""
-
-_BEFORE: Final = bindparam("before", type_=image.c.deleted_at.type)
+"""How many rows of a table one transaction looks at."""
 
 
-def _has_relation(column: Any, ref: Any, kinds: tuple[str, ...]) -> ColumnElement[bool]:
+Forget = Callable[[Connection, datetime, int, int], int]
+"""Forgets what was deleted or has ended before that time, in that range of row numbers."""
+
+
+def _has_other(column: Any, kinds: tuple[str, ...]) -> ColumnElement[bool]:
+    """Whether one of those kinds refers to the same row."""
     other = relation.alias()
-    return exists().where(other.c[column.name] == ref, other.c.kind.in_(kinds))
+    return exists().where(other.c[column.name] == column, other.c.kind.in_(kinds))
 
 
-def _due(column: Any) -> Select[Any]:
+def _due(column: Any, before: datetime) -> Select[Any]:
     """Relations that nothing else stands on."""
     is_boot = relation.c.kind == BOOT
-    has_made = _has_relation(relation.c.instance_ref, instance.c.id, MADE_FROM)
-    has_started = _has_relation(relation.c.image_ref, image.c.id, (BOOT,))
-    joined = image.join(relation, relation.c.image_ref == image.c.id).join(
-        instance, relation.c.instance_ref == instance.c.id
+    has_ended = exists().where(
+        instance.c.id == relation.c.instance_ref, instance.c.ended_at < before
     )
+    has_made = _has_other(relation.c.instance_ref, MADE_FROM)
+    has_started = _has_other(relation.c.image_ref, (BOOT,))
     return (
         select(column)
-        .select_from(joined)
-        .where(image.c.deleted_at < _BEFORE)
-        .where(
-            or_(
-                and_(is_boot, instance.c.ended_at < _BEFORE, ~has_made),
-                and_(~is_boot, ~has_started),
-            )
-        )
+        .select_from(image.join(relation, relation.c.image_ref == image.c.id))
+        .where(image.c.deleted_at < before)
+        .where(or_(and_(is_boot, has_ended, ~has_made), and_(~is_boot, ~has_started)))
     )
 
 
-# locked, so that an image which comes back at the same moment keeps its relations
-_next: Final = _due(relation.c.id).limit(BATCH).with_for_update(of=[image, relation])
-_unrelated_image: Final = and_(
-    ~exists().where(relation.c.image_ref == image.c.id),
-    # one that is being deleted, or was lately, is kept, so that no instance is started from it
-    ~exists().where(deletion.c.image_ref == image.c.id),
-    or_(image.c.deleted_at.is_(None), image.c.deleted_at < _BEFORE),
-)
-_unrelated_instance: Final = and_(
+def _not_deleted_lately(before: datetime) -> ColumnElement[bool]:
+    return or_(image.c.deleted_at.is_(None), image.c.deleted_at < before)
+
+
+def _ended_unrelated(before: datetime) -> ColumnElement[bool]:
     # one that ended lately is kept: news of its last images may still be on the way
-    instance.c.ended_at < _BEFORE,
-    ~exists().where(relation.c.instance_ref == instance.c.id),
-)
+    return and_(instance.c.ended_at < before, unrelated.INSTANCE)
 
 
 def due(connection: Connection, before: datetime) -> Purged:
     """What can be forgotten at once; more may follow when that is gone."""
-    at = {"before": before}
-    images = select(func.count()).select_from(image).where(_unrelated_image)
-    instances = select(func.count()).select_from(instance).where(_unrelated_instance)
+    count = select(func.count())
+    images = count.select_from(image).where(_not_deleted_lately(before), unrelated.IMAGE)
+    instances = count.select_from(instance).where(_ended_unrelated(before))
     return Purged(
-        relations=connection.execute(_due(func.count(relation.c.id)), at).scalar_one(),
-        images=connection.execute(images, at).scalar_one(),
-        instances=connection.execute(instances, at).scalar_one(),
+        relations=connection.execute(_due(func.count(relation.c.id), before)).scalar_one(),
+        images=connection.execute(images).scalar_one(),
+        instances=connection.execute(instances).scalar_one(),
     )
 
 
@@ -92,29 +87,42 @@ def purge(database: Database, before: datetime) -> Purged:
     :raises StoreUnavailable: if the database fails on the way; what went until then is gone, and
         running it again goes on
     """
-    relations = sum(iter(lambda: database.write(forget_relations, before), 0))
-    images = instances = 0
-    for first in range(0, database.read(_highest) + 1, BATCH):
-        gone = database.write(_forget_unrelated, before, first, first + BATCH - 1)
-        images, instances = images + gone.images, instances + gone.instances
-    return Purged(relations, images, instances)
+    return Purged(
+        # what goes may have kept others in their places
+        relations=sum(iter(lambda: _everywhere(database, relation, forget_relations, before), 0)),
+        images=_everywhere(database, image, _forget_images, before),
+        instances=_everywhere(database, instance, _forget_instances, before),
+    )
 
 
-def forget_relations(connection: Connection, before: datetime) -> int:
-    refs = connection.execute(_next, {"before": before}).scalars().all()
+def _everywhere(database: Database, table: Table, forget: Forget, before: datetime) -> int:
+    """Forget rows of the table, the latest first: a lineage ends with those."""
+    gone = 0
+    numbers = database.read(_highest_below, table, sys.maxsize)
+    while numbers:
+        gone += database.write(forget, before, numbers[-1], numbers[0])
+        numbers = database.read(_highest_below, table, numbers[-1])
+    return gone
+
+
+def _highest_below(connection: Connection, table: Table, number: int) -> Sequence[int]:
+    below = select(table.c.id).where(table.c.id < number)
+    return connection.execute(below.order_by(table.c.id.desc()).limit(BATCH)).scalars().all()
+
+
+def forget_relations(connection: Connection, before: datetime, first: int, last: int) -> int:
+    due = _due(relation.c.id, before).where(relation.c.id.between(first, last))
+    # locked, so that an image which comes back at the same moment keeps its relations
+    refs = connection.execute(due.with_for_update(of=[image, relation])).scalars().all()
     connection.execute(delete(relation).where(relation.c.id.in_(refs)))
     return len(refs)
 
 
-def _highest(connection: Connection) -> int:
-    highest = [select(func.max(table.c.id)).scalar_subquery() for table in (image, instance)]
-    return max(number or 0 for number in connection.execute(select(*highest)).one())
+def _forget_images(connection: Connection, before: datetime, first: int, last: int) -> int:
+    some = image.c.id.between(first, last)
+    return unrelated.forget_images(connection, and_(some, _not_deleted_lately(before)))
 
 
-def _forget_unrelated(connection: Connection, before: datetime, first: int, last: int) -> Purged:
-    images = delete(image).where(image.c.id.between(first, last), _unrelated_image)
-    instances = delete(instance).where(instance.c.id.between(first, last), _unrelated_instance)
-    return Purged(
-        images=connection.execute(images, {"before": before}).rowcount,
-        instances=connection.execute(instances, {"before": before}).rowcount,
-    )
+def _forget_instances(connection: Connection, before: datetime, first: int, last: int) -> int:
+    some = instance.c.id.between(first, last)
+    return connection.execute(delete(instance).where(some, _ended_unrelated(before))).rowcount

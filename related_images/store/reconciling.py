@@ -10,9 +10,9 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, case, delete, exists, func, select, update
 
-from related_images.store import latest
+from related_images.store import latest, unrelated
 from related_images.store.lookups import MADE_FROM
-from related_images.store.tables import image, instance, relation
+from related_images.store.tables import image, relation
 
 SERVICE: Final = "service"
 
@@ -112,14 +112,6 @@ def withdraw_announcements(connection: Connection, ref: int, since: datetime) ->
     instances = connection.execute(select(relation.c.instance_ref).where(void)).scalars().all()
     gone = connection.execute(delete(relation).where(void)).rowcount
     latest.refresh(connection, instances)
-    connection.execute(
-        delete(image).where(image.c.id == ref, ~exists().where(relation.c.image_ref == image.c.id))
-    )
-    connection.execute(
-        delete(instance).where(
-            instance.c.id.in_(instances),
-            instance.c.ended_at.is_(None),
-            ~exists().where(relation.c.instance_ref == instance.c.id),
-        )
-    )
+    unrelated.forget_image(connection, ref)
+    unrelated.forget_instances(connection, instances)
     return gone

@@ -15,7 +15,6 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
-    exists,
     insert,
     select,
     update,
@@ -23,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import Delete, Update, func
 
-from related_images.store import descent, drivers, latest
+from related_images.store import descent, drivers, latest, unrelated
 from related_images.store.lookups import BOOT
 from related_images.store.refs import image_ref, installation_ref, is_instance, project_ref
 from related_images.store.rows import BACKFILL, NewRelation, Recorded
@@ -172,7 +171,7 @@ def _claim(connection: Connection, key: dict[str, Any]) -> int:
 def take_back(connection: Connection, recorded: Recorded) -> bool:
     """Undo what ``recorded`` says was done; the relation stays while another relies on it.
 
-    Who made it has no claim on it to give back, and who has one leaves it to be removed by others.
+    Who made it has no claim on it to give back; who claimed it later gives that back alone.
 
     :returns: whether the relation is gone
     """
@@ -183,11 +182,9 @@ def take_back(connection: Connection, recorded: Recorded) -> bool:
     if gone:
         latest.refresh(connection, [recorded.instance_ref])
     if gone and recorded.image_created:
-        connection.execute(_unrelated(image, recorded.image_ref, relation.c.image_ref))
+        unrelated.forget_image(connection, recorded.image_ref)
     if gone and recorded.instance_created:
-        unrelated = _unrelated(instance, recorded.instance_ref, relation.c.instance_ref)
-        # that an instance has ended is to be remembered: its start may be told later
-        connection.execute(unrelated.where(instance.c.ended_at.is_(None)))
+        unrelated.forget_instances(connection, [recorded.instance_ref])
     return gone
 
 
@@ -217,10 +214,6 @@ def _release(recorded: Recorded) -> Update:
     counted = relation.c.claimed.between(1, CLAIMS_LIMIT - 1)
     claimed = update(relation).where(relation.c.id == recorded.relation_ref, counted)
     return claimed.values(claimed=relation.c.claimed - 1)
-
-
-def _unrelated(table: Table, ref: int, reference: Any) -> Delete:
-    return delete(table).where(table.c.id == ref, ~exists().where(reference == ref))
 
 
 _detach: Final = delete(relation).where(

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Table, event, insert, select, text
 
-from related_images.store import lookups, relations, schema, usage
+from related_images.store import lookups, purge, relations, schema, usage
 from related_images.store.database import Database
 from related_images.store.rows import Filters, Position
 from related_images.store.tables import image, installation, instance, project, relation
@@ -134,6 +134,7 @@ def test_an_answer_needs_no_whole_table(filled: Database, question: str) -> None
 CHANGES: dict[str, Any] = {
     "delete": lambda connection: relations.mark_deleted(connection, SOME_IMAGE, at(0)),
     "detach": lambda connection: relations.detach(connection, NOVA, "vm-7", SOME_IMAGE, "backup"),
+    "forget": lambda connection: purge.forget_relations(connection, at(99), FIRST, FIRST + 1000),
     "end": lambda connection: relations.end_instance(connection, NOVA, "vm-7", at(0)),
     "record": lambda connection: relations.record(connection, new("vm-7")),
     "record again": lambda connection: relations.record(connection, new("vm-7", SOME_IMAGE)),

@@ -123,19 +123,29 @@ def test_a_purge_works_in_small_transactions(
     assert forget(database) == Purged(relations=7, images=7)
 
 
-def test_an_image_that_comes_back_meanwhile_keeps_its_relations(shared: str) -> None:
-    database, other = Database(shared, 10.0), Database(shared, 10.0)
+def test_a_transaction_looks_at_its_own_rows_only(database: Database) -> None:
+    image = image_id()
+    recorded = record(database, *(new(f"vm-{n}", image) for n in range(5)))
+    delete(database, image)
+    numbers = [one.relation_ref for one in recorded]
+    assert database.write(purge.forget_relations, LATER, numbers[1], numbers[3]) == 3
+    assert sorted(found(database)) == [("vm-0", "snapshot"), ("vm-4", "snapshot")]
+
+
+def test_an_image_that_comes_back_meanwhile_keeps_its_relations(
+    database: Database, shared: str
+) -> None:
+    other = Database(shared, 10.0)
     wanted = new("vm-back")
-    record(database, wanted)
+    (recorded,) = record(database, wanted)
     delete(database, wanted.image_id)
 
     def revived_then_purged(connection: Connection, *args: Any) -> int:
         if not shared.startswith("sqlite"):  # there a transaction has the database for itself
             record(other, new("vm-other", wanted.image_id))
-        return purge.forget_relations(connection, LATER)
+        return purge.forget_relations(connection, LATER, 1, recorded.relation_ref)
 
     gone = database.write(revived_then_purged)
     assert gone == (1 if shared.startswith("sqlite") else 0)
     purge.purge(database, LATER)
-    database.close()
     other.close()

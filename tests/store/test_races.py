@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -140,7 +141,7 @@ class Muddle:
         elif deed == 4:
             database.write(relations.mark_deleted, image, at(-99))
         else:
-            database.write(purge.forget_relations, NOON)
+            database.write(purge.forget_relations, NOON, 0, sys.maxsize)
 
 
 def test_doing_everything_at_once_leaves_whole_rows(at_once: AtOnce, database: Database) -> None:
