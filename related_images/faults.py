@@ -27,6 +27,7 @@ class Point(Enum):
     RECONCILE_SETTLED = "a batch is put right and committed"
     RECONCILE_FINISHED = "the end of a reconciliation is committed"
     MIGRATE_BEGUN = "a migration is about to begin"
+    MIGRATE_FILLED = "a range of rows is filled"
     MIGRATE_RUN = "the migrations have run, not committed"
     MIGRATE_COMMITTED = "the migrations are committed"
 

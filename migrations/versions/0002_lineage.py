@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from related_images.migrations.ranges import fill, within
 
 revision = "0002"
 down_revision = "0001"
@@ -118,9 +119,9 @@ def _fill() -> None:
             relation.c.project_ref,
             relation.c.kind,
         )
-        .where(relation.c.kind != BOOT)
+        .where(within(relation.c.id), relation.c.kind != BOOT)
         .where(~sa.exists().where(descent.c.relation_ref == relation.c.id))
         .subquery("made")
     )
     found = sa.select(made).where(made.c.parent_ref.is_not(None))
-    op.execute(descent.insert().from_select(list(made.c.keys()), found))
+    fill(relation, descent.insert().from_select(list(made.c.keys()), found))

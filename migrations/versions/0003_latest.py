@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from related_images.migrations.ranges import fill, let_others_on, within
 
 revision = "0003"
 down_revision = "0002"
@@ -24,9 +25,12 @@ def upgrade() -> None:
         if name not in columns:
             column = sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
             op.add_column("related_instance", column)
+            let_others_on()
         if _index(name) not in indexes:
             op.create_index(_index(name), "related_instance", [name, "id"])
-    op.execute(instance.update().values({name: _latest(code) for name, code in CODES.items()}))
+            let_others_on()
+    latest = instance.update().values({name: _latest(code) for name, code in CODES.items()})
+    fill(instance, latest.where(within(instance.c.id)))
 
 
 def downgrade() -> None:

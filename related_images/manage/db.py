@@ -24,7 +24,8 @@ INCOMPLETE: Final = 3
 class Upgrade(options.OnDatabase):
     """Make the tables, or bring them to the version that this program needs.
 
-    May be run twice, and on several machines at once. The services may go on meanwhile.
+    May be run twice, and on several machines at once. The services may go on meanwhile; on SQLite
+    recordings wait until it is done.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

@@ -138,22 +138,35 @@ def _shut(twin: socket.socket) -> None:
         twin.shutdown(socket.SHUT_RDWR)
 
 
+_MYSQL_TURN: Final = (
+    "SELECT GET_LOCK(SHA1(CONCAT(DATABASE(), '.', :name)), :seconds)",
+    "SELECT RELEASE_LOCK(SHA1(CONCAT(DATABASE(), '.', :name)))",
+)
+"""The server has one set of names for all its databases."""
+_TURNS: Final = dict.fromkeys(MYSQL, _MYSQL_TURN) | {
+    "postgresql": (
+        "SELECT 1 FROM pg_advisory_lock(hashtext(:name))",
+        "SELECT pg_advisory_unlock(hashtext(:name))",
+    )
+}
+"""How to keep others waiting and how to end that, beyond the end of a transaction."""
+
+
 @contextmanager
 def alone(connection: Connection, name: str) -> Iterator[None]:
     """Keep every other caller with the same ``name`` waiting; on SQLite the transaction does.
 
     :raises StoreUnavailable: on MariaDB and MySQL, if the other is at it for too long
     """
-    if connection.dialect.name in MYSQL:
-        asked = {"name": name, "seconds": LONGEST_TURN}
-        if not connection.execute(text("SELECT GET_LOCK(:name, :seconds)"), asked).scalar():
-            raise StoreUnavailable("another upgrade is under way; run this again when it is done")
-    elif connection.dialect.name == "postgresql":
-        # held until the transaction ends
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": name})
+    take, release = _TURNS.get(connection.dialect.name, (None, None))
+    if take is None or release is None:
+        yield
+        return
+    named = {"name": name}
+    if not connection.execute(text(take), {**named, "seconds": LONGEST_TURN}).scalar():
+        raise StoreUnavailable("another upgrade is under way; run this again when it is done")
     yield
-    if connection.dialect.name in MYSQL:
-        connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
+    connection.execute(text(release), named)
 
 
 def is_transient(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from related_images.faults import Point
 from related_images.queries import Filters
 from related_images.store import lookups, schema
 from related_images.store.database import Database
+from tests.guarantees import upgrading
 from tests.guarantees.forge import Forge
 
 ROUNDS = int(os.environ.get("RELATED_IMAGES_KILL_ROUNDS", "2"))
@@ -72,8 +73,11 @@ def killed(point: Point, *arguments: str) -> int:
 
 @pytest.mark.parametrize("point", IN_MIGRATIONS, ids=lambda point: point.name.lower())
 def test_a_killed_upgrade_is_finished_by_the_next(database_url: str, point: Point) -> None:
+    schema.upgrade(database_url, schema.REVISIONS[0])
+    upgrading.write(database_url, 1, 2)
     assert killed(point, "db", "upgrade", "--connection", database_url) == -9
     schema.upgrade(database_url)
     with schema.connected(database_url) as connection:
         schema.verify(connection)
         assert schema.differences(connection) == []
+    assert upgrading.numbers(database_url) == [1, 2]

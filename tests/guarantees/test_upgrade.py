@@ -1,64 +1,17 @@
 """Each revision forwards and back with data in it, the version before still writing."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
-from typing import Any
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import Connection, Table, insert, inspect, select
+from sqlalchemy import select, text, update
 
-from related_images.store import lookups, schema, tables
+from related_images import faults
+from related_images.faults import Point
+from related_images.store import drivers, lookups, schema, tables
 from related_images.store.database import Database
 from related_images.store.rows import Filters
-from tests.guarantees.reconciling import INSTALLATION
-
-Columns = dict[str, set[str]]
-TABLES = (tables.installation, tables.project, tables.instance, tables.image, tables.relation)
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def columns_of(connection: Connection) -> Columns:
-    """What the version that this schema is of knows of its tables."""
-    found = inspect(connection)
-    return {
-        table.name: {column["name"] for column in found.get_columns(table.name)} for table in TABLES
-    }
-
-
-def rows(number: int) -> list[tuple[Table, dict[str, Any]]]:
-    """A boot of an instance for the first number, a snapshot of it for every other one."""
-    at = BEGIN + timedelta(hours=number)
-    kind = "boot" if number == 1 else "snapshot"
-    relation = {"id": number, "instance_ref": 1, "image_ref": number, "project_ref": 1}
-    own: list[tuple[Table, dict[str, Any]]] = [
-        (tables.image, {"id": number, "uuid": str(uuid4())}),
-        (tables.relation, {**relation, "kind": kind, "source": "service", "created_at": at}),
-    ]
-    if number > 1:
-        return own
-    instance = {"id": 1, "installation_ref": 1, "instance_id": "i-1", "project_ref": 1}
-    return [
-        (tables.installation, {"id": 1, "uuid": INSTALLATION}),
-        (tables.project, {"id": 1, "project_id": "demo"}),
-        (tables.instance, instance),
-        *own,
-    ]
-
-
-def write(url: str, number: int, known: Columns) -> None:
-    """Write a relation with the columns that a version knows."""
-    with schema.connected(url) as connection:
-        for table, row in rows(number):
-            kept = {name: value for name, value in row.items() if name in known[table.name]}
-            connection.execute(insert(table).values(kept))
-        connection.commit()
-
-
-def numbers(url: str) -> list[int]:
-    with schema.connected(url) as connection:
-        found = connection.execute(select(tables.relation.c.id).order_by(tables.relation.c.id))
-        return list(found.scalars())
+from tests.guarantees.upgrading import BEGIN, columns_of, numbers, write
 
 
 @pytest.mark.parametrize(("before", "after"), pairwise(schema.REVISIONS))
@@ -68,13 +21,12 @@ def test_data_survives_the_way_forwards_and_back(
     schema.upgrade(database_url, before)
     with schema.connected(database_url) as connection:
         known = columns_of(connection)
-    write(database_url, 1, known)
-    write(database_url, 2, known)
+    write(database_url, 1, 2, known=known)
     schema.upgrade(database_url, after)
-    write(database_url, 3, known)
+    write(database_url, 3, known=known)
     assert numbers(database_url) == [1, 2, 3]
     schema.downgrade(database_url, before)
-    write(database_url, 4, known)
+    write(database_url, 4, known=known)
     schema.upgrade(database_url)
     assert numbers(database_url) == [1, 2, 3, 4]
     with schema.connected(database_url) as connection:
@@ -95,3 +47,51 @@ def test_the_filter_of_the_version_before_serves_on(
     database = Database(database_url, 20)
     assert database.read(lookups.relations, Filters(), 10) == []
     database.close()
+
+
+def filled(url: str) -> tuple[int, object]:
+    """How many images descend from another, and when the latest snapshot was made."""
+    with schema.connected(url) as connection:
+        descents = connection.execute(select(tables.descent.c.relation_ref)).all()
+        latest = connection.execute(select(tables.instance.c.latest_snapshot_at)).scalar_one()
+    return len(descents), latest
+
+
+def test_what_was_recorded_before_is_filled_in_range_by_range(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[Point] = []
+    schema.upgrade(database_url, schema.REVISIONS[0])
+    write(database_url, *range(1, 8))
+    monkeypatch.setattr("related_images.migrations.ranges.STEP", 3)
+    monkeypatch.setattr(faults, "hook", reached.append)
+    schema.upgrade(database_url)
+    assert filled(database_url) == (6, BEGIN + timedelta(hours=7))
+    # seven relations are three ranges, the one instance is one
+    assert reached.count(Point.MIGRATE_FILLED) == 4
+
+
+IMPATIENT = dict.fromkeys(drivers.MYSQL, "SET innodb_lock_wait_timeout = 1") | {
+    "postgresql": "SET lock_timeout = '1s'"
+}
+
+
+@pytest.mark.parametrize("database_url", ["mariadb", "postgresql"], indirect=True)
+def test_nobody_waits_for_an_upgrade_that_fills_in(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(point: Point) -> None:
+        if point is Point.MIGRATE_FILLED:
+            with schema.connected(database_url) as connection:
+                connection.execute(text(IMPATIENT[connection.dialect.name]))
+                connection.execute(update(tables.instance).values(ended_at=BEGIN))
+                connection.execute(update(tables.image).values(deleted_at=None))
+                connection.rollback()
+            looked.append(point)
+
+    looked: list[Point] = []
+    schema.upgrade(database_url, schema.REVISIONS[0])
+    write(database_url, 1, 2)
+    monkeypatch.setattr(faults, "hook", look)
+    schema.upgrade(database_url)
+    assert len(looked) == 2
