@@ -23,6 +23,7 @@ Any other status is a plain :class:`RegistryError`.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from related_images.errors import RelatedImagesError
 
@@ -161,6 +162,10 @@ class Unauthorized(RegistryError):
     code = "registry.unauthorized"
     title = "The registry does not accept the credentials"
     next_step = "authenticate again"
+
+    def __init__(self, request: str, said: str, **answer: Any) -> None:
+        super().__init__(request, said, **answer)
+        self.doubtful = False  # also where Keystone, not the registry, refused them
 
 
 class AccessDenied(RegistryError):

@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
-from related_images.client.errors import ImportFailed, ImportNotOffered, ImportUnfinished
+from related_images.client.errors import (
+    ImportFailed,
+    ImportNotOffered,
+    ImportUnfinished,
+    RegistryError,
+)
 from related_images.client.registry import OCTETS, Registry
 from related_images.client.results import Image
 from related_images.wire import routes
@@ -96,6 +101,7 @@ class Importer:
 
         :param deadline: in seconds
         :raises ImportFailed: if it did not
+        :raises RegistryError: if the registry cannot be asked, at the deadline at the latest
         """
         return _wait(self.start(image_id), deadline, progress)
 
@@ -158,11 +164,18 @@ class StartedImport:
 def _wait(started: StartedImport, deadline: float, progress: Progress) -> Image:
     ends = time.monotonic() + deadline
     for pause in _pauses():
-        image, done = started.look(progress)
-        if done:
-            return image
-        if time.monotonic() + pause > ends:
-            raise _unfinished(image, deadline)
+        is_last = time.monotonic() + pause > ends
+        try:
+            image, done = started.look(progress)
+        except RegistryError as error:
+            # the import goes on, though nobody tells of it for a while
+            if is_last or not error.doubtful:
+                raise
+        else:
+            if done:
+                return image
+            if is_last:
+                raise _unfinished(image, deadline)
         time.sleep(pause)
     raise AssertionError("pauses never end")
 

@@ -365,6 +365,49 @@ def test_the_filters_own_503_creates_nothing_and_is_not_sent_again(
     assert len(scripted.of("POST", "/v2/images")) == 1
 
 
+class Importing:
+    """Answers as a registry that imports, in which some questions about the image fail.
+
+    :param failures: what comes in place of the answer, one after the other
+    """
+
+    def __init__(self, *failures: Reply | None) -> None:
+        self.failures = list(failures)
+        self.is_begun = False
+
+    def answer(self, asked: Asked) -> Reply | None:
+        if asked.path == "/v2/info/import":
+            return shown({"import-methods": {"value": ["web-download"]}})
+        if asked.method == "POST":
+            self.is_begun = True
+            return Reply(202)
+        if self.is_begun and self.failures:
+            return self.failures.pop(0)
+        if asked.path.endswith("/tasks"):
+            return shown({"tasks": [{"id": "t", "status": "success"}] if self.is_begun else []})
+        return shown({"id": IMAGE, "status": "active"})
+
+
+def test_an_import_is_waited_for_though_a_proxy_fails(
+    make_client: Maker, scripted: Scripted
+) -> None:
+    importing = Importing(Reply(502, PROXY_PAGE), HANG_UP, HANG_UP, Reply(504))
+    scripted.script = importing.answer
+    service = InstanceAwareImageService(make_client(scripted.url, SERVICE), INSTALLATION)
+    assert service.import_image("http://x/y", image_id=IMAGE).status == "active"
+    assert importing.failures == []
+
+
+@pytest.mark.parametrize(("status", "deadline"), [(502, 0.0), (401, 3600.0), (404, 3600.0)])
+def test_an_import_that_nobody_tells_of_is_given_up_with_its_id(
+    service: InstanceAwareImageService, scripted: Scripted, status: int, deadline: float
+) -> None:
+    scripted.script = Importing(Reply(status)).answer
+    with pytest.raises(RegistryError) as caught:
+        service.import_image("http://x/y", image_id=IMAGE, deadline=deadline)
+    assert (caught.value.status, caught.value.image_id) == (status, IMAGE)
+
+
 def _page(applied: str | None, **body: Any) -> Reply:
     said = {"X_Relation_Filters_Applied": applied} if applied else {}
     return shown(body, 200, **said)

@@ -13,6 +13,7 @@ from related_images.client import (
     ImportFailed,
     InstanceAwareImageService,
     NotThere,
+    RegistryError,
     RelationsClient,
     StateConflict,
     Stores,
@@ -84,7 +85,12 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         return self._snapshot(values)
 
     def check_create_complete(self, is_done: IsDone) -> bool:
-        return is_done()
+        try:
+            return is_done()
+        except RegistryError as error:
+            if not error.doubtful:
+                raise
+            return False  # Heat comes again, until the time of the stack is over
 
     def handle_update(self, json_snippet: Any, tmpl_diff: Any, prop_diff: Values) -> None:
         before = dict(self.properties)

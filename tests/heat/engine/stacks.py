@@ -6,6 +6,7 @@ without one. Everything that Heat asks of Glance goes over HTTP, and is written 
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ KEYSTONE = "heat.engine.clients.os.keystone.fake_keystoneclient.FakeKeystoneClie
 
 Source = str | Mapping[str, Any]
 
+IMAGE = re.compile("/v2/images/[^/]+")
 TEMPLATES = Path(__file__).parents[3] / "docs" / "heat"
 
 
@@ -69,15 +71,23 @@ class Sent:
 
 
 class Recorder(HTTPAdapter):
-    """Sends, and writes down what it sent."""
+    """Sends, and writes down what it sent.
+
+    :ivar lost: so many times a question about an image does not come through
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.sent: list[Sent] = []
+        self.lost = 0
 
     def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         body = json.loads(request.body) if request.body else None
-        self.sent.append(Sent(request.method, urlsplit(request.url).path, body))
+        path = urlsplit(request.url).path
+        self.sent.append(Sent(request.method, path, body))
+        if self.lost and request.method == "GET" and IMAGE.fullmatch(path):
+            self.lost -= 1
+            return _bad_gateway(request)
         return super().send(request, *args, **kwargs)
 
     def bodies(self, method: str, path_end: str = "") -> list[Any]:
@@ -86,6 +96,13 @@ class Recorder(HTTPAdapter):
             for sent in self.sent
             if sent.method == method and sent.path.endswith(path_end)
         ]
+
+
+def _bad_gateway(request: Any) -> requests.Response:
+    answer = requests.Response()
+    answer.request, answer.url, answer.status_code = request, request.url, 502
+    answer._content = b"<html>Bad Gateway</html>"
+    return answer
 
 
 class Endpoints(token_endpoint.Token):

@@ -158,6 +158,12 @@ def test_a_download_that_fails_fails_the_stack_with_the_reason_of_glance(user: U
     assert stack.delete().state == "DELETE_COMPLETE"
 
 
+def test_an_import_is_waited_for_though_a_proxy_fails(user: User) -> None:
+    user.recorder.lost = 2
+    _stack, image_id = created(user, imported())
+    assert (user.image(image_id)["status"], user.recorder.lost) == ("active", 0)
+
+
 def test_an_import_that_failed_is_made_anew_by_the_next_update(user: User) -> None:
     nowhere = source() | {"location": os.environ[stacks.FILES] + "/nowhere.raw"}
     stack = Stack(user, template(**nowhere)).create()

@@ -36,6 +36,13 @@ def test_a_snapshot_is_taken_waited_for_described_and_recorded(user: User) -> No
         assert stack.delete().state == "DELETE_COMPLETE"
 
 
+def test_a_snapshot_is_waited_for_though_a_proxy_fails(user: User) -> None:
+    user.recorder.lost = 2
+    with configured(installation_uuid=INSTALLATION):
+        stack = Stack(user, snapshot(str(uuid4()))).create()
+    assert (stack.state, user.recorder.lost) == ("CREATE_COMPLETE", 0)
+
+
 @pytest.mark.parametrize("server", [BROKEN, BROKEN_AT_ONCE])
 def test_a_snapshot_that_fails_fails_the_stack(user: User, server: str) -> None:
     with configured(installation_uuid=INSTALLATION):
