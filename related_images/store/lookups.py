@@ -5,6 +5,7 @@ gone between them). A condition on something that bears a name outside is put as
 row number, so that the index of the relations is used whatever the database makes of joins.
 """
 
+import operator
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -426,28 +427,28 @@ def _summaries(*, of_one_project: bool) -> Select[Any]:
     )
 
 
-def _last_told() -> ColumnElement[datetime]:
-    """When a relation was recorded, or if it is a start, when it last was one."""
-    again = select(func.max(rebuild.c.started_at)).where(rebuild.c.relation_ref == relation.c.id)
-    last = again.scalar_subquery()
-    started = case((last > relation.c.created_at, last), else_=relation.c.created_at)
+def _told(extreme: Any, is_beyond: Callable[[Any, Any], Any]) -> ColumnElement[datetime]:
+    """When a relation was recorded, or if it is a start, when it first or last was one."""
+    again = select(extreme(rebuild.c.started_at)).where(rebuild.c.relation_ref == relation.c.id)
+    other = again.scalar_subquery()
+    started = case((is_beyond(other, relation.c.created_at), other), else_=relation.c.created_at)
     return case((relation.c.kind == BOOT, started), else_=relation.c.created_at)
 
 
 def _ranked(of_one_project: bool) -> Select[Any]:
     is_deleted = case((image.c.deleted_at.is_(None), 0), else_=1)
     group = [relation.c.instance_ref, relation.c.kind, is_deleted]
-    at = _last_told()
-    newest_first = [at.desc(), relation.c.id.desc()]
+    first, last = _told(func.min, operator.lt), _told(func.max, operator.gt)
+    newest_first = [last.desc(), relation.c.id.desc()]
     ranked = (
         select(
             relation.c.instance_ref,
             relation.c.kind,
-            at.label("created_at"),
+            last.label("created_at"),
             image.c.uuid,
             is_deleted.label("is_deleted"),
             func.count().over(partition_by=group).label("number"),
-            func.min(relation.c.created_at).over(partition_by=group).label("oldest_at"),
+            func.min(first).over(partition_by=group).label("oldest_at"),
             func.row_number().over(partition_by=group, order_by=newest_first).label("rank"),
         )
         .select_from(relation.join(image, relation.c.image_ref == image.c.id))

@@ -158,3 +158,13 @@ def test_a_rebuild_back_to_the_first_image_counts_in_whatever_order(sqlite_url: 
             (link,) = database.read(lineage.ancestry, made.image_id, 1, None)
             assert link.parent_image_id == base, order
         database.close()
+
+
+def test_first_and_last_start_are_told_in_whatever_order(database: Database) -> None:
+    store(database, [REBUILT_BACK])
+    store(database, [REBUILT])
+    store(database, [STARTED])
+    (found,) = database.read(lookups.instances, Filters(), 10)
+    boots = found.images["boot"]
+    assert (boots.oldest_at, boots.latest_at) == (STARTED.at, REBUILT_BACK.at)
+    assert boots.latest_image_id == BASE
