@@ -95,7 +95,7 @@ class Registry:
         Only a GET is ever sent again by itself, if the connection broke. A body in ``data`` is
         streamed, and never sent twice.
 
-        :param options: ``headers``, ``params``, ``json``, ``data``
+        :param options: ``headers``, ``params``, ``json``, ``data``, ``status_code_retries``
         :raises RegistryError: if it did not succeed
         """
         request = f"{method} {API}{path}"

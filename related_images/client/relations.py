@@ -143,9 +143,11 @@ class RelationsClient:
     def _usages(self, image_ids: list[str]) -> list[Usage]:
         asked = {"image_ids": ",".join(image_ids)}
         try:
-            return self.registry.ask("GET", routes.USAGES, params=asked).read(results.usages)
+            answer = self.registry.ask("GET", routes.USAGES, params=asked, status_code_retries=0)
+            return answer.read(results.usages)
         except RegistryUnavailable:
-            # together they may have been started from too often to be counted in time
+            # together they may have been started from too often to be counted in time; to ask the
+            # same again, as some clients do by themselves, would only take longer
             half = len(image_ids) // 2
             if not half:
                 raise

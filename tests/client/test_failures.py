@@ -555,7 +555,9 @@ def test_walks_up_and_down_are_read(scripted: Scripted) -> None:
     assert scripted.asked[-1].query == "depth=2"
 
 
-def test_usages_that_cannot_be_counted_together_are_asked_for_in_parts(scripted: Scripted) -> None:
+def test_usages_that_cannot_be_counted_together_are_asked_for_in_parts(
+    make_client: Maker, scripted: Scripted
+) -> None:
     def answer(asked: Asked) -> Reply:
         (ids,) = parse_qs(asked.query)["image_ids"]
         if len(ids.split(",")) > 25:
@@ -565,7 +567,7 @@ def test_usages_that_cannot_be_counted_together_are_asked_for_in_parts(scripted:
         return shown({"usages": rows, "all_projects": True})
 
     scripted.script = answer
-    client = RelationsClient(Adapter(session(scripted.url, SERVICE), service_type="image"))
+    client = RelationsClient(make_client(scripted.url, SERVICE))
     images = [str(uuid4()) for _ in range(103)]
     assert [usage.image_id for usage in client.usages(images)] == images
     scripted.script = lambda asked: Reply(503)
