@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import tenacity
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
@@ -88,7 +88,8 @@ class Database:
     def write(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``task`` in one transaction, again if it lost against another one.
 
-        :raises StoreUnavailable: if the database cannot commit in time
+        :raises StoreUnavailable: if the database cannot commit in time, or does not say whether
+            it did
         """
         self._writing.check()
         try:
@@ -135,8 +136,9 @@ class Database:
         self._budget.until = begun + self._limit
         try:
             return self._persistent(writing, task)
-        except DataError as error:
-            # the fault of the request, and no reason to refuse others
+        except (DataError, UnicodeError) as error:
+            # the fault of the request, and no reason to refuse others; the second is raised by
+            # drivers for letters that the database's encoding lacks
             raise FieldInvalid("the database cannot keep one of the values given") from error
         except DBAPIError as error:
             if drivers.is_missing_table(error):
@@ -160,10 +162,16 @@ class Database:
         return result
 
     def _once(self, writing: int, task: Callable[[Connection], T]) -> T:
-        with self._turn(writing), self._connected(writing) as connection, connection.begin():
+        with (
+            self._turn(writing),
+            self._connected(writing) as connection,
+            connection.begin() as transaction,
+        ):
             if not self._verified:
                 self._verify(connection)
-            return task(connection)
+            result = task(connection)
+            _commit(transaction)
+            return result
 
     @contextmanager
     def _turn(self, writing: int) -> Iterator[None]:
@@ -276,6 +284,17 @@ def usable(url: str) -> URL:
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise ConfigurationError("a SQLite database in memory would be lost; name a file")
     return parsed
+
+
+def _commit(transaction: RootTransaction) -> None:
+    """Commit; if the answer to that is lost, raise what makes nobody run the task again."""
+    try:
+        transaction.commit()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            # it may be committed, and the task would find its own work as that of another
+            raise _unavailable("the connection was lost during a commit") from error
+        raise
 
 
 def _unusable(reason: str) -> ConfigurationError:

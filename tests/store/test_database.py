@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tenacity
@@ -245,6 +246,59 @@ def test_connections_that_a_restart_ended(call: Call, server_url: str) -> None:
         hosts.drop_connections(server_url)
         call(client)
         assert client.is_up()
+
+
+def commit_without_answer(client: Database, url: str) -> Callable[[Any], None]:
+    """A commit after which the connection is lost before the answer to it comes."""
+    commit = client._engine(1).dialect.do_commit
+
+    def commit_and_lose(connection: Any) -> None:
+        commit(connection)
+        hosts.drop_connections(url)
+        connection.cursor().execute("SELECT 1")  # fails as the driver says it
+
+    return commit_and_lose
+
+
+def test_what_may_be_committed_is_not_done_again(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Database(server_url, PATIENCE)) as client:
+        wanted, tries = new(), []
+
+        def record_once(connection: Connection) -> None:
+            tries.append(relations.record(connection, wanted).created)
+
+        with monkeypatch.context() as patched:
+            lost = commit_without_answer(client, server_url)
+            patched.setattr(client._engine(1).dialect, "do_commit", lost)
+            with pytest.raises(StoreUnavailable, match="commit"):
+                client.write(record_once)
+        assert tries == [True]
+        assert eventually(shown, client) == [wanted.image_id]
+        eventually(write, client)
+
+
+REFUSE_ONCE = (
+    "CREATE SEQUENCE commits",
+    "CREATE FUNCTION refuse_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+    "IF nextval('commits') = 1 THEN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END IF; "
+    "RETURN NULL; END $$",
+    "CREATE CONSTRAINT TRIGGER refuse_once AFTER INSERT ON related_relation "
+    "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse_once()",
+)
+
+
+def test_what_the_server_refused_to_commit_is_done_again(
+    postgresql: servers.DatabaseServer,
+) -> None:
+    url = postgresql.create()
+    schema.upgrade(url)
+    hosts.run(url, *REFUSE_ONCE)
+    with closing(Database(url, PATIENCE)) as client:
+        (recorded,) = record(client, new())
+        assert recorded.created
+        assert hosts.run(url, "SELECT last_value FROM commits") == ["2"]
 
 
 def test_a_database_that_can_only_be_read(patient: Database, url: str) -> None:
