@@ -13,7 +13,12 @@ import oslo_messaging
 from oslo_config import cfg
 from oslo_messaging.notify.listener import BatchNotificationServer
 
-from related_images.errors import BusUnusable, NotificationMalformed, StoreUnavailable
+from related_images.errors import (
+    BusUnusable,
+    FieldInvalid,
+    NotificationMalformed,
+    StoreUnavailable,
+)
 from related_images.manage.notifications import read
 from related_images.queries import Database
 from related_images.queries.notifications import Event, store
@@ -35,6 +40,9 @@ with fewer than these at once, nothing else would ever come.
 """
 
 
+REFUSED: Final = "the database cannot keep what it says"
+
+
 @dataclass(frozen=True)
 class Bus:
     """Where the notifications of one Nova are."""
@@ -47,7 +55,7 @@ class Bus:
 
 @dataclass(frozen=True)
 class Malformed:
-    """A message that cannot be understood, and why."""
+    """A message that cannot be understood, or not be kept, and why."""
 
     message: object
     reason: str
@@ -70,9 +78,15 @@ class Listener:
     def take(self, installation_uuid: str, messages: Sequence[object]) -> bool:
         """Store a batch, for as long as it takes; say whether that was done before the stop."""
         found = [_understood(installation_uuid, message) for message in messages]
-        events = [one for one in found if isinstance(one, Event)]
+        refused = self._store([one for one in found if isinstance(one, Event)])
+        if refused is None:
+            return False
+        found = [
+            Malformed(message, REFUSED) if one in refused else one
+            for one, message in zip(found, messages, strict=True)
+        ]
         malformed = [one for one in found if isinstance(one, Malformed)]
-        if not self._store(events) or not self._put_aside(installation_uuid, malformed):
+        if not self._put_aside(installation_uuid, malformed):
             return False
         with self._lock:
             self.counts.update(_outcome(one) for one in found)
@@ -93,12 +107,13 @@ class Listener:
             LOG.warning("set aside in %s: %s", self.set_aside, one.reason)
         return True
 
-    def _store(self, events: Sequence[Event]) -> bool:
-        """Whether all were stored before the stop.
+    def _store(self, events: Sequence[Event]) -> list[Event] | None:
+        """Those that the database cannot keep, when all others are stored; ``None`` at the stop.
 
-        Of a database that is away or too slow fewer are asked at once, so that some get through.
+        Of a database that is away or too slow fewer are asked at once, so that some get through,
+        and of one that refuses some until it refuses one alone.
         """
-        waits = False
+        waits, refused = False, list[Event]()
         while events and not self.stopping.is_set():
             part = events[: self._at_once]
             try:
@@ -109,10 +124,15 @@ class Listener:
                 waits = True
                 self._at_once = max(1, len(part) // 2)
                 self.stopping.wait(min(error.retry_after, 1))
+            except FieldInvalid:
+                self._at_once = max(1, len(part) // 2)
+                if len(part) == 1:
+                    refused += part
+                    events = events[1:]
             else:
                 events = events[len(part) :]
                 self._at_once = min(BATCH, self._at_once + 1)
-        return not events
+        return None if events else refused
 
 
 def _understood(installation_uuid: str, message: object) -> Event | Malformed | None:

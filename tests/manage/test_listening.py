@@ -1,8 +1,10 @@
 """What a listener does with a batch when the file or the database does not take it."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -14,6 +16,7 @@ from related_images.queries import Database, Filters
 from related_images.queries.notifications import Event
 from related_images.store import lookups, schema
 from tests import commands
+from tests.servers import DatabaseServer
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 BASE = "10000000-0000-4000-8000-000000000001"
@@ -76,6 +79,26 @@ def test_a_slow_database_is_given_less_at_once(
     taken = [size for size in given if size <= 5]
     assert sum(taken) == BATCH
     assert len(given) - len(taken) < len(taken)
+
+
+def test_what_the_database_cannot_keep_is_set_aside_and_the_rest_is_stored(
+    postgresql: DatabaseServer, tmp_path: Path
+) -> None:
+    name = f"t{uuid4().hex}"
+    latin = "ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    postgresql.run(f"CREATE DATABASE {name} {latin}")
+    url = f"{postgresql.url}/{name}"
+    schema.upgrade(make_url(url))
+    database = Database(url, 20)
+    batch = [started(f"vm-{number}") for number in range(10)]
+    batch[6]["payload"]["nova_object.data"]["tenant_id"] = "проект"
+    listener = Listener(database, tmp_path / "set-aside.jsonl")
+    assert listener.take(NOVA, batch)
+    assert stored(database) == {f"vm-{number}" for number in range(10) if number != 6}
+    (line,) = listener.set_aside.read_text().splitlines()
+    assert json.loads(line)["message"] == batch[6]
+    assert listener.counts == {"stored": 9, "set aside": 1}
+    database.close()
 
 
 @pytest.mark.parametrize("project", ["demo ", " demo", " "])
