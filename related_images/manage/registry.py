@@ -7,7 +7,13 @@ from operator import itemgetter
 from typing import Any, Final
 
 from keystoneauth1.exceptions import ConnectFailure
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+)
 
 from related_images.client.errors import (
     AccessDenied,
@@ -25,10 +31,13 @@ from related_images.wire.routes import IMAGES, INSTALLATIONS
 LOG = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 4
-"""How often one thing is asked while the registry asks to wait."""
+"""How often one thing is asked while the registry asks to wait, or cannot be reached."""
 
 LONGEST_WAIT: Final = 60
 """Seconds that are waited when the registry asks for it; who is asked for more comes again."""
+
+_GROWING: Final = wait_exponential(multiplier=2)
+"""How long is waited for one that cannot be reached: as a restart takes, all in all."""
 
 ALL: Final = (("visibility", "all"),)
 """What is shown to an administrator only when asked for: the community images of others."""
@@ -40,9 +49,10 @@ _FOR_ADMINISTRATORS: Final = (("/tasks", "tasks"), (INSTALLATIONS, "installation
 class AdministeredRegistry:
     """Asks through ``client``, a keystoneauth1 ``Adapter``, as often as ``pace`` lets it.
 
-    A registry that says when it can be asked again is asked again then, if that is soon. Each
-    method raises :exc:`~related_images.client.errors.RegistryError` for an answer that is no
-    success or not in the registry's own form.
+    A registry that says when it can be asked again is asked again then, if that is soon; one that
+    breaks the connection, after pauses that grow. Each method raises
+    :exc:`~related_images.client.errors.RegistryError` for an answer that is no success or not in
+    the registry's own form.
     """
 
     def __init__(self, client: Any, pace: Pace) -> None:
@@ -123,7 +133,8 @@ def _may_pass(error: BaseException) -> bool:
 
 def _wait(state: RetryCallState) -> float:
     error = state.outcome and state.outcome.exception()
-    return getattr(error, "retry_after", None) or 0.0
+    asked = getattr(error, "retry_after", None)
+    return _GROWING(state) if asked is None else float(asked)
 
 
 def _tell(state: RetryCallState) -> None:

@@ -209,6 +209,17 @@ def test_a_registry_that_says_when_to_come_again_is_asked_then(
     assert clock.slept.count(7) == 3
 
 
+def test_a_registry_that_restarts_is_given_time_to(
+    reconciler: Reconciler, scripted: Scripted, clock: Clock
+) -> None:
+    known, missed = new_id(), new_id()
+    reconciler.announce(known, missed)
+    sound, begun = Registry(known), clock.now
+    scripted.script = lambda asked: sound(asked) if clock.now > begun + 10 else HANG_UP
+    assert reconciler.run(*NOW)["marked_deleted"] == 1
+    assert clock.slept[:3] == [2, 4, 8]
+
+
 def unavailable(retry_after: str) -> Reply:
     return Reply(503, b"", {"Retry-After": retry_after})
 
