@@ -23,9 +23,16 @@ Any other status is a plain :class:`RegistryError`.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Final
 
-from related_images.errors import RelatedImagesError
+from related_images.errors import RelatedImagesError, StoreUnavailable
+
+_NOTHING_BEGUN: Final = {
+    StoreUnavailable.code,
+    *(error.code for error in StoreUnavailable.__subclasses__()),
+}
+"""What the filter says before anything is begun; whatever else says 503 may have passed it on."""
 
 
 class ClientError(RelatedImagesError):
@@ -127,8 +134,8 @@ class RegistryError(ClientError):
         self.code = code or type(self).code
         self.request_id = request_id
         self.retry_after = retry_after
-        # only the filter's own 503 says that nothing was begun
-        self.doubtful = status is None or (status >= 500 and not (status == 503 and code))
+        was_not_begun = status == HTTPStatus.SERVICE_UNAVAILABLE and code in _NOTHING_BEGUN
+        self.doubtful = status is None or (status >= 500 and not was_not_begun)
         self.image_id: str | None = None
         super().__init__(self._message(said))
 

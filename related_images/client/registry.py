@@ -7,6 +7,7 @@ one way of sending, of reading answers and of telling what went wrong.
 import html
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,6 +47,10 @@ _READ_AT_MOST: Final = 8192
 
 _TAG = re.compile(r"<(title|h1|style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
+_NO_JSON: Final = (ValueError, TypeError, RecursionError)
+_NO_ANSWER: Final = (keystone.ClientException, OSError, ValueError)
+"""As when a file of certificates is missing, or the endpoint is no URL."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -63,7 +68,7 @@ class Answer:
         """
         try:
             return reading(_object(self.decode()))
-        except (ValueError, KeyError, TypeError, AttributeError, BadInput) as error:
+        except (*_NO_JSON, KeyError, AttributeError, BadInput) as error:
             said = f"the body is not the JSON that belongs there ({error!r})"
             raise self.unusable(said) from error
 
@@ -78,13 +83,14 @@ class Registry:
     """The image service behind ``client``: a glanceclient, an openstacksdk connection, an adapter.
 
     :raises TypeError: if ``client`` is none of them
-    :raises RegistryUnreachable: if an openstacksdk connection cannot find the image service
+    :raises RegistryUnreachable: if an openstacksdk connection cannot find the image service, or
+        has been told that there is none
     """
 
     def __init__(self, client: object) -> None:
         try:
             part = image_part(client)
-        except keystone.ClientException as error:
+        except _no_service() as error:
             raise _unreachable(f"GET {API}", error) from error
         self._adapter: Adapter = part if isinstance(part, Adapter) else _adapter_of_endpoint(part)
         self._prefix: str | None = None
@@ -99,9 +105,11 @@ class Registry:
         :raises RegistryError: if it did not succeed
         """
         request = f"{method} {API}{path}"
+        # what is streamed may fail by itself, which is not for the registry to answer for
+        no_answer = (keystone.ClientException,) if "data" in options else _NO_ANSWER
         try:
             response = self._send(method, path, **options)
-        except keystone.ClientException as error:
+        except no_answer as error:
             raise _unreachable(request, error) from error
         if not 200 <= response.status_code < 300:
             raise _refused(request, response)
@@ -179,7 +187,13 @@ def _following(body: Mapping[str, Any]) -> Query | None:
     return tuple(parse_qsl(urlsplit(link).query, keep_blank_values=True)) if link else None
 
 
-def _unreachable(request: str, error: keystone.ClientException) -> RegistryError:
+def _no_service() -> tuple[type[Exception], ...]:
+    # whoever gives a connection of openstacksdk has imported it
+    openstacksdk = sys.modules.get("openstack.exceptions")
+    return (*_NO_ANSWER, openstacksdk.SDKException) if openstacksdk else _NO_ANSWER
+
+
+def _unreachable(request: str, error: Exception) -> RegistryError:
     if isinstance(error, keystone.http.Unauthorized | keystone.AuthorizationFailure):
         return Unauthorized(request, str(error), request_id=getattr(error, "request_id", None))
     return RegistryUnreachable(request, str(error) or type(error).__name__)
@@ -227,13 +241,19 @@ def _explanation(response: Any) -> tuple[str, str | None, str | None]:
     """What is said, and if the filter says it, its code and the request id."""
     try:
         body = _object(response.json())
-    except (ValueError, TypeError):
+    except _NO_JSON:
         return _plain(response.text) or str(response.reason), None, None
     try:
         ours = _object(body["errors"][0])
-        return ours["detail"], ours["code"], ours.get("request_id")
+        return _text(ours["detail"]), _text(ours["code"]), ours.get("request_id")
     except (LookupError, TypeError):
         return _plain(str(body.get("message") or body)), None, None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
 
 
 def _plain(text: str) -> str:

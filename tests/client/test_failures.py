@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs
 from uuid import uuid4
 
+import openstack
 import pytest
 from keystoneauth1.adapter import Adapter
 from keystoneauth1.session import Session
@@ -90,7 +91,7 @@ def test_errors_of_the_filter_are_told_apart(
     assert caught.value.request == "POST /v2/relations"
     assert caught.value.request_id == "req-1"
     assert caught.value.retry_after == 7
-    assert caught.value.doubtful == (status == 500)
+    assert caught.value.doubtful == (status >= 500)
     assert str(caught.value) == (
         f"POST /v2/relations answered {status}: What was wrong; {error.next_step} "
         "after 7 seconds (request id req-1)"
@@ -143,6 +144,9 @@ def test_a_date_to_come_again_is_told_in_seconds(
         (Reply(502, b'["a list"]'), '["a list"]'),
         (Reply(502, b'{"errors": "text"}'), "{'errors': 'text'}"),
         (shown({"message": "Glance says<br /><br />\n"}, 502), "Glance says"),
+        (shown({"errors": [{"code": 7, "detail": "x"}]}, 502), "{'errors': [{'code': 7, "),
+        (shown({"errors": [{"code": "c", "detail": None}]}, 502), "{'errors': [{'code': 'c', "),
+        (Reply(502, b"[" * 10_000), "[[["),
     ],
 )
 def test_any_error_page_is_read(
@@ -152,7 +156,7 @@ def test_any_error_page_is_read(
     service = InstanceAwareImageService(make_client(scripted.url, SERVICE), INSTALLATION)
     with pytest.raises(RegistryError, match="answered 502") as caught:
         service.get(IMAGE)
-    assert f"answered 502: {said}; " in str(caught.value)
+    assert f"answered 502: {said}" in str(caught.value)
     assert caught.value.code == "registry.refused"
     assert caught.value.doubtful
 
@@ -163,10 +167,11 @@ def test_any_error_page_is_read(
         Reply(200, PROXY_PAGE, {"Content-Type": "text/html"}),
         Reply(200, b'{"relations": ['),
         Reply(200, b"[]"),
+        Reply(200, b"[" * 10_000),
         Reply(200, b'{"relations": [{"kind": "backup"}]}'),
         Reply(200, b'{"images": []}'),
     ],
-    ids=["proxy", "cut", "list", "half a relation", "something else"],
+    ids=["proxy", "cut", "list", "deep", "half a relation", "something else"],
 )
 def test_a_success_that_is_none_is_not_believed(
     service: InstanceAwareImageService, scripted: Scripted, reply: Reply
@@ -208,6 +213,32 @@ def test_a_session_without_credentials_is_told() -> None:
     service = InstanceAwareImageService(Adapter(Session(), service_type="image"), INSTALLATION)
     with pytest.raises(RegistryUnreachable):
         service.info()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"has_image": False},
+        {"image_endpoint_override": "127.0.0.1:1/v2"},
+        {"image_endpoint_override": "http://[bad/v2"},
+        {"cacert": "/missing.pem"},
+    ],
+)
+def test_a_connection_that_leads_to_no_image_service_is_told(options: dict[str, Any]) -> None:
+    auth = {"endpoint": "https://127.0.0.1:1", "token": SERVICE}
+    known = {"load_yaml_config": False, "load_envvars": False, "auth_type": "admin_token"}
+    connection = openstack.connect(**{"auth": auth, **known, **options})
+    with pytest.raises(RegistryUnreachable, match="check the endpoint"):
+        RelationsClient(connection).info()
+
+
+def test_what_cannot_be_read_to_be_sent_is_told_as_it_is(
+    service: InstanceAwareImageService,
+) -> None:
+    file = io.BytesIO(b"data")
+    file.close()
+    with pytest.raises(ValueError, match="closed file"):
+        service.upload(IMAGE, (part for part in file))
 
 
 def test_info_is_asked_once_when_known_and_again_when_not(
@@ -406,6 +437,17 @@ def test_an_import_that_nobody_tells_of_is_given_up_with_its_id(
     with pytest.raises(RegistryError) as caught:
         service.import_image("http://x/y", image_id=IMAGE, deadline=deadline)
     assert (caught.value.status, caught.value.image_id) == (status, IMAGE)
+
+
+def test_the_503_of_another_is_no_promise_that_nothing_was_begun(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    told = {"code": "GW-1", "detail": "No upstream answered in time"}
+    scripted.script = lambda asked: shown({"errors": [told]}, 503)
+    with pytest.raises(RegistryUnavailable, match="No upstream answered") as caught:
+        service.create("inst-1")
+    assert caught.value.doubtful
+    assert scripted.of("GET", f"/v2/images/{caught.value.image_id}")
 
 
 def _page(applied: str | None, **body: Any) -> Reply:
