@@ -18,7 +18,7 @@ from related_images import faults
 from related_images.errors import RegistryDistrusted
 from related_images.faults import Point
 from related_images.queries.listing import RECONCILIATION
-from related_images.store import reconciling, state
+from related_images.store import latest, reconciling, state
 from related_images.store.database import Database
 from related_images.store.reconciling import KnownImage
 from related_images.store.types import EPOCH
@@ -28,6 +28,9 @@ BATCH: Final = 100
 
 POSITION: Final = "reconciliation-position"
 """The row of the state that remembers how far an unfinished reconciliation came."""
+
+INSTANCES: Final = 500
+"""Instances looked at together."""
 
 PROOF: Final = 10
 """Of so many images the registry must know one, or it is taken for another cloud's."""
@@ -53,7 +56,8 @@ class Registry(Protocol):
 class Counts:
     """Images: looked at, found there, newly marked deleted, unmarked, too new to judge.
 
-    ``withdrawn`` counts the relations that were removed.
+    ``withdrawn`` counts the relations that were removed, ``corrected`` the instances whose latest
+    image was not noted rightly.
     """
 
     checked: int = 0
@@ -62,6 +66,7 @@ class Counts:
     restored: int = 0
     too_new: int = 0
     withdrawn: int = 0
+    corrected: int = 0
 
 
 @dataclass
@@ -86,7 +91,7 @@ class Run:
 
 @dataclass(frozen=True)
 class _Findings:
-    """What a batch needs: row numbers, and for withdrawals the time from which on."""
+    """What a batch needs: row numbers, and for withdrawals the time since which."""
 
     restored: list[int]
     deleted: list[int]
@@ -97,7 +102,15 @@ def begin(database: Database, older_than: timedelta, dry_run: bool) -> Run:
     """The run that was interrupted, if one was, else a new one; a dry run is always new."""
     text = None if dry_run else database.read(state.get, POSITION)
     now = datetime.now(UTC)
-    return Run.from_json(text) if text else Run(now - older_than, now)
+    return _taken_up(text) or Run(now - older_than, now)
+
+
+def _taken_up(text: str | None) -> Run | None:
+    """The run that left this; ``None`` if none did, or one of a version that tells otherwise."""
+    try:
+        return Run.from_json(text) if text else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def images_known(database: Database) -> int:
@@ -135,18 +148,19 @@ def reconcile(
     :raises StoreUnavailable: if the database fails on the way; the next run goes on there
     """
     while True:
-        images, last = database.read(reconciling.batch, run.after, BATCH)
+        images, last = database.read(reconciling.batch, run.after, BATCH, run.until)
         if last is None:
             break
         findings = _judge(registry, run, images)
         run.after = last
         faults.reach(Point.RECONCILE_JUDGED)
         if dry_run:
-            _count(run, findings)
+            run.counts = database.read(_count, run, findings)
         else:
             run.counts = database.write(_settle, run, findings)
         faults.reach(Point.RECONCILE_SETTLED)
         seen(last)
+    _correct(database, run, dry_run)
     if not dry_run:
         database.write(_finish, run)
         faults.reach(Point.RECONCILE_FINISHED)
@@ -167,15 +181,19 @@ def _judge(registry: Registry, run: Run, images: list[KnownImage]) -> _Findings:
         void=[
             (image.ref, latest[image.ref])
             for image in there
-            if image.newest_at < run.until and (image.announced_at or EPOCH) >= latest[image.ref]
+            if (image.announced_at or EPOCH) >= latest[image.ref]
         ],
     )
 
 
-def _count(run: Run, findings: _Findings) -> None:
-    run.counts.restored += len(findings.restored)
-    run.counts.marked_deleted += len(findings.deleted)
-    run.counts.withdrawn += len(findings.void)
+def _count(connection: Connection, run: Run, findings: _Findings) -> Counts:
+    """What :func:`_settle` would do."""
+    counts = Counts(**asdict(run.counts))
+    counts.restored += len(findings.restored)
+    counts.marked_deleted += len(findings.deleted)
+    for ref, since in findings.void:
+        counts.withdrawn += len(reconciling.announcements(connection, ref, since, run.until))
+    return counts
 
 
 def _settle(connection: Connection, run: Run, findings: _Findings) -> Counts:
@@ -185,10 +203,20 @@ def _settle(connection: Connection, run: Run, findings: _Findings) -> Counts:
     now = datetime.now(UTC)
     counts.marked_deleted += reconciling.mark_deleted(connection, findings.deleted, now, run.until)
     for ref, since in findings.void:
-        counts.withdrawn += reconciling.withdraw_announcements(connection, ref, since)
+        counts.withdrawn += reconciling.withdraw_announcements(connection, ref, since, run.until)
     state.put(connection, POSITION, Run(run.until, run.started_at, run.after, counts).as_json())
     faults.reach(Point.RECONCILE_WRITTEN)
     return counts
+
+
+def _correct(database: Database, run: Run, dry_run: bool) -> None:
+    """Note the latest images anew where a filter of an earlier version did not."""
+    after: int | None = 0
+    while after is not None:
+        wrong, after = database.read(latest.wrong, after, INSTANCES)
+        if wrong and not dry_run:
+            database.write(latest.refresh, wrong)
+        run.counts.corrected += len(wrong)
 
 
 def _finish(connection: Connection, run: Run) -> None:

@@ -10,7 +10,17 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, bindparam, case, func, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    select,
+    update,
+)
 
 from related_images.store.tables import LATEST, image, instance, relation
 from related_images.store.types import EPOCH, Moment
@@ -29,6 +39,23 @@ def _latest_of(kind: str) -> ColumnElement[Any]:
 _refresh: Final = update(instance).values(
     {column.name: _latest_of(kind) for kind, column in LATEST.items()}
 )
+
+
+_is_right: Final = [column == _latest_of(kind) for kind, column in LATEST.items()]
+
+
+def wrong(connection: Connection, after: int, size: int) -> tuple[Collection[int], int | None]:
+    """Those of the next ``size`` instances behind ``after`` that are noted wrongly; the last one.
+
+    The last is ``None`` where no instance is left.
+    """
+    rows = select(instance.c.id).where(instance.c.id > after).order_by(instance.c.id).limit(size)
+    last = connection.execute(select(func.max(rows.subquery().c.id))).scalar()
+    if last is None:
+        return (), None
+    these = instance.c.id > after, instance.c.id <= last
+    found = connection.execute(select(instance.c.id).where(*these, ~and_(*_is_right)))
+    return found.scalars().all(), last
 
 
 _AT: Final = bindparam("at", type_=Moment)

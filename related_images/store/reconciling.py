@@ -3,12 +3,12 @@
 Each function takes a connection; those that write, inside a transaction of its caller.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, and_, case, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, select, update
 
 from related_images.store import latest, unrelated
 from related_images.store.lookups import MADE_FROM
@@ -21,8 +21,8 @@ SERVICE: Final = "service"
 class KnownImage:
     """An image in a relation, by its row number ``ref``; ``newest_at`` is its latest relation.
 
-    ``announced_at`` is the latest relation that nothing speaks for but an announcement before the
-    image was to be made; ``None`` if there is no such one.
+    ``announced_at`` is the latest relation of before a time that nothing speaks for but an
+    announcement before the image was to be made; ``None`` if there is no such one.
     """
 
     ref: int
@@ -42,14 +42,16 @@ def highest(connection: Connection) -> int:
     return connection.execute(select(func.max(image.c.id))).scalar() or 0
 
 
-def batch(connection: Connection, after: int, size: int) -> tuple[list[KnownImage], int | None]:
+def batch(
+    connection: Connection, after: int, size: int, before: datetime
+) -> tuple[list[KnownImage], int | None]:
     """The related images among the next ``size`` rows behind ``after``, and the last row's number.
 
-    The number is ``None`` where no row is left.
+    The number is ``None`` where no row is left. Announcements count that are older than ``before``.
     """
     rows = select(image.c.id).where(image.c.id > after).order_by(image.c.id).limit(size)
     refs = list(connection.execute(rows).scalars())
-    return (_known(connection, refs), refs[-1]) if refs else ([], None)
+    return (_known(connection, refs, before), refs[-1]) if refs else ([], None)
 
 
 def latest_live(connection: Connection, before: datetime, size: int) -> list[KnownImage]:
@@ -61,11 +63,12 @@ def latest_live(connection: Connection, before: datetime, size: int) -> list[Kno
         .order_by(relation.c.created_at.desc())
         .limit(size)
     )
-    return _known(connection, set(connection.execute(rows).scalars()))
+    return _known(connection, set(connection.execute(rows).scalars()), before)
 
 
-def _known(connection: Connection, refs: Collection[int]) -> list[KnownImage]:
-    announced_at = case((_is_announcement, relation.c.created_at))
+def _known(connection: Connection, refs: Collection[int], before: datetime) -> list[KnownImage]:
+    is_old = _is_announcement & (relation.c.created_at < before)
+    announced_at = case((is_old, relation.c.created_at))
     rows = connection.execute(
         select(
             image.c.id,
@@ -103,14 +106,28 @@ def mark_deleted(
     return deleted
 
 
-def withdraw_announcements(connection: Connection, ref: int, since: datetime) -> int:
-    """Remove announcements of the image since that time, and say how many.
+def announcements(
+    connection: Connection, ref: int, since: datetime, before: datetime
+) -> Sequence[int]:
+    """Of which instances the image was announced between these times."""
+    void = _announced(ref, since, before)
+    return connection.execute(select(relation.c.instance_ref).where(void)).scalars().all()
+
+
+def _announced(ref: int, since: datetime, before: datetime) -> ColumnElement[bool]:
+    at = relation.c.created_at
+    return and_(relation.c.image_ref == ref, _is_announcement, at >= since, at < before)
+
+
+def withdraw_announcements(
+    connection: Connection, ref: int, since: datetime, before: datetime
+) -> int:
+    """Remove announcements of the image between these times, and say how many.
 
     What nothing refers to then goes with them.
     """
-    void = and_(relation.c.image_ref == ref, _is_announcement, relation.c.created_at >= since)
-    instances = connection.execute(select(relation.c.instance_ref).where(void)).scalars().all()
-    gone = connection.execute(delete(relation).where(void)).rowcount
+    instances = announcements(connection, ref, since, before)
+    gone = connection.execute(delete(relation).where(_announced(ref, since, before))).rowcount
     latest.refresh(connection, instances)
     unrelated.forget_image(connection, ref)
     unrelated.forget_instances(connection, instances)

@@ -10,9 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from related_images.faults import Point
 from related_images.queries import reconciliation
+from related_images.store import state, tables
+from related_images.store.types import EPOCH
 from tests.guarantees.reconciling import ADMIN, INSTALLATION, NOW, Reconciler, new_id
 from tests.guarantees.test_kill_points import KILLED, ROUNDS
 from tests.servers import PATIENCE, ServedGlance
@@ -131,14 +134,47 @@ def test_an_announcement_of_an_image_that_was_there_before_is_removed(
 ) -> None:
     image_id = created(served)
     later = reconciliation.CLOCKS_APART + timedelta(seconds=5)
-    reconciler.announce(image_id, age=-later, instance="i-2")
-    now = datetime.now(UTC)
-    run = reconciliation.Run(until=now + 2 * later, started_at=now)
-    reconciliation.reconcile(
-        reconciler.database(), reconciler.registry(), run, dry_run=False, seen=lambda _: None
-    )
-    assert run.counts.withdrawn == 1
+    for instance in ("i-2", "i-3"):
+        reconciler.announce(image_id, age=-later, instance=instance)
+    # one that may be under way keeps none of the others
+    reconciler.announce(image_id, age=-3 * later, instance="i-4")
+    assert withdrawn(reconciler, 2 * later, dry_run=True) == 2
+    assert withdrawn(reconciler, 2 * later) == 2
+    assert [row.instance_id for row in reconciler.relations(image_id)] == ["i-4", "i-1"]
+    assert withdrawn(reconciler, 4 * later) == 1
     assert [row.instance_id for row in reconciler.relations(image_id)] == ["i-1"]
+
+
+def withdrawn(reconciler: Reconciler, ahead: timedelta, dry_run: bool = False) -> int:
+    """How many relations a run removes that judges those until so far ``ahead`` of now."""
+    now = datetime.now(UTC)
+    run = reconciliation.Run(until=now + ahead, started_at=now)
+    reconciliation.reconcile(
+        reconciler.database(), reconciler.registry(), run, dry_run, seen=lambda _: None
+    )
+    return run.counts.withdrawn
+
+
+def test_the_latest_backup_that_an_earlier_version_did_not_note_is_noted(
+    served: ServedGlance, reconciler: Reconciler
+) -> None:
+    created(served)
+    reconciler.run(*NOW)
+    unaware = update(tables.instance).values(latest_snapshot_at=EPOCH)
+    wrong = reconciler.database().write(lambda connection: connection.execute(unaware).rowcount)
+    assert reconciler.run("--dry-run", *NOW)["corrected"] > 0
+    assert 0 < reconciler.run(*NOW)["corrected"] <= wrong
+    assert reconciler.run(*NOW)["corrected"] == 0
+
+
+def test_a_run_of_a_version_that_tells_otherwise_is_begun_anew(
+    served: ServedGlance, reconciler: Reconciler
+) -> None:
+    created(served)
+    told = reconciliation.Run(datetime.now(UTC), datetime.now(UTC), after=10**9).as_json()
+    for text in (told.replace("checked", "seen"), "{}", "[]", "at 7"):
+        reconciler.database().write(state.put, reconciliation.POSITION, text)
+        assert reconciler.run(*NOW)["checked"] > 0
 
 
 def test_the_last_run_is_shown(served: ServedGlance, reconciler: Reconciler) -> None:

@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from related_images.queries import listing
 from related_images.queries.listing import Page
+from related_images.store import latest as latest_times
 from related_images.store import lookups, reconciling, relations
 from related_images.store.database import Database
 from related_images.store.rows import Filters, Instance, Place
@@ -31,7 +32,7 @@ def latest(database: Database, instance_id: str = "vm-1") -> tuple[datetime, dat
 
 
 def refs(database: Database, image_id: str) -> list[int]:
-    known, _ = database.read(reconciling.batch, 0, 100)
+    known, _ = database.read(reconciling.batch, 0, 100, at(99))
     return [image.ref for image in known if image.image_id == image_id]
 
 
@@ -64,7 +65,7 @@ def reconcile(database: Database) -> None:
 
 def withdraw(database: Database) -> None:
     (ref,) = refs(database, LATE.image_id)
-    database.write(reconciling.withdraw_announcements, ref, NOON)
+    database.write(reconciling.withdraw_announcements, ref, NOON, at(99))
 
 
 @pytest.mark.parametrize("remove", [detach, mark_deleted, reconcile, withdraw])
@@ -87,6 +88,19 @@ def test_an_image_that_is_there_again_counts_again(database: Database) -> None:
     mark_deleted(database)
     database.write(reconciling.restore, refs(database, LATE.image_id))
     assert latest(database) == (EPOCH, at(2))
+
+
+def test_what_an_earlier_version_did_not_note_is_found(database: Database) -> None:
+    record(database, *(new(f"vm-{n}", kind="backup", created_at=at(n)) for n in range(5)))
+    unaware = update(instance).where(instance.c.instance_id.in_(["vm-1", "vm-4"]))
+    database.write(lambda connection: connection.execute(unaware.values(latest_backup_at=EPOCH)))
+    first, last = database.read(latest_times.wrong, 0, 3)
+    second, end = database.read(latest_times.wrong, last or 0, 3)
+    assert (len(first), len(second)) == (1, 1)
+    assert database.read(latest_times.wrong, end or 0, 3) == ((), None)
+    database.write(latest_times.refresh, [*first, *second])
+    assert latest(database, "vm-4") == (EPOCH, at(4))
+    assert database.read(latest_times.wrong, 0, 9) == ([], end)
 
 
 def test_an_image_recorded_again_counts_for_all_its_instances(database: Database) -> None:

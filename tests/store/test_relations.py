@@ -98,7 +98,7 @@ def test_who_made_a_relation_takes_back_no_claim_of_another(database: Database) 
     (announced,) = record(database, wanted)
     database.write(relations.record, wanted, relied_on=True)
     assert database.write(relations.take_back, announced) is False
-    database.write(reconciling.withdraw_announcements, announced.image_ref, NOON)
+    database.write(reconciling.withdraw_announcements, announced.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
 
