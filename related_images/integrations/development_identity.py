@@ -17,6 +17,7 @@ from related_images.errors import (
     NotIdentified,
     RelatedImagesError,
 )
+from related_images.wire import shapes
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -161,14 +162,7 @@ def _is_loopback(address: str) -> bool:
 def _refuse(
     status: HTTPStatus, error: RelatedImagesError, start_response: "StartResponse"
 ) -> Iterable[bytes]:
-    fault = {
-        "status": status.value,
-        "code": error.code,
-        "title": error.title,
-        "detail": str(error),
-        "request_id": None,
-    }
-    body = json.dumps({"errors": [fault]}).encode()
+    body = json.dumps(shapes.fault(status.value, error, None)).encode()
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     if status is HTTPStatus.UNAUTHORIZED:
         headers.append(("WWW-Authenticate", f'Development form="{TOKEN_FORM}"'))

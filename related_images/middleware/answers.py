@@ -16,6 +16,7 @@ from related_images.errors import (
     StoreUnavailable,
 )
 from related_images.middleware.environ import Environ, request_id
+from related_images.wire import shapes
 
 StartResponse = Callable[..., Any]
 Headers = list[tuple[str, str]]
@@ -79,14 +80,8 @@ def answer_error(
 ) -> list[bytes]:
     """Answer with an error in the shape in which all of ours are."""
     status = status_of(error)
-    shown = {
-        "status": status.value,
-        "code": error.code,
-        "title": error.title,
-        "detail": str(error),
-        "request_id": request_id(environ),
-    }
-    return answer(start_response, status, {"errors": [shown]}, _headers_of(error))
+    shown = shapes.fault(status.value, error, request_id(environ))
+    return answer(start_response, status, shown, _headers_of(error))
 
 
 def _headers_of(error: RelatedImagesError) -> Headers:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
+from related_images.errors import RelatedImagesError
 from related_images.wire import routes, words
 from related_images.wire.words import format_time
 
@@ -154,6 +155,18 @@ def installation(row: InstallationLike) -> Json:
         "service_user_id": row.service_user_id,
         "registered_at": format_time(row.registered_at),
     }
+
+
+def fault(status: int, error: RelatedImagesError, request_id: str | None) -> Json:
+    """The body of an answer that is an error of ours."""
+    shown = {
+        "status": status,
+        "code": error.code,
+        "title": error.title,
+        "detail": str(error),
+        "request_id": request_id,
+    }
+    return {"errors": [shown]}
 
 
 def page(
