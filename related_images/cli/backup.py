@@ -12,13 +12,13 @@ from osc_lib.exceptions import CommandError
 from related_images.cli import arguments, carried, finding
 from related_images.cli.backups import DUE, FAILED, STOPPED, Shelf, Sweep, Verdict
 from related_images.cli.carried import Choose, Scope
-from related_images.cli.commands import PAGE, RelatedCommand, Table, shown_time, table, tell
+from related_images.cli.commands import PAGE, Counting, Table, shown_time, table, tell
 from related_images.client import Instance, RegistryError, policies
 from related_images.client.retention import COUNTED, Backup, Decision, Policy, not_empty, plan
 from related_images.wire import words
 
 
-class PruneInstanceBackup(RelatedCommand, command.Lister):
+class PruneInstanceBackup(Counting, command.Lister):
     """Delete the backups that no rule keeps, of one instance, of a project, or of all.
 
     Each instance's backups with one label are a group. A rule keeps the newest of each of so many
@@ -32,7 +32,6 @@ class PruneInstanceBackup(RelatedCommand, command.Lister):
         "Carries on after a failure. Exit codes: 0 all done, 1 some or all failed or were stopped "
         "(stderr names each), 2 wrong usage."
     )
-    failures = 0
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         arguments.add_installation(parser)
@@ -54,10 +53,6 @@ class PruneInstanceBackup(RelatedCommand, command.Lister):
         parser.add_argument(
             "--dry-run", action="store_true", help="delete nothing, only show what would be done"
         )
-
-    def run(self, given: argparse.Namespace) -> int:
-        self.failures = 0
-        return int(super().run(given) or self.failures > 0)
 
     def take_action(self, given: argparse.Namespace) -> Table:
         rules, scope = _rules(given), self._scope(given)

@@ -67,18 +67,23 @@ class RelatedLister(RelatedCommand, command.Lister):
         raise NotImplementedError
 
 
-class OnSeveral(RelatedCommand):
+class Counting(RelatedCommand):
+    """A command that carries on after a failure, and fails in the end if there were any."""
+
+    failures = 0
+
+    def run(self, given: argparse.Namespace) -> int:
+        self.failures = 0
+        return int(super().run(given) or self.failures > 0)
+
+
+class OnSeveral(Counting):
     """A command on several objects: a failure is told and counted, and the others are done."""
 
     exit_codes = (
         "Carries on after a failure. Exit codes: 0 all done, 1 some or all failed (stderr names "
         "each and counts them), 2 wrong usage."
     )
-    failures = 0
-
-    def run(self, given: argparse.Namespace) -> int:
-        self.failures = 0
-        return int(super().run(given) or self.failures > 0)
 
     def each(self, names: list[str], deed: Callable[[str], Any]) -> list[Any]:
         """What ``deed`` gave for those it succeeded with."""
