@@ -29,7 +29,9 @@ def test_every_option_is_documented_with_its_default(name: str) -> None:
     assert f"| `{name}` | `{settings.OPTIONS[name].default}` |" in API
 
 
-@pytest.mark.parametrize("name", [*headers.STRIPPED, *headers.RESPONSE, *headers.QUERY])
+@pytest.mark.parametrize(
+    "name", [*headers.STRIPPED, headers.RECORDED, headers.FILTERS_APPLIED, *headers.QUERY]
+)
 def test_every_header_and_query_parameter_is_documented(name: str) -> None:
     assert f"`{name}`" in API
 

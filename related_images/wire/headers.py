@@ -24,8 +24,7 @@ STRIPPED: Final = (*REQUEST, FORCE)
 
 RECORDED: Final = "X-Relation-Recorded"
 FILTERS_APPLIED: Final = "X-Relation-Filters-Applied"
-RESPONSE: Final = (RECORDED, FILTERS_APPLIED)
-"""Set on a response: what was done with the tuple of its request."""
+"""Both set on a response: what was done with the tuple of its request."""
 
 QUERY: Final = ("installation_uuid", "instance_id", "relation_kind", "relation_label")
 """The same four as query parameters of the image list, in the order of :data:`REQUEST`."""

@@ -18,7 +18,8 @@ KIND, LABEL = {"X-Relation-Kind": "backup"}, {"X-Relation-Label": "daily"}
 def test_the_names_are_those_of_the_contract() -> None:
     named = ("X-Installation-UUID", "X-Instance-ID", "X-Relation-Kind", "X-Relation-Label")
     assert named == headers.REQUEST
-    assert headers.RESPONSE == ("X-Relation-Recorded", "X-Relation-Filters-Applied")
+    assert headers.RECORDED == "X-Relation-Recorded"
+    assert headers.FILTERS_APPLIED == "X-Relation-Filters-Applied"
     assert headers.QUERY == ("installation_uuid", "instance_id", "relation_kind", "relation_label")
 
 
