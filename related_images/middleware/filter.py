@@ -114,7 +114,8 @@ class InstanceAwareMiddleware:
             guarded = guard.Guarded(self._app, self._database, caller, image_id, forced)
             return guarded.delete(environ, start_response)
         if image_id is not None:
-            return self._app(environ, guard.noting(self._database, image_id, start_response))
+            outcome = guard.Outcome(self._database, image_id, start_response)
+            return self._app(environ, outcome.start_response)
         return self._app(environ, start_response)
 
     def _image_to_delete(self, environ: Environ, path: str) -> str | None:

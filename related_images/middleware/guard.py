@@ -23,24 +23,35 @@ from related_images.queries.recording import image_deleted
 LOG = logging.getLogger(__name__)
 
 
-def noting(database: Database, image_id: str, respond: StartResponse) -> StartResponse:
-    """A ``start_response`` that notes that the image is deleted, if it is."""
+@dataclass(frozen=True)
+class Outcome:
+    """What the registry makes of a deletion; ``begun`` if it is noted as on its way."""
 
-    def start_response(status: str, given: Headers, *exc_info: Any) -> Any:
+    database: Database
+    image_id: str
+    respond: StartResponse
+    begun: Begun | None = None
+
+    def start_response(self, status: str, given: Headers, *exc_info: Any) -> Any:
+        """Note it, and answer as the registry does."""
+        try:
+            self._note(status)
+        except StoreUnavailable as error:
+            LOG.warning(
+                "outcome of deleting image %s is left to be reconciled: %s", self.image_id, error
+            )
+        return self.respond(status, given, *exc_info)
+
+    def _note(self, status: str) -> None:
         if status.startswith("204"):
             faults.reach(Point.DELETE_ANSWERED)
-            _note(database, image_id)
+            if self.begun:
+                guarding.deleted(self.database, self.begun)
+            else:
+                image_deleted(self.database, self.image_id)
             faults.reach(Point.DELETE_NOTED)
-        return respond(status, given, *exc_info)
-
-    return start_response
-
-
-def _note(database: Database, image_id: str) -> None:
-    try:
-        image_deleted(database, image_id)
-    except StoreUnavailable as error:
-        LOG.warning("deletion of image %s is left to be reconciled: %s", image_id, error)
+        elif self.begun and not status.startswith("5"):
+            guarding.withdraw(self.database, self.begun)
 
 
 @dataclass(frozen=True)
@@ -59,11 +70,10 @@ class Guarded:
         :raises ImageInUse: if there are such, and no administrator forces it
         """
         begun = self._begin() if self._may_be_deleted(environ) else None
-        if begun is None:
-            return self.app(environ, noting(self.database, self.image_id, start_response))
-        if begun.in_use:
+        if begun is not None and begun.in_use:
             self._log_force(begun, environ)
-        return self.app(environ, _Outcome(self.database, begun, start_response).start_response)
+        outcome = Outcome(self.database, self.image_id, start_response, begun)
+        return self.app(environ, outcome.start_response)
 
     def _may_be_deleted(self, environ: Environ) -> bool:
         """Whether the registry may do it: the image is the caller's own, or he an administrator.
@@ -96,24 +106,3 @@ class Guarded:
             begun.in_use,
             request_id(environ),
         )
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What the registry makes of a deletion that is noted as on its way."""
-
-    database: Database
-    begun: Begun
-    respond: StartResponse
-
-    def start_response(self, status: str, given: Headers, *exc_info: Any) -> Any:
-        try:
-            if status.startswith("204"):
-                faults.reach(Point.DELETE_ANSWERED)
-                guarding.deleted(self.database, self.begun)
-                faults.reach(Point.DELETE_NOTED)
-            elif not status.startswith("5"):
-                guarding.withdraw(self.database, self.begun)
-        except StoreUnavailable as error:
-            LOG.warning("outcome of deleting image %s is not noted: %s", self.begun.image_id, error)
-        return self.respond(status, given, *exc_info)
