@@ -33,6 +33,8 @@ _INSERTS: Final[dict[str, Any]] = {"postgresql": postgresql.insert, "sqlite": sq
 
 CLAIMS_LIMIT: Final = 30_000
 """How many claims on one relation are counted."""
+_FOR_GOOD: Final = 2
+"""So many has who relies on it for good: whoever made it, without a claim, may take one back."""
 
 _INSTALLATION: Final[BindParameter[str]] = bindparam("installation_uuid")
 _THIS: Final = is_instance(_INSTALLATION, bindparam("instance_id"))
@@ -153,16 +155,18 @@ def _related(
         source=new.source,
         project_ref=project_ref,
         created_at=new.created_at,
-        claimed=int(relied_on),
+        claimed=_FOR_GOOD if relied_on else 0,
     )
     if ref is not None:
         return replace(recorded, relation_ref=ref)
-    return replace(recorded, relation_ref=_claim(connection, key), created=False)
+    ref = _claim(connection, key, _FOR_GOOD if relied_on else 1)
+    return replace(recorded, relation_ref=ref, created=False)
 
 
-def _claim(connection: Connection, key: dict[str, Any]) -> int:
+def _claim(connection: Connection, key: dict[str, Any], number: int) -> int:
     same = [relation.c[name] == value for name, value in key.items()]
-    more = case((relation.c.claimed < CLAIMS_LIMIT, relation.c.claimed + 1), else_=CLAIMS_LIMIT)
+    counted = relation.c.claimed < CLAIMS_LIMIT
+    more = case((counted, relation.c.claimed + number), else_=relation.c.claimed)
     if not connection.execute(update(relation).where(*same).values(claimed=more)).rowcount:
         raise drivers.Overtaken("the relation was taken back by another at the same moment")
     return int(connection.execute(select(relation.c.id).where(*same)).scalar_one())
@@ -171,12 +175,11 @@ def _claim(connection: Connection, key: dict[str, Any]) -> int:
 def take_back(connection: Connection, recorded: Recorded) -> bool:
     """Undo what ``recorded`` says was done; the relation stays while another relies on it.
 
-    Who made it has no claim on it to give back; who claimed it later gives that back alone.
-
     :returns: whether the relation is gone
     """
-    undone = connection.execute(_unclaimed(recorded) if recorded.created else _release(recorded))
-    gone = recorded.created and bool(undone.rowcount)
+    gone = bool(connection.execute(_unclaimed(recorded)).rowcount)
+    if not gone:
+        connection.execute(_release(recorded))
     if recorded.revived_from is not None:
         _bury(connection, recorded, recorded.revived_from)
     if gone:

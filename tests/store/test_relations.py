@@ -102,13 +102,27 @@ def test_who_made_a_relation_takes_back_no_claim_of_another(database: Database) 
     assert shown(database) == [wanted.image_id]
 
 
-def test_who_did_not_make_a_relation_takes_back_his_own_claim_only(database: Database) -> None:
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_last_of_two_who_take_back_a_relation_removes_it(
+    database: Database, order: tuple[int, int]
+) -> None:
     wanted = new()
-    announced, again = record(database, wanted, wanted)
-    for _ in range(2):
-        assert database.write(relations.take_back, again) is False
+    recorded = record(database, wanted, wanted)
+    gone = [database.write(relations.take_back, recorded[number]) for number in order]
+    assert gone == [False, True]
+    assert shown(database) == []
+
+
+def test_the_claim_of_who_relies_on_a_relation_outlasts_all_that_are_taken_back(
+    database: Database,
+) -> None:
+    wanted = new()
+    first, second = record(database, wanted, wanted)
+    database.write(relations.record, wanted, relied_on=True)
+    for recorded in (second, first):
+        assert database.write(relations.take_back, recorded) is False
+    database.write(reconciling.withdraw_announcements, first.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
-    assert database.write(relations.take_back, announced) is True
 
 
 def test_taking_back_keeps_what_other_relations_refer_to(database: Database) -> None:
