@@ -81,7 +81,8 @@ def answer_error(
     """Answer with an error in the shape in which all of ours are."""
     status = status_of(error)
     shown = shapes.fault(status.value, error, request_id(environ))
-    return answer(start_response, status, shown, _headers_of(error))
+    content = answer(start_response, status, shown, _headers_of(error))
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else content
 
 
 def _headers_of(error: RelatedImagesError) -> Headers:
