@@ -82,8 +82,12 @@ def test_a_project_is_found_by_its_name(cloud: Cloud, deeds: Deeds) -> None:
     assert deeds.images["backup 4"] in found
     assert deeds.images["snapshot by an administrator"] not in found
     assert found == listed("admin", demo) == listed("alice", "demo")
-    # who may not ask Keystone for projects may not see its relations either
-    assert listed("bob", "demo") == set()
+    # who may not ask Keystone for projects may not see their relations either
+    assert listed("bob", demo) == set()
+    words = ("image", "relation", "list", "--project", "demo")
+    done = cloud.command("openstack", *words, OS_CLOUD="bob")
+    assert done.returncode == 1
+    assert "give the project's ID" in done.stderr
 
 
 def test_a_project_that_keystone_does_not_know(cloud: Cloud) -> None:
