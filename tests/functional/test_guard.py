@@ -175,6 +175,14 @@ def test_any_other_word_forces_nothing(guarded: Cloud, value: str) -> None:
     assert delete(guarded, base, ADMIN | {"X-Relation-Force": value}).status == 409
 
 
+def test_who_is_not_identified_does_not_pass_the_guard(guarded: Cloud) -> None:
+    """Without an identity service the registry may take everybody for an administrator."""
+    vm, base = a_vm(), a_public_image(guarded)
+    start(guarded, vm, base)
+    answer = delete(guarded, base, {})
+    assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
+
+
 def test_nobody_else_may_force_it(guarded: Cloud) -> None:
     vm = a_vm()
     image_id = guarded.create(vm)
