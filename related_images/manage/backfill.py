@@ -4,9 +4,10 @@ import argparse
 import json
 import logging
 import sys
+import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
@@ -182,13 +183,30 @@ class _Run:
         )
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items, each one asked for while the one before it is dealt with."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
-            yield item
+def _ahead(items: Iterator[T]) -> Generator[T]:
+    """The items, each one asked for while the one before it is dealt with.
+
+    Whoever needs no more leaves at once, and the one that is on its way is dropped.
+    """
+    coming = _asked(items)
+    while (item := coming.result()) is not None:
+        coming = _asked(items)
+        yield item
+
+
+def _asked(items: Iterator[T]) -> "Future[T | None]":
+    coming: Future[T | None] = Future()
+
+    def ask() -> None:
+        try:
+            coming.set_result(next(items, None))
+        # raised where the item is awaited
+        except BaseException as error:  # noqa: BLE001
+            coming.set_exception(error)
+
+    # a thread of a pool would be waited for at the end of the program
+    threading.Thread(target=ask, daemon=True).start()
+    return coming
 
 
 def _pages(
