@@ -262,6 +262,13 @@ class StoreUnavailable(RelatedImagesError):
         self.retry_after = retry_after
 
 
+class StoreInDoubt(StoreUnavailable):
+    """The connection was lost during a commit: what was to be stored may be stored or not."""
+
+    code = "store.in-doubt"
+    title = "Whether it was stored cannot be told"
+
+
 class SchemaMissing(StoreUnavailable):
     code = "schema.missing"
     title = "The database holds no tables of related-images"

@@ -26,11 +26,16 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final
 
-from related_images.errors import RelatedImagesError, StoreUnavailable
+from related_images.errors import (
+    RelatedImagesError,
+    SchemaMissing,
+    SchemaOutdated,
+    SchemaTooNew,
+    StoreUnavailable,
+)
 
 _NOTHING_BEGUN: Final = {
-    StoreUnavailable.code,
-    *(error.code for error in StoreUnavailable.__subclasses__()),
+    error.code for error in (StoreUnavailable, SchemaMissing, SchemaOutdated, SchemaTooNew)
 }
 """What the filter says before anything is begun; whatever else says 503 may have passed it on."""
 
@@ -138,6 +143,11 @@ class RegistryError(ClientError):
         self.doubtful = status is None or (status >= 500 and not was_not_begun)
         self.image_id: str | None = None
         super().__init__(self._message(said))
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same question may be answered later: no answer came, or a server failed."""
+        return self.doubtful and (self.status is None or self.status >= 500)
 
     def _message(self, said: str) -> str:
         answered = f"answered {self.status}" if self.status else "got no answer"

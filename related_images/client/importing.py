@@ -164,17 +164,16 @@ class StartedImport:
 def _wait(started: StartedImport, deadline: float, progress: Progress) -> Image:
     ends = time.monotonic() + deadline
     for pause in _pauses():
-        is_last = time.monotonic() + pause > ends
         try:
             image, done = started.look(progress)
         except RegistryError as error:
             # the import goes on, though nobody tells of it for a while
-            if is_last or not error.doubtful:
+            if not error.may_pass or time.monotonic() + pause > ends:
                 raise
         else:
             if done:
                 return image
-            if is_last:
+            if time.monotonic() + pause > ends:
                 raise _unfinished(image, deadline)
         time.sleep(pause)
     raise AssertionError("pauses never end")

@@ -23,7 +23,13 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from related_images import metrics
-from related_images.errors import ConfigurationError, FieldInvalid, SchemaTooNew, StoreUnavailable
+from related_images.errors import (
+    ConfigurationError,
+    FieldInvalid,
+    SchemaTooNew,
+    StoreInDoubt,
+    StoreUnavailable,
+)
 from related_images.metrics import Metric
 from related_images.store import breaker, drivers, schema, state, turns
 
@@ -293,7 +299,11 @@ def _commit(transaction: RootTransaction) -> None:
     except DBAPIError as error:
         if error.connection_invalidated:
             # it may be committed, and the task would find its own work as that of another
-            raise _unavailable("the connection was lost during a commit") from error
+            raise StoreInDoubt(
+                "the connection to the database was lost during a commit; look whether it was "
+                "stored, or try again",
+                retry_after=math.ceil(breaker.LONGEST_PAUSE),
+            ) from error
         raise
 
 

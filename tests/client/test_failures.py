@@ -429,7 +429,9 @@ def test_an_import_is_waited_for_though_a_proxy_fails(
     assert importing.failures == []
 
 
-@pytest.mark.parametrize(("status", "deadline"), [(502, 0.0), (401, 3600.0), (404, 3600.0)])
+@pytest.mark.parametrize(
+    ("status", "deadline"), [(502, 0.0), (200, 3600.0), (401, 3600.0), (404, 3600.0)]
+)
 def test_an_import_that_nobody_tells_of_is_given_up_with_its_id(
     service: InstanceAwareImageService, scripted: Scripted, status: int, deadline: float
 ) -> None:

@@ -13,7 +13,12 @@ import pytest
 import tenacity
 from sqlalchemy import Connection
 
-from related_images.errors import ConfigurationError, SchemaMissing, StoreUnavailable
+from related_images.errors import (
+    ConfigurationError,
+    SchemaMissing,
+    StoreInDoubt,
+    StoreUnavailable,
+)
 from related_images.store import lookups, relations, schema
 from related_images.store.database import Database
 from related_images.store.rows import Filters
@@ -272,7 +277,7 @@ def test_what_may_be_committed_is_not_done_again(
         with monkeypatch.context() as patched:
             lost = commit_without_answer(client, server_url)
             patched.setattr(client._engine(1).dialect, "do_commit", lost)
-            with pytest.raises(StoreUnavailable, match="commit"):
+            with pytest.raises(StoreInDoubt, match="commit"):
                 client.write(record_once)
         assert tries == [True]
         assert eventually(shown, client) == [wanted.image_id]

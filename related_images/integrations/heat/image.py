@@ -1,5 +1,6 @@
 """``OS::RelatedImages::Image``: an image with its metadata and its instance."""
 
+import logging
 import uuid
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -26,6 +27,8 @@ from related_images.integrations.heat import changes, recording, schema, validat
 from related_images.integrations.heat.recording import telling_who_may_record
 from related_images.integrations.heat.validation import WantedRelation, wanted_relation
 from related_images.wire import routes, words
+
+LOG = logging.getLogger(__name__)
 
 Values = Mapping[str, Any]
 IsDone = Callable[[], bool]
@@ -88,8 +91,9 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         try:
             return is_done()
         except RegistryError as error:
-            if not error.doubtful:
+            if not error.may_pass:
                 raise
+            LOG.info("asking again for %s: %s", self.name, error)
             return False  # Heat comes again, until the time of the stack is over
 
     def handle_update(self, json_snippet: Any, tmpl_diff: Any, prop_diff: Values) -> None:
