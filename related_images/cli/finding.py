@@ -19,7 +19,7 @@ IDENTITY: Final = {"service_type": "identity", "version": (3,)}
 REFUSED: Final = (401, 403, 404)
 """So the identity service answers who may not look, and about what is not there."""
 
-_PROJECT_ID: Final = re.compile("[0-9a-f]{32}", re.IGNORECASE)
+_PROJECT_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 def image(relations: RelationsClient, text: str) -> str:

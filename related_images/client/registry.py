@@ -90,7 +90,7 @@ class Registry:
     def __init__(self, client: object) -> None:
         try:
             part = image_part(client)
-        except _no_service() as error:
+        except _no_service_errors() as error:
             raise _unreachable(f"GET {API}", error) from error
         self._adapter: Adapter = part if isinstance(part, Adapter) else _adapter_of_endpoint(part)
         self._prefix: str | None = None
@@ -187,7 +187,7 @@ def _following(body: Mapping[str, Any]) -> Query | None:
     return tuple(parse_qsl(urlsplit(link).query, keep_blank_values=True)) if link else None
 
 
-def _no_service() -> tuple[type[Exception], ...]:
+def _no_service_errors() -> tuple[type[Exception], ...]:
     # whoever gives a connection of openstacksdk has imported it
     openstacksdk = sys.modules.get("openstack.exceptions")
     return (*_NO_ANSWER, openstacksdk.SDKException) if openstacksdk else _NO_ANSWER

@@ -1,6 +1,6 @@
 """What Nova's notifications say, stored so that it matters neither how often nor in which order.
 
-Of several that tell of one relation the first to come gives it its time.
+But for the time of a relation of which several tell: the first to come gives it that.
 An image made from an instance is in one relation with it. Who was asked to make the image knows its
 kind, and so does the first notification of it; a later one guesses, and is believed only where
 nothing is known yet.

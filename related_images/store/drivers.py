@@ -156,12 +156,14 @@ _TURNS: Final = dict.fromkeys(MYSQL, _MYSQL_TURN) | {
 def alone(connection: Connection, name: str) -> Iterator[None]:
     """Keep every other caller with the same ``name`` waiting; on SQLite the transaction does.
 
+    After an error that ends with the connection, which must not be one of a pool.
+
     :raises StoreUnavailable: on MariaDB and MySQL, if the other is at it for too long
     """
-    take, release = _TURNS.get(connection.dialect.name, (None, None))
-    if take is None or release is None:
+    if connection.dialect.name not in _TURNS:
         yield
         return
+    take, release = _TURNS[connection.dialect.name]
     named = {"name": name}
     if not connection.execute(text(take), {**named, "seconds": LONGEST_TURN}).scalar():
         raise StoreUnavailable("another upgrade is under way; run this again when it is done")

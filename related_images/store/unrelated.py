@@ -19,9 +19,9 @@ INSTANCE: Final = ~exists().where(relation.c.instance_ref == instance.c.id)
 
 
 def forget_image(connection: Connection, ref: int) -> None:
-    """Forget the image if it is in nothing any more.
+    """Forget the image unless it is in anything still, or marked deleted.
 
-    One that is marked deleted is remembered: a start from it may be about to be recorded.
+    One that is marked is remembered: a start from it may be about to be recorded.
     """
     forget_images(connection, and_(image.c.id == ref, image.c.deleted_at.is_(None)))
 
