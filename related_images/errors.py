@@ -22,7 +22,7 @@
     │   ├── ImageInUse, ImageBeingDeleted, ImageGone
     │   └── RelationConflict, InstallationConflict, InstanceTooLarge
     └── StoreUnavailable            the database cannot be used now
-        └── SchemaOutdated, SchemaMissing, SchemaTooNew
+        └── StoreInDoubt, SchemaOutdated, SchemaMissing, SchemaTooNew
 
 Nothing here knows HTTP. ``code`` is the dotted word that programs may rely on, ``title`` names the
 kind of fault, and the message says what was wrong, what is allowed and what to do next.
