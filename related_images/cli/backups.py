@@ -10,6 +10,7 @@ from related_images.cli.commands import PAGE
 from related_images.cli.plugin import Clients
 from related_images.client import Image, Instance, InstanceRef, NotThere
 from related_images.client.errors import ClientError
+from related_images.client.registry import HIDDEN
 from related_images.client.retention import Backup, Decision, Group
 from related_images.wire import words
 
@@ -39,7 +40,7 @@ class Shelf:
             service.list(
                 ref.instance_id, kind=words.BACKUP, label=label, page_size=PAGE, os_hidden=hidden
             )
-            for hidden in ("false", "true")
+            for hidden in HIDDEN
         )
         return [
             self._backup(image, instance, labels[image.id])

@@ -16,11 +16,9 @@ from related_images.cli.commands import PAGE, RelatedCommand, Table, shown_time,
 from related_images.cli.plugin import Clients
 from related_images.client import Image, Instance, InstanceRef, policies
 from related_images.client.policies import Ages
+from related_images.client.registry import HIDDEN
 from related_images.client.retention import shown
 from related_images.wire import routes, words
-
-HIDDEN: Final = ("false", "true")
-"""Glance lists either the images that are hidden or those that are not."""
 
 BATCH: Final = 50
 """Images looked up at once: their ids are in the query."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 from related_images.cli import arguments, finding
 from related_images.cli.commands import PAGE, RelatedLister, shown_time, tell
 from related_images.client import Usage, policies
+from related_images.client.registry import HIDDEN
 from related_images.wire import routes, words
 
 NEVER: Final = "never used"
@@ -109,8 +110,7 @@ class ListImageUsage(RelatedLister):
         query = [(name, text) for name, text in filters.items() if text is not None]
         registry = self.clients.relations.registry
         pages = itertools.chain.from_iterable(
-            registry.pages(routes.IMAGES, [*query, ("os_hidden", hidden)])
-            for hidden in ("false", "true")
+            registry.pages(routes.IMAGES, [*query, ("os_hidden", hidden)]) for hidden in HIDDEN
         )
         return (image for page in pages for image in page.read(lambda body: body["images"]))
 

@@ -35,6 +35,9 @@ from related_images.wire.routes import API
 Item = TypeVar("Item")
 Query = tuple[tuple[str, str], ...]
 
+HIDDEN: Final = ("false", "true")
+"""Each value of ``os_hidden``: the registry lists images that are hidden, or those that are not."""
+
 REQUEST_ID: Final = "x-openstack-request-id"
 OCTETS: Final = {
     "Content-Type": "application/octet-stream",

@@ -194,7 +194,7 @@ def _ahead(items: Iterator[T]) -> Generator[T]:
         yield item
 
 
-def _asked(items: Iterator[T]) -> "Future[T | None]":
+def _asked(items: Iterator[T]) -> Future[T | None]:
     coming: Future[T | None] = Future()
 
     def ask() -> None:

@@ -71,7 +71,7 @@ def _mapping(value: object) -> Data:
 def _text(value: object) -> str:
     if not words.is_text(value):
         raise TypeError(f"{words.shown(value)} stands where an id is needed")
-    return str(value)
+    return value
 
 
 def _time(sent: Data) -> datetime:

@@ -22,7 +22,7 @@ from related_images.client.errors import (
     RegistryUnreachable,
     Unauthorized,
 )
-from related_images.client.registry import Answer, Registry
+from related_images.client.registry import HIDDEN, Answer, Registry
 from related_images.errors import RegistryDistrusted
 from related_images.manage.pace import Pace
 from related_images.wire import words
@@ -87,7 +87,7 @@ class AdministeredRegistry:
     def created(self, image_ids: Collection[str]) -> Mapping[str, datetime]:
         """When those of the images were created that the registry lists, hidden ones included."""
         found: dict[str, datetime] = {}
-        for hidden in ("false", "true"):
+        for hidden in HIDDEN:
             if missing := sorted(set(image_ids) - found.keys()):
                 asked = (("id", f"in:{','.join(missing)}"), ("limit", str(len(missing))))
                 answer = self._ask(IMAGES, *ALL, *asked, ("os_hidden", hidden))
@@ -111,7 +111,7 @@ class AdministeredRegistry:
         """Whether the registry lists no image at all, hidden ones included."""
         return not any(
             self._ask(IMAGES, *ALL, ("limit", "1"), ("os_hidden", hidden)).read(_created)
-            for hidden in ("false", "true")
+            for hidden in HIDDEN
         )
 
     def _ask(self, path: str, *params: tuple[str, str]) -> Answer:

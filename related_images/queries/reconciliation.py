@@ -174,14 +174,14 @@ def _judge(registry: Registry, run: Run, images: list[KnownImage]) -> _Findings:
     run.counts.checked += len(images)
     run.counts.present += len(there)
     run.counts.too_new += len(missed) - len(absent)
-    latest = {image.ref: created[image.image_id] + CLOCKS_APART for image in there}
+    made = {image.ref: created[image.image_id] + CLOCKS_APART for image in there}
     return _Findings(
         restored=[image.ref for image in there if image.deleted_at],
         deleted=[image.ref for image in absent if registry.is_gone(image.image_id)],
         void=[
-            (image.ref, latest[image.ref])
+            (image.ref, made[image.ref])
             for image in there
-            if (image.announced_at or EPOCH) >= latest[image.ref]
+            if (image.announced_at or EPOCH) >= made[image.ref]
         ],
     )
 

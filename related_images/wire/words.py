@@ -49,7 +49,7 @@ def is_word(text: object, longest: int) -> bool:
     return isinstance(text, str) and 0 < len(text) <= longest and bool(_WORD.fullmatch(text))
 
 
-def is_text(value: object) -> bool:
+def is_text(value: object) -> TypeGuard[str]:
     """Whether ``value`` is text that every database keeps, and tells from every other.
 
     To MariaDB and MySQL what ends in spaces is the same as without.
@@ -63,7 +63,7 @@ def text(field: str, value: object) -> str:
     """Give ``value``, of a ``field`` of a body, if it is text, or raise :exc:`FieldInvalid`."""
     if not is_text(value):
         raise FieldInvalid(f"the field {field} is not text of {TEXT}")
-    return str(value)
+    return value
 
 
 def shown(value: object) -> str:
