@@ -3,6 +3,7 @@
 from collections.abc import Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 from sqlalchemy import Connection
 
@@ -21,6 +22,13 @@ from related_images.store.database import Database
 from related_images.store.rows import Filters, NewRelation, Recorded, Relation
 
 
+class Registration(Protocol):
+    """How an installation is registered: with a service user that alone speaks for it, or none."""
+
+    @property
+    def service_user_id(self) -> str | None: ...
+
+
 @dataclass(frozen=True)
 class Speaker:
     """Who asserts something: the ids of the users in whose name a trusted service speaks."""
@@ -34,15 +42,19 @@ class Speaker:
         :raises InstallationUnregistered: if it must be registered and is not
         :raises InstallationBound: if it belongs to another service user
         """
-        found = installations.find(connection, installation_uuid)
-        if found is None:
+        self.judge(installation_uuid, installations.find(connection, installation_uuid))
+
+    def judge(self, installation_uuid: str, registration: Registration | None) -> None:
+        """The same where it is known how the installation is registered, if it is."""
+        if registration is None:
             if self.require_registered:
                 raise InstallationUnregistered(
                     f"the installation {installation_uuid} is not registered here; "
                     "an administrator can register it with POST /v2/installations"
                 )
             return
-        if found.service_user_id is not None and found.service_user_id not in self.user_ids:
+        bound_to = registration.service_user_id
+        if bound_to is not None and bound_to not in self.user_ids:
             raise InstallationBound(
                 f"the installation {installation_uuid} is registered with another service user"
             )
@@ -60,8 +72,9 @@ def announce(database: Database, new: NewRelation, speaker: Speaker) -> Recorded
 
 
 def _announce(connection: Connection, new: NewRelation, speaker: Speaker) -> Recorded:
-    speaker.check(connection, new.installation_uuid)
-    recorded = relations.record(connection, new)
+    known = relations.look(connection, new)
+    speaker.judge(new.installation_uuid, known if known.registered_at else None)
+    recorded = relations.record(connection, new, known)
     faults.reach(Point.RECORD_WRITTEN)
     return recorded
 

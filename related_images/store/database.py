@@ -248,6 +248,10 @@ class Database:
             pool_size=10,
             max_overflow=-1,
             pool_recycle=600,
+            # each transaction is ended where it was begun
+            pool_reset_on_return=None,
+            # it takes rows that are looked up side by side, by their names, for a product of tables
+            enable_from_linting=False,
             **options,
         )
         if is_sqlite:

@@ -12,10 +12,13 @@ from sqlalchemy import (
     BindParameter,
     Connection,
     Table,
+    and_,
     bindparam,
     case,
     delete,
+    exists,
     insert,
+    literal,
     select,
     update,
 )
@@ -24,7 +27,7 @@ from sqlalchemy.sql import Delete, Update, func
 
 from related_images.store import descent, drivers, latest, unrelated
 from related_images.store.lookups import BOOT
-from related_images.store.refs import image_ref, installation_ref, is_instance, project_ref
+from related_images.store.refs import image_ref, is_instance
 from related_images.store.rows import BACKFILL, NewRelation, Recorded
 from related_images.store.tables import image, installation, instance, project, relation
 
@@ -42,16 +45,27 @@ _INSTANCE_REF: Final = select(instance.c.id).where(*_THIS).scalar_subquery()
 _IMAGE_ID: Final[BindParameter[str]] = bindparam("image_id")
 _IMAGE_REF: Final = image_ref(_IMAGE_ID)
 
+_one: Final = select(literal(1).label("there")).subquery("one")
 _known: Final = select(
-    installation_ref(_INSTALLATION).label("installation_ref"),
-    project_ref(bindparam("project_id")).label("project_ref"),
-    _INSTANCE_REF.label("instance_ref"),
-    select(instance.c.project_ref).where(*_THIS).scalar_subquery().label("instance_project_ref"),
-    _IMAGE_REF.label("image_ref"),
-    select(image.c.deleted_at)
-    .where(image.c.uuid == _IMAGE_ID)
-    .scalar_subquery()
-    .label("deleted_at"),
+    installation.c.id.label("installation_ref"),
+    installation.c.registered_at,
+    installation.c.service_user_id,
+    project.c.id.label("project_ref"),
+    instance.c.id.label("instance_ref"),
+    instance.c.project_ref.label("instance_project_ref"),
+    image.c.id.label("image_ref"),
+    image.c.deleted_at,
+).select_from(
+    _one.outerjoin(installation, installation.c.uuid == _INSTALLATION)
+    .outerjoin(project, project.c.project_id == bindparam("project_id"))
+    .outerjoin(
+        instance,
+        and_(
+            instance.c.instance_id == bindparam("instance_id"),
+            instance.c.installation_ref == installation.c.id,
+        ),
+    )
+    .outerjoin(image, image.c.uuid == _IMAGE_ID)
 )
 """Every row that a new relation refers to, in one round trip."""
 _held_image: Final = (
@@ -64,21 +78,31 @@ _relied_on: Final = select(func.max(relation.c.id), func.sum(relation.c.claimed)
 )
 
 
-def record(connection: Connection, new: NewRelation, *, relied_on: bool = False) -> Recorded:
+def look(connection: Connection, new: NewRelation) -> Any:
+    """What is known of that which the relation refers to: one row, null where nothing is.
+
+    ``registered_at`` and ``service_user_id`` are the installation's.
+    """
+    named = {
+        "installation_uuid": new.installation_uuid,
+        "project_id": new.project_id,
+        "instance_id": new.instance_id,
+        "image_id": new.image_id,
+    }
+    return connection.execute(_known, named).one()
+
+
+def record(
+    connection: Connection, new: NewRelation, known: Any = None, *, relied_on: bool = False
+) -> Recorded:
     """Make sure that the relation is there, and say what that took.
 
     A relation that was there before is kept as it is, and claimed once more; a new one
     is so from the start if it is ``relied_on``, its image being there already.
+
+    :param known: what :func:`look` gave in this transaction, where it was asked before
     """
-    known = connection.execute(
-        _known,
-        {
-            "installation_uuid": new.installation_uuid,
-            "project_id": new.project_id,
-            "instance_id": new.instance_id,
-            "image_id": new.image_id,
-        },
-    ).one()
+    known = look(connection, new) if known is None else known
     image_ref, image_created, deleted_at = _image(connection, new, known)
     project_ref = known.project_ref or _project(connection, new.project_id)
     instance_ref, instance_created = _instance(connection, new, known, project_ref)
@@ -94,8 +118,9 @@ def record(connection: Connection, new: NewRelation, *, relied_on: bool = False)
     )
     if new.kind == BOOT:
         descent.hold(connection, instance_ref)
-    recorded = _related(connection, new, recorded, project_ref, relied_on)
-    descent.follow(connection, new, recorded)
+    recorded, was_started = _related(connection, new, recorded, project_ref, relied_on)
+    if new.kind == BOOT or was_started:
+        descent.follow(connection, new, recorded)
     _note_latest(connection, recorded)
     return recorded
 
@@ -141,26 +166,37 @@ def _related(
     recorded: Recorded,
     project_ref: int | None,
     relied_on: bool,
-) -> Recorded:
+) -> tuple[Recorded, bool]:
+    """What ``recorded`` says and of the relation; and whether its instance was ever started."""
     key = {
         "image_ref": recorded.image_ref,
         "instance_ref": recorded.instance_ref,
         "kind": new.kind,
     }
-    ref = _insert(
-        connection,
-        relation,
-        **key,
-        label=new.label,
-        source=new.source,
-        project_ref=project_ref,
-        created_at=new.created_at,
-        claimed=_FOR_GOOD if relied_on else 0,
-    )
+    values = {
+        "label": new.label,
+        "source": new.source,
+        "project_ref": project_ref,
+        "created_at": new.created_at,
+        "claimed": _FOR_GOOD if relied_on else 0,
+    }
+    ref, was_started = _insert_relation(connection, {**key, **values})
     if ref is not None:
-        return replace(recorded, relation_ref=ref)
+        return replace(recorded, relation_ref=ref), was_started
     ref = _claim(connection, key, _FOR_GOOD if relied_on else 1)
-    return replace(recorded, relation_ref=ref, created=False)
+    return replace(recorded, relation_ref=ref, created=False), was_started
+
+
+def _insert_relation(connection: Connection, values: dict[str, Any]) -> tuple[int | None, bool]:
+    """The number of the new row, if its key is not taken; and whether the instance was started.
+
+    Where that cannot be told by the same statement, it may have been.
+    """
+    if not connection.dialect.insert_returning:
+        return _insert(connection, relation, **values), True
+    asked = {**values, "started": values["instance_ref"]}
+    row = connection.execute(_relating(connection.dialect.name), asked).first()
+    return (None, True) if row is None else (int(row.id), bool(row.was_started))
 
 
 def _claim(connection: Connection, key: dict[str, Any], number: int) -> int:
@@ -353,7 +389,20 @@ def _insert(connection: Connection, table: Table, **values: Any) -> int | None:
 
 @cache
 def _careful(dialect: str, table: Table) -> Any:
+    inserting = _unless_taken(dialect, table)
+    return inserting.returning(table.c.id) if dialect in _INSERTS else inserting
+
+
+@cache
+def _relating(dialect: str) -> Any:
+    start = relation.alias("start")
+    of_instance = (start.c.instance_ref == bindparam("started")) & (start.c.kind == BOOT)
+    was_started = exists().where(of_instance).label("was_started")
+    return _unless_taken(dialect, relation).returning(relation.c.id, was_started)
+
+
+def _unless_taken(dialect: str, table: Table) -> Any:
     construct = _INSERTS.get(dialect)
     if construct is None:
         return insert(table).prefix_with("IGNORE")
-    return construct(table).on_conflict_do_nothing().returning(table.c.id)
+    return construct(table).on_conflict_do_nothing()

@@ -162,7 +162,7 @@ def _scanned(connection: Connection, task: Any) -> list[str]:
     event.listen(connection, "before_cursor_execute", remember)
     task(connection)
     event.remove(connection, "before_cursor_execute", remember)
-    judged = [one for one in sent if re.match(r"SELECT|UPDATE|DELETE", one[0])]
+    judged = [one for one in sent if re.match(r"SELECT|UPDATE|DELETE|INSERT", one[0])]
     assert judged
     return [
         f"{table}: {statement}"
