@@ -45,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         sizes,
         images=tuple(given.images or sizes.images),
         relations=tuple(given.relations or sizes.relations),
+        overdue=given.overdue or sizes.overdue,
+        upkeep=tuple(given.upkeep or sizes.upkeep),
         databases=tuple(given.databases or sizes.databases),
     )
     results: list[Result] = []
@@ -82,9 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
     add("--quick", action="store_true", help="small sizes, in about two minutes")
-    add("--full", action="store_true", help="up to 10^6 images and 10^7 relations: about an hour")
+    add("--full", action="store_true", help="up to 10^6 images and 10^7 relations: some hours")
     add("--images", type=int, nargs="+", metavar="NUMBER", help="images in Glance")
     add("--relations", type=int, nargs="+", metavar="NUMBER", help="relations of ours")
+    add("--overdue", type=int, metavar="NUMBER", help="instances, of which some lack a backup")
+    add("--upkeep", type=int, nargs="+", metavar="NUMBER", help="images to reconcile and backfill")
     add("--databases", nargs="+", choices=("sqlite", "mariadb", "postgresql"))
     add("--only", nargs="+", choices=PARTS, help="parts to run (default: all)")
     add("--output", type=Path, default=Path("build/bench"), metavar="DIR", help="%(default)s")

@@ -77,18 +77,15 @@ def in_turns(
 ) -> dict[str, Spread]:
     """The seconds that each side takes, one after the other, round by round.
 
-    The first round warms up and is not counted. After ``budget`` seconds no round is begun.
+    The first round warms up; it is counted only if no other follows. After ``budget`` seconds no
+    round is begun.
     """
-    taken: dict[str, list[float]] = {name: [] for name in sides}
+    taken: list[dict[str, float]] = []
     until = time.monotonic() + budget
-    for number in range(rounds + 1):
-        if number > 1 and time.monotonic() > until:
-            break
-        for name, side in sides.items():
-            seconds = _seconds_of(side, clock)
-            if number:
-                taken[name].append(seconds)
-    return {name: Spread.of(values) for name, values in taken.items()}
+    while not taken or (len(taken) <= rounds and time.monotonic() < until):
+        taken.append({name: _seconds_of(side, clock) for name, side in sides.items()})
+    counted = taken[1:] or taken
+    return {name: Spread.of([one[name] for one in counted]) for name in sides}
 
 
 def _seconds_of(side: Callable[[], object], clock: Callable[[], float]) -> float:

@@ -12,7 +12,7 @@ class Sizes:
     :param overdue: instances among which those without a backup are looked for
     :param rows: relations whose bytes are counted
     :param posts: images made on each side by one client
-    :param upkeep: images to reconcile and to backfill, and ten times as many
+    :param upkeep: images to reconcile and to backfill
     :param stream: mebibytes of an image that is sent and fetched
     :param databases: on which to make images and ask our own routes
     """
@@ -24,12 +24,14 @@ class Sizes:
     posts: int
     rounds: int
     databases: tuple[str, ...]
-    upkeep: int
+    upkeep: tuple[int, ...]
     stream: int
     quick: bool = False
 
 
-QUICK = Sizes((1_000, 10_000), (1_000, 10_000), 10_000, 10_000, 10, 8, ("sqlite",), 300, 16, True)
+QUICK = Sizes(
+    (1_000, 10_000), (1_000, 10_000), 10_000, 10_000, 10, 8, ("sqlite",), (300, 3_000), 16, True
+)
 NORMAL = Sizes(
     (10_000, 100_000),
     (10_000, 100_000, 1_000_000),
@@ -38,7 +40,7 @@ NORMAL = Sizes(
     60,
     30,
     ("sqlite", "mariadb"),
-    3_000,
+    (3_000, 30_000),
     256,
 )
 FULL = Sizes(
@@ -49,6 +51,6 @@ FULL = Sizes(
     150,
     40,
     ("sqlite", "mariadb", "postgresql"),
-    10_000,
+    (10_000, 100_000, 1_000_000),
     1024,
 )

@@ -22,7 +22,7 @@ TINY = Sizes(
     posts=1,
     rounds=1,
     databases=("sqlite",),
-    upkeep=20,
+    upkeep=(20,),
     stream=1,
     quick=True,
 )
@@ -63,6 +63,13 @@ def test_sides_take_turns_after_a_round_that_does_not_count() -> None:
     taken = in_turns({"a": lambda: done.append("a"), "b": lambda: done.append("b")}, 2)
     assert done == ["a", "b"] * 3
     assert {spread.rounds for spread in taken.values()} == {2}
+
+
+def test_a_round_that_takes_all_the_time_counts_though_it_is_the_first() -> None:
+    done: list[str] = []
+    taken = in_turns({"a": lambda: done.append("a")}, 2, budget=0)
+    assert done == ["a"]
+    assert taken["a"].rounds == 1
 
 
 def test_a_run_is_written_down_with_what_it_ran_on(tmp_path: Path) -> None:
