@@ -221,45 +221,42 @@ Route = tuple[Mapping[str, Handler], Mapping[str, str]]
 """The handlers of a path by method, and the ids in it."""
 
 
-_Routes = tuple[re.Pattern[str], dict[int, tuple[Mapping[str, Handler], list[str]]]]
+_TEMPLATES: Final = tuple(ROUTES)
 
 
-def _as_deep(paths: Iterable[str]) -> _Routes:
-    """One pattern for all the paths; behind each stands an empty group, whose number names it.
+def _tree(ways: Iterable[tuple[list[str], int]]) -> str:
+    """One pattern for the numbered paths, given as words, that looks at each word once.
 
-    An id gives nothing back (``++``) once the rest does not fit, as it does not for most paths.
+    Behind each path stands an empty group with its number. An id gives nothing back (``++``) once
+    the rest does not fit, as it does not for most paths.
     """
-    numbered: dict[int, tuple[Mapping[str, Handler], list[str]]] = {}
-    alternatives, groups = [], 0
-    for path in paths:
-        names = re.findall(r"{(\w+)}", path)
-        groups += len(names) + 1
-        numbered[groups] = (ROUTES[path], names)
-        alternatives.append(re.sub(r"{\w+}", "([^/]++)", path) + "()")
-    return re.compile("|".join(alternatives)), numbered
+    following: dict[str, list[tuple[list[str], int]]] = {}
+    for words_left, number in ways:
+        branch = "/" + words_left[0] if words_left else f"(?P<path_{number}>)"
+        following.setdefault(branch, []).append((words_left[1:], number))
+    branches = [
+        branch + _tree(rest) if branch.startswith("/") else branch
+        for branch, rest in following.items()
+    ]
+    return f"(?:{'|'.join(branches)})"
 
 
-def _by_depth() -> dict[int, _Routes]:
-    """Our routes by their number of slashes: most other paths fit none of so few."""
-    paths: dict[int, list[str]] = {}
-    for path in ROUTES:
-        paths.setdefault(path.count("/"), []).append(path)
-    return {slashes: _as_deep(found) for slashes, found in paths.items()}
+def _pattern() -> re.Pattern[str]:
+    tree = _tree((path.split("/")[1:], number) for number, path in enumerate(_TEMPLATES))
+    return re.compile(re.sub(r"{\w+}", "([^/]++)", tree))
 
 
-_OURS: Final = _by_depth()
-_NONE: Final[_Routes] = (re.compile("(?!)"), {})
+_OURS: Final = _pattern()
 
 
 def route(path: str) -> Route | None:
     """The route of ours that ``path``, below ``/v2``, is; ``None`` if it is none."""
-    pattern, numbered = _OURS.get(path.count("/"), _NONE)
-    found = pattern.fullmatch(path)
+    found = _OURS.fullmatch(path)
     if found is None:
         return None
-    end = found.lastindex or 0
-    methods, names = numbered[end]
-    return methods, dict(zip(names, found.groups()[end - 1 - len(names) : end - 1], strict=True))
+    template = _TEMPLATES[int(str(found.lastgroup).removeprefix("path_"))]
+    names = re.findall(r"{(\w+)}", template)
+    return ROUTES[template], dict(zip(names, filter(None, found.groups()), strict=True))
 
 
 def handle(

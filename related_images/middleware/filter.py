@@ -62,7 +62,7 @@ class InstanceAwareMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path = path_below_api(environ)
-        route = None if path is None or path in IMAGES else api.route(path)
+        route = None if path is None else api.route(path)
         if not (route or carries_tuple(environ) or self._concerns_us(environ, path)):
             return self._app(environ, start_response)
         try:
@@ -76,7 +76,7 @@ class InstanceAwareMiddleware:
         if path is None:
             return False
         if path not in IMAGES:
-            return _deleted_image(environ, path) is not None
+            return _may_be_deletion(environ) and _image_of(path) is not None
         query = _query(environ)
         return bool(query) and (
             headers.QUERY[0] in imagelist.asserted(query) or self._rotation(environ) is not None
@@ -124,7 +124,7 @@ class InstanceAwareMiddleware:
         Some databases find an image by other spellings of its id too, in capitals or with accents:
         which image that is, if any, the registry says.
         """
-        spelled = _deleted_image(environ, path)
+        spelled = _image_of(path) if _may_be_deletion(environ) else None
         if spelled is None or words.is_image_id(spelled):
             return spelled
         shown = registry.shown(self._app, environ, spelled)
@@ -188,9 +188,9 @@ def _overrides_method(environ: Environ) -> bool:
     return any(name == METHOD_OVERRIDE for name, _, _ in imagelist.parameters(_query(environ)))
 
 
-def _deleted_image(environ: Environ, path: str) -> str | None:
-    """How the image is spelled that the registry deletes if it answers 204."""
-    if not _may_be_deletion(environ) or not path.startswith(routes.IMAGES + "/"):
+def _image_of(path: str) -> str | None:
+    """How the image is spelled whose own path this is."""
+    if not path.startswith(routes.IMAGES + "/"):
         return None
     spelled = path.removeprefix(routes.IMAGES + "/").removesuffix("\n")
     return spelled if spelled and "/" not in spelled else None
@@ -202,7 +202,7 @@ def _may_be_deletion(environ: Environ) -> bool:
     Its router may find another method than the request's in the query, or in a form that is posted.
     It leaves out of the query what cannot be decoded.
     """
-    method, query = environ["REQUEST_METHOD"], _query(environ)
+    method, query = environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "")
     if method == "DELETE" or (method == "POST" and _is_form(environ)):
         return True
     return METHOD_OVERRIDE in query and "DELETE" in unquote(query, errors="ignore").upper()

@@ -9,7 +9,7 @@ from tests.filters import OURS
 
 
 def test_what_is_stripped_is_computed_from_the_headers_names() -> None:
-    assert reading.TUPLE_KEYS == OURS
+    assert set(OURS) == reading.TUPLE_KEYS
 
 
 def test_taking_the_tuple_leaves_nothing_of_it() -> None:
