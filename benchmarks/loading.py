@@ -58,7 +58,9 @@ def run(directory: Path, sizes: Sizes) -> Iterator[Result]:
 
 def _load(home: Path, paste: Path | None) -> tuple[float, float]:
     environment = {**os.environ, glance.CONFIG_DIRECTORY: str(home)}
-    environment.pop(glance.PASTE_FILE, None)
+    # what is installed is compiled, and so is this, whatever it was told where it is developed
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment["PYTHONPYCACHEPREFIX"] = str(home / "compiled")
     shipped = Path(__file__).parent.parent / "etc" / "paste.ini"
     environment[glance.PASTE_FILE] = str(paste or shipped)
     result = subprocess.run(
