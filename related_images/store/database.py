@@ -9,6 +9,7 @@ once, and a background thread asks, at growing intervals with jitter, until the 
 import logging
 import math
 import os
+import random
 import threading
 import time
 import weakref
@@ -17,7 +18,6 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import tenacity
 from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -158,14 +158,13 @@ class Database:
             metrics.add(Metric.DATABASE_SECONDS, name, time.monotonic() - begun)
 
     def _persistent(self, writing: int, task: Callable[[Connection], T]) -> T:
-        again = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(drivers.is_transient),
-            stop=tenacity.stop_after_delay(self._limit),
-            wait=tenacity.wait_random(0.001, 0.05),
-            reraise=True,
-        )
-        result: T = again(self._once, writing, task)
-        return result
+        while True:
+            try:
+                return self._once(writing, task)
+            except (DBAPIError, drivers.Overtaken) as error:
+                if not drivers.is_transient(error) or time.monotonic() > self._budget.until:
+                    raise
+            time.sleep(random.uniform(0.001, 0.05))
 
     def _once(self, writing: int, task: Callable[[Connection], T]) -> T:
         with (

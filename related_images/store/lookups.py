@@ -22,6 +22,7 @@ from sqlalchemy import (
     case,
     exists,
     func,
+    literal,
     or_,
     select,
 )
@@ -54,7 +55,9 @@ Overdue = tuple[datetime, int]
 
 
 @cache
-def _image_ids(*, labelled: bool, or_unlabelled: bool, of_one_project: bool) -> Select[Any]:
+def _image_ids(
+    kinds: tuple[str, ...], *, labelled: bool, or_unlabelled: bool, of_one_project: bool
+) -> Select[Any]:
     asked = (
         select(image.c.uuid)
         .select_from(relation.join(image, relation.c.image_ref == image.c.id))
@@ -62,7 +65,8 @@ def _image_ids(*, labelled: bool, or_unlabelled: bool, of_one_project: bool) -> 
             relation.c.instance_ref
             == instance_ref(bindparam("installation_uuid"), bindparam("instance_id"))
         )
-        .where(relation.c.kind.in_(bindparam("kinds", expanding=True)))
+        # each spelled out: a list of values is put into the statement anew at each execution
+        .where(relation.c.kind.in_([literal(kind, relation.c.kind.type) for kind in kinds]))
         .where(image.c.deleted_at.is_(None))
     )
     if labelled:
@@ -94,17 +98,17 @@ def image_ids(
     values = {
         "installation_uuid": installation_uuid,
         "instance_id": instance_id,
-        "kinds": list(kinds),
         "label": label,
         "limit": limit,
         "visible_to": visible_to,
     }
     asked = _image_ids(
+        tuple(kinds),
         labelled=label is not None,
         or_unlabelled=or_unlabelled,
         of_one_project=visible_to is not None,
     )
-    return list(connection.execute(asked, values).scalars())
+    return [row[0] for row in connection.execute(asked, values).all()]
 
 
 def relations(
