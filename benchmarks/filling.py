@@ -6,12 +6,13 @@ numbers, so that the images of one instance lie far apart, as they do after year
 
 import sqlite3
 import uuid
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from related_images.store import schema
 
@@ -53,24 +54,62 @@ def project_id(number: int) -> str:
 def fill(url: str, cloud: Cloud) -> None:
     """Make our tables at ``url`` and put the relations into them."""
     schema.upgrade(url)
+    with connected(url) as connection:
+        begin(connection)
+        fill_names(connection, cloud)
+        fill_relations(connection, cloud, (IMAGES, RELATIONS))
+        fill_latest(connection)
+        settle(connection)
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    """A connection that knows how to make up the id of an image."""
     with schema.connected(url) as connection:
-        dialect = DIALECTS[connection.dialect.name]
         if connection.dialect.name == "sqlite":
             driver: Any = connection.connection.driver_connection
             driver.create_function("image_uuid", 1, _uuid, deterministic=True)
-        for statement in dialect.before:
-            connection.execute(text(statement))
-        _fill_names(connection, cloud, dialect)
-        for first in range(1, cloud.relations + 1, BATCH):
-            last = min(first + BATCH - 1, cloud.relations)
-            for insert in (_IMAGES, _RELATIONS):
-                _insert(connection, insert, dialect, first, last, cloud)
-        for column, kind in _COLUMNS.items():
-            connection.execute(text(_LATEST.format(column=column, kind=kind)))
-        connection.commit()
-        for name in ("relation", "instance", "image", "project"):
-            connection.execute(text(f"{dialect.analyze} related_{name}"))
-        connection.commit()
+        yield connection
+
+
+def begin(connection: Connection) -> None:
+    """Have the database take in much in a short time, and believe that it is right."""
+    for statement in DIALECTS[connection.dialect.name].before:
+        connection.execute(text(statement))
+
+
+def fill_relations(connection: Connection, cloud: Cloud, inserts: Sequence[str]) -> None:
+    """Run the ``inserts`` on all relations of the cloud, batch by batch in the order of time.
+
+    :param inserts: statements that select columns of :data:`_ROWS` from ``{rows}``
+    """
+    for first in range(1, cloud.relations + 1, BATCH):
+        last = min(first + BATCH - 1, cloud.relations)
+        for insert in inserts:
+            _run(connection, insert, first, last, cloud)
+
+
+def fill_latest(connection: Connection) -> None:
+    for column, kind in _COLUMNS.items():
+        connection.execute(text(_LATEST.format(column=column, kind=kind)))
+
+
+def settle(connection: Connection) -> None:
+    """Commit, and have the database count what is there, as it does by itself in time."""
+    names = inspect(connection).get_table_names()
+    connection.commit()
+    analyze = DIALECTS[connection.dialect.name].analyze
+    for name in names:
+        connection.execute(text(f"{analyze} {name}"))
+    connection.commit()
+
+
+def image_uuid(connection: Connection, number: int) -> Any:
+    """The id of an image as the database has it."""
+    dialect = DIALECTS[connection.dialect.name]
+    numbers = dialect.numbers.format(first=number, last=number)
+    asked = f"SELECT {dialect.image_uuid} FROM {numbers}"  # noqa: S608
+    return connection.execute(text(asked)).scalar_one()
 
 
 BATCH: Final = 100_000
@@ -78,11 +117,13 @@ BATCH: Final = 100_000
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a database counts from ``first`` to ``last`` and writes ids of the number ``i``."""
+    """How a database counts from ``first`` to ``last`` and writes ids of a number ``i``."""
 
     numbers: str
     instance_id: str
+    project_id: str
     image_uuid: str
+    uuid: str
     before: tuple[str, ...]
     analyze: str = "ANALYZE"
 
@@ -91,38 +132,57 @@ DIALECTS: Final = {
     "sqlite": Dialect(
         "(WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last}) "
         "SELECT i FROM n) AS n",
-        "printf('%08x-0000-4000-8000-%012x', i, i)",
+        "printf('%08x-0000-4000-8000-%012x', {i}, {i})",
+        "printf('%032x', {i})",
         "image_uuid(i)",
+        "X'{hex}'",
         ("PRAGMA synchronous=OFF", "PRAGMA cache_size=-1000000"),
     ),
     "mysql": Dialect(
         "(SELECT seq AS i FROM seq_{first}_to_{last}) AS n",
-        "LOWER(CONCAT(LPAD(HEX(i), 8, '0'), '-0000-4000-8000-', LPAD(HEX(i), 12, '0')))",
+        "LOWER(CONCAT(LPAD(HEX({i}), 8, '0'), '-0000-4000-8000-', LPAD(HEX({i}), 12, '0')))",
+        "LOWER(LPAD(HEX({i}), 32, '0'))",
         "UNHEX(MD5(i))",
+        "X'{hex}'",
         ("SET SESSION foreign_key_checks = 0", "SET SESSION unique_checks = 0"),
         "ANALYZE TABLE",
     ),
     "postgresql": Dialect(
         "generate_series(CAST({first} AS bigint), {last}) AS n(i)",
-        "lpad(to_hex(i), 8, '0') || '-0000-4000-8000-' || lpad(to_hex(i), 12, '0')",
+        "lpad(to_hex({i}), 8, '0') || '-0000-4000-8000-' || lpad(to_hex({i}), 12, '0')",
+        "lpad(to_hex({i}), 32, '0')",
         "CAST(md5(CAST(i AS text)) AS uuid)",
+        "CAST('{hex}' AS uuid)",
         ("SET session_replication_role = replica",),
     ),
 }
 
-_PROJECTS: Final = "INSERT INTO related_project (id, project_id) VALUES (:id, :project_id)"
-_INSTANCES: Final = (
-    "INSERT INTO related_instance (id, installation_ref, instance_id, project_ref) "
-    "SELECT i, 1, {instance_id}, i % {projects} + 1 FROM {numbers}"
+_INSTALLATIONS: Final = "INSERT INTO related_installation (id, uuid) VALUES (1, {installation})"
+_PROJECTS: Final = (
+    "INSERT INTO related_project (id, project_id) SELECT i, {id_of_project} FROM {numbers}"
 )
-_IMAGES: Final = "INSERT INTO related_image (id, uuid) SELECT i, {image_uuid} FROM {numbers}"
-_RELATIONS: Final = (
+_INSTANCES: Final = (
+    "INSERT INTO related_instance (id, installation_ref, instance_id, project_ref) "  # noqa: S608
+    f"SELECT i, 1, {{id_of_instance}}, i % {PROJECTS} + 1 FROM {{numbers}}"
+)
+_INSTANCE: Final = f"(i * {STEP} % {{instances}} + 1)"
+_PROJECT: Final = f"({_INSTANCE} % {PROJECTS} + 1)"
+_TURN: Final = "(i - i % {instances}) / {instances} % 4"
+_ROWS: Final = (
+    "(SELECT i, {image_uuid} AS image_uuid, {installation} AS installation_uuid, "  # noqa: S608
+    f"{_INSTANCE} AS instance_ref, {{instance_id}} AS instance_id, "
+    f"{_PROJECT} AS project_ref, {{project_id}} AS project_id, "
+    f"CASE {_TURN} WHEN 1 THEN 1 ELSE 2 END AS kind, "
+    f"CASE {_TURN} WHEN 0 THEN NULL WHEN 1 THEN 'weekly' ELSE 'daily' END AS label, "
+    f"{BEGIN} + i * 1000000 AS created_at FROM {{numbers}}) AS n"
+)
+"""All that there is to know of the relations with these numbers, each of the image so numbered."""
+
+IMAGES: Final = "INSERT INTO related_image (id, uuid) SELECT i, image_uuid FROM {rows}"
+RELATIONS: Final = (
     "INSERT INTO related_relation (id, instance_ref, image_ref, kind, label, source, project_ref, "
-    "created_at, claimed) SELECT i, i * {step} % {instances} + 1, i, "
-    "CASE (i - i % {instances}) / {instances} % 4 WHEN 1 THEN 1 ELSE 2 END, "
-    "CASE (i - i % {instances}) / {instances} % 4 WHEN 0 THEN NULL WHEN 1 THEN 'weekly' "
-    "ELSE 'daily' END, 1, (i * {step} % {instances} + 1) % {projects} + 1, "
-    "{begin} + i * 1000000, 0 FROM {numbers}"
+    "created_at, claimed) SELECT i, instance_ref, i, kind, label, 1, project_ref, created_at, 0 "
+    "FROM {rows}"
 )
 _LATEST: Final = (
     "UPDATE related_instance SET {column} = COALESCE((SELECT MAX(created_at) FROM "
@@ -131,32 +191,27 @@ _LATEST: Final = (
 _COLUMNS: Final = {"latest_snapshot_at": 1, "latest_backup_at": 2}
 
 
-def _fill_names(connection: Connection, cloud: Cloud, dialect: Dialect) -> None:
-    named = uuid.UUID(INSTALLATION)
-    connection.execute(
-        text("INSERT INTO related_installation (id, uuid) VALUES (1, :uuid)"),
-        {"uuid": str(named) if connection.dialect.name == "postgresql" else named.bytes},
-    )
-    projects = [{"id": n, "project_id": project_id(n)} for n in range(1, PROJECTS + 1)]
-    connection.execute(text(_PROJECTS), projects)
+def fill_names(connection: Connection, cloud: Cloud) -> None:
+    _run(connection, _INSTALLATIONS, 1, 1, cloud)
+    _run(connection, _PROJECTS, 1, PROJECTS, cloud)
     for first in range(1, cloud.instances + 1, BATCH):
-        last = min(first + BATCH - 1, cloud.instances)
-        _insert(connection, _INSTANCES, dialect, first, last, cloud)
+        _run(connection, _INSTANCES, first, min(first + BATCH - 1, cloud.instances), cloud)
 
 
-def _insert(
-    connection: Connection, insert: str, dialect: Dialect, first: int, last: int, cloud: Cloud
-) -> None:
-    statement = insert.format(
+def _run(connection: Connection, insert: str, first: int, last: int, cloud: Cloud) -> None:
+    dialect = DIALECTS[connection.dialect.name]
+    instance, project = (one.format(instances=cloud.instances) for one in (_INSTANCE, _PROJECT))
+    statement = insert.replace("{rows}", _ROWS).format(
         numbers=dialect.numbers.format(first=first, last=last),
-        instance_id=dialect.instance_id,
+        installation=dialect.uuid.format(hex=uuid.UUID(INSTALLATION).hex),
+        id_of_instance=dialect.instance_id.format(i="i"),
+        id_of_project=dialect.project_id.format(i="i"),
         image_uuid=dialect.image_uuid,
+        instance_id=dialect.instance_id.format(i=instance),
+        project_id=dialect.project_id.format(i=project),
         instances=cloud.instances,
-        projects=PROJECTS,
-        step=STEP,
-        begin=BEGIN,
     )
-    connection.execute(text(statement.replace(":", "\\:")))
+    connection.execute(text(statement))
 
 
 def _uuid(number: int) -> bytes:

@@ -36,7 +36,7 @@ def run(directory: Path, sizes: Sizes, databases: Databases) -> Iterator[Result]
     properties = _bytes_of_properties(directory / "properties")
     for kind in sizes.databases:
         cloud = Cloud(sizes.rows)
-        used = _bytes(databases.filled(kind, cloud)) / cloud.relations
+        used = bytes_on_disk(databases.filled(kind, cloud)) / cloud.relations
         yield Result(
             "bytes on disk of a relation, indexes included",
             f"{PROPERTIES} properties of an image in Glance (SQLite)",
@@ -58,7 +58,7 @@ def by_table(url: str) -> dict[str, int]:
         return {name: size for name, size in found if size > 100_000}
 
 
-def _bytes(url: str) -> int:
+def bytes_on_disk(url: str) -> int:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         with schema.connected(url) as connection:

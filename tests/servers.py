@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from glob import glob
@@ -77,7 +77,7 @@ def _first_of_connections() -> int:
 
 
 @contextmanager
-def mariadb() -> Iterator[DatabaseServer]:
+def mariadb(*, options: Sequence[str] = ()) -> Iterator[DatabaseServer]:
     install, server = _program("mariadb-install-db"), _program("mariadbd")
     as_root = ["--user=root"] if os.geteuid() == 0 else []
     port = free_port()
@@ -97,7 +97,7 @@ def mariadb() -> Iterator[DatabaseServer]:
             *(server, "--no-defaults", *as_root, data, f"--port={port}"),
             *(f"--socket={directory}/socket", "--bind-address=127.0.0.1"),
             *("--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"),
-            *("--innodb-flush-method=nosync", "--max-connections=2000"),
+            *("--innodb-flush-method=nosync", "--max-connections=2000", *options),
         ]
         with _process(command, lambda: run("SELECT 1"), signal.SIGTERM, pymysql.OperationalError):
             yield DatabaseServer(f"mysql+pymysql://root@127.0.0.1:{port}", run)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import filling, report
+from benchmarks import filling, layouts, report
 from benchmarks.__main__ import PARTS, measure
+from benchmarks.arrangements import LAYOUTS
 from benchmarks.databases import Databases
 from benchmarks.filling import Cloud
 from benchmarks.measuring import Aim, Result, Spread, in_turns
@@ -90,3 +91,26 @@ def test_filled_tables_answer_as_recorded_ones(tmp_path: Path) -> None:
         rows = listing.relations(database, Filters(*named), 100, None).items
         assert sorted(ids) == sorted(row.image_id for row in rows)
         database.close()
+
+
+def test_all_layouts_give_the_same_answers() -> None:
+    cloud = Cloud(200)
+    with layouts.filled("sqlite", list(LAYOUTS), cloud) as sides:
+        shipped = next(iter(sides.values()))
+        known, new = (layouts.given(shipped.connection, cloud, n) for n in (57, 201))
+        assert all(shipped.answers(known).values())
+        assert layouts.differing(sides, known) == []
+        for side in sides.values():
+            side.recording([new])()
+        assert len(shipped.answers(new)["instances of an image"]) == 1
+        assert layouts.differing(sides, new) == []
+
+
+def test_layouts_are_compared_in_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(layouts, "ROUNDS", 1)
+    monkeypatch.setattr(layouts, "RECORDED", 1)
+    layouts.main(["--relations", "200", "--databases", "sqlite"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {name}" for name in LAYOUTS]
