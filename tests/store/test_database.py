@@ -19,7 +19,7 @@ from related_images.errors import (
     StoreInDoubt,
     StoreUnavailable,
 )
-from related_images.store import lookups, relations, schema
+from related_images.store import drivers, lookups, relations, schema
 from related_images.store.database import Database
 from related_images.store.rows import Filters
 from tests import servers
@@ -349,6 +349,35 @@ def test_a_long_question_that_runs_out_of_time_closes_nothing(sqlite_url: str) -
         with pytest.raises(StoreUnavailable):
             database.read(dawdle)
         assert not database.is_up()
+
+
+def test_what_was_overtaken_is_done_again(sqlite_url: str) -> None:
+    schema.upgrade(sqlite_url)
+    lost = iter([True, True])
+
+    def overtaken(connection: Connection) -> str:
+        if next(lost, False):
+            raise drivers.Overtaken
+        return "done"
+
+    with closing(Database(sqlite_url, PATIENCE)) as database:
+        assert database.write(overtaken) == "done"
+    assert list(lost) == []
+
+
+def test_what_is_always_overtaken_ends_in_time(sqlite_url: str) -> None:
+    schema.upgrade(sqlite_url)
+    made: list[float] = []
+
+    def overtaken(connection: Connection) -> None:
+        made.append(time.monotonic())
+        raise drivers.Overtaken
+
+    begun = time.monotonic()
+    with closing(Database(sqlite_url, TIMEOUT)) as database, pytest.raises(StoreUnavailable):
+        database.explore(overtaken)
+    assert len(made) > 1
+    assert made[-1] - begun < TIMEOUT + SLACK
 
 
 def test_a_forked_process_has_connections_of_its_own(patient: Database) -> None:
