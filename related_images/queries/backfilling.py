@@ -1,13 +1,13 @@
 """Recording what was claimed before there was a filter, where nothing that is known contradicts."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from sqlalchemy import Connection
 
-from related_images.store import lookups, relations, state
+from related_images.store import bulk, lookups, state
 from related_images.store.database import Database
 from related_images.store.rows import BACKFILL, NewRelation, Relation
 
@@ -51,16 +51,14 @@ def finish(database: Database, installation_uuid: str) -> None:
 
 
 def judge(
-    database: Database, installation_uuid: str, candidates: Collection[Candidate]
+    database: Database, installation_uuid: str, candidates: Sequence[Candidate]
 ) -> list[Verdict]:
     """What would become of the candidates, each taken alone; nothing is recorded.
 
     :raises StoreUnavailable: if the database cannot answer
     """
-    return [
-        database.read(_verdict, installation_uuid, candidate) or Verdict(RECORDED)
-        for candidate in candidates
-    ]
+    known = database.read(_known, installation_uuid, candidates)
+    return [known.verdict(one) or Verdict(RECORDED) for one in candidates]
 
 
 def record(
@@ -81,36 +79,58 @@ def remember(database: Database, installation_uuid: str, position: str) -> None:
 def _record(
     connection: Connection, installation_uuid: str, candidates: Sequence[Candidate]
 ) -> list[Verdict]:
-    verdicts = []
+    known = _known(connection, installation_uuid, candidates)
+    verdicts, credible = [], []
     for candidate in candidates:
-        verdict = _verdict(connection, installation_uuid, candidate)
+        verdict = known.verdict(candidate)
         if verdict is None:
-            relations.record(connection, _relation(installation_uuid, candidate), relied_on=True)
+            credible.append(_relation(installation_uuid, candidate))
+            known.add(credible[-1])
         verdicts.append(verdict or Verdict(RECORDED))
+    if credible:
+        bulk.record_claims(connection, installation_uuid, credible)
     return verdicts
 
 
-def _verdict(
-    connection: Connection, installation_uuid: str, candidate: Candidate
-) -> Verdict | None:
-    """What is known of the candidate or contradicts it; ``None`` if it may be recorded."""
-    made = lookups.made(connection, candidate.image_id)
-    if made:
-        return _against(made, installation_uuid, candidate)
-    owner = candidate.project_id or _owner(connection, installation_uuid, candidate.instance_id)
-    if owner is not None and owner != candidate.owner:
-        return Verdict(DOUBTED, "its instance belongs to another project")
-    return None
+@dataclass(frozen=True)
+class _Known:
+    """What is known of the images and the instances of some candidates, by their ids.
+
+    Of an instance that is whose it is, else whose the oldest image is that was made from it.
+    """
+
+    installation_uuid: str
+    made: dict[str, list[Relation | NewRelation]]
+    owners: dict[str, str | None]
+
+    def verdict(self, candidate: Candidate) -> Verdict | None:
+        """What contradicts the candidate, or that it is known; ``None`` if it may be recorded."""
+        if made := self.made.get(candidate.image_id):
+            return _against(made, self.installation_uuid, candidate)
+        owner = candidate.project_id or self.owners.get(candidate.instance_id)
+        if owner is not None and owner != candidate.owner:
+            return Verdict(DOUBTED, "its instance belongs to another project")
+        return None
+
+    def add(self, new: NewRelation) -> None:
+        """Let what is to be recorded be known to the candidates behind it."""
+        self.made[new.image_id] = [new]
+        self.owners[new.instance_id] = new.project_id
 
 
-def _owner(connection: Connection, installation_uuid: str, instance_id: str) -> str | None:
-    """Whose the instance is, else whose the oldest image is that is recorded as made from it."""
-    return lookups.instance_project(
-        connection, installation_uuid, instance_id
-    ) or lookups.oldest_owner(connection, installation_uuid, instance_id)
+def _known(
+    connection: Connection, installation_uuid: str, candidates: Sequence[Candidate]
+) -> _Known:
+    made: dict[str, list[Relation | NewRelation]] = {}
+    for row in lookups.made(connection, {one.image_id for one in candidates}):
+        made.setdefault(row.image_id, []).append(row)
+    instances = {one.instance_id for one in candidates}
+    return _Known(installation_uuid, made, lookups.owners(connection, installation_uuid, instances))
 
 
-def _against(made: Sequence[Relation], installation_uuid: str, candidate: Candidate) -> Verdict:
+def _against(
+    made: Sequence[Relation | NewRelation], installation_uuid: str, candidate: Candidate
+) -> Verdict:
     """The claim beside what is recorded of the image."""
     claimed = (installation_uuid, candidate.instance_id, candidate.kind)
     if any((row.installation_uuid, row.instance_id, row.kind) == claimed for row in made):

@@ -130,6 +130,6 @@ def _made(connection: Connection, event: ImageMade) -> list[Relation]:
     """What is recorded of the image as made from the instance; of each kind one at most."""
     return [
         row
-        for row in lookups.made(connection, event.image_id)
+        for row in lookups.made(connection, [event.image_id])
         if (row.installation_uuid, row.instance_id) == (event.installation_uuid, event.instance_id)
     ]

@@ -155,15 +155,20 @@ def _named(page: Subquery) -> Select[Any]:
 
 _made: Final = _named(
     select(relation)
-    .where(relation.c.image_ref == image_ref(bindparam("image_id")))
+    .where(
+        relation.c.image_ref.in_(
+            select(image.c.id).where(image.c.uuid.in_(bindparam("image_ids", expanding=True)))
+        )
+    )
     .where(relation.c.kind.in_(MADE_FROM))
     .subquery()
 )
 
 
-def made(connection: Connection, image_id: str) -> list[Relation]:
-    """From which instances the image was made, the newest relation first."""
-    return [Relation(*row) for row in connection.execute(_made, {"image_id": image_id})]
+def made(connection: Connection, image_ids: Collection[str]) -> list[Relation]:
+    """From which instances the images were made, the newest relation first."""
+    found = connection.execute(_made, {"image_ids": list(image_ids)})
+    return [Relation(*row) for row in found]
 
 
 def _behind(last: Position, visible_to: str | None) -> ColumnElement[bool]:
@@ -267,20 +272,26 @@ def instance_project(
 _oldest_owner: Final = (
     select(project.c.project_id)
     .select_from(relation.join(project, relation.c.project_ref == project.c.id))
-    .where(
-        relation.c.instance_ref
-        == instance_ref(bindparam("installation_uuid"), bindparam("instance_id")),
-        relation.c.kind.in_(MADE_FROM),
-    )
+    .where(relation.c.instance_ref == instance.c.id, relation.c.kind.in_(MADE_FROM))
     .order_by(relation.c.created_at, relation.c.id)
     .limit(1)
+    .correlate(instance)
+    .scalar_subquery()
+)
+_owners: Final = (
+    select(instance.c.instance_id, func.coalesce(project.c.project_id, _oldest_owner))
+    .select_from(instance.outerjoin(project, instance.c.project_ref == project.c.id))
+    .where(instance.c.installation_ref == installation_ref(bindparam("installation_uuid")))
+    .where(instance.c.instance_id.in_(bindparam("instance_ids", expanding=True)))
 )
 
 
-def oldest_owner(connection: Connection, installation_uuid: str, instance_id: str) -> str | None:
-    """Whose the oldest image is that was made from the instance, as far as that is known."""
-    named = {"installation_uuid": installation_uuid, "instance_id": instance_id}
-    return connection.execute(_oldest_owner, named).scalar()
+def owners(
+    connection: Connection, installation_uuid: str, instance_ids: Collection[str]
+) -> dict[str, str | None]:
+    """Whose each known instance is, else whose the oldest image is that was made from it."""
+    named = {"installation_uuid": installation_uuid, "instance_ids": list(instance_ids)}
+    return {row[0]: row[1] for row in connection.execute(_owners, named)}
 
 
 def instances(
