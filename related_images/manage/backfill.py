@@ -4,13 +4,12 @@ import argparse
 import json
 import logging
 import sys
-import threading
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from related_images.ahead import ahead
 from related_images.errors import BadInput
 from related_images.manage import cloud, options
 from related_images.wire import words
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from related_images.queries.backfilling import Candidate, Verdict
 
 LOG = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 PAGE: Final = 200
 """Images that are asked for and judged at once."""
@@ -105,7 +102,7 @@ class _Run:
         """Carry the backfill out, giving each claim that is not recorded with the reason."""
         from related_images.queries import backfilling
 
-        for images, position in _ahead(_pages(registry, self._position(registry))):
+        for images, position in ahead(_pages(registry, self._position(registry))):
             self.counts["images"] += len(images)
             yield from self._settle(list(self._claims(images)))
             if not self.dry_run:
@@ -181,32 +178,6 @@ class _Run:
             claim.created_at,
             project,
         )
-
-
-def _ahead(items: Iterator[T]) -> Generator[T]:
-    """The items, each one asked for while the one before it is dealt with.
-
-    Whoever needs no more leaves at once, and the one that is on its way is dropped.
-    """
-    coming = _asked(items)
-    while (item := coming.result()) is not None:
-        coming = _asked(items)
-        yield item
-
-
-def _asked(items: Iterator[T]) -> Future[T | None]:
-    coming: Future[T | None] = Future()
-
-    def ask() -> None:
-        try:
-            coming.set_result(next(items, None))
-        # raised where the item is awaited
-        except BaseException as error:  # noqa: BLE001
-            coming.set_exception(error)
-
-    # a thread of a pool would be waited for at the end of the program
-    threading.Thread(target=ask, daemon=True).start()
-    return coming
 
 
 def _pages(

@@ -7,14 +7,15 @@ one case: it was announced for an image that had been there before, and so was n
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection
 
 from related_images import faults
+from related_images.ahead import ahead
 from related_images.errors import RegistryDistrusted
 from related_images.faults import Point
 from related_images.queries.listing import RECONCILIATION
@@ -91,8 +92,15 @@ class Run:
 
 @dataclass(frozen=True)
 class _Findings:
-    """What a batch needs: row numbers, and for withdrawals the time since which."""
+    """What was found of a batch, counted as in :class:`Counts`; what it needs; its ``last`` row.
 
+    It needs row numbers, and for withdrawals the time since which.
+    """
+
+    last: int
+    checked: int
+    present: int
+    too_new: int
     restored: list[int]
     deleted: list[int]
     void: list[tuple[int, datetime]]
@@ -147,35 +155,43 @@ def reconcile(
 
     :raises StoreUnavailable: if the database fails on the way; the next run goes on there
     """
-    while True:
-        images, last = database.read(reconciling.batch, run.after, BATCH, run.until)
-        if last is None:
-            break
-        findings = _judge(registry, run, images)
-        run.after = last
+    carry_out = database.read if dry_run else database.write
+    work = _count if dry_run else _settle
+    for findings in ahead(_judged(database, registry, run.until, run.after)):
         faults.reach(Point.RECONCILE_JUDGED)
-        if dry_run:
-            run.counts = database.read(_count, run, findings)
-        else:
-            run.counts = database.write(_settle, run, findings)
+        run.counts = carry_out(work, run, findings)
+        run.after = findings.last
         faults.reach(Point.RECONCILE_SETTLED)
-        seen(last)
+        seen(run.after)
     _correct(database, run, dry_run)
     if not dry_run:
         database.write(_finish, run)
         faults.reach(Point.RECONCILE_FINISHED)
 
 
-def _judge(registry: Registry, run: Run, images: list[KnownImage]) -> _Findings:
+def _judged(
+    database: Database, registry: Registry, until: datetime, after: int
+) -> Iterator[_Findings]:
+    """What is found of the images behind ``after``, batch by batch."""
+    while True:
+        images, last = database.read(reconciling.batch, after, BATCH, until)
+        if last is None:
+            return
+        yield _judge(registry, until, images, last)
+        after = last
+
+
+def _judge(registry: Registry, until: datetime, images: list[KnownImage], last: int) -> _Findings:
     created = registry.created([image.image_id for image in images]) if images else {}
     there = [image for image in images if image.image_id in created]
     missed = [image for image in images if image.image_id not in created and not image.deleted_at]
-    absent = [image for image in missed if image.newest_at < run.until]
-    run.counts.checked += len(images)
-    run.counts.present += len(there)
-    run.counts.too_new += len(missed) - len(absent)
+    absent = [image for image in missed if image.newest_at < until]
     made = {image.ref: created[image.image_id] + CLOCKS_APART for image in there}
     return _Findings(
+        last=last,
+        checked=len(images),
+        present=len(there),
+        too_new=len(missed) - len(absent),
         restored=[image.ref for image in there if image.deleted_at],
         deleted=[image.ref for image in absent if registry.is_gone(image.image_id)],
         void=[
@@ -188,7 +204,7 @@ def _judge(registry: Registry, run: Run, images: list[KnownImage]) -> _Findings:
 
 def _count(connection: Connection, run: Run, findings: _Findings) -> Counts:
     """What :func:`_settle` would do."""
-    counts = Counts(**asdict(run.counts))
+    counts = _counted(run.counts, findings)
     counts.restored += len(findings.restored)
     counts.marked_deleted += len(findings.deleted)
     for ref, since in findings.void:
@@ -198,15 +214,26 @@ def _count(connection: Connection, run: Run, findings: _Findings) -> Counts:
 
 def _settle(connection: Connection, run: Run, findings: _Findings) -> Counts:
     """Put a batch right and remember how far that was, in one transaction."""
-    counts = Counts(**asdict(run.counts))
+    counts = _counted(run.counts, findings)
     counts.restored += reconciling.restore(connection, findings.restored)
     now = datetime.now(UTC)
     counts.marked_deleted += reconciling.mark_deleted(connection, findings.deleted, now, run.until)
     for ref, since in findings.void:
         counts.withdrawn += reconciling.withdraw_announcements(connection, ref, since, run.until)
-    state.put(connection, POSITION, Run(run.until, run.started_at, run.after, counts).as_json())
+    reached = Run(run.until, run.started_at, findings.last, counts)
+    state.put(connection, POSITION, reached.as_json())
     faults.reach(Point.RECONCILE_WRITTEN)
     return counts
+
+
+def _counted(before: Counts, findings: _Findings) -> Counts:
+    """The counts with what was found, but for what is put right."""
+    return replace(
+        before,
+        checked=before.checked + findings.checked,
+        present=before.present + findings.present,
+        too_new=before.too_new + findings.too_new,
+    )
 
 
 def _correct(database: Database, run: Run, dry_run: bool) -> None:

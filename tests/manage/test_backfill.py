@@ -1,7 +1,6 @@
 """``related-images backfill`` with the real Glance: what is credible is recorded, and why not."""
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,8 +9,6 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import make_url
 
-from related_images.errors import BadInput
-from related_images.manage import backfill
 from related_images.queries import Database, Filters, NewRelation, Relation
 from related_images.queries.notifications import Started, store
 from related_images.queries.recording import Speaker, announce, attach
@@ -240,27 +237,3 @@ def test_what_users_wrote_cannot_change_the_terminal(
 def test_who_is_not_nova_is_not_believed(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     assert cloud.run("--ask-nova") == 1
     assert "leave --ask-nova out" in capsys.readouterr().err
-
-
-def test_who_leaves_does_not_wait_for_the_page_on_its_way() -> None:
-    may_go_on = threading.Event()
-
-    def pages() -> Iterator[int]:
-        yield 1
-        may_go_on.wait()
-
-    ahead = backfill._ahead(pages())
-    assert next(ahead) == 1
-    ahead.close()
-    may_go_on.set()
-
-
-def test_a_page_that_fails_does_so_where_it_is_due() -> None:
-    def pages() -> Iterator[int]:
-        yield 1
-        raise BadInput("no second one")
-
-    ahead = backfill._ahead(pages())
-    assert next(ahead) == 1
-    with pytest.raises(BadInput, match="no second one"):
-        next(ahead)

@@ -1,0 +1,83 @@
+"""Reconciling goes ahead of itself, and remembers no more than what is done, on each database."""
+
+import threading
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from related_images import faults
+from related_images.errors import StoreUnavailable
+from related_images.faults import Point
+from related_images.queries import Database, reconciliation
+from related_images.store import schema
+from tests.store.samples import new, record
+
+PATIENCE = 20
+
+
+@pytest.fixture
+def database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """With three images, each of which is a batch."""
+    monkeypatch.setattr(reconciliation, "BATCH", 1)
+    schema.upgrade(make_url(database_url))
+    opened = Database(database_url, PATIENCE)
+    record(opened, *(new() for _ in range(3)))
+    return opened
+
+
+class Registry:
+    """Has every image; ``asked_ahead`` is set when it was asked for a second batch."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.asked_ahead = threading.Event()
+
+    def created(self, image_ids: Collection[str]) -> Mapping[str, datetime]:
+        self.batches += 1
+        if self.batches == 2:
+            self.asked_ahead.set()
+        return dict.fromkeys(image_ids, datetime.now(UTC))
+
+    def is_gone(self, image_id: str) -> bool:
+        return False
+
+    def is_empty(self) -> bool:
+        return False
+
+
+def run() -> reconciliation.Run:
+    now = datetime.now(UTC)
+    return reconciliation.Run(now - timedelta(days=1), now)
+
+
+def test_the_next_batch_is_asked_for_while_one_is_put_right(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, ahead = Registry(), list[bool]()
+
+    def written(point: Point) -> None:
+        if point is Point.RECONCILE_WRITTEN:
+            ahead.append(registry.asked_ahead.wait(PATIENCE / 4))
+
+    monkeypatch.setattr(faults, "hook", written)
+    reconciliation.reconcile(database, registry, under_way := run(), False, lambda _: None)
+    assert ahead == [True, True, True]
+    assert under_way.counts.present == under_way.counts.checked == registry.batches == 3
+
+
+def test_what_was_asked_ahead_is_not_remembered_as_done(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry()
+
+    def ended(point: Point) -> None:
+        if point is Point.RECONCILE_SETTLED and registry.asked_ahead.wait(PATIENCE / 4):
+            raise StoreUnavailable("the database is gone")
+
+    monkeypatch.setattr(faults, "hook", ended)
+    with pytest.raises(StoreUnavailable):
+        reconciliation.reconcile(database, registry, run(), False, lambda _: None)
+    left = reconciliation.begin(database, timedelta(0), dry_run=False)
+    assert (left.after, left.counts.checked) == (1, 1)
