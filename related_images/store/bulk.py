@@ -129,5 +129,5 @@ def _relation(new: NewRelation) -> dict[str, Any]:
         "label": new.label,
         "source": new.source,
         "created_at": new.created_at,
-        "claimed": relations._FOR_GOOD,
+        "claimed": relations.FOR_GOOD,
     }

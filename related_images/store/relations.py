@@ -36,7 +36,7 @@ _INSERTS: Final[dict[str, Any]] = {"postgresql": postgresql.insert, "sqlite": sq
 
 CLAIMS_LIMIT: Final = 30_000
 """How many claims on one relation are counted."""
-_FOR_GOOD: Final = 2
+FOR_GOOD: Final = 2
 """So many has who relies on it for good: whoever made it, without a claim, may take one back."""
 
 _INSTALLATION: Final[BindParameter[str]] = bindparam("installation_uuid")
@@ -178,12 +178,12 @@ def _related(
         "source": new.source,
         "project_ref": project_ref,
         "created_at": new.created_at,
-        "claimed": _FOR_GOOD if relied_on else 0,
+        "claimed": FOR_GOOD if relied_on else 0,
     }
     ref, was_started = _insert_relation(connection, {**key, **values})
     if ref is not None:
         return replace(recorded, relation_ref=ref), was_started
-    ref = _claim(connection, key, _FOR_GOOD if relied_on else 1)
+    ref = _claim(connection, key, FOR_GOOD if relied_on else 1)
     return replace(recorded, relation_ref=ref, created=False), was_started
 
 
