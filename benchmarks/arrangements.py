@@ -38,6 +38,9 @@ def _copy(*names: str) -> MetaData:
     made = MetaData(naming_convention=tables.metadata.naming_convention)
     for name in names:
         tables.metadata.tables[name].to_metadata(made)
+    if _IMAGE in names:
+        made.tables[_IMAGE].indexes.clear()
+        _with_deleted(made, _IMAGE)
     return made
 
 
@@ -100,8 +103,9 @@ def _written_out() -> MetaData:
     return _with_deleted(made)
 
 
-def _with_deleted(made: MetaData) -> MetaData:
-    deleted_at = made.tables["related_relation"].c.deleted_at
+def _with_deleted(made: MetaData, name: str = "related_relation") -> MetaData:
+    """The few that are deleted, by an index of nothing else where there are such."""
+    deleted_at = made.tables[name].c.deleted_at
     known = deleted_at.is_not(None)
     Index(None, deleted_at, sqlite_where=known, postgresql_where=known)
     return made

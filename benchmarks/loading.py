@@ -25,7 +25,7 @@ environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/v2/schemas/image", "SCRIPT_NA
 b"".join(app(environ, lambda *_: None))
 taken = time.process_time() - begun
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-unwanted = sorted({"alembic", "cliff"} & set(sys.modules))
+unwanted = sorted({"alembic", "cliff", "sqlalchemy.dialects.postgresql"} & set(sys.modules))
 print(taken, status["VmRSS"].split()[0], *unwanted)
 import os
 os._exit(0)

@@ -22,7 +22,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql import Delete, Update, func
 
 from related_images.store import descent, drivers, latest, unrelated
@@ -31,8 +31,8 @@ from related_images.store.refs import image_ref, is_instance
 from related_images.store.rows import BACKFILL, NewRelation, Recorded
 from related_images.store.tables import image, installation, instance, project, relation
 
-_INSERTS: Final[dict[str, Any]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
-
+_RETURNING: Final = ("postgresql", "sqlite")
+"""Where a careful insert gives the number of its row as its result."""
 
 CLAIMS_LIMIT: Final = 30_000
 """How many claims on one relation are counted."""
@@ -381,7 +381,7 @@ def reach(
 def _insert(connection: Connection, table: Table, **values: Any) -> int | None:
     """Insert a row and give its number, or ``None`` where its key is taken."""
     result = connection.execute(_careful(connection.dialect.name, table), values)
-    if connection.dialect.name in _INSERTS:
+    if connection.dialect.name in _RETURNING:
         ref = result.scalar()
         return None if ref is None else int(ref)
     return int(result.lastrowid) if result.rowcount else None
@@ -390,7 +390,7 @@ def _insert(connection: Connection, table: Table, **values: Any) -> int | None:
 @cache
 def _careful(dialect: str, table: Table) -> Any:
     inserting = _unless_taken(dialect, table)
-    return inserting.returning(table.c.id) if dialect in _INSERTS else inserting
+    return inserting.returning(table.c.id) if dialect in _RETURNING else inserting
 
 
 @cache
@@ -402,7 +402,10 @@ def _relating(dialect: str) -> Any:
 
 
 def _unless_taken(dialect: str, table: Table) -> Any:
-    construct = _INSERTS.get(dialect)
-    if construct is None:
+    if dialect not in _RETURNING:
         return insert(table).prefix_with("IGNORE")
-    return construct(table).on_conflict_do_nothing()
+    if dialect == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects import postgresql  # loaded by now, and only where it is used
+
+    return postgresql.insert(table).on_conflict_do_nothing()

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Dialect, Integer, LargeBinary, SmallInteger, String
-from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy import BigInteger, Dialect, Integer, LargeBinary, SmallInteger, String, Uuid
+from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,7 +26,7 @@ class UuidText(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.UUID(as_uuid=False))
+            return dialect.type_descriptor(Uuid(as_uuid=False))
         if dialect.name in ("mysql", "mariadb"):
             return dialect.type_descriptor(mysql.BINARY(16))
         return dialect.type_descriptor(LargeBinary(16))

@@ -1,0 +1,33 @@
+"""What the filter loads into the service whose process it shares."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import filters
+
+LOADING = """\
+import sys
+from related_images.middleware import filter_factory
+filter_factory({}, connection=sys.argv[1])(None)
+print(*sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    url = filters.migrated(Path(tmp_path_factory.mktemp("loading")))
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING, url], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "stranger", ["alembic", "cliff", "keystoneauth1", "webob", "sqlalchemy.dialects.postgresql"]
+)
+def test_what_is_not_needed_is_not_loaded(loaded: set[str], stranger: str) -> None:
+    assert "related_images.store.relations" in loaded
+    assert stranger not in loaded
