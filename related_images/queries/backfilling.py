@@ -79,6 +79,9 @@ def remember(database: Database, installation_uuid: str, position: str) -> None:
 def _record(
     connection: Connection, installation_uuid: str, candidates: Sequence[Candidate]
 ) -> list[Verdict]:
+    images = {one.image_id for one in candidates}
+    instances = {one.instance_id for one in candidates}
+    held = bulk.hold(connection, installation_uuid, images, instances)
     known = _known(connection, installation_uuid, candidates)
     verdicts, credible = [], []
     for candidate in candidates:
@@ -88,7 +91,7 @@ def _record(
             known.add(credible[-1])
         verdicts.append(verdict or Verdict(RECORDED))
     if credible:
-        bulk.record_claims(connection, installation_uuid, credible)
+        bulk.record_claims(connection, held, credible)
     return verdicts
 
 

@@ -6,14 +6,15 @@ loses against another at the same moment is run again, and finds that they are n
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import Column, Connection, bindparam, insert, select
+from sqlalchemy import Column, ColumnElement, Connection, insert, select
 
 from related_images.store import latest, relations
 from related_images.store.lookups import BOOT
-from related_images.store.refs import image_ref, installation_ref, instance_ref, project_ref
+from related_images.store.refs import installation_ref
 from related_images.store.relations import reach
 from related_images.store.rows import NewRelation
 from related_images.store.tables import LATEST, image, installation, instance, project, relation
@@ -22,68 +23,66 @@ from related_images.store.types import EPOCH
 Times = Mapping[tuple[str, str], datetime]
 """When the latest image of an instance and a kind was made."""
 
-_relate: Final = insert(relation).values(
-    image_ref=image_ref(bindparam("image_id")),
-    instance_ref=instance_ref(bindparam("installation_uuid"), bindparam("instance_id")),
-    project_ref=project_ref(bindparam("project_id")),
-)
+
+@dataclass(frozen=True)
+class Held:
+    """What is known, by the names it bears outside: nobody else records anything of it now.
+
+    ``home`` is the installation, if it is known.
+    """
+
+    home: int | None
+    images: Mapping[str, int]
+    instances: Mapping[str, int]
 
 
-def record_claims(
-    connection: Connection, installation_uuid: str, new: Sequence[NewRelation]
-) -> None:
-    """Record what images that are there claim, each once, of instances of one installation."""
-    home = _home(connection, installation_uuid)
-    fresh = _fresh(connection, new)
-    known = _hold(connection, home, fresh)
-    started = _started(connection, known.values())
-    together = [one for one in fresh if known.get(one.instance_id) not in started]
+def hold(
+    connection: Connection,
+    installation_uuid: str,
+    image_ids: Collection[str],
+    instance_ids: Collection[str],
+) -> Held:
+    """Take hold of those of the images, and of the installation's instances, that are known."""
+    home = connection.execute(select(installation_ref(installation_uuid))).scalar()
+    ours = instance.c.installation_ref == home
+    return Held(
+        home,
+        _numbers(connection, image.c.uuid, image_ids, is_held=True),
+        _numbers(connection, instance.c.instance_id, instance_ids, ours, is_held=True),
+    )
+
+
+def _numbers(
+    connection: Connection,
+    names: Column[Any],
+    wanted: Iterable[str | None],
+    *conditions: ColumnElement[bool],
+    is_held: bool = False,
+) -> dict[str, int]:
+    """The numbers of the rows that bear one of the names."""
+    number = names.table.c.id
+    named = {name for name in wanted if name is not None}
+    asked = select(names, number).where(names.in_(named), *conditions).order_by(number)
+    if is_held:
+        asked = asked.with_for_update(key_share=True)
+    return {row[0]: row[1] for row in connection.execute(asked)}
+
+
+def record_claims(connection: Connection, held: Held, new: Sequence[NewRelation]) -> None:
+    """Record what images that are there claim, each once, of instances of one installation.
+
+    :param held: what :func:`hold` gave of them in this transaction
+    """
+    untold = [one for one in new if one.instance_project_id is None]
+    fresh = [one for one in untold if one.image_id not in held.images]
+    started = _started(connection, held.instances.values())
+    together = [one for one in fresh if held.instances.get(one.instance_id) not in started]
     if together:
-        _record_together(connection, home, known, together)
+        _record_together(connection, held, together)
     done = {one.image_id for one in together}
     for one in new:
         if one.image_id not in done:
             relations.record(connection, one, relied_on=True)
-
-
-def _home(connection: Connection, installation_uuid: str) -> int:
-    found = connection.execute(select(installation_ref(installation_uuid))).scalar()
-    return found or reach(connection, installation, {"uuid": installation_uuid})[0]
-
-
-def _fresh(connection: Connection, new: Iterable[NewRelation]) -> Sequence[NewRelation]:
-    """Those whose image is in no relation, if they do not tell whose their instance is."""
-    untold = [one for one in new if one.instance_project_id is None]
-    unknown = _missing(connection, image.c.uuid, (one.image_id for one in untold))
-    return [one for one in untold if one.image_id in unknown]
-
-
-def _missing(connection: Connection, names: Column[Any], wanted: Iterable[str | None]) -> set[str]:
-    """Those of the names that no row bears."""
-    named = {name for name in wanted if name is not None}
-    return named.difference(connection.execute(select(names).where(names.in_(named))).scalars())
-
-
-def _hold(connection: Connection, home: int, new: Collection[NewRelation]) -> Mapping[str, int]:
-    """The numbers of the instances that are known, which are held, and told of these images."""
-    times = _latest(new)
-    known = select(instance.c.instance_id, instance.c.id).where(
-        instance.c.installation_ref == home,
-        instance.c.instance_id.in_({instance_id for instance_id, _ in times}),
-    )
-    refs = {row.instance_id: row.id for row in connection.execute(known)}
-    told = [(refs[name], kind, at) for (name, kind), at in times.items() if name in refs]
-    for ref, kind, at in sorted(told):
-        latest.advance(connection, ref, kind, at)
-    return refs
-
-
-def _latest(new: Iterable[NewRelation]) -> Times:
-    found: dict[tuple[str, str], datetime] = {}
-    for one in new:
-        key = (one.instance_id, one.kind)
-        found[key] = max(found.get(key, EPOCH), one.created_at)
-    return found
 
 
 def _started(connection: Connection, instance_refs: Collection[int]) -> Collection[int]:
@@ -94,17 +93,46 @@ def _started(connection: Connection, instance_refs: Collection[int]) -> Collecti
     return set(connection.execute(starts).scalars())
 
 
-def _record_together(
-    connection: Connection, home: int, known: Mapping[str, int], new: Sequence[NewRelation]
-) -> None:
-    for project_id in sorted(
-        _missing(connection, project.c.project_id, [one.project_id for one in new])
-    ):
-        reach(connection, project, {"project_id": project_id})
-    if instances := _instances(home, [one for one in new if one.instance_id not in known]):
-        connection.execute(insert(instance), instances)
+def _record_together(connection: Connection, held: Held, new: Sequence[NewRelation]) -> None:
+    _note_latest(connection, held, new)
+    home = held.home or reach(connection, installation, {"uuid": new[0].installation_uuid})[0]
+    unknown = [one for one in new if one.instance_id not in held.instances]
+    if unknown:
+        connection.execute(insert(instance), _instances(home, unknown))
     connection.execute(insert(image), [{"uuid": one.image_id} for one in new])
-    connection.execute(_relate, [_relation(one) for one in new])
+    ours = instance.c.installation_ref == home
+    made = (one.instance_id for one in unknown)
+    instances = {**held.instances, **_numbers(connection, instance.c.instance_id, made, ours)}
+    images = _numbers(connection, image.c.uuid, (one.image_id for one in new))
+    projects = _projects(connection, {one.project_id for one in new})
+    rows = [
+        _relation(one, images[one.image_id], instances[one.instance_id], projects) for one in new
+    ]
+    connection.execute(insert(relation), rows)
+
+
+def _note_latest(connection: Connection, held: Held, new: Iterable[NewRelation]) -> None:
+    refs = held.instances
+    told = [(refs[name], kind, at) for (name, kind), at in _latest(new).items() if name in refs]
+    for ref, kind, at in sorted(told):
+        latest.advance(connection, ref, kind, at)
+
+
+def _projects(connection: Connection, wanted: Collection[str | None]) -> Mapping[str | None, int]:
+    """The numbers of the projects, which are made where they are not there."""
+    refs: dict[str | None, int] = {}
+    refs.update(_numbers(connection, project.c.project_id, wanted))
+    for name in sorted(name for name in wanted if name is not None and name not in refs):
+        refs[name] = reach(connection, project, {"project_id": name})[0]
+    return refs
+
+
+def _latest(new: Iterable[NewRelation]) -> Times:
+    found: dict[tuple[str, str], datetime] = {}
+    for one in new:
+        key = (one.instance_id, one.kind)
+        found[key] = max(found.get(key, one.created_at), one.created_at)
+    return found
 
 
 def _instances(home: int, new: Iterable[NewRelation]) -> list[dict[str, Any]]:
@@ -119,12 +147,13 @@ def _instances(home: int, new: Iterable[NewRelation]) -> list[dict[str, Any]]:
     ]
 
 
-def _relation(new: NewRelation) -> dict[str, Any]:
+def _relation(
+    new: NewRelation, image_ref: int, instance_ref: int, projects: Mapping[str | None, int]
+) -> dict[str, Any]:
     return {
-        "image_id": new.image_id,
-        "installation_uuid": new.installation_uuid,
-        "instance_id": new.instance_id,
-        "project_id": new.project_id,
+        "image_ref": image_ref,
+        "instance_ref": instance_ref,
+        "project_ref": projects.get(new.project_id),
         "kind": new.kind,
         "label": new.label,
         "source": new.source,

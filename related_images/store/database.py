@@ -170,13 +170,11 @@ class Database:
         with (
             self._turn(writing),
             self._connected(writing) as connection,
-            connection.begin() as transaction,
+            _transaction(connection),
         ):
             if not self._verified:
                 self._verify(connection)
-            result = task(connection)
-            _commit(transaction)
-            return result
+            return task(connection)
 
     @contextmanager
     def _turn(self, writing: int) -> Iterator[None]:
@@ -247,7 +245,7 @@ class Database:
             pool_size=10,
             max_overflow=-1,
             pool_recycle=600,
-            # each transaction is ended where it was begun
+            # each transaction is ended where it was begun, or its connection is not used again
             pool_reset_on_return=None,
             # it takes rows that are looked up side by side, by their names, for a product of tables
             enable_from_linting=False,
@@ -295,10 +293,29 @@ def usable(url: str) -> URL:
     return parsed
 
 
-def _commit(transaction: RootTransaction) -> None:
+@contextmanager
+def _transaction(connection: Connection) -> Iterator[None]:
+    """What is done in it is committed, or undone if it raises."""
+    transaction = connection.begin()
+    with ExitStack() as otherwise:
+        otherwise.callback(_end, connection, transaction.rollback)
+        yield
+        otherwise.pop_all()
+    _commit(connection, transaction)
+
+
+def _end(connection: Connection, ending: Callable[[], None]) -> None:
+    """End a transaction; the next one must not find what is left if that fails."""
+    with ExitStack() as otherwise:
+        otherwise.callback(connection.invalidate)
+        ending()
+        otherwise.pop_all()
+
+
+def _commit(connection: Connection, transaction: RootTransaction) -> None:
     """Commit; if the answer to that is lost, raise what makes nobody run the task again."""
     try:
-        transaction.commit()
+        _end(connection, transaction.commit)
     except DBAPIError as error:
         if error.connection_invalidated:
             # it may be committed, and the task would find its own work as that of another

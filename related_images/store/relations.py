@@ -167,7 +167,7 @@ def _related(
     project_ref: int | None,
     relied_on: bool,
 ) -> tuple[Recorded, bool]:
-    """What ``recorded`` says and of the relation; and whether its instance was ever started."""
+    """``recorded`` with the relation in it; and whether its instance may ever have been started."""
     key = {
         "image_ref": recorded.image_ref,
         "instance_ref": recorded.instance_ref,
@@ -190,7 +190,7 @@ def _related(
 def _insert_relation(connection: Connection, values: dict[str, Any]) -> tuple[int | None, bool]:
     """The number of the new row, if its key is not taken; and whether the instance was started.
 
-    Where that cannot be told by the same statement, it may have been.
+    Where the same statement cannot tell, it may have been.
     """
     if not connection.dialect.insert_returning:
         return _insert(connection, relation, **values), True
@@ -395,7 +395,7 @@ def _careful(dialect: str, table: Table) -> Any:
 
 @cache
 def _relating(dialect: str) -> Any:
-    start = relation.alias("start")
+    start = relation.alias("start")  # under its own name MariaDB refuses the table here
     of_instance = (start.c.instance_ref == bindparam("started")) & (start.c.kind == BOOT)
     was_started = exists().where(of_instance).label("was_started")
     return _unless_taken(dialect, relation).returning(relation.c.id, was_started)

@@ -1,6 +1,6 @@
 """Claims recorded together leave what they leave one by one, whatever was known before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -54,8 +54,13 @@ CLAIMS = [
 ]
 
 
+def together(connection: Connection, claims: Sequence[NewRelation]) -> None:
+    images, instances = {one.image_id for one in claims}, {one.instance_id for one in claims}
+    bulk.record_claims(connection, bulk.hold(connection, NOVA, images, instances), claims)
+
+
 def record_together(database: Database, *claims: NewRelation) -> None:
-    database.write(bulk.record_claims, NOVA, claims)
+    database.write(together, claims)
 
 
 _PARENT = image.alias()
@@ -138,10 +143,21 @@ def test_who_loses_against_another_finds_what_is_new_no_longer(
 
 def test_many_claims_take_few_statements(database: Database) -> None:
     asked: list[str] = []
+    claims = [claim(f"vm-{n}", image_id()) for n in range(50)]
 
-    def task(connection: Connection) -> None:
+    def task(connection: Connection) -> int:
+        before = _inserts(connection)
         event.listen(connection, "before_cursor_execute", lambda *given: asked.append(given[2]))
-        bulk.record_claims(connection, NOVA, [claim(f"vm-{n}", image_id()) for n in range(50)])
+        together(connection, claims)
+        asked_for = len(asked)
+        return max(asked_for, _inserts(connection) - before)
 
-    database.write(task)
-    assert len(asked) <= 12
+    assert database.write(task) <= 14
+
+
+def _inserts(connection: Connection) -> int:
+    """How many the server was sent so far, where it tells: a driver may send one for each row."""
+    if connection.dialect.name != "mysql":
+        return 0
+    told = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Com_insert'").one()
+    return int(told[1])

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from related_images.errors import (
     ConfigurationError,
+    FieldInvalid,
     SchemaMissing,
     StoreInDoubt,
     StoreUnavailable,
@@ -282,6 +283,30 @@ def test_what_may_be_committed_is_not_done_again(
         assert tries == [True]
         assert eventually(shown, client) == [wanted.image_id]
         eventually(write, client)
+
+
+@pytest.mark.parametrize("ending", ["do_commit", "do_rollback"])
+def test_what_could_not_be_ended_is_not_committed_by_the_next(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    with closing(Database(server_url, PATIENCE)) as client:
+        dialect: Any = client._engine(1).dialect
+
+        def fail(connection: Any) -> None:
+            raise dialect.dbapi.OperationalError(1047, "not now")
+
+        def record_and_fail(connection: Connection) -> None:
+            relations.record(connection, new())
+            if ending == "do_rollback":
+                raise FieldInvalid("what came with it was wrong")
+
+        client.write(lambda connection: None)
+        with monkeypatch.context() as patched:
+            patched.setattr(dialect, ending, fail)
+            with pytest.raises(StoreUnavailable):
+                client._attempt(1, record_and_fail)
+        client._attempt(1, lambda connection: None)  # as one that had come this far before
+        assert shown(client) == []
 
 
 REFUSE_ONCE = (

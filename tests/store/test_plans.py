@@ -12,9 +12,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Table, event, insert, select, text
 
-from related_images.store import lookups, purge, relations, schema, usage
+from related_images.store import bulk, lookups, purge, relations, schema, usage
 from related_images.store.database import Database
-from related_images.store.rows import Filters, Position
+from related_images.store.rows import Filters, NewRelation, Position
 from related_images.store.tables import image, installation, instance, project, relation
 from tests.store.samples import NOVA, at, empty, new, record
 
@@ -119,6 +119,8 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
         *(lookups.instances, Filters(visible_to="p-3", kind="backup"), 20, 0),
         at(ROWS),
     ),
+    "made of images": (lookups.made, SOME_IMAGES),
+    "owners of instances": (lookups.owners, NOVA, ["vm-7", "vm-8"]),
     "number of an instance": (lookups.instance_number, NOVA, "vm-7", "p-7"),
     "is an image known": (relations.knows_image, SOME_IMAGE),
 }
@@ -137,8 +139,14 @@ CHANGES: dict[str, Any] = {
     "forget": lambda connection: purge.forget_relations(connection, at(99), FIRST, FIRST + 1000),
     "end": lambda connection: relations.end_instance(connection, NOVA, "vm-7", at(0)),
     "record": lambda connection: relations.record(connection, new("vm-7")),
+    "record claims": lambda connection: _record_claims(connection, new("vm-7"), new("vm-claimed")),
     "record again": lambda connection: relations.record(connection, new("vm-7", SOME_IMAGE)),
 }
+
+
+def _record_claims(connection: Connection, *claims: NewRelation) -> None:
+    images, instances = {one.image_id for one in claims}, {one.instance_id for one in claims}
+    bulk.record_claims(connection, bulk.hold(connection, NOVA, images, instances), claims)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -157,7 +165,8 @@ def _scanned(connection: Connection, task: Any) -> list[str]:
     sent: list[tuple[str, Any]] = []
 
     def remember(_: Any, __: Any, statement: str, values: Any, *___: Any) -> None:
-        sent.append((statement, values))
+        # of many that are executed at once, the first
+        sent.append((statement, values[0] if isinstance(values, list) else values))
 
     event.listen(connection, "before_cursor_execute", remember)
     task(connection)
