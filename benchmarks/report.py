@@ -93,6 +93,7 @@ def _sentence(ran_on: dict[str, str]) -> str:
 def draw(path: Path, results: Sequence[Result]) -> None:
     """Draw latency against size, both sides, on logarithmic axes; needs the extra ``[bench]``."""
     try:
+        from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError:
         print("no plot: install the extra [bench] for it")
@@ -102,6 +103,7 @@ def draw(path: Path, results: Sequence[Result]) -> None:
         return
     figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
     for name, points in curves.items():
         axes.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
     axes.set(xscale="log", yscale="log", xlabel="images or relations", ylabel="median, ms")
