@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, func, select
 
-from related_images.store import lookups, relations
+from related_images.store import bulk, lookups, relations
 from related_images.store.database import Database
 from related_images.store.rows import Filters, NewRelation, Recorded
 from related_images.store.tables import metadata
@@ -42,6 +42,12 @@ def new(
 
 def record(database: Database, *relations_: NewRelation) -> list[Recorded]:
     return [database.write(relations.record, one) for one in relations_]
+
+
+def record_claims(connection: Connection, *claims: NewRelation) -> None:
+    """Record what images claim of instances of :data:`NOVA` together."""
+    images, instances = {one.image_id for one in claims}, {one.instance_id for one in claims}
+    bulk.record_claims(connection, bulk.hold(connection, NOVA, images, instances), claims)
 
 
 def shown(database: Database, instance_id: str = "vm-1", **more: Any) -> list[str]:

@@ -1,6 +1,6 @@
 """Claims recorded together leave what they leave one by one, whatever was known before."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +10,16 @@ from related_images.store import bulk, lookups, relations
 from related_images.store.database import Database
 from related_images.store.rows import BACKFILL, Filters, NewRelation
 from related_images.store.tables import descent, image, instance, project, relation
-from tests.store.samples import NOVA, OTHER_NOVA, at, counts, empty, image_id, new, record
+from tests.store.samples import (
+    OTHER_NOVA,
+    at,
+    counts,
+    empty,
+    image_id,
+    new,
+    record,
+    record_claims,
+)
 
 A, B, C, D, E, F = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(6))
 
@@ -54,13 +63,8 @@ CLAIMS = [
 ]
 
 
-def together(connection: Connection, claims: Sequence[NewRelation]) -> None:
-    images, instances = {one.image_id for one in claims}, {one.instance_id for one in claims}
-    bulk.record_claims(connection, bulk.hold(connection, NOVA, images, instances), claims)
-
-
 def record_together(database: Database, *claims: NewRelation) -> None:
-    database.write(together, claims)
+    database.write(record_claims, *claims)
 
 
 _PARENT = image.alias()
@@ -148,7 +152,7 @@ def test_many_claims_take_few_statements(database: Database) -> None:
     def task(connection: Connection) -> int:
         before = _inserts(connection)
         event.listen(connection, "before_cursor_execute", lambda *given: asked.append(given[2]))
-        together(connection, claims)
+        record_claims(connection, *claims)
         asked_for = len(asked)
         return max(asked_for, _inserts(connection) - before)
 

@@ -12,11 +12,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Table, event, insert, select, text
 
-from related_images.store import bulk, lookups, purge, relations, schema, usage
+from related_images.store import lookups, purge, relations, schema, usage
 from related_images.store.database import Database
-from related_images.store.rows import Filters, NewRelation, Position
+from related_images.store.rows import Filters, Position
 from related_images.store.tables import image, installation, instance, project, relation
-from tests.store.samples import NOVA, at, empty, new, record
+from tests.store.samples import NOVA, at, empty, new, record, record_claims
 
 FIRST = 1_000_000
 ROWS = 20_000
@@ -139,14 +139,9 @@ CHANGES: dict[str, Any] = {
     "forget": lambda connection: purge.forget_relations(connection, at(99), FIRST, FIRST + 1000),
     "end": lambda connection: relations.end_instance(connection, NOVA, "vm-7", at(0)),
     "record": lambda connection: relations.record(connection, new("vm-7")),
-    "record claims": lambda connection: _record_claims(connection, new("vm-7"), new("vm-claimed")),
+    "record claims": lambda connection: record_claims(connection, new("vm-7"), new("vm-claimed")),
     "record again": lambda connection: relations.record(connection, new("vm-7", SOME_IMAGE)),
 }
-
-
-def _record_claims(connection: Connection, *claims: NewRelation) -> None:
-    images, instances = {one.image_id for one in claims}, {one.instance_id for one in claims}
-    bulk.record_claims(connection, bulk.hold(connection, NOVA, images, instances), claims)
 
 
 @pytest.mark.parametrize("change", CHANGES)
