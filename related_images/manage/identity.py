@@ -4,7 +4,7 @@ import argparse
 import uuid
 from typing import Final
 
-from cliff.command import Command
+from related_images.manage import options
 
 _CONF: Final = """\
 # In the api-paste.ini of this installation's Nova, and in the same words on each of its nova-api
@@ -15,19 +15,18 @@ installation_uuid = {uuid}
 """
 
 
-class Generate(Command):
+class Generate(options.Operation):
     """Make the UUID of an installation: once for each Nova deployment, and kept from then on."""
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.epilog = "Exit codes: 0 done, 2 wrong usage."
+    exit_codes = "Exit codes: 0 done, 2 wrong usage."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--format",
             choices=("plain", "conf"),
             default="plain",
             help="plain: the UUID alone (the default); conf: the lines for Nova's api-paste.ini",
         )
-        return parser
 
     def take_action(self, given: argparse.Namespace) -> None:
         text = _CONF if given.format == "conf" else "{uuid}\n"

@@ -16,15 +16,29 @@ _AGE = re.compile(r"(\d{1,4})([hdw])")
 _UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
 
 
-class OnDatabase(Command):
-    """A command that works on a database, to be mixed into one of cliff's."""
+class Operation(Command):
+    """A command whose help ends with its exit codes."""
 
     exit_codes = "Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage."
 
+    def get_epilog(self) -> str:
+        # cliff's own looks through everything that is installed, at each start
+        return self.exit_codes
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.epilog = self.exit_codes
         self.add_arguments(parser)
+        return parser
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add what this command alone takes; nothing unless overridden."""
+
+
+class OnDatabase(Operation):
+    """A command that works on a database, to be mixed into one of cliff's."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
         group = parser.add_argument_group("which database").add_mutually_exclusive_group()
         group.add_argument(
             "--connection",
@@ -39,9 +53,6 @@ class OnDatabase(Command):
             help="the paste file of the registry: the database of the filter in it is taken",
         )
         return parser
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add what this command alone takes; nothing unless overridden."""
 
 
 def uuid_text(text: str) -> str:

@@ -8,12 +8,11 @@ import socket
 import sys
 from pathlib import Path
 
-from cliff.command import Command
-
 from related_images import settings
 from related_images.errors import NotServed
 from related_images.integrations import glance
 from related_images.integrations.development_identity import ALLOW_REMOTE
+from related_images.manage import options
 from related_images.store import schema
 
 _BACKLOG = 128
@@ -58,12 +57,13 @@ The openstack client takes the same token; the images of that instance, and the 
 """
 
 
-class Serve(Command):
+class Serve(options.Operation):
     """Serve a real Glance that knows its instances, with its data in one directory."""
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.epilog = _EPILOG
+    def get_epilog(self) -> str:
+        return _EPILOG
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
         add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
         add("--port", type=port, default=9292, help="default: %(default)s; 0 takes a free one")
@@ -71,7 +71,6 @@ class Serve(Command):
         add("--threads", type=threads, default=8, help="default: %(default)s")
         add("--allow-remote", action="store_true", help="listen where other machines may reach it")
         add("--believe-every-token", action="store_true", help="needed with --allow-remote")
-        return parser
 
     def take_action(self, given: argparse.Namespace) -> None:
         if given.allow_remote and given.believe_every_token:

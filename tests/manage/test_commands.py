@@ -55,6 +55,14 @@ def told(answer: tuple[int, str, str]) -> str:
     return line
 
 
+def test_a_command_does_not_look_through_all_that_is_installed(
+    command: Command, monkeypatch: pytest.MonkeyPatch, sqlite: tuple[str, str]
+) -> None:
+    monkeypatch.delattr("cliff.command.packages_distributions")
+    assert command("generate-installation-uuid")[0] == 0
+    assert command("db", "version", *sqlite)[0] == 0
+
+
 def test_without_a_command_the_help_is_printed(command: Command) -> None:
     code, printed, _ = command()
     assert code == 0
