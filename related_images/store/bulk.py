@@ -112,10 +112,12 @@ def _record_together(connection: Connection, held: Held, new: Sequence[NewRelati
 
 
 def _note_latest(connection: Connection, held: Held, new: Iterable[NewRelation]) -> None:
-    refs = held.instances
-    told = [(refs[name], kind, at) for (name, kind), at in _latest(new).items() if name in refs]
-    for ref, kind, at in sorted(told):
-        latest.advance(connection, ref, kind, at)
+    times: dict[str, dict[int, datetime]] = {}
+    for (name, kind), at in _latest(new).items():
+        if name in held.instances:
+            times.setdefault(kind, {})[held.instances[name]] = at
+    for kind, at_instances in times.items():
+        latest.advance(connection, kind, at_instances)
 
 
 def _projects(connection: Connection, wanted: Collection[str | None]) -> Mapping[str | None, int]:

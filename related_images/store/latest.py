@@ -6,7 +6,7 @@ Whoever changes it holds the row of the instance until he commits, and takes hol
 looks at the relations: of two at once the later one sees what the earlier one did.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -73,10 +73,11 @@ def first(kind: str, at: datetime) -> dict[str, datetime]:
     return {LATEST[kind].name: at} if kind in LATEST else {}
 
 
-def advance(connection: Connection, instance_ref: int, kind: str, at: datetime) -> None:
-    """Note an image of the instance that is being recorded."""
+def advance(connection: Connection, kind: str, times: Mapping[int, datetime]) -> None:
+    """Note the latest image of the kind that is being recorded, by the number of its instance."""
     if kind in LATEST:
-        connection.execute(_ADVANCE[kind], {"instance": instance_ref, "at": at})
+        rows = [{"instance": ref, "at": times[ref]} for ref in sorted(times)]
+        connection.execute(_ADVANCE[kind], rows)
 
 
 def refresh(connection: Connection, instance_refs: Collection[int]) -> None:

@@ -145,7 +145,9 @@ def test_who_loses_against_another_finds_what_is_new_no_longer(
     assert latest.latest_snapshot_at == at(9)
 
 
-def test_many_claims_take_few_statements(database: Database) -> None:
+@pytest.mark.parametrize("known", [0, 50])
+def test_many_claims_take_few_statements(database: Database, known: int) -> None:
+    record(database, *(new(f"vm-{n}", image_id()) for n in range(known)))
     asked: list[str] = []
     claims = [claim(f"vm-{n}", image_id()) for n in range(50)]
 
