@@ -157,7 +157,7 @@ def reconcile(
     """
     carry_out = database.read if dry_run else database.write
     work = _count if dry_run else _settle
-    for findings in ahead(_judged(database, registry, run.until, run.after)):
+    for findings in ahead(_judged(registry, run.until, _batches(database, run))):
         faults.reach(Point.RECONCILE_JUDGED)
         run.counts = carry_out(work, run, findings)
         run.after = findings.last
@@ -169,16 +169,19 @@ def reconcile(
         faults.reach(Point.RECONCILE_FINISHED)
 
 
+def _batches(database: Database, run: Run) -> Iterator[tuple[list[KnownImage], int]]:
+    """The images that are left to judge, batch by batch, each with the number of its last row."""
+    images, last = database.read(reconciling.batch, run.after, BATCH, run.until)
+    while last is not None:
+        yield images, last
+        images, last = database.read(reconciling.batch, last, BATCH, run.until)
+
+
 def _judged(
-    database: Database, registry: Registry, until: datetime, after: int
+    registry: Registry, until: datetime, batches: Iterator[tuple[list[KnownImage], int]]
 ) -> Iterator[_Findings]:
-    """What is found of the images behind ``after``, batch by batch."""
-    while True:
-        images, last = database.read(reconciling.batch, after, BATCH, until)
-        if last is None:
-            return
+    for images, last in ahead(batches):
         yield _judge(registry, until, images, last)
-        after = last
 
 
 def _judge(registry: Registry, until: datetime, images: list[KnownImage], last: int) -> _Findings:

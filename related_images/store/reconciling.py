@@ -87,6 +87,8 @@ def _known(connection: Connection, refs: Collection[int], before: datetime) -> l
 
 def restore(connection: Connection, refs: Collection[int]) -> int:
     """Take the mark off images that are there again, and say off how many."""
+    if not refs:
+        return 0
     marked = update(image).where(image.c.id.in_(refs), image.c.deleted_at.is_not(None))
     restored = connection.execute(marked.values(deleted_at=None)).rowcount
     if restored:
@@ -98,6 +100,8 @@ def mark_deleted(
     connection: Connection, refs: Collection[int], at: datetime, before: datetime
 ) -> int:
     """Mark images deleted that have no relation since ``before``, and say how many."""
+    if not refs:
+        return 0
     lately = exists().where(relation.c.image_ref == image.c.id, relation.c.created_at >= before)
     live = update(image).where(image.c.id.in_(refs), image.c.deleted_at.is_(None), ~lately)
     deleted = connection.execute(live.values(deleted_at=at)).rowcount
