@@ -120,14 +120,14 @@ class Registry:
 
     def pages(self, path: str, query: Iterable[tuple[str, str]]) -> Iterator[Answer]:
         """Ask page after page, as far as they are wanted, following ``next``."""
-        seen: set[Query] = set()
+        seen: set[int] = set()
         following: Query | None = tuple(query)
         while following is not None:
-            seen.add(following)
+            seen.add(hash(following))
             answer = self.ask("GET", path, params=following)
             yield answer
             following = answer.read(_following)
-            if following in seen:
+            if hash(following) in seen:
                 raise answer.unusable("its pages lead round in a circle")
 
     def _send(self, method: str, path: str, **options: Any) -> Any:
