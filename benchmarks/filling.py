@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -247,6 +248,7 @@ def fill_glance(database: Path, first: int, last: int, cloud: Cloud, properties:
         connection.execute("ANALYZE")
 
 
+_EPOCH: Final = datetime(1970, 1, 1)
 _GLANCE_IMAGE: Final = (
     "INSERT INTO images (id, name, status, created_at, updated_at, deleted, owner, min_disk, "
     "min_ram, protected, visibility, os_hidden) "
@@ -260,8 +262,8 @@ _GLANCE_PROPERTY: Final = (
 
 def _glance_image(number: int, cloud: Cloud) -> tuple[object, ...]:
     row = _relation(number, cloud.instances)
-    seconds = number % 60
-    at = f"2026-01-{1 + number % 28:02d} {number % 24:02d}:{number // 24 % 60:02d}:{seconds:02d}"
+    # as Glance writes it: otherwise paging by it loses images and gives others twice
+    at = f"{_EPOCH + timedelta(microseconds=BEGIN, seconds=number):%Y-%m-%d %H:%M:%S.%f}"
     return (image_id(number), f"backup {number}", at, at, project_id(int(str(row["project_ref"]))))
 
 

@@ -35,7 +35,7 @@ print(sum(1 for _ in images.list(page_size=1000)))
 # a process that has much memory itself would be told that its children have as much
 _WEIGHING: Final = """\
 import resource, subprocess, sys
-code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+code = subprocess.call(sys.argv[1:])
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(code)
 """
@@ -43,25 +43,16 @@ sys.exit(code)
 
 def run(directory: Path, sizes: Sizes) -> Iterator[Result]:
     for images in sizes.upkeep:
-        yield from _at(directory / str(images), Cloud(images))
+        yield from _at(directory / str(images), Cloud(images), min(3, sizes.rounds))
 
 
-def _at(directory: Path, cloud: Cloud) -> Iterator[Result]:
+def _at(directory: Path, cloud: Cloud, rounds: int) -> Iterator[Result]:
     directory.mkdir()
-    url = f"sqlite:///{directory}/related-images.db"
-    filling.fill(url, cloud)
+    filling.fill(_filled(directory), cloud)
     with ServedGlance(directory) as served:
         filling.fill_glance(directory / "glance.db", 1, cloud.relations, cloud, CLAIMED)
-        named = ["--os-auth-type", "admin_token", "--os-token", ADMIN, "--os-endpoint", served.url]
-        ours = [sys.executable, "-c", RELATED_IMAGES]
-        reconcile = [*ours, "reconcile", "--connection", url, "--rate", UNHURRIED, *named]
-        backfill = [*ours, "backfill", "--installation", filling.INSTALLATION, *named]
-        sides = {
-            "reconcile": _Command(lambda: reconcile),
-            "backfill": _Command(lambda: [*backfill, "--connection", _empty(directory)]),
-            "paging": _Command(lambda: [sys.executable, "-c", _PAGING, served.url, ADMIN]),
-        }
-        taken = in_turns(sides, 3, budget=600)
+        sides = _sides(directory, served.url, cloud.relations)
+        taken = in_turns(sides, rounds, budget=600)
     for name in ("reconcile", "backfill"):
         yield Result(
             f"related-images {name}",
@@ -76,6 +67,23 @@ def _at(directory: Path, cloud: Cloud) -> Iterator[Result]:
         )
 
 
+def _sides(directory: Path, url: str, images: int) -> "dict[str, _Command]":
+    named = ["--os-auth-type", "admin_token", "--os-token", ADMIN, "--os-endpoint", url]
+    ours = [sys.executable, "-c", RELATED_IMAGES]
+    reconcile = [*ours, "reconcile", "--connection", _filled(directory), "--rate", UNHURRIED]
+    backfill = [*ours, "backfill", "--installation", filling.INSTALLATION, *named, "--connection"]
+    paging = [sys.executable, "-c", _PAGING, url, ADMIN]
+    return {
+        "reconcile": _Command(lambda: [*reconcile, *named], f'"present": {images},'),
+        "backfill": _Command(lambda: [*backfill, _empty(directory)], f"recorded: {images},"),
+        "paging": _Command(lambda: paging, f"{images}\n"),
+    }
+
+
+def _filled(directory: Path) -> str:
+    return f"sqlite:///{directory}/related-images.db"
+
+
 def _empty(directory: Path) -> str:
     """A database of its own for each backfill: a second one in the same finds all done."""
     url = f"sqlite:///{directory}/backfill-{uuid4()}.db"
@@ -85,9 +93,13 @@ def _empty(directory: Path) -> str:
 
 @dataclass
 class _Command:
-    """A process to run as often as it is called; ``peak`` is the most memory it took, in MiB."""
+    """A process to run as often as it is called; ``peak`` is the most memory it took, in MiB.
+
+    It prints ``says`` if it went through all images.
+    """
 
     line: Callable[[], list[str]]
+    says: str
     peak: float = 0.0
 
     def __call__(self) -> None:
@@ -95,6 +107,6 @@ class _Command:
         done = subprocess.run(
             [sys.executable, "-c", _WEIGHING, *line], capture_output=True, text=True, check=False
         )
-        if done.returncode:
-            raise RuntimeError(f"{line[3]} failed: {done.stderr}")
-        self.peak = max(self.peak, int(done.stdout) / 1024)
+        if done.returncode or self.says not in done.stdout:
+            raise RuntimeError(f"{line[3]} missed images: {done.stdout}{done.stderr}")
+        self.peak = max(self.peak, int(done.stdout.split()[-1]) / 1024)

@@ -23,11 +23,11 @@ TINY = Sizes(
     posts=1,
     rounds=1,
     databases=("sqlite",),
-    upkeep=(20,),
+    upkeep=(210,),
     stream=1,
     quick=True,
 )
-TRIED = ("own-routes", "space", "image-list")
+TRIED = ("own-routes", "space", "image-list", "upkeep")
 """Parts that together use every way of filling and asking."""
 
 
