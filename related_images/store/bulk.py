@@ -116,8 +116,8 @@ def _note_latest(connection: Connection, held: Held, new: Iterable[NewRelation])
     for (name, kind), at in _latest(new).items():
         if name in held.instances:
             times.setdefault(kind, {})[held.instances[name]] = at
-    for kind, at_instances in times.items():
-        latest.advance(connection, kind, at_instances)
+    for kind, of_instances in times.items():
+        latest.advance_many(connection, kind, of_instances)
 
 
 def _projects(connection: Connection, wanted: Collection[str | None]) -> Mapping[str | None, int]:

@@ -73,11 +73,20 @@ def first(kind: str, at: datetime) -> dict[str, datetime]:
     return {LATEST[kind].name: at} if kind in LATEST else {}
 
 
-def advance(connection: Connection, kind: str, times: Mapping[int, datetime]) -> None:
-    """Note the latest image of the kind that is being recorded, by the number of its instance."""
+def advance(connection: Connection, instance_ref: int, kind: str, at: datetime) -> None:
+    """Note an image of the instance that is being recorded."""
     if kind in LATEST:
-        rows = [{"instance": ref, "at": times[ref]} for ref in sorted(times)]
-        connection.execute(_ADVANCE[kind], rows)
+        connection.execute(_ADVANCE[kind], {"instance": instance_ref, "at": at})
+
+
+def advance_many(connection: Connection, kind: str, times: Mapping[int, datetime]) -> None:
+    """The same of several instances that are held, by their numbers, in one statement."""
+    if kind in LATEST and times:
+        column = LATEST[kind]
+        told = {ref: literal(at, Moment) for ref, at in times.items()}
+        at = case(told, value=instance.c.id)
+        noted = {column.name: case((column < at, at), else_=column)}
+        connection.execute(update(instance).where(instance.c.id.in_(times)).values(noted))
 
 
 def refresh(connection: Connection, instance_refs: Collection[int]) -> None:

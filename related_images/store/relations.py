@@ -335,9 +335,9 @@ def _instance(
         noted = latest.first(new.kind, new.created_at)
         ref, made = reach(connection, instance, key, project_ref=owner, **noted)
         if not made:
-            latest.advance(connection, new.kind, {ref: new.created_at})
+            latest.advance(connection, ref, new.kind, new.created_at)
         return ref, made
-    latest.advance(connection, new.kind, {known.instance_ref: new.created_at})
+    latest.advance(connection, known.instance_ref, new.kind, new.created_at)
     told = new.instance_project_id is not None
     if owner != known.instance_project_ref and (told or known.instance_project_ref is None):
         ours = update(instance).where(instance.c.id == known.instance_ref)
