@@ -157,7 +157,8 @@ def reconcile(
     """
     carry_out = database.read if dry_run else database.write
     work = _count if dry_run else _settle
-    for findings in ahead(_judged(registry, run.until, _batches(database, run))):
+    batches = _batches(database, run.until, run.after)
+    for findings in ahead(_judged(registry, run.until, batches)):
         faults.reach(Point.RECONCILE_JUDGED)
         run.counts = carry_out(work, run, findings)
         run.after = findings.last
@@ -169,12 +170,16 @@ def reconcile(
         faults.reach(Point.RECONCILE_FINISHED)
 
 
-def _batches(database: Database, run: Run) -> Iterator[tuple[list[KnownImage], int]]:
-    """The images that are left to judge, batch by batch, each with the number of its last row."""
-    images, last = database.read(reconciling.batch, run.after, BATCH, run.until)
-    while last is not None:
+def _batches(
+    database: Database, until: datetime, after: int
+) -> Iterator[tuple[list[KnownImage], int]]:
+    """The images behind ``after``, batch by batch, each with the number of its last row."""
+    while True:
+        images, last = database.read(reconciling.batch, after, BATCH, until)
+        if last is None:
+            return
         yield images, last
-        images, last = database.read(reconciling.batch, last, BATCH, run.until)
+        after = last
 
 
 def _judged(

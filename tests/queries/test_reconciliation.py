@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -11,7 +12,7 @@ from related_images import faults
 from related_images.errors import StoreUnavailable
 from related_images.faults import Point
 from related_images.queries import Database, reconciliation
-from related_images.store import schema
+from related_images.store import reconciling, schema
 from tests.store.samples import new, record
 
 PATIENCE = 20
@@ -65,6 +66,27 @@ def test_the_next_batch_is_asked_for_while_one_is_put_right(
     reconciliation.reconcile(database, registry, under_way := run(), False, lambda _: None)
     assert ahead == [True, True, True]
     assert under_way.counts.present == under_way.counts.checked == registry.batches == 3
+
+
+def test_the_batch_behind_is_read_while_one_is_asked_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, read, ahead = Registry(), threading.Semaphore(0), list[bool]()
+    batch, created = reconciling.batch, registry.created
+
+    def reading(*given: Any) -> Any:
+        read.release()
+        return batch(*given)
+
+    def asked_for(image_ids: Collection[str]) -> Mapping[str, datetime]:
+        own_and_next = 1 if ahead else 2
+        ahead.append(all(read.acquire(timeout=PATIENCE / 4) for _ in range(own_and_next)))
+        return created(image_ids)
+
+    monkeypatch.setattr(reconciling, "batch", reading)
+    monkeypatch.setattr(registry, "created", asked_for)
+    reconciliation.reconcile(database, registry, run(), False, lambda _: None)
+    assert ahead == [True, True, True]
 
 
 def test_what_was_asked_ahead_is_not_remembered_as_done(
