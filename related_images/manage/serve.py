@@ -60,8 +60,7 @@ The openstack client takes the same token; the images of that instance, and the 
 class Serve(options.Operation):
     """Serve a real Glance that knows its instances, with its data in one directory."""
 
-    def get_epilog(self) -> str:
-        return _EPILOG
+    exit_codes = _EPILOG
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument

@@ -58,6 +58,7 @@ def told(answer: tuple[int, str, str]) -> str:
 def test_a_command_does_not_look_through_all_that_is_installed(
     command: Command, monkeypatch: pytest.MonkeyPatch, sqlite: tuple[str, str]
 ) -> None:
+    monkeypatch.setattr("cliff.command._dists_by_mods", None)
     monkeypatch.delattr("cliff.command.packages_distributions")
     assert command("generate-installation-uuid")[0] == 0
     assert command("db", "version", *sqlite)[0] == 0
