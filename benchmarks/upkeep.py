@@ -29,7 +29,7 @@ from keystoneauth1 import adapter, session, token_endpoint
 url, token = sys.argv[1:]
 session = session.Session(auth=token_endpoint.Token(url, token))
 images = Client("2", session=session, endpoint_override=url).images
-print(sum(1 for _ in images.list(page_size=1000)))
+print("all", sum(1 for _ in images.list(page_size=1000)), "images")
 """
 
 # a process that has much memory itself would be told that its children have as much
@@ -51,7 +51,7 @@ def _at(directory: Path, cloud: Cloud, rounds: int) -> Iterator[Result]:
     filling.fill(_filled(directory), cloud)
     with ServedGlance(directory) as served:
         filling.fill_glance(directory / "glance.db", 1, cloud.relations, cloud, CLAIMED)
-        sides = _sides(directory, served.url, cloud.relations)
+        sides = _sides(directory, served.url, cloud.relations, rounds)
         taken = in_turns(sides, rounds, budget=600)
     for name in ("reconcile", "backfill"):
         yield Result(
@@ -67,16 +67,17 @@ def _at(directory: Path, cloud: Cloud, rounds: int) -> Iterator[Result]:
         )
 
 
-def _sides(directory: Path, url: str, images: int) -> "dict[str, _Command]":
+def _sides(directory: Path, url: str, images: int, rounds: int) -> "dict[str, _Command]":
     named = ["--os-auth-type", "admin_token", "--os-token", ADMIN, "--os-endpoint", url]
     ours = [sys.executable, "-c", RELATED_IMAGES]
     reconcile = [*ours, "reconcile", "--connection", _filled(directory), "--rate", UNHURRIED]
     backfill = [*ours, "backfill", "--installation", filling.INSTALLATION, *named, "--connection"]
+    empty = iter([_empty(directory) for _ in range(rounds + 1)])
     paging = [sys.executable, "-c", _PAGING, url, ADMIN]
     return {
         "reconcile": _Command(lambda: [*reconcile, *named], f'"present": {images},'),
-        "backfill": _Command(lambda: [*backfill, _empty(directory)], f"recorded: {images},"),
-        "paging": _Command(lambda: paging, f"{images}\n"),
+        "backfill": _Command(lambda: [*backfill, next(empty)], f"recorded: {images},"),
+        "paging": _Command(lambda: paging, f"all {images} images"),
     }
 
 
@@ -108,5 +109,5 @@ class _Command:
             [sys.executable, "-c", _WEIGHING, *line], capture_output=True, text=True, check=False
         )
         if done.returncode or self.says not in done.stdout:
-            raise RuntimeError(f"{line[3]} missed images: {done.stdout}{done.stderr}")
+            raise RuntimeError(f"it did not end with {self.says!r}: {done.stdout}{done.stderr}")
         self.peak = max(self.peak, int(done.stdout.split()[-1]) / 1024)
