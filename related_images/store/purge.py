@@ -114,7 +114,8 @@ def forget_relations(connection: Connection, before: datetime, first: int, last:
     due = _due(relation.c.id, before).where(relation.c.id.between(first, last))
     # locked, so that an image which comes back at the same moment keeps its relations
     refs = connection.execute(due.with_for_update(of=[image, relation])).scalars().all()
-    connection.execute(delete(relation).where(relation.c.id.in_(refs)))
+    if refs:
+        connection.execute(delete(relation).where(relation.c.id.in_(refs)))
     return len(refs)
 
 
