@@ -62,7 +62,10 @@ def _numbers(
     """The numbers of the rows that bear one of the names."""
     number = names.table.c.id
     named = {name for name in wanted if name is not None}
-    asked = select(names, number).where(names.in_(named), *conditions).order_by(number)
+    if not named:
+        return {}
+    # by an expression: else some planner looks through all rows for the sake of their order
+    asked = select(names, number).where(names.in_(named), *conditions).order_by(number + 0)
     if is_held:
         asked = asked.with_for_update(key_share=True)
     return {row[0]: row[1] for row in connection.execute(asked)}
@@ -87,6 +90,8 @@ def record_claims(connection: Connection, held: Held, new: Sequence[NewRelation]
 
 def _started(connection: Connection, instance_refs: Collection[int]) -> Collection[int]:
     """Those of the instances of which a start is known, from which their images descend."""
+    if not instance_refs:
+        return ()
     starts = select(relation.c.instance_ref).where(
         relation.c.instance_ref.in_(instance_refs), relation.c.kind == BOOT
     )
