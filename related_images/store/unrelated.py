@@ -45,5 +45,6 @@ def forget_instances(connection: Connection, refs: Collection[int]) -> None:
 
     That an instance has ended is remembered: its start may be told later.
     """
-    live = instance.c.id.in_(refs), instance.c.ended_at.is_(None)
-    connection.execute(delete(instance).where(*live, INSTANCE))
+    if refs:
+        live = instance.c.id.in_(refs), instance.c.ended_at.is_(None)
+        connection.execute(delete(instance).where(*live, INSTANCE))
