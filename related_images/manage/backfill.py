@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -29,8 +29,11 @@ PAGE: Final = 200
 AT_ONCE: Final = 50
 """Claims that are recorded in one transaction: a slow database gets through them in time."""
 
-BEGINNING: Final = ("false", "")
-"""Where a backfill begins: the images that are not hidden, behind no marker."""
+Position = tuple[str, Mapping[str, str]]
+"""Whether among hidden images, and the parameters that ask for those behind the last one."""
+
+BEGINNING: Final[Position] = ("false", {})
+"""Where a backfill begins: the images that are not hidden, behind none."""
 
 COLUMNS: Final = ("image_id", "instance_id", "project_id", "reason")
 _WIDTHS: Final = (36, 36, 32, 0)
@@ -110,7 +113,7 @@ class _Run:
         if not self.dry_run:
             backfilling.finish(self.database, self.installation_uuid)
 
-    def _position(self, registry: "Registry") -> tuple[str, str]:
+    def _position(self, registry: "Registry") -> Position:
         from related_images.client.errors import NotThere
         from related_images.queries import backfilling
 
@@ -119,11 +122,11 @@ class _Run:
             return BEGINNING
         hidden, _, marker = text.partition(" ")
         try:
-            registry.ask("GET", f"/images/{marker}")
+            behind = registry.ask("GET", f"/images/{marker}").read(_behind)
         except NotThere:
             return BEGINNING
         LOG.info("going on behind the image %s", marker)
-        return hidden, marker
+        return hidden, behind
 
     def _claims(self, images: Iterable[dict[str, Any]]) -> Iterator["Claim"]:
         from related_images.manage import claims
@@ -180,30 +183,41 @@ class _Run:
         )
 
 
-def _pages(
-    registry: "Registry", position: tuple[str, str]
-) -> Iterator[tuple[list[dict[str, Any]], str]]:
+def _pages(registry: "Registry", position: Position) -> Iterator[tuple[list[dict[str, Any]], str]]:
     """All images, hidden ones last, page by page, each with the position behind it."""
-    hidden, marker = position
-    yield from _pages_of(registry, hidden, marker)
+    hidden, behind = position
+    yield from _pages_of(registry, hidden, behind)
     if hidden == BEGINNING[0]:
-        yield from _pages_of(registry, "true", "")
+        yield from _pages_of(registry, "true", {})
 
 
 def _pages_of(
-    registry: "Registry", hidden: str, marker: str
+    registry: "Registry", hidden: str, behind: Mapping[str, str]
 ) -> Iterator[tuple[list[dict[str, Any]], str]]:
     from tqdm import tqdm
 
-    query = [("visibility", "all"), ("os_hidden", hidden), ("limit", str(PAGE))]
-    query += [("sort_key", "created_at"), ("sort_dir", "asc")]
-    query += [("marker", marker)] if marker else []
+    query = {"visibility": "all", "os_hidden": hidden, "limit": str(PAGE)}
+    query |= {"sort_key": "created_at", "sort_dir": "asc"}
     with tqdm(unit="image", disable=not sys.stderr.isatty()) as bar:
-        for answer in registry.pages("/images", query):
+        while True:
+            answer = registry.ask("GET", "/images", params={**query, **behind})
             images = answer.read(lambda body: list(body["images"]))
+            if not images:
+                return
             bar.update(len(images))
-            if images:
-                yield images, f"{hidden} {images[-1]['id']}"
+            yield images, f"{hidden} {images[-1]['id']}"
+            before, behind = behind, _behind(images[-1])
+            if behind == before:
+                raise answer.unusable("it ends with the image behind which it should begin")
+
+
+def _behind(image: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters that ask for the images behind this one, in the order of their times.
+
+    The marker alone would do; many a database then goes through all that lie before it.
+    """
+    since = {"created_at": f"gte:{image['created_at']}"} if image.get("created_at") else {}
+    return {"marker": image["id"], **since}
 
 
 class _Table:

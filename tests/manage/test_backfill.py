@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy.engine import make_url
 
+from related_images.client.errors import AnswerUnusable
+from related_images.client.registry import Answer, Registry
+from related_images.manage import backfill
 from related_images.queries import Database, Filters, NewRelation, Relation
 from related_images.queries.notifications import Started, store
 from related_images.queries.recording import Speaker, announce, attach
@@ -212,6 +216,33 @@ def test_an_interrupted_run_is_taken_up(
     assert report(cloud, capsys)["counts"]["images"] == 1
     assert set(cloud.relations()) == {rest}
     assert cloud.database.read(state.get, position) is None
+
+
+def test_each_page_begins_where_the_one_before_ended(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, asked, ask = [cloud.image() for _ in range(4)], list[Any](), Registry.ask
+
+    def remembered(*given: Any, **options: Any) -> Answer:
+        asked.append(options["params"])
+        return ask(*given, **options)
+
+    monkeypatch.setattr(backfill, "PAGE", 2)
+    monkeypatch.setattr(Registry, "ask", remembered)
+    assert report(cloud, capsys)["counts"]["images"] == 4
+    assert set(cloud.relations()) == set(images)
+    behind = [one for one in asked if one.get("marker")]
+    assert [one["marker"] for one in behind] == images[1::2]
+    assert all(one["created_at"].startswith("gte:2") for one in behind)
+
+
+def test_a_registry_that_stays_where_it_is_is_left() -> None:
+    image = {"id": OTHER, "created_at": "2026-01-31T12:00:00Z"}
+    stuck = Mock(ask=lambda *_, **__: Answer("GET", 200, {}, lambda: {"images": [image]}))
+    pages = backfill._pages(stuck, backfill.BEGINNING)
+    assert len([next(pages), next(pages)]) == 2
+    with pytest.raises(AnswerUnusable, match="behind which it should begin"):
+        next(pages)
 
 
 def test_the_table_ends_with_the_counts(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
