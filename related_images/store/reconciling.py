@@ -67,6 +67,8 @@ def latest_live(connection: Connection, before: datetime, size: int) -> list[Kno
 
 
 def _known(connection: Connection, refs: Collection[int], before: datetime) -> list[KnownImage]:
+    if not refs:
+        return []
     is_old = _is_announcement & (relation.c.created_at < before)
     announced_at = case((is_old, relation.c.created_at))
     rows = connection.execute(
