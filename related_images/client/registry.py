@@ -120,14 +120,14 @@ class Registry:
 
     def pages(self, path: str, query: Iterable[tuple[str, str]]) -> Iterator[Answer]:
         """Ask page after page, as far as they are wanted, following ``next``."""
-        seen: set[int] = set()
+        seen: set[Query] = set()
         following: Query | None = tuple(query)
         while following is not None:
-            seen.add(hash(following))
+            seen.add(following)
             answer = self.ask("GET", path, params=following)
             yield answer
             following = answer.read(_following)
-            if hash(following) in seen:
+            if following in seen:
                 raise answer.unusable("its pages lead round in a circle")
 
     def _send(self, method: str, path: str, **options: Any) -> Any:
