@@ -31,7 +31,7 @@ PARTS: Final[dict[str, Part]] = {
     "loading": lambda directory, sizes, _: loading.run(directory, sizes),
     "streaming": lambda directory, sizes, _: streaming.run(directory, sizes),
     "create": creation.run,
-    "image-list": lambda directory, sizes, _: image_list.run(directory, sizes),
+    "image-list": image_list.run,
     "own-routes": own_routes.run,
     "space": space.run,
     "upkeep": lambda directory, sizes, _: upkeep.run(directory, sizes),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -10,7 +9,7 @@ from uuid import uuid4
 from benchmarks import filling
 from benchmarks.databases import Databases
 from benchmarks.measuring import Aim, Result, in_turns, ratio, scaled
-from benchmarks.serving import SERVICE, Registry
+from benchmarks.serving import SERVICE, Registry, on
 from benchmarks.sizes import Sizes
 from tests.servers import ServedGlance
 
@@ -26,21 +25,11 @@ PATIENCE: Final = "60"
 
 def run(directory: Path, sizes: Sizes, databases: Databases) -> Iterator[Result]:
     for kind in sizes.databases:
-        with _served(directory / f"create-{kind}", kind, databases) as served:
+        options = {"database_timeout": PATIENCE, "connection": databases.empty(kind)}
+        with on(kind, directory / f"create-{kind}", databases, options) as (served, _):
             yield _one_client(served, kind, sizes.posts)
             for clients in CLIENTS:
                 yield _throughput(served, kind, clients, sizes.posts)
-
-
-@contextmanager
-def _served(directory: Path, kind: str, databases: Databases) -> Iterator[ServedGlance]:
-    """Glance and the filter, each with a database of its own on the same server."""
-    options, conf = {"database_timeout": PATIENCE}, ""
-    if kind != "sqlite":
-        options["connection"] = databases.empty(kind)
-        conf = f"[database]\nconnection = {databases.empty(kind)}\nslave_connection ="
-    with ServedGlance(directory, options, glance_conf=conf) as served:
-        yield served
 
 
 def _asserting() -> dict[str, str]:

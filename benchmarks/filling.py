@@ -4,13 +4,12 @@ Images are made of one instance after another, in an order that has nothing to d
 numbers, so that the images of one instance lie far apart, as they do after years of backups.
 """
 
-import sqlite3
+import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, inspect, text
@@ -43,9 +42,8 @@ def instance_id(number: int) -> str:
 
 
 def image_id(number: int) -> str:
-    """Scattered over all ids, as random ones are."""
-    mixed = (number * 0x9E3779B97F4A7C15) % 2**64
-    return f"{mixed >> 32:08x}-{(mixed >> 16) & 0xFFFF:04x}-4000-8{mixed & 0xFFF:03x}-{number:012x}"
+    """Scattered over all ids, as random ones are, and the same that each database makes up."""
+    return str(uuid.UUID(hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()))
 
 
 def project_id(number: int) -> str:
@@ -96,11 +94,11 @@ def fill_latest(connection: Connection) -> None:
 
 
 def settle(connection: Connection) -> None:
-    """Commit, and have the database count what is there, as it does by itself in time."""
+    """Commit, and have the database count what is there, if it does so by itself in time."""
     names = inspect(connection).get_table_names()
     connection.commit()
     analyze = DIALECTS[connection.dialect.name].analyze
-    for name in names:
+    for name in names if analyze else ():
         connection.execute(text(f"{analyze} {name}"))
     connection.commit()
 
@@ -126,7 +124,7 @@ class Dialect:
     image_uuid: str
     uuid: str
     before: tuple[str, ...]
-    analyze: str = "ANALYZE"
+    analyze: str = ""
 
 
 DIALECTS: Final = {
@@ -155,6 +153,7 @@ DIALECTS: Final = {
         "CAST(md5(CAST(i AS text)) AS uuid)",
         "CAST('{hex}' AS uuid)",
         ("SET session_replication_role = replica",),
+        "ANALYZE",
     ),
 }
 
@@ -231,43 +230,45 @@ def _relation(number: int, instances: int) -> dict[str, object]:
     }
 
 
-def fill_glance(database: Path, first: int, last: int, cloud: Cloud, properties: int) -> None:
-    """Put the images from number ``first`` to ``last`` into Glance's own tables.
+def fill_glance(url: str, cloud: Cloud, properties: int) -> None:
+    """Put the images of ``cloud`` into Glance's own tables.
 
-    :param properties: how many of :data:`PROPERTIES` each has
+    :param properties: how many of :func:`_properties` each has
     """
-    with closing(sqlite3.connect(database, timeout=60)) as connection:
-        connection.execute("PRAGMA synchronous=OFF")
-        connection.execute("PRAGMA cache_size=-500000")
-        for begin in range(first, last + 1, BATCH):
-            numbers = range(begin, min(begin + BATCH, last + 1))
-            connection.executemany(_GLANCE_IMAGE, (_glance_image(n, cloud) for n in numbers))
-            rows = (row for n in numbers for row in _properties(n, cloud)[:properties])
-            connection.executemany(_GLANCE_PROPERTY, rows)
-        connection.commit()
-        connection.execute("ANALYZE")
+    with connected(url) as connection:
+        begin(connection)
+        for begun in range(1, cloud.relations + 1, BATCH):
+            numbers = range(begun, min(begun + BATCH, cloud.relations + 1))
+            rows = [row for n in numbers for row in _properties(n, cloud)[:properties]]
+            connection.execute(_GLANCE_IMAGE, [_glance_image(n, cloud) for n in numbers])
+            connection.execute(_GLANCE_PROPERTY, rows)
+        settle(connection)
 
 
 _EPOCH: Final = datetime(1970, 1, 1)
-_GLANCE_IMAGE: Final = (
+_GLANCE_IMAGE: Final = text(
     "INSERT INTO images (id, name, status, created_at, updated_at, deleted, owner, min_disk, "
     "min_ram, protected, visibility, os_hidden) "
-    "VALUES (?, ?, 'queued', ?, ?, 0, ?, 0, 0, 0, 'shared', 0)"
+    "VALUES (:id, :name, 'queued', :at, :at, false, :owner, 0, 0, false, 'shared', false)"
 )
-_GLANCE_PROPERTY: Final = (
+_GLANCE_PROPERTY: Final = text(
     "INSERT INTO image_properties (image_id, name, value, created_at, updated_at, deleted) "
-    "VALUES (?, ?, ?, '2026-01-01 00:00:00', '2026-01-01 00:00:00', 0)"
+    "VALUES (:id, :name, :value, '2026-01-01 00:00:00', '2026-01-01 00:00:00', false)"
 )
 
 
-def _glance_image(number: int, cloud: Cloud) -> tuple[object, ...]:
+def _glance_image(number: int, cloud: Cloud) -> dict[str, str]:
     row = _relation(number, cloud.instances)
-    # as Glance writes it: otherwise paging by it loses images and gives others twice
-    at = f"{_EPOCH + timedelta(microseconds=BEGIN, seconds=number):%Y-%m-%d %H:%M:%S.%f}"
-    return (image_id(number), f"backup {number}", at, at, project_id(int(str(row["project_ref"]))))
+    return {
+        "id": image_id(number),
+        "name": f"backup {number}",
+        # as Glance writes it: otherwise paging by it loses images and gives others twice
+        "at": f"{_EPOCH + timedelta(microseconds=BEGIN, seconds=number):%Y-%m-%d %H:%M:%S.%f}",
+        "owner": project_id(int(str(row["project_ref"]))),
+    }
 
 
-def _properties(number: int, cloud: Cloud) -> list[tuple[str, str, str]]:
+def _properties(number: int, cloud: Cloud) -> list[dict[str, str]]:
     row = _relation(number, cloud.instances)
     named = {
         "instance_uuid": instance_id(int(str(row["instance_ref"]))),
@@ -277,4 +278,4 @@ def _properties(number: int, cloud: Cloud) -> list[tuple[str, str, str]]:
         "base_image_ref": image_id(1),
         "owner_project_name": f"project-{row['project_ref']}",
     }
-    return [(image_id(number), name, value) for name, value in named.items()]
+    return [{"id": image_id(number), "name": name, "value": value} for name, value in named.items()]

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import filling
+from benchmarks.databases import Databases
 from benchmarks.filling import Cloud
 from benchmarks.measuring import Aim, Result, Spread, in_turns, ratio, scaled
-from benchmarks.serving import Registry, member, of_instance
+from benchmarks.serving import Registry, member, of_instance, on
 from benchmarks.sizes import Sizes
-from tests.servers import ServedGlance
 
 AIMS: Final = {100_000: Aim(40, at_least=True), 1_000_000: Aim(300, at_least=True)}
 FLOOR: Final = Aim(1.10)
@@ -20,21 +20,24 @@ ASKED: Final = 7
 """The number of the instance whose images are asked for."""
 
 
-def run(directory: Path, sizes: Sizes) -> Iterator[Result]:
-    for images in sizes.images:
-        yield from _at(directory / f"list-{images}", Cloud(images), sizes.rounds)
+def run(directory: Path, sizes: Sizes, databases: Databases) -> Iterator[Result]:
+    for kind in sizes.databases:
+        for images in sizes.images:
+            home = directory / f"list-{kind}-{images}"
+            yield from _at(kind, home, Cloud(images), sizes.rounds, databases)
 
 
-def _at(directory: Path, cloud: Cloud, rounds: int) -> Iterator[Result]:
-    directory.mkdir()
-    filling.fill(f"sqlite:///{directory}/related-images.db", cloud)
-    with ServedGlance(directory) as served:
-        database = directory / "glance.db"
-        filling.fill_glance(database, 1, cloud.relations, cloud, PROPERTIES)
-        yield from _compare(Registry(served), cloud, rounds)
+def _at(
+    kind: str, directory: Path, cloud: Cloud, rounds: int, databases: Databases
+) -> Iterator[Result]:
+    options = {"connection": databases.filled(kind, cloud)}
+    with on(kind, directory, databases, options) as (served, url):
+        filling.fill_glance(url, cloud, PROPERTIES)
+        served.restart()  # at its start it has SQLite count what is there
+        yield from _compare(kind, Registry(served), cloud, rounds)
 
 
-def _compare(registry: Registry, cloud: Cloud, rounds: int) -> Iterator[Result]:
+def _compare(kind: str, registry: Registry, cloud: Cloud, rounds: int) -> Iterator[Result]:
     sides = _sides(registry)
     answers = {name: side() for name, side in sides.items()}
     different = {name for name, found in answers.items() if found != answers["tuple"]}
@@ -42,10 +45,12 @@ def _compare(registry: Registry, cloud: Cloud, rounds: int) -> Iterator[Result]:
         raise RuntimeError(f"these answers differ: {answers}")
     quick = in_turns({name: sides[name] for name in ("tuple", "ids")}, 10 * rounds, 20)
     all_ = in_turns(sides, rounds, 60)
-    size = f"{cloud.relations:,} images"
+    size = f"{cloud.relations:,} images, {kind}"
     for name, against in (("admin", "?instance_uuid= by admin"), ("tenant", "the same by tenant")):
         aim = AIMS.get(cloud.relations) if name == "admin" else None
-        yield _result(against, size, all_["tuple"], all_[name], aim, (name, cloud.relations))
+        yield _result(
+            against, size, all_["tuple"], all_[name], aim, (f"{name}, {kind}", cloud.relations)
+        )
     yield _result("?id=in: the floor", size, quick["tuple"], quick["ids"], FLOOR, None)
 
 

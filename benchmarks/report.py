@@ -118,9 +118,11 @@ def _curves(results: Sequence[Result]) -> dict[str, list[tuple[int, float]]]:
         if result.curve is None or result.unit != "ms":
             continue
         name, size = result.curve
-        if name in ("admin", "tenant"):
-            curves.setdefault(f"?instance_uuid= by {name}", []).append((size, result.theirs.median))
-            name = "image list by the tuple"
+        who, _, kind = name.partition(", ")
+        if kind:
+            theirs = f"?instance_uuid= by {who} ({kind})"
+            curves.setdefault(theirs, []).append((size, result.theirs.median))
+            name = f"image list by the tuple ({kind})"
         if (size, result.ours.median) not in curves.setdefault(name, []):
             curves[name].append((size, result.ours.median))
     return curves

@@ -2,10 +2,13 @@
 
 import http.client
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import filling
+from benchmarks.databases import Databases
 from tests.servers import ServedGlance
 
 SERVICE: Final = ServedGlance.token("nova", "service", "member", "service")
@@ -22,6 +25,22 @@ def of_instance(number: int) -> dict[str, str]:
         "X-Installation-UUID": filling.INSTALLATION,
         "X-Instance-ID": filling.instance_id(number),
     }
+
+
+@contextmanager
+def on(
+    kind: str, directory: Path, databases: Databases, options: Mapping[str, str]
+) -> Iterator[tuple[ServedGlance, str]]:
+    """Glance with its own database on such a server, and the URL of that.
+
+    :param options: of the filter
+    """
+    url, conf = f"sqlite:///{directory}/glance.db", ""
+    if kind != "sqlite":
+        url = databases.empty(kind)
+        conf = f"[database]\nconnection = {url}\nslave_connection ="
+    with ServedGlance(directory, options, glance_conf=conf) as served:
+        yield served, url
 
 
 class Registry:

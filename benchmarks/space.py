@@ -74,7 +74,7 @@ def _bytes_of_properties(directory: Path) -> float:
     with mock.patch.dict(os.environ):
         glance.prepare(directory)
     database = directory / "glance.db"
-    filling.fill_glance(database, 1, IMAGES, Cloud(IMAGES), PROPERTIES)
+    filling.fill_glance(f"sqlite:///{database}", Cloud(IMAGES), PROPERTIES)
     asked = "SELECT SUM(pgsize) FROM dbstat WHERE name LIKE '%image_properties%'"
     with closing(sqlite3.connect(database)) as connection:
         return float(connection.execute(asked).fetchone()[0]) / IMAGES

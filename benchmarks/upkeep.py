@@ -50,7 +50,8 @@ def _at(directory: Path, cloud: Cloud, rounds: int) -> Iterator[Result]:
     directory.mkdir()
     filling.fill(_filled(directory), cloud)
     with ServedGlance(directory) as served:
-        filling.fill_glance(directory / "glance.db", 1, cloud.relations, cloud, CLAIMED)
+        filling.fill_glance(f"sqlite:///{directory}/glance.db", cloud, CLAIMED)
+        served.restart()  # at its start it has SQLite count what is there
         sides = _sides(directory, served.url, cloud.relations, rounds)
         taken = in_turns(sides, rounds, budget=600)
     for name in ("reconcile", "backfill"):

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -220,3 +221,62 @@ def test_a_missing_glance_is_named(
     monkeypatch.setitem(sys.modules, "glance", None)
     assert commands.run("serve", "--port", "0", "--data-dir", str(tmp_path)) == 1
     assert "pip install 'related-images[glance]'" in capfd.readouterr().err
+
+
+MADE = (
+    "INSERT INTO images (id, status, created_at, deleted, min_disk, min_ram) "
+    "VALUES (?, 'active', '2026-01-01', 0, 0, 0)"
+)
+BY_IDS = (
+    "SELECT id FROM images WHERE os_hidden = 0 AND deleted = 0 AND status IN ('active', 'queued') "
+    "AND id IN (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ORDER BY created_at DESC, id DESC LIMIT 25"
+)
+"""As Glance asks for an image list with ``id=in:``."""
+
+
+def prepare(data: Path) -> None:
+    with mock.patch.dict(os.environ):
+        embedded.prepare(data)
+
+
+def make_images(data: Path, number: int) -> None:
+    with closing(sqlite3.connect(data / "glance.db")) as database, database:
+        database.executemany(MADE, [(str(uuid.uuid4()),) for _ in range(number)])
+
+
+def plan(data: Path) -> str:
+    with closing(sqlite3.connect(data / "glance.db")) as database:
+        rows = database.execute("EXPLAIN QUERY PLAN " + BY_IDS, ["an id"] * 10)
+        return "; ".join(row[-1] for row in rows)
+
+
+def counts(data: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(data / "glance.db")) as database:
+        return dict(database.execute("SELECT idx, stat FROM sqlite_stat1 WHERE tbl = 'images'"))
+
+
+def test_images_are_found_by_their_ids_after_a_start_with_many(data: Path) -> None:
+    make_images(data, 1000)
+    assert "(id=?)" not in plan(data)
+    prepare(data)
+    assert "(id=?)" in plan(data)
+
+
+def test_images_are_counted_anew_only_when_they_became_many_more(data: Path) -> None:
+    make_images(data, 100)
+    prepare(data)
+    first = counts(data)
+    make_images(data, 800)
+    prepare(data)
+    assert counts(data) == first
+    make_images(data, 200)
+    prepare(data)
+    assert counts(data) != first
+
+
+def test_a_database_that_is_busy_is_served_uncounted(data: Path) -> None:
+    make_images(data, 1000)
+    with closing(sqlite3.connect(data / "glance.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        prepare(data)
+    assert "(id=?)" not in plan(data)
