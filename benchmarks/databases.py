@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 from benchmarks import filling
 from benchmarks.filling import Cloud
@@ -29,7 +30,7 @@ class Databases:
         :raises tests.servers.ServerMissing: if there is no such server on this machine
         """
         if kind == "sqlite":
-            return f"sqlite:///{self._directory}/{len(list(self._directory.iterdir()))}.db"
+            return f"sqlite:///{self._directory}/{uuid4()}.db"
         if kind not in self._servers:
             start = {"mariadb": servers.mariadb, "postgresql": servers.postgresql}[kind]
             self._servers[kind] = self._stack.enter_context(start())

@@ -218,6 +218,7 @@ def _have_counted(database: Path) -> None:
     """Have SQLite look at what is there, if that became much more since it last did.
 
     Nothing else tells it, and not knowing it goes through all images to find ten by their ids.
+    No start depends on it.
     """
     if not database.exists():
         return
