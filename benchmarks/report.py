@@ -98,13 +98,13 @@ def draw(path: Path, results: Sequence[Result]) -> None:
     except ImportError:
         print("no plot: install the extra [bench] for it")
         return
-    curves = _curves(results)
-    if not curves:
+    lines = curves(results)
+    if not lines:
         return
     figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots()
     axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
-    for name, points in curves.items():
+    for name, points in lines.items():
         axes.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
     axes.set(xscale="log", yscale="log", xlabel="images or relations", ylabel="median, ms")
     axes.grid(visible=True, which="major", alpha=0.3)
@@ -112,17 +112,18 @@ def draw(path: Path, results: Sequence[Result]) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def _curves(results: Sequence[Result]) -> dict[str, list[tuple[int, float]]]:
-    curves: dict[str, list[tuple[int, float]]] = {}
+def curves(results: Sequence[Result]) -> dict[str, list[tuple[int, float]]]:
+    """The lines of the plot: by the name of each, its sizes and milliseconds."""
+    lines: dict[str, list[tuple[int, float]]] = {}
     for result in results:
         if result.curve is None or result.unit != "ms":
             continue
         name, size = result.curve
         who, _, kind = name.partition(", ")
-        if kind:
+        if who in ("admin", "tenant"):
             theirs = f"?instance_uuid= by {who} ({kind})"
-            curves.setdefault(theirs, []).append((size, result.theirs.median))
+            lines.setdefault(theirs, []).append((size, result.theirs.median))
             name = f"image list by the tuple ({kind})"
-        if (size, result.ours.median) not in curves.setdefault(name, []):
-            curves[name].append((size, result.ours.median))
-    return curves
+        if (size, result.ours.median) not in lines.setdefault(name, []):
+            lines[name].append((size, result.ours.median))
+    return lines

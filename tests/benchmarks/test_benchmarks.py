@@ -114,3 +114,14 @@ def test_layouts_are_compared_in_a_table(
     layouts.main(["--relations", "200", "--databases", "sqlite"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {name}" for name in LAYOUTS]
+
+
+def test_both_sides_of_an_image_list_are_drawn_and_each_other_line_once() -> None:
+    one, other = Spread(1.0, 1.0, 1.0, 3), Spread(2.0, 2.0, 2.0, 3)
+    names = ("admin, mariadb", "GET /v2/relations, the newest 100 (mariadb)")
+    drawn = [Result("", "", "", "ms", one, other, 2.0, curve=(name, 10)) for name in names]
+    assert report.curves(drawn) == {
+        "?instance_uuid= by admin (mariadb)": [(10, 2.0)],
+        "image list by the tuple (mariadb)": [(10, 1.0)],
+        "GET /v2/relations, the newest 100 (mariadb)": [(10, 1.0)],
+    }
