@@ -52,12 +52,16 @@ def assert_refused(
         assert word in line
 
 
+def prepare(data: Path) -> None:
+    with mock.patch.dict(os.environ):
+        embedded.prepare(data)
+
+
 @pytest.fixture(scope="module")
 def synchronised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with Glance's database, to be copied."""
     directory = tmp_path_factory.mktemp("synchronised")
-    with mock.patch.dict(os.environ):
-        embedded.prepare(directory)
+    prepare(directory)
     (directory / "glance-api.conf").unlink()
     return directory
 
@@ -232,11 +236,6 @@ BY_IDS = (
     "AND id IN (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ORDER BY created_at DESC, id DESC LIMIT 25"
 )
 """As Glance asks for an image list with ``id=in:``."""
-
-
-def prepare(data: Path) -> None:
-    with mock.patch.dict(os.environ):
-        embedded.prepare(data)
 
 
 def make_images(data: Path, number: int) -> None:
