@@ -10,6 +10,7 @@
     ├── NotificationMalformed       Nova did not send what it is known to send
     ├── BadInput                    the request itself is wrong
     │   ├── TupleIncomplete, TupleMalformed, TupleConflict, KindUnknown, LabelMalformed
+    │   ├── ProjectMalformed
     │   ├── MethodOverridden
     │   ├── BodyMalformed, BodyIncomplete, BodyTooLarge, FieldInvalid
     │   └── ImageIdMalformed, ParameterUnknown, ParameterMalformed, LimitMalformed, MarkerUnknown
@@ -94,6 +95,11 @@ class TupleConflict(BadInput):
 class KindUnknown(BadInput):
     code = "kind.unknown"
     title = "There is no such kind of relation here"
+
+
+class ProjectMalformed(BadInput):
+    code = "project.malformed"
+    title = "The project that owns the instance is malformed"
 
 
 class LabelMalformed(BadInput):

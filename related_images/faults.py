@@ -15,6 +15,7 @@ class Point(Enum):
     RECORD_WRITTEN = "the relation is written, not committed"
     RECORD_COMMITTED = "the relation is committed, the registry not yet asked"
     CREATE_ANSWERED = "the registry has made the image, the caller has no answer"
+    CREATE_NOTED = "it is noted when Glance made the image, the caller has no answer"
     CREATE_REFUSED = "the registry has refused, the relation is not yet taken back"
     CREATE_WITHDRAWN = "the relation of a refused image is taken back"
     DELETE_ANSWERED = "the registry has deleted the image, which is not yet noted"

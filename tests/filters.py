@@ -19,6 +19,7 @@ OURS = (
     "HTTP_X_INSTANCE_ID",
     "HTTP_X_RELATION_KIND",
     "HTTP_X_RELATION_LABEL",
+    "HTTP_X_INSTANCE_PROJECT_ID",
     "HTTP_X_RELATION_FORCE",
 )
 """Our request headers as a WSGI environ names them, written out on purpose."""

@@ -15,7 +15,7 @@ from keystoneauth1.adapter import Adapter
 from keystoneauth1.session import Session
 
 from related_images.wire import words
-from related_images.wire.headers import Assertion
+from related_images.wire.headers import INSTANCE_PROJECT_ID, Assertion
 from related_images.wire.words import InstanceRef
 
 Arguments = ParamSpec("Arguments")
@@ -29,13 +29,18 @@ _current: contextvars.ContextVar[Assertion | None] = contextvars.ContextVar(
 
 @contextmanager
 def for_instance(
-    instance: InstanceRef, *, kind: str | None = None, label: str | None = None
+    instance: InstanceRef,
+    *,
+    kind: str | None = None,
+    label: str | None = None,
+    project_id: str | None = None,
 ) -> Iterator[None]:
     """Within this block image requests are made for ``instance``; blocks may be nested.
 
     What is created is recorded as ``kind`` (``snapshot`` if none is given) under ``label``, and
-    lists hold only what matches. Only requests that are *sent* within the block carry it: read a
-    lazy list to its end before leaving.
+    lists hold only what matches. ``project_id`` is the project that owns the instance, which sees
+    from what it was started; who does not know it leaves it out. Only requests that are *sent*
+    within the block carry it: read a lazy list to its end before leaving.
 
     :raises BadInput: if a value is malformed
     """
@@ -43,6 +48,7 @@ def for_instance(
         instance,
         None if kind is None else words.kind(kind),
         None if label is None else words.label(label),
+        None if project_id is None else words.project_id(INSTANCE_PROJECT_ID, project_id),
     )
     with _asserting(assertion):
         yield

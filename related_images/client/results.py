@@ -52,6 +52,7 @@ class Relation:
     source: str
     project_id: str | None
     created_at: datetime
+    image_created_at: datetime | None
     image_deleted_at: datetime | None
 
 
@@ -141,6 +142,7 @@ def relation(shown: Json) -> Relation:
         shown["source"],
         shown["project_id"],
         parse_time("created_at", shown["created_at"]),
+        _time(shown, "image_created_at"),
         _time(shown, "image_deleted_at"),
     )
 

@@ -139,9 +139,12 @@ def _speaking(installation_uuid: str, function: Callable[..., Any]) -> Callable[
     @functools.wraps(function)
     def speak(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
-        instance = InstanceRef(installation_uuid, given["instance"].uuid)
+        server = given["instance"]
+        instance = InstanceRef(installation_uuid, server.uuid)
         kind = given.get("image_type", words.SNAPSHOT)
-        with for_instance(instance, kind=kind, label=_label(kind, given)):
+        with for_instance(
+            instance, kind=kind, label=_label(kind, given), project_id=server.project_id
+        ):
             return function(*args, **kwargs)
 
     return speak

@@ -21,9 +21,10 @@ RATE: Final = 20.0
 class Reconcile(options.OnDatabase):
     """Compare the relations with the images that the registry has, and put them right.
 
-    An image that the registry does not have is marked deleted in its relations; the mark comes off
-    when the image comes back. A relation is removed only if it was announced for an image that had
-    been there before. A run that was interrupted is taken up where it ended. The last line of the
+    An image that Glance does not have is marked deleted in its relations, also if another image has
+    its ID now; the mark comes off when the image comes back. Relations follow an image to another
+    project. A relation is removed only if it was announced for an image that had been there before.
+    A run that was interrupted is taken up where it ended. The last line of the
     output is JSON and counts what was found and done.
     """
 

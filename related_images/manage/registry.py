@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Collection, Mapping
-from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from related_images.client.errors import (
 from related_images.client.registry import HIDDEN, Answer, Registry
 from related_images.errors import RegistryDistrusted
 from related_images.manage.pace import Pace
+from related_images.queries import Seen
 from related_images.wire import words
 from related_images.wire.routes import IMAGES, INSTALLATIONS
 
@@ -84,9 +84,9 @@ class AdministeredRegistry:
                 raise _hidden(str(error)) from error
         raise _hidden("it has none of the routes by which that shows")
 
-    def created(self, image_ids: Collection[str]) -> Mapping[str, datetime]:
-        """When those of the images were created that the registry lists, hidden ones included."""
-        found: dict[str, datetime] = {}
+    def created(self, image_ids: Collection[str]) -> Mapping[str, Seen]:
+        """When those images were created that Glance lists, hidden ones included, and for whom."""
+        found: dict[str, Seen] = {}
         for hidden in HIDDEN:
             if missing := sorted(set(image_ids) - found.keys()):
                 asked = (("id", f"in:{','.join(missing)}"), ("limit", str(len(missing))))
@@ -142,9 +142,10 @@ def _tell(state: RetryCallState) -> None:
     LOG.info("asking again in %g seconds: %s", _wait(state), error)
 
 
-def _created(body: Mapping[str, Any]) -> dict[str, datetime]:
+def _created(body: Mapping[str, Any]) -> dict[str, Seen]:
     return {
-        image["id"]: words.parse_time("created_at", image["created_at"]) for image in body["images"]
+        image["id"]: Seen(words.parse_time("created_at", image["created_at"]), image.get("owner"))
+        for image in body["images"]
     }
 
 

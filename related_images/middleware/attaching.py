@@ -30,9 +30,6 @@ def relation_of(
     label = None if body.get("label") is None else words.label(body["label"])
     told = _instance_project(body, kind, caller)
     image = registry.image(app, environ, image_id)
-    owner = image.get("owner")
-    if kind == words.BOOT:
-        owner = told or _sole_owner(app, environ, image)
     return NewRelation(
         installation_uuid=ref.installation_uuid,
         instance_id=ref.instance_id,
@@ -40,9 +37,10 @@ def relation_of(
         kind=kind,
         label=label,
         source=words.SERVICE,
-        project_id=owner,
+        project_id=told if kind == words.BOOT else image.get("owner"),
         created_at=datetime.now(UTC),
         instance_project_id=told,
+        seen=registry.seen(image),
     )
 
 
@@ -61,19 +59,12 @@ def attach(
 
 
 def _instance_project(body: dict[str, Any], kind: str, caller: Caller) -> str | None:
-    """Whose the instance is: as told, or for a boot the project of the user behind the service."""
-    told = body.get("instance_project_id")
-    if told is None:
-        is_users = kind == words.BOOT and caller.is_backed_by_service and not caller.is_service
-        return caller.project_id if is_users else None
-    return words.text("instance_project_id", told)
+    """Whose the instance is: as told, or for a boot the project of the user behind the service.
 
-
-def _sole_owner(app: WSGIApp, environ: Environ, image: dict[str, Any]) -> str | None:
-    """Whose an instance must be that was started from ``image``, if nobody else could do so.
-
-    Otherwise the owner of an image would see what others start from it.
+    An administrator acts on the instances of every project.
     """
-    if image.get("visibility") == "shared" and registry.members(app, environ, image["id"]) == []:
-        return image.get("owner")
-    return image.get("owner") if image.get("visibility") == "private" else None
+    told = body.get("instance_project_id")
+    if told is not None:
+        return words.text("instance_project_id", told)
+    is_users = caller.is_backed_by_service and not (caller.is_service or caller.is_admin)
+    return caller.project_id if kind == words.BOOT and is_users else None

@@ -159,7 +159,7 @@ class InstanceAwareMiddleware:
         self, environ: Environ, start_response: StartResponse, assertion: headers.Assertion
     ) -> Iterable[bytes]:
         ref = assertion.instance
-        image_ids = listing.images_of_instance(
+        images = listing.images_of_instance(
             self._database,
             ref.installation_uuid,
             ref.instance_id,
@@ -168,7 +168,7 @@ class InstanceAwareMiddleware:
             Caller(environ, self._settings).visible_to,
         )
         return imagelist.answer_restricted(
-            self._app, environ, start_response, assertion.acknowledgement(), image_ids
+            self._app, environ, start_response, assertion.acknowledgement(), images
         )
 
 

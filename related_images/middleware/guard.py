@@ -7,16 +7,17 @@ without a tuple does.
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from related_images import faults
-from related_images.errors import StoreUnavailable
+from related_images.errors import ImageInUse, StoreUnavailable
 from related_images.faults import Point
 from related_images.middleware import registry
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ, request_id
 from related_images.middleware.identity import Caller
-from related_images.queries import Database, guarding
+from related_images.queries import Database, Seen, guarding
 from related_images.queries.guarding import Begun
 from related_images.queries.recording import image_deleted
 
@@ -69,13 +70,13 @@ class Guarded:
 
         :raises ImageInUse: if there are such, and no administrator forces it
         """
-        begun = self._begin() if self._may_be_deleted(environ) else None
+        begun = self._begin() if self._may_be_deleted() else None
         if begun is not None and begun.in_use:
             self._log_force(begun, environ)
         outcome = Outcome(self.database, self.image_id, start_response, begun)
         return self.app(environ, outcome.start_response)
 
-    def _may_be_deleted(self, environ: Environ) -> bool:
+    def _may_be_deleted(self) -> bool:
         """Whether the registry may do it: the image is the caller's own, or he an administrator.
 
         Anybody else is left to the registry, which refuses. He must learn nothing of who uses the
@@ -84,15 +85,28 @@ class Guarded:
         """
         if self.caller.is_admin or not self.caller.is_identified:
             return True
-        image = registry.shown(self.app, environ, self.image_id)
-        own = self.caller.project_id
+        image, own = self._image, self.caller.project_id
         return image is None or (own is not None and image.get("owner") == own)
 
+    @cached_property
+    def _image(self) -> dict[str, Any] | None:
+        """The image as Glance shows it to the caller; ``None`` if Glance fails to say."""
+        return registry.shown(self.app, self.caller.environ, self.image_id)
+
     def _begin(self) -> Begun | None:
+        try:
+            return self._begun(None)
+        except ImageInUse:
+            # another image that had the ID before may be what they were started from
+            return self._begun(registry.seen(self._image))
+
+    def _begun(self, seen: Seen | None) -> Begun | None:
         caller = self.caller
         forced = self.forced and caller.is_admin
         try:
-            return guarding.begin(self.database, self.image_id, caller.visible_to, forced=forced)
+            return guarding.begin(
+                self.database, self.image_id, caller.visible_to, forced=forced, seen=seen
+            )
         except StoreUnavailable as error:
             LOG.warning("deletion of image %s passes unguarded: %s", self.image_id, error)
         return None

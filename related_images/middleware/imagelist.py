@@ -14,7 +14,8 @@ from related_images.errors import ParameterMalformed
 from related_images.metrics import Metric
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ
-from related_images.middleware.registry import Answer, ask
+from related_images.middleware.registry import Answer, ask, seen
+from related_images.queries import ListedImage, listing
 from related_images.wire import headers, routes, words
 
 IDS: Final = "id"
@@ -48,24 +49,61 @@ def answer_restricted(
     environ: Environ,
     start_response: StartResponse,
     acknowledgement: str,
-    image_ids: Iterable[str],
+    images: Iterable[ListedImage],
     *conditions: str,
 ) -> Iterable[bytes]:
-    """Answer with the registry's image list, of nothing but ``image_ids``.
+    """Answer with Glance's image list, of nothing but ``images``.
+
+    An image that has the ID of one of them and is another is left out: then Glance is asked again
+    without it, so that the page is as long as it should be.
 
     :param acknowledgement: by what the list is restricted, as the answer says it
     :param conditions: more of the registry's own, as they stand in a query
     """
     own = environ.get("QUERY_STRING", "")
-    environ["QUERY_STRING"] = "&".join([_restricted(own, image_ids), *conditions])
     environ.pop("HTTP_ACCEPT_ENCODING", None)  # the links in the answer are to be read
-    found = ask(app, environ)
+    known = {image.image_id: image for image in images}
+    found, page = _asked(app, environ, own, known, conditions)
     if found.is_ok:
-        _restore_links(found, own)
+        _restore_links(found, page, own)
         found.headers.append((headers.FILTERS_APPLIED, acknowledgement))
         metrics.add(Metric.FILTERED, "instance")
     start_response(found.status, found.headers)
     return [found.body]
+
+
+def _asked(
+    app: WSGIApp,
+    environ: Environ,
+    own: str,
+    known: dict[str, ListedImage],
+    conditions: Iterable[str],
+) -> tuple[Answer, Any]:
+    """Glance's list of the ``known`` images, also read as JSON; others with their IDs go."""
+    while True:
+        environ["QUERY_STRING"] = "&".join([_restricted(own, known), *conditions])
+        # what Glance keeps in the environ is of one request
+        found = ask(app, dict(environ))
+        page = found.json() if found.is_ok else None
+        others = _others(page, known)
+        if not others:
+            return found, page
+        for image_id in others:
+            del known[image_id]
+
+
+def _others(page: Any, known: dict[str, ListedImage]) -> list[str]:
+    """The IDs of images in a list that are not the ``known`` ones with these IDs."""
+    images = page.get("images") if isinstance(page, dict) else None
+    if not isinstance(images, list):
+        return []
+    return [
+        image["id"]
+        for image in images
+        if (now := seen(image)) is not None
+        and image.get("id") in known
+        and not listing.is_same(known[image["id"]], now)
+    ]
 
 
 def _restricted(query: str, image_ids: Iterable[str]) -> str:
@@ -98,9 +136,8 @@ def _ids(condition: str) -> set[str]:
     )
 
 
-def _restore_links(found: Answer, query: str) -> None:
+def _restore_links(found: Answer, page: Any, query: str) -> None:
     """Let ``first`` and ``next`` lead on with the caller's own query."""
-    page = found.json()
     if not isinstance(page, dict):
         return
     own = [written for name, _, written in parameters(query) if name != MARKER]

@@ -126,7 +126,7 @@ def _made_kind(text: str) -> str:
 
 
 def _climb_marker(climb: Climb) -> str:
-    return paging.mark(climb.image_id, climb.passed, str(climb.pages))
+    return paging.mark(climb.key, climb.passed, str(climb.pages))
 
 
 def _climb(marker: str | None) -> Climb | None:
@@ -139,7 +139,7 @@ def _stop_marker(stop: Stop) -> str:
     if stop.place is None:
         return paging.mark(TOLD)
     state = (RISING if stop.place.rising else "") + (TOLD if stop.told else "")
-    return paging.mark(stop.place.image_id, str(stop.place.depth), state)
+    return paging.mark(stop.place.key, str(stop.place.depth), state)
 
 
 def _stop(marker: str | None) -> Stop | None:
@@ -147,8 +147,8 @@ def _stop(marker: str | None) -> Stop | None:
         return None
     if marker == paging.mark(TOLD):
         return Stop(None, told=True)
-    image_id, depth, state = paging.marked(marker, words.image_id, _number, str)
-    return Stop(Place(image_id, depth, RISING in state), TOLD in state)
+    key, depth, state = paging.marked(marker, words.image_id, _number, str)
+    return Stop(Place(key, depth, RISING in state), TOLD in state)
 
 
 def _number(text: str) -> int:

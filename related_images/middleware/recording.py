@@ -9,7 +9,7 @@ import json
 import logging
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any, Final
@@ -18,6 +18,7 @@ from related_images import faults, metrics
 from related_images.errors import BodyMalformed, StoreUnavailable
 from related_images.faults import Point
 from related_images.metrics import Metric
+from related_images.middleware import registry
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ, read_body, request_id
 from related_images.middleware.identity import Caller
@@ -58,7 +59,7 @@ def create_image(
     _replace_body(environ, body)
     recorded = recording.announce(database, new, caller.speaker())
     outcome = _Outcome(database, new, recorded, request_id(environ), start_response)
-    return app(environ, outcome.start_response)
+    return outcome.answer(app(environ, outcome.start_response))
 
 
 def _owner(body: dict[str, Any], caller: Caller) -> str | None:
@@ -77,6 +78,7 @@ def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) ->
         source=words.SERVICE,
         project_id=owner,
         created_at=datetime.now(UTC),
+        instance_project_id=assertion.project_id,
     )
 
 
@@ -88,27 +90,60 @@ def _replace_body(environ: Environ, body: dict[str, Any]) -> None:
     environ.pop("HTTP_TRANSFER_ENCODING", None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Outcome:
-    """What the registry makes of a request whose relation is already recorded."""
+    """What Glance makes of a request whose relation is already recorded.
+
+    ``made`` is the answer that it made the image, kept back until its body is read; ``written`` is
+    what of that body comes by itself.
+    """
 
     database: Database
     new: NewRelation
     recorded: Recorded
     request_id: str | None
     respond: StartResponse
+    keeps_back: bool = True
+    made: tuple[str, Headers] | None = None
+    written: list[bytes] = field(default_factory=list)
 
     def start_response(self, status: str, given: Headers, exc_info: Any = None) -> Any:
+        self.made = None
         if status.startswith(CREATED):
             faults.reach(Point.CREATE_ANSWERED)
             given = [*given, (headers.RECORDED, self.new.kind)]
             self._log("recorded")
             metrics.add(Metric.RECORDED, self.new.kind)
+            if self.keeps_back:
+                self.made = status, given
+                return self.written.append
         elif status.startswith("5"):
             self._log(f"in doubt after {status[:3]}, left to be reconciled")
         else:
             self._withdraw(status)
         return self.respond(status, given, exc_info) if exc_info else self.respond(status, given)
+
+    def answer(self, pieces: Iterable[bytes]) -> Iterable[bytes]:
+        """Answer with what Glance did; which image it made is read from the body, and noted.
+
+        A body of which even the status is still to come goes through: a reconciliation learns it.
+        """
+        self.keeps_back = False
+        if self.made is None:
+            return pieces
+        body = registry.collect(pieces, self.written)
+        self._learn(body)
+        self.respond(*self.made)
+        return [body]
+
+    def _learn(self, body: bytes) -> None:
+        seen = registry.seen(registry.json_of(body))
+        if seen is None:
+            return
+        try:
+            recording.created(self.database, self.new, self.recorded, seen)
+        except StoreUnavailable as error:
+            self._log(f"when its image was made is left to be reconciled: {error}")
 
     def _withdraw(self, status: str) -> None:
         faults.reach(Point.CREATE_REFUSED)

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from io import BytesIO
 from typing import Any
 
-from related_images.errors import ImageNotFound
+from related_images.errors import ImageNotFound, ParameterMalformed
 from related_images.middleware.answers import Headers, WSGIApp
 from related_images.middleware.environ import Environ, set_path_below_api
-from related_images.wire import routes
+from related_images.queries import Seen
+from related_images.wire import routes, words
 
 _CONDITIONS = (
     "CONTENT_TYPE",
@@ -35,10 +36,15 @@ class Answer:
 
     def json(self) -> Any:
         """The body read as JSON, or ``None`` if it is something else."""
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            return None
+        return json_of(self.body)
+
+
+def json_of(body: bytes) -> Any:
+    """The body read as JSON, or ``None`` if it is something else."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
 
 
 def ask(app: WSGIApp, environ: Environ) -> Answer:
@@ -50,17 +56,21 @@ def ask(app: WSGIApp, environ: Environ) -> Answer:
         answer.status, answer.headers = status, headers
         return written.append
 
-    pieces = app(environ, start_response)
+    answer.body = collect(app(environ, start_response), written)
+    return answer
+
+
+def collect(pieces: Iterable[bytes], written: list[bytes]) -> bytes:
+    """The whole body that an app yields, behind what it has ``written``; then it is closed."""
     try:
         # what the app writes and what it yields come in the order of its doing so
         for piece in pieces:
             written.append(piece)
-        answer.body = b"".join(written)
+        return b"".join(written)
     finally:
         close = getattr(pieces, "close", None)
         if close is not None:
             close()
-    return answer
 
 
 def get(app: WSGIApp, environ: Environ, path: str) -> Any:
@@ -103,7 +113,13 @@ def shown(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any] | Non
     return found if isinstance(found, dict) else None
 
 
-def members(app: WSGIApp, environ: Environ, image_id: str) -> Iterable[Any] | None:
-    """With whom the image is shared; ``None`` if the caller may not know."""
-    found = get(app, environ, f"{routes.IMAGES}/{image_id}/members")
-    return found.get("members") if isinstance(found, dict) else None
+def seen(image: Any) -> Seen | None:
+    """What tells the image from another with its ID; ``None`` if the answer does not say."""
+    if not isinstance(image, dict):
+        return None
+    owner = image.get("owner")
+    try:
+        made_at = words.parse_time("created_at", str(image.get("created_at")))
+    except ParameterMalformed:
+        return None
+    return Seen(made_at, None if owner is None else str(owner))

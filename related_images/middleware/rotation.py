@@ -15,7 +15,7 @@ from related_images.middleware import imagelist
 from related_images.middleware.answers import StartResponse, WSGIApp
 from related_images.middleware.environ import Environ
 from related_images.middleware.identity import Caller
-from related_images.queries import Database
+from related_images.queries import Database, ListedImage
 from related_images.queries.rotation import recorded_backups
 from related_images.wire import headers, words
 
@@ -69,7 +69,7 @@ def answer(
     )
 
 
-def _recorded(database: Database, caller: Caller, rotation: Rotation) -> list[str] | None:
+def _recorded(database: Database, caller: Caller, rotation: Rotation) -> list[ListedImage] | None:
     users = caller.speaker().user_ids
     try:
         return recorded_backups(database, users, rotation.instance_id, rotation.backup_type)

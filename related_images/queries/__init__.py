@@ -6,11 +6,13 @@ from related_images.store.rows import (
     Images,
     Installation,
     Instance,
+    ListedImage,
     NewRelation,
     Place,
     Position,
     Recorded,
     Relation,
+    Seen,
 )
 
 __all__ = [
@@ -19,9 +21,11 @@ __all__ = [
     "Images",
     "Installation",
     "Instance",
+    "ListedImage",
     "NewRelation",
     "Place",
     "Position",
     "Recorded",
     "Relation",
+    "Seen",
 ]

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from related_images.store import bulk, lookups, state
 from related_images.store.database import Database
-from related_images.store.rows import BACKFILL, NewRelation, Relation
+from related_images.store.rows import BACKFILL, NewRelation, Relation, Seen
 
 POSITION: Final = "backfill-position:"
 """Begins the row of the state that remembers how far a backfill came."""
@@ -108,7 +108,8 @@ class _Known:
 
     def verdict(self, candidate: Candidate) -> Verdict | None:
         """What contradicts the candidate, or that it is known; ``None`` if it may be recorded."""
-        if made := self.made.get(candidate.image_id):
+        made = [row for row in self.made.get(candidate.image_id, ()) if _is_same(row, candidate)]
+        if made:
             return _against(made, self.installation_uuid, candidate)
         owner = candidate.project_id or self.owners.get(candidate.instance_id)
         if owner is not None and owner != candidate.owner:
@@ -129,6 +130,12 @@ def _known(
         made.setdefault(row.image_id, []).append(row)
     instances = {one.instance_id for one in candidates}
     return _Known(installation_uuid, made, lookups.owners(connection, installation_uuid, instances))
+
+
+def _is_same(row: Relation | NewRelation, candidate: Candidate) -> bool:
+    """Whether a relation is of this image, and not of another that had its ID before."""
+    known_at = row.image_created_at if isinstance(row, Relation) else None
+    return known_at in (None, candidate.created_at)
 
 
 def _against(
@@ -157,4 +164,5 @@ def _relation(installation_uuid: str, candidate: Candidate) -> NewRelation:
         candidate.owner,
         candidate.created_at,
         instance_project_id=candidate.project_id,
+        seen=Seen(candidate.created_at, candidate.owner),
     )

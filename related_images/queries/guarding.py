@@ -11,7 +11,7 @@ from related_images.store import deletions, relations
 from related_images.store.database import Database
 from related_images.store.deletions import Deletion, Use
 from related_images.store.lookups import BOOT
-from related_images.store.rows import NewRelation, Recorded
+from related_images.store.rows import NewRelation, Recorded, Seen
 
 NAMED: Final = 5
 """How many instances a refusal names."""
@@ -28,9 +28,17 @@ class Begun:
     in_use: int
 
 
-def begin(database: Database, image_id: str, visible_to: str | None, *, forced: bool) -> Begun:
+def begin(
+    database: Database,
+    image_id: str,
+    visible_to: str | None,
+    *,
+    forced: bool,
+    seen: Seen | None = None,
+) -> Begun:
     """Let no instance be started from the image until the deletion has ended.
 
+    :param seen: the image as Glance has it, if it was asked
     :param visible_to: the project whose instances a refusal may name; ``None`` for those of all
     :param forced: begin even if the image is in use
     :raises ImageInUse: if live instances were started from it
@@ -38,7 +46,7 @@ def begin(database: Database, image_id: str, visible_to: str | None, *, forced: 
     """
 
     def task(connection: Connection) -> Begun:
-        deletion = deletions.begin(connection, image_id, datetime.now(UTC))
+        deletion = deletions.begin(connection, image_id, datetime.now(UTC), seen)
         use = deletions.use(connection, deletion.image_ref, visible_to, NAMED)
         if use.count and not forced:
             raise ImageInUse(_refusal(image_id, use))

@@ -30,7 +30,7 @@ class Climb:
     so it comes to lie on the circle, and to lie behind long enough.
     """
 
-    image_id: str
+    key: str
     passed: str
     pages: int
 
@@ -52,17 +52,17 @@ def ancestry(
     :raises MarkerUnknown: if ``after`` is no image that the caller can have come to
     """
     begin = after or Climb(image_id, image_id, 0)
-    if visible_to is not None and begin.image_id != image_id:
-        _must_lead_on(database, begin.image_id, visible_to)
-    found = database.explore(lineage.ancestry, begin.image_id, limit + 1, visible_to)
+    if visible_to is not None and begin.key != image_id:
+        _must_lead_on(database, begin.key, visible_to)
+    found = database.explore(lineage.ancestry, begin.key, limit + 1, visible_to)
     passed, kept = {image_id, begin.passed}, list[Link]()
     for link in found:
-        if link.is_visible and link.parent_image_id in passed:
+        if link.is_visible and link.parent_key in passed:
             return Chain(kept, circular=True)
         kept.append(link)
         if not link.is_visible:
             break
-        passed.add(link.parent_image_id)
+        passed.add(link.parent_key)
     return Chain(kept[:limit], _next(begin, kept[limit - 1]) if len(kept) > limit else None)
 
 
@@ -73,7 +73,7 @@ def _must_lead_on(database: Database, image_id: str, visible_to: str) -> None:
 
 
 def _next(begin: Climb, last: Link) -> Climb:
-    pages, here = begin.pages + 1, last.parent_image_id
+    pages, here = begin.pages + 1, last.parent_key
     return Climb(here, here if pages & begin.pages == 0 else begin.passed, pages)
 
 
@@ -169,4 +169,4 @@ def _stop(steps: Sequence[Visit], found: Sequence[tuple[Branch, Stop]], limit: i
 
 
 def _place(step: Visit) -> Place:
-    return Place(step.link.image_id, step.depth, step.rising)
+    return Place(step.link.key, step.depth, step.rising)

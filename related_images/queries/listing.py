@@ -7,9 +7,18 @@ from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 from related_images.errors import InstanceNotFound, InstanceTooLarge, MarkerUnknown
-from related_images.store import lookups, state, usage
+from related_images.store import identity, lookups, state, usage
 from related_images.store.database import Database
-from related_images.store.rows import Filters, Instance, Place, Position, Relation, Usage
+from related_images.store.rows import (
+    Filters,
+    Instance,
+    ListedImage,
+    Place,
+    Position,
+    Relation,
+    Seen,
+    Usage,
+)
 from related_images.store.types import EPOCH
 
 T = TypeVar("T")
@@ -43,18 +52,19 @@ def images_of_instance(
     kind: str | None,
     label: str | None,
     visible_to: str | None,
-) -> list[str]:
-    """The ids of the images made from the instance, or of those in a relation of one ``kind``.
+) -> list[ListedImage]:
+    """The images made from the instance, or those in a relation of one ``kind``.
 
-    Whose they are is not asked here: the registry knows whom it shows them to. Of more than
-    :data:`IMAGES_LIMIT` those of the project ``visible_to`` are taken, or it would be told that
-    there are so many.
+    A project gets those that it owns, and all if it owns the instance: Glance knows which of these
+    it shows. Of more than :data:`IMAGES_LIMIT` those of its own relations are taken, or it would be
+    told that there are so many.
 
     :raises InstanceTooLarge: if these are more than that, too
     """
     kinds: Collection[str] = lookups.MADE_FROM if kind is None else (kind,)
     asked = (installation_uuid, instance_id, kinds, label, IMAGES_LIMIT + 1)
-    found = database.read(lookups.image_ids, *asked)
+    of_either = lookups.OWNER_OF_EITHER
+    found = database.read(lookups.image_ids, *asked, visible_to=visible_to, seen_by=of_either)
     if len(found) > IMAGES_LIMIT and visible_to is not None:
         found = database.read(lookups.image_ids, *asked, visible_to=visible_to)
     if len(found) > IMAGES_LIMIT:
@@ -63,6 +73,11 @@ def images_of_instance(
             "cannot carry; ask for one kind or label, or page through GET /v2/relations"
         )
     return found
+
+
+def is_same(image: ListedImage, seen: Seen) -> bool:
+    """Whether the image is the one that Glance has under its ID now."""
+    return identity.is_same(image.created_at, None, image.recorded_at, seen.created_at)
 
 
 def relations(

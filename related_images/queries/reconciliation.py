@@ -19,9 +19,11 @@ from related_images.ahead import ahead
 from related_images.errors import RegistryDistrusted
 from related_images.faults import Point
 from related_images.queries.listing import RECONCILIATION
-from related_images.store import latest, reconciling, state
+from related_images.store import latest, owners, reconciling, relations, state
 from related_images.store.database import Database
+from related_images.store.identity import CLOCKS_APART
 from related_images.store.reconciling import KnownImage
+from related_images.store.rows import Seen
 from related_images.store.types import EPOCH
 
 BATCH: Final = 100
@@ -36,15 +38,12 @@ INSTANCES: Final = 500
 PROOF: Final = 10
 """Of so many images the registry must know one, or it is taken for another cloud's."""
 
-CLOCKS_APART: Final = timedelta(minutes=1)
-"""How far the clocks of the registry and of the filter may differ."""
-
 
 class Registry(Protocol):
     """What the registry has, as its administrator sees it. Anything unclear raises."""
 
-    def created(self, image_ids: Collection[str]) -> Mapping[str, datetime]:
-        """When those of the images were created that are there."""
+    def created(self, image_ids: Collection[str]) -> Mapping[str, Seen]:
+        """When those of the images were created that are there, and whose they are."""
 
     def is_gone(self, image_id: str) -> bool:
         """Whether the registry says of this one image that it has none."""
@@ -57,6 +56,7 @@ class Registry(Protocol):
 class Counts:
     """Images: looked at, found there, newly marked deleted, unmarked, too new to judge.
 
+    ``moved`` counts those whose relations were given to another project, which owns the image now.
     ``withdrawn`` counts the relations that were removed, ``corrected`` the instances whose latest
     image was not noted rightly.
     """
@@ -68,6 +68,7 @@ class Counts:
     too_new: int = 0
     withdrawn: int = 0
     corrected: int = 0
+    moved: int = 0
 
 
 @dataclass
@@ -94,7 +95,8 @@ class Run:
 class _Findings:
     """What was found of a batch, counted as in :class:`Counts`; what it needs; its ``last`` row.
 
-    It needs row numbers, and for withdrawals the time since which.
+    It needs row numbers, for withdrawals the time since which, and for those of which it is to be
+    learned when they were made, and whose they are now, what that is.
     """
 
     last: int
@@ -104,6 +106,8 @@ class _Findings:
     restored: list[int]
     deleted: list[int]
     void: list[tuple[int, datetime]]
+    learned: dict[int, datetime]
+    moved: dict[int, str | None]
 
 
 def begin(database: Database, older_than: timedelta, dry_run: bool) -> Run:
@@ -190,23 +194,40 @@ def _judged(
 
 
 def _judge(registry: Registry, until: datetime, images: list[KnownImage], last: int) -> _Findings:
-    created = registry.created([image.image_id for image in images]) if images else {}
-    there = [image for image in images if image.image_id in created]
-    missed = [image for image in images if image.image_id not in created and not image.deleted_at]
+    found = registry.created([image.image_id for image in images]) if images else {}
+    there = {
+        image: seen
+        for image in images
+        if (seen := found.get(image.image_id)) and image.is_seen_as(seen)
+    }
+    missed = [image for image in images if image not in there and not image.deleted_at]
     absent = [image for image in missed if image.newest_at < until]
-    made = {image.ref: created[image.image_id] + CLOCKS_APART for image in there}
+    made = {image: seen.created_at + CLOCKS_APART for image, seen in there.items()}
     return _Findings(
         last=last,
         checked=len(images),
         present=len(there),
         too_new=len(missed) - len(absent),
         restored=[image.ref for image in there if image.deleted_at],
-        deleted=[image.ref for image in absent if registry.is_gone(image.image_id)],
-        void=[
-            (image.ref, made[image.ref])
-            for image in there
-            if (image.announced_at or EPOCH) >= made[image.ref]
+        deleted=[
+            image.ref
+            for image in absent
+            # another image has the ID of one that is gone
+            if image.image_id in found or registry.is_gone(image.image_id)
         ],
+        void=[
+            (image.ref, since)
+            for image, since in made.items()
+            if (image.announced_at or EPOCH) >= since
+        ],
+        learned={
+            image.ref: seen.created_at for image, seen in there.items() if image.created_at == EPOCH
+        },
+        moved={
+            image.ref: seen.owner
+            for image, seen in there.items()
+            if image.owners and image.owners != {seen.owner}
+        },
     )
 
 
@@ -215,6 +236,7 @@ def _count(connection: Connection, run: Run, findings: _Findings) -> Counts:
     counts = _counted(run.counts, findings)
     counts.restored += len(findings.restored)
     counts.marked_deleted += len(findings.deleted)
+    counts.moved += len(findings.moved)
     for ref, since in findings.void:
         counts.withdrawn += len(reconciling.announcements(connection, ref, since, run.until))
     return counts
@@ -223,6 +245,9 @@ def _count(connection: Connection, run: Run, findings: _Findings) -> Counts:
 def _settle(connection: Connection, run: Run, findings: _Findings) -> Counts:
     """Put a batch right and remember how far that was, in one transaction."""
     counts = _counted(run.counts, findings)
+    reconciling.learn(connection, findings.learned)
+    for ref, owner in sorted(findings.moved.items()):
+        counts.moved += owners.move(connection, ref, relations.reach_project(connection, owner))
     counts.restored += reconciling.restore(connection, findings.restored)
     now = datetime.now(UTC)
     counts.marked_deleted += reconciling.mark_deleted(connection, findings.deleted, now, run.until)

@@ -17,9 +17,9 @@ from related_images.errors import (
 )
 from related_images.faults import Point
 from related_images.queries import guarding
-from related_images.store import installations, lookups, relations
+from related_images.store import installations, lookups, owners, relations
 from related_images.store.database import Database
-from related_images.store.rows import Filters, NewRelation, Recorded, Relation
+from related_images.store.rows import NewRelation, Recorded, Relation, Seen
 
 
 class Registration(Protocol):
@@ -79,6 +79,15 @@ def _announce(connection: Connection, new: NewRelation, speaker: Speaker) -> Rec
     return recorded
 
 
+def created(database: Database, new: NewRelation, recorded: Recorded, seen: Seen) -> None:
+    """Note that Glance made the announced image, so that no other with its ID is taken for it.
+
+    :raises StoreUnavailable: if that could not be committed; then a reconciliation learns it
+    """
+    database.write(relations.note_created, recorded, replace(new, seen=seen))
+    faults.reach(Point.CREATE_NOTED)
+
+
 def withdraw(database: Database, recorded: Recorded) -> bool:
     """Take an announcement back, since no image came of it; say whether the relation is gone."""
     return database.write(relations.take_back, recorded)
@@ -103,28 +112,20 @@ def _attach(
     connection: Connection, new: NewRelation, speaker: Speaker, vouched: bool
 ) -> tuple[Relation, bool]:
     speaker.check(connection, new.installation_uuid)
-    new = _seen_by_its_project(connection, new)
     recorded = relations.record(connection, new, relied_on=True)
     guarding.check_start(connection, new, recorded, vouched=vouched)
+    if new.kind != lookups.BOOT and not recorded.image_created:
+        owners.move(
+            connection, recorded.image_ref, relations.reach_project(connection, new.project_id)
+        )
     faults.reach(Point.ATTACH_WRITTEN)
-    same = Filters(new.installation_uuid, new.instance_id, new.image_id, kind=new.kind)
-    (found,) = lookups.relations(connection, same, limit=1)
+    found = lookups.relation_at(connection, recorded.relation_ref)
     if found.label != new.label:
         raise RelationConflict(
             f"this {new.kind} relation is recorded with the label {found.label!r}; "
             "detach it first to give it another one"
         )
     return found, recorded.created
-
-
-def _seen_by_its_project(connection: Connection, new: NewRelation) -> NewRelation:
-    """A boot is the business of the instance's project, not of everybody who owns the image."""
-    if new.kind != lookups.BOOT:
-        return new
-    told = new.instance_project_id
-    if told is None:
-        told = lookups.instance_project(connection, new.installation_uuid, new.instance_id)
-    return new if told is None else replace(new, project_id=told)
 
 
 def detach(

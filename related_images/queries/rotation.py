@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 
 from related_images.store import installations, lookups
 from related_images.store.database import Database
+from related_images.store.rows import ListedImage
 
 BACKUP: Final = "backup"
 BACKUPS_LIMIT: Final = 10_000
@@ -15,7 +16,7 @@ BACKUPS_LIMIT: Final = 10_000
 
 def recorded_backups(
     database: Database, speakers: Set[str], instance_id: str, label: str
-) -> list[str] | None:
+) -> list[ListedImage] | None:
     """The images that are recorded as the instance's backups, under ``label`` or under none.
 
     A backup without a label is one of which it is not known how it was labelled.
@@ -29,7 +30,7 @@ def recorded_backups(
 
 def _recorded_backups(
     connection: Connection, speakers: Set[str], instance_id: str, label: str
-) -> list[str] | None:
+) -> list[ListedImage] | None:
     uuid = _meant(connection, speakers, instance_id)
     if uuid is None:
         return None

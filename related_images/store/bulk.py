@@ -104,7 +104,7 @@ def _record_together(connection: Connection, held: Held, new: Sequence[NewRelati
     unknown = [one for one in new if one.instance_id not in held.instances]
     if unknown:
         connection.execute(insert(instance), _instances(home, unknown))
-    connection.execute(insert(image), [{"uuid": one.image_id} for one in new])
+    connection.execute(insert(image), [_image(one) for one in new])
     ours = instance.c.installation_ref == home
     made = (one.instance_id for one in unknown)
     instances = {**held.instances, **_numbers(connection, instance.c.instance_id, made, ours)}
@@ -114,6 +114,10 @@ def _record_together(connection: Connection, held: Held, new: Sequence[NewRelati
         _relation(one, images[one.image_id], instances[one.instance_id], projects) for one in new
     ]
     connection.execute(insert(relation), rows)
+
+
+def _image(new: NewRelation) -> dict[str, Any]:
+    return {"uuid": new.image_id, "created_at": new.seen.created_at if new.seen else EPOCH}
 
 
 def _note_latest(connection: Connection, held: Held, new: Iterable[NewRelation]) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, 
 from related_images.store import relations, unrelated
 from related_images.store.lookups import BOOT
 from related_images.store.refs import project_ref
+from related_images.store.rows import Seen
 from related_images.store.tables import deletion, image, installation, instance, relation
 
 LEASE: Final = timedelta(minutes=10)
@@ -39,10 +40,15 @@ class Use:
     first: Collection[tuple[str, str]]
 
 
-def begin(connection: Connection, image_id: str, at: datetime) -> Deletion:
-    """Note that the registry is about to be asked to delete the image, which no start can pass."""
-    image_ref, _ = relations.reach(connection, image, {"uuid": image_id})
-    connection.execute(select(image.c.id).where(image.c.id == image_ref).with_for_update())
+def begin(
+    connection: Connection, image_id: str, at: datetime, seen: Seen | None = None
+) -> Deletion:
+    """Note that Glance is about to be asked to delete the image, which no start can pass.
+
+    :param seen: the image as Glance has it, if it was asked: what is recorded of another image that
+        had the ID before does not count
+    """
+    image_ref = relations.hold_image(connection, image_id, seen, at)
     connection.execute(delete(deletion).where(deletion.c.begun_at < at - LEASE))
     added = insert(deletion).values(image_ref=image_ref, begun_at=at)
     made: Any = connection.execute(added).inserted_primary_key

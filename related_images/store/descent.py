@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, bindparam, delete, insert, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    case,
+    delete,
+    insert,
+    select,
+    union_all,
+    update,
+)
 
 from related_images.store.lookups import BOOT, MADE_FROM
 from related_images.store.rows import NewRelation, Recorded
@@ -40,14 +51,23 @@ _starts: Final = union_all(
     .join_from(rebuild, relation, rebuild.c.relation_ref == relation.c.id)
     .where(_is_boot),
 )
-_made: Final[Select[Any]] = select(
-    relation.c.id,
-    relation.c.image_ref,
-    relation.c.project_ref,
-    relation.c.kind,
-    relation.c.created_at,
-).where(relation.c.instance_ref == _INSTANCE, relation.c.kind.in_(MADE_FROM))
-_hold_instance: Final = select(instance.c.id).where(instance.c.id == _INSTANCE).with_for_update()
+_viewer: Final = case((relation.c.project_ref == instance.c.project_ref, relation.c.project_ref))
+"""Who sees that the image was made of the instance, and from what that had been started."""
+_with_instance: Final = relation.join(instance, instance.c.id == relation.c.instance_ref)
+_made: Final[Select[Any]] = (
+    select(
+        relation.c.id,
+        relation.c.image_ref,
+        _viewer.label("project_ref"),
+        relation.c.kind,
+        relation.c.created_at,
+    )
+    .select_from(_with_instance)
+    .where(relation.c.instance_ref == _INSTANCE, relation.c.kind.in_(MADE_FROM))
+)
+_hold_instance: Final = (
+    select(instance.c.project_ref).where(instance.c.id == _INSTANCE).with_for_update()
+)
 _forget: Final = delete(descent).where(
     descent.c.relation_ref.in_(
         select(relation.c.id).where(
@@ -63,9 +83,12 @@ def in_force(starts: Sequence[Start], at: datetime) -> Start | None:
     return max(before) if before else min(starts, default=None)
 
 
-def hold(connection: Connection, instance_ref: int) -> None:
-    """Let nobody else record anything of the instance until the transaction ends."""
-    connection.execute(_hold_instance, {"instance": instance_ref})
+def hold(connection: Connection, instance_ref: int) -> int | None:
+    """Let nobody else record anything of the instance until the transaction ends.
+
+    :returns: the number of the project that owns it, if that is known
+    """
+    return connection.execute(_hold_instance, {"instance": instance_ref}).scalar()
 
 
 def follow(connection: Connection, new: NewRelation, recorded: Recorded) -> None:
@@ -83,6 +106,15 @@ def refresh(connection: Connection, instance_ref: int) -> None:
     """Find out anew from what every image of an instance descends."""
     connection.execute(_forget, {"instance": instance_ref})
     _descend(connection, instance_ref, _made)
+
+
+def review(connection: Connection, relations: ColumnElement[bool]) -> None:
+    """Find out anew who sees the links of these relations, after an owner changed."""
+    refs = select(relation.c.id).where(relations, relation.c.kind.in_(MADE_FROM))
+    viewer = select(_viewer).select_from(_with_instance)
+    own = viewer.where(relation.c.id == descent.c.relation_ref).correlate(descent)
+    links = update(descent).where(descent.c.relation_ref.in_(refs))
+    connection.execute(links.values(project_ref=own.scalar_subquery()))
 
 
 def _restarted(connection: Connection, new: NewRelation, recorded: Recorded) -> bool:

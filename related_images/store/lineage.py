@@ -32,8 +32,7 @@ from sqlalchemy import (
 )
 
 from related_images.store.drivers import MYSQL
-from related_images.store.lookups import BOOT
-from related_images.store.refs import image_ref, project_ref
+from related_images.store.refs import image_ref, project_ref, shown_id
 from related_images.store.tables import (
     children,
     children_of_project,
@@ -63,8 +62,9 @@ ANY_DEPTH: Final = 2**31 - 1
 class Link:
     """That an image was made of an instance which had been started from its parent.
 
-    ``project_id`` is who sees that it was made. ``is_visible`` is whether the one who asks sees
-    both; if not, nothing else may be shown.
+    ``project_id`` is who sees that it was made. ``key`` and ``parent_key`` name both images also
+    where another has the ID by now. ``is_visible`` is whether the one who asks sees the link; if
+    not, nothing else may be shown.
     """
 
     image_id: str
@@ -77,6 +77,8 @@ class Link:
     project_id: str | None
     kind: str
     created_at: datetime
+    key: str
+    parent_key: str
     is_visible: bool
 
 
@@ -100,16 +102,16 @@ class Visit:
 class Place:
     """Where in a tree a page ended: at which image, how far below, and whether on the way up."""
 
-    image_id: str
+    key: str
     depth: int
     rising: bool = False
 
 
 _child, _parent = image.alias("child"), image.alias("parent")
 _SHOWN: Final = (
-    _child.c.uuid,
+    shown_id(_child),
     _child.c.deleted_at,
-    _parent.c.uuid,
+    shown_id(_parent),
     _parent.c.deleted_at,
     installation.c.uuid,
     instance.c.instance_id,
@@ -117,6 +119,8 @@ _SHOWN: Final = (
     project.c.project_id,
     relation.c.kind,
     relation.c.created_at,
+    _child.c.uuid,
+    _parent.c.uuid,
 )
 
 
@@ -142,7 +146,10 @@ def _first_of(image: Any) -> ScalarSelect[Any]:
 def ancestry(
     connection: Connection, image_id: str, limit: int, visible_to: str | None
 ) -> list[Link]:
-    """At most ``limit`` links upwards from an image, the nearest first; a circle is followed."""
+    """At most ``limit`` links upwards from an image, the nearest first; a circle is followed.
+
+    :param image_id: its ID, or the ``key`` of one that had it before another
+    """
     walk = _upwards(image_id, limit)
     is_visible = case((_is_seen(visible_to), true()), else_=false())
     asked = select(*_SHOWN, is_visible).select_from(_shown(walk))
@@ -166,25 +173,13 @@ def _upwards(image_id: str, limit: int) -> CTE:
 
 def _is_seen(visible_to: str | None) -> ColumnElement[bool]:
     """Whether the project sees both that the image was made, and that its instance was started."""
-    if visible_to is None:
-        return true()
-    own, start = project_ref(visible_to), relation.alias()
-    is_told_of_start = _exists(
-        start,
-        start.c.image_ref == descent.c.parent_ref,
-        start.c.instance_ref == relation.c.instance_ref,
-        start.c.kind == BOOT,
-        start.c.project_ref == own,
-    )
-    return and_(descent.c.project_ref == own, or_(instance.c.project_ref == own, is_told_of_start))
+    return true() if visible_to is None else descent.c.project_ref == project_ref(visible_to)
 
 
 def leads_on(connection: Connection, image_id: str, visible_to: str | None) -> bool:
     """Whether the project sees a link that :func:`ancestry` may go up to this image by."""
     seen = (
         select(descent.c.relation_ref)
-        .join(relation, relation.c.id == descent.c.relation_ref)
-        .join(instance, instance.c.id == relation.c.instance_ref)
         .where(descent.c.parent_ref == image_ref(image_id))
         .where(_is_seen(visible_to), _is_first(descent))
     )
@@ -216,14 +211,14 @@ def descendants(
     steps = (literal(True), walk.c.step, walk.c.depth, walk.c.rising)
     asked = select(*_SHOWN, *steps, *tree.told(descent.c.image_ref)).select_from(_shown(walk))
     return [
-        Visit(Link(*row[:11]), row.step, row.depth, bool(row.rising), *row[-2:])
+        Visit(Link(*row[:13]), row.step, row.depth, bool(row.rising), *row[-2:])
         for row in connection.execute(asked.order_by(walk.c.step))
     ]
 
 
 def _lines(connection: Connection, after: Place) -> list[Row[Any]]:
     """Of the images from a place up to its root, each with its parent: where a line goes on."""
-    walk = _upwards(after.image_id, min(after.depth, LINES))
+    walk = _upwards(after.key, min(after.depth, LINES))
     return list(connection.execute(select(walk.c.ref, walk.c.parent_ref)))
 
 
@@ -267,7 +262,7 @@ class _Tree:
         return self._at(first, 1, False, 1).where(first.is_not(None))
 
     def resume(self, after: Place) -> Select[Any]:
-        found = self._passed(image_ref(after.image_id))
+        found = self._passed(image_ref(after.key))
         return self._at(found, after.depth, after.rising, 0).where(found.is_not(None))
 
     def _at(self, ref: Any, depth: int, rising: bool, step: int) -> Select[Any]:

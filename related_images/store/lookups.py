@@ -25,16 +25,25 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    union_all,
 )
 
 from related_images.store.refs import (
-    image_ref,
+    former_images,
     installation_ref,
     instance_ref,
     is_instance,
     project_ref,
+    shown_id,
 )
-from related_images.store.rows import Filters, Images, Instance, Position, Relation
+from related_images.store.rows import (
+    Filters,
+    Images,
+    Instance,
+    ListedImage,
+    Position,
+    Relation,
+)
 from related_images.store.tables import (
     LATEST,
     image,
@@ -55,11 +64,11 @@ Overdue = tuple[datetime, int]
 
 
 @cache
-def _image_ids(
-    kinds: tuple[str, ...], *, labelled: bool, or_unlabelled: bool, of_one_project: bool
+def _listed(
+    kinds: tuple[str, ...], *, labelled: bool, or_unlabelled: bool, seen_by: str | None
 ) -> Select[Any]:
     asked = (
-        select(image.c.uuid)
+        select(image.c.uuid, image.c.created_at, func.min(relation.c.created_at))
         .select_from(relation.join(image, relation.c.image_ref == image.c.id))
         .where(
             relation.c.instance_ref
@@ -74,9 +83,26 @@ def _image_ids(
         asked = asked.where(
             or_(has_label, relation.c.label.is_(None)) if or_unlabelled else has_label
         )
-    if of_one_project:
-        asked = asked.where(relation.c.project_ref == project_ref(bindparam("visible_to")))
-    return asked.distinct().limit(bindparam("limit"))
+    if seen_by is not None:
+        asked = asked.where(_SEEN_BY[seen_by])
+    return asked.group_by(image.c.uuid, image.c.created_at).limit(bindparam("limit"))
+
+
+_VISIBLE_TO: Final = project_ref(bindparam("visible_to"))
+OWNER: Final = "owner"
+OWNER_OF_EITHER: Final = "owner of either"
+_SEEN_BY: Final = {
+    OWNER: relation.c.project_ref == _VISIBLE_TO,
+    # the instance is one row, which is asked once
+    OWNER_OF_EITHER: or_(
+        relation.c.project_ref == _VISIBLE_TO,
+        exists().where(
+            *is_instance(bindparam("installation_uuid"), bindparam("instance_id")),
+            instance.c.project_ref == _VISIBLE_TO,
+        ),
+    ),
+}
+"""Which relations a project sees: its own, or besides all those of an instance that it owns."""
 
 
 def image_ids(
@@ -89,11 +115,13 @@ def image_ids(
     *,
     or_unlabelled: bool = False,
     visible_to: str | None = None,
-) -> list[str]:
+    seen_by: str = OWNER,
+) -> list[ListedImage]:
     """The images of the instance, of one of the ``kinds`` and not deleted, ``limit`` at most.
 
     :param or_unlabelled: whether those without a label count as if they had the ``label``
-    :param visible_to: the project whose relations alone are taken; ``None`` takes all
+    :param visible_to: the project by whose relations alone images are found; ``None`` takes all
+    :param seen_by: which relations these are: :data:`OWNER` or :data:`OWNER_OF_EITHER`
     """
     values = {
         "installation_uuid": installation_uuid,
@@ -102,13 +130,13 @@ def image_ids(
         "limit": limit,
         "visible_to": visible_to,
     }
-    asked = _image_ids(
+    asked = _listed(
         tuple(kinds),
         labelled=label is not None,
         or_unlabelled=or_unlabelled,
-        of_one_project=visible_to is not None,
+        seen_by=None if visible_to is None else seen_by,
     )
-    return [row[0] for row in connection.execute(asked, values).all()]
+    return [ListedImage(*row) for row in connection.execute(asked, values)]
 
 
 def relations(
@@ -119,7 +147,18 @@ def relations(
     if after is not None:
         asked = asked.where(_behind(after, filters.visible_to))
     page = asked.order_by(*_newest_first(relation.c)).limit(limit).subquery()
-    return [Relation(*row) for row in connection.execute(_named(page))]
+    return [_relation(row) for row in connection.execute(_named(page))]
+
+
+def relation_at(connection: Connection, ref: int) -> Relation:
+    """The relation that has this row."""
+    page = select(relation).where(relation.c.id == ref).subquery()
+    return _relation(connection.execute(_named(page)).one())
+
+
+def _relation(row: Any) -> Relation:
+    found = Relation(*row)
+    return replace(found, image_created_at=None) if found.image_created_at == EPOCH else found
 
 
 def _newest_first(columns: Any) -> tuple[Any, ...]:
@@ -135,12 +174,13 @@ def _named(page: Subquery) -> Select[Any]:
         select(
             installation.c.uuid,
             instance.c.instance_id,
-            image.c.uuid,
+            shown_id(),
             page.c.kind,
             page.c.label,
             page.c.source,
             project.c.project_id,
             page.c.created_at,
+            image.c.created_at,
             image.c.deleted_at,
         )
         .select_from(
@@ -168,7 +208,7 @@ _made: Final = _named(
 def made(connection: Connection, image_ids: Collection[str]) -> list[Relation]:
     """From which instances the images were made, the newest relation first."""
     found = connection.execute(_made, {"image_ids": list(image_ids)})
-    return [Relation(*row) for row in found]
+    return [_relation(row) for row in found]
 
 
 def _behind(last: Position, visible_to: str | None) -> ColumnElement[bool]:
@@ -178,10 +218,10 @@ def _behind(last: Position, visible_to: str | None) -> ColumnElement[bool]:
     that ``visible_to`` may not see is as good as gone, or a made-up position would tell of it.
     """
     ref = (
-        select(relation.c.id)
-        .where(relation.c.image_ref == image_ref(last.image_id))
+        select(func.max(relation.c.id))
+        .where(_is_of_image(last.image_id))
         .where(relation.c.instance_ref == instance_ref(last.installation_uuid, last.instance_id))
-        .where(relation.c.kind == last.kind)
+        .where(relation.c.kind == last.kind, relation.c.created_at == last.created_at)
     )
     if visible_to is not None:
         ref = ref.where(relation.c.project_ref == project_ref(visible_to))
@@ -195,7 +235,7 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
     """What a relation must fulfil."""
     at = relation.c.created_at
     given: list[tuple[Any, Callable[[Any], ColumnElement[bool]]]] = [
-        (filters.image_id, lambda id: relation.c.image_ref == image_ref(id)),
+        (filters.image_id, _is_of_image),
         (filters.kind, lambda kind: relation.c.kind == kind),
         (filters.label, lambda label: relation.c.label == label),
         (filters.source, lambda source: relation.c.source == source),
@@ -207,6 +247,12 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
     ]
     conditions = [condition(value) for value, condition in given if value is not None]
     return conditions + _of_instance(filters, relation.c.instance_ref)
+
+
+def _is_of_image(image_id: str) -> ColumnElement[bool]:
+    """Whether a relation is of an image that has the ID, or had it before."""
+    has_it = select(image.c.id).where(image.c.uuid == image_id)
+    return relation.c.image_ref.in_(union_all(has_it, former_images(image_id)))
 
 
 def _is_use() -> ColumnElement[bool]:
@@ -252,21 +298,6 @@ def instance_number(
             )
         )
     return connection.execute(asked).scalar()
-
-
-_project_of_instance: Final = (
-    select(project.c.project_id)
-    .select_from(instance.join(project, instance.c.project_ref == project.c.id))
-    .where(*is_instance(bindparam("installation_uuid"), bindparam("instance_id")))
-)
-
-
-def instance_project(
-    connection: Connection, installation_uuid: str, instance_id: str
-) -> str | None:
-    """Whose the instance is, if that is known."""
-    named = {"installation_uuid": installation_uuid, "instance_id": instance_id}
-    return connection.execute(_project_of_instance, named).scalar()
 
 
 _oldest_owner: Final = (
@@ -460,7 +491,7 @@ def _ranked(of_one_project: bool) -> Select[Any]:
             relation.c.instance_ref,
             relation.c.kind,
             last.label("created_at"),
-            image.c.uuid,
+            shown_id().label("uuid"),
             is_deleted.label("is_deleted"),
             func.count().over(partition_by=group).label("number"),
             func.min(first).over(partition_by=group).label("oldest_at"),
@@ -478,13 +509,14 @@ def _instance(rows: Sequence[Any], visible_to: str | None) -> Instance:
     first = rows[0]
     boots = [row for row in rows if row.kind == BOOT]
     booted = max(boots, key=lambda row: row.latest_at, default=None)
+    # who owns an image of the instance alone is not told whose that is, nor what became of it
+    owns = visible_to in (None, first.project_id)
     return Instance(
         installation_uuid=first.installation_uuid,
         instance_id=first.instance_id,
-        # an administrator's snapshot of another project's instance does not say whose that is
-        project_id=first.project_id if visible_to in (None, first.project_id) else None,
+        project_id=first.project_id if owns else None,
         boot_image_id=booted.latest_image_id if booted else None,
-        ended_at=first.ended_at,
+        ended_at=first.ended_at if owns else None,
         images={
             row.kind: Images(row.number, row.oldest_at, row.latest_at, row.latest_image_id)
             for row in rows

@@ -3,33 +3,59 @@
 Each function takes a connection; those that write, inside a transaction of its caller.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+    update,
+)
 
-from related_images.store import latest, unrelated
+from related_images.store import identity, latest, unrelated
 from related_images.store.lookups import MADE_FROM
-from related_images.store.tables import image, relation
+from related_images.store.rows import Seen
+from related_images.store.tables import image, project, relation
+from related_images.store.types import EPOCH, Moment
 
 SERVICE: Final = "service"
 
 
 @dataclass(frozen=True, slots=True)
 class KnownImage:
-    """An image in a relation, by its row number ``ref``; ``newest_at`` is its latest relation.
+    """An image in a relation, by its row number ``ref``; ``created_at`` is when Glance made it.
 
-    ``announced_at`` is the latest relation of before a time that nothing speaks for but an
-    announcement before the image was to be made; ``None`` if there is no such one.
+    ``oldest_at`` and ``newest_at`` are its first and its latest relation. ``announced_at`` is the
+    latest relation of before a time that nothing speaks for but an announcement before the image
+    was to be made; ``None`` if there is no such one. ``owners`` are who owns the image, as those
+    relations say that name an instance from which it was made.
     """
 
     ref: int
     image_id: str
     deleted_at: datetime | None
+    created_at: datetime
+    oldest_at: datetime
     newest_at: datetime
     announced_at: datetime | None
+    owners: frozenset[str | None] = frozenset()
+
+    def is_seen_as(self, seen: Seen) -> bool:
+        """Whether Glance has this image, and not another one under its ID."""
+        times = self.created_at, self.deleted_at, self.oldest_at
+        if not identity.is_same(*times, seen.created_at):
+            return False
+        # as identity.stands_for says
+        return self.deleted_at is None or self.owners <= {None, seen.owner}
 
 
 _is_announcement: Final = and_(
@@ -76,22 +102,50 @@ def _known(connection: Connection, refs: Collection[int], before: datetime) -> l
             image.c.id,
             image.c.uuid,
             image.c.deleted_at,
+            image.c.created_at,
+            func.min(relation.c.created_at),
             func.max(relation.c.created_at),
             func.max(announced_at),
         )
         .join(relation, relation.c.image_ref == image.c.id)
-        .where(image.c.id.in_(refs))
-        .group_by(image.c.id, image.c.uuid, image.c.deleted_at)
+        .where(image.c.id.in_(refs), _HAS_ID)
+        .group_by(image.c.id, image.c.uuid, image.c.deleted_at, image.c.created_at)
         .order_by(image.c.id)
     )
-    return [KnownImage(*row) for row in rows]
+    known, owners = [KnownImage(*row) for row in rows], _owners(connection, refs)
+    return [replace(one, owners=frozenset(owners.get(one.ref, ()))) for one in known]
+
+
+_HAS_ID: Final = image.c.former_uuid.is_(None)
+"""Whether the ID of an image was not given to another, which only one that is gone lets happen."""
+
+
+def _owners(connection: Connection, refs: Collection[int]) -> dict[int, set[str | None]]:
+    asked = (
+        select(relation.c.image_ref, project.c.project_id)
+        .outerjoin_from(relation, project, project.c.id == relation.c.project_ref)
+        .where(relation.c.image_ref.in_(refs), relation.c.kind.in_(MADE_FROM))
+        .distinct()
+    )
+    found: dict[int, set[str | None]] = {}
+    for ref, owner in connection.execute(asked):
+        found.setdefault(ref, set()).add(owner)
+    return found
+
+
+def learn(connection: Connection, times: Mapping[int, datetime]) -> None:
+    """Note when Glance made these images, by their rows, where that is not known."""
+    if times:
+        told = case({ref: literal(at, Moment) for ref, at in times.items()}, value=image.c.id)
+        unknown = image.c.id.in_(times), image.c.created_at == EPOCH, _HAS_ID
+        connection.execute(update(image).where(*unknown).values(created_at=told))
 
 
 def restore(connection: Connection, refs: Collection[int]) -> int:
     """Take the mark off images that are there again, and say off how many."""
     if not refs:
         return 0
-    marked = update(image).where(image.c.id.in_(refs), image.c.deleted_at.is_not(None))
+    marked = update(image).where(image.c.id.in_(refs), image.c.deleted_at.is_not(None), _HAS_ID)
     restored = connection.execute(marked.values(deleted_at=None)).rowcount
     if restored:
         latest.refresh_with(connection, image.c.id.in_(refs))

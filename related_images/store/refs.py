@@ -5,7 +5,7 @@ A name is a value or a ``bindparam``. Where no such row is, the subquery is null
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, select
+from sqlalchemy import ColumnElement, ScalarSelect, Select, func, select
 
 from related_images.store.tables import image, installation, instance, project
 
@@ -19,7 +19,18 @@ def project_ref(project_id: Any) -> ScalarSelect[Any]:
 
 
 def image_ref(image_id: Any) -> ScalarSelect[Any]:
+    """The image that has this ID, or had it last."""
     return select(image.c.id).where(image.c.uuid == image_id).scalar_subquery()
+
+
+def former_images(image_id: Any) -> Select[Any]:
+    """The images that had this ID before the one that :func:`image_ref` gives."""
+    return select(image.c.id).where(image.c.former_uuid == image_id)
+
+
+def shown_id(images: Any = image) -> ColumnElement[str]:
+    """The ID under which Glance has or had each of these ``images``."""
+    return func.coalesce(images.c.former_uuid, images.c.uuid)
 
 
 def is_instance(installation_uuid: Any, instance_id: Any) -> tuple[ColumnElement[bool], ...]:

@@ -3,8 +3,8 @@
 Each function takes a connection inside a transaction of its caller.
 """
 
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
@@ -25,11 +25,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql import Delete, Update, func
 
-from related_images.store import descent, drivers, latest, unrelated
+from related_images.store import descent, drivers, identity, latest, owners, unrelated
 from related_images.store.lookups import BOOT
-from related_images.store.refs import image_ref, is_instance
-from related_images.store.rows import BACKFILL, NewRelation, Recorded
+from related_images.store.refs import former_images, image_ref, is_instance
+from related_images.store.rows import NewRelation, Recorded, Seen
 from related_images.store.tables import image, installation, instance, project, relation
+from related_images.store.types import EPOCH
 
 _RETURNING: Final = ("postgresql", "sqlite")
 """Where a careful insert gives the number of its row as its result."""
@@ -55,6 +56,7 @@ _known: Final = select(
     instance.c.project_ref.label("instance_project_ref"),
     image.c.id.label("image_ref"),
     image.c.deleted_at,
+    image.c.created_at.label("image_created_at"),
 ).select_from(
     _one.outerjoin(installation, installation.c.uuid == _INSTALLATION)
     .outerjoin(project, project.c.project_id == bindparam("project_id"))
@@ -68,14 +70,10 @@ _known: Final = select(
     .outerjoin(image, image.c.uuid == _IMAGE_ID)
 )
 """Every row that a new relation refers to, in one round trip."""
-_held_image: Final = (
-    select(image.c.deleted_at)
-    .where(image.c.id == bindparam("image_ref"))
-    .with_for_update(key_share=True)
-)
-_relied_on: Final = select(func.max(relation.c.id), func.sum(relation.c.claimed)).where(
-    relation.c.image_ref == bindparam("image_ref")
-)
+_times_of_image: Final = select(
+    image.c.deleted_at, image.c.created_at.label("image_created_at")
+).where(image.c.id == bindparam("image_ref"), image.c.former_uuid.is_(None))
+_held_image: Final = _times_of_image.with_for_update(key_share=True)
 
 
 def look(connection: Connection, new: NewRelation) -> Any:
@@ -98,26 +96,27 @@ def record(
     """Make sure that the relation is there, and say what that took.
 
     A relation that was there before is kept as it is, and claimed once more; a new one
-    is so from the start if it is ``relied_on``, its image being there already.
+    is so from the start if it is ``relied_on``, its image being there already. Else the image is
+    about to be made: one that is marked deleted is another one, which had the ID before.
 
     :param known: what :func:`look` gave in this transaction, where it was asked before
     """
     known = look(connection, new) if known is None else known
-    image_ref, image_created, deleted_at = _image(connection, new, known)
-    project_ref = known.project_ref or _project(connection, new.project_id)
+    held = _image(connection, new, known, relied_on)
+    project_ref = known.project_ref or reach_project(connection, new.project_id)
     instance_ref, instance_created = _instance(connection, new, known, project_ref)
     recorded = Recorded(
+        image_id=new.image_id,
         relation_ref=0,
         created=True,
-        image_ref=image_ref,
+        image_ref=held.ref,
         instance_ref=instance_ref,
-        image_created=image_created,
+        image_created=held.is_new,
         instance_created=instance_created,
-        revived_from=deleted_at,
-        relied_on_before=(0, 0) if deleted_at is None else _reliance(connection, image_ref),
+        revived_from=held.revived_from,
     )
     if new.kind == BOOT:
-        descent.hold(connection, instance_ref)
+        project_ref = descent.hold(connection, instance_ref)
     recorded, was_started = _related(connection, new, recorded, project_ref, relied_on)
     if new.kind == BOOT or was_started:
         descent.follow(connection, new, recorded)
@@ -125,31 +124,100 @@ def record(
     return recorded
 
 
-def _image(
-    connection: Connection, new: NewRelation, known: Any
-) -> tuple[int, bool, datetime | None]:
-    """The image's row, whether it was made, and since when it was marked deleted until now.
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """The row of an image: whether it was made, and since when it was marked deleted until now."""
+
+    ref: int
+    is_new: bool
+    revived_from: datetime | None = None
+
+
+def _image(connection: Connection, new: NewRelation, known: Any, relied_on: bool) -> _Image:
+    """The row of the image, which stands for no other image that had the ID.
 
     An image that was there before is held if the relation is one that
     :mod:`related_images.store.latest` counts: who marks it deleted at the same time has done so
     before, or sees the relation.
     """
-    image_ref, made, deleted_at = known.image_ref, False, known.deleted_at
-    if image_ref is None:
-        image_ref, made = reach(connection, image, {"uuid": new.image_id})
-    if not made and new.kind != BOOT:
-        deleted_at = _hold_image(connection, image_ref)
-    if deleted_at is not None:
-        connection.execute(update(image).where(image.c.id == image_ref).values(deleted_at=None))
-    return image_ref, made, deleted_at
+    ref, is_new = known.image_ref, False
+    if ref is None:
+        ref, is_new = _reach_image(connection, new)
+    if is_new:
+        return _Image(ref, is_new)
+    if known.image_ref is None or new.kind != BOOT:
+        known = _times(connection, ref, is_held=new.kind != BOOT)
+    if _is_another(connection, new, ref, known, relied_on):
+        # who has not held it yet looks again
+        known = _times(connection, ref, is_held=True)
+        if not _is_another(connection, new, ref, known, relied_on):
+            raise drivers.Overtaken("it was learned at the same moment when the image was made")
+        identity.retire(connection, ref, datetime.now(UTC))
+        return _Image(*_reach_image(connection, new))
+    if new.seen is not None and known.image_created_at == EPOCH:
+        identity.learn(connection, ref, new.seen.created_at)
+    if known.deleted_at is not None:
+        connection.execute(update(image).where(image.c.id == ref).values(deleted_at=None))
+    return _Image(ref, is_new, known.deleted_at)
 
 
-def _hold_image(connection: Connection, image_ref: int) -> datetime | None:
-    found = connection.execute(_held_image, {"image_ref": image_ref}).first()
+def _reach_image(connection: Connection, new: NewRelation) -> tuple[int, bool]:
+    made_at = EPOCH if new.seen is None else new.seen.created_at
+    return reach(connection, image, {"uuid": new.image_id}, created_at=made_at)
+
+
+def hold_image(connection: Connection, image_id: str, seen: Seen | None, at: datetime) -> int:
+    """The row of the image that has the ID, which is held alone until the transaction ends.
+
+    It is made if there is none, or if the one that is there stands for another image than the one
+    that was ``seen``.
+    """
+    made_at = EPOCH if seen is None else seen.created_at
+    ref, is_new = reach(connection, image, {"uuid": image_id}, created_at=made_at)
+    alone = _times_of_image.with_for_update()
+    known = connection.execute(alone, {"image_ref": ref}).first()
+    if known is None:
+        raise drivers.Overtaken("the image gave up its ID to another at the same moment")
+    if is_new or seen is None or identity.stands_for(connection, ref, known, seen):
+        return ref
+    identity.retire(connection, ref, at)
+    return reach(connection, image, {"uuid": image_id}, created_at=made_at)[0]
+
+
+def _times(connection: Connection, ref: int, *, is_held: bool) -> Any:
+    asked = _held_image if is_held else _times_of_image
+    found = connection.execute(asked, {"image_ref": ref}).first()
     if found is None:
         raise drivers.Overtaken("the image was forgotten by another at the same moment")
-    deleted_at: datetime | None = found.deleted_at
-    return deleted_at
+    return found
+
+
+def _is_another(
+    connection: Connection, new: NewRelation, ref: int, known: Any, relied_on: bool
+) -> bool:
+    """Whether the row stands for an image that had the ID before the one of the relation."""
+    if not relied_on and known.deleted_at is not None:
+        return True
+    return new.seen is not None and not identity.stands_for(connection, ref, known, new.seen)
+
+
+def note_created(connection: Connection, recorded: Recorded, new: NewRelation) -> None:
+    """Note that Glance made the image as which it was ``seen``, after the relation was recorded.
+
+    The row may stand for another image that Glance has forgotten without the filter: the relation
+    is recorded anew then, with the image that was made.
+    """
+    if new.seen is None:
+        return
+    if not recorded.image_created:
+        known = connection.execute(_held_image, {"image_ref": recorded.image_ref}).first()
+        if known is None or not identity.stands_for(
+            connection, recorded.image_ref, known, new.seen
+        ):
+            take_back(connection, recorded)
+            record(connection, new)
+            return
+    identity.learn(connection, recorded.image_ref, new.seen.created_at)
 
 
 def _note_latest(connection: Connection, recorded: Recorded) -> None:
@@ -216,32 +284,13 @@ def take_back(connection: Connection, recorded: Recorded) -> bool:
     gone = bool(connection.execute(_unclaimed(recorded)).rowcount)
     if not gone:
         connection.execute(_release(recorded))
-    if recorded.revived_from is not None:
-        _bury(connection, recorded, recorded.revived_from)
     if gone:
         latest.refresh(connection, [recorded.instance_ref])
-    if gone and recorded.image_created:
         unrelated.forget_image(connection, recorded.image_ref)
+        identity.give_back(connection, recorded.image_id)
     if gone and recorded.instance_created:
         unrelated.forget_instances(connection, [recorded.instance_ref])
     return gone
-
-
-def _bury(connection: Connection, recorded: Recorded, deleted_at: datetime) -> None:
-    """Mark the image deleted again, unless somebody else relied on it since."""
-    connection.execute(_held_image, {"image_ref": recorded.image_ref})
-    now = _reliance(connection, recorded.image_ref)
-    if any(grown > before for grown, before in zip(now, recorded.relied_on_before, strict=True)):
-        return
-    revived = (image.c.id == recorded.image_ref, image.c.deleted_at.is_(None))
-    connection.execute(update(image).where(*revived).values(deleted_at=deleted_at))
-    latest.refresh_with(connection, image.c.id == recorded.image_ref)
-
-
-def _reliance(connection: Connection, image_ref: int) -> tuple[int, int]:
-    """The image's last relation, and the claims on all: who relies on it adds to one of both."""
-    last, claims = connection.execute(_relied_on, {"image_ref": image_ref}).one()
-    return last or 0, int(claims or 0)
 
 
 def _unclaimed(recorded: Recorded) -> Delete:
@@ -255,29 +304,33 @@ def _release(recorded: Recorded) -> Update:
     return claimed.values(claimed=relation.c.claimed - 1)
 
 
-_detach: Final = delete(relation).where(
-    relation.c.image_ref == _IMAGE_REF,
+_detached: Final = (
     relation.c.instance_ref == _INSTANCE_REF,
     relation.c.kind == bindparam("relation_kind", type_=relation.c.kind.type),
+)
+_detach: Final = delete(relation).where(relation.c.image_ref == _IMAGE_REF, *_detached)
+_detach_former: Final = delete(relation).where(
+    relation.c.image_ref.in_(former_images(_IMAGE_ID)), *_detached
 )
 
 
 def detach(
     connection: Connection, installation_uuid: str, instance_id: str, image_id: str, kind: str
 ) -> bool:
-    """Remove one relation, and say whether it was there."""
-    found = connection.execute(
-        _detach,
-        {
-            "installation_uuid": installation_uuid,
-            "instance_id": instance_id,
-            "image_id": image_id,
-            "relation_kind": kind,
-        },
-    )
-    if found.rowcount:
+    """Remove one relation, and say whether it was there.
+
+    It is that of the image that has the ID, or else those of images that had it before.
+    """
+    named = {
+        "installation_uuid": installation_uuid,
+        "instance_id": instance_id,
+        "image_id": image_id,
+        "relation_kind": kind,
+    }
+    found = any(connection.execute(how, named).rowcount for how in (_detach, _detach_former))
+    if found:
         _refresh(connection, installation_uuid, instance_id, kind)
-    return bool(found.rowcount)
+    return found
 
 
 def _refresh(connection: Connection, installation_uuid: str, instance_id: str, kind: str) -> None:
@@ -334,31 +387,29 @@ def _instance(
         key = {"instance_id": new.instance_id, "installation_ref": home}
         noted = latest.first(new.kind, new.created_at)
         ref, made = reach(connection, instance, key, project_ref=owner, **noted)
-        if not made:
-            latest.advance(connection, ref, new.kind, new.created_at)
-        return ref, made
-    latest.advance(connection, known.instance_ref, new.kind, new.created_at)
-    told = new.instance_project_id is not None
-    if owner != known.instance_project_ref and (told or known.instance_project_ref is None):
-        ours = update(instance).where(instance.c.id == known.instance_ref)
-        connection.execute(ours.values(project_ref=owner))
-    return int(known.instance_ref), False
+        if made:
+            return ref, made
+        known_owner = None
+    else:
+        ref, known_owner = int(known.instance_ref), known.instance_project_ref
+    latest.advance(connection, ref, new.kind, new.created_at)
+    if owner is not None and owner != known_owner:
+        owners.report(connection, ref, owner)
+    return ref, False
 
 
 def _owner(connection: Connection, new: NewRelation, project_ref: int | None) -> int | None:
-    """Whose the instance is: as told, else the image's; that an image claims it says nothing."""
-    if new.instance_project_id is None:
-        return None if new.source == BACKFILL else project_ref
-    if new.instance_project_id == new.project_id:
-        return project_ref
-    return _project(connection, new.instance_project_id)
+    """Whose the instance is as reported; who owns an image of it says nothing of that."""
+    told = new.instance_project_id or (new.project_id if new.kind == BOOT else None)
+    return project_ref if told == new.project_id else reach_project(connection, told)
 
 
 def _installation(connection: Connection, uuid: str) -> int:
     return reach(connection, installation, {"uuid": uuid})[0]
 
 
-def _project(connection: Connection, project_id: str | None) -> int | None:
+def reach_project(connection: Connection, project_id: str | None) -> int | None:
+    """The number of the project, which is made if it is not there; ``None`` stays."""
     if project_id is None:
         return None
     return reach(connection, project, {"project_id": project_id})[0]

@@ -10,10 +10,20 @@ BACKFILL: Final = "backfill"
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What Glance says of an image that it has: when it made it, and whose it is."""
+
+    created_at: datetime
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class NewRelation:
     """A relation to be recorded.
 
-    ``project_id`` is who sees it; ``instance_project_id``, where known, whose the instance is.
+    ``project_id`` is who sees it: who owns the image, for a ``boot`` who owns the instance.
+    ``instance_project_id``, where known, is who owns the instance; ``seen`` is the image where
+    Glance was asked.
     """
 
     installation_uuid: str
@@ -25,6 +35,7 @@ class NewRelation:
     project_id: str | None
     created_at: datetime
     instance_project_id: str | None = None
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +43,10 @@ class Recorded:
     """What recording did, so that it can be taken back.
 
     ``created`` is false where the relation was there before. ``revived_from`` is the time at which
-    the image had been marked deleted, where it had; ``relied_on_before`` is then the number of its
-    last relation until then, and how many claims there were on all.
+    the image had been marked deleted, where it had and is the same.
     """
 
+    image_id: str
     relation_ref: int
     created: bool
     image_ref: int
@@ -43,7 +54,6 @@ class Recorded:
     image_created: bool
     instance_created: bool
     revived_from: datetime | None
-    relied_on_before: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,20 @@ class Relation:
     source: str
     project_id: str | None
     created_at: datetime
+    image_created_at: datetime | None
     image_deleted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image of an instance; ``created_at`` is the epoch while it is not known.
+
+    ``recorded_at`` is when the oldest of the relations was recorded that it is listed for.
+    """
+
+    image_id: str
+    created_at: datetime
+    recorded_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

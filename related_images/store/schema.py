@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 VERSION_TABLE: Final = "related_alembic_version"
 PREFIX: Final = "related_"
-REVISIONS: Final = ("0001", "0002", "0003")
+REVISIONS: Final = ("0001", "0002", "0003", "0004")
 """Every revision, oldest first; the last one is what this program needs."""
 
 UPGRADE: Final = "run `related-images db upgrade`"

@@ -97,11 +97,17 @@ image = Table(
     Column("id", KEY, primary_key=True),
     Column("uuid", UuidText, nullable=False, unique=True),
     Column("deleted_at", Moment),
+    # as Glance reports it; the epoch while it is not known
+    Column("created_at", Moment, nullable=False, server_default="0"),
+    # the ID that it had, once another image has it; `uuid` is then one that no image has
+    Column("former_uuid", UuidText),
     **_OPTIONS,
 )
 # what to purge; few images are deleted, so that few rows are in it. In PostgreSQL likewise, as its
 # migration says: to say it here would have every Glance load that dialect
 Index(None, image.c.deleted_at, sqlite_where=image.c.deleted_at.is_not(None))
+# the deleted images that had an ID, likewise
+Index(None, image.c.former_uuid, sqlite_where=image.c.former_uuid.is_not(None))
 
 relation = Table(
     "related_relation",
@@ -145,8 +151,9 @@ descent = Table(
     Column("relation_ref", ForeignKey("related_relation.id", ondelete="CASCADE"), primary_key=True),
     Column("image_ref", ForeignKey("related_image.id", ondelete="CASCADE"), nullable=False),
     Column("parent_ref", ForeignKey("related_image.id", ondelete="CASCADE"), nullable=False),
-    # both as in the relation, so that no other row need be read on the way
+    # who sees the link: the project that owns both the image and the instance, if one does
     Column("project_ref", ForeignKey("related_project.id")),
+    # as in the relation, so that no other row need be read on the way
     Column("kind", Coded(KIND_CODES), nullable=False),
     # what an image descends from
     Index(None, "image_ref", "relation_ref"),

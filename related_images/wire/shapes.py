@@ -32,6 +32,8 @@ class RelationLike(Protocol):
     @property
     def created_at(self) -> datetime: ...
     @property
+    def image_created_at(self) -> datetime | None: ...
+    @property
     def image_deleted_at(self) -> datetime | None: ...
 
 
@@ -101,6 +103,7 @@ def relation(row: RelationLike) -> Json:
         "source": row.source,
         "project_id": row.project_id,
         "created_at": format_time(row.created_at),
+        "image_created_at": format_time(row.image_created_at),
         "image_deleted_at": format_time(row.image_deleted_at),
         "self": routes.href(
             routes.RELATION,
@@ -215,6 +218,7 @@ _RELATION: Final = {
     "source": {"type": "string", "enum": list(words.SOURCES)},
     "project_id": _MAYBE_TEXT,
     "created_at": _TIME,
+    "image_created_at": _MAYBE_TIME,
     "image_deleted_at": _MAYBE_TIME,
     **_LINKS,
 }

@@ -11,6 +11,7 @@ from related_images.errors import (
     KindUnknown,
     LabelMalformed,
     ParameterMalformed,
+    ProjectMalformed,
     TupleMalformed,
 )
 
@@ -63,6 +64,16 @@ def text(field: str, value: object) -> str:
     """Give ``value``, of a ``field`` of a body, if it is text, or raise :exc:`FieldInvalid`."""
     if not is_text(value):
         raise FieldInvalid(f"the field {field} is not text of {TEXT}")
+    return value
+
+
+def project_id(header: str, value: str) -> str:
+    """Give ``value``, of a ``header``, if it can be a project, or raise :exc:`ProjectMalformed`.
+
+    A comma stands between the values of a header that is given twice.
+    """
+    if not is_text(value) or "," in value:
+        raise ProjectMalformed(f"the header {header} is not {TEXT}, or has a comma: {shown(value)}")
     return value
 
 

@@ -87,9 +87,9 @@ def test_filled_tables_answer_as_recorded_ones(tmp_path: Path) -> None:
         named = (filling.INSTALLATION, filling.instance_id(7))
         found = listing.instance(database, *named, visible_to=None)
         assert sum(images.count for images in found.images.values()) == filling.PER_INSTANCE
-        ids = listing.images_of_instance(database, *named, None, None, None)
+        images = listing.images_of_instance(database, *named, None, None, None)
         rows = listing.relations(database, Filters(*named), 100, None).items
-        assert sorted(ids) == sorted(row.image_id for row in rows)
+        assert sorted(image.image_id for image in images) == sorted(row.image_id for row in rows)
         database.close()
 
 

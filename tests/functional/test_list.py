@@ -174,9 +174,11 @@ def test_what_two_tenants_see_is_what_glance_lets_them_see(cloud: Cloud) -> None
 
 
 def test_community_and_public_images_are_shown_as_glance_shows_them(cloud: Cloud) -> None:
+    """To the project that owns the server; who owns neither that nor an image of it gets none."""
     vm, stranger = a_vm(), user_of(a_project())
+    maker = a_vm(vm.installation, vm.id)
     public, community, private, shared = (
-        cloud.create(vm) for _ in ("public", "community", "private", "shared")
+        cloud.create_for(maker.project, vm) for _ in ("public", "community", "private", "shared")
     )
     for image_id, visibility in (
         (public, "public"),
@@ -191,23 +193,29 @@ def test_community_and_public_images_are_shown_as_glance_shows_them(cloud: Cloud
             _json(patch),
         )
         assert answer.status == 200, answer.body
-    assert set(cloud.image_ids(vm.user | vm.headers)) == {public, community, private, shared}
-    assert cloud.image_ids(stranger | vm.headers) == [public]
-    assert cloud.image_ids(stranger | vm.headers, visibility="community") == [community]
-    assert set(cloud.image_ids(stranger | vm.headers, visibility="all")) == {public, community}
+    assert set(cloud.image_ids(maker.user | vm.headers)) == {public, community, private, shared}
+    assert cloud.image_ids(vm.user | vm.headers) == [public]
+    assert cloud.image_ids(vm.user | vm.headers, visibility="community") == [community]
+    assert set(cloud.image_ids(vm.user | vm.headers, visibility="all")) == {public, community}
+    assert cloud.image_ids(stranger | vm.headers, visibility="all") == []
 
 
 def test_a_shared_image_is_shown_once_it_is_accepted(cloud: Cloud) -> None:
-    vm, member = a_vm(), a_project()
-    image_id = cloud.create(vm)
+    vm, other = a_vm(), a_project()
+    member, maker = vm.project, a_project()
+    image_id = cloud.create_for(maker, vm)
     members = f"/v2/images/{image_id}/members"
-    assert cloud.call("POST", members, vm.user, {"member": member}).status == 200
-    listed = user_of(member) | vm.headers
+    for name in (member, other):
+        assert cloud.call("POST", members, user_of(maker), {"member": name}).status == 200
+    listed, stranger = user_of(member) | vm.headers, user_of(other) | vm.headers
     assert cloud.image_ids(listed) == []
     assert cloud.image_ids(listed, member_status="pending", visibility="shared") == [image_id]
     accepted = cloud.call("PUT", f"{members}/{member}", user_of(member), {"status": "accepted"})
     assert accepted.status == 200
     assert cloud.image_ids(listed) == [image_id]
+    pending = {"member_status": "pending", "visibility": "shared"}
+    assert image_id in cloud.image_ids(user_of(other), **pending)
+    assert cloud.image_ids(stranger, **pending) == []
 
 
 def test_deactivated_and_hidden_images_are_shown_as_glance_shows_them(cloud: Cloud) -> None:

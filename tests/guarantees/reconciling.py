@@ -126,6 +126,7 @@ class Registry:
     def _listing(self, asked: Asked) -> Reply:
         query = parse_qs(asked.query)
         wanted = query["id"][0].removeprefix("in:").split(",") if "id" in query else self.ids
-        images = [{"id": id, "created_at": "2099-01-01T00:00:00Z"} for id in wanted]
+        made_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        images = [{"id": id, "created_at": made_at, "owner": "demo"} for id in wanted]
         known = [image for image in images if self.knows(image["id"])]
         return shown({"images": known if query["os_hidden"] == ["false"] else []})

@@ -14,7 +14,7 @@ from sqlalchemy import update
 
 from related_images.faults import Point
 from related_images.queries import reconciliation
-from related_images.store import state, tables
+from related_images.store import identity, state, tables
 from related_images.store.types import EPOCH
 from tests.guarantees.reconciling import ADMIN, INSTALLATION, NOW, Reconciler, new_id
 from tests.guarantees.test_kill_points import KILLED, ROUNDS
@@ -146,7 +146,7 @@ def test_an_announcement_of_an_image_that_was_there_before_is_removed(
     served: ServedGlance, reconciler: Reconciler
 ) -> None:
     image_id = created(served)
-    later = reconciliation.CLOCKS_APART + timedelta(seconds=5)
+    later = identity.CLOCKS_APART + timedelta(seconds=5)
     for instance in ("i-2", "i-3"):
         reconciler.announce(image_id, age=-later, instance=instance)
     # one that may be under way keeps none of the others

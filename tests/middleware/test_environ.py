@@ -17,7 +17,7 @@ def test_taking_the_tuple_leaves_nothing_of_it() -> None:
     taken = reading.take_tuple(environ)
     assert set(taken) == {
         *("X-Installation-UUID", "X-Instance-ID"),
-        *("X-Relation-Kind", "X-Relation-Label"),
+        *("X-Relation-Kind", "X-Relation-Label", "X-Instance-Project-ID"),
     }
     assert not reading.take_force(environ)
     assert environ == {"HTTP_X_OTHER": "y"}

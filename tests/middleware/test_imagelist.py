@@ -1,13 +1,16 @@
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from related_images.errors import ParameterMalformed
 from related_images.middleware import imagelist
+from related_images.queries import ListedImage
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
-IDS = ["b", "a"]
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+IMAGES = [ListedImage(id, NOON, NOON) for id in ("b", "a")]
 
 
 def listed(query: str, page: Any, status: str = "200 OK") -> tuple[str, dict[str, str], Any]:
@@ -26,7 +29,7 @@ def listed(query: str, page: Any, status: str = "200 OK") -> tuple[str, dict[str
             {"QUERY_STRING": query, "HTTP_ACCEPT_ENCODING": "gzip"},
             lambda status, headers: started.append(dict(headers)),
             "installation_uuid, instance_id, kind",
-            IDS,
+            IMAGES,
         )
     )
     assert int({name.lower(): text for name, text in started[0].items()}["content-length"]) == len(

@@ -17,7 +17,9 @@ from related_images.store.rows import Instance, Place, Position, Relation
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NOON = datetime(2026, 1, 31, 12, 0, 0, 7, tzinfo=UTC)
-RELATION = Relation(UUID, "i:1|".strip("|"), UUID, "backup", None, "service", "secret", NOON, None)
+RELATION = Relation(
+    UUID, "i:1|".strip("|"), UUID, "backup", None, "service", "secret", NOON, None, None
+)
 INSTANCE = Instance(UUID, "i:1", "secret", None, None, {})
 READERS: list[Callable[[str | None], object]] = [
     paging.relation_position,

@@ -11,9 +11,9 @@ from sqlalchemy.engine import make_url
 from related_images import faults
 from related_images.errors import StoreUnavailable
 from related_images.faults import Point
-from related_images.queries import Database, reconciliation
+from related_images.queries import Database, Seen, reconciliation
 from related_images.store import reconciling, schema
-from tests.store.samples import new, record
+from tests.store.samples import NOON, new, record
 
 PATIENCE = 20
 
@@ -35,11 +35,11 @@ class Registry:
         self.batches = 0
         self.asked_ahead = threading.Event()
 
-    def created(self, image_ids: Collection[str]) -> Mapping[str, datetime]:
+    def created(self, image_ids: Collection[str]) -> Mapping[str, Seen]:
         self.batches += 1
         if self.batches == 2:
             self.asked_ahead.set()
-        return dict.fromkeys(image_ids, datetime.now(UTC))
+        return dict.fromkeys(image_ids, Seen(NOON, "p-1"))
 
     def is_gone(self, image_id: str) -> bool:
         return False
@@ -78,7 +78,7 @@ def test_the_batch_behind_is_read_while_one_is_asked_for(
         read.release()
         return batch(*given)
 
-    def asked_for(image_ids: Collection[str]) -> Mapping[str, datetime]:
+    def asked_for(image_ids: Collection[str]) -> Mapping[str, Seen]:
         own_and_next = 1 if ahead else 2
         ahead.append(all(read.acquire(timeout=PATIENCE / 4) for _ in range(own_and_next)))
         return created(image_ids)

@@ -53,7 +53,8 @@ def record_claims(connection: Connection, *claims: NewRelation) -> None:
 def shown(database: Database, instance_id: str = "vm-1", **more: Any) -> list[str]:
     """The images of an instance, as the image list shows them."""
     given: dict[str, Any] = {"kinds": lookups.MADE_FROM, "label": None, "limit": 100} | more
-    return sorted(database.read(lookups.image_ids, NOVA, instance_id, **given))
+    found = database.read(lookups.image_ids, NOVA, instance_id, **given)
+    return sorted(image.image_id for image in found)
 
 
 def found(database: Database, limit: int = 100, **filters: Any) -> list[tuple[str, str]]:

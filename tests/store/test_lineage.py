@@ -51,7 +51,7 @@ def paged(database: Database, image: str, limit: int, **more: Any) -> list[tuple
     while steps := visits(database, image, limit, after=after, **more)[after is not None :]:
         found += tree(steps)
         last = steps[-1]
-        after = Place(last.link.image_id, last.depth, last.rising)
+        after = Place(last.link.key, last.depth, last.rising)
     return found
 
 
@@ -69,7 +69,7 @@ def test_a_chain_is_told_both_ways(database: Database) -> None:
     assert parents(database, A) == []
     assert tree(visits(database, A)) == [(1, A, B), (2, B, C)]
     (link,) = database.read(lineage.ancestry, B, 100, None)
-    assert link == Link(B, None, A, None, NOVA, "vm-1", None, "p-1", "snapshot", at(1), True)
+    assert link == Link(B, None, A, None, NOVA, "vm-1", None, "p-1", "snapshot", at(1), B, A, True)
 
 
 def test_what_was_deleted_or_has_ended_is_told_as_such(database: Database) -> None:
@@ -216,8 +216,11 @@ def test_a_place_beside_a_hidden_parent_leads_nowhere(database: Database) -> Non
         assert visits(database, F, after=place, visible_to="p-2") == []
     boot(database, "vm-3", C, 5, project_id="p-2")
     made(database, "vm-3", F, 6, project_id="p-2")
-    assert tree(visits(database, A, after=Place(F, 9), visible_to="p-2")) == [(9, C, F)]
-    assert paged(database, B, 1, visible_to="p-2") == [(1, B, C), (2, C, F), (1, B, D)]
+    assert visits(database, A, after=Place(F, 9), visible_to="p-2") == []
+    assert tree(visits(database, C, after=Place(F, 1), visible_to="p-2")) == [(1, C, F)]
+    assert paged(database, C, 1, visible_to="p-2") == [(1, C, F)]
+    # the links to C and D are of a server of another project
+    assert paged(database, B, 1, visible_to="p-2") == []
 
 
 def test_a_project_climbs_on_only_where_it_sees_that_it_came(database: Database) -> None:

@@ -142,53 +142,6 @@ def test_taking_back_remembers_that_the_instance_has_ended(database: Database) -
     assert row.ended_at == at(1)
 
 
-def test_taking_back_marks_a_revived_image_deleted_again(database: Database) -> None:
-    wanted = new()
-    record(database, wanted)
-    database.write(relations.mark_deleted, wanted.image_id, at(1))
-    (again,) = record(database, new("vm-2", wanted.image_id))
-    assert again.revived_from == at(1)
-    database.write(relations.take_back, again)
-    (row,) = database.read(lookups.relations, Filters(), 10)
-    assert (row.instance_id, row.image_deleted_at) == ("vm-1", at(1))
-
-
-@pytest.mark.parametrize(
-    "before",
-    [
-        [("vm-1", "snapshot", True)],
-        [("vm-1", "snapshot", False), ("vm-9", "boot", True)],
-        [("vm-1", "snapshot", False), ("vm-2", "snapshot", False)],
-        [("vm-2", "backup", True), ("vm-1", "backup", True)],
-    ],
-)
-def test_taking_back_marks_the_image_deleted_again_whoever_relied_on_it_before(
-    database: Database, before: list[tuple[str, str, bool]]
-) -> None:
-    image = image_id()
-    for instance_id, kind, relied_on in before:
-        wanted = new(instance_id, image, kind)
-        database.write(relations.record, wanted, relied_on=relied_on)
-    database.write(relations.mark_deleted, image, at(1))
-    (again,) = record(database, new("vm-1", image))
-    database.write(relations.take_back, again)
-    rows = database.read(lookups.relations, Filters(), 10)
-    assert {row.image_deleted_at for row in rows} == {at(1)}
-    assert len(rows) == len(before)
-
-
-def test_taking_back_leaves_an_image_that_another_relied_on_since(database: Database) -> None:
-    wanted = new()
-    for relied_on in (wanted, new("vm-2", wanted.image_id)):
-        record(database, wanted)
-        database.write(relations.mark_deleted, wanted.image_id, at(1))
-        first, _ = record(database, wanted, relied_on)
-        assert first.revived_from == at(1)
-        database.write(relations.take_back, first)
-        assert wanted.image_id in shown(database, relied_on.instance_id)
-        database.write(relations.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
-
-
 def test_detaching_removes_one_relation_only(database: Database) -> None:
     image = image_id()
     record(database, new("vm-1", image), new("vm-1", image, "backup"), new("vm-2", image))
@@ -258,6 +211,12 @@ def test_an_instance_belongs_to_the_project_that_was_told(database: Database) ->
     record(database, new(project_id="admin"))
     (row,) = database.read(lookups.instances, Filters(), 10)
     assert row.project_id == "p-1"
+
+
+def test_who_owns_an_image_of_an_instance_does_not_own_the_instance(database: Database) -> None:
+    record(database, new(project_id="p-2"))
+    (row,) = database.read(lookups.instances, Filters(), 10)
+    assert row.project_id is None
 
 
 def test_a_relation_may_have_no_project(database: Database) -> None:

@@ -3,6 +3,7 @@ import pytest
 from related_images.errors import (
     KindUnknown,
     LabelMalformed,
+    ProjectMalformed,
     TupleConflict,
     TupleIncomplete,
     TupleMalformed,
@@ -13,11 +14,17 @@ from related_images.wire.words import InstanceRef
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 TUPLE = {"X-Installation-UUID": UUID, "X-Instance-ID": "i-1"}
 KIND, LABEL = {"X-Relation-Kind": "backup"}, {"X-Relation-Label": "daily"}
+PROJECT = {"X-Instance-Project-ID": "demo"}
 
 
 def test_the_names_are_those_of_the_contract() -> None:
-    named = ("X-Installation-UUID", "X-Instance-ID", "X-Relation-Kind", "X-Relation-Label")
-    assert named == headers.REQUEST
+    assert headers.REQUEST == (
+        "X-Installation-UUID",
+        "X-Instance-ID",
+        "X-Relation-Kind",
+        "X-Relation-Label",
+        "X-Instance-Project-ID",
+    )
     assert headers.RECORDED == "X-Relation-Recorded"
     assert headers.FILTERS_APPLIED == "X-Relation-Filters-Applied"
     assert headers.QUERY == ("installation_uuid", "instance_id", "relation_kind", "relation_label")
@@ -27,7 +34,7 @@ def test_no_header_says_nothing() -> None:
     assert headers.read({}) is None
 
 
-@pytest.mark.parametrize("more", [{}, KIND, LABEL, KIND | LABEL])
+@pytest.mark.parametrize("more", [{}, KIND, LABEL, PROJECT, KIND | LABEL | PROJECT])
 def test_what_is_read_can_be_said_again(more: dict[str, str]) -> None:
     said = headers.read(TUPLE | more)
     assert said is not None
@@ -36,7 +43,8 @@ def test_what_is_read_can_be_said_again(more: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{name: text} for name, text in (TUPLE | KIND | LABEL).items()] + [KIND | LABEL]
+    "given",
+    [{name: text} for name, text in (TUPLE | KIND | LABEL | PROJECT).items()] + [KIND | LABEL],
 )
 def test_a_part_of_the_tuple_is_not_enough(given: dict[str, str]) -> None:
     with pytest.raises(TupleIncomplete, match=next(iter(given))):
@@ -53,6 +61,11 @@ def test_a_part_of_the_tuple_is_not_enough(given: dict[str, str]) -> None:
         ({"X-Relation-Kind": "image"}, KindUnknown),
         ({"X-Relation-Kind": ""}, KindUnknown),
         ({"X-Relation-Label": "a b"}, LabelMalformed),
+        ({"X-Instance-Project-ID": ""}, ProjectMalformed),
+        ({"X-Instance-Project-ID": "demo "}, ProjectMalformed),
+        ({"X-Instance-Project-ID": "demo,demo"}, ProjectMalformed),
+        ({"X-Instance-Project-ID": "a\0"}, ProjectMalformed),
+        ({"X-Instance-Project-ID": "x" * 256}, ProjectMalformed),
     ],
 )
 def test_a_malformed_value_is_refused(wrong: dict[str, str], error: type[Exception]) -> None:

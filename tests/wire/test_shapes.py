@@ -8,7 +8,7 @@ from related_images.wire import shapes
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-RELATION = Relation(UUID, "i:1", UUID, "backup", "daily", "service", "p", NOON, None)
+RELATION = Relation(UUID, "i:1", UUID, "backup", "daily", "service", "p", NOON, NOON, None)
 INSTANCE = Instance(UUID, "i:1", "p", None, NOON, {"backup": Images(2, NOON, NOON, UUID)})
 
 
@@ -27,6 +27,7 @@ def test_a_relation_has_the_fields_of_the_contract() -> None:
         "source": "service",
         "project_id": "p",
         "created_at": "2026-01-31T12:00:00.000000Z",
+        "image_created_at": "2026-01-31T12:00:00.000000Z",
         "image_deleted_at": None,
         "self": f"/v2/images/{UUID}/relations/{UUID}/i:1/backup",
         "schema": "/v2/schemas/relation",
