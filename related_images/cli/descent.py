@@ -10,8 +10,8 @@ from related_images.client import Ancestor, Descendant
 
 VIA: Final[tuple[Column, ...]] = (
     ("Kind", lambda row: row.kind),
-    ("Instance ID", lambda row: row.via and row.via.instance_id),
-    ("Installation UUID", lambda row: row.via and row.via.installation_uuid),
+    ("Instance ID", lambda row: row.via.instance_id),
+    ("Installation UUID", lambda row: row.via.installation_uuid),
 )
 MORE: Final[tuple[Column, ...]] = (
     ("Created At", lambda row: shown_time(row.created_at)),
@@ -22,8 +22,8 @@ MORE: Final[tuple[Column, ...]] = (
 class ListAncestry(RelatedLister):
     """List the images that an image descends from, the nearest first.
 
-    Each is the image that an instance was started from, of which the image before was made. Of
-    those of other projects only that there is one is told.
+    Each is the image that an instance was started from, of which the image before was made. A
+    project sees those that its own instances lead to.
     """
 
     columns = (("Image ID", lambda row: row.image_id), *VIA)
@@ -40,7 +40,7 @@ class ListAncestry(RelatedLister):
 class ListDescendant(RelatedLister):
     """List the images made from instances that were started from an image, and so on.
 
-    Of those of other projects only that there is one is told, and where.
+    A project sees those that it made from its own instances.
     """
 
     columns = (

@@ -71,7 +71,7 @@ def _tell(node: Node, made: Ancestor | Descendant) -> None:
     node.kind = made.kind
     node.created_at = shown_time(made.created_at)
     node.project_id = made.project_id
-    node.instance_id = made.via.instance_id if made.via else None
+    node.instance_id = made.via.instance_id
 
 
 def _hang(image: Node, descendants: Iterable[Descendant]) -> None:

@@ -14,11 +14,10 @@ LINE_HEIGHT, INDENT, MARGIN, LETTER = 24, 28, 16, 7.5
 class Node:
     """An image, what is known of it, and what was made from it.
 
-    ``image_id`` is ``None`` where others' images are, and where what is too large is folded;
-    ``folded`` counts those.
+    Where there is too much, one without ``image_id`` stands for the ``folded`` ones left out.
     """
 
-    image_id: str | None
+    image_id: str = ""
     kind: str | None = None
     created_at: str | None = None
     project_id: str | None = None
@@ -29,11 +28,7 @@ class Node:
 
     @property
     def title(self) -> str:
-        if self.folded:
-            return f"… {self.folded} more"
-        if self.image_id is None:
-            return "images of other projects"
-        return self.image_id
+        return f"… {self.folded} more" if self.folded else self.image_id
 
     @property
     def facts(self) -> str:
@@ -57,7 +52,7 @@ def fold(root: Node, width: int) -> None:
         gone = node.children[width:]
         if gone:
             number = sum(1 for child in gone for _ in child.walk())
-            node.children[width:] = [Node(None, folded=number)]
+            node.children[width:] = [Node(folded=number)]
 
 
 def _numbered(root: Node) -> tuple[list[Node], list[tuple[int, int]]]:

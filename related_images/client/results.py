@@ -94,32 +94,26 @@ class Usage:
 
 @dataclass(frozen=True)
 class Ancestor:
-    """An image that another descends from, ``via`` the instance between them.
+    """An image that another descends from, ``via`` the instance between them."""
 
-    All is ``None`` where the caller may know only that there is one.
-    """
-
-    image_id: str | None
-    via: InstanceRef | None
-    kind: str | None
-    created_at: datetime | None
+    image_id: str
+    via: InstanceRef
+    kind: str
+    created_at: datetime
     image_deleted_at: datetime | None
     project_id: str | None = None
 
 
 @dataclass(frozen=True)
 class Descendant:
-    """An image made from another, ``depth`` steps down, ``via`` an instance of the one above.
+    """An image made from another, ``depth`` steps down, ``via`` an instance of the one above."""
 
-    All but its place is ``None`` where the caller may know only that others made one.
-    """
-
-    image_id: str | None
+    image_id: str
     depth: int
     parent_image_id: str
-    via: InstanceRef | None
-    kind: str | None
-    created_at: datetime | None
+    via: InstanceRef
+    kind: str
+    created_at: datetime
     image_deleted_at: datetime | None
     project_id: str | None = None
 
@@ -173,9 +167,9 @@ def usages(body: Json) -> list[Usage]:
 def ancestor(shown: Json) -> Ancestor:
     return Ancestor(
         shown["image_id"],
-        _via(shown),
+        _ref(shown["via"]),
         shown["kind"],
-        _time(shown, "created_at"),
+        parse_time("created_at", shown["created_at"]),
         _time(shown, "image_deleted_at"),
         shown.get("project_id"),
     )
@@ -186,9 +180,9 @@ def descendant(shown: Json) -> Descendant:
         shown["image_id"],
         shown["depth"],
         shown["parent_image_id"],
-        _via(shown),
+        _ref(shown["via"]),
         shown["kind"],
-        _time(shown, "created_at"),
+        parse_time("created_at", shown["created_at"]),
         _time(shown, "image_deleted_at"),
         shown.get("project_id"),
     )
@@ -200,10 +194,6 @@ def registry_info(shown: Json) -> RegistryInfo:
 
 def _ref(shown: Json) -> InstanceRef:
     return InstanceRef(shown["installation_uuid"], shown["instance_id"])
-
-
-def _via(shown: Json) -> InstanceRef | None:
-    return None if shown["via"] is None else _ref(shown["via"])
 
 
 def _images(shown: Json) -> ImagesOfKind:

@@ -8,26 +8,12 @@ from related_images.errors import ParameterMalformed
 from related_images.middleware import paging, registry
 from related_images.middleware.call import Call, Outcome
 from related_images.queries import Filters, lineage, listing
-from related_images.queries.lineage import Branch, Chain, Climb, Link, Place, Stop, Tree, Wanted
+from related_images.queries.lineage import Chain, Climb, Link, Place, Tree, Visit, Wanted
 from related_images.wire import routes, shapes, words
 from related_images.wire.shapes import Json
 from related_images.wire.words import format_time
 
 RISING: Final = "r"
-TOLD: Final = "t"
-
-_HIDDEN: Final[Json] = dict.fromkeys(
-    (
-        "image_id",
-        "via",
-        "kind",
-        "created_at",
-        "project_id",
-        "instance_ended_at",
-        "image_deleted_at",
-    )
-)
-"""An entry of which the caller may know only that there is one."""
 
 
 def list_ancestry(call: Call) -> Outcome:
@@ -46,9 +32,9 @@ def list_descendants(call: Call) -> Outcome:
     image_id = call.image_id()
     query = call.query({"depth": _depth, "kind": _made_kind})
     wanted = Wanted(image_id, visible_to=call.caller.visible_to, **query.filters)
-    tree = lineage.descendants(call.database, wanted, query.limit, _stop(query.marker))
+    tree = lineage.descendants(call.database, wanted, query.limit, _place(query.marker))
     _must_see(call, image_id, tree.branches)
-    marker = None if tree.next is None else _stop_marker(tree.next)
+    marker = None if tree.next is None else _place_marker(tree.next)
     path = routes.href(routes.DESCENDANTS, image_id=image_id)
     page = _page(image_id, "descendants", map(_descendant, tree.branches), path, query, marker)
     return HTTPStatus.OK, page | _circle(tree)
@@ -86,8 +72,6 @@ def _circle(found: Chain | Tree) -> Json:
 
 
 def _ancestor(link: Link) -> Json:
-    if not link.is_visible:
-        return _HIDDEN
     return {
         "image_id": link.parent_image_id,
         **_made(link),
@@ -95,13 +79,15 @@ def _ancestor(link: Link) -> Json:
     }
 
 
-def _descendant(branch: Branch) -> Json:
-    place = {"depth": branch.depth, "parent_image_id": branch.parent_image_id}
-    link = branch.link
-    if link is None:
-        return _HIDDEN | place
-    deleted_at = format_time(link.image_deleted_at)
-    return {"image_id": link.image_id, **place, **_made(link), "image_deleted_at": deleted_at}
+def _descendant(step: Visit) -> Json:
+    link = step.link
+    return {
+        "image_id": link.image_id,
+        "depth": step.depth,
+        "parent_image_id": link.parent_image_id,
+        **_made(link),
+        "image_deleted_at": format_time(link.image_deleted_at),
+    }
 
 
 def _made(link: Link) -> Json:
@@ -135,20 +121,15 @@ def _climb(marker: str | None) -> Climb | None:
     return Climb(*paging.marked(marker, words.image_id, words.image_id, _number))
 
 
-def _stop_marker(stop: Stop) -> str:
-    if stop.place is None:
-        return paging.mark(TOLD)
-    state = (RISING if stop.place.rising else "") + (TOLD if stop.told else "")
-    return paging.mark(stop.place.key, str(stop.place.depth), state)
+def _place_marker(place: Place) -> str:
+    return paging.mark(place.key, str(place.depth), RISING if place.rising else "")
 
 
-def _stop(marker: str | None) -> Stop | None:
+def _place(marker: str | None) -> Place | None:
     if marker is None:
         return None
-    if marker == paging.mark(TOLD):
-        return Stop(None, told=True)
     key, depth, state = paging.marked(marker, words.image_id, _number, str)
-    return Stop(Place(key, depth, RISING in state), TOLD in state)
+    return Place(key, depth, state == RISING)
 
 
 def _number(text: str) -> int:

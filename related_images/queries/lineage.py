@@ -1,6 +1,6 @@
 """Where an image comes from, and what was made from it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from related_images.errors import MarkerUnknown
@@ -9,13 +9,12 @@ from related_images.store.database import Database
 from related_images.store.lineage import ANY_DEPTH, Link, Place, Visit
 
 __all__ = [
-    "Branch",
     "Chain",
     "Climb",
     "Link",
     "Place",
-    "Stop",
     "Tree",
+    "Visit",
     "Wanted",
     "ancestry",
     "descendants",
@@ -37,7 +36,7 @@ class Climb:
 
 @dataclass(frozen=True)
 class Chain:
-    """A page of a chain; it ends with a link that is not visible, or where a circle would close."""
+    """A page of a chain; it ends before a link that is not seen, or where a circle would close."""
 
     links: list[Link]
     next: Climb | None = None
@@ -57,11 +56,11 @@ def ancestry(
     found = database.explore(lineage.ancestry, begin.key, limit + 1, visible_to)
     passed, kept = {image_id, begin.passed}, list[Link]()
     for link in found:
-        if link.is_visible and link.parent_key in passed:
-            return Chain(kept, circular=True)
-        kept.append(link)
         if not link.is_visible:
             break
+        if link.parent_key in passed:
+            return Chain(kept, circular=True)
+        kept.append(link)
         passed.add(link.parent_key)
     return Chain(kept[:limit], _next(begin, kept[limit - 1]) if len(kept) > limit else None)
 
@@ -78,31 +77,11 @@ def _next(begin: Climb, last: Link) -> Climb:
 
 
 @dataclass(frozen=True)
-class Branch:
-    """An image below another, or where ``link`` is ``None``, that others made some from it."""
-
-    depth: int
-    parent_image_id: str
-    link: Link | None
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Where a page of a tree ended, and whether what others made there has been told.
-
-    Without a ``place`` it ended at the root.
-    """
-
-    place: Place | None
-    told: bool
-
-
-@dataclass(frozen=True)
 class Tree:
     """A page of a tree; it may hold less than was asked for and still be followed by another."""
 
-    branches: list[Branch]
-    next: Stop | None
+    branches: list[Visit]
+    next: Place | None
     circular: bool
 
 
@@ -118,12 +97,8 @@ class Wanted:
     def shows(self, step: Visit) -> bool:
         return not step.rising and self.kind in (None, step.link.kind)
 
-    def tells_of_others(self, step: Visit) -> bool:
-        is_inside = not step.rising and step.depth < self.depth
-        return step.hides and is_inside and self.kind is None
 
-
-def descendants(database: Database, wanted: Wanted, limit: int, after: Stop | None) -> Tree:
+def descendants(database: Database, wanted: Wanted, limit: int, after: Place | None) -> Tree:
     """A page of what was made from an image, each followed by what was made from it in turn.
 
     :raises MarkerUnknown: if ``after`` is no image that the caller can have come to
@@ -132,40 +107,26 @@ def descendants(database: Database, wanted: Wanted, limit: int, after: Stop | No
         lineage.descendants,
         wanted.image_id,
         limit + 1,
-        after=after.place if after else None,
+        after=after,
         depth=wanted.depth,
         kind=wanted.kind,
         visible_to=wanted.visible_to,
     )
-    if after is not None and after.place is not None and not steps:
+    if after is not None and not steps:
         raise MarkerUnknown("the image where the page before ended is gone; begin again")
-    found = list(_branches(wanted, steps, after))
+    found = [step for step in steps if step.step > 0 and wanted.shows(step)]
     circular = any(step.closes for step in steps)
-    if after is None and (wanted.visible_to is not None or not steps):
-        closes, hides = database.explore(lineage.root, wanted.image_id, wanted.visible_to)
-        circular = circular or closes
-        if hides and wanted.kind is None:
-            found.insert(0, (Branch(1, wanted.image_id, None), Stop(None, told=True)))
-    return Tree([branch for branch, _ in found[:limit]], _stop(steps, found, limit), circular)
+    if after is None and not steps:
+        circular = database.explore(lineage.root_closes, wanted.image_id, wanted.visible_to)
+    return Tree(found[:limit], _end(steps, found, limit), circular)
 
 
-def _branches(
-    wanted: Wanted, steps: Sequence[Visit], after: Stop | None
-) -> Iterator[tuple[Branch, Stop]]:
-    for step in steps:
-        link, place = step.link, _place(step)
-        is_new = step.step > 0
-        if is_new and wanted.shows(step):
-            yield Branch(step.depth, link.parent_image_id, link), Stop(place, told=False)
-        if wanted.tells_of_others(step) and (is_new or not (after and after.told)):
-            yield Branch(step.depth + 1, link.image_id, None), Stop(place, told=True)
-
-
-def _stop(steps: Sequence[Visit], found: Sequence[tuple[Branch, Stop]], limit: int) -> Stop | None:
+def _end(steps: Sequence[Visit], found: Sequence[Visit], limit: int) -> Place | None:
+    """Where the next page begins, if more follows."""
     if len(found) > limit:
-        return found[limit - 1][1]
+        return _place(found[limit - 1])
     is_cut = bool(steps) and steps[-1].step >= lineage.most_steps(limit + 1)
-    return Stop(_place(steps[-1]), told=True) if is_cut else None
+    return _place(steps[-1]) if is_cut else None
 
 
 def _place(step: Visit) -> Place:

@@ -87,7 +87,6 @@ class Visit:
     """One step through the tree: at which link, how far below its root, and whether on the way up.
 
     ``closes`` tells of a circle: the root itself was made from the image, or from the root.
-    ``hides`` tells that others, whom the one who asks does not see, made images from it.
     """
 
     link: Link
@@ -95,7 +94,6 @@ class Visit:
     depth: int
     rising: bool
     closes: bool
-    hides: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +207,9 @@ def descendants(
         lines = _lines(connection, after) if connection.dialect.name in MYSQL else ()
         walk = tree.walk(tree.resume(after), limit, tree.ahead(lines, limit))
     steps = (literal(True), walk.c.step, walk.c.depth, walk.c.rising)
-    asked = select(*_SHOWN, *steps, *tree.told(descent.c.image_ref)).select_from(_shown(walk))
+    asked = select(*_SHOWN, *steps, tree.closes(descent.c.image_ref)).select_from(_shown(walk))
     return [
-        Visit(Link(*row[:13]), row.step, row.depth, bool(row.rising), *row[-2:])
+        Visit(Link(*row[:13]), row.step, row.depth, bool(row.rising), row[-1])
         for row in connection.execute(asked.order_by(walk.c.step))
     ]
 
@@ -227,27 +225,15 @@ def most_steps(limit: int) -> int:
     return 2 * limit + MOVES
 
 
-def root(connection: Connection, image_id: str, visible_to: str | None) -> tuple[bool, bool]:
+def root_closes(connection: Connection, image_id: str, visible_to: str | None) -> bool:
     """What :class:`Visit` tells of each image below a root, told of the root itself."""
     ref = image_ref(image_id)
-    closes, hides = _Tree(ref, ANY_DEPTH, None, visible_to).told(ref)
-    found = connection.execute(select(closes, hides)).one()
-    return bool(found[0]), bool(found[1])
+    closes = _Tree(ref, ANY_DEPTH, None, visible_to).closes(ref)
+    return bool(connection.execute(select(closes)).scalar())
 
 
 def _exists(table: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(*conditions).correlate_except(table)
-
-
-def _hidden(parent: Any, visible_to: str | None) -> ColumnElement[bool]:
-    if visible_to is None:
-        return false()
-    other, own = descent.alias(), project_ref(visible_to)
-    foreign = or_(
-        other.c.project_ref < own, other.c.project_ref > own, other.c.project_ref.is_(None)
-    )
-    # a project that is not known here owns none of them
-    return _exists(other, other.c.parent_ref == parent, or_(foreign, own.is_(None)))
 
 
 @dataclass(frozen=True)
@@ -356,16 +342,15 @@ class _Tree:
             return []
         return [below.c.project_ref == project_ref(self.visible_to)]
 
-    def told(self, image: Any) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-        """Of an image: whether it closes a circle, and hides what others made."""
+    def closes(self, image: Any) -> ColumnElement[bool]:
+        """Whether an image closes a circle."""
         own = descent.alias()
-        closes = _exists(
+        return _exists(
             own,
             own.c.relation_ref == _first_of(self.root),
             or_(own.c.parent_ref == image, own.c.parent_ref == self.root),
             *self._seen(own),
         )
-        return closes, _hidden(image, self.visible_to)
 
 
 def _is_first(below: Any) -> ColumnElement[bool]:

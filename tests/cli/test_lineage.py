@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from related_images.cli.lineage import ShowImageLineage
-from related_images.cli.picture import FORMATS, Node, dot, fold, mermaid, svg, table
+from related_images.cli.picture import FORMATS, Node, dot, fold, mermaid, svg
 from tests.cli.running import Cloud, Instance
 
 
@@ -54,10 +54,6 @@ def test_every_format_names_every_image(chain: list[str], member: Cloud, format:
     drawn = member.run(ShowImageLineage, "--format", format, chain[1]).said
     assert all(image_id in drawn for image_id in chain)
     assert "deleted" in drawn
-
-
-def test_of_others_it_is_told_that_there_are_some() -> None:
-    assert table(Node("root", children=[Node(None)])) == "root\n  images of other projects"
 
 
 def wide(size: int) -> Node:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import CHECKS
 
-from related_images.middleware import api, attaching, lineage, paging
+from related_images.middleware import api, attaching, paging
 from related_images.wire import routes, shapes
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud
 
@@ -76,12 +76,6 @@ def test_the_fields_of_bodies_are_told() -> None:
     relation = COMPONENTS["schemas"]["new_relation"]
     assert tuple(relation["required"]) == attaching.NEEDED
     assert tuple(relation["properties"]) == attaching.NEEDED + attaching.OPTIONAL
-
-
-def test_the_hidden_entry_of_a_lineage_fits() -> None:
-    for name, more in (("ancestry", set()), ("descendants", {"depth", "parent_image_id"})):
-        entry = COMPONENTS["schemas"][name]["properties"][name]["items"]
-        assert set(entry["properties"]) == set(lineage._HIDDEN) | more
 
 
 def tried() -> dict[str, Any]:
