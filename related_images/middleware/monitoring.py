@@ -46,7 +46,7 @@ def _sums(environ: Environ, start_response: StartResponse) -> Any:
     return make_wsgi_app(registry)(environ, start_response)
 
 
-class RecordingHealthcheck(HealthcheckBaseExtension):  # type: ignore[misc]
+class RecordingHealthcheck(HealthcheckBaseExtension):
     """The backend ``related_images`` of oslo.middleware's healthcheck app.
 
     It is available if the filter of this process can record relations. It belongs on a URL of its
