@@ -1,57 +1,46 @@
-"""What this process did, counted for a monitoring system in the text form of Prometheus.
+"""Counters and histograms for Prometheus, kept by its own client.
 
-A server has several processes and each counts for itself, so every sample bears its process's id.
+``PROMETHEUS_MULTIPROC_DIR`` must name a directory before this module is first imported, if a server
+has several processes: they keep their numbers there, and one scrape gives the sums. Without it each
+process shows its own numbers.
 """
 
-import os
-import threading
-from collections import defaultdict
-from enum import Enum
+from typing import Final
 
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
-class Metric(Enum):
-    """Name, type, meaning, and the label that parts the samples."""
+REGISTRY: Final = CollectorRegistry()
+"""Our own, so that a scrape shows nothing of other libraries in the process."""
 
-    RECORDED = ("recorded_total", "counter", "relations recorded, by kind", "kind")
-    REFUSED = ("refused_total", "counter", "requests refused, by error code", "code")
-    FAILED = ("failed_total", "counter", "requests that the database failed, by error code", "code")
-    FILTERED = ("filtered_total", "counter", "image lists restricted to an instance", "by")
-    DATABASE_SECONDS = ("database_seconds_total", "counter", "time in the database", "task")
-    DATABASE_TASKS = ("database_tasks_total", "counter", "tasks given to the database", "task")
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-
-_lock = threading.Lock()
-_samples: dict[tuple[Metric, str], float] = defaultdict(float)
-
-
-def _forget() -> None:
-    global _lock
-    _lock = threading.Lock()
-    _samples.clear()
-
-
-os.register_at_fork(after_in_child=_forget)
-
-
-def add(metric: Metric, label: str, amount: float = 1) -> None:
-    """Count ``amount`` more of ``metric``."""
-    with _lock:
-        _samples[metric, label] += amount
-
-
-def exposition() -> str:
-    """Everything counted so far, as Prometheus reads it."""
-    with _lock:
-        samples = dict(_samples)
-    return "".join(_described(metric, samples) for metric in Metric)
-
-
-def _described(metric: Metric, samples: dict[tuple[Metric, str], float]) -> str:
-    name, type_, meaning, label = metric.value
-    lines = [f"# HELP related_images_{name} {meaning}", f"# TYPE related_images_{name} {type_}"]
-    lines += [
-        f'related_images_{name}{{{label}="{text}",pid="{os.getpid()}"}} {amount:.10g}'
-        for (counted, text), amount in sorted(samples.items(), key=lambda item: item[0][1])
-        if counted is metric
-    ]
-    return "\n".join(lines) + "\n"
+RECORDED: Final = Counter(
+    "related_images_recorded", "Relations recorded, by kind", ["kind"], registry=REGISTRY
+)
+REFUSED: Final = Counter(
+    "related_images_refused", "Requests refused, by error code", ["code"], registry=REGISTRY
+)
+FAILED: Final = Counter(
+    "related_images_failed",
+    "Requests that failed because of the database, by error code",
+    ["code"],
+    registry=REGISTRY,
+)
+RESTRICTED: Final = Counter(
+    "related_images_restricted_lists", "Image lists restricted by relation", registry=REGISTRY
+)
+RECORDING_SECONDS: Final = Histogram(
+    "related_images_recording_seconds",
+    "Time to record the relation of an image before Glance is asked to create it",
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+_DATABASE_SECONDS: Final = Histogram(
+    "related_images_database_seconds",
+    "Time of a transaction, waiting and retries included, by task",
+    ["task"],
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+READ_SECONDS: Final = _DATABASE_SECONDS.labels("read")
+WRITE_SECONDS: Final = _DATABASE_SECONDS.labels("write")

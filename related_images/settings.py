@@ -44,7 +44,20 @@ class Settings:
     guard: str
     nova_rotation: str
     database_timeout: float
-    metrics: str
+
+    def shown(self) -> str:
+        """The options as they may stand in a log: without those that hold secrets."""
+        return ", ".join(
+            f"{name} = {_text(getattr(self, name))}"
+            for name, option in OPTIONS.items()
+            if not option.is_secret
+        )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(sorted(value)) if isinstance(value, frozenset) else str(value)
 
 
 def _roles(text: str) -> frozenset[str]:
@@ -103,9 +116,6 @@ OPTIONS: dict[str, Option] = {
     ),
     "database_timeout": Option(
         "2.0", _seconds, "seconds before a database that does not answer counts as down"
-    ),
-    "metrics": Option(
-        "off", _one_of("off", "on"), "whether GET /v2/metrics/relations counts for administrators"
     ),
 }
 

@@ -95,7 +95,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_files_are_those_that_the_service_reads(home: Path) -> None:
     texts = {
-        "glance-api.conf": "admin_roles = one\nrecording_roles = one\nmetrics = on\n",
+        "glance-api.conf": "admin_roles = one\nrecording_roles = one\nnova_rotation = verified\n",
         "glance-api.conf.d/10-b.conf": "admin_roles = two\nrecording_roles = two\n",
         "glance-api.conf.d/20-a.conf": "admin_roles = three\n",
         "glance-api.conf.d/30-c.txt": "admin_roles = four\n",
@@ -104,7 +104,7 @@ def test_the_files_are_those_that_the_service_reads(home: Path) -> None:
         (home / name).write_text(f"[related_images]\n{text}")
     found = load(SECTION, {"oslo_config_project": "glance"})
     assert (found.admin_roles, found.recording_roles) == (frozenset({"three"}), frozenset({"two"}))
-    assert found.metrics == "on"
+    assert found.nova_rotation == "verified"
 
 
 @pytest.mark.usefixtures("home")

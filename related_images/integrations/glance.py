@@ -3,6 +3,7 @@
 Glance keeps its configuration in globals, so there is one such Glance a process.
 """
 
+import fcntl
 import importlib.metadata
 import importlib.util
 import os
@@ -10,7 +11,9 @@ import re
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing, suppress
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from socket import socket
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIG_DIRECTORY",
     "PASTE_FILE",
+    "claim",
     "configure",
     "development_identity_factory",
     "load_app",
@@ -40,6 +44,9 @@ CONFIG_DIRECTORY = "OS_GLANCE_CONFIG_DIR"
 _CONFIG = "glance-api.conf"
 _DATABASE = "glance.db"
 _SYNCED = "glance-version"
+_LOCK = "serve.lock"
+_GRACE: Final = 5.0
+"""Seconds in which the processes of a `serve` that was killed notice it and end."""
 
 _MUCH_MORE: Final = 10
 _LOOKED_AT: Final = 400
@@ -90,19 +97,58 @@ def prepare(directory: Path) -> None:
     """
     _require_installed("glance", "gunicorn")
     _refuse_odd_path(directory)
-    try:
+    with _told_if_unusable(directory):
         for name in ("images", "staging", "tasks"):
             (directory / name).mkdir(parents=True, exist_ok=True)
         write_configuration(directory)
         _refuse_copy(directory)
         _synchronise(directory)
         _have_counted(directory / _DATABASE)
+    configure(directory)
+
+
+@contextmanager
+def _told_if_unusable(directory: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise NotServed(
             f"the data directory {directory} cannot be used: {error.strerror}: {error.filename}; "
             "make it writable or choose another with --data-dir"
         ) from error
-    configure(directory)
+
+
+def claim(directory: Path) -> None:
+    """Keep every other process from serving ``directory`` for as long as this one runs.
+
+    The lock is the file's, so that the kernel releases it however the process ends.
+
+    :param directory: made if it is not there
+    :raises NotServed: if another process serves it, or it cannot be written
+    """
+    with _told_if_unusable(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    deadline = time.monotonic() + _GRACE
+    while not _locked(descriptor):
+        if time.monotonic() > deadline:
+            owner = os.pread(descriptor, 20, 0).decode() or "unknown"
+            raise NotServed(
+                f"the data directory {directory} is served by another process, {owner}; stop "
+                "that one, or choose another directory with --data-dir"
+            )
+        time.sleep(0.1)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    # left open on purpose: closing it would release the lock
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_configuration(directory: Path) -> None:

@@ -78,6 +78,7 @@ class Serve(options.Operation):
             _refuse_remote(given.host)
         directory = given.data_dir.absolute()
         with _listen(given.host, given.port) as listener:
+            glance.claim(directory)
             glance.prepare(directory)
             _upgrade_schema()
             glance.serve(directory, listener, given.threads, _greeting(listener, directory))

@@ -7,9 +7,7 @@ from http import HTTPStatus
 from typing import Final
 
 import related_images
-from related_images import metrics
 from related_images.errors import (
-    NotFound,
     NotIdentified,
     StoreUnavailable,
 )
@@ -178,13 +176,6 @@ def _reconciliation(call: Call) -> shapes.Json:
     return {"last_reconciliation": times, "unreconciled": None}
 
 
-def show_metrics(call: Call) -> Outcome:
-    call.must_administrate()
-    if call.settings.metrics == "off":
-        raise NotFound("nothing is counted for monitoring here; metrics = on changes that")
-    return HTTPStatus.OK, metrics.exposition()
-
-
 def _schema(name: str) -> Callable[[Call], Outcome]:
     return lambda call: (HTTPStatus.OK, shapes.SCHEMAS[name])
 
@@ -203,7 +194,6 @@ ROUTES: Final[dict[str, dict[str, Handler]]] = {
     routes.INSTALLATIONS: {"GET": list_installations, "POST": register_installation},
     routes.INSTALLATION: {"DELETE": unregister_installation},
     routes.INFO: {"GET": show_info},
-    routes.METRICS: {"GET": show_metrics},
     **{routes.SCHEMA.format(name=name): {"GET": _schema(name)} for name in shapes.SCHEMAS},
 }
 

@@ -74,9 +74,12 @@ def read_body(environ: Environ) -> bytes:
     announced = _announced_length(environ)
     if announced is not None and announced > BODY_LIMIT:
         raise _too_large()
+    stream = environ["wsgi.input"]
     if announced is None and not environ.get("wsgi.input_terminated"):
-        return b""
-    body = _read(environ["wsgi.input"], BODY_LIMIT + 1 if announced is None else announced)
+        if not _comes_in_chunks_of_uwsgi(environ):
+            return b""
+        stream = _UwsgiChunks()
+    body = _read(stream, BODY_LIMIT + 1 if announced is None else announced)
     if len(body) > BODY_LIMIT:
         raise _too_large()
     if announced is not None and len(body) < announced:
@@ -87,6 +90,24 @@ def read_body(environ: Environ) -> bytes:
 def _announced_length(environ: Environ) -> int | None:
     text = environ.get("CONTENT_LENGTH", "")
     return int(text) if text.isascii() and text.isdecimal() else None
+
+
+def _comes_in_chunks_of_uwsgi(environ: Environ) -> bool:
+    encoding = environ.get("HTTP_TRANSFER_ENCODING", "")
+    return encoding.lower() == "chunked" and "uwsgi.version" in environ
+
+
+class _UwsgiChunks:
+    """A body in chunks, which uWSGI gives through a function of its own and not in ``wsgi.input``.
+
+    Glance reads it in the same way.
+    """
+
+    def read(self, most: int) -> bytes:
+        import uwsgi  # it is there only in a process of uWSGI
+
+        piece: bytes = uwsgi.chunked_read()
+        return piece
 
 
 def _read(stream: Any, most: int) -> bytes:

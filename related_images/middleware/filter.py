@@ -1,14 +1,14 @@
 """The filter itself: which requests are ours, and the way of those that are not."""
 
 import logging
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import unquote
 
-from related_images import metrics
+from related_images import __version__, metrics
 from related_images import settings as options
 from related_images.errors import MethodOverridden, RelatedImagesError, StoreUnavailable
-from related_images.metrics import Metric
 from related_images.middleware import api, guard, imagelist, recording, registry, rotation
 from related_images.middleware.answers import (
     StartResponse,
@@ -59,6 +59,14 @@ class InstanceAwareMiddleware:
         self._app = app
         self._settings = settings
         self._database = Database(settings.connection, settings.database_timeout)
+        LOADED.add(self)
+
+    def check_recording(self) -> None:
+        """Find out whether relations can be recorded.
+
+        :raises StoreUnavailable: if they cannot
+        """
+        self._database.check_recording()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path = path_below_api(environ)
@@ -172,9 +180,14 @@ class InstanceAwareMiddleware:
         )
 
 
+LOADED: Final[weakref.WeakSet[InstanceAwareMiddleware]] = weakref.WeakSet()
+"""The filters of this process, for the healthcheck, which paste makes on its own."""
+
+
 def _report(error: RelatedImagesError, environ: Environ) -> None:
     failed = isinstance(error, StoreUnavailable)
-    metrics.add(Metric.FAILED if failed else Metric.REFUSED, error.code)
+    counter = metrics.FAILED if failed else metrics.REFUSED
+    counter.labels(error.code).inc()
     level, word = (logging.WARNING, "failed") if failed else (logging.INFO, "refused")
     LOG.log(level, "%s: %s: %s [%s]", word, error.code, error, request_id(environ))
 
@@ -226,8 +239,10 @@ def filter_factory(
 
 
 def _report_state(settings: Settings) -> None:
-    """Say at the start what would otherwise be found out at the first request."""
+    """Log what is in force, and what would otherwise be found out at the first request."""
+    database = Database(settings.connection, settings.database_timeout)
+    LOG.info("related-images %s: database %s, %s", __version__, database.address, settings.shown())
     try:
-        Database(settings.connection, settings.database_timeout).check()
+        database.check()
     except StoreUnavailable as error:
         LOG.error("relations cannot be recorded for now: %s", error)

@@ -11,7 +11,6 @@ from urllib.parse import parse_qs, quote, unquote_plus, urlsplit
 
 from related_images import metrics
 from related_images.errors import ParameterMalformed
-from related_images.metrics import Metric
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ
 from related_images.middleware.registry import Answer, ask, seen
@@ -67,7 +66,7 @@ def answer_restricted(
     if found.is_ok:
         _restore_links(found, page, own)
         found.headers.append((headers.FILTERS_APPLIED, acknowledgement))
-        metrics.add(Metric.FILTERED, "instance")
+        metrics.RESTRICTED.inc()
     start_response(found.status, found.headers)
     return [found.body]
 

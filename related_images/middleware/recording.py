@@ -17,7 +17,6 @@ from typing import Any, Final
 from related_images import faults, metrics
 from related_images.errors import BodyMalformed, StoreUnavailable
 from related_images.faults import Point
-from related_images.metrics import Metric
 from related_images.middleware import registry
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ, read_body, request_id
@@ -57,7 +56,8 @@ def create_image(
     image_id = words.image_id(body.setdefault("id", str(uuid.uuid4())))
     new = _relation(assertion, image_id, _owner(body, caller))
     _replace_body(environ, body)
-    recorded = recording.announce(database, new, caller.speaker())
+    with metrics.RECORDING_SECONDS.time():
+        recorded = recording.announce(database, new, caller.speaker())
     outcome = _Outcome(database, new, recorded, request_id(environ), start_response)
     return outcome.answer(app(environ, outcome.start_response))
 
@@ -113,7 +113,7 @@ class _Outcome:
             faults.reach(Point.CREATE_ANSWERED)
             given = [*given, (headers.RECORDED, self.new.kind)]
             self._log("recorded")
-            metrics.add(Metric.RECORDED, self.new.kind)
+            metrics.RECORDED.labels(self.new.kind).inc()
             if self.keeps_back:
                 self.made = status, given
                 return self.written.append

@@ -26,8 +26,8 @@ from related_images.store.reconciling import KnownImage
 from related_images.store.rows import Seen
 from related_images.store.types import EPOCH
 
-BATCH: Final = 100
-"""Images judged at once: as many ids as fit into the request line that servers take."""
+BATCH: Final = 32
+"""Images judged at once: as many IDs as the default buffer of uWSGI takes beside a token."""
 
 POSITION: Final = "reconciliation-position"
 """The row of the state that remembers how far an unfinished reconciliation came."""

@@ -30,7 +30,6 @@ from related_images.errors import (
     StoreInDoubt,
     StoreUnavailable,
 )
-from related_images.metrics import Metric
 from related_images.store import breaker, drivers, schema, state, turns
 
 LOG = logging.getLogger(__name__)
@@ -63,6 +62,7 @@ class Database:
         # kept, not closed: their sockets are the parent's, who still talks through them
         self._inherited, self._engines = self._engines, None
         self._verified = False
+        self._written_at = -math.inf
         self._open_lock = threading.Lock()
         self._turns = turns.Turns()
         self._reading = breaker.Breaker("reading relations", self._probe_reading)
@@ -128,6 +128,24 @@ class Database:
         finally:
             self.close()
 
+    @property
+    def address(self) -> str:
+        """Where the database is, without user, password and options."""
+        url = self._url
+        return URL.create(
+            url.drivername, host=url.host, port=url.port, database=url.database
+        ).render_as_string()
+
+    def check_recording(self) -> None:
+        """Find out whether relations can be recorded, by writing; at most once a second.
+
+        :raises StoreUnavailable: if they cannot
+        """
+        self._writing.check()
+        if time.monotonic() - self._written_at >= 1:
+            self.write(state.put, HEARTBEAT, datetime.now(UTC).isoformat())
+            self._written_at = time.monotonic()
+
     def close(self) -> None:
         """Give the pooled connections back and forget failures; the next call opens new ones."""
         self._reading.reset()
@@ -153,9 +171,8 @@ class Database:
         except (SQLAlchemyError, drivers.Overtaken) as error:
             raise _unavailable(str(error)) from error
         finally:
-            name = "write" if writing else "read"
-            metrics.add(Metric.DATABASE_TASKS, name)
-            metrics.add(Metric.DATABASE_SECONDS, name, time.monotonic() - begun)
+            spent = metrics.WRITE_SECONDS if writing else metrics.READ_SECONDS
+            spent.observe(time.monotonic() - begun)
 
     def _persistent(self, writing: int, task: Callable[[Connection], T]) -> T:
         while True:

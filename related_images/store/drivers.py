@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from related_images.errors import StoreUnavailable
+from related_images.errors import SchemaMissing, StoreUnavailable
 
 MYSQL: Final = ("mysql", "mariadb")
 
@@ -82,6 +82,15 @@ def patient_args(url: URL) -> dict[str, Any]:
 
 def prepare_sqlite(engine: Engine, *, begin: str | None) -> None:
     """Let SQLAlchemy, not the driver, begin transactions, and keep foreign keys."""
+
+    @event.listens_for(engine, "do_connect")
+    def _find(dialect: Any, record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+        # SQLite would make an empty file
+        path = arguments[0]
+        if not path.startswith("file:") and not os.path.exists(path):
+            raise SchemaMissing(
+                f"there is no database file {path}; run `related-images db upgrade`"
+            )
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi_connection: Any, record: Any) -> None:

@@ -15,7 +15,6 @@ USAGES: Final = "/usages"
 INSTALLATIONS: Final = "/installations"
 INSTALLATION: Final = "/installations/{uuid}"
 INFO: Final = "/info/relations"
-METRICS: Final = "/metrics/relations"
 SCHEMA: Final = "/schemas/{name}"
 
 IMAGES: Final = "/images"

@@ -2,10 +2,15 @@
 
 import logging
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from related_images import __version__
+from related_images.errors import ConfigurationError
+from related_images.middleware import filter_factory
+from related_images.middleware.monitoring import metrics_factory
 from related_images.store import schema
 from tests import filters, wsgi
 from tests.guarantees.reconciling import INSTALLATION
@@ -31,55 +36,81 @@ def url(sqlite_url: str) -> str:
     return sqlite_url
 
 
-def filtering(
-    app: Any, connection: str, timeout: float = PATIENCE, metrics: str = "off"
-) -> "WSGIApplication":
+def filtering(app: Any, connection: str, timeout: float = PATIENCE) -> "WSGIApplication":
     """The filter, for which no machine is too busy unless ``timeout`` says so."""
-    return filters.filtering(app, connection, database_timeout=str(timeout), metrics=metrics)
+    return filters.filtering(app, connection, database_timeout=str(timeout))
 
 
 def create(app: Any, identity: dict[str, str], tuple_: dict[str, str]) -> Answer:
     return wsgi.call(app, "POST", "/v2/images", identity | tuple_, IMAGE)
 
 
-def counted(app: Any) -> dict[str, float]:
-    """The samples by name and first label."""
-    answer = wsgi.call(app, "GET", "/v2/metrics/relations", ADMIN)
-    assert answer.status == 200
-    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=UTF-8"
-    samples = re.findall(
-        r'^(related_images_\w+{\w+="[^"]+"),pid="\d+"} (\S+)$', answer.body.decode(), re.MULTILINE
-    )
+def counted() -> dict[str, float]:
+    """The samples of a scrape, by name and labels."""
+    scrape = wsgi.call(metrics_factory({}), "GET", "/", {})
+    assert scrape.status == 200
+    assert str(scrape.headers["Content-Type"]).startswith("text/plain; version=")
+    samples = re.findall(r"^(related_images_\S+) (\S+)$", scrape.body.decode(), re.MULTILINE)
     return {name: float(value) for name, value in samples}
 
 
 def test_everything_is_counted(registry_app: Any, url: str) -> None:
-    app = filtering(registry_app, url, metrics="on")
-    before = counted(app)
+    app = filtering(registry_app, url)
+    before = counted()
     assert create(app, SERVICE, TUPLE).status == 201
     assert create(app, MEMBER, TUPLE).status == 403
     assert wsgi.call(app, "GET", "/v2/images", MEMBER | TUPLE).status == 200
     with hosts.locked(url):
         assert create(filtering(registry_app, url, TIMEOUT), SERVICE, TUPLE).status == 503
-    after = counted(app)
-    for name in (
-        'related_images_recorded_total{kind="snapshot"',
-        'related_images_refused_total{code="relation.forbidden"',
-        'related_images_failed_total{code="store.unavailable"',
-        'related_images_filtered_total{by="instance"',
-    ):
-        assert after[name] - before.get(name, 0) == 1, name
-    spent = 'related_images_database_seconds_total{task="write"'
-    assert after[spent] > before.get(spent, 0)
+    after = counted()
+    for name, number in {
+        'related_images_recorded_total{kind="snapshot"}': 1,
+        'related_images_refused_total{code="relation.forbidden"}': 1,
+        'related_images_failed_total{code="store.unavailable"}': 1,
+        "related_images_restricted_lists_total": 1,
+        "related_images_recording_seconds_count": 2,
+    }.items():
+        assert after[name] - before.get(name, 0) == number, name
+    for task in ("read", "write"):
+        spent = f'related_images_database_seconds_sum{{task="{task}"}}'
+        assert after[spent] > before.get(spent, 0)
 
 
-def test_counters_are_off_unless_asked_for_and_for_administrators_alone(
-    registry_app: Any, url: str
+def test_an_option_of_the_metrics_app_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="unknown option 'path'"):
+        metrics_factory({}, path="/x")
+
+
+def test_a_directory_that_is_not_there_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    off, on = (filtering(registry_app, url, metrics=word) for word in ("off", "on"))
-    assert wsgi.call(off, "GET", "/v2/metrics/relations", ADMIN).status == 404
-    assert wsgi.call(on, "GET", "/v2/metrics/relations", MEMBER).status == 403
-    assert wsgi.call(on, "GET", "/v2/metrics/relations", SERVICE).status == 403
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "none"))
+    with pytest.raises(ConfigurationError, match="is not a directory"):
+        metrics_factory({})
+
+
+def test_a_start_is_logged_with_its_options_and_without_secrets(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    connection = "mysql+pymysql://related:s3cret@127.0.0.1:1/cloud?charset=utf8mb4"
+    filter_factory({}, connection=connection, guard="in-use", database_timeout="0.1")
+    (line,) = [line for level, line in ours(caplog) if level == "INFO"]
+    assert f"related-images {__version__}" in line
+    assert "database mysql+pymysql://127.0.0.1:1/cloud," in line
+    assert "guard = in-use" in line
+    assert "s3cret" not in caplog.text
+
+
+def test_a_filter_without_tables_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make = filter_factory({})
+    assert "run `related-images db upgrade`" in caplog.text
+    answer = create(make(filters.app_of(filters.NotingRegistry())), SERVICE, TUPLE)
+    assert answer.status == 503
+    assert list(tmp_path.iterdir()) == []
 
 
 def ours(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:

@@ -110,6 +110,13 @@ def test_it_ends_when_told_to(served: servers.ServedGlance, end: signal.Signals)
         served.request("GET", "/")
 
 
+def test_a_directory_that_is_served_is_refused(served: servers.ServedGlance) -> None:
+    result = serve("--data-dir", str(served.directory))
+    assert_refused(result, str(served.directory), "is served by another process", "--data-dir")
+    assert served.request("GET", "/v2/images", ALICE).status == 200
+    served.restart()
+
+
 def test_a_copy_of_a_data_directory_is_refused(
     served: servers.ServedGlance, tmp_path: Path
 ) -> None:

@@ -175,7 +175,6 @@ ADMINISTRATING = [
     ("GET", "/v2/installations", None, (200, "")),
     ("POST", "/v2/installations", {"uuid": REGISTERED, "name": REGISTERED}, (200, "")),
     ("DELETE", f"/v2/installations/{UNREGISTERED}", None, (404, "installation.not-found")),
-    ("GET", "/v2/metrics/relations", None, (404, "request.not-found")),
 ]
 
 

@@ -1,23 +1,23 @@
 """What is asked of databases, counted: whether a call is refused at once, no clock can tell."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
-from related_images import metrics
-from related_images.metrics import Metric
+from related_images.store.database import Database
 
 
 @contextmanager
 def attempts() -> Iterator[list[str]]:
-    """The tasks that this thread gives to databases, by their kind; others may probe meanwhile."""
-    asking, add, made = threading.get_ident(), metrics.add, list[str]()
+    """The transactions that this thread begins, by their kind; others may probe meanwhile."""
+    asking, attempt, made = threading.get_ident(), Database._attempt, list[str]()
 
-    def note(metric: Metric, label: str, amount: float = 1) -> None:
-        if metric is Metric.DATABASE_TASKS and threading.get_ident() == asking:
-            made.append(label)
-        add(metric, label, amount)
+    def note(database: Database, writing: int, task: Callable[..., Any]) -> Any:
+        if threading.get_ident() == asking:
+            made.append("write" if writing else "read")
+        return attempt(database, writing, task)
 
-    with mock.patch.object(metrics, "add", note):
+    with mock.patch.object(Database, "_attempt", note):
         yield made

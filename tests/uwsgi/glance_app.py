@@ -1,0 +1,5 @@
+"""What uWSGI loads before it forks: the real Glance with the filter."""
+
+from related_images.integrations.glance import load_app
+
+application = load_app()
