@@ -144,7 +144,10 @@ def test_a_date_to_come_again_is_told_in_seconds(
         (Reply(502, b'["a list"]'), '["a list"]'),
         (Reply(502, b'{"error": "text"}'), "{'error': 'text'}"),
         (shown({"message": "Glance says<br /><br />\n"}, 502), "Glance says"),
-        (shown({"error": {"code": 502, "message": "As Keystone says it"}}, 502), "As Keystone says it"),
+        (
+            shown({"error": {"code": 502, "message": "As Keystone says it"}}, 502),
+            "As Keystone says it",
+        ),
         (shown({"error": {"code": "c", "message": None}}, 502), "{'error': {'code': 'c', "),
         (shown({"error": ["a list"]}, 502), "{'error': ['a list']}"),
         (shown({"errors": [{"code": "c", "detail": "x"}]}, 502), "{'errors': [{'code': 'c', "),
