@@ -3,11 +3,9 @@
 Nova and Heat need processes of their own: see ``tests/nova`` and ``tests/heat/engine``.
 """
 
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -54,9 +52,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
 def down(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
     """A Glance whose filter lost its tables."""
     with ServedGlance(tmp_path_factory.mktemp("down")) as served:
-        with closing(sqlite3.connect(served.directory / "related-images.db")) as connection:
-            connection.execute("DROP TABLE related_relation")
-            connection.commit()
+        served.lose_tables()
         yield served
 
 

@@ -126,6 +126,13 @@ def test_a_request_without_a_token_is_refused() -> None:
     assert "X-Auth-Token is missing" in answer.json["error"]["message"]
 
 
+def test_a_head_is_refused_without_a_body() -> None:
+    app = development_identity_factory({})(Registry())
+    answer = wsgi.run(app, wsgi.environ_of("HEAD", "/v2/images", {}))
+    assert (answer.status, answer.body) == (401, b"")
+    assert int(str(answer.headers["Content-Length"])) > 0
+
+
 def test_what_a_caller_claims_is_removed_as_authtoken_removes_it() -> None:
     removed_by_authtoken = set(_AuthTokenRequest.blank("/")._all_auth_headers())
     claimed = removed_by_authtoken | {"OpenStack-System-Scope", "X-Service-Catalog"}

@@ -15,6 +15,7 @@ The outcome says which image was made from which instance, and what Nova's notif
 # ruff: noqa: I001, F401
 import nova.tests.functional  # chooses between threads and greenlets, before anything else
 
+import io
 import json
 import logging
 import sys
@@ -22,7 +23,7 @@ import time
 import traceback
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -45,6 +46,7 @@ from nova.virt import fake
 from nova.volume import cinder
 
 from openstack.connection import Connection
+from openstackclient import shell
 
 from related_images.cli.carried import Scope, carried
 from related_images.client.policies import METADATA_KEY, write
@@ -211,6 +213,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         self._outcome["plain"] = self._without_filter()
         self._outcome["down"] = self._without_database()
         self._outcome["refused"] = self._refused()
+        self._outcome["shown"] = self._shown()
         self._outcome["notifications"] = [
             {"event_type": sent["event_type"], "payload": sent["payload"]}
             for sent in self.notifier.versioned_notifications
@@ -386,6 +389,19 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
                 wanted = {"name": name, "metadata": {}}
                 refused[name] = _refusal(lambda: self._act(server, createImage=wanted))  # noqa: B023
         return refused
+
+    def _shown(self) -> dict[str, list[Any]]:
+        """What the openstack command shows for each refusal, with its exit code."""
+        server = self._outcome["images"]["snapshot"]["instance_id"]
+        identity = f"--os-auth-type admin_token --os-token {USER} --os-endpoint"
+        words = [*identity.split(), self.api_fixture.base_url, "server", "image", "create", server]
+        shown = {}
+        with self._with("refusing"):
+            for name in self._plan["refusals"].split(","):
+                with redirect_stderr(io.StringIO()) as said:
+                    code = shell.main([*words, "--name", name])
+                shown[name] = [code, said.getvalue()]
+        return shown
 
 
 def _refusal(deed: Callable[[], object]) -> list[Any] | None:

@@ -3,11 +3,10 @@
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +96,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         for name, options in GLANCES.items():
             _make_alike(directory / name, directory / "filtered")
             glances[name] = stack.enter_context(ServedGlance(directory / name, **options))
-        _break(glances["down"])
+        glances["down"].lose_tables()
         plan, told = directory / "plan.json", directory / "outcome.json"
         refusing = stack.enter_context(serving())
         refusing.script = refuse
@@ -136,12 +135,6 @@ def refuse(asked: Asked) -> Reply:
         return Reply(int(status), b"<html>Not of ours</html>", {"Content-Type": "text/html"})
     error = Conflict("What was wrong and what to do.")
     return shown(shapes.fault(int(status), error, None), int(status), Retry_After="1")
-
-
-def _break(glance: ServedGlance) -> None:
-    with closing(sqlite3.connect(glance.directory / "related-images.db")) as connection:
-        connection.execute("DROP TABLE related_relation")
-        connection.commit()
 
 
 @pytest.mark.parametrize("deed", SNAPSHOTS)
@@ -267,6 +260,13 @@ def test_nova_passes_every_refusal_on(outcome: Outcome, status: int) -> None:
     assert answered == status
     assert "What was wrong and what to do." in message
     assert retry_after == (None if status in (400, 403) else "1")
+
+
+@pytest.mark.parametrize("status", [400, 403, 409, 413, 503])
+def test_the_openstack_command_shows_every_refusal(outcome: Outcome, status: int) -> None:
+    code, said = outcome.told["shown"][f"ours {status}"]
+    assert code == 1
+    assert "What was wrong and what to do." in said
 
 
 @pytest.mark.parametrize(("status", "answered"), [(400, 400), (403, 403), (409, 500), (503, 500)])
