@@ -369,13 +369,18 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             refused = {name: _refusal(deed) for name, deed in deeds.items()}
             there = registry.call("GET", "/images").json()["images"]
         self.flags(num_retries=0, group="glance")
-        found = objects.Instance.get_by_uuid(get_admin_context(), shelved)
+        left = self._state(shelved)
+        self._nova(f"/servers/{shelved}/action", {"os-resetState": {"state": "active"}}, ADMIN)
         return {
             "refused": refused,
             "images": [image["name"] for image in there],
             "states": [self._settled(server), self._settled(volumes)],
-            "shelved": [found.vm_state, found.task_state],
+            "shelved": [left, self._state(shelved)],
         }
+
+    def _state(self, server_id: str) -> list[str | None]:
+        found = objects.Instance.get_by_uuid(get_admin_context(), server_id)
+        return [found.vm_state, found.task_state]
 
     def _refused(self) -> dict[str, Any]:
         """What Nova makes of each refusal, and of the filter's own for want of a service token."""
