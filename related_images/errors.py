@@ -258,14 +258,10 @@ class ImageGone(Conflict):
 
 
 class StoreUnavailable(RelatedImagesError):
-    """The database is down, slow, locked, full or read-only; ``retry_after`` is in seconds."""
+    """The database is down, slow, locked, full or read-only."""
 
     code = "store.unavailable"
     title = "Relations cannot be stored or read now"
-
-    def __init__(self, message: str, *, retry_after: int = 1) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 class StoreInDoubt(StoreUnavailable):

@@ -7,12 +7,13 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -235,6 +236,12 @@ class ServedGlance:
     def restart(self) -> None:
         self.stop()
         self.start()
+
+    def lose_tables(self) -> None:
+        """Leave the filter, from the next request on, with a database that it cannot use."""
+        with closing(sqlite3.connect(self.directory / "related-images.db")) as connection:
+            connection.execute("DROP TABLE related_relation")
+            connection.commit()
 
     def peak_memory(self) -> int:
         """Bytes that the process which answers held at the most, since this was last asked."""

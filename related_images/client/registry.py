@@ -246,17 +246,16 @@ def _explanation(response: Any) -> tuple[str, str | None, str | None]:
         body = _object(response.json())
     except _NO_JSON:
         return _plain(response.text) or str(response.reason), None, None
-    try:
-        ours = _object(body["errors"][0])
-        return _text(ours["detail"]), _text(ours["code"]), ours.get("request_id")
-    except (LookupError, TypeError):
-        return _plain(str(body.get("message") or body)), None, None
+    match body:
+        case {"error": {"code": str(code), "message": str(said), **more}}:
+            return said, code, _text(more.get("request_id"))
+        case {"error": {"message": str(said)}} | {"message": str(said)}:
+            return _plain(said), None, None
+    return _plain(str(body)), None, None
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not a text")
-    return value
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _plain(text: str) -> str:

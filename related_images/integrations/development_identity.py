@@ -64,11 +64,11 @@ class DevelopmentIdentity:
             self._refuse_strangers(environ)
             identity = _identity(environ)
         except NotIdentified as error:
-            return _refuse(HTTPStatus.UNAUTHORIZED, error, start_response)
+            return _refuse(environ, start_response, HTTPStatus.UNAUTHORIZED, error)
         except Forbidden as error:
-            return _refuse(HTTPStatus.FORBIDDEN, error, start_response)
+            return _refuse(environ, start_response, HTTPStatus.FORBIDDEN, error)
         except ConfigurationError as error:
-            return _refuse(HTTPStatus.INTERNAL_SERVER_ERROR, error, start_response)
+            return _refuse(environ, start_response, HTTPStatus.INTERNAL_SERVER_ERROR, error)
         for name in [name for name in environ if _CLAIMED.match(name)]:
             del environ[name]
         environ.update(identity)
@@ -160,14 +160,21 @@ def _is_loopback(address: str) -> bool:
 
 
 def _refuse(
-    status: HTTPStatus, error: RelatedImagesError, start_response: "StartResponse"
+    environ: "WSGIEnvironment",
+    start_response: "StartResponse",
+    status: HTTPStatus,
+    error: RelatedImagesError,
 ) -> Iterable[bytes]:
-    body = json.dumps(shapes.fault(status.value, error, None)).encode()
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    said = shapes.fault(status.value, error, environ.get("openstack.request_id"))
+    body = json.dumps(said).encode()
+    headers = [
+        ("Content-Type", "application/json; charset=UTF-8"),
+        ("Content-Length", str(len(body))),
+    ]
     if status is HTTPStatus.UNAUTHORIZED:
         headers.append(("WWW-Authenticate", f'Development form="{TOKEN_FORM}"'))
     start_response(f"{status.value} {status.phrase}", headers)
-    return [body]
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
 _BESIDE_AUTHTOKEN = (

@@ -5,8 +5,9 @@
     installation_uuid = …
 
 It stands before ``osapi_compute_app_v21``, and is in the way of no request: when it is loaded it
-wraps the three functions of Nova through which images are created, after it has made sure that they
-are the ones it knows. No file of Nova is edited.
+wraps the three functions of Nova through which images are created, and the one of glanceclient that
+makes errors of answers, after it has made sure that they are the ones it knows. No file of Nova or
+glanceclient is edited.
 """
 
 import functools
@@ -20,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 from related_images.client import InstanceRef, TupleHeaders, carry_tuple, for_instance
 from related_images.errors import ConfigurationError, NovaUnexpected
+from related_images.integrations import nova_refusals
 from related_images.wire import headers, routes, words
 
 LOG = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ MAKE_CLIENT: Final = Seam(
     "_glanceclient_from_endpoint",
     ("context", "endpoint", "version"),
 )
+MAKE_ERROR: Final = Seam("glanceclient.exc", "from_response", ("response", "body"))
 
 _installed: list[str] = []
 """The installation for which Nova's functions are wrapped in this process."""
@@ -76,16 +79,17 @@ def filter_factory(
             f"the filter of nova-api needs the option {OPTION} and knows no other, "
             f"but is given: {', '.join(sorted(local_conf)) or 'none'}"
         )
-    install(local_conf[OPTION])
+    install(local_conf[OPTION], answers_users=True)
     _warn_without_service_token()
     return lambda app: app
 
 
-def install(installation_uuid: str) -> None:
+def install(installation_uuid: str, *, answers_users: bool = False) -> None:
     """Let every image that this process creates through Nova's functions carry the tuple.
 
     The same again changes nothing: Nova loads a filter once for each of its pipelines.
 
+    :param answers_users: the process is nova-api, which tells its users why Glance refuses an image
     :raises BadInput: if the UUID is malformed
     :raises ConfigurationError: if it was installed for another installation
     :raises NovaUnexpected: if this Nova is not as it must be
@@ -102,8 +106,16 @@ def install(installation_uuid: str) -> None:
         (SNAPSHOT_VOLUMES, functools.partial(_speaking, uuid)),
         (MAKE_CLIENT, _carrying),
     ]
-    found = [_find(seam) for seam, _ in wrappers]
-    for (owner, name, function), (_, wrapper) in zip(found, wrappers, strict=True):
+    if answers_users:
+        wrappers += [
+            (CREATE_IMAGE, nova_refusals.telling),
+            (SNAPSHOT_VOLUMES, nova_refusals.telling),
+            (MAKE_ERROR, nova_refusals.noting),
+        ]
+    for seam, _ in wrappers:
+        _find(seam)
+    for seam, wrapper in wrappers:
+        owner, name, function = _find(seam)
         setattr(owner, name, wrapper(function))
     _installed.append(uuid)
     LOG.info("images are created for instances of the installation %s", uuid)

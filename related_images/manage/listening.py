@@ -32,6 +32,9 @@ BATCH: Final = 100
 BATCH_SECONDS: Final = 0.5
 """How long a batch waits to become full."""
 
+PAUSE: Final = 1.0
+"""Seconds before the database, or the file, is tried again."""
+
 PREFETCH: Final = 1000
 """How many unacknowledged messages the bus hands out at once.
 
@@ -101,7 +104,7 @@ class Listener:
                     file.writelines(lines)
         except OSError as error:
             LOG.error("waiting for the file that takes what is malformed: %s", error)
-            self.stopping.wait(1)
+            self.stopping.wait(PAUSE)
             return False
         for one in malformed:
             LOG.warning("set aside in %s: %s", self.set_aside, one.reason)
@@ -123,7 +126,7 @@ class Listener:
                     LOG.error("waiting for the database, no message is lost: %s", error)
                 waits = True
                 self._at_once = max(1, len(part) // 2)
-                self.stopping.wait(min(error.retry_after, 1))
+                self.stopping.wait(PAUSE)
             except FieldInvalid:
                 self._at_once = max(1, len(part) // 2)
                 if len(part) == 1:

@@ -47,6 +47,10 @@ STATUSES: Final[dict[type[RelatedImagesError], HTTPStatus]] = {
 """By the class of the error or the nearest one above it."""
 
 
+RETRY_AFTER: Final = 1
+"""Seconds, of every 503: openstacksdk waits as long before each of five attempts of its own."""
+
+
 def status_of(error: RelatedImagesError) -> HTTPStatus:
     """The status of an error; every class below those of :data:`STATUSES` has one."""
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
@@ -87,7 +91,7 @@ def answer_error(
 
 def _headers_of(error: RelatedImagesError) -> Headers:
     if isinstance(error, StoreUnavailable):
-        return [("Retry-After", str(error.retry_after))]
+        return [("Retry-After", str(RETRY_AFTER))]
     if isinstance(error, MethodNotAllowed):
         return [("Allow", error.allowed)]
     return []

@@ -34,7 +34,7 @@ class Breaker:
         """Raise the error that opened the breaker, if it is open."""
         error = self._error
         if error is not None:
-            raise type(error)(str(error), retry_after=error.retry_after)
+            raise type(error)(str(error))
 
     def trip(self, error: StoreUnavailable) -> None:
         """Open, and watch for the end of it. Tripping an open breaker changes nothing."""

@@ -7,7 +7,6 @@ once, and a background thread asks, at growing intervals with jitter, until the 
 """
 
 import logging
-import math
 import os
 import random
 import threading
@@ -338,8 +337,7 @@ def _commit(connection: Connection, transaction: RootTransaction) -> None:
             # it may be committed, and the task would find its own work as that of another
             raise StoreInDoubt(
                 "the connection to the database was lost during a commit; look whether it was "
-                "stored, or try again",
-                retry_after=math.ceil(breaker.LONGEST_PAUSE),
+                "stored, or try again"
             ) from error
         raise
 
@@ -349,7 +347,4 @@ def _unusable(reason: str) -> ConfigurationError:
 
 
 def _unavailable(reason: str) -> StoreUnavailable:
-    return StoreUnavailable(
-        f"the database cannot be used now ({reason}); try again later",
-        retry_after=math.ceil(breaker.LONGEST_PAUSE),
-    )
+    return StoreUnavailable(f"the database cannot be used now ({reason}); try again later")

@@ -161,15 +161,19 @@ def installation(row: InstallationLike) -> Json:
 
 
 def fault(status: int, error: RelatedImagesError, request_id: str | None) -> Json:
-    """The body of an answer that is an error of ours."""
+    """The body of an answer that is an error of ours.
+
+    One object at the top, with a ``message``: python-glanceclient reads that of each value at the
+    top and fails on one that is no object, and openstacksdk looks for it there too.
+    """
     shown = {
         "status": status,
         "code": error.code,
         "title": error.title,
-        "detail": str(error),
+        "message": str(error),
         "request_id": request_id,
     }
-    return {"errors": [shown]}
+    return {"error": shown}
 
 
 def page(

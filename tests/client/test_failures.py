@@ -79,10 +79,10 @@ def test_errors_of_the_filter_are_told_apart(
         "status": status,
         "code": "some.word",
         "title": "T",
-        "detail": "What was wrong.",
+        "message": "What was wrong.",
         "request_id": "req-1",
     }
-    scripted.script = lambda asked: shown({"errors": [told]}, status, Retry_After="7")
+    scripted.script = lambda asked: shown({"error": told}, status, Retry_After="7")
     with pytest.raises(RegistryError) as caught:
         service.attach("inst-1", IMAGE, kind="backup")
     assert type(caught.value) is error
@@ -142,10 +142,15 @@ def test_a_date_to_come_again_is_told_in_seconds(
         (Reply(502, PROXY_PAGE, {"Content-Type": "text/html"}), "Bad & broken"),
         (Reply(502, b""), "Bad Gateway"),
         (Reply(502, b'["a list"]'), '["a list"]'),
-        (Reply(502, b'{"errors": "text"}'), "{'errors': 'text'}"),
+        (Reply(502, b'{"error": "text"}'), "{'error': 'text'}"),
         (shown({"message": "Glance says<br /><br />\n"}, 502), "Glance says"),
-        (shown({"errors": [{"code": 7, "detail": "x"}]}, 502), "{'errors': [{'code': 7, "),
-        (shown({"errors": [{"code": "c", "detail": None}]}, 502), "{'errors': [{'code': 'c', "),
+        (
+            shown({"error": {"code": 502, "message": "As Keystone says it"}}, 502),
+            "As Keystone says it",
+        ),
+        (shown({"error": {"code": "c", "message": None}}, 502), "{'error': {'code': 'c', "),
+        (shown({"error": ["a list"]}, 502), "{'error': ['a list']}"),
+        (shown({"errors": [{"code": "c", "detail": "x"}]}, 502), "{'errors': [{'code': 'c', "),
         (Reply(502, b"[" * 10_000), "[[["),
     ],
 )
@@ -388,8 +393,8 @@ def test_a_refused_creation_is_not_sent_again(
 def test_the_filters_own_503_creates_nothing_and_is_not_sent_again(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
-    told = {"code": "store.unavailable", "detail": "The database is down"}
-    scripted.script = lambda asked: shown({"errors": [told]}, 503, Retry_After="3")
+    told = {"code": "store.unavailable", "message": "The database is down"}
+    scripted.script = lambda asked: shown({"error": told}, 503, Retry_After="3")
     with pytest.raises(RegistryUnavailable, match="try again after 3 seconds") as caught:
         service.create("inst-1")
     assert caught.value.code == "store.unavailable"
@@ -444,8 +449,8 @@ def test_an_import_that_nobody_tells_of_is_given_up_with_its_id(
 def test_the_503_of_another_is_no_promise_that_nothing_was_begun(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
-    told = {"code": "GW-1", "detail": "No upstream answered in time"}
-    scripted.script = lambda asked: shown({"errors": [told]}, 503)
+    told = {"code": "GW-1", "message": "No upstream answered in time"}
+    scripted.script = lambda asked: shown({"error": told}, 503)
     with pytest.raises(RegistryUnavailable, match="No upstream answered") as caught:
         service.create("inst-1")
     assert caught.value.doubtful

@@ -76,7 +76,7 @@ def by(token: str) -> dict[str, str]:
 
 
 def error_of(answer: Answer) -> tuple[int, str]:
-    return answer.status, answer.json["errors"][0]["code"]
+    return answer.status, answer.json["error"]["code"]
 
 
 def made(cloud: Cloud) -> list[Any]:

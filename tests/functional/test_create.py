@@ -79,7 +79,7 @@ def test_nobody_else_may_record_and_nothing_is_made(cloud: Cloud, more: dict[str
     vm = a_vm()
     answer = cloud.call("POST", "/v2/images", vm.user | more | vm.headers, {"name": "n"})
     assert answer.status == 403
-    (error,) = answer.json["errors"]
+    error = answer.json["error"]
     assert error["code"] == "relation.forbidden"
     assert error["request_id"].startswith("req-")
     assert cloud.total(vm.project) == 0
@@ -90,7 +90,7 @@ def test_a_kind_that_cannot_be_made_is_refused(cloud: Cloud) -> None:
     vm = a_vm()
     said = tuple_of(vm.installation, vm.id, kind="boot")
     answer = cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"})
-    assert (answer.status, answer.json["errors"][0]["code"]) == (400, "kind.unknown")
+    assert (answer.status, answer.json["error"]["code"]) == (400, "kind.unknown")
     assert cloud.total(vm.project) == 0
 
 
@@ -173,7 +173,7 @@ def test_the_id_of_a_deleted_image_stays_deleted(cloud: Cloud) -> None:
 def test_an_id_in_another_spelling_is_refused(cloud: Cloud) -> None:
     vm = a_vm()
     answer = cloud.try_to_create(vm, id=new_uuid().upper())
-    assert (answer.status, answer.json["errors"][0]["code"]) == (400, "image.id-malformed")
+    assert (answer.status, answer.json["error"]["code"]) == (400, "image.id-malformed")
     assert cloud.total(vm.project) == 0
 
 

@@ -28,8 +28,7 @@ def delete(cloud: Cloud, image_id: str, headers: dict[str, str], **more: Any) ->
 
 
 def error(answer: Answer) -> Any:
-    (only,) = answer.json["errors"]
-    return only
+    return answer.json["error"]
 
 
 def end(cloud: Cloud, vm: Vm) -> None:
@@ -42,7 +41,7 @@ def test_an_image_in_use_is_not_deleted(guarded: Cloud) -> None:
     start(guarded, vm, base)
     answer = delete(guarded, base, ADMIN)
     assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
-    assert f"1 live instance ({vm.id} of {vm.installation})" in error(answer)["detail"]
+    assert f"1 live instance ({vm.id} of {vm.installation})" in error(answer)["message"]
     assert guarded.exists(base)
     end(guarded, vm)
     assert delete(guarded, base, ADMIN).status == 204
@@ -68,9 +67,9 @@ def test_the_first_blockers_are_named_and_all_are_counted(guarded: Cloud) -> Non
     vms, base = [a_vm() for _ in range(7)], a_public_image(guarded)
     for vm in vms:
         start(guarded, vm, base)
-    detail = error(delete(guarded, base, ADMIN))["detail"]
-    assert "7 live instances" in detail
-    assert [vm.id in detail for vm in vms] == [True] * 5 + [False] * 2
+    message = error(delete(guarded, base, ADMIN))["message"]
+    assert "7 live instances" in message
+    assert [vm.id in message for vm in vms] == [True] * 5 + [False] * 2
 
 
 def test_of_others_an_owner_learns_only_that_there_are_some(guarded: Cloud) -> None:
@@ -81,13 +80,13 @@ def test_of_others_an_owner_learns_only_that_there_are_some(guarded: Cloud) -> N
         path = f"/v2/images/{image_id}/members"
         assert guarded.call("POST", path, mine.user, body).status == 200
         start(guarded, vm, image_id)
-    detail = error(delete(guarded, image_id, mine.user))["detail"]
-    assert "live instances of other projects" in detail
-    assert not any(vm.id in detail or vm.project in detail for vm in theirs)
-    assert not any(digit in detail.replace(image_id, "") for digit in "0123456789")
+    message = error(delete(guarded, image_id, mine.user))["message"]
+    assert "live instances of other projects" in message
+    assert not any(vm.id in message or vm.project in message for vm in theirs)
+    assert not any(digit in message.replace(image_id, "") for digit in "0123456789")
     start(guarded, mine, image_id)
-    detail = error(delete(guarded, image_id, mine.user))["detail"]
-    assert f"1 live instance ({mine.id} of {mine.installation}) and live instances" in detail
+    message = error(delete(guarded, image_id, mine.user))["message"]
+    assert f"1 live instance ({mine.id} of {mine.installation}) and live instances" in message
 
 
 def test_who_does_not_see_the_image_is_answered_as_for_one_that_is_not_there(
@@ -98,7 +97,7 @@ def test_who_does_not_see_the_image_is_answered_as_for_one_that_is_not_there(
     start(guarded, vm, image_id)
     hidden, missing = delete(guarded, image_id, stranger), delete(guarded, new_uuid(), stranger)
     assert hidden.status == missing.status == 404
-    assert b"errors" not in hidden.body
+    assert b"error" not in hidden.body
     assert len(hidden.body) == len(missing.body)
 
 

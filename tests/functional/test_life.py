@@ -195,7 +195,7 @@ def test_without_a_database_nothing_is_made_and_the_rest_works(
     guarded = filtering(cloud.bare, f"sqlite:///{tmp_path}/none/none.db", database_timeout="0.2")
     refused = wsgi.call(guarded, "POST", "/v2/images", vm.service | vm.headers, {"name": "n"})
     assert refused.status == 503
-    assert int(str(refused.headers["Retry-After"])) > 0
+    assert refused.headers["Retry-After"] == "1"
     assert cloud.total(vm.project) == 0
     made = wsgi.call(guarded, "POST", "/v2/images", vm.user, {"name": "n"})
     assert made.status == 201

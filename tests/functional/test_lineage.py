@@ -136,7 +136,7 @@ def test_an_image_that_the_caller_does_not_see_is_not_there(cloud: Cloud) -> Non
         for unseen, headers in ((image_id, user_of(a_project())), (new_uuid(), ADMIN)):
             answer = cloud.call("GET", f"/v2/images/{unseen}/{what}", headers)
             assert answer.status == 404
-            assert answer.json["errors"][0]["code"] == "image.not-found"
+            assert answer.json["error"]["code"] == "image.not-found"
 
 
 def test_a_circle_is_cut_and_told(cloud: Cloud) -> None:
@@ -191,7 +191,7 @@ def test_a_circle_above_is_cut_whatever_the_pages(
 )
 def test_a_malformed_question_is_refused(cloud: Cloud, what: str, code: str) -> None:
     answer = cloud.call("GET", f"/v2/images/{new_uuid()}/{what}", ADMIN)
-    assert (answer.status, answer.json["errors"][0]["code"]) == (400, code)
+    assert (answer.status, answer.json["error"]["code"]) == (400, code)
 
 
 def test_a_marker_whose_image_is_gone_is_refused(cloud: Cloud) -> None:
@@ -201,7 +201,7 @@ def test_a_marker_whose_image_is_gone_is_refused(cloud: Cloud) -> None:
     service = a_vm(project=made["project_id"]).service
     assert cloud.call("DELETE", made["self"], service).status == 204
     answer = cloud.call("GET", next, ADMIN)
-    assert (answer.status, answer.json["errors"][0]["code"]) == (400, "marker.unknown")
+    assert (answer.status, answer.json["error"]["code"]) == (400, "marker.unknown")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_made_up_marker_tells_of_no_image_of_others(
         path = f"/v2/images/{own}/{what}?marker={paging.mark(image_id, *rest)}"
         answer = cloud.call("GET", path, stranger.user)
         assert answer.status == 400, image_id
-        refusals.append(answer.json["errors"][0] | {"request_id": None})
+        refusals.append(answer.json["error"] | {"request_id": None})
     assert refusals[0]["code"] == "marker.unknown"
     assert all(refusal == refusals[0] for refusal in refusals)
 

@@ -257,7 +257,7 @@ def test_half_of_the_tuple_in_headers_and_half_in_the_query_is_one(cloud: Cloud,
 def test_two_different_instances_are_refused(cloud: Cloud, vm: Vm) -> None:
     query = _query({"installation_uuid": new_uuid(), "instance_id": vm.id})
     answer = cloud.call("GET", f"/v2/images?{query}", vm.user | vm.headers)
-    assert (answer.status, answer.json["errors"][0]["code"]) == (400, "tuple.conflict")
+    assert (answer.status, answer.json["error"]["code"]) == (400, "tuple.conflict")
 
 
 @pytest.mark.parametrize("label", [{}, {"relation_label": "daily"}])
@@ -274,7 +274,7 @@ def test_too_many_images_of_others_are_not_told(
     assert cloud.image_ids(user_of(stranger), **query) == []
     for headers in (vm.user, ADMIN, vm.service):
         answer = cloud.call("GET", f"/v2/images?{_query(query)}", headers)
-        assert (answer.status, answer.json["errors"][0]["code"]) == (409, "instance.too-large")
+        assert (answer.status, answer.json["error"]["code"]) == (409, "instance.too-large")
     created = [cloud.call("POST", "/v2/images", theirs, {"name": "n"}).json for _ in range(2)]
     own = {image["id"] for image in created}
     assert set(cloud.image_ids(user_of(stranger), **query)) == own

@@ -28,13 +28,12 @@ def fits(cloud: Cloud, name: str, body: Any) -> None:
 
 
 def code_of(answer: Answer) -> tuple[int, str]:
-    return answer.status, str(answer.json["errors"][0]["code"])
+    return answer.status, str(answer.json["error"]["code"])
 
 
 def without_request_id(answer: Answer) -> Any:
     body = answer.json
-    for error in body["errors"]:
-        assert error.pop("request_id").startswith("req-")
+    assert body["error"].pop("request_id").startswith("req-")
     return body
 
 

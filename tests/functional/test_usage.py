@@ -62,7 +62,7 @@ def test_a_project_counts_its_own_alone(cloud: Cloud) -> None:
 )
 def test_what_cannot_be_asked(cloud: Cloud, query: str, code: str) -> None:
     answer = cloud.call("GET", f"/v2/usages?{query}", ADMIN)
-    assert (answer.status, answer.json["errors"][0]["code"]) == (400, code)
+    assert (answer.status, answer.json["error"]["code"]) == (400, code)
 
 
 @pytest.mark.parametrize("path", ["/v2/relations", "/v2/instances"])
@@ -79,4 +79,4 @@ def test_lists_are_narrowed_by_use(cloud: Cloud, path: str) -> None:
 
     assert (found("true"), found("false")) == ([alive.id], [gone.id])
     refused = cloud.call("GET", f"{path}?in_use=yes", ADMIN)
-    assert "neither true nor false" in refused.json["errors"][0]["detail"]
+    assert "neither true nor false" in refused.json["error"]["message"]

@@ -63,12 +63,15 @@ def test_the_stacks_of_heat(python: Path, tmp_path: Path) -> None:
 
 
 def run(python: Path, directory: Path, port: int) -> subprocess.CompletedProcess[str]:
-    """Run the tests that need Heat, before a Glance with the filter and one without."""
+    """Run the tests that need Heat, before Glances with the filter, without it, and with its
+    database lost."""
     downloads = DOWNLOADS.format(port=port)
     with (
         ServedGlance(directory / "glance", {"guard": "in-use"}, glance_conf=downloads) as glance,
         ServedGlance(directory / "plain", with_filter=False, glance_conf=downloads) as plain,
+        ServedGlance(directory / "down", glance_conf=downloads) as down,
     ):
+        down.lose_tables()
         return subprocess.run(
             [python, "-m", "pytest", "--confcutdir=tests/heat", "tests/heat/engine"],
             cwd=ROOT,
@@ -76,6 +79,7 @@ def run(python: Path, directory: Path, port: int) -> subprocess.CompletedProcess
             | {
                 "RELATED_IMAGES_TEST_GLANCE": glance.url,
                 "RELATED_IMAGES_TEST_PLAIN_GLANCE": plain.url,
+                "RELATED_IMAGES_TEST_DOWN_GLANCE": down.url,
                 "RELATED_IMAGES_TEST_FILES": f"http://127.0.0.1:{port}",
             },
             capture_output=True,

@@ -10,14 +10,14 @@ from related_images.errors import ConfigurationError, NovaUnexpected, TupleMalfo
 from related_images.integrations import nova
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
+SEAMS = (nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.MAKE_CLIENT, nova.MAKE_ERROR)
 OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
     """Nova's functions, unwrapped again."""
-    seams = (nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.MAKE_CLIENT)
-    found = [nova._find(seam) for seam in seams]
+    found = [nova._find(seam) for seam in SEAMS]
     yield
     for owner, name, function in found:
         setattr(owner, name, function)
@@ -49,21 +49,22 @@ def test_a_malformed_installation_stops_the_start() -> None:
         nova.filter_factory({}, installation_uuid="nova")
 
 
-@pytest.mark.parametrize("seam", [nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.MAKE_CLIENT])
+@pytest.mark.parametrize("seam", SEAMS)
 def test_a_function_with_other_arguments_stops_the_start(
     seam: nova.Seam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = {owner: getattr(owner, name) for owner, name, _ in map(nova._find, _all_but(seam))}
     owner, name, _ = nova._find(seam)
     monkeypatch.setattr(owner, name, lambda context, server: None)
-    with pytest.raises(NovaUnexpected, match=r"Nova \d+.* has nova\..*\(context, server\), known"):
+    with pytest.raises(
+        NovaUnexpected, match=r"Nova \d+.* has (nova|glanceclient)\..*\(context, server\), known"
+    ):
         nova.filter_factory({}, installation_uuid=NOVA)
     assert all(nova._find(other)[2] in others.values() for other in _all_but(seam))
 
 
 def _all_but(seam: nova.Seam) -> list[nova.Seam]:
-    seams = (nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.MAKE_CLIENT)
-    return [other for other in seams if other != seam]
+    return [other for other in SEAMS if other != seam]
 
 
 def test_a_function_that_is_gone_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

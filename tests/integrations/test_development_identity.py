@@ -113,17 +113,24 @@ def test_percent_encoded_characters_are_understood() -> None:
 def test_a_malformed_token_is_refused_naming_the_form(header: str, token: str) -> None:
     answer, seen = ask(ALICE | {header: token})
     assert (answer.status, seen) == (401, None)
-    (error,) = answer.json["errors"]
+    error = answer.json["error"]
     assert (error["status"], error["code"]) == (401, "identity.required")
-    assert "user:project:role,role" in error["detail"]
-    assert header in error["detail"]
+    assert "user:project:role,role" in error["message"]
+    assert header in error["message"]
 
 
 def test_a_request_without_a_token_is_refused() -> None:
     answer, seen = ask({})
     assert (answer.status, seen) == (401, None)
     assert answer.headers["WWW-Authenticate"]
-    assert "X-Auth-Token is missing" in answer.json["errors"][0]["detail"]
+    assert "X-Auth-Token is missing" in answer.json["error"]["message"]
+
+
+def test_a_head_is_refused_without_a_body() -> None:
+    app = development_identity_factory({})(Registry())
+    answer = wsgi.run(app, wsgi.environ_of("HEAD", "/v2/images", {}))
+    assert (answer.status, answer.body) == (401, b"")
+    assert int(str(answer.headers["Content-Length"])) > 0
 
 
 def test_what_a_caller_claims_is_removed_as_authtoken_removes_it() -> None:
@@ -152,7 +159,7 @@ def test_callers_on_this_machine_are_answered(address: str) -> None:
 def test_callers_elsewhere_are_refused(address: str) -> None:
     answer, seen = ask(ALICE, REMOTE_ADDR=address)
     assert (answer.status, seen) == (403, None)
-    assert answer.json["errors"][0]["code"] == "request.forbidden"
+    assert answer.json["error"]["code"] == "request.forbidden"
 
 
 @pytest.mark.parametrize(("allowed", "status"), [("1", 200), ("0", 403), ("true", 403)])
@@ -169,7 +176,7 @@ def test_callers_elsewhere_are_answered_if_that_was_allowed(
 def test_a_request_that_authtoken_judged_is_refused(mark: str) -> None:
     answer, seen = ask(ALICE, **{mark: object()})
     assert (answer.status, seen) == (500, None)
-    assert answer.json["errors"][0]["code"] == "settings.invalid"
+    assert answer.json["error"]["code"] == "settings.invalid"
 
 
 def test_it_has_no_options() -> None:

@@ -71,9 +71,10 @@ def test_a_slow_database_is_given_less_at_once(
     def slow(database: Database, events: Sequence[Event]) -> None:
         given.append(len(events))
         if len(events) > 5:
-            raise StoreUnavailable("it answers too slowly", retry_after=0)
+            raise StoreUnavailable("it answers too slowly")
 
     monkeypatch.setattr(listening, "store", slow)
+    monkeypatch.setattr(listening, "PAUSE", 0)
     listener = Listener(database, tmp_path / "set-aside.jsonl")
     assert listener.take(NOVA, [started(f"vm-{n}") for n in range(BATCH)])
     taken = [size for size in given if size <= 5]

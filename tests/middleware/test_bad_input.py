@@ -40,9 +40,9 @@ TUPLES: list[tuple[Headers, str]] = [
 
 
 def code_of(answer: Any, status: int = 400) -> str:
-    (error,) = answer.json["errors"]
+    error = answer.json["error"]
     assert answer.status == error["status"] == status
-    assert set(error) == {"status", "code", "title", "detail", "request_id"}
+    assert set(error) == {"status", "code", "title", "message", "request_id"}
     return str(error["code"])
 
 
@@ -151,7 +151,7 @@ def test_a_missing_field_is_named(
     body = {name: text for name, text in ATTACH.items() if name != missing}
     answer = wsgi.call(make_filter(registry), "POST", "/v2/relations", SERVICE, body)
     assert code_of(answer) == "body.field-invalid"
-    assert missing in answer.json["errors"][0]["detail"]
+    assert missing in answer.json["error"]["message"]
 
 
 @pytest.mark.parametrize(("body", "code", "status"), BODIES)

@@ -95,7 +95,7 @@ class Oracle:
 
 def outcome(answer: Any) -> tuple[int, str]:
     is_error = answer.status >= 400
-    return answer.status, answer.json["errors"][0]["code"] if is_error else ""
+    return answer.status, answer.json["error"]["code"] if is_error else ""
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ Nova and Glance share one global configuration. The plan names the Glances to be
 - ``passing`` and ``verified``: three backups with a rotation of three, and then a fourth
 - ``plain``: a Glance without the filter
 - ``down``: a Glance whose filter has no database
+- ``refusing``: a stand-in for Glance, which refuses each image as the image's name says
 
 The outcome says which image was made from which instance, and what Nova's notifications said.
 """
@@ -14,6 +15,7 @@ The outcome says which image was made from which instance, and what Nova's notif
 # ruff: noqa: I001, F401
 import nova.tests.functional  # chooses between threads and greenlets, before anything else
 
+import io
 import json
 import logging
 import sys
@@ -21,7 +23,7 @@ import time
 import traceback
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -44,6 +46,7 @@ from nova.virt import fake
 from nova.volume import cinder
 
 from openstack.connection import Connection
+from openstackclient import shell
 
 from related_images.cli.carried import Scope, carried
 from related_images.client.policies import METADATA_KEY, write
@@ -135,6 +138,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             group="service_user",
         )
         self.flags(num_retries=0, group="glance")
+        self.flags(instances=100, group="quota")
         # Nova loads its drivers from a package of its own
         fake.UploadingDriver = UploadingDriver
         self.flags(compute_driver="fake.UploadingDriver")
@@ -208,6 +212,8 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         self._outcome["policies"] = self._carry()
         self._outcome["plain"] = self._without_filter()
         self._outcome["down"] = self._without_database()
+        self._outcome["refused"] = self._refused()
+        self._outcome["shown"] = self._shown()
         self._outcome["notifications"] = [
             {"event_type": sent["event_type"], "payload": sent["payload"]}
             for sent in self.notifier.versioned_notifications
@@ -348,26 +354,71 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         return {"made": [known[id] for id in made], "log": self._warnings.output}
 
     def _without_database(self) -> dict[str, Any]:
+        self.flags(num_retries=1, group="glance")
         with self._with("down") as registry:
             base = registry.image(name="base")
             server = self._server("down", imageRef=base)
-            refused = [
-                _status(lambda: self._snapshot(server)),
-                _status(lambda: self._backup(server, "backup", 3)),
-            ]
+            shelved = self._server("not shelved", imageRef=base)
+            volumes = self._outcome["images"]["volume-backed snapshot"]["instance_id"]
+            deeds = {
+                "createImage": lambda: self._snapshot(server),
+                "createBackup": lambda: self._backup(server, "backup", 3),
+                "createImage of volumes": lambda: self._snapshot(volumes),
+                "shelve": lambda: self._act(shelved, shelve=None),
+            }
+            refused = {name: _refusal(deed) for name, deed in deeds.items()}
             there = registry.call("GET", "/images").json()["images"]
+        self.flags(num_retries=0, group="glance")
+        left = self._state(shelved)
+        self._nova(f"/servers/{shelved}/action", {"os-resetState": {"state": "active"}}, ADMIN)
         return {
             "refused": refused,
             "images": [image["name"] for image in there],
-            "state": self._settled(server),
+            "states": [self._settled(server), self._settled(volumes)],
+            "shelved": [left, self._state(shelved)],
         }
 
+    def _state(self, server_id: str) -> list[str | None]:
+        found = objects.Instance.get_by_uuid(get_admin_context(), server_id)
+        return [found.vm_state, found.task_state]
 
-def _status(deed: Callable[[], object]) -> int | None:
+    def _refused(self) -> dict[str, Any]:
+        """What Nova makes of each refusal, and of the filter's own for want of a service token."""
+        with self._with("filtered") as registry:
+            server = self._server("refused", imageRef=registry.image(name="base"))
+            self.flags(send_service_user_token=False, group="service_user")
+            refused = {"without a service token": _refusal(lambda: self._snapshot(server))}
+            self.flags(send_service_user_token=True, group="service_user")
+        with self._with("refusing"):
+            for name in self._plan["refusals"].split(","):
+                wanted = {"name": name, "metadata": {}}
+                refused[name] = _refusal(lambda: self._act(server, createImage=wanted))  # noqa: B023
+        return refused
+
+    def _shown(self) -> dict[str, list[Any]]:
+        """What the openstack command shows for each refusal, with its exit code."""
+        server = self._outcome["images"]["snapshot"]["instance_id"]
+        identity = f"--os-auth-type admin_token --os-token {USER} --os-endpoint"
+        words = [*identity.split(), self.api_fixture.base_url, "server", "image", "create", server]
+        shown = {}
+        with self._with("refusing"):
+            for name in self._plan["refusals"].split(","):
+                with redirect_stderr(io.StringIO()) as said:
+                    code = shell.main([*words, "--name", name])
+                shown[name] = [code, said.getvalue()]
+        return shown
+
+
+def _refusal(deed: Callable[[], object]) -> list[Any] | None:
+    """Status, message and ``Retry-After`` of Nova's answer, if that is an error."""
     try:
         deed()
     except requests.HTTPError as error:
-        return None if error.response is None else error.response.status_code
+        answer = error.response
+        assert answer is not None
+        (said,) = answer.json().values()
+        assert said["code"] == answer.status_code
+        return [answer.status_code, said["message"], answer.headers.get("Retry-After")]
     return None
 
 

@@ -3,11 +3,10 @@
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,21 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import make_url
 
+from related_images.errors import Conflict
 from related_images.manage.notifications import read
 from related_images.queries import Database, Filters
 from related_images.queries.notifications import store
 from related_images.store import lookups, schema
+from related_images.wire import shapes
+from tests.client.scripted import Asked, Reply, serving, shown
 from tests.servers import ServedGlance
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 ADMIN = ServedGlance.token("root", "administration", "admin")
 PATIENCE = 600
+
+REFUSALS = [f"{whose} {status}" for whose in ("ours", "foreign") for status in (400, 403, 409, 503)]
+REFUSALS += ["ours 413"]
 
 GLANCES: dict[str, dict[str, Any]] = {
     "filtered": {},
@@ -91,9 +96,13 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         for name, options in GLANCES.items():
             _make_alike(directory / name, directory / "filtered")
             glances[name] = stack.enter_context(ServedGlance(directory / name, **options))
-        _break(glances["down"])
+        glances["down"].lose_tables()
         plan, told = directory / "plan.json", directory / "outcome.json"
-        plan.write_text(json.dumps({name: glance.url for name, glance in glances.items()}))
+        refusing = stack.enter_context(serving())
+        refusing.script = refuse
+        urls = {name: glance.url for name, glance in glances.items()}
+        told_of = {"refusing": refusing.url, "refusals": ",".join(REFUSALS)}
+        plan.write_text(json.dumps(urls | told_of))
         lab = subprocess.run(
             [sys.executable, "-m", "tests.nova.lab", str(plan), str(told)],
             env={**os.environ, "OS_NOVA_DISABLE_EVENTLET_PATCHING": "true"},
@@ -114,10 +123,18 @@ def _make_alike(directory: Path, first: Path) -> None:
             shutil.copy(first / name, directory)
 
 
-def _break(glance: ServedGlance) -> None:
-    with closing(sqlite3.connect(glance.directory / "related-images.db")) as connection:
-        connection.execute("DROP TABLE related_relation")
-        connection.commit()
+def refuse(asked: Asked) -> Reply:
+    """Refuse as the name of the image says, with an error of the filter or a foreign one.
+
+    The real filter refuses none of Nova's images with 400, 409 or 413, and Glance none with 503.
+    """
+    if asked.path == "/v2/schemas/image":
+        return shown({"name": "image", "properties": {}})
+    whose, status = json.loads(asked.body)["name"].split()
+    if whose == "foreign":
+        return Reply(int(status), b"<html>Not of ours</html>", {"Content-Type": "text/html"})
+    error = Conflict("What was wrong and what to do.")
+    return shown(shapes.fault(int(status), error, None), int(status), Retry_After="1")
 
 
 @pytest.mark.parametrize("deed", SNAPSHOTS)
@@ -216,5 +233,46 @@ def test_without_the_filter_snapshots_work_and_one_warning_is_logged(outcome: Ou
 
 def test_while_relations_are_down_nothing_is_half_made(outcome: Outcome) -> None:
     down = outcome.told["down"]
-    assert (down["refused"], down["images"]) == ([500, 500], ["base"])
-    assert down["state"] == "active"
+    assert down["images"] == ["base"]
+    assert down["states"] == ["active", "active"]
+    # Nova sets this state before it asks Glance, and leaves it; docs/nova.md says how to end it
+    assert down["shelved"] == [["active", "shelving"], ["active", None]]
+
+
+@pytest.mark.parametrize(
+    "deed", ["createImage", "createBackup", "createImage of volumes", "shelve"]
+)
+def test_while_relations_are_down_nova_says_so_to_its_user(outcome: Outcome, deed: str) -> None:
+    status, message, retry_after = outcome.told["down"]["refused"][deed]
+    assert (status, retry_after) == (503, "1")
+    assert message.startswith("the database cannot be used now")
+
+
+def test_without_a_service_token_nova_says_what_is_needed(outcome: Outcome) -> None:
+    status, message, _ = outcome.told["refused"]["without a service token"]
+    assert status == 403
+    assert "one of these roles is needed" in message
+
+
+@pytest.mark.parametrize("status", [400, 403, 409, 413, 503])
+def test_nova_passes_every_refusal_on(outcome: Outcome, status: int) -> None:
+    answered, message, retry_after = outcome.told["refused"][f"ours {status}"]
+    assert answered == status
+    assert "What was wrong and what to do." in message
+    assert retry_after == (None if status in (400, 403) else "1")
+
+
+@pytest.mark.parametrize("status", [400, 403, 409, 413, 503])
+def test_the_openstack_command_shows_every_refusal(outcome: Outcome, status: int) -> None:
+    code, said = outcome.told["shown"][f"ours {status}"]
+    assert code == 1
+    assert "What was wrong and what to do." in said
+
+
+@pytest.mark.parametrize(("status", "answered"), [(400, 400), (403, 403), (409, 500), (503, 500)])
+def test_what_others_refuse_is_answered_as_ever(
+    outcome: Outcome, status: int, answered: int
+) -> None:
+    got, message, _ = outcome.told["refused"][f"foreign {status}"]
+    assert got == answered
+    assert ("Unexpected API Error" in message) == (answered == 500)
