@@ -29,6 +29,7 @@ GLANCES: dict[str, dict[str, Any]] = {
     "filtered": {},
     "passing": {},
     "verified": {"options": {"nova_rotation": "verified"}},
+    "unaccompanied": {"options": {"nova_rotation": "verified"}},
     "plain": {"with_filter": False},
     "down": {},
 }
@@ -201,8 +202,9 @@ def test_plain_rotation_deletes_real_backups(outcome: Outcome) -> None:
     }
 
 
-def test_verified_rotation_deletes_exactly_the_oldest(outcome: Outcome) -> None:
-    assert outcome.told["rotation"]["verified"] == {
+@pytest.mark.parametrize("name", ["verified", "unaccompanied"])
+def test_verified_rotation_deletes_exactly_the_oldest(outcome: Outcome, name: str) -> None:
+    assert outcome.told["rotation"][name] == {
         "before": BACKUPS,
         "after": [*BACKUPS[1:], "backup 4"],
     }
