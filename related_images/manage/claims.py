@@ -1,9 +1,9 @@
 """What Nova's properties on an image claim, and what on the image itself contradicts them.
 
 Nova writes ``instance_uuid``, ``image_type``, ``user_id`` and ``base_image_ref`` into each image
-that it makes of a server on a local disk. Other images have these properties from an image that they
-descend from: the snapshot of a server on volumes, and what Cinder uploads from a volume. Cinder
-leaves ``base_image_ref`` out, and of a server on volumes Nova has no image to write there.
+that it makes of a server on a local disk. Other images inherit these properties: the snapshot of a
+server on volumes, and what Cinder uploads from a volume. Cinder leaves ``base_image_ref`` out, and
+of a server on volumes Nova has no image to write there.
 """
 
 from collections.abc import Mapping

@@ -138,7 +138,7 @@ def test_what_nova_writes_into_the_properties_is_wrong(outcome: Outcome) -> None
     # the image of a shelved instance is gone when that is unshelved
     there = [deed for deed in SNAPSHOTS if deed != "shelve"]
     named = {deed: outcome.image(deed).get("instance_uuid") for deed in there}
-    assert named["snapshot"] == claims["backup"] == first
+    assert named["snapshot"] == named["backup"] == first
     assert named["volume-backed snapshot"] is None
     assert named["snapshot with forged metadata"] == shelved
     assert named["volume-backed, started from a backup"] == first
