@@ -4,9 +4,9 @@ import configparser
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from paste.deploy.converters import asbool, aslist
 
@@ -18,6 +18,10 @@ OSLO_SECTION = "related_images"
 OSLO_PROJECT = "oslo_config_project"
 OSLO_FILE = "oslo_config_file"
 VERIFIED = "verified"
+
+
+UNREADABLE: Final = (configparser.Error, OSError, UnicodeDecodeError)
+"""What a configuration file raises that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Option:
 class Settings:
     """What the filter was told. ``database_timeout`` is in seconds; roles are in lower case."""
 
-    connection: str
+    connection: str = field(repr=False)
     recording_roles: frozenset[str]
     admin_roles: frozenset[str]
     require_registered_installation: bool
@@ -172,18 +176,36 @@ def _oslo_section(paths: Iterable[str]) -> Mapping[str, str] | None:
     return dict(parser[OSLO_SECTION]) if parser.has_section(OSLO_SECTION) else None
 
 
+def unreadable(path: str | Path, error: Exception) -> ConfigurationError:
+    """What to say of a configuration file that raised ``error``, one of :data:`UNREADABLE`.
+
+    The texts of the errors show a line or a value, and with it perhaps a password. Whoever raises
+    this leaves out the cause: a traceback would show it.
+    """
+    return ConfigurationError(f"{path} cannot be read: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, configparser.ParsingError):
+        number = getattr(error, "lineno", None) or error.errors[0][0]
+        return f"line {number} is neither a section nor an option"
+    if isinstance(error, configparser.InterpolationError):
+        return (
+            f"the option {error.option} of [{error.section}] has a % that is not the beginning of "
+            "%(name)s with the name of an option; write %% for each % of a value in a paste file, "
+            "or put the option into glance-api.conf, where a % stays as it is"
+        )
+    return " ".join(str(error).split())
+
+
 def _read(parser: configparser.ConfigParser, path: str) -> None:
     try:
         with open(path, encoding="utf-8") as file:
             parser.read_file(file, path)
-    except configparser.ParsingError as error:
-        # its own text shows the line, and with it perhaps a password
-        number = getattr(error, "lineno", None) or error.errors[0][0]
-        raise ConfigurationError(
-            f"{path} cannot be read: line {number} is neither a section nor an option"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
 
 
 def _oslo_files(project: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Every ini file in the docs is loaded, and the pipeline of docs/deploy.md by the real Glance."""
 
 import configparser
+import os
 import re
 import subprocess
 import sys
@@ -80,7 +81,6 @@ def test_the_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
     (shown,) = with_section("composite:api")
     merged = parsed(GLANCE_PASTE.read_text())
     merged.read_dict({name: dict(shown[name]) for name in shown.sections()})
-    merged[FILTER]["connection"] = f"sqlite:///{tmp_path}/related.db"
     with (tmp_path / "paste.ini").open("w") as file:
         merged.write(file)
     (tmp_path / "glance-api.conf").write_text(
@@ -88,6 +88,8 @@ def test_the_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
         f"config_file = {tmp_path}/paste.ini\n[database]\nconnection = sqlite://\n"
         "[keystone_authtoken]\nwww_authenticate_uri = http://127.0.0.1:9\n"
         "auth_url = http://127.0.0.1:9\nauth_type = none\n"
+        # in the paste file this would be an error of PasteDeploy
+        f"[related_images]\nconnection = sqlite:///{tmp_path}/related-50%.db\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", LOAD, str(tmp_path / "glance-api.conf")],
@@ -95,5 +97,6 @@ def test_the_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
         text=True,
         timeout=120,
         stdin=subprocess.DEVNULL,
+        env={**os.environ, "OS_GLANCE_CONFIG_DIR": str(tmp_path)},
     )
     assert "answer 401" in done.stdout, done.stderr

@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_read(name: str, tmp_path: Path) -> None:
     [
         (b"[related_images]\nconnection\n", "line 2"),
         (b"# settings\nconnection = secret\n", "line 2"),
-        (b"[related_images]\n# K\xfcche\n", "can't decode byte 0xfc"),
+        (b"[related_images]\n# K\xfcche\n", "it is not UTF-8 text"),
         (b"[DEFAULT]\nconnection = secret\n", r"has no section \[related_images\]"),
         (b"[related_images]\nguard = on\n", r"\[related_images\] of .*conf guard = 'on' is not"),
         (b"[related_images]\nconnection = mysql:/u:secret@db/x\n", "connection is not valid"),
@@ -145,6 +145,12 @@ def test_an_unknown_option_in_the_file_is_named_with_the_file(tmp_path: Path) ->
     with pytest.raises(ConfigurationError, match="connexion") as caught:
         load(SECTION, {"oslo_config_file": str(file)})
     assert str(file) in str(caught.value)
+
+
+def test_settings_do_not_show_the_password() -> None:
+    found = load(SECTION, {"connection": "mysql+pymysql://u:secret@db.example.org/x"})
+    assert "secret" not in repr(found)
+    assert "guard='off'" in repr(found)
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -33,10 +33,20 @@ def image(relations: RelationsClient, text: str) -> str:
     relations.info()
     if words.is_uuid(text):
         return text
-    answer = relations.registry.ask("GET", routes.IMAGES, params={"name": f"eq:{text}"})
+    pages = relations.registry.pages(routes.IMAGES, [("name", f"eq:{text}")])
     # some databases compare without regard to case
-    named = answer.read(lambda body: [i["id"] for i in body["images"] if i["name"] == text])
-    return _only(named, f"image with the name or ID {words.shown(text)}", "give the ID")
+    named = (
+        image_id
+        for page in pages
+        for image_id in page.read(
+            lambda body: [i["id"] for i in body["images"] if i["name"] == text]
+        )
+    )
+    return _only(
+        list(itertools.islice(named, CANDIDATES)),
+        f"image with the name or ID {words.shown(text)}",
+        "give the ID",
+    )
 
 
 def instance(relations: RelationsClient, installation: str | None, instance_id: str) -> InstanceRef:

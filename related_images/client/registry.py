@@ -119,7 +119,12 @@ class Registry:
         return Answer(request, response.status_code, response.headers, response.json)
 
     def pages(self, path: str, query: Iterable[tuple[str, str]]) -> Iterator[Answer]:
-        """Ask page after page, as far as they are wanted, following ``next``."""
+        """Ask page after page, as far as they are wanted, following ``next``.
+
+        Of a ``next`` the query alone is followed, so that no token goes to another host.
+
+        :raises AnswerUnusable: if a ``next`` leads back to a page that was read
+        """
         seen: set[Query] = set()
         following: Query | None = tuple(query)
         while following is not None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,9 +16,9 @@ from related_images.manage import cloud, options
 from related_images.wire import words
 
 if TYPE_CHECKING:
-    from related_images.client.registry import Registry
     from related_images.manage.claims import Claim
     from related_images.manage.compute import Compute
+    from related_images.manage.registry import AdministeredRegistry
     from related_images.queries import Database
     from related_images.queries.backfilling import Candidate, Verdict
 
@@ -48,7 +49,8 @@ class Backfill(options.OnDatabase):
     """
 
     exit_codes = (
-        f"{options.OnDatabase.exit_codes} That claims are doubted is no failure: they are listed."
+        f"{options.OnDatabase.exit_codes} That claims are doubted is no failure: they are listed. "
+        "An account from which Glance may hide images is a failure, and nothing is recorded."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -75,13 +77,15 @@ class Backfill(options.OnDatabase):
         cloud.add_options(parser)
 
     def take_action(self, given: argparse.Namespace) -> None:
-        from related_images.client.registry import Registry
         from related_images.manage import opening
         from related_images.manage.compute import Compute
+        from related_images.manage.pace import Pace
+        from related_images.manage.registry import AdministeredRegistry
 
-        registry = Registry(cloud.adapter(given, "image"))
+        registry = AdministeredRegistry(cloud.image_adapter(given), Pace(math.inf))
         compute = Compute(cloud.adapter(given, "compute")) if given.ask_nova else None
         with opening.opened(given) as database:
+            registry.must_show_all()
             run = _Run(database, given.installation, compute, given.dry_run)
             report = _REPORTS[given.format](self.app.stdout)
             for claim, reason in run.doubts(registry):
@@ -101,7 +105,7 @@ class _Run:
         default_factory=lambda: Counter(images=0, recorded=0, known=0, doubted=0, unreadable=0)
     )
 
-    def doubts(self, registry: "Registry") -> Iterator[tuple["Claim", str]]:
+    def doubts(self, registry: "AdministeredRegistry") -> Iterator[tuple["Claim", str]]:
         """Carry the backfill out, giving each claim that is not recorded with the reason."""
         from related_images.queries import backfilling
 
@@ -113,7 +117,7 @@ class _Run:
         if not self.dry_run:
             backfilling.finish(self.database, self.installation_uuid)
 
-    def _position(self, registry: "Registry") -> Position:
+    def _position(self, registry: "AdministeredRegistry") -> Position:
         from related_images.client.errors import NotThere
         from related_images.queries import backfilling
 
@@ -183,7 +187,9 @@ class _Run:
         )
 
 
-def _pages(registry: "Registry", position: Position) -> Iterator[tuple[list[dict[str, Any]], str]]:
+def _pages(
+    registry: "AdministeredRegistry", position: Position
+) -> Iterator[tuple[list[dict[str, Any]], str]]:
     """All images, hidden ones last, page by page, each with the position behind it."""
     hidden, behind = position
     yield from _pages_of(registry, hidden, behind)
@@ -192,7 +198,7 @@ def _pages(registry: "Registry", position: Position) -> Iterator[tuple[list[dict
 
 
 def _pages_of(
-    registry: "Registry", hidden: str, behind: Mapping[str, str]
+    registry: "AdministeredRegistry", hidden: str, behind: Mapping[str, str]
 ) -> Iterator[tuple[list[dict[str, Any]], str]]:
     from tqdm import tqdm
 

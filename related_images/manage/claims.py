@@ -1,7 +1,9 @@
-"""What Nova's properties on an image claim, and what speaks against it on the face of it.
+"""What Nova's properties on an image claim, and what on the image itself contradicts them.
 
-Nova gives each image that it makes ``instance_uuid``, ``image_type`` and ``user_id``, but none to
-the snapshot of an instance on volumes. That has what the instance's own image had.
+Nova writes ``instance_uuid``, ``image_type``, ``user_id`` and ``base_image_ref`` into each image
+that it makes of a server on a local disk. Other images inherit these properties: the snapshot of a
+server on volumes, and what Cinder uploads from a volume. Cinder leaves ``base_image_ref`` out, and
+of a server on volumes Nova has no image to write there.
 """
 
 from collections.abc import Mapping
@@ -15,6 +17,9 @@ Image = Mapping[str, Any]
 
 MARKS: Final = ("instance_uuid", "image_type")
 """An image that has neither was not made by Nova."""
+
+BASE: Final = "base_image_ref"
+"""Where Nova writes the image at the root of all that the server was started from."""
 
 VOLUMES: Final = ("block_device_mapping", "bdm_v2")
 """An image that has one of these is a list of volumes, made from an instance on volumes."""
@@ -54,8 +59,15 @@ def read(image: Image) -> Claim | None:
 
 
 def _doubt(image: Image) -> str | None:
-    if any(image.get(name) not in (None, "", "[]") for name in VOLUMES):
+    if image.get("size") == 0 or any(image.get(name) not in (None, "", "[]") for name in VOLUMES):
         return "it was made from an instance on volumes, so the claim is inherited"
+    if BASE not in image:
+        return (
+            "Cinder uploaded it, or its properties were written by hand: Nova's own images carry "
+            f"{BASE}"
+        )
+    if not words.is_uuid(image[BASE]):
+        return f"its {BASE} is {words.shown(image[BASE])}, and Nova writes the ID of an image"
     if not words.is_uuid(image.get("instance_uuid")):
         return "it names no instance"
     if image.get("image_type") not in words.MADE_FROM:

@@ -51,7 +51,7 @@ class Bus:
     """Where the notifications of one Nova are."""
 
     installation_uuid: str
-    url: str | None
+    url: str | None = field(repr=False)
     topic: str
     exchange: str
 
@@ -208,10 +208,26 @@ class _Begun:
             self._server.wait()
 
 
+def _transport(conf: cfg.ConfigOpts, url: str | None) -> Any:
+    """
+    :raises BusUnusable: without what oslo.messaging says, which may be a part of the password
+    """
+    try:
+        if url is None or "://" in url:
+            return oslo_messaging.get_notification_transport(conf, url=url)
+    except (ValueError, oslo_messaging.InvalidTransportURL):
+        pass
+    raise BusUnusable(
+        "a transport URL cannot be used: it is not of the form rabbit://user:password@host:5672/, "
+        "or its port or a parameter is not valid; write / : @ ? # % in a user or password as %2F "
+        "%3A %40 %3F %23 %25"
+    )
+
+
 def _server(bus: Bus, listener: Listener, config_files: Sequence[str]) -> BatchNotificationServer:
     conf = cfg.ConfigOpts()
     conf([], project="related-images", default_config_files=list(config_files))
-    transport = oslo_messaging.get_notification_transport(conf, url=bus.url)
+    transport = _transport(conf, bus.url)
     conf.set_default("rabbit_qos_prefetch_count", PREFETCH, group="oslo_messaging_rabbit")
     server = BatchNotificationServer(
         transport,

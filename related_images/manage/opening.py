@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from related_images import settings
 from related_images.errors import StoreUnavailable
 from related_images.manage import pipeline
-from related_images.store import breaker, schema
+from related_images.store import breaker, drivers, schema
 from related_images.store.database import Database, usable
 
 PATIENCE: Final = 20.0
@@ -56,7 +56,18 @@ def named(given: argparse.Namespace) -> Iterator[URL]:
     :raises ConfigurationError: if it names none that can be used
     :raises StoreUnavailable: with the reason and the next step
     """
-    url = usable(_connection(given))
+    with at(_connection(given)) as url:
+        yield url
+
+
+@contextmanager
+def at(connection: str) -> Iterator[URL]:
+    """The URL in the setting ``connection``; what fails at it is told with the next step.
+
+    :raises ConfigurationError: if it cannot be used
+    :raises StoreUnavailable: with the reason and the next step
+    """
+    url = usable(connection)
     try:
         yield url
     except DBAPIError as error:
@@ -64,7 +75,7 @@ def named(given: argparse.Namespace) -> Iterator[URL]:
     except StoreUnavailable as error:
         if isinstance(error.__cause__, DBAPIError):
             raise _failure(url, error.__cause__) from error
-        raise type(error)(f"{url!r}: {error}") from error
+        raise type(error)(f"{drivers.shown(url)}: {error}") from error
 
 
 def _connection(given: argparse.Namespace) -> str:
@@ -86,6 +97,6 @@ def _require_file(url: URL) -> None:
 def _failure(url: URL, error: DBAPIError) -> StoreUnavailable:
     reason = " ".join(str(error.orig).split())
     return StoreUnavailable(
-        f"{url!r} cannot be used: {reason}; check that the address is right, that the server "
-        "runs, and that this user may read and write there"
+        f"{drivers.shown(url)} cannot be used: {reason}; check that the address is right, that the "
+        "server runs, and that this user may read and write there"
     )

@@ -23,8 +23,8 @@ def connection(path: Path) -> str:
     try:
         parser = ConfigLoader(str(path)).parser
         ours = {name: _local(parser, name) for name in parser.sections() if _is_ours(parser[name])}
-    except (OSError, configparser.Error, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {_one_line(error)}") from error
+    except settings.UNREADABLE as error:
+        raise settings.unreadable(path, error) from None
     found = {settings.load(name, options).connection for name, options in ours.items()}
     if settings.DEFAULT_CONNECTION in found:
         # a file in whatever directory a program is started from: the registry's is another
@@ -54,7 +54,3 @@ def _local(parser: configparser.ConfigParser, name: str) -> dict[str, str]:
         for option, value in parser.items(name)
         if option not in _OURS and defaults.get(option) != value
     }
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -1,7 +1,7 @@
 """The registry as its administrator sees it, believed only where it leaves no doubt."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from operator import itemgetter
 from typing import Any, Final
 
@@ -46,7 +46,7 @@ _FOR_ADMINISTRATORS: Final = (("/tasks", "tasks"), (INSTALLATIONS, "installation
 """Routes that answer an administrator alone, and what their answer holds; Glance's own first."""
 
 
-class AdministeredRegistry:
+class AdministeredRegistry(Registry):
     """Asks through ``client``, a keystoneauth1 ``Adapter``, as often as ``pace`` lets it.
 
     A registry that says when it can be asked again is asked again then, if that is soon; one that
@@ -58,7 +58,7 @@ class AdministeredRegistry:
     def __init__(self, client: Any, pace: Pace) -> None:
         # what the client sends again by itself is sent at a pace of its own
         client.connect_retries = client.status_code_retries = 0
-        self._registry = Registry(client)
+        super().__init__(client)
         self._pace = pace
         self._patiently = Retrying(
             retry=retry_if_exception(_may_pass),
@@ -76,7 +76,7 @@ class AdministeredRegistry:
         """
         for path, name in _FOR_ADMINISTRATORS:
             try:
-                self._ask(path, ("limit", "1")).read(itemgetter(name))
+                self.ask("GET", path, params={"limit": "1"}).read(itemgetter(name))
                 return
             except NotThere:
                 continue
@@ -90,14 +90,17 @@ class AdministeredRegistry:
         for hidden in HIDDEN:
             if missing := sorted(set(image_ids) - found.keys()):
                 asked = (("id", f"in:{','.join(missing)}"), ("limit", str(len(missing))))
-                answer = self._ask(IMAGES, *ALL, *asked, ("os_hidden", hidden))
-                found |= answer.read(_created)
+                pages = self.pages(IMAGES, (*ALL, *asked, ("os_hidden", hidden)))
+                for page in _with_something(pages, len(missing)):
+                    found |= page.read(_created)
+                    if found.keys() >= set(missing):
+                        break
         return found
 
     def is_gone(self, image_id: str) -> bool:
         """Whether the registry itself says that it has no such image."""
         try:
-            self._ask(f"{IMAGES}/{image_id}").read(itemgetter("id"))
+            self.ask("GET", f"{IMAGES}/{image_id}").read(itemgetter("id"))
         except NotThere as error:
             if error.request_id is None:
                 raise RegistryDistrusted(
@@ -109,17 +112,27 @@ class AdministeredRegistry:
 
     def is_empty(self) -> bool:
         """Whether the registry lists no image at all, hidden ones included."""
-        return not any(
-            self._ask(IMAGES, *ALL, ("limit", "1"), ("os_hidden", hidden)).read(_created)
-            for hidden in HIDDEN
-        )
+        queries = ((*ALL, ("limit", "1"), ("os_hidden", hidden)) for hidden in HIDDEN)
+        return not any(self.ask("GET", IMAGES, params=query).read(_created) for query in queries)
 
-    def _ask(self, path: str, *params: tuple[str, str]) -> Answer:
-        return self._patiently(self._ask_once, path, params)
+    def ask(self, method: str, path: str, **options: Any) -> Answer:
+        """Send one request, again after a while if that may help."""
+        return self._patiently(self._ask_once, method, path, **options)
 
-    def _ask_once(self, path: str, params: tuple[tuple[str, str], ...]) -> Answer:
+    def _ask_once(self, method: str, path: str, **options: Any) -> Answer:
         self._pace.keep()
-        return self._registry.ask("GET", path, params=params)
+        return super().ask(method, path, **options)
+
+
+def _with_something(pages: Iterator[Answer], most: int) -> Iterator[Answer]:
+    """The pages, of which there are no more than the ``most`` images that were asked for.
+
+    Glance gives no ``next`` with an empty page. Who answers otherwise is not followed for ever.
+    """
+    for number, page in enumerate(pages):
+        if number > most:
+            raise page.unusable(f"more pages follow than the {most} images that were asked for")
+        yield page
 
 
 def _may_pass(error: BaseException) -> bool:

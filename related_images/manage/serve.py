@@ -12,7 +12,7 @@ from related_images import settings
 from related_images.errors import NotServed
 from related_images.integrations import glance
 from related_images.integrations.development_identity import ALLOW_REMOTE
-from related_images.manage import options
+from related_images.manage import opening, options
 from related_images.store import schema
 
 _BACKLOG = 128
@@ -128,7 +128,8 @@ def _cannot_listen(where: str, error: OSError) -> NotServed:
 
 def _upgrade_schema() -> None:
     chosen = settings.load(settings.OSLO_SECTION, {settings.OSLO_PROJECT: "glance"})
-    schema.upgrade(chosen.connection)
+    with opening.at(chosen.connection) as url:
+        schema.upgrade(url)
 
 
 def _greeting(listener: socket.socket, directory: Path) -> str:

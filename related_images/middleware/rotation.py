@@ -1,8 +1,9 @@
-"""Nova's own backup rotation, which is shown nothing but the instance's recorded backups.
+"""Nova's own backup rotation, which is shown nothing but the server's recorded backups.
 
-Nova lists what claims to be a backup of the instance and deletes the oldest. Users can set these
-claims, and images inherit them. Whatever is kept back here is kept from being deleted, so that a
-rotation that cannot be answered now is shown nothing at all: the next one makes up for it.
+Nova lists what claims to be a backup of the server and deletes the oldest. Users can set these
+claims, and images inherit them. Nova may send the query with the user's token alone, so it is
+narrowed for every caller. An image that is left out is not deleted: a rotation that cannot be
+answered now gets an empty list, and the next rotation deletes what this one left.
 """
 
 import logging
@@ -16,7 +17,7 @@ from related_images.middleware.answers import StartResponse, WSGIApp
 from related_images.middleware.environ import Environ
 from related_images.middleware.identity import Caller
 from related_images.queries import Database, ListedImage
-from related_images.queries.rotation import recorded_backups
+from related_images.queries.rotation import InstallationAmbiguous, recorded_backups
 from related_images.wire import headers, words
 
 LOG = logging.getLogger(__name__)
@@ -57,22 +58,27 @@ def answer(
     environ: Environ,
     start_response: StartResponse,
 ) -> Iterable[bytes]:
-    """Answer a rotation with the registry's image list, of recorded, active backups alone.
-
-    It passes if the caller has no recording role, or if several installations may be meant.
-    """
-    image_ids = _recorded(database, caller, rotation) if caller.may_record else None
-    if image_ids is None:
-        return app(environ, start_response)
+    """Answer a rotation with Glance's image list, of recorded, active backups alone."""
+    image_ids = _recorded(database, caller, rotation)
     return imagelist.answer_restricted(
         app, environ, start_response, ACKNOWLEDGEMENT, image_ids, ACTIVE
     )
 
 
-def _recorded(database: Database, caller: Caller, rotation: Rotation) -> list[ListedImage] | None:
-    users = caller.speaker().user_ids
+def _recorded(database: Database, caller: Caller, rotation: Rotation) -> list[ListedImage]:
+    users, instance_id = caller.speaker().user_ids, rotation.instance_id
     try:
-        return recorded_backups(database, users, rotation.instance_id, rotation.backup_type)
+        return recorded_backups(
+            database, users, instance_id, rotation.backup_type, caller.visible_to
+        )
     except StoreUnavailable as error:
-        LOG.warning("the rotation of %s is shown no backups: %s", rotation.instance_id, error)
-        return []
+        LOG.warning("the backup rotation of server %s gets an empty list: %s", instance_id, error)
+    except InstallationAmbiguous as error:
+        LOG.warning(
+            "the backup rotation of server %s gets an empty list: %s; bind each Nova's service "
+            "user to its installation with `related-images installation add`, and let "
+            "nova-compute send a service token",
+            instance_id,
+            error,
+        )
+    return []

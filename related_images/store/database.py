@@ -7,15 +7,17 @@ once, and a background thread asks, at growing intervals with jitter, until the 
 """
 
 import logging
+import math
 import os
 import random
+import re
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -39,6 +41,15 @@ Task = Callable[Concatenate[Connection, P], T]
 
 HEARTBEAT = "heartbeat"
 """The row that is written to find out whether the database takes writes again."""
+
+
+_CREDENTIALS: Final = re.compile(r"^[^:/]*(:[^@]*)?@")
+"""The user and the password of a URL, as SQLAlchemy takes them."""
+
+_ESCAPE: Final = (
+    "write / : @ ? % in a user or password as %2F %3A %40 %3F %25, and in a paste file %% for "
+    "each %"
+)
 
 
 class Database:
@@ -121,8 +132,8 @@ class Database:
         try:
             self._attempt(0, lambda connection: None)
         except StoreUnavailable as error:
-            if isinstance(error.__cause__, TypeError | ValueError):
-                raise _unusable(str(error.__cause__)) from error
+            if isinstance(error.__cause__, drivers.MISUSED):
+                raise drivers.misused(error.__cause__) from None
             raise
         finally:
             self.close()
@@ -294,19 +305,30 @@ def usable(url: str) -> URL:
     :raises ConfigurationError: if it is none, if its driver is not installed, or if it names a
         database in memory
     """
+    _refuse_odd_credentials(url)
     try:
         parsed = make_url(url)
         create_engine(parsed)
     except ValueError:
         # what it says may be a part of the password
-        raise _unusable(
-            "its port or another number is none; write / : @ in a password as %2F %3A %40"
-        ) from None
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise _unusable(f"its port or another number is not a number; {_ESCAPE}") from None
+    except (NoSuchModuleError, ImportError) as error:
         raise _unusable(f"{error}; see the extras [mysql] and [postgresql]") from error
+    except ArgumentError:
+        raise _unusable(
+            "it is not of the form dialect+driver://user:password@host/database, or for SQLite "
+            "sqlite:////directory/file"
+        ) from None
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise ConfigurationError("a SQLite database in memory would be lost; name a file")
     return parsed
+
+
+def _refuse_odd_credentials(url: str) -> None:
+    """A password with an ``@`` ends there: what follows would be shown as the host."""
+    dialect, _, rest = url.partition("://")
+    if not dialect.startswith("sqlite") and "@" in _CREDENTIALS.sub("", rest, count=1):
+        raise _unusable(f"it has an @ that does not end the user and password; {_ESCAPE}")
 
 
 @contextmanager

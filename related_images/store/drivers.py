@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from related_images.errors import SchemaMissing, StoreUnavailable
+from related_images.errors import ConfigurationError, SchemaMissing, StoreUnavailable
 
 MYSQL: Final = ("mysql", "mariadb")
 
@@ -46,6 +46,30 @@ _NO_SUCH_TABLE: Final = ("no such table", "doesn't exist", "does not exist")
 
 class Overtaken(Exception):
     """Another transaction changed a row in between; this one is to be run again."""
+
+
+MISUSED: Final = (TypeError, ValueError)
+"""Those of them that a driver raises for what the URL says."""
+
+
+def misused(fault: BaseException) -> ConfigurationError:
+    """What to say of a URL that a driver does not take, for which it raised one of ``MISUSED``.
+
+    The text of a ``ValueError`` may show a part of the password. Whoever raises this leaves out
+    the cause: a traceback would show it.
+    """
+    if isinstance(fault, UnicodeError):
+        reason = "the driver cannot send a character of the user or the password"
+    elif isinstance(fault, ValueError):
+        reason = "the driver does not take the value of one of its parameters"
+    else:
+        reason = str(fault)
+    return ConfigurationError(f"the database URL cannot be used: {reason}")
+
+
+def shown(url: URL) -> str:
+    """The URL for people to read, without its password, which may also be in its query."""
+    return url.set(query={}).render_as_string()
 
 
 def connect_args(url: URL, seconds: float) -> dict[str, Any]:

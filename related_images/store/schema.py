@@ -69,9 +69,19 @@ def _too_new(found: str) -> SchemaTooNew:
 
 @contextmanager
 def connected(url: str | URL) -> Iterator[Connection]:
-    """A connection to the database, whatever tables are there; no statement is cut off."""
-    with _engine(url).connect() as connection:
+    """A connection to the database, whatever tables are there; no statement is cut off.
+
+    :raises ConfigurationError: if the driver does not take what the URL says
+    """
+    with _connect(url) as connection:
         yield connection
+
+
+def _connect(url: str | URL) -> Connection:
+    try:
+        return _engine(url).connect()
+    except drivers.MISUSED as fault:
+        raise drivers.misused(fault) from None
 
 
 def upgrade(url: str | URL, revision: str = "head") -> None:

@@ -1,5 +1,7 @@
 """Names to ids: images, and projects where there is an identity service."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -15,6 +17,7 @@ from tests.cli.identity import PASSWORD, Identity
 from tests.cli.running import Instance
 from tests.client.clients import MAKERS
 from tests.client.scripted import Scripted
+from tests.servers import ServedGlance
 
 
 @pytest.fixture
@@ -38,6 +41,17 @@ def test_a_name_that_several_images_have(instance: Instance, relations: Relation
         finding.image(relations, "twin")
     for image_id in made:
         assert image_id in str(refused.value)
+
+
+def test_names_are_looked_for_on_every_page(instance: Instance, tmp_path: Path) -> None:
+    short = "[DEFAULT]\napi_limit_max = 1"
+    with ServedGlance(tmp_path / "short", glance_conf=short) as glance:
+        there = replace(instance, glance=glance)
+        made = [there.image("twin"), there.image("twin")]
+        relations = RelationsClient(MAKERS["adapter"](glance.url, instance.member))
+        with pytest.raises(CommandError, match="more than one image with the name") as refused:
+            finding.image(relations, "twin")
+        assert all(image_id in str(refused.value) for image_id in made)
 
 
 def test_a_name_that_no_image_has(instance: Instance, relations: RelationsClient) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -28,7 +29,22 @@ ALICE = ServedGlance.token("alice", "demo")
 MALLORY = ServedGlance.token("mallory", "elsewhere")
 ADMIN = ServedGlance.token("root", "administration", "admin")
 NOW = parse_time("now", "2026-01-31T12:00:00Z")
-BY_NOVA = {"instance_uuid": INSTANCE, "image_type": "snapshot", "user_id": "alice"}
+BASE = "0b5c1f6e-2f0e-4f3e-9f7a-3c1d0a7b9e55"
+BY_NOVA = {
+    "instance_uuid": INSTANCE,
+    "image_type": "snapshot",
+    "user_id": "alice",
+    "base_image_ref": BASE,
+}
+BY_CINDER = {
+    "instance_uuid": INSTANCE,
+    "image_type": "backup",
+    "backup_type": "daily",
+    "user_id": "alice",
+    "disk_format": "raw",
+    "container_format": "bare",
+}
+"""What `openstack image create --volume` leaves on an image of a volume made from a backup."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +59,23 @@ class Cloud:
         return Database(self.url, 20)
 
     def image(self, token: str = ALICE, **properties: Any) -> str:
-        answer = self.glance.request("POST", "/v2/images", token, body={**BY_NOVA, **properties})
+        return self.create({**BY_NOVA, **properties}, token)
+
+    def create(self, body: dict[str, Any], token: str = ALICE) -> str:
+        answer = self.glance.request("POST", "/v2/images", token, body=body)
         assert answer.status == 201, answer.body
         return str(answer.json["id"])
+
+    def upload(self, image_id: str, data: bytes) -> None:
+        answer = self.glance.request("PUT", f"/v2/images/{image_id}/file", ALICE, body=data)
+        assert answer.status == 204, answer.body
 
     def relations(self) -> dict[str, Relation]:
         found = self.database.read(lookups.relations, Filters(), 1000)
         return {row.image_id: row for row in found if row.kind != "boot"}
 
-    def run(self, *options: str) -> int:
-        registry = ["--os-auth-type", "admin_token", "--os-token", ADMIN]
+    def run(self, *options: str, token: str = ADMIN) -> int:
+        registry = ["--os-auth-type", "admin_token", "--os-token", token]
         registry += ["--os-endpoint", self.glance.url]
         command = ["backfill", "--connection", self.url, "--installation", NOVA]
         return commands.run(*command, *registry, *options)
@@ -126,6 +149,8 @@ def test_a_dry_run_says_the_same_and_records_nothing(
         ({"instance_uuid": "my favourite"}, "names no instance"),
         ({"image_type": "holiday"}, "which Nova never writes"),
         ({"user_id": ""}, "no user_id"),
+        ({"base_image_ref": ""}, "its base_image_ref is ''"),
+        ({"base_image_ref": "cirros"}, "its base_image_ref is 'cirros'"),
     ],
 )
 def test_what_contradicts_itself_is_listed(
@@ -138,6 +163,53 @@ def test_what_contradicts_itself_is_listed(
     (row,) = report(cloud, capsys)["doubted"]
     assert (row["image_id"], row["project_id"]) == (image_id, "demo")
     assert reason in row["reason"]
+    assert cloud.relations() == {}
+
+
+def test_an_image_that_cinder_uploaded_from_a_backup_is_listed(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daily = {"image_type": "backup", "backup_type": "daily"}
+    true = {cloud.image(**daily) for _ in range(2)}
+    uploaded = cloud.create(BY_CINDER)
+    cloud.upload(uploaded, b"a volume")
+    (row,) = report(cloud, capsys)["doubted"]
+    assert (row["image_id"], row["instance_id"]) == (uploaded, INSTANCE)
+    assert row["reason"].startswith("Cinder uploaded it, or its properties were written by hand")
+    assert set(cloud.relations()) == true
+
+
+@pytest.mark.parametrize("missing", ["instance_uuid", "image_type", "user_id", "base_image_ref"])
+def test_a_claim_that_lacks_what_nova_always_writes_is_listed(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    image_id = cloud.create({name: text for name, text in BY_NOVA.items() if name != missing})
+    (row,) = report(cloud, capsys)["doubted"]
+    assert row["image_id"] == image_id
+    assert cloud.relations() == {}
+
+
+def test_an_image_without_data_is_a_list_of_volumes(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_id = cloud.image(disk_format="raw", container_format="bare")
+    cloud.upload(image_id, b"")
+    (row,) = report(cloud, capsys)["doubted"]
+    assert row["image_id"] == image_id
+    assert "on volumes" in row["reason"]
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)], ids=["run", "dry run"])
+@pytest.mark.parametrize("roles", ["member", "reader", "service", "member,service"])
+def test_an_account_that_sees_a_part_of_the_images_is_refused(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str], roles: str, options: tuple[str, ...]
+) -> None:
+    cloud.image()
+    capsys.readouterr()
+    assert cloud.run(*options, token=ServedGlance.token("alice", "demo", roles)) == 1
+    said = capsys.readouterr()
+    assert "Administrator's rights are needed" in said.err
+    assert said.out == ""
     assert cloud.relations() == {}
 
 
@@ -234,6 +306,18 @@ def test_each_page_begins_where_the_one_before_ended(
     behind = [one for one in asked if one.get("marker")]
     assert [one["marker"] for one in behind] == images[1::2]
     assert all(one["created_at"].startswith("gte:2") for one in behind)
+
+
+def test_short_pages_are_all_read(
+    sqlite_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema.upgrade(make_url(sqlite_url))
+    short = "[DEFAULT]\napi_limit_max = 3\nlimit_param_default = 2"
+    with ServedGlance(tmp_path / "short", glance_conf=short) as glance:
+        cloud = Cloud(glance, sqlite_url)
+        images = {cloud.image(os_hidden=number % 4 == 0) for number in range(9)}
+        assert report(cloud, capsys)["counts"]["recorded"] == 9
+        assert set(cloud.relations()) == images
 
 
 def test_a_registry_that_stays_where_it_is_is_left() -> None:

@@ -20,12 +20,13 @@ NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 INSTANCE = "6f70656e-7374-6163-6b20-6e6f76612031"
 USER = identity("alice", "demo")
-BY_NOVA = {
-    **USER,
+ADMIN = identity("root", "administration", "admin", "member", "reader")
+SERVICE_TOKEN = {
     "X-Service-Identity-Status": "Confirmed",
     "X-Service-Roles": "service",
     "X-Service-User-Id": "nova",
 }
+BY_NOVA = {**USER, **SERVICE_TOKEN}
 ACKNOWLEDGED = "installation_uuid, instance_id, kind"
 
 
@@ -38,20 +39,26 @@ class Cloud:
         self.app = InstanceAwareMiddleware(app, settings)
 
     def backup(
-        self, installation: str | None = NOVA, *, label: str = "daily", active: bool = True
+        self,
+        installation: str | None = NOVA,
+        *,
+        caller: dict[str, str] = USER,
+        label: str = "daily",
+        active: bool = True,
+        **properties: str,
     ) -> str:
         """An image that claims to be a daily backup; recorded if there is an installation."""
-        headers = dict(BY_NOVA)
+        headers = {**caller, **SERVICE_TOKEN}
         if installation:
             headers |= {"X-Installation-UUID": installation, "X-Instance-ID": INSTANCE}
             headers |= {"X-Relation-Kind": "backup", "X-Relation-Label": label}
         body = {"instance_uuid": INSTANCE, "image_type": "backup", "backup_type": "daily"}
-        body |= {"disk_format": "raw", "container_format": "bare"}
+        body |= {"disk_format": "raw", "container_format": "bare", **properties}
         made = call(self.app, "POST", "/v2/images", headers, body)
         assert made.status == 201, made.body
         image_id: str = made.json["id"]
         if active:
-            data = call(self.app, "PUT", f"/v2/images/{image_id}/file", BY_NOVA, b"data")
+            data = call(self.app, "PUT", f"/v2/images/{image_id}/file", headers, b"data")
             assert data.status == 204, data.body
         return image_id
 
@@ -82,10 +89,9 @@ def cloud(registry_app: "WSGIApplication", sqlite_url: str) -> Cloud:
 @pytest.fixture(autouse=True)
 def _no_images_left(registry_app: "WSGIApplication") -> Any:
     yield
-    admin = identity("root", "admin", "admin", "member", "reader")
     path = f"/v2/images?limit=1000&instance_uuid={INSTANCE}"
-    for image in call(registry_app, "GET", path, admin).json["images"]:
-        assert call(registry_app, "DELETE", f"/v2/images/{image['id']}", admin).status == 204
+    for image in call(registry_app, "GET", path, ADMIN).json["images"]:
+        assert call(registry_app, "DELETE", f"/v2/images/{image['id']}", ADMIN).status == 204
 
 
 def test_inheritors_leftovers_and_other_labels_are_not_seen(cloud: Cloud) -> None:
@@ -135,10 +141,52 @@ def test_a_server_may_leave_out_an_empty_query(cloud: Cloud) -> None:
     assert run(cloud.app, environ).status == 200
 
 
-def test_callers_without_a_recording_role_see_all_they_saw(cloud: Cloud) -> None:
-    unrecorded = cloud.backup(installation=None)
-    recorded = cloud.backup()
-    assert cloud.sees(USER) == [recorded, unrecorded]
+def test_two_forged_backups_do_not_push_out_two_true_ones_without_a_service_token(
+    cloud: Cloud,
+) -> None:
+    true = [cloud.backup() for _ in range(2)]
+    for _ in range(2):
+        cloud.backup(installation=None)
+    answer = cloud.rotate(USER)
+    assert [image["id"] for image in answer.json["images"]] == true[::-1]
+    assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
+
+
+def test_without_a_service_token_a_server_of_which_nothing_is_recorded_has_no_backups(
+    cloud: Cloud,
+) -> None:
+    cloud.backup(installation=None)
+    answer = cloud.rotate(USER)
+    assert answer.json["images"] == []
+    assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
+
+
+def test_without_a_service_token_a_project_gets_its_own_backups_alone(cloud: Cloud) -> None:
+    public = cloud.backup(caller=ADMIN, visibility="public")
+    mine = cloud.backup()
+    assert cloud.sees(USER) == [mine]
+    assert cloud.sees(identity("eve", "nowhere")) == []
+    assert cloud.sees(BY_NOVA) == cloud.sees(ADMIN) == [mine, public]
+
+
+def test_without_a_service_token_the_binding_of_a_user_does_not_count(cloud: Cloud) -> None:
+    installations.register(cloud.database, OTHER_NOVA, "two", "alice")
+    mine = cloud.backup()
+    assert cloud.sees(USER) == [mine]
+
+
+@pytest.mark.parametrize("caller", [BY_NOVA, USER], ids=["service token", "no service token"])
+def test_a_server_of_two_installations_has_no_backups_and_the_log_says_why(
+    cloud: Cloud, caplog: pytest.LogCaptureFixture, caller: dict[str, str]
+) -> None:
+    cloud.backup(NOVA)
+    cloud.backup(OTHER_NOVA)
+    answer = cloud.rotate(caller)
+    assert answer.json["images"] == []
+    assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
+    (said,) = [row for row in caplog.records if row.name == "related_images.middleware.rotation"]
+    assert said.levelname == "WARNING"
+    assert all(word in said.getMessage() for word in (INSTANCE, NOVA, OTHER_NOVA, "bind each"))
 
 
 def test_without_the_option_nothing_is_narrowed(
@@ -153,11 +201,12 @@ def test_without_the_option_nothing_is_narrowed(
 def test_two_installations_with_the_same_instance_are_told_apart_by_the_binding(
     cloud: Cloud,
 ) -> None:
-    ours, theirs = cloud.backup(NOVA), cloud.backup(OTHER_NOVA)
-    assert cloud.sees() == [theirs, ours]
+    ours = cloud.backup(NOVA)
+    cloud.backup(OTHER_NOVA)
+    assert cloud.sees() == []
     installations.register(cloud.database, NOVA, "one", "nova")
     assert cloud.sees() == [ours]
-    assert cloud.sees({**BY_NOVA, "X-Service-User-Id": "nova-2"}) == [theirs, ours]
+    assert cloud.sees({**BY_NOVA, "X-Service-User-Id": "nova-2"}) == []
 
 
 def test_a_bound_service_user_is_shown_nothing_of_an_instance_without_backups(
@@ -171,8 +220,8 @@ def test_a_bound_service_user_is_shown_nothing_of_an_instance_without_backups(
 def test_one_service_user_of_two_installations(cloud: Cloud) -> None:
     installations.register(cloud.database, NOVA, "one", "nova")
     installations.register(cloud.database, OTHER_NOVA, "two", "nova")
-    unrecorded = cloud.backup(installation=None)
-    assert cloud.sees() == [unrecorded]
+    cloud.backup(installation=None)
+    assert cloud.sees() == []
     ours = cloud.backup(NOVA)
     assert cloud.sees() == [ours]
 

@@ -5,6 +5,7 @@ Nova and Glance share one global configuration. The plan names the Glances to be
 
 - ``filtered``: each kind of image that Nova creates
 - ``passing`` and ``verified``: three backups with a rotation of three, and then a fourth
+- ``unaccompanied``: the same as ``verified``, where the compute sends no service token
 - ``plain``: a Glance without the filter
 - ``down``: a Glance whose filter has no database
 - ``refusing``: a stand-in for Glance, which refuses each image as the image's name says
@@ -36,6 +37,7 @@ from keystoneauth1 import loading
 from keystoneauth1.adapter import Adapter
 from keystoneauth1.session import Session
 from nova import objects
+from nova.compute.manager import ComputeManager
 from nova.conductor.tasks import cross_cell_migrate
 from nova.conf import CONF
 from nova.context import get_admin_context
@@ -138,7 +140,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             group="service_user",
         )
         self.flags(num_retries=0, group="glance")
-        self.flags(instances=100, group="quota")
+        self.flags(instances=-1, group="quota")
         # Nova loads its drivers from a package of its own
         fake.UploadingDriver = UploadingDriver
         self.flags(compute_driver="fake.UploadingDriver")
@@ -208,6 +210,8 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         self._make_each_kind()
         for name in ("passing", "verified"):
             self._outcome["rotation"][name] = self._rotate(name)
+        self._send_no_service_token_in_rotations()
+        self._outcome["rotation"]["unaccompanied"] = self._rotate("unaccompanied")
         self._outcome["projects"] = self._ask_nova()
         self._outcome["policies"] = self._carry()
         self._outcome["plain"] = self._without_filter()
@@ -310,6 +314,17 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             before = registry.backups()
             self._backup(server, "backup 4", 3)
             return {"before": before, "after": registry.backups()}
+
+    def _send_no_service_token_in_rotations(self) -> None:
+        """The compute shares its configuration with the API here, which sends one."""
+        rotate = ComputeManager._rotate_backups
+
+        def without(*args: Any) -> None:
+            self.flags(send_service_user_token=False, group="service_user")
+            rotate(*args)
+            self.flags(send_service_user_token=True, group="service_user")
+
+        self.stub_out("nova.compute.manager.ComputeManager._rotate_backups", without)
 
     def _session(self, token: str) -> Session:
         auth: Any = loading.get_plugin_loader("admin_token").load_from_options(

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from related_images.errors import Conflict
+from related_images.manage import claims
 from related_images.manage.notifications import read
 from related_images.queries import Database, Filters
 from related_images.queries.notifications import store
@@ -34,6 +35,7 @@ GLANCES: dict[str, dict[str, Any]] = {
     "filtered": {},
     "passing": {},
     "verified": {"options": {"nova_rotation": "verified"}},
+    "unaccompanied": {"options": {"nova_rotation": "verified"}},
     "plain": {"with_filter": False},
     "down": {},
 }
@@ -152,12 +154,22 @@ def test_what_nova_writes_into_the_properties_is_wrong(outcome: Outcome) -> None
     first, shelved = outcome.instance_id("snapshot"), outcome.instance_id("shelve")
     # the image of a shelved instance is gone when that is unshelved
     there = [deed for deed in SNAPSHOTS if deed != "shelve"]
-    claims = {deed: outcome.image(deed).get("instance_uuid") for deed in there}
-    assert claims["snapshot"] == claims["backup"] == first
-    assert claims["volume-backed snapshot"] is None
-    assert claims["snapshot with forged metadata"] == shelved
-    assert claims["volume-backed, started from a backup"] == first
+    named = {deed: outcome.image(deed).get("instance_uuid") for deed in there}
+    assert named["snapshot"] == named["backup"] == first
+    assert named["volume-backed snapshot"] is None
+    assert named["snapshot with forged metadata"] == shelved
+    assert named["volume-backed, started from a backup"] == first
     assert outcome.image("volume-backed, started from a backup")["image_type"] == "backup"
+
+
+def test_backfill_believes_what_nova_writes_and_not_what_is_inherited(outcome: Outcome) -> None:
+    # the image of a shelved instance is gone when that is unshelved
+    there = [deed for deed in SNAPSHOTS if deed != "shelve"]
+    found = {deed: claims.read(outcome.image(deed)) for deed in there}
+    doubted = {deed: claim.doubt for deed, claim in found.items() if claim and claim.doubt}
+    assert list(doubted) == ["volume-backed, started from a backup"]
+    assert "on volumes" in str(doubted["volume-backed, started from a backup"])
+    assert [deed for deed, claim in found.items() if claim is None] == ["volume-backed snapshot"]
 
 
 def test_an_administrators_snapshot_is_the_administrators(outcome: Outcome) -> None:
@@ -218,8 +230,9 @@ def test_plain_rotation_deletes_real_backups(outcome: Outcome) -> None:
     }
 
 
-def test_verified_rotation_deletes_exactly_the_oldest(outcome: Outcome) -> None:
-    assert outcome.told["rotation"]["verified"] == {
+@pytest.mark.parametrize("name", ["verified", "unaccompanied"])
+def test_verified_rotation_deletes_exactly_the_oldest(outcome: Outcome, name: str) -> None:
+    assert outcome.told["rotation"][name] == {
         "before": BACKUPS,
         "after": [*BACKUPS[1:], "backup 4"],
     }
