@@ -92,9 +92,26 @@ class Importer:
         elif missing:
             wrong = f"it has no {missing}; set what is missing on the image first"
         else:
-            wrong = _locked(image, _tasks(self._registry, _path(image_id)))
+            wrong = self._locked(image) if LOCK in image else None
         if wrong:
             raise _error(image, f"image {image.id} is {image.status}, and {wrong}; {NOTHING_DONE}")
+
+    def _locked(self, image: Image) -> str | None:
+        """What is wrong with an image that a task has locked, as long as Glance minds that."""
+        tasks = _tasks(self._registry, _path(image.id))
+        task = next((task for task in tasks if task["id"] == image[LOCK]), None)
+        if task is None:
+            return None
+        kept = LOCKED_FOR * (2 if task["status"] == NOT_STARTED else 1)
+        until = words.parse_time("updated_at", task["updated_at"]) + kept
+        if until <= datetime.now(UTC):
+            return None
+        if task["status"] not in ("success", "failure"):
+            return f"another import into it goes on; wait for it with wait_for_import({image.id!r})"
+        return (
+            f"Glance keeps it locked until {words.format_time(until)} because an import failed; "
+            "import after that, or delete the image and import into a new one"
+        )
 
     def run(self, image_id: str, deadline: float, progress: Progress) -> Image:
         """Import into the image, and wait until that has succeeded.
@@ -313,23 +330,6 @@ def _about_filters(error: RegistryError) -> str:
         "; the host has no address that Glance can use, or [import_filtering_opts] of Glance does "
         "not allow it: ask the operators of Glance which schemes, hosts and ports are allowed, or "
         "give the data as an open binary file"
-    )
-
-
-def _locked(image: Image, tasks: list[Task]) -> str | None:
-    """What is wrong with an image that Glance keeps locked, if it does."""
-    task = next((task for task in tasks if task["id"] == image.get(LOCK)), None)
-    if task is None:
-        return None
-    kept = LOCKED_FOR * (2 if task["status"] == NOT_STARTED else 1)
-    until = words.parse_time("updated_at", task["updated_at"]) + kept
-    if until <= datetime.now(UTC):
-        return None
-    if task["status"] not in ("success", "failure"):
-        return f"another import into it goes on; wait for it with wait_for_import({image.id!r})"
-    return (
-        f"Glance keeps it locked until {words.format_time(until)} because an import failed; import "
-        "after that, or delete the image and import into a new one"
     )
 
 
