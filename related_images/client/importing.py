@@ -109,8 +109,9 @@ class Importer:
         if task["status"] not in ("success", "failure"):
             return f"another import into it goes on; wait for it with wait_for_import({image.id!r})"
         return (
-            f"Glance keeps it locked until {words.format_time(until)} because an import failed; "
-            "import after that, or delete the image and import into a new one"
+            f"Glance keeps it locked until {words.format_time(until)}, since an import that failed "
+            "left its lock; try again after that"
+            + ("" if image.status == "active" else ", or delete it and import into a new image")
         )
 
     def run(self, image_id: str, deadline: float, progress: Progress) -> Image:
@@ -195,8 +196,12 @@ class Asked:
         )
 
     def lacking(self, image: Image) -> tuple[str, ...]:
-        """The stores that were asked for and do not have the image."""
-        return _without(self.stores, image)
+        """The stores that were asked for and do not have the image, as far as Glance shows it."""
+        if "stores" in image:
+            return _without(self.stores, image)
+        # it has no data, or a policy hides where that is
+        failed = _named(image, FAILED_STORES)
+        return tuple(store for store in self.stores if store in failed)
 
     def is_met(self, image: Image) -> bool:
         """Whether all stores have the image that must have it."""
@@ -264,8 +269,8 @@ def _is_done(image: Image, task: Task | None) -> bool:
         return _is_done_by_itself(image)
     if task["status"] == "failure":
         raise _failed(image, task, task.get("message") or "Glance gave no reason")
-    if task["status"] != "success":
-        return False
+    if task["status"] != "success" or image.get(LOCK) == task["id"]:
+        return False  # Glance removes the lock last; before that it refuses another import
     if image.status != "active":
         raise _failed(image, task, "its task ended, and the image is not active")
     asked = Asked.of(task)
@@ -302,13 +307,14 @@ def _tasks(registry: Registry, path: str) -> list[Task]:
     return answer.read(lambda body: list(body["tasks"]))
 
 
-def _stores(image: Image) -> tuple[str, ...]:
-    return tuple(store for store in str(image.get("stores") or "").split(",") if store)
+def _named(image: Image, name: str) -> tuple[str, ...]:
+    """The stores that a property of the image names."""
+    return tuple(store for store in str(image.get(name) or "").split(",") if store)
 
 
 def _without(stores: tuple[str, ...], image: Image) -> tuple[str, ...]:
     """Those of the stores that do not have the image."""
-    has = _stores(image)
+    has = _named(image, "stores")
     return tuple(store for store in stores if store not in has)
 
 
@@ -363,14 +369,14 @@ def _advice_on_active(image: Image, lacking: tuple[str, ...]) -> str:
     """Never to delete it: it is a good image."""
     if not lacking:
         return "the image is active and keeps its data; other data needs a new image"
-    when = (
+    lock = (
         " 60 minutes later, when Glance no longer keeps the image locked," if LOCK in image else ""
     )
+    has = ", ".join(_named(image, "stores")) or "the stores that have it"
     return (
-        f"the image is active and keeps its data in {', '.join(_stores(image))}; only the copy in "
-        f"{', '.join(lacking)} is missing: ask the operators of Glance whether the store has room, "
-        f"then copy again,{when} with import_image(image_id={image.id!r}, "
-        f"stores=Stores(ids={lacking!r}))"
+        f"the image is active and keeps its data in {has}; only {', '.join(lacking)} lacks it: "
+        f"ask the operators of Glance whether the store has room, then copy again,{lock} "
+        f"with import_image(image_id={image.id!r}, stores=Stores(ids={lacking!r}))"
     )
 
 

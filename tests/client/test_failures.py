@@ -19,6 +19,7 @@ from related_images.client import (
     AnswerUnusable,
     ImageNotOfInstance,
     ImportFailed,
+    ImportUnfinished,
     InstanceAwareImageService,
     InstanceRef,
     NotInstanceAware,
@@ -474,6 +475,64 @@ def test_an_import_that_nobody_tells_of_is_given_up_with_its_id(
     with pytest.raises(RegistryError) as caught:
         service.import_image("http://x/y", image_id=IMAGE, deadline=deadline)
     assert (caught.value.status, caught.value.image_id) == (status, IMAGE)
+
+
+def test_an_import_has_ended_when_glance_has_removed_its_lock(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    """Until then it refuses another one, such as a copy of the new image."""
+    locked = {"id": IMAGE, "status": "active", "os_glance_import_task": "t"}
+    images = [shown(locked), shown({"id": IMAGE, "status": "active"})]
+    task = {"id": "t", "status": "success"}
+    scripted.script = lambda asked: (
+        shown({"tasks": [task]}) if asked.path.endswith("/tasks") else images.pop(0)
+    )
+    assert "os_glance_import_task" not in service.wait_for_import(IMAGE)
+    assert images == []
+
+
+def test_the_task_that_goes_on_is_waited_for_else_the_latest(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    image: dict[str, Any] = {"id": IMAGE, "status": "active"}
+    tasks = [
+        {"id": "new", "status": "success", "created_at": "2026-01-02T00:00:00"},
+        {"id": "old", "status": "failure", "created_at": "2026-01-01T00:00:00"},
+    ]
+    scripted.script = lambda asked: shown(
+        {"tasks": tasks} if asked.path.endswith("/tasks") else image
+    )
+    assert service.wait_for_import(IMAGE).id == IMAGE
+    image["os_glance_import_task"] = "old"
+    with pytest.raises(ImportFailed, match="Glance gave no reason"):
+        service.wait_for_import(IMAGE)
+
+
+def test_an_import_whose_task_is_not_shown_is_judged_by_the_image(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    image: dict[str, Any] = {"id": IMAGE, "status": "importing", "os_glance_import_task": "t"}
+    scripted.script = lambda asked: shown({"tasks": []} if "tasks" in asked.path else image)
+    with pytest.raises(ImportUnfinished):
+        service.wait_for_import(IMAGE, deadline=0)
+    del image["os_glance_import_task"]
+    with pytest.raises(ImportFailed, match="no import into it is under way"):
+        service.wait_for_import(IMAGE)
+    image["status"] = "active"
+    assert service.wait_for_import(IMAGE).status == "active"
+
+
+def test_a_copy_is_judged_also_where_a_policy_hides_the_stores(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    request = {"method": {"name": "copy-image"}, "all_stores_must_succeed": False}
+    task = {"id": "t", "status": "success", "input": {"import_req": request, "backend": ["b"]}}
+    image = {"id": IMAGE, "status": "active", "os_glance_failed_import": "a"}
+    scripted.script = lambda asked: shown({"tasks": [task]} if "tasks" in asked.path else image)
+    assert service.wait_for_import(IMAGE).status == "active"
+    image["os_glance_failed_import"] = "a,b"
+    with pytest.raises(ImportFailed, match="not stored in b"):
+        service.wait_for_import(IMAGE)
 
 
 def test_no_error_shows_the_credentials_of_a_url(
