@@ -16,6 +16,7 @@ from related_images.client.errors import (
     ClientError,
     ImageNotOfInstance,
     ImportFailed,
+    ImportInvalid,
     ImportNotOffered,
     ImportUnfinished,
     NotInstanceAware,
@@ -27,10 +28,11 @@ from related_images.client.errors import (
     RegistryUnavailable,
     RegistryUnreachable,
     StateConflict,
+    StoreNotOffered,
     Unauthorized,
 )
 from related_images.client.images import InstanceAwareImageService
-from related_images.client.importing import RemoteImage, Stores
+from related_images.client.import_request import RemoteImage, Stores
 from related_images.client.relations import RelationsClient
 from related_images.client.results import (
     Ancestor,
@@ -54,6 +56,7 @@ __all__ = [
     "ImageNotOfInstance",
     "ImagesOfKind",
     "ImportFailed",
+    "ImportInvalid",
     "ImportNotOffered",
     "ImportUnfinished",
     "Instance",
@@ -72,6 +75,7 @@ __all__ = [
     "RelationsClient",
     "RemoteImage",
     "StateConflict",
+    "StoreNotOffered",
     "Stores",
     "TupleHeaders",
     "Unauthorized",

@@ -6,8 +6,10 @@
         ├── ImageNotOfInstance      nothing recorded says that the image was made of the instance
         ├── PolicyEmpty             the rules for backups keep nothing
         ├── PolicyInvalid           a policy for backups cannot be understood
+        ├── ImportInvalid           the import cannot be asked for like this
         ├── ImportNotOffered        the deployment has no import method for this source
-        ├── ImportFailed            the import ended without an active image
+        │   └── StoreNotOffered     the deployment has no such store
+        ├── ImportFailed            Glance refused the import, or it ended without success
         │   └── ImportUnfinished    the deadline passed first
         └── RegistryError           a request to the registry did not succeed
             ├── RegistryUnreachable no whole answer came, or nobody could be asked
@@ -77,6 +79,13 @@ class PolicyInvalid(ClientError):
     title = "A backup policy cannot be understood"
 
 
+class ImportInvalid(ClientError):
+    """What was asked for can never be imported; nothing was created or sent."""
+
+    code = "import.invalid"
+    title = "The import cannot be asked for like this"
+
+
 class ImportNotOffered(ClientError):
     """:ivar offered: the import methods that the deployment has"""
 
@@ -88,15 +97,22 @@ class ImportNotOffered(ClientError):
         self.offered = tuple(offered)
 
 
+class StoreNotOffered(ImportNotOffered):
+    """:ivar offered: the stores of the deployment that can be written to"""
+
+    code = "import.store-not-offered"
+    title = "The deployment has no such store"
+
+
 class ImportFailed(ClientError):
-    """:ivar image_id: the image, left as the registry left it
-    :ivar image_status: its status when it was last seen
+    """:ivar image_id: the image, left as Glance left it
+    :ivar image_status: its status when it was last seen; ``None`` if it could not be looked at
     """
 
     code = "import.failed"
     title = "The import failed"
 
-    def __init__(self, message: str, *, image_id: str, image_status: str) -> None:
+    def __init__(self, message: str, *, image_id: str, image_status: str | None) -> None:
         super().__init__(message)
         self.image_id = image_id
         self.image_status = image_status
@@ -117,7 +133,9 @@ class RegistryError(ClientError):
     :ivar request_id: by which the registry's log names the request
     :ivar retry_after: seconds after which the registry asks to try again
     :ivar doubtful: whether the registry may have done it all the same
-    :ivar image_id: the image that was about to be created or filled, if one was
+    :ivar said: why, in the words of whoever answered
+    :ivar image_id: the image that it was about; ``None`` if no image was created, and none can have
+        been
     """
 
     code = "registry.refused"
@@ -135,6 +153,7 @@ class RegistryError(ClientError):
         retry_after: int | None = None,
     ) -> None:
         self.request = request
+        self.said = said.rstrip(". ")
         self.status = status
         self.code = code or type(self).code
         self.request_id = request_id
@@ -142,18 +161,18 @@ class RegistryError(ClientError):
         was_not_begun = status == HTTPStatus.SERVICE_UNAVAILABLE and code in _NOTHING_BEGUN
         self.doubtful = status is None or (status >= 500 and not was_not_begun)
         self.image_id: str | None = None
-        super().__init__(self._message(said))
+        super().__init__(self._message())
 
     @property
     def may_pass(self) -> bool:
         """Whether the same question may be answered later: no answer came, or a server failed."""
         return self.doubtful and (self.status is None or self.status >= 500)
 
-    def _message(self, said: str) -> str:
+    def _message(self) -> str:
         answered = f"answered {self.status}" if self.status else "got no answer"
         wait = "" if self.retry_after is None else f" after {self.retry_after} seconds"
         named = f" (request id {self.request_id})" if self.request_id else ""
-        return f"{self.request} {answered}: {said.rstrip('. ')}; {self.next_step}{wait}{named}"
+        return f"{self.request} {answered}: {self.said}; {self.next_step}{wait}{named}"
 
 
 class RegistryUnreachable(RegistryError):

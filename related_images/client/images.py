@@ -13,13 +13,14 @@ from related_images.client.errors import (
     RegistryError,
     StateConflict,
 )
+from related_images.client.import_request import Source, Stores, check_deadline, check_formats
 from related_images.client.importing import (
     DEADLINE,
     Importer,
     Progress,
-    Source,
-    Stores,
+    StartedImport,
     ignore_progress,
+    wait,
 )
 from related_images.client.registry import OCTETS, Answer
 from related_images.client.relations import Filter, RelationsClient
@@ -77,8 +78,9 @@ class InstanceAwareImageService:
     ) -> Image:
         """Create an image, without data yet, that is recorded for the instance.
 
-        The id is chosen here, so that an answer that was lost can be looked for: the image is
-        created once, or an error tells its ``image_id``.
+        The id is chosen here unless ``properties`` has one, so that an answer that was lost can be
+        looked for. The image is created once; if it is not known whether it was, the error has the
+        ``image_id`` to look for.
 
         :param kind: ``snapshot`` or ``backup``
         :param label: of the relation; the image may have a property of that name besides
@@ -89,7 +91,7 @@ class InstanceAwareImageService:
         """
         words.kind(kind, words.MADE_FROM)
         assertion = self._assertion(instance_id, kind, label)
-        body = {"id": str(uuid.uuid4()), **_all(attributes, properties)}
+        body = _with_id(_all(attributes, properties))
         self.info()
         return self._create(assertion, body)
 
@@ -99,7 +101,7 @@ class InstanceAwareImageService:
         except RegistryError as error:
             if not error.doubtful:
                 raise
-            found = self._look_for(assertion, error)
+            found = self._look_for(assertion, body["id"], error)
         return found or self._create_again(assertion, body)
 
     def _create_again(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
@@ -107,29 +109,29 @@ class InstanceAwareImageService:
             return self._create_once(assertion, body)
         except StateConflict as overtaken:
             # what was thought lost arrived in between
-            found = self._look_for(assertion, overtaken)
+            found = self._look_for(assertion, body["id"], overtaken)
             if found is None:
                 raise
             return found
 
     def _create_once(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
         said = assertion.as_headers()
-        with _about(body["id"]):
+        with _about(body["id"], is_there=False):
             answer = self._registry.ask("POST", routes.IMAGES, json=dict(body), headers=said)
             recorded = answer.headers.get(headers.RECORDED)
             if recorded != assertion.kind:
                 raise _unrecorded(body["id"], f"acknowledged {recorded}, not {assertion.kind}")
             return answer.read(lambda shown: Image(shown, recorded))
 
-    def _look_for(self, assertion: Assertion, lost: RegistryError) -> Image | None:
+    def _look_for(self, assertion: Assertion, image_id: str, lost: RegistryError) -> Image | None:
         """What became of a creation whose answer was lost."""
-        image_id = str(lost.image_id)
         try:
             image = self.get(image_id)
             relations = tuple(self._relations.relations_of_image(image_id))
         except NotThere:
             return None
         except RegistryError:
+            lost.image_id = image_id  # it may be there
             raise lost from None
         if not any((r.instance, r.kind) == (assertion.instance, assertion.kind) for r in relations):
             raise _unrecorded(image_id, "shows no such relation of it")
@@ -157,7 +159,7 @@ class InstanceAwareImageService:
         *,
         instance_id: str | None = None,
         image_id: str | None = None,
-        kind: str = words.SNAPSHOT,
+        kind: str | None = None,
         label: str | None = None,
         method: str | None = None,
         stores: Stores | None = None,
@@ -166,32 +168,66 @@ class InstanceAwareImageService:
         properties: Mapping[str, Any] | None = None,
         **attributes: Any,
     ) -> Image:
-        """Have the registry import an image, and wait until it is active.
+        """Have Glance import an image, and wait until it is active.
 
         Either a new image is created for ``instance_id``, or ``image_id`` names one that is there:
         a queued one to fill or, without a ``source``, an active one to copy to more stores.
 
+        What can be known to be wrong is refused before anything is created or sent.
+
         :param source: bytes, a binary file or an iterable of bytes (``glance-direct``), a URL
             (``web-download``), a :class:`RemoteImage` (``glance-download``), or none
             (``copy-image``)
+        :param kind: and ``label``, ``properties`` and ``attributes``, of a new image, as for
+            :meth:`create`; both formats are needed
         :param method: refuse if the source calls for another method than this
         :param stores: where to, if not to the default store
-        :param deadline: seconds to wait for the end of it
+        :param deadline: seconds to wait for the end of it; the last look is at the deadline
         :param progress: called with the image each time it was looked at
-        :param properties: and ``attributes``, as for :meth:`create`
-        :raises ImportNotOffered: before anything is created, if the deployment lacks the method
-        :raises ImportFailed: if it ended without success, with Glance's own message
+        :raises ImportInvalid: before anything is created, if this can never be imported
+        :raises ImportNotOffered: before anything is created, if the deployment lacks the method or,
+            as :exc:`StoreNotOffered`, a store
+        :raises ImportFailed: if Glance refused it or it ended without success
         :raises ImportUnfinished: if it did not end within ``deadline``
         """
         given = _all(attributes, properties)
-        _check_target(instance_id, image_id, given)
+        if image_id is None:
+            _check_new(source, instance_id)
+        else:
+            _check_existing(instance_id, given, kind=kind, label=label)
+        check_deadline(deadline)
         self.info()
         importer = Importer(self._registry, source, stores or Stores())
         importer.check_offered(method)
         if instance_id is not None:
+            check_formats(given)
+            kind = words.SNAPSHOT if kind is None else kind
             image_id = self.create(instance_id, kind=kind, label=label, properties=given).id
-        with _about(words.image_id(image_id)):
+        else:
+            importer.check_image(str(image_id))
+        with _about(str(image_id)):
             return importer.run(str(image_id), deadline, progress)
+
+    def wait_for_import(
+        self,
+        image_id: str,
+        *,
+        deadline: float = DEADLINE,
+        progress: Progress = ignore_progress,
+    ) -> Image:
+        """Wait for an import that was begun earlier, by this process or by another.
+
+        Of several imports it is the one that goes on, else the latest. Glance knows what it was
+        asked for.
+
+        :param deadline: and ``progress``, as for :meth:`import_image`
+        :raises ImportFailed: if it ended without success, or if none is under way and the image is
+            not active
+        :raises ImportUnfinished: if it did not end within ``deadline``
+        :raises NotThere: if there is no such image for the caller
+        """
+        check_deadline(deadline)
+        return wait(StartedImport(self._registry, image_id), deadline, progress)
 
     def list(
         self,
@@ -328,13 +364,28 @@ class InstanceAwareImageService:
         )
 
 
-def _check_target(
-    instance_id: str | None, image_id: str | None, attributes: Mapping[str, Any]
-) -> None:
-    if (instance_id is None) == (image_id is None):
+def _check_new(source: Source | None, instance_id: str | None) -> None:
+    if instance_id is None:
         raise TypeError("give either instance_id, for a new image, or image_id")
-    if image_id is not None and attributes:
-        raise TypeError(f"{', '.join(attributes)} can only be given to a new image")
+    if source is None:
+        raise TypeError("a new image needs a source; without one, image_id names the image to copy")
+
+
+def _check_existing(
+    instance_id: str | None, attributes: Mapping[str, Any], **relation: Any
+) -> None:
+    if instance_id is not None:
+        raise TypeError("give either instance_id, for a new image, or image_id")
+    given = [*attributes, *(name for name, value in relation.items() if value is not None)]
+    if given:
+        raise TypeError(f"{', '.join(given)} can only be given to a new image")
+
+
+def _with_id(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of a new image, with an id that is chosen unless it is given."""
+    given = attributes.get("id")
+    chosen = str(uuid.uuid4()) if given is None else words.image_id(given)
+    return {**attributes, "id": chosen}
 
 
 def _all(attributes: Mapping[str, Any], properties: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -357,12 +408,13 @@ def _filters(filters: Mapping[str, Any], properties: Mapping[str, Any] | None) -
 
 
 @contextmanager
-def _about(image_id: str) -> Iterator[None]:
-    """Have errors tell which image they are about: it may be there, created by now."""
+def _about(image_id: str, *, is_there: bool = True) -> Iterator[None]:
+    """Have errors tell which image they are about, if it is there or may be there by now."""
     try:
         yield
     except RegistryError as error:
-        error.image_id = image_id
+        if is_there or error.doubtful:
+            error.image_id = image_id
         raise
 
 

@@ -29,6 +29,7 @@ from related_images.client.errors import (
     RegistryUnreachable,
     Unauthorized,
 )
+from related_images.client.urls import hide_credentials
 from related_images.errors import BadInput
 from related_images.wire.routes import API
 
@@ -202,9 +203,10 @@ def _no_service_errors() -> tuple[type[Exception], ...]:
 
 
 def _unreachable(request: str, error: Exception) -> RegistryError:
+    said = hide_credentials(str(error)) or type(error).__name__
     if isinstance(error, keystone.http.Unauthorized | keystone.AuthorizationFailure):
-        return Unauthorized(request, str(error), request_id=getattr(error, "request_id", None))
-    return RegistryUnreachable(request, str(error) or type(error).__name__)
+        return Unauthorized(request, said, request_id=getattr(error, "request_id", None))
+    return RegistryUnreachable(request, said)
 
 
 def _refused(request: str, response: Any) -> RegistryError:
@@ -265,4 +267,5 @@ def _text(value: object) -> str | None:
 
 def _plain(text: str) -> str:
     words = html.unescape(_TAG.sub(" ", text[:_READ_AT_MOST])).split()
-    return " ".join(words)[:300]
+    # before it is cut, or half of a password would not be known for one
+    return hide_credentials(" ".join(words))[:300]

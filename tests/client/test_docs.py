@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from related_images import client
-from related_images.client import ClientError, InstanceAwareImageService
+from related_images.client import ClientError, InstanceAwareImageService, RelationsClient
 from tests.client.clients import SERVICE
 from tests.servers import ServedGlance
 
@@ -43,7 +43,7 @@ def test_the_snippets_run_one_after_the_other(
         snippets = _snippets()
         for number, snippet in enumerate(snippets, 1):
             exec(compile(snippet, f"{PAGE.name}, snippet {number}", "exec"), names)
-    assert len(snippets) == 12
+    assert len(snippets) == 13
     printed = capsys.readouterr().out
     assert printed.startswith("backup\n")
     assert "inst-1 boot" in printed
@@ -55,7 +55,7 @@ def test_every_error_and_its_code_are_on_the_page() -> None:
     public = [getattr(client, name) for name in client.__all__]
     errors = [it for it in public if isinstance(it, type) and issubclass(it, ClientError)]
     rows = [f"| `{error.__name__}` | `{error.code}` |" for error in errors]
-    assert len(rows) == 17
+    assert len(rows) == 19
     assert [row for row in rows if row not in text] == []
 
 
@@ -64,3 +64,13 @@ def test_every_method_and_name_is_on_the_page() -> None:
     methods = [name for name in vars(InstanceAwareImageService) if not name.startswith("_")]
     assert [name for name in methods if f"{name}(" not in text] == []
     assert [name for name in client.__all__ if name not in text] == []
+
+
+def test_every_method_on_the_page_is_there() -> None:
+    """The first table is about the service, the second about ``RelationsClient``."""
+    tables = PAGE.read_text().split("| method | gives |\n")[1:]
+    rows = [re.findall(r"^\| `(\w+)\(", table.split("\n\n")[0], re.MULTILINE) for table in tables]
+    classes = (InstanceAwareImageService, RelationsClient)
+    assert [len(names) for names in rows] == [17, 3]
+    for names, owner in zip(rows, classes, strict=True):
+        assert [name for name in names if not hasattr(owner, name)] == []

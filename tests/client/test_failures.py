@@ -3,6 +3,7 @@
 import io
 import json
 import socket
+import traceback
 from typing import Any
 from urllib.parse import parse_qs
 from uuid import uuid4
@@ -17,6 +18,8 @@ from related_images.client import (
     AccessDenied,
     AnswerUnusable,
     ImageNotOfInstance,
+    ImportFailed,
+    ImportUnfinished,
     InstanceAwareImageService,
     InstanceRef,
     NotInstanceAware,
@@ -36,6 +39,7 @@ from tests.client.scripted import HANG_UP, Asked, Reply, Scripted, shown
 
 IMAGE = "8a6ff7cb-1a1f-4bd6-9a3a-4e0b0f2c2f3d"
 APPLIED = "installation_uuid, instance_id"
+FORMATS = {"disk_format": "raw", "container_format": "bare"}
 PROXY_PAGE = b"<html><head><title>502</title></head><body><p>Bad &amp; broken</p></body></html>"
 
 
@@ -385,9 +389,32 @@ def test_a_refused_creation_is_not_sent_again(
     scripted.script = lambda asked: Reply(status)
     with pytest.raises(RegistryError) as caught:
         service.create("inst-1", id=IMAGE)
-    assert caught.value.image_id == IMAGE
+    assert caught.value.image_id is None
     assert len(scripted.of("POST", "/v2/images")) == 1
     assert not scripted.of("GET", f"/v2/images/{IMAGE}")
+
+
+def test_a_creation_that_may_have_come_in_between_has_its_id(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    """The first answer is lost, the second says that the id is taken, and nobody can look."""
+    looks = [Reply(404), Reply(503)]
+    posts = [HANG_UP, Reply(409)]
+    scripted.script = lambda asked: (looks if asked.method == "GET" else posts).pop(0)
+    with pytest.raises(StateConflict) as caught:
+        service.create("inst-1", id=IMAGE)
+    assert caught.value.image_id == IMAGE
+
+
+def test_an_id_that_is_none_is_chosen(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    scripted.script = Lossy(makes=False, relates=False, replies=[HANG_UP])
+    image = service.create("inst-1", id=None)
+    (looked,) = {asked.path for asked in scripted.asked if asked.path.startswith("/v2/images/")}
+    assert looked == f"/v2/images/{image.id}"
+    with pytest.raises(ImageIdMalformed):
+        service.create("inst-1", id="None")
 
 
 def test_the_filters_own_503_creates_nothing_and_is_not_sent_again(
@@ -399,6 +426,15 @@ def test_the_filters_own_503_creates_nothing_and_is_not_sent_again(
         service.create("inst-1")
     assert caught.value.code == "store.unavailable"
     assert len(scripted.of("POST", "/v2/images")) == 1
+
+
+def queued(asked: Asked) -> Reply:
+    """An image that is queued, of a Glance that downloads."""
+    if asked.path == "/v2/info/import":
+        return shown({"import-methods": {"value": ["web-download"]}})
+    if asked.path.endswith("/tasks"):
+        return shown({"tasks": []})
+    return shown({"id": IMAGE, "status": "queued", **FORMATS})
 
 
 class Importing:
@@ -421,7 +457,7 @@ class Importing:
             return self.failures.pop(0)
         if asked.path.endswith("/tasks"):
             return shown({"tasks": [{"id": "t", "status": "success"}] if self.is_begun else []})
-        return shown({"id": IMAGE, "status": "active"})
+        return shown({"id": IMAGE, "status": "active"}) if self.is_begun else queued(asked)
 
 
 def test_an_import_is_waited_for_though_a_proxy_fails(
@@ -444,6 +480,77 @@ def test_an_import_that_nobody_tells_of_is_given_up_with_its_id(
     with pytest.raises(RegistryError) as caught:
         service.import_image("http://x/y", image_id=IMAGE, deadline=deadline)
     assert (caught.value.status, caught.value.image_id) == (status, IMAGE)
+
+
+def test_an_import_has_ended_when_glance_has_removed_its_lock(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    """Until then it refuses another one, such as a copy of the new image."""
+    locked = {"id": IMAGE, "status": "active", "os_glance_import_task": "t"}
+    images = [shown(locked), shown({"id": IMAGE, "status": "active"})]
+    task = {"id": "t", "status": "success"}
+    scripted.script = lambda asked: (
+        shown({"tasks": [task]}) if asked.path.endswith("/tasks") else images.pop(0)
+    )
+    assert "os_glance_import_task" not in service.wait_for_import(IMAGE)
+    assert images == []
+
+
+def test_the_task_that_goes_on_is_waited_for_else_the_latest(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    image: dict[str, Any] = {"id": IMAGE, "status": "active"}
+    tasks = [
+        {"id": "new", "status": "success", "created_at": "2026-01-02T00:00:00"},
+        {"id": "old", "status": "failure", "created_at": "2026-01-01T00:00:00"},
+    ]
+    scripted.script = lambda asked: shown(
+        {"tasks": tasks} if asked.path.endswith("/tasks") else image
+    )
+    assert service.wait_for_import(IMAGE).id == IMAGE
+    image["os_glance_import_task"] = "old"
+    with pytest.raises(ImportFailed, match="Glance gave no reason"):
+        service.wait_for_import(IMAGE)
+
+
+def test_an_import_whose_task_is_not_shown_is_judged_by_the_image(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    image: dict[str, Any] = {"id": IMAGE, "status": "importing", "os_glance_import_task": "t"}
+    scripted.script = lambda asked: shown({"tasks": []} if "tasks" in asked.path else image)
+    with pytest.raises(ImportUnfinished):
+        service.wait_for_import(IMAGE, deadline=0)
+    del image["os_glance_import_task"]
+    with pytest.raises(ImportFailed, match="no import into it is under way"):
+        service.wait_for_import(IMAGE)
+    image["status"] = "active"
+    assert service.wait_for_import(IMAGE).status == "active"
+
+
+def test_a_copy_is_judged_also_where_a_policy_hides_the_stores(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    request = {"method": {"name": "copy-image"}, "all_stores_must_succeed": False}
+    task = {"id": "t", "status": "success", "input": {"import_req": request, "backend": ["b"]}}
+    image = {"id": IMAGE, "status": "active", "os_glance_failed_import": "a"}
+    scripted.script = lambda asked: shown({"tasks": [task]} if "tasks" in asked.path else image)
+    assert service.wait_for_import(IMAGE).status == "active"
+    image["os_glance_failed_import"] = "a,b"
+    with pytest.raises(ImportFailed, match="not stored in b"):
+        service.wait_for_import(IMAGE)
+
+
+def test_no_error_shows_the_credentials_of_a_url(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
+    url = f"https://user:{'secret' * 60}@host/image?token=secret"
+    refusal = Reply(400, f"URI does not pass filtering: {url}".encode())
+    scripted.script = lambda asked: refusal if asked.method == "POST" else queued(asked)
+    with pytest.raises(ImportFailed) as caught:
+        service.import_image(url, image_id=IMAGE)
+    assert "https://***@host/image?token=***" in str(caught.value)
+    everything = "".join(traceback.format_exception(caught.value))
+    assert "secret" not in everything
 
 
 def test_the_503_of_another_is_no_promise_that_nothing_was_begun(

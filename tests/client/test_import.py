@@ -4,28 +4,30 @@ import gzip
 import io
 import subprocess
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from related_images.client import (
     Image,
     ImportFailed,
+    ImportInvalid,
     ImportNotOffered,
     ImportUnfinished,
     InstanceAwareImageService,
     NotThere,
-    RegistryError,
     RemoteImage,
-    StateConflict,
+    StoreNotOffered,
     Stores,
 )
-from related_images.client.importing import Source
+from related_images.client import importing as importing_module
+from related_images.client.import_request import Source
 from tests import servers
 from tests.client import catalogue
 from tests.client.clients import INSTALLATION, MAKERS, SERVICE, Maker
@@ -262,12 +264,21 @@ def test_a_failed_download_tells_glances_message_and_keeps_the_relation(
     assert not list(images.backups(instance))
 
 
-def test_a_refused_address_is_told_with_the_image(
+def test_a_url_that_glance_does_not_allow_is_explained_without_its_credentials(
     images: InstanceAwareImageService, instance: str
 ) -> None:
-    with pytest.raises(RegistryError, match="does not pass filtering") as caught:
-        images.import_image("http://127.0.0.1:9/", instance_id=instance, **FORMATS)
+    url = "http://user:secret@127.0.0.1:9/image?signature=secret&copy=secret"
+    with pytest.raises(ImportFailed, match="does not pass filtering") as caught:
+        images.import_image(url, instance_id=instance, **FORMATS)
+    said = str(caught.value)
+    assert "[import_filtering_opts]" in said
+    assert "ask the operators of Glance" in said
+    assert "log" not in said
+    everything = "".join(traceback.format_exception(caught.value))
+    assert "http://***@127.0.0.1:9/image?signature=***&copy=***" in said
+    assert "secret" not in everything.replace(url, "")
     assert [image.id for image in images.list(instance)] == [caught.value.image_id]
+    assert caught.value.image_status == "queued"
 
 
 @pytest.fixture
@@ -322,30 +333,137 @@ def test_what_another_region_does_not_give_fails_and_keeps_the_relation(
     assert not list(images.backups(instance))
 
 
-def test_an_image_without_formats_is_refused_in_glances_words(
+def _sent(source: io.BytesIO) -> bool:
+    return source.tell() > 0
+
+
+@pytest.mark.parametrize("missing", ["container_format", "disk_format"])
+def test_an_image_without_a_format_is_refused_before_anything_is_created(
+    images: InstanceAwareImageService, instance: str, missing: str
+) -> None:
+    given = {name: value for name, value in FORMATS.items() if name != missing}
+    for source in (io.BytesIO(b"data"), "http://127.0.0.1/", RemoteImage(str(uuid4()), "two")):
+        with pytest.raises(ImportInvalid, match=f"^{missing} must be given"):
+            images.import_image(source, instance_id=instance, **given)
+        assert not isinstance(source, io.BytesIO) or not _sent(source)
+    assert not list(images.relations(instance))
+
+
+def test_an_image_that_lacks_a_format_is_refused_before_anything_is_sent(
     images: InstanceAwareImageService, instance: str
 ) -> None:
-    with pytest.raises(StateConflict, match="container_format"):
-        images.import_image(b"data", instance_id=instance)
+    queued, source = images.create(instance, disk_format="raw"), io.BytesIO(b"data")
+    with pytest.raises(ImportFailed, match="has no container_format; set") as caught:
+        images.import_image(source, image_id=queued.id)
+    assert (caught.value.image_id, caught.value.image_status) == (queued.id, "queued")
+    assert not _sent(source)
+    assert images.get(queued.id).status == "queued"
 
 
 def test_copying_what_is_not_there_and_what_is_not_active(
     images: InstanceAwareImageService, instance: str
 ) -> None:
-    with pytest.raises(NotThere):
+    with pytest.raises(NotThere) as absent:
         images.import_image(image_id=str(uuid4()), stores=Stores(every=True))
+    assert absent.value.image_id is None
     queued = images.create(instance, **FORMATS)
-    with pytest.raises(StateConflict, match="status active"):
+    with pytest.raises(ImportFailed, match="copy-image needs one that is active") as caught:
         images.import_image(image_id=queued.id, stores=Stores(every=True))
+    assert (caught.value.image_id, caught.value.image_status) == (queued.id, "queued")
 
 
-def test_a_store_that_does_not_exist_is_refused(
+def test_an_active_image_is_not_filled_again(
+    images: InstanceAwareImageService, instance: str, web: Scripted
+) -> None:
+    image = images.import_image(b"data", instance_id=instance, deadline=60, **FORMATS)
+    for source in (io.BytesIO(b"data"), f"{web.url}/data"):
+        with pytest.raises(ImportFailed, match="needs one that is queued") as caught:
+            images.import_image(source, image_id=image.id)
+        assert "delete" not in str(caught.value)
+        assert not isinstance(source, io.BytesIO) or not _sent(source)
+    assert images.get(image.id).status == "active"
+
+
+def test_a_store_that_does_not_exist_is_refused_before_anything_is_created(
     images: InstanceAwareImageService, instance: str
 ) -> None:
-    with pytest.raises(StateConflict, match="nowhere"):
-        images.import_image(
-            b"data", instance_id=instance, stores=Stores(("nowhere",)), deadline=60, **FORMATS
-        )
+    source, stores = io.BytesIO(b"data"), Stores(("local", "nosuch"))
+    offered = "no store nosuch that can be written to; the deployment offers local, second;"
+    with pytest.raises(StoreNotOffered, match=offered) as caught:
+        images.import_image(source, instance_id=instance, stores=stores, **FORMATS)
+    assert caught.value.offered == ("local", "second")
+    assert not _sent(source)
+    assert not list(images.relations(instance))
+
+    image = images.import_image(source, instance_id=instance, deadline=60, **FORMATS)
+    with pytest.raises(StoreNotOffered, match=offered):
+        images.import_image(image_id=image.id, stores=stores)
+    assert images.get(image.id).stores == "local"
+
+
+def _closed() -> io.BytesIO:
+    file = io.BytesIO(b"data")
+    file.close()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("/var/tmp/image.raw", "must be a URL .* open binary file"),
+        ("", "must be a URL"),
+        ("ftp://host/image", "must be a URL .* scheme is 'ftp'"),
+        ("file:///etc/passwd", "must be a URL"),
+        ("https://", "must be a URL"),
+        ("http://host/with space", "no spaces"),
+        ("http://host:port/", "host or port is malformed"),
+        ("user:secret@host/image", "must be a URL"),
+        (io.StringIO("data"), "open as text"),
+        (_closed(), "closed"),
+        (Path("image.raw"), "type PosixPath cannot be sent"),
+        (7, "type int cannot be sent"),
+        (RemoteImage("7", "two"), "'7' of the remote image is not a UUID"),
+        (RemoteImage(str(UUID(int=7)), ""), "no region"),
+        (RemoteImage(str(UUID(int=7)), "two", "private"), "not one of public, internal, admin"),
+    ],
+    ids=str,
+)
+def test_a_source_that_cannot_be_imported_is_refused_before_anything_is_created(
+    images: InstanceAwareImageService, instance: str, source: Any, said: str
+) -> None:
+    with pytest.raises(ImportInvalid, match=said) as caught:
+        images.import_image(source, instance_id=instance, **FORMATS)
+    assert "secret" not in str(caught.value)
+    assert not list(images.relations(instance))
+
+
+def test_a_file_that_is_not_open_for_reading_is_refused(
+    images: InstanceAwareImageService, instance: str, tmp_path: Path
+) -> None:
+    with (
+        (tmp_path / "image").open("wb") as file,
+        pytest.raises(ImportInvalid, match="not open for reading"),
+    ):
+        images.import_image(file, instance_id=instance, **FORMATS)
+    assert not list(images.relations(instance))
+
+
+@pytest.mark.parametrize("deadline", [-1, float("nan"), None, "60"])
+def test_a_deadline_that_is_no_number_of_seconds_is_refused(
+    images: InstanceAwareImageService, instance: str, deadline: Any
+) -> None:
+    with pytest.raises(ImportInvalid, match="deadline is"):
+        images.import_image(b"data", instance_id=instance, deadline=deadline, **FORMATS)
+    with pytest.raises(ImportInvalid, match="deadline is"):
+        images.wait_for_import(str(uuid4()), deadline=deadline)
+    assert not list(images.relations(instance))
+
+
+def test_stores_that_contradict_each_other() -> None:
+    with pytest.raises(TypeError, match=r"such as \('fast',\)"):
+        Stores("fast")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="either ids or every"):
+        Stores(("fast",), every=True)
 
 
 def test_what_the_deployment_lacks_is_refused_before_anything_is_made(
@@ -369,6 +487,10 @@ def test_arguments_that_contradict_each_other(images: InstanceAwareImageService)
         images.import_image(b"data", image_id=str(uuid4()), name="x")
     with pytest.raises(TypeError, match="label can only"):
         images.import_image(b"data", image_id=str(uuid4()), properties={"label": "x"})
+    with pytest.raises(TypeError, match="kind, label can only"):
+        images.import_image(b"data", image_id=str(uuid4()), kind="backup", label="daily")
+    with pytest.raises(TypeError, match="a new image needs a source"):
+        images.import_image(instance_id="i", **FORMATS)
 
 
 def test_properties_of_an_imported_image_may_have_the_names_of_arguments(
@@ -391,3 +513,78 @@ def test_the_deadline_ends_the_waiting_only(
             f"{web.url}/data", instance_id=instance, kind="backup", deadline=0, **FORMATS
         )
     assert [image.id for image in images.list(instance)] == [caught.value.image_id]
+    assert f"wait_for_import('{caught.value.image_id}')" in str(caught.value)
+
+
+def test_another_process_goes_on_waiting(
+    images: InstanceAwareImageService,
+    make_client: Maker,
+    importing: ServedGlance,
+    instance: str,
+    web: Scripted,
+) -> None:
+    with holding(web), pytest.raises(ImportUnfinished) as caught:
+        images.import_image(
+            f"{web.url}/data", instance_id=instance, kind="backup", deadline=0, **FORMATS
+        )
+    other = InstanceAwareImageService(make_client(importing.url, SERVICE), INSTALLATION)
+    seen: list[str] = []
+    image = other.wait_for_import(
+        caught.value.image_id, deadline=60, progress=lambda image: seen.append(image.status)
+    )
+    _check_is_backup(images, instance, image)
+    assert seen[-1] == "active"
+    assert other.wait_for_import(image.id, deadline=0).id == image.id
+
+
+def test_waiting_for_an_import_that_failed_for_one_that_never_was_and_for_no_image(
+    images: InstanceAwareImageService, instance: str, web: Scripted
+) -> None:
+    with holding(web), pytest.raises(ImportUnfinished) as unfinished:
+        images.import_image(f"{web.url}/missing", instance_id=instance, deadline=0, **FORMATS)
+    with pytest.raises(ImportFailed, match="Task failed") as failed:
+        images.wait_for_import(unfinished.value.image_id, deadline=60)
+    assert not isinstance(failed.value, ImportUnfinished)
+    queued = images.create(instance, **FORMATS)
+    with pytest.raises(ImportFailed, match="no import into it is under way"):
+        images.wait_for_import(queued.id)
+    with pytest.raises(NotThere) as absent:
+        images.wait_for_import(str(uuid4()))
+    assert absent.value.image_id is None
+
+
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("deadline", [0.05, 1.0, 2.0, 7.5])
+def test_the_last_look_is_at_the_deadline(
+    images: InstanceAwareImageService,
+    instance: str,
+    web: Scripted,
+    monkeypatch: pytest.MonkeyPatch,
+    deadline: float,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(importing_module, "time", clock)
+    looks: list[float] = []
+    with holding(web), pytest.raises(ImportUnfinished):
+        images.import_image(
+            f"{web.url}/data",
+            instance_id=instance,
+            deadline=deadline,
+            progress=lambda _: looks.append(clock.now - 1000),
+            **FORMATS,
+        )
+    assert looks[0] == 0
+    assert looks[-1] == pytest.approx(deadline)
+    assert len(looks) > 1
