@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text, update
+from sqlalchemy import create_engine, select, text, update
 
+from related_images.store import latest
 from related_images.store.refs import image_ref
 from related_images.store.tables import relation
 from tests.cli.running import OPENSTACK, Instance
@@ -60,8 +61,11 @@ def age(instance: Instance, days: dict[str, float]) -> None:
             naive = made.replace(tzinfo=None).isoformat(" ")
             changed = text("UPDATE images SET created_at=:at WHERE id=:id")
             assert glance.execute(changed, {"at": naive, "id": image_id}).rowcount == 1
-            recorded = update(relation).where(relation.c.image_ref == image_ref(image_id))
+            is_recorded = relation.c.image_ref == image_ref(image_id)
+            recorded = update(relation).where(is_recorded)
             assert ours.execute(recorded.values(created_at=made)).rowcount == 1
+            refs = ours.execute(select(relation.c.instance_ref).where(is_recorded)).scalars()
+            latest.refresh(ours, refs.all())
 
 
 def set_true(instance: Instance, image_id: str, name: str) -> None:
