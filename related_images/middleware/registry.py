@@ -1,9 +1,10 @@
 """Asking the registry behind the filter, as the caller."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from io import BytesIO
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 from related_images.errors import ImageNotFound, ParameterMalformed
 from related_images.middleware.answers import Headers, WSGIApp
@@ -73,18 +74,18 @@ def collect(pieces: Iterable[bytes], written: list[bytes]) -> bytes:
             close()
 
 
-def get(app: WSGIApp, environ: Environ, path: str) -> Any:
+def get(app: WSGIApp, environ: Environ, path: str, query: str = "") -> Any:
     """Ask for ``path`` below ``/v2`` with the identity of the request ``environ``.
 
     :returns: the JSON of a 200, otherwise ``None``
     """
-    answer = _get(app, environ, path)
+    answer = _get(app, environ, path, query)
     return answer.json() if answer.is_ok else None
 
 
-def _get(app: WSGIApp, environ: Environ, path: str) -> Answer:
+def _get(app: WSGIApp, environ: Environ, path: str, query: str = "") -> Answer:
     own = {key: value for key, value in environ.items() if key not in _CONDITIONS}
-    own |= {"REQUEST_METHOD": "GET", "QUERY_STRING": "", "CONTENT_LENGTH": "0"}
+    own |= {"REQUEST_METHOD": "GET", "QUERY_STRING": query, "CONTENT_LENGTH": "0"}
     own["wsgi.input"] = BytesIO()
     set_path_below_api(own, path)
     return ask(app, own)
@@ -123,3 +124,23 @@ def seen(image: Any) -> Seen | None:
     except ParameterMalformed:
         return None
     return Seen(made_at, None if owner is None else str(owner))
+
+
+def owners(
+    app: WSGIApp, environ: Environ, image_ids: Collection[str]
+) -> dict[str, str | None] | None:
+    """Whose each of the images is that Glance lists for the caller, the hidden ones too.
+
+    :returns: ``None`` if Glance fails to say
+    """
+    found: dict[str, str | None] = {}
+    for hidden in ("false", "true"):
+        query = {"id": f"in:{','.join(image_ids)}", "visibility": "all", "os_hidden": hidden}
+        following = urlencode(query | {"limit": str(len(image_ids))})
+        while following:
+            page = get(app, environ, routes.IMAGES, following)
+            if not isinstance(page, dict):
+                return None
+            found |= {image["id"]: image["owner"] for image in page["images"]}
+            following = urlsplit(page.get("next", "")).query
+    return found
