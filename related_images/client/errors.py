@@ -122,7 +122,9 @@ class RegistryError(ClientError):
 
     code = "registry.refused"
     title = "The registry refused the request"
-    next_step = "the registry's log tells more under the request id"
+    next_step = "its operator finds more under the request id in the registry's log"
+    filter_says_what_to_do = False
+    """Whether what the filter itself says already ends with the next step."""
 
     def __init__(
         self,
@@ -150,10 +152,12 @@ class RegistryError(ClientError):
         return self.doubtful and (self.status is None or self.status >= 500)
 
     def _message(self, said: str) -> str:
+        is_filters_own = self.code != type(self).code
+        step = "" if is_filters_own and self.filter_says_what_to_do else f"; {self.next_step}"
         answered = f"answered {self.status}" if self.status else "got no answer"
         wait = "" if self.retry_after is None else f" after {self.retry_after} seconds"
         named = f" (request id {self.request_id})" if self.request_id else ""
-        return f"{self.request} {answered}: {said.rstrip('. ')}; {self.next_step}{wait}{named}"
+        return f"{self.request} {answered}: {said.rstrip('. ')}{step}{wait}{named}"
 
 
 class RegistryUnreachable(RegistryError):
@@ -189,6 +193,7 @@ class AccessDenied(RegistryError):
     code = "registry.access-denied"
     title = "The credentials do not allow this"
     next_step = "ask with an account that has the role for it"
+    filter_says_what_to_do = True
 
 
 class NotThere(RegistryError):
@@ -201,6 +206,7 @@ class StateConflict(RegistryError):
     code = "registry.conflict"
     title = "It contradicts the state of things"
     next_step = "look at what is there, then decide"
+    filter_says_what_to_do = True
 
 
 class PayloadTooLarge(RegistryError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from related_images import faults
-from related_images.errors import StoreUnavailable
+from related_images.errors import ImageInUse, StoreUnavailable
 from related_images.faults import Point
 from related_images.middleware import registry
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
@@ -93,6 +93,14 @@ class Guarded:
         forced = self.forced and caller.is_admin
         try:
             return guarding.begin(self.database, self.image_id, caller.visible_to, forced=forced)
+        except ImageInUse as error:
+            if not self.forced:
+                raise
+            roles = ", ".join(sorted(caller.settings.admin_roles))
+            raise ImageInUse(
+                f"{error}; this caller sent X-Relation-Force and has none of the roles of an "
+                f"administrator: {roles}"
+            ) from error
         except StoreUnavailable as error:
             LOG.warning("deletion of image %s passes unguarded: %s", self.image_id, error)
         return None

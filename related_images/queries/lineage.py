@@ -69,7 +69,9 @@ def ancestry(
 def _must_lead_on(database: Database, image_id: str, visible_to: str) -> None:
     """Keep a made-up marker from telling where an image comes from that the caller does not see."""
     if not database.explore(lineage.leads_on, image_id, visible_to):
-        raise MarkerUnknown("no page of this ended where the marker says; begin again without it")
+        raise MarkerUnknown(
+            "no page ended where the marker says; ask for the first page, without a marker"
+        )
 
 
 def _next(begin: Climb, last: Link) -> Climb:
@@ -138,7 +140,9 @@ def descendants(database: Database, wanted: Wanted, limit: int, after: Stop | No
         visible_to=wanted.visible_to,
     )
     if after is not None and after.place is not None and not steps:
-        raise MarkerUnknown("the image where the page before ended is gone; begin again")
+        raise MarkerUnknown(
+            "the image where the last page ended is gone; ask for the first page, without a marker"
+        )
     found = list(_branches(wanted, steps, after))
     circular = any(step.closes for step in steps)
     if after is None and (wanted.visible_to is not None or not steps):
