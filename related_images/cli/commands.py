@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
+from cliff.columns import FormattableColumn
 from osc_lib.command import command
 from osc_lib.exceptions import CommandError
 
@@ -44,11 +45,53 @@ class RelatedCommand(command.Command):
         return clients
 
 
-class RelatedLister(RelatedCommand, command.Lister):
-    """Lists what :meth:`found` gives, in ``columns``, and in ``more`` too if they are asked for."""
+class Unset(FormattableColumn[None]):
+    """A value that is not there: null for programs, ``text`` in a table; sorted behind all."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(None)
+        self.text = text
+
+    def human_readable(self) -> str:
+        return self.text
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    def __gt__(self, other: object) -> bool:
+        return not isinstance(other, Unset)
+
+
+OF_ANOTHER_PROJECT: Final = Unset("(of another project)")
+"""In the place of an image of which the caller may know only that there is one."""
+
+
+class TableCommand(RelatedCommand, command.Lister):
+    """A command that shows a table; what is not set is empty there, and null for programs."""
+
+    def produce_output(self, given: argparse.Namespace, names: Any, rows: Any) -> int:
+        show = _for_people if given.formatter == "table" else _for_programs
+        shown = (tuple(show(value) for value in row) for row in rows)
+        return int(super().produce_output(given, names, shown))
+
+
+def _for_people(value: Any) -> Any:
+    return Unset() if value is None else value
+
+
+def _for_programs(value: Any) -> Any:
+    return None if isinstance(value, Unset) else value
+
+
+class RelatedLister(TableCommand):
+    """Lists what :meth:`found` gives, in ``columns``, and in ``more`` too if they are asked for.
+
+    ``flags`` are for programs: a table shows them only with the others that are asked for.
+    """
 
     columns: tuple[Column, ...]
     more: tuple[Column, ...]
+    flags: tuple[Column, ...] = ()
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -60,7 +103,10 @@ class RelatedLister(RelatedCommand, command.Lister):
 
     def take_action(self, given: argparse.Namespace) -> Table:
         rows = itertools.islice(self.found(given), given.limit)
-        return table(self.columns + self.more if given.long else self.columns, rows)
+        columns = self.columns + (self.more if given.long else ())
+        if given.long or given.formatter != "table":
+            columns += self.flags
+        return table(columns, rows)
 
     def found(self, given: argparse.Namespace) -> Iterator[Any]:
         """What is to be listed, page by page as it is read."""

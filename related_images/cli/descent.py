@@ -2,57 +2,82 @@
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from related_images.cli import arguments, finding
-from related_images.cli.commands import Column, RelatedLister, shown_time
-from related_images.client import Ancestor, Descendant
+from related_images.cli.commands import OF_ANOTHER_PROJECT, Column, RelatedLister, shown_time
+from related_images.client import Ancestor, Descendant, InstanceRef, Relation, RelationsClient
+from related_images.wire import words
 
-VIA: Final[tuple[Column, ...]] = (
+
+@dataclass(frozen=True)
+class Row:
+    """An image and how it was made: ``via`` the server of which it is a ``kind``.
+
+    Without ``image_id`` it stands for what other projects have there. ``depth`` is the distance
+    from the image that is asked about.
+    """
+
+    depth: int
+    image_id: str | None
+    image_deleted_at: datetime | None = None
+    kind: str | None = None
+    via: InstanceRef | None = None
+    created_at: datetime | None = None
+    project_id: str | None = None
+
+
+IMAGE: Final[tuple[Column, ...]] = (
+    ("Depth", lambda row: row.depth),
+    ("Image ID", lambda row: row.image_id or OF_ANOTHER_PROJECT),
+)
+MADE: Final[tuple[Column, ...]] = (
     ("Kind", lambda row: row.kind),
     ("Instance ID", lambda row: row.via and row.via.instance_id),
     ("Installation UUID", lambda row: row.via and row.via.installation_uuid),
-)
-MORE: Final[tuple[Column, ...]] = (
-    ("Created At", lambda row: shown_time(row.created_at)),
-    ("Image Deleted At", lambda row: shown_time(row.image_deleted_at)),
+    ("Deleted At", lambda row: shown_time(row.image_deleted_at)),
 )
 
 
-class ListAncestry(RelatedLister):
-    """List the images that an image descends from, the nearest first.
-
-    Each is the image that an instance was started from, of which the image before was made. Of
-    those of other projects only that there is one is told.
-    """
-
-    columns = (("Image ID", lambda row: row.image_id), *VIA)
-    more = MORE
+class _DescentLister(RelatedLister):
+    more = (
+        ("Created At", lambda row: shown_time(row.created_at)),
+        ("Project ID", lambda row: row.project_id),
+    )
+    flags = (("Of Another Project", lambda row: row.image_id is None),)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         arguments.add_image(parser)
 
-    def found(self, given: argparse.Namespace) -> Iterator[Ancestor]:
+
+class ListAncestry(_DescentLister):
+    """List an image and the images that it descends from, the nearest first.
+
+    Each row says how its image was made: as a snapshot or backup of which instance. That instance
+    was started from the image in the next row. Where that image, or the start, belongs to another
+    project, the last row says only that there is one.
+    """
+
+    columns = (*IMAGE, *MADE)
+
+    def found(self, given: argparse.Namespace) -> Iterator[Row]:
         client = self.clients.relations
-        return client.ancestry(finding.image(client, given.image))
+        return ancestry(client, finding.image(client, given.image))
 
 
-class ListDescendant(RelatedLister):
+class ListDescendant(_DescentLister):
     """List the images made from instances that were started from an image, and so on.
 
-    Of those of other projects only that there is one is told, and where.
+    Each row says how its image was made. One row stands for all the images that other projects
+    made from one image, and says only that there are some.
     """
 
-    columns = (
-        ("Depth", lambda row: row.depth),
-        ("Image ID", lambda row: row.image_id),
-        ("Parent Image ID", lambda row: row.parent_image_id),
-        *VIA,
-    )
-    more = MORE
+    columns = (*IMAGE, ("Parent Image ID", lambda row: row.parent_image_id), *MADE)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        arguments.add_image(parser)
+        super().add_arguments(parser)
         parser.add_argument(
             "--depth",
             metavar="<number>",
@@ -63,3 +88,38 @@ class ListDescendant(RelatedLister):
     def found(self, given: argparse.Namespace) -> Iterator[Descendant]:
         client = self.clients.relations
         return client.descendants(finding.image(client, given.image), depth=given.depth)
+
+
+def ancestry(client: RelationsClient, image_id: str) -> Iterator[Row]:
+    """The image and those that it descends from, each with how it was made itself.
+
+    The registry's entries say it the other way round: with each image how the one before was made.
+    """
+    known = next(client.relations_of_image(image_id), None)
+    row = Row(0, image_id, known.image_deleted_at if known else None)
+    for parent in client.ancestry(image_id):
+        how = parent if parent.image_id else _how_made(client, row.image_id)
+        yield _made(row, how)
+        row = Row(row.depth + 1, parent.image_id, parent.image_deleted_at)
+    yield _made(row, _how_made(client, row.image_id))
+
+
+def _made(row: Row, how: Ancestor | Relation | None) -> Row:
+    if how is None:
+        return row
+    via = how.instance if isinstance(how, Relation) else how.via
+    return replace(
+        row, kind=how.kind, via=via, created_at=how.created_at, project_id=how.project_id
+    )
+
+
+def _how_made(client: RelationsClient, image_id: str | None) -> Relation | None:
+    """How an image was made whose instance was started from nothing that the caller sees."""
+    if image_id is None:
+        return None
+    found = [
+        relation
+        for kind in words.MADE_FROM
+        for relation in client.relations(image_id=image_id, kind=kind)
+    ]
+    return min(found, key=lambda relation: relation.created_at, default=None)

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any, Final
 
+from related_images.cli.commands import OF_ANOTHER_PROJECT
+
 LINE_HEIGHT, INDENT, MARGIN, LETTER = 24, 28, 16, 7.5
 """Pixels of the SVG."""
 
@@ -23,7 +25,7 @@ class Node:
     created_at: str | None = None
     project_id: str | None = None
     instance_id: str | None = None
-    state: str = "there"
+    deleted_at: str | None = None
     folded: int = 0
     children: list["Node"] = field(default_factory=list)
 
@@ -32,15 +34,19 @@ class Node:
         if self.folded:
             return f"… {self.folded} more"
         if self.image_id is None:
-            return "images of other projects"
+            return OF_ANOTHER_PROJECT.text
         return self.image_id
 
     @property
+    def of_another_project(self) -> bool:
+        return self.image_id is None and not self.folded
+
+    @property
     def facts(self) -> str:
-        """Kind, date, project and state, as far as they are known."""
+        """Kind, date, project, instance and deletion, as far as they are known."""
         known = (self.kind, self.created_at, self.project_id, self.instance_id)
-        state = None if self.state == "there" else self.state
-        return ", ".join(text for text in (*known, state) if text)
+        deleted = self.deleted_at and f"deleted at {self.deleted_at}"
+        return ", ".join(text for text in (*known, deleted) if text)
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, "Node"]]:
         """The image and all below, each before its own."""
@@ -129,7 +135,8 @@ def as_json(root: Node) -> str:
 
 def _facts_of(node: Node) -> dict[str, Any]:
     bare = Node(**{**vars(node), "children": []})
-    return {name: value for name, value in asdict(bare).items() if name != "children"}
+    known = {name: value for name, value in asdict(bare).items() if name != "children"}
+    return known | {"of_another_project": node.of_another_project}
 
 
 FORMATS: Final[dict[str, Callable[[Node], str]]] = {

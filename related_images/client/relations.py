@@ -53,8 +53,8 @@ class RelationsClient:
             answer = self.registry.ask("GET", routes.INFO)
         except NotThere as error:
             raise NotInstanceAware(
-                "this registry does not know about instances, so nothing was done; its operator can "
-                "install related-images there and put its filter into the pipeline"
+                "this registry does not know about instances, so nothing was done; its operator "
+                "can install related-images there and put its filter into the pipeline"
             ) from error
         return answer.read(results.registry_info)
 
