@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from keystoneauth1.exceptions import ClientException
-from openstack.exceptions import SDKException
+from keystoneauth1.adapter import Adapter
+from keystoneauth1.exceptions import ClientException, EndpointNotFound
 from osc_lib.exceptions import CommandError
 
 from related_images.cli import arguments, finding
@@ -37,6 +37,7 @@ class ForceDeleteImage(OnSeveral, TableCommand):
 
     def take_action(self, given: argparse.Namespace) -> Table:
         client = self.clients.relations
+        client.info()
 
         def delete(image: str) -> Deleted:
             image_id = finding.image(client, image)
@@ -84,6 +85,7 @@ class RecordServerDeletion(OnSeveral):
 
     def take_action(self, given: argparse.Namespace) -> None:
         client = self.clients.relations
+        client.info()
         compute = Compute(self.app.client_manager)
 
         def record(server_id: str) -> None:
@@ -99,7 +101,8 @@ class Compute:
     """The compute service of the cloud, if it has one, asked whether it still has a server."""
 
     def __init__(self, manager: Any) -> None:
-        self._manager = manager
+        self._adapter: Adapter = manager.sdk_connection.config.get_session_client("compute")
+        self._image_endpoint: str | None = manager.related_images.endpoint
 
     def must_not_have(self, server_id: str) -> None:
         """Refuse a server that is there, or of which nobody says that it is not.
@@ -108,7 +111,7 @@ class Compute:
         """
         try:
             status = self._status(f"/servers/{server_id}") if self._is_there else 404
-        except (ClientException, SDKException) as error:
+        except (ClientException, CommandError) as error:
             raise _silent(server_id, str(error)) from error
         if status == 200:
             raise CommandError(
@@ -125,16 +128,20 @@ class Compute:
 
         To others it denies that there is the server of another project.
         """
-        endpoint = self._manager.sdk_connection.compute.get_endpoint()
-        if endpoint in (None, self._manager.related_images.endpoint):
+        try:
+            endpoint = self._adapter.get_endpoint()
+        except EndpointNotFound:
+            return False
+        if endpoint in (None, self._image_endpoint):  # without a catalogue one is given for all
             return False
         status = self._status("/servers?all_tenants=True&limit=1")
         if status != 200:
-            raise SDKException(f"it answered {status} to a question about all projects")
+            raise CommandError(f"it answered {status} to a question about all projects")
         return True
 
     def _status(self, path: str) -> int:
-        return int(self._manager.sdk_connection.compute.get(path).status_code)
+        # openstacksdk's own request() wants a connection around the adapter
+        return int(Adapter.request(self._adapter, path, "GET", raise_exc=False).status_code)
 
 
 def _silent(server_id: str, said: str) -> CommandError:

@@ -152,12 +152,13 @@ class RegistryError(ClientError):
         return self.doubtful and (self.status is None or self.status >= 500)
 
     def _message(self, said: str) -> str:
-        is_filters_own = self.code != type(self).code
-        step = "" if is_filters_own and self.filter_says_what_to_do else f"; {self.next_step}"
         answered = f"answered {self.status}" if self.status else "got no answer"
         wait = "" if self.retry_after is None else f" after {self.retry_after} seconds"
+        is_filters_own = self.code != type(self).code
+        is_said = is_filters_own and self.filter_says_what_to_do
+        step = "" if is_said else f"; {self.next_step}{wait}"
         named = f" (request id {self.request_id})" if self.request_id else ""
-        return f"{self.request} {answered}: {said.rstrip('. ')}{step}{wait}{named}"
+        return f"{self.request} {answered}: {said.rstrip('. ')}{step}{named}"
 
 
 class RegistryUnreachable(RegistryError):

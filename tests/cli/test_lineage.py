@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from related_images.cli.lineage import ShowImageLineage
-from related_images.cli.picture import FORMATS, Node, dot, fold, mermaid, svg, table
+from related_images.cli.picture import FORMATS, Node, as_json, dot, fold, mermaid, svg, table
 from tests.cli.running import Cloud, Instance
 
 
@@ -41,9 +41,10 @@ def test_the_tree_stands_around_the_image(
     for asked in chain:
         shown = json.loads(member.run(ShowImageLineage, "-f", "json", asked).said)
         assert [(node["depth"], node["image_id"]) for node in shown] == list(enumerate(chain))
-    assert [node["kind"] for node in shown] == [None, "snapshot", "backup"]
-    assert [node["state"] for node in shown] == ["there", "deleted", "there"]
-    assert [node["project_id"] for node in shown] == [None, instance.project, instance.project]
+    assert [node["kind"] for node in shown] == ["snapshot", "snapshot", "backup"]
+    assert [node["deleted_at"] is None for node in shown] == [True, False, True]
+    assert {node["project_id"] for node in shown} == {instance.project}
+    assert {node["of_another_project"] for node in shown} == {False}
     assert shown[2]["instance_id"] == f"{instance.id}-3"
     shown = json.loads(member.run(ShowImageLineage, "-f", "json", "--depth", "1", chain[0]).said)
     assert len(shown) == 2
@@ -57,7 +58,10 @@ def test_every_format_names_every_image(chain: list[str], member: Cloud, format:
 
 
 def test_of_others_it_is_told_that_there_are_some() -> None:
-    assert table(Node("root", children=[Node(None)])) == "root\n  images of other projects"
+    root = Node("root", children=[Node(None), Node(None, folded=3)])
+    told = [node["of_another_project"] for node in json.loads(as_json(root))]
+    assert told == [False, True, False]
+    assert table(Node("root", children=[Node(None)])) == "root\n  (of another project)"
 
 
 def wide(size: int) -> Node:
