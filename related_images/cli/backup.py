@@ -6,19 +6,26 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from osc_lib.command import command
 from osc_lib.exceptions import CommandError
 
 from related_images.cli import arguments, carried, finding
 from related_images.cli.backups import DUE, FAILED, STOPPED, Shelf, Sweep, Verdict
 from related_images.cli.carried import Choose, Scope
-from related_images.cli.commands import PAGE, Counting, Table, shown_time, table, tell
+from related_images.cli.commands import (
+    PAGE,
+    Counting,
+    Table,
+    TableCommand,
+    shown_time,
+    table,
+    tell,
+)
 from related_images.client import Instance, RegistryError, policies
 from related_images.client.retention import COUNTED, Backup, Decision, Policy, not_empty, plan
 from related_images.wire import words
 
 
-class PruneInstanceBackup(Counting, command.Lister):
+class PruneInstanceBackup(Counting, TableCommand):
     """Delete the backups that no rule keeps, of one instance, of a project, or of all.
 
     Each instance's backups with one label are a group. A rule keeps the newest of each of so many
