@@ -179,7 +179,7 @@ class Forbidden(RelatedImagesError):
 
 class RecordingForbidden(Forbidden):
     code = "relation.forbidden"
-    title = "The caller may not record relations"
+    title = "The caller may not change what is recorded"
 
 
 class InstallationBound(Forbidden):

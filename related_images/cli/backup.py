@@ -8,13 +8,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from osc_lib.command import command
 from osc_lib.exceptions import CommandError
 
 from related_images.cli import arguments, carried, finding
 from related_images.cli.backups import DUE, FAILED, STOPPED, Shelf, Sweep, Verdict
 from related_images.cli.carried import Choose, Scope
-from related_images.cli.commands import PAGE, Counting, Table, shown_time, table, tell
+from related_images.cli.commands import (
+    PAGE,
+    Counting,
+    Table,
+    TableCommand,
+    shown_time,
+    table,
+    tell,
+)
 from related_images.client import Instance, InstanceRef, RegistryError, policies
 from related_images.client.retention import (
     COUNTED,
@@ -31,7 +38,7 @@ NAMED: Final = 20
 """How many labels or instances an error names."""
 
 
-class PruneInstanceBackup(Counting, command.Lister):
+class PruneInstanceBackup(Counting, TableCommand):
     """Delete the backups that no rule keeps, of one instance, of a project, or of all.
 
     Each instance's backups with one label are a group. A rule keeps the newest of each of so many

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
+from cliff.columns import FormattableColumn
 from osc_lib.command import command
 from osc_lib.exceptions import CommandError
 
@@ -44,7 +45,40 @@ class RelatedCommand(command.Command):
         return clients
 
 
-class RelatedLister(RelatedCommand, command.Lister):
+class Unset(FormattableColumn[None]):
+    """A value that is not there: null for programs, empty in a table; sorted behind all."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def human_readable(self) -> str:
+        return ""
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    def __gt__(self, other: object) -> bool:
+        return not isinstance(other, Unset)
+
+
+class TableCommand(RelatedCommand, command.Lister):
+    """A command that shows a table; what is not set is empty there, and null for programs."""
+
+    def produce_output(self, given: argparse.Namespace, names: Any, rows: Any) -> int:
+        show = _for_people if given.formatter == "table" else _for_programs
+        shown = (tuple(show(value) for value in row) for row in rows)
+        return int(super().produce_output(given, names, shown))
+
+
+def _for_people(value: Any) -> Any:
+    return Unset() if value is None else value
+
+
+def _for_programs(value: Any) -> Any:
+    return None if isinstance(value, Unset) else value
+
+
+class RelatedLister(TableCommand):
     """Lists what :meth:`found` gives, in ``columns``, and in ``more`` too if they are asked for."""
 
     columns: tuple[Column, ...]

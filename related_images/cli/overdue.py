@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from osc_lib.command import command
 from osc_lib.exceptions import CommandError
 
 from related_images.cli import arguments, carried, finding
 from related_images.cli.carried import Carried, Scope
-from related_images.cli.commands import PAGE, RelatedCommand, Table, shown_time, table
+from related_images.cli.commands import PAGE, Table, TableCommand, shown_time, table
 from related_images.cli.plugin import Clients
 from related_images.client import Image, Instance, InstanceRef, policies
 from related_images.client.policies import Ages
@@ -155,7 +154,7 @@ def _made_at(image: Mapping[str, Any]) -> datetime:
     return words.parse_time("created_at", image["created_at"])
 
 
-class OverdueInstanceBackup(RelatedCommand, command.Lister):
+class OverdueInstanceBackup(TableCommand):
     """List instances whose newest active backup is too old, or that have none at all.
 
     Every instance counts that any relation tells of, also one that was only ever started; those

@@ -14,15 +14,15 @@ LINE_HEIGHT, INDENT, MARGIN, LETTER = 24, 28, 16, 7.5
 class Node:
     """An image, what is known of it, and what was made from it.
 
-    Where there is too much, one without ``image_id`` stands for the ``folded`` ones left out.
+    ``image_id`` is empty where images are folded; ``folded`` counts those.
     """
 
-    image_id: str = ""
+    image_id: str
     kind: str | None = None
     created_at: str | None = None
     project_id: str | None = None
     instance_id: str | None = None
-    state: str = "there"
+    deleted_at: str | None = None
     folded: int = 0
     children: list["Node"] = field(default_factory=list)
 
@@ -32,10 +32,10 @@ class Node:
 
     @property
     def facts(self) -> str:
-        """Kind, date, project and state, as far as they are known."""
+        """Kind, date, project, instance and deletion, as far as they are known."""
         known = (self.kind, self.created_at, self.project_id, self.instance_id)
-        state = None if self.state == "there" else self.state
-        return ", ".join(text for text in (*known, state) if text)
+        deleted = self.deleted_at and f"deleted at {self.deleted_at}"
+        return ", ".join(text for text in (*known, deleted) if text)
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, "Node"]]:
         """The image and all below, each before its own."""
@@ -52,7 +52,7 @@ def fold(root: Node, width: int) -> None:
         gone = node.children[width:]
         if gone:
             number = sum(1 for child in gone for _ in child.walk())
-            node.children[width:] = [Node(folded=number)]
+            node.children[width:] = [Node(None, folded=number)]
 
 
 def _numbered(root: Node) -> tuple[list[Node], list[tuple[int, int]]]:

@@ -22,6 +22,12 @@ class Clients:
     def __init__(self, adapter: Any) -> None:
         self._adapter = adapter
 
+    @property
+    def endpoint(self) -> str | None:
+        """The URL of the image service; of every service where there is no catalogue."""
+        endpoint: str | None = self._adapter.get_endpoint()
+        return endpoint
+
     @cached_property
     def relations(self) -> RelationsClient:
         """Asks about every installation."""

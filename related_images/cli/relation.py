@@ -4,8 +4,6 @@ import argparse
 from collections.abc import Iterator
 from typing import Any, Final
 
-from osc_lib.command import command
-
 from related_images.cli import arguments, finding
 from related_images.cli.commands import (
     PAGE,
@@ -13,6 +11,7 @@ from related_images.cli.commands import (
     OnSeveral,
     RelatedLister,
     Table,
+    TableCommand,
     shown_time,
     table,
 )
@@ -26,16 +25,19 @@ COLUMNS: Final[tuple[Column, ...]] = (
     ("Instance ID", lambda row: row.instance.instance_id),
     ("Installation UUID", lambda row: row.instance.installation_uuid),
     ("Created At", lambda row: shown_time(row.created_at)),
+    ("Deleted At", lambda row: shown_time(row.image_deleted_at)),
 )
 MORE: Final[tuple[Column, ...]] = (
     ("Source", lambda row: row.source),
     ("Project ID", lambda row: row.project_id),
-    ("Image Deleted At", lambda row: shown_time(row.image_deleted_at)),
 )
 
 
 class ListRelation(RelatedLister):
-    """List which images belong to which instances, newest first."""
+    """List which images belong to which instances, newest first.
+
+    Deleted At is when the image was deleted; the relation stays.
+    """
 
     columns = COLUMNS
     more = MORE
@@ -88,8 +90,11 @@ class ListRelation(RelatedLister):
         return {name: value for name, value in filters.items() if value is not None}
 
 
-class CreateRelation(OnSeveral, command.Lister):
-    """Record that images belong to an instance; the same again changes nothing."""
+class CreateRelation(OnSeveral, TableCommand):
+    """Record that images belong to an instance; the same again changes nothing.
+
+    Needs a recording role.
+    """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         _add_what(parser)
@@ -113,7 +118,10 @@ class CreateRelation(OnSeveral, command.Lister):
 
 
 class DeleteRelation(OnSeveral):
-    """Take back that images belong to an instance; the images stay."""
+    """Take back that images belong to an instance; the images stay.
+
+    Needs a recording role or an administrator's.
+    """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         _add_what(parser)

@@ -140,7 +140,9 @@ class RegistryError(ClientError):
 
     code = "registry.refused"
     title = "The registry refused the request"
-    next_step = "the registry's log tells more under the request id"
+    next_step = "its operator finds more under the request id in the registry's log"
+    filter_says_what_to_do = False
+    """Whether what the filter itself says already ends with the next step."""
 
     def __init__(
         self,
@@ -171,8 +173,11 @@ class RegistryError(ClientError):
     def _message(self) -> str:
         answered = f"answered {self.status}" if self.status else "got no answer"
         wait = "" if self.retry_after is None else f" after {self.retry_after} seconds"
+        is_filters_own = self.code != type(self).code
+        is_said = is_filters_own and self.filter_says_what_to_do
+        step = "" if is_said else f"; {self.next_step}{wait}"
         named = f" (request id {self.request_id})" if self.request_id else ""
-        return f"{self.request} {answered}: {self.said}; {self.next_step}{wait}{named}"
+        return f"{self.request} {answered}: {self.said}{step}{named}"
 
 
 class RegistryUnreachable(RegistryError):
@@ -208,6 +213,7 @@ class AccessDenied(RegistryError):
     code = "registry.access-denied"
     title = "The credentials do not allow this"
     next_step = "ask with an account that has the role for it"
+    filter_says_what_to_do = True
 
 
 class NotThere(RegistryError):
@@ -220,6 +226,7 @@ class StateConflict(RegistryError):
     code = "registry.conflict"
     title = "It contradicts the state of things"
     next_step = "look at what is there, then decide"
+    filter_says_what_to_do = True
 
 
 class PayloadTooLarge(RegistryError):

@@ -281,17 +281,19 @@ class InstanceAwareImageService:
             **filters,
         )
 
-    def delete(self, image_id: str, *, instance_id: str | None = None) -> None:
+    def delete(self, image_id: str, *, instance_id: str | None = None, force: bool = False) -> None:
         """Delete an image.
 
         :param instance_id: refuse unless the image is recorded as made of this instance
+        :param force: also if live servers were started from it; only an administrator can do so
         :raises ImageNotOfInstance: if it is not; nothing is deleted
+        :raises StateConflict: if live servers were started from it and the deployment guards those
         :raises NotThere: if there is no such image for the caller
         """
         self.info()
         if instance_id is not None:
             self._check_made_of(self.instance_ref(instance_id), image_id)
-        self._registry.ask("DELETE", _path(image_id))
+        self._relations.delete_image(image_id, force=force)
 
     def _check_made_of(self, instance: InstanceRef, image_id: str) -> None:
         for relation in self._relations.relations_of_image(image_id):
@@ -300,7 +302,7 @@ class InstanceAwareImageService:
         raise ImageNotOfInstance(
             f"image {image_id} is not recorded as a snapshot or backup of instance "
             f"{instance.instance_id} of installation {instance.installation_uuid}; nothing was "
-            "deleted; relations(image_id=...) tells what it belongs to",
+            f"deleted; `openstack image relation list {image_id}` shows what it belongs to",
             image_id=image_id,
         )
 
@@ -334,7 +336,11 @@ class InstanceAwareImageService:
         return self._relations.attach(instance, image_id, kind, label, instance_project_id)
 
     def detach(self, instance_id: str, image_id: str, *, kind: str) -> None:
-        """Take such a relation back; the image stays."""
+        """Take such a relation back; the image stays.
+
+        :raises NotThere: if there is no such relation
+        :raises AccessDenied: if the caller neither may record nor is an administrator
+        """
         self._relations.detach(self.instance_ref(instance_id), image_id, kind)
 
     def instances(self, **filters: Filter) -> Iterator[Instance]:
@@ -347,7 +353,11 @@ class InstanceAwareImageService:
         return self._relations.instances(installation_uuid=self.installation_uuid, **filters)
 
     def instance_ended(self, instance_id: str) -> None:
-        """Say that the instance is gone: its images stay, what it was started from is free."""
+        """Record that the instance was deleted: its images stay, it no longer uses any image.
+
+        :raises NotThere: if no such instance is recorded
+        :raises AccessDenied: if the caller neither may record nor is an administrator
+        """
         self._relations.instance_ended(self.instance_ref(instance_id))
 
     def ancestry(self, image_id: str) -> Iterator[Ancestor]:
@@ -453,7 +463,8 @@ def _read(page: Answer, assertion: Assertion) -> tuple[Image, ...]:
 
 def _unrecorded(image_id: str, said: str) -> NotInstanceAware:
     return NotInstanceAware(
-        f"image {image_id} was created, but the registry {said}; attach it, or delete it and check "
-        "that every server behind the endpoint has the filter of related-images",
+        f"image {image_id} was created, but the registry {said}; record it with `openstack image "
+        "relation create`, or delete it; and check that every server behind the endpoint has the "
+        "filter of related-images",
         image_id=image_id,
     )

@@ -16,7 +16,7 @@ from related_images.client.results import (
     Relation,
     Usage,
 )
-from related_images.wire import routes, words
+from related_images.wire import headers, routes, words
 from related_images.wire.words import InstanceRef
 
 Item = TypeVar("Item")
@@ -54,8 +54,8 @@ class RelationsClient:
             answer = self.registry.ask("GET", routes.INFO)
         except NotThere as error:
             raise NotInstanceAware(
-                "this registry does not know about instances, so nothing was done; install "
-                "related-images there and put its filter into the pipeline"
+                "this registry does not know about instances, so nothing was done; its operator "
+                "can install related-images there and put its filter into the pipeline"
             ) from error
         return answer.read(results.registry_info)
 
@@ -105,7 +105,11 @@ class RelationsClient:
         return self.registry.ask("POST", routes.RELATIONS, json=body).read(results.relation)
 
     def detach(self, instance: InstanceRef, image_id: str, kind: str) -> None:
-        """Take such a relation back; the image stays."""
+        """Take such a relation back; the image stays.
+
+        :raises NotThere: if there is no such relation
+        :raises AccessDenied: if the caller neither may record nor is an administrator
+        """
         self.info()
         path = routes.RELATION.format(
             image_id=words.image_id(image_id), kind=words.kind(kind), **_ids(instance)
@@ -130,9 +134,24 @@ class RelationsClient:
         return self.registry.ask("GET", path).read(results.instance)
 
     def instance_ended(self, instance: InstanceRef) -> None:
-        """Say that ``instance`` is gone: its images stay, what it was started from is free."""
+        """Record that ``instance`` was deleted: its images stay, it no longer uses any image.
+
+        :raises NotThere: if no such instance is recorded
+        :raises AccessDenied: if the caller neither may record nor is an administrator
+        """
         self.info()
         self.registry.ask("DELETE", routes.INSTANCE.format(**_ids(instance)))
+
+    def delete_image(self, image_id: str, *, force: bool = False) -> None:
+        """Delete an image.
+
+        :param force: also if live servers were started from it; only an administrator can do so
+        :raises StateConflict: if live servers were started from it and the deployment guards those
+        :raises NotThere: if there is no such image for the caller
+        """
+        self.info()
+        said = {headers.FORCE: headers.FORCED} if force else {}
+        self.registry.ask("DELETE", f"{routes.IMAGES}/{words.image_id(image_id)}", headers=said)
 
     def usages(self, image_ids: Iterable[str]) -> Iterator[Usage]:
         """How many instances were started from each of the images, in their order."""

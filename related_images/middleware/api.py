@@ -15,7 +15,7 @@ from related_images.errors import (
 from related_images.middleware import attaching, lineage, paging, registry
 from related_images.middleware.answers import MethodNotAllowed, WSGIApp
 from related_images.middleware.call import Call, Outcome, fields
-from related_images.middleware.environ import Environ
+from related_images.middleware.environ import Environ, request_id
 from related_images.middleware.identity import Caller
 from related_images.middleware.recording import json_object
 from related_images.queries import Database, Filters, installations, listing, recording
@@ -71,7 +71,7 @@ def attach(call: Call) -> Outcome:
 
 
 def detach(call: Call) -> Outcome:
-    call.must_record()
+    call.must_remove()
     ref, image_id, kind = call.instance(), call.image_id(), words.kind(call.ids["kind"])
     recording.detach(
         call.database,
@@ -79,9 +79,13 @@ def detach(call: Call) -> Outcome:
         ref.instance_id,
         image_id,
         kind,
-        call.caller.speaker(),
+        call.caller.remover(),
     )
-    LOG.info("detached image %s from instance %s (%s)", image_id, ref.instance_id, kind)
+    LOG.info(
+        "detached image %s from instance %s of %s (%s): %s [%s]",
+        *(image_id, ref.instance_id, ref.installation_uuid, kind),
+        *(call.caller.described, request_id(call.environ)),
+    )
     return HTTPStatus.NO_CONTENT, None
 
 
@@ -107,12 +111,16 @@ def show_instance(call: Call) -> Outcome:
 
 
 def end_instance(call: Call) -> Outcome:
-    call.must_record()
+    call.must_remove()
     ref = call.instance()
     recording.end_instance(
-        call.database, ref.installation_uuid, ref.instance_id, call.caller.speaker()
+        call.database, ref.installation_uuid, ref.instance_id, call.caller.remover()
     )
-    LOG.info("instance %s of %s is gone", ref.instance_id, ref.installation_uuid)
+    LOG.info(
+        "recorded that instance %s of %s was deleted: %s [%s]",
+        *(ref.instance_id, ref.installation_uuid),
+        *(call.caller.described, request_id(call.environ)),
+    )
     return HTTPStatus.NO_CONTENT, None
 
 

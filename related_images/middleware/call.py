@@ -47,6 +47,11 @@ class Call:
         if not self.caller.may_record:
             raise recording_forbidden(self.settings)
 
+    def must_remove(self) -> None:
+        if not self.caller.may_remove:
+            roles = ", ".join(sorted(self.settings.admin_roles))
+            raise RecordingForbidden(f"{_recorders(self.settings)}; or an administrator's: {roles}")
+
     def must_administrate(self) -> None:
         if not self.caller.is_admin:
             roles = ", ".join(sorted(self.settings.admin_roles))
@@ -54,10 +59,12 @@ class Call:
 
 
 def recording_forbidden(settings: Settings) -> RecordingForbidden:
+    return RecordingForbidden(_recorders(settings))
+
+
+def _recorders(settings: Settings) -> str:
     roles = ", ".join(sorted(settings.recording_roles))
-    return RecordingForbidden(
-        f"one of these roles is needed, in the caller's own token or in a service token: {roles}"
-    )
+    return f"one of these roles is needed, in the caller's own token or in a service token: {roles}"
 
 
 def fields(body: dict[str, Any], needed: Iterable[str], optional: Iterable[str]) -> dict[str, Any]:

@@ -107,6 +107,14 @@ class Guarded:
             return guarding.begin(
                 self.database, self.image_id, caller.visible_to, forced=forced, seen=seen
             )
+        except ImageInUse as error:
+            if not self.forced:
+                raise
+            roles = ", ".join(sorted(caller.settings.admin_roles))
+            raise ImageInUse(
+                f"{error}; this caller sent X-Relation-Force and has none of the roles of an "
+                f"administrator: {roles}"
+            ) from error
         except StoreUnavailable as error:
             LOG.warning("deletion of image %s passes unguarded: %s", self.image_id, error)
         return None

@@ -1,11 +1,12 @@
 """Who is calling, from the headers that keystonemiddleware sets, and what follows from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from related_images.middleware.environ import Environ, words_of
 from related_images.queries.recording import Speaker
 from related_images.settings import Settings
+from related_images.wire.words import shown
 
 CONFIRMED = "Confirmed"
 
@@ -60,6 +61,20 @@ class Caller:
         """The project whose relations this caller sees, or ``None`` if it sees those of all."""
         return None if self.sees_all else self.project_id or ""
 
+    @property
+    def may_remove(self) -> bool:
+        """Whether the caller may take back what was recorded, and record that a server is gone."""
+        return self.may_record or self.is_admin
+
+    @property
+    def described(self) -> str:
+        """Who the caller is and by which right it may remove, as a log names it."""
+        named = self.environ.get("HTTP_X_SERVICE_USER_ID") if self.is_backed_by_service else None
+        right = "administrator" if self.is_admin else "service"
+        through = f" through service user {shown(named)}" if named else ""
+        user = shown(self.environ.get("HTTP_X_USER_ID"))
+        return f"{right}, user {user} of project {shown(self.project_id)}{through}"
+
     def speaker(self) -> Speaker:
         """In whose name this caller asserts something."""
         users = {
@@ -70,6 +85,10 @@ class Caller:
             frozenset(user for user in users if user),
             self.settings.require_registered_installation,
         )
+
+    def remover(self) -> Speaker:
+        """In whose name this caller removes something."""
+        return replace(self.speaker(), speaks_for_all=self.is_admin)
 
     def _has(self, roles: frozenset[str], key: str) -> bool:
         return not roles.isdisjoint(words_of(self.environ.get(key, "")))

@@ -224,4 +224,6 @@ def marked(marker: str, *reads: Read) -> list[Any]:
         parts = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split("|")
         return [read(part) for read, part in zip(reads, parts, strict=True)]
     except (ValueError, BadInput) as error:
-        raise MarkerUnknown("the marker is not one of this list; begin again without it") from error
+        raise MarkerUnknown(
+            "the marker is not one of this list; ask for the first page, without a marker"
+        ) from error

@@ -62,7 +62,9 @@ def _refusal(image_id: str, use: Use) -> str:
     users += ["live instances of other projects"] * (use.count > use.seen)
     return (
         f"the image {image_id} cannot be deleted: {' and '.join(users)} had been started from it; "
-        "delete those first, or have an administrator force it"
+        "delete those servers first; an administrator can record that a server is gone with "
+        "`openstack server deletion record`, or delete the image in spite of them with "
+        f"`openstack image force delete {image_id}` (X-Relation-Force: true)"
     )
 
 

@@ -1,11 +1,18 @@
 """Registering installations."""
 
 from datetime import UTC, datetime
+from typing import Final
 
 from related_images.errors import InstallationConflict, InstallationNotFound
 from related_images.store import installations
 from related_images.store.database import Database
 from related_images.store.rows import Installation
+
+REGISTER_AGAIN: Final = (
+    "`related-images installation remove {uuid}` (or DELETE /v2/installations/{uuid}), then "
+    "`related-images installation add {uuid}` (or POST /v2/installations)"
+)
+"""How to register an installation with another name or service user."""
 
 
 def registered(database: Database) -> list[Installation]:
@@ -25,7 +32,7 @@ def register(
     if (found.name, found.service_user_id) != (name, service_user_id):
         raise InstallationConflict(
             f"the installation {uuid} is registered as {found.name!r} with the service user "
-            f"{found.service_user_id!r}; remove it first to register it anew"
+            f"{found.service_user_id!r}; to change that: {REGISTER_AGAIN.format(uuid=uuid)}"
         )
     return found, created
 

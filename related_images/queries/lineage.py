@@ -68,7 +68,9 @@ def ancestry(
 def _must_lead_on(database: Database, image_id: str, visible_to: str) -> None:
     """Keep a made-up marker from telling where an image comes from that the caller does not see."""
     if not database.explore(lineage.leads_on, image_id, visible_to):
-        raise MarkerUnknown("no page of this ended where the marker says; begin again without it")
+        raise MarkerUnknown(
+            "no page ended where the marker says; ask for the first page, without a marker"
+        )
 
 
 def _next(begin: Climb, last: Link) -> Climb:
@@ -113,7 +115,9 @@ def descendants(database: Database, wanted: Wanted, limit: int, after: Place | N
         visible_to=wanted.visible_to,
     )
     if after is not None and not steps:
-        raise MarkerUnknown("the image where the page before ended is gone; begin again")
+        raise MarkerUnknown(
+            "the image where the last page ended is gone; ask for the first page, without a marker"
+        )
     found = [step for step in steps if step.step > 0 and wanted.shows(step)]
     circular = any(step.closes for step in steps)
     if after is None and not steps:

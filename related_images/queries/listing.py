@@ -117,7 +117,9 @@ def _number(database: Database, place: Place, filters: Filters) -> int:
     named = (place.installation_uuid, place.instance_id)
     found = database.read(lookups.instance_number, *named, filters.visible_to)
     if found is None:
-        raise MarkerUnknown("the marker names no instance; begin again without it")
+        raise MarkerUnknown(
+            "the marker names no instance; ask for the first page, without a marker"
+        )
     return found
 
 

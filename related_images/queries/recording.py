@@ -17,6 +17,7 @@ from related_images.errors import (
 )
 from related_images.faults import Point
 from related_images.queries import guarding
+from related_images.queries.installations import REGISTER_AGAIN
 from related_images.store import installations, lookups, owners, relations
 from related_images.store.database import Database
 from related_images.store.rows import NewRelation, Recorded, Relation, Seen
@@ -35,6 +36,8 @@ class Speaker:
 
     user_ids: Set[str]
     require_registered: bool = False
+    speaks_for_all: bool = False
+    """An administrator: who may remove the registration of an installation is not bound by it."""
 
     def check(self, connection: Connection, installation_uuid: str) -> None:
         """Raise unless this speaker may speak for the installation.
@@ -42,7 +45,8 @@ class Speaker:
         :raises InstallationUnregistered: if it must be registered and is not
         :raises InstallationBound: if it belongs to another service user
         """
-        self.judge(installation_uuid, installations.find(connection, installation_uuid))
+        if not self.speaks_for_all:
+            self.judge(installation_uuid, installations.find(connection, installation_uuid))
 
     def judge(self, installation_uuid: str, registration: Registration | None) -> None:
         """The same where it is known how the installation is registered, if it is."""
@@ -50,13 +54,16 @@ class Speaker:
             if self.require_registered:
                 raise InstallationUnregistered(
                     f"the installation {installation_uuid} is not registered here; "
-                    "an administrator can register it with POST /v2/installations"
+                    "an administrator can register it with `related-images installation add` or "
+                    "POST /v2/installations"
                 )
             return
         bound_to = registration.service_user_id
         if bound_to is not None and bound_to not in self.user_ids:
             raise InstallationBound(
-                f"the installation {installation_uuid} is registered with another service user"
+                f"the installation {installation_uuid} is registered with another service user; "
+                "send the request as that user, or have an administrator register it again with "
+                f"this one: {REGISTER_AGAIN.format(uuid=installation_uuid)}"
             )
 
 
@@ -122,8 +129,10 @@ def _attach(
     found = lookups.relation_at(connection, recorded.relation_ref)
     if found.label != new.label:
         raise RelationConflict(
-            f"this {new.kind} relation is recorded with the label {found.label!r}; "
-            "detach it first to give it another one"
+            f"this {new.kind} relation is recorded with the label {found.label!r}; to give it "
+            "another one, delete it with `openstack image relation delete --kind "
+            f"{new.kind} --installation {new.installation_uuid} {new.instance_id} {new.image_id}` "
+            "and record it again"
         )
     return found, recorded.created
 

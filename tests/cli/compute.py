@@ -12,14 +12,21 @@ from urllib.parse import parse_qs
 from related_images.client.policies import METADATA_KEY
 from tests.client.scripted import Asked, Reply, Scripted, shown
 
+LEGACY = {"id": "v2.0", "status": "SUPPORTED", "version": "", "min_version": ""}
 VERSION = {"id": "v2.1", "status": "CURRENT", "version": "2.96", "min_version": "2.1"}
 
 
 @dataclass
 class Compute:
-    """Servers by their ids; answers pages of one server."""
+    """Servers by their ids; answers pages of one server.
+
+    :ivar refusal: the status that whoever asks for the servers of all projects is answered
+    :ivar failure: the status that whoever asks for one server is answered
+    """
 
     scripted: Scripted
+    refusal: int | None = None
+    failure: int | None = None
     servers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -38,16 +45,25 @@ class Compute:
         }
 
     def answer(self, asked: Asked) -> Reply:
-        rest = asked.path.removeprefix("/v2.1").strip("/")
+        if asked.path == "/":
+            return shown({"versions": [self._shown(LEGACY, "v2"), self._shown(VERSION, "v2.1")]})
+        rest = asked.path.removeprefix("/v2.1").removeprefix("/v2").strip("/")
         if not rest:
-            links = [{"rel": "self", "href": f"{self.url}/"}]
-            return shown({"version": VERSION | {"links": links}})
+            return shown({"version": self._shown(VERSION, "v2.1")})
         if rest == "servers/detail":
             return shown(self._page(parse_qs(asked.query)))
+        if rest == "servers":
+            servers = [{"id": id} for id in self.servers]
+            return Reply(self.refusal) if self.refusal else shown({"servers": servers})
+        if self.failure is not None:
+            return Reply(self.failure)
         found = self.servers.get(rest.removeprefix("servers/"))
         if found is None:
             return shown({"itemNotFound": {"code": 404, "message": "no such server"}}, 404)
         return shown({"server": found})
+
+    def _shown(self, version: dict[str, Any], path: str) -> dict[str, Any]:
+        return version | {"links": [{"rel": "self", "href": f"{self.scripted.url}/{path}/"}]}
 
     def _page(self, query: dict[str, list[str]]) -> dict[str, Any]:
         (marker,) = query.pop("marker", [""])

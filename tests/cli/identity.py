@@ -16,11 +16,15 @@ class Identity:
     :ivar refusal: the status that whoever looks projects up is answered, if they are not told
     """
 
-    def __init__(self, scripted: Scripted, registry: str, token: str) -> None:
+    def __init__(
+        self, scripted: Scripted, registry: str, token: str, compute: str | None = None
+    ) -> None:
         self.projects: dict[str, str] = {}
         self.refusal: int | None = None
         self.url = f"{scripted.url}/identity/v3"
-        self._registry = registry
+        self._services = {"image": registry, "identity": self.url}
+        if compute is not None:
+            self._services["compute"] = compute
         self._token = token
         scripted.script = self.answer
 
@@ -63,7 +67,6 @@ class Identity:
 
     def _shown_token(self) -> dict[str, Any]:
         domain = {"id": "default", "name": "Default"}
-        services = {"image": self._registry, "identity": self.url}
         return {
             "methods": ["password"],
             "expires_at": "2999-01-01T00:00:00.000000Z",
@@ -86,6 +89,6 @@ class Identity:
                         }
                     ],
                 }
-                for kind, url in services.items()
+                for kind, url in self._services.items()
             ],
         }

@@ -1,5 +1,6 @@
 """``image ancestry list`` and ``image descendant list``."""
 
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -32,11 +33,36 @@ def test_ancestors_are_listed_from_the_nearest(
     instance: Instance, member: Cloud, generations: list[str]
 ) -> None:
     listed = member.listed(ListAncestry, "leaf")
-    assert listed.column("Image ID") == generations[1::-1]
-    assert set(listed.column("Kind")) == {"backup"}
+    assert listed.column("Image ID") == generations[::-1]
+    assert listed.column("Depth") == [0, 1, 2]
     assert set(listed.column("Instance ID")) == {instance.id}
     assert member.listed(ListAncestry, "--limit", "1", "leaf").rows == listed.rows[:1]
-    assert member.listed(ListAncestry, generations[0]).rows == []
+
+
+def test_each_ancestor_is_shown_as_it_was_made_itself(
+    instance: Instance, member: Cloud, generations: list[str]
+) -> None:
+    rows = member.listed(ListAncestry, generations[2]).rows
+    assert [row["Kind"] for row in rows] == ["backup", "backup", "snapshot"]
+    # the last was made from the instance of the fixture, the others each from one of its own
+    assert rows[2]["Installation UUID"] == instance.installation
+    assert len({row["Installation UUID"] for row in rows}) == 3
+    (root,) = member.listed(ListAncestry, generations[0]).rows
+    assert root == rows[2] | {"Depth": 0}
+
+
+def test_an_image_that_was_made_from_no_instance_has_no_kind(
+    instance: Instance, recorder: Cloud, member: Cloud
+) -> None:
+    body = {"name": "uploaded", "disk_format": "raw", "container_format": "bare"}
+    made = instance.glance.request("POST", "/v2/images", instance.member, body=body)
+    uploaded = str(made.json["id"])
+    child = started_from(recorder, uploaded, instance.elsewhere()).image("child", kind="backup")
+    first, last = member.listed(ListAncestry, "--long", child).rows
+    assert (first["Image ID"], first["Kind"]) == (child, "backup")
+    assert last.pop("Image ID") == uploaded
+    assert (last.pop("Depth"), last.pop("Of Another Project")) == (1, False)
+    assert set(last.values()) == {None}
 
 
 def test_descendants_are_listed_with_their_depth(member: Cloud, generations: list[str]) -> None:
@@ -54,15 +80,19 @@ def test_what_is_deleted_is_shown_as_such(
 ) -> None:
     middle = generations[1]
     instance.glance.request("DELETE", f"/v2/images/{middle}", instance.member)
-    nearest, root = member.listed(ListAncestry, "--long", generations[2]).rows
-    assert nearest["Image Deleted At"].endswith("Z")
-    assert root["Image Deleted At"] is None
+    leaf, nearest, root = member.listed(ListAncestry, "--long", generations[2]).rows
+    assert nearest["Deleted At"].endswith("Z")
+    assert leaf["Deleted At"] is root["Deleted At"] is None
     assert nearest["Created At"].endswith("Z")
+    assert member.listed(ListAncestry, middle).rows[0]["Deleted At"] == nearest["Deleted At"]
+    below = member.listed(ListDescendant, generations[0])
+    assert below.column("Deleted At") == [nearest["Deleted At"], None]
+    table = member.run(ListDescendant, generations[0]).said
+    assert nearest["Deleted At"] in table
+    assert "None" not in table
 
 
-def test_of_another_project_is_told_that_there_is_one(
-    instance: Instance, recorder: Cloud, member: Cloud
-) -> None:
+def a_public_image(instance: Instance) -> str:
     base = instance.image("base")
     public = instance.glance.request(
         "PATCH",
@@ -72,12 +102,35 @@ def test_of_another_project_is_told_that_there_is_one(
         b'[{"op": "replace", "path": "/visibility", "value": "public"}]',
     )
     assert public.status == 200, public.body
+    return base
+
+
+def test_images_of_another_project_are_not_listed(
+    instance: Instance, recorder: Cloud, member: Cloud
+) -> None:
+    base = a_public_image(instance)
     other = Instance(instance.glance, str(uuid4()), "theirs", f"other-{instance.project}")
     started_from(recorder, base, other).image("secret")
-    (row,) = member.listed(ListDescendant, base).rows
-    assert row.pop("Depth") == 1
-    assert row.pop("Parent Image ID") == base
-    assert set(row.values()) == {None}
+    assert member.listed(ListDescendant, base).rows == []
+    shown = member.openstack("image", "lineage", "show", base)
+    assert [line.split()[0] for line in shown.said.splitlines()] == [base]
+
+
+def test_the_ancestry_ends_where_it_leaves_the_project(instance: Instance, recorder: Cloud) -> None:
+    secret = instance.image("secret")
+    share = {"member": f"other-{instance.project}"}
+    path = f"/v2/images/{secret}/members"
+    assert instance.glance.request("POST", path, instance.member, body=share).status == 200
+    other = Instance(instance.glance, str(uuid4()), "theirs", share["member"])
+    started_from(recorder, secret, replace(other, project=instance.project))
+    made = other.image("theirs")
+    cloud = Cloud(instance.glance.url, other.member)
+    (row,) = cloud.listed(ListAncestry, made).rows
+    assert (row["Image ID"], row["Kind"], row["Instance ID"]) == (made, "snapshot", "theirs")
+    shown = cloud.openstack("image", "ancestry", "list", made)
+    assert shown.code == 0
+    assert secret not in shown.said
+    assert "None" not in shown.said
 
 
 @pytest.mark.parametrize("command", [ListAncestry, ListDescendant])

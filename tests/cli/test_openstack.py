@@ -15,11 +15,13 @@ from tests.servers import ServedGlance, free_port
 COMMANDS = {
     "image ancestry list": "--long",
     "image descendant list": "--depth",
+    "image force delete": "--noindent",
     "image relation create": "--instance-project",
     "image relation delete": "--kind",
     "image relation list": "--created-after",
     "instance backup list": "--label",
     "instance image list": "--sort-column",
+    "server deletion record": "--force",
 }
 
 
@@ -40,7 +42,7 @@ def test_the_images_of_an_instance_as_a_table(instance: Instance, member: Cloud)
         image_id,
         "monday",
         "snapshot",
-        "None",
+        "",
         "queued",
     ]
 

@@ -15,13 +15,14 @@ def test_relations_are_listed_newest_first(instance: Instance, member: Cloud) ->
     made = [instance.image("monday"), instance.image("tuesday", kind="backup", label="daily")]
     newest, oldest = member.listed(ListRelation).rows
     assert [newest["Image ID"], oldest["Image ID"]] == made[::-1]
-    assert list(newest.items())[1:-1] == [
+    assert list(newest.items())[1:-2] == [
         ("Kind", "backup"),
         ("Label", "daily"),
         ("Instance ID", instance.id),
         ("Installation UUID", instance.installation),
     ]
     assert newest["Created At"].endswith("Z")
+    assert newest["Deleted At"] is None
 
 
 def test_long_shows_the_rest(instance: Instance, member: Cloud) -> None:
@@ -29,7 +30,19 @@ def test_long_shows_the_rest(instance: Instance, member: Cloud) -> None:
     instance.glance.request("DELETE", f"/v2/images/{image_id}", instance.member)
     (row,) = member.listed(ListRelation, "--long").rows
     assert (row["Source"], row["Project ID"]) == ("service", instance.project)
-    assert row["Image Deleted At"].endswith("Z")
+
+
+def test_a_deleted_image_is_marked(instance: Instance, member: Cloud) -> None:
+    gone, there = instance.image("monday"), instance.image("tuesday")
+    instance.glance.request("DELETE", f"/v2/images/{gone}", instance.member)
+    rows = {row["Image ID"]: row for row in member.listed(ListRelation).rows}
+    assert rows[gone]["Deleted At"].endswith("Z")
+    assert rows[there]["Deleted At"] is None
+    shown = member.openstack("image", "relation", "list", "--sort-column", "Deleted At").said
+    lines = [line for line in shown.splitlines() if gone in line or there in line]
+    assert gone in lines[0]  # what is not set is sorted behind
+    assert rows[gone]["Deleted At"] in lines[0]
+    assert "None" not in shown
 
 
 def test_filters(instance: Instance, member: Cloud) -> None:

@@ -25,6 +25,7 @@ from related_images.client import (
 from tests.client.clients import INSTALLATION, MEMBER, OTHER_INSTALLATION, SERVICE, Maker
 from tests.servers import ServedGlance
 
+ADMIN = "root:administration:admin"
 FORMATS: dict[str, Any] = {"disk_format": "raw", "container_format": "bare"}
 
 
@@ -33,6 +34,13 @@ def small_glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGla
     """A Glance that takes a megabyte of each tenant."""
     quota = "[DEFAULT]\nuser_storage_quota = 1MB\n"
     with ServedGlance(tmp_path_factory.mktemp("small"), glance_conf=quota) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def guarded_glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
+    """A Glance whose images in use are guarded."""
+    with ServedGlance(tmp_path_factory.mktemp("guarded"), {"guard": "in-use"}) as served:
         yield served
 
 
@@ -335,6 +343,41 @@ def test_glances_own_refusals_are_told_in_its_words(
     with pytest.raises(RegistryError):
         list(images.list(instance, sort_key="nope"))
     assert not list(images.relations(instance))
+
+
+def test_an_administrator_deletes_what_is_in_use_if_he_forces_it(
+    make_client: Maker, guarded_glance: ServedGlance, instance: str
+) -> None:
+    def service_of(token: str) -> InstanceAwareImageService:
+        return InstanceAwareImageService(make_client(guarded_glance.url, token), INSTALLATION)
+
+    nova, admin = service_of(SERVICE), service_of(ADMIN)
+    image = nova.create(f"{instance}-other")
+    nova.attach(instance, image.id, kind="boot")
+    with pytest.raises(StateConflict, match=f"openstack image force delete {image.id}") as refused:
+        admin.delete(image.id)
+    assert refused.value.code == "image.in-use"
+    with pytest.raises(StateConflict, match="none of the roles of an administrator: admin"):
+        nova.delete(image.id, force=True)
+    admin.delete(image.id, force=True)
+    with pytest.raises(NotThere):
+        admin.get(image.id)
+
+
+def test_an_administrator_detaches_and_records_that_an_instance_was_deleted(
+    make_client: Maker, glance: ServedGlance, images: InstanceAwareImageService, instance: str
+) -> None:
+    admin = InstanceAwareImageService(make_client(glance.url, ADMIN), INSTALLATION)
+    image = images.create(instance)
+    admin.instance_ended(instance)
+    (ended,) = images.instances(instance_id=instance)
+    assert ended.ended_at is not None
+    assert [relation.source for relation in images.relations(instance)] == ["service"]
+    admin.detach(instance, image.id, kind="snapshot")
+    assert not list(images.relations(instance))
+    with pytest.raises(AccessDenied) as refused:
+        admin.attach(instance, image.id, kind="snapshot")
+    assert refused.value.code == "relation.forbidden"
 
 
 def test_what_the_deployment_is_is_told(images: InstanceAwareImageService) -> None:

@@ -96,10 +96,17 @@ def test_errors_of_the_filter_are_told_apart(
     assert caught.value.request_id == "req-1"
     assert caught.value.retry_after == 7
     assert caught.value.doubtful == (status >= 500)
-    assert str(caught.value) == (
-        f"POST /v2/relations answered {status}: What was wrong; {error.next_step} "
-        "after 7 seconds (request id req-1)"
-    )
+    step = f"; {error.next_step} after 7 seconds"
+    said = "What was wrong" if error.filter_says_what_to_do else f"What was wrong{step}"
+    assert str(caught.value) == f"POST /v2/relations answered {status}: {said} (request id req-1)"
+
+
+def test_what_others_than_the_filter_refuse_ends_with_a_next_step(
+    scripted: Scripted, service: InstanceAwareImageService
+) -> None:
+    scripted.script = lambda asked: Reply(403, b"not you")
+    with pytest.raises(AccessDenied, match="not you; ask with an account that has the role for it"):
+        service.attach("inst-1", IMAGE, kind="backup")
 
 
 @pytest.mark.parametrize(

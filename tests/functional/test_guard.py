@@ -182,12 +182,16 @@ def test_who_is_not_identified_does_not_pass_the_guard(guarded: Cloud) -> None:
     assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
 
 
-def test_nobody_else_may_force_it(guarded: Cloud) -> None:
+def test_nobody_else_may_force_it_and_is_told_who_may(guarded: Cloud) -> None:
     vm = a_vm()
     image_id = guarded.create(vm)
     start(guarded, vm, image_id)
-    assert delete(guarded, image_id, vm.user | FORCE).status == 409
-    assert delete(guarded, image_id, vm.service | FORCE).status == 409
+    advice = f"`openstack image force delete {image_id}`"
+    for caller in (vm.user, vm.service):
+        assert advice in error(delete(guarded, image_id, caller))["detail"]
+        refused = delete(guarded, image_id, caller | FORCE)
+        assert refused.status == 409
+        assert "has none of the roles of an administrator: admin" in error(refused)["detail"]
     assert guarded.exists(image_id)
 
 

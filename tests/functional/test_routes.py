@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 from itertools import pairwise
 from typing import Any
 
@@ -199,6 +200,45 @@ def test_an_instance_ends_once(cloud: Cloud) -> None:
     assert cloud.call("DELETE", path, vm.service).status == 204
     assert cloud.call("GET", path, vm.user).json["ended_at"] == ended_at
     assert cloud.image_ids(vm.user | vm.headers) == [image_id]
+
+
+def test_an_administrator_removes_whatever_the_installation_is_bound_to(
+    cloud: Cloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    vm = a_vm()
+    image_id = cloud.create(vm)
+    body = {"uuid": vm.installation, "name": "n", "service_user_id": "nova-of-another"}
+    assert cloud.call("POST", "/v2/installations", ADMIN, body).status == 201
+    caplog.set_level(logging.INFO)
+    instance = f"/v2/instances/{vm.installation}/{vm.id}"
+    relation = f"/v2/images/{image_id}/relations/{vm.installation}/{vm.id}/snapshot"
+    for path in (instance, relation):
+        assert code_of(cloud.call("DELETE", path, vm.service)) == (403, "installation.bound")
+        assert code_of(cloud.call("DELETE", path, vm.user)) == (403, "relation.forbidden")
+    caplog.clear()
+    assert cloud.call("DELETE", instance, ADMIN).status == 204
+    assert cloud.call("GET", instance, vm.user).json["ended_at"].endswith("Z")
+    assert [row["source"] for row in cloud.relations(**vm.query)] == ["service"]
+    assert cloud.call("DELETE", relation, ADMIN).status == 204
+    assert cloud.relations(**vm.query) == []
+    by = "administrator, user 'admin' of project 'admin-project' [req-"
+    told = [it for it in caplog.messages if vm.id in it]
+    assert [it.split(": ", 1)[1].startswith(by) for it in told] == [True, True]
+
+
+def test_what_a_service_removes_is_logged_with_its_users(
+    cloud: Cloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    vm = a_vm()
+    cloud.create(vm)
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    assert (
+        cloud.call("DELETE", f"/v2/instances/{vm.installation}/{vm.id}", vm.service).status == 204
+    )
+    (told,) = [it for it in caplog.messages if "was deleted" in it]
+    user = f"user 'user-of-{vm.project}' of project '{vm.project}'"
+    assert f"was deleted: service, {user} through service user 'nova' [req-" in told
 
 
 def test_installations_are_registered_bound_and_forgotten(cloud: Cloud) -> None:

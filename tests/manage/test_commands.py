@@ -249,7 +249,7 @@ def test_installations_are_added_listed_and_removed(
     assert added["registered_at"].endswith("Z")
     assert (added["uuid"], added["name"], added["service_user_id"]) == (NOVA, "east", "nova")
     assert asked(command, *add, "--name", "east") == added
-    assert "remove it first" in told(command(*add, "--name", "west"))
+    assert "`related-images installation remove" in told(command(*add, "--name", "west"))
     assert asked(command, "installation", "list", *sqlite) == [added]
     assert command("installation", "remove", NOVA, *sqlite)[0] == 0
     assert NOVA in told(command("installation", "remove", NOVA, *sqlite))

@@ -49,7 +49,9 @@ from nova.volume import cinder
 
 from openstack.connection import Connection
 from openstackclient import shell
+from osc_lib.exceptions import CommandError
 
+from related_images.cli import deletion
 from related_images.cli.carried import Scope, carried
 from related_images.client.policies import METADATA_KEY, write
 from related_images.manage.compute import Compute
@@ -214,6 +216,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         self._outcome["rotation"]["unaccompanied"] = self._rotate("unaccompanied")
         self._outcome["projects"] = self._ask_nova()
         self._outcome["policies"] = self._carry()
+        self._outcome["deletions"] = self._judge_deletions()
         self._outcome["plain"] = self._without_filter()
         self._outcome["down"] = self._without_database()
         self._outcome["refused"] = self._refused()
@@ -359,6 +362,27 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         first = self._outcome["images"]["snapshot"]["instance_id"]
         asked = {"first": first, "deleted": self._outcome["deleted"], "unknown": INSTALLATION}
         return {name: compute.project_of(id) for name, id in asked.items()}
+
+    def _judge_deletions(self) -> dict[str, str]:
+        """Whether the deletion of a server may be recorded: there, deleted, unknown, not told."""
+        first = self._outcome["images"]["snapshot"]["instance_id"]
+        asked = {
+            "there": (ADMIN, first),
+            "deleted": (ADMIN, self._outcome["deleted"]),
+            "unknown": (ADMIN, INSTALLATION),
+            "by its user": (USER, self._outcome["deleted"]),
+        }
+        return {name: self._refusal(*of) for name, of in asked.items()}
+
+    def _refusal(self, token: str, server_id: str) -> str:
+        connection = Connection(session=self._session(token))
+        images = SimpleNamespace(endpoint="http://glance.example")
+        manager = SimpleNamespace(sdk_connection=connection, related_images=images)
+        try:
+            deletion.Compute(manager).must_not_have(server_id)
+        except CommandError as error:
+            return str(error)
+        return ""
 
     def _without_filter(self) -> dict[str, Any]:
         with self._with("plain") as registry:

@@ -223,6 +223,15 @@ def test_nova_tells_which_policies_servers_carry_to_who_sees_them(outcome: Outco
     }
 
 
+def test_the_deletion_of_a_server_that_nova_has_or_hides_is_not_recorded(
+    outcome: Outcome,
+) -> None:
+    told = outcome.told["deletions"]
+    assert (told["deleted"], told["unknown"]) == ("", "")
+    assert "the compute service still has the server" in told["there"]
+    assert "it answered 403 to a question about all projects" in told["by its user"]
+
+
 def test_plain_rotation_deletes_real_backups(outcome: Outcome) -> None:
     assert outcome.told["rotation"]["passing"] == {
         "before": BACKUPS,
