@@ -73,17 +73,19 @@ def attach(call: Call) -> Outcome:
 
 def detach(call: Call) -> Outcome:
     call.must_record()
+    own_report, recorded_at = paging.read_detachment(call.query_string)
     ref, image_id, kind = call.instance(), call.image_id(), words.kind(call.ids["kind"])
-    recording.detach(
-        call.database,
-        ref.installation_uuid,
-        ref.instance_id,
-        image_id,
-        kind,
-        call.caller.speaker(),
-    )
-    LOG.info("detached image %s from instance %s (%s)", image_id, ref.instance_id, kind)
-    return HTTPStatus.NO_CONTENT, None
+    ids = (ref.installation_uuid, ref.instance_id, image_id, kind)
+    left = None
+    if own_report is None:
+        recording.detach(call.database, *ids, call.caller.speaker())
+    else:
+        left = recording.revoke(call.database, *ids, call.caller.speaker(), recorded_at)
+    done = "detached" if left is None else f"took the {own_report} back, which others report too:"
+    LOG.info("%s image %s from instance %s (%s)", done, image_id, ref.instance_id, kind)
+    if left is None:
+        return HTTPStatus.NO_CONTENT, None
+    return HTTPStatus.OK, shapes.relation(left)
 
 
 def list_instances(call: Call) -> Outcome:
@@ -214,6 +216,9 @@ LISTS: Final = frozenset(
         *(lineage.list_ancestry, lineage.list_descendants),
     )
 )
+"""The handlers of lists, which read a query."""
+
+QUERIED: Final = LISTS | {detach}
 """The handlers that read a query; to all others none is given."""
 
 
@@ -275,6 +280,6 @@ def handle(
     if method not in methods:
         raise MethodNotAllowed(method, methods)
     handler = methods[method]
-    if handler not in LISTS:
+    if handler not in QUERIED:
         paging.refuse(environ.get("QUERY_STRING", ""))
     return handler(Call(app, database, caller.settings, environ, caller, ids))
