@@ -27,6 +27,10 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from related_images.errors import (
+    AdminOnly,
+    InstallationBound,
+    InstallationUnregistered,
+    RecordingForbidden,
     RelatedImagesError,
     SchemaMissing,
     SchemaOutdated,
@@ -38,6 +42,13 @@ _NOTHING_BEGUN: Final = {
     error.code for error in (StoreUnavailable, SchemaMissing, SchemaOutdated, SchemaTooNew)
 }
 """What the filter says before anything is begun; whatever else says 503 may have passed it on."""
+_NEXT_STEPS: Final = {
+    RecordingForbidden.code: "ask with an account that has the role for it",
+    AdminOnly.code: "ask with an account that has the role for it",
+    InstallationBound.code: "ask as the service user that it is registered with",
+    InstallationUnregistered.code: "ask again once it is registered",
+}
+"""By the code of the filter's errors, where the status alone does not tell what to do."""
 
 
 class ClientError(RelatedImagesError):
@@ -123,6 +134,7 @@ class RegistryError(ClientError):
     code = "registry.refused"
     title = "The registry refused the request"
     next_step = "the registry's log tells more under the request id"
+    unanswered = "got no answer"
 
     def __init__(
         self,
@@ -150,10 +162,11 @@ class RegistryError(ClientError):
         return self.doubtful and (self.status is None or self.status >= 500)
 
     def _message(self, said: str) -> str:
-        answered = f"answered {self.status}" if self.status else "got no answer"
+        answered = f"answered {self.status}" if self.status else self.unanswered
         wait = "" if self.retry_after is None else f" after {self.retry_after} seconds"
         named = f" (request id {self.request_id})" if self.request_id else ""
-        return f"{self.request} {answered}: {said.rstrip('. ')}; {self.next_step}{wait}{named}"
+        next_step = _NEXT_STEPS.get(self.code, self.next_step)
+        return f"{self.request} {answered}: {said.rstrip('. ')}; {next_step}{wait}{named}"
 
 
 class RegistryUnreachable(RegistryError):
@@ -179,6 +192,7 @@ class Unauthorized(RegistryError):
     code = "registry.unauthorized"
     title = "The registry does not accept the credentials"
     next_step = "authenticate again"
+    unanswered = "was not sent, since Keystone does not accept the credentials"
 
     def __init__(self, request: str, said: str, **answer: Any) -> None:
         super().__init__(request, said, **answer)
@@ -188,7 +202,7 @@ class Unauthorized(RegistryError):
 class AccessDenied(RegistryError):
     code = "registry.access-denied"
     title = "The credentials do not allow this"
-    next_step = "ask with an account that has the role for it"
+    next_step = "check which roles the caller has, whose the image is, and whether it is protected"
 
 
 class NotThere(RegistryError):

@@ -18,6 +18,7 @@ from related_images.client.errors import (
 )
 from related_images.client.registry import OCTETS, Registry
 from related_images.client.results import Image
+from related_images.client.urls import without_credentials_in
 from related_images.wire import routes
 
 GLANCE_DIRECT: Final = "glance-direct"
@@ -112,7 +113,8 @@ class Importer:
         if self.method == GLANCE_DIRECT:
             self._registry.ask("PUT", f"{path}/stage", data=self._source, headers=OCTETS)
         body = {"method": self._described(), **self._stores.as_json()}
-        self._registry.ask("POST", f"{path}/import", json=body)
+        # keystoneauth's log of requests would show the URL with its credentials
+        self._registry.ask("POST", f"{path}/import", json=body, log=False)
         return started
 
     def _described(self) -> dict[str, str]:
@@ -158,7 +160,8 @@ class StartedImport:
         return True
 
     def _tasks(self) -> Any:
-        return self._registry.ask("GET", f"{self._path}/tasks").read(lambda body: body["tasks"])
+        answer = self._registry.ask("GET", f"{self._path}/tasks", log=False)  # it shows the URL
+        return answer.read(lambda body: body["tasks"])
 
 
 def _wait(started: StartedImport, deadline: float, progress: Progress) -> Image:
@@ -194,7 +197,7 @@ def _pauses() -> Iterator[float]:
 
 def _failed(image: Image, task: Task | None) -> ImportFailed:
     stores = image.get(FAILED_STORES)
-    said = (task or {}).get("message") or "no reason given"
+    said = without_credentials_in((task or {}).get("message") or "no reason given")
     return ImportFailed(
         f"the import into image {image.id} failed: {said}"
         + (f" (not stored in {stores})" if stores else "")
