@@ -18,7 +18,7 @@ from related_images.client.errors import (
 )
 from related_images.client.registry import OCTETS, Registry
 from related_images.client.results import Image
-from related_images.client.urls import without_credentials_in
+from related_images.client.urls import hide_credentials
 from related_images.wire import routes
 
 GLANCE_DIRECT: Final = "glance-direct"
@@ -197,7 +197,7 @@ def _pauses() -> Iterator[float]:
 
 def _failed(image: Image, task: Task | None) -> ImportFailed:
     stores = image.get(FAILED_STORES)
-    said = without_credentials_in((task or {}).get("message") or "no reason given")
+    said = hide_credentials((task or {}).get("message") or "no reason given")
     return ImportFailed(
         f"the import into image {image.id} failed: {said}"
         + (f" (not stored in {stores})" if stores else "")

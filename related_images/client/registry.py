@@ -29,7 +29,7 @@ from related_images.client.errors import (
     RegistryUnreachable,
     Unauthorized,
 )
-from related_images.client.urls import without_credentials_in
+from related_images.client.urls import hide_credentials
 from related_images.errors import BadInput
 from related_images.wire.routes import API
 
@@ -215,7 +215,7 @@ def _refused(request: str, response: Any) -> RegistryError:
         )
     return BY_STATUS.get(response.status_code, RegistryError)(
         request,
-        without_credentials_in(said),
+        hide_credentials(said),
         status=response.status_code,
         code=code,
         request_id=request_id,

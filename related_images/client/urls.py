@@ -11,7 +11,7 @@ _AT = re.compile("@|%40", re.IGNORECASE)
 
 
 def without_credentials(url: str) -> str:
-    """``url`` without the user, the password, the values of its query and its fragment.
+    """``url`` without its user and password, the values of its query, and its fragment.
 
     Where it is not clear what belongs to a password, such as one with a slash, more is left out.
     """
@@ -21,7 +21,7 @@ def without_credentials(url: str) -> str:
     return scheme + separator + _without_query(_without_user(rest))
 
 
-def without_credentials_in(text: str, url: str = "") -> str:
+def hide_credentials(text: str, url: str = "") -> str:
     """``text`` with each URL in it as :func:`without_credentials` gives it.
 
     :param url: one that the text may show, whatever characters it has
@@ -44,9 +44,7 @@ def _without_user(rest: str) -> str:
 
 
 def _without_query(rest: str) -> str:
-    rest, separator, fragment = rest.partition("#")
-    hidden = separator and (separator + HIDDEN if fragment else separator)
-    path, separator, query = rest.partition("?")
+    path, separator, query = rest.partition("#")[0].partition("?")
     names = [name for name, value in parse_qsl(query) if value]
     shown = "&".join(f"{name}={HIDDEN}" for name in names) or (HIDDEN if query else "")
-    return path + separator + shown + hidden
+    return path + separator + shown

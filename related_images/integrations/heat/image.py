@@ -23,7 +23,7 @@ from related_images.client import (
 from related_images.client.context import image_part
 from related_images.client.errors import ClientError
 from related_images.client.importing import GONE, Importer, StartedImport
-from related_images.client.urls import without_credentials, without_credentials_in
+from related_images.client.urls import hide_credentials, without_credentials
 from related_images.integrations.heat import changes, schema, validation, vouching
 from related_images.integrations.heat.changes import Attempt
 from related_images.integrations.heat.relating import REPORTS, Relating
@@ -382,7 +382,7 @@ def _hiding(location: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        error.args = (without_credentials_in(str(error), location),)
+        error.args = (hide_credentials(str(error), location),)
         raise
 
 

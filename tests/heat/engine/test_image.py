@@ -355,7 +355,7 @@ def test_an_image_that_was_there_is_described_and_stays(user: User) -> None:
 
 def changed_elsewhere(user: User, image_id: str) -> None:
     """What somebody does to the image past Heat."""
-    changes = [
+    changes: list[dict[str, Any]] = [
         {"op": "replace", "path": "/name", "value": "theirs"},
         {"op": "replace", "path": "/a", "value": "2"},
         {"op": "remove", "path": "/b"},
@@ -572,7 +572,7 @@ def removed(user: User, path: str) -> None:
     assert user.ask("DELETE", path).status_code == 204
 
 
-def patched(user: User, image_id: str, operations: list[dict[str, str]]) -> int:
+def patched(user: User, image_id: str, operations: list[dict[str, Any]]) -> int:
     headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
     asked = user.ask("PATCH", f"/images/{image_id}", json=operations, headers=headers)
     return int(asked.status_code)

@@ -1,7 +1,10 @@
 """What Heat vouches for with its own identity, and what it takes back of it."""
 
+import json
 import os
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -167,6 +170,66 @@ def test_a_configured_identity_without_the_role_is_told(member: User) -> None:
         stack = Stack(member, imported(server=Servers.of(member.project))).create()
     assert stack.state == "CREATE_FAILED"
     assert "to the identity that [related_images] of heat.conf names" in stack.reason
+
+
+class Keystone(BaseHTTPRequestHandler):
+    """Keystone to who has the wrong password."""
+
+    def do_GET(self) -> None:
+        links = [{"rel": "self", "href": f"http://{self.headers['Host']}/v3"}]
+        self._answer(200, {"version": {"id": "v3.14", "status": "stable", "links": links}})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        message = "The request you have made requires authentication."
+        self._answer(401, {"error": {"code": 401, "title": "Unauthorized", "message": message}})
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing of each request."""
+
+    def _answer(self, status: int, body: Any) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def keystone() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Keystone) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v3"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def authenticating(url: str) -> Any:
+    """Heat with an identity that it asks Keystone for."""
+    cfg.CONF.register_opts(loading.get_auth_plugin_conf_options("v3password"), "related_images")
+    domains = {"user_domain_id": "default", "project_domain_id": "default"}
+    who = {"username": "heat", "password": "wrong-one", "project_name": "service"}
+    return configured(auth_type="v3password", auth_url=url, **who, **domains)
+
+
+def test_a_wrong_password_of_heats_identity_is_told(member: User, keystone: str) -> None:
+    with authenticating(keystone):
+        stack = Stack(member, imported(server=Servers.of(member.project))).create()
+    assert stack.state == "CREATE_FAILED"
+    assert "Keystone does not accept the identity that [related_images]" in stack.reason
+    assert "got no answer" not in stack.reason
+    assert "wrong-one" not in stack.reason
+
+
+def test_a_keystone_that_does_not_answer_is_told(member: User) -> None:
+    with authenticating("http://127.0.0.1:1/v3"):
+        stack = Stack(member, imported(server=Servers.of(member.project))).create()
+    assert stack.state == "CREATE_FAILED"
+    assert "Keystone cannot be asked for the identity that [related_images]" in stack.reason
 
 
 @pytest.mark.parametrize("who", ["user", "member"])
