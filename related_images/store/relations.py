@@ -226,7 +226,7 @@ def _claim(connection: Connection, key: dict[str, Any], claims: int) -> int:
     more = case((_counted(0, CLAIMS_LIMIT - 1), claimed + number), else_=claimed)
     if claims == FOR_GOOD:
         # this report is never revoked: from now on it stands in for the creator
-        more = case((claimed >= NO_CREATOR, claimed - NO_CREATOR), else_=more)
+        more = case((claimed >= NO_CREATOR, claimed - NO_CREATOR + number), else_=more)
     if not connection.execute(update(relation).where(*same).values(claimed=more)).rowcount:
         raise drivers.Overtaken("the relation was taken back by another at the same moment")
     return int(connection.execute(select(relation.c.id).where(*same)).scalar_one())

@@ -168,6 +168,19 @@ def test_a_relation_outlasts_an_attachment_where_others_report_it(
         assert revoke(database, wanted) is False  # nobody's to revoke
 
 
+def test_what_is_reported_for_good_is_no_void_announcement_once_an_attachment_is_revoked(
+    database: Database,
+) -> None:
+    wanted = new()
+    attach(database, wanted)
+    report(database, wanted)
+    (announced,) = record(database, wanted)
+    assert revoke(database, wanted) is False
+    assert database.write(relations.take_back, announced) is False
+    database.write(reconciling.withdraw_announcements, announced.image_ref, NOON, at(99))
+    assert shown(database) == [wanted.image_id]
+
+
 @pytest.mark.parametrize("other", [report, attach])
 def test_a_relation_outlasts_its_creation_where_others_report_it(
     database: Database, other: Callable[[Database, NewRelation], None]
