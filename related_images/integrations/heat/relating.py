@@ -140,7 +140,10 @@ class Relating:
         if report and present:
             if wanted.label == report.relation.label and wanted.label in (None, present.label):
                 return
-            if self._take_back(report):
+            # reported once more, it is known that it may be, before anything is taken back
+            again = self._record(wanted, present.label)
+            self._take_back(report)
+            if self._take_back(again):
                 present = None
         if present is None:
             self._record(wanted, wanted.label)
@@ -159,14 +162,16 @@ class Relating:
                 f"stack ({present.source}); it stays so; give that label, or none"
             )
 
-    def _record(self, wanted: WantedRelation, label: str | None) -> None:
+    def _record(self, wanted: WantedRelation, label: str | None) -> Report:
         def deed(adapter: Adapter, project: str | None) -> Relation:
             return RelationsClient(adapter).attach(
                 wanted.instance, self._image_id, wanted.kind, label, project
             )
 
         recorded = self._recorder.record(deed, lambda: self._vouch(wanted, True))
-        self._remember(Report(wanted, recorded.created_at))
+        report = Report(wanted, recorded.created_at)
+        self._remember(report)
+        return report
 
     def _take_back(self, report: Report) -> bool:
         """Whether the relation is gone: nobody else reports it."""

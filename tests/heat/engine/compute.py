@@ -71,8 +71,8 @@ class Compute(BaseHTTPRequestHandler):
             return self._answer(200, {"limits": {"rate": [], "absolute": LIMITS}})
         if kind == "flavors":
             return self._answer(200, {"flavor": FLAVOR, "flavors": [FLAVOR]})
-        project = self.headers["X-Auth-Token"].split(":")[1]
-        is_hidden = Servers.owners.get(server, project) != project
+        _, project, roles = self.headers["X-Auth-Token"].split(":")
+        is_hidden = Servers.owners.get(server, project) != project and "admin" not in roles
         if server == MISSING or server in Servers.deleted or is_hidden:
             return self._answer(404, {"itemNotFound": {"message": "no such server", "code": 404}})
         if what == "os-interface":

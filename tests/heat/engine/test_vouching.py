@@ -136,6 +136,28 @@ def test_a_start_is_recorded_from_the_image_that_nova_says(member: User) -> None
 
 
 @pytest.mark.usefixtures("vouched")
+def test_a_start_belongs_to_the_project_that_nova_says() -> None:
+    admin = User(f"project-{uuid4()}", "admin")
+    image_id = public_image(admin)
+    server = Servers.of("bob", image_id)
+    created(admin, template(image=image_id, instance={"id": server}, kind="boot"))
+    (shown,) = admin.ask("GET", f"/images/{image_id}/relations", ADMIN).json()["relations"]
+    assert shown["project_id"] == "bob"
+
+
+@pytest.mark.usefixtures("vouched")
+def test_a_relation_stays_if_it_may_not_be_recorded_with_another_label(member: User) -> None:
+    server = Servers.of(member.project)
+    said = {"instance": {"id": server}, "kind": "backup"}
+    stack, image_id = created(member, imported(**said, label="daily"))
+    Servers.deleted.add(server)
+    updated(stack, imported(**said, label="daily", properties={"a": "1"}))
+    stack.update_or_go_back(imported(**said, label="weekly"))
+    assert stack.state == "ROLLBACK_COMPLETE"
+    assert recorded(member, image_id) == [(server, "backup", "daily")]
+
+
+@pytest.mark.usefixtures("vouched")
 @pytest.mark.parametrize("has_image", [True, False])
 def test_a_start_from_another_image_is_refused(member: User, has_image: bool) -> None:
     other = an_image(member) if has_image else None
