@@ -29,6 +29,10 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from related_images.errors import (
+    AdminOnly,
+    InstallationBound,
+    InstallationUnregistered,
+    RecordingForbidden,
     RelatedImagesError,
     SchemaMissing,
     SchemaOutdated,
@@ -40,6 +44,13 @@ _NOTHING_BEGUN: Final = {
     error.code for error in (StoreUnavailable, SchemaMissing, SchemaOutdated, SchemaTooNew)
 }
 """What the filter says before anything is begun; whatever else says 503 may have passed it on."""
+_NEXT_STEPS: Final = {
+    RecordingForbidden.code: "ask with an account that has the role for it",
+    AdminOnly.code: "ask with an account that has the role for it",
+    InstallationBound.code: "ask as the service user that it is registered with",
+    InstallationUnregistered.code: "ask again once it is registered",
+}
+"""By the code of the filter's errors, where the status alone does not tell what to do."""
 
 
 class ClientError(RelatedImagesError):
@@ -143,6 +154,7 @@ class RegistryError(ClientError):
     next_step = "its operator finds more under the request id in the registry's log"
     filter_says_what_to_do = False
     """Whether what the filter itself says already ends with the next step."""
+    unanswered = "got no answer"
 
     def __init__(
         self,
@@ -171,11 +183,12 @@ class RegistryError(ClientError):
         return self.doubtful and (self.status is None or self.status >= 500)
 
     def _message(self) -> str:
-        answered = f"answered {self.status}" if self.status else "got no answer"
+        answered = f"answered {self.status}" if self.status else self.unanswered
         wait = "" if self.retry_after is None else f" after {self.retry_after} seconds"
         is_filters_own = self.code != type(self).code
         is_said = is_filters_own and self.filter_says_what_to_do
-        step = "" if is_said else f"; {self.next_step}{wait}"
+        next_step = _NEXT_STEPS.get(self.code, self.next_step)
+        step = "" if is_said and self.code not in _NEXT_STEPS else f"; {next_step}{wait}"
         named = f" (request id {self.request_id})" if self.request_id else ""
         return f"{self.request} {answered}: {self.said}{step}{named}"
 
@@ -203,6 +216,7 @@ class Unauthorized(RegistryError):
     code = "registry.unauthorized"
     title = "The registry does not accept the credentials"
     next_step = "authenticate again"
+    unanswered = "was not sent, since Keystone does not accept the credentials"
 
     def __init__(self, request: str, said: str, **answer: Any) -> None:
         super().__init__(request, said, **answer)
@@ -212,7 +226,7 @@ class Unauthorized(RegistryError):
 class AccessDenied(RegistryError):
     code = "registry.access-denied"
     title = "The credentials do not allow this"
-    next_step = "ask with an account that has the role for it"
+    next_step = "check which roles the caller has, whose the image is, and whether it is protected"
     filter_says_what_to_do = True
 
 

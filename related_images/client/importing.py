@@ -150,7 +150,8 @@ class Importer:
             if not stores.ids:
                 return
         body = {"method": self._described(), **stores.as_json()}
-        self._registry.ask("POST", f"{path}/import", json=body)
+        # keystoneauth's log of requests would show the URL with its credentials
+        self._registry.ask("POST", f"{path}/import", json=body, log=False)
 
     def _described(self) -> dict[str, str]:
         source = self._source
@@ -303,7 +304,7 @@ def _image(registry: Registry, path: str) -> Image:
 
 
 def _tasks(registry: Registry, path: str) -> list[Task]:
-    answer = registry.ask("GET", f"{path}/tasks")
+    answer = registry.ask("GET", f"{path}/tasks", log=False)  # it shows the URL
     return answer.read(lambda body: list(body["tasks"]))
 
 

@@ -221,7 +221,7 @@ def _refused(request: str, response: Any) -> RegistryError:
         )
     return BY_STATUS.get(response.status_code, RegistryError)(
         request,
-        said,
+        hide_credentials(said),
         status=response.status_code,
         code=code,
         request_id=request_id,

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from related_images.client import results
@@ -111,10 +112,24 @@ class RelationsClient:
         :raises AccessDenied: if the caller neither may record nor is an administrator
         """
         self.info()
-        path = routes.RELATION.format(
-            image_id=words.image_id(image_id), kind=words.kind(kind), **_ids(instance)
-        )
-        self.registry.ask("DELETE", path)
+        self.registry.ask("DELETE", _relation(instance, image_id, kind))
+
+    def take_back(
+        self, instance: InstanceRef, image_id: str, kind: str, recorded_at: datetime | None = None
+    ) -> bool:
+        """Take one's own report of a relation back: the relation stays if others report it too.
+
+        :param recorded_at: the report is an attachment, and ``created_at`` of the relation that
+            :meth:`attach` gave; else the report is the creation of the image for ``instance``
+        :returns: whether the relation is gone
+        :raises NotThere: if there is no such relation, or none that was recorded then
+        """
+        self.info()
+        report = {"own_report": "creation"}
+        if recorded_at is not None:
+            report = {"own_report": "attachment", "created_at": recorded_at.isoformat()}
+        answer = self.registry.ask("DELETE", _relation(instance, image_id, kind), params=report)
+        return answer.status == HTTPStatus.NO_CONTENT
 
     def instances(self, **filters: Filter) -> Iterator[Instance]:
         """Instances and how many images of each kind they have.
@@ -197,6 +212,13 @@ class RelationsClient:
             for answer in self.registry.pages(path, query)
             for item in answer.read(lambda body: [shape(shown) for shown in body[name]])
         )
+
+
+def _relation(instance: InstanceRef, image_id: str, kind: str) -> str:
+    """The path of one relation."""
+    return routes.RELATION.format(
+        image_id=words.image_id(image_id), kind=words.kind(kind), **_ids(instance)
+    )
 
 
 def _ids(instance: InstanceRef) -> dict[str, str]:

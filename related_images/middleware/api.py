@@ -71,22 +71,25 @@ def attach(call: Call) -> Outcome:
 
 
 def detach(call: Call) -> Outcome:
-    call.must_remove()
+    own_report, recorded_at = paging.read_detachment(call.query_string)
     ref, image_id, kind = call.instance(), call.image_id(), words.kind(call.ids["kind"])
-    recording.detach(
-        call.database,
-        ref.installation_uuid,
-        ref.instance_id,
-        image_id,
-        kind,
-        call.caller.remover(),
-    )
+    ids = (ref.installation_uuid, ref.instance_id, image_id, kind)
+    left = None
+    if own_report is None:
+        call.must_remove()
+        recording.detach(call.database, *ids, call.caller.remover())
+    else:
+        call.must_record()
+        left = recording.revoke(call.database, *ids, call.caller.speaker(), recorded_at)
+    done = "detached" if left is None else f"took the {own_report} back, which others report too:"
     LOG.info(
-        "detached image %s from instance %s of %s (%s): %s [%s]",
-        *(image_id, ref.instance_id, ref.installation_uuid, kind),
+        "%s image %s from instance %s of %s (%s): %s [%s]",
+        *(done, image_id, ref.instance_id, ref.installation_uuid, kind),
         *(call.caller.described, request_id(call.environ)),
     )
-    return HTTPStatus.NO_CONTENT, None
+    if left is None:
+        return HTTPStatus.NO_CONTENT, None
+    return HTTPStatus.OK, shapes.relation(left)
 
 
 def list_instances(call: Call) -> Outcome:
@@ -227,6 +230,9 @@ LISTS: Final = frozenset(
         *(lineage.list_ancestry, lineage.list_descendants),
     )
 )
+"""The handlers of lists, which read a query."""
+
+QUERIED: Final = LISTS | {detach}
 """The handlers that read a query; to all others none is given."""
 
 
@@ -288,6 +294,6 @@ def handle(
     if method not in methods:
         raise MethodNotAllowed(method, methods)
     handler = methods[method]
-    if handler not in LISTS:
+    if handler not in QUERIED:
         paging.refuse(environ.get("QUERY_STRING", ""))
     return handler(Call(app, database, caller.settings, environ, caller, ids))

@@ -94,6 +94,25 @@ IMAGE_FILTERS: Final = {name: read for name, read in FILTERS.items() if name != 
 IMAGE_IDS: Final = "image_ids"
 USAGE_FILTERS: Final[Mapping[str, Read]] = {IMAGE_IDS: _image_ids}
 
+ATTACHMENT: Final = "attachment"
+CREATION: Final = "creation"
+OWN_REPORTS: Final = (ATTACHMENT, CREATION)
+
+
+def _own_report(text: str) -> str:
+    if text not in OWN_REPORTS:
+        raise ParameterMalformed(
+            f"own_report={words.shown(text)} is not one of {', '.join(OWN_REPORTS)}"
+        )
+    return text
+
+
+DETACHMENT: Final[Mapping[str, Read]] = {
+    "own_report": _own_report,
+    "created_at": _time("created_at"),
+}
+"""What says that not the relation is removed, but one's own report of it taken back."""
+
 
 @dataclass(frozen=True)
 class Query:
@@ -131,6 +150,22 @@ def read_all(query: str, needed: Mapping[str, Read]) -> dict[str, Any]:
         if name not in given:
             raise ParameterMalformed(f"{name} is needed here")
     return _filters(given, needed)
+
+
+def read_detachment(query: str) -> tuple[str | None, datetime | None]:
+    """Which report of one's own is to be taken back, and of a relation that was recorded when.
+
+    :raises ParameterUnknown: naming what is known
+    :raises BadInput: if a value is malformed, or one is given that does not belong to the other
+    """
+    said = _filters(_given(query, [*DETACHMENT]), DETACHMENT)
+    own_report, recorded_at = said.get("own_report"), said.get("created_at")
+    if (own_report == ATTACHMENT) != (recorded_at is not None):
+        raise ParameterMalformed(
+            "own_report=attachment and created_at, the time of the relation that the attachment "
+            "was answered with, belong together: give both or neither"
+        )
+    return own_report, recorded_at
 
 
 def _given(query: str, known: list[str]) -> dict[str, str]:

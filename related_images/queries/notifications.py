@@ -19,6 +19,7 @@ from related_images.store.endings import end_unseen_instance
 from related_images.store.rows import NewRelation, Relation
 
 NOTIFICATION: Final = "notification"
+SERVICE: Final = "service"
 SNAPSHOT: Final = "snapshot"
 
 
@@ -82,6 +83,9 @@ def _image_made(connection: Connection, event: ImageMade) -> None:
     known = _made(connection, event)
     knows_better = event.kind not in (None, SNAPSHOT)
     if known and not (knows_better and all(_is_guess(row) for row in known)):
+        for row in known:
+            if row.source == SERVICE:  # it must outlast the service that may take its report back
+                _record(connection, event, event.image_id, row.kind, event.owner)
         return
     _record(connection, event, event.image_id, event.kind or SNAPSHOT, event.owner)
     _drop_guess(connection, event)

@@ -20,7 +20,7 @@ from related_images.queries import guarding
 from related_images.queries.installations import REGISTER_AGAIN
 from related_images.store import installations, lookups, owners, relations
 from related_images.store.database import Database
-from related_images.store.rows import NewRelation, Recorded, Relation, Seen
+from related_images.store.rows import Filters, NewRelation, Recorded, Relation, Seen
 
 
 class Registration(Protocol):
@@ -119,7 +119,7 @@ def _attach(
     connection: Connection, new: NewRelation, speaker: Speaker, vouched: bool
 ) -> tuple[Relation, bool]:
     speaker.check(connection, new.installation_uuid)
-    recorded = relations.record(connection, new, relied_on=True)
+    recorded = relations.record(connection, new, relied_on=True, revocable=True)
     guarding.check_start(connection, new, recorded, vouched=vouched)
     if new.kind != lookups.BOOT and not recorded.image_created:
         owners.move(
@@ -157,10 +157,46 @@ def detach(
         return found
 
     if not database.write(task):
-        raise RelationNotFound(
-            f"the image {image_id} has no {kind} relation with the instance {instance_id} "
-            f"of {installation_uuid}"
-        )
+        raise _no_relation(installation_uuid, instance_id, image_id, kind)
+
+
+def revoke(
+    database: Database,
+    installation_uuid: str,
+    instance_id: str,
+    image_id: str,
+    kind: str,
+    speaker: Speaker,
+    recorded_at: datetime | None,
+) -> Relation | None:
+    """Take one report of a relation back; give the relation if it stays since others report it.
+
+    :param recorded_at: when the relation was recorded to which the image was attached; else the
+        report is the creation of the image
+    :raises RelationNotFound: if there is no such relation, or none that was recorded then
+    """
+    ids = (installation_uuid, instance_id, image_id, kind)
+
+    def task(connection: Connection) -> Relation | None:
+        speaker.check(connection, installation_uuid)
+        same = Filters(installation_uuid, instance_id, image_id, kind=kind)
+        found = lookups.relations(connection, same, limit=1)
+        if not found or recorded_at not in (None, found[0].created_at):
+            raise _no_relation(*ids)
+        gone = relations.revoke(connection, *ids, recorded_at)
+        faults.reach(Point.DETACH_WRITTEN)
+        return None if gone else found[0]
+
+    return database.write(task)
+
+
+def _no_relation(
+    installation_uuid: str, instance_id: str, image_id: str, kind: str
+) -> RelationNotFound:
+    return RelationNotFound(
+        f"the image {image_id} has no such {kind} relation with the instance {instance_id} "
+        f"of {installation_uuid}"
+    )
 
 
 def end_instance(

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BindParameter,
+    ColumnElement,
     Connection,
     Table,
     and_,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     exists,
     insert,
     literal,
+    or_,
     select,
     update,
 )
@@ -35,8 +37,13 @@ from related_images.store.types import EPOCH
 _RETURNING: Final = ("postgresql", "sqlite")
 """Where a careful insert gives the number of its row as its result."""
 
-CLAIMS_LIMIT: Final = 30_000
+CLAIMS_LIMIT: Final = 9_000
 """How many claims on one relation are counted."""
+NO_CREATOR: Final = 10_000
+"""From here on the claims of a relation are counted where nobody but the claims stands for it.
+
+That is a relation that an attachment made, or whose image's creator has taken its report back.
+"""
 FOR_GOOD: Final = 2
 """So many has who relies on it for good: whoever made it, without a claim, may take one back."""
 
@@ -91,7 +98,12 @@ def look(connection: Connection, new: NewRelation) -> Any:
 
 
 def record(
-    connection: Connection, new: NewRelation, known: Any = None, *, relied_on: bool = False
+    connection: Connection,
+    new: NewRelation,
+    known: Any = None,
+    *,
+    relied_on: bool = False,
+    revocable: bool = False,
 ) -> Recorded:
     """Make sure that the relation is there, and say what that took.
 
@@ -100,6 +112,7 @@ def record(
     about to be made: one that is marked deleted is another one, which had the ID before.
 
     :param known: what :func:`look` gave in this transaction, where it was asked before
+    :param revocable: whoever relies on it may take that back with :func:`revoke`
     """
     known = look(connection, new) if known is None else known
     held = _image(connection, new, known, relied_on)
@@ -117,7 +130,10 @@ def record(
     )
     if new.kind == BOOT:
         project_ref = descent.hold(connection, instance_ref)
-    recorded, was_started = _related(connection, new, recorded, project_ref, relied_on)
+    claims = FOR_GOOD if relied_on else 0
+    if revocable:
+        claims += NO_CREATOR
+    recorded, was_started = _related(connection, new, recorded, project_ref, claims)
     if new.kind == BOOT or was_started:
         descent.follow(connection, new, recorded)
     _note_latest(connection, recorded)
@@ -233,9 +249,12 @@ def _related(
     new: NewRelation,
     recorded: Recorded,
     project_ref: int | None,
-    relied_on: bool,
+    claims: int,
 ) -> tuple[Recorded, bool]:
-    """``recorded`` with the relation in it; and whether its instance may ever have been started."""
+    """``recorded`` with the relation in it; and whether its instance may ever have been started.
+
+    :param claims: on the relation if it is new
+    """
     key = {
         "image_ref": recorded.image_ref,
         "instance_ref": recorded.instance_ref,
@@ -246,12 +265,12 @@ def _related(
         "source": new.source,
         "project_ref": project_ref,
         "created_at": new.created_at,
-        "claimed": FOR_GOOD if relied_on else 0,
+        "claimed": claims,
     }
     ref, was_started = _insert_relation(connection, {**key, **values})
     if ref is not None:
         return replace(recorded, relation_ref=ref), was_started
-    ref = _claim(connection, key, FOR_GOOD if relied_on else 1)
+    ref = _claim(connection, key, claims)
     return replace(recorded, relation_ref=ref, created=False), was_started
 
 
@@ -267,10 +286,15 @@ def _insert_relation(connection: Connection, values: dict[str, Any]) -> tuple[in
     return (None, True) if row is None else (int(row.id), bool(row.was_started))
 
 
-def _claim(connection: Connection, key: dict[str, Any], number: int) -> int:
+def _claim(connection: Connection, key: dict[str, Any], claims: int) -> int:
+    """Claim a relation that is there once more, with what a new one would have got."""
     same = [relation.c[name] == value for name, value in key.items()]
-    counted = relation.c.claimed < CLAIMS_LIMIT
-    more = case((counted, relation.c.claimed + number), else_=relation.c.claimed)
+    claimed = relation.c.claimed
+    number = FOR_GOOD if claims else 1
+    more = case((_counted(0, CLAIMS_LIMIT - 1), claimed + number), else_=claimed)
+    if claims == FOR_GOOD:
+        # this report is never revoked: from now on it stands in for the creator
+        more = case((claimed >= NO_CREATOR, claimed - NO_CREATOR + number), else_=more)
     if not connection.execute(update(relation).where(*same).values(claimed=more)).rowcount:
         raise drivers.Overtaken("the relation was taken back by another at the same moment")
     return int(connection.execute(select(relation.c.id).where(*same)).scalar_one())
@@ -284,6 +308,7 @@ def take_back(connection: Connection, recorded: Recorded) -> bool:
     gone = bool(connection.execute(_unclaimed(recorded)).rowcount)
     if not gone:
         connection.execute(_release(recorded))
+        gone = bool(connection.execute(_unreported_row, {"ref": recorded.relation_ref}).rowcount)
     if gone:
         latest.refresh(connection, [recorded.instance_ref])
         unrelated.forget_image(connection, recorded.image_ref)
@@ -299,18 +324,66 @@ def _unclaimed(recorded: Recorded) -> Delete:
 
 def _release(recorded: Recorded) -> Update:
     """Take one claim back. Once they were too many to be counted, they are so for good."""
-    counted = relation.c.claimed.between(1, CLAIMS_LIMIT - 1)
+    counted = _counted(1, CLAIMS_LIMIT - 1)
     claimed = update(relation).where(relation.c.id == recorded.relation_ref, counted)
     return claimed.values(claimed=relation.c.claimed - 1)
 
 
-_detached: Final = (
+def _counted(least: int, most: int) -> ColumnElement[bool]:
+    """Whether a relation has so many claims, with a creator beside them or without."""
+    claimed = relation.c.claimed
+    return or_(claimed.between(least, most), claimed.between(NO_CREATOR + least, NO_CREATOR + most))
+
+
+_of_instance: Final = (
     relation.c.instance_ref == _INSTANCE_REF,
     relation.c.kind == bindparam("relation_kind", type_=relation.c.kind.type),
 )
-_detach: Final = delete(relation).where(relation.c.image_ref == _IMAGE_REF, *_detached)
+_named: Final = (relation.c.image_ref == _IMAGE_REF, *_of_instance)
+_revoke_attachment: Final = (
+    update(relation)
+    .where(
+        *_named,
+        relation.c.created_at == bindparam("recorded_at", type_=relation.c.created_at.type),
+        _counted(FOR_GOOD, CLAIMS_LIMIT - 1),
+    )
+    .values(claimed=relation.c.claimed - FOR_GOOD)
+)
+_revoke_creation: Final = (
+    update(relation)
+    .where(*_named, relation.c.claimed < CLAIMS_LIMIT)
+    .values(claimed=relation.c.claimed + NO_CREATOR)
+)
+_unreported: Final = delete(relation).where(*_named, relation.c.claimed == NO_CREATOR)
+_unreported_row: Final = delete(relation).where(
+    relation.c.id == bindparam("ref"), relation.c.claimed == NO_CREATOR
+)
+
+
+def revoke(
+    connection: Connection,
+    installation_uuid: str,
+    instance_id: str,
+    image_id: str,
+    kind: str,
+    recorded_at: datetime | None,
+) -> bool:
+    """Take one report of a relation back, and say whether it is gone: nobody else reported it.
+
+    :param recorded_at: the report is an attachment to the relation that was recorded at this time;
+        else it is the creation of the image
+    """
+    named = _names(installation_uuid, instance_id, image_id, kind)
+    if recorded_at is None:
+        connection.execute(_revoke_creation, named)
+    else:
+        connection.execute(_revoke_attachment, {**named, "recorded_at": recorded_at})
+    return _remove(connection, named, _unreported)
+
+
+_detach: Final = delete(relation).where(*_named)
 _detach_former: Final = delete(relation).where(
-    relation.c.image_ref.in_(former_images(_IMAGE_ID)), *_detached
+    relation.c.image_ref.in_(former_images(_IMAGE_ID)), *_of_instance
 )
 
 
@@ -321,16 +394,27 @@ def detach(
 
     It is that of the image that has the ID, or else those of images that had it before.
     """
-    named = {
+    named = _names(installation_uuid, instance_id, image_id, kind)
+    return _remove(connection, named, _detach, _detach_former)
+
+
+def _names(installation_uuid: str, instance_id: str, image_id: str, kind: str) -> dict[str, str]:
+    return {
         "installation_uuid": installation_uuid,
         "instance_id": instance_id,
         "image_id": image_id,
         "relation_kind": kind,
     }
-    found = any(connection.execute(how, named).rowcount for how in (_detach, _detach_former))
-    if found:
-        _refresh(connection, installation_uuid, instance_id, kind)
-    return found
+
+
+def _remove(connection: Connection, named: dict[str, str], *removals: Delete) -> bool:
+    """Run the removals until one of them removes something, and say whether one did."""
+    gone = any(connection.execute(removal, named).rowcount for removal in removals)
+    if gone:
+        _refresh(
+            connection, named["installation_uuid"], named["instance_id"], named["relation_kind"]
+        )
+    return gone
 
 
 def _refresh(connection: Connection, installation_uuid: str, instance_id: str, kind: str) -> None:

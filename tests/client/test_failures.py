@@ -11,6 +11,7 @@ from uuid import uuid4
 import openstack
 import pytest
 from keystoneauth1.adapter import Adapter
+from keystoneauth1.identity.v3 import Password
 from keystoneauth1.session import Session
 from keystoneauth1.token_endpoint import Token
 
@@ -61,6 +62,35 @@ def test_malformed_words_never_leave(
     with pytest.raises(ImageIdMalformed):
         service.delete("../tasks")
     assert not [asked for asked in scripted.asked if not asked.path.endswith("/info/relations")]
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("relation.forbidden", "ask with an account that has the role for it"),
+        ("installation.bound", "ask as the service user that it is registered with"),
+        ("installation.unregistered", "ask again once it is registered"),
+        (None, "check which roles the caller has, whose the image is, and whether it is protected"),
+    ],
+)
+def test_the_advice_on_a_refusal_is_that_of_its_cause(
+    service: InstanceAwareImageService, scripted: Scripted, code: str | None, advice: str
+) -> None:
+    ours = {"status": 403, "code": code, "title": "t", "detail": "d", "request_id": "req-1"}
+    told = {"errors": [ours]} if code else {"message": "forbidden"}
+    scripted.script = lambda _: shown(told, 403)
+    with pytest.raises(AccessDenied, match=f"; {advice}") as refused:
+        service.get(IMAGE)
+    assert str(refused.value).count("; ") == 1
+
+
+def test_a_wrong_password_is_not_taken_for_a_missing_answer(scripted: Scripted) -> None:
+    scripted.script = lambda _: shown({"error": {"message": "not this one", "code": 401}}, 401)
+    who = Password(f"{scripted.url}/v3", "alice", "wrong", user_domain_id="d", project_id="p")
+    adapter = Adapter(Session(who), service_type="image")
+    with pytest.raises(Unauthorized, match="Keystone does not accept the credentials") as refused:
+        RelationsClient(adapter).info()
+    assert "got no answer" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -46,12 +46,13 @@ def test_every_parameter_is_told_and_no_other() -> None:
         routes.DESCENDANTS: ["depth", "kind"],
         routes.ANCESTRY: [],
         routes.USAGES: [*paging.USAGE_FILTERS],
+        routes.RELATION: [*paging.DETACHMENT],
     }
     paged = api.LISTS - {api.list_usages}
     for path, methods in api.ROUTES.items():
         for method, handler in methods.items():
             operation = SPOKEN["paths"][routes.API + path][method.lower()]
-            expected = known[path] if handler in api.LISTS else []
+            expected = known[path] if handler in api.QUERIED else []
             expected = expected + ["limit", "marker"] * (handler in paged)
             assert named(operation.get("parameters", [])) == expected, (method, path)
 

@@ -180,6 +180,71 @@ def test_a_relation_is_attached_and_detached(cloud: Cloud) -> None:
     assert cloud.relations(**vm.query) == []
 
 
+def own(report: str, created_at: str = "") -> str:
+    """The query that takes one's own report back."""
+    at = f"&created_at={created_at}" if created_at else ""
+    return f"?own_report={report}{at}"
+
+
+def test_an_attachment_is_taken_back_and_the_relation_stays_for_others(cloud: Cloud) -> None:
+    vm = a_vm()
+    image_id = cloud.create(a_vm(project=vm.project))
+    body = vm.query | {"image_id": image_id, "kind": "backup"}
+    first, again = (cloud.call("POST", "/v2/relations", vm.service, body) for _ in range(2))
+    assert (first.status, again.status) == (201, 200)
+    taking_back = first.json["self"] + own("attachment", first.json["created_at"])
+    left = cloud.call("DELETE", taking_back, vm.service)
+    assert (left.status, left.json) == (200, first.json)
+    assert cloud.call("DELETE", taking_back, vm.user).status == 403
+    assert cloud.call("DELETE", taking_back, vm.service).status == 204
+    assert code_of(cloud.call("DELETE", taking_back, vm.service)) == (404, "relation.not-found")
+    assert cloud.relations(**vm.query) == []
+
+
+def test_an_attachment_to_another_relation_is_not_taken_back(cloud: Cloud) -> None:
+    vm = a_vm()
+    image_id = cloud.create(a_vm(project=vm.project))
+    body = vm.query | {"image_id": image_id, "kind": "backup"}
+    shown = cloud.call("POST", "/v2/relations", vm.service, body).json
+    earlier = own("attachment", "2020-01-01T00:00:00Z")
+    refused = cloud.call("DELETE", shown["self"] + earlier, vm.service)
+    assert code_of(refused) == (404, "relation.not-found")
+    assert cloud.relations(**vm.query) == [shown]
+
+
+def test_the_creation_of_an_image_is_taken_back_and_the_relation_stays_for_others(
+    cloud: Cloud,
+) -> None:
+    vm = a_vm()
+    alone, shared = cloud.create(vm), cloud.create(vm)
+    body = vm.query | {"image_id": shared, "kind": "snapshot"}
+    assert cloud.call("POST", "/v2/relations", vm.service, body).status == 200
+    for image_id, status in ((alone, 204), (shared, 200)):
+        (shown,) = cloud.relations(**vm.query, image_id=image_id)
+        answer = cloud.call("DELETE", shown["self"] + own("creation"), vm.service)
+        assert answer.status == status
+    assert [row["image_id"] for row in cloud.relations(**vm.query)] == [shared]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?own_report=all",
+        "?own_report=attachment",
+        "?created_at=2026-01-01T00:00:00Z",
+        "?own_report=creation&created_at=2026-01-01T00:00:00Z",
+        "?own_report=attachment&created_at=noon",
+    ],
+)
+def test_what_is_to_be_taken_back_must_be_clear(cloud: Cloud, query: str) -> None:
+    vm = a_vm()
+    image_id = cloud.create(vm)
+    (shown,) = cloud.relations(**vm.query)
+    answer = cloud.call("DELETE", shown["self"] + query, vm.service)
+    assert code_of(answer) == (400, "parameter.malformed")
+    assert [row["image_id"] for row in cloud.relations(**vm.query)] == [image_id]
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_only_an_image_that_the_caller_sees_is_attached(cloud: Cloud, known: bool) -> None:
     vm, stranger = a_vm(), a_vm()

@@ -79,6 +79,14 @@ def test_what_a_service_asserted_stands(database: Database) -> None:
     assert (row.kind, row.label, row.source) == ("backup", "daily", "service")
 
 
+def test_what_a_service_takes_back_stands_if_notifications_report_it(database: Database) -> None:
+    attached = NewRelation(NOVA, "inst-1", MADE, "backup", None, "service", "demo", START)
+    database.write(relations.record, attached, relied_on=True, revocable=True)
+    store(database, [BEGUN])
+    ids = (NOVA, "inst-1", MADE, "backup")
+    assert database.write(relations.revoke, *ids, attached.created_at) is False
+
+
 def test_a_deleted_image_stays_deleted(database: Database) -> None:
     store(database, [BEGUN])
     image_deleted(database, MADE)

@@ -17,7 +17,7 @@ from related_images.store.database import Database
 from related_images.store.rows import Filters, Position
 from related_images.store.tables import image, installation, instance, project, relation
 from related_images.store.types import EPOCH
-from tests.store.samples import NOVA, at, empty, new, record, record_claims
+from tests.store.samples import NOON, NOVA, at, empty, new, record, record_claims
 
 FIRST = 1_000_000
 ROWS = 20_000
@@ -152,6 +152,12 @@ def test_an_answer_needs_no_whole_table(filled: Database, question: str) -> None
 CHANGES: dict[str, Any] = {
     "delete": lambda connection: relations.mark_deleted(connection, SOME_IMAGE, at(0)),
     "detach": lambda connection: relations.detach(connection, NOVA, "vm-7", SOME_IMAGE, "backup"),
+    "revoke": lambda connection: relations.revoke(
+        connection, NOVA, "vm-7", SOME_IMAGE, "backup", NOON
+    ),
+    "revoke a creation": lambda connection: relations.revoke(
+        connection, NOVA, "vm-7", SOME_IMAGE, "backup", None
+    ),
     "forget": lambda connection: purge.forget_relations(connection, at(99), FIRST, FIRST + 1000),
     "end": lambda connection: relations.end_instance(connection, NOVA, "vm-7", at(0)),
     "record": lambda connection: relations.record(connection, new("vm-7")),

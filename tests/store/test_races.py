@@ -102,6 +102,28 @@ def test_who_takes_back_never_takes_what_another_relied_on(
         assert len(kept) == 24
 
 
+@dataclass(frozen=True)
+class AttachAndRevoke:
+    """Each takes its own attachment back; ``stays`` are those that do not."""
+
+    image: str
+    stays: tuple[int, ...]
+
+    def __call__(self, database: Database, number: int) -> None:
+        database.write(relations.record, new(image=self.image), relied_on=True, revocable=True)
+        if number not in self.stays:
+            database.write(relations.revoke, NOVA, "vm-1", self.image, "snapshot", NOON)
+
+
+@pytest.mark.parametrize("stays", [(), (7,)])
+def test_who_revokes_never_takes_what_another_reports_and_the_last_removes_it(
+    at_once: AtOnce, database: Database, stays: tuple[int, ...]
+) -> None:
+    image = image_id()
+    at_once(AttachAndRevoke(image, stays), 24)
+    assert shown(database) == [image] * len(stays)
+
+
 def record_different(database: Database, number: int) -> str:
     wanted = new(f"vm-{number % 5}", project_id=f"p-{number % 3}", kind="backup")
     database.write(relations.record, wanted)

@@ -1,10 +1,14 @@
 """Recording, taking back, detaching, deleting, ending: what each leaves behind."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
 import pytest
 
-from related_images.store import lookups, reconciling, relations
+from related_images.store import lookups, reconciling, relations, usage
 from related_images.store.database import Database
-from related_images.store.rows import Filters
+from related_images.store.rows import Filters, NewRelation
 from tests.store.samples import (
     NOON,
     NOVA,
@@ -123,6 +127,100 @@ def test_the_claim_of_who_relies_on_a_relation_outlasts_all_that_are_taken_back(
         assert database.write(relations.take_back, recorded) is False
     database.write(reconciling.withdraw_announcements, first.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
+
+
+def attach(database: Database, wanted: NewRelation) -> None:
+    database.write(relations.record, wanted, relied_on=True, revocable=True)
+
+
+def revoke(database: Database, wanted: NewRelation, at: datetime | None = NOON) -> bool:
+    ids = (wanted.installation_uuid, wanted.instance_id, wanted.image_id, wanted.kind)
+    return database.write(relations.revoke, *ids, at)
+
+
+def test_the_last_attachment_that_is_revoked_removes_the_relation(database: Database) -> None:
+    wanted = new()
+    for _ in range(2):
+        attach(database, wanted)
+    assert [revoke(database, wanted) for _ in range(2)] == [False, True]
+    assert shown(database) == []
+
+
+def announce(database: Database, wanted: NewRelation) -> None:
+    record(database, wanted)
+
+
+def report(database: Database, wanted: NewRelation) -> None:
+    database.write(relations.record, wanted, relied_on=True)
+
+
+@pytest.mark.parametrize("other", [announce, report, attach])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_relation_outlasts_an_attachment_where_others_report_it(
+    database: Database, other: Callable[[Database, NewRelation], None], is_first: bool
+) -> None:
+    wanted = new()
+    for deed in (other, attach) if is_first else (attach, other):
+        deed(database, wanted)
+    assert revoke(database, wanted) is False
+    assert shown(database) == [wanted.image_id]
+    if other is not attach:
+        assert revoke(database, wanted) is False  # nobody's to revoke
+
+
+def test_what_is_reported_for_good_is_no_void_announcement_once_an_attachment_is_revoked(
+    database: Database,
+) -> None:
+    wanted = new()
+    attach(database, wanted)
+    report(database, wanted)
+    (announced,) = record(database, wanted)
+    assert revoke(database, wanted) is False
+    assert database.write(relations.take_back, announced) is False
+    database.write(reconciling.withdraw_announcements, announced.image_ref, NOON, at(99))
+    assert shown(database) == [wanted.image_id]
+
+
+@pytest.mark.parametrize("other", [report, attach])
+def test_a_relation_outlasts_its_creation_where_others_report_it(
+    database: Database, other: Callable[[Database, NewRelation], None]
+) -> None:
+    alone, shared = new("vm-2"), new()
+    record(database, alone, shared)
+    other(database, shared)
+    assert revoke(database, alone, None) is True
+    assert revoke(database, shared, None) is False
+    assert shown(database) == [shared.image_id]
+    if other is attach:
+        assert revoke(database, shared) is True
+
+
+def test_an_attachment_to_a_relation_that_is_gone_is_not_taken_from_another(
+    database: Database,
+) -> None:
+    wanted = new()
+    attach(database, wanted)
+    database.write(relations.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+    attach(database, replace(wanted, created_at=at(5)))
+    assert revoke(database, wanted, NOON) is False
+    assert shown(database) == [wanted.image_id]
+
+
+def test_a_withdrawn_announcement_is_no_report(database: Database) -> None:
+    wanted = new()
+    attach(database, wanted)
+    (announced,) = record(database, wanted)
+    assert revoke(database, wanted) is False
+    assert database.write(relations.take_back, announced) is True
+    assert shown(database) == []
+
+
+def test_a_boot_whose_attachment_is_revoked_counts_no_more(database: Database) -> None:
+    wanted = new(kind="boot")
+    attach(database, wanted)
+    assert database.read(usage.usages, [wanted.image_id], None)[0].live_instances == 1
+    assert revoke(database, wanted) is True
+    assert database.read(usage.usages, [wanted.image_id], None) == []
 
 
 def test_taking_back_keeps_what_other_relations_refer_to(database: Database) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from heat.common import exception
-from heat.engine import attributes, constraints, properties, resource
+from heat.engine import attributes, constraints, function, properties, resource
+from heat.engine.hot.functions import GetResource
 
 from related_images.client import PolicyInvalid, policies
 from related_images.client.errors import ClientError
@@ -19,6 +20,7 @@ Schema = properties.Schema
 
 SERVERS: Final = "servers"
 SERVER_TYPE: Final = "OS::Nova::Server"
+POLICY_TYPE: Final = "OS::RelatedImages::BackupPolicy"
 
 
 class PolicyTaken(ClientError):
@@ -99,6 +101,35 @@ class BackupPolicy(resource.Resource):  # type: ignore[misc]
             raise exception.StackValidationFailed(
                 message="the stack has no server that could carry the backup policy; name servers"
             )
+        self._check_others()
+
+    def _check_others(self) -> None:
+        """Refuse another policy of the stack for the same server: it can carry one alone."""
+        mine = self._carried_by(self.properties.data.get(SERVERS), self.properties[SERVERS])
+        defn = self.stack.defn
+        for name in sorted(defn.enabled_rsrc_names()):
+            definition = defn.resource_definition(name)
+            if name == self.name or self._type_of(name) != POLICY_TYPE:
+                continue
+            other = definition.properties(PROPERTIES_SCHEMA, self.context)
+            both = mine & self._carried_by(other.data.get(SERVERS), other[SERVERS])
+            if both:
+                raise exception.StackValidationFailed(
+                    message=f"the backup policies {' and '.join(sorted((self.name, name)))} are "
+                    f"both for the server {min(both)}, which can carry one alone; have each name "
+                    "its own servers"
+                )
+
+    def _carried_by(self, raw: Any, known: list[str] | None) -> set[str]:
+        """The servers that a policy is for: by their names in the stack, else by their ids."""
+        if raw is None:
+            return set(self._names_of_servers())
+        ids = {self.stack.defn[name].FnGetRefId(): name for name in self._names_of_servers()}
+        references = (
+            [it for it in raw if isinstance(it, GetResource)] if isinstance(raw, list) else []
+        )
+        named = {function.resolve(it.args) for it in references}
+        return named | {ids.get(id, id) for id in known or () if id}
 
     def handle_create(self) -> None:
         text = _written(self.properties)
@@ -141,12 +172,15 @@ class BackupPolicy(resource.Resource):  # type: ignore[misc]
         return [self.stack.defn[name].FnGetRefId() for name in self._names_of_servers()]
 
     def _names_of_servers(self) -> Iterator[str]:
-        defn = self.stack.defn
-        for name in sorted(defn.enabled_rsrc_names()):
-            kind = defn.resource_definition(name).resource_type
-            # an environment may have other names for it
-            if defn.env.get_resource_info(kind, resource_name=name).name == SERVER_TYPE:
+        for name in sorted(self.stack.defn.enabled_rsrc_names()):
+            if self._type_of(name) == SERVER_TYPE:
                 yield name
+
+    def _type_of(self, name: str) -> str:
+        """The type of a resource of the stack, for which an environment may have other names."""
+        defn = self.stack.defn
+        kind = defn.resource_definition(name).resource_type
+        return str(defn.env.get_resource_info(kind, resource_name=name).name)
 
     def _put_on(self, servers: list[str], text: str) -> None:
         left = [server for server in self._carriers() if server not in servers]

@@ -1,6 +1,8 @@
 """What has to change in an image, and nothing besides."""
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Operation = dict[str, Any]
@@ -48,3 +50,42 @@ def added(before: Collection[str], after: Iterable[str]) -> list[str]:
 
 def _pointer(name: str) -> str:
     return "/" + name.replace("~", "~0").replace("/", "~1")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What an update may have put on an image; it is known until the update has succeeded.
+
+    :ivar was: the attributes that it changes and the template before did not name, as they were;
+        ``None`` for what was not there
+    :ivar tags: those that it adds
+    :ivar members: likewise
+    """
+
+    was: Mapping[str, Any] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, text: str) -> "Attempt":
+        said = json.loads(text)
+        return cls(said["was"], tuple(said["tags"]), tuple(said["members"]))
+
+    def written(self) -> str:
+        return json.dumps(asdict(self))
+
+    def then(self, more: "Attempt") -> "Attempt":
+        """This one, which failed, and one ``more`` after it."""
+        return Attempt(
+            {**more.was, **self.was},
+            tuple(dict.fromkeys((*self.tags, *more.tags))),
+            tuple(dict.fromkeys((*self.members, *more.members))),
+        )
+
+    def restored(self) -> dict[str, Any]:
+        """What was on the image before."""
+        return {name: value for name, value in self.was.items() if value is not None}
+
+    def unwanted(self) -> set[str]:
+        """What was not."""
+        return {name for name, value in self.was.items() if value is None}

@@ -2,7 +2,8 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Final
 
@@ -10,9 +11,9 @@ from heat.common import exception
 from heat.engine import resource, translation
 
 from related_images.client import (
+    AccessDenied,
     Image,
     ImportFailed,
-    InstanceAwareImageService,
     NotThere,
     RegistryError,
     RelationsClient,
@@ -22,9 +23,10 @@ from related_images.client import (
 from related_images.client.context import image_part
 from related_images.client.errors import ClientError
 from related_images.client.importing import GONE, Importer, StartedImport
-from related_images.errors import RelationConflict
-from related_images.integrations.heat import changes, recording, schema, validation
-from related_images.integrations.heat.recording import telling_who_may_record
+from related_images.client.urls import hide_credentials, without_credentials
+from related_images.integrations.heat import changes, schema, validation, vouching
+from related_images.integrations.heat.changes import Attempt
+from related_images.integrations.heat.relating import REPORTS, Relating
 from related_images.integrations.heat.validation import WantedRelation, wanted_relation
 from related_images.wire import routes, words
 
@@ -34,8 +36,8 @@ Values = Mapping[str, Any]
 IsDone = Callable[[], bool]
 
 PATCH_TYPE: Final = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
-NOT_BY_NAME: Final = ("instance_id", "kind", "label")
-"""User-defined properties whose names mean something else where an image is created."""
+ATTEMPT: Final = "attempt"
+"""The key of the resource's data that holds what an update that failed may have done."""
 
 
 class ImageLost(ClientError):
@@ -43,6 +45,13 @@ class ImageLost(ClientError):
 
     code = "heat.image-lost"
     title = "The image did not become active"
+
+
+class ImageProtected(ClientError):
+    """The image of a stack that is deleted may not be deleted."""
+
+    code = "heat.image-protected"
+    title = "The image is protected"
 
 
 class RelatedImage(resource.Resource):  # type: ignore[misc]
@@ -100,7 +109,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         before = dict(self.properties)
         after = {**before, **prop_diff}
         validation.check(after, after)
-        self._relate(wanted_relation(before), wanted_relation(after))
+        self._relating.bring_in_line(wanted_relation(after))
         self._bring_in_line(self._image(), before, after)
 
     def needs_replace_with_prop_diff(
@@ -117,17 +126,39 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         image = self._image_if_there()
         return image is None or (image.status != "active" and not self._is_adopted)
 
+    def handle_adopt(self, resource_data: Any = None) -> None:
+        """Take over an image from a stack that was abandoned, by what the user says of it.
+
+        What the user says that the stack reported is not believed: it could be others' reports.
+        """
+        super().handle_adopt(resource_data)
+        for key in (REPORTS, ATTEMPT):
+            self.data_delete(key)
+
     def handle_check(self) -> None:
+        if self.resource_id is None:
+            raise exception.Error("there is no image: it was never made; update the stack")
         values, image = dict(self.properties), self._image()
         if image.status != "active" and not self._is_adopted:
             raise exception.Error(f"the image {image.id} is {image.status}, and was active")
-        operations = changes.patch(image, self._wanted(image, values, values), ())
-        if operations:
-            paths = ", ".join(operation["path"] for operation in operations)
+        faults = list(self._faults(values, image))
+        if faults:
             raise exception.Error(
-                f"the image {image.id} is not as the template says any more: {paths}; an update of "
-                "the stack puts it right"
+                f"the image {image.id} is not as the template says any more: {'; '.join(faults)}; "
+                "an update of the stack puts it right"
             )
+
+    def _faults(self, values: Values, image: Image) -> Iterator[str]:
+        operations = changes.patch(image, self._wanted(image, values, values, Attempt()), ())
+        if operations:
+            yield ", ".join(operation["path"] for operation in operations)
+        present = self._members(image) if values[schema.MEMBERS] else ()
+        missing = changes.added(present, values[schema.MEMBERS] or [])
+        if missing:
+            yield f"it is not shared with {', '.join(missing)}"
+        fault = self._relating.fault(wanted_relation(values))
+        if fault:
+            yield fault
 
     def get_live_state(self, resource_properties: Any) -> dict[str, Any]:
         """What the template names of the image, as it is now; what others added is not its own."""
@@ -136,27 +167,50 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
             raise exception.EntityNotFound(entity="Image", name=self.resource_id)
         named = resource_properties[schema.PROPERTIES] or {}
         plain = [name for name in schema.PLAIN if resource_properties[name] is not None]
+        members = resource_properties[schema.MEMBERS] or []
+        present = self._members(image) if members else ()
         return {
             **{name: image.get(name) for name in plain},
             schema.PROPERTIES: {name: image[name] for name in named if name in image},
             schema.TAGS: [tag for tag in resource_properties[schema.TAGS] if tag in image.tags],
+            schema.MEMBERS: [project for project in members if project in present],
+            **self._live_relation(wanted_relation(resource_properties)),
         }
 
+    def _live_relation(self, wanted: WantedRelation | None) -> dict[str, Any]:
+        """What differs: no kind where there is no relation, or its label."""
+        if wanted is None:
+            return {}
+        present = self._relating.present(wanted)
+        if present is None:
+            return {schema.KIND: ""}
+        return {} if wanted.label is None else {schema.LABEL: present.label}
+
     def _needs_update(self, *given: Any, **more: Any) -> bool:
-        # what a check found wrong is put right, though the template says what it said before
-        is_wrong = self.state == (self.CHECK, self.FAILED)
+        # what a check found wrong, or an update that failed left behind, is put right though the
+        # template says what it said before
+        is_wrong = self.status == self.FAILED
         return bool(super()._needs_update(*given, **more)) or is_wrong
 
     def handle_delete(self) -> None:
         if self.resource_id is None:
             return
         if self._is_adopted:
-            self._relate(wanted_relation(self.properties), None)
+            self._relating.bring_in_line(None)
             return
         try:
             self._relations.registry.ask("DELETE", self._path)
         except NotThere:
             return
+        except AccessDenied as error:
+            image = self._image_if_there()
+            if image is None or not image.protected:
+                raise
+            raise ImageProtected(
+                f"the image {image.id} is protected, so it stays and so does the stack; have the "
+                "template say protected: false, or unprotect the image otherwise, then delete the "
+                "stack again"
+            ) from error
 
     def _resolve_attribute(self, name: str) -> Any:
         if self.resource_id is None:
@@ -173,37 +227,30 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         return [shown for page in pages for shown in page.read(lambda body: body["relations"])]
 
     def _import(self, values: Values) -> IsDone:
-        importer = Importer(self._relations.registry, values[schema.LOCATION], Stores())
+        location = values[schema.LOCATION]
+        importer = Importer(self._relations.registry, location, Stores())
         importer.check_offered(None)
         # known before it is made, so that it is found and deleted whatever becomes of the answer
         self.resource_id_set(str(uuid.uuid4()))
         image = self._create(values)
         self._bring_in_line(image, {}, values)
-        started = importer.start(str(self.resource_id))
-        return lambda: _has_come(started, values[schema.LOCATION])
+        with _hiding(location):
+            started = importer.start(str(self.resource_id))
+        return lambda: _has_come(started, location)
 
     def _create(self, values: Values) -> Image:
         body = {schema.NAME: self.physical_resource_name(), **_named(values)}
         body |= {schema.ID: self.resource_id, schema.TAGS: values[schema.TAGS] or []}
         relation = wanted_relation(values)
         if relation and relation.kind in words.MADE_FROM:
-            return self._create_recorded(relation, body)
+            return self._relating.create(relation, body)
         image = self._relations.registry.ask("POST", routes.IMAGES, json=body).read(Image)
-        self._relate(None, relation)
+        self._relating.bring_in_line(relation)
         return image
-
-    def _create_recorded(self, relation: WantedRelation, body: Mapping[str, Any]) -> Image:
-        instance = relation.instance
-        images = InstanceAwareImageService(self._recording_adapter, instance.installation_uuid)
-        attributes = {name: value for name, value in body.items() if name not in NOT_BY_NAME}
-        with telling_who_may_record():
-            return images.create(
-                instance.instance_id, kind=relation.kind, label=relation.label, **attributes
-            )
 
     def _adopt(self, values: Values) -> IsDone:
         self.resource_id_set(values[schema.IMAGE])
-        self._relate(None, wanted_relation(values))
+        self._relating.bring_in_line(wanted_relation(values))
         self._bring_in_line(self._image(), {}, values)
         return lambda: True
 
@@ -212,7 +259,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         made = self.client("nova").servers.create_image(values[schema.SERVER], name)
         self.resource_id_set(str(made))
         try:
-            self._relate(None, wanted_relation(values))
+            self._relating.bring_in_line(wanted_relation(values))
         except NotThere as error:
             raise self._taken_away(values) from error
         return lambda: self._is_taken(values)
@@ -234,22 +281,32 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         )
 
     def _bring_in_line(self, image: Image, before: Values, after: Values) -> None:
-        """Change what the template changed: members, and the rest by one JSON patch."""
-        old, new = before.get(schema.MEMBERS) or [], after[schema.MEMBERS] or []
-        for project in changes.added(new, old):
+        """Change what the template changed, or an update that failed: members, and the rest."""
+        failed = self._attempt()
+        old = {*(before.get(schema.MEMBERS) or ()), *failed.members}
+        new = after[schema.MEMBERS] or []
+        present = self._members(image) if old or new else ()
+        if before:
+            self.data_set(ATTEMPT, failed.then(_attempt(image, present, before, after)).written())
+        for project in sorted(old.intersection(present).difference(new)):
             self._take_member_away(project)
         operations = changes.patch(
-            image, self._wanted(image, before, after), _unwanted(before, after)
+            image,
+            self._wanted(image, before, after, failed),
+            (_optional(before) | failed.unwanted()) - _named(after).keys(),
         )
         if operations:
             self._relations.registry.ask("PATCH", self._path, json=operations, headers=PATCH_TYPE)
-        for project in changes.added(old, new):
+        for project in changes.added(present, new):
             self._add_member(project)
+        self.data_delete(ATTEMPT)
 
-    def _wanted(self, image: Image, before: Values, after: Values) -> dict[str, Any]:
-        wanted = self._restored(before, after) | _named(after)
-        old, new = before.get(schema.TAGS) or [], after[schema.TAGS] or []
-        return wanted | {schema.TAGS: changes.tags(image.tags, old, new)}
+    def _wanted(
+        self, image: Image, before: Values, after: Values, failed: Attempt
+    ) -> dict[str, Any]:
+        wanted = self._restored(before, after) | failed.restored() | _named(after)
+        old = [*(before.get(schema.TAGS) or ()), *failed.tags]
+        return wanted | {schema.TAGS: changes.tags(image.tags, old, after[schema.TAGS] or [])}
 
     def _restored(self, before: Values, after: Values) -> dict[str, Any]:
         """What the template no longer names goes back to what it is of itself."""
@@ -259,6 +316,17 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
             for name, value in defaults.items()
             if before.get(name) is not None and after[name] is None
         }
+
+    def _attempt(self) -> Attempt:
+        text = self.data().get(ATTEMPT)
+        return Attempt() if text is None else Attempt.read(text)
+
+    def _members(self, image: Image) -> Collection[str]:
+        """Whom the image is shared with; Glance tells it of shared images alone."""
+        if image.visibility != "shared":
+            return ()
+        answer = self._relations.registry.ask("GET", f"{self._path}/members")
+        return answer.read(lambda body: [member["member_id"] for member in body["members"]])
 
     def _add_member(self, project: str) -> None:
         try:
@@ -272,38 +340,12 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         except NotThere:
             return
 
-    def _relate(self, before: WantedRelation | None, after: WantedRelation | None) -> None:
-        """Attach what is wanted now, and detach what was wanted before."""
-        if before == after:
-            return
-        with telling_who_may_record():
-            if after:
-                self._attach(after)
-            if before and not (after and _key(before) == _key(after)):
-                self._detach(before)
-
-    def _attach(self, wanted: WantedRelation) -> None:
-        client = RelationsClient(self._recording_adapter)
-        what = (wanted.instance, str(self.resource_id), wanted.kind, wanted.label)
-        try:
-            client.attach(*what)
-        except StateConflict as error:
-            if error.code != RelationConflict.code:
-                raise
-            self._detach(wanted)
-            client.attach(*what)
-
-    def _detach(self, relation: WantedRelation) -> None:
-        client = RelationsClient(self._recording_adapter)
-        try:
-            client.detach(relation.instance, str(self.resource_id), relation.kind)
-        except NotThere:
-            return
-
     def _image(self) -> Image:
         return self._relations.registry.ask("GET", self._path).read(Image)
 
     def _image_if_there(self) -> Image | None:
+        if self.resource_id is None:
+            return None
         try:
             return self._image()
         except NotThere:
@@ -322,18 +364,37 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         return RelationsClient(self.client())
 
     @cached_property
-    def _recording_adapter(self) -> Any:
-        return recording.recording_adapter(image_part(self.client()))
+    def _relating(self) -> Relating:
+        return Relating(self, image_part(self.client()), self._project_of_instance)
+
+    def _project_of_instance(self, wanted: WantedRelation, is_there: bool) -> str | None:
+        return vouching.project_of_instance(
+            self.client("nova"),
+            wanted,
+            self._image() if is_there else None,
+            self.context.project_id,
+        )
+
+
+@contextmanager
+def _hiding(location: str) -> Iterator[None]:
+    """Leave credentials in the location out of errors, which end up in the stack's reason."""
+    try:
+        yield
+    except ClientError as error:
+        error.args = (hide_credentials(str(error), location),)
+        raise
 
 
 def _has_come(started: StartedImport, location: str) -> bool:
     """Whether the import has succeeded; Glance's reason for a failure does not say from where."""
     try:
-        return started.look()[1]
+        with _hiding(location):
+            return started.look()[1]
     except ImportFailed as error:
         raise ImportFailed(
-            f"{location} could not be imported; is it there, and may the image service reach it? "
-            f"{error}",
+            f"{without_credentials(location)} could not be imported: {error}; an update of the "
+            "stack makes the image anew",
             image_id=error.image_id,
             image_status=error.image_status,
         ) from error
@@ -345,15 +406,29 @@ def _named(values: Values) -> dict[str, Any]:
     return plain | (values[schema.PROPERTIES] or {})
 
 
-def _unwanted(before: Values, after: Values) -> set[str]:
-    """The properties that the template named and names no more."""
-    return _optional(before) - _optional(after)
-
-
 def _optional(values: Values) -> set[str]:
+    """The properties that the template names and an image may lack."""
     named = {name for name in schema.OPTIONAL if values.get(name) is not None}
     return named | set(values.get(schema.PROPERTIES) or {})
 
 
-def _key(relation: WantedRelation) -> tuple[Any, str]:
-    return relation.instance, relation.kind
+def _attempt(image: Image, members: Collection[str], before: Values, after: Values) -> Attempt:
+    """What an update to the template ``after`` puts on an image and the one before did not name."""
+    mine = before.get(schema.PROPERTIES) or {}
+    fresh = [
+        name
+        for name in _named(after)
+        if name not in mine and before.get(name) is None and _may_go_back(name, image)
+    ]
+    return Attempt(
+        was={name: image.get(name) for name in fresh},
+        tags=tuple(changes.added(image.tags, after[schema.TAGS] or [])),
+        members=tuple(changes.added(members, after[schema.MEMBERS] or [])),
+    )
+
+
+def _may_go_back(name: str, image: Image) -> bool:
+    """Whether Glance lets an attribute be again what it is now."""
+    if name in (schema.DISK_FORMAT, schema.CONTAINER_FORMAT):
+        return False  # not once there is data
+    return image.get(name) is not None or name not in (schema.NAME, *schema.DEFAULTS)

@@ -137,7 +137,8 @@ def _user_defined(values: Values, raw: Values) -> Iterator[str]:
         if not isinstance(value, str) and not is_missing:
             yield (
                 f"the value of the property {words.shown(name)} is {words.shown(value)}, which is "
-                "no text: put it into quotes"
+                "no text: put it into quotes; what a parameter or an attribute gives becomes text "
+                "by str_replace"
             )
     many = len(given) + sum(values[name] is not None for name in schema.OPTIONAL)
     if many > option("property_quota"):

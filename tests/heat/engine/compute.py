@@ -32,16 +32,36 @@ LIMITS = {"maxServerMeta": 128, "maxPersonality": 5, "maxPersonalitySize": 10240
 
 
 class Servers:
-    """What is known of servers: every id is one, unless it was deleted."""
+    """What is known of servers: every id is one, unless it was deleted.
+
+    :cvar owners: the projects of those that are shown to nobody else
+    :cvar images: what they were started from; others were started from volumes
+    :cvar spellings: of ids that Nova's database takes for the same, and the ids
+    """
 
     metadata: ClassVar[dict[str, dict[str, str]]] = {}
     deleted: ClassVar[set[str]] = set()
+    owners: ClassVar[dict[str, str]] = {}
+    images: ClassVar[dict[str, str]] = {}
+    spellings: ClassVar[dict[str, str]] = {}
 
     @classmethod
-    def shown(cls, server: str) -> dict[str, Any]:
+    def of(cls, project: str, image: str | None = None) -> str:
+        """A server of the project."""
+        server = str(uuid4())
+        cls.owners[server] = project
+        if image is not None:
+            cls.images[server] = image
+        return server
+
+    @classmethod
+    def shown(cls, server: str, project: str) -> dict[str, Any]:
         metadata = cls.metadata.setdefault(server, {})
         state: dict[str, Any] = {"status": "ACTIVE", "OS-EXT-STS:task_state": None, "addresses": {}}
-        return {"id": server, "name": "web-1", "metadata": metadata, **state}
+        owner, image = cls.owners.get(server, project), cls.images.get(server)
+        started = {"tenant_id": owner, "image": {"id": image} if image else ""}
+        server = cls.spellings.get(server, server)
+        return {"id": server, "name": "web-1", "metadata": metadata, **state, **started}
 
 
 class Compute(BaseHTTPRequestHandler):
@@ -51,11 +71,13 @@ class Compute(BaseHTTPRequestHandler):
             return self._answer(200, {"limits": {"rate": [], "absolute": LIMITS}})
         if kind == "flavors":
             return self._answer(200, {"flavor": FLAVOR, "flavors": [FLAVOR]})
-        if server == MISSING or server in Servers.deleted:
+        _, project, roles = self.headers["X-Auth-Token"].split(":")
+        is_hidden = Servers.owners.get(server, project) != project and "admin" not in roles
+        if server == MISSING or server in Servers.deleted or is_hidden:
             return self._answer(404, {"itemNotFound": {"message": "no such server", "code": 404}})
         if what == "os-interface":
             return self._answer(200, {"interfaceAttachments": []})
-        return self._answer(200, {"server": Servers.shown(server)})
+        return self._answer(200, {"server": Servers.shown(server, project)})
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -27,8 +27,8 @@ class _Threads:
 
 
 class ConvergingStack(Stack):
-    def _parse(self, name: str, source: Source, parameters: dict[str, str]) -> Any:
-        parsed = super()._parse(name, source, parameters)
+    def _parse(self, name: str, source: Source, parameters: dict[str, str], **more: Any) -> Any:
+        parsed = super()._parse(name, source, parameters, **more)
         parsed.convergence = True
         return parsed
 
@@ -37,8 +37,7 @@ class ConvergingStack(Stack):
         self._stack.store()
         return self._converge(template=self._stack.t, action=self._stack.CREATE)
 
-    def update(self, source: Source, **parameters: str) -> "ConvergingStack":
-        new = self._parse(self._stack.name, source, parameters)
+    def _update(self, new: Any) -> "ConvergingStack":
         new.validate()
         return self._converge(template=new.t, new_stack=new)
 

@@ -92,6 +92,10 @@ class Recorder(HTTPAdapter):
             return _bad_gateway(request)
         return super().send(request, *args, **kwargs)
 
+    @property
+    def paths(self) -> set[str]:
+        return {sent.path for sent in self.sent}
+
     def bodies(self, method: str, path_end: str = "") -> list[Any]:
         return [
             sent.body
@@ -163,11 +167,11 @@ class Stack:
         self.user = user
         self._stack = self._parse(f"stack-{uuid4().hex[:8]}", source, parameters)
 
-    def _parse(self, name: str, source: Source, parameters: dict[str, str]) -> Any:
+    def _parse(self, name: str, source: Source, parameters: dict[str, str], **more: Any) -> Any:
         text = source if isinstance(source, str) else yaml.safe_dump(source)
         given = environment.Environment({"parameters": parameters})
         parsed = template.Template(template_format.parse(text), env=given)
-        return stack.Stack(self.user.context, name, parsed, timeout_mins=2)
+        return stack.Stack(self.user.context, name, parsed, timeout_mins=2, **more)
 
     def create(self) -> "Stack":
         self._stack.validate()
@@ -177,9 +181,25 @@ class Stack:
         return self
 
     def update(self, source: Source, **parameters: str) -> "Stack":
-        new = self._parse(self._stack.name, source, parameters)
+        return self._update(self._parse(self._stack.name, source, parameters))
+
+    def update_or_go_back(self, source: Source) -> "Stack":
+        """Have the engine go back to the template before if this one fails."""
+        return self._update(self._parse(self._stack.name, source, {}, disable_rollback=False))
+
+    def _update(self, new: Any) -> "Stack":
         new.validate()
         self._stack.update(new)
+        self._reload()
+        return self
+
+    def adopt(self, name: str, resource_id: str, **data: Any) -> "Stack":
+        """Take over a resource of an abandoned stack, with what its data is said to be."""
+        texts = {key: json.dumps(value) for key, value in data.items()}
+        said = {"resource_id": resource_id, "resource_data": texts, "metadata": {}}
+        self._stack.adopt_stack_data = {"resources": {name: said}}
+        self._stack.store()
+        self._stack.adopt()
         self._reload()
         return self
 

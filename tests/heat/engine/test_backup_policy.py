@@ -128,6 +128,54 @@ def test_a_stack_without_servers_names_some(user: User) -> None:
         Stack(user, template(keep_last=1)).validate()
 
 
+def two(first: dict[str, Any], other: dict[str, Any], made: int = 1) -> dict[str, Any]:
+    """Two policies in one template, beside servers."""
+    said = template("image", made, keep_last=1, **first)
+    properties = {"keep_last": 2, **other}
+    said["resources"]["other"] = {
+        "type": "OS::RelatedImages::BackupPolicy",
+        "properties": properties,
+    }
+    return said
+
+
+SAME = str(uuid4())
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "server"),
+    [
+        ({}, {}, "server-0"),
+        ({}, {"servers": [{"get_resource": "server-0"}]}, "server-0"),
+        *[({"servers": [{"get_resource": "server-0"}]},) * 2 + ("server-0",)],
+        ({"servers": [SAME]}, {"servers": [SAME, str(uuid4())]}, SAME),
+        ({"servers": [SAME]}, {"servers": {"get_param": "servers"}}, SAME),
+    ],
+)
+def test_two_policies_for_one_server_are_refused_before_anything_is_made(
+    user: User, image: str, first: dict[str, Any], other: dict[str, Any], server: str
+) -> None:
+    said = two(first, other)
+    said["parameters"] = {"servers": {"type": "comma_delimited_list", "default": SAME}}
+    said["resources"]["server-0"]["properties"]["image"] = image
+    with pytest.raises(StackValidationFailed) as refused:
+        Stack(user, said).validate()
+    assert f"policies other and policy are both for the server {server}" in str(refused.value)
+
+
+def test_two_policies_for_two_servers_live(user: User, image: str, kind: type[Stack]) -> None:
+    references = [{"servers": [{"get_resource": f"server-{n}"}]} for n in range(2)]
+    said = two(references[0], references[1], 2)
+    for number in range(2):
+        said["resources"][f"server-{number}"]["properties"]["image"] = image
+    stack = kind(user, said).create()
+    assert (stack.state, stack.reason[:5]) == ("CREATE_COMPLETE", "Stack")
+    assert carried(stack["server-0"].resource_id) == {"keep_last": "1"}
+    assert carried(stack["server-1"].resource_id) == {"keep_last": "2"}
+    assert stack.update(said).state == "UPDATE_COMPLETE"
+    assert stack.delete().state == "DELETE_COMPLETE"
+
+
 def test_what_is_only_known_later_is_refused_then(user: User) -> None:
     server = str(uuid4())
     late = template(servers=[server], keep_within={"get_attr": ["value", "value"]})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from related_images.client import ClientError
-from related_images.integrations.heat import backup_policy, image, recording, schema
+from related_images.integrations.heat import backup_policy, image, recording, relating, schema
 
 PAGE = (Path(__file__).parents[3] / "docs" / "heat.md").read_text()
 
@@ -29,7 +29,14 @@ def test_every_option_is_documented(option: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [recording.RelationRefused, image.ImageLost, backup_policy.PolicyTaken]
+    "error",
+    [
+        recording.RelationRefused,
+        relating.RelationTaken,
+        image.ImageLost,
+        image.ImageProtected,
+        backup_policy.PolicyTaken,
+    ],
 )
 def test_every_error_is_documented(error: type[ClientError]) -> None:
     assert f"| `{error.__name__}` | `{error.code}` |" in PAGE

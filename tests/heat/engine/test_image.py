@@ -9,14 +9,11 @@ from uuid import uuid4
 import pytest
 import requests
 from heat.common.exception import StackValidationFailed
-from keystoneauth1 import loading
 from oslo_config import cfg
 
 from tests.heat.engine import stacks
 from tests.heat.engine.converging import ConvergingStack
-from tests.heat.engine.stacks import INSTALLATION, Stack, User, configured
-
-SERVICE = "heat:service:service"
+from tests.heat.engine.stacks import INSTALLATION, Stack, User
 
 
 def source() -> dict[str, Any]:
@@ -282,8 +279,11 @@ def test_a_protected_image_is_kept_and_the_stack_says_so(user: User) -> None:
     stack, image_id = created(user, imported(protected=True))
     stack.delete()
     assert stack.state == "DELETE_FAILED"
-    assert f"Image {image_id} is protected and cannot be deleted" in stack.reason
+    assert f"the image {image_id} is protected, so it stays and so does the stack" in stack.reason
+    assert "account" not in stack.reason
     assert user.image(image_id)["status"] == "active"
+    updated(stack, imported(protected=False))
+    assert stack.delete().state == "DELETE_COMPLETE"
 
 
 def test_an_image_in_use_is_kept_and_the_stack_says_so(user: User) -> None:
@@ -338,28 +338,6 @@ def test_who_may_not_record_is_told_and_nothing_is_made(member: User) -> None:
     assert stack.delete().state == "DELETE_COMPLETE"
 
 
-def test_a_configured_identity_vouches_for_the_relation(member: User) -> None:
-    with vouching(SERVICE):
-        stack, image_id = created(member, imported(instance=of_instance("inst-1")))
-        assert relations(member, image_id) == [("inst-1", "snapshot", None)]
-        updated(stack, imported(instance=of_instance("inst-2")))
-        assert relations(member, image_id) == [("inst-2", "snapshot", None)]
-    assert member.image(image_id)["owner"] == member.project
-
-
-def test_a_configured_identity_without_the_role_is_told(member: User) -> None:
-    with vouching("heat:service:member"):
-        stack = Stack(member, imported(instance=of_instance("inst-1"))).create()
-    assert stack.state == "CREATE_FAILED"
-    assert "to the identity that [related_images] of heat.conf names" in stack.reason
-
-
-def vouching(token: str) -> Any:
-    options = loading.get_auth_plugin_conf_options("admin_token")
-    cfg.CONF.register_opts(options, "related_images")
-    return configured(auth_type="admin_token", endpoint=os.environ[stacks.GLANCE], token=token)
-
-
 def test_an_image_that_was_there_is_described_and_stays(user: User) -> None:
     body = {"name": "there", "disk_format": "raw", "container_format": "bare", "a": "1"}
     image_id = user.ask("POST", "/images", json=body).json()["id"]
@@ -377,16 +355,14 @@ def test_an_image_that_was_there_is_described_and_stays(user: User) -> None:
 
 def changed_elsewhere(user: User, image_id: str) -> None:
     """What somebody does to the image past Heat."""
-    patch = [
+    changes: list[dict[str, Any]] = [
         {"op": "replace", "path": "/name", "value": "theirs"},
         {"op": "replace", "path": "/a", "value": "2"},
         {"op": "remove", "path": "/b"},
         {"op": "add", "path": "/c", "value": "3"},
         {"op": "replace", "path": "/tags", "value": ["added"]},
     ]
-    headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
-    asked = user.ask("PATCH", f"/images/{image_id}", json=patch, headers=headers)
-    assert asked.status_code == 200
+    assert patched(user, image_id, changes) == 200
 
 
 MINE: dict[str, Any] = {"name": "mine", "properties": {"a": "1", "b": "2"}, "tags": ["kept"]}
@@ -437,3 +413,199 @@ def observing() -> Iterator[None]:
         yield
     finally:
         cfg.CONF.clear_override("observe_on_update")
+
+
+def number_of_cpus(value: Any) -> dict[str, Any]:
+    said = imported(properties={"cpus": value})
+    said["parameters"] = {"cpus": {"type": "number"}}
+    return said
+
+
+def test_a_number_that_a_parameter_gives_becomes_text_as_the_refusal_says(user: User) -> None:
+    parameter = {"get_param": "cpus"}
+    with pytest.raises(StackValidationFailed, match="gives becomes text by str_replace"):
+        Stack(user, number_of_cpus(parameter), cpus="4").validate()
+    text = {"str_replace": {"template": "n", "params": {"n": parameter}}}
+    _stack, image_id = created(user, number_of_cpus(text), cpus="4")
+    assert user.image(image_id)["cpus"] == "4"
+
+
+def test_glance_is_not_asked_for_an_image_that_was_never_made(user: User) -> None:
+    stack = Stack(user, later(**(source() | {"location": ""}))).create()
+    assert (stack.state, stack["image"].resource_id) == ("CREATE_FAILED", None)
+    assert stack.check().state == "CHECK_FAILED"
+    assert "there is no image: it was never made" in stack.reason
+    assert stack["image"].FnGetAtt("show") is None
+    with observing():
+        updated(stack, imported())
+    assert not any("None" in path for path in user.recorder.paths)
+
+
+NOBODY = ""
+"""A project that an image cannot be shared with."""
+
+
+def failed_then_back(stack: Stack, said: dict[str, Any]) -> None:
+    """An update that fails, after which the engine goes back to the template before."""
+    stack.update_or_go_back(said)
+    assert (stack.state, stack.reason[:27]) == (
+        "ROLLBACK_COMPLETE",
+        "Stack ROLLBACK completed su",
+    )
+
+
+KINDS = pytest.mark.parametrize("kind", [Stack, ConvergingStack])
+
+
+@KINDS
+def test_going_back_undoes_what_an_update_that_failed_did(user: User, kind: type[Stack]) -> None:
+    first = imported(
+        instance=of_instance("inst-1"), members=["one", "two"], properties={"a": "1"}, tags=["t"]
+    )
+    stack = kind(user, first).create()
+    image_id = stack["image"].resource_id
+    theirs = [{"op": "add", "path": "/theirs", "value": "1"}]
+    assert patched(user, image_id, theirs) == 200
+    body = {"member": "their-member"}
+    assert user.ask("POST", f"/images/{image_id}/members", json=body).status_code == 200
+    before, shared_with = user.image(image_id), members(user, image_id)
+
+    failing = imported(
+        instance=of_instance("inst-2"),
+        kind="backup",
+        label="daily",
+        members=["two", "three", "their-member", NOBODY],
+        properties={"b": "2", "theirs": "mine"},
+        tags=["u"],
+        min_ram=64,
+        name="other",
+        architecture="x86_64",
+    )
+    failed_then_back(stack, failing)
+    assert relations(user, image_id) == [("inst-1", "snapshot", None)]
+    assert members(user, image_id) == shared_with
+    assert {**user.image(image_id), "updated_at": ""} == {**before, "updated_at": ""}
+    assert stack.check().state == "CHECK_COMPLETE"
+    assert any(body == {"member": "three"} for body in user.recorder.bodies("POST", "/members"))
+
+
+@KINDS
+def test_going_back_undoes_a_relation_though_glance_refused_the_rest(
+    user: User, kind: type[Stack]
+) -> None:
+    said = {"instance": of_instance("inst-1"), "kind": "backup", "label": "daily"}
+    stack = kind(user, imported(**said)).create()
+    image_id = stack["image"].resource_id
+    refused = source() | {"disk_format": "qcow2"}
+    failed_then_back(stack, template(**refused, instance=of_instance("inst-2")))
+    assert relations(user, image_id) == [("inst-1", "backup", "daily")]
+
+
+def test_an_update_after_one_that_failed_takes_away_what_neither_template_names(
+    user: User,
+) -> None:
+    stack, image_id = created(user, imported(members=["one"]))
+    stack.update(imported(members=["one", "two", NOBODY], properties={"b": "2"}))
+    assert stack.state == "UPDATE_FAILED"
+    assert user.image(image_id)["b"] == "2"
+    updated(stack, imported(members=["one", "three"]))
+    assert members(user, image_id) == ["one", "three"]
+    assert "b" not in user.image(image_id)
+
+
+@KINDS
+@pytest.mark.parametrize("label", ["daily", None])
+def test_a_check_finds_a_lost_relation_or_member_and_an_update_puts_it_right(
+    user: User, kind: type[Stack], label: str | None
+) -> None:
+    more = {} if label is None else {"label": label}
+    said = imported(instance=of_instance("inst-1"), kind="backup", members=["one"], **more)
+    stack = kind(user, said).create()
+    image_id = stack["image"].resource_id
+    assert stack.check().state == "CHECK_COMPLETE"
+    removed(user, f"/images/{image_id}/members/one")
+    removed(user, f"/images/{image_id}/relations/{INSTALLATION}/inst-1/backup")
+    assert stack.check().state == "CHECK_FAILED"
+    assert "it is not shared with one" in stack.reason
+    assert "the backup relation with the instance inst-1 is gone" in stack.reason
+    updated(stack, said)
+    assert relations(user, image_id) == [("inst-1", "backup", label)]
+    assert members(user, image_id) == ["one"]
+    assert stack.check().state == "CHECK_COMPLETE"
+
+
+def test_a_check_finds_another_label(user: User) -> None:
+    more = {"kind": "backup", "instance": of_instance("inst-1")}
+    stack, image_id = created(user, imported(**more, label="daily"))
+    removed(user, f"/images/{image_id}/relations/{INSTALLATION}/inst-1/backup")
+    ids = {"installation_uuid": INSTALLATION, "instance_id": "inst-1", "image_id": image_id}
+    body = {**ids, "kind": "backup", "label": "theirs"}
+    assert user.ask("POST", "/relations", json=body).status_code == 201
+    assert stack.check().state == "CHECK_FAILED"
+    assert "has the label theirs instead of daily" in stack.reason
+
+
+def test_any_update_puts_a_lost_relation_and_member_right(user: User) -> None:
+    more = {"instance": of_instance("inst-1"), "members": ["one"]}
+    stack, image_id = created(user, imported(**more))
+    removed(user, f"/images/{image_id}/members/one")
+    removed(user, f"/images/{image_id}/relations/{INSTALLATION}/inst-1/snapshot")
+    updated(stack, imported(**more, properties={"a": "1"}))
+    assert relations(user, image_id) == [("inst-1", "snapshot", None)]
+    assert members(user, image_id) == ["one"]
+
+
+def test_an_update_sees_a_lost_relation_or_member_where_heat_observes(user: User) -> None:
+    more = {"instance": of_instance("inst-1"), "members": ["one"], "kind": "backup", "label": "a"}
+    stack, image_id = created(user, imported(**more))
+    with observing():
+        for path in ("members/one", f"relations/{INSTALLATION}/inst-1/backup"):
+            removed(user, f"/images/{image_id}/{path}")
+            updated(stack, imported(**more))
+            assert relations(user, image_id) == [("inst-1", "backup", "a")]
+            assert members(user, image_id) == ["one"]
+        updated(stack, imported(**more))
+        assert user.recorder.bodies("POST") == []
+
+
+def removed(user: User, path: str) -> None:
+    assert user.ask("DELETE", path).status_code == 204
+
+
+def patched(user: User, image_id: str, operations: list[dict[str, Any]]) -> int:
+    headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+    asked = user.ask("PATCH", f"/images/{image_id}", json=operations, headers=headers)
+    return int(asked.status_code)
+
+
+PASSWORD = "s3cret"
+
+
+def secret(name: str) -> str:
+    """A location with credentials, where there is ``name``."""
+    base = os.environ[stacks.FILES].replace("http://", f"http://user:{PASSWORD}@")
+    return f"{base}/{name}?signature={PASSWORD}"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        secret("nowhere.raw"),
+        f"http://user:{PASSWORD}@example.org/disk.raw",
+        f"http://user:it's {PASSWORD}@example.org/disk.raw",
+        f"http://user:a/{PASSWORD}@example.org/disk.raw",
+        f"https://example.org/disk.raw?signature={PASSWORD}",
+        f"nonsense://user:{PASSWORD}@example.org",
+    ],
+)
+def test_credentials_in_a_location_are_not_told(
+    user: User, caplog: pytest.LogCaptureFixture, location: str
+) -> None:
+    with caplog.at_level("DEBUG"):
+        stack = Stack(user, template(**(source() | {"location": location}))).create()
+    assert stack.state == "CREATE_FAILED"
+    assert PASSWORD not in stack.reason
+    ours = [it for it in caplog.records if it.name.startswith(("related_images", "keystoneauth"))]
+    assert not any(PASSWORD in it.getMessage() for it in ours)
+    assert not any(PASSWORD in (it.exc_text or "") for it in caplog.records)
+    assert stack.delete().state == "DELETE_COMPLETE"
