@@ -46,13 +46,14 @@ class RelatedCommand(command.Command):
 
 
 class Unset(FormattableColumn[None]):
-    """A value that is not there: null for programs, empty in a table; sorted behind all."""
+    """A value that is not there: null for programs, ``text`` in a table; sorted behind all."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str = "") -> None:
         super().__init__(None)
+        self.text = text
 
     def human_readable(self) -> str:
-        return ""
+        return self.text
 
     def __lt__(self, other: object) -> bool:
         return False

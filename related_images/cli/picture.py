@@ -52,7 +52,7 @@ def fold(root: Node, width: int) -> None:
         gone = node.children[width:]
         if gone:
             number = sum(1 for child in gone for _ in child.walk())
-            node.children[width:] = [Node(None, folded=number)]
+            node.children[width:] = [Node("", folded=number)]
 
 
 def _numbered(root: Node) -> tuple[list[Node], list[tuple[int, int]]]:
