@@ -23,7 +23,7 @@ from tests.servers import PATIENCE, ServedGlance
 GLANCE = Path(sys.executable).parent / "glance"
 MEMBER = "alice:demo:member"
 SERVICE = "nova:demo:member,service"
-INSTALLATION = str(uuid4())
+INSTALLATION = "0b5d2a47-6f38-4c9e-8f61-2d7c4e9a1b30"
 NOBODY = "no token of the form"
 TUPLE = {"X-Installation-UUID": INSTALLATION, "X-Instance-ID": "web-1"}
 TOO_LONG = "n" * (1024 * 1024)
