@@ -429,7 +429,7 @@ def _in_child(database: Database, number: int) -> None:
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("nonsense", "Could not parse"),
+        ("nonsense", "not of the form"),
         ("nosuch://host/database", "nosuch"),
         ("mysql+nosuch://host/database", "nosuch"),
         ("mysql+pymysql://host:port/database", "its port"),
