@@ -84,6 +84,6 @@ def run(python: Path, directory: Path, port: int) -> subprocess.CompletedProcess
             },
             capture_output=True,
             text=True,
-            timeout=900,
+            timeout=1800,
             check=False,
         )
