@@ -256,10 +256,16 @@ class StoreUnavailable(RelatedImagesError):
 
     code = "store.unavailable"
     title = "Relations cannot be stored or read now"
+    said = ""
+    """The code and the message of the database itself; for the log alone."""
 
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+    def for_log(self) -> str:
+        """The message, and what the database itself said."""
+        return f"{self} [{self.said}]" if self.said else str(self)
 
 
 class StoreInDoubt(StoreUnavailable):

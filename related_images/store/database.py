@@ -2,8 +2,10 @@
 
 ``read`` and ``write`` run a function on a connection. Both end within ``timeout`` seconds, or raise
 :exc:`StoreUnavailable`: each single wait (for a connection, a statement, a lock) is limited to half
-of it by the driver, and no statement is begun in the second half. After a failure both refuse at
-once, and a background thread asks, at growing intervals with jitter, until the database answers.
+of it by the driver, and no statement is begun in the second half. After a failure they refuse at
+once, and a background thread does what failed in kind, at growing intervals with jitter, until it
+works. ``explore`` is for questions that may be slow on a database that works: only if such a try in
+the background fails too are others refused.
 """
 
 import logging
@@ -15,7 +17,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event
@@ -31,7 +32,8 @@ from related_images.errors import (
     StoreUnavailable,
 )
 from related_images.metrics import Metric
-from related_images.store import breaker, drivers, schema, state, turns
+from related_images.store import breaker, drivers, probes, schema, turns
+from related_images.store.deadline import deadline
 
 LOG = logging.getLogger(__name__)
 
@@ -39,8 +41,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Task = Callable[Concatenate[Connection, P], T]
 
-HEARTBEAT = "heartbeat"
-"""The row that is written to find out whether the database takes writes again."""
+
+class _Budget(threading.local):
+    """How long this thread may go on beginning statements, and which ones it has begun."""
+
+    def begin(self, seconds: float) -> None:
+        self.until = time.monotonic() + seconds
+        self.statements: list[str] = []
 
 
 class Database:
@@ -54,7 +61,7 @@ class Database:
     def __init__(self, url: str, timeout: float) -> None:
         self._url = usable(url)
         self._limit = timeout / 2
-        self._budget = threading.local()
+        self._budget = _Budget()
         self._engines: tuple[Engine, Engine] | None = None
         self._forget()
         _ALL.add(self)
@@ -65,11 +72,13 @@ class Database:
         self._verified = False
         self._open_lock = threading.Lock()
         self._turns = turns.Turns()
-        self._reading = breaker.Breaker("reading relations", self._probe_reading)
-        self._writing = breaker.Breaker("recording relations", self._probe_writing)
+        self._reading = breaker.Breaker("reading relations")
+        self._writing = breaker.Breaker("recording relations")
 
     def read(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``task`` on a connection where each statement stands for itself.
+
+        It must be quick whatever is stored, since reading is refused to all after one that was not.
 
         :raises StoreUnavailable: if the database cannot answer in time
         """
@@ -77,19 +86,22 @@ class Database:
         try:
             return self._attempt(0, lambda connection: task(connection, *args, **kwargs))
         except StoreUnavailable as error:
-            self._reading.trip(error)
-            self._writing.trip(error)
+            self._reading.trip(error, self._reading_again())
             raise
 
     def explore(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Like :meth:`read`, for a question that may take long by its nature.
 
-        That it ran out of time says nothing of the database, and is no reason to refuse others.
+        That it ran out of time is a reason to look at the database, not yet to refuse others.
 
         :raises StoreUnavailable: if the database cannot answer in time
         """
         self._reading.check()
-        return self._attempt(0, lambda connection: task(connection, *args, **kwargs))
+        try:
+            return self._attempt(0, lambda connection: task(connection, *args, **kwargs))
+        except StoreUnavailable:
+            self._reading.suspect(self._reading_again())
+            raise
 
     def write(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``task`` in one transaction, again if it lost against another one.
@@ -101,7 +113,7 @@ class Database:
         try:
             return self._attempt(1, lambda connection: task(connection, *args, **kwargs))
         except StoreUnavailable as error:
-            self._writing.trip(error)
+            self._writing.trip(error, self._writing_again())
             raise
 
     def is_up(self) -> bool:
@@ -123,7 +135,7 @@ class Database:
             self._attempt(0, lambda connection: None)
         except StoreUnavailable as error:
             if isinstance(error.__cause__, TypeError | ValueError):
-                raise _unusable(str(error.__cause__)) from error
+                raise drivers.unusable(str(error.__cause__)) from error
             raise
         finally:
             self.close()
@@ -139,7 +151,8 @@ class Database:
 
     def _attempt(self, writing: int, task: Callable[[Connection], T]) -> T:
         begun = time.monotonic()
-        self._budget.until = begun + self._limit
+        self._budget.begin(self._limit)
+        deadline.end = begun + 2 * self._limit
         try:
             return self._persistent(writing, task)
         except (DataError, UnicodeError) as error:
@@ -149,10 +162,11 @@ class Database:
         except DBAPIError as error:
             if drivers.is_missing_table(error):
                 self._verified = False
-            raise _unavailable(type(error.orig).__name__) from error
+            raise self._failed(error.orig) from error
         except (SQLAlchemyError, drivers.Overtaken) as error:
             raise _unavailable(str(error)) from error
         finally:
+            deadline.end = math.inf
             name = "write" if writing else "read"
             metrics.add(Metric.DATABASE_TASKS, name)
             metrics.add(Metric.DATABASE_SECONDS, name, time.monotonic() - begun)
@@ -192,19 +206,14 @@ class Database:
         with ExitStack() as entered:
             try:
                 connection = entered.enter_context(self._engine(writing).connect())
-                entered.enter_context(self._cut_off(connection))
             except drivers.FAULTS as fault:
-                raise _unavailable(type(fault).__name__) from fault
+                raise self._failed(fault) from fault
             yield connection
 
-    @contextmanager
-    def _cut_off(self, connection: Connection) -> Iterator[None]:
-        if not self._url.get_driver_name().startswith("psycopg"):
-            yield
-            return
-        remaining = self._budget.until + self._limit - time.monotonic()
-        with drivers.cut_off(connection, max(remaining, 0.001)):
-            yield
+    def _failed(self, cause: BaseException | None) -> StoreUnavailable:
+        error = _unavailable(type(cause).__name__)
+        error.said = without_secrets(drivers.said(cause), self._url)
+        return error
 
     def _verify(self, connection: Connection) -> None:
         try:
@@ -214,16 +223,27 @@ class Database:
             LOG.warning("%s", error)
         self._verified = True
 
-    def _probe_reading(self) -> None:
-        self._verified = False
-        self._engine(0).dispose()
-        self._attempt(0, lambda connection: None)
+    def _reading_again(self) -> Callable[[], None]:
+        """Reads what this thread has just failed to read, in kind."""
+        touched = probes.reading(self._budget.statements)
 
-    def _probe_writing(self) -> None:
-        # a connection may stay what it was made as: to a server that is read-only now, say
-        self._engine(1).dispose()
-        now = datetime.now(UTC).isoformat()
-        self._attempt(1, lambda connection: state.put(connection, HEARTBEAT, now))
+        def probe() -> None:
+            self._verified = False
+            self._engine(0).dispose()
+            self._attempt(0, touched)
+
+        return probe
+
+    def _writing_again(self) -> Callable[[], None]:
+        """Writes where this thread has just failed to write, and changes nothing there."""
+        touched = probes.writing(self._budget.statements)
+
+        def probe() -> None:
+            # a connection may stay what it was made as: to a server that is read-only now, say
+            self._engine(1).dispose()
+            self._attempt(1, touched)
+
+        return probe
 
     def _engine(self, writing: int) -> Engine:
         engines = self._engines
@@ -236,12 +256,13 @@ class Database:
         is_sqlite = self._url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {}
         if not writing:
-            options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+            options["isolation_level"] = "AUTOCOMMIT"
         elif not is_sqlite:
             options["isolation_level"] = "READ COMMITTED"
-        engine = create_engine(
+        engine = drivers.create(
             self._url,
-            connect_args=drivers.connect_args(self._url, self._limit),
+            self._limit,
+            self._limit,
             pool_size=10,
             max_overflow=-1,
             pool_recycle=600,
@@ -253,10 +274,13 @@ class Database:
         )
         if is_sqlite:
             drivers.prepare_sqlite(engine, begin="BEGIN IMMEDIATE" if writing else None)
-        event.listen(engine, "before_cursor_execute", self._check_budget)
+        if not writing:
+            drivers.end_nothing(engine)
+        event.listen(engine, "before_cursor_execute", self._begin_statement)
         return engine
 
-    def _check_budget(self, *_: object) -> None:
+    def _begin_statement(self, *given: Any) -> None:
+        self._budget.statements.append(given[2])
         if time.monotonic() > self._budget.until:
             raise _unavailable("it answers too slowly")
 
@@ -280,14 +304,18 @@ def usable(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
+        if parsed.drivername == "postgresql":
+            # which driver that means differs between versions of SQLAlchemy
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        drivers.check(parsed)
         create_engine(parsed)
     except ValueError:
         # what it says may be a part of the password
-        raise _unusable(
+        raise drivers.unusable(
             "its port or another number is none; write / : @ in a password as %2F %3A %40"
         ) from None
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise _unusable(f"{error}; see the extras [mysql] and [postgresql]") from error
+        raise drivers.unusable(f"{error}; see the extras [mysql] and [postgresql]") from error
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise ConfigurationError("a SQLite database in memory would be lost; name a file")
     return parsed
@@ -327,8 +355,13 @@ def _commit(connection: Connection, transaction: RootTransaction) -> None:
         raise
 
 
-def _unusable(reason: str) -> ConfigurationError:
-    return ConfigurationError(f"the database URL cannot be used: {reason}")
+def without_secrets(text: str, url: URL) -> str:
+    """What a database or its driver said, without the passwords that the URL holds."""
+    named = (url.query.get("password"), url.query.get("sslpassword"))
+    for secret in (url.password, *named):
+        if secret:
+            text = text.replace(str(secret), "***")
+    return text
 
 
 def _unavailable(reason: str) -> StoreUnavailable:
