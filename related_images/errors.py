@@ -35,6 +35,10 @@ class RelatedImagesError(Exception):
     code = "internal"
     title = "Something went wrong"
 
+    def for_log(self) -> str:
+        """The message, and what else is only for the log."""
+        return str(self)
+
 
 class ConfigurationError(RelatedImagesError):
     """A section holds an option that is unknown or that cannot be understood."""
@@ -264,7 +268,6 @@ class StoreUnavailable(RelatedImagesError):
         self.retry_after = retry_after
 
     def for_log(self) -> str:
-        """The message, and what the database itself said."""
         return f"{self} [{self.said}]" if self.said else str(self)
 
 

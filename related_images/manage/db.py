@@ -39,11 +39,13 @@ class Upgrade(options.OnDatabase):
     def take_action(self, given: argparse.Namespace) -> None:
         from related_images.manage import opening
         from related_images.store import schema
+        from related_images.store.database import without_secrets
 
         with opening.named(given) as url:
             schema.upgrade(url, given.to or "head")
             with schema.connected(url) as connection:
-                LOG.info("%r: the schema is %s", url, schema.version(connection))
+                shown = without_secrets(repr(url), url)
+                LOG.info("%s: the schema is %s", shown, schema.version(connection))
 
 
 class Version(options.OnDatabase, ShowOne):

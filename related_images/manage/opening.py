@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from related_images import settings
 from related_images.errors import StoreUnavailable
 from related_images.manage import pipeline
-from related_images.store import breaker, schema
-from related_images.store.database import Database, usable
+from related_images.store import breaker, drivers, schema
+from related_images.store.database import Database, usable, without_secrets
 
 PATIENCE: Final = 20.0
 """Seconds that a command waits for the database."""
@@ -64,7 +64,7 @@ def named(given: argparse.Namespace) -> Iterator[URL]:
     except StoreUnavailable as error:
         if isinstance(error.__cause__, DBAPIError):
             raise _failure(url, error.__cause__) from error
-        raise type(error)(f"{url!r}: {error}") from error
+        raise type(error)(f"{without_secrets(repr(url), url)}: {error}") from error
 
 
 def _connection(given: argparse.Namespace) -> str:
@@ -84,8 +84,8 @@ def _require_file(url: URL) -> None:
 
 
 def _failure(url: URL, error: DBAPIError) -> StoreUnavailable:
-    reason = " ".join(str(error.orig).split())
+    reason = without_secrets(f"{url!r} cannot be used: {drivers.said(error.orig)}", url)
     return StoreUnavailable(
-        f"{url!r} cannot be used: {reason}; check that the address is right, that the server "
-        "runs, and that this user may read and write there"
+        f"{reason}; check that the address is right, that the server runs, and that this user may "
+        "read and write there"
     )

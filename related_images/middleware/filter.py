@@ -176,7 +176,7 @@ def _report(error: RelatedImagesError, environ: Environ) -> None:
     failed = isinstance(error, StoreUnavailable)
     metrics.add(Metric.FAILED if failed else Metric.REFUSED, error.code)
     level, word = (logging.WARNING, "failed") if failed else (logging.INFO, "refused")
-    LOG.log(level, "%s: %s: %s [%s]", word, error.code, error, request_id(environ))
+    LOG.log(level, "%s: %s: %s [%s]", word, error.code, error.for_log(), request_id(environ))
 
 
 def _query(environ: Environ) -> str:
@@ -230,4 +230,4 @@ def _report_state(settings: Settings) -> None:
     try:
         Database(settings.connection, settings.database_timeout).check()
     except StoreUnavailable as error:
-        LOG.error("relations cannot be recorded for now: %s", error)
+        LOG.error("relations cannot be recorded for now: %s", error.for_log())

@@ -74,5 +74,7 @@ def _recorded(database: Database, caller: Caller, rotation: Rotation) -> list[st
     try:
         return recorded_backups(database, users, rotation.instance_id, rotation.backup_type)
     except StoreUnavailable as error:
-        LOG.warning("the rotation of %s is shown no backups: %s", rotation.instance_id, error)
+        LOG.warning(
+            "the rotation of %s is shown no backups: %s", rotation.instance_id, error.for_log()
+        )
         return []

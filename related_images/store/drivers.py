@@ -75,9 +75,10 @@ def check(url: URL) -> None:
     """
     backend, driver = url.get_backend_name(), url.get_driver_name()
     if driver not in DRIVERS.get(backend, ()):
+        backends = (backend,) if backend in DRIVERS else DRIVERS
+        known = [f"{name}+{each}://" for name in backends for each in DRIVERS[name]]
         raise unusable(
-            f"{backend} with the driver {driver} is not supported; write one of "
-            + ", ".join(f"{name}+{each}://" for name, all in DRIVERS.items() for each in all)
+            f"{backend} with the driver {driver} is not supported; write {' or '.join(known)}"
         )
     for name, given in url.query.items():
         if driver == "psycopg" and name in _NOT_TEXT:

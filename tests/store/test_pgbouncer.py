@@ -8,8 +8,11 @@ from typing import Any, Final
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
+from related_images import faults
 from related_images.errors import StoreUnavailable
+from related_images.faults import Point
 from related_images.store import schema
 from related_images.store.database import Database
 from tests import servers
@@ -84,6 +87,41 @@ def test_several_may_upgrade_at_once(pooler: servers.DatabaseServer) -> None:
         pool.map(schema.upgrade, [url] * 2, chunksize=1)
     with schema.connected(url) as connection:
         assert schema.differences(connection) == []
+
+
+LOCKS = (
+    "SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+    "WHERE locktype = 'advisory' AND datname = current_database()"
+)
+
+
+def test_the_lock_of_an_upgrade_is_held_to_its_end_and_left_to_nobody(
+    pooler: servers.DatabaseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, held = pooler.create(), dict[Point, int]()
+
+    def note(point: Point) -> None:
+        held[point] = len(hosts.run(url, LOCKS))
+
+    monkeypatch.setattr(faults, "hook", note)
+    schema.upgrade(url)
+    assert held[Point.MIGRATE_BEGUN] == held[Point.MIGRATE_RUN] == 1
+    assert hosts.run(url, LOCKS) == []
+
+
+def test_an_option_that_it_refuses_is_told_when_the_database_is_looked_at(
+    pooler: servers.DatabaseServer, url: str, request: pytest.FixtureRequest
+) -> None:
+    asking = f"{url}?options=-csearch_path%3Dpublic"
+    if "ignore" in request.node.callspec.id:
+        with closing(Database(asking, PATIENCE)) as database:
+            record(database, new())
+        return
+    with pytest.raises(DBAPIError, match="unsupported startup parameter"), schema.connected(asking):
+        pass
+    with closing(Database(asking, PATIENCE)) as database, pytest.raises(StoreUnavailable) as told:
+        record(database, new())
+    assert "unsupported startup parameter" in told.value.for_log()
 
 
 def test_a_server_that_hangs_behind_it(url: str, postgresql: servers.DatabaseServer) -> None:
