@@ -64,9 +64,9 @@ def images_of_instance(
     kinds: Collection[str] = lookups.MADE_FROM if kind is None else (kind,)
     asked = (installation_uuid, instance_id, kinds, label, IMAGES_LIMIT + 1)
     of_either = lookups.OWNER_OF_EITHER
-    found = database.read(lookups.image_ids, *asked, visible_to=visible_to, seen_by=of_either)
+    found = database.explore(lookups.image_ids, *asked, visible_to=visible_to, seen_by=of_either)
     if len(found) > IMAGES_LIMIT and visible_to is not None:
-        found = database.read(lookups.image_ids, *asked, visible_to=visible_to)
+        found = database.explore(lookups.image_ids, *asked, visible_to=visible_to)
     if len(found) > IMAGES_LIMIT:
         raise InstanceTooLarge(
             f"the instance {instance_id} has more than {IMAGES_LIMIT} images, which an image list "
@@ -131,7 +131,7 @@ def instance(
     :raises InstanceNotFound: if it is not there for this caller
     """
     asked = Filters(installation_uuid, instance_id, visible_to=visible_to)
-    for found in database.read(lookups.instances, asked, 1):
+    for found in database.explore(lookups.instances, asked, 1):
         return found
     raise InstanceNotFound(f"no instance {instance_id} of {installation_uuid} is known here")
 
@@ -158,12 +158,17 @@ def usages(
     ]
 
 
-def reconciliation(database: Database) -> tuple[dict[str, Any] | None, int]:
-    """What the last reconciliation reported, and how many relations are newer than what it saw.
+def reconciliation(database: Database) -> dict[str, Any] | None:
+    """What the last reconciliation reported."""
+    text = database.read(state.get, RECONCILIATION)
+    last: dict[str, Any] | None = json.loads(text) if text else None
+    return last
+
+
+def unreconciled(database: Database, last: Mapping[str, Any] | None) -> int:
+    """How many relations are newer than what the last reconciliation saw.
 
     The number stops at :data:`UNRECONCILED_LIMIT`.
     """
-    text = database.read(state.get, RECONCILIATION)
-    last = json.loads(text) if text else None
     since = datetime.fromisoformat(last["until"]) if last else None
-    return last, database.read(lookups.count_since, since, UNRECONCILED_LIMIT)
+    return database.explore(lookups.count_since, since, UNRECONCILED_LIMIT)
