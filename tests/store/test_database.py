@@ -426,10 +426,15 @@ def test_what_is_always_overtaken_ends_in_time(sqlite_url: str) -> None:
 def test_a_forked_process_has_connections_of_its_own(
     patient: Database, fork: Callable[[], int]
 ) -> None:
+    def connection() -> object:
+        return patient.write(lambda connection: connection.connection.driver_connection)
+
     def record_some() -> None:
+        assert connection() is not parents
         record(patient, *(new(f"child-{os.getpid()}-{n}") for n in range(5)))
 
     record(patient, new("parent"))
+    parents = connection()
     children = [in_child(fork, record_some) for _ in range(3)]
     for number in range(5):
         record(patient, new(f"parent-{number}"))
