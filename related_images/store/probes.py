@@ -34,17 +34,16 @@ def writing(statements: Collection[str]) -> Probe:
     """Writes no row to each table that one of the ``statements`` names, then a row of its own."""
     changing = [statement for statement in statements if not _PLAIN.match(statement)]
     written = _named(changing)
-    # a row that refers to another one keeps that one from being removed meanwhile
-    kept = [key.column.table for table in written for key in table.foreign_keys]
-    shared = {*_named(statements), *kept} - {*written}
+    read = [table for table in _named(statements) if table not in written]
 
     def probe(connection: Connection) -> None:
-        for table in shared:
+        for table in read:
+            # as a row does that refers to another one
             row = select(literal(1)).select_from(table).where(false())
             connection.execute(row.with_for_update(read=True))
         for table in written:
-            (key,) = table.primary_key
-            connection.execute(update(table).where(false()).values({key: key}))
+            column = next(iter(table.columns))
+            connection.execute(update(table).where(false()).values({column: column}))
         state.put(connection, HEARTBEAT, datetime.now(UTC).isoformat())
 
     return probe

@@ -12,14 +12,15 @@ import tenacity
 from sqlalchemy import Connection, make_url
 
 from related_images.errors import StoreUnavailable
-from related_images.store import breaker, lookups, relations, schema, usage
+from related_images.store import breaker, lookups, probes, relations, schema, usage
 from related_images.store.breaker import Breaker
 from related_images.store.database import Database
 from related_images.store.rows import Filters
+from related_images.store.tables import metadata
 from tests import servers
 from tests.store import hosts
 from tests.store.attempts import attempts
-from tests.store.samples import image_id, new, record
+from tests.store.samples import counts, image_id, new, record
 
 TIMEOUT = 2.0
 PATIENCE = 60.0
@@ -169,6 +170,16 @@ def test_locked_tables_are_remembered_until_they_are_free(
             lines = [each for each in caplog.records if each.name == breaker.__name__]
             assert 1 <= len(lines) <= 2
         until(database.is_up)
+
+
+def test_every_table_can_be_tried_without_a_change(url: str) -> None:
+    named = [str(table.insert()) for table in metadata.tables.values()]
+    with closing(Database(url, PATIENCE)) as database:
+        record(database, new())
+        before = counts(database)
+        database.read(probes.reading(named))
+        database.write(probes.writing(named))
+        assert counts(database) == before | {"state": 1}
 
 
 def test_what_comes_and_goes_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
