@@ -126,7 +126,8 @@ class Registry:
     def _listing(self, asked: Asked) -> Reply:
         query = parse_qs(asked.query)
         wanted = query["id"][0].removeprefix("in:").split(",") if "id" in query else self.ids
-        made_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        # so that it is as old as what was announced from now to a minute and a half ago
+        made_at = f"{datetime.now(UTC) - timedelta(seconds=30):%Y-%m-%dT%H:%M:%SZ}"
         images = [{"id": id, "created_at": made_at, "owner": "demo"} for id in wanted]
         known = [image for image in images if self.knows(image["id"])]
         return shown({"images": known if query["os_hidden"] == ["false"] else []})
