@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
 
@@ -91,7 +92,8 @@ def list_instances(call: Call) -> Outcome:
     latest_before = query.filters.pop(paging.LATEST_BEFORE, None)
     filters = Filters(**query.filters, visible_to=call.caller.visible_to)
     after = paging.instance_position(query.marker)
-    found = listing.instances(call.database, filters, query.limit, after, latest_before)
+    until = datetime.now(UTC) + words.CLOCK_SKEW
+    found = listing.instances(call.database, filters, query.limit, after, latest_before, until)
     marker = paging.instance_marker(found.items[-1]) if found.more else None
     path = routes.href(routes.INSTANCES)
     rows = map(shapes.instance, found.items)
@@ -119,9 +121,22 @@ def end_instance(call: Call) -> Outcome:
 def list_usages(call: Call) -> Outcome:
     (image_ids,) = paging.read_all(call.query_string, paging.USAGE_FILTERS).values()
     visible_to = call.caller.visible_to
-    found = listing.usages(call.database, image_ids, visible_to)
+    found = listing.usages(call.database, image_ids, visible_to, _owners(call, image_ids))
     rows = [shapes.usage(row) for row in found]
     return HTTPStatus.OK, {"usages": rows, "all_projects": visible_to is None}
+
+
+def _owners(call: Call, image_ids: list[str]) -> dict[str, str | None] | None:
+    """Whose the images are of which the caller may know whether others use them.
+
+    Glance is asked about all of them, so that neither the answer nor its time tells more of an
+    image that is not the caller's own.
+    """
+    found = registry.owners(call.app, call.environ, image_ids)
+    if found is None or call.caller.sees_all:
+        return found
+    own = call.caller.project_id
+    return {id: owner for id, owner in found.items() if own is not None and owner == own}
 
 
 def list_installations(call: Call) -> Outcome:

@@ -1,9 +1,10 @@
 """Asking the registry behind the filter, as the caller."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from io import BytesIO
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 from related_images.errors import ImageNotFound
 from related_images.middleware.answers import Headers, WSGIApp
@@ -63,18 +64,18 @@ def ask(app: WSGIApp, environ: Environ) -> Answer:
     return answer
 
 
-def get(app: WSGIApp, environ: Environ, path: str) -> Any:
+def get(app: WSGIApp, environ: Environ, path: str, query: str = "") -> Any:
     """Ask for ``path`` below ``/v2`` with the identity of the request ``environ``.
 
     :returns: the JSON of a 200, otherwise ``None``
     """
-    answer = _get(app, environ, path)
+    answer = _get(app, environ, path, query)
     return answer.json() if answer.is_ok else None
 
 
-def _get(app: WSGIApp, environ: Environ, path: str) -> Answer:
+def _get(app: WSGIApp, environ: Environ, path: str, query: str = "") -> Answer:
     own = {key: value for key, value in environ.items() if key not in _CONDITIONS}
-    own |= {"REQUEST_METHOD": "GET", "QUERY_STRING": "", "CONTENT_LENGTH": "0"}
+    own |= {"REQUEST_METHOD": "GET", "QUERY_STRING": query, "CONTENT_LENGTH": "0"}
     own["wsgi.input"] = BytesIO()
     set_path_below_api(own, path)
     return ask(app, own)
@@ -107,3 +108,23 @@ def members(app: WSGIApp, environ: Environ, image_id: str) -> Iterable[Any] | No
     """With whom the image is shared; ``None`` if the caller may not know."""
     found = get(app, environ, f"{routes.IMAGES}/{image_id}/members")
     return found.get("members") if isinstance(found, dict) else None
+
+
+def owners(
+    app: WSGIApp, environ: Environ, image_ids: Collection[str]
+) -> dict[str, str | None] | None:
+    """Whose each of the images is that Glance lists for the caller, the hidden ones too.
+
+    :returns: ``None`` if Glance fails to say
+    """
+    found: dict[str, str | None] = {}
+    for hidden in ("false", "true"):
+        query = {"id": f"in:{','.join(image_ids)}", "visibility": "all", "os_hidden": hidden}
+        following = urlencode(query | {"limit": str(len(image_ids))})
+        while following:
+            page = get(app, environ, routes.IMAGES, following)
+            if not isinstance(page, dict):
+                return None
+            found |= {image["id"]: image["owner"] for image in page["images"]}
+            following = urlsplit(page.get("next", "")).query
+    return found

@@ -1,8 +1,8 @@
 """Answering: which images, which relations, which instances."""
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
@@ -10,7 +10,7 @@ from related_images.errors import InstanceNotFound, InstanceTooLarge, MarkerUnkn
 from related_images.store import lookups, state, usage
 from related_images.store.database import Database
 from related_images.store.rows import Filters, Instance, Place, Position, Relation, Usage
-from related_images.store.types import EPOCH
+from related_images.store.types import EPOCH, FOREVER
 
 T = TypeVar("T")
 
@@ -78,6 +78,7 @@ def instances(
     limit: int,
     after: Place | None,
     latest_before: datetime | None,
+    until: datetime = FOREVER,
 ) -> Page[Instance]:
     """A page of instances in the order in which they became known.
 
@@ -85,14 +86,15 @@ def instances(
     sees all of them and asks for no label.
 
     :param after: the last one of the page before
+    :param until: an image that is dated later does not count as one since ``latest_before``
     :raises MarkerUnknown: if there is no such instance for this caller
     """
     number = 0 if after is None else _number(database, after, filters)
     if latest_before is not None and lookups.knows_latest(filters):
         place = ((after and after.latest_at) or EPOCH, number)
-        rows = database.explore(lookups.overdue, filters, limit + 1, latest_before, place)
+        rows = database.explore(lookups.overdue, filters, limit + 1, latest_before, place, until)
         return Page.of(rows, limit)
-    rows = database.explore(lookups.instances, filters, limit + 1, number, latest_before)
+    rows = database.explore(lookups.instances, filters, limit + 1, number, latest_before, until)
     return Page.of(rows, limit)
 
 
@@ -117,10 +119,26 @@ def instance(
     raise InstanceNotFound(f"no instance {instance_id} of {installation_uuid} is known here")
 
 
-def usages(database: Database, image_ids: Collection[str], visible_to: str | None) -> list[Usage]:
-    """How much each of the images is used; of one that is not known here, that it never was."""
+def usages(
+    database: Database,
+    image_ids: Collection[str],
+    visible_to: str | None,
+    owners: Mapping[str, str | None] | None = None,
+) -> list[Usage]:
+    """How much each of the images is used; of one that is not known here, that it never was.
+
+    :param owners: whose the images are of which the caller may know whether others use them;
+        ``None`` if it is not known whose they are
+    """
     known = {row.image_id: row for row in database.explore(usage.usages, image_ids, visible_to)}
-    return [known.get(image_id) or Usage(image_id) for image_id in image_ids]
+    others = None if owners is None else database.explore(usage.used_by_others, owners)
+    return [
+        replace(
+            known.get(image_id) or Usage(image_id),
+            used_by_others=None if others is None else image_id in others,
+        )
+        for image_id in image_ids
+    ]
 
 
 def reconciliation(database: Database) -> tuple[dict[str, Any] | None, int]:

@@ -44,7 +44,7 @@ from related_images.store.tables import (
     rebuild,
     relation,
 )
-from related_images.store.types import EPOCH
+from related_images.store.types import EPOCH, FOREVER
 
 BOOT: Final = "boot"
 MADE_FROM: Final = ("snapshot", "backup")
@@ -300,13 +300,16 @@ def instances(
     limit: int,
     after: int = 0,
     latest_before: datetime | None = None,
+    until: datetime = FOREVER,
 ) -> list[Instance]:
     """At most ``limit`` instances that are numbered behind ``after``, in the order of numbers.
 
     An instance is in it if one of its relations fulfils the ``filters``. With ``latest_before``,
     the kind and label say instead what it has none of since that time, of the project if given.
+
+    :param until: an image that is dated later does not count as one since ``latest_before``
     """
-    asked = _numbers(filters, latest_before)
+    asked = _numbers(filters, latest_before, until)
     number = asked.selected_columns[0]
 
     def look(behind: int, most: int) -> tuple[Sequence[int], Collection[Instance]]:
@@ -346,29 +349,43 @@ def overdue(
     limit: int,
     latest_before: datetime,
     after: Overdue = (EPOCH, 0),
+    until: datetime = FOREVER,
 ) -> list[Instance]:
     """At most ``limit`` instances without an image of the kind since then, the longest first.
+
+    Those whose latest image is dated later than ``until`` come last, if they have no other one
+    since then. They are asked for apart: one statement for both would read what lies between.
 
     :param after: ``latest_at`` and number of the last one of the page before
     """
     latest = LATEST[str(filters.kind)]
     asked = (
         select(latest, instance.c.id)
-        .where(latest < latest_before, *_of_instance(filters, instance.c.id))
+        .where(*_of_instance(filters, instance.c.id))
         .order_by(latest, instance.c.id)
+    )
+    dated_later = and_(latest >= latest_before, latest > until)
+    parts = (
+        asked.where(latest < latest_before),
+        asked.where(dated_later, ~_has_since(filters, instance.c.id, latest_before, until)),
     )
 
     def look(behind: Overdue, most: int) -> tuple[Sequence[Overdue], Collection[Instance]]:
         at, number = behind
-        page = asked.where(latest >= at, or_(latest > at, instance.c.id > number)).limit(most)
-        places: list[Overdue] = [(row[0], row[1]) for row in connection.execute(page)]
+        places: list[Overdue] = []
+        for part in parts:
+            page = part.where(latest >= at, or_(latest > at, instance.c.id > number))
+            rows = connection.execute(page.limit(most - len(places)))
+            places += [(row[0], row[1]) for row in rows]
+            if len(places) == most:
+                break
         found = _instances(connection, [ref for _, ref in places], None)
         return places, [replace(found[ref], latest_at=at) for at, ref in places if ref in found]
 
     return _filled(limit, after, look)
 
 
-def _numbers(filters: Filters, latest_before: datetime | None) -> Select[Any]:
+def _numbers(filters: Filters, latest_before: datetime | None, until: datetime) -> Select[Any]:
     wanted = replace(filters, kind=None, label=None) if latest_before else filters
     bare = Filters(installation_uuid=filters.installation_uuid, instance_id=filters.instance_id)
     if wanted == bare:
@@ -377,16 +394,18 @@ def _numbers(filters: Filters, latest_before: datetime | None) -> Select[Any]:
         asked = select(relation.c.instance_ref).where(*_conditions(wanted)).distinct()
     if latest_before is None:
         return asked
-    return asked.where(~_has_since(filters, asked.selected_columns[0], latest_before))
+    return asked.where(~_has_since(filters, asked.selected_columns[0], latest_before, until))
 
 
-def _has_since(filters: Filters, ref: ColumnElement[Any], time: datetime) -> ColumnElement[bool]:
+def _has_since(
+    filters: Filters, ref: ColumnElement[Any], time: datetime, until: datetime
+) -> ColumnElement[bool]:
     newer = relation.alias()
     kinds = [filters.kind] if filters.kind else MADE_FROM
     conditions = [
         newer.c.instance_ref == ref,
         newer.c.kind.in_(kinds),
-        newer.c.created_at >= time,
+        newer.c.created_at.between(time, until),
         newer.c.image_ref == image.c.id,
         image.c.deleted_at.is_(None),
     ]

@@ -119,12 +119,15 @@ class Usage:
     """How many instances were started from an image, and how many of them live.
 
     ``unused_since`` is when the last of them ended; ``None`` while one lives or if none ever was.
+    ``used_by_others`` is whether live ones of other projects than its owner were; ``None`` if that
+    cannot be told.
     """
 
     image_id: str
     instances: int = 0
     live_instances: int = 0
     unused_since: datetime | None = None
+    used_by_others: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

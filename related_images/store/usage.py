@@ -1,13 +1,27 @@
 """How much images are used: how many instances were started from each, and when the last ended."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from sqlalchemy import Connection, FromClause, case, func, select, union
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    and_,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    union,
+)
 
 from related_images.store.lookups import BOOT
 from related_images.store.refs import project_ref
 from related_images.store.rows import Usage
-from related_images.store.tables import image, instance, relation
+from related_images.store.tables import image, instance, project, relation
+
+NOT_KNOWN, NO_OWNER = 0, -1
+"""Instead of the number of a project that an instance, or an image, has not; others begin at 1."""
 
 
 def usages(
@@ -48,3 +62,38 @@ def _starts(image_ids: Collection[str], visible_to: str | None) -> FromClause:
     return union(
         own.where(relation.c.project_ref == ref), own.where(instance.c.project_ref == ref)
     ).subquery()
+
+
+def used_by_others(connection: Connection, owners: Mapping[str, str | None]) -> set[str]:
+    """Those of the images from which a live instance was started that is not its owner's.
+
+    An instance is the owner's where the owner's project sees that start: all others are meant, also
+    those whose project is not known.
+    """
+    if not owners:
+        return set()
+    refs = _numbers(connection, {owner for owner in owners.values() if owner is not None})
+    owned: dict[int, list[str]] = {}
+    for image_id, owner in owners.items():
+        owned.setdefault(refs.get(owner or "", NO_OWNER), []).append(image_id)
+    used = or_(*(and_(image.c.uuid.in_(ids), _has_other(ref)) for ref, ids in owned.items()))
+    return set(connection.execute(select(image.c.uuid).where(used)).scalars())
+
+
+def _numbers(connection: Connection, project_ids: Collection[str]) -> dict[str, int]:
+    if not project_ids:
+        return {}
+    asked = select(project.c.project_id, project.c.id).where(project.c.project_id.in_(project_ids))
+    return {row[0]: row[1] for row in connection.execute(asked)}
+
+
+def _has_other(owner: int) -> ColumnElement[bool]:
+    """Whether an instance lives that was started from the image and is not the owner's."""
+    return exists().where(
+        relation.c.image_ref == image.c.id,
+        relation.c.kind == BOOT,
+        relation.c.instance_ref == instance.c.id,
+        instance.c.ended_at.is_(None),
+        func.coalesce(relation.c.project_ref, NOT_KNOWN) != owner,
+        func.coalesce(instance.c.project_ref, NOT_KNOWN) != owner,
+    )

@@ -76,6 +76,8 @@ class UsageLike(Protocol):
     def live_instances(self) -> int: ...
     @property
     def unused_since(self) -> datetime | None: ...
+    @property
+    def used_by_others(self) -> bool | None: ...
 
 
 class InstallationLike(Protocol):
@@ -145,6 +147,7 @@ def usage(row: UsageLike) -> Json:
         "instances": row.instances,
         "live_instances": row.live_instances,
         "unused_since": format_time(row.unused_since),
+        "used_by_others": row.used_by_others,
     }
 
 

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, TypeGuard
 
 from related_images.errors import (
@@ -29,6 +29,9 @@ TEXT: Final = f"1 to {TEXT_LENGTH} printable characters without a space at eithe
 INSTANCE_ID_LENGTH: Final = 255
 LABEL_LENGTH: Final = 64
 LETTERS: Final = "A-Z a-z 0-9 . _ : -"
+
+CLOCK_SKEW: Final = timedelta(minutes=5)
+"""How far the clocks of a deployment may differ; the date of an image beyond that is wrong."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WORD = re.compile(r"[A-Za-z0-9._:-]+")

@@ -1,10 +1,15 @@
 """What is in use and what is not, over the real Glance."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from oslo_config import cfg
 
-from tests.functional.cloud import ADMIN, Cloud, Vm, a_vm, user_of
+from tests.filters import filtering, migrated
+from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, Vm, a_vm, user_of
+from tests.functional.test_guard import Shaky
 from tests.functional.test_lineage import a_public_image, start
 
 SOME = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
@@ -24,12 +29,10 @@ def end(cloud: Cloud, vm: Vm) -> None:
 def test_the_use_of_images_is_told_in_the_order_asked_for(cloud: Cloud) -> None:
     vm, base, unused = a_vm(), a_public_image(cloud), a_public_image(cloud)
     start(cloud, vm, base)
-    never = {"instances": 0, "live_instances": 0, "unused_since": None}
+    never = {"instances": 0, "live_instances": 0, "unused_since": None, "used_by_others": False}
+    once = {"instances": 1, "live_instances": 1, "unused_since": None, "used_by_others": True}
     assert usage(cloud, unused, base, unused) == {
-        "usages": [
-            {"image_id": unused, **never},
-            {"image_id": base, "instances": 1, "live_instances": 1, "unused_since": None},
-        ],
+        "usages": [{"image_id": unused, **never}, {"image_id": base, **once}],
         "all_projects": True,
     }
     end(cloud, vm)
@@ -46,6 +49,103 @@ def test_a_project_counts_its_own_alone(cloud: Cloud) -> None:
     own = usage(cloud, base, headers=user_of(vm.project))
     assert (own["usages"][0]["live_instances"], own["all_projects"]) == (1, False)
     assert usage(cloud, base)["usages"][0]["live_instances"] == 2
+
+
+def others(cloud: Cloud, image_id: str, headers: dict[str, str]) -> bool | None:
+    (row,) = usage(cloud, image_id, headers=headers)["usages"]
+    found: bool | None = row["used_by_others"]
+    return found
+
+
+def shared(cloud: Cloud, owner: Vm, with_whom: Vm) -> str:
+    image_id = cloud.create(owner, visibility="shared")
+    path, body = f"/v2/images/{image_id}/members", {"member": with_whom.project}
+    assert cloud.call("POST", path, owner.user, body).status == 200
+    return image_id
+
+
+def change(cloud: Cloud, image_id: str, headers: dict[str, str], name: str, value: Any) -> None:
+    typed = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+    body = json.dumps([{"op": "replace", "path": f"/{name}", "value": value}]).encode()
+    answer = cloud.call("PATCH", f"/v2/images/{image_id}", headers | typed, body)
+    assert answer.status == 200, answer.body
+
+
+def test_an_owner_learns_that_others_use_the_image_and_nothing_more(cloud: Cloud) -> None:
+    mine, theirs = a_vm(), a_vm()
+    image_id = shared(cloud, mine, theirs)
+    start(cloud, mine, image_id)
+    assert others(cloud, image_id, mine.user) is False
+    start(cloud, theirs, image_id)
+    answer = usage(cloud, image_id, headers=mine.user)
+    (row,) = answer["usages"]
+    assert (row.pop("used_by_others"), row["live_instances"], row["instances"]) == (True, 1, 1)
+    assert theirs.id not in str(answer)
+    assert theirs.project not in str(answer)
+    assert others(cloud, image_id, ADMIN) is True
+    end(cloud, theirs)
+    assert others(cloud, image_id, mine.user) is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("os_hidden", True), ("visibility", "community"), ("protected", True)]
+)
+def test_others_are_told_of_each_image_that_is_owned(cloud: Cloud, name: str, value: Any) -> None:
+    mine, theirs = a_vm(), a_vm()
+    image_id = shared(cloud, mine, theirs)
+    change(cloud, image_id, mine.user, name, value)
+    start(cloud, theirs, image_id)
+    assert others(cloud, image_id, mine.user) is True
+
+
+def test_a_server_of_an_unknown_project_is_one_of_others(cloud: Cloud) -> None:
+    mine = a_vm()
+    image_id = cloud.create(mine)
+    body = {**a_vm().query, "image_id": image_id, "kind": "boot"}
+    assert cloud.call("POST", "/v2/relations", ADMIN | SERVICE_TOKEN, body).status == 201
+    (boot,) = cloud.relations(image_id=image_id, kind="boot")
+    assert others(cloud, image_id, mine.user) is (boot["project_id"] != mine.project)
+
+
+def test_who_does_not_own_the_image_learns_nothing_of_others(cloud: Cloud) -> None:
+    owner, user, stranger = a_vm(), a_vm(), a_vm()
+    used, unused = shared(cloud, owner, user), shared(cloud, owner, user)
+    public = a_public_image(cloud)
+    for image_id in (used, public):
+        start(cloud, user, image_id)
+    for image_id in (used, unused, public, SOME):
+        (row,) = usage(cloud, image_id, headers=stranger.user)["usages"]
+        nothing = {"instances": 0, "live_instances": 0, "unused_since": None}
+        assert row == {"image_id": image_id, **nothing, "used_by_others": False}
+    assert others(cloud, used, user.user) is False
+
+
+def test_many_images_are_asked_for_at_once_whatever_glance_gives_on_a_page(
+    cloud: Cloud,
+) -> None:
+    mine, theirs = a_vm(), a_vm()
+    images = [shared(cloud, mine, theirs) for _ in range(5)]
+    start(cloud, theirs, images[0])
+    start(cloud, theirs, images[3])
+    cfg.CONF.set_override("api_limit_max", 2)
+    try:
+        rows = usage(cloud, *images, headers=mine.user)["usages"]
+    finally:
+        cfg.CONF.clear_override("api_limit_max")
+    assert [row["used_by_others"] for row in rows] == [True, False, False, True, False]
+
+
+@pytest.mark.parametrize("status", ["503 Service Unavailable", "403 Forbidden", "200 OK"])
+def test_where_glance_does_not_say_whose_an_image_is_the_use_is_unknown(
+    cloud: Cloud, tmp_path: Path, status: str
+) -> None:
+    glance = Shaky(cloud.bare)
+    before = Cloud(filtering(glance, migrated(tmp_path)), cloud.bare)
+    vm = a_vm()
+    image_id = before.create(vm)
+    glance.status = status
+    assert others(before, image_id, vm.user) is None
+    assert others(before, image_id, ADMIN) is None
 
 
 @pytest.mark.parametrize(

@@ -115,20 +115,24 @@ def test_an_image_recorded_again_counts_for_all_its_instances(database: Database
 
 def overdue(database: Database, limit: int, after: Place | None, **more: Any) -> Page[Instance]:
     asked = Filters(kind="backup", **more)
-    return listing.instances(database, asked, limit, after, latest_before=at(5))
+    return listing.instances(database, asked, limit, after, latest_before=at(5), until=at(60))
 
 
-def test_the_longest_overdue_come_first_over_all_pages(database: Database) -> None:
+@pytest.mark.parametrize("limit", [1, 2, 3, 11, 12, 99])
+def test_the_longest_overdue_come_first_over_all_pages(database: Database, limit: int) -> None:
     record(database, *(new(f"vm-{n}", kind="backup", created_at=at(n % 7)) for n in range(14)))
     record(database, new("never"), new("other", installation_uuid=OTHER_NOVA))
+    ahead = [new(f"ahead-{n}", kind="backup", created_at=at(99 - n // 2)) for n in range(4)]
+    record(database, *ahead, new("ahead-0", kind="backup", created_at=at(6)))
     seen: list[str] = []
     place, more = None, True
     while more:
-        page = overdue(database, 3, place, installation_uuid=NOVA)
+        page = overdue(database, limit, place, installation_uuid=NOVA)
         more, last = page.more, page.items[-1]
         place = Place(last.installation_uuid, last.instance_id, last.latest_at)
         seen += [row.instance_id for row in page.items]
-    assert seen == ["never", *(f"vm-{n + m}" for n in range(5) for m in (0, 7))]
+    overdue_first = ["never", *(f"vm-{n + m}" for n in range(5) for m in (0, 7))]
+    assert seen == [*overdue_first, "ahead-2", "ahead-3", "ahead-1"]
 
 
 def test_who_gets_a_backup_between_two_pages_hides_nobody(database: Database) -> None:

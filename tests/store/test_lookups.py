@@ -8,7 +8,14 @@ from sqlalchemy import Connection
 
 from related_images.store import lookups, relations
 from related_images.store.database import Database
-from related_images.store.rows import Filters, Images, Instance, Position, Relation
+from related_images.store.rows import (
+    Filters,
+    Images,
+    Instance,
+    NewRelation,
+    Position,
+    Relation,
+)
 from tests.store.samples import (
     NOON,
     NOVA,
@@ -337,6 +344,34 @@ def test_latest_before_means_strictly_before(database: Database) -> None:
     asked = Filters(kind="backup")
     assert database.read(lookups.instances, asked, 10, latest_before=at(0)) == []
     assert len(database.read(lookups.instances, asked, 10, latest_before=at(0.001))) == 1
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"kind": "backup"},
+        {"kind": "backup", "label": "daily"},
+        {"kind": "backup", "visible_to": "p-1"},
+        {"kind": "backup", "project_id": "p-1"},
+        {},
+    ],
+)
+def test_an_image_of_the_future_is_not_a_recent_one(
+    database: Database, filters: dict[str, Any]
+) -> None:
+    def backup(instance: str, minutes: float) -> NewRelation:
+        return new(instance, kind="backup", label="daily", created_at=at(minutes))
+
+    record(database, backup("skewed", 15), backup("ahead", 15.01), backup("fresh", 1))
+    record(database, backup("both", 999), backup("both", 1), backup("old", -1))
+    record(database, backup("old and ahead", 999), backup("old and ahead", -1))
+    late = {"ahead", "old", "old and ahead"}
+    given: dict[str, Any] = {"latest_before": NOON, "until": at(15)}
+    rows = database.read(lookups.instances, Filters(**filters), 10, **given)
+    assert {row.instance_id for row in rows} == late
+    if lookups.knows_latest(Filters(**filters)):
+        rows = database.read(lookups.overdue, Filters(**filters), 10, **given)
+        assert [row.instance_id for row in rows] == ["old", "ahead", "old and ahead"]
 
 
 def test_values_are_never_part_of_the_statement(database: Database) -> None:

@@ -16,6 +16,7 @@ from related_images.store import lookups, purge, relations, schema, usage
 from related_images.store.database import Database
 from related_images.store.rows import Filters, Position
 from related_images.store.tables import image, installation, instance, project, relation
+from related_images.store.types import EPOCH
 from tests.store.samples import NOVA, at, empty, new, record, record_claims
 
 FIRST = 1_000_000
@@ -57,6 +58,7 @@ def _fill(connection: Connection) -> None:
                 "installation_ref": FIRST,
                 "instance_id": f"vm-{n - FIRST}",
                 "project_ref": FIRST + n % PROJECTS,
+                "latest_backup_at": at(n - FIRST),
             }
             for n in numbers
         ],
@@ -113,6 +115,11 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
     ),
     "usages": (usage.usages, SOME_IMAGES, None),
     "usages that a project sees": (usage.usages, SOME_IMAGES, "p-3"),
+    "images that others use": (usage.used_by_others, dict.fromkeys(SOME_IMAGES, "p-3")),
+    "images of several that others use": (
+        usage.used_by_others,
+        {id: f"p-{number}" for number, id in enumerate(SOME_IMAGES)},
+    ),
     "instances of all": (lookups.instances, Filters(), 20),
     "instances of a project": (lookups.instances, Filters(visible_to="p-3"), 20),
     "one instance": (lookups.instances, INSTANCE, 1),
@@ -120,6 +127,13 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
     "overdue of a project": (
         *(lookups.instances, Filters(visible_to="p-3", kind="backup"), 20, 0),
         at(ROWS),
+    ),
+    "overdue of all": (lookups.overdue, Filters(kind="backup"), 20, at(9), (EPOCH, 0), at(ROWS)),
+    "overdue of all, last page": (
+        *(lookups.overdue, Filters(kind="backup"), 20, at(9), (at(8), FIRST), at(ROWS)),
+    ),
+    "overdue of all, by images of the future": (
+        *(lookups.overdue, Filters(kind="backup"), 20, EPOCH, (EPOCH, 0), at(ROWS - 9)),
     ),
     "made of images": (lookups.made, SOME_IMAGES),
     "owners of instances": (lookups.owners, NOVA, ["vm-7", "vm-8"]),

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from related_images.queries.listing import usages
-from related_images.store import relations
+from related_images.store import relations, usage
 from related_images.store.database import Database
 from related_images.store.rows import Usage
 from tests.store.samples import NOVA, at, found, image_id, new, record
@@ -51,6 +51,45 @@ def test_a_project_counts_what_it_sees(database: Database) -> None:
     assert usages(database, [base], "p-1") == [Usage(base, 1, 1)]
     assert usages(database, [base], "p-2") == [Usage(base, 1, 0, at(3))]
     assert usages(database, [base], "p-3") == [Usage(base)]
+
+
+def used_by_others(database: Database, **owners: str | None) -> set[str]:
+    """The names of those images that others use."""
+    named = {IMAGES[name]: owner for name, owner in owners.items()}
+    found = database.read(usage.used_by_others, named)
+    return {name for name, id in IMAGES.items() if id in found}
+
+
+IMAGES = {name: image_id() for name in ("base", "other", "idle", "unknown")}
+
+
+def test_live_instances_of_others_are_found(database: Database) -> None:
+    start(database, "vm-1", IMAGES["base"], "p-1")
+    start(database, "vm-2", IMAGES["other"], "p-2")
+    record(database, new("vm-1", IMAGES["other"], "backup", project_id="p-1"))
+    start(database, "vm-3", IMAGES["idle"], "p-2")
+    end(database, "vm-3", at(3))
+    record(database, new("vm-4", IMAGES["unknown"], "boot", project_id=None))
+    every = dict.fromkeys(IMAGES, "p-1")
+    assert used_by_others(database, **every) == {"other", "unknown"}
+    assert used_by_others(database, **dict.fromkeys(IMAGES, "p-2")) == {"base", "unknown"}
+    assert used_by_others(database, **dict.fromkeys(IMAGES, "never-heard-of")) == (
+        {"base", "other", "unknown"}
+    )
+    assert used_by_others(database, base="p-1", other="p-2", unknown=None) == {"unknown"}
+    assert used_by_others(database, base=None) == {"base"}
+    assert used_by_others(database) == set()
+
+
+def test_an_instance_that_the_owner_has_is_not_one_of_others(database: Database) -> None:
+    """Whether by its project or by that of its start: as it is counted for the project."""
+    boot = new("vm-1", IMAGES["base"], "boot", project_id="p-2", instance_project_id="p-1")
+    record(database, boot)
+    for project in ("p-1", "p-2"):
+        (row,) = usages(database, [IMAGES["base"]], project)
+        assert row.live_instances == 1
+        assert used_by_others(database, base=project) == set()
+    assert used_by_others(database, base="p-3") == {"base"}
 
 
 def test_relations_are_found_by_use(database: Database) -> None:
