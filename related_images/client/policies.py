@@ -143,12 +143,20 @@ def read(text: str) -> StoredPolicy:
     :raises PolicyInvalid: if it is no policy, or not wholly understood
     """
     try:
-        given = json.loads(text)
+        given = json.loads(text, object_pairs_hook=_once)
     except ValueError as error:
         raise PolicyInvalid(f"{words.shown(text)} is not JSON") from error
     if not isinstance(given, dict):
         raise PolicyInvalid(f"{words.shown(text)} is no JSON object")
     return _policy(given)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object: of a name that stands in it twice, JSON would take the last one only."""
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise PolicyInvalid("a name stands in the policy twice; give each once")
+    return given
 
 
 def _policy(given: Mapping[str, Any]) -> StoredPolicy:

@@ -82,6 +82,8 @@ class Usage:
 
     :ivar unused_since: when the last of them ended; ``None`` while one lives or if none ever was
     :ivar all_projects: whether those of every project are counted, or those the caller sees
+    :ivar used_by_others: whether live instances of other projects than the image's owner were
+        started from it, as far as the caller may know; ``None`` if Glance did not say whose it is
     """
 
     image_id: str
@@ -89,6 +91,12 @@ class Usage:
     live_instances: int
     unused_since: datetime | None
     all_projects: bool
+    used_by_others: bool | None = None
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether it is known that no live instance was started from it."""
+        return self.live_instances == 0 and self.used_by_others is False
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,7 @@ def usages(body: Json) -> list[Usage]:
             shown["live_instances"],
             _time(shown, "unused_since"),
             body["all_projects"],
+            shown.get("used_by_others"),
         )
         for shown in body["usages"]
     ]

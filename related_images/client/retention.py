@@ -4,7 +4,7 @@ Rules are ORed: what one of them keeps is kept. Each is applied to each group of
 is to one instance's backups with one label. Only active backups count; those that are protected, in
 use, made from another instance too, deactivated, hidden or not finished are kept and count for
 nothing, and so are those whose time lies in the future. One active backup of each group stays,
-whatever the rules say.
+whatever the rules say. If a rule names a label that no backup has, all backups are kept.
 """
 
 from collections import defaultdict
@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 
 from related_images.client.errors import PolicyEmpty
+from related_images.errors import ParameterMalformed
 from related_images.wire.words import InstanceRef
 
 ACTIVE: Final = "active"
@@ -25,14 +26,19 @@ GONE: Final = "the instance is gone"
 FOREIGN: Final = "it belongs to another project"
 OF_ANOTHER: Final = "made from another instance too"
 FUTURE: Final = "its time lies in the future"
+OTHERS: Final = "in use by another project"
+USE_UNKNOWN: Final = "use unknown"
+UNMATCHED: Final = "nothing is removed: no backup has the label {}"
 
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup as the registry shows it; ``created_at`` is aware.
+    """A backup as Glance shows it; ``created_at`` has a time zone.
 
-    ``in_use``: live instances were started from it. ``orphan``: its instance is gone.
-    ``of_another``: it is recorded as made from another instance too. ``project_id`` is whose it is.
+    ``in_use``: live instances that the caller sees were started from it. ``used_by_others``: so
+    were live instances of other projects than its owner; ``None`` if that is not known.
+    ``orphan``: its instance is gone. ``of_another``: it is recorded as made from another instance
+    too. ``project_id`` is whose it is.
     """
 
     image_id: str
@@ -46,6 +52,12 @@ class Backup:
     orphan: bool = False
     of_another: bool = False
     project_id: str | None = None
+    used_by_others: bool | None = False
+
+    @property
+    def instant(self) -> datetime:
+        """When it was made, in UTC: Python compares two times of one zone by their clocks alone."""
+        return self.created_at.astimezone(UTC)
 
     @property
     def group(self) -> "Group":
@@ -114,12 +126,29 @@ def plan(backups: Iterable[Backup], policy: Policy, now: datetime) -> list[Decis
     """Decide for each backup whether to keep it: group by group, the newest first.
 
     :raises PolicyEmpty: if the policy has no rule, which would keep next to nothing
+    :raises ParameterMalformed: if ``now`` or the time of a backup has no time zone
     """
     not_empty(policy)
+    _must_have_zone("now", now)
     groups: dict[Group, list[Backup]] = defaultdict(list)
     for backup in backups:
+        _must_have_zone(f"created_at of the backup {backup.image_id}", backup.created_at)
         groups[backup.group].append(backup)
-    return [decision for group in groups.values() for decision in _decided(group, policy, now)]
+    spared = [UNMATCHED.format(label) for label in unmatched(groups, policy)]
+    now = now.astimezone(UTC)
+    return [
+        decision for group in groups.values() for decision in _decided(group, policy, now, spared)
+    ]
+
+
+def unmatched(groups: Iterable[Group], policy: Policy) -> list[str]:
+    """The labels that the policy keeps and that no group has: each may be misspelt."""
+    return sorted(policy.labels - {group.label for group in groups})
+
+
+def _must_have_zone(what: str, time: datetime) -> None:
+    if time.utcoffset() is None:
+        raise ParameterMalformed(f"{what} is {time.isoformat()}, without a time zone; give it one")
 
 
 def not_empty(policy: Policy) -> Policy:
@@ -132,15 +161,18 @@ def not_empty(policy: Policy) -> Policy:
     return policy
 
 
-def _decided(group: list[Backup], policy: Policy, now: datetime) -> Iterator[Decision]:
-    newest_first = sorted(group, key=lambda b: (b.created_at, b.image_id), reverse=True)
+def _decided(
+    group: list[Backup], policy: Policy, now: datetime, spared: list[str]
+) -> Iterator[Decision]:
+    """``spared`` says why even those stay that no rule keeps."""
+    newest_first = sorted(group, key=lambda b: (b.instant, b.image_id), reverse=True)
     exempt = {backup.image_id: _exemption(backup, policy, now) for backup in newest_first}
     counted = [backup for backup in newest_first if not exempt[backup.image_id]]
     reasons = _reasons(counted, policy)
     if counted and not any(reasons.values()):
         reasons[counted[0].image_id] = [LAST_RESORT]
     for backup in newest_first:
-        why = exempt[backup.image_id] or reasons[backup.image_id]
+        why = exempt[backup.image_id] or reasons[backup.image_id] or spared
         yield Decision(backup, bool(why), tuple(why or [NO_RULE]))
 
 
@@ -151,11 +183,13 @@ def _exemption(backup: Backup, policy: Policy, now: datetime) -> list[str]:
         (policy.project_id not in (None, backup.project_id), FOREIGN),
         (backup.protected, "protected"),
         (backup.in_use, "in use"),
+        (backup.used_by_others is True and not backup.in_use, OTHERS),
+        (backup.used_by_others is None, USE_UNKNOWN),
         (backup.of_another, OF_ANOTHER),
         (backup.hidden, "hidden"),
         (backup.status == DEACTIVATED, "deactivated"),
         (backup.status not in (ACTIVE, DEACTIVATED), f"not finished: {backup.status}"),
-        (backup.created_at > now, FUTURE),
+        (backup.instant > now, FUTURE),
     ]
     return [reason for holds, reason in facts if holds]
 
@@ -166,7 +200,7 @@ def _reasons(newest_first: Sequence[Backup], policy: Policy) -> dict[str, list[s
         for backup, reason in _counted(newest_first, policy, rule, bucket):
             reasons[backup.image_id].append(reason)
     for backup in newest_first:
-        if policy.within and backup.created_at > newest_first[0].created_at - policy.within:
+        if policy.within and backup.instant > newest_first[0].instant - policy.within:
             reasons[backup.image_id].append(f"within {shown(policy.within)}")
         if backup.label in policy.labels:
             reasons[backup.image_id].append(f"label {backup.label}")
@@ -181,7 +215,7 @@ def _counted(
     for backup in newest_first:
         if left == 0:
             return
-        this = bucket(backup.created_at.astimezone(policy.timezone), backup.image_id)
+        this = bucket(backup.instant.astimezone(policy.timezone), backup.image_id)
         if this != before:
             yield backup, rule
         elif backup is newest_first[-1]:

@@ -81,6 +81,11 @@ def test_nor_is_it_read(text: str) -> None:
         read(text)
 
 
+def test_a_name_that_stands_twice_is_refused() -> None:
+    with pytest.raises(PolicyInvalid, match="twice"):
+        read('{"keep_last": 7, "keep_last": 1}')
+
+
 @given(st.text() | st.recursive(st.none() | st.booleans() | st.text(), st.lists).map(json.dumps))
 def test_no_text_is_taken_for_a_policy_that_is_none(text: str) -> None:
     with pytest.raises(PolicyInvalid):

@@ -19,12 +19,16 @@ from related_images.client.retention import (
     LAST_RESORT,
     NO_RULE,
     OF_ANOTHER,
+    OTHERS,
     UNLIMITED,
+    UNMATCHED,
+    USE_UNKNOWN,
     Backup,
     Decision,
     Policy,
     plan,
 )
+from related_images.errors import ParameterMalformed
 
 VM = InstanceRef("0f8fad5b-d9cb-469f-a165-70867728950e", "vm-1")
 OTHER = InstanceRef("0f8fad5b-d9cb-469f-a165-70867728950e", "vm-2")
@@ -108,11 +112,12 @@ CASES = [
     ({"within": DAY}, "01 2026-10-31T12:00 2026-10-30", "01 2026-10-31T12:00"),
     ({"within": 7 * DAY}, WEEK + " 14 13", WEEK),
     ({"within": HOUR}, "21T09:30 21T09:00 21T08:30", "21T09:30 21T09:00"),
-    # labels; where none of them is on a group, one backup stays
+    # labels; one that no backup has may be misspelt: all stay
     ({"labels": frozenset({"daily"})}, WEEK, WEEK),
     ({"labels": frozenset({"daily", "x"})}, WEEK, WEEK),
-    ({"labels": frozenset({"Daily"})}, WEEK, "21"),
-    ({"labels": frozenset({"x"})}, WEEK, "21"),
+    ({"labels": frozenset({"Daily"})}, WEEK, WEEK),
+    ({"labels": frozenset({"x"})}, WEEK, WEEK),
+    ({"last": 1, "labels": frozenset({"x"})}, WEEK, WEEK),
     # rules are ORed
     ({"last": 1, "weekly": 2}, WEEK, "21 15"),
     ({"last": 2, "daily": 1}, "21T10:00 21T09:00 20", "21T10:00 21T09:00"),
@@ -157,6 +162,9 @@ def test_a_case_worked_by_hand(rules: dict[str, Any], given: str, wanted: str) -
     [
         ({"protected": True}, "protected"),
         ({"in_use": True}, "in use"),
+        ({"used_by_others": True}, OTHERS),
+        ({"in_use": True, "used_by_others": True}, "in use"),
+        ({"used_by_others": None}, USE_UNKNOWN),
         ({"of_another": True}, OF_ANOTHER),
         ({"hidden": True}, "hidden"),
         ({"status": "deactivated"}, "deactivated"),
@@ -180,7 +188,8 @@ def test_what_is_exempt_stays_and_does_not_count(
 
 def test_reasons_are_all_told() -> None:
     policy = Policy(last=1, daily=1, within=2 * DAY, labels=frozenset({"x"}))
-    newest, middle, oldest = plan([backup("21"), backup("20"), backup("01")], policy, NOW)
+    given = [backup("21"), backup("20"), backup("01"), backup("02", label="x")]
+    newest, middle, oldest, _ = plan(given, policy, NOW)
     assert newest.reasons == ("last", "daily", "within 2d")
     assert middle.reasons == ("within 2d",)
     assert (oldest.keep, oldest.reasons) == (False, (NO_RULE,))
@@ -197,8 +206,64 @@ def test_several_exemptions_are_told() -> None:
 
 
 def test_one_stays_of_a_group_that_no_rule_keeps() -> None:
-    decisions = plan([backup("20"), backup("19")], Policy(labels=frozenset({"x"})), NOW)
-    assert [decision.reasons for decision in decisions] == [(LAST_RESORT,), (NO_RULE,)]
+    given = [backup("20"), backup("19"), backup("18", label="x")]
+    decisions = plan(given, Policy(labels=frozenset({"x"})), NOW)
+    assert [it.reasons for it in decisions] == [(LAST_RESORT,), (NO_RULE,), ("label x",)]
+
+
+def test_a_label_that_no_backup_has_keeps_all() -> None:
+    given = [backup("21"), backup("20"), backup("19", label="weekly"), backup("18", label="weekly")]
+    policy = Policy(last=1, labels=frozenset({"dialy", "weekly", "a"}))
+    why = tuple(UNMATCHED.format(label) for label in ("a", "dialy"))
+    assert [(it.keep, it.reasons) for it in plan(given, policy, NOW)] == [
+        (True, ("last",)),
+        (True, why),
+        (True, ("last", "label weekly")),
+        (True, ("label weekly",)),
+    ]
+
+
+def test_a_label_need_not_be_on_every_instance() -> None:
+    others = [replace(backup(text, label="weekly"), instance=OTHER) for text in ("19", "18")]
+    policy = Policy(last=1, labels=frozenset({"weekly"}))
+    assert kept(plan([backup("21"), backup("20"), *others], policy, NOW)) == ["21", "19", "18"]
+    protected = backup("17", label="weekly", protected=True)
+    assert kept(plan([backup("21"), backup("20"), protected], policy, NOW)) == ["21", "17"]
+
+
+TWICE = [datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN), datetime(2026, 10, 25, 2, 10, tzinfo=BERLIN)]
+"""In the order of the clock; the second is 40 minutes later, after the clock was put back."""
+
+
+@pytest.mark.parametrize("rule", [{"last": 1}, {"within": HOUR / 2}, {"hourly": 1}])
+def test_of_an_hour_that_comes_twice_the_second_is_the_newer(rule: dict[str, Any]) -> None:
+    first, second = TWICE[0], TWICE[1].replace(fold=1)
+    given = [
+        replace(backup("21"), image_id=str(time.fold), created_at=time) for time in (first, second)
+    ]
+    assert kept(plan(given, Policy(**rule, timezone=BERLIN), NOW)) == ["1"]
+    # the span between them is 40 minutes, not 20 and not one of the clock
+    assert len(kept(plan(given, Policy(within=timedelta(minutes=41)), NOW))) == 2
+
+
+def test_the_future_begins_after_now_though_the_clock_shows_less() -> None:
+    first, second = TWICE[0], TWICE[1].replace(fold=1)
+    given = [replace(backup("21"), created_at=second)]
+    (decision,) = plan(given, Policy(last=1), first)
+    assert decision.reasons == (FUTURE,)
+    (decision,) = plan([replace(given[0], created_at=first)], Policy(last=1), second)
+    assert decision.reasons == ("last",)
+
+
+@pytest.mark.parametrize("which", ["now", "created_at of the backup 21"])
+def test_a_time_without_a_zone_is_refused(which: str) -> None:
+    now, given = NOW, backup("21")
+    if which == "now":
+        now = now.replace(tzinfo=None)
+    else:
+        given = replace(given, created_at=given.created_at.replace(tzinfo=None))
+    with pytest.raises(ParameterMalformed, match=f"{which} is 2026-11-21T.* without a time zone"):
+        plan([given], Policy(last=1), now)
 
 
 def test_groups_are_apart() -> None:
@@ -247,7 +312,7 @@ POLICIES = st.builds(
     monthly=COUNTS,
     yearly=COUNTS,
     within=st.sampled_from([None] * 4 + [HOUR, 30 * HOUR, 400 * HOUR]),
-    labels=st.sampled_from([frozenset()] * 4 + [frozenset({"weekly"})]),
+    labels=st.sampled_from([frozenset()] * 8 + [frozenset({"weekly"})]),
     timezone=st.sampled_from([UTC, BERLIN, ZoneInfo("Asia/Kathmandu")]),
     orphans=st.booleans(),
 ).filter(lambda policy: not policy.is_empty)
@@ -264,10 +329,11 @@ BACKUP = st.builds(
     in_use=SELDOM,
     orphan=SELDOM,
     of_another=SELDOM,
+    used_by_others=st.sampled_from([False] * 24 + [True, None]),
     project_id=st.sampled_from(["own"] * 5 + ["theirs"]),
 )
 # left to themselves, few lists are long
-BACKUPS = st.integers(0, 20).flatmap(
+BACKUPS = st.integers(0, 25).flatmap(
     lambda least: st.lists(
         BACKUP, min_size=least, max_size=40, unique_by=lambda backup: backup.image_id
     )
@@ -345,6 +411,8 @@ def test_pruning_twice_changes_nothing(backups: list[Backup], policy: Policy) ->
 @given(BACKUPS, POLICIES)
 @settings(deadline=None)
 def test_another_instance_changes_nothing(backups: list[Backup], policy: Policy) -> None:
+    # of a label it counts whether any instance has it
+    policy = replace(policy, labels=frozenset(), last=policy.last or 1)
     own = [backup for backup in backups if backup.instance == VM]
     own_ids = {backup.image_id for backup in own}
     assert survivors(own, policy) == survivors(backups, policy) & own_ids
@@ -358,4 +426,41 @@ def test_what_is_exempt_is_never_deleted(backups: list[Backup], policy: Policy) 
         if exempt.protected or exempt.hidden or exempt.in_use or exempt.status != ACTIVE:
             assert decision.keep
         assert decision.keep or not exempt.of_another
+        assert decision.keep or exempt.used_by_others is False
         assert decision.keep or exempt.created_at <= NOW
+
+
+@given(BACKUPS, POLICIES)
+@settings(deadline=None)
+def test_where_a_label_is_on_no_backup_nothing_is_deleted(
+    backups: list[Backup], policy: Policy
+) -> None:
+    policy = replace(policy, labels=policy.labels | {"dialy"})
+    assert all(decision.keep for decision in plan(backups, policy, NOW))
+
+
+CHANGES = {
+    "Europe/Berlin": datetime(2026, 10, 25, 1, tzinfo=UTC),
+    "America/New_York": datetime(2026, 11, 1, 6, tzinfo=UTC),
+    "Australia/Lord_Howe": datetime(2026, 4, 4, 15, tzinfo=UTC),  # by half an hour
+    "Africa/Casablanca": datetime(2026, 3, 22, 2, tzinfo=UTC),
+    "Europe/London": datetime(2026, 3, 29, 1, tzinfo=UTC),  # an hour that does not come
+}
+"""When the clocks are changed."""
+
+
+@given(BACKUPS, POLICIES, st.data())
+@settings(deadline=None)
+def test_the_zone_that_times_are_given_in_is_of_no_account(
+    backups: list[Backup], policy: Policy, data: st.DataObject
+) -> None:
+    zone = data.draw(st.sampled_from(sorted(CHANGES)))
+    minutes = st.integers(-180, 180).map(lambda number: timedelta(minutes=number))
+    utc = [replace(it, created_at=CHANGES[zone] + data.draw(minutes)) for it in backups]
+    now = CHANGES[zone] + data.draw(minutes)
+    local = [replace(it, created_at=it.created_at.astimezone(ZoneInfo(zone))) for it in utc]
+    told = [
+        [(it.backup.image_id, it.keep, it.reasons) for it in plan(given, policy, moment)]
+        for given, moment in ((utc, now), (local, now.astimezone(ZoneInfo(zone))))
+    ]
+    assert told[0] == told[1]
