@@ -2,9 +2,11 @@
 
 import argparse
 import itertools
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Final
 
 from osc_lib.command import command
 from osc_lib.exceptions import CommandError
@@ -13,9 +15,20 @@ from related_images.cli import arguments, carried, finding
 from related_images.cli.backups import DUE, FAILED, STOPPED, Shelf, Sweep, Verdict
 from related_images.cli.carried import Choose, Scope
 from related_images.cli.commands import PAGE, Counting, Table, shown_time, table, tell
-from related_images.client import Instance, RegistryError, policies
-from related_images.client.retention import COUNTED, Backup, Decision, Policy, not_empty, plan
+from related_images.client import Instance, InstanceRef, RegistryError, policies
+from related_images.client.retention import (
+    COUNTED,
+    Backup,
+    Decision,
+    Policy,
+    not_empty,
+    plan,
+    unmatched,
+)
 from related_images.wire import words
+
+NAMED: Final = 20
+"""How many labels or instances an error names."""
 
 
 class PruneInstanceBackup(Counting, command.Lister):
@@ -25,12 +38,13 @@ class PruneInstanceBackup(Counting, command.Lister):
     hours, days and so on, and while that many are not there, the oldest; what any rule keeps is
     kept. Only active backups count. Those that are protected, in use, made from another instance
     too, hidden, deactivated or not finished are kept and count for nothing, and with --project so
-    are those of other projects. One active backup of each group always stays.
+    are those of other projects. One active backup of each group always stays. If no backup has a
+    label that --keep-label names, nothing is deleted.
     """
 
     exit_codes = (
-        "Carries on after a failure. Exit codes: 0 all done, 1 some or all failed or were stopped "
-        "(stderr names each), 2 wrong usage."
+        "Carries on after a failure. Exit codes: 0 all done, 1 some or all failed or were stopped, "
+        "or a rule, --label or --installation matches no backup (stderr names each), 2 wrong usage."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -55,10 +69,14 @@ class PruneInstanceBackup(Counting, command.Lister):
         )
 
     def take_action(self, given: argparse.Namespace) -> Table:
-        rules, scope = _rules(given), self._scope(given)
+        scope = self._scope(given)
+        rules = _rules(given, scope)
         instances = self._instances(given, scope)
-        choose = self._carried(scope, instances) if rules is None else _same(rules, scope)
-        sweeps = list(self._sweeps(instances, given.label, choose))
+        choose = self._carried(scope, instances) if rules is None else lambda _: rules
+        sweeps = self._sweeps(instances, given.label, choose)
+        if rules is not None and not sweeps:
+            self._must_apply(rules, [])
+        self._must_match(given, scope, sweeps)
         if not given.dry_run:
             _carry_out(sweeps)
         verdicts = [verdict for sweep in sweeps for verdict in sweep.verdicts]
@@ -68,19 +86,65 @@ class PruneInstanceBackup(Counting, command.Lister):
         self.failures += failed
         return _shown(verdicts)
 
-    def _sweeps(
-        self, instances: list[Instance], label: str | None, choose: Choose
-    ) -> Iterator[Sweep]:
+    def _sweeps(self, instances: list[Instance], label: str | None, choose: Choose) -> list[Sweep]:
         """What is decided of each instance; one that cannot be looked at keeps all it has."""
         shelf, now = Shelf(self.clients), datetime.now(UTC)
+        found: list[tuple[Instance, list[Backup]]] = []
         for instance in instances:
             try:
-                backups = shelf.backups(instance, label)
+                found.append((instance, shelf.backups(instance, label)))
             except RegistryError as error:
                 self.log.error("%s: %s", instance.instance.instance_id, error)
                 self.failures += 1
-            else:
-                yield Sweep(shelf, instance, label, _judged(backups, choose(instance), now))
+        judged = self._judged([(choose(instance), backups) for instance, backups in found], now)
+        return [Sweep(shelf, instance, label, judged[instance.instance]) for instance, _ in found]
+
+    def _judged(
+        self, found: Iterable[tuple[Policy | str, list[Backup]]], now: datetime
+    ) -> dict[InstanceRef, list[Verdict]]:
+        """By instance. A policy is given all its backups at once: a label may be on any of them."""
+        together: dict[Policy | str, list[Backup]] = defaultdict(list)
+        for policy, backups in found:
+            together[policy] += backups
+        judged: dict[InstanceRef, list[Verdict]] = defaultdict(list)
+        for policy, backups in together.items():
+            self._must_apply(policy, backups)
+            for decision in _decisions(backups, policy, now):
+                judged[decision.backup.instance].append(Verdict.of(decision))
+        return judged
+
+    def _must_apply(self, policy: Policy | str, backups: list[Backup]) -> None:
+        """Count it as a failure that a policy keeps a label which none of its backups has."""
+        if isinstance(policy, str):
+            return
+        for label in unmatched((backup.group for backup in backups), policy):
+            self.log.error(
+                "no backup has the label %s that a rule keeps, so nothing is removed; instances "
+                "that this rule is for: %s; labels of their backups: %s",
+                label,
+                _listed(backup.instance.instance_id for backup in backups),
+                _listed(backup.label for backup in backups),
+            )
+            self.failures += 1
+
+    def _must_match(self, given: argparse.Namespace, scope: Scope, sweeps: list[Sweep]) -> None:
+        """Count it as a failure that there is no backup of an installation or label asked for."""
+        names = [name for name in ("installation", "label") if getattr(given, name) is not None]
+        if self.failures or not names or any(sweep.verdicts for sweep in sweeps):
+            return
+        there = self.clients.relations.relations(
+            kind=words.BACKUP,
+            installation_uuid=given.installation,
+            instance_id=given.instance_id,
+            project_id=scope.project_id,
+            limit=PAGE,
+        )
+        self.log.error(
+            "no backup matches %s; labels of the newest backups without --label: %s",
+            " ".join(f"--{name} {getattr(given, name)}" for name in names),
+            _listed(relation.label for relation in itertools.islice(there, PAGE)),
+        )
+        self.failures += 1
 
     def _carried(self, scope: Scope, instances: list[Instance]) -> Choose:
         """By what their servers carry."""
@@ -153,14 +217,24 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _judged(backups: list[Backup], policy: Policy | str, now: datetime) -> list[Verdict]:
+def _decisions(backups: list[Backup], policy: Policy | str, now: datetime) -> list[Decision]:
     if isinstance(policy, str):
-        return [Verdict.of(Decision(backup, True, (policy,))) for backup in backups]
-    return [Verdict.of(decision) for decision in plan(backups, policy, now)]
+        return [Decision(backup, True, (policy,)) for backup in backups]
+    return plan(backups, policy, now)
 
 
-def _rules(given: argparse.Namespace) -> Policy | None:
-    """The rules of the command line; ``None`` where the servers have them."""
+def _listed(names: Iterable[str | None]) -> str:
+    """The different names, the first of them if they are many."""
+    known = sorted({name for name in names if name is not None})
+    more = ["..."] * (len(known) > NAMED)
+    return ", ".join([*known[:NAMED], *more]) or "none"
+
+
+def _rules(given: argparse.Namespace, scope: Scope) -> Policy | None:
+    """The rules of the command line; ``None`` where the servers have them.
+
+    A project's instances may have backups that others own: those are not for its rules.
+    """
     rules = Policy(
         **{rule: getattr(given, f"keep_{rule}") for rule in COUNTED},
         within=given.keep_within,
@@ -169,18 +243,13 @@ def _rules(given: argparse.Namespace) -> Policy | None:
         orphans=given.orphans,
     )
     if given.policy is None:
-        return not_empty(rules)
+        return replace(not_empty(rules), project_id=scope.project_id)
     if rules != Policy():
         raise CommandError(
             "--policy stored takes every rule from the servers: leave --keep-*, --timezone and "
             "--orphans out"
         )
     return None
-
-
-def _same(rules: Policy, scope: Scope) -> Choose:
-    """The rules for each instance: a project's instances may have backups that others own."""
-    return lambda _: replace(rules, project_id=scope.project_id)
 
 
 def _carry_out(sweeps: list[Sweep]) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from related_images.cli.commands import PAGE
 from related_images.cli.plugin import Clients
-from related_images.client import Image, Instance, InstanceRef, NotThere
+from related_images.client import Image, Instance, InstanceRef, NotThere, Usage
 from related_images.client.errors import ClientError
 from related_images.client.registry import HIDDEN
 from related_images.client.retention import Backup, Decision, Group
@@ -36,19 +36,20 @@ class Shelf:
         service = self._clients.images(ref.installation_uuid)
         recorded = service.relations(ref.instance_id, kind=words.BACKUP, label=label, limit=PAGE)
         labels = {relation.image_id: relation.label for relation in recorded}
-        images = itertools.chain.from_iterable(
+        listed = itertools.chain.from_iterable(
             service.list(
                 ref.instance_id, kind=words.BACKUP, label=label, page_size=PAGE, os_hidden=hidden
             )
             for hidden in HIDDEN
         )
+        images = [image for image in listed if image.id in labels]
+        usages = self._clients.relations.usages([image.id for image in images])
         return [
-            self._backup(image, instance, labels[image.id])
-            for image in images
-            if image.id in labels
+            self._backup(image, instance, labels[image.id], usage)
+            for image, usage in zip(images, usages, strict=True)
         ]
 
-    def _backup(self, image: Image, instance: Instance, label: str | None) -> Backup:
+    def _backup(self, image: Image, instance: Instance, label: str | None, usage: Usage) -> Backup:
         relations = list(self._clients.relations.relations(image_id=image.id, limit=PAGE))
         return Backup(
             image_id=image.id,
@@ -64,6 +65,7 @@ class Shelf:
                 it.kind in words.MADE_FROM and it.instance != instance.instance for it in relations
             ),
             project_id=image.get("owner"),
+            used_by_others=usage.used_by_others,
         )
 
     def _is_alive(self, ref: InstanceRef) -> bool:
@@ -75,13 +77,15 @@ class Shelf:
         return self._alive[ref]
 
     def is_unchanged(self, backup: Backup) -> bool:
-        """Whether the image is as it was."""
+        """Whether the image is as it was, and nobody has started an instance from it since."""
         try:
             image = self._clients.images(backup.instance.installation_uuid).get(backup.image_id)
         except NotThere:
             return False
+        (usage,) = self._clients.relations.usages([backup.image_id])
         now = (image.status, image.protected, image.os_hidden)
-        return now == (backup.status, backup.protected, backup.hidden)
+        is_same = now == (backup.status, backup.protected, backup.hidden)
+        return is_same and usage.is_unused
 
     def delete(self, backup: Backup) -> None:
         service = self._clients.images(backup.instance.installation_uuid)

@@ -2,7 +2,7 @@
 
 import argparse
 import itertools
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -26,10 +26,18 @@ BATCH: Final = 50
 WARNING, CRITICAL, UNKNOWN = 1, 2, 3
 """Exit codes as monitoring systems take them."""
 
+FUTURE: Final = "future"
+"""The state of an instance whose newest backup is dated in the future: its age is not known."""
+
+ALARMS: Final = {"critical", FUTURE}
+
 
 @dataclass(frozen=True)
 class Late:
-    """An instance without a recent active backup, and the newest it has, if any."""
+    """An instance without a recent active backup, and the newest it has, if any.
+
+    ``age`` is ``None`` without a backup, and if that is dated in the future.
+    """
 
     instance_id: str
     installation_uuid: str | None
@@ -41,6 +49,8 @@ class Late:
 
     def by(self, ages: Ages) -> "Late":
         """The same, and how bad that is."""
+        if self.age is None and self.made_at is not None:
+            return replace(self, state=FUTURE)
         limit = timedelta.max if ages.critical is None else ages.critical
         is_critical = self.age is None or self.age > limit
         return replace(self, state="critical" if is_critical else "warning")
@@ -59,17 +69,30 @@ class Search:
         """Every instance among which it looks."""
         return self.clients.relations.instances(**self.filters, limit=PAGE)
 
+    def where(self) -> str:
+        """Where it looks, for an error."""
+        project, installation = self.filters["project_id"], self.filters["installation_uuid"]
+        named = f"project {project}" if project else "all projects"
+        return f"{named} in installation {installation}" if installation else named
+
     def late(self, ages: Ages, among: Container[str] | None = None) -> Iterator[Late]:
-        """Those (``among`` these instance ids) with no active backup as young as ``ages`` say."""
+        """Those with no active backup as young as ``ages`` say.
+
+        :param among: the ids of the instances to look at, which exist whatever was reported;
+            ``None`` for all that were not reported gone
+        """
         since = self.now - ages.older_than
         relations = self.clients.relations
         none_since = relations.instances(
             kind=words.BACKUP, label=self.label, latest_before=since, limit=PAGE, **self.filters
         )
         idle = (relations.instance(ref) for ref in self._without_active(since))
+        seen = set[InstanceRef]()
         for instance in itertools.chain(none_since, idle):
-            is_asked_for = among is None or instance.instance.instance_id in among
-            if is_asked_for and instance.ended_at is None:
+            ref = instance.instance
+            is_meant = instance.ended_at is None if among is None else ref.instance_id in among
+            if is_meant and ref not in seen:
+                seen.add(ref)
                 yield self._judged(instance).by(ages)
 
     def _without_active(self, since: datetime) -> list[InstanceRef]:
@@ -90,7 +113,7 @@ class Search:
         return [instance for instance, found in images.items() if active.isdisjoint(found)]
 
     def _active(self, image_ids: Iterable[str]) -> set[str]:
-        """Which of the images are active, hidden ones among them."""
+        """Which of the images are active and not of the future, hidden ones among them."""
         remaining, active = iter(image_ids), set[str]()
         registry = self.clients.relations.registry
         while batch := list(itertools.islice(remaining, BATCH)):
@@ -98,8 +121,14 @@ class Search:
                 query = [("id", f"in:{','.join(batch)}"), ("status", "active")]
                 query += [("visibility", "all"), ("os_hidden", hidden), ("limit", str(BATCH))]
                 for page in registry.pages(routes.IMAGES, query):
-                    active |= page.read(lambda body: {image["id"] for image in body["images"]})
+                    active |= page.read(self._of_the_past)
         return active
+
+    def _of_the_past(self, body: Mapping[str, Any]) -> set[str]:
+        return {image["id"] for image in body["images"] if not self._is_future(_made_at(image))}
+
+    def _is_future(self, time: datetime) -> bool:
+        return time > self.now + words.CLOCK_SKEW
 
     def _judged(self, instance: Instance) -> Late:
         ref = instance.instance
@@ -107,7 +136,9 @@ class Search:
         newest = max(self._newest(ref), key=_made_at, default=None)
         if newest is None:
             return Late(*late)
-        return Late(*late, newest.id, _made_at(newest), self.now - _made_at(newest))
+        made_at = _made_at(newest)
+        age = None if self._is_future(made_at) else max(self.now - made_at, timedelta())
+        return Late(*late, newest.id, made_at, age)
 
     def _newest(self, ref: InstanceRef) -> Iterator[Image]:
         """Its newest active backup that is not hidden, and the newest that is."""
@@ -120,8 +151,8 @@ class Search:
             )
 
 
-def _made_at(image: Image) -> datetime:
-    return words.parse_time("created_at", image.created_at)
+def _made_at(image: Mapping[str, Any]) -> datetime:
+    return words.parse_time("created_at", image["created_at"])
 
 
 class OverdueInstanceBackup(RelatedCommand, command.Lister):
@@ -129,11 +160,13 @@ class OverdueInstanceBackup(RelatedCommand, command.Lister):
 
     Every instance counts that any relation tells of, also one that was only ever started; those
     that are gone do not. With --policy stored it is every server that carries a policy with an age.
+    A newest backup that is dated more than 5 minutes in the future does not count as recent.
     """
 
     exit_codes = (
         "Exit codes, as monitoring plug-ins give them: 0 none is overdue, 1 some are, 2 some are "
-        "by more than --critical or have no backup, or wrong usage, 3 it could not be found out."
+        "by more than --critical, have no backup, or have a newest backup dated in the future, or "
+        "wrong usage, 3 it could not be found out, or no instance was there to be examined."
     )
     auth_required = False
     """Not before :meth:`run`: of what fails earlier the program makes a 1."""
@@ -186,9 +219,9 @@ class OverdueInstanceBackup(RelatedCommand, command.Lister):
         self.app.prepare_to_run_command(self)
 
     def take_action(self, given: argparse.Namespace) -> Table:
-        late = list(self._late(given))
+        late = self._late(given)
         states = {row.state for row in late}
-        found = CRITICAL if "critical" in states else WARNING if states else 0
+        found = CRITICAL if states & ALARMS else WARNING if states else 0
         # that something could not be found out is worse than a warning, and never hides an alarm
         self.worst = found if found == CRITICAL else max(found, self.worst)
         return table(
@@ -204,44 +237,64 @@ class OverdueInstanceBackup(RelatedCommand, command.Lister):
             late,
         )
 
-    def _late(self, given: argparse.Namespace) -> Iterator[Late]:
+    def _late(self, given: argparse.Namespace) -> list[Late]:
         project = finding.project_in_scope(self.app.client_manager, given)
         filters = {"project_id": project, "installation_uuid": given.installation}
         search = Search(self.clients, given.label, filters, datetime.now(UTC))
         if given.policy is None:
-            return search.late(Ages(given.older_than, given.critical))
+            return self._by_ages(search, Ages(given.older_than, given.critical))
         if given.critical is not None:
             raise CommandError("--policy stored takes every age from the servers: leave --critical")
         return self._by_policy(search, Scope(None, project, given.all_projects))
 
-    def _by_policy(self, search: Search, scope: Scope) -> Iterator[Late]:
+    def _by_ages(self, search: Search, ages: Ages) -> list[Late]:
+        late = list(search.late(ages))
+        if not late and all(instance.ended_at for instance in search.instances()):
+            self._examined_nothing(f"no live instance is recorded for {search.where()}")
+        return late
+
+    def _by_policy(self, search: Search, scope: Scope) -> list[Late]:
         known = carried.carried(self.app.client_manager, scope)
         for fault in carried.faults(known):
             self.log.error("%s", fault)
             self.worst = UNKNOWN
         instances = list(search.instances())
         carried.must_be_of_one_installation(instances, known)
-        return _later_than_allowed(search, known, {it.instance.instance_id for it in instances})
+        ages = {
+            it.server_id: it.policy.ages for it in known.values() if it.policy and it.policy.ages
+        }
+        if not ages:
+            self._examined_nothing(
+                f"no server of {search.where()} carries a policy with older_than"
+            )
+        elif search.filters["installation_uuid"] is not None and not instances:
+            self._examined_nothing(f"no instance is recorded for {search.where()}")
+        told = {it.instance.instance_id for it in instances}
+        return list(_later_than_allowed(search, known, ages, told))
+
+    def _examined_nothing(self, why: str) -> None:
+        """A check of nothing is no success."""
+        self.log.error("nothing was examined: %s; check what the command was asked for", why)
+        self.worst = UNKNOWN
 
 
 def _later_than_allowed(
-    search: Search, known: dict[str, Carried], told: Iterable[str]
+    search: Search, known: dict[str, Carried], ages: Mapping[str, Ages], told: Container[str]
 ) -> Iterator[Late]:
     """Each server by its own ages; one without any backup once it is older than that itself.
 
     All are looked for once, by the shortest age: who is late by a longer one is late by that.
     """
-    ages = {it.server_id: it.policy.ages for it in known.values() if it.policy and it.policy.ages}
     if not ages:
         return
-    known_of = set(told)
     unheard_of = (
         Late(id, search.filters["installation_uuid"], known[id].project_id)
         for id in ages
-        if id not in known_of
+        if id not in told
     )
     shortest = min(it.older_than for it in ages.values())
     for late in itertools.chain(search.late(Ages(shortest, None), ages), unheard_of):
         own, existed = ages[late.instance_id], search.now - known[late.instance_id].created_at
-        if (existed if late.age is None else late.age) > own.older_than:
-            yield late.by(own)
+        judged = late.by(own)
+        if judged.state == FUTURE or (existed if late.age is None else late.age) > own.older_than:
+            yield judged

@@ -28,7 +28,14 @@ class Used:
         return self.image["size"] or 0
 
     @property
+    def is_unused(self) -> bool:
+        """Whether no live instance is known that was started from it."""
+        return self.usage.is_unused
+
+    @property
     def unused_since(self) -> str | None:
+        if not self.is_unused:
+            return None
         if self.usage.instances == 0:
             return NEVER
         return shown_time(self.usage.unused_since)
@@ -36,6 +43,8 @@ class Used:
     @property
     def idle_since(self) -> datetime | None:
         """The same as a time: one that was never used is idle since it is there."""
+        if not self.is_unused:
+            return None
         if self.usage.instances == 0:
             return words.parse_time("created_at", self.image["created_at"])
         return self.usage.unused_since
@@ -44,7 +53,8 @@ class Used:
 class ListImageUsage(RelatedLister):
     """List how many instances were started from each image, the largest image first.
 
-    Hidden images are listed too. An instance counts as live until it is reported gone.
+    Hidden images are listed too. An instance counts as live until it is reported gone. That live
+    instances of other projects use an image is told to its owner; who they are is not.
     """
 
     columns = (
@@ -56,6 +66,7 @@ class ListImageUsage(RelatedLister):
     )
     more = (
         ("Instances Ever", lambda row: row.usage.instances),
+        ("Used By Others", lambda row: row.usage.used_by_others),
         ("Visibility", lambda row: row.image["visibility"]),
         ("Project ID", lambda row: row.image["owner"]),
         ("Created At", lambda row: row.image["created_at"]),
@@ -67,7 +78,8 @@ class ListImageUsage(RelatedLister):
         parser.add_argument(
             "--unused",
             action="store_true",
-            help="only images from which no live instance was started",
+            help="only images from which no live instance was started, as far as this account may "
+            "know",
         )
         parser.add_argument(
             "--unused-for",
@@ -116,6 +128,13 @@ class ListImageUsage(RelatedLister):
 
     def _warn(self, rows: list[Used]) -> None:
         """Say where an image that looks unused may be used all the same."""
+        unknown = sum(row.usage.used_by_others is None for row in rows)
+        if unknown:
+            self.log.warning(
+                "%d images count as used: Glance did not say who owns them, so it is not known "
+                "whether other projects use them",
+                unknown,
+            )
         if not all(row.usage.all_projects for row in rows):
             self.log.warning(
                 "only instances that this account sees are counted; others may use these images"
@@ -130,4 +149,4 @@ class ListImageUsage(RelatedLister):
 def _is_wanted(row: Used, given: argparse.Namespace, now: datetime) -> bool:
     if given.unused_for is not None:
         return row.idle_since is not None and now - row.idle_since >= given.unused_for
-    return not given.unused or row.usage.live_instances == 0
+    return not given.unused or row.is_unused

@@ -3,7 +3,9 @@
 import json
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from keystoneauth1.exceptions import ConnectFailure
@@ -13,11 +15,13 @@ from related_images.cli import finding
 from related_images.cli.backup import PruneInstanceBackup
 from related_images.cli.backups import Shelf
 from related_images.cli.overdue import OverdueInstanceBackup
+from related_images.client import RelationsClient
 from related_images.client.errors import PolicyEmpty, RegistryUnavailable
 from related_images.client.policies import count, span
 from related_images.errors import ParameterMalformed
 from tests.cli.running import Cloud, Instance
-from tests.servers import Answer
+from tests.cli.test_nightly import age
+from tests.servers import Answer, ServedGlance
 
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 
@@ -133,6 +137,138 @@ def test_what_one_instance_keeps_no_other_removes(instance: Instance, recorder: 
     assert sorted(outcome.column("Image ID")) == sorted([only, only, own])
     assert outcome.column("Action") == ["keep"] * 3
     assert [status(instance, id) for id in (only, own)] == [200, 200]
+
+
+def start_elsewhere(instance: Instance, image_id: str) -> None:
+    """A server of another project is started from the image."""
+    relate(instance.another(), image_id, "boot", instance_project_id=f"not-{instance.project}")
+
+
+def test_what_a_server_of_another_project_uses_stays(instance: Instance, member: Cloud) -> None:
+    one, two, three = backups(instance, "1", "2", "3")
+    start_elsewhere(instance, two)
+    for dry_run, action in ((["--dry-run"], "remove"), ([], "removed")):
+        assert actions(prune(member, "--keep-last", "1", *dry_run, instance.id)) == {
+            one: ("keep", "last"),
+            two: ("keep", "in use by another project"),
+            three: (action, "no rule keeps it"),
+        }
+    assert [status(instance, id) for id in (one, two, three)] == [200, 200, 404]
+
+
+def test_what_may_be_used_by_others_stays(
+    instance: Instance, member: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Glance does not say who owns the image."""
+    made, real = backups(instance, "1", "2"), RelationsClient.usages
+    monkeypatch.setattr(
+        RelationsClient,
+        "usages",
+        lambda *given: (replace(usage, used_by_others=None) for usage in real(*given)),
+    )
+    outcome = prune(member, "--keep-last", "1", instance.id)
+    assert actions(outcome) == dict.fromkeys(made, ("keep", "use unknown"))
+    assert [status(instance, id) for id in made] == [200, 200]
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_server_that_is_started_meanwhile_stops_the_deletion(
+    instance: Instance, member: Cloud, monkeypatch: pytest.MonkeyPatch, is_own: bool
+) -> None:
+    one, two = backups(instance, "1", "2")
+    looked, real = list[int](), Shelf.backups
+
+    def looking(*given: Any) -> Any:
+        """After the second look at the group, a server is started."""
+        found = real(*given)
+        looked.append(1)
+        if len(looked) == 2:
+            whose = instance.project if is_own else "another"
+            relate(instance.another(), two, "boot", instance_project_id=whose)
+        return found
+
+    monkeypatch.setattr(Shelf, "backups", looking)
+    outcome = prune(member, "--keep-last", "1", instance.id)
+    assert (outcome.code, len(looked)) == (1, 2)
+    assert [actions(outcome)[id][0] for id in (one, two)] == ["keep", "stopped"]
+    assert status(instance, two) == 200
+
+
+def test_what_the_guard_refuses_is_shown_and_counted(
+    instance: Instance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with ServedGlance(tmp_path, {"guard": "in-use"}) as glance:
+        guarded = replace(instance, glance=glance)
+        one, two, three = backups(guarded, "1", "2", "3")
+        real = Shelf.is_unchanged
+
+        def starting(shelf: Shelf, backup: Any) -> bool:
+            """Between the check and the deletion another project starts a server from it."""
+            found = real(shelf, backup)
+            if backup.image_id == three:
+                start_elsewhere(guarded, three)
+            return found
+
+        monkeypatch.setattr(Shelf, "is_unchanged", starting)
+        outcome = prune(Cloud(glance.url, guarded.member), "--keep-last", "1", instance.id)
+        assert outcome.code == 1
+        found = [actions(outcome)[id][0] for id in (one, two, three)]
+        assert found == ["keep", "removed", "failed"]
+        assert "answered 409" in caplog.text
+        assert "live instances of other projects" in caplog.text
+        assert "not removed: 1" in outcome.errors
+        assert status(guarded, three) == 200
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("more", [[], ["--keep-last", "1"], ["--keep-label", "daily"]])
+def test_a_label_that_no_backup_has_removes_nothing(
+    instance: Instance, recorder: Cloud, more: list[str], dry_run: bool
+) -> None:
+    made = backups(instance, "1", "2") + backups(instance.another(), "1", "2", label="weekly")
+    asked = ["--keep-label", "dialy", *more, "--project", instance.project]
+    outcome = prune(recorder, *asked, *["--dry-run"] * dry_run)
+    assert outcome.code == 1
+    assert {action for action, _ in actions(outcome).values()} == {"keep"}
+    assert "no backup has the label dialy" in outcome.errors
+    assert "labels of their backups: daily, weekly" in outcome.errors
+    assert [status(instance, id) for id in made] == [200] * 4
+
+
+def test_a_label_need_not_be_on_the_backups_of_each_instance(
+    instance: Instance, recorder: Cloud
+) -> None:
+    made = backups(instance, "1", "2")
+    kept = backups(instance.another(), "1", "2", label="weekly")
+    rules = ("--keep-last", "1", "--keep-label", "weekly")
+    outcome = prune(recorder, *rules, "--project", instance.project)
+    assert (outcome.code, outcome.errors) == (0, "")
+    assert [status(instance, id) for id in (*made, *kept)] == [200, 404, 200, 200]
+
+
+@pytest.mark.parametrize("name", ["--label", "--installation"])
+def test_what_narrows_to_no_backup_is_a_failure(
+    instance: Instance, recorder: Cloud, name: str
+) -> None:
+    backups(instance, "1", "2")
+    value = "dialy" if name == "--label" else str(uuid4())
+    scopes: list[tuple[str, ...]] = [("--project", instance.project)]
+    scopes += [(instance.id,)] if name == "--label" else []
+    for scope in scopes:
+        outcome = prune(recorder, "--keep-last", "1", name, value, *scope)
+        assert (outcome.code, outcome.rows) == (1, [])
+        labels = "daily" if name == "--label" else "none"
+        assert outcome.errors == (
+            f"no backup matches {name} {value}; labels of the newest backups without --label: "
+            f"{labels}"
+        )
+    nobody = f"{instance.project}-empty"
+    assert prune(recorder, "--keep-last", "1", "--project", nobody).code == 0
+    outcome = prune(recorder, "--keep-label", "dialy", "--project", nobody)
+    assert (outcome.code, "no backup has the label dialy" in outcome.errors) == (1, True)
 
 
 @pytest.fixture
@@ -324,6 +460,69 @@ def test_what_others_own_does_not_count_for_a_project(instance: Instance) -> Non
     foreign = Cloud(instance.glance.url, "root:administration:admin")
     outcome = overdue(foreign, *scope)
     assert states(outcome) == dict.fromkeys((instance.id, other.id), ("critical", None))
+
+
+def test_a_backup_of_the_future_is_not_a_recent_one(instance: Instance, member: Cloud) -> None:
+    newest, older, oldest = backups(instance, "1", "2", "3")
+    age(instance, {newest: -400, older: 3, oldest: 4})
+    administrator = Cloud(instance.glance.url, "root:administration:admin")
+    scopes = [(member, ()), (member, ("--label", "daily"))]
+    scopes += [(administrator, ("--installation", instance.installation))]
+    for cloud, scope in scopes:
+        for older_than in ("26h", "4000d"):
+            outcome = overdue(cloud, "--older-than", older_than, *scope)
+            if older_than == "4000d":  # an older backup is recent enough
+                assert (outcome.code, outcome.rows) == (0, [])
+            else:
+                assert (outcome.code, states(outcome)) == (2, {instance.id: ("future", newest)})
+                assert outcome.rows[0]["Age"] is None
+    backups(instance, "4")
+    for cloud, scope in scopes:
+        assert overdue(cloud, "--older-than", "26h", *scope).code == 0
+
+
+def test_clocks_may_differ_a_little(instance: Instance, member: Cloud) -> None:
+    (only,) = backups(instance, "1")
+    minute = 1 / 24 / 60
+    age(instance, {only: -4 * minute})
+    outcome = overdue(member, "--older-than", "1h")
+    assert (outcome.code, outcome.rows) == (0, [])
+    age(instance, {only: -7 * minute})
+    outcome = overdue(member, "--older-than", "1h")
+    assert (outcome.code, states(outcome)) == (2, {instance.id: ("future", only)})
+
+
+def test_an_image_of_the_future_hides_no_instance_from_the_api(instance: Instance) -> None:
+    (only,) = backups(instance, "1")
+    age(instance, {only: -400})
+    path = f"/v2/instances?installation_uuid={instance.installation}&kind=backup"
+    for token in (instance.member, instance.recorder):
+        for more in ("", "&label=daily"):
+            asked = f"{path}{more}&latest_before=2020-01-01"
+            rows = instance.glance.request("GET", asked, token).json["instances"]
+            assert [row["instance_id"] for row in rows] == [instance.id]
+
+
+@pytest.mark.parametrize("name", ["--installation", "--project"])
+def test_a_check_of_nothing_is_no_success(instance: Instance, recorder: Cloud, name: str) -> None:
+    backups(instance, "1")
+    unknown = str(uuid4())
+    outcome = overdue(recorder, "--older-than", "1h", name, unknown)
+    assert (outcome.code, outcome.rows) == (3, [])
+    assert "nothing was examined: no live instance is recorded" in outcome.errors
+    assert unknown in outcome.errors
+    assert overdue(recorder, "--older-than", "1h", "--project", instance.project).code == 0
+    path = f"/v2/instances/{instance.installation}/{instance.id}"
+    assert instance.glance.request("DELETE", path, instance.recorder).status == 204
+    assert overdue(recorder, "--older-than", "1h", "--project", instance.project).code == 3
+
+
+def test_an_empty_cloud_is_no_success(tmp_path: Path) -> None:
+    with ServedGlance(tmp_path) as glance:
+        empty = Cloud(glance.url, "root:administration:admin")
+        outcome = overdue(empty, "--older-than", "1h", "--all-projects")
+        assert (outcome.code, outcome.rows) == (3, [])
+        assert "no live instance is recorded for all projects" in outcome.errors
 
 
 def test_what_cannot_be_found_out_is_unknown() -> None:

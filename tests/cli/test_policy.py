@@ -109,6 +109,23 @@ def test_a_server_decides_on_images_of_its_own_project_alone(
     assert found == dict.fromkeys(made, ("keep", "it belongs to another project"))
 
 
+def test_a_label_that_no_backup_has_removes_nothing_of_these_servers(
+    instance: Instance, recorder: Cloud, nova: Compute
+) -> None:
+    other = instance.another()
+    made, (one, two) = backups(instance, "1", "2"), backups(other, "1", "2")
+    nova.add(instance.id, instance.project, {"keep_last": 1, "keep_labels": ["dialy"]})
+    nova.add(other.id, other.project, {"keep_last": 1})
+    outcome = prune(recorder, "--project", instance.project)
+    assert outcome.code == 1
+    assert f"rule is for: {instance.id}; labels of their backups: daily" in outcome.errors
+    assert "no backup has the label dialy" in outcome.errors
+    assert [status(instance, id) for id in (*made, one, two)] == [200, 200, 200, 404]
+    weekly = backups(instance, "3", label="dialy")
+    assert prune(recorder, "--project", instance.project).code == 0
+    assert [status(instance, id) for id in (*made, *weekly)] == [200, 404, 200]
+
+
 def test_the_rules_come_from_one_place(instance: Instance, member: Cloud, nova: Compute) -> None:
     nova.add(instance.id, instance.project, {"keep_last": 1})
     for more in (("--keep-last", "3"), ("--orphans",), ("--timezone", "Europe/Berlin")):
@@ -166,6 +183,46 @@ def test_a_server_without_any_backup_is_overdue_once_it_is_old_enough(
     nova.add(instance.id, instance.project, {"older_than": "26h"}, days=2)
     outcome = overdue(member)
     assert (outcome.code, states(outcome)) == (2, {instance.id: ("critical", None)})
+
+
+def test_a_check_of_nothing_is_no_success(instance: Instance, member: Cloud, nova: Compute) -> None:
+    backups(instance, "1")
+    outcome = overdue(member)
+    assert (outcome.code, outcome.rows) == (3, [])
+    assert "carries a policy with older_than" in outcome.errors
+    nova.add(instance.id, instance.project, {"keep_last": 1})
+    assert overdue(member).code == 3
+    nova.add(instance.id, instance.project, {"older_than": "26h"})
+    assert overdue(member).code == 0
+    young = instance.another()
+    nova.add(young.id, instance.project, {"older_than": "26h"}, days=0.1)
+    outcome = overdue(member, "--installation", instance.elsewhere().installation)
+    assert "no instance is recorded for" in outcome.errors
+    assert outcome.code == 2  # of the installation that is asked for, the older server has none
+    del nova.servers[instance.id]
+    assert overdue(member, "--installation", instance.elsewhere().installation).code == 3
+
+
+def test_a_server_that_nova_has_is_examined_though_it_was_reported_gone(
+    instance: Instance, member: Cloud, nova: Compute
+) -> None:
+    (only,) = backups(instance, "1")
+    age(instance, {only: 3})
+    nova.add(instance.id, instance.project, {"older_than": "26h"})
+    path = f"/v2/instances/{instance.installation}/{instance.id}"
+    assert instance.glance.request("DELETE", path, instance.recorder).status == 204
+    outcome = overdue(member)
+    assert (outcome.code, states(outcome)) == (1, {instance.id: ("warning", only)})
+
+
+def test_a_backup_of_the_future_is_not_a_recent_one(
+    instance: Instance, member: Cloud, nova: Compute
+) -> None:
+    (only,) = backups(instance, "1")
+    age(instance, {only: -3})
+    nova.add(instance.id, instance.project, {"older_than": "26h"}, days=0.1)
+    outcome = overdue(member)
+    assert (outcome.code, states(outcome)) == (2, {instance.id: ("future", only)})
 
 
 def test_a_policy_that_is_not_understood_is_no_all_clear(

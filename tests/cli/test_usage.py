@@ -1,5 +1,6 @@
 """``image usage list`` and ``image relation list --in-use`` against the real Glance."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -7,16 +8,17 @@ import pytest
 
 from related_images.cli.relation import ListRelation
 from related_images.cli.usage import ListImageUsage
+from related_images.client import RelationsClient
 from tests.cli.running import Cloud, Instance
 
 
-def start(instance: Instance, image_id: str, name: str) -> str:
+def start(instance: Instance, image_id: str, name: str, project: str | None = None) -> str:
     body = {
         "installation_uuid": instance.installation,
         "instance_id": name,
         "image_id": image_id,
         "kind": "boot",
-        "instance_project_id": instance.project,
+        "instance_project_id": project or instance.project,
     }
     answer = instance.glance.request("POST", "/v2/relations", instance.recorder, body=body)
     assert answer.status == 201, answer.body
@@ -77,6 +79,41 @@ def test_what_nobody_uses_is_found(
     assert list(listed(recorder, instance, "--unused-for", "1h")) == []
     assert list(listed(recorder, instance, "--unused", "--limit", "1")) == [idle]
     assert list(listed(recorder, instance, "--unused", "--visibility", "public")) == []
+
+
+def test_an_image_that_others_use_is_not_unused(
+    instance: Instance, member: Cloud, images: tuple[str, str, str]
+) -> None:
+    used, idle, never = images
+    start(instance, idle, f"{instance.id}-4", project="another")
+    rows = listed(member, instance, "--long")
+    assert {id: row["Used By Others"] for id, row in rows.items()} == {
+        used: False,
+        idle: True,
+        never: False,
+    }
+    assert (rows[idle]["Unused Since"], rows[idle]["Live Instances"]) == (None, 0)
+    assert list(listed(member, instance, "--unused")) == [never]
+    assert list(listed(member, instance, "--unused-for", "0h")) == [never]
+
+
+def test_an_image_of_which_it_is_not_known_is_not_unused(
+    instance: Instance,
+    member: Cloud,
+    images: tuple[str, str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As where Glance does not say who owns the images."""
+    real = RelationsClient.usages
+    monkeypatch.setattr(
+        RelationsClient,
+        "usages",
+        lambda *given: (replace(usage, used_by_others=None) for usage in real(*given)),
+    )
+    assert set(listed(member, instance)) == set(images)
+    assert listed(member, instance, "--unused") == {}
+    assert any("3 images count as used" in said for said in caplog.messages)
 
 
 @pytest.mark.usefixtures("images")
