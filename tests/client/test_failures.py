@@ -76,8 +76,8 @@ def test_malformed_words_never_leave(
 def test_the_advice_on_a_refusal_is_that_of_its_cause(
     service: InstanceAwareImageService, scripted: Scripted, code: str | None, advice: str
 ) -> None:
-    ours = {"status": 403, "code": code, "title": "t", "detail": "d", "request_id": "req-1"}
-    told = {"errors": [ours]} if code else {"message": "forbidden"}
+    ours = {"status": 403, "code": code, "title": "t", "message": "d", "request_id": "req-1"}
+    told = {"error": ours} if code else {"message": "forbidden"}
     scripted.script = lambda _: shown(told, 403)
     with pytest.raises(AccessDenied, match=f"; {advice}") as refused:
         service.get(IMAGE)
