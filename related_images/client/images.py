@@ -439,7 +439,7 @@ def _query(
     said = assertion.as_headers()
     yield from (
         (word, said[name])
-        for word, name in zip(headers.QUERY, headers.REQUEST, strict=True)
+        for word, name in zip(headers.QUERY, headers.REQUEST, strict=False)
         if name in said
     )
     sizes = [size for size in (limit, page_size) if size is not None]

@@ -13,7 +13,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, bindparam, exists, func, select, update
 
 from related_images.store import drivers, latest
-from related_images.store.lookups import MADE_FROM
+from related_images.store.lookups import FIRST_RECORDED, MADE_FROM
 from related_images.store.refs import former_images
 from related_images.store.rows import Seen
 from related_images.store.tables import image, project, relation
@@ -22,9 +22,7 @@ from related_images.store.types import EPOCH, Moment
 CLOCKS_APART: Final = timedelta(minutes=1)
 """How far the clocks of Glance and of those who report relations may differ."""
 
-_oldest: Final = select(func.min(relation.c.created_at)).where(
-    relation.c.image_ref == bindparam("image")
-)
+_oldest: Final = select(FIRST_RECORDED).where(relation.c.image_ref == bindparam("image"))
 _learn: Final = (
     update(image)
     .where(image.c.id == bindparam("image"), image.c.created_at == EPOCH)

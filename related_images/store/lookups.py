@@ -58,6 +58,12 @@ from related_images.store.types import EPOCH, FOREVER
 BOOT: Final = "boot"
 MADE_FROM: Final = ("snapshot", "backup")
 
+FIRST_RECORDED: Final = func.min(case((relation.c.claimed != 1, relation.c.created_at)))
+"""When the oldest relation of an image was recorded.
+
+One with a single claim was announced again for an image that may have been made only then.
+"""
+
 T = TypeVar("T")
 Overdue = tuple[datetime, int]
 """When the latest image of an instance was made, and the number of the instance."""
@@ -68,7 +74,7 @@ def _listed(
     kinds: tuple[str, ...], *, labelled: bool, or_unlabelled: bool, seen_by: str | None
 ) -> Select[Any]:
     asked = (
-        select(image.c.uuid, image.c.created_at, func.min(relation.c.created_at))
+        select(image.c.uuid, image.c.created_at, FIRST_RECORDED)
         .select_from(relation.join(image, relation.c.image_ref == image.c.id))
         .where(
             relation.c.instance_ref

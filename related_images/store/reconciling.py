@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from related_images.store import identity, latest, unrelated
-from related_images.store.lookups import MADE_FROM
+from related_images.store.lookups import FIRST_RECORDED, MADE_FROM
 from related_images.store.rows import Seen
 from related_images.store.tables import image, project, relation
 from related_images.store.types import EPOCH, Moment
@@ -34,17 +34,17 @@ SERVICE: Final = "service"
 class KnownImage:
     """An image in a relation, by its row number ``ref``; ``created_at`` is when Glance made it.
 
-    ``oldest_at`` and ``newest_at`` are its first and its latest relation. ``announced_at`` is the
-    latest relation of before a time that nothing speaks for but an announcement before the image
-    was to be made; ``None`` if there is no such one. ``owners`` are who owns the image, as those
-    relations say that name an instance from which it was made.
+    ``oldest_at`` is :data:`lookups.FIRST_RECORDED`, ``newest_at`` its latest relation.
+    ``announced_at`` is the latest relation of before a time that nothing speaks for but an
+    announcement before the image was to be made; ``None`` if there is no such one. ``owners`` are
+    who owns the image, as those relations say that name an instance from which it was made.
     """
 
     ref: int
     image_id: str
     deleted_at: datetime | None
     created_at: datetime
-    oldest_at: datetime
+    oldest_at: datetime | None
     newest_at: datetime
     announced_at: datetime | None
     owners: frozenset[str | None] = frozenset()
@@ -103,7 +103,7 @@ def _known(connection: Connection, refs: Collection[int], before: datetime) -> l
             image.c.uuid,
             image.c.deleted_at,
             image.c.created_at,
-            func.min(relation.c.created_at),
+            FIRST_RECORDED,
             func.max(relation.c.created_at),
             func.max(announced_at),
         )

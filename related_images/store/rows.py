@@ -74,12 +74,13 @@ class Relation:
 class ListedImage:
     """An image of an instance; ``created_at`` is the epoch while it is not known.
 
-    ``recorded_at`` is when the oldest of the relations was recorded that it is listed for.
+    ``recorded_at`` is when the oldest of the relations was recorded that it is listed for; ``None``
+    if that says nothing of when it was made.
     """
 
     image_id: str
     created_at: datetime
-    recorded_at: datetime
+    recorded_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

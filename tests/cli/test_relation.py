@@ -165,5 +165,5 @@ def test_without_the_filter_nothing_is_asked_for(plain_glance: ServedGlance) -> 
 def test_no_rights_at_all(instance: Instance) -> None:
     instance.image("one")
     nobody = Cloud(instance.glance.url, f"eve:{instance.project}:nothing")
-    with pytest.raises(AccessDenied, match="ask with an account that has the role"):
+    with pytest.raises(AccessDenied, match="check which roles the caller has"):
         nobody.listed(ListRelation, "one")

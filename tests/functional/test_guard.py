@@ -188,10 +188,10 @@ def test_nobody_else_may_force_it_and_is_told_who_may(guarded: Cloud) -> None:
     start(guarded, vm, image_id)
     advice = f"`openstack image force delete {image_id}`"
     for caller in (vm.user, vm.service):
-        assert advice in error(delete(guarded, image_id, caller))["detail"]
+        assert advice in error(delete(guarded, image_id, caller))["message"]
         refused = delete(guarded, image_id, caller | FORCE)
         assert refused.status == 409
-        assert "has none of the roles of an administrator: admin" in error(refused)["detail"]
+        assert "has none of the roles of an administrator: admin" in error(refused)["message"]
     assert guarded.exists(image_id)
 
 

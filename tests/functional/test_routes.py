@@ -46,7 +46,8 @@ def vm(cloud: Cloud) -> Vm:
         *(("snapshot", None), ("backup", "daily"), ("backup", "daily")),
         *(("backup", "weekly"), ("snapshot", "daily")),
     ):
-        said = tuple_of(vm.installation, vm.id, kind=kind, **({"label": label} if label else {}))
+        more = {"kind": kind} | ({"label": label} if label else {})
+        said = vm.headers | tuple_of(vm.installation, vm.id, **more)
         assert cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"}).status == 201
     cloud.create(a_vm(vm.installation, project=vm.project))
     return vm

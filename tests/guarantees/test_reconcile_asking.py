@@ -11,14 +11,16 @@ import threading
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from benchmarks.filling import Cloud, fill
 from related_images.manage import cloud, pace
+from related_images.store import schema, tables
 from tests.client.scripted import HANG_UP, Asked, Reply, Scripted
 from tests.guarantees.reconciling import ADMIN, NOW, Reconciler, Registry, new_id
 from tests.servers import RELATED_IMAGES, ServedGlance
@@ -390,7 +392,13 @@ sys.exit(main())
 """The command, which prints the most bytes that it held at once after the first batch."""
 
 
+LATER = datetime(2099, 1, 1, tzinfo=UTC)
+
+
 class Omniscient(Registry):
+    def made_at(self) -> datetime:
+        return LATER
+
     def knows(self, image_id: str) -> bool:
         return True
 
@@ -409,6 +417,9 @@ def _peak(
 ) -> int:
     connection = f"sqlite:///{directory}/{relations}.db"
     fill(connection, Cloud(relations))
+    with schema.connected(connection) as opened:
+        opened.execute(update(tables.image).values(created_at=LATER))
+        opened.commit()
     arguments = Reconciler(connection, scripted.url, capsys).arguments(*NOW)
     program = [sys.executable, "-c", MEASURED, *arguments]
     done = subprocess.run(program, capture_output=True, check=True, text=True)

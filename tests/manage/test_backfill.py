@@ -248,7 +248,10 @@ def test_a_claim_does_not_make_an_instance_anybodys(
 ) -> None:
     cloud.image(MALLORY)
     report(cloud, capsys)
-    told = NewRelation(NOVA, INSTANCE, cloud.image(), "snapshot", None, "service", "demo", NOW)
+    told = NewRelation(
+        *(NOVA, INSTANCE, cloud.image(), "snapshot", None, "service", "demo", NOW),
+        instance_project_id="demo",
+    )
     announce(cloud.database, told, Speaker(frozenset()))
     base = cloud.image(instance_uuid=OTHER)
     boot = NewRelation(NOVA, INSTANCE, base, "boot", None, "service", None, NOW)

@@ -72,7 +72,7 @@ _OF_DESCENT = (
     select(image.c.uuid, _PARENT.c.uuid, project.c.project_id, descent.c.kind)
     .select_from(descent.join(image, descent.c.image_ref == image.c.id))
     .join(_PARENT, descent.c.parent_ref == _PARENT.c.id)
-    .join(project, descent.c.project_ref == project.c.id)
+    .outerjoin(project, descent.c.project_ref == project.c.id)
 )
 _OF_INSTANCES = select(
     instance.c.instance_id,

@@ -107,8 +107,19 @@ def test_an_image_recorded_again_counts_for_all_its_instances(database: Database
     record(database, LATE)
     mark_deleted(database)
     again = new("vm-2", LATE.image_id, created_at=at(5))
-    (recorded,) = record(database, again)
+    database.write(relations.record, again, relied_on=True)
     assert latest(database) == (EPOCH, at(2))
+    mark_deleted(database)
+    assert latest(database) == (EPOCH, EPOCH)
+
+
+def test_an_image_that_is_made_under_a_used_id_counts_for_its_own_instance(
+    database: Database,
+) -> None:
+    record(database, LATE)
+    mark_deleted(database)
+    (recorded,) = record(database, new("vm-2", LATE.image_id, created_at=at(5)))
+    assert (latest(database), latest(database, "vm-2")) == ((EPOCH, EPOCH), (at(5), EPOCH))
     database.write(relations.take_back, recorded)
     assert latest(database) == (EPOCH, EPOCH)
 

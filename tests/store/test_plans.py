@@ -12,9 +12,17 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Table, event, insert, select, text
 
-from related_images.store import lookups, purge, relations, schema, usage
+from related_images.store import (
+    lookups,
+    owners,
+    purge,
+    reconciling,
+    relations,
+    schema,
+    usage,
+)
 from related_images.store.database import Database
-from related_images.store.rows import Filters, Position
+from related_images.store.rows import Filters, Position, Seen
 from related_images.store.tables import image, installation, instance, project, relation
 from related_images.store.types import EPOCH
 from tests.store.samples import NOON, NOVA, at, empty, new, record, record_claims
@@ -27,6 +35,7 @@ GREAT = ("related_relation", "related_instance", "related_image")
 INSTANCE = Filters(installation_uuid=NOVA, instance_id="vm-7")
 SOME_IMAGE = str(UUID(int=7))
 SOME_IMAGES = [str(UUID(int=n)) for n in range(10)]
+SEEN = Seen(at(7), "p-7")
 AFTER = Position(at(7), NOVA, "vm-7", SOME_IMAGE, "snapshot")
 
 
@@ -90,6 +99,13 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
     "image list of a project": (
         lambda connection: lookups.image_ids(
             connection, NOVA, "vm-7", ("snapshot",), None, 100, visible_to="p-7"
+        ),
+    ),
+    "image list of an owner of either": (
+        lambda connection: lookups.image_ids(
+            *(connection, NOVA, "vm-7", ("snapshot",), None, 100),
+            visible_to="p-7",
+            seen_by=lookups.OWNER_OF_EITHER,
         ),
     ),
     "relations of all": (lookups.relations, Filters(), 20),
@@ -162,6 +178,16 @@ CHANGES: dict[str, Any] = {
     "end": lambda connection: relations.end_instance(connection, NOVA, "vm-7", at(0)),
     "record": lambda connection: relations.record(connection, new("vm-7")),
     "record claims": lambda connection: record_claims(connection, new("vm-7"), new("vm-claimed")),
+    "attach": lambda connection: relations.record(
+        connection, new("vm-7", SOME_IMAGE, seen=SEEN), relied_on=True
+    ),
+    "reuse": lambda connection: relations.record(
+        connection, new("vm-7", str(UUID(int=50)), created_at=at(ROWS))
+    ),
+    "move": lambda connection: owners.move(connection, FIRST + 7, FIRST + 1),
+    "report": lambda connection: owners.report(connection, FIRST + 7, FIRST + 1),
+    "judge": lambda connection: reconciling.batch(connection, FIRST, 5, at(0)),
+    "learn": lambda connection: reconciling.learn(connection, {FIRST + 7: at(0), FIRST + 8: at(0)}),
     "record again": lambda connection: relations.record(connection, new("vm-7", SOME_IMAGE)),
 }
 

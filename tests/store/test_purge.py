@@ -142,7 +142,8 @@ def test_an_image_that_comes_back_meanwhile_keeps_its_relations(
 
     def revived_then_purged(connection: Connection, *args: Any) -> int:
         if not shared.startswith("sqlite"):  # there a transaction has the database for itself
-            record(other, new("vm-other", wanted.image_id))
+            again = new("vm-other", wanted.image_id)
+            other.write(relations.record, again, relied_on=True)
         return purge.forget_relations(connection, LATER, 1, recorded.relation_ref)
 
     gone = database.write(revived_then_purged)
