@@ -11,8 +11,8 @@ from unittest import mock
 import pytest
 from sqlalchemy import Engine, event
 
+from related_images.db import database as databases
 from related_images.integrations import glance as embedded
-from related_images.store import database as databases
 from tests import commands, servers
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typing import Any, ParamSpec, TypeVar
 from keystoneauth1.adapter import Adapter
 from keystoneauth1.session import Session
 
-from related_images.wire import words
-from related_images.wire.headers import INSTANCE_PROJECT_ID, Assertion
-from related_images.wire.words import InstanceRef
+from related_images.protocol import words
+from related_images.protocol.headers import INSTANCE_PROJECT_ID, Assertion
+from related_images.protocol.words import InstanceRef
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

@@ -13,7 +13,12 @@ from related_images.client.errors import (
     RegistryError,
     StateConflict,
 )
-from related_images.client.import_request import Source, Stores, check_deadline, check_formats
+from related_images.client.import_request import (
+    Source,
+    Stores,
+    check_deadline,
+    check_formats,
+)
 from related_images.client.importing import (
     DEADLINE,
     Importer,
@@ -32,9 +37,9 @@ from related_images.client.results import (
     RegistryInfo,
     Relation,
 )
-from related_images.wire import headers, routes, words
-from related_images.wire.headers import Assertion
-from related_images.wire.words import InstanceRef
+from related_images.protocol import headers, paths, words
+from related_images.protocol.headers import Assertion
+from related_images.protocol.words import InstanceRef
 
 Data = Any
 """What can be sent as an image: bytes, a binary file, or an iterable of bytes."""
@@ -117,7 +122,7 @@ class InstanceAwareImageService:
     def _create_once(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
         said = assertion.as_headers()
         with _about(body["id"], is_there=False):
-            answer = self._registry.ask("POST", routes.IMAGES, json=dict(body), headers=said)
+            answer = self._registry.ask("POST", paths.IMAGES, json=dict(body), headers=said)
             recorded = answer.headers.get(headers.RECORDED)
             if recorded != assertion.kind:
                 raise _unrecorded(body["id"], f"acknowledged {recorded}, not {assertion.kind}")
@@ -253,7 +258,7 @@ class InstanceAwareImageService:
         assertion = self._assertion(instance_id, kind, label)
         query = tuple(_query(assertion, _filters(filters, properties), limit, page_size))
         self.info()
-        pages = self._registry.pages(routes.IMAGES, query)
+        pages = self._registry.pages(paths.IMAGES, query)
         images = (image for page in pages for image in _read(page, assertion))
         return itertools.islice(images, limit)
 
@@ -429,7 +434,7 @@ def _about(image_id: str, *, is_there: bool = True) -> Iterator[None]:
 
 
 def _path(image_id: str) -> str:
-    return f"{routes.IMAGES}/{words.image_id(image_id)}"
+    return f"{paths.IMAGES}/{words.image_id(image_id)}"
 
 
 def _query(

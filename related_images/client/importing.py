@@ -33,7 +33,7 @@ from related_images.client.import_request import (
 from related_images.client.registry import OCTETS, Registry
 from related_images.client.results import Image
 from related_images.client.urls import hide_credentials
-from related_images.wire import routes, words
+from related_images.protocol import paths, words
 
 GONE: Final = ("killed", "deleted", "pending_delete")
 FAILED_STORES: Final = "os_glance_failed_import"
@@ -296,7 +296,7 @@ def _latest(tasks: list[Task], image: Image) -> Task | None:
 
 
 def _path(image_id: str) -> str:
-    return f"{routes.IMAGES}/{words.image_id(image_id)}"
+    return f"{paths.IMAGES}/{words.image_id(image_id)}"
 
 
 def _image(registry: Registry, path: str) -> Image:

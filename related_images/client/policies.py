@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from related_images.client.errors import PolicyInvalid
 from related_images.client.retention import COUNTED, UNLIMITED, Policy
 from related_images.errors import BadInput, ParameterMalformed
-from related_images.wire import words
+from related_images.protocol import words
 
 METADATA_KEY: Final = "related_images:backup_policy"
 """Where a server carries its policy."""

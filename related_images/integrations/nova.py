@@ -19,17 +19,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from related_images.client import InstanceRef, TupleHeaders, carry_tuple, for_instance
+from related_images.client import (
+    InstanceRef,
+    TupleHeaders,
+    carry_tuple,
+    for_instance,
+)
 from related_images.errors import ConfigurationError, NovaUnexpected
 from related_images.integrations import nova_refusals
-from related_images.wire import headers, routes, words
+from related_images.protocol import headers, paths, words
 
 LOG = logging.getLogger(__name__)
 
 App = TypeVar("App")
 
 OPTION: Final = "installation_uuid"
-CREATION: Final = routes.API + routes.IMAGES
+CREATION: Final = paths.API + paths.IMAGES
 
 
 @dataclass(frozen=True)

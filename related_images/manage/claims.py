@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from related_images.wire import words
+from related_images.protocol import words
 
 Image = Mapping[str, Any]
 

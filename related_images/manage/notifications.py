@@ -4,9 +4,14 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from related_images.db.notifications import (
+    Ended,
+    Event,
+    ImageMade,
+    Started,
+)
 from related_images.errors import BadInput, NotificationMalformed
-from related_images.queries.notifications import Ended, Event, ImageMade, Started
-from related_images.wire import words
+from related_images.protocol import words
 
 Data = Mapping[str, Any]
 

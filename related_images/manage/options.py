@@ -9,8 +9,8 @@ from typing import Final
 
 from cliff.command import Command
 
-from related_images.settings import DEFAULT_CONNECTION
-from related_images.wire import words
+from related_images.config import DEFAULT_CONNECTION
+from related_images.protocol import words
 
 _AGE = re.compile(r"(\d{1,4})([hdw])")
 _UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}

@@ -22,11 +22,11 @@ from related_images.client.errors import (
     Unauthorized,
 )
 from related_images.client.registry import HIDDEN, Answer, Registry
+from related_images.db import Seen
 from related_images.errors import RegistryDistrusted
 from related_images.manage.pace import Pace
-from related_images.queries import Seen
-from related_images.wire import words
-from related_images.wire.routes import IMAGES, INSTALLATIONS
+from related_images.protocol import words
+from related_images.protocol.paths import IMAGES, INSTALLATIONS
 
 LOG = logging.getLogger(__name__)
 

@@ -3,14 +3,19 @@
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from related_images.db import (
+    Database,
+    NewRelation,
+    Relation,
+    recording,
+)
+from related_images.db.recording import Speaker
 from related_images.errors import ImageGone
 from related_images.middleware import registry
 from related_images.middleware.answers import WSGIApp
 from related_images.middleware.environ import Environ
 from related_images.middleware.identity import Caller
-from related_images.queries import Database, NewRelation, Relation, recording
-from related_images.queries.recording import Speaker
-from related_images.wire import words
+from related_images.protocol import words
 
 NEEDED: Final = ("installation_uuid", "instance_id", "image_id", "kind")
 OPTIONAL: Final = ("label", "instance_project_id")

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from related_images.config import Settings
+from related_images.db import Database
 from related_images.errors import AdminOnly, FieldInvalid, RecordingForbidden
 from related_images.middleware import paging
 from related_images.middleware.answers import WSGIApp
 from related_images.middleware.environ import Environ
 from related_images.middleware.identity import Caller
-from related_images.queries import Database
-from related_images.settings import Settings
-from related_images.wire import words
+from related_images.protocol import words
 
 Outcome = tuple[HTTPStatus, Any]
 

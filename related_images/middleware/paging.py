@@ -7,6 +7,12 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from related_images.db import (
+    Instance,
+    Place,
+    Position,
+    Relation,
+)
 from related_images.errors import (
     BadInput,
     LimitMalformed,
@@ -15,8 +21,7 @@ from related_images.errors import (
     ParameterUnknown,
     TupleMalformed,
 )
-from related_images.queries import Instance, Place, Position, Relation
-from related_images.wire import words
+from related_images.protocol import words
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MOST: Final = 1000

@@ -14,15 +14,20 @@ from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any, Final
 
-from related_images import faults, metrics
+from related_images import failpoints, metrics
+from related_images.db import (
+    Database,
+    NewRelation,
+    Recorded,
+    recording,
+)
 from related_images.errors import BodyMalformed, StoreUnavailable
-from related_images.faults import Point
+from related_images.failpoints import Point
 from related_images.middleware import registry
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ, read_body, request_id
 from related_images.middleware.identity import Caller
-from related_images.queries import Database, NewRelation, Recorded, recording
-from related_images.wire import headers, words
+from related_images.protocol import headers, words
 
 LOG = logging.getLogger(__name__)
 
@@ -110,7 +115,7 @@ class _Outcome:
     def start_response(self, status: str, given: Headers, exc_info: Any = None) -> Any:
         self.made = None
         if status.startswith(CREATED):
-            faults.reach(Point.CREATE_ANSWERED)
+            failpoints.reach(Point.CREATE_ANSWERED)
             given = [*given, (headers.RECORDED, self.new.kind)]
             self._log("recorded")
             metrics.RECORDED.labels(self.new.kind).inc()
@@ -146,13 +151,13 @@ class _Outcome:
             self._log(f"when its image was made is left to be reconciled: {error}")
 
     def _withdraw(self, status: str) -> None:
-        faults.reach(Point.CREATE_REFUSED)
+        failpoints.reach(Point.CREATE_REFUSED)
         try:
             recording.withdraw(self.database, self.recorded)
         except StoreUnavailable as error:
             self._log(f"refused with {status[:3]}, left to be reconciled: {error}")
         else:
-            faults.reach(Point.CREATE_WITHDRAWN)
+            failpoints.reach(Point.CREATE_WITHDRAWN)
             self._log(f"refused with {status[:3]}, taken back")
 
     def _log(self, what: str) -> None:

@@ -6,11 +6,11 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from related_images.db import Seen
 from related_images.errors import ImageNotFound, ParameterMalformed
 from related_images.middleware.answers import Headers, WSGIApp
 from related_images.middleware.environ import Environ, set_path_below_api
-from related_images.queries import Seen
-from related_images.wire import routes, words
+from related_images.protocol import paths, words
 
 _CONDITIONS = (
     "CONTENT_TYPE",
@@ -107,7 +107,7 @@ def shown(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any] | Non
 
     :returns: nothing of one that is not there, and ``None`` if the registry fails to say
     """
-    answer = _get(app, environ, f"{routes.IMAGES}/{image_id}")
+    answer = _get(app, environ, f"{paths.IMAGES}/{image_id}")
     if answer.status.startswith("404"):
         return {}
     found = answer.json() if answer.is_ok else None
@@ -138,7 +138,7 @@ def owners(
         query = {"id": f"in:{','.join(image_ids)}", "visibility": "all", "os_hidden": hidden}
         following = urlencode(query | {"limit": str(len(image_ids))})
         while following:
-            page = get(app, environ, routes.IMAGES, following)
+            page = get(app, environ, paths.IMAGES, following)
             if not isinstance(page, dict):
                 return None
             found |= {image["id"]: image["owner"] for image in page["images"]}

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from related_images.db import Database, ListedImage
+from related_images.db.rotation import InstallationAmbiguous, recorded_backups
 from related_images.errors import StoreUnavailable
 from related_images.middleware import imagelist
 from related_images.middleware.answers import StartResponse, WSGIApp
 from related_images.middleware.environ import Environ
 from related_images.middleware.identity import Caller
-from related_images.queries import Database, ListedImage
-from related_images.queries.rotation import InstallationAmbiguous, recorded_backups
-from related_images.wire import headers, words
+from related_images.protocol import headers, words
 
 LOG = logging.getLogger(__name__)
 

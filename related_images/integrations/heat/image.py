@@ -24,11 +24,16 @@ from related_images.client.context import image_part
 from related_images.client.errors import ClientError
 from related_images.client.importing import GONE, Importer, StartedImport
 from related_images.client.urls import hide_credentials, without_credentials
-from related_images.integrations.heat import changes, schema, validation, vouching
+from related_images.integrations.heat import (
+    changes,
+    schema,
+    validation,
+    vouching,
+)
 from related_images.integrations.heat.changes import Attempt
 from related_images.integrations.heat.relating import REPORTS, Relating
 from related_images.integrations.heat.validation import WantedRelation, wanted_relation
-from related_images.wire import routes, words
+from related_images.protocol import paths, words
 
 LOG = logging.getLogger(__name__)
 
@@ -244,7 +249,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         relation = wanted_relation(values)
         if relation and relation.kind in words.MADE_FROM:
             return self._relating.create(relation, body)
-        image = self._relations.registry.ask("POST", routes.IMAGES, json=body).read(Image)
+        image = self._relations.registry.ask("POST", paths.IMAGES, json=body).read(Image)
         self._relating.bring_in_line(relation)
         return image
 
@@ -353,7 +358,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
 
     @property
     def _path(self) -> str:
-        return f"{routes.IMAGES}/{self.resource_id}"
+        return f"{paths.IMAGES}/{self.resource_id}"
 
     @property
     def _is_adopted(self) -> bool:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from heat.engine import attributes, constraints, properties
 
-from related_images.wire import words
+from related_images.protocol import words
 
 NAME: Final = "name"
 VISIBILITY: Final = "visibility"

@@ -10,8 +10,8 @@ from heat.engine import function
 from related_images.errors import BadInput
 from related_images.integrations.heat import schema
 from related_images.integrations.heat.recording import GROUP, option
-from related_images.wire import words
-from related_images.wire.words import InstanceRef
+from related_images.protocol import words
+from related_images.protocol.words import InstanceRef
 
 Values = Mapping[str, Any]
 

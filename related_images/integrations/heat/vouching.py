@@ -7,7 +7,7 @@ from novaclient import exceptions as nova_errors
 
 from related_images.integrations.heat.recording import GROUP, RelationRefused, option
 from related_images.integrations.heat.validation import WantedRelation
-from related_images.wire import words
+from related_images.protocol import words
 
 
 def project_of_instance(
