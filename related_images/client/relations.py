@@ -6,6 +6,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
+from related_images import model, validation
 from related_images.client import results
 from related_images.client.errors import NotInstanceAware, NotThere, RegistryUnavailable
 from related_images.client.registry import Registry
@@ -17,8 +18,8 @@ from related_images.client.results import (
     Relation,
     Usage,
 )
-from related_images.protocol import headers, paths, words
-from related_images.protocol.words import InstanceRef
+from related_images.model import InstanceRef
+from related_images.protocol import headers, paths
 
 Item = TypeVar("Item")
 Filter = str | int | datetime | None
@@ -74,7 +75,7 @@ class RelationsClient:
 
         :raises NotThere: if there is no such image for the caller
         """
-        path = paths.IMAGE_RELATIONS.format(image_id=words.image_id(image_id))
+        path = paths.IMAGE_RELATIONS.format(image_id=validation.image_id(image_id))
         return self._items(path, "relations", results.relation, {})
 
     def attach(
@@ -96,11 +97,11 @@ class RelationsClient:
         body = {
             "installation_uuid": instance.installation_uuid,
             "instance_id": instance.instance_id,
-            "image_id": words.image_id(image_id),
-            "kind": words.kind(kind),
+            "image_id": validation.image_id(image_id),
+            "kind": model.kind(kind),
         }
         if label is not None:
-            body["label"] = words.label(label)
+            body["label"] = validation.label(label)
         if instance_project_id is not None:
             body["instance_project_id"] = instance_project_id
         return self.registry.ask("POST", paths.RELATIONS, json=body).read(results.relation)
@@ -166,13 +167,13 @@ class RelationsClient:
         """
         self.info()
         said = {headers.FORCE: headers.FORCED} if force else {}
-        self.registry.ask("DELETE", f"{paths.IMAGES}/{words.image_id(image_id)}", headers=said)
+        self.registry.ask("DELETE", f"{paths.IMAGES}/{validation.image_id(image_id)}", headers=said)
 
     def usages(self, image_ids: Iterable[str]) -> Iterator[Usage]:
         """How many instances were started from each of the images, in their order."""
         self.info()
         remaining = iter(image_ids)
-        while batch := [words.image_id(id) for id in itertools.islice(remaining, IDS)]:
+        while batch := [validation.image_id(id) for id in itertools.islice(remaining, IDS)]:
             yield from self._usages(batch)
 
     def _usages(self, image_ids: list[str]) -> list[Usage]:
@@ -190,12 +191,12 @@ class RelationsClient:
 
     def ancestry(self, image_id: str) -> Iterator[Ancestor]:
         """The images that one descends from, the nearest first."""
-        path = paths.ANCESTRY.format(image_id=words.image_id(image_id))
+        path = paths.ANCESTRY.format(image_id=validation.image_id(image_id))
         return self._items(path, "ancestry", results.ancestor, {})
 
     def descendants(self, image_id: str, *, depth: int | None = None) -> Iterator[Descendant]:
         """The images made from one, down to ``depth`` steps."""
-        path = paths.DESCENDANTS.format(image_id=words.image_id(image_id))
+        path = paths.DESCENDANTS.format(image_id=validation.image_id(image_id))
         return self._items(path, "descendants", results.descendant, {"depth": depth})
 
     def _items(
@@ -217,7 +218,7 @@ class RelationsClient:
 def _relation(instance: InstanceRef, image_id: str, kind: str) -> str:
     """The path of one relation."""
     return paths.RELATION.format(
-        image_id=words.image_id(image_id), kind=words.kind(kind), **_ids(instance)
+        image_id=validation.image_id(image_id), kind=model.kind(kind), **_ids(instance)
     )
 
 

@@ -1,7 +1,7 @@
 """The use cases, in the words of the field, and what they are asked with and answer."""
 
 from related_images.db.database import Database
-from related_images.db.rows import (
+from related_images.model import (
     Filters,
     Images,
     Installation,

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from related_images.db import bulk_recording, lookups, state
 from related_images.db.database import Database
-from related_images.db.rows import (
+from related_images.model import (
     BACKFILL,
     NewRelation,
     Relation,

@@ -17,7 +17,6 @@ from related_images.db.column_types import EPOCH
 from related_images.db.lookups import BOOT
 from related_images.db.relations import reach
 from related_images.db.row_ids import installation_ref
-from related_images.db.rows import NewRelation
 from related_images.db.tables import (
     LATEST,
     image,
@@ -26,6 +25,7 @@ from related_images.db.tables import (
     project,
     relation,
 )
+from related_images.model import NewRelation
 
 Times = Mapping[tuple[str, str], datetime]
 """When the latest image of an instance and a kind was made."""

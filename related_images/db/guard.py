@@ -10,8 +10,8 @@ from related_images.db import deletions, relations
 from related_images.db.database import Database
 from related_images.db.deletions import Deletion, Use
 from related_images.db.lookups import BOOT
-from related_images.db.rows import NewRelation, Recorded, Seen
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
+from related_images.model import NewRelation, Recorded, Seen
 
 NAMED: Final = 5
 """How many instances a refusal names."""

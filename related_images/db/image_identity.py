@@ -16,8 +16,8 @@ from related_images.db import dialects, latest_images
 from related_images.db.column_types import EPOCH, Moment
 from related_images.db.lookups import FIRST_RECORDED, MADE_FROM
 from related_images.db.row_ids import former_images
-from related_images.db.rows import Seen
 from related_images.db.tables import image, project, relation
+from related_images.model import Seen
 
 CLOCKS_APART: Final = timedelta(minutes=1)
 """How far the clocks of Glance and of those who report relations may differ."""

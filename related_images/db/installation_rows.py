@@ -6,8 +6,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, select, update
 
 from related_images.db.relations import reach
-from related_images.db.rows import Installation
 from related_images.db.tables import installation, instance
+from related_images.model import Installation
 
 _columns: Final = (
     installation.c.uuid,

@@ -5,8 +5,8 @@ from typing import Final
 
 from related_images.db import installation_rows
 from related_images.db.database import Database
-from related_images.db.rows import Installation
 from related_images.errors import InstallationConflict, InstallationNotFound
+from related_images.model import Installation
 
 REGISTER_AGAIN: Final = (
     "`related-images installation remove {uuid}` (or DELETE /v2/installations/{uuid}), then "

@@ -14,7 +14,8 @@ from related_images.db import (
 )
 from related_images.db.column_types import EPOCH, FOREVER
 from related_images.db.database import Database
-from related_images.db.rows import (
+from related_images.errors import InstanceNotFound, InstanceTooLarge, MarkerUnknown
+from related_images.model import (
     Filters,
     Instance,
     ListedImage,
@@ -24,7 +25,6 @@ from related_images.db.rows import (
     Seen,
     Usage,
 )
-from related_images.errors import InstanceNotFound, InstanceTooLarge, MarkerUnknown
 
 T = TypeVar("T")
 

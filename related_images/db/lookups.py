@@ -37,14 +37,6 @@ from related_images.db.row_ids import (
     project_ref,
     shown_id,
 )
-from related_images.db.rows import (
-    Filters,
-    Images,
-    Instance,
-    ListedImage,
-    Position,
-    Relation,
-)
 from related_images.db.tables import (
     LATEST,
     image,
@@ -53,6 +45,14 @@ from related_images.db.tables import (
     project,
     rebuild,
     relation,
+)
+from related_images.model import (
+    Filters,
+    Images,
+    Instance,
+    ListedImage,
+    Position,
+    Relation,
 )
 
 BOOT: Final = "boot"

@@ -15,8 +15,8 @@ from sqlalchemy import Connection
 
 from related_images.db import lookups, relations
 from related_images.db.database import Database
-from related_images.db.rows import NewRelation, Relation
 from related_images.db.unseen_deletions import end_unseen_instance
+from related_images.model import NewRelation, Relation
 
 NOTIFICATION: Final = "notification"
 SERVICE: Final = "service"

@@ -27,13 +27,13 @@ from sqlalchemy import (
 )
 
 from related_images.db.lookups import BOOT, MADE_FROM
-from related_images.db.rows import NewRelation, Recorded
 from related_images.db.tables import (
     descent,
     instance,
     rebuild,
     relation,
 )
+from related_images.model import NewRelation, Recorded
 
 TIMELY: Final = "notification"
 """The source that tells when an instance was started; others are told of it at some time after."""

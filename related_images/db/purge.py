@@ -27,8 +27,8 @@ from sqlalchemy import (
 from related_images.db import orphans
 from related_images.db.database import Database
 from related_images.db.lookups import BOOT, MADE_FROM
-from related_images.db.rows import Purged
 from related_images.db.tables import image, instance, relation
+from related_images.model import Purged
 
 BATCH: Final = 1000
 """How many rows of a table one transaction looks at."""

@@ -27,9 +27,9 @@ from related_images.db.database import Database
 from related_images.db.image_identity import CLOCKS_APART
 from related_images.db.listing import RECONCILIATION
 from related_images.db.reconcile_rows import KnownImage
-from related_images.db.rows import Seen
 from related_images.errors import RegistryDistrusted
 from related_images.failpoints import Point
+from related_images.model import Seen
 from related_images.prefetch import ahead
 
 BATCH: Final = 32

@@ -24,8 +24,8 @@ from sqlalchemy import (
 from related_images.db import image_identity, latest_images, orphans
 from related_images.db.column_types import EPOCH, Moment
 from related_images.db.lookups import FIRST_RECORDED, MADE_FROM
-from related_images.db.rows import Seen
 from related_images.db.tables import image, project, relation
+from related_images.model import Seen
 
 SERVICE: Final = "service"
 

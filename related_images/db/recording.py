@@ -17,13 +17,6 @@ from related_images.db import (
 )
 from related_images.db.database import Database
 from related_images.db.installations import REGISTER_AGAIN
-from related_images.db.rows import (
-    Filters,
-    NewRelation,
-    Recorded,
-    Relation,
-    Seen,
-)
 from related_images.errors import (
     InstallationBound,
     InstallationUnregistered,
@@ -32,6 +25,13 @@ from related_images.errors import (
     RelationNotFound,
 )
 from related_images.failpoints import Point
+from related_images.model import (
+    Filters,
+    NewRelation,
+    Recorded,
+    Relation,
+    Seen,
+)
 
 
 class Registration(Protocol):

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from related_images.db import installation_rows, lookups
 from related_images.db.database import Database
-from related_images.db.rows import ListedImage
+from related_images.model import ListedImage
 
 BACKUP: Final = "backup"
 BACKUPS_LIMIT: Final = 10_000

@@ -17,13 +17,13 @@ from sqlalchemy import (
 
 from related_images.db.lookups import BOOT
 from related_images.db.row_ids import project_ref
-from related_images.db.rows import Usage
 from related_images.db.tables import (
     image,
     instance,
     project,
     relation,
 )
+from related_images.model import Usage
 
 NOT_KNOWN, NO_OWNER = 0, -1
 """Instead of the number of a project that an instance, or an image, has not; others begin at 1."""

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from related_images import validation
 from related_images.errors import BadInput
 from related_images.manage import cloud, options
 from related_images.prefetch import ahead
-from related_images.protocol import words
 
 if TYPE_CHECKING:
     from related_images.db import Database
@@ -238,7 +238,7 @@ class _Table:
             self._write(COLUMNS)
         self._rows += 1
         named = (claim.image_id, claim.instance_id or "-", claim.owner or "-", reason)
-        self._write(text if text.isprintable() else words.shown(text) for text in named)
+        self._write(text if text.isprintable() else validation.shown(text) for text in named)
 
     def end(self, counts: dict[str, Any]) -> None:
         said = ", ".join(f"{name}: {number}" for name, number in counts.items())

@@ -9,7 +9,7 @@ from cliff.show import ShowOne
 from related_images.manage import options
 
 if TYPE_CHECKING:
-    from related_images.db.rows import Installation
+    from related_images.model import Installation
 
 COLUMNS: Final = ("uuid", "name", "service_user_id", "registered_at")
 

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Final
 
 import related_images
+from related_images import model, validation
 from related_images.db import (
     Database,
     Filters,
@@ -27,7 +28,7 @@ from related_images.middleware.call import Call, Outcome, fields
 from related_images.middleware.environ import Environ, request_id
 from related_images.middleware.identity import Caller
 from related_images.middleware.recording import json_object
-from related_images.protocol import paths, schemas, words
+from related_images.protocol import paths, schemas
 
 LOG = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def attach(call: Call) -> Outcome:
 
 def detach(call: Call) -> Outcome:
     own_report, recorded_at = paging.read_detachment(call.query_string)
-    ref, image_id, kind = call.instance(), call.image_id(), words.kind(call.ids["kind"])
+    ref, image_id, kind = call.instance(), call.image_id(), model.kind(call.ids["kind"])
     ids = (ref.installation_uuid, ref.instance_id, image_id, kind)
     left = None
     if own_report is None:
@@ -103,7 +104,7 @@ def list_instances(call: Call) -> Outcome:
     latest_before = query.filters.pop(paging.LATEST_BEFORE, None)
     filters = Filters(**query.filters, visible_to=call.caller.visible_to)
     after = paging.instance_position(query.marker)
-    until = datetime.now(UTC) + words.CLOCK_SKEW
+    until = datetime.now(UTC) + validation.CLOCK_SKEW
     found = listing.instances(call.database, filters, query.limit, after, latest_before, until)
     marker = paging.instance_marker(found.items[-1]) if found.more else None
     path = paths.href(paths.INSTANCES)
@@ -163,16 +164,16 @@ def list_installations(call: Call) -> Outcome:
 def register_installation(call: Call) -> Outcome:
     call.must_administrate()
     body = fields(json_object(call.environ), needed=("uuid", "name"), optional=("service_user_id",))
-    uuid = words.installation_uuid(body["uuid"])
-    name, user = words.text("name", body["name"]), body.get("service_user_id")
-    bound = None if user is None else words.text("service_user_id", user)
+    uuid = validation.installation_uuid(body["uuid"])
+    name, user = validation.text("name", body["name"]), body.get("service_user_id")
+    bound = None if user is None else validation.text("service_user_id", user)
     found, created = installations.register(call.database, uuid, name, bound)
     return HTTPStatus.CREATED if created else HTTPStatus.OK, schemas.installation(found)
 
 
 def unregister_installation(call: Call) -> Outcome:
     call.must_administrate()
-    installations.unregister(call.database, words.installation_uuid(call.ids["uuid"]))
+    installations.unregister(call.database, validation.installation_uuid(call.ids["uuid"]))
     return HTTPStatus.NO_CONTENT, None
 
 
@@ -180,13 +181,13 @@ def show_info(call: Call) -> Outcome:
     settings = call.settings
     return HTTPStatus.OK, {
         "version": related_images.__version__,
-        "kinds": list(words.KINDS),
-        "sources": list(words.SOURCES),
+        "kinds": list(model.KINDS),
+        "sources": list(model.SOURCES),
         "limits": {
             "page": paging.LIMIT_MOST,
             "images_of_instance": listing.IMAGES_LIMIT,
-            "instance_id_length": words.INSTANCE_ID_LENGTH,
-            "label_length": words.LABEL_LENGTH,
+            "instance_id_length": validation.INSTANCE_ID_LENGTH,
+            "label_length": validation.LABEL_LENGTH,
         },
         "require_registered_installation": settings.require_registered_installation,
         "guard": settings.guard,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import unquote
 
-from related_images import __version__, metrics
+from related_images import __version__, metrics, validation
 from related_images import config as options
 from related_images.config import IN_USE, VERIFIED, Settings
 from related_images.db import Database, listing
@@ -35,7 +35,7 @@ from related_images.middleware.environ import (
     take_tuple,
 )
 from related_images.middleware.identity import Caller
-from related_images.protocol import headers, paths, words
+from related_images.protocol import headers, paths
 
 LOG = logging.getLogger(__name__)
 
@@ -140,11 +140,11 @@ class InstanceAwareMiddleware:
         which image that is, if any, the registry says.
         """
         spelled = _image_of(path) if _may_be_deletion(environ) else None
-        if spelled is None or words.is_image_id(spelled):
+        if spelled is None or validation.is_image_id(spelled):
             return spelled
         shown = registry.shown(self._app, environ, spelled)
         found = spelled.lower() if shown is None else shown.get("id")
-        return found if words.is_image_id(found) else None
+        return found if validation.is_image_id(found) else None
 
     def _images(
         self, environ: Environ, start_response: StartResponse, assertion: headers.Assertion

@@ -6,7 +6,7 @@ from functools import cached_property
 from related_images.config import Settings
 from related_images.db.recording import Speaker
 from related_images.middleware.environ import Environ, words_of
-from related_images.protocol.words import shown
+from related_images.validation import shown
 
 CONFIRMED = "Confirmed"
 

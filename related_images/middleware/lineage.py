@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final
 
+from related_images import model, validation
 from related_images.db import Filters, lineage, listing
 from related_images.db.lineage import (
     Chain,
@@ -17,9 +18,9 @@ from related_images.db.lineage import (
 from related_images.errors import ParameterMalformed
 from related_images.middleware import paging, registry
 from related_images.middleware.call import Call, Outcome
-from related_images.protocol import paths, schemas, words
+from related_images.protocol import paths, schemas
 from related_images.protocol.schemas import Json
-from related_images.protocol.words import format_time
+from related_images.validation import format_time
 
 RISING: Final = "r"
 
@@ -111,12 +112,12 @@ def _made(link: Link) -> Json:
 def _depth(text: str) -> int:
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
     if number < 1:
-        raise ParameterMalformed(f"depth={words.shown(text)} is not a whole number from 1 up")
+        raise ParameterMalformed(f"depth={validation.shown(text)} is not a whole number from 1 up")
     return number
 
 
 def _made_kind(text: str) -> str:
-    return words.kind(text, words.MADE_FROM)
+    return model.kind(text, model.MADE_FROM)
 
 
 def _climb_marker(climb: Climb) -> str:
@@ -126,7 +127,7 @@ def _climb_marker(climb: Climb) -> str:
 def _climb(marker: str | None) -> Climb | None:
     if marker is None:
         return None
-    return Climb(*paging.marked(marker, words.image_id, words.image_id, _number))
+    return Climb(*paging.marked(marker, validation.image_id, validation.image_id, _number))
 
 
 def _place_marker(place: Place) -> str:
@@ -136,7 +137,7 @@ def _place_marker(place: Place) -> str:
 def _place(marker: str | None) -> Place | None:
     if marker is None:
         return None
-    key, depth, state = paging.marked(marker, words.image_id, _number, str)
+    key, depth, state = paging.marked(marker, validation.image_id, _number, str)
     return Place(key, depth, state == RISING)
 
 

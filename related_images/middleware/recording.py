@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any, Final
 
-from related_images import failpoints, metrics
+from related_images import failpoints, metrics, model, validation
 from related_images.db import (
     Database,
     NewRelation,
@@ -27,7 +27,7 @@ from related_images.middleware import registry
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ, read_body, request_id
 from related_images.middleware.identity import Caller
-from related_images.protocol import headers, words
+from related_images.protocol import headers
 
 LOG = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def create_image(
 ) -> Iterable[bytes]:
     """Record the relation, let the registry make the image, and acknowledge."""
     body = json_object(environ)
-    image_id = words.image_id(body.setdefault("id", str(uuid.uuid4())))
+    image_id = validation.image_id(body.setdefault("id", str(uuid.uuid4())))
     new = _relation(assertion, image_id, _owner(body, caller))
     _replace_body(environ, body)
     with metrics.RECORDING_SECONDS.time():
@@ -70,7 +70,7 @@ def create_image(
 def _owner(body: dict[str, Any], caller: Caller) -> str | None:
     """Whose the image will be: as the body says, which the registry lets administrators say."""
     owner = body.get("owner", caller.project_id)
-    return None if owner is None else words.text("owner", owner)
+    return None if owner is None else validation.text("owner", owner)
 
 
 def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) -> NewRelation:
@@ -78,9 +78,9 @@ def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) ->
         installation_uuid=assertion.instance.installation_uuid,
         instance_id=assertion.instance.instance_id,
         image_id=image_id,
-        kind=words.kind(assertion.kind or words.SNAPSHOT, words.MADE_FROM),
+        kind=model.kind(assertion.kind or model.SNAPSHOT, model.MADE_FROM),
         label=assertion.label,
-        source=words.SERVICE,
+        source=model.SERVICE,
         project_id=owner,
         created_at=datetime.now(UTC),
         instance_project_id=assertion.project_id,

@@ -6,11 +6,12 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from related_images import validation
 from related_images.db import Seen
 from related_images.errors import ImageNotFound, ParameterMalformed
 from related_images.middleware.answers import Headers, WSGIApp
 from related_images.middleware.environ import Environ, set_path_below_api
-from related_images.protocol import paths, words
+from related_images.protocol import paths
 
 _CONDITIONS = (
     "CONTENT_TYPE",
@@ -120,7 +121,7 @@ def seen(image: Any) -> Seen | None:
         return None
     owner = image.get("owner")
     try:
-        made_at = words.parse_time("created_at", str(image.get("created_at")))
+        made_at = validation.parse_time("created_at", str(image.get("created_at")))
     except ParameterMalformed:
         return None
     return Seen(made_at, None if owner is None else str(owner))

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar
 
+from related_images import model, validation
 from related_images.errors import BadInput, ParameterMalformed
-from related_images.protocol import words
 
 Value = TypeVar("Value")
 Parser = argparse.ArgumentParser
@@ -35,7 +35,7 @@ def add_installation(parser: Parser) -> None:
     parser.add_argument(
         "--installation",
         metavar="<installation-uuid>",
-        type=checked(words.installation_uuid),
+        type=checked(validation.installation_uuid),
         help="the compute installation (Nova) of the instance; needed if it is not the only one "
         "that knows this instance id",
     )
@@ -52,7 +52,7 @@ def add_images(parser: Parser) -> None:
 def add_kind(parser: Parser, *, required: bool = False) -> None:
     parser.add_argument(
         "--kind",
-        choices=words.KINDS,
+        choices=model.KINDS,
         required=required,
         help="snapshot or backup: made from the instance; boot: the instance was started from it",
     )
@@ -62,7 +62,7 @@ def add_label(parser: Parser) -> None:
     parser.add_argument(
         "--label",
         metavar="<label>",
-        type=checked(words.label),
+        type=checked(validation.label),
         help="word on the relation; for a backup its type, such as daily",
     )
 
@@ -104,10 +104,11 @@ def add_sort(parser: Parser) -> None:
 
 def instance_id(text: str) -> str:
     """``text`` if it may be the id of an instance, or :exc:`ParameterMalformed`."""
-    if not words.is_word(text, words.INSTANCE_ID_LENGTH):
+    if not validation.is_word(text, validation.INSTANCE_ID_LENGTH):
         raise ParameterMalformed(
-            f"{words.shown(text)} is not 1 to {words.INSTANCE_ID_LENGTH} of the characters "
-            f"{words.LETTERS}"
+            f"{validation.shown(text)} is not 1 to {validation.INSTANCE_ID_LENGTH} of "
+            "the characters "
+            f"{validation.LETTERS}"
         )
     return text
 
@@ -120,4 +121,4 @@ def positive(text: str) -> int:
 
 
 def _time(name: str) -> Callable[[str], datetime]:
-    return lambda text: words.parse_time(name, text)
+    return lambda text: validation.parse_time(name, text)

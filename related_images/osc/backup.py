@@ -10,6 +10,7 @@ from typing import Final
 
 from osc_lib.exceptions import CommandError
 
+from related_images import model, validation
 from related_images.client import (
     Instance,
     InstanceRef,
@@ -44,7 +45,6 @@ from related_images.osc.commands import (
     table,
     tell,
 )
-from related_images.protocol import words
 
 NAMED: Final = 20
 """How many labels or instances an error names."""
@@ -152,7 +152,7 @@ class PruneInstanceBackup(Counting, TableCommand):
         if self.failures or not names or any(sweep.verdicts for sweep in sweeps):
             return
         there = self.clients.relations.relations(
-            kind=words.BACKUP,
+            kind=model.BACKUP,
             installation_uuid=given.installation,
             instance_id=given.instance_id,
             project_id=scope.project_id,
@@ -189,7 +189,7 @@ class PruneInstanceBackup(Counting, TableCommand):
             return [relations.instance(ref)]
         found = relations.instances(
             installation_uuid=given.installation,
-            kind=words.BACKUP,
+            kind=model.BACKUP,
             label=given.label,
             project_id=scope.project_id,
             limit=PAGE,
@@ -224,7 +224,7 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         metavar="<label>",
         action="append",
         default=[],
-        type=arguments.checked(words.label),
+        type=arguments.checked(validation.label),
         help="keep every backup with this label (repeat for several)",
     )
     parser.add_argument(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from related_images import model, validation
 from related_images.client import (
     Image,
     Instance,
@@ -18,7 +19,6 @@ from related_images.client.registry import HIDDEN
 from related_images.client.retention import Backup, Decision, Group
 from related_images.osc.commands import PAGE
 from related_images.osc.plugin import Clients
-from related_images.protocol import words
 
 LOG = logging.getLogger(__name__)
 
@@ -40,11 +40,11 @@ class Shelf:
         """Every backup of the instance, those that are hidden or unfinished among them."""
         ref = instance.instance
         service = self._clients.images(ref.installation_uuid)
-        recorded = service.relations(ref.instance_id, kind=words.BACKUP, label=label, limit=PAGE)
+        recorded = service.relations(ref.instance_id, kind=model.BACKUP, label=label, limit=PAGE)
         labels = {relation.image_id: relation.label for relation in recorded}
         listed = itertools.chain.from_iterable(
             service.list(
-                ref.instance_id, kind=words.BACKUP, label=label, page_size=PAGE, os_hidden=hidden
+                ref.instance_id, kind=model.BACKUP, label=label, page_size=PAGE, os_hidden=hidden
             )
             for hidden in HIDDEN
         )
@@ -61,14 +61,14 @@ class Shelf:
             image_id=image.id,
             instance=instance.instance,
             label=label,
-            created_at=words.parse_time("created_at", image.created_at),
+            created_at=validation.parse_time("created_at", image.created_at),
             status=image.status,
             protected=image.protected,
             hidden=image.os_hidden,
-            in_use=any(it.kind == words.BOOT and self._is_alive(it.instance) for it in relations),
+            in_use=any(it.kind == model.BOOT and self._is_alive(it.instance) for it in relations),
             orphan=instance.ended_at is not None,
             of_another=any(
-                it.kind in words.MADE_FROM and it.instance != instance.instance for it in relations
+                it.kind in model.MADE_FROM and it.instance != instance.instance for it in relations
             ),
             project_id=image.get("owner"),
             used_by_others=usage.used_by_others,

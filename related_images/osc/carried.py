@@ -13,11 +13,11 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import NotFoundException, SDKException
 from osc_lib.exceptions import CommandError
 
+from related_images import validation
 from related_images.client import Instance, policies
 from related_images.client.errors import PolicyInvalid
 from related_images.client.policies import StoredPolicy
 from related_images.client.retention import Policy
-from related_images.protocol import words
 
 STORED: Final = "stored"
 
@@ -82,7 +82,7 @@ def _carried(server: Any) -> Carried | None:
     text = (server.metadata or {}).get(policies.METADATA_KEY)
     if text is None:
         return None
-    created_at = words.parse_time("created_at", server.created_at)
+    created_at = validation.parse_time("created_at", server.created_at)
     known = Carried(server.id, server.project_id, created_at, None)
     try:
         return replace(known, policy=policies.read(text))

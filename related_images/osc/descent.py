@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from related_images import model
 from related_images.client import (
     Ancestor,
     Descendant,
@@ -15,7 +16,6 @@ from related_images.client import (
 )
 from related_images.osc import arguments, finding
 from related_images.osc.commands import Column, RelatedLister, shown_time
-from related_images.protocol import words
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _how_made(client: RelationsClient, image_id: str) -> Relation | None:
     """How an image was made whose instance was started from nothing that the caller sees."""
     found = [
         relation
-        for kind in words.MADE_FROM
+        for kind in model.MADE_FROM
         for relation in client.relations(image_id=image_id, kind=kind)
     ]
     return min(found, key=lambda relation: relation.created_at, default=None)

@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 from osc_lib.exceptions import CommandError
 
+from related_images import validation
 from related_images.client import InstanceRef, RelationsClient
-from related_images.protocol import paths, words
+from related_images.protocol import paths
 
 CANDIDATES: Final = 10
 """So many are named when there are several."""
@@ -31,7 +32,7 @@ def image(relations: RelationsClient, text: str) -> str:
     :raises CommandError: if there is none of that name, or more than one
     """
     relations.info()
-    if words.is_uuid(text):
+    if validation.is_uuid(text):
         return text
     pages = relations.registry.pages(paths.IMAGES, [("name", f"eq:{text}")])
     # some databases compare without regard to case
@@ -44,7 +45,7 @@ def image(relations: RelationsClient, text: str) -> str:
     )
     return _only(
         list(itertools.islice(named, CANDIDATES)),
-        f"image with the name or ID {words.shown(text)}",
+        f"image with the name or ID {validation.shown(text)}",
         "give the ID",
     )
 
@@ -84,7 +85,7 @@ def project(manager: Any, text: str | None) -> str | None:
     if by_name is None:
         return _project_id(text)
     ids = [found["id"] for found in by_name["projects"]]
-    return _only(ids, f"project with the name or ID {words.shown(text)}", "give the ID")
+    return _only(ids, f"project with the name or ID {validation.shown(text)}", "give the ID")
 
 
 def project_in_scope(manager: Any, given: argparse.Namespace) -> str | None:
@@ -95,10 +96,11 @@ def project_in_scope(manager: Any, given: argparse.Namespace) -> str | None:
 
 
 def _project_id(text: str) -> str:
-    if words.is_uuid(text) or _PROJECT_ID.fullmatch(text):
+    if validation.is_uuid(text) or _PROJECT_ID.fullmatch(text):
         return text
     raise CommandError(
-        f"the identity service does not let this account look for the project {words.shown(text)}; "
+        f"the identity service does not let this account look for the project "
+        f"{validation.shown(text)}; "
         "give the project's ID"
     )
 

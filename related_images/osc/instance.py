@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from related_images import model
 from related_images.client import Image, Relation
 from related_images.osc import arguments, finding
 from related_images.osc.commands import PAGE, Column, RelatedLister
-from related_images.protocol import words
 
 
 @dataclass(frozen=True)
@@ -111,4 +111,4 @@ class ListInstanceBackup(_ImageLister):
     more = _MORE[1:]
 
     def found(self, given: argparse.Namespace) -> Iterator[Row]:
-        return self.rows(given, words.BACKUP, "active")
+        return self.rows(given, model.BACKUP, "active")

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from osc_lib.exceptions import CommandError
 
+from related_images import model, validation
 from related_images.client import (
     Image,
     Instance,
@@ -28,7 +29,7 @@ from related_images.osc.commands import (
     table,
 )
 from related_images.osc.plugin import Clients
-from related_images.protocol import paths, words
+from related_images.protocol import paths
 
 BATCH: Final = 50
 """Images looked up at once: their ids are in the query."""
@@ -94,7 +95,7 @@ class Search:
         since = self.now - ages.older_than
         relations = self.clients.relations
         none_since = relations.instances(
-            kind=words.BACKUP, label=self.label, latest_before=since, limit=PAGE, **self.filters
+            kind=model.BACKUP, label=self.label, latest_before=since, limit=PAGE, **self.filters
         )
         idle = (relations.instance(ref) for ref in self._without_active(since))
         seen = set[InstanceRef]()
@@ -108,7 +109,7 @@ class Search:
     def _without_active(self, since: datetime) -> list[InstanceRef]:
         """Instances with a recent backup of which none is active."""
         recent = self.clients.relations.relations(
-            kind=words.BACKUP,
+            kind=model.BACKUP,
             label=self.label,
             # just before, since that time itself is not overdue
             created_after=since - timedelta(microseconds=1),
@@ -138,7 +139,7 @@ class Search:
         return {image["id"] for image in body["images"] if not self._is_future(_made_at(image))}
 
     def _is_future(self, time: datetime) -> bool:
-        return time > self.now + words.CLOCK_SKEW
+        return time > self.now + validation.CLOCK_SKEW
 
     def _judged(self, instance: Instance) -> Late:
         ref = instance.instance
@@ -162,7 +163,7 @@ class Search:
 
 
 def _made_at(image: Mapping[str, Any]) -> datetime:
-    return words.parse_time("created_at", image["created_at"])
+    return validation.parse_time("created_at", image["created_at"])
 
 
 class OverdueInstanceBackup(TableCommand):
@@ -205,7 +206,7 @@ class OverdueInstanceBackup(TableCommand):
         parser.add_argument(
             "--installation",
             metavar="<installation-uuid>",
-            type=arguments.checked(words.installation_uuid),
+            type=arguments.checked(validation.installation_uuid),
             help="instances of this compute installation (Nova) only",
         )
         arguments.add_scope(parser)

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any, Final
 
+from related_images import model
 from related_images.client import Relation
 from related_images.osc import arguments, finding
 from related_images.osc.commands import (
@@ -16,7 +17,6 @@ from related_images.osc.commands import (
     shown_time,
     table,
 )
-from related_images.protocol import words
 
 COLUMNS: Final[tuple[Column, ...]] = (
     ("Image ID", lambda row: row.image_id),
@@ -55,7 +55,7 @@ class ListRelation(RelatedLister):
         )
         arguments.add_kind(parser)
         arguments.add_label(parser)
-        parser.add_argument("--source", choices=words.SOURCES, help="relations of this source only")
+        parser.add_argument("--source", choices=model.SOURCES, help="relations of this source only")
         arguments.add_project(parser, "relations of")
         arguments.add_times(parser)
         parser.add_argument(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from related_images import validation
 from related_images.client import Usage, policies
 from related_images.client.registry import HIDDEN
 from related_images.osc import arguments, finding
@@ -16,7 +17,7 @@ from related_images.osc.commands import (
     shown_time,
     tell,
 )
-from related_images.protocol import paths, words
+from related_images.protocol import paths
 
 NEVER: Final = "never used"
 
@@ -51,7 +52,7 @@ class Used:
         if not self.is_unused:
             return None
         if self.usage.instances == 0:
-            return words.parse_time("created_at", self.image["created_at"])
+            return validation.parse_time("created_at", self.image["created_at"])
         return self.usage.unused_since
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from related_images import model, validation
 from related_images.errors import TupleConflict, TupleIncomplete
-from related_images.protocol import words
-from related_images.protocol.words import InstanceRef
+from related_images.model import InstanceRef
 
 INSTALLATION_UUID: Final = "X-Installation-UUID"
 INSTANCE_ID: Final = "X-Instance-ID"
@@ -83,9 +83,9 @@ def read(values: Mapping[str, str]) -> Assertion | None:
         )
     return Assertion(
         InstanceRef(installation, instance),
-        None if kind is None else words.kind(kind),
-        None if label is None else words.label(label),
-        None if project_id is None else words.project_id(INSTANCE_PROJECT_ID, project_id),
+        None if kind is None else model.kind(kind),
+        None if label is None else validation.label(label),
+        None if project_id is None else validation.project_id(INSTANCE_PROJECT_ID, project_id),
     )
 
 

@@ -5,9 +5,10 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
+from related_images import model, validation
 from related_images.errors import RelatedImagesError
-from related_images.protocol import paths, words
-from related_images.protocol.words import format_time
+from related_images.protocol import paths
+from related_images.validation import format_time
 
 Json = dict[str, Any]
 
@@ -212,17 +213,17 @@ _UUID: Final = {
 }
 _MAYBE_UUID: Final = _UUID | {"type": ["string", "null"]}
 _WORD: Final = {"type": "string", "pattern": "^[A-Za-z0-9._:-]+$", "minLength": 1}
-_INSTANCE_ID: Final = _WORD | {"maxLength": words.INSTANCE_ID_LENGTH}
-_LABEL: Final = _WORD | {"type": ["string", "null"], "maxLength": words.LABEL_LENGTH}
+_INSTANCE_ID: Final = _WORD | {"maxLength": validation.INSTANCE_ID_LENGTH}
+_LABEL: Final = _WORD | {"type": ["string", "null"], "maxLength": validation.LABEL_LENGTH}
 _LINKS: Final = {"self": {"type": "string"}, "schema": {"type": "string"}}
 
 _RELATION: Final = {
     "installation_uuid": _UUID,
     "instance_id": _INSTANCE_ID,
     "image_id": _UUID,
-    "kind": {"type": "string", "enum": list(words.KINDS)},
+    "kind": {"type": "string", "enum": list(model.KINDS)},
     "label": _LABEL,
-    "source": {"type": "string", "enum": list(words.SOURCES)},
+    "source": {"type": "string", "enum": list(model.SOURCES)},
     "project_id": _MAYBE_TEXT,
     "created_at": _TIME,
     "image_created_at": _MAYBE_TIME,
@@ -246,7 +247,7 @@ _INSTANCE: Final = {
     "ended_at": _MAYBE_TIME,
     "images": {
         "type": "object",
-        "properties": dict.fromkeys(words.KINDS, _IMAGES),
+        "properties": dict.fromkeys(model.KINDS, _IMAGES),
         "additionalProperties": False,
     },
     **_LINKS,

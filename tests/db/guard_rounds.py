@@ -12,8 +12,8 @@ from uuid import UUID
 from related_images.db import guard, recording
 from related_images.db.database import Database
 from related_images.db.recording import Speaker
-from related_images.db.rows import NewRelation
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
+from related_images.model import NewRelation
 
 INSTALLATION = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e09"
 Outcome = str

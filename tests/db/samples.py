@@ -8,8 +8,8 @@ from sqlalchemy import Connection, func, select
 
 from related_images.db import bulk_recording, lookups, relations
 from related_images.db.database import Database
-from related_images.db.rows import Filters, NewRelation, Recorded
 from related_images.db.tables import metadata
+from related_images.model import Filters, NewRelation, Recorded
 
 NOVA = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e01"
 OTHER_NOVA = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e02"

@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from related_images.db import Database, NewRelation, backfill, schema
 from related_images.db.backfill import DOUBTED, RECORDED, Candidate
 from related_images.db.recording import Speaker, announce
-from related_images.protocol.words import parse_time
+from related_images.validation import parse_time
 from tests import servers
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"

@@ -8,7 +8,6 @@ from sqlalchemy import Connection, event, select
 
 from related_images.db import bulk_recording, lookups, relations
 from related_images.db.database import Database
-from related_images.db.rows import BACKFILL, Filters, NewRelation
 from related_images.db.tables import (
     descent,
     image,
@@ -16,6 +15,7 @@ from related_images.db.tables import (
     project,
     relation,
 )
+from related_images.model import BACKFILL, Filters, NewRelation
 from tests.db.samples import (
     OTHER_NOVA,
     at,

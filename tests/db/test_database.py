@@ -20,7 +20,6 @@ from related_images.db import (
     schema,
 )
 from related_images.db.database import Database
-from related_images.db.rows import Filters
 from related_images.errors import (
     ConfigurationError,
     FieldInvalid,
@@ -28,6 +27,7 @@ from related_images.errors import (
     StoreInDoubt,
     StoreUnavailable,
 )
+from related_images.model import Filters
 from tests import servers
 from tests.db import hosts
 from tests.db.attempts import attempts

@@ -15,7 +15,7 @@ from related_images.db import (
 )
 from related_images.db.database import Database
 from related_images.db.deletions import Deletion
-from related_images.db.rows import Recorded
+from related_images.model import Recorded
 from tests.db.samples import NOON, NOVA, at, counts, image_id, new, record
 
 NOW = datetime.now(UTC)

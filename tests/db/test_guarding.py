@@ -6,7 +6,7 @@ from sqlalchemy.engine import make_url
 from related_images.db import Database, NewRelation, guard, schema
 from related_images.db.recording import Speaker, attach
 from related_images.errors import ImageGone
-from related_images.protocol.words import parse_time
+from related_images.validation import parse_time
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 IMAGE = "10000000-0000-4000-8000-000000000001"

@@ -18,14 +18,14 @@ from related_images.db import (
 )
 from related_images.db.database import Database
 from related_images.db.recording import Speaker
-from related_images.db.rows import (
+from related_images.db.tables import image, project
+from related_images.model import (
     Filters,
     NewRelation,
     Position,
     Recorded,
     Seen,
 )
-from related_images.db.tables import image, project
 from tests.db.samples import (
     NOON,
     NOVA,

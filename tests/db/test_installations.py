@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from related_images.db import installation_rows
 from related_images.db.database import Database
-from related_images.db.rows import Installation
+from related_images.model import Installation
 from tests.db.samples import NOVA, OTHER_NOVA, at, new, record, shown
 
 EAST = Installation(NOVA, "east", "nova-east", at(0))

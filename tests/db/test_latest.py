@@ -13,8 +13,8 @@ from related_images.db import listing, lookups, reconcile_rows, relations
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
 from related_images.db.listing import Page
-from related_images.db.rows import Filters, Instance, Place
 from related_images.db.tables import instance
+from related_images.model import Filters, Instance, Place
 from tests.db.samples import NOON, NOVA, OTHER_NOVA, at, new, record
 
 OLD = new(kind="backup", created_at=at(1))

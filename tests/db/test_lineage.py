@@ -17,7 +17,7 @@ from related_images.db import (
 )
 from related_images.db.database import Database
 from related_images.db.lineage_walk import Link, Place, Visit
-from related_images.db.rows import Filters
+from related_images.model import Filters
 from tests import servers
 from tests.db.samples import NOVA, at, image_id, new, record
 

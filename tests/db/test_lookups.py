@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from related_images.db import lookups, relations
 from related_images.db.database import Database
-from related_images.db.rows import (
+from related_images.model import (
     Filters,
     Images,
     Instance,

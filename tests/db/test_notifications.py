@@ -26,9 +26,9 @@ from related_images.db.notifications import (
     store,
 )
 from related_images.db.recording import Speaker, attach, image_deleted
-from related_images.db.rows import Recorded
 from related_images.db.tables import installation, instance, project
-from related_images.protocol.words import parse_time
+from related_images.model import Recorded
+from related_images.validation import parse_time
 from tests.servers import DatabaseServer
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"

@@ -23,7 +23,6 @@ from related_images.db import (
 )
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
-from related_images.db.rows import Filters, Position, Seen
 from related_images.db.tables import (
     image,
     installation,
@@ -31,6 +30,7 @@ from related_images.db.tables import (
     project,
     relation,
 )
+from related_images.model import Filters, Position, Seen
 from tests.db.samples import NOON, NOVA, at, empty, new, record, record_claims
 
 FIRST = 1_000_000

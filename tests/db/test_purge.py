@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from related_images.db import purge, relations
 from related_images.db.database import Database
-from related_images.db.rows import Purged
+from related_images.model import Purged
 from tests.db.samples import NOVA, at, counts, found, image_id, new, record
 
 LATER = at(60)

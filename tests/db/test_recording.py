@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from related_images.db import Database, NewRelation, installations, lineage_walk, schema
 from related_images.db.recording import Speaker, announce
 from related_images.errors import InstallationBound, InstallationUnregistered
-from related_images.protocol.words import parse_time
+from related_images.validation import parse_time
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NOW = parse_time("now", "2026-01-31T12:00:00Z")

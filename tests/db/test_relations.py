@@ -13,7 +13,7 @@ from related_images.db import (
     usage,
 )
 from related_images.db.database import Database
-from related_images.db.rows import Filters, NewRelation
+from related_images.model import Filters, NewRelation
 from tests.db.samples import (
     NOON,
     NOVA,

@@ -5,17 +5,17 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from sqlalchemy import insert, select, text
 
+from related_images import model
 from related_images.db import column_types, state
 from related_images.db.database import Database
-from related_images.db.rows import Installation
 from related_images.db.tables import image, relation
-from related_images.protocol import words
+from related_images.model import Installation
 from tests.db.samples import NOVA, image_id, new, record
 
 
 def test_every_kind_and_source_of_the_wire_has_a_code() -> None:
-    assert tuple(column_types.KIND_CODES) == words.KINDS
-    assert tuple(column_types.SOURCE_CODES) == words.SOURCES
+    assert tuple(column_types.KIND_CODES) == model.KINDS
+    assert tuple(column_types.SOURCE_CODES) == model.SOURCES
 
 
 def test_codes_once_released_stay() -> None:

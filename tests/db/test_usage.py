@@ -5,7 +5,7 @@ from datetime import datetime
 from related_images.db import relations, usage
 from related_images.db.database import Database
 from related_images.db.listing import usages
-from related_images.db.rows import Usage
+from related_images.model import Usage
 from tests.db.samples import NOVA, at, found, image_id, new, record
 
 

@@ -15,8 +15,8 @@ from related_images.db import (
     tables,
 )
 from related_images.db.database import Database
-from related_images.db.rows import Filters
 from related_images.failpoints import Point
+from related_images.model import Filters
 from tests.guarantees.reconciling import INSTALLATION
 from tests.guarantees.upgrading import BEGIN, columns_of, numbers, write
 

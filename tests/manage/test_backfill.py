@@ -25,7 +25,7 @@ from related_images.db import (
 from related_images.db.notifications import Started, store
 from related_images.db.recording import Speaker, announce, attach
 from related_images.manage import backfill
-from related_images.protocol.words import parse_time
+from related_images.validation import parse_time
 from tests import commands
 from tests.servers import ServedGlance
 

@@ -5,12 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from related_images.db.rows import (
-    Instance,
-    Place,
-    Position,
-    Relation,
-)
 from related_images.errors import (
     BadInput,
     LimitMalformed,
@@ -19,6 +13,12 @@ from related_images.errors import (
     ParameterUnknown,
 )
 from related_images.middleware import paging
+from related_images.model import (
+    Instance,
+    Place,
+    Position,
+    Relation,
+)
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NOON = datetime(2026, 1, 31, 12, 0, 0, 7, tzinfo=UTC)

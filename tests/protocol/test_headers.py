@@ -8,8 +8,8 @@ from related_images.errors import (
     TupleIncomplete,
     TupleMalformed,
 )
+from related_images.model import InstanceRef
 from related_images.protocol import headers
-from related_images.protocol.words import InstanceRef
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 TUPLE = {"X-Installation-UUID": UUID, "X-Instance-ID": "i-1"}

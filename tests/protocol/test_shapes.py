@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import jsonschema
 import pytest
 
-from related_images.db.rows import Images, Instance, Relation
+from related_images.model import Images, Instance, Relation
 from related_images.protocol import schemas
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"

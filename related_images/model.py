@@ -1,12 +1,56 @@
-"""What the store takes and gives back. Times are aware and in UTC; ids are text."""
+"""What the project is about: installations, instances, images and the relations between them.
+
+Every layer uses these classes. Times are aware and in UTC; IDs are text.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from related_images import validation
+from related_images.errors import KindUnknown
+
+SNAPSHOT: Final = "snapshot"
+BACKUP: Final = "backup"
+BOOT: Final = "boot"
+KINDS: Final = (SNAPSHOT, BACKUP, BOOT)
+MADE_FROM: Final = (SNAPSHOT, BACKUP)
+"""The kinds whose image was made from the instance."""
+
+SERVICE: Final = "service"
+SOURCES: Final = (SERVICE, "notification", "backfill", "manual")
+
 BACKFILL: Final = "backfill"
 """The source of what an image's own properties claim."""
+
+
+@dataclass(frozen=True, order=True)
+class InstanceRef:
+    """An instance of one installation.
+
+    :param installation_uuid: UUID of the Nova deployment; kept in lower case
+    :param instance_id: opaque text, 1 to 255 of ``A-Z a-z 0-9 . _ : -``
+    :raises TupleMalformed: if either is not of that form
+    """
+
+    installation_uuid: str
+    instance_id: str
+
+    def __post_init__(self) -> None:
+        uuid = validation.installation_uuid(self.installation_uuid)
+        object.__setattr__(self, "installation_uuid", uuid)
+        validation.instance_id(self.instance_id)
+
+
+def kind(text: object, allowed: tuple[str, ...] = KINDS) -> str:
+    """Give ``text`` if it is one of the ``allowed`` kinds, or raise :exc:`KindUnknown`."""
+    if text not in allowed:
+        raise KindUnknown(
+            f"the relation kind {validation.shown(text)} cannot stand here; allowed are "
+            f"{', '.join(allowed)}"
+        )
+    return str(text)
 
 
 @dataclass(frozen=True, slots=True)

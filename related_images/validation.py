@@ -1,29 +1,17 @@
-"""The words of the field: what may stand in a tuple, a kind, a label, an image id, a time."""
+"""One parser for each type of value: UUID, image ID, instance ID, label, text, time."""
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeGuard
 
 from related_images.errors import (
     FieldInvalid,
     ImageIdMalformed,
-    KindUnknown,
     LabelMalformed,
     ParameterMalformed,
     ProjectMalformed,
     TupleMalformed,
 )
-
-SNAPSHOT: Final = "snapshot"
-BACKUP: Final = "backup"
-BOOT: Final = "boot"
-KINDS: Final = (SNAPSHOT, BACKUP, BOOT)
-MADE_FROM: Final = (SNAPSHOT, BACKUP)
-"""The kinds whose image was made from the instance."""
-
-SERVICE: Final = "service"
-SOURCES: Final = (SERVICE, "notification", "backfill", "manual")
 
 TEXT_LENGTH: Final = 255
 TEXT: Final = f"1 to {TEXT_LENGTH} printable characters without a space at either end"
@@ -86,25 +74,14 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-@dataclass(frozen=True, order=True)
-class InstanceRef:
-    """An instance of one installation.
-
-    :param installation_uuid: UUID of the Nova deployment; kept in lower case
-    :param instance_id: opaque text, 1 to 255 of ``A-Z a-z 0-9 . _ : -``
-    :raises TupleMalformed: if either is not of that form
-    """
-
-    installation_uuid: str
-    instance_id: str
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "installation_uuid", installation_uuid(self.installation_uuid))
-        if not is_word(self.instance_id, INSTANCE_ID_LENGTH):
-            raise TupleMalformed(
-                f"the instance id {shown(self.instance_id)} is not 1 to {INSTANCE_ID_LENGTH} "
-                f"of the characters {LETTERS}"
-            )
+def instance_id(text: object) -> str:
+    """Give ``text`` if it is the ID of an instance, or raise :exc:`TupleMalformed`."""
+    if not is_word(text, INSTANCE_ID_LENGTH):
+        raise TupleMalformed(
+            f"the instance id {shown(text)} is not 1 to {INSTANCE_ID_LENGTH} "
+            f"of the characters {LETTERS}"
+        )
+    return str(text)
 
 
 def installation_uuid(text: object) -> str:
@@ -116,15 +93,6 @@ def installation_uuid(text: object) -> str:
             "`related-images generate-installation-uuid` makes one"
         )
     return str(text).lower()
-
-
-def kind(text: object, allowed: tuple[str, ...] = KINDS) -> str:
-    """Give ``text`` if it is one of the ``allowed`` kinds, or raise :exc:`KindUnknown`."""
-    if text not in allowed:
-        raise KindUnknown(
-            f"the relation kind {shown(text)} cannot stand here; allowed are {', '.join(allowed)}"
-        )
-    return str(text)
 
 
 def label(text: object) -> str:
