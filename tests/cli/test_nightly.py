@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import create_engine, text, update
 
 from related_images.store.refs import image_ref
-from related_images.store.tables import relation
+from related_images.store.tables import image, relation
 from tests.cli.running import OPENSTACK, Instance
 from tests.servers import PATIENCE
 
@@ -48,6 +48,8 @@ def age(instance: Instance, days: dict[str, float]) -> None:
             assert glance.execute(changed, {"at": naive, "id": image_id}).rowcount == 1
             recorded = update(relation).where(relation.c.image_ref == image_ref(image_id))
             assert ours.execute(recorded.values(created_at=made)).rowcount == 1
+            known = update(image).where(image.c.uuid == image_id)
+            ours.execute(known.values(created_at=made.replace(microsecond=0)))
 
 
 def set_true(instance: Instance, image_id: str, name: str) -> None:

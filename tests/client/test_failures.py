@@ -306,6 +306,7 @@ class Lossy:
             "source": "service",
             "project_id": "p",
             "created_at": "2026-01-01T00:00:00.000000Z",
+            "image_created_at": None,
             "image_deleted_at": None,
         }
 
@@ -586,7 +587,8 @@ def test_a_get_is_repeated_as_often_as_the_adapter_was_told(scripted: Scripted) 
 
 def test_walks_up_and_down_are_read(scripted: Scripted) -> None:
     via = {"installation_uuid": INSTALLATION, "instance_id": "inst-1"}
-    step = {"via": via, "kind": "backup", "created_at": None, "image_deleted_at": None}
+    at = {"created_at": "2026-01-01T00:00:00.000000Z", "image_deleted_at": None}
+    step = {"via": via, "kind": "backup", **at}
     up = step | {"image_id": "parent"}
     down = step | {"image_id": "child", "depth": 1, "parent_image_id": IMAGE}
     answers = {"ancestry": {"ancestry": [up]}, "descendants": {"descendants": [down]}}
