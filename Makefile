@@ -47,8 +47,8 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml
 	touch $@
 
 # the oldest packages that setup.cfg allows, without any of OpenStack
-LOWEST := tests/test_lowest.py tests/store/test_database.py tests/store/test_outages.py \
-	tests/store/test_pgbouncer.py tests/store/test_schema.py tests/store/test_urls.py \
+LOWEST := tests/test_lowest.py tests/db/test_database.py tests/db/test_outages.py \
+	tests/db/test_pgbouncer.py tests/db/test_schema.py tests/db/test_urls.py \
 	tests/middleware/test_api.py tests/middleware/test_databases.py tests/middleware/test_imagelist.py
 
 $(VENV)-lowest/.installed: setup.cfg tests/lowest-constraints.txt

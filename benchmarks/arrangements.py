@@ -25,8 +25,13 @@ from sqlalchemy import (
 
 from benchmarks import filling
 from benchmarks.filling import Cloud
-from related_images.store import schema, tables
-from related_images.store.types import KEY, Moment, UuidText, exact_text
+from related_images.db import schema, tables
+from related_images.db.column_types import (
+    KEY,
+    Moment,
+    UuidText,
+    exact_text,
+)
 
 _ENGINE: Final[dict[str, Any]] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 _NAMED: Final = ("related_installation", "related_project", "related_instance")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, inspect, text
 
-from related_images.store import schema
+from related_images.db import schema
 
 INSTALLATION: Final = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e01"
 PER_INSTANCE: Final = 10

@@ -14,10 +14,17 @@ from uuid import UUID
 
 from sqlalchemy import Connection, insert
 
-from related_images.store import lineage, schema
-from related_images.store.database import Database
-from related_images.store.lineage import Place
-from related_images.store.tables import descent, image, installation, instance, project, relation
+from related_images.db import lineage_walk, schema
+from related_images.db.database import Database
+from related_images.db.lineage_walk import Place
+from related_images.db.tables import (
+    descent,
+    image,
+    installation,
+    instance,
+    project,
+    relation,
+)
 from tests import servers
 
 GENERATIONS = 1_000
@@ -119,7 +126,7 @@ def measure(name: str, url: str) -> None:
     for project_id in (None, "p"):
         print(f"{name}, seen by {project_id or 'all'}", flush=True)
         for number in (GENERATIONS, GENERATIONS // 2, LIMIT):
-            spent = timed(database, lineage.ancestry, uuid(number), LIMIT + 1, project_id)
+            spent = timed(database, lineage_walk.ancestry, uuid(number), LIMIT + 1, project_id)
             print(f"  chain upwards from generation {number:5}: {spent}", flush=True)
         for what, root, depth in (
             ("chain", 0, lambda n: n),
@@ -131,7 +138,7 @@ def measure(name: str, url: str) -> None:
                 after = Place(uuid(root + number), depth(number)) if number else None
                 spent = timed(
                     database,
-                    lineage.descendants,
+                    lineage_walk.descendants,
                     uuid(root),
                     LIMIT + 1,
                     after=after,

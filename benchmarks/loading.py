@@ -9,8 +9,8 @@ from typing import Final
 
 from benchmarks.measuring import Aim, Result, Spread, ratio
 from benchmarks.sizes import Sizes
+from related_images.db import schema
 from related_images.integrations import glance
-from related_images.store import schema
 from tests.servers import paste_without
 
 AIM: Final = Aim(1.05)

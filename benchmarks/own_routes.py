@@ -14,9 +14,9 @@ from benchmarks.databases import Databases
 from benchmarks.filling import Cloud
 from benchmarks.measuring import Aim, Result, in_turns, ratio, scaled
 from benchmarks.sizes import Sizes
-from related_images.store import schema
-from related_images.store.types import EPOCH, MICROSECOND
-from related_images.wire.words import format_time
+from related_images.db import schema
+from related_images.db.column_types import EPOCH, MICROSECOND
+from related_images.validation import format_time
 from tests import filters
 
 FLAT: Final = Aim(1.3)

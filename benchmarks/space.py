@@ -16,8 +16,8 @@ from benchmarks.databases import Databases
 from benchmarks.filling import Cloud
 from benchmarks.measuring import Aim, Result, Spread
 from benchmarks.sizes import Sizes
+from related_images.db import schema
 from related_images.integrations import glance
-from related_images.store import schema
 
 BYTES: Final = Aim(150)
 PROPERTIES: Final = 6

@@ -13,7 +13,7 @@ from benchmarks.filling import Cloud
 from benchmarks.measuring import Aim, Result, in_turns, ratio
 from benchmarks.serving import ADMIN
 from benchmarks.sizes import Sizes
-from related_images.store import schema
+from related_images.db import schema
 from tests.servers import RELATED_IMAGES, ServedGlance
 
 AIM: Final = Aim(1.0)

@@ -1,11 +1,11 @@
-"""How alembic runs the migrations: on the connection given by related_images.store.schema.
+"""How alembic runs the migrations: on the connection given by related_images.db.schema.
 
 Logging is left alone: the process may be a running service.
 """
 
 from alembic import context
 
-from related_images.store import drivers, schema, tables
+from related_images.db import dialects, schema, tables
 
 connection = context.config.attributes["connection"]
 context.configure(
@@ -13,7 +13,7 @@ context.configure(
     target_metadata=tables.metadata,
     version_table=schema.VERSION_TABLE,
     include_name=schema.is_ours,
-    transactional_ddl=connection.dialect.name not in drivers.MYSQL,
+    transactional_ddl=connection.dialect.name not in dialects.MYSQL,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -5,8 +5,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from related_images import faults
-from related_images.faults import Point
+from related_images import failpoints
+from related_images.failpoints import Point
 
 STEP = 1000
 """Rows that are filled in one transaction."""
@@ -36,5 +36,5 @@ def fill(table: sa.TableClause, statement: sa.Executable) -> None:
     while (last := bind.execute(last_of, {"behind": behind}).scalar()) is not None:
         bind.execute(statement, {"behind": behind, "last": last})
         let_others_on()
-        faults.reach(Point.MIGRATE_FILLED)
+        failpoints.reach(Point.MIGRATE_FILLED)
         behind = last

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from related_images.manage import main
 
-CHANGED = ("alembic", "related_images.store.breaker")
+CHANGED = ("alembic", "related_images.db.circuit_breaker")
 """Loggers whose level a command sets."""
 
 

@@ -12,8 +12,8 @@ from weakref import WeakSet
 import pytest
 from sqlalchemy import Engine, event
 
+from related_images.db.database import Database
 from related_images.integrations import glance as embedded
-from related_images.store.database import Database
 from tests import commands, servers
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from related_images import settings
+from related_images import config
+from related_images.db import schema
 from related_images.middleware import InstanceAwareMiddleware
-from related_images.store import schema
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -38,7 +38,7 @@ def migrated(directory: Path) -> str:
 def filtering(app: Any, connection: str, **options: str) -> InstanceAwareMiddleware:
     """The filter before ``app``, with its options as they stand in an ini file."""
     return InstanceAwareMiddleware(
-        app, settings.load("filter:related-images", {"connection": connection, **options})
+        app, config.load("filter:related-images", {"connection": connection, **options})
     )
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from related_images.ahead import ahead
 from related_images.errors import BadInput
+from related_images.prefetch import ahead
 
 
 def test_who_leaves_does_not_wait_for_the_page_on_its_way() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from related_images import errors, settings
+from related_images import config, errors
 from related_images.middleware import api, paging
 from related_images.middleware.answers import STATUSES, MethodNotAllowed, status_of
-from related_images.wire import headers, routes
+from related_images.protocol import headers, paths
 
 ROOT = Path(__file__).parent.parent
 API = (ROOT / "docs/api.md").read_text()
@@ -24,9 +24,9 @@ def error_classes() -> list[type[errors.RelatedImagesError]]:
     return [kind for kind in found if kind.__module__.startswith("related_images.")]
 
 
-@pytest.mark.parametrize("name", settings.OPTIONS)
+@pytest.mark.parametrize("name", config.OPTIONS)
 def test_every_option_is_documented_with_its_default(name: str) -> None:
-    assert f"| `{name}` | `{settings.OPTIONS[name].default}` |" in API
+    assert f"| `{name}` | `{config.OPTIONS[name].default}` |" in API
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_every_header_and_query_parameter_is_documented(name: str) -> None:
 @pytest.mark.parametrize(("path", "method"), [(p, m) for p in api.ROUTES for m in api.ROUTES[p]])
 def test_every_route_is_documented_with_its_methods(path: str, method: str) -> None:
     rows = API.split("## Routes")[1].split("###")[0]
-    start = rows.index(f"`{routes.API}{path}`")
+    start = rows.index(f"`{paths.API}{path}`")
     following = rows[start:].split("\n| `")[0]
     assert f"| {method} |" in following
 

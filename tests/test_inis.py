@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from paste.deploy import loadfilter
 
-from related_images import settings
+from related_images import config
 from related_images.middleware import InstanceAwareMiddleware
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +38,7 @@ def with_section(section: str) -> list[configparser.ConfigParser]:
 
 def test_there_are_some() -> None:
     assert len(with_section(FILTER)) >= 3
-    assert with_section(settings.OSLO_SECTION)
+    assert with_section(config.OSLO_SECTION)
 
 
 @pytest.mark.parametrize("block", [b for b in with_section(FILTER) if "use" in b[FILTER]])
@@ -57,9 +57,9 @@ def test_a_filter_section_loads(
     assert isinstance(make(lambda environ, start_response: []), InstanceAwareMiddleware)
 
 
-@pytest.mark.parametrize("block", with_section(settings.OSLO_SECTION))
+@pytest.mark.parametrize("block", with_section(config.OSLO_SECTION))
 def test_an_options_section_is_understood(block: configparser.ConfigParser) -> None:
-    settings.load(settings.OSLO_SECTION, dict(block[settings.OSLO_SECTION]))
+    config.load(config.OSLO_SECTION, dict(block[config.OSLO_SECTION]))
 
 
 LOAD = """

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from related_images import settings
+from related_images import config
+from related_images.config import load
 from related_images.errors import ConfigurationError
-from related_images.settings import load
 
 SECTION = "filter:related-images"
 
@@ -62,7 +62,7 @@ def test_an_unknown_option_is_named_with_the_known_ones() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(SECTION, {"conection": "sqlite:///x.db"})
     assert "'conection'" in str(caught.value)
-    assert all(name in str(caught.value) for name in settings.OPTIONS)
+    assert all(name in str(caught.value) for name in config.OPTIONS)
 
 
 def test_the_file_of_the_service_is_read_and_the_section_wins(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""One module a revision, in the order of related_images.store.schema.REVISIONS."""
+"""One module a revision, in the order of related_images.db.schema.REVISIONS."""

@@ -44,7 +44,7 @@ from related_images.client.results import (
     Relation,
     Usage,
 )
-from related_images.wire.words import InstanceRef
+from related_images.model import InstanceRef
 
 __all__ = [
     "AccessDenied",

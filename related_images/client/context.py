@@ -14,9 +14,9 @@ from typing import Any, ParamSpec, TypeVar
 from keystoneauth1.adapter import Adapter
 from keystoneauth1.session import Session
 
-from related_images.wire import words
-from related_images.wire.headers import INSTANCE_PROJECT_ID, Assertion
-from related_images.wire.words import InstanceRef
+from related_images import model, validation
+from related_images.model import InstanceRef
+from related_images.protocol.headers import INSTANCE_PROJECT_ID, Assertion
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -46,9 +46,9 @@ def for_instance(
     """
     assertion = Assertion(
         instance,
-        None if kind is None else words.kind(kind),
-        None if label is None else words.label(label),
-        None if project_id is None else words.project_id(INSTANCE_PROJECT_ID, project_id),
+        None if kind is None else model.kind(kind),
+        None if label is None else validation.label(label),
+        None if project_id is None else validation.project_id(INSTANCE_PROJECT_ID, project_id),
     )
     with _asserting(assertion):
         yield

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from related_images import model, validation
 from related_images.client.errors import (
     ImageNotOfInstance,
     NotInstanceAware,
@@ -13,7 +14,12 @@ from related_images.client.errors import (
     RegistryError,
     StateConflict,
 )
-from related_images.client.import_request import Source, Stores, check_deadline, check_formats
+from related_images.client.import_request import (
+    Source,
+    Stores,
+    check_deadline,
+    check_formats,
+)
 from related_images.client.importing import (
     DEADLINE,
     Importer,
@@ -32,9 +38,9 @@ from related_images.client.results import (
     RegistryInfo,
     Relation,
 )
-from related_images.wire import headers, routes, words
-from related_images.wire.headers import Assertion
-from related_images.wire.words import InstanceRef
+from related_images.model import InstanceRef
+from related_images.protocol import headers, paths
+from related_images.protocol.headers import Assertion
 
 Data = Any
 """What can be sent as an image: bytes, a binary file, or an iterable of bytes."""
@@ -55,7 +61,7 @@ class InstanceAwareImageService:
     """
 
     def __init__(self, client: object, installation_uuid: str) -> None:
-        self.installation_uuid = words.installation_uuid(installation_uuid)
+        self.installation_uuid = validation.installation_uuid(installation_uuid)
         self._relations = RelationsClient(client)
         self._registry = self._relations.registry
 
@@ -71,7 +77,7 @@ class InstanceAwareImageService:
         self,
         instance_id: str,
         *,
-        kind: str = words.SNAPSHOT,
+        kind: str = model.SNAPSHOT,
         label: str | None = None,
         properties: Mapping[str, Any] | None = None,
         **attributes: Any,
@@ -89,7 +95,7 @@ class InstanceAwareImageService:
         :raises NotInstanceAware: also if the registry did not say that it recorded the relation,
             with the ``image_id``
         """
-        words.kind(kind, words.MADE_FROM)
+        model.kind(kind, model.MADE_FROM)
         assertion = self._assertion(instance_id, kind, label)
         body = _with_id(_all(attributes, properties))
         self.info()
@@ -117,7 +123,7 @@ class InstanceAwareImageService:
     def _create_once(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
         said = assertion.as_headers()
         with _about(body["id"], is_there=False):
-            answer = self._registry.ask("POST", routes.IMAGES, json=dict(body), headers=said)
+            answer = self._registry.ask("POST", paths.IMAGES, json=dict(body), headers=said)
             recorded = answer.headers.get(headers.RECORDED)
             if recorded != assertion.kind:
                 raise _unrecorded(body["id"], f"acknowledged {recorded}, not {assertion.kind}")
@@ -201,7 +207,7 @@ class InstanceAwareImageService:
         importer.check_offered(method)
         if instance_id is not None:
             check_formats(given)
-            kind = words.SNAPSHOT if kind is None else kind
+            kind = model.SNAPSHOT if kind is None else kind
             image_id = self.create(instance_id, kind=kind, label=label, properties=given).id
         else:
             importer.check_image(str(image_id))
@@ -249,11 +255,11 @@ class InstanceAwareImageService:
         :raises NotInstanceAware: also if the registry did not say that it filtered
         """
         if kind is not None:
-            words.kind(kind)
+            model.kind(kind)
         assertion = self._assertion(instance_id, kind, label)
         query = tuple(_query(assertion, _filters(filters, properties), limit, page_size))
         self.info()
-        pages = self._registry.pages(routes.IMAGES, query)
+        pages = self._registry.pages(paths.IMAGES, query)
         images = (image for page in pages for image in _read(page, assertion))
         return itertools.islice(images, limit)
 
@@ -272,7 +278,7 @@ class InstanceAwareImageService:
         """
         return self.list(
             instance_id,
-            kind=words.BACKUP,
+            kind=model.BACKUP,
             label=label,
             limit=limit,
             status="active",
@@ -297,7 +303,7 @@ class InstanceAwareImageService:
 
     def _check_made_of(self, instance: InstanceRef, image_id: str) -> None:
         for relation in self._relations.relations_of_image(image_id):
-            if relation.instance == instance and relation.kind in words.MADE_FROM:
+            if relation.instance == instance and relation.kind in model.MADE_FROM:
                 return
         raise ImageNotOfInstance(
             f"image {image_id} is not recorded as a snapshot or backup of instance "
@@ -370,7 +376,7 @@ class InstanceAwareImageService:
 
     def _assertion(self, instance_id: str, kind: str | None, label: str | None) -> Assertion:
         return Assertion(
-            self.instance_ref(instance_id), kind, None if label is None else words.label(label)
+            self.instance_ref(instance_id), kind, None if label is None else validation.label(label)
         )
 
 
@@ -394,7 +400,7 @@ def _check_existing(
 def _with_id(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes of a new image, with an id that is chosen unless it is given."""
     given = attributes.get("id")
-    chosen = str(uuid.uuid4()) if given is None else words.image_id(given)
+    chosen = str(uuid.uuid4()) if given is None else validation.image_id(given)
     return {**attributes, "id": chosen}
 
 
@@ -429,7 +435,7 @@ def _about(image_id: str, *, is_there: bool = True) -> Iterator[None]:
 
 
 def _path(image_id: str) -> str:
-    return f"{routes.IMAGES}/{words.image_id(image_id)}"
+    return f"{paths.IMAGES}/{validation.image_id(image_id)}"
 
 
 def _query(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from related_images import validation
 from related_images.client.errors import (
     ImportFailed,
     ImportUnfinished,
@@ -33,7 +34,7 @@ from related_images.client.import_request import (
 from related_images.client.registry import OCTETS, Registry
 from related_images.client.results import Image
 from related_images.client.urls import hide_credentials
-from related_images.wire import routes, words
+from related_images.protocol import paths
 
 GONE: Final = ("killed", "deleted", "pending_delete")
 FAILED_STORES: Final = "os_glance_failed_import"
@@ -103,13 +104,14 @@ class Importer:
         if task is None:
             return None
         kept = LOCKED_FOR * (2 if task["status"] == NOT_STARTED else 1)
-        until = words.parse_time("updated_at", task["updated_at"]) + kept
+        until = validation.parse_time("updated_at", task["updated_at"]) + kept
         if until <= datetime.now(UTC):
             return None
         if task["status"] not in ("success", "failure"):
             return f"another import into it goes on; wait for it with wait_for_import({image.id!r})"
         return (
-            f"Glance keeps it locked until {words.format_time(until)}, since an import that failed "
+            f"Glance keeps it locked until {validation.format_time(until)}, since an "
+            "import that failed "
             "left its lock; try again after that"
             + ("" if image.status == "active" else ", or delete it and import into a new image")
         )
@@ -296,7 +298,7 @@ def _latest(tasks: list[Task], image: Image) -> Task | None:
 
 
 def _path(image_id: str) -> str:
-    return f"{routes.IMAGES}/{words.image_id(image_id)}"
+    return f"{paths.IMAGES}/{validation.image_id(image_id)}"
 
 
 def _image(registry: Registry, path: str) -> Image:

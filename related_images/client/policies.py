@@ -12,10 +12,10 @@ from datetime import timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from related_images import validation
 from related_images.client.errors import PolicyInvalid
 from related_images.client.retention import COUNTED, UNLIMITED, Policy
 from related_images.errors import BadInput, ParameterMalformed
-from related_images.wire import words
 
 METADATA_KEY: Final = "related_images:backup_policy"
 """Where a server carries its policy."""
@@ -38,10 +38,10 @@ def span(text: str) -> timedelta:
     """
     parts = re.findall(r"([0-9]{1,6})([hdw])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ParameterMalformed(f"{words.shown(text)} is not a span such as 26h, 7d or 2w")
+        raise ParameterMalformed(f"{validation.shown(text)} is not a span such as 26h, 7d or 2w")
     found = sum((int(number) * _UNITS[unit] for number, unit in parts[:10]), timedelta())
     if found > LONGEST or len(parts) > 10:
-        raise ParameterMalformed(f"{words.shown(text)} is longer than {LONGEST.days} days")
+        raise ParameterMalformed(f"{validation.shown(text)} is longer than {LONGEST.days} days")
     return found
 
 
@@ -53,7 +53,9 @@ def count(text: str) -> int:
     if text in ("unlimited", str(UNLIMITED)):
         return UNLIMITED
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise ParameterMalformed(f"{words.shown(text)} is neither a whole number nor unlimited")
+        raise ParameterMalformed(
+            f"{validation.shown(text)} is neither a whole number nor unlimited"
+        )
     return int(text)
 
 
@@ -65,7 +67,7 @@ def timezone(text: str) -> ZoneInfo:
     try:
         return ZoneInfo(text)
     except (LookupError, ValueError, OSError) as error:
-        raise ParameterMalformed(f"{words.shown(text)} is no timezone known here") from error
+        raise ParameterMalformed(f"{validation.shown(text)} is no timezone known here") from error
 
 
 def labels(value: Any) -> list[str]:
@@ -74,8 +76,8 @@ def labels(value: Any) -> list[str]:
     :raises BadInput: if it is none
     """
     if not isinstance(value, list):
-        raise ParameterMalformed(f"{words.shown(value)} is no list of labels")
-    return [words.label(label) for label in value]
+        raise ParameterMalformed(f"{validation.shown(value)} is no list of labels")
+    return [validation.label(label) for label in value]
 
 
 def _written(read: Callable[[str], Any]) -> Callable[[Any], Any]:
@@ -83,7 +85,7 @@ def _written(read: Callable[[str], Any]) -> Callable[[Any], Any]:
 
     def reading(value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | str):
-            raise ParameterMalformed(f"{words.shown(value)} is neither a number nor text")
+            raise ParameterMalformed(f"{validation.shown(value)} is neither a number nor text")
         return read(str(value))
 
     return reading
@@ -145,9 +147,9 @@ def read(text: str) -> StoredPolicy:
     try:
         given = json.loads(text, object_pairs_hook=_once)
     except ValueError as error:
-        raise PolicyInvalid(f"{words.shown(text)} is not JSON") from error
+        raise PolicyInvalid(f"{validation.shown(text)} is not JSON") from error
     if not isinstance(given, dict):
-        raise PolicyInvalid(f"{words.shown(text)} is no JSON object")
+        raise PolicyInvalid(f"{validation.shown(text)} is no JSON object")
     return _policy(given)
 
 
@@ -173,7 +175,9 @@ def _policy(given: Mapping[str, Any]) -> StoredPolicy:
 
 def _value(name: str, value: Any) -> Any:
     if name not in READERS:
-        raise PolicyInvalid(f"{words.shown(name)} is not known in a policy: {', '.join(READERS)}")
+        raise PolicyInvalid(
+            f"{validation.shown(name)} is not known in a policy: {', '.join(READERS)}"
+        )
     try:
         return READERS[name](value)
     except BadInput as error:

@@ -31,7 +31,7 @@ from related_images.client.errors import (
 )
 from related_images.client.urls import hide_credentials
 from related_images.errors import BadInput
-from related_images.wire.routes import API
+from related_images.protocol.paths import API
 
 Item = TypeVar("Item")
 Query = tuple[tuple[str, str], ...]

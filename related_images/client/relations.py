@@ -6,6 +6,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
+from related_images import model, validation
 from related_images.client import results
 from related_images.client.errors import NotInstanceAware, NotThere, RegistryUnavailable
 from related_images.client.registry import Registry
@@ -17,8 +18,8 @@ from related_images.client.results import (
     Relation,
     Usage,
 )
-from related_images.wire import headers, routes, words
-from related_images.wire.words import InstanceRef
+from related_images.model import InstanceRef
+from related_images.protocol import headers, paths
 
 Item = TypeVar("Item")
 Filter = str | int | datetime | None
@@ -52,7 +53,7 @@ class RelationsClient:
 
     def _ask_info(self) -> RegistryInfo:
         try:
-            answer = self.registry.ask("GET", routes.INFO)
+            answer = self.registry.ask("GET", paths.INFO)
         except NotThere as error:
             raise NotInstanceAware(
                 "this registry does not know about instances, so nothing was done; its operator "
@@ -67,14 +68,14 @@ class RelationsClient:
             ``kind``, ``label``, ``source``, ``created_after``, ``created_before``, ``in_use``
             (whether a live instance was started from the image), and ``limit``, the size of a page
         """
-        return self._items(routes.RELATIONS, "relations", results.relation, filters)
+        return self._items(paths.RELATIONS, "relations", results.relation, filters)
 
     def relations_of_image(self, image_id: str) -> Iterator[Relation]:
         """Relations of one image.
 
         :raises NotThere: if there is no such image for the caller
         """
-        path = routes.IMAGE_RELATIONS.format(image_id=words.image_id(image_id))
+        path = paths.IMAGE_RELATIONS.format(image_id=validation.image_id(image_id))
         return self._items(path, "relations", results.relation, {})
 
     def attach(
@@ -96,14 +97,14 @@ class RelationsClient:
         body = {
             "installation_uuid": instance.installation_uuid,
             "instance_id": instance.instance_id,
-            "image_id": words.image_id(image_id),
-            "kind": words.kind(kind),
+            "image_id": validation.image_id(image_id),
+            "kind": model.kind(kind),
         }
         if label is not None:
-            body["label"] = words.label(label)
+            body["label"] = validation.label(label)
         if instance_project_id is not None:
             body["instance_project_id"] = instance_project_id
-        return self.registry.ask("POST", routes.RELATIONS, json=body).read(results.relation)
+        return self.registry.ask("POST", paths.RELATIONS, json=body).read(results.relation)
 
     def detach(self, instance: InstanceRef, image_id: str, kind: str) -> None:
         """Take such a relation back; the image stays.
@@ -137,7 +138,7 @@ class RelationsClient:
         :param filters: as for :meth:`relations`, and ``latest_before``: no image of that ``kind``
             since
         """
-        return self._items(routes.INSTANCES, "instances", results.instance, filters)
+        return self._items(paths.INSTANCES, "instances", results.instance, filters)
 
     def instance(self, instance: InstanceRef) -> Instance:
         """One instance.
@@ -145,7 +146,7 @@ class RelationsClient:
         :raises NotThere: if the registry knows none such for the caller
         """
         self.info()
-        path = routes.INSTANCE.format(**_ids(instance))
+        path = paths.INSTANCE.format(**_ids(instance))
         return self.registry.ask("GET", path).read(results.instance)
 
     def instance_ended(self, instance: InstanceRef) -> None:
@@ -155,7 +156,7 @@ class RelationsClient:
         :raises AccessDenied: if the caller neither may record nor is an administrator
         """
         self.info()
-        self.registry.ask("DELETE", routes.INSTANCE.format(**_ids(instance)))
+        self.registry.ask("DELETE", paths.INSTANCE.format(**_ids(instance)))
 
     def delete_image(self, image_id: str, *, force: bool = False) -> None:
         """Delete an image.
@@ -166,19 +167,19 @@ class RelationsClient:
         """
         self.info()
         said = {headers.FORCE: headers.FORCED} if force else {}
-        self.registry.ask("DELETE", f"{routes.IMAGES}/{words.image_id(image_id)}", headers=said)
+        self.registry.ask("DELETE", f"{paths.IMAGES}/{validation.image_id(image_id)}", headers=said)
 
     def usages(self, image_ids: Iterable[str]) -> Iterator[Usage]:
         """How many instances were started from each of the images, in their order."""
         self.info()
         remaining = iter(image_ids)
-        while batch := [words.image_id(id) for id in itertools.islice(remaining, IDS)]:
+        while batch := [validation.image_id(id) for id in itertools.islice(remaining, IDS)]:
             yield from self._usages(batch)
 
     def _usages(self, image_ids: list[str]) -> list[Usage]:
         asked = {"image_ids": ",".join(image_ids)}
         try:
-            answer = self.registry.ask("GET", routes.USAGES, params=asked, status_code_retries=0)
+            answer = self.registry.ask("GET", paths.USAGES, params=asked, status_code_retries=0)
             return answer.read(results.usages)
         except RegistryUnavailable:
             # together they may have been started from too often to be counted in time; to ask the
@@ -190,12 +191,12 @@ class RelationsClient:
 
     def ancestry(self, image_id: str) -> Iterator[Ancestor]:
         """The images that one descends from, the nearest first."""
-        path = routes.ANCESTRY.format(image_id=words.image_id(image_id))
+        path = paths.ANCESTRY.format(image_id=validation.image_id(image_id))
         return self._items(path, "ancestry", results.ancestor, {})
 
     def descendants(self, image_id: str, *, depth: int | None = None) -> Iterator[Descendant]:
         """The images made from one, down to ``depth`` steps."""
-        path = routes.DESCENDANTS.format(image_id=words.image_id(image_id))
+        path = paths.DESCENDANTS.format(image_id=validation.image_id(image_id))
         return self._items(path, "descendants", results.descendant, {"depth": depth})
 
     def _items(
@@ -216,8 +217,8 @@ class RelationsClient:
 
 def _relation(instance: InstanceRef, image_id: str, kind: str) -> str:
     """The path of one relation."""
-    return routes.RELATION.format(
-        image_id=words.image_id(image_id), kind=words.kind(kind), **_ids(instance)
+    return paths.RELATION.format(
+        image_id=validation.image_id(image_id), kind=model.kind(kind), **_ids(instance)
     )
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from related_images.wire.words import InstanceRef, parse_time
+from related_images.model import InstanceRef
+from related_images.validation import parse_time
 
 Json = Mapping[str, Any]
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from related_images.client.errors import PolicyEmpty
 from related_images.errors import ParameterMalformed
-from related_images.wire.words import InstanceRef
+from related_images.model import InstanceRef
 
 ACTIVE: Final = "active"
 DEACTIVATED: Final = "deactivated"

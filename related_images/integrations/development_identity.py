@@ -17,7 +17,7 @@ from related_images.errors import (
     NotIdentified,
     RelatedImagesError,
 )
-from related_images.wire import shapes
+from related_images.protocol import schemas
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -165,7 +165,7 @@ def _refuse(
     status: HTTPStatus,
     error: RelatedImagesError,
 ) -> Iterable[bytes]:
-    said = shapes.fault(status.value, error, environ.get("openstack.request_id"))
+    said = schemas.fault(status.value, error, environ.get("openstack.request_id"))
     body = json.dumps(said).encode()
     headers = [
         ("Content-Type", "application/json; charset=UTF-8"),

@@ -19,17 +19,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from related_images.client import InstanceRef, TupleHeaders, carry_tuple, for_instance
+from related_images import model, validation
+from related_images.client import (
+    InstanceRef,
+    TupleHeaders,
+    carry_tuple,
+    for_instance,
+)
 from related_images.errors import ConfigurationError, NovaUnexpected
 from related_images.integrations import nova_refusals
-from related_images.wire import headers, routes, words
+from related_images.protocol import headers, paths
 
 LOG = logging.getLogger(__name__)
 
 App = TypeVar("App")
 
 OPTION: Final = "installation_uuid"
-CREATION: Final = routes.API + routes.IMAGES
+CREATION: Final = paths.API + paths.IMAGES
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def install(installation_uuid: str, *, answers_users: bool = False) -> None:
     :raises ConfigurationError: if it was installed for another installation
     :raises NovaUnexpected: if this Nova is not as it must be
     """
-    uuid = words.installation_uuid(installation_uuid.strip())
+    uuid = validation.installation_uuid(installation_uuid.strip())
     if _installed == [uuid]:
         return
     if _installed:
@@ -153,7 +159,7 @@ def _speaking(installation_uuid: str, function: Callable[..., Any]) -> Callable[
         given = signature.bind(*args, **kwargs).arguments
         server = given["instance"]
         instance = InstanceRef(installation_uuid, server.uuid)
-        kind = given.get("image_type", words.SNAPSHOT)
+        kind = given.get("image_type", model.SNAPSHOT)
         with for_instance(
             instance, kind=kind, label=_label(kind, given), project_id=server.project_id
         ):
@@ -165,7 +171,7 @@ def _speaking(installation_uuid: str, function: Callable[..., Any]) -> Callable[
 def _label(kind: str, given: Mapping[str, Any]) -> str | None:
     """The type of a backup. Nova takes any text for it; what cannot be a label is left out."""
     text = (given.get("extra_properties") or {}).get("backup_type")
-    is_label = kind == words.BACKUP and words.is_word(text, words.LABEL_LENGTH)
+    is_label = kind == model.BACKUP and validation.is_word(text, validation.LABEL_LENGTH)
     return text if is_label else None
 
 

@@ -10,17 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from related_images.ahead import ahead
+from related_images import validation
 from related_images.errors import BadInput
 from related_images.manage import cloud, options
-from related_images.wire import words
+from related_images.prefetch import ahead
 
 if TYPE_CHECKING:
+    from related_images.db import Database
+    from related_images.db.backfill import Candidate, Verdict
     from related_images.manage.claims import Claim
     from related_images.manage.compute import Compute
     from related_images.manage.registry import AdministeredRegistry
-    from related_images.queries import Database
-    from related_images.queries.backfilling import Candidate, Verdict
 
 LOG = logging.getLogger(__name__)
 
@@ -107,21 +107,21 @@ class _Run:
 
     def doubts(self, registry: "AdministeredRegistry") -> Iterator[tuple["Claim", str]]:
         """Carry the backfill out, giving each claim that is not recorded with the reason."""
-        from related_images.queries import backfilling
+        from related_images.db import backfill
 
         for images, position in ahead(_pages(registry, self._position(registry))):
             self.counts["images"] += len(images)
             yield from self._settle(list(self._claims(images)))
             if not self.dry_run:
-                backfilling.remember(self.database, self.installation_uuid, position)
+                backfill.remember(self.database, self.installation_uuid, position)
         if not self.dry_run:
-            backfilling.finish(self.database, self.installation_uuid)
+            backfill.finish(self.database, self.installation_uuid)
 
     def _position(self, registry: "AdministeredRegistry") -> Position:
         from related_images.client.errors import NotThere
-        from related_images.queries import backfilling
+        from related_images.db import backfill
 
-        text = backfilling.position(self.database, self.installation_uuid)
+        text = backfill.position(self.database, self.installation_uuid)
         if self.dry_run or text is None:
             return BEGINNING
         hidden, _, marker = text.partition(" ")
@@ -159,15 +159,15 @@ class _Run:
                 yield claim, verdict.reason
 
     def _verdicts(self, candidates: list["Candidate"]) -> Iterator["Verdict"]:
-        from related_images.queries import backfilling
+        from related_images.db import backfill
 
-        settle = backfilling.judge if self.dry_run else backfilling.record
+        settle = backfill.judge if self.dry_run else backfill.record
         for begin in range(0, len(candidates), AT_ONCE):
             part = candidates[begin : begin + AT_ONCE]
             yield from settle(self.database, self.installation_uuid, part)
 
     def _candidate(self, claim: "Claim") -> "Candidate | None":
-        from related_images.queries.backfilling import Candidate
+        from related_images.db.backfill import Candidate
 
         if claim.doubt or claim.instance_id is None or not claim.owner or not claim.kind:
             return None
@@ -238,7 +238,7 @@ class _Table:
             self._write(COLUMNS)
         self._rows += 1
         named = (claim.image_id, claim.instance_id or "-", claim.owner or "-", reason)
-        self._write(text if text.isprintable() else words.shown(text) for text in named)
+        self._write(text if text.isprintable() else validation.shown(text) for text in named)
 
     def end(self, counts: dict[str, Any]) -> None:
         said = ", ".join(f"{name}: {number}" for name, number in counts.items())

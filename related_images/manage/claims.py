@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from related_images.wire import words
+from related_images import model, validation
 
 Image = Mapping[str, Any]
 
@@ -48,12 +48,14 @@ def read(image: Image) -> Claim | None:
     label = image.get("backup_type")
     kind = image.get("image_type")
     return Claim(
-        image_id=words.image_id(image["id"]),
+        image_id=validation.image_id(image["id"]),
         owner=image.get("owner"),
         instance_id=image.get("instance_uuid"),
         kind=kind,
-        label=label if kind == words.BACKUP and words.is_word(label, words.LABEL_LENGTH) else None,
-        created_at=words.parse_time("created_at", image["created_at"]),
+        label=label
+        if kind == model.BACKUP and validation.is_word(label, validation.LABEL_LENGTH)
+        else None,
+        created_at=validation.parse_time("created_at", image["created_at"]),
         doubt=_doubt(image),
     )
 
@@ -66,16 +68,17 @@ def _doubt(image: Image) -> str | None:
             "Cinder uploaded it, or its properties were written by hand: Nova's own images carry "
             f"{BASE}"
         )
-    if not words.is_uuid(image[BASE]):
-        return f"its {BASE} is {words.shown(image[BASE])}, and Nova writes the ID of an image"
-    if not words.is_uuid(image.get("instance_uuid")):
+    if not validation.is_uuid(image[BASE]):
+        return f"its {BASE} is {validation.shown(image[BASE])}, and Nova writes the ID of an image"
+    if not validation.is_uuid(image.get("instance_uuid")):
         return "it names no instance"
-    if image.get("image_type") not in words.MADE_FROM:
-        return f"its image_type is {words.shown(image.get('image_type'))}, which Nova never writes"
+    if image.get("image_type") not in model.MADE_FROM:
+        shown = validation.shown(image.get("image_type"))
+        return f"its image_type is {shown}, which Nova never writes"
     if not image.get("user_id"):
         return "it has no user_id, which Nova always writes"
     if not image.get("owner"):
         return "it has no owner"
-    if not words.is_text(image["owner"]):
+    if not validation.is_text(image["owner"]):
         return "its owner is no project"
     return None

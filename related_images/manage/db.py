@@ -37,21 +37,21 @@ class Upgrade(options.OnDatabase):
         )
 
     def take_action(self, given: argparse.Namespace) -> None:
+        from related_images.db import dialects, schema
         from related_images.manage import opening
-        from related_images.store import drivers, schema
 
         with opening.named(given) as url:
             schema.upgrade(url, given.to or "head")
             with schema.connected(url) as connection:
-                LOG.info("%s: the schema is %s", drivers.shown(url), schema.version(connection))
+                LOG.info("%s: the schema is %s", dialects.shown(url), schema.version(connection))
 
 
 class Version(options.OnDatabase, ShowOne):
     """Show the version of the tables, and the one that this program needs."""
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+        from related_images.db import schema
         from related_images.manage import opening
-        from related_images.store import schema
 
         with opening.inspected(given) as connection:
             found = schema.version(connection)
@@ -106,8 +106,8 @@ class Purge(options.OnDatabase, ShowOne):
         parser.add_argument("--dry-run", action="store_true", help="count, and remove nothing")
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+        from related_images.db import purge
         from related_images.manage import opening
-        from related_images.store import purge
 
         before = datetime.now(UTC) - given.older_than
         with opening.opened(given) as database:
@@ -120,7 +120,7 @@ class Purge(options.OnDatabase, ShowOne):
 
 
 def _revision(text: str) -> str:
-    from related_images.store import schema
+    from related_images.db import schema
 
     if text not in schema.REVISIONS:
         known = ", ".join(schema.REVISIONS)
@@ -129,7 +129,7 @@ def _revision(text: str) -> str:
 
 
 def _problems(connection: "Connection") -> Iterator[tuple[str, str]]:
-    from related_images.store import schema
+    from related_images.db import schema
 
     try:
         schema.verify(connection)

@@ -9,7 +9,7 @@ from cliff.show import ShowOne
 from related_images.manage import options
 
 if TYPE_CHECKING:
-    from related_images.store.rows import Installation
+    from related_images.model import Installation
 
 COLUMNS: Final = ("uuid", "name", "service_user_id", "registered_at")
 
@@ -30,8 +30,8 @@ class Add(options.OnDatabase, ShowOne):
         )
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+        from related_images.db import installations
         from related_images.manage import opening
-        from related_images.queries import installations
 
         with opening.opened(given) as database:
             found, _ = installations.register(
@@ -44,8 +44,8 @@ class List(options.OnDatabase, Lister):
     """List the registered installations, by name."""
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+        from related_images.db import installations
         from related_images.manage import opening
-        from related_images.queries import installations
 
         with opening.opened(given) as database:
             return COLUMNS, [_row(found) for found in installations.registered(database)]
@@ -58,8 +58,8 @@ class Remove(options.OnDatabase):
         _add_uuid(parser)
 
     def take_action(self, given: argparse.Namespace) -> None:
+        from related_images.db import installations
         from related_images.manage import opening
-        from related_images.queries import installations
 
         with opening.opened(given) as database:
             installations.unregister(database, given.uuid)

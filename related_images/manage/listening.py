@@ -13,6 +13,8 @@ import oslo_messaging
 from oslo_config import cfg
 from oslo_messaging.notify.listener import BatchNotificationServer
 
+from related_images.db import Database
+from related_images.db.notifications import Event, store
 from related_images.errors import (
     BusUnusable,
     FieldInvalid,
@@ -20,8 +22,6 @@ from related_images.errors import (
     StoreUnavailable,
 )
 from related_images.manage.notifications import read
-from related_images.queries import Database
-from related_images.queries.notifications import Event, store
 
 LOG = logging.getLogger(__name__)
 

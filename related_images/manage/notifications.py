@@ -4,13 +4,18 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from related_images import model, validation
+from related_images.db.notifications import (
+    Ended,
+    Event,
+    ImageMade,
+    Started,
+)
 from related_images.errors import BadInput, NotificationMalformed
-from related_images.queries.notifications import Ended, Event, ImageMade, Started
-from related_images.wire import words
 
 Data = Mapping[str, Any]
 
-KINDS: Final = {"image_snapshot": words.SNAPSHOT, "image_backup": words.BACKUP}
+KINDS: Final = {"image_snapshot": model.SNAPSHOT, "image_backup": model.BACKUP}
 """What Nova is about to do when it begins to make an image, and the kind of that."""
 
 
@@ -26,7 +31,7 @@ def read(installation_uuid: str, message: object) -> Event | None:
         if reader is None:
             return None
         data = _mapping(_mapping(sent["payload"])["nova_object.data"])
-        ref = words.InstanceRef(installation_uuid, _text(data["uuid"]))
+        ref = model.InstanceRef(installation_uuid, _text(data["uuid"]))
         head = (installation_uuid, ref.instance_id, _text(data["tenant_id"]), _time(sent))
         return reader(head, data)
     except (KeyError, TypeError, ValueError, OverflowError, BadInput) as error:
@@ -39,14 +44,14 @@ Head = tuple[str, str, str, datetime]
 
 def _made(head: Head, data: Data) -> Event:
     owner = data.get("action_initiator_project") or head[2]
-    image_id = words.image_id(data["snapshot_image_id"])
+    image_id = validation.image_id(data["snapshot_image_id"])
     return ImageMade(*head, image_id, _text(owner), KINDS.get(str(data.get("task_state"))))
 
 
 def _started(head: Head, data: Data) -> Event | None:
     # an instance that was started from a volume has none
     image = data["image_uuid"]
-    return Started(*head, words.image_id(image)) if image else None
+    return Started(*head, validation.image_id(image)) if image else None
 
 
 def _ended(head: Head, _: Data) -> Event:
@@ -64,13 +69,13 @@ _READERS: Final[Mapping[str, Callable[[Head, Data], Event | None]]] = {
 
 def _mapping(value: object) -> Data:
     if not isinstance(value, Mapping):
-        raise TypeError(f"{words.shown(value)} stands where an object is needed")
+        raise TypeError(f"{validation.shown(value)} stands where an object is needed")
     return value
 
 
 def _text(value: object) -> str:
-    if not words.is_text(value):
-        raise TypeError(f"{words.shown(value)} stands where an id is needed")
+    if not validation.is_text(value):
+        raise TypeError(f"{validation.shown(value)} stands where an id is needed")
     return value
 
 

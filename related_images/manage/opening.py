@@ -11,11 +11,11 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from related_images import settings
+from related_images import config
+from related_images.db import circuit_breaker, dialects, schema
+from related_images.db.database import Database, usable
 from related_images.errors import StoreUnavailable
 from related_images.manage import pipeline
-from related_images.store import breaker, drivers, schema
-from related_images.store.database import Database, usable
 
 PATIENCE: Final = 20.0
 """Seconds that a command waits for the database."""
@@ -32,7 +32,7 @@ def opened(given: argparse.Namespace) -> Iterator[Database]:
         schema.verify(connection)
     with named(given) as url:
         # a command fails once, and says so itself
-        logging.getLogger(breaker.__name__).setLevel(logging.CRITICAL)
+        logging.getLogger(circuit_breaker.__name__).setLevel(logging.CRITICAL)
         yield Database(url.render_as_string(hide_password=False), PATIENCE)
 
 
@@ -75,15 +75,15 @@ def at(connection: str) -> Iterator[URL]:
     except StoreUnavailable as error:
         if isinstance(error.__cause__, DBAPIError):
             raise _failure(url, error.__cause__) from error
-        raise type(error)(f"{drivers.shown(url)}: {error}") from error
+        raise type(error)(f"{dialects.shown(url)}: {error}") from error
 
 
 def _connection(given: argparse.Namespace) -> str:
     if given.paste is not None:
         return pipeline.connection(given.paste)
     if given.connection is not None:
-        return settings.load("command line", {"connection": given.connection}).connection
-    return settings.DEFAULT_CONNECTION
+        return config.load("command line", {"connection": given.connection}).connection
+    return config.DEFAULT_CONNECTION
 
 
 def _require_file(url: URL) -> None:
@@ -96,6 +96,6 @@ def _require_file(url: URL) -> None:
 
 def _failure(url: URL, error: DBAPIError) -> StoreUnavailable:
     return StoreUnavailable(
-        f"{drivers.shown(url)} cannot be used: {drivers.said(error.orig, url)}; check that the "
+        f"{dialects.shown(url)} cannot be used: {dialects.said(error.orig, url)}; check that the "
         "address is right, that the server runs, and that this user may read and write there"
     )

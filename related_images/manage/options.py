@@ -9,8 +9,8 @@ from typing import Final
 
 from cliff.command import Command
 
-from related_images.settings import DEFAULT_CONNECTION
-from related_images.wire import words
+from related_images import validation
+from related_images.config import DEFAULT_CONNECTION
 
 _AGE = re.compile(r"(\d{1,4})([hdw])")
 _UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
@@ -67,8 +67,8 @@ def uuid_text(text: str) -> str:
 
 def short_text(text: str) -> str:
     """An argument of a few printable characters."""
-    if not words.is_text(text):
-        raise argparse.ArgumentTypeError(f"{words.TEXT} are needed")
+    if not validation.is_text(text):
+        raise argparse.ArgumentTypeError(f"{validation.TEXT} are needed")
     return text
 
 

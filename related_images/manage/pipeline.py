@@ -6,7 +6,7 @@ from typing import Final
 
 from paste.deploy.loadwsgi import ConfigLoader
 
-from related_images import settings
+from related_images import config
 from related_images.errors import ConfigurationError
 
 _OURS: Final = {
@@ -23,10 +23,10 @@ def connection(path: Path) -> str:
     try:
         parser = ConfigLoader(str(path)).parser
         ours = {name: _local(parser, name) for name in parser.sections() if _is_ours(parser[name])}
-    except settings.UNREADABLE as error:
-        raise settings.unreadable(path, error) from None
-    found = {settings.load(name, options).connection for name, options in ours.items()}
-    if settings.DEFAULT_CONNECTION in found:
+    except config.UNREADABLE as error:
+        raise config.unreadable(path, error) from None
+    found = {config.load(name, options).connection for name, options in ours.items()}
+    if config.DEFAULT_CONNECTION in found:
         # a file in whatever directory a program is started from: the registry's is another
         raise ConfigurationError(
             f"{path} says nowhere which database the filter uses; write `connection` into the "

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from related_images.manage import cloud, options
 
 if TYPE_CHECKING:
+    from related_images.db import Database
+    from related_images.db.reconcile import Run
     from related_images.manage.registry import AdministeredRegistry
-    from related_images.queries import Database
-    from related_images.queries.reconciliation import Run
 
 RATE: Final = 20.0
 """Requests a second to the registry, unless told otherwise."""
@@ -59,29 +59,29 @@ class Reconcile(options.OnDatabase):
         cloud.add_options(parser)
 
     def take_action(self, given: argparse.Namespace) -> None:
+        from related_images.db import reconcile
         from related_images.manage import opening
         from related_images.manage.pace import Pace
         from related_images.manage.registry import AdministeredRegistry
-        from related_images.queries import reconciliation
 
         registry = AdministeredRegistry(cloud.image_adapter(given), Pace(given.rate))
         with opening.opened(given) as database:
             registry.must_show_all()
-            run = reconciliation.begin(database, given.older_than, given.dry_run)
+            run = reconcile.begin(database, given.older_than, given.dry_run)
             if not given.trust_registry:
-                reconciliation.check_registry(database, registry, run.until)
+                reconcile.check_registry(database, registry, run.until)
             _carry_out(database, registry, run, given.dry_run)
-        counts = {**reconciliation.summary(run), "dry_run": given.dry_run}
+        counts = {**reconcile.summary(run), "dry_run": given.dry_run}
         self.app.stdout.write(json.dumps(counts) + "\n")
 
 
 def _carry_out(
     database: "Database", registry: "AdministeredRegistry", run: "Run", dry_run: bool
 ) -> None:
-    from related_images.queries import reconciliation
+    from related_images.db import reconcile
 
-    with _progress(reconciliation.images_known(database), run.after) as seen:
-        reconciliation.reconcile(database, registry, run, dry_run, seen)
+    with _progress(reconcile.images_known(database), run.after) as seen:
+        reconcile.reconcile(database, registry, run, dry_run, seen)
 
 
 @contextmanager

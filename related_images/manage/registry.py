@@ -14,6 +14,7 @@ from tenacity import (
     wait_exponential,
 )
 
+from related_images import validation
 from related_images.client.errors import (
     AccessDenied,
     NotThere,
@@ -22,11 +23,10 @@ from related_images.client.errors import (
     Unauthorized,
 )
 from related_images.client.registry import HIDDEN, Answer, Registry
+from related_images.db import Seen
 from related_images.errors import RegistryDistrusted
 from related_images.manage.pace import Pace
-from related_images.queries import Seen
-from related_images.wire import words
-from related_images.wire.routes import IMAGES, INSTALLATIONS
+from related_images.protocol.paths import IMAGES, INSTALLATIONS
 
 LOG = logging.getLogger(__name__)
 
@@ -157,7 +157,9 @@ def _tell(state: RetryCallState) -> None:
 
 def _created(body: Mapping[str, Any]) -> dict[str, Seen]:
     return {
-        image["id"]: Seen(words.parse_time("created_at", image["created_at"]), image.get("owner"))
+        image["id"]: Seen(
+            validation.parse_time("created_at", image["created_at"]), image.get("owner")
+        )
         for image in body["images"]
     }
 

@@ -16,7 +16,7 @@ from related_images.errors import (
     StoreUnavailable,
 )
 from related_images.middleware.environ import Environ, request_id
-from related_images.wire import shapes
+from related_images.protocol import schemas
 
 StartResponse = Callable[..., Any]
 Headers = list[tuple[str, str]]
@@ -84,7 +84,7 @@ def answer_error(
 ) -> list[bytes]:
     """Answer with an error in the shape in which all of ours are."""
     status = status_of(error)
-    shown = shapes.fault(status.value, error, request_id(environ))
+    shown = schemas.fault(status.value, error, request_id(environ))
     content = answer(start_response, status, shown, _headers_of(error))
     return [] if environ.get("REQUEST_METHOD") == "HEAD" else content
 

@@ -9,33 +9,40 @@ from http import HTTPStatus
 from typing import Final
 
 import related_images
-from related_images.errors import (
-    NotIdentified,
-    StoreUnavailable,
+from related_images import model, validation
+from related_images.db import (
+    Database,
+    Filters,
+    installations,
+    listing,
+    recording,
 )
-from related_images.middleware import attaching, lineage, paging, registry
+from related_images.errors import NotIdentified, StoreUnavailable
+from related_images.middleware import (
+    attaching,
+    lineage,
+    paging,
+    registry,
+)
 from related_images.middleware.answers import MethodNotAllowed, WSGIApp
 from related_images.middleware.call import Call, Outcome, fields
 from related_images.middleware.environ import Environ, request_id
 from related_images.middleware.identity import Caller
 from related_images.middleware.recording import json_object
-from related_images.queries import Database, Filters, installations, listing, recording
-from related_images.wire import routes, shapes, words
+from related_images.protocol import paths, schemas
 
 LOG = logging.getLogger(__name__)
 
 
 def list_relations(call: Call) -> Outcome:
-    return HTTPStatus.OK, _relations(
-        call, call.query(paging.FILTERS), routes.href(routes.RELATIONS)
-    )
+    return HTTPStatus.OK, _relations(call, call.query(paging.FILTERS), paths.href(paths.RELATIONS))
 
 
 def list_image_relations(call: Call) -> Outcome:
     image_id = call.image_id()
     query = call.query(paging.IMAGE_FILTERS)
     query.filters["image_id"] = image_id
-    body = _relations(call, query, routes.href(routes.IMAGE_RELATIONS, image_id=image_id))
+    body = _relations(call, query, paths.href(paths.IMAGE_RELATIONS, image_id=image_id))
     if not body["relations"] and not _has_relations(call, image_id):
         registry.image(call.app, call.environ, image_id)
     return HTTPStatus.OK, body
@@ -47,13 +54,13 @@ def _has_relations(call: Call, image_id: str) -> bool:
     return bool(listing.relations(call.database, filters, 1, None).items)
 
 
-def _relations(call: Call, query: paging.Query, path: str) -> shapes.Json:
+def _relations(call: Call, query: paging.Query, path: str) -> schemas.Json:
     filters = Filters(**query.filters, visible_to=call.caller.visible_to)
     after = paging.relation_position(query.marker)
     found = listing.relations(call.database, filters, query.limit, after)
     marker = paging.relation_marker(found.items[-1]) if found.more else None
-    rows = map(shapes.relation, found.items)
-    return shapes.page("relations", rows, path, query.kept, marker)
+    rows = map(schemas.relation, found.items)
+    return schemas.page("relations", rows, path, query.kept, marker)
 
 
 def attach(call: Call) -> Outcome:
@@ -68,12 +75,12 @@ def attach(call: Call) -> Outcome:
     found, created = attaching.attach(new, call.app, call.environ, call.database, speaker)
     if created:
         LOG.info("attached image %s to instance %s (%s)", new.image_id, new.instance_id, new.kind)
-    return HTTPStatus.CREATED if created else HTTPStatus.OK, shapes.relation(found)
+    return HTTPStatus.CREATED if created else HTTPStatus.OK, schemas.relation(found)
 
 
 def detach(call: Call) -> Outcome:
     own_report, recorded_at = paging.read_detachment(call.query_string)
-    ref, image_id, kind = call.instance(), call.image_id(), words.kind(call.ids["kind"])
+    ref, image_id, kind = call.instance(), call.image_id(), model.kind(call.ids["kind"])
     ids = (ref.installation_uuid, ref.instance_id, image_id, kind)
     left = None
     if own_report is None:
@@ -90,7 +97,7 @@ def detach(call: Call) -> Outcome:
     )
     if left is None:
         return HTTPStatus.NO_CONTENT, None
-    return HTTPStatus.OK, shapes.relation(left)
+    return HTTPStatus.OK, schemas.relation(left)
 
 
 def list_instances(call: Call) -> Outcome:
@@ -98,12 +105,12 @@ def list_instances(call: Call) -> Outcome:
     latest_before = query.filters.pop(paging.LATEST_BEFORE, None)
     filters = Filters(**query.filters, visible_to=call.caller.visible_to)
     after = paging.instance_position(query.marker)
-    until = datetime.now(UTC) + words.CLOCK_SKEW
+    until = datetime.now(UTC) + validation.CLOCK_SKEW
     found = listing.instances(call.database, filters, query.limit, after, latest_before, until)
     marker = paging.instance_marker(found.items[-1]) if found.more else None
-    path = routes.href(routes.INSTANCES)
-    rows = map(shapes.instance, found.items)
-    return HTTPStatus.OK, shapes.page("instances", rows, path, query.kept, marker)
+    path = paths.href(paths.INSTANCES)
+    rows = map(schemas.instance, found.items)
+    return HTTPStatus.OK, schemas.page("instances", rows, path, query.kept, marker)
 
 
 def show_instance(call: Call) -> Outcome:
@@ -111,7 +118,7 @@ def show_instance(call: Call) -> Outcome:
     found = listing.instance(
         call.database, ref.installation_uuid, ref.instance_id, call.caller.visible_to
     )
-    return HTTPStatus.OK, shapes.instance(found)
+    return HTTPStatus.OK, schemas.instance(found)
 
 
 def end_instance(call: Call) -> Outcome:
@@ -132,7 +139,7 @@ def list_usages(call: Call) -> Outcome:
     (image_ids,) = paging.read_all(call.query_string, paging.USAGE_FILTERS).values()
     visible_to = call.caller.visible_to
     found = listing.usages(call.database, image_ids, visible_to, _owners(call, image_ids))
-    rows = [shapes.usage(row) for row in found]
+    rows = [schemas.usage(row) for row in found]
     return HTTPStatus.OK, {"usages": rows, "all_projects": visible_to is None}
 
 
@@ -152,22 +159,22 @@ def _owners(call: Call, image_ids: list[str]) -> dict[str, str | None] | None:
 def list_installations(call: Call) -> Outcome:
     call.must_administrate()
     found = installations.registered(call.database)
-    return HTTPStatus.OK, {"installations": [shapes.installation(row) for row in found]}
+    return HTTPStatus.OK, {"installations": [schemas.installation(row) for row in found]}
 
 
 def register_installation(call: Call) -> Outcome:
     call.must_administrate()
     body = fields(json_object(call.environ), needed=("uuid", "name"), optional=("service_user_id",))
-    uuid = words.installation_uuid(body["uuid"])
-    name, user = words.text("name", body["name"]), body.get("service_user_id")
-    bound = None if user is None else words.text("service_user_id", user)
+    uuid = validation.installation_uuid(body["uuid"])
+    name, user = validation.text("name", body["name"]), body.get("service_user_id")
+    bound = None if user is None else validation.text("service_user_id", user)
     found, created = installations.register(call.database, uuid, name, bound)
-    return HTTPStatus.CREATED if created else HTTPStatus.OK, shapes.installation(found)
+    return HTTPStatus.CREATED if created else HTTPStatus.OK, schemas.installation(found)
 
 
 def unregister_installation(call: Call) -> Outcome:
     call.must_administrate()
-    installations.unregister(call.database, words.installation_uuid(call.ids["uuid"]))
+    installations.unregister(call.database, validation.installation_uuid(call.ids["uuid"]))
     return HTTPStatus.NO_CONTENT, None
 
 
@@ -175,13 +182,13 @@ def show_info(call: Call) -> Outcome:
     settings, reconciliation = call.settings, _reconciliation(call)
     return HTTPStatus.OK, {
         "version": related_images.__version__,
-        "kinds": list(words.KINDS),
-        "sources": list(words.SOURCES),
+        "kinds": list(model.KINDS),
+        "sources": list(model.SOURCES),
         "limits": {
             "page": paging.LIMIT_MOST,
             "images_of_instance": listing.IMAGES_LIMIT,
-            "instance_id_length": words.INSTANCE_ID_LENGTH,
-            "label_length": words.LABEL_LENGTH,
+            "instance_id_length": validation.INSTANCE_ID_LENGTH,
+            "label_length": validation.LABEL_LENGTH,
         },
         "require_registered_installation": settings.require_registered_installation,
         "guard": settings.guard,
@@ -191,7 +198,7 @@ def show_info(call: Call) -> Outcome:
     }
 
 
-def _reconciliation(call: Call) -> shapes.Json:
+def _reconciliation(call: Call) -> schemas.Json:
     """Null where the database is down; only for those who see everything is something counted."""
     last = unreconciled = None
     with suppress(StoreUnavailable):
@@ -204,24 +211,24 @@ def _reconciliation(call: Call) -> shapes.Json:
 
 
 def _schema(name: str) -> Callable[[Call], Outcome]:
-    return lambda call: (HTTPStatus.OK, shapes.SCHEMAS[name])
+    return lambda call: (HTTPStatus.OK, schemas.SCHEMAS[name])
 
 
 Handler = Callable[[Call], Outcome]
 
 ROUTES: Final[dict[str, dict[str, Handler]]] = {
-    routes.RELATIONS: {"GET": list_relations, "POST": attach},
-    routes.IMAGE_RELATIONS: {"GET": list_image_relations},
-    routes.RELATION: {"DELETE": detach},
-    routes.ANCESTRY: {"GET": lineage.list_ancestry},
-    routes.DESCENDANTS: {"GET": lineage.list_descendants},
-    routes.INSTANCES: {"GET": list_instances},
-    routes.INSTANCE: {"GET": show_instance, "DELETE": end_instance},
-    routes.USAGES: {"GET": list_usages},
-    routes.INSTALLATIONS: {"GET": list_installations, "POST": register_installation},
-    routes.INSTALLATION: {"DELETE": unregister_installation},
-    routes.INFO: {"GET": show_info},
-    **{routes.SCHEMA.format(name=name): {"GET": _schema(name)} for name in shapes.SCHEMAS},
+    paths.RELATIONS: {"GET": list_relations, "POST": attach},
+    paths.IMAGE_RELATIONS: {"GET": list_image_relations},
+    paths.RELATION: {"DELETE": detach},
+    paths.ANCESTRY: {"GET": lineage.list_ancestry},
+    paths.DESCENDANTS: {"GET": lineage.list_descendants},
+    paths.INSTANCES: {"GET": list_instances},
+    paths.INSTANCE: {"GET": show_instance, "DELETE": end_instance},
+    paths.USAGES: {"GET": list_usages},
+    paths.INSTALLATIONS: {"GET": list_installations, "POST": register_installation},
+    paths.INSTALLATION: {"DELETE": unregister_installation},
+    paths.INFO: {"GET": show_info},
+    **{paths.SCHEMA.format(name=name): {"GET": _schema(name)} for name in schemas.SCHEMAS},
 }
 
 

@@ -3,14 +3,19 @@
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from related_images import model, validation
+from related_images.db import (
+    Database,
+    NewRelation,
+    Relation,
+    recording,
+)
+from related_images.db.recording import Speaker
 from related_images.errors import ImageGone
 from related_images.middleware import registry
 from related_images.middleware.answers import WSGIApp
 from related_images.middleware.environ import Environ
 from related_images.middleware.identity import Caller
-from related_images.queries import Database, NewRelation, Relation, recording
-from related_images.queries.recording import Speaker
-from related_images.wire import words
 
 NEEDED: Final = ("installation_uuid", "instance_id", "image_id", "kind")
 OPTIONAL: Final = ("label", "instance_project_id")
@@ -25,9 +30,9 @@ def relation_of(
     :raises BadInput: if a field is malformed
     :raises ImageNotFound: if the image is not there for the caller
     """
-    ref = words.InstanceRef(body["installation_uuid"], body["instance_id"])
-    image_id, kind = words.image_id(body["image_id"]), words.kind(body["kind"])
-    label = None if body.get("label") is None else words.label(body["label"])
+    ref = model.InstanceRef(body["installation_uuid"], body["instance_id"])
+    image_id, kind = validation.image_id(body["image_id"]), model.kind(body["kind"])
+    label = None if body.get("label") is None else validation.label(body["label"])
     told = _instance_project(body, kind, caller)
     image = registry.image(app, environ, image_id)
     return NewRelation(
@@ -36,8 +41,8 @@ def relation_of(
         image_id=image_id,
         kind=kind,
         label=label,
-        source=words.SERVICE,
-        project_id=told if kind == words.BOOT else image.get("owner"),
+        source=model.SERVICE,
+        project_id=told if kind == model.BOOT else image.get("owner"),
         created_at=datetime.now(UTC),
         instance_project_id=told,
         seen=registry.seen(image),
@@ -65,6 +70,6 @@ def _instance_project(body: dict[str, Any], kind: str, caller: Caller) -> str | 
     """
     told = body.get("instance_project_id")
     if told is not None:
-        return words.text("instance_project_id", told)
+        return validation.text("instance_project_id", told)
     is_users = caller.is_backed_by_service and not (caller.is_service or caller.is_admin)
-    return caller.project_id if kind == words.BOOT and is_users else None
+    return caller.project_id if kind == model.BOOT and is_users else None

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from related_images import model, validation
+from related_images.config import Settings
+from related_images.db import Database
 from related_images.errors import AdminOnly, FieldInvalid, RecordingForbidden
 from related_images.middleware import paging
 from related_images.middleware.answers import WSGIApp
 from related_images.middleware.environ import Environ
 from related_images.middleware.identity import Caller
-from related_images.queries import Database
-from related_images.settings import Settings
-from related_images.wire import words
 
 Outcome = tuple[HTTPStatus, Any]
 
@@ -28,13 +28,13 @@ class Call:
     caller: Caller
     ids: Mapping[str, str]
 
-    def instance(self) -> words.InstanceRef:
+    def instance(self) -> model.InstanceRef:
         """The instance in the path."""
-        return words.InstanceRef(self.ids["installation_uuid"], self.ids["instance_id"])
+        return model.InstanceRef(self.ids["installation_uuid"], self.ids["instance_id"])
 
     def image_id(self) -> str:
         """The image in the path."""
-        return words.image_id(self.ids["image_id"])
+        return validation.image_id(self.ids["image_id"])
 
     def query(self, known: Mapping[str, paging.Read]) -> paging.Query:
         return paging.read(self.query_string, known)
@@ -76,6 +76,8 @@ def fields(body: dict[str, Any], needed: Iterable[str], optional: Iterable[str])
     missing = [name for name in needed if name not in body]
     unknown = [name for name in body if name not in known]
     if missing or unknown:
-        wrong = f"{missing[0]} is missing" if missing else f"{words.shown(unknown[0])} is unknown"
+        wrong = (
+            f"{missing[0]} is missing" if missing else f"{validation.shown(unknown[0])} is unknown"
+        )
         raise FieldInvalid(f"the field {wrong}; known are {', '.join(known)}")
     return body

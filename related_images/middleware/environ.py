@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from related_images.errors import BodyIncomplete, BodyTooLarge
-from related_images.wire import headers, routes
+from related_images.protocol import headers, paths
 
 Environ = dict[str, Any]
 
@@ -56,13 +56,13 @@ def path_below_api(environ: Environ) -> str | None:
     minor = _MINOR.match(path)
     if minor:
         return path[minor.end() :]
-    return path if environ.get("SCRIPT_NAME", "").endswith(routes.API) else None
+    return path if environ.get("SCRIPT_NAME", "").endswith(paths.API) else None
 
 
 def set_path_below_api(environ: Environ, path: str) -> None:
     """Point the environ at another ``path`` below ``/v2``."""
-    mounted = environ.get("SCRIPT_NAME", "").endswith(routes.API)
-    environ["PATH_INFO"] = path if mounted else routes.API + path
+    mounted = environ.get("SCRIPT_NAME", "").endswith(paths.API)
+    environ["PATH_INFO"] = path if mounted else paths.API + path
 
 
 def read_body(environ: Environ) -> bytes:

@@ -6,10 +6,19 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import unquote
 
-from related_images import __version__, metrics
-from related_images import settings as options
+from related_images import __version__, metrics, validation
+from related_images import config as options
+from related_images.config import IN_USE, VERIFIED, Settings
+from related_images.db import Database, listing
 from related_images.errors import MethodOverridden, RelatedImagesError, StoreUnavailable
-from related_images.middleware import api, guard, imagelist, recording, registry, rotation
+from related_images.middleware import (
+    api,
+    guard,
+    imagelist,
+    recording,
+    registry,
+    rotation,
+)
 from related_images.middleware.answers import (
     StartResponse,
     WSGIApp,
@@ -26,9 +35,7 @@ from related_images.middleware.environ import (
     take_tuple,
 )
 from related_images.middleware.identity import Caller
-from related_images.queries import Database, listing
-from related_images.settings import IN_USE, VERIFIED, Settings
-from related_images.wire import headers, routes, words
+from related_images.protocol import headers, paths
 
 LOG = logging.getLogger(__name__)
 
@@ -41,7 +48,7 @@ METHOD_OVERRIDE: Final = "_method"
 FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 """In what is posted as one of these the registry's router looks for such a field."""
 
-IMAGES: Final = (routes.IMAGES, routes.IMAGES + "\n")
+IMAGES: Final = (paths.IMAGES, paths.IMAGES + "\n")
 """The registry's router lets a path end in a line break."""
 
 
@@ -133,11 +140,11 @@ class InstanceAwareMiddleware:
         which image that is, if any, the registry says.
         """
         spelled = _image_of(path) if _may_be_deletion(environ) else None
-        if spelled is None or words.is_image_id(spelled):
+        if spelled is None or validation.is_image_id(spelled):
             return spelled
         shown = registry.shown(self._app, environ, spelled)
         found = spelled.lower() if shown is None else shown.get("id")
-        return found if words.is_image_id(found) else None
+        return found if validation.is_image_id(found) else None
 
     def _images(
         self, environ: Environ, start_response: StartResponse, assertion: headers.Assertion
@@ -203,9 +210,9 @@ def _overrides_method(environ: Environ) -> bool:
 
 def _image_of(path: str) -> str | None:
     """How the image is spelled whose own path this is."""
-    if not path.startswith(routes.IMAGES + "/"):
+    if not path.startswith(paths.IMAGES + "/"):
         return None
-    spelled = path.removeprefix(routes.IMAGES + "/").removesuffix("\n")
+    spelled = path.removeprefix(paths.IMAGES + "/").removesuffix("\n")
     return spelled if spelled and "/" not in spelled else None
 
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from related_images import faults
+from related_images import failpoints
+from related_images.db import Database, Seen, guard
+from related_images.db.guard import Begun
+from related_images.db.recording import image_deleted
 from related_images.errors import ImageInUse, StoreUnavailable
-from related_images.faults import Point
+from related_images.failpoints import Point
 from related_images.middleware import registry
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ, request_id
 from related_images.middleware.identity import Caller
-from related_images.queries import Database, Seen, guarding
-from related_images.queries.guarding import Begun
-from related_images.queries.recording import image_deleted
 
 LOG = logging.getLogger(__name__)
 
@@ -47,14 +47,14 @@ class Outcome:
 
     def _note(self, status: str) -> None:
         if status.startswith("204"):
-            faults.reach(Point.DELETE_ANSWERED)
+            failpoints.reach(Point.DELETE_ANSWERED)
             if self.begun:
-                guarding.deleted(self.database, self.begun)
+                guard.deleted(self.database, self.begun)
             else:
                 image_deleted(self.database, self.image_id)
-            faults.reach(Point.DELETE_NOTED)
+            failpoints.reach(Point.DELETE_NOTED)
         elif self.begun and not status.startswith("5"):
-            guarding.withdraw(self.database, self.begun)
+            guard.withdraw(self.database, self.begun)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Guarded:
         caller = self.caller
         forced = self.forced and caller.is_admin
         try:
-            return guarding.begin(
+            return guard.begin(
                 self.database, self.image_id, caller.visible_to, forced=forced, seen=seen
             )
         except ImageInUse as error:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from related_images.config import Settings
+from related_images.db.recording import Speaker
 from related_images.middleware.environ import Environ, words_of
-from related_images.queries.recording import Speaker
-from related_images.settings import Settings
-from related_images.wire.words import shown
+from related_images.validation import shown
 
 CONFIRMED = "Confirmed"
 

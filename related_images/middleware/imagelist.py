@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, unquote_plus, urlsplit
 
-from related_images import metrics
+from related_images import metrics, validation
+from related_images.db import ListedImage, listing
 from related_images.errors import ParameterMalformed
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ
 from related_images.middleware.registry import Answer, ask, seen
-from related_images.queries import ListedImage, listing
-from related_images.wire import headers, routes, words
+from related_images.protocol import headers, paths
 
 IDS: Final = "id"
 EQUAL: Final = "eq"
@@ -131,7 +131,7 @@ def _ids(condition: str) -> set[str]:
         return {id.strip('"') for id in value.split(",")}
     raise ParameterMalformed(
         f"the parameter {IDS} is an image id, or {EQUAL}: and one, or {ONE_OF}: and several with "
-        f"commas between them, not {words.shown(condition)}"
+        f"commas between them, not {validation.shown(condition)}"
     )
 
 
@@ -149,7 +149,7 @@ def _restore_links(found: Answer, page: Any, query: str) -> None:
 
 
 def _link(written: list[str]) -> str:
-    path = routes.href(routes.IMAGES)
+    path = paths.href(paths.IMAGES)
     return f"{path}?{'&'.join(written)}" if written else path
 
 

@@ -4,14 +4,23 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final
 
+from related_images import model, validation
+from related_images.db import Filters, lineage, listing
+from related_images.db.lineage import (
+    Chain,
+    Climb,
+    Link,
+    Place,
+    Tree,
+    Visit,
+    Wanted,
+)
 from related_images.errors import ParameterMalformed
 from related_images.middleware import paging, registry
 from related_images.middleware.call import Call, Outcome
-from related_images.queries import Filters, lineage, listing
-from related_images.queries.lineage import Chain, Climb, Link, Place, Tree, Visit, Wanted
-from related_images.wire import routes, shapes, words
-from related_images.wire.shapes import Json
-from related_images.wire.words import format_time
+from related_images.protocol import paths, schemas
+from related_images.protocol.schemas import Json
+from related_images.validation import format_time
 
 RISING: Final = "r"
 
@@ -23,7 +32,7 @@ def list_ancestry(call: Call) -> Outcome:
     chain = lineage.ancestry(call.database, image_id, query.limit, after, visible_to)
     _must_see(call, image_id, chain.links)
     marker = None if chain.next is None else _climb_marker(chain.next)
-    path = routes.href(routes.ANCESTRY, image_id=image_id)
+    path = paths.href(paths.ANCESTRY, image_id=image_id)
     page = _page(image_id, "ancestry", map(_ancestor, chain.links), path, query, marker)
     return HTTPStatus.OK, page | _circle(chain)
 
@@ -35,7 +44,7 @@ def list_descendants(call: Call) -> Outcome:
     tree = lineage.descendants(call.database, wanted, query.limit, _place(query.marker))
     _must_see(call, image_id, tree.branches)
     marker = None if tree.next is None else _place_marker(tree.next)
-    path = routes.href(routes.DESCENDANTS, image_id=image_id)
+    path = paths.href(paths.DESCENDANTS, image_id=image_id)
     page = _page(image_id, "descendants", map(_descendant, tree.branches), path, query, marker)
     return HTTPStatus.OK, page | _circle(tree)
 
@@ -61,7 +70,7 @@ def _page(
     query: paging.Query,
     marker: str | None,
 ) -> Json:
-    page = shapes.page(name, entries, path, query.kept, marker)
+    page = schemas.page(name, entries, path, query.kept, marker)
     del page["schema"]
     return {"image_id": image_id, **page}
 
@@ -103,12 +112,12 @@ def _made(link: Link) -> Json:
 def _depth(text: str) -> int:
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
     if number < 1:
-        raise ParameterMalformed(f"depth={words.shown(text)} is not a whole number from 1 up")
+        raise ParameterMalformed(f"depth={validation.shown(text)} is not a whole number from 1 up")
     return number
 
 
 def _made_kind(text: str) -> str:
-    return words.kind(text, words.MADE_FROM)
+    return model.kind(text, model.MADE_FROM)
 
 
 def _climb_marker(climb: Climb) -> str:
@@ -118,7 +127,7 @@ def _climb_marker(climb: Climb) -> str:
 def _climb(marker: str | None) -> Climb | None:
     if marker is None:
         return None
-    return Climb(*paging.marked(marker, words.image_id, words.image_id, _number))
+    return Climb(*paging.marked(marker, validation.image_id, validation.image_id, _number))
 
 
 def _place_marker(place: Place) -> str:
@@ -128,7 +137,7 @@ def _place_marker(place: Place) -> str:
 def _place(marker: str | None) -> Place | None:
     if marker is None:
         return None
-    key, depth, state = paging.marked(marker, words.image_id, _number, str)
+    key, depth, state = paging.marked(marker, validation.image_id, _number, str)
     return Place(key, depth, state == RISING)
 
 

@@ -7,6 +7,13 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from related_images import model, validation
+from related_images.db import (
+    Instance,
+    Place,
+    Position,
+    Relation,
+)
 from related_images.errors import (
     BadInput,
     LimitMalformed,
@@ -15,8 +22,6 @@ from related_images.errors import (
     ParameterUnknown,
     TupleMalformed,
 )
-from related_images.queries import Instance, Place, Position, Relation
-from related_images.wire import words
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MOST: Final = 1000
@@ -32,33 +37,33 @@ Read = Callable[[str], Any]
 
 
 def _instance_id(text: str) -> str:
-    if not words.is_word(text, words.INSTANCE_ID_LENGTH):
-        raise TupleMalformed(f"the instance id {words.shown(text)} is malformed")
+    if not validation.is_word(text, validation.INSTANCE_ID_LENGTH):
+        raise TupleMalformed(f"the instance id {validation.shown(text)} is malformed")
     return text
 
 
 def _project_id(text: str) -> str:
-    if not words.is_text(text):
-        raise ParameterMalformed(f"project_id={words.shown(text)} is not {words.TEXT}")
+    if not validation.is_text(text):
+        raise ParameterMalformed(f"project_id={validation.shown(text)} is not {validation.TEXT}")
     return text
 
 
 def _source(text: str) -> str:
-    if text not in words.SOURCES:
+    if text not in model.SOURCES:
         raise ParameterMalformed(
-            f"source={words.shown(text)} is not one of {', '.join(words.SOURCES)}"
+            f"source={validation.shown(text)} is not one of {', '.join(model.SOURCES)}"
         )
     return text
 
 
 def _time(name: str) -> Read:
-    return lambda text: words.parse_time(name, text)
+    return lambda text: validation.parse_time(name, text)
 
 
 def _truth(name: str) -> Read:
     def read(text: str) -> bool:
         if text not in ("true", "false"):
-            raise ParameterMalformed(f"{name}={words.shown(text)} is neither true nor false")
+            raise ParameterMalformed(f"{name}={validation.shown(text)} is neither true nor false")
         return text == "true"
 
     return read
@@ -70,16 +75,16 @@ def _image_ids(text: str) -> list[str]:
         raise ParameterMalformed(
             f"image_ids has {len(ids)} ids and at most {IDS_MOST} may be asked"
         )
-    return [words.image_id(id) for id in dict.fromkeys(ids)]
+    return [validation.image_id(id) for id in dict.fromkeys(ids)]
 
 
 FILTERS: Final[Mapping[str, Read]] = {
-    "installation_uuid": words.installation_uuid,
+    "installation_uuid": validation.installation_uuid,
     "instance_id": _instance_id,
-    "image_id": words.image_id,
+    "image_id": validation.image_id,
     "project_id": _project_id,
-    "kind": words.kind,
-    "label": words.label,
+    "kind": model.kind,
+    "label": validation.label,
     "source": _source,
     "created_after": _time("created_after"),
     "created_before": _time("created_before"),
@@ -102,7 +107,7 @@ OWN_REPORTS: Final = (ATTACHMENT, CREATION)
 def _own_report(text: str) -> str:
     if text not in OWN_REPORTS:
         raise ParameterMalformed(
-            f"own_report={words.shown(text)} is not one of {', '.join(OWN_REPORTS)}"
+            f"own_report={validation.shown(text)} is not one of {', '.join(OWN_REPORTS)}"
         )
     return text
 
@@ -174,7 +179,7 @@ def _given(query: str, known: list[str]) -> dict[str, str]:
     for name in given:
         if name not in known:
             raise ParameterUnknown(
-                f"{words.shown(name)} is not known here; known are {', '.join(known)}"
+                f"{validation.shown(name)} is not known here; known are {', '.join(known)}"
             )
     if len(given) < len(pairs):
         raise ParameterMalformed("a parameter is given twice; give each once")
@@ -188,21 +193,21 @@ def _filters(given: Mapping[str, str], known: Mapping[str, Read]) -> dict[str, A
 def refuse(query: str) -> None:
     """Raise :exc:`ParameterUnknown` if a query string has any parameter."""
     for name, _ in parse_qsl(query, keep_blank_values=True):
-        raise ParameterUnknown(f"{words.shown(name)} is not known here; leave the query out")
+        raise ParameterUnknown(f"{validation.shown(name)} is not known here; leave the query out")
 
 
 def _limit(text: str) -> int:
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
     if number < 1:
         raise LimitMalformed(
-            f"limit={words.shown(text)} is not a whole number from 1 to {LIMIT_MOST}"
+            f"limit={validation.shown(text)} is not a whole number from 1 to {LIMIT_MOST}"
         )
     return min(number, LIMIT_MOST)
 
 
 def relation_marker(last: Relation) -> str:
     """The marker of a page that ends with this relation: what is in it, the caller has seen."""
-    created = words.format_time(last.created_at)
+    created = validation.format_time(last.created_at)
     return mark(str(created), last.image_id, last.installation_uuid, last.instance_id, last.kind)
 
 
@@ -216,17 +221,17 @@ def relation_position(marker: str | None) -> Position | None:
     created_at, image_id, installation, instance, kind = marked(
         marker,
         _time("marker"),
-        words.image_id,
-        words.installation_uuid,
+        validation.image_id,
+        validation.installation_uuid,
         _instance_id,
-        words.kind,
+        model.kind,
     )
     return Position(created_at, installation, instance, image_id, kind)
 
 
 def instance_marker(last: Instance) -> str:
     """The marker of a page that ends with this instance."""
-    latest = words.format_time(last.latest_at) or NO_TIME
+    latest = validation.format_time(last.latest_at) or NO_TIME
     return mark(last.installation_uuid, last.instance_id, latest)
 
 
@@ -237,11 +242,11 @@ def instance_position(marker: str | None) -> Place | None:
     """
     if marker is None:
         return None
-    return Place(*marked(marker, words.installation_uuid, _instance_id, _time_or_none))
+    return Place(*marked(marker, validation.installation_uuid, _instance_id, _time_or_none))
 
 
 def _time_or_none(text: str) -> datetime | None:
-    return None if text == NO_TIME else words.parse_time("marker", text)
+    return None if text == NO_TIME else validation.parse_time("marker", text)
 
 
 def mark(*parts: str) -> str:

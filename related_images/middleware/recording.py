@@ -14,15 +14,20 @@ from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any, Final
 
-from related_images import faults, metrics
+from related_images import failpoints, metrics, model, validation
+from related_images.db import (
+    Database,
+    NewRelation,
+    Recorded,
+    recording,
+)
 from related_images.errors import BodyMalformed, StoreUnavailable
-from related_images.faults import Point
+from related_images.failpoints import Point
 from related_images.middleware import registry
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ, read_body, request_id
 from related_images.middleware.identity import Caller
-from related_images.queries import Database, NewRelation, Recorded, recording
-from related_images.wire import headers, words
+from related_images.protocol import headers
 
 LOG = logging.getLogger(__name__)
 
@@ -53,7 +58,7 @@ def create_image(
 ) -> Iterable[bytes]:
     """Record the relation, let the registry make the image, and acknowledge."""
     body = json_object(environ)
-    image_id = words.image_id(body.setdefault("id", str(uuid.uuid4())))
+    image_id = validation.image_id(body.setdefault("id", str(uuid.uuid4())))
     new = _relation(assertion, image_id, _owner(body, caller))
     _replace_body(environ, body)
     with metrics.RECORDING_SECONDS.time():
@@ -65,7 +70,7 @@ def create_image(
 def _owner(body: dict[str, Any], caller: Caller) -> str | None:
     """Whose the image will be: as the body says, which the registry lets administrators say."""
     owner = body.get("owner", caller.project_id)
-    return None if owner is None else words.text("owner", owner)
+    return None if owner is None else validation.text("owner", owner)
 
 
 def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) -> NewRelation:
@@ -73,9 +78,9 @@ def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) ->
         installation_uuid=assertion.instance.installation_uuid,
         instance_id=assertion.instance.instance_id,
         image_id=image_id,
-        kind=words.kind(assertion.kind or words.SNAPSHOT, words.MADE_FROM),
+        kind=model.kind(assertion.kind or model.SNAPSHOT, model.MADE_FROM),
         label=assertion.label,
-        source=words.SERVICE,
+        source=model.SERVICE,
         project_id=owner,
         created_at=datetime.now(UTC),
         instance_project_id=assertion.project_id,
@@ -110,7 +115,7 @@ class _Outcome:
     def start_response(self, status: str, given: Headers, exc_info: Any = None) -> Any:
         self.made = None
         if status.startswith(CREATED):
-            faults.reach(Point.CREATE_ANSWERED)
+            failpoints.reach(Point.CREATE_ANSWERED)
             given = [*given, (headers.RECORDED, self.new.kind)]
             self._log("recorded")
             metrics.RECORDED.labels(self.new.kind).inc()
@@ -146,13 +151,13 @@ class _Outcome:
             self._log(f"when its image was made is left to be reconciled: {error}")
 
     def _withdraw(self, status: str) -> None:
-        faults.reach(Point.CREATE_REFUSED)
+        failpoints.reach(Point.CREATE_REFUSED)
         try:
             recording.withdraw(self.database, self.recorded)
         except StoreUnavailable as error:
             self._log(f"refused with {status[:3]}, left to be reconciled: {error.for_log()}")
         else:
-            faults.reach(Point.CREATE_WITHDRAWN)
+            failpoints.reach(Point.CREATE_WITHDRAWN)
             self._log(f"refused with {status[:3]}, taken back")
 
     def _log(self, what: str) -> None:

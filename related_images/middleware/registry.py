@@ -6,11 +6,12 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from related_images import validation
+from related_images.db import Seen
 from related_images.errors import ImageNotFound, ParameterMalformed
 from related_images.middleware.answers import Headers, WSGIApp
 from related_images.middleware.environ import Environ, set_path_below_api
-from related_images.queries import Seen
-from related_images.wire import routes, words
+from related_images.protocol import paths
 
 _CONDITIONS = (
     "CONTENT_TYPE",
@@ -107,7 +108,7 @@ def shown(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any] | Non
 
     :returns: nothing of one that is not there, and ``None`` if the registry fails to say
     """
-    answer = _get(app, environ, f"{routes.IMAGES}/{image_id}")
+    answer = _get(app, environ, f"{paths.IMAGES}/{image_id}")
     if answer.status.startswith("404"):
         return {}
     found = answer.json() if answer.is_ok else None
@@ -120,7 +121,7 @@ def seen(image: Any) -> Seen | None:
         return None
     owner = image.get("owner")
     try:
-        made_at = words.parse_time("created_at", str(image.get("created_at")))
+        made_at = validation.parse_time("created_at", str(image.get("created_at")))
     except ParameterMalformed:
         return None
     return Seen(made_at, None if owner is None else str(owner))
@@ -138,7 +139,7 @@ def owners(
         query = {"id": f"in:{','.join(image_ids)}", "visibility": "all", "os_hidden": hidden}
         following = urlencode(query | {"limit": str(len(image_ids))})
         while following:
-            page = get(app, environ, routes.IMAGES, following)
+            page = get(app, environ, paths.IMAGES, following)
             if not isinstance(page, dict):
                 return None
             found |= {image["id"]: image["owner"] for image in page["images"]}

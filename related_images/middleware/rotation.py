@@ -11,14 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from related_images import model, validation
+from related_images.db import Database, ListedImage
+from related_images.db.rotation import InstallationAmbiguous, recorded_backups
 from related_images.errors import StoreUnavailable
 from related_images.middleware import imagelist
 from related_images.middleware.answers import StartResponse, WSGIApp
 from related_images.middleware.environ import Environ
 from related_images.middleware.identity import Caller
-from related_images.queries import Database, ListedImage
-from related_images.queries.rotation import InstallationAmbiguous, recorded_backups
-from related_images.wire import headers, words
+from related_images.protocol import headers
 
 LOG = logging.getLogger(__name__)
 
@@ -45,7 +46,9 @@ def read(environ: Environ) -> Rotation | None:
     if set(claims) != set(CLAIMS) or len(given) != len(dict(given)):
         return None
     image_type, backup_type, instance_id = (claims[name] for name in CLAIMS)
-    if image_type != words.BACKUP or not words.is_word(instance_id, words.INSTANCE_ID_LENGTH):
+    if image_type != model.BACKUP or not validation.is_word(
+        instance_id, validation.INSTANCE_ID_LENGTH
+    ):
         return None
     return Rotation(instance_id, backup_type)
 

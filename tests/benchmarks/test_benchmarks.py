@@ -12,8 +12,8 @@ from benchmarks.databases import Databases
 from benchmarks.filling import Cloud
 from benchmarks.measuring import Aim, Result, Spread, in_turns
 from benchmarks.sizes import Sizes
-from related_images.queries import Filters, listing
-from related_images.store.database import Database
+from related_images.db import Filters, listing
+from related_images.db.database import Database
 
 TINY = Sizes(
     images=(100,),

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from related_images.client import PolicyInvalid
-from related_images.client.policies import READERS, TEXT_LENGTH, Ages, StoredPolicy, read, write
+from related_images.client.policies import (
+    READERS,
+    TEXT_LENGTH,
+    Ages,
+    StoredPolicy,
+    read,
+    write,
+)
 from related_images.client.retention import UNLIMITED, Policy
 
 

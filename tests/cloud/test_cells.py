@@ -7,8 +7,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import create_engine, text
 
-from related_images.queries import Database, Filters
-from related_images.store import lookups
+from related_images.db import Database, Filters, lookups
 from tests.cloud.cells import second_cell
 from tests.cloud.cloud import Cloud, eventually
 from tests.cloud.deeds import FLAVOR, Deeds, Hands

@@ -4,8 +4,7 @@ from typing import Any, Final
 
 import pytest
 
-from related_images.queries import Database, Filters
-from related_images.store import lookups
+from related_images.db import Database, Filters, lookups
 from tests.cloud.cloud import Cloud, eventually
 from tests.cloud.deeds import Deeds
 from tests.cloud.plan import INSTALLATION, LISTENERS, WITNESSED

@@ -6,8 +6,8 @@ from unittest import mock
 import pytest
 from paste.deploy import loadapp
 
+from related_images.db import schema
 from related_images.integrations import glance as embedded
-from related_images.store import schema
 from tests import servers
 from tests.functional.cloud import Cloud
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from related_images.queries import listing
+from related_images.db import listing
 from tests import wsgi
 from tests.filters import new_uuid, tuple_of
 from tests.functional.cloud import ADMIN, Cloud, Vm, a_project, a_vm, service_for, user_of

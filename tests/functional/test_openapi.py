@@ -14,7 +14,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import CHECKS
 
 from related_images.middleware import api, attaching, paging
-from related_images.wire import routes, shapes
+from related_images.protocol import paths, schemas
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "openapi-relations.yaml"
@@ -33,25 +33,25 @@ def named(parameters: list[dict[str, str]]) -> list[str]:
 def test_every_route_and_method_is_told_and_no_other() -> None:
     told = {path: METHODS & set(item) for path, item in SPOKEN["paths"].items()}
     assert told == {
-        routes.API + path: {method.lower() for method in methods}
+        paths.API + path: {method.lower() for method in methods}
         for path, methods in api.ROUTES.items()
     }
 
 
 def test_every_parameter_is_told_and_no_other() -> None:
     known = {
-        routes.RELATIONS: [*paging.FILTERS],
-        routes.IMAGE_RELATIONS: [*paging.IMAGE_FILTERS],
-        routes.INSTANCES: [*paging.INSTANCE_FILTERS],
-        routes.DESCENDANTS: ["depth", "kind"],
-        routes.ANCESTRY: [],
-        routes.USAGES: [*paging.USAGE_FILTERS],
-        routes.RELATION: [*paging.DETACHMENT],
+        paths.RELATIONS: [*paging.FILTERS],
+        paths.IMAGE_RELATIONS: [*paging.IMAGE_FILTERS],
+        paths.INSTANCES: [*paging.INSTANCE_FILTERS],
+        paths.DESCENDANTS: ["depth", "kind"],
+        paths.ANCESTRY: [],
+        paths.USAGES: [*paging.USAGE_FILTERS],
+        paths.RELATION: [*paging.DETACHMENT],
     }
     paged = api.LISTS - {api.list_usages}
     for path, methods in api.ROUTES.items():
         for method, handler in methods.items():
-            operation = SPOKEN["paths"][routes.API + path][method.lower()]
+            operation = SPOKEN["paths"][paths.API + path][method.lower()]
             expected = known[path] if handler in api.QUERIED else []
             expected = expected + ["limit", "marker"] * (handler in paged)
             assert named(operation.get("parameters", [])) == expected, (method, path)
@@ -64,9 +64,9 @@ def test_the_ids_in_a_path_are_told() -> None:
         assert path.count("{") == len(told)
 
 
-@pytest.mark.parametrize("name", shapes.SCHEMAS)
+@pytest.mark.parametrize("name", schemas.SCHEMAS)
 def test_the_shapes_are_those_that_are_published(name: str) -> None:
-    told, published = COMPONENTS["schemas"][name], shapes.SCHEMAS[name]
+    told, published = COMPONENTS["schemas"][name], schemas.SCHEMAS[name]
     assert told["required"] == published["required"]
     assert set(told["properties"]) == set(published["properties"])
     if "items" not in told["properties"].get(name, {}):

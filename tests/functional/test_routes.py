@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from related_images.middleware import api
-from related_images.wire import shapes
+from related_images.protocol import schemas
 from tests import wsgi
 from tests.filters import new_uuid, tuple_of
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, Vm, a_project, a_vm, user_of
@@ -22,7 +22,7 @@ KINDS = ("snapshot", "backup")
 def fits(cloud: Cloud, name: str, body: Any) -> None:
     """Hold ``body`` against the schema that is published under ``name``."""
     published = cloud.call("GET", f"/v2/schemas/{name}", user_of("anybody")).json
-    assert published == shapes.SCHEMAS[name]
+    assert published == schemas.SCHEMAS[name]
     jsonschema.validate(
         body, published, jsonschema.Draft202012Validator, format_checker=jsonschema.FormatChecker()
     )

@@ -11,7 +11,7 @@ from typing import Any
 import atheris
 
 with atheris.instrument_imports(
-    include=["related_images.middleware", "related_images.wire", "tests.fuzz.target"]
+    include=["related_images.middleware", "related_images.protocol", "tests.fuzz.target"]
 ):
     from tests.fuzz import target
     from tests.fuzz.target import Request, Target

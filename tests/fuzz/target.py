@@ -14,7 +14,7 @@ from routes import Mapper
 from routes.middleware import RoutesMiddleware
 from webob.compat import parse_qsl_text
 
-from related_images.wire import headers
+from related_images.protocol import headers
 from tests import wsgi
 from tests.filters import OURS, filtering, migrated
 

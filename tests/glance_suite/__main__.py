@@ -19,7 +19,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
-from related_images.store import schema
+from related_images.db import schema
 
 ROOT = Path(__file__).parent.parent.parent
 LISTED = Path(__file__).parent / "differences.txt"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from related_images.middleware.environ import key_of
-from related_images.wire import headers
+from related_images.protocol import headers
 
 ASSERTED = {
     key_of(headers.INSTALLATION_UUID): "11111111-2222-4333-8444-555555555555",

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from related_images.store import schema
+from related_images.db import schema
 from tests.client.scripted import Scripted, serving
 from tests.guarantees.reconciling import Reconciler
 from tests.servers import ServedGlance

@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import Pool
 
-from tests.store import hosts
+from tests.db import hosts
 
 Failure = Callable[[str, str], AbstractContextManager[None]]
 """Takes the URL of the administrator and that of the filter."""

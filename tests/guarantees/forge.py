@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from related_images import faults
-from related_images.faults import Point
+from related_images import failpoints
+from related_images.failpoints import Point
 from related_images.integrations import glance
 from tests import servers, wsgi
 
@@ -80,7 +80,7 @@ def _serve_orders(directory: Path) -> None:
     glance.prepare(directory)
     with (directory / "glance-api.conf").open("a") as configuration:
         configuration.write(f"database_timeout = {servers.PATIENCE}\n")
-    from related_images.store import schema
+    from related_images.db import schema
 
     schema.upgrade(f"sqlite:///{directory}/related-images.db")
     app = glance.load_app()
@@ -128,7 +128,7 @@ def _make_requests(app: Any, point: Point, nth: int) -> None:
         if reached is point and next(left, 0) == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    faults.hook = kill
+    failpoints.hook = kill
     writers = [threading.Thread(target=_write, args=(app,)) for _ in range(THREADS)]
     for writer in writers:
         writer.start()

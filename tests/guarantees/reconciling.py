@@ -10,11 +10,17 @@ from uuid import uuid4
 
 import pytest
 
+from related_images.db import (
+    Database,
+    Filters,
+    NewRelation,
+    Relation,
+    lookups,
+    relations,
+)
 from related_images.manage import cloud
 from related_images.manage.pace import Pace
 from related_images.manage.registry import AdministeredRegistry
-from related_images.queries import Database, Filters, NewRelation, Relation
-from related_images.store import lookups, relations
 from tests import commands
 from tests.client.scripted import Asked, Reply, shown
 

@@ -8,16 +8,16 @@ from uuid import uuid4
 
 import pytest
 
+from related_images.db import relations, schema
+from related_images.db.database import Database
 from related_images.errors import StoreUnavailable
-from related_images.store import relations, schema
-from related_images.store.database import Database
 from tests import filters, wsgi
 from tests.conftest import started
+from tests.db.attempts import attempts
+from tests.db.samples import new
 from tests.guarantees import failures, galera
 from tests.guarantees.reconciling import INSTALLATION
 from tests.servers import PATIENCE, Answer, DatabaseServer
-from tests.store.attempts import attempts
-from tests.store.samples import new
 
 TIMEOUT = 2.0
 SLACK = 15.0

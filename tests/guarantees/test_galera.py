@@ -10,9 +10,8 @@ from uuid import uuid4
 
 import pytest
 
+from related_images.db import Database, NewRelation, recording, schema
 from related_images.errors import StoreUnavailable
-from related_images.queries import Database, NewRelation, recording
-from related_images.store import schema
 from tests.conftest import started
 from tests.guarantees import galera
 from tests.guarantees.reconciling import INSTALLATION

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from related_images.faults import Point
-from related_images.queries import Filters
-from related_images.store import lookups, schema
-from related_images.store.database import Database
+from related_images.db import Filters, lookups, schema
+from related_images.db.database import Database
+from related_images.failpoints import Point
 from tests.guarantees import upgrading
 from tests.guarantees.forge import Forge
 
@@ -56,10 +55,10 @@ def test_a_kill_in_a_request_loses_no_relation(forge: Forge, point: Point) -> No
 
 KILLED = """
 import os, sys
-from related_images import faults
+from related_images import failpoints
 from related_images.manage import main
-point = faults.Point[sys.argv.pop(1)]
-faults.hook = lambda reached: os.kill(os.getpid(), 9) if reached is point else None
+point = failpoints.Point[sys.argv.pop(1)]
+failpoints.hook = lambda reached: os.kill(os.getpid(), 9) if reached is point else None
 sys.exit(main())
 """
 

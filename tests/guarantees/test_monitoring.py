@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from related_images import __version__
+from related_images.db import schema
 from related_images.errors import ConfigurationError
 from related_images.middleware import filter_factory
 from related_images.middleware.monitoring import metrics_factory
-from related_images.store import schema
 from tests import filters, wsgi
+from tests.db import hosts
 from tests.guarantees.reconciling import INSTALLATION
 from tests.servers import PATIENCE, Answer
-from tests.store import hosts
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from related_images.faults import Point
-from related_images.queries import reconciliation
-from related_images.store import identity, state, tables
-from related_images.store.types import EPOCH
+from related_images.db import image_identity, reconcile, state, tables
+from related_images.db.column_types import EPOCH
+from related_images.failpoints import Point
 from tests.guarantees.reconciling import ADMIN, INSTALLATION, NOW, Reconciler, new_id
 from tests.guarantees.test_kill_points import KILLED, ROUNDS
 from tests.servers import PATIENCE, ServedGlance
@@ -146,7 +145,7 @@ def test_an_announcement_of_an_image_that_was_there_before_is_removed(
     served: ServedGlance, reconciler: Reconciler
 ) -> None:
     image_id = created(served)
-    later = identity.CLOCKS_APART + timedelta(seconds=5)
+    later = image_identity.CLOCKS_APART + timedelta(seconds=5)
     for instance in ("i-2", "i-3"):
         reconciler.announce(image_id, age=-later, instance=instance)
     # one that may be under way keeps none of the others
@@ -161,8 +160,8 @@ def test_an_announcement_of_an_image_that_was_there_before_is_removed(
 def withdrawn(reconciler: Reconciler, ahead: timedelta, dry_run: bool = False) -> int:
     """How many relations a run removes that judges those until so far ``ahead`` of now."""
     now = datetime.now(UTC)
-    run = reconciliation.Run(until=now + ahead, started_at=now)
-    reconciliation.reconcile(
+    run = reconcile.Run(until=now + ahead, started_at=now)
+    reconcile.reconcile(
         reconciler.database(), reconciler.registry(), run, dry_run, seen=lambda _: None
     )
     return run.counts.withdrawn
@@ -184,9 +183,9 @@ def test_a_run_of_a_version_that_tells_otherwise_is_begun_anew(
     served: ServedGlance, reconciler: Reconciler
 ) -> None:
     created(served)
-    told = reconciliation.Run(datetime.now(UTC), datetime.now(UTC), after=10**9).as_json()
+    told = reconcile.Run(datetime.now(UTC), datetime.now(UTC), after=10**9).as_json()
     for text in (told.replace("checked", "seen"), "{}", "[]", "at 7"):
-        reconciler.database().write(state.put, reconciliation.POSITION, text)
+        reconciler.database().write(state.put, reconcile.POSITION, text)
         assert reconciler.run(*NOW)["checked"] > 0
 
 
@@ -214,7 +213,7 @@ def test_without_the_rights_of_an_administrator_nothing_is_judged(
 
 
 IN_RECONCILE = [point for point in Point if point.name.startswith("RECONCILE")]
-SMALL = "from related_images.queries import reconciliation\nreconciliation.BATCH = 2\n"
+SMALL = "from related_images.db import reconciliation\nreconciliation.BATCH = 2\n"
 
 
 @pytest.mark.parametrize("point", IN_RECONCILE, ids=lambda point: point.name.lower())

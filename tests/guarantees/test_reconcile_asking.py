@@ -19,8 +19,8 @@ import pytest
 from sqlalchemy import update
 
 from benchmarks.filling import Cloud, fill
+from related_images.db import schema, tables
 from related_images.manage import cloud, pace
-from related_images.store import schema, tables
 from tests.client.scripted import HANG_UP, Asked, Reply, Scripted
 from tests.guarantees.reconciling import ADMIN, NOW, Reconciler, Registry, new_id
 from tests.servers import RELATED_IMAGES, ServedGlance
@@ -373,20 +373,20 @@ def test_who_is_no_terminal_is_shown_the_counts_alone(five: Reconciler) -> None:
 
 MEASURED = """
 import gc, sys, tracemalloc, urllib.parse
-from related_images import faults
+from related_images import failpoints
 from related_images.manage import main
 
 def measure(point):
-    if point is faults.Point.RECONCILE_SETTLED:
+    if point is failpoints.Point.RECONCILE_SETTLED:
         if not tracemalloc.is_tracing():
             gc.freeze()
             tracemalloc.start()
         urllib.parse.clear_cache()  # bounded too, but not yet full after a few batches
         gc.collect()
-    if point is faults.Point.RECONCILE_FINISHED:
+    if point is failpoints.Point.RECONCILE_FINISHED:
         print(tracemalloc.get_traced_memory()[1])
 
-faults.hook = measure
+failpoints.hook = measure
 sys.exit(main())
 """
 """The command, which prints the most bytes that it held at once after the first batch."""

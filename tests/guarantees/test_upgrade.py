@@ -6,11 +6,17 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import select, text, update
 
-from related_images import faults
-from related_images.faults import Point
-from related_images.store import drivers, lookups, relations, schema, tables
-from related_images.store.database import Database
-from related_images.store.rows import Filters
+from related_images import failpoints
+from related_images.db import (
+    dialects,
+    lookups,
+    relations,
+    schema,
+    tables,
+)
+from related_images.db.database import Database
+from related_images.failpoints import Point
+from related_images.model import Filters
 from tests.guarantees.reconciling import INSTALLATION
 from tests.guarantees.upgrading import BEGIN, columns_of, numbers, write
 
@@ -66,14 +72,14 @@ def test_what_was_recorded_before_is_filled_in_range_by_range(
     schema.upgrade(database_url, schema.REVISIONS[0])
     write(database_url, *range(1, 8))
     monkeypatch.setattr("related_images.migrations.ranges.STEP", 3)
-    monkeypatch.setattr(faults, "hook", reached.append)
+    monkeypatch.setattr(failpoints, "hook", reached.append)
     schema.upgrade(database_url)
     assert filled(database_url) == (6, BEGIN + timedelta(hours=7))
     # seven relations are three ranges, gone through three times, the one instance is one
     assert reached.count(Point.MIGRATE_FILLED) == 10
 
 
-IMPATIENT = dict.fromkeys(drivers.MYSQL, "SET innodb_lock_wait_timeout = 1") | {
+IMPATIENT = dict.fromkeys(dialects.MYSQL, "SET innodb_lock_wait_timeout = 1") | {
     "postgresql": "SET lock_timeout = '1s'"
 }
 
@@ -94,6 +100,6 @@ def test_nobody_waits_for_an_upgrade_that_fills_in(
     looked: list[Point] = []
     schema.upgrade(database_url, schema.REVISIONS[0])
     write(database_url, 1, 2)
-    monkeypatch.setattr(faults, "hook", look)
+    monkeypatch.setattr(failpoints, "hook", look)
     schema.upgrade(database_url)
     assert len(looked) == 4

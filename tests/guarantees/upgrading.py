@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, Table, insert, inspect, select
 
-from related_images.store import schema, tables
+from related_images.db import schema, tables
 from tests.guarantees.reconciling import INSTALLATION
 
 Columns = dict[str, set[str]]

@@ -16,8 +16,8 @@ import pytest
 from glanceclient.exc import HTTPException
 from openstack.connection import Connection
 
-from tests.cli.running import Cloud, Outcome
 from tests.client.clients import session
+from tests.osc.running import Cloud, Outcome
 from tests.servers import PATIENCE, ServedGlance
 
 GLANCE = Path(sys.executable).parent / "glance"

@@ -13,12 +13,19 @@ from sqlalchemy.engine import make_url
 
 from related_images.client.errors import AnswerUnusable
 from related_images.client.registry import Answer, Registry
+from related_images.db import (
+    Database,
+    Filters,
+    NewRelation,
+    Relation,
+    lookups,
+    schema,
+    state,
+)
+from related_images.db.notifications import Started, store
+from related_images.db.recording import Speaker, announce, attach
 from related_images.manage import backfill
-from related_images.queries import Database, Filters, NewRelation, Relation
-from related_images.queries.notifications import Started, store
-from related_images.queries.recording import Speaker, announce, attach
-from related_images.store import lookups, schema, state
-from related_images.wire.words import parse_time
+from related_images.validation import parse_time
 from tests import commands
 from tests.servers import ServedGlance
 

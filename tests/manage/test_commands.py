@@ -10,11 +10,11 @@ from uuid import UUID
 
 import pytest
 
-from related_images.store import relations, schema
-from related_images.store.database import Database
+from related_images.db import relations, schema
+from related_images.db.database import Database
 from tests import commands, servers
-from tests.store.hosts import run as execute
-from tests.store.samples import NOVA, new, record
+from tests.db.hosts import run as execute
+from tests.db.samples import NOVA, new, record
 
 NEEDED = schema.REVISIONS[-1]
 

@@ -21,8 +21,14 @@ from kombu.connection import Connection
 from oslo_config import cfg
 from sqlalchemy.engine import make_url
 
-from related_images.queries import Database, Filters, Instance, Relation
-from related_images.store import lookups, schema
+from related_images.db import (
+    Database,
+    Filters,
+    Instance,
+    Relation,
+    lookups,
+    schema,
+)
 from tests.conftest import started
 from tests.rabbitmq import RabbitMQ, rabbitmq
 from tests.servers import PATIENCE, RELATED_IMAGES

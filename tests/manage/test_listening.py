@@ -9,12 +9,11 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.engine import make_url
 
+from related_images.db import Database, Filters, lookups, schema
+from related_images.db.notifications import Event
 from related_images.errors import NotificationMalformed, StoreUnavailable
 from related_images.manage import listening, notifications
 from related_images.manage.listening import BATCH, Listener
-from related_images.queries import Database, Filters
-from related_images.queries.notifications import Event
-from related_images.store import lookups, schema
 from tests import commands
 from tests.servers import DatabaseServer
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from related_images.db import schema
 from related_images.errors import ConfigurationError
 from related_images.integrations import glance
 from related_images.manage.listening import Bus
 from related_images.middleware import filter_factory
-from related_images.store import schema
 from tests import commands
+from tests.db.samples import NOVA
 from tests.servers import RELATED_IMAGES
-from tests.store.samples import NOVA
 
 SECRET = "hush"
 USE = "use = egg:related-images#instance_aware"

@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 import pytest
 
-from related_images.store import schema
+from related_images.db import schema
 from tests import wsgi
 from tests.filters import NotingRegistry, filtering, new_uuid, tuple_of
 

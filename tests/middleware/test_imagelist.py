@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from related_images.db import ListedImage
 from related_images.errors import ParameterMalformed
 from related_images.middleware import imagelist
-from related_images.queries import ListedImage
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -29,5 +29,5 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     "stranger", ["alembic", "cliff", "keystoneauth1", "webob", "sqlalchemy.dialects.postgresql"]
 )
 def test_what_is_not_needed_is_not_loaded(loaded: set[str], stranger: str) -> None:
-    assert "related_images.store.relations" in loaded
+    assert "related_images.db.relations" in loaded
     assert stranger not in loaded

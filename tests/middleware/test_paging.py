@@ -13,7 +13,12 @@ from related_images.errors import (
     ParameterUnknown,
 )
 from related_images.middleware import paging
-from related_images.store.rows import Instance, Place, Position, Relation
+from related_images.model import (
+    Instance,
+    Place,
+    Position,
+    Relation,
+)
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NOON = datetime(2026, 1, 31, 12, 0, 0, 7, tzinfo=UTC)

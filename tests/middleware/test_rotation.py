@@ -7,10 +7,9 @@ from urllib.parse import urlencode
 import pytest
 from sqlalchemy.engine import make_url
 
+from related_images.config import load
+from related_images.db import Database, installations, rotation, schema
 from related_images.middleware import InstanceAwareMiddleware
-from related_images.queries import Database, installations, rotation
-from related_images.settings import load
-from related_images.store import schema
 from tests.wsgi import call, environ_of, identity, run
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from uuid import UUID, uuid5
 
 import pytest
 
+from related_images.db import lookups
 from related_images.middleware import InstanceAwareMiddleware, api
-from related_images.store import lookups
 from tests import wsgi
 from tests.filters import NotingRegistry, new_uuid, tuple_of
 from tests.middleware.conftest import MakeFilter

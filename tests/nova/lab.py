@@ -51,8 +51,8 @@ from openstack.connection import Connection
 from openstackclient import shell
 from osc_lib.exceptions import CommandError
 
-from related_images.cli import deletion
-from related_images.cli.carried import Scope, carried
+from related_images.osc import deletion
+from related_images.osc.carried import Scope, carried
 from related_images.client.policies import METADATA_KEY, write
 from related_images.manage.compute import Compute
 from tests.nova.driver import UploadingDriver

@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import make_url
 
+from related_images.db import Database, Filters, lookups, schema
+from related_images.db.notifications import store
 from related_images.errors import Conflict
 from related_images.manage import claims
 from related_images.manage.notifications import read
-from related_images.queries import Database, Filters
-from related_images.queries.notifications import store
-from related_images.store import lookups, schema
-from related_images.wire import shapes
+from related_images.protocol import schemas
 from tests.client.scripted import Asked, Reply, serving, shown
 from tests.servers import ServedGlance
 
@@ -136,7 +135,7 @@ def refuse(asked: Asked) -> Reply:
     if whose == "foreign":
         return Reply(int(status), b"<html>Not of ours</html>", {"Content-Type": "text/html"})
     error = Conflict("What was wrong and what to do.")
-    return shown(shapes.fault(int(status), error, None), int(status), Retry_After="1")
+    return shown(schemas.fault(int(status), error, None), int(status), Retry_After="1")
 
 
 @pytest.mark.parametrize("deed", SNAPSHOTS)

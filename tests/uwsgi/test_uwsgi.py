@@ -19,8 +19,8 @@ from uuid import uuid4
 import pytest
 
 from related_images.client import relations
+from related_images.db import reconcile
 from related_images.integrations import glance
-from related_images.queries import reconciliation
 from tests import filters
 from tests.servers import PATIENCE, Answer, ask, free_port
 
@@ -33,13 +33,13 @@ IMAGE = {"disk_format": "raw", "container_format": "bare"}
 PREPARE = """\
 import sys
 from pathlib import Path
-from related_images import settings
+from related_images import config
 from related_images.client import relations
 from related_images.integrations import glance
-from related_images.queries import reconciliation
-from related_images.store import schema
+from related_images.db import reconcile
+from related_images.db import schema
 glance.prepare(Path(sys.argv[1]))
-schema.upgrade(settings.load("related_images", {"oslo_config_project": "glance"}).connection)
+schema.upgrade(config.load("related_images", {"oslo_config_project": "glance"}).connection)
 """
 
 
@@ -168,7 +168,7 @@ def test_a_recording_whose_body_comes_in_chunks(served: Served) -> None:
 
 
 def test_the_default_buffer_takes_as_many_ids_as_our_programs_ask_for(served: Served) -> None:
-    ids = ",".join(str(uuid4()) for _ in range(max(relations.IDS, reconciliation.BATCH)))
+    ids = ",".join(str(uuid4()) for _ in range(max(relations.IDS, reconcile.BATCH)))
     long_token = {"X-Auth-Token": f"alice:demo:member,{'r' * 1000}"}
     assert served.request("GET", f"/v2/usages?image_ids={ids}", long_token).status == 200
     assert served.request("GET", f"/v2/images?id=in:{ids}&limit=50", long_token).status == 200

@@ -10,6 +10,7 @@ from typing import Any, Final
 from heat.common import exception
 from heat.engine import resource, translation
 
+from related_images import model
 from related_images.client import (
     AccessDenied,
     Image,
@@ -24,11 +25,16 @@ from related_images.client.context import image_part
 from related_images.client.errors import ClientError
 from related_images.client.importing import GONE, Importer, StartedImport
 from related_images.client.urls import hide_credentials, without_credentials
-from related_images.integrations.heat import changes, schema, validation, vouching
+from related_images.integrations.heat import (
+    changes,
+    schema,
+    validation,
+    vouching,
+)
 from related_images.integrations.heat.changes import Attempt
 from related_images.integrations.heat.relating import REPORTS, Relating
 from related_images.integrations.heat.validation import WantedRelation, wanted_relation
-from related_images.wire import routes, words
+from related_images.protocol import paths
 
 LOG = logging.getLogger(__name__)
 
@@ -242,9 +248,9 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         body = {schema.NAME: self.physical_resource_name(), **_named(values)}
         body |= {schema.ID: self.resource_id, schema.TAGS: values[schema.TAGS] or []}
         relation = wanted_relation(values)
-        if relation and relation.kind in words.MADE_FROM:
+        if relation and relation.kind in model.MADE_FROM:
             return self._relating.create(relation, body)
-        image = self._relations.registry.ask("POST", routes.IMAGES, json=body).read(Image)
+        image = self._relations.registry.ask("POST", paths.IMAGES, json=body).read(Image)
         self._relating.bring_in_line(relation)
         return image
 
@@ -353,7 +359,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
 
     @property
     def _path(self) -> str:
-        return f"{routes.IMAGES}/{self.resource_id}"
+        return f"{paths.IMAGES}/{self.resource_id}"
 
     @property
     def _is_adopted(self) -> bool:

@@ -18,7 +18,7 @@ from related_images.client import (
 from related_images.client.errors import ClientError
 from related_images.integrations.heat.recording import Recorder
 from related_images.integrations.heat.validation import WantedRelation
-from related_images.wire.words import InstanceRef
+from related_images.model import InstanceRef
 
 REPORTS: Final = "reports"
 """The key of the resource's data that holds what the stack reported."""

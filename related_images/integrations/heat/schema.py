@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from heat.engine import attributes, constraints, properties
 
-from related_images.wire import words
+from related_images import model
 
 NAME: Final = "name"
 VISIBILITY: Final = "visibility"
@@ -110,8 +110,8 @@ PROPERTIES_SCHEMA: Final = {
     KIND: _plain(
         Schema.STRING,
         "How the image belongs to the server or instance.",
-        constraints.AllowedValues(list(words.KINDS)),
-        default=words.SNAPSHOT,
+        constraints.AllowedValues(list(model.KINDS)),
+        default=model.SNAPSHOT,
     ),
     LABEL: _plain(Schema.STRING, "Label of the relation, such as daily."),
 }

@@ -7,11 +7,11 @@ from typing import Any, Final
 from heat.common import exception
 from heat.engine import function
 
+from related_images import model, validation
 from related_images.errors import BadInput
 from related_images.integrations.heat import schema
 from related_images.integrations.heat.recording import GROUP, option
-from related_images.wire import words
-from related_images.wire.words import InstanceRef
+from related_images.model import InstanceRef
 
 Values = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ def wanted_relation(values: Values) -> WantedRelation | None:
         return None
     label = values[schema.LABEL]
     return WantedRelation(
-        instance, values[schema.KIND], None if label is None else words.label(label)
+        instance, values[schema.KIND], None if label is None else validation.label(label)
     )
 
 
@@ -82,7 +82,7 @@ def _source(values: Values, raw: Values) -> Iterator[str]:
             "there) or server (to take a snapshot of)"
         )
     is_snapshot = _lacks(values, raw, schema.LOCATION, schema.IMAGE)
-    if is_snapshot and values[schema.KIND] == words.BOOT:
+    if is_snapshot and values[schema.KIND] == model.BOOT:
         yield "a snapshot of the server cannot be of the kind boot: give location or image"
 
 
@@ -136,7 +136,8 @@ def _user_defined(values: Values, raw: Values) -> Iterator[str]:
         is_missing = value is None and not is_known(_part(written, name))
         if not isinstance(value, str) and not is_missing:
             yield (
-                f"the value of the property {words.shown(name)} is {words.shown(value)}, which is "
+                f"the value of the property {validation.shown(name)} is "
+                f"{validation.shown(value)}, which is "
                 "no text: put it into quotes; what a parameter or an attribute gives becomes text "
                 "by str_replace"
             )
@@ -150,15 +151,17 @@ def _user_defined(values: Values, raw: Values) -> Iterator[str]:
 
 def _name(name: object) -> Iterator[str]:
     if not isinstance(name, str):
-        yield f"the property name {words.shown(name)} is no text: put it into quotes"
+        yield f"the property name {validation.shown(name)} is no text: put it into quotes"
     elif name.startswith(RESERVED_PREFIX):
-        yield f"the property {words.shown(name)} is reserved for Glance, as all {RESERVED_PREFIX}*"
+        shown = validation.shown(name)
+        yield f"the property {shown} is reserved for Glance, as all {RESERVED_PREFIX}*"
     elif name in BASE or name in schema.OPTIONAL:
         own = name in schema.PROPERTIES_SCHEMA
         hint = "give it beside properties" if own else "it is Glance's to set"
         yield f"{name} is a property that Glance's images have of themselves: {hint}"
     elif not 0 < len(name) <= NAME_LENGTH:
-        yield f"the property name {words.shown(name)} is not 1 to {NAME_LENGTH} characters long"
+        shown = validation.shown(name)
+        yield f"the property name {shown} is not 1 to {NAME_LENGTH} characters long"
 
 
 def _lacks(values: Values, raw: Values, *names: str) -> bool:

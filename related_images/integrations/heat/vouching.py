@@ -5,9 +5,9 @@ from typing import Any
 
 from novaclient import exceptions as nova_errors
 
+from related_images import model, validation
 from related_images.integrations.heat.recording import GROUP, RelationRefused, option
 from related_images.integrations.heat.validation import WantedRelation
-from related_images.wire import words
 
 
 def project_of_instance(
@@ -22,7 +22,7 @@ def project_of_instance(
     """
     _check_installation(wanted)
     server = _server(nova, wanted.instance.instance_id)
-    if wanted.kind == words.BOOT:
+    if wanted.kind == model.BOOT:
         _check_start(server, image)
     elif image is not None and image.get("owner") != project:
         raise RelationRefused(
@@ -35,7 +35,7 @@ def project_of_instance(
 
 def _check_installation(wanted: WantedRelation) -> None:
     configured = option("installation_uuid")
-    known = None if configured is None else words.installation_uuid(configured)
+    known = None if configured is None else validation.installation_uuid(configured)
     if wanted.instance.installation_uuid != known:
         raise RelationRefused(
             f"Heat cannot ask the installation {wanted.instance.installation_uuid} whether it has "
@@ -50,7 +50,7 @@ def _server(nova: Any, id: str) -> Any:
         f"Nova shows the stack's user no server {id}, so nothing was recorded; check the id, and "
         "that the server belongs to the stack's project"
     )
-    if not words.is_uuid(id):
+    if not validation.is_uuid(id):
         raise refused  # else it could be another path of Nova's
     try:
         server = nova.servers.get(id)

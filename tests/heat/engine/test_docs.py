@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from related_images.client import ClientError
-from related_images.integrations.heat import backup_policy, image, recording, relating, schema
+from related_images.integrations.heat import (
+    backup_policy,
+    image,
+    recording,
+    relating,
+    schema,
+)
 
 PAGE = (Path(__file__).parents[3] / "docs" / "heat.md").read_text()
 

@@ -1,0 +1,236 @@
+"""Recording: what trusted services say of images and instances."""
+
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from related_images import failpoints
+from related_images.db import (
+    guard,
+    image_owners,
+    installation_rows,
+    lookups,
+    relations,
+)
+from related_images.db.database import Database
+from related_images.db.installations import REGISTER_AGAIN
+from related_images.errors import (
+    InstallationBound,
+    InstallationUnregistered,
+    InstanceNotFound,
+    RelationConflict,
+    RelationNotFound,
+)
+from related_images.failpoints import Point
+from related_images.model import (
+    Filters,
+    NewRelation,
+    Recorded,
+    Relation,
+    Seen,
+)
+
+
+class Registration(Protocol):
+    """How an installation is registered: with a service user that alone speaks for it, or none."""
+
+    @property
+    def service_user_id(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Who asserts something: the ids of the users in whose name a trusted service speaks."""
+
+    user_ids: Set[str]
+    require_registered: bool = False
+    speaks_for_all: bool = False
+    """An administrator: who may remove the registration of an installation is not bound by it."""
+
+    def check(self, connection: Connection, installation_uuid: str) -> None:
+        """Raise unless this speaker may speak for the installation.
+
+        :raises InstallationUnregistered: if it must be registered and is not
+        :raises InstallationBound: if it belongs to another service user
+        """
+        if not self.speaks_for_all:
+            self.judge(installation_uuid, installation_rows.find(connection, installation_uuid))
+
+    def judge(self, installation_uuid: str, registration: Registration | None) -> None:
+        """The same where it is known how the installation is registered, if it is."""
+        if registration is None:
+            if self.require_registered:
+                raise InstallationUnregistered(
+                    f"the installation {installation_uuid} is not registered here; "
+                    "an administrator can register it with `related-images installation add` or "
+                    "POST /v2/installations"
+                )
+            return
+        bound_to = registration.service_user_id
+        if bound_to is not None and bound_to not in self.user_ids:
+            raise InstallationBound(
+                f"the installation {installation_uuid} is registered with another service user; "
+                "send the request as that user, or have an administrator register it again with "
+                f"this one: {REGISTER_AGAIN.format(uuid=installation_uuid)}"
+            )
+
+
+def announce(database: Database, new: NewRelation, speaker: Speaker) -> Recorded:
+    """Record that an image is about to be made; committed when this returns.
+
+    :raises StoreUnavailable: if it could not be committed; then nothing may be created
+    """
+    failpoints.reach(Point.RECORD_BEGUN)
+    recorded = database.write(_announce, new, speaker)
+    failpoints.reach(Point.RECORD_COMMITTED)
+    return recorded
+
+
+def _announce(connection: Connection, new: NewRelation, speaker: Speaker) -> Recorded:
+    known = relations.look(connection, new)
+    speaker.judge(new.installation_uuid, known if known.registered_at else None)
+    recorded = relations.record(connection, new, known)
+    failpoints.reach(Point.RECORD_WRITTEN)
+    return recorded
+
+
+def created(database: Database, new: NewRelation, recorded: Recorded, seen: Seen) -> None:
+    """Note that Glance made the announced image, so that no other with its ID is taken for it.
+
+    :raises StoreUnavailable: if that could not be committed; then a reconciliation learns it
+    """
+    database.write(relations.note_created, recorded, replace(new, seen=seen))
+    failpoints.reach(Point.CREATE_NOTED)
+
+
+def withdraw(database: Database, recorded: Recorded) -> bool:
+    """Take an announcement back, since no image came of it; say whether the relation is gone."""
+    return database.write(relations.take_back, recorded)
+
+
+def attach(
+    database: Database, new: NewRelation, speaker: Speaker, *, vouched: bool = False
+) -> tuple[Relation, bool]:
+    """Record a relation of an image that exists; say whether it was not there before.
+
+    :param vouched: the registry had the image after :exc:`ImageGone` was raised
+    :raises ImageBeingDeleted: if an instance cannot have been started from the image now
+    :raises ImageGone: if it cannot, unless the registry still has the image
+    :raises RelationConflict: if it is there with another label
+    """
+    attached = database.write(_attach, new, speaker, vouched)
+    failpoints.reach(Point.ATTACH_COMMITTED)
+    return attached
+
+
+def _attach(
+    connection: Connection, new: NewRelation, speaker: Speaker, vouched: bool
+) -> tuple[Relation, bool]:
+    speaker.check(connection, new.installation_uuid)
+    recorded = relations.record(connection, new, relied_on=True, revocable=True)
+    guard.check_start(connection, new, recorded, vouched=vouched)
+    if new.kind != lookups.BOOT and not recorded.image_created:
+        image_owners.move(
+            connection, recorded.image_ref, relations.reach_project(connection, new.project_id)
+        )
+    failpoints.reach(Point.ATTACH_WRITTEN)
+    found = lookups.relation_at(connection, recorded.relation_ref)
+    if found.label != new.label:
+        raise RelationConflict(
+            f"this {new.kind} relation is recorded with the label {found.label!r}; to give it "
+            "another one, delete it with `openstack image relation delete --kind "
+            f"{new.kind} --installation {new.installation_uuid} {new.instance_id} {new.image_id}` "
+            "and record it again"
+        )
+    return found, recorded.created
+
+
+def detach(
+    database: Database,
+    installation_uuid: str,
+    instance_id: str,
+    image_id: str,
+    kind: str,
+    speaker: Speaker,
+) -> None:
+    """Remove one relation.
+
+    :raises RelationNotFound: if there is none
+    """
+
+    def task(connection: Connection) -> bool:
+        speaker.check(connection, installation_uuid)
+        found = relations.detach(connection, installation_uuid, instance_id, image_id, kind)
+        failpoints.reach(Point.DETACH_WRITTEN)
+        return found
+
+    if not database.write(task):
+        raise _no_relation(installation_uuid, instance_id, image_id, kind)
+
+
+def revoke(
+    database: Database,
+    installation_uuid: str,
+    instance_id: str,
+    image_id: str,
+    kind: str,
+    speaker: Speaker,
+    recorded_at: datetime | None,
+) -> Relation | None:
+    """Take one report of a relation back; give the relation if it stays since others report it.
+
+    :param recorded_at: when the relation was recorded to which the image was attached; else the
+        report is the creation of the image
+    :raises RelationNotFound: if there is no such relation, or none that was recorded then
+    """
+    ids = (installation_uuid, instance_id, image_id, kind)
+
+    def task(connection: Connection) -> Relation | None:
+        speaker.check(connection, installation_uuid)
+        same = Filters(installation_uuid, instance_id, image_id, kind=kind)
+        found = lookups.relations(connection, same, limit=1)
+        if not found or recorded_at not in (None, found[0].created_at):
+            raise _no_relation(*ids)
+        gone = relations.revoke(connection, *ids, recorded_at)
+        failpoints.reach(Point.DETACH_WRITTEN)
+        return None if gone else found[0]
+
+    return database.write(task)
+
+
+def _no_relation(
+    installation_uuid: str, instance_id: str, image_id: str, kind: str
+) -> RelationNotFound:
+    return RelationNotFound(
+        f"the image {image_id} has no such {kind} relation with the instance {instance_id} "
+        f"of {installation_uuid}"
+    )
+
+
+def end_instance(
+    database: Database, installation_uuid: str, instance_id: str, speaker: Speaker
+) -> None:
+    """Note that the instance is gone; once noted, again changes nothing.
+
+    :raises InstanceNotFound: if it is not known
+    """
+
+    def task(connection: Connection) -> bool:
+        speaker.check(connection, installation_uuid)
+        return relations.end_instance(connection, installation_uuid, instance_id, _now())
+
+    if not database.write(task):
+        raise InstanceNotFound(f"no instance {instance_id} of {installation_uuid} is known here")
+
+
+def image_deleted(database: Database, image_id: str) -> None:
+    """Note that the registry deleted the image, if it is in any relation."""
+    if database.read(relations.knows_image, image_id):
+        database.write(relations.mark_deleted, image_id, _now())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

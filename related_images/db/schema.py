@@ -1,0 +1,176 @@
+"""The version of the tables: which one is there, which one is needed, and the way between them.
+
+The version table is our own, since the tables may live in the database of the registry, where
+alembic's usual one is taken.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Column, Connection, MetaData, String, Table, select
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from related_images import failpoints
+from related_images.db import dialects, tables
+from related_images.errors import SchemaMissing, SchemaOutdated, SchemaTooNew
+from related_images.failpoints import Point
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+VERSION_TABLE: Final = "related_alembic_version"
+PREFIX: Final = "related_"
+REVISIONS: Final = ("0001", "0002", "0003", "0004")
+"""Every revision, oldest first; the last one is what this program needs."""
+
+LONGEST_CONNECT: Final = 10.0
+LONGEST_STATEMENT: Final = 60.0
+"""Seconds that a command waits for a connection, and for a statement of no migration."""
+
+UPGRADE: Final = "run `related-images db upgrade`"
+
+_version_table = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
+_select_version = select(_version_table.c.version_num)
+
+
+def version(connection: Connection) -> str | None:
+    """The revision that the database is at; ``None`` if our tables were never made there."""
+    try:
+        return connection.execute(_select_version).scalar()
+    except DBAPIError as error:
+        if dialects.is_missing_table(error):
+            return None
+        raise
+
+
+def verify(connection: Connection) -> None:
+    """Raise unless the database is at the revision that this program needs.
+
+    :raises SchemaMissing: if our tables were never made
+    :raises SchemaOutdated: if they are of an older version
+    :raises SchemaTooNew: if they are of a version that this program does not know
+    """
+    found, needed = version(connection), REVISIONS[-1]
+    if found == needed:
+        return
+    if found is None:
+        raise SchemaMissing(f"the database has no tables of related-images; {UPGRADE}")
+    if found in REVISIONS:
+        raise SchemaOutdated(f"the database schema is {found}, {needed} is needed; {UPGRADE}")
+    raise _too_new(found)
+
+
+def _too_new(found: str) -> SchemaTooNew:
+    return SchemaTooNew(
+        f"the database schema is {found}, this program knows up to {REVISIONS[-1]}; "
+        "install the version of related-images that made it"
+    )
+
+
+@contextmanager
+def connected(url: str | URL) -> Iterator[Connection]:
+    """A connection to the database as the filter makes them, whatever tables are there.
+
+    :raises ConfigurationError: if the driver does not take what the URL says
+    """
+    with _connect(url) as connection:
+        yield connection
+
+
+def _connect(url: str | URL) -> Connection:
+    try:
+        return _engine(url).connect()
+    except dialects.MISUSED as fault:
+        raise dialects.misused(fault) from None
+
+
+def upgrade(url: str | URL, revision: str = "head") -> None:
+    """Bring the tables at ``url`` to ``revision``, making them if there are none.
+
+    Run twice, or by two at once, it changes nothing more.
+
+    :raises SchemaTooNew: if the tables are of a version that this program does not know
+    :raises sqlalchemy.exc.DBAPIError: if the database cannot be reached or refuses
+    """
+    from alembic import command
+
+    _migrate(url, lambda config: command.upgrade(config, revision))
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the tables at ``url`` back to ``revision``; ``base`` removes them."""
+    from alembic import command
+
+    _migrate(url, lambda config: command.downgrade(config, revision))
+
+
+def differences(connection: Connection) -> list[str]:
+    """What the database lacks of the tables and indexes that this program needs, or has besides."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
+    context = MigrationContext.configure(
+        connection,
+        opts={
+            "version_table": VERSION_TABLE,
+            "include_name": is_ours,
+            "target_metadata": tables.metadata,
+        },
+    )
+    return [_described(change) for change in compare_metadata(context, tables.metadata)]
+
+
+def is_ours(name: str | None, kind: str, parents: Any) -> bool:
+    """Whether alembic may look at a table: those of the registry are none of our business."""
+    return kind != "table" or (str(name).startswith(PREFIX) and name != VERSION_TABLE)
+
+
+def _described(change: Any) -> str:
+    verb, *rest = change if isinstance(change, tuple) else change[0]
+    if verb.startswith("modify_"):
+        _, table, column, _, found, needed = rest
+        return f"{table}.{column} differs in {verb[7:]}: {found!r} is there, {needed!r} is needed"
+    word = "missing" if verb.startswith("add_") else "not ours"
+    # of a column, alembic tells the table's name; an index or a constraint knows its table
+    table = rest[-2] if verb.endswith("_column") else getattr(rest[-1], "table", None)
+    return f"{word}: {verb.split('_', 1)[1]} {rest[-1].name}" + (
+        f" of {table}" if table is not None else ""
+    )
+
+
+def _migrate(url: str | URL, command: Callable[["Config"], None]) -> None:
+    with connected(url) as connection:
+        found = version(connection)
+        if found not in (None, *REVISIONS):
+            raise _too_new(str(found))
+        if connection.dialect.name == "sqlite":
+            dialects.write_ahead(connection)
+    engine = _engine(url)
+    if engine.dialect.name == "sqlite":
+        dialects.prepare_sqlite(engine, begin="BEGIN IMMEDIATE")
+    # a migration commits more than once, which would end the turn
+    with engine.connect() as turn, engine.connect() as connection:
+        dialects.take_turn(turn, VERSION_TABLE)
+        failpoints.reach(Point.MIGRATE_BEGUN)
+        command(_config(connection))
+        failpoints.reach(Point.MIGRATE_RUN)
+        connection.commit()
+        failpoints.reach(Point.MIGRATE_COMMITTED)
+
+
+def _engine(url: str | URL, waiting: float | None = None) -> Engine:
+    return dialects.create(make_url(url), LONGEST_CONNECT, waiting, poolclass=NullPool)
+
+
+def _config(connection: Connection) -> "Config":
+    from alembic.config import Config
+
+    config = Config()
+    scripts = str(resources.files("related_images.migrations"))
+    config.set_main_option("script_location", scripts.replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config

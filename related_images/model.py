@@ -1,0 +1,227 @@
+"""What the project is about: installations, instances, images and the relations between them.
+
+Every layer uses these classes. Times are aware and in UTC; IDs are text.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from related_images import validation
+from related_images.errors import KindUnknown
+
+SNAPSHOT: Final = "snapshot"
+BACKUP: Final = "backup"
+BOOT: Final = "boot"
+KINDS: Final = (SNAPSHOT, BACKUP, BOOT)
+MADE_FROM: Final = (SNAPSHOT, BACKUP)
+"""The kinds whose image was made from the instance."""
+
+SERVICE: Final = "service"
+SOURCES: Final = (SERVICE, "notification", "backfill", "manual")
+
+BACKFILL: Final = "backfill"
+"""The source of what an image's own properties claim."""
+
+
+@dataclass(frozen=True, order=True)
+class InstanceRef:
+    """An instance of one installation.
+
+    :param installation_uuid: UUID of the Nova deployment; kept in lower case
+    :param instance_id: opaque text, 1 to 255 of ``A-Z a-z 0-9 . _ : -``
+    :raises TupleMalformed: if either is not of that form
+    """
+
+    installation_uuid: str
+    instance_id: str
+
+    def __post_init__(self) -> None:
+        uuid = validation.installation_uuid(self.installation_uuid)
+        object.__setattr__(self, "installation_uuid", uuid)
+        validation.instance_id(self.instance_id)
+
+
+def kind(text: object, allowed: tuple[str, ...] = KINDS) -> str:
+    """Give ``text`` if it is one of the ``allowed`` kinds, or raise :exc:`KindUnknown`."""
+    if text not in allowed:
+        raise KindUnknown(
+            f"the relation kind {validation.shown(text)} cannot stand here; allowed are "
+            f"{', '.join(allowed)}"
+        )
+    return str(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What Glance says of an image that it has: when it made it, and whose it is."""
+
+    created_at: datetime
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewRelation:
+    """A relation to be recorded.
+
+    ``project_id`` is who sees it: who owns the image, for a ``boot`` who owns the instance.
+    ``instance_project_id``, where known, is who owns the instance; ``seen`` is the image where
+    Glance was asked.
+    """
+
+    installation_uuid: str
+    instance_id: str
+    image_id: str
+    kind: str
+    label: str | None
+    source: str
+    project_id: str | None
+    created_at: datetime
+    instance_project_id: str | None = None
+    seen: Seen | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What recording did, so that it can be taken back.
+
+    ``created`` is false where the relation was there before. ``revived_from`` is the time at which
+    the image had been marked deleted, where it had and is the same.
+    """
+
+    image_id: str
+    relation_ref: int
+    created: bool
+    image_ref: int
+    instance_ref: int
+    image_created: bool
+    instance_created: bool
+    revived_from: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    installation_uuid: str
+    instance_id: str
+    image_id: str
+    kind: str
+    label: str | None
+    source: str
+    project_id: str | None
+    created_at: datetime
+    image_created_at: datetime | None
+    image_deleted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image of an instance; ``created_at`` is the epoch while it is not known.
+
+    ``recorded_at`` is when the oldest of the relations was recorded that it is listed for; ``None``
+    if that says nothing of when it was made.
+    """
+
+    image_id: str
+    created_at: datetime
+    recorded_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images of one kind that an instance has and that are not deleted."""
+
+    count: int
+    oldest_at: datetime
+    latest_at: datetime
+    latest_image_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An instance as one caller sees it; ``images`` by kind.
+
+    ``latest_at`` is where it stands in a list of those without an image since a time.
+    """
+
+    installation_uuid: str
+    instance_id: str
+    project_id: str | None
+    boot_image_id: str | None
+    ended_at: datetime | None
+    images: Mapping[str, Images]
+    latest_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    uuid: str
+    name: str
+    service_user_id: str | None
+    registered_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which relations are asked for; ``None`` leaves a filter out.
+
+    ``in_use`` are those that tell from which image a live instance was started.
+    ``visible_to`` is the project whose relations alone are seen; ``None`` sees all.
+    """
+
+    installation_uuid: str | None = None
+    instance_id: str | None = None
+    image_id: str | None = None
+    project_id: str | None = None
+    kind: str | None = None
+    label: str | None = None
+    source: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    in_use: bool | None = None
+    visible_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How many instances were started from an image, and how many of them live.
+
+    ``unused_since`` is when the last of them ended; ``None`` while one lives or if none ever was.
+    ``used_by_others`` is whether live ones of other projects than its owner were; ``None`` if that
+    cannot be told.
+    """
+
+    image_id: str
+    instances: int = 0
+    live_instances: int = 0
+    unused_since: datetime | None = None
+    used_by_others: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The last relation of a page: where the next one begins."""
+
+    created_at: datetime
+    installation_uuid: str
+    instance_id: str
+    image_id: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The last instance of a page; ``latest_at`` as that instance had it."""
+
+    installation_uuid: str
+    instance_id: str
+    latest_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How many rows a purge took away."""
+
+    relations: int = 0
+    images: int = 0
+    instances: int = 0

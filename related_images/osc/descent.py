@@ -1,0 +1,124 @@
+"""``openstack image ancestry`` and ``descendant``: which image comes from which."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from related_images import model
+from related_images.client import (
+    Ancestor,
+    Descendant,
+    InstanceRef,
+    Relation,
+    RelationsClient,
+)
+from related_images.osc import arguments, finding
+from related_images.osc.commands import Column, RelatedLister, shown_time
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image and how it was made: ``via`` the server of which it is a ``kind``.
+
+    ``depth`` is the distance from the image that is asked about.
+    """
+
+    depth: int
+    image_id: str
+    image_deleted_at: datetime | None = None
+    kind: str | None = None
+    via: InstanceRef | None = None
+    created_at: datetime | None = None
+    project_id: str | None = None
+
+
+IMAGE: Final[tuple[Column, ...]] = (
+    ("Depth", lambda row: row.depth),
+    ("Image ID", lambda row: row.image_id),
+)
+MADE: Final[tuple[Column, ...]] = (
+    ("Kind", lambda row: row.kind),
+    ("Instance ID", lambda row: row.via and row.via.instance_id),
+    ("Installation UUID", lambda row: row.via and row.via.installation_uuid),
+    ("Deleted At", lambda row: shown_time(row.image_deleted_at)),
+)
+
+
+class _DescentLister(RelatedLister):
+    more = (
+        ("Created At", lambda row: shown_time(row.created_at)),
+        ("Project ID", lambda row: row.project_id),
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        arguments.add_image(parser)
+
+
+class ListAncestry(_DescentLister):
+    """List an image and the images that it descends from, the nearest first.
+
+    Each row says how its image was made: as a snapshot or backup of which instance. That instance
+    was started from the image in the next row. A project sees those that its own instances lead to.
+    """
+
+    columns = (*IMAGE, *MADE)
+
+    def found(self, given: argparse.Namespace) -> Iterator[Row]:
+        client = self.clients.relations
+        return ancestry(client, finding.image(client, given.image))
+
+
+class ListDescendant(_DescentLister):
+    """List the images made from instances that were started from an image, and so on.
+
+    Each row says how its image was made. A project sees those that it made from its own instances.
+    """
+
+    columns = (*IMAGE, ("Parent Image ID", lambda row: row.parent_image_id), *MADE)
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--depth",
+            metavar="<number>",
+            type=arguments.positive,
+            help="at most so many generations (default: as many as the registry follows)",
+        )
+
+    def found(self, given: argparse.Namespace) -> Iterator[Descendant]:
+        client = self.clients.relations
+        return client.descendants(finding.image(client, given.image), depth=given.depth)
+
+
+def ancestry(client: RelationsClient, image_id: str) -> Iterator[Row]:
+    """The image and those that it descends from, each with how it was made itself.
+
+    The registry's entries say it the other way round: with each image how the one before was made.
+    """
+    known = next(client.relations_of_image(image_id), None)
+    row = Row(0, image_id, known.image_deleted_at if known else None)
+    for parent in client.ancestry(image_id):
+        yield _made(row, parent)
+        row = Row(row.depth + 1, parent.image_id, parent.image_deleted_at)
+    yield _made(row, _how_made(client, row.image_id))
+
+
+def _made(row: Row, how: Ancestor | Relation | None) -> Row:
+    if how is None:
+        return row
+    via = how.instance if isinstance(how, Relation) else how.via
+    return replace(
+        row, kind=how.kind, via=via, created_at=how.created_at, project_id=how.project_id
+    )
+
+
+def _how_made(client: RelationsClient, image_id: str) -> Relation | None:
+    """How an image was made whose instance was started from nothing that the caller sees."""
+    found = [
+        relation
+        for kind in model.MADE_FROM
+        for relation in client.relations(image_id=image_id, kind=kind)
+    ]
+    return min(found, key=lambda relation: relation.created_at, default=None)

@@ -1,0 +1,291 @@
+"""The JSON shapes: what an answer holds, and the schemas published for it."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Final, Protocol
+from urllib.parse import urlencode
+
+from related_images import model, validation
+from related_images.errors import RelatedImagesError
+from related_images.protocol import paths
+from related_images.validation import format_time
+
+Json = dict[str, Any]
+
+
+class RelationLike(Protocol):
+    """What a relation shows; times are aware, in UTC."""
+
+    @property
+    def installation_uuid(self) -> str: ...
+    @property
+    def instance_id(self) -> str: ...
+    @property
+    def image_id(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def label(self) -> str | None: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def project_id(self) -> str | None: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def image_created_at(self) -> datetime | None: ...
+    @property
+    def image_deleted_at(self) -> datetime | None: ...
+
+
+class ImagesLike(Protocol):
+    """The images of one kind that an instance has."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def oldest_at(self) -> datetime: ...
+    @property
+    def latest_at(self) -> datetime: ...
+    @property
+    def latest_image_id(self) -> str: ...
+
+
+class InstanceLike(Protocol):
+    """What an instance shows; ``images`` is by kind."""
+
+    @property
+    def installation_uuid(self) -> str: ...
+    @property
+    def instance_id(self) -> str: ...
+    @property
+    def project_id(self) -> str | None: ...
+    @property
+    def boot_image_id(self) -> str | None: ...
+    @property
+    def ended_at(self) -> datetime | None: ...
+    @property
+    def images(self) -> Mapping[str, ImagesLike]: ...
+
+
+class UsageLike(Protocol):
+    """What is told of the use of an image."""
+
+    @property
+    def image_id(self) -> str: ...
+    @property
+    def instances(self) -> int: ...
+    @property
+    def live_instances(self) -> int: ...
+    @property
+    def unused_since(self) -> datetime | None: ...
+    @property
+    def used_by_others(self) -> bool | None: ...
+
+
+class InstallationLike(Protocol):
+    """What a registered installation shows."""
+
+    @property
+    def uuid(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def service_user_id(self) -> str | None: ...
+    @property
+    def registered_at(self) -> datetime: ...
+
+
+def relation(row: RelationLike) -> Json:
+    return {
+        "installation_uuid": row.installation_uuid,
+        "instance_id": row.instance_id,
+        "image_id": row.image_id,
+        "kind": row.kind,
+        "label": row.label,
+        "source": row.source,
+        "project_id": row.project_id,
+        "created_at": format_time(row.created_at),
+        "image_created_at": format_time(row.image_created_at),
+        "image_deleted_at": format_time(row.image_deleted_at),
+        "self": paths.href(
+            paths.RELATION,
+            image_id=row.image_id,
+            installation_uuid=row.installation_uuid,
+            instance_id=row.instance_id,
+            kind=row.kind,
+        ),
+        "schema": paths.href(paths.SCHEMA, name="relation"),
+    }
+
+
+def instance(row: InstanceLike) -> Json:
+    return {
+        "installation_uuid": row.installation_uuid,
+        "instance_id": row.instance_id,
+        "project_id": row.project_id,
+        "boot_image_id": row.boot_image_id,
+        "ended_at": format_time(row.ended_at),
+        "images": {kind: _images(images) for kind, images in row.images.items()},
+        "self": paths.href(
+            paths.INSTANCE,
+            installation_uuid=row.installation_uuid,
+            instance_id=row.instance_id,
+        ),
+        "schema": paths.href(paths.SCHEMA, name="instance"),
+    }
+
+
+def _images(images: ImagesLike) -> Json:
+    return {
+        "count": images.count,
+        "oldest_at": format_time(images.oldest_at),
+        "latest_at": format_time(images.latest_at),
+        "latest_image_id": images.latest_image_id,
+    }
+
+
+def usage(row: UsageLike) -> Json:
+    return {
+        "image_id": row.image_id,
+        "instances": row.instances,
+        "live_instances": row.live_instances,
+        "unused_since": format_time(row.unused_since),
+        "used_by_others": row.used_by_others,
+    }
+
+
+def installation(row: InstallationLike) -> Json:
+    return {
+        "uuid": row.uuid,
+        "name": row.name,
+        "service_user_id": row.service_user_id,
+        "registered_at": format_time(row.registered_at),
+    }
+
+
+def fault(status: int, error: RelatedImagesError, request_id: str | None) -> Json:
+    """The body of an answer that is an error of ours.
+
+    One object at the top, with a ``message``: python-glanceclient reads that of each value at the
+    top and fails on one that is no object, and openstacksdk looks for it there too.
+    """
+    shown = {
+        "status": status,
+        "code": error.code,
+        "title": error.title,
+        "message": str(error),
+        "request_id": request_id,
+    }
+    return {"error": shown}
+
+
+def page(
+    name: str,
+    items: Iterable[Json],
+    path: str,
+    query: Iterable[tuple[str, str]],
+    marker: str | None,
+) -> Json:
+    """A page of a collection with ``first`` and, if there is a ``marker``, ``next``.
+
+    :param query: the caller's own parameters, without the marker
+    """
+    kept = list(query)
+    body: Json = {name: list(items), "first": link(path, kept)}
+    if marker is not None:
+        body["next"] = link(path, [*kept, ("marker", marker)])
+    body["schema"] = paths.href(paths.SCHEMA, name=name)
+    return body
+
+
+def link(path: str, query: Iterable[tuple[str, str]]) -> str:
+    encoded = urlencode(list(query))
+    return f"{path}?{encoded}" if encoded else path
+
+
+_TIME: Final = {"type": "string", "format": "date-time"}
+_MAYBE_TIME: Final = {"type": ["string", "null"], "format": "date-time"}
+_MAYBE_TEXT: Final = {"type": ["string", "null"]}
+_UUID: Final = {
+    "type": "string",
+    "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+}
+_MAYBE_UUID: Final = _UUID | {"type": ["string", "null"]}
+_WORD: Final = {"type": "string", "pattern": "^[A-Za-z0-9._:-]+$", "minLength": 1}
+_INSTANCE_ID: Final = _WORD | {"maxLength": validation.INSTANCE_ID_LENGTH}
+_LABEL: Final = _WORD | {"type": ["string", "null"], "maxLength": validation.LABEL_LENGTH}
+_LINKS: Final = {"self": {"type": "string"}, "schema": {"type": "string"}}
+
+_RELATION: Final = {
+    "installation_uuid": _UUID,
+    "instance_id": _INSTANCE_ID,
+    "image_id": _UUID,
+    "kind": {"type": "string", "enum": list(model.KINDS)},
+    "label": _LABEL,
+    "source": {"type": "string", "enum": list(model.SOURCES)},
+    "project_id": _MAYBE_TEXT,
+    "created_at": _TIME,
+    "image_created_at": _MAYBE_TIME,
+    "image_deleted_at": _MAYBE_TIME,
+    **_LINKS,
+}
+_IMAGES: Final = {
+    "type": "object",
+    "properties": {
+        "count": {"type": "integer", "minimum": 1},
+        "oldest_at": _TIME,
+        "latest_at": _TIME,
+        "latest_image_id": _UUID,
+    },
+}
+_INSTANCE: Final = {
+    "installation_uuid": _UUID,
+    "instance_id": _INSTANCE_ID,
+    "project_id": _MAYBE_TEXT,
+    "boot_image_id": _MAYBE_UUID,
+    "ended_at": _MAYBE_TIME,
+    "images": {
+        "type": "object",
+        "properties": dict.fromkeys(model.KINDS, _IMAGES),
+        "additionalProperties": False,
+    },
+    **_LINKS,
+}
+
+
+def _thing(name: str, properties: Json) -> Json:
+    return {
+        "name": name,
+        "properties": properties,
+        "required": sorted(properties),
+        "additionalProperties": False,
+        "links": [{"rel": "self", "href": "{self}"}, {"rel": "describedby", "href": "{schema}"}],
+    }
+
+
+def _collection(name: str, thing: Json) -> Json:
+    return {
+        "name": name,
+        "properties": {
+            name: {"type": "array", "items": thing},
+            "first": {"type": "string"},
+            "next": {"type": "string"},
+            "schema": {"type": "string"},
+        },
+        "required": [name, "first", "schema"],
+        "links": [
+            {"rel": "first", "href": "{first}"},
+            {"rel": "next", "href": "{next}"},
+            {"rel": "describedby", "href": "{schema}"},
+        ],
+    }
+
+
+SCHEMAS: Final[dict[str, Json]] = {
+    "relation": (_relation := _thing("relation", _RELATION)),
+    "relations": _collection("relations", _relation),
+    "instance": (_instance := _thing("instance", _INSTANCE)),
+    "instances": _collection("instances", _instance),
+}
+"""The schemas by the name under which ``/v2/schemas`` publishes them."""

@@ -1,0 +1,140 @@
+"""One parser for each type of value: UUID, image ID, instance ID, label, text, time."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeGuard
+
+from related_images.errors import (
+    FieldInvalid,
+    ImageIdMalformed,
+    LabelMalformed,
+    ParameterMalformed,
+    ProjectMalformed,
+    TupleMalformed,
+)
+
+TEXT_LENGTH: Final = 255
+TEXT: Final = f"1 to {TEXT_LENGTH} printable characters without a space at either end"
+INSTANCE_ID_LENGTH: Final = 255
+LABEL_LENGTH: Final = 64
+LETTERS: Final = "A-Z a-z 0-9 . _ : -"
+
+CLOCK_SKEW: Final = timedelta(minutes=5)
+"""How far the clocks of a deployment may differ; the date of an image beyond that is wrong."""
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_WORD = re.compile(r"[A-Za-z0-9._:-]+")
+
+
+def is_uuid(text: object) -> bool:
+    """Whether ``text`` is a UUID in its 8-4-4-4-12 form, in upper or lower case."""
+    return isinstance(text, str) and _UUID.fullmatch(text) is not None
+
+
+def is_image_id(text: object) -> TypeGuard[str]:
+    """Whether ``text`` is a UUID in lower case, as the id of each image with relations is."""
+    return is_uuid(text) and text == str(text).lower()
+
+
+def is_word(text: object, longest: int) -> bool:
+    """Whether ``text`` is 1 to ``longest`` of the letters that ids and labels are made of."""
+    return isinstance(text, str) and 0 < len(text) <= longest and bool(_WORD.fullmatch(text))
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether ``value`` is text that every database keeps, and tells from every other.
+
+    To MariaDB and MySQL what ends in spaces is the same as without.
+    """
+    if not isinstance(value, str) or value != value.strip():
+        return False
+    return 0 < len(value) <= TEXT_LENGTH and value.isprintable()
+
+
+def text(field: str, value: object) -> str:
+    """Give ``value``, of a ``field`` of a body, if it is text, or raise :exc:`FieldInvalid`."""
+    if not is_text(value):
+        raise FieldInvalid(f"the field {field} is not text of {TEXT}")
+    return value
+
+
+def project_id(header: str, value: str) -> str:
+    """Give ``value``, of a ``header``, if it can be a project, or raise :exc:`ProjectMalformed`.
+
+    A comma stands between the values of a header that is given twice.
+    """
+    if not is_text(value) or "," in value:
+        raise ProjectMalformed(f"the header {header} is not {TEXT}, or has a comma: {shown(value)}")
+    return value
+
+
+def shown(value: object) -> str:
+    """``value`` as it may stand in an error: printable ASCII, cut after 80 characters."""
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def instance_id(text: object) -> str:
+    """Give ``text`` if it is the ID of an instance, or raise :exc:`TupleMalformed`."""
+    if not is_word(text, INSTANCE_ID_LENGTH):
+        raise TupleMalformed(
+            f"the instance id {shown(text)} is not 1 to {INSTANCE_ID_LENGTH} "
+            f"of the characters {LETTERS}"
+        )
+    return str(text)
+
+
+def installation_uuid(text: object) -> str:
+    """Give ``text`` in lower case, or raise :exc:`TupleMalformed`."""
+    if not is_uuid(text):
+        raise TupleMalformed(
+            f"the installation {shown(text)} is not a UUID such as "
+            "0f8fad5b-d9cb-469f-a165-70867728950e; "
+            "`related-images generate-installation-uuid` makes one"
+        )
+    return str(text).lower()
+
+
+def label(text: object) -> str:
+    """Give ``text`` if it may label a relation, or raise :exc:`LabelMalformed`."""
+    if not is_word(text, LABEL_LENGTH):
+        raise LabelMalformed(
+            f"the relation label {shown(text)} is not 1 to {LABEL_LENGTH} "
+            f"of the characters {LETTERS}"
+        )
+    return str(text)
+
+
+def image_id(text: object) -> str:
+    """Give ``text`` if it is a UUID in lower case, or raise :exc:`ImageIdMalformed`.
+
+    The registry keeps an id as it was written, so two spellings would be two images.
+    """
+    if not is_image_id(text):
+        raise ImageIdMalformed(
+            f"the image id {shown(text)} is not a UUID in lower case, as each image with relations "
+            "has; who creates an image may leave it out and one is chosen"
+        )
+    return text
+
+
+def format_time(time: datetime | None) -> str | None:
+    """A time in UTC as ISO 8601 ending in ``Z``, with microseconds; ``None`` stays."""
+    if time is None:
+        return None
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(name: str, text: str) -> datetime:
+    """Read an ISO 8601 time; one without a zone is in UTC.
+
+    :param name: the parameter it came in, for the error
+    :raises ParameterMalformed: if it is not a time
+    """
+    try:
+        time = datetime.fromisoformat(text)
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise ParameterMalformed(
+            f"{name}={shown(text)} is not a time in ISO 8601 such as 2026-01-31T12:00:00Z"
+        ) from error

@@ -1,0 +1,80 @@
+"""What the tests of the store record."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, func, select
+
+from related_images.db import bulk_recording, lookups, relations
+from related_images.db.database import Database
+from related_images.db.tables import metadata
+from related_images.model import Filters, NewRelation, Recorded
+
+NOVA = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e01"
+OTHER_NOVA = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e02"
+NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def at(minutes: float) -> datetime:
+    """That many minutes after noon."""
+    return NOON + timedelta(minutes=minutes)
+
+
+def image_id() -> str:
+    return str(uuid4())
+
+
+def new(
+    instance_id: str = "vm-1", image: str | None = None, kind: str = "snapshot", **more: Any
+) -> NewRelation:
+    given: dict[str, Any] = {
+        "installation_uuid": NOVA,
+        "label": None,
+        "source": "service",
+        "project_id": "p-1",
+        "created_at": NOON,
+    }
+    return NewRelation(
+        instance_id=instance_id, image_id=image or image_id(), kind=kind, **(given | more)
+    )
+
+
+def record(database: Database, *relations_: NewRelation) -> list[Recorded]:
+    return [database.write(relations.record, one) for one in relations_]
+
+
+def record_claims(connection: Connection, *claims: NewRelation) -> None:
+    """Record what images claim of instances of :data:`NOVA` together."""
+    images, instances = {one.image_id for one in claims}, {one.instance_id for one in claims}
+    bulk_recording.record_claims(
+        connection, bulk_recording.hold(connection, NOVA, images, instances), claims
+    )
+
+
+def shown(database: Database, instance_id: str = "vm-1", **more: Any) -> list[str]:
+    """The images of an instance, as the image list shows them."""
+    given: dict[str, Any] = {"kinds": lookups.MADE_FROM, "label": None, "limit": 100} | more
+    found = database.read(lookups.image_ids, NOVA, instance_id, **given)
+    return sorted(image.image_id for image in found)
+
+
+def found(database: Database, limit: int = 100, **filters: Any) -> list[tuple[str, str]]:
+    """The instance and kind of each relation found."""
+    rows = database.read(lookups.relations, Filters(**filters), limit)
+    return [(row.instance_id, row.kind) for row in rows]
+
+
+def counts(database: Database) -> dict[str, int]:
+    """How many rows each table has that has any."""
+    tables = metadata.tables.values()
+    asked = select(*(select(func.count()).select_from(table).scalar_subquery() for table in tables))
+    found = database.read(lambda connection: connection.execute(asked).one())
+    names = (table.name.removeprefix("related_") for table in tables)
+    return {name: number for name, number in zip(names, found, strict=True) if number}
+
+
+def empty(connection: Connection) -> None:
+    """Remove every row of ours."""
+    for table in reversed(metadata.sorted_tables):
+        connection.execute(table.delete())

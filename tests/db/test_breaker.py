@@ -1,0 +1,139 @@
+"""The memory of failure: what it tells while it lasts, and that it ends."""
+
+import threading
+import time
+
+import pytest
+
+from related_images.db.circuit_breaker import Breaker
+from related_images.errors import StoreUnavailable
+
+PATIENCE = 60
+
+
+class Probed:
+    """A breaker whose probe fails as it is told, one failure after the other."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.told: list[str] = []
+        self.ended = threading.Event()
+        self._failures = list(failures)
+        self.breaker = Breaker("asking")
+
+    def trip(self, error: StoreUnavailable) -> None:
+        self.breaker.trip(error, self.probe)
+
+    def probe(self) -> None:
+        self.told.append(self.says())
+        if self._failures:
+            raise self._failures.pop(0)
+        self.ended.set()
+
+    def says(self) -> str:
+        try:
+            self.breaker.check()
+        except StoreUnavailable as error:
+            return str(error)
+        return "works"
+
+
+def test_it_tells_the_newest_reason_until_it_works() -> None:
+    probed = Probed(StoreUnavailable("starting"), StoreUnavailable("no tables"))
+    assert probed.says() == "works"
+    probed.trip(StoreUnavailable("refused"))
+    assert probed.ended.wait(PATIENCE)
+    assert probed.told == ["refused", "starting", "no tables"]
+    _join()
+    assert probed.says() == "works"
+
+
+def test_a_fault_of_the_probe_does_not_end_the_watch(caplog: pytest.LogCaptureFixture) -> None:
+    probed = Probed(ZeroDivisionError("a fault"), ZeroDivisionError("another"))
+    probed.trip(StoreUnavailable("refused"))
+    assert probed.ended.wait(PATIENCE)
+    _join()
+    assert probed.says() == "works"
+    assert caplog.text.count("ZeroDivisionError") == 2
+
+
+def test_where_no_thread_can_be_started_the_next_who_asks_tries_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    probed = Probed()
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(threading.Thread, "start", failing)
+        probed.trip(StoreUnavailable("refused"))
+    assert probed.says() == "works"
+    assert "cannot be watched: can't start new thread" in caplog.text
+    probed.trip(StoreUnavailable("refused again"))
+    assert probed.ended.wait(PATIENCE)
+    _join()
+    assert probed.told == ["refused again"]
+
+
+def test_while_it_is_open_nothing_changes_the_reason() -> None:
+    held = threading.Event()
+
+    def probe() -> None:
+        held.wait(PATIENCE)
+
+    breaker = Breaker("asking")
+    breaker.trip(StoreUnavailable("refused"), probe)
+    breaker.trip(StoreUnavailable("again"), probe)
+    with pytest.raises(StoreUnavailable, match="refused"):
+        breaker.check()
+    held.set()
+    _join()
+
+
+def test_a_reset_ends_the_watch_and_a_later_failure_begins_another() -> None:
+    probed = Probed(*[StoreUnavailable("refused still")] * 1000)
+    for reason in ("refused", "refused again"):
+        probed.trip(StoreUnavailable(reason))
+        assert probed.says() != "works"
+        probed.breaker.reset()
+        assert probed.says() == "works"
+        assert _watches() == []
+    probed.breaker.reset()
+    assert not probed.ended.is_set()
+
+
+def test_a_reset_does_not_wait_for_the_next_attempt(asleep: threading.Event) -> None:
+    probed = Probed(StoreUnavailable("refused still"))
+    probed.trip(StoreUnavailable("refused"))
+    assert asleep.wait(PATIENCE)
+    probed.breaker.reset()
+    assert probed.told == ["refused"]
+    assert _watches() == []
+
+
+def test_what_was_reset_during_an_attempt_says_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    begun, held = threading.Event(), threading.Event()
+
+    def probe() -> None:
+        begun.set()
+        held.wait(PATIENCE)
+
+    breaker = Breaker("asking")
+    breaker.trip(StoreUnavailable("refused"), probe)
+    assert begun.wait(PATIENCE)
+    ending = threading.Thread(target=breaker.reset)
+    ending.start()
+    while breaker._watch is not None:
+        time.sleep(0.01)
+    held.set()
+    ending.join(PATIENCE)
+    assert _watches() == []
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def _join() -> None:
+    for thread in _watches():
+        thread.join(PATIENCE)
+
+
+def _watches() -> list[threading.Thread]:
+    return [it for it in threading.enumerate() if it.name == "related-images asking"]

@@ -1,0 +1,464 @@
+"""The way into the database when it hangs, is locked, refuses, restarts, or lacks its tables."""
+
+import ctypes
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tenacity
+from sqlalchemy import Connection
+
+from related_images.db import (
+    dialects,
+    lookups,
+    relations,
+    schema,
+)
+from related_images.db.database import Database
+from related_images.errors import (
+    ConfigurationError,
+    FieldInvalid,
+    SchemaMissing,
+    StoreInDoubt,
+    StoreUnavailable,
+)
+from related_images.model import Filters
+from tests import servers
+from tests.db import hosts
+from tests.db.attempts import attempts
+from tests.db.samples import found, new, record, shown
+
+TIMEOUT = 2.0
+SLACK = 15.0
+"""What a busy machine may add; more would be to hang."""
+
+PATIENCE = 60.0
+"""A timeout that no busy machine reaches."""
+
+eventually = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type(StoreUnavailable),
+    stop=tenacity.stop_after_delay(PATIENCE),
+    wait=tenacity.wait_fixed(0.05),
+    reraise=True,
+)
+"""Calls what recovers by itself, or what a busy machine may keep from ending in time."""
+
+Call = Callable[[Database], object]
+
+
+def read(database: Database) -> object:
+    return database.read(lookups.relations, Filters(), 10)
+
+
+def write(database: Database) -> object:
+    return database.write(relations.record, new())
+
+
+CALLS = pytest.mark.parametrize("call", [read, write])
+
+
+@pytest.fixture
+def impatient(url: str) -> Iterator[Database]:
+    database = Database(url, TIMEOUT)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def patient(url: str) -> Iterator[Database]:
+    database = Database(url, PATIENCE)
+    yield database
+    database.close()
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def server_url(request: pytest.FixtureRequest) -> str:
+    """A database of its own on each server, with our tables in it."""
+    server: servers.DatabaseServer = request.getfixturevalue(request.param)
+    url = server.create()
+    schema.upgrade(url)
+    return url
+
+
+@pytest.fixture
+def client(server_url: str) -> Iterator[Database]:
+    database = Database(server_url, TIMEOUT)
+    yield database
+    database.close()
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    assert time.monotonic() - begun < seconds
+
+
+def refused(database: Database, call: Call) -> StoreUnavailable:
+    """The call fails within the timeout, and the next one without an attempt."""
+    with limited(TIMEOUT + SLACK), attempts() as made, pytest.raises(StoreUnavailable):
+        call(database)
+    assert len(made) == 1
+    assert not database.is_up()
+    with attempts() as made, pytest.raises(StoreUnavailable) as again:
+        call(database)
+    assert made == []
+    return again.value
+
+
+def goes_on(database: Database, call: Call) -> None:
+    """The call is attempted at once, and works."""
+    with attempts() as made, suppress(StoreUnavailable):
+        call(database)
+    assert len(made) == 1
+    eventually(call, database)
+
+
+@CALLS
+def test_a_server_that_hangs(call: Call, client: Database, server_url: str) -> None:
+    eventually(record, client, new())
+    with hosts.hanging(server_url):
+        refused(client, call)
+    eventually(call, client)
+
+
+@CALLS
+def test_a_server_that_hangs_before_the_first_connection(
+    call: Call, client: Database, server_url: str
+) -> None:
+    with hosts.hanging(server_url):
+        refused(client, call)
+    eventually(call, client)
+
+
+def test_tables_that_another_locks(impatient: Database, url: str) -> None:
+    eventually(record, impatient, new())
+    with hosts.locked(url):
+        refused(impatient, write)
+        if url.startswith("sqlite"):
+            goes_on(impatient, read)  # who only reads
+    eventually(write, impatient)
+    eventually(read, impatient)
+
+
+def test_reading_from_tables_that_another_locks(impatient: Database, url: str) -> None:
+    eventually(record, impatient, new())
+    with hosts.locked(url):
+        if url.startswith("sqlite"):
+            goes_on(impatient, read)
+        else:
+            with limited(TIMEOUT + SLACK), pytest.raises(StoreUnavailable):
+                read(impatient)
+    eventually(read, impatient)
+
+
+@pytest.mark.parametrize("driver", ["mysql+pymysql", "postgresql+psycopg"])
+def test_a_server_that_is_not_there(driver: str) -> None:
+    database = Database(f"{driver}://nobody@127.0.0.1:{servers.free_port()}/nothing", TIMEOUT)
+    refused(database, write)
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path) -> Database:
+    """In a directory that is not there."""
+    return Database(f"sqlite:///{tmp_path}/missing/related-images.db", TIMEOUT)
+
+
+def test_a_file_of_the_url_that_is_gone(tmp_path: Path) -> None:
+    address = f"mysql+pymysql://nobody@127.0.0.1:{servers.free_port()}/nothing"
+    database = Database(f"{address}?ssl_ca={tmp_path}/missing.pem", TIMEOUT)
+    refused(database, write)
+    with pytest.raises(StoreUnavailable, match="FileNotFoundError"):
+        database.check()
+
+
+@pytest.mark.parametrize("said", [b"\x01\0\0\0\x0a", b"\0\0\0\0", b"HTTP/1.0 400 Bad Request"])
+def test_a_server_that_is_no_database(said: bytes) -> None:
+    with hosts.saying(said) as port:
+        refused(Database(f"mysql+pymysql://nobody@127.0.0.1:{port}/nothing", TIMEOUT), read)
+
+
+def test_an_argument_that_the_driver_does_not_take() -> None:
+    nowhere = f"127.0.0.1:{servers.free_port()}"
+    database = Database(f"mysql+pymysql://nobody:secret@{nowhere}/nothing?bogus=1", TIMEOUT)
+    with pytest.raises(ConfigurationError, match="'bogus'") as told:
+        database.check()
+    assert "secret" not in str(told.value)
+
+
+def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch, server_url: str) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with closing(Database(server_url, PATIENCE)) as database:
+        write(database)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            for call in (read, write):
+                with suppress(StoreUnavailable):
+                    call(database)
+        eventually(write, database)
+        eventually(read, database)
+
+
+def test_a_directory_that_is_not_there(nowhere: Database) -> None:
+    refused(nowhere, write)
+
+
+def test_closing_ends_the_watch_and_the_next_call_finds_out_again(nowhere: Database) -> None:
+    before = set(threading.enumerate())
+    for call in (read, write):
+        refused(nowhere, call)
+        nowhere.close()
+        assert set(threading.enumerate()) <= before
+        assert nowhere.is_up()
+
+
+def test_closing_leaves_no_connection_of_the_watch(url: str) -> None:
+    database = Database(url, TIMEOUT)
+    with hosts.locked(url):
+        refused(database, write)
+        database.close()
+        assert database._own.engines is None
+    eventually(write, database)
+    database.close()
+
+
+FORKS = pytest.mark.parametrize(
+    "fork", [os.fork, ctypes.PyDLL(None).fork], ids=["by Python", "unknown to Python"]
+)
+"""uWSGI does not tell Python that it forks, unless it is asked to."""
+
+
+def in_child(fork: Callable[[], int], work: Callable[[], None]) -> int:
+    """The process that a ``fork`` makes, which ends with 0 if it can do that ``work``."""
+    child = fork()
+    if child:
+        return child
+    signal.alarm(math.ceil(PATIENCE))
+    code = 1
+    try:
+        work()
+        code = 0
+    finally:
+        os._exit(code)  # the parent's fixtures are not for the child to end
+
+
+@FORKS
+def test_a_forked_process_may_close_what_its_parent_watches(
+    nowhere: Database, asleep: threading.Event, fork: Callable[[], int]
+) -> None:
+    def close() -> None:
+        assert nowhere.is_up()
+        nowhere.close()
+        refused(nowhere, write)
+
+    refused(nowhere, write)
+    assert asleep.wait(PATIENCE)
+    assert os.waitpid(in_child(fork, close), 0)[1] == 0
+    assert not nowhere.is_up()
+
+
+@CALLS
+def test_connections_that_a_restart_ended(call: Call, server_url: str) -> None:
+    with closing(Database(server_url, PATIENCE)) as client:
+        write(client)
+        read(client)
+        hosts.drop_connections(server_url)
+        call(client)
+        assert client.is_up()
+
+
+def commit_without_answer(client: Database, url: str) -> Callable[[Any], None]:
+    """A commit after which the connection is lost before the answer to it comes."""
+    commit = client._engine(1).dialect.do_commit
+
+    def commit_and_lose(connection: Any) -> None:
+        commit(connection)
+        hosts.drop_connections(url)
+        connection.cursor().execute("SELECT 1")  # fails as the driver says it
+
+    return commit_and_lose
+
+
+def test_what_may_be_committed_is_not_done_again(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Database(server_url, PATIENCE)) as client:
+        wanted, tries = new(), []
+
+        def record_once(connection: Connection) -> None:
+            tries.append(relations.record(connection, wanted).created)
+
+        with monkeypatch.context() as patched:
+            lost = commit_without_answer(client, server_url)
+            patched.setattr(client._engine(1).dialect, "do_commit", lost)
+            with pytest.raises(StoreInDoubt, match="commit"):
+                client.write(record_once)
+        assert tries == [True]
+        assert eventually(shown, client) == [wanted.image_id]
+        eventually(write, client)
+
+
+@pytest.mark.parametrize("ending", ["do_commit", "do_rollback"])
+def test_what_could_not_be_ended_is_not_committed_by_the_next(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    with closing(Database(server_url, PATIENCE)) as client:
+        dialect: Any = client._engine(1).dialect
+
+        def fail(connection: Any) -> None:
+            raise dialect.dbapi.OperationalError(1047, "not now")
+
+        def record_and_fail(connection: Connection) -> None:
+            relations.record(connection, new())
+            if ending == "do_rollback":
+                raise FieldInvalid("what came with it was wrong")
+
+        client.write(lambda connection: None)
+        with monkeypatch.context() as patched:
+            patched.setattr(dialect, ending, fail)
+            with pytest.raises(StoreUnavailable):
+                client._attempt(1, record_and_fail)
+        client._attempt(1, lambda connection: None)  # as one that had come this far before
+        assert shown(client) == []
+
+
+REFUSE_ONCE = (
+    "CREATE SEQUENCE commits",
+    "CREATE FUNCTION refuse_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+    "IF nextval('commits') = 1 THEN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END IF; "
+    "RETURN NULL; END $$",
+    "CREATE CONSTRAINT TRIGGER refuse_once AFTER INSERT ON related_relation "
+    "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse_once()",
+)
+
+
+def test_what_the_server_refused_to_commit_is_done_again(
+    postgresql: servers.DatabaseServer,
+) -> None:
+    url = postgresql.create()
+    schema.upgrade(url)
+    hosts.run(url, *REFUSE_ONCE)
+    with closing(Database(url, PATIENCE)) as client:
+        (recorded,) = record(client, new())
+        assert recorded.created
+        assert hosts.run(url, "SELECT last_value FROM commits") == ["2"]
+
+
+def test_a_database_that_can_only_be_read(patient: Database, url: str) -> None:
+    wanted = new()
+    record(patient, wanted)
+    patient.close()
+    with closing(Database(hosts.refuse_writes(url), TIMEOUT)) as reader:
+        refused(reader, write)
+        goes_on(reader, read)
+        assert eventually(shown, reader) == [wanted.image_id]
+
+
+def test_tables_that_are_made_later_need_no_restart(database_url: str) -> None:
+    with closing(Database(database_url, PATIENCE)) as database:
+        for _ in range(2):
+            with pytest.raises(SchemaMissing, match="db upgrade"):
+                read(database)
+        schema.upgrade(database_url)
+        eventually(write, database)
+        eventually(read, database)
+
+
+def test_tables_that_vanish_are_told_and_may_come_back(patient: Database, url: str) -> None:
+    write(patient)
+    schema.downgrade(url, "base")
+    with pytest.raises(StoreUnavailable):
+        read(patient)
+    schema.upgrade(url)
+    eventually(write, patient)
+
+
+def dawdle(connection: Connection) -> None:
+    time.sleep(TIMEOUT / 2 + 0.1)
+    lookups.count_since(connection, None, 1)
+
+
+def test_a_long_question_that_runs_out_of_time_closes_nothing(sqlite_url: str) -> None:
+    schema.upgrade(sqlite_url)
+    with closing(Database(sqlite_url, TIMEOUT)) as database:
+        with pytest.raises(StoreUnavailable):
+            database.explore(dawdle)
+        assert database.is_up()
+        with pytest.raises(StoreUnavailable):
+            database.read(dawdle)
+        assert not database.is_up()
+
+
+def test_what_was_overtaken_is_done_again(sqlite_url: str) -> None:
+    schema.upgrade(sqlite_url)
+    lost = iter([True, True])
+
+    def overtaken(connection: Connection) -> str:
+        if next(lost, False):
+            raise dialects.Overtaken
+        return "done"
+
+    with closing(Database(sqlite_url, PATIENCE)) as database:
+        assert database.write(overtaken) == "done"
+    assert list(lost) == []
+
+
+def test_what_is_always_overtaken_ends_in_time(sqlite_url: str) -> None:
+    schema.upgrade(sqlite_url)
+    made: list[float] = []
+
+    def overtaken(connection: Connection) -> None:
+        made.append(time.monotonic())
+        raise dialects.Overtaken
+
+    begun = time.monotonic()
+    with closing(Database(sqlite_url, TIMEOUT)) as database, pytest.raises(StoreUnavailable):
+        database.explore(overtaken)
+    assert len(made) > 1
+    assert made[-1] - begun < TIMEOUT + SLACK
+
+
+@FORKS
+def test_a_forked_process_has_connections_of_its_own(
+    patient: Database, fork: Callable[[], int]
+) -> None:
+    def connection() -> object:
+        return patient.write(lambda connection: connection.connection.driver_connection)
+
+    def record_some() -> None:
+        assert connection() is not parents
+        record(patient, *(new(f"child-{os.getpid()}-{n}") for n in range(5)))
+
+    record(patient, new("parent"))
+    parents = connection()
+    children = [in_child(fork, record_some) for _ in range(3)]
+    for number in range(5):
+        record(patient, new(f"parent-{number}"))
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert len(found(patient)) == 1 + 5 + 3 * 5
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("nonsense", "not of the form"),
+        ("nosuch://host/database", "nosuch"),
+        ("mysql+nosuch://host/database", "nosuch"),
+        ("mysql+pymysql://host:port/database", "its port"),
+        ("mysql+pymysql://host/database?read_timeout=abc", "number"),
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+    ],
+)
+def test_a_url_that_cannot_be_used(url: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        Database(url, TIMEOUT)

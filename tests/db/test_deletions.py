@@ -1,0 +1,109 @@
+"""Deletions on their way: whoever tidies up the image's row keeps them."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import Connection
+
+from related_images.db import (
+    deletions,
+    purge,
+    reconcile_rows,
+    relations,
+)
+from related_images.db.database import Database
+from related_images.db.deletions import Deletion
+from related_images.model import Recorded
+from tests.db.samples import NOON, NOVA, at, counts, image_id, new, record
+
+NOW = datetime.now(UTC)
+
+
+def begin(database: Database, image: str) -> Deletion:
+    return database.write(deletions.begin, image, NOW)
+
+
+def take_back(database: Database, recorded: Recorded) -> None:
+    assert database.write(relations.take_back, recorded)
+
+
+def withdraw_announcement(database: Database, recorded: Recorded) -> None:
+    assert database.write(reconcile_rows.withdraw_announcements, recorded.image_ref, NOON, at(99))
+
+
+TIDYING = pytest.mark.parametrize("tidy_up", [take_back, withdraw_announcement])
+
+
+@TIDYING
+def test_a_deletion_on_its_way_outlives_an_announcement(
+    database: Database, tidy_up: Callable[[Database, Recorded], None]
+) -> None:
+    wanted = new()
+    (announced,) = record(database, wanted)
+    begun = begin(database, wanted.image_id)
+    tidy_up(database, announced)
+    assert counts(database).keys() == {"installation", "project", "image", "deletion"}
+    database.write(deletions.withdraw, begun)
+    assert counts(database).keys() == {"installation", "project"}
+
+
+@TIDYING
+def test_that_an_image_was_deleted_outlives_an_announcement(
+    database: Database, tidy_up: Callable[[Database, Recorded], None]
+) -> None:
+    wanted = new()
+    (announced,) = record(database, wanted)
+    database.write(relations.mark_deleted, wanted.image_id, at(1))
+    tidy_up(database, announced)
+    assert database.read(deletions.is_marked, announced.image_ref)
+
+
+def withdrawing_another(database: Database, image: str) -> Callable[[Database], None]:
+    begun = begin(database, image)
+    return lambda other: other.write(deletions.withdraw, begun)
+
+
+def taking_back(database: Database, image: str) -> Callable[[Database], None]:
+    (announced,) = record(database, new(image=image))
+    return lambda other: take_back(other, announced)
+
+
+def withdrawing_an_announcement(database: Database, image: str) -> Callable[[Database], None]:
+    (announced,) = record(database, new(image=image))
+    return lambda other: withdraw_announcement(other, announced)
+
+
+def purging(database: Database, image: str) -> Callable[[Database], None]:
+    record(database, new(image=image))
+    database.write(relations.detach, NOVA, "vm-1", image, "snapshot")
+
+    def forget(other: Database) -> None:
+        purge.purge(other, NOW)
+
+    return forget
+
+
+@pytest.mark.parametrize(
+    "prepared", [withdrawing_another, taking_back, withdrawing_an_announcement, purging]
+)
+def test_a_deletion_that_begins_while_the_image_is_forgotten_is_kept(
+    pair: tuple[Database, Database],
+    prepared: Callable[[Database, str], Callable[[Database], None]],
+) -> None:
+    database, other = pair
+    image = image_id()
+    forget = prepared(database, image)
+    forgetting = threading.Thread(target=forget, args=[other])
+
+    def begin_meanwhile(connection: Connection) -> Deletion:
+        begun = deletions.begin(connection, image, NOW)
+        forgetting.start()
+        # it either waits for this transaction to end, or has not come so far
+        forgetting.join(1)
+        return begun
+
+    begun = database.write(begin_meanwhile)
+    forgetting.join()
+    assert database.read(deletions.is_on_its_way, begun.image_ref, NOW)

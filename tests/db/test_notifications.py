@@ -1,0 +1,192 @@
+"""What Nova says, stored on each database: neither order nor repetition matters."""
+
+import itertools
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Table, func, select
+from sqlalchemy.engine import make_url
+
+from related_images.db import (
+    Database,
+    Filters,
+    NewRelation,
+    lineage_walk,
+    lookups,
+    relations,
+    schema,
+    unseen_deletions,
+)
+from related_images.db.notifications import (
+    Ended,
+    Event,
+    ImageMade,
+    Started,
+    store,
+)
+from related_images.db.recording import Speaker, attach, image_deleted
+from related_images.db.tables import installation, instance, project
+from related_images.model import Recorded
+from related_images.validation import parse_time
+from tests.servers import DatabaseServer
+
+NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
+BASE = "10000000-0000-4000-8000-000000000001"
+MADE = "10000000-0000-4000-8000-000000000002"
+START = parse_time("start", "2026-01-31T12:00:00Z")
+
+
+STARTED = Started(NOVA, "inst-1", "demo", START, BASE)
+BEGUN = ImageMade(NOVA, "inst-1", "demo", START + timedelta(minutes=1), MADE, "demo", "backup")
+MADE_BACKUP = ImageMade(NOVA, "inst-1", "demo", START + timedelta(minutes=2), MADE, "demo", None)
+ENDED = Ended(NOVA, "inst-1", "demo", START + timedelta(minutes=3))
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    schema.upgrade(make_url(database_url))
+    return Database(database_url, 20)
+
+
+def state(database: Database) -> tuple[Any, ...]:
+    rows = database.read(lookups.relations, Filters(), 100)
+    (instance,) = database.read(lookups.instances, Filters(), 10)
+    relations = {(row.image_id, row.kind, row.source, row.project_id) for row in rows}
+    return relations, instance.project_id, instance.boot_image_id, instance.ended_at
+
+
+def test_order_and_repetition_change_nothing(sqlite_url: str) -> None:
+    expected = None
+    for number, order in enumerate(itertools.permutations([STARTED, BEGUN, MADE_BACKUP, ENDED])):
+        url = f"{sqlite_url}.{number}"
+        schema.upgrade(make_url(url))
+        database = Database(url, 20)
+        for event in (*order, *order):
+            store(database, [event])
+        expected = expected or state(database)
+        assert state(database) == expected, order
+    assert expected == (
+        {(BASE, "boot", "notification", "demo"), (MADE, "backup", "notification", "demo")},
+        "demo",
+        BASE,
+        ENDED.at,
+    )
+
+
+def test_a_batch_on_each_database(database: Database) -> None:
+    batch: list[Event] = [ENDED, MADE_BACKUP, BEGUN, STARTED]
+    store(database, batch)
+    store(database, batch)
+    relations, *instance = state(database)
+    assert {kind for _, kind, _, _ in relations} == {"boot", "backup"}
+    assert instance == ["demo", BASE, ENDED.at]
+
+
+def test_what_a_service_asserted_stands(database: Database) -> None:
+    at = START
+    told = NewRelation(NOVA, "inst-1", MADE, "backup", "daily", "service", "demo", at)
+    attach(database, told, Speaker(frozenset()))
+    asked = ImageMade(NOVA, "inst-1", "demo", at, MADE, "demo", "snapshot")
+    store(database, [MADE_BACKUP, asked])
+    (row,) = database.read(lookups.relations, Filters(), 10)
+    assert (row.kind, row.label, row.source) == ("backup", "daily", "service")
+
+
+def test_what_a_service_takes_back_stands_if_notifications_report_it(database: Database) -> None:
+    attached = NewRelation(NOVA, "inst-1", MADE, "backup", None, "service", "demo", START)
+    database.write(relations.record, attached, relied_on=True, revocable=True)
+    store(database, [BEGUN])
+    ids = (NOVA, "inst-1", MADE, "backup")
+    assert database.write(relations.revoke, *ids, attached.created_at) is False
+
+
+def test_a_deleted_image_stays_deleted(database: Database) -> None:
+    store(database, [BEGUN])
+    image_deleted(database, MADE)
+    other = ImageMade(NOVA, "inst-2", "demo", START, MADE, "demo", None)
+    store(database, [MADE_BACKUP, other])
+    rows = database.read(lookups.relations, Filters(), 10)
+    assert len(rows) == 2
+    assert all(row.image_deleted_at is not None for row in rows)
+
+
+def test_an_administrators_snapshot_belongs_to_the_administrator(database: Database) -> None:
+    store(database, [ImageMade(NOVA, "inst-1", "demo", START, MADE, "administration", None)])
+    (row,) = database.read(lookups.relations, Filters(), 10)
+    (instance,) = database.read(lookups.instances, Filters(), 10)
+    assert (row.project_id, instance.project_id) == ("administration", "demo")
+
+
+OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+
+
+def test_ends_of_unseen_instances_use_up_no_numbers(database: Database) -> None:
+    for number in range(5):
+        store(database, [Ended(NOVA, f"inst-{number}", "demo", START)])
+    store(database, [Ended(OTHER_NOVA, "inst-1", "elsewhere", START)])
+    last = select(
+        select(func.max(installation.c.id)).scalar_subquery(),
+        select(func.max(project.c.id)).scalar_subquery(),
+    )
+    assert database.read(lambda connection: tuple(connection.execute(last).one())) == (2, 2)
+
+
+def test_an_end_is_noted_though_another_takes_the_instance_back_just_then(
+    postgresql: DatabaseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgresql.create()
+    schema.upgrade(make_url(url))
+    database, other = Database(url, 20), Database(url, 20)
+    store(database, [Ended(NOVA, "inst-0", "demo", START)])
+    announced = NewRelation(NOVA, "inst-1", MADE, "backup", None, "service", "demo", START)
+    overtaken: list[Recorded] = []
+
+    def overtake(
+        connection: Connection, table: Table, key: dict[str, Any], **others: Any
+    ) -> tuple[int, bool]:
+        if table is not instance or overtaken:
+            return relations.reach(connection, table, key, **others)
+        overtaken.append(other.write(relations.record, announced))
+        reached = relations.reach(connection, table, key, **others)
+        other.write(relations.take_back, *overtaken)
+        return reached
+
+    monkeypatch.setattr(unseen_deletions, "reach", overtake)
+    store(database, [Ended(NOVA, "inst-1", "demo", START)])
+    (ended,) = database.read(lookups.instances, Filters(instance_id="inst-1"), 10)
+    assert overtaken
+    assert ended.ended_at == START
+
+
+OTHER_BASE = "10000000-0000-4000-8000-000000000003"
+REBUILT = Started(NOVA, "inst-1", "demo", START + timedelta(minutes=1), OTHER_BASE)
+REBUILT_BACK = Started(NOVA, "inst-1", "demo", START + timedelta(minutes=2), BASE)
+MADE_BETWEEN = ImageMade(
+    NOVA, "inst-1", "demo", START + timedelta(seconds=90), OTHER_BASE[:-1] + "4", "demo", "snapshot"
+)
+MADE_AFTER = ImageMade(NOVA, "inst-1", "demo", START + timedelta(minutes=3), MADE, "demo", "backup")
+
+
+def test_a_rebuild_back_to_the_first_image_counts_in_whatever_order(sqlite_url: str) -> None:
+    events: list[Event] = [STARTED, REBUILT, REBUILT_BACK, MADE_BETWEEN, MADE_AFTER]
+    for number, order in enumerate(itertools.permutations(events)):
+        url = f"{sqlite_url}.{number}"
+        schema.upgrade(make_url(url))
+        database = Database(url, 20)
+        store(database, [*order, *order])
+        assert state(database)[2] == BASE, order
+        for made, base in ((MADE_BETWEEN, OTHER_BASE), (MADE_AFTER, BASE)):
+            (link,) = database.read(lineage_walk.ancestry, made.image_id, 1, None)
+            assert link.parent_image_id == base, order
+        database.close()
+
+
+def test_first_and_last_start_are_told_in_whatever_order(database: Database) -> None:
+    store(database, [REBUILT_BACK])
+    store(database, [REBUILT])
+    store(database, [STARTED])
+    (found,) = database.read(lookups.instances, Filters(), 10)
+    boots = found.images["boot"]
+    assert (boots.oldest_at, boots.latest_at) == (STARTED.at, REBUILT_BACK.at)
+    assert boots.latest_image_id == BASE

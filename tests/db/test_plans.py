@@ -1,0 +1,277 @@
+"""How each database finds its rows: by an index for every question, in tables that are not small.
+
+A plan is asked for with the statement and values that a call really sends.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, Table, event, insert, select, text
+
+from related_images.db import (
+    image_owners,
+    lookups,
+    purge,
+    reconcile_rows,
+    relations,
+    schema,
+    usage,
+)
+from related_images.db.column_types import EPOCH
+from related_images.db.database import Database
+from related_images.db.tables import (
+    image,
+    installation,
+    instance,
+    project,
+    relation,
+)
+from related_images.model import Filters, Position, Seen
+from tests.db.samples import NOON, NOVA, at, empty, new, record, record_claims
+
+FIRST = 1_000_000
+ROWS = 20_000
+PROJECTS = 500
+GREAT = ("related_relation", "related_instance", "related_image")
+
+INSTANCE = Filters(installation_uuid=NOVA, instance_id="vm-7")
+SOME_IMAGE = str(UUID(int=7))
+SOME_IMAGES = [str(UUID(int=n)) for n in range(10)]
+SEEN = Seen(at(7), "p-7")
+AFTER = Position(at(7), NOVA, "vm-7", SOME_IMAGE, "snapshot")
+
+
+@pytest.fixture(scope="module")
+def filled(shared: str) -> Iterator[Database]:
+    database = Database(shared, 20.0)
+    with schema.connected(shared) as connection:
+        _fill(connection)
+        # the servers count by themselves in time; SQLite plans without having counted
+        if connection.dialect.name != "sqlite":
+            word = "TABLE " if connection.dialect.name == "mysql" else ""
+            for name in (*GREAT, "related_project"):
+                connection.execute(text(f"ANALYZE {word}{name}"))
+        connection.commit()
+    yield database
+    database.write(empty)
+    database.close()
+
+
+def _fill(connection: Connection) -> None:
+    """One relation for each of many instances and images, numbered far from what comes later."""
+    numbers = range(FIRST, FIRST + ROWS)
+    made: dict[Table, list[dict[str, Any]]] = {
+        installation: [{"id": FIRST, "uuid": NOVA}],
+        project: [{"id": FIRST + n, "project_id": f"p-{n}"} for n in range(PROJECTS)],
+        instance: [
+            {
+                "id": n,
+                "installation_ref": FIRST,
+                "instance_id": f"vm-{n - FIRST}",
+                "project_ref": FIRST + n % PROJECTS,
+                "latest_backup_at": at(n - FIRST),
+            }
+            for n in numbers
+        ],
+        image: [
+            {"id": n, "uuid": str(UUID(int=n - FIRST)), "deleted_at": None if n % 50 else at(n)}
+            for n in numbers
+        ],
+        relation: [
+            {
+                "id": n,
+                "instance_ref": n,
+                "image_ref": n,
+                "kind": ("boot", "snapshot", "backup")[n % 3],
+                "label": "daily",
+                "source": "service",
+                "project_ref": FIRST + n % PROJECTS,
+                "created_at": at(n - FIRST),
+            }
+            for n in numbers
+        ],
+    }
+    for table, rows in made.items():
+        connection.execute(insert(table), rows)
+
+
+LOOKUPS: dict[str, tuple[Any, ...]] = {
+    "image list": (lookups.image_ids, NOVA, "vm-7", ("snapshot",), None, 100),
+    "image list by label": (lookups.image_ids, NOVA, "vm-7", ("backup",), "daily", 100),
+    "image list of a project": (
+        lambda connection: lookups.image_ids(
+            connection, NOVA, "vm-7", ("snapshot",), None, 100, visible_to="p-7"
+        ),
+    ),
+    "image list of an owner of either": (
+        lambda connection: lookups.image_ids(
+            *(connection, NOVA, "vm-7", ("snapshot",), None, 100),
+            visible_to="p-7",
+            seen_by=lookups.OWNER_OF_EITHER,
+        ),
+    ),
+    "relations of all": (lookups.relations, Filters(), 20),
+    "relations of all, next page": (lookups.relations, Filters(), 20, AFTER),
+    "relations of a project": (lookups.relations, Filters(visible_to="p-3"), 20),
+    "relations of a project, next page": (
+        *(lookups.relations, Filters(visible_to="p-3"), 20),
+        AFTER,
+    ),
+    "relations of an image": (lookups.relations, Filters(image_id=SOME_IMAGE), 20),
+    "relations of an instance": (lookups.relations, INSTANCE, 20),
+    "relations of an instance id": (lookups.relations, Filters(instance_id="vm-7"), 20),
+    "relations since": (lookups.relations, Filters(created_after=at(ROWS - 9)), 20),
+    "relations in use": (lookups.relations, Filters(in_use=True), 20),
+    "relations in use of a project": (
+        *(lookups.relations, Filters(in_use=True, visible_to="p-3"), 20),
+    ),
+    "relations in use of an image": (
+        *(lookups.relations, Filters(in_use=True, image_id=SOME_IMAGE), 20),
+    ),
+    "instances that use an image": (
+        *(lookups.instances, Filters(in_use=True, image_id=SOME_IMAGE), 20),
+    ),
+    "usages": (usage.usages, SOME_IMAGES, None),
+    "usages that a project sees": (usage.usages, SOME_IMAGES, "p-3"),
+    "images that others use": (usage.used_by_others, dict.fromkeys(SOME_IMAGES, "p-3")),
+    "images of several that others use": (
+        usage.used_by_others,
+        {id: f"p-{number}" for number, id in enumerate(SOME_IMAGES)},
+    ),
+    "instances of all": (lookups.instances, Filters(), 20),
+    "instances of a project": (lookups.instances, Filters(visible_to="p-3"), 20),
+    "one instance": (lookups.instances, INSTANCE, 1),
+    "instances by id": (lookups.instances, Filters(instance_id="vm-7"), 20),
+    "overdue of a project": (
+        *(lookups.instances, Filters(visible_to="p-3", kind="backup"), 20, 0),
+        at(ROWS),
+    ),
+    "overdue of all": (lookups.overdue, Filters(kind="backup"), 20, at(9), (EPOCH, 0), at(ROWS)),
+    "overdue of all, last page": (
+        *(lookups.overdue, Filters(kind="backup"), 20, at(9), (at(8), FIRST), at(ROWS)),
+    ),
+    "overdue of all, by images of the future": (
+        *(lookups.overdue, Filters(kind="backup"), 20, EPOCH, (EPOCH, 0), at(ROWS - 9)),
+    ),
+    "made of images": (lookups.made, SOME_IMAGES),
+    "owners of instances": (lookups.owners, NOVA, ["vm-7", "vm-8"]),
+    "number of an instance": (lookups.instance_number, NOVA, "vm-7", "p-7"),
+    "is an image known": (relations.knows_image, SOME_IMAGE),
+}
+
+
+@pytest.mark.parametrize("question", LOOKUPS)
+def test_an_answer_needs_no_whole_table(filled: Database, question: str) -> None:
+    task, *values = LOOKUPS[question]
+    scanned = filled.read(_scanned, lambda connection: task(connection, *values))
+    assert scanned == []
+
+
+CHANGES: dict[str, Any] = {
+    "delete": lambda connection: relations.mark_deleted(connection, SOME_IMAGE, at(0)),
+    "detach": lambda connection: relations.detach(connection, NOVA, "vm-7", SOME_IMAGE, "backup"),
+    "revoke": lambda connection: relations.revoke(
+        connection, NOVA, "vm-7", SOME_IMAGE, "backup", NOON
+    ),
+    "revoke a creation": lambda connection: relations.revoke(
+        connection, NOVA, "vm-7", SOME_IMAGE, "backup", None
+    ),
+    "forget": lambda connection: purge.forget_relations(connection, at(99), FIRST, FIRST + 1000),
+    "end": lambda connection: relations.end_instance(connection, NOVA, "vm-7", at(0)),
+    "record": lambda connection: relations.record(connection, new("vm-7")),
+    "record claims": lambda connection: record_claims(connection, new("vm-7"), new("vm-claimed")),
+    "attach": lambda connection: relations.record(
+        connection, new("vm-7", SOME_IMAGE, seen=SEEN), relied_on=True
+    ),
+    "reuse": lambda connection: relations.record(
+        connection, new("vm-7", str(UUID(int=50)), created_at=at(ROWS))
+    ),
+    "move": lambda connection: image_owners.move(connection, FIRST + 7, FIRST + 1),
+    "report": lambda connection: image_owners.report(connection, FIRST + 7, FIRST + 1),
+    "judge": lambda connection: reconcile_rows.batch(connection, FIRST, 5, at(0)),
+    "learn": lambda connection: reconcile_rows.learn(
+        connection, {FIRST + 7: at(0), FIRST + 8: at(0)}
+    ),
+    "record again": lambda connection: relations.record(connection, new("vm-7", SOME_IMAGE)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_needs_no_whole_table(filled: Database, change: str) -> None:
+    assert filled.write(_scanned, CHANGES[change]) == []
+
+
+def test_taking_back_needs_no_whole_table(filled: Database) -> None:
+    (recorded,) = record(filled, new("vm-back"))
+    scanned = filled.write(_scanned, lambda connection: relations.take_back(connection, recorded))
+    assert scanned == []
+
+
+def _scanned(connection: Connection, task: Any) -> list[str]:
+    """The great tables of which a statement of the task would read every row, with its plan."""
+    sent: list[tuple[str, Any]] = []
+
+    def remember(_: Any, __: Any, statement: str, values: Any, *___: Any) -> None:
+        # of many that are executed at once, the first
+        sent.append((statement, values[0] if isinstance(values, list) else values))
+
+    event.listen(connection, "before_cursor_execute", remember)
+    task(connection)
+    event.remove(connection, "before_cursor_execute", remember)
+    judged = [one for one in sent if re.match(r"SELECT|UPDATE|DELETE|INSERT", one[0])]
+    assert judged
+    return [
+        f"{table}: {statement}"
+        for statement, values in judged
+        for table in _whole_tables(connection, statement, values)
+    ]
+
+
+def _whole_tables(connection: Connection, statement: str, values: Any) -> list[str]:
+    if connection.dialect.name == "sqlite":
+        return _sqlite(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all())
+    how = "EXPLAIN" if connection.dialect.name == "mysql" else "EXPLAIN (FORMAT JSON)"
+    rows = connection.exec_driver_sql(f"{how} {statement}", values).mappings().all()
+    if connection.dialect.name == "mysql":
+        return [row["table"] for row in rows if _mariadb_reads_all(row)]
+    plan = rows[0]["QUERY PLAN"]
+    return _postgresql(plan if isinstance(plan, list) else json.loads(plan))
+
+
+def _mariadb_reads_all(row: Any) -> bool:
+    if row["type"] not in ("ALL", "index") or int(row["rows"] or 0) <= ROWS / 10:
+        return False
+    # an index may be followed in its order where a limit ends it, of which a subquery tells nothing
+    followed = row["type"] == "index" and row["select_type"] == "DERIVED"
+    return not followed or "filesort" in row["Extra"]
+
+
+_SQLITE_READS_ALL = re.compile(
+    # "SCAN x USING INDEX" follows an index in its order, and a limit ends it
+    r"SCAN (related_|newer)(?!.*USING)"
+    # one installation may have all instances
+    r"|SEARCH related_instance USING .*\(installation_ref=\?\)"
+)
+
+
+def _sqlite(rows: Any) -> list[str]:
+    return [row.detail for row in rows if _SQLITE_READS_ALL.match(row.detail)]
+
+
+def _postgresql(plan: Any) -> list[str]:
+    if isinstance(plan, list):
+        return [name for one in plan for name in _postgresql(one)]
+    if not isinstance(plan, dict):
+        return []
+    below = [name for value in plan.values() for name in _postgresql(value)]
+    whole = plan.get("Node Type") == "Seq Scan" and plan["Relation Name"] in GREAT
+    return [plan["Relation Name"], *below] if whole else below
+
+
+def test_a_whole_table_would_be_noticed(filled: Database) -> None:
+    unindexed = select(relation.c.id).where(relation.c.label == "weekly")
+    assert filled.read(_scanned, lambda connection: connection.execute(unindexed).all()) != []

@@ -1,0 +1,240 @@
+"""The same things at once, from several processes with several threads each."""
+
+import multiprocessing
+import os
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from multiprocessing.pool import Pool
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, func, select
+
+from related_images.db import (
+    lookups,
+    notifications,
+    purge,
+    relations,
+    schema,
+)
+from related_images.db.column_types import EPOCH
+from related_images.db.database import Database
+from related_images.db.lookups import MADE_FROM
+from related_images.db.notifications import ImageMade
+from related_images.db.tables import instance, relation
+from related_images.model import Filters, Recorded
+from tests import servers
+from tests.db.samples import NOON, NOVA, at, counts, found, image_id, new, shown
+
+PROCESSES = 2
+THREADS = 4
+
+AtOnce = Callable[[Callable[[Database, int], Any], int], list[Any]]
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Pool]:
+    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+        yield pool
+
+
+@pytest.fixture
+def at_once(processes: Pool, shared: str) -> AtOnce:
+    """What a function gave for the numbers below ``times``, run by all threads of all processes."""
+
+    def run(work: Callable[[Database, int], Any], times: int) -> list[Any]:
+        shares = [(shared, work, range(start, times, PROCESSES)) for start in range(PROCESSES)]
+        return [one for results in processes.starmap(_share, shares, 1) for one in results]
+
+    return run
+
+
+def _share(url: str, work: Callable[[Database, int], Any], numbers: Iterable[int]) -> list[Any]:
+    database = Database(url, 30.0)
+    with ThreadPoolExecutor(THREADS) as threads:
+        results = list(threads.map(partial(work, database), numbers))
+    database.close()
+    return results
+
+
+@dataclass(frozen=True)
+class RecordOne:
+    image: str
+
+    def __call__(self, database: Database, number: int) -> Recorded:
+        return database.write(relations.record, new(image=self.image, label=f"l{number}"))
+
+
+def test_the_same_relation_at_once_is_one_row(at_once: AtOnce, database: Database) -> None:
+    image = image_id()
+    recorded = at_once(RecordOne(image), 36)
+    assert sum(one.created for one in recorded) == 1
+    assert len({one.relation_ref for one in recorded}) == 1
+    assert counts(database) == {
+        "installation": 1,
+        "project": 1,
+        "instance": 1,
+        "image": 1,
+        "relation": 1,
+    }
+
+
+@dataclass(frozen=True)
+class RecordAndTakeBack:
+    """Even numbers mean it, odd ones take it back, as after a 409 of the registry."""
+
+    image: str
+
+    def __call__(self, database: Database, number: int) -> bool:
+        recorded = database.write(relations.record, new(image=self.image))
+        if number % 2:
+            return not database.write(relations.take_back, recorded)
+        return True
+
+
+def test_who_takes_back_never_takes_what_another_relied_on(
+    at_once: AtOnce, database: Database
+) -> None:
+    for _ in range(3):
+        image = image_id()
+        kept = at_once(RecordAndTakeBack(image), 24)
+        assert image in shown(database)
+        assert len(kept) == 24
+
+
+@dataclass(frozen=True)
+class AttachAndRevoke:
+    """Each takes its own attachment back; ``stays`` are those that do not."""
+
+    image: str
+    stays: tuple[int, ...]
+
+    def __call__(self, database: Database, number: int) -> None:
+        database.write(relations.record, new(image=self.image), relied_on=True, revocable=True)
+        if number not in self.stays:
+            database.write(relations.revoke, NOVA, "vm-1", self.image, "snapshot", NOON)
+
+
+@pytest.mark.parametrize("stays", [(), (7,)])
+def test_who_revokes_never_takes_what_another_reports_and_the_last_removes_it(
+    at_once: AtOnce, database: Database, stays: tuple[int, ...]
+) -> None:
+    image = image_id()
+    at_once(AttachAndRevoke(image, stays), 24)
+    assert shown(database) == [image] * len(stays)
+
+
+def record_different(database: Database, number: int) -> str:
+    wanted = new(f"vm-{number % 5}", project_id=f"p-{number % 3}", kind="backup")
+    database.write(relations.record, wanted)
+    return wanted.image_id
+
+
+def test_nothing_is_lost_among_many(at_once: AtOnce, database: Database) -> None:
+    wanted = at_once(record_different, 120)
+    rows = database.read(lookups.relations, Filters(), 1000)
+    assert sorted(row.image_id for row in rows) == sorted(wanted)
+    left = counts(database)
+    assert (left["installation"], left["project"], left["instance"]) == (1, 3, 5)
+
+
+@dataclass(frozen=True)
+class Muddle:
+    """Everything that can be done to a few relations, in an order of its own for each number."""
+
+    images: tuple[str, ...]
+
+    def __call__(self, database: Database, number: int) -> None:
+        chance = random.Random(f"{number} {os.getpid()}")
+        for _ in range(6):
+            self._do(database, chance)
+
+    def _do(self, database: Database, chance: random.Random) -> None:
+        image, instance = chance.choice(self.images), f"vm-{chance.randrange(2)}"
+        kind, minute = chance.choice(MADE_FROM), chance.randrange(9)
+        deed = chance.randrange(6)
+        if deed <= 2:
+            wanted = new(instance, image, kind, created_at=at(minute))
+            recorded = database.write(relations.record, wanted)
+            if deed == 2:
+                database.write(relations.take_back, recorded)
+        elif deed == 3:
+            database.write(relations.detach, NOVA, instance, image, kind)
+        elif deed == 4:
+            database.write(relations.mark_deleted, image, at(-99))
+        else:
+            database.write(purge.forget_relations, NOON, 0, sys.maxsize)
+
+
+def test_doing_everything_at_once_leaves_whole_rows(at_once: AtOnce, database: Database) -> None:
+    images = tuple(image_id() for _ in range(3))
+    at_once(Muddle(images), 48)
+    key = (relation.c.image_ref, relation.c.instance_ref, relation.c.kind)
+    twice = select(*key).group_by(*key).having(func.count() > 1)
+    assert database.read(lambda connection: connection.execute(twice).all()) == []
+    # each row that is left is found with all that it refers to
+    assert len(found(database)) == counts(database).get("relation", 0)
+    assert noted_latest(database) == actual_latest(database)
+
+
+def noted_latest(database: Database) -> dict[tuple[str, str], datetime]:
+    asked = select(
+        instance.c.instance_id, instance.c.latest_snapshot_at, instance.c.latest_backup_at
+    )
+    rows = database.read(lambda connection: connection.execute(asked).all())
+    noted = {
+        (id, kind): at for id, *times in rows for kind, at in zip(MADE_FROM, times, strict=True)
+    }
+    return {key: at for key, at in noted.items() if at != EPOCH}
+
+
+def actual_latest(database: Database) -> dict[tuple[str, str], datetime]:
+    rows = database.read(lookups.relations, Filters(), 1000)
+    alive = [row for row in rows if row.image_deleted_at is None]
+    # the newest come first
+    return {(row.instance_id, row.kind): row.created_at for row in reversed(alive)}
+
+
+@dataclass(frozen=True)
+class HearOf:
+    """Each image is told of twice: by who knows its kind, and by who has to guess it."""
+
+    images: tuple[str, ...]
+
+    def __call__(self, database: Database, number: int) -> None:
+        image, kind = self.images[number // 2], None if number % 2 else "backup"
+        at_noon = (NOVA, f"vm-{number // 20}", "p-1", NOON)
+        notifications.store(database, [ImageMade(*at_noon, image, "p-1", kind)])
+
+
+def test_what_is_known_stands_beside_no_guess(at_once: AtOnce, database: Database) -> None:
+    images = tuple(image_id() for _ in range(60))
+    at_once(HearOf(images), 2 * len(images))
+    assert [kind for _, kind in found(database)] == ["backup"] * len(images)
+
+
+def test_who_waited_too_long_for_a_row_tries_again(postgresql: servers.DatabaseServer) -> None:
+    """PostgreSQL looks for a deadlock only after a second, of which there is none by default."""
+    url = postgresql.create()
+    schema.upgrade(url)
+    database = Database(url, 8.0)
+    wanted = new(kind="backup")
+    database.write(relations.record, wanted)
+    tries: list[int] = []
+    with schema.connected(url) as other:
+        other.execute(select(instance.c.id).with_for_update())
+
+        def record(connection: Connection) -> Recorded:
+            tries.append(len(tries))
+            if len(tries) == 2:
+                other.rollback()
+            return relations.record(connection, replace(wanted, image_id=image_id()))
+
+        assert database.write(record).created
+    assert tries == [0, 1]
+    database.close()

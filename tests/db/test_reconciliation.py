@@ -1,0 +1,104 @@
+"""Reconciling goes ahead of itself, and remembers no more than what is done, on each database."""
+
+import threading
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from related_images import failpoints
+from related_images.db import Database, Seen, reconcile, reconcile_rows, schema
+from related_images.errors import StoreUnavailable
+from related_images.failpoints import Point
+from tests.db.samples import NOON, new, record
+
+PATIENCE = 20
+
+
+@pytest.fixture
+def database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """With three images, each of which is a batch."""
+    monkeypatch.setattr(reconcile, "BATCH", 1)
+    schema.upgrade(make_url(database_url))
+    opened = Database(database_url, PATIENCE)
+    record(opened, *(new() for _ in range(3)))
+    return opened
+
+
+class Registry:
+    """Has every image; ``asked_ahead`` is set when it was asked for a second batch."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.asked_ahead = threading.Event()
+
+    def created(self, image_ids: Collection[str]) -> Mapping[str, Seen]:
+        self.batches += 1
+        if self.batches == 2:
+            self.asked_ahead.set()
+        return dict.fromkeys(image_ids, Seen(NOON, "p-1"))
+
+    def is_gone(self, image_id: str) -> bool:
+        return False
+
+    def is_empty(self) -> bool:
+        return False
+
+
+def run() -> reconcile.Run:
+    now = datetime.now(UTC)
+    return reconcile.Run(now - timedelta(days=1), now)
+
+
+def test_the_next_batch_is_asked_for_while_one_is_put_right(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, ahead = Registry(), list[bool]()
+
+    def written(point: Point) -> None:
+        if point is Point.RECONCILE_WRITTEN:
+            ahead.append(registry.asked_ahead.wait(PATIENCE / 4))
+
+    monkeypatch.setattr(failpoints, "hook", written)
+    reconcile.reconcile(database, registry, under_way := run(), False, lambda _: None)
+    assert ahead == [True, True, True]
+    assert under_way.counts.present == under_way.counts.checked == registry.batches == 3
+
+
+def test_the_batch_behind_is_read_while_one_is_asked_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, read, ahead = Registry(), threading.Semaphore(0), list[bool]()
+    batch, created = reconcile_rows.batch, registry.created
+
+    def reading(*given: Any) -> Any:
+        read.release()
+        return batch(*given)
+
+    def asked_for(image_ids: Collection[str]) -> Mapping[str, Seen]:
+        own_and_next = 1 if ahead else 2
+        ahead.append(all(read.acquire(timeout=PATIENCE / 4) for _ in range(own_and_next)))
+        return created(image_ids)
+
+    monkeypatch.setattr(reconcile_rows, "batch", reading)
+    monkeypatch.setattr(registry, "created", asked_for)
+    reconcile.reconcile(database, registry, run(), False, lambda _: None)
+    assert ahead == [True, True, True]
+
+
+def test_what_was_asked_ahead_is_not_remembered_as_done(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry()
+
+    def ended(point: Point) -> None:
+        if point is Point.RECONCILE_SETTLED and registry.asked_ahead.wait(PATIENCE / 4):
+            raise StoreUnavailable("the database is gone")
+
+    monkeypatch.setattr(failpoints, "hook", ended)
+    with pytest.raises(StoreUnavailable):
+        reconcile.reconcile(database, registry, run(), False, lambda _: None)
+    left = reconcile.begin(database, timedelta(0), dry_run=False)
+    assert (left.after, left.counts.checked) == (1, 1)

@@ -1,0 +1,76 @@
+"""What announcing an image takes, and who may do it, on each database."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+
+from related_images.db import Database, NewRelation, installations, lineage_walk, schema
+from related_images.db.recording import Speaker, announce
+from related_images.errors import InstallationBound, InstallationUnregistered
+from related_images.validation import parse_time
+
+NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
+NOW = parse_time("now", "2026-01-31T12:00:00Z")
+ANYBODY = Speaker(frozenset())
+
+
+def image(number: int) -> NewRelation:
+    made = f"10000000-0000-4000-8000-{number:012}"
+    return NewRelation(NOVA, "inst-1", made, "backup", None, "service", "demo", NOW)
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    schema.upgrade(make_url(database_url))
+    return Database(database_url, 20)
+
+
+def test_an_image_of_a_known_instance_takes_one_question_and_three_changes(
+    database: Database,
+) -> None:
+    announce(database, image(1), ANYBODY)
+    sent: list[str] = []
+
+    def remember(_: Any, __: Any, statement: str, *___: Any) -> None:
+        sent.append(statement.split()[0])
+
+    event.listen(database._engine(1), "before_cursor_execute", remember)
+    announce(database, image(2), ANYBODY)
+    assert [word for word in sent if word != "BEGIN"] == ["SELECT", "INSERT", "UPDATE", "INSERT"]
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_what_an_image_descends_from_is_noted_whatever_an_insert_tells(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tells: bool
+) -> None:
+    announce(database, replace(image(1), kind="boot"), ANYBODY)
+    dialect = database._engine(1).dialect
+    if not tells:  # as MySQL says of itself when it is first connected to
+        monkeypatch.setattr(dialect, "insert_returning", False)
+    announce(database, image(2), ANYBODY)
+    assert dialect.insert_returning is tells
+    (link,) = database.read(lineage_walk.ancestry, image(2).image_id, 10, None)
+    assert link.parent_image_id == image(1).image_id
+
+
+def test_a_registered_installation_is_spoken_for_by_its_service_user_alone(
+    database: Database,
+) -> None:
+    with pytest.raises(InstallationUnregistered):
+        announce(database, image(1), Speaker(frozenset(), require_registered=True))
+    installations.register(database, NOVA, "east", "nova-east")
+    with pytest.raises(InstallationBound):
+        announce(database, image(1), Speaker(frozenset({"nova-west"})))
+    told = announce(database, image(1), Speaker(frozenset({"nova-east"}), require_registered=True))
+    assert told.created
+
+
+def test_an_installation_that_is_bound_to_nobody_is_anybodys(database: Database) -> None:
+    installations.register(database, NOVA, "east", None)
+    assert announce(database, image(1), Speaker(frozenset(), require_registered=True)).created
+    installations.unregister(database, NOVA)
+    with pytest.raises(InstallationUnregistered):
+        announce(database, image(2), Speaker(frozenset(), require_registered=True))

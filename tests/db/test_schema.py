@@ -1,0 +1,197 @@
+"""The tables: made, checked, upgraded by several at once, removed, next to other tables."""
+
+import multiprocessing
+import sqlite3
+from contextlib import closing
+from threading import Timer
+from typing import Any
+
+import pymysql
+import pytest
+from pymysql.cursors import Cursor
+from sqlalchemy import create_engine, inspect, make_url, text
+from sqlalchemy.pool import NullPool
+
+from related_images.db import dialects, schema
+from related_images.db.database import Database
+from related_images.db.tables import metadata
+from related_images.errors import (
+    SchemaMissing,
+    SchemaOutdated,
+    SchemaTooNew,
+    StoreUnavailable,
+)
+from tests import servers
+from tests.db.samples import new, record, shown
+
+
+def execute(url: str, *statements: str) -> None:
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def tables(url: str) -> set[str]:
+    return set(inspect(create_engine(url, poolclass=NullPool)).get_table_names())
+
+
+def version(url: str) -> str | None:
+    with schema.connected(url) as connection:
+        return schema.version(connection)
+
+
+def differences(url: str) -> list[str]:
+    with schema.connected(url) as connection:
+        return schema.differences(connection)
+
+
+def verify(url: str) -> None:
+    with schema.connected(url) as connection:
+        schema.verify(connection)
+
+
+def test_migrations_make_the_tables_that_the_program_needs(url: str) -> None:
+    assert differences(url) == []
+    assert version(url) == schema.REVISIONS[-1]
+    verify(url)
+
+
+def test_every_revision_is_known() -> None:
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory("migrations")
+    assert [script.revision for script in scripts.walk_revisions()][::-1] == list(schema.REVISIONS)
+
+
+def test_downgrading_removes_ours_and_nothing_else(database_url: str) -> None:
+    execute(database_url, "CREATE TABLE images (id INTEGER)", "INSERT INTO images VALUES (1)")
+    schema.upgrade(database_url)
+    assert tables(database_url) == {"images", schema.VERSION_TABLE, *metadata.tables}
+    schema.downgrade(database_url, "base")
+    ours = {name for name in tables(database_url) if name.startswith(schema.PREFIX)}
+    assert ours == {schema.VERSION_TABLE}
+    assert "images" in tables(database_url)
+    assert version(database_url) is None
+    schema.upgrade(database_url)
+    assert differences(database_url) == []
+
+
+def test_upgrading_twice_keeps_what_is_there(url: str) -> None:
+    database, wanted = Database(url, 10.0), new()
+    record(database, wanted)
+    schema.upgrade(url)
+    assert shown(database) == [wanted.image_id]
+    database.close()
+
+
+def test_an_upgrade_that_was_cut_short_is_finished_by_the_next(url: str) -> None:
+    execute(url, "DELETE FROM related_alembic_version", "DROP TABLE related_state")
+    schema.upgrade(url)
+    assert differences(url) == []
+
+
+def test_several_may_upgrade_at_once(database_url: str) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        pool.map(schema.upgrade, [database_url] * 4, chunksize=1)
+    assert differences(database_url) == []
+    assert version(database_url) == schema.REVISIONS[-1]
+
+
+def test_an_upgrade_waits_for_others_who_write(sqlite_url: str) -> None:
+    """SQLite itself refuses at once to change the journal of a file that another writes."""
+    file = make_url(sqlite_url).database
+    assert file
+    with closing(sqlite3.connect(file, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        Timer(0.5, other.rollback).start()
+        schema.upgrade(sqlite_url)
+    assert differences(sqlite_url) == []
+
+
+def test_a_database_without_our_tables_is_told(database_url: str) -> None:
+    execute(database_url, "CREATE TABLE images (id INTEGER)")
+    assert version(database_url) is None
+    with pytest.raises(SchemaMissing, match="db upgrade"):
+        verify(database_url)
+
+
+def test_an_older_schema_is_told(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "9999"))
+    with pytest.raises(SchemaOutdated, match="db upgrade"):
+        verify(url)
+
+
+def test_a_newer_schema_is_told_and_left_alone(url: str) -> None:
+    execute(url, "UPDATE related_alembic_version SET version_num = '9999'")
+    with pytest.raises(SchemaTooNew, match="install the version"):
+        verify(url)
+    with pytest.raises(SchemaTooNew, match="install the version"):
+        schema.upgrade(url)
+    assert version(url) == "9999"
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ("DROP TABLE related_state", "missing: table related_state"),
+        (
+            "ALTER TABLE related_relation ADD COLUMN extra INTEGER",
+            "not ours: column extra of related_relation",
+        ),
+        (
+            "CREATE INDEX ix_extra ON related_relation (label)",
+            "not ours: index ix_extra of related_relation",
+        ),
+    ],
+)
+def test_a_difference_is_told(url: str, broken: str, told: str) -> None:
+    execute(url, broken)
+    assert differences(url) == [told]
+
+
+def test_a_missing_index_is_told(url: str) -> None:
+    name = "ix_related_relation_created_at"
+    on_table = " ON related_relation" if url.startswith("mysql") else ""
+    execute(url, f"DROP INDEX {name}{on_table}")
+    assert differences(url) == [f"missing: index {name} of related_relation"]
+
+
+def test_an_upgrade_does_not_go_on_beside_another(
+    mariadb: servers.DatabaseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = mariadb.create()
+    monkeypatch.setattr(dialects, "LONGEST_TURN", 0)
+    with schema.connected(url) as other:
+        dialects.take_turn(other, schema.VERSION_TABLE)
+        with pytest.raises(StoreUnavailable, match="another upgrade"):
+            schema.upgrade(url)
+    assert tables(url) == set()
+    schema.upgrade(url)
+    assert differences(url) == []
+
+
+def refusing_named_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Percona XtraDB Cluster does, which cannot be had here."""
+    execute = Cursor.execute
+
+    def refuse(cursor: Cursor, query: str, args: Any = None) -> Any:
+        if "_LOCK(" in query:
+            raise pymysql.err.OperationalError(
+                1105, "Percona-XtraDB-Cluster prohibits use of GET_LOCK with pxc_strict_mode"
+            )
+        return execute(cursor, query, args)
+
+    monkeypatch.setattr(Cursor, "execute", refuse)
+
+
+def test_a_server_without_named_locks_is_upgraded(
+    mariadb: servers.DatabaseServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = mariadb.create()
+    refusing_named_locks(monkeypatch)
+    schema.upgrade(url)
+    assert differences(url) == []
+    assert "1105: Percona" in caplog.text
+    assert "make sure that only one runs" in caplog.text

@@ -1,0 +1,86 @@
+"""How values are laid down."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy import insert, select, text
+
+from related_images import model
+from related_images.db import column_types, state
+from related_images.db.database import Database
+from related_images.db.tables import image, relation
+from related_images.model import Installation
+from tests.db.samples import NOVA, image_id, new, record
+
+
+def test_every_kind_and_source_of_the_wire_has_a_code() -> None:
+    assert tuple(column_types.KIND_CODES) == model.KINDS
+    assert tuple(column_types.SOURCE_CODES) == model.SOURCES
+
+
+def test_codes_once_released_stay() -> None:
+    assert column_types.KIND_CODES == {"snapshot": 1, "backup": 2, "boot": 3}
+    assert column_types.SOURCE_CODES == {
+        "service": 1,
+        "notification": 2,
+        "backfill": 3,
+        "manual": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        column_types.EPOCH,
+        datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        datetime(2026, 11, 21, 12, 0, 0, 1, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        datetime(2026, 7, 1, 14, 0, tzinfo=timezone(timedelta(hours=2))),
+    ],
+)
+def test_times_come_back_exactly_and_in_utc(database: Database, time: datetime) -> None:
+    uuid = image_id()
+    database.write(
+        lambda connection: (
+            connection.execute(insert(image).values(uuid=uuid, deleted_at=time)).rowcount
+        )
+    )
+    found = database.read(
+        lambda connection: connection.execute(
+            select(image.c.deleted_at).where(image.c.uuid == uuid)
+        ).scalar_one()
+    )
+    assert found == time
+    assert found.utcoffset() == timedelta(0)
+
+
+def test_a_uuid_comes_back_in_lower_case(database: Database) -> None:
+    upper = "6F0C3A3E-3F1C-4A53-9B0C-0D5A6C1F2EFF"
+    record(database, new(image=upper))
+    found = database.read(lambda connection: connection.execute(select(image.c.uuid)).scalar_one())
+    assert found == upper.lower()
+
+
+def test_words_are_small_numbers_in_the_row(database: Database) -> None:
+    record(database, new(kind="boot", source="manual"))
+    row = database.read(
+        lambda connection: connection.execute(
+            text(f"SELECT kind, source FROM {relation.name}")  # noqa: S608
+        ).one()
+    )
+    assert tuple(row) == (3, 4)
+
+
+def test_what_is_remembered_is_replaced(database: Database) -> None:
+    for value in ("one", "two"):
+        database.write(state.put, "name", value)
+    assert database.read(state.get, "name") == "two"
+    assert database.read(state.get, "another") is None
+
+
+def test_names_may_hold_any_letter(database: Database) -> None:
+    from related_images.db import installation_rows
+
+    given = Installation(NOVA, "Zürich-東京-🚀", None, column_types.EPOCH)
+    database.write(installation_rows.register, given)
+    assert database.read(installation_rows.find, NOVA) == given

@@ -1,0 +1,103 @@
+"""How much images are used, as it is counted."""
+
+from datetime import datetime
+
+from related_images.db import relations, usage
+from related_images.db.database import Database
+from related_images.db.listing import usages
+from related_images.model import Usage
+from tests.db.samples import NOVA, at, found, image_id, new, record
+
+
+def start(database: Database, instance: str, image: str, project: str = "p-1") -> None:
+    record(database, new(instance, image, "boot", project_id=project))
+
+
+def end(database: Database, instance: str, time: datetime) -> None:
+    assert database.write(relations.end_instance, NOVA, instance, time)
+
+
+def test_instances_are_counted_until_they_end(database: Database) -> None:
+    base, other, unknown = image_id(), image_id(), image_id()
+    for instance in ("vm-1", "vm-2", "vm-3"):
+        start(database, instance, base)
+    start(database, "vm-4", other)
+    record(database, new("vm-1", other, "backup"))
+    end(database, "vm-2", at(5))
+    asked = [other, unknown, base]
+    assert usages(database, asked, None) == [Usage(other, 1, 1), Usage(unknown), Usage(base, 3, 2)]
+
+
+def test_the_end_of_the_last_use_is_told(database: Database) -> None:
+    base = image_id()
+    for minute, instance in ((7, "vm-1"), (9, "vm-2"), (8, "vm-3")):
+        start(database, instance, base)
+        end(database, instance, at(minute))
+    assert usages(database, [base], None) == [Usage(base, 3, 0, at(9))]
+
+
+def test_an_instance_uses_what_it_was_rebuilt_from_and_what_before(database: Database) -> None:
+    before, after = image_id(), image_id()
+    start(database, "vm-1", before)
+    start(database, "vm-1", after)
+    assert [row.live_instances for row in usages(database, [before, after], None)] == [1, 1]
+
+
+def test_a_project_counts_what_it_sees(database: Database) -> None:
+    base = image_id()
+    start(database, "vm-1", base, "p-1")
+    start(database, "vm-2", base, "p-2")
+    end(database, "vm-2", at(3))
+    assert usages(database, [base], "p-1") == [Usage(base, 1, 1)]
+    assert usages(database, [base], "p-2") == [Usage(base, 1, 0, at(3))]
+    assert usages(database, [base], "p-3") == [Usage(base)]
+
+
+def used_by_others(database: Database, **owners: str | None) -> set[str]:
+    """The names of those images that others use."""
+    named = {IMAGES[name]: owner for name, owner in owners.items()}
+    found = database.read(usage.used_by_others, named)
+    return {name for name, id in IMAGES.items() if id in found}
+
+
+IMAGES = {name: image_id() for name in ("base", "other", "idle", "unknown")}
+
+
+def test_live_instances_of_others_are_found(database: Database) -> None:
+    start(database, "vm-1", IMAGES["base"], "p-1")
+    start(database, "vm-2", IMAGES["other"], "p-2")
+    record(database, new("vm-1", IMAGES["other"], "backup", project_id="p-1"))
+    start(database, "vm-3", IMAGES["idle"], "p-2")
+    end(database, "vm-3", at(3))
+    record(database, new("vm-4", IMAGES["unknown"], "boot", project_id=None))
+    every = dict.fromkeys(IMAGES, "p-1")
+    assert used_by_others(database, **every) == {"other", "unknown"}
+    assert used_by_others(database, **dict.fromkeys(IMAGES, "p-2")) == {"base", "unknown"}
+    assert used_by_others(database, **dict.fromkeys(IMAGES, "never-heard-of")) == (
+        {"base", "other", "unknown"}
+    )
+    assert used_by_others(database, base="p-1", other="p-2", unknown=None) == {"unknown"}
+    assert used_by_others(database, base=None) == {"base"}
+    assert used_by_others(database) == set()
+
+
+def test_an_instance_that_the_owner_has_is_not_one_of_others(database: Database) -> None:
+    """Whether by its project or by that of its start: as it is counted for the project."""
+    boot = new("vm-1", IMAGES["base"], "boot", project_id="p-2", instance_project_id="p-1")
+    record(database, boot)
+    for project in ("p-1", "p-2"):
+        (row,) = usages(database, [IMAGES["base"]], project)
+        assert row.live_instances == 1
+        assert used_by_others(database, base=project) == set()
+    assert used_by_others(database, base="p-3") == {"base"}
+
+
+def test_relations_are_found_by_use(database: Database) -> None:
+    base = image_id()
+    for instance in ("vm-1", "vm-2"):
+        start(database, instance, base)
+    record(database, new("vm-1"))
+    end(database, "vm-2", at(3))
+    assert found(database, in_use=True) == [("vm-1", "boot")]
+    assert sorted(found(database, in_use=False)) == [("vm-1", "snapshot"), ("vm-2", "boot")]
+    assert found(database, in_use=True, visible_to="p-2") == []

@@ -1,0 +1,33 @@
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from tests.client.scripted import Scripted, serving
+from tests.osc.running import Cloud, Instance
+from tests.servers import ServedGlance
+
+
+@pytest.fixture
+def instance(glance: ServedGlance) -> Instance:
+    """An instance nobody has spoken of."""
+    name = uuid4().hex[:8]
+    return Instance(glance, str(uuid4()), f"web-{name}", f"project-{name}")
+
+
+@pytest.fixture
+def member(instance: Instance) -> Cloud:
+    """What a user of the instance's project may do."""
+    return Cloud(instance.glance.url, instance.member)
+
+
+@pytest.fixture
+def recorder(instance: Instance) -> Cloud:
+    """What a user of that project may do who may record too."""
+    return Cloud(instance.glance.url, instance.recorder)
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    with serving() as server:
+        yield server

@@ -1,0 +1,181 @@
+"""Running commands of the plugin: by their classes here, or as the real program."""
+
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+from keystoneauth1.adapter import Adapter
+from openstack.connection import Connection
+from osc_lib.command.command import Command
+
+from related_images.osc.plugin import Clients
+from tests.client.clients import session
+from tests.servers import PATIENCE, ServedGlance
+
+OPENSTACK = Path(sys.executable).parent / "openstack"
+SERVICE_TOKEN = "nova:service:service"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    said: str
+    errors: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        shown: list[dict[str, Any]] = json.loads(self.said)
+        return shown
+
+    def column(self, name: str) -> list[Any]:
+        return [row[name] for row in self.rows]
+
+
+class Errors(logging.Handler):
+    """Keeps what a command logs as errors, which the program prints."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A registry, and who asks it."""
+
+    url: str
+    token: str
+    compute: str = ""
+
+    def run(self, command: type[Command], *arguments: str) -> Outcome:
+        """Run the class with real clients; what it raises passes."""
+        app = self._app()
+        running = command(app, None)
+        errors = Errors()
+        running.log.addHandler(errors)
+        try:
+            code = running.run(running.get_parser("it").parse_args(arguments))
+        finally:
+            running.log.removeHandler(errors)
+        return Outcome(code, app.stdout.getvalue(), "\n".join(errors.lines))
+
+    def listed(self, command: type[Command], *arguments: str) -> Outcome:
+        """Run it with its output as JSON."""
+        return self.run(command, "-f", "json", *arguments)
+
+    def _app(self) -> Any:
+        adapter = Adapter(session(self.url, self.token), service_type="image")
+        manager = SimpleNamespace(
+            related_images=Clients(adapter),
+            auth_ref=None,
+            sdk_connection=Connection(session=session(self.compute, self.token)),
+        )
+        return SimpleNamespace(
+            client_manager=manager,
+            stdout=io.StringIO(),
+            options=SimpleNamespace(debug=False),
+            prepare_to_run_command=lambda command: None,
+        )
+
+    def openstack(self, *arguments: str) -> Outcome:
+        """Run the program, as a process."""
+        return openstack(*self._identity, *arguments)
+
+    def at_a_terminal(self, *arguments: str) -> tuple[int, str]:
+        """Run the program with errors going to a terminal; gives the exit code and what is seen."""
+        terminal, end = os.openpty()
+        with subprocess.Popen(
+            [OPENSTACK, *self._identity, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=end,
+            env=_environment(),
+        ) as running:
+            os.close(end)
+            seen = b"".join(iter(lambda: _read(terminal), b""))
+            os.close(terminal)
+            return running.wait(PATIENCE), seen.decode()
+
+    @property
+    def _identity(self) -> tuple[str, ...]:
+        said = ("--os-auth-type", "admin_token", "--os-token", self.token)
+        return (*said, "--os-endpoint", self.url)
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1024)
+    except OSError:  # nobody holds the other end any more
+        return b""
+
+
+def _environment() -> dict[str, str]:
+    return {name: text for name, text in os.environ.items() if not name.startswith("OS_")}
+
+
+def openstack(*arguments: str, **environment: str) -> Outcome:
+    """Run the program without any configuration but ``environment``."""
+    done = subprocess.run(
+        [OPENSTACK, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=_environment() | environment,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An instance that no other test knows, in a project of its own."""
+
+    glance: ServedGlance
+    installation: str
+    id: str
+    project: str
+
+    def another(self) -> "Instance":
+        """One more instance of the same installation and project."""
+        return replace(self, id=f"{self.id}-{uuid4().hex[:6]}")
+
+    def image(self, name: str, **told: str) -> str:
+        """Make an image of it as Nova does; gives the id. ``told`` are more tuple headers."""
+        headers = {
+            "X-Service-Token": SERVICE_TOKEN,
+            "X-Installation-UUID": self.installation,
+            "X-Instance-ID": self.id,
+            **{f"X-Relation-{word.title()}": text for word, text in told.items()},
+        }
+        body = {"name": name, "disk_format": "raw", "container_format": "bare"}
+        made = self.glance.request("POST", "/v2/images", self.member, headers, body)
+        assert made.status == 201, made.body
+        return str(made.json["id"])
+
+    def fill(self, image_id: str) -> str:
+        sent = self.glance.request("PUT", f"/v2/images/{image_id}/file", self.member, body=b"data")
+        assert sent.status == 204
+        return image_id
+
+    def elsewhere(self) -> "Instance":
+        """The one that has the same id in another installation."""
+        return Instance(self.glance, str(uuid4()), self.id, self.project)
+
+    @property
+    def member(self) -> str:
+        return f"alice:{self.project}:member"
+
+    @property
+    def recorder(self) -> str:
+        return f"nova:{self.project}:member,service"

@@ -1,0 +1,43 @@
+"""Wrong usage: exit code 2, and a line that says what is allowed."""
+
+import pytest
+from osc_lib.command.command import Command
+
+from related_images.osc.descent import ListDescendant
+from related_images.osc.instance import ListInstanceImage
+from related_images.osc.relation import CreateRelation, DeleteRelation, ListRelation
+from tests.osc.running import Cloud
+
+NOBODY = Cloud("http://127.0.0.1:1", "t")
+REFUSED = [
+    (ListRelation, ("--installation", "home"), "--installation: the installation 'home' is not"),
+    (ListRelation, ("--instance", "a b"), "'a b' is not 1 to 255 of the characters"),
+    (ListRelation, ("--kind", "copy"), "choose from"),
+    (ListRelation, ("--label", "ä"), "is not 1 to 64 of the characters"),
+    (ListRelation, ("--source", "me"), "choose from"),
+    (ListRelation, ("--created-after", "monday"), "--created-after='monday' is not a time"),
+    (ListRelation, ("--created-before", "13"), "--created-before='13' is not a time"),
+    (ListRelation, ("--limit", "0"), "'0' is not a whole number from 1"),
+    (ListRelation, ("--limit", "1" * 20), "is not a whole number from 1 to 999999999"),
+    (ListRelation, ("--limit", "-1"), "'-1' is not a whole number from 1"),
+    (ListDescendant, ("--depth", "x", "image"), "'x' is not a whole number from 1"),
+    (ListDescendant, (), "required: <image>"),
+    (ListInstanceImage, (), "required: <instance-id>"),
+    (ListInstanceImage, ("a/b",), "'a/b' is not 1 to 255 of the characters"),
+    (CreateRelation, ("web-1", "image"), "required: --kind"),
+    (CreateRelation, ("--kind", "boot", "web-1"), "required: <image>"),
+    (DeleteRelation, ("--kind", "boot"), "required: <instance-id>, <image>"),
+]
+
+
+@pytest.mark.parametrize(("command", "arguments", "why"), REFUSED)
+def test_wrong_usage(
+    command: type[Command],
+    arguments: tuple[str, ...],
+    why: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        NOBODY.run(command, *arguments)
+    assert ended.value.code == 2
+    assert why in capsys.readouterr().err

@@ -1,0 +1,198 @@
+"""The program ``openstack`` itself, as a process, against the real registry."""
+
+import csv
+import io
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from tests.client.scripted import Reply, Scripted
+from tests.osc.identity import Identity
+from tests.osc.running import Cloud, Instance, openstack
+from tests.servers import ServedGlance, free_port
+
+COMMANDS = {
+    "image ancestry list": "--long",
+    "image descendant list": "--depth",
+    "image force delete": "--noindent",
+    "image relation create": "--instance-project",
+    "image relation delete": "--kind",
+    "image relation list": "--created-after",
+    "instance backup list": "--label",
+    "instance image list": "--sort-column",
+    "server deletion record": "--force",
+}
+
+
+def test_the_images_of_an_instance_as_a_table(instance: Instance, member: Cloud) -> None:
+    image_id = instance.image("monday")
+    shown = member.openstack("instance", "image", "list", instance.id)
+    assert (shown.code, shown.errors) == (0, "")
+    _, heading, _, row, _ = shown.said.splitlines()
+    assert [word.strip() for word in heading.strip("|").split("|")] == [
+        "ID",
+        "Name",
+        "Kind",
+        "Label",
+        "Status",
+        "Created At",
+    ]
+    assert [word.strip() for word in row.strip("|").split("|")][:-1] == [
+        image_id,
+        "monday",
+        "snapshot",
+        "",
+        "queued",
+    ]
+
+
+def test_what_is_created_is_listed_and_deleted(instance: Instance, recorder: Cloud) -> None:
+    images = [instance.fill(instance.elsewhere().image(name)) for name in ("one", "two")]
+    what = ("--installation", instance.installation, "--kind", "backup")
+    relation = ("image", "relation")
+    created = recorder.openstack(
+        *relation, "create", "-f", "json", *what, instance.id, "one", "two"
+    )
+    assert created.code == 0
+    assert created.column("Image ID") == images
+    listed = recorder.openstack(
+        "instance", "backup", "list", "-f", "csv", "--sort", "name:asc", *what[:2], instance.id
+    )
+    assert [row["ID"] for row in csv.DictReader(io.StringIO(listed.said))] == images
+    deleted = recorder.openstack(*relation, "delete", *what, instance.id, "one", "three", "two")
+    assert (deleted.code, deleted.said) == (1, "")
+    missing, count = deleted.errors.splitlines()
+    assert missing.startswith("three: there is no image with the name or ID 'three'")
+    assert count == "1 of 3 failed"
+    left = recorder.openstack(*relation, "list", "-f", "json", *what)
+    assert (left.code, left.rows) == (0, [])
+
+
+def test_a_registry_without_the_filter(plain_glance: ServedGlance) -> None:
+    told = Cloud(plain_glance.url, "alice:demo:member").openstack("instance", "image", "list", "x")
+    assert (told.code, told.said) == (1, "")
+    (line,) = told.errors.splitlines()
+    assert line.startswith("this registry does not know about instances")
+    assert "install related-images" in line
+
+
+def assert_told(cloud: Cloud, *words: str) -> None:
+    told = cloud.openstack("image", "relation", "list")
+    assert (told.code, told.said) == (1, "")
+    last = told.errors.splitlines()[-1]
+    for word in words:
+        assert word in last
+
+
+def test_an_endpoint_where_nothing_listens() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    assert_told(Cloud(url, "t"), "GET /v2/info/relations got no answer", url, "check the endpoint")
+
+
+def test_a_proxy_that_answers_html(scripted: Scripted) -> None:
+    html = b"<html><head><title>502</title></head><body><h1>502</h1>try <b>later</b></body></html>"
+    scripted.info = Reply(502, html, {"Content-Type": "text/html"})
+    assert_told(Cloud(scripted.url, "t"), "answered 502: try later; ")
+    scripted.info = Reply(200, html, {"Content-Type": "text/html"})
+    assert_told(Cloud(scripted.url, "t"), "the body is not the JSON that belongs there", "a proxy")
+
+
+def test_a_token_that_is_not_accepted(glance: ServedGlance) -> None:
+    assert_told(Cloud(glance.url, "expired"), "answered 401", "authenticate again")
+
+
+def test_what_the_role_does_not_allow(instance: Instance, member: Cloud) -> None:
+    image_id = instance.image("one")
+    told = member.openstack(
+        "image", "relation", "create", "--kind", "backup", instance.id, image_id
+    )
+    assert told.code == 1
+    refused, count = told.errors.splitlines()
+    assert refused.startswith(f"{image_id}: POST /v2/relations answered 403: one of these roles")
+    assert count == "1 of 1 failed"
+
+
+def test_an_image_that_is_unknown_or_ambiguous(instance: Instance, member: Cloud) -> None:
+    twins = [instance.image("twin"), instance.image("twin")]
+    unknown = member.openstack("image", "relation", "list", str(uuid4()))
+    assert unknown.code == 1
+    assert "answered 404: no image" in unknown.errors
+    ambiguous = member.openstack("image", "relation", "list", "twin")
+    assert ambiguous.code == 1
+    (line,) = ambiguous.errors.splitlines()
+    assert line.startswith("there is more than one image with the name or ID 'twin': ")
+    assert all(image_id in line for image_id in twins)
+
+
+def test_wrong_usage() -> None:
+    told = Cloud("http://127.0.0.1:1", "t").openstack("instance", "image", "list", "a/b")
+    assert told.code == 2
+    assert "'a/b' is not 1 to 255 of the characters" in told.errors
+
+
+def test_a_cloud_that_is_not_configured() -> None:
+    told = openstack("--os-cloud", "nowhere", "image", "relation", "list")
+    assert (told.code, told.said) == (1, "")
+    assert "Cloud nowhere was not found" in told.errors
+
+
+def test_with_an_identity_service(instance: Instance, scripted: Scripted, recorder: Cloud) -> None:
+    image_id = instance.image("monday")
+    identity = Identity(scripted, f"{recorder.url}/v2", recorder.token)
+    identity.projects = {instance.project: "the web team", "another-id": "another"}
+
+    def images_of(project: str) -> list[str]:
+        listing = ("image", "relation", "list", "-f", "json", "--project", project)
+        listed = openstack(*listing, "--instance", instance.id, **identity.options())
+        assert listed.code == 0, listed.errors
+        return [str(image) for image in listed.column("Image ID")]
+
+    assert images_of("the web team") == [image_id]
+    assert images_of("another") == []
+
+
+OVERDUE = ("instance", "backup", "overdue", "-f", "json", "--older-than", "0h")
+
+
+def test_who_is_overdue_with_an_identity_service(instance: Instance, scripted: Scripted) -> None:
+    mine = replace(instance, project="own-id")
+    backup = mine.fill(mine.image("monday", kind="backup"))
+    identity = Identity(scripted, f"{mine.glance.url}/v2", mine.recorder)
+    told = openstack(*OVERDUE, "--installation", mine.installation, **identity.options())
+    assert (told.code, told.errors) == (1, "")
+    assert told.column("Newest Backup") == [backup]
+
+
+def test_who_is_overdue_is_unknown_without_an_identity_service(scripted: Scripted) -> None:
+    identity = Identity(scripted, scripted.url, "t")
+    nowhere = identity.options() | {"OS_AUTH_URL": f"http://127.0.0.1:{free_port()}/v3"}
+    told = openstack(*OVERDUE, **nowhere)
+    assert (told.code, told.said) == (3, "")
+    assert "Unable to establish connection" in told.errors
+    told = openstack(*OVERDUE, **identity.options() | {"OS_PASSWORD": "wrong"})
+    assert (told.code, told.said) == (3, "")
+    assert "not this one" in told.errors
+
+
+@pytest.mark.parametrize("refusal", [403, 503])
+def test_who_is_overdue_is_unknown_where_no_project_is_told(
+    refusal: int, instance: Instance, scripted: Scripted
+) -> None:
+    mine = replace(instance, project="own-id")
+    identity = Identity(scripted, f"{mine.glance.url}/v2", mine.recorder)
+    identity.refusal = refusal
+    told = openstack(*OVERDUE, "--project", "the web team", **identity.options())
+    assert (told.code, told.said) == (3, "")
+    assert "project" in told.errors
+
+
+@pytest.fixture(scope="module")
+def completion() -> str:
+    return openstack("complete").said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_shell_completes(command: str, completion: str) -> None:
+    (line,) = (line for line in completion.splitlines() if f"{command.replace(' ', '_')}='" in line)
+    assert COMMANDS[command] in line

@@ -1,0 +1,254 @@
+"""``--policy stored`` of ``instance backup overdue`` and ``prune``: what servers carry decides."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from osc_lib.exceptions import CommandError
+
+from related_images.osc.backup import PruneInstanceBackup
+from related_images.osc.overdue import OverdueInstanceBackup
+from tests.client.scripted import Scripted
+from tests.osc.compute import Compute
+from tests.osc.running import Cloud, Instance, openstack
+from tests.osc.test_backup import actions, backups, states, status
+from tests.osc.test_nightly import age
+
+STORED = ("--policy", "stored")
+
+
+@pytest.fixture
+def nova(scripted: Scripted) -> Compute:
+    compute = Compute(scripted)
+    scripted.script = compute.answer
+    return compute
+
+
+@pytest.fixture
+def member(instance: Instance, nova: Compute) -> Cloud:
+    return Cloud(instance.glance.url, instance.member, nova.url)
+
+
+@pytest.fixture
+def recorder(instance: Instance, nova: Compute) -> Cloud:
+    return Cloud(instance.glance.url, instance.recorder, nova.url)
+
+
+def prune(cloud: Cloud, *arguments: str) -> Any:
+    return cloud.listed(PruneInstanceBackup, *STORED, *arguments)
+
+
+def overdue(cloud: Cloud, *arguments: str) -> Any:
+    return cloud.listed(OverdueInstanceBackup, *STORED, *arguments)
+
+
+def test_each_server_has_its_own_rules(instance: Instance, recorder: Cloud, nova: Compute) -> None:
+    other, bare = instance.another(), instance.another()
+    one, two = backups(instance, "1", "2")
+    kept = backups(other, "1", "2") + backups(bare, "1", "2")
+    nova.add(instance.id, instance.project, {"keep_last": 1})
+    nova.add(other.id, other.project, {"keep_daily": "unlimited", "keep_last": 2})
+    nova.add(bare.id, bare.project)
+    outcome = prune(recorder, "--project", instance.project)
+    assert outcome.code == 0
+    found = actions(outcome)
+    assert found[one] == ("keep", "last")
+    assert found[two] == ("removed", "no rule keeps it")
+    assert [found[id][0] for id in kept] == ["keep"] * 4
+    assert [found[id][1] for id in kept[2:]] == ["its server carries no policy"] * 2
+    assert [status(instance, id) for id in (one, two, *kept)] == [200, 404, *[200] * 4]
+
+
+def test_one_instance_is_judged_by_its_server(
+    instance: Instance, member: Cloud, nova: Compute
+) -> None:
+    one, two = backups(instance, "1", "2")
+    gone = prune(member, instance.id)
+    assert {reason for _, reason in actions(gone).values()} == {"its server carries no policy"}
+    nova.add(instance.id, instance.project, {"keep_last": 1})
+    assert actions(prune(member, "--dry-run", instance.id))[two][0] == "remove"
+    assert actions(prune(member, instance.id))[two][0] == "removed"
+    assert status(instance, one) == 200
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason", "complaint"),
+    [
+        ({"older_than": "26h"}, "has no rule by which any may go", ""),
+        ({"keep_last": 0, "older_than": "26h"}, "has no rule by which any may go", ""),
+        ({}, "that is not understood", "the policy says nothing"),
+        ({"keep_last": 0}, "that is not understood", "the policy says nothing"),
+        ({"keep_last": 1, "keep_all": 9}, "that is not understood", "'keep_all' is not known"),
+        ({"keep_last": "one"}, "that is not understood", "keep_last: 'one' is neither"),
+        ({"keep_last": True}, "that is not understood", "keep_last: True is neither"),
+        ("keep_last=1", "that is not understood", "is not JSON"),
+        ("[1]", "that is not understood", "is no JSON object"),
+    ],
+)
+def test_what_gives_no_rule_removes_nothing(
+    instance: Instance, member: Cloud, nova: Compute, policy: Any, reason: str, complaint: str
+) -> None:
+    made = backups(instance, "1", "2")
+    nova.add(instance.id, instance.project, policy)
+    outcome = prune(member, instance.id)
+    assert outcome.code == bool(complaint)
+    assert complaint in outcome.errors
+    assert {action for action, _ in actions(outcome).values()} == {"keep"}
+    assert all(text.endswith(reason) for _, text in actions(outcome).values())
+    assert [status(instance, id) for id in made] == [200, 200]
+
+
+def test_a_server_decides_on_images_of_its_own_project_alone(
+    instance: Instance, recorder: Cloud, nova: Compute
+) -> None:
+    """Those that another project owns, an administrator's say, are no business of its users."""
+    made = backups(instance, "1", "2")
+    nova.add(instance.id, "another-project", {"keep_last": 1})
+    found = actions(prune(recorder, instance.id))
+    assert found == dict.fromkeys(made, ("keep", "it belongs to another project"))
+
+
+def test_a_label_that_no_backup_has_removes_nothing_of_these_servers(
+    instance: Instance, recorder: Cloud, nova: Compute
+) -> None:
+    other = instance.another()
+    made, (one, two) = backups(instance, "1", "2"), backups(other, "1", "2")
+    nova.add(instance.id, instance.project, {"keep_last": 1, "keep_labels": ["dialy"]})
+    nova.add(other.id, other.project, {"keep_last": 1})
+    outcome = prune(recorder, "--project", instance.project)
+    assert outcome.code == 1
+    assert f"rule is for: {instance.id}; labels of their backups: daily" in outcome.errors
+    assert "no backup has the label dialy" in outcome.errors
+    assert [status(instance, id) for id in (*made, one, two)] == [200, 200, 200, 404]
+    weekly = backups(instance, "3", label="dialy")
+    assert prune(recorder, "--project", instance.project).code == 0
+    assert [status(instance, id) for id in (*made, *weekly)] == [200, 404, 200]
+
+
+def test_the_rules_come_from_one_place(instance: Instance, member: Cloud, nova: Compute) -> None:
+    nova.add(instance.id, instance.project, {"keep_last": 1})
+    for more in (("--keep-last", "3"), ("--orphans",), ("--timezone", "Europe/Berlin")):
+        with pytest.raises(CommandError, match="takes every rule from the servers"):
+            prune(member, *more, instance.id)
+    assert overdue(member, "--critical", "3d").code == 3
+
+
+def test_a_compute_service_that_does_not_tell_stops_all(instance: Instance, member: Cloud) -> None:
+    backups(instance, "1", "2")
+    lost = Cloud(instance.glance.url, instance.member, "http://127.0.0.1:9/v2.1")
+    with pytest.raises(CommandError, match="does not tell which policies servers carry"):
+        prune(lost, instance.id)
+    assert overdue(lost).code == 3
+
+
+def test_of_several_installations_one_must_be_named(
+    instance: Instance, recorder: Cloud, nova: Compute
+) -> None:
+    two = backups(instance, "1", "2")[1]
+    there = instance.elsewhere()
+    kept = backups(there, "1", "2")
+    nova.add(instance.id, instance.project, {"keep_last": 1, "older_than": "0h"})
+    with pytest.raises(CommandError, match="give --installation"):
+        prune(recorder, "--project", instance.project)
+    assert overdue(recorder, "--project", instance.project).code == 3
+    scope = ("--project", instance.project, "--installation", instance.installation)
+    assert actions(prune(recorder, *scope))[two][0] == "removed"
+    assert overdue(recorder, *scope).column("Installation UUID") == [instance.installation]
+    assert [status(instance, id) for id in kept] == [200, 200]
+
+
+def test_each_server_has_its_own_ages(instance: Instance, recorder: Cloud, nova: Compute) -> None:
+    late, worse, bare = instance.another(), instance.another(), instance.another()
+    newest = {it.id: backups(it, "1")[0] for it in (instance, late, worse, bare)}
+    age(instance, {newest[it.id]: 2.0 for it in (instance, late, worse, bare)})
+    nova.add(instance.id, instance.project, {"older_than": "3d"})
+    nova.add(late.id, instance.project, {"older_than": "1d", "critical": "3d", "keep_last": 3})
+    nova.add(bare.id, instance.project, {"keep_last": 3})
+    scope = ("--project", instance.project)
+    outcome = overdue(recorder, *scope)
+    assert (outcome.code, states(outcome)) == (1, {late.id: ("warning", newest[late.id])})
+    nova.add(worse.id, instance.project, {"older_than": "1d", "critical": "36h"})
+    outcome = overdue(recorder, *scope)
+    assert outcome.code == 2
+    assert states(outcome)[worse.id] == ("critical", newest[worse.id])
+    assert overdue(recorder, *scope, "--label", "weekly").code == 2
+
+
+def test_a_server_without_any_backup_is_overdue_once_it_is_old_enough(
+    instance: Instance, member: Cloud, nova: Compute
+) -> None:
+    nova.add(instance.id, instance.project, {"older_than": "26h"}, days=1)
+    assert overdue(member).rows == []
+    nova.add(instance.id, instance.project, {"older_than": "26h"}, days=2)
+    outcome = overdue(member)
+    assert (outcome.code, states(outcome)) == (2, {instance.id: ("critical", None)})
+
+
+def test_a_check_of_nothing_is_no_success(instance: Instance, member: Cloud, nova: Compute) -> None:
+    backups(instance, "1")
+    outcome = overdue(member)
+    assert (outcome.code, outcome.rows) == (3, [])
+    assert "carries a policy with older_than" in outcome.errors
+    nova.add(instance.id, instance.project, {"keep_last": 1})
+    assert overdue(member).code == 3
+    nova.add(instance.id, instance.project, {"older_than": "26h"})
+    assert overdue(member).code == 0
+    young = instance.another()
+    nova.add(young.id, instance.project, {"older_than": "26h"}, days=0.1)
+    outcome = overdue(member, "--installation", instance.elsewhere().installation)
+    assert "no instance is recorded for" in outcome.errors
+    assert outcome.code == 2  # of the installation that is asked for, the older server has none
+    del nova.servers[instance.id]
+    assert overdue(member, "--installation", instance.elsewhere().installation).code == 3
+
+
+def test_a_server_that_nova_has_is_examined_though_it_was_reported_gone(
+    instance: Instance, member: Cloud, nova: Compute
+) -> None:
+    (only,) = backups(instance, "1")
+    age(instance, {only: 3})
+    nova.add(instance.id, instance.project, {"older_than": "26h"})
+    path = f"/v2/instances/{instance.installation}/{instance.id}"
+    assert instance.glance.request("DELETE", path, instance.recorder).status == 204
+    outcome = overdue(member)
+    assert (outcome.code, states(outcome)) == (1, {instance.id: ("warning", only)})
+
+
+def test_a_backup_of_the_future_is_not_a_recent_one(
+    instance: Instance, member: Cloud, nova: Compute
+) -> None:
+    (only,) = backups(instance, "1")
+    age(instance, {only: -3})
+    nova.add(instance.id, instance.project, {"older_than": "26h"}, days=0.1)
+    outcome = overdue(member)
+    assert (outcome.code, states(outcome)) == (2, {instance.id: ("future", only)})
+
+
+def test_a_policy_that_is_not_understood_is_no_all_clear(
+    instance: Instance, member: Cloud, nova: Compute
+) -> None:
+    nova.add(instance.id, instance.project, {"older_than": "soon"})
+    outcome = overdue(member)
+    assert (outcome.code, outcome.rows) == (3, [])
+    assert "'soon' is not a span" in outcome.errors
+    nova.add(instance.another().id, instance.project, {"older_than": "1h"})
+    assert overdue(member).code == 2
+
+
+def test_the_program_finds_the_compute_service(
+    instance: Instance, nova: Compute, tmp_path: Path
+) -> None:
+    two = backups(instance, "1", "2")[1]
+    nova.add(instance.id, instance.project, {"keep_last": 1})
+    cloud = {
+        "auth_type": "admin_token",
+        "auth": {"endpoint": f"{instance.glance.url}/v2", "token": instance.member},
+        "compute_endpoint_override": nova.url,
+    }
+    clouds = tmp_path / "clouds.json"
+    clouds.write_text(json.dumps({"clouds": {"mine": cloud}}))
+    asked = ("instance", "backup", "prune", *STORED, instance.id)
+    outcome = openstack(*asked, OS_CLOUD="mine", OS_CLIENT_CONFIG_FILE=str(clouds))
+    assert (outcome.code, outcome.errors) == (0, "")
+    assert status(instance, two) == 404

@@ -1,0 +1,170 @@
+"""``image relation``: list, create, delete."""
+
+from uuid import uuid4
+
+import pytest
+
+from related_images.client import AccessDenied, NotInstanceAware, NotThere
+from related_images.osc.relation import CreateRelation, DeleteRelation, ListRelation
+from tests.client.scripted import Scripted, shown
+from tests.osc.running import Cloud, Instance
+from tests.servers import ServedGlance
+
+
+def test_relations_are_listed_newest_first(instance: Instance, member: Cloud) -> None:
+    made = [instance.image("monday"), instance.image("tuesday", kind="backup", label="daily")]
+    newest, oldest = member.listed(ListRelation).rows
+    assert [newest["Image ID"], oldest["Image ID"]] == made[::-1]
+    assert list(newest.items())[1:-2] == [
+        ("Kind", "backup"),
+        ("Label", "daily"),
+        ("Instance ID", instance.id),
+        ("Installation UUID", instance.installation),
+    ]
+    assert newest["Created At"].endswith("Z")
+    assert newest["Deleted At"] is None
+
+
+def test_long_shows_the_rest(instance: Instance, member: Cloud) -> None:
+    image_id = instance.image("monday")
+    instance.glance.request("DELETE", f"/v2/images/{image_id}", instance.member)
+    (row,) = member.listed(ListRelation, "--long").rows
+    assert (row["Source"], row["Project ID"]) == ("service", instance.project)
+
+
+def test_a_deleted_image_is_marked(instance: Instance, member: Cloud) -> None:
+    gone, there = instance.image("monday"), instance.image("tuesday")
+    instance.glance.request("DELETE", f"/v2/images/{gone}", instance.member)
+    rows = {row["Image ID"]: row for row in member.listed(ListRelation).rows}
+    assert rows[gone]["Deleted At"].endswith("Z")
+    assert rows[there]["Deleted At"] is None
+    shown = member.openstack("image", "relation", "list", "--sort-column", "Deleted At").said
+    lines = [line for line in shown.splitlines() if gone in line or there in line]
+    assert gone in lines[0]  # what is not set is sorted behind
+    assert rows[gone]["Deleted At"] in lines[0]
+    assert "None" not in shown
+
+
+def test_filters(instance: Instance, member: Cloud) -> None:
+    snapshot = instance.image("monday")
+    backup = instance.image("tuesday", kind="backup", label="daily")
+    there = instance.elsewhere().image("wednesday")
+
+    def found(*arguments: str) -> set[str]:
+        return set(member.listed(ListRelation, *arguments).column("Image ID"))
+
+    assert found("--instance", instance.id) == {snapshot, backup, there}
+    assert found("--installation", instance.installation) == {snapshot, backup}
+    assert found("--kind", "backup") == found("--label", "daily") == {backup}
+    assert found("--source", "manual") == found("--project", "another") == set()
+    assert found("--created-after", "2020-01-01") == {snapshot, backup, there}
+    assert found("--created-before", "2020-01-01T00:00:00+02:00") == set()
+    assert found("tuesday") == found(backup) == found(backup, "--kind", "backup") == {backup}
+    assert found(backup, "--kind", "snapshot") == set()
+
+
+def test_limit_and_sorting(instance: Instance, member: Cloud) -> None:
+    made = [instance.image(f"image {number}") for number in range(3)]
+    assert member.listed(ListRelation, "--limit", "2").column("Image ID") == made[:0:-1]
+    ordered = member.listed(ListRelation, "--sort-column", "Image ID").column("Image ID")
+    assert ordered == sorted(made)
+
+
+def test_pages_are_read_to_the_end(scripted: Scripted) -> None:
+    relation = {
+        "installation_uuid": str(uuid4()),
+        "instance_id": "web-1",
+        "image_id": str(uuid4()),
+        "kind": "snapshot",
+        "label": None,
+        "source": "service",
+        "project_id": "demo",
+        "created_at": "2026-01-31T12:00:00.000000Z",
+        "image_created_at": None,
+        "image_deleted_at": None,
+    }
+    page = {"relations": [relation] * 2}
+    more = page | {"next": "/v2/relations?marker=abc"}
+    scripted.script = lambda asked: shown(page if "marker" in asked.query else more)
+    cloud = Cloud(scripted.url, "t")
+    assert len(cloud.listed(ListRelation).rows) == 4
+    assert len(cloud.listed(ListRelation, "--limit", "3").rows) == 3
+    asked = [asked.query for asked in scripted.of("GET", "/v2/relations")]
+    assert asked == ["limit=1000", "marker=abc", "limit=3", "marker=abc"]
+
+
+def test_relations_of_an_unknown_image(member: Cloud) -> None:
+    with pytest.raises(NotThere, match="no image"):
+        member.listed(ListRelation, str(uuid4()))
+
+
+def test_several_images_are_attached(instance: Instance, recorder: Cloud) -> None:
+    other = instance.elsewhere()
+    images = [other.image("one"), other.image("two")]
+    arguments = ("--kind", "backup", "--label", "daily", "--installation", instance.installation)
+    for _ in range(2):
+        done = recorder.listed(CreateRelation, *arguments, instance.id, "one", images[1])
+        assert done.code == 0
+        assert done.column("Image ID") == images
+        assert set(done.column("Label")) == {"daily"}
+        assert set(done.column("Installation UUID")) == {instance.installation}
+    found = recorder.listed(ListRelation, "--installation", instance.installation)
+    assert sorted(found.column("Image ID")) == sorted(images)
+
+
+def test_the_project_of_a_boot_relation(instance: Instance, recorder: Cloud) -> None:
+    image_id = instance.image("base")
+    booting = ("--kind", "boot", "--instance-project", "tenant", instance.id, image_id)
+    assert recorder.listed(CreateRelation, *booting).column("Project ID") == ["tenant"]
+    tenant = Cloud(recorder.url, "bob:tenant:member")
+    shown = tenant.listed(ListRelation, "--instance", instance.id)
+    assert shown.column("Image ID") == [image_id]
+
+
+def test_a_failure_is_counted_and_the_others_are_done(instance: Instance, recorder: Cloud) -> None:
+    first, last, missing = instance.image("one"), instance.image("two"), str(uuid4())
+    asked = ("--kind", "boot", instance.id, first, missing, "nothing", last)
+    done = recorder.listed(CreateRelation, *asked)
+    assert done.code == 1
+    assert done.column("Image ID") == [first, last]
+    unknown, unnamed, count = done.errors.splitlines()
+    assert unknown.startswith(f"{missing}: POST /v2/relations answered 404: ")
+    assert unnamed.startswith("nothing: there is no image with the name or ID 'nothing'")
+    assert count == "2 of 4 failed"
+    taken = recorder.run(DeleteRelation, *asked)
+    assert (taken.code, taken.said) == (1, "")
+    assert taken.errors.splitlines()[-1] == "2 of 4 failed"
+    left = recorder.listed(ListRelation, "--instance", instance.id)
+    assert set(left.column("Kind")) == {"snapshot"}
+    assert sorted(left.column("Image ID")) == sorted([first, last])
+
+
+def test_who_may_not_record_is_told_so(instance: Instance, member: Cloud) -> None:
+    image_id = instance.image("one")
+    for command in (CreateRelation, DeleteRelation):
+        told = member.run(command, "--kind", "snapshot", instance.id, image_id)
+        assert told.code == 1
+        refused, count = told.errors.splitlines()
+        assert "answered 403: one of these roles is needed" in refused
+        assert count == "1 of 1 failed"
+    assert len(member.listed(ListRelation).rows) == 1
+
+
+def test_without_the_filter_nothing_is_asked_for(plain_glance: ServedGlance) -> None:
+    plain = Cloud(plain_glance.url, "nova:demo:member,service")
+    some = ("--installation", str(uuid4()), "--kind", "boot", "web-1", "name")
+    for command, arguments in (
+        (ListRelation, ()),
+        (ListRelation, ("name",)),
+        (CreateRelation, some),
+        (DeleteRelation, some),
+    ):
+        with pytest.raises(NotInstanceAware, match="install related-images there"):
+            plain.run(command, *arguments)
+
+
+def test_no_rights_at_all(instance: Instance) -> None:
+    instance.image("one")
+    nobody = Cloud(instance.glance.url, f"eve:{instance.project}:nothing")
+    with pytest.raises(AccessDenied, match="check which roles the caller has"):
+        nobody.listed(ListRelation, "one")

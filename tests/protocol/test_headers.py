@@ -1,0 +1,98 @@
+import pytest
+
+from related_images.errors import (
+    KindUnknown,
+    LabelMalformed,
+    ProjectMalformed,
+    TupleConflict,
+    TupleIncomplete,
+    TupleMalformed,
+)
+from related_images.model import InstanceRef
+from related_images.protocol import headers
+
+UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+TUPLE = {"X-Installation-UUID": UUID, "X-Instance-ID": "i-1"}
+KIND, LABEL = {"X-Relation-Kind": "backup"}, {"X-Relation-Label": "daily"}
+PROJECT = {"X-Instance-Project-ID": "demo"}
+
+
+def test_the_names_are_those_of_the_contract() -> None:
+    assert headers.REQUEST == (
+        "X-Installation-UUID",
+        "X-Instance-ID",
+        "X-Relation-Kind",
+        "X-Relation-Label",
+        "X-Instance-Project-ID",
+    )
+    assert headers.RECORDED == "X-Relation-Recorded"
+    assert headers.FILTERS_APPLIED == "X-Relation-Filters-Applied"
+    assert headers.QUERY == ("installation_uuid", "instance_id", "relation_kind", "relation_label")
+
+
+def test_no_header_says_nothing() -> None:
+    assert headers.read({}) is None
+
+
+@pytest.mark.parametrize("more", [{}, KIND, LABEL, PROJECT, KIND | LABEL | PROJECT])
+def test_what_is_read_can_be_said_again(more: dict[str, str]) -> None:
+    said = headers.read(TUPLE | more)
+    assert said is not None
+    assert said.instance == InstanceRef(UUID, "i-1")
+    assert said.as_headers() == TUPLE | more
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{name: text} for name, text in (TUPLE | KIND | LABEL | PROJECT).items()] + [KIND | LABEL],
+)
+def test_a_part_of_the_tuple_is_not_enough(given: dict[str, str]) -> None:
+    with pytest.raises(TupleIncomplete, match=next(iter(given))):
+        headers.read(given)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"X-Installation-UUID": "x"}, TupleMalformed),
+        ({"X-Installation-UUID": f"{UUID},{UUID}"}, TupleMalformed),
+        ({"X-Instance-ID": ""}, TupleMalformed),
+        ({"X-Instance-ID": "i-1,i-1"}, TupleMalformed),
+        ({"X-Relation-Kind": "image"}, KindUnknown),
+        ({"X-Relation-Kind": ""}, KindUnknown),
+        ({"X-Relation-Label": "a b"}, LabelMalformed),
+        ({"X-Instance-Project-ID": ""}, ProjectMalformed),
+        ({"X-Instance-Project-ID": "demo "}, ProjectMalformed),
+        ({"X-Instance-Project-ID": "demo,demo"}, ProjectMalformed),
+        ({"X-Instance-Project-ID": "a\0"}, ProjectMalformed),
+        ({"X-Instance-Project-ID": "x" * 256}, ProjectMalformed),
+    ],
+)
+def test_a_malformed_value_is_refused(wrong: dict[str, str], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        headers.read(TUPLE | wrong)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "installation_uuid, instance_id"),
+        (KIND, "installation_uuid, instance_id, kind"),
+        (LABEL, "installation_uuid, instance_id, label"),
+        (KIND | LABEL, "installation_uuid, instance_id, kind, label"),
+    ],
+)
+def test_the_acknowledgement_names_what_was_applied(more: dict[str, str], said: str) -> None:
+    assertion = headers.read(TUPLE | more)
+    assert assertion is not None
+    assert assertion.acknowledgement() == said
+
+
+def test_headers_and_query_add_up() -> None:
+    both = headers.combined(TUPLE, {"instance_id": "i-1", "relation_kind": "backup"})
+    assert both == TUPLE | KIND
+
+
+def test_headers_and_query_may_not_contradict_each_other() -> None:
+    with pytest.raises(TupleConflict, match="X-Instance-ID"):
+        headers.combined(TUPLE, {"instance_id": "i-2"})

@@ -1,0 +1,9 @@
+from related_images.protocol import paths
+
+
+def test_a_link_stands_below_the_registrys_api() -> None:
+    path = paths.href(
+        paths.RELATION, image_id="a", installation_uuid="b", instance_id="c", kind="d"
+    )
+    assert path == "/v2/images/a/relations/b/c/d"
+    assert paths.href(paths.RELATIONS) == "/v2/relations"
