@@ -274,8 +274,8 @@ def _properties(number: int, cloud: Cloud) -> list[dict[str, str]]:
         "instance_uuid": instance_id(int(str(row["instance_ref"]))),
         "image_type": "snapshot" if row["kind"] == 1 else "backup",
         "backup_type": str(row["label"]),
-        "user_id": project_id(int(str(row["project_ref"]))),
         "base_image_ref": image_id(1),
+        "user_id": project_id(int(str(row["project_ref"]))),
         "owner_project_name": f"project-{row['project_ref']}",
     }
     return [{"id": image_id(number), "name": name, "value": value} for name, value in named.items()]

@@ -17,7 +17,7 @@ from related_images.db import schema
 from tests.servers import RELATED_IMAGES, ServedGlance
 
 AIM: Final = Aim(1.0)
-CLAIMED: Final = 4
+CLAIMED: Final = 5
 """Properties of each image, by which Nova claims it: whose, of what kind, by whom."""
 UNHURRIED: Final = "10000"
 """Requests a second that are allowed; as it comes, reconciling spares the registry."""

@@ -79,12 +79,12 @@ def attach(call: Call) -> Outcome:
 
 
 def detach(call: Call) -> Outcome:
+    call.must_remove()
     own_report, recorded_at = paging.read_detachment(call.query_string)
     ref, image_id, kind = call.instance(), call.image_id(), model.kind(call.ids["kind"])
     ids = (ref.installation_uuid, ref.instance_id, image_id, kind)
     left = None
     if own_report is None:
-        call.must_remove()
         recording.detach(call.database, *ids, call.caller.remover())
     else:
         call.must_record()

@@ -38,7 +38,7 @@ def test_every_page_of_the_real_glance_is_read(
 
 
 def _listing(ids: list[str], following: str | None) -> Reply:
-    images = [{"id": id, "created_at": "2099-01-01T00:00:00Z"} for id in ids]
+    images = [{"id": id, "created_at": "2020-01-01T00:00:00Z", "owner": "demo"} for id in ids]
     return shown({"images": images} | ({"next": following} if following else {}))
 
 

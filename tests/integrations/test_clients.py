@@ -62,7 +62,12 @@ def used(guarded: ServedGlance) -> str:
     body = {"name": "base", "disk_format": "raw", "container_format": "bare"}
     made = guarded.request("POST", "/v2/images", SERVICE, body=body)
     image_id = str(made.json["id"])
-    boot = {"installation_uuid": INSTALLATION, "instance_id": "web-1", "kind": "boot"}
+    boot = {
+        "installation_uuid": INSTALLATION,
+        "instance_id": "web-1",
+        "kind": "boot",
+        "instance_project_id": "demo",
+    }
     attached = guarded.request(
         "POST", "/v2/relations", SERVICE, body={**boot, "image_id": image_id}
     )
