@@ -247,6 +247,33 @@ def test_an_image_of_unknown_time_is_not_the_later_one_with_its_id(
     delete(served, image_id)
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_an_image_with_a_used_id_keeps_its_relation_though_nobody_noted_when_it_was_made(
+    served: ServedGlance, reconciler: Reconciler, instance: str, is_known: bool
+) -> None:
+    image_id, other = backup(served, instance), new_uuid()
+    with closing(sqlite3.connect(served.directory / "related-images.db", PATIENCE)) as ours, ours:
+        hour = 3600 * 10**6
+        made_at = f"created_at - {hour}" if is_known else "0"
+        ours.execute(f"UPDATE related_image SET created_at = {made_at}")  # noqa: S608
+        ours.execute("UPDATE related_relation SET created_at = created_at - ?", (hour,))
+    purge(served, image_id)
+    # as a process leaves it that is killed when Glance has made the image
+    reconciler.announce(image_id, instance=other)
+    user = "eve:demo:member"
+    assert create(served, user, {}, id=image_id).status == 201
+    for _ in range(2):
+        reconciler.run(*NOW)
+        new, old = relations(served, ADMIN, image_id)
+        assert (new["instance_id"], new["image_deleted_at"]) == (other, None)
+        assert (old["instance_id"], old["image_deleted_at"] is None) == (instance, False)
+        assert listed(served, user, other, relation_kind="snapshot") == [image_id]
+        assert listed(served, ADMIN, instance) == []
+    path = f"/v2/instances/{INSTALLATION}/{other}"
+    assert served.request("GET", path, user).json["images"]["snapshot"]["count"] == 1
+    delete(served, image_id)
+
+
 def move(served: ServedGlance, image_id: str, owner: str) -> None:
     change = [{"op": "replace", "path": "/owner", "value": owner}]
     content = json.dumps(change).encode()
