@@ -80,6 +80,7 @@ class Database:
         self._verified = False
         self._written_at = -math.inf
         self._open_lock = threading.Lock()
+        self._heartbeat_lock = threading.Lock()
         self._turns = fair_lock.Turns()
         self._reading = circuit_breaker.Breaker("reading relations", self._probe_reading)
         self._writing = circuit_breaker.Breaker("recording relations", self._probe_writing)
@@ -157,10 +158,11 @@ class Database:
 
         :raises StoreUnavailable: if they cannot
         """
-        self._writing.check()
-        if time.monotonic() - self._written_at >= 1:
-            self.write(state.put, HEARTBEAT, datetime.now(UTC).isoformat())
-            self._written_at = time.monotonic()
+        with self._heartbeat_lock:  # who waits for another's attempt takes its result
+            self._writing.check()
+            if time.monotonic() - self._written_at >= 1:
+                self.write(state.put, HEARTBEAT, datetime.now(UTC).isoformat())
+                self._written_at = time.monotonic()
 
     def close(self) -> None:
         """Give the pooled connections back and forget failures; the next call opens new ones."""
