@@ -218,11 +218,15 @@ def withdraw_announcements(
 ) -> int:
     """Remove announcements of the image between these times, and say how many.
 
-    What nothing refers to then goes with them.
+    What nothing refers to then goes with them. An image that had given up its ID to an image which
+    was never made has it again.
     """
     instances = announcements(connection, ref, since, before)
+    image_id = connection.execute(select(image.c.uuid).where(image.c.id == ref)).scalar()
     gone = connection.execute(delete(relation).where(_announced(ref, since, before))).rowcount
     latest_images.refresh(connection, instances)
     orphans.forget_image(connection, ref)
+    if image_id is not None:
+        image_identity.give_back(connection, image_id)
     orphans.forget_instances(connection, instances)
     return gone
