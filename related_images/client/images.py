@@ -303,7 +303,8 @@ class InstanceAwareImageService:
 
     def _check_made_of(self, instance: InstanceRef, image_id: str) -> None:
         for relation in self._relations.relations_of_image(image_id):
-            if relation.instance == instance and relation.kind in model.MADE_FROM:
+            is_meant = relation.instance == instance and relation.kind in model.MADE_FROM
+            if is_meant and self._is_of_image_there(relation):
                 return
         raise ImageNotOfInstance(
             f"image {image_id} is not recorded as a snapshot or backup of instance "
@@ -311,6 +312,13 @@ class InstanceAwareImageService:
             f"deleted; `openstack image relation list {image_id}` shows what it belongs to",
             image_id=image_id,
         )
+
+    def _is_of_image_there(self, relation: Relation) -> bool:
+        """Whether the image that Glance has is that of the relation, and no later one."""
+        if relation.image_deleted_at is not None or relation.image_created_at is None:
+            return relation.image_deleted_at is None
+        there = self.get(relation.image_id)
+        return relation.image_created_at == validation.parse_time("created_at", there.created_at)
 
     def relations(self, instance_id: str | None = None, **filters: Filter) -> Iterator[Relation]:
         """Relations of this installation, newest first.

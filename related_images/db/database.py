@@ -73,6 +73,7 @@ class _Own:
         self.engines: tuple[Engine, Engine] | None = None
         self.is_verified = False
         self.written_at = -math.inf
+        self.heartbeat_lock = threading.Lock()
         self.open_lock = threading.Lock()
         self.turns = fair_lock.Turns()
         self.reading = circuit_breaker.Breaker("reading relations")
@@ -182,10 +183,12 @@ class Database:
 
         :raises StoreUnavailable: if they cannot
         """
-        self._own.writing.check()
-        if time.monotonic() - self._own.written_at >= 1:
-            self.write(state.put, probes.HEARTBEAT, datetime.now(UTC).isoformat())
-            self._own.written_at = time.monotonic()
+        own = self._own
+        with own.heartbeat_lock:  # who waits for another's attempt takes its result
+            own.writing.check()
+            if time.monotonic() - own.written_at >= 1:
+                self.write(state.put, probes.HEARTBEAT, datetime.now(UTC).isoformat())
+                own.written_at = time.monotonic()
 
     def close(self) -> None:
         """Give the pooled connections back and forget failures; the next call opens new ones."""

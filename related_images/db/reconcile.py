@@ -102,7 +102,8 @@ class _Findings:
     """What was found of a batch, counted as in :class:`Counts`; what it needs; its ``last`` row.
 
     It needs row numbers, for withdrawals the time since which, and for those of which it is to be
-    learned when they were made, and whose they are now, what that is.
+    learned when they were made, and whose they are now, what that is. ``replaced`` are those of the
+    ``deleted`` whose ID another image has now, and that one.
     """
 
     last: int
@@ -114,6 +115,7 @@ class _Findings:
     void: list[tuple[int, datetime]]
     learned: dict[int, datetime]
     moved: dict[int, str | None]
+    replaced: dict[int, Seen]
 
 
 def begin(database: Database, older_than: timedelta, dry_run: bool) -> Run:
@@ -234,6 +236,7 @@ def _judge(registry: Registry, until: datetime, images: list[KnownImage], last: 
             for image, seen in there.items()
             if image.owners and image.owners != {seen.owner}
         },
+        replaced={image.ref: found[image.image_id] for image in absent if image.image_id in found},
     )
 
 
@@ -261,6 +264,8 @@ def _settle(connection: Connection, run: Run, findings: _Findings) -> Counts:
     counts.marked_deleted += reconcile_rows.mark_deleted(
         connection, findings.deleted, now, run.until
     )
+    for ref, seen in sorted(findings.replaced.items()):
+        reconcile_rows.hand_over(connection, ref, seen, now)
     for ref, since in findings.void:
         counts.withdrawn += reconcile_rows.withdraw_announcements(connection, ref, since, run.until)
     reached = Run(run.until, run.started_at, findings.last, counts)

@@ -21,10 +21,12 @@ from sqlalchemy import (
     update,
 )
 
-from related_images.db import image_identity, latest_images, orphans
+from related_images.db import image_identity, latest_images, orphans, relations
 from related_images.db.column_types import EPOCH, Moment
+from related_images.db.image_identity import CLOCKS_APART
 from related_images.db.lookups import FIRST_RECORDED, MADE_FROM
-from related_images.db.tables import image, project, relation
+from related_images.db.relations import NO_CREATOR
+from related_images.db.tables import descent, image, project, relation
 from related_images.model import Seen
 
 SERVICE: Final = "service"
@@ -166,6 +168,38 @@ def mark_deleted(
     return deleted
 
 
+def hand_over(connection: Connection, ref: int, seen: Seen, at: datetime) -> None:
+    """Give the relations that were announced for the image ``seen`` to it.
+
+    They were recorded with the image ``ref``, which had the ID before: nobody had noted that Glance
+    no longer had it, nor, when it had made the other one, which that was.
+    """
+    is_marked = image.c.id == ref, image.c.deleted_at.is_not(None), _HAS_ID
+    former = connection.execute(
+        select(image.c.uuid, image.c.created_at).where(*is_marked).with_for_update()
+    ).first()
+    if former is None:
+        return
+    around = seen.created_at - CLOCKS_APART, seen.created_at + CLOCKS_APART
+    announced = select(relation.c.id, relation.c.instance_ref).where(
+        relation.c.image_ref == ref,
+        relation.c.source == SERVICE,
+        relation.c.kind.in_(MADE_FROM),
+        relation.c.claimed < NO_CREATOR,
+        relation.c.created_at.between(*around),
+        relation.c.created_at >= former.created_at + CLOCKS_APART,
+    )
+    found = connection.execute(announced).all()
+    if not found:
+        return
+    image_identity.retire(connection, ref, at)
+    refs = [row.id for row in found]
+    own, _ = relations.reach(connection, image, {"uuid": former.uuid}, created_at=seen.created_at)
+    for table, column in ((relation, relation.c.id), (descent, descent.c.relation_ref)):
+        connection.execute(update(table).where(column.in_(refs)).values(image_ref=own))
+    latest_images.refresh(connection, [row.instance_ref for row in found])
+
+
 def announcements(
     connection: Connection, ref: int, since: datetime, before: datetime
 ) -> Sequence[int]:
@@ -184,11 +218,15 @@ def withdraw_announcements(
 ) -> int:
     """Remove announcements of the image between these times, and say how many.
 
-    What nothing refers to then goes with them.
+    What nothing refers to then goes with them. An image that had given up its ID to an image which
+    was never made has it again.
     """
     instances = announcements(connection, ref, since, before)
+    image_id = connection.execute(select(image.c.uuid).where(image.c.id == ref)).scalar()
     gone = connection.execute(delete(relation).where(_announced(ref, since, before))).rowcount
     latest_images.refresh(connection, instances)
     orphans.forget_image(connection, ref)
+    if image_id is not None:
+        image_identity.give_back(connection, image_id)
     orphans.forget_instances(connection, instances)
     return gone

@@ -186,7 +186,9 @@ def _image(connection: Connection, new: NewRelation, known: Any, relied_on: bool
     if new.seen is not None and known.image_created_at == EPOCH:
         image_identity.learn(connection, ref, new.seen.created_at)
     if known.deleted_at is not None:
-        connection.execute(update(image).where(image.c.id == ref).values(deleted_at=None))
+        has_id = image.c.id == ref, image.c.former_uuid.is_(None)
+        if not connection.execute(update(image).where(*has_id).values(deleted_at=None)).rowcount:
+            raise dialects.Overtaken("the image gave up its ID to another at the same moment")
     return _Image(ref, is_new, known.deleted_at)
 
 

@@ -89,8 +89,9 @@ class Shelf:
         except NotThere:
             return False
         (usage,) = self._clients.relations.usages([backup.image_id])
-        now = (image.status, image.protected, image.os_hidden)
-        is_same = now == (backup.status, backup.protected, backup.hidden)
+        made_at = validation.parse_time("created_at", image.created_at)
+        now = (made_at, image.status, image.protected, image.os_hidden)
+        is_same = now == (backup.created_at, backup.status, backup.protected, backup.hidden)
         return is_same and usage.is_unused
 
     def delete(self, backup: Backup) -> None:

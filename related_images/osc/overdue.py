@@ -116,16 +116,25 @@ class Search:
             limit=PAGE,
             **self.filters,
         )
-        images: dict[InstanceRef, set[str]] = {}
+        images: dict[InstanceRef, dict[str, datetime | None]] = {}
         for relation in recent:
             if relation.image_deleted_at is None:
-                images.setdefault(relation.instance, set()).add(relation.image_id)
+                made_at = relation.image_created_at
+                images.setdefault(relation.instance, {})[relation.image_id] = made_at
         active = self._active(image for found in images.values() for image in found)
-        return [instance for instance, found in images.items() if active.isdisjoint(found)]
+        return [
+            instance
+            for instance, found in images.items()
+            # an image with the ID of a backup and another time is another one
+            if not any(
+                image in active and made_at in (None, active[image])
+                for image, made_at in found.items()
+            )
+        ]
 
-    def _active(self, image_ids: Iterable[str]) -> set[str]:
-        """Which of the images are active and not of the future, hidden ones among them."""
-        remaining, active = iter(image_ids), set[str]()
+    def _active(self, image_ids: Iterable[str]) -> dict[str, datetime]:
+        """When those were made that are active and not of the future, hidden ones among them."""
+        remaining, active = iter(image_ids), dict[str, datetime]()
         registry = self.clients.relations.registry
         while batch := list(itertools.islice(remaining, BATCH)):
             for hidden in HIDDEN:
@@ -135,8 +144,9 @@ class Search:
                     active |= page.read(self._of_the_past)
         return active
 
-    def _of_the_past(self, body: Mapping[str, Any]) -> set[str]:
-        return {image["id"] for image in body["images"] if not self._is_future(_made_at(image))}
+    def _of_the_past(self, body: Mapping[str, Any]) -> dict[str, datetime]:
+        made = {image["id"]: _made_at(image) for image in body["images"]}
+        return {id: at for id, at in made.items() if not self._is_future(at)}
 
     def _is_future(self, time: datetime) -> bool:
         return time > self.now + validation.CLOCK_SKEW

@@ -1,6 +1,7 @@
 """One contract, over every client, against the real Glance with the filter."""
 
 import io
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +23,7 @@ from related_images.client import (
     carry_tuple,
     for_instance,
 )
-from tests.client.clients import INSTALLATION, MEMBER, OTHER_INSTALLATION, SERVICE, Maker
+from tests.client.clients import INSTALLATION, MAKERS, MEMBER, OTHER_INSTALLATION, SERVICE, Maker
 from tests.servers import ServedGlance
 
 ADMIN = "root:administration:admin"
@@ -223,6 +224,23 @@ def test_an_image_is_deleted_for_its_own_instance_alone(
     assert relation.image_deleted_at is not None
     with pytest.raises(NotThere):
         images.delete(image.id)
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_a_later_image_with_the_id_is_not_deleted(
+    images: InstanceAwareImageService, glance: ServedGlance, instance: str, is_noted: bool
+) -> None:
+    image = images.create(instance)
+    if is_noted:
+        images.delete(image.id)
+    glance.purge(image.id)
+    time.sleep(1.1)  # Glance tells the time of an image in seconds
+    again = glance.request("POST", "/v2/images", MEMBER, {}, {"id": image.id, "name": "other's"})
+    assert again.status == 201, again.body
+    administered = InstanceAwareImageService(MAKERS["adapter"](glance.url, ADMIN), INSTALLATION)
+    with pytest.raises(ImageNotOfInstance, match="nothing was deleted"):
+        administered.delete(image.id, instance_id=instance)
+    assert administered.get(image.id)["name"] == "other's"
 
 
 def test_what_an_instance_was_started_from_is_not_its_own(

@@ -20,6 +20,7 @@ from related_images.db import (
     lookups,
     relations,
     schema,
+    state,
 )
 from related_images.db.database import Database
 from related_images.errors import (
@@ -462,3 +463,30 @@ def test_a_forked_process_has_connections_of_its_own(
 def test_a_url_that_cannot_be_used(url: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         Database(url, TIMEOUT)
+
+
+def test_many_who_ask_at_once_whether_it_records_write_once(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema.upgrade(sqlite_url)
+    database, written = Database(sqlite_url, PATIENCE), list[str]()
+    put, begun = state.put, threading.Barrier(8)
+
+    def slow(connection: Connection, name: str, value: str) -> None:
+        written.append(name)
+        time.sleep(0.2)
+        put(connection, name, value)
+
+    def ask() -> None:
+        begun.wait(PATIENCE)
+        database.check_recording()
+
+    monkeypatch.setattr(state, "put", slow)
+    asking = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join(PATIENCE)
+    # one in each second: on a busy machine it may take two
+    assert 0 < len(written) < 4
+    database.close()

@@ -13,6 +13,7 @@ from related_images.db import (
     lineage_walk,
     lookups,
     purge,
+    reconcile_rows,
     recording,
     relations,
 )
@@ -89,6 +90,36 @@ def test_a_refused_announcement_gives_the_id_back(database: Database, same_insta
     assert (rows(database), counts(database)["image"]) == before
     assert attached(database, replace(wanted, seen=seen_at(0))).revived_from == at(1)
     assert rows(database) == [("vm-1", at(0), None)]
+
+
+def test_a_void_announcement_gives_the_id_back(database: Database) -> None:
+    wanted = new()
+    announced(database, wanted, seen_at(0))
+    database.write(relations.mark_deleted, wanted.image_id, at(1))
+    # its process is killed before it can take it back
+    (killed,) = record(database, new("vm-2", wanted.image_id, created_at=at(5)))
+    withdrawn = (killed.image_ref, at(4), at(9))
+    assert database.write(reconcile_rows.withdraw_announcements, *withdrawn) == 1
+    assert rows(database, image_id=wanted.image_id) == [("vm-1", at(0), at(1))]
+    assert attached(database, replace(wanted, seen=seen_at(0))).revived_from == at(1)
+
+
+def test_a_start_revives_no_image_that_gave_up_its_id_at_the_same_moment(
+    database: Database,
+) -> None:
+    wanted = new()
+    announced(database, wanted, seen_at(0))
+    database.write(relations.mark_deleted, wanted.image_id, at(1))
+    start = new("vm-2", wanted.image_id, "boot", seen=seen_at(0))
+    looked_at = database.read(relations.look, start)
+    announced(database, new("vm-3", wanted.image_id, created_at=at(5)), seen_at(5))
+    looks = iter([looked_at])
+
+    def begin(connection: Connection) -> None:
+        relations.record(connection, start, next(looks, None), relied_on=True)
+
+    database.write(begin)
+    assert rows(database, instance_id="vm-1") == [("vm-1", at(0), at(1))]
 
 
 def test_a_refused_announcement_leaves_what_another_relied_on_since(database: Database) -> None:

@@ -55,23 +55,9 @@ def delete(served: ServedGlance, image_id: str) -> None:
     assert served.request("DELETE", f"/v2/images/{image_id}", ADMIN).status == 204
 
 
-def purge(served: ServedGlance, image_id: str) -> None:
-    """Remove the rows of the image, as ``glance-manage db purge_images_table`` does."""
-    with closing(sqlite3.connect(served.directory / "glance.db", PATIENCE)) as glance, glance:
-        for rows in (
-            "DELETE FROM image_locations WHERE image_id = ?",
-            "DELETE FROM image_members WHERE image_id = ?",
-            "DELETE FROM image_properties WHERE image_id = ?",
-            "DELETE FROM image_tags WHERE image_id = ?",
-        ):
-            glance.execute(rows, (image_id,))
-        gone = glance.execute("DELETE FROM images WHERE id = ?", (image_id,))
-        assert gone.rowcount == 1
-
-
 def forget(served: ServedGlance, image_id: str) -> None:
     delete(served, image_id)
-    purge(served, image_id)
+    served.purge(image_id)
 
 
 def steal(served: ServedGlance, image_id: str) -> None:
@@ -100,7 +86,7 @@ def relations(served: ServedGlance, user: str, image_id: str) -> list[dict[str, 
     return found
 
 
-@pytest.mark.parametrize("lose", [forget, purge])
+@pytest.mark.parametrize("lose", [forget, ServedGlance.purge])
 @pytest.mark.parametrize("user", [VICTIM, ADMIN])
 def test_an_image_with_a_used_id_is_not_the_backup_that_had_it(
     served: ServedGlance,
@@ -170,7 +156,7 @@ def test_a_used_id_is_another_image_also_where_the_filter_did_not_see_the_deleti
     served: ServedGlance, instance: str
 ) -> None:
     image_id, other = backup(served, instance), new_uuid()
-    purge(served, image_id)
+    served.purge(image_id)
     time.sleep(1.1)
     assert create(served, THIEF, said(other), id=image_id).status == 201
     new, old = relations(served, ADMIN, image_id)
@@ -198,7 +184,7 @@ def attach(served: ServedGlance, image_id: str, instance: str, kind: str = "back
     return served.request("POST", "/v2/relations", "nova:service:service,admin", {}, body)
 
 
-@pytest.mark.parametrize("lose", [forget, purge])
+@pytest.mark.parametrize("lose", [forget, ServedGlance.purge])
 @pytest.mark.parametrize("kind", ["backup", "boot"])
 def test_an_image_with_a_used_id_is_attached_alone(
     served: ServedGlance, instance: str, lose: Callable[[ServedGlance, str], None], kind: str
@@ -238,12 +224,39 @@ def test_an_image_of_unknown_time_is_not_the_later_one_with_its_id(
         ours.execute("UPDATE related_image SET created_at = 0")
         hour = 3600 * 10**6
         ours.execute("UPDATE related_relation SET created_at = created_at - ?", (hour,))
-    purge(served, image_id)
+    served.purge(image_id)
     assert create(served, THIEF, {}, id=image_id, visibility="community").status == 201
     assert listed(served, VICTIM, instance) == []
     reconciler.run(*NOW)
     assert relations(served, VICTIM, image_id)[0]["image_deleted_at"] is not None
     assert listed(served, VICTIM, instance) == []
+    delete(served, image_id)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_an_image_with_a_used_id_keeps_its_relation_though_nobody_noted_when_it_was_made(
+    served: ServedGlance, reconciler: Reconciler, instance: str, is_known: bool
+) -> None:
+    image_id, other = backup(served, instance), new_uuid()
+    with closing(sqlite3.connect(served.directory / "related-images.db", PATIENCE)) as ours, ours:
+        hour = 3600 * 10**6
+        made_at = f"created_at - {hour}" if is_known else "0"
+        ours.execute(f"UPDATE related_image SET created_at = {made_at}")  # noqa: S608
+        ours.execute("UPDATE related_relation SET created_at = created_at - ?", (hour,))
+    served.purge(image_id)
+    # as a process leaves it that is killed when Glance has made the image
+    reconciler.announce(image_id, instance=other)
+    user = "eve:demo:member"
+    assert create(served, user, {}, id=image_id).status == 201
+    for _ in range(2):
+        reconciler.run(*NOW)
+        new, old = relations(served, ADMIN, image_id)
+        assert (new["instance_id"], new["image_deleted_at"]) == (other, None)
+        assert (old["instance_id"], old["image_deleted_at"] is None) == (instance, False)
+        assert listed(served, user, other, relation_kind="snapshot") == [image_id]
+        assert listed(served, ADMIN, instance) == []
+    path = f"/v2/instances/{INSTALLATION}/{other}"
+    assert served.request("GET", path, user).json["images"]["snapshot"]["count"] == 1
     delete(served, image_id)
 
 

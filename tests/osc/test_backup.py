@@ -1,6 +1,7 @@
 """``instance backup overdue`` and ``prune`` against the real Glance."""
 
 import json
+import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -479,6 +480,23 @@ def test_a_backup_of_the_future_is_not_a_recent_one(instance: Instance, member: 
     backups(instance, "4")
     for cloud, scope in scopes:
         assert overdue(cloud, "--older-than", "26h", *scope).code == 0
+
+
+def test_an_image_of_others_with_the_id_of_a_backup_is_none(
+    instance: Instance, member: Cloud
+) -> None:
+    (only,) = backups(instance, "1")
+    assert overdue(member, "--older-than", "1h").code == 0
+    instance.glance.purge(only)
+    (instance.glance.directory / "images" / only).unlink()
+    time.sleep(1.1)  # Glance tells the time of an image in seconds
+    other = replace(instance, project=f"{instance.project}-other")
+    body = {"id": only, "name": "n", "visibility": "community"}
+    body |= {"disk_format": "raw", "container_format": "bare"}
+    assert instance.glance.request("POST", "/v2/images", other.member, {}, body).status == 201
+    other.fill(only)
+    outcome = overdue(member, "--older-than", "1h")
+    assert (outcome.code, states(outcome)) == (2, {instance.id: ("critical", None)})
 
 
 def test_clocks_may_differ_a_little(instance: Instance, member: Cloud) -> None:
