@@ -38,7 +38,7 @@ def with_section(section: str) -> list[configparser.ConfigParser]:
 
 def test_there_are_some() -> None:
     assert len(with_section(FILTER)) >= 3
-    assert with_section(config.OSLO_SECTION)
+    assert with_section(config.GROUP)
 
 
 @pytest.mark.parametrize("block", [b for b in with_section(FILTER) if "use" in b[FILTER]])
@@ -57,9 +57,9 @@ def test_a_filter_section_loads(
     assert isinstance(make(lambda environ, start_response: []), InstanceAwareMiddleware)
 
 
-@pytest.mark.parametrize("block", with_section(config.OSLO_SECTION))
+@pytest.mark.parametrize("block", with_section(config.GROUP))
 def test_an_options_section_is_understood(block: configparser.ConfigParser) -> None:
-    config.load(config.OSLO_SECTION, dict(block[config.OSLO_SECTION]))
+    config.load(config.GROUP, dict(block[config.GROUP]))
 
 
 LOAD = """
