@@ -256,7 +256,7 @@ class _Source:
     """A place where options are written, and the text of each."""
 
     where: str
-    texts: Mapping[str, Any]
+    texts: Mapping[str, Any] = field(repr=False)
 
     def require_known(self) -> None:
         for name in self.texts:
