@@ -346,8 +346,10 @@ def _sections(path: str) -> dict[str, dict[str, list[str]]]:
 
 
 def _files_of(conf: cfg.ConfigOpts) -> list[str]:
-    snippets = [path for directory in conf.config_dir or () for path in _snippets(directory)]
-    return [*(conf.config_file or ()), *snippets]
+    # these are options of oslo.config itself, which it has only after it has read something
+    directories = getattr(conf, "config_dir", None) or ()
+    snippets = [path for directory in directories for path in _snippets(directory)]
+    return [*(getattr(conf, "config_file", None) or ()), *snippets]
 
 
 def _snippets(directory: str) -> list[str]:

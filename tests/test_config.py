@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from oslo_config import cfg
 
 from related_images import config
 from related_images.config import load
@@ -318,7 +319,9 @@ def test_what_the_service_has_read_may_be_wrong(tmp_path: Path, name: str, line:
 def test_a_configuration_may_be_handed_in_as_to_keystonemiddleware(tmp_path: Path) -> None:
     write(tmp_path / "x.conf", "guard = in-use")
     conf = config.read([str(tmp_path / "x.conf")])
-    assert load(SECTION, {"oslo_config_config": conf}).guard == "in-use"
+    given = {"oslo_config_config": conf, "oslo_config_project": "nobody"}
+    assert load(SECTION, given).guard == "in-use"
+    assert load(SECTION, {"oslo_config_config": cfg.ConfigOpts()}).guard == "off"
 
 
 def program(name: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,7 @@ import pytest
 from paste.deploy import loadfilter
 
 from related_images import config
+from related_images.integrations import glance
 from related_images.middleware import InstanceAwareMiddleware
 
 ROOT = Path(__file__).parent.parent
@@ -124,3 +125,20 @@ def test_glance_does_not_start_with_a_wrong_option(tmp_path: Path, line: str, re
     assert f"[related_images] of {tmp_path}/glance-api.conf" in done.stderr
     assert reason in done.stderr
     assert "hush" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(("line", "code"), [("guard = in-use", 0), ("gard = in-use", 1)])
+def test_the_validator_as_the_deployment_page_calls_it(
+    tmp_path: Path, line: str, code: int
+) -> None:
+    glance.write_configuration(tmp_path)
+    conf = tmp_path / "glance-api.conf"
+    text = conf.read_text().partition("[os_glance")[0]
+    conf.write_text(f"{text}\n[related_images]\n{line}\n[keystone_authtoken]\nauth_type = none\n")
+    page = (ROOT / "docs/deploy.md").read_text()
+    (called,) = re.findall(r"\$ (oslo-config-validator .*?)```", page, re.DOTALL)
+    name, *words = called.replace("\\\n", " ").split()
+    words[words.index("--input-file") + 1] = str(conf)
+    done = subprocess.run([Path(sys.executable).parent / name, *words], capture_output=True)
+    assert done.returncode == code, done.stderr
+    assert (b"related_images/gard" in done.stderr) == bool(code)

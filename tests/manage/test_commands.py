@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
@@ -11,6 +14,7 @@ from uuid import UUID
 
 import pytest
 
+from related_images import config
 from related_images.db import relations, schema
 from related_images.db.database import Database
 from tests import commands, servers
@@ -305,6 +309,17 @@ def test_a_configuration_file_that_does_not_say(
     said = told(command("db", "version", "--config-file", str(conf)))
     assert reason in said
     assert str(conf) in said
+
+
+def test_the_help_names_the_default() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", servers.RELATED_IMAGES, "db", "version", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "300"},
+    )
+    assert config.DEFAULT_CONNECTION in done.stdout
 
 
 def test_a_configuration_directory_that_is_not_there(command: Command, tmp_path: Path) -> None:
