@@ -29,17 +29,16 @@ UNREADABLE: Final = (cfg.ParseError, OSError, UnicodeDecodeError)
 """What a configuration file raises that cannot be read."""
 
 _PREFIX: Final = f"OS_{GROUP.upper()}__"
-_URL_NEEDED: Final = "an SQLAlchemy URL is needed, such as mysql+pymysql://user:pw@host/db"
 _SECONDS: Final = (0.05, 60.0)
 
 
 class _Url(types.String):  # type: ignore[misc,unused-ignore]  # older oslo.config has no types
-    """A string that may be an SQLAlchemy URL. The error leaves the value out."""
+    """A string that may be an SQLAlchemy URL. It holds a password: the error leaves it out."""
 
     def __call__(self, value: Any) -> str:
         text = str(super().__call__(value))
         if "://" not in text:
-            raise ValueError(_URL_NEEDED)
+            raise ValueError("an SQLAlchemy URL is needed, such as mysql+pymysql://user:pw@host/db")
         return text
 
 
@@ -303,8 +302,8 @@ def _value(conf: cfg.ConfigOpts, name: str, sources: Sequence[_Source]) -> Any:
     try:
         return conf[GROUP][name]
     except ValueError as error:
-        # oslo.config puts the value into its text; the reason alone is the error before it
-        reason = _URL_NEEDED if OPTIONS[name].secret else str(error.__context__ or error)
+        # oslo.config adds the place to the error of the type, in words that say less than ours
+        reason = str(error.__context__ or error)
     except cfg.Error:
         reason = "a $ is not followed by the name of an option; write $$ for each $ of a value"
     named = (source for source in reversed(sources) if name in source.texts)

@@ -273,14 +273,13 @@ def test_names_are_spelled_as_documented(tmp_path: Path, line: str) -> None:
 
 
 SERVICE = """
-import sys
+import logging, sys
 from oslo_config import cfg
+from related_images.middleware import filter_factory
+logging.basicConfig(stream=sys.stdout, level=logging.INFO)
 cfg.CONF([], project="glance", prog="glance-api", default_config_files=[sys.argv[1]],
          default_config_dirs=[sys.argv[2]])
-from related_images import config, middleware
-from related_images.middleware import filter
-print(config.load(filter.SECTION, dict(w.split("=") for w in sys.argv[3:]), config.host()).shown())
-middleware.filter_factory({}, **dict(w.split("=") for w in sys.argv[3:]))
+filter_factory({}, **dict(word.split("=") for word in sys.argv[3:]))
 """
 
 

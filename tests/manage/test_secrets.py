@@ -171,6 +171,18 @@ def test_a_url_in_a_configuration_file(
     assert_hidden(said)
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_reads_a_configuration_file(
+    failing: Failing, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    url = "mysql+pymysql://u:hush@127.0.0.1:1/db"
+    (tmp_path / "10.conf").write_text(f"[related_images]\nconnection = {url}\n")
+    for where in (("--config-file", str(tmp_path / "10.conf")), ("--config-dir", str(tmp_path))):
+        said = failing("--debug", *command, *where)
+        assert "mysql+pymysql://u:***@127.0.0.1:1/db cannot be used" in said
+        assert_hidden(said)
+
+
 @pytest.mark.parametrize("url", WRONG)
 def test_a_url_in_the_environment(
     failing: Failing, monkeypatch: pytest.MonkeyPatch, url: str
