@@ -11,6 +11,7 @@ import pytest
 from paste.deploy import loadfilter
 
 from related_images import config
+from related_images.integrations import glance
 from related_images.middleware import InstanceAwareMiddleware
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +39,7 @@ def with_section(section: str) -> list[configparser.ConfigParser]:
 
 def test_there_are_some() -> None:
     assert len(with_section(FILTER)) >= 3
-    assert with_section(config.OSLO_SECTION)
+    assert with_section(config.GROUP)
 
 
 @pytest.mark.parametrize("block", [b for b in with_section(FILTER) if "use" in b[FILTER]])
@@ -57,9 +58,9 @@ def test_a_filter_section_loads(
     assert isinstance(make(lambda environ, start_response: []), InstanceAwareMiddleware)
 
 
-@pytest.mark.parametrize("block", with_section(config.OSLO_SECTION))
+@pytest.mark.parametrize("block", with_section(config.GROUP))
 def test_an_options_section_is_understood(block: configparser.ConfigParser) -> None:
-    config.load(config.OSLO_SECTION, dict(block[config.OSLO_SECTION]))
+    config.load(config.GROUP, dict(block[config.GROUP]))
 
 
 LOAD = """
@@ -76,8 +77,11 @@ b"".join(app(environ, lambda status, headers, *_: print("answer", status)))
 """
 
 
-def test_the_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
-    """Glance's own paste file, with what docs/deploy.md puts into it, under the real Glance."""
+def started(tmp_path: Path, ours: str) -> subprocess.CompletedProcess[str]:
+    """The real Glance with its own paste file, and with what docs/deploy.md puts into it.
+
+    :param ours: the lines of [related_images] in glance-api.conf
+    """
     (shown,) = with_section("composite:api")
     merged = parsed(GLANCE_PASTE.read_text())
     merged.read_dict({name: dict(shown[name]) for name in shown.sections()})
@@ -88,10 +92,9 @@ def test_the_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
         f"config_file = {tmp_path}/paste.ini\n[database]\nconnection = sqlite://\n"
         "[keystone_authtoken]\nwww_authenticate_uri = http://127.0.0.1:9\n"
         "auth_url = http://127.0.0.1:9\nauth_type = none\n"
-        # in the paste file this would be an error of PasteDeploy
-        f"[related_images]\nconnection = sqlite:///{tmp_path}/related-50%.db\n"
+        f"[related_images]\n{ours}"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", LOAD, str(tmp_path / "glance-api.conf")],
         capture_output=True,
         text=True,
@@ -99,4 +102,43 @@ def test_the_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
         env={**os.environ, "OS_GLANCE_CONFIG_DIR": str(tmp_path)},
     )
+
+
+def test_the_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
+    # in the paste file the % would be an error of PasteDeploy
+    done = started(tmp_path, f"connection = sqlite:///{tmp_path}/related-50%.db\n")
     assert "answer 401" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("gard = in-use", "unknown option 'gard'; known are: connection"),
+        ("guard = on", "guard = 'on' is not valid"),
+        ("connection = mysql:/u:hush@db", "connection is not valid: an SQLAlchemy URL is needed"),
+        ("connection = mysql://u:$hush@db/x", "connection is not valid: a $ is not followed"),
+    ],
+)
+def test_glance_does_not_start_with_a_wrong_option(tmp_path: Path, line: str, reason: str) -> None:
+    done = started(tmp_path, f"{line}\n")
+    assert done.returncode == 1
+    assert f"[related_images] of {tmp_path}/glance-api.conf" in done.stderr
+    assert reason in done.stderr
+    assert "hush" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(("line", "code"), [("guard = in-use", 0), ("gard = in-use", 1)])
+def test_the_validator_as_the_deployment_page_calls_it(
+    tmp_path: Path, line: str, code: int
+) -> None:
+    glance.write_configuration(tmp_path)
+    conf = tmp_path / "glance-api.conf"
+    text = conf.read_text().partition("[os_glance")[0]
+    conf.write_text(f"{text}\n[related_images]\n{line}\n[keystone_authtoken]\nauth_type = none\n")
+    page = (ROOT / "docs/deploy.md").read_text()
+    (called,) = re.findall(r"\$ (oslo-config-validator .*?)```", page, re.DOTALL)
+    name, *words = called.replace("\\\n", " ").split()
+    words[words.index("--input-file") + 1] = str(conf)
+    done = subprocess.run([Path(sys.executable).parent / name, *words], capture_output=True)
+    assert done.returncode == code, done.stderr
+    assert (b"related_images/gard" in done.stderr) == bool(code)

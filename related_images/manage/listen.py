@@ -3,6 +3,7 @@
 import argparse
 import logging
 import signal
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +31,11 @@ class Listen(options.OnDatabase):
     """
 
     exit_codes = "Exit codes: 0 stopped, 1 failed (one line on stderr says why), 2 wrong usage."
+    configuration = (
+        "a configuration file with [related_images], or, such as nova.conf, with "
+        "[oslo_messaging_notifications] and [oslo_messaging_rabbit]; queues must be declared as "
+        "Nova declares them"
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
@@ -57,14 +63,6 @@ class Listen(options.OnDatabase):
             "--exchange", default=EXCHANGE, help=f"Nova's exchange (default: {EXCHANGE})"
         )
         parser.add_argument(
-            "--config-file",
-            metavar="FILE",
-            action="append",
-            default=[],
-            help="a file with [oslo_messaging_notifications] and [oslo_messaging_rabbit], such as "
-            "nova.conf; queues must be declared as Nova declares them",
-        )
-        parser.add_argument(
             "--set-aside",
             metavar="FILE",
             type=Path,
@@ -73,17 +71,19 @@ class Listen(options.OnDatabase):
         )
 
     def take_action(self, given: argparse.Namespace) -> None:
+        from related_images import config
         from related_images.manage import opening
 
         listening = _listening()
-        buses = _buses(given)
+        files = config.files_in(given.config_file, given.config_dir)
+        buses = _buses(given, files)
         _require_writable(given.set_aside)
         with opening.opened(given) as database:
             listener = listening.Listener(database, given.set_aside)
             for name in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(name, lambda *_: listener.stopping.set())
             LOG.info("listening to %d bus%s", len(buses), "" if len(buses) == 1 else "es")
-            listening.serve(buses, listener, given.config_file)
+            listening.serve(buses, listener, files)
         LOG.info("stopped; %s", _summary(listener.counts))
 
 
@@ -97,7 +97,7 @@ def _listening() -> Any:
     return listening
 
 
-def _buses(given: argparse.Namespace) -> "list[Bus]":
+def _buses(given: argparse.Namespace, files: Sequence[str]) -> "list[Bus]":
     """
     :raises ConfigurationError: if installations and buses are not as many
     """
@@ -110,7 +110,7 @@ def _buses(given: argparse.Namespace) -> "list[Bus]":
             f"{len(given.installation)} times --installation and {len(urls)} times --transport-url "
             "were given; give one of each for each Nova, in the same order"
         )
-    if not urls and not given.config_file:
+    if not urls and not files:
         raise ConfigurationError("no bus is named; give --transport-url, or --config-file")
     pairs = zip_longest(given.installation, urls)
     return [Bus(uuid, url, given.topic, given.exchange) for uuid, url in pairs]

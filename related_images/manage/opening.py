@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from related_images import config
 from related_images.db import circuit_breaker, dialects, schema
 from related_images.db.database import Database, usable
-from related_images.errors import StoreUnavailable
+from related_images.errors import ConfigurationError, StoreUnavailable
 from related_images.manage import pipeline
 
 PATIENCE: Final = 20.0
@@ -79,11 +79,21 @@ def at(connection: str) -> Iterator[URL]:
 
 
 def _connection(given: argparse.Namespace) -> str:
+    files = config.files_in(given.config_file, given.config_dir)
     if given.paste is not None:
-        return pipeline.connection(given.paste)
-    if given.connection is not None:
-        return config.load("command line", {"connection": given.connection}).connection
-    return config.DEFAULT_CONNECTION
+        return pipeline.connection(given.paste, files)
+    stated = {} if given.connection is None else {"connection": given.connection}
+    found = config.load("command line", stated, config.read(files)).connection
+    if found == config.DEFAULT_CONNECTION and given.connection is None and _reads_files(given):
+        raise ConfigurationError(
+            f"no configuration file names the database: {', '.join(files) or 'there is none'}; "
+            f"write `connection` into [{config.GROUP}] of one, or name it with --connection"
+        )
+    return found
+
+
+def _reads_files(given: argparse.Namespace) -> bool:
+    return bool(given.config_file or given.config_dir)
 
 
 def _require_file(url: URL) -> None:

@@ -10,7 +10,6 @@ from typing import Final
 from cliff.command import Command
 
 from related_images import validation
-from related_images.config import DEFAULT_CONNECTION
 
 _AGE = re.compile(r"(\d{1,4})([hdw])")
 _UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
@@ -34,23 +33,47 @@ class Operation(Command):
         """Add what this command alone takes; nothing unless overridden."""
 
 
+_DATABASE: Final = (
+    "--connection or the section in --paste wins over the variable OS_RELATED_IMAGES__CONNECTION, "
+    "which wins over [related_images] of configuration files. If nothing names a database, it is "
+    "sqlite:///related-images.db."
+)
+
+
 class OnDatabase(Operation):
     """A command that works on a database, to be mixed into one of cliff's."""
 
+    configuration = "a configuration file with [related_images], such as glance-api.conf"
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        group = parser.add_argument_group("which database").add_mutually_exclusive_group()
-        group.add_argument(
+        group = parser.add_argument_group("which database", _DATABASE)
+        named = group.add_mutually_exclusive_group()
+        named.add_argument(
             "--connection",
             metavar="URL",
-            help="SQLAlchemy URL, such as mysql+pymysql://user:password@host/database "
-            f"(default: {DEFAULT_CONNECTION})",
+            help="SQLAlchemy URL, such as mysql+pymysql://user:password@host/database",
         )
-        group.add_argument(
+        named.add_argument(
             "--paste",
             metavar="FILE",
             type=Path,
-            help="the paste file of the registry: the database of the filter in it is taken",
+            help="the paste file of Glance: the database of the filter in it, with glance-api.conf "
+            "beside it or where Glance finds it",
+        )
+        group.add_argument(
+            "--config-file",
+            metavar="FILE",
+            action="append",
+            default=[],
+            help=f"{self.configuration}; may be repeated, a later file wins",
+        )
+        group.add_argument(
+            "--config-dir",
+            metavar="DIR",
+            action="append",
+            default=[],
+            help="a directory: its *.conf files are read after those of --config-file",
         )
         return parser
 

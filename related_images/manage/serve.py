@@ -127,7 +127,7 @@ def _cannot_listen(where: str, error: OSError) -> NotServed:
 
 
 def _upgrade_schema() -> None:
-    chosen = config.load(config.OSLO_SECTION, {config.OSLO_PROJECT: "glance"})
+    chosen = config.load(config.GROUP, {config.OSLO_PROJECT: "glance"})
     with opening.at(chosen.connection) as url:
         schema.upgrade(url)
 

@@ -240,7 +240,7 @@ def filter_factory(
 
     :raises ConfigurationError: naming what is wrong in the section of the filter
     """
-    settings = options.load(SECTION, local_conf)
+    settings = options.load(SECTION, local_conf, options.host())
     _report_state(settings)
     return lambda app: InstanceAwareMiddleware(app, settings)
 

@@ -1,6 +1,10 @@
 """The commands as an operator runs them: what they print, and their exit codes."""
 
+import itertools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
@@ -10,6 +14,7 @@ from uuid import UUID
 
 import pytest
 
+from related_images import config
 from related_images.db import relations, schema
 from related_images.db.database import Database
 from tests import commands, servers
@@ -239,6 +244,87 @@ def test_a_paste_file_that_does_not_say(
     if text is not None:
         paste.write_text(text)
     assert reason in told(command("db", "version", "--paste", str(paste)))
+
+
+PLACES = ("connection", "paste", "environment", "directory", "second", "first", "glance")
+"""Where a command finds its database, the strongest first; the last is used with a paste file."""
+
+EXCLUSIVE = [("connection", "paste"), ("connection", "glance")]
+
+
+@pytest.mark.parametrize(
+    "pair", [pair for pair in itertools.combinations(PLACES, 2) if pair not in EXCLUSIVE], ids=str
+)
+def test_the_stronger_place_names_the_database(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: tuple[str, str]
+) -> None:
+    monkeypatch.delenv("OS_GLANCE_CONFIG_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for named in (pair[1:], pair):
+        urls = {place: f"sqlite:///{tmp_path}/{place}.db" for place in named}
+        if "environment" in named:
+            monkeypatch.setenv("OS_RELATED_IMAGES__CONNECTION", urls["environment"])
+        said = told(command("db", "version", *naming(tmp_path, urls)))
+        assert f"{urls[named[0]]}: there is no such file" in said
+
+
+def naming(directory: Path, urls: dict[str, str]) -> list[str]:
+    """Write each URL to its place; gives the words by which a command looks there."""
+    lines = {place: f"connection = {url}\n" for place, url in urls.items()}
+    sections = {place: f"[related_images]\n{line}" for place, line in lines.items()}
+    words = []
+    if "connection" in urls:
+        words += ["--connection", urls["connection"]]
+    if urls.keys() & {"paste", "glance"}:
+        ours = "[filter:ours]\nuse = egg:related-images#instance_aware\n"
+        (directory / "paste.ini").write_text(ours + lines.get("paste", ""))
+        (directory / "glance-api.conf").write_text(sections.get("glance", ""))
+        words += ["--paste", str(directory / "paste.ini")]
+    if "directory" in urls:
+        (directory / "conf.d").mkdir(exist_ok=True)
+        (directory / "conf.d" / "10.conf").write_text(sections["directory"])
+        words += ["--config-dir", str(directory / "conf.d")]
+    for name in ("first", "second"):
+        if name in urls:
+            (directory / f"{name}.conf").write_text(sections[name])
+            words += ["--config-file", str(directory / f"{name}.conf")]
+    return words
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "cannot be read: [Errno 2]"),
+        ("[related_images]\n", "no configuration file names the database"),
+        ("[related_images]\nconection = x\n", "unknown option 'conection'; known are: connection"),
+        ("[related_images]\nguard = on\n", "guard = 'on' is not valid"),
+    ],
+)
+def test_a_configuration_file_that_does_not_say(
+    command: Command, tmp_path: Path, text: str | None, reason: str
+) -> None:
+    conf = tmp_path / "glance-api.conf"
+    if text is not None:
+        conf.write_text(text)
+    said = told(command("db", "version", "--config-file", str(conf)))
+    assert reason in said
+    assert str(conf) in said
+
+
+def test_the_help_names_the_default() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", servers.RELATED_IMAGES, "db", "version", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "300"},
+    )
+    assert config.DEFAULT_CONNECTION in done.stdout
+
+
+def test_a_configuration_directory_that_is_not_there(command: Command, tmp_path: Path) -> None:
+    said = told(command("db", "version", "--config-dir", str(tmp_path / "none")))
+    assert f"{tmp_path}/none is not a directory" in said
 
 
 def test_installations_are_added_listed_and_removed(

@@ -159,6 +159,72 @@ def test_a_line_that_is_nothing(
     assert "0xfc" not in said
 
 
+@pytest.mark.parametrize("options", [(), ("--debug",)], ids=["", "with tracebacks"])
+@pytest.mark.parametrize("url", WRONG)
+def test_a_url_in_a_configuration_file(
+    failing: Failing, tmp_path: Path, url: str, options: tuple[str, ...]
+) -> None:
+    conf = tmp_path / "glance-api.conf"
+    conf.write_text(f"[related_images]\nconnection = {url}\n", "utf-8")
+    said = failing(*options, "db", "version", "--config-file", str(conf))
+    assert WRONG[url] in said
+    assert_hidden(said)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_reads_a_configuration_file(
+    failing: Failing, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    url = "mysql+pymysql://u:hush@127.0.0.1:1/db"
+    (tmp_path / "10.conf").write_text(f"[related_images]\nconnection = {url}\n")
+    for where in (("--config-file", str(tmp_path / "10.conf")), ("--config-dir", str(tmp_path))):
+        said = failing("--debug", *command, *where)
+        assert "mysql+pymysql://u:***@127.0.0.1:1/db cannot be used" in said
+        assert_hidden(said)
+
+
+@pytest.mark.parametrize("url", WRONG)
+def test_a_url_in_the_environment(
+    failing: Failing, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("OS_RELATED_IMAGES__CONNECTION", url)
+    said = failing("--debug", "db", "version")
+    assert WRONG[url] in said
+    assert_hidden(said)
+
+
+@pytest.mark.parametrize("password", ["$hush", "x$hush.y", "${hush}", "${related_images.hush}"])
+def test_a_dollar_in_a_configuration_file(failing: Failing, tmp_path: Path, password: str) -> None:
+    conf = tmp_path / "glance-api.conf"
+    conf.write_text(f"[related_images]\nconnection = mysql+pymysql://u:{password}@127.0.0.1:1/x\n")
+    said = failing("--debug", "db", "version", "--config-file", str(conf))
+    assert f"[related_images] of {conf} connection is not valid: " in said
+    assert "write $$ for each $" in said
+    assert_hidden(said)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hush\n",
+        "connection = hush\n",
+        "[related_images]\nhush\n",
+        "[hush\n",
+        "  hush\n",
+        "# h\xfcsh\n",
+    ],
+)
+def test_a_line_of_a_configuration_file_that_is_nothing(
+    failing: Failing, tmp_path: Path, text: str
+) -> None:
+    conf = tmp_path / "glance-api.conf"
+    conf.write_text(text, "latin-1")
+    said = failing("--debug", "db", "version", "--config-file", str(conf))
+    assert f"{conf} cannot be read: " in said
+    assert_hidden(said)
+    assert "0xfc" not in said
+
+
 @pytest.mark.parametrize("url", WRONG)
 def test_the_filter_in_glance(url: str, caplog: pytest.LogCaptureFixture) -> None:
     raised = ""

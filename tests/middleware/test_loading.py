@@ -26,7 +26,18 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "stranger", ["alembic", "cliff", "keystoneauth1", "webob", "sqlalchemy.dialects.postgresql"]
+    "stranger",
+    [
+        "alembic",
+        "cliff",
+        "keystoneauth1",
+        "oslo_config.generator",
+        "oslo_messaging",
+        "requests",
+        "sqlalchemy.dialects.postgresql",
+        "webob",
+        "yaml",
+    ],
 )
 def test_what_is_not_needed_is_not_loaded(loaded: set[str], stranger: str) -> None:
     assert "related_images.db.relations" in loaded
