@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 
+from related_images import validation
 from related_images.client.errors import PolicyEmpty
 from related_images.errors import ParameterMalformed
 from related_images.model import InstanceRef
@@ -201,7 +202,7 @@ def _reasons(newest_first: Sequence[Backup], policy: Policy) -> dict[str, list[s
             reasons[backup.image_id].append(reason)
     for backup in newest_first:
         if policy.within and backup.instant > newest_first[0].instant - policy.within:
-            reasons[backup.image_id].append(f"within {shown(policy.within)}")
+            reasons[backup.image_id].append(f"within {validation.format_span(policy.within)}")
         if backup.label in policy.labels:
             reasons[backup.image_id].append(f"label {backup.label}")
     return reasons
@@ -223,9 +224,3 @@ def _counted(
         else:
             continue
         left, before = left - 1, this
-
-
-def shown(span: timedelta) -> str:
-    """A span as it is written on the command line."""
-    hours = span // timedelta(hours=1)
-    return f"{hours // 24}d" if hours % 24 == 0 else f"{hours}h"

@@ -72,7 +72,7 @@ class PruneInstanceBackup(Counting, TableCommand):
             "instance_id",
             metavar="<instance-id>",
             nargs="?",
-            type=arguments.checked(arguments.instance_id),
+            type=validation.argument(validation.instance_id),
             help="the instance; or give --project or --all-projects",
         )
         arguments.add_scope(parser)
@@ -209,14 +209,14 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--keep-{rule}",
             metavar="<number>",
-            type=arguments.checked(policies.count),
+            type=validation.argument(policies.count),
             default=0,
             help=f"keep this many {what}, or unlimited",
         )
     parser.add_argument(
         "--keep-within",
         metavar="<span>",
-        type=arguments.checked(policies.span),
+        type=validation.argument(validation.parse_span),
         help="keep what was made within this span before the newest, such as 7d",
     )
     parser.add_argument(
@@ -224,13 +224,13 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         metavar="<label>",
         action="append",
         default=[],
-        type=arguments.checked(validation.label),
+        type=validation.argument(validation.label),
         help="keep every backup with this label (repeat for several)",
     )
     parser.add_argument(
         "--timezone",
         metavar="<name>",
-        type=arguments.checked(policies.timezone),
+        type=validation.argument(policies.timezone),
         default=UTC,
         help="where the hours and days are those of, such as Europe/Berlin (default: UTC)",
     )

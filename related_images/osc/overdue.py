@@ -14,11 +14,9 @@ from related_images.client import (
     Image,
     Instance,
     InstanceRef,
-    policies,
 )
 from related_images.client.policies import Ages
 from related_images.client.registry import HIDDEN
-from related_images.client.retention import shown
 from related_images.osc import arguments, carried, finding
 from related_images.osc.carried import Carried, Scope
 from related_images.osc.commands import (
@@ -188,7 +186,7 @@ class OverdueInstanceBackup(TableCommand):
         limit.add_argument(
             "--older-than",
             metavar="<span>",
-            type=arguments.checked(policies.span),
+            type=validation.argument(validation.parse_span),
             help="how old the newest backup may be, such as 26h",
         )
         limit.add_argument(
@@ -199,14 +197,14 @@ class OverdueInstanceBackup(TableCommand):
         parser.add_argument(
             "--critical",
             metavar="<span>",
-            type=arguments.checked(policies.span),
+            type=validation.argument(validation.parse_span),
             help="from which age on it is critical (default: only without any backup)",
         )
         arguments.add_label(parser)
         parser.add_argument(
             "--installation",
             metavar="<installation-uuid>",
-            type=arguments.checked(validation.installation_uuid),
+            type=validation.argument(validation.installation_uuid),
             help="instances of this compute installation (Nova) only",
         )
         arguments.add_scope(parser)
@@ -242,7 +240,7 @@ class OverdueInstanceBackup(TableCommand):
                 ("Project ID", lambda row: row.project_id),
                 ("Newest Backup", lambda row: row.image_id),
                 ("Created At", lambda row: shown_time(row.made_at)),
-                ("Age", lambda row: row.age and shown(row.age)),
+                ("Age", lambda row: row.age and validation.format_span(row.age)),
                 ("State", lambda row: row.state),
             ),
             late,

@@ -13,12 +13,13 @@ from osc_lib.exceptions import CommandError
 
 from related_images.client import RelationsClient
 from related_images.client.errors import PolicyEmpty, RegistryUnavailable
-from related_images.client.policies import count, span
+from related_images.client.policies import count
 from related_images.errors import ParameterMalformed
 from related_images.osc import finding
 from related_images.osc.backup import PruneInstanceBackup
 from related_images.osc.backups import Shelf
 from related_images.osc.overdue import OverdueInstanceBackup
+from related_images.validation import parse_span
 from tests.osc.running import Cloud, Instance
 from tests.osc.test_nightly import age
 from tests.servers import Answer, ServedGlance
@@ -549,7 +550,7 @@ def test_a_project_that_cannot_be_looked_up_is_unknown(
     ("text", "hours"), [("26h", 26), ("7d", 168), ("2w", 336), ("1d12h", 36), ("0h", 0)]
 )
 def test_spans(text: str, hours: int) -> None:
-    assert span(text) == timedelta(hours=hours)
+    assert parse_span(text) == timedelta(hours=hours)
 
 
 @pytest.mark.parametrize(
@@ -557,7 +558,7 @@ def test_spans(text: str, hours: int) -> None:
 )
 def test_what_is_no_span(text: str) -> None:
     with pytest.raises(ParameterMalformed):
-        span(text)
+        parse_span(text)
 
 
 def test_counts() -> None:
