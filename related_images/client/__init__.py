@@ -34,17 +34,9 @@ from related_images.client.errors import (
 from related_images.client.images import InstanceAwareImageService
 from related_images.client.import_request import RemoteImage, Stores
 from related_images.client.relations import RelationsClient
-from related_images.client.results import (
-    Ancestor,
-    Descendant,
-    Image,
-    ImagesOfKind,
-    Instance,
-    RegistryInfo,
-    Relation,
-    Usage,
-)
-from related_images.model import InstanceRef
+from related_images.client.results import Image, RegistryInfo
+from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
+from related_images.model import Images as ImagesOfKind
 
 __all__ = [
     "AccessDenied",
