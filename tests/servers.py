@@ -180,6 +180,19 @@ class ServedGlance:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def purge(self, image_id: str) -> None:
+        """Remove the rows of the image, as ``glance-manage db purge_images_table`` does."""
+        with closing(sqlite3.connect(self.directory / "glance.db", PATIENCE)) as glance, glance:
+            for rows in (
+                "DELETE FROM image_locations WHERE image_id = ?",
+                "DELETE FROM image_members WHERE image_id = ?",
+                "DELETE FROM image_properties WHERE image_id = ?",
+                "DELETE FROM image_tags WHERE image_id = ?",
+            ):
+                glance.execute(rows, (image_id,))
+            gone = glance.execute("DELETE FROM images WHERE id = ?", (image_id,))
+            assert gone.rowcount == 1
+
     @staticmethod
     def token(user: str, project: str, *roles: str) -> str:
         return f"{user}:{project}:{','.join(roles or ('member',))}"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from related_images.client import policies
+from related_images.client.backups import policies
 from related_images.client.import_request import RemoteImage, _wrong_remote
 from related_images.errors import RelatedImagesError
 from related_images.manage import backfill, db, installation, listen, notifications, reconcile

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, select, text, update
 
 from related_images.db import latest_images
 from related_images.db.row_ids import image_ref
-from related_images.db.tables import relation
+from related_images.db.tables import image, relation
 from tests.osc.running import OPENSTACK, Instance
 from tests.servers import PATIENCE
 
@@ -61,6 +61,9 @@ def age(instance: Instance, days: dict[str, float]) -> None:
             naive = made.replace(tzinfo=None).isoformat(" ")
             changed = text("UPDATE images SET created_at=:at WHERE id=:id")
             assert glance.execute(changed, {"at": naive, "id": image_id}).rowcount == 1
+            # Glance tells the time of an image in whole seconds
+            learned = update(image).where(image.c.uuid == image_id)
+            ours.execute(learned.values(created_at=made.replace(microsecond=0)))
             is_recorded = relation.c.image_ref == image_ref(image_id)
             recorded = update(relation).where(is_recorded)
             assert ours.execute(recorded.values(created_at=made)).rowcount == 1

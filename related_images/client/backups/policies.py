@@ -12,8 +12,8 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from related_images import validation
+from related_images.client.backups.retention import COUNTED, UNLIMITED, Policy
 from related_images.client.errors import PolicyInvalid
-from related_images.client.retention import COUNTED, UNLIMITED, Policy
 from related_images.errors import BadInput, ParameterMalformed
 
 METADATA_KEY: Final = "related_images:backup_policy"
