@@ -1,15 +1,17 @@
 """What the project is about: installations, instances, images and the relations between them.
 
-Every layer uses these classes. Times are aware and in UTC; IDs are text.
+Every layer uses these classes. Times are aware and in UTC; IDs are text. What the API shows has a
+:class:`JsonForm`: its JSON and the published schemas are made from the fields and their types here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final
 
 from related_images import validation
 from related_images.errors import KindUnknown
+from related_images.jsonform import NOT_IN_JSON, JsonForm
 
 SNAPSHOT: Final = "snapshot"
 BACKUP: Final = "backup"
@@ -24,9 +26,19 @@ SOURCES: Final = (SERVICE, "notification", "backfill", "manual")
 BACKFILL: Final = "backfill"
 """The source of what an image's own properties claim."""
 
+InstallationUuid = Annotated[str, validation.installation_uuid]
+InstanceId = Annotated[str, validation.instance_id]
+ImageId = Annotated[str, "image ID"]
+Kind = Annotated[str, "kind"]
+Label = Annotated[str, "label"]
+Source = Annotated[str, "source"]
+Count = Annotated[int, "count"]
+"""What a text or a number is. The function reads it in an answer; a kind and a source that a newer
+server has are read as they are."""
+
 
 @dataclass(frozen=True, order=True)
-class InstanceRef:
+class InstanceRef(JsonForm):
     """An instance of one installation.
 
     :param installation_uuid: UUID of the Nova deployment; kept in lower case
@@ -34,8 +46,8 @@ class InstanceRef:
     :raises TupleMalformed: if either is not of that form
     """
 
-    installation_uuid: str
-    instance_id: str
+    installation_uuid: InstallationUuid
+    instance_id: InstanceId
 
     def __post_init__(self) -> None:
         uuid = validation.installation_uuid(self.installation_uuid)
@@ -101,17 +113,26 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
-    installation_uuid: str
-    instance_id: str
-    image_id: str
-    kind: str
-    label: str | None
-    source: str
+class Relation(JsonForm):
+    """That an image belongs to an instance.
+
+    A new field needs its column in the database, and nothing else.
+    """
+
+    installation_uuid: InstallationUuid
+    instance_id: InstanceId
+    image_id: ImageId
+    kind: Kind
+    label: Label | None
+    source: Source
     project_id: str | None
     created_at: datetime
     image_created_at: datetime | None
     image_deleted_at: datetime | None
+
+    @property
+    def instance(self) -> InstanceRef:
+        return InstanceRef(self.installation_uuid, self.instance_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,34 +149,38 @@ class ListedImage:
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
+class Images(JsonForm):
     """The images of one kind that an instance has and that are not deleted."""
 
-    count: int
+    count: Count
     oldest_at: datetime
     latest_at: datetime
-    latest_image_id: str
+    latest_image_id: ImageId
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
-    """An instance as one caller sees it; ``images`` by kind.
+class Instance(JsonForm):
+    """An instance as one caller sees it; ``images`` by kind, ``ended_at`` once it is gone.
 
     ``latest_at`` is where it stands in a list of those without an image since a time.
     """
 
-    installation_uuid: str
-    instance_id: str
+    installation_uuid: InstallationUuid
+    instance_id: InstanceId
     project_id: str | None
-    boot_image_id: str | None
+    boot_image_id: ImageId | None
     ended_at: datetime | None
-    images: Mapping[str, Images]
-    latest_at: datetime | None = None
+    images: Mapping[Kind, Images]
+    latest_at: datetime | None = field(default=None, metadata=NOT_IN_JSON)
+
+    @property
+    def instance(self) -> InstanceRef:
+        return InstanceRef(self.installation_uuid, self.instance_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Installation:
-    uuid: str
+class Installation(JsonForm):
+    uuid: InstallationUuid
     name: str
     service_user_id: str | None
     registered_at: datetime
@@ -183,19 +208,55 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(JsonForm):
     """How many instances were started from an image, and how many of them live.
 
-    ``unused_since`` is when the last of them ended; ``None`` while one lives or if none ever was.
-    ``used_by_others`` is whether live ones of other projects than its owner were; ``None`` if that
-    cannot be told.
+    :ivar unused_since: when the last of them ended; ``None`` while one lives or if none ever was
+    :ivar used_by_others: whether live instances of other projects than the image's owner were
+        started from it, as far as the caller may know; ``None`` if that cannot be told
+    :ivar all_projects: whether those of every project are counted, or those the caller sees; an
+        answer says it once for all of its images
     """
 
-    image_id: str
+    image_id: ImageId
     instances: int = 0
     live_instances: int = 0
     unused_since: datetime | None = None
     used_by_others: bool | None = None
+    all_projects: bool = field(default=False, metadata=NOT_IN_JSON)
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether it is known that no live instance was started from it."""
+        return self.live_instances == 0 and self.used_by_others is False
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor(JsonForm):
+    """An image that another descends from, ``via`` the instance between them."""
+
+    image_id: ImageId
+    via: InstanceRef
+    kind: Kind
+    created_at: datetime
+    image_deleted_at: datetime | None
+    project_id: str | None = None
+    instance_ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Descendant(JsonForm):
+    """An image made from another, ``depth`` steps down, ``via`` an instance of the one above."""
+
+    image_id: ImageId
+    depth: int
+    parent_image_id: ImageId
+    via: InstanceRef
+    kind: Kind
+    created_at: datetime
+    image_deleted_at: datetime | None
+    project_id: str | None = None
+    instance_ended_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,22 @@
-"""One parser for each type of value: UUID, image ID, instance ID, label, text, time."""
+"""One parser for each type of value. Every program takes the same forms of it, and no others.
 
+- UUID: ``8-4-4-4-12`` hexadecimal digits in upper or lower case; without braces and ``urn:uuid:``.
+- Installation: a UUID; kept in lower case.
+- Image ID: a UUID in lower case, as Glance writes it.
+- Instance ID and label: up to 255 or 64 of ``A-Z a-z 0-9 . _ : -``.
+- Text: 1 to 255 printable characters without a space at either end.
+- Time: ISO 8601; in UTC where it has no zone.
+- Span of time: whole hours, days or weeks such as ``26h``, also one after the other as ``1d12h``.
+"""
+
+import argparse
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeGuard
+from typing import Final, TypeGuard, TypeVar
 
 from related_images.errors import (
+    BadInput,
     FieldInvalid,
     ImageIdMalformed,
     LabelMalformed,
@@ -18,12 +30,30 @@ TEXT: Final = f"1 to {TEXT_LENGTH} printable characters without a space at eithe
 INSTANCE_ID_LENGTH: Final = 255
 LABEL_LENGTH: Final = 64
 LETTERS: Final = "A-Z a-z 0-9 . _ : -"
+LONGEST_SPAN: Final = timedelta(days=7305)
+"""Twenty years: what is further back than any image cannot be counted from today."""
 
 CLOCK_SKEW: Final = timedelta(minutes=5)
 """How far the clocks of a deployment may differ; the date of an image beyond that is wrong."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WORD = re.compile(r"[A-Za-z0-9._:-]+")
+_SPAN = re.compile(r"(?:[0-9]{1,6}[hdw]){1,10}")
+_UNITS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+Value = TypeVar("Value")
+
+
+def argument(read: Callable[[str], Value]) -> Callable[[str], Value]:
+    """``read`` as the ``type`` of an argument of argparse: what it refuses is wrong usage."""
+
+    def value(text: str) -> Value:
+        try:
+            return read(text)
+        except BadInput as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return value
 
 
 def is_uuid(text: object) -> bool:
@@ -125,16 +155,38 @@ def format_time(time: datetime | None) -> str | None:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def parse_time(name: str, text: str) -> datetime:
+def parse_time(name: str, text: object) -> datetime:
     """Read an ISO 8601 time; one without a zone is in UTC.
 
     :param name: the parameter it came in, for the error
     :raises ParameterMalformed: if it is not a time
     """
     try:
-        time = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text if isinstance(text, str) else "")
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise ParameterMalformed(
             f"{name}={shown(text)} is not a time in ISO 8601 such as 2026-01-31T12:00:00Z"
         ) from error
+
+
+def parse_span(text: str) -> timedelta:
+    """Read a span of time such as ``26h``, ``7d`` or ``2w``, or several together as in ``1d12h``.
+
+    :raises ParameterMalformed: if it is not one, or is longer than :data:`LONGEST_SPAN`
+    """
+    if not _SPAN.fullmatch(text):
+        raise ParameterMalformed(
+            f"{shown(text)} is not a span such as 26h, 7d, 2w or 1d12h: whole hours, days or weeks"
+        )
+    parts = re.findall(r"([0-9]+)([hdw])", text)
+    span = sum((int(number) * _UNITS[unit] for number, unit in parts), timedelta())
+    if span > LONGEST_SPAN:
+        raise ParameterMalformed(f"{shown(text)} is longer than {LONGEST_SPAN.days} days")
+    return span
+
+
+def format_span(span: timedelta) -> str:
+    """A span in whole days or hours, such that :func:`parse_span` reads it."""
+    hours = span // timedelta(hours=1)
+    return f"{hours // 24}d" if hours % 24 == 0 else f"{hours}h"

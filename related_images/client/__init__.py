@@ -19,6 +19,7 @@ from related_images.client.errors import (
     ImportInvalid,
     ImportNotOffered,
     ImportUnfinished,
+    InstallationAmbiguous,
     NotInstanceAware,
     NotThere,
     PayloadTooLarge,
@@ -34,17 +35,9 @@ from related_images.client.errors import (
 from related_images.client.images import InstanceAwareImageService
 from related_images.client.import_request import RemoteImage, Stores
 from related_images.client.relations import RelationsClient
-from related_images.client.results import (
-    Ancestor,
-    Descendant,
-    Image,
-    ImagesOfKind,
-    Instance,
-    RegistryInfo,
-    Relation,
-    Usage,
-)
-from related_images.model import InstanceRef
+from related_images.client.results import Image, RegistryInfo
+from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
+from related_images.model import Images as ImagesOfKind
 
 __all__ = [
     "AccessDenied",
@@ -59,6 +52,7 @@ __all__ = [
     "ImportInvalid",
     "ImportNotOffered",
     "ImportUnfinished",
+    "InstallationAmbiguous",
     "Instance",
     "InstanceAwareImageService",
     "InstanceRef",

@@ -6,6 +6,7 @@
         ├── ImageNotOfInstance      nothing recorded says that the image was made of the instance
         ├── PolicyEmpty             the rules for backups keep nothing
         ├── PolicyInvalid           a policy for backups cannot be understood
+        ├── InstallationAmbiguous   servers are known in several installations
         ├── ImportInvalid           the import cannot be asked for like this
         ├── ImportNotOffered        the deployment has no import method for this source
         │   └── StoreNotOffered     the deployment has no such store
@@ -88,6 +89,11 @@ class PolicyEmpty(ClientError):
 class PolicyInvalid(ClientError):
     code = "retention.policy-invalid"
     title = "A backup policy cannot be understood"
+
+
+class InstallationAmbiguous(ClientError):
+    code = "backups.installation-ambiguous"
+    title = "Servers are known in several installations"
 
 
 class ImportInvalid(ClientError):

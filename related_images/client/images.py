@@ -30,15 +30,8 @@ from related_images.client.importing import (
 )
 from related_images.client.registry import OCTETS, Answer
 from related_images.client.relations import Filter, RelationsClient
-from related_images.client.results import (
-    Ancestor,
-    Descendant,
-    Image,
-    Instance,
-    RegistryInfo,
-    Relation,
-)
-from related_images.model import InstanceRef
+from related_images.client.results import Image, RegistryInfo
+from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation
 from related_images.protocol import headers, paths
 from related_images.protocol.headers import Assertion
 

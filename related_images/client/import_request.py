@@ -2,12 +2,12 @@
 
 import io
 import re
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
+from related_images import validation
 from related_images.client.errors import (
     ImportInvalid,
     ImportNotOffered,
@@ -178,9 +178,7 @@ def _writable_stores(registry: Registry) -> tuple[str, ...] | None:
 
 
 def _wrong_remote(source: RemoteImage) -> str | None:
-    try:
-        uuid.UUID(source.image_id)
-    except (ValueError, AttributeError, TypeError):
+    if not validation.is_uuid(source.image_id):
         return f"the image_id {source.image_id!r} of the remote image is not a UUID"
     if not source.region:
         return "the remote image has no region"

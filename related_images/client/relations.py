@@ -2,23 +2,16 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from related_images import model, validation
-from related_images.client import results
 from related_images.client.errors import NotInstanceAware, NotThere, RegistryUnavailable
 from related_images.client.registry import Registry
-from related_images.client.results import (
-    Ancestor,
-    Descendant,
-    Instance,
-    RegistryInfo,
-    Relation,
-    Usage,
-)
-from related_images.model import InstanceRef
+from related_images.client.results import RegistryInfo
+from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
 from related_images.protocol import headers, paths
 
 Item = TypeVar("Item")
@@ -59,7 +52,7 @@ class RelationsClient:
                 "this registry does not know about instances, so nothing was done; its operator "
                 "can install related-images there and put its filter into the pipeline"
             ) from error
-        return answer.read(results.registry_info)
+        return answer.read(RegistryInfo.from_json)
 
     def relations(self, **filters: Filter) -> Iterator[Relation]:
         """Relations, newest first.
@@ -68,7 +61,7 @@ class RelationsClient:
             ``kind``, ``label``, ``source``, ``created_after``, ``created_before``, ``in_use``
             (whether a live instance was started from the image), and ``limit``, the size of a page
         """
-        return self._items(paths.RELATIONS, "relations", results.relation, filters)
+        return self._items(paths.RELATIONS, "relations", Relation.from_json, filters)
 
     def relations_of_image(self, image_id: str) -> Iterator[Relation]:
         """Relations of one image.
@@ -76,7 +69,7 @@ class RelationsClient:
         :raises NotThere: if there is no such image for the caller
         """
         path = paths.IMAGE_RELATIONS.format(image_id=validation.image_id(image_id))
-        return self._items(path, "relations", results.relation, {})
+        return self._items(path, "relations", Relation.from_json, {})
 
     def attach(
         self,
@@ -104,7 +97,7 @@ class RelationsClient:
             body["label"] = validation.label(label)
         if instance_project_id is not None:
             body["instance_project_id"] = instance_project_id
-        return self.registry.ask("POST", paths.RELATIONS, json=body).read(results.relation)
+        return self.registry.ask("POST", paths.RELATIONS, json=body).read(Relation.from_json)
 
     def detach(self, instance: InstanceRef, image_id: str, kind: str) -> None:
         """Take such a relation back; the image stays.
@@ -138,7 +131,7 @@ class RelationsClient:
         :param filters: as for :meth:`relations`, and ``latest_before``: no image of that ``kind``
             since
         """
-        return self._items(paths.INSTANCES, "instances", results.instance, filters)
+        return self._items(paths.INSTANCES, "instances", Instance.from_json, filters)
 
     def instance(self, instance: InstanceRef) -> Instance:
         """One instance.
@@ -146,8 +139,8 @@ class RelationsClient:
         :raises NotThere: if the registry knows none such for the caller
         """
         self.info()
-        path = paths.INSTANCE.format(**_ids(instance))
-        return self.registry.ask("GET", path).read(results.instance)
+        path = paths.INSTANCE.format(**instance.as_json())
+        return self.registry.ask("GET", path).read(Instance.from_json)
 
     def instance_ended(self, instance: InstanceRef) -> None:
         """Record that ``instance`` was deleted: its images stay, it no longer uses any image.
@@ -156,7 +149,7 @@ class RelationsClient:
         :raises AccessDenied: if the caller neither may record nor is an administrator
         """
         self.info()
-        self.registry.ask("DELETE", paths.INSTANCE.format(**_ids(instance)))
+        self.registry.ask("DELETE", paths.INSTANCE.format(**instance.as_json()))
 
     def delete_image(self, image_id: str, *, force: bool = False) -> None:
         """Delete an image.
@@ -180,7 +173,7 @@ class RelationsClient:
         asked = {"image_ids": ",".join(image_ids)}
         try:
             answer = self.registry.ask("GET", paths.USAGES, params=asked, status_code_retries=0)
-            return answer.read(results.usages)
+            return answer.read(_usages)
         except RegistryUnavailable:
             # together they may have been started from too often to be counted in time; to ask the
             # same again, as some clients do by themselves, would only take longer
@@ -192,12 +185,12 @@ class RelationsClient:
     def ancestry(self, image_id: str) -> Iterator[Ancestor]:
         """The images that one descends from, the nearest first."""
         path = paths.ANCESTRY.format(image_id=validation.image_id(image_id))
-        return self._items(path, "ancestry", results.ancestor, {})
+        return self._items(path, "ancestry", Ancestor.from_json, {})
 
     def descendants(self, image_id: str, *, depth: int | None = None) -> Iterator[Descendant]:
         """The images made from one, down to ``depth`` steps."""
         path = paths.DESCENDANTS.format(image_id=validation.image_id(image_id))
-        return self._items(path, "descendants", results.descendant, {"depth": depth})
+        return self._items(path, "descendants", Descendant.from_json, {"depth": depth})
 
     def _items(
         self,
@@ -218,15 +211,15 @@ class RelationsClient:
 def _relation(instance: InstanceRef, image_id: str, kind: str) -> str:
     """The path of one relation."""
     return paths.RELATION.format(
-        image_id=validation.image_id(image_id), kind=model.kind(kind), **_ids(instance)
+        image_id=validation.image_id(image_id), kind=model.kind(kind), **instance.as_json()
     )
 
 
-def _ids(instance: InstanceRef) -> dict[str, str]:
-    return {
-        "installation_uuid": instance.installation_uuid,
-        "instance_id": instance.instance_id,
-    }
+def _usages(body: Mapping[str, Any]) -> list[Usage]:
+    return [
+        replace(Usage.from_json(shown), all_projects=body["all_projects"])
+        for shown in body["usages"]
+    ]
 
 
 def _text(value: str | int | datetime) -> str:

@@ -57,7 +57,7 @@ class Backfill(options.OnDatabase):
         parser.add_argument(
             "--installation",
             metavar="UUID",
-            type=options.uuid_text,
+            type=validation.argument(validation.installation_uuid),
             required=True,
             help="whose instances the images claim to be made from",
         )

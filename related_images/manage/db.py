@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
+from related_images import validation
 from related_images.errors import SchemaMissing, SchemaOutdated, SchemaTooNew
 from related_images.manage import options
 
@@ -98,7 +99,7 @@ class Purge(options.OnDatabase, ShowOne):
         parser.add_argument(
             "--older-than",
             metavar="AGE",
-            type=options.age,
+            type=validation.argument(validation.parse_span),
             required=True,
             help="how long ago an image must have been deleted, an instance have ended: 90d, 12w, "
             "36h",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
+from related_images import validation
 from related_images.manage import options
 
 if TYPE_CHECKING:
@@ -66,7 +67,12 @@ class Remove(options.OnDatabase):
 
 
 def _add_uuid(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("uuid", metavar="UUID", type=options.uuid_text, help="the installation")
+    parser.add_argument(
+        "uuid",
+        metavar="UUID",
+        type=validation.argument(validation.installation_uuid),
+        help="the installation",
+    )
 
 
 def _row(found: "Installation") -> tuple[str | None, ...]:

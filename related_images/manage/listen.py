@@ -8,6 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from related_images import validation
 from related_images.errors import ConfigurationError
 from related_images.manage import options
 
@@ -41,7 +42,7 @@ class Listen(options.OnDatabase):
         parser.add_argument(
             "--installation",
             metavar="UUID",
-            type=options.uuid_text,
+            type=validation.argument(validation.installation_uuid),
             action="append",
             required=True,
             help="whose bus it is",

@@ -1,7 +1,7 @@
 """Reading Nova's versioned notifications: what they say of images, and nothing else."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from related_images import model, validation
@@ -81,5 +81,4 @@ def _text(value: object) -> str:
 
 def _time(sent: Data) -> datetime:
     """When the notification was sent; Nova's times are in UTC and do not say so."""
-    time = datetime.fromisoformat(_text(sent["timestamp"]))
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    return validation.parse_time("timestamp", sent["timestamp"])

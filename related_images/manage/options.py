@@ -1,18 +1,11 @@
 """What several commands take and say. Nothing heavy is imported here, so that help is quick."""
 
 import argparse
-import re
-import uuid
-from datetime import timedelta
 from pathlib import Path
-from typing import Final
 
 from cliff.command import Command
 
 from related_images import validation
-
-_AGE = re.compile(r"(\d{1,4})([hdw])")
-_UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 class Operation(Command):
@@ -78,28 +71,8 @@ class OnDatabase(Operation):
         return parser
 
 
-def uuid_text(text: str) -> str:
-    """An argument that is a UUID, in lower case."""
-    try:
-        return str(uuid.UUID(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a UUID; `related-images generate-installation-uuid` makes one"
-        ) from error
-
-
 def short_text(text: str) -> str:
     """An argument of a few printable characters."""
     if not validation.is_text(text):
         raise argparse.ArgumentTypeError(f"{validation.TEXT} are needed")
     return text
-
-
-def age(text: str) -> timedelta:
-    """An argument such as ``90d``: whole hours, days or weeks."""
-    found = _AGE.fullmatch(text)
-    if found is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an age: a number with h, d or w is needed, such as 90d"
-        )
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})

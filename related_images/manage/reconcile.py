@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from related_images import validation
 from related_images.manage import cloud, options
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Reconcile(options.OnDatabase):
         add(
             "--older-than",
             metavar="AGE",
-            type=options.age,
+            type=validation.argument(validation.parse_span),
             default="1h",
             help="leave newer relations alone, whose image may be in the making: 1h, 2d "
             "(default: %(default)s)",

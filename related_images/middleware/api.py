@@ -59,7 +59,7 @@ def _relations(call: Call, query: paging.Query, path: str) -> schemas.Json:
     after = paging.relation_position(query.marker)
     found = listing.relations(call.database, filters, query.limit, after)
     marker = paging.relation_marker(found.items[-1]) if found.more else None
-    rows = map(schemas.relation, found.items)
+    rows = map(schemas.linked, found.items)
     return schemas.page("relations", rows, path, query.kept, marker)
 
 
@@ -75,7 +75,7 @@ def attach(call: Call) -> Outcome:
     found, created = attaching.attach(new, call.app, call.environ, call.database, speaker)
     if created:
         LOG.info("attached image %s to instance %s (%s)", new.image_id, new.instance_id, new.kind)
-    return HTTPStatus.CREATED if created else HTTPStatus.OK, schemas.relation(found)
+    return HTTPStatus.CREATED if created else HTTPStatus.OK, schemas.linked(found)
 
 
 def detach(call: Call) -> Outcome:
@@ -97,7 +97,7 @@ def detach(call: Call) -> Outcome:
     )
     if left is None:
         return HTTPStatus.NO_CONTENT, None
-    return HTTPStatus.OK, schemas.relation(left)
+    return HTTPStatus.OK, schemas.linked(left)
 
 
 def list_instances(call: Call) -> Outcome:
@@ -109,7 +109,7 @@ def list_instances(call: Call) -> Outcome:
     found = listing.instances(call.database, filters, query.limit, after, latest_before, until)
     marker = paging.instance_marker(found.items[-1]) if found.more else None
     path = paths.href(paths.INSTANCES)
-    rows = map(schemas.instance, found.items)
+    rows = map(schemas.linked, found.items)
     return HTTPStatus.OK, schemas.page("instances", rows, path, query.kept, marker)
 
 
@@ -118,7 +118,7 @@ def show_instance(call: Call) -> Outcome:
     found = listing.instance(
         call.database, ref.installation_uuid, ref.instance_id, call.caller.visible_to
     )
-    return HTTPStatus.OK, schemas.instance(found)
+    return HTTPStatus.OK, schemas.linked(found)
 
 
 def end_instance(call: Call) -> Outcome:
@@ -139,7 +139,7 @@ def list_usages(call: Call) -> Outcome:
     (image_ids,) = paging.read_all(call.query_string, paging.USAGE_FILTERS).values()
     visible_to = call.caller.visible_to
     found = listing.usages(call.database, image_ids, visible_to, _owners(call, image_ids))
-    rows = [schemas.usage(row) for row in found]
+    rows = [row.as_json() for row in found]
     return HTTPStatus.OK, {"usages": rows, "all_projects": visible_to is None}
 
 
@@ -159,7 +159,7 @@ def _owners(call: Call, image_ids: list[str]) -> dict[str, str | None] | None:
 def list_installations(call: Call) -> Outcome:
     call.must_administrate()
     found = installations.registered(call.database)
-    return HTTPStatus.OK, {"installations": [schemas.installation(row) for row in found]}
+    return HTTPStatus.OK, {"installations": [row.as_json() for row in found]}
 
 
 def register_installation(call: Call) -> Outcome:
@@ -169,7 +169,7 @@ def register_installation(call: Call) -> Outcome:
     name, user = validation.text("name", body["name"]), body.get("service_user_id")
     bound = None if user is None else validation.text("service_user_id", user)
     found, created = installations.register(call.database, uuid, name, bound)
-    return HTTPStatus.CREATED if created else HTTPStatus.OK, schemas.installation(found)
+    return HTTPStatus.CREATED if created else HTTPStatus.OK, found.as_json()
 
 
 def unregister_installation(call: Call) -> Outcome:

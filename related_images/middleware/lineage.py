@@ -18,9 +18,9 @@ from related_images.db.lineage import (
 from related_images.errors import ParameterMalformed
 from related_images.middleware import paging, registry
 from related_images.middleware.call import Call, Outcome
+from related_images.model import Ancestor, Descendant, InstanceRef
 from related_images.protocol import paths, schemas
 from related_images.protocol.schemas import Json
-from related_images.validation import format_time
 
 RISING: Final = "r"
 
@@ -81,31 +81,28 @@ def _circle(found: Chain | Tree) -> Json:
 
 
 def _ancestor(link: Link) -> Json:
-    return {
-        "image_id": link.parent_image_id,
-        **_made(link),
-        "image_deleted_at": format_time(link.parent_deleted_at),
-    }
+    made = _made(link)
+    return Ancestor(link.parent_image_id, image_deleted_at=link.parent_deleted_at, **made).as_json()
 
 
 def _descendant(step: Visit) -> Json:
     link = step.link
-    return {
-        "image_id": link.image_id,
-        "depth": step.depth,
-        "parent_image_id": link.parent_image_id,
+    return Descendant(
+        link.image_id,
+        step.depth,
+        link.parent_image_id,
+        image_deleted_at=link.image_deleted_at,
         **_made(link),
-        "image_deleted_at": format_time(link.image_deleted_at),
-    }
+    ).as_json()
 
 
-def _made(link: Link) -> Json:
+def _made(link: Link) -> dict[str, Any]:
     return {
-        "via": {"installation_uuid": link.installation_uuid, "instance_id": link.instance_id},
+        "via": InstanceRef(link.installation_uuid, link.instance_id),
         "kind": link.kind,
-        "created_at": format_time(link.created_at),
+        "created_at": link.created_at,
         "project_id": link.project_id,
-        "instance_ended_at": format_time(link.instance_ended_at),
+        "instance_ended_at": link.instance_ended_at,
     }
 
 

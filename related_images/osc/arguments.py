@@ -1,33 +1,21 @@
 """What several commands take on the command line."""
 
 import argparse
-from collections.abc import Callable
-from datetime import datetime
-from typing import TypeVar
+from functools import partial
 
 from related_images import model, validation
-from related_images.errors import BadInput, ParameterMalformed
+from related_images.validation import argument
 
-Value = TypeVar("Value")
 Parser = argparse.ArgumentParser
-
-
-def checked(read: Callable[[str], Value]) -> Callable[[str], Value]:
-    """``read`` as the type of an argument: what it refuses is wrong usage."""
-
-    def value(text: str) -> Value:
-        try:
-            return read(text)
-        except BadInput as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return value
 
 
 def add_instance(parser: Parser) -> None:
     add_installation(parser)
     parser.add_argument(
-        "instance_id", metavar="<instance-id>", type=checked(instance_id), help="the instance"
+        "instance_id",
+        metavar="<instance-id>",
+        type=argument(validation.instance_id),
+        help="the instance",
     )
 
 
@@ -35,7 +23,7 @@ def add_installation(parser: Parser) -> None:
     parser.add_argument(
         "--installation",
         metavar="<installation-uuid>",
-        type=checked(validation.installation_uuid),
+        type=argument(validation.installation_uuid),
         help="the compute installation (Nova) of the instance; needed if it is not the only one "
         "that knows this instance id",
     )
@@ -62,7 +50,7 @@ def add_label(parser: Parser) -> None:
     parser.add_argument(
         "--label",
         metavar="<label>",
-        type=checked(validation.label),
+        type=argument(validation.label),
         help="word on the relation; for a backup its type, such as daily",
     )
 
@@ -88,7 +76,7 @@ def add_times(parser: Parser) -> None:
         parser.add_argument(
             name,
             metavar="<time>",
-            type=checked(_time(name)),
+            type=argument(partial(validation.parse_time, name)),
             help=f"relations recorded {what} this time (ISO 8601, UTC if it has no zone)",
         )
 
@@ -102,23 +90,8 @@ def add_sort(parser: Parser) -> None:
     )
 
 
-def instance_id(text: str) -> str:
-    """``text`` if it may be the id of an instance, or :exc:`ParameterMalformed`."""
-    if not validation.is_word(text, validation.INSTANCE_ID_LENGTH):
-        raise ParameterMalformed(
-            f"{validation.shown(text)} is not 1 to {validation.INSTANCE_ID_LENGTH} of "
-            "the characters "
-            f"{validation.LETTERS}"
-        )
-    return text
-
-
 def positive(text: str) -> int:
     """A whole number from 1, of at most nine digits."""
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 999999999")
     return int(text)
-
-
-def _time(name: str) -> Callable[[str], datetime]:
-    return lambda text: validation.parse_time(name, text)

@@ -2,52 +2,29 @@
 
 import argparse
 import itertools
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Final
+from datetime import UTC
 
 from osc_lib.exceptions import CommandError
+from tqdm import tqdm
 
 from related_images import model, validation
-from related_images.client import (
-    Instance,
-    InstanceRef,
-    RegistryError,
-    policies,
-)
-from related_images.client.retention import (
-    COUNTED,
-    Backup,
-    Decision,
-    Policy,
-    not_empty,
-    plan,
-    unmatched,
-)
+from related_images.client import Instance
+from related_images.client.backups import policies
+from related_images.client.backups.carried import check_installation, faults, stored
+from related_images.client.backups.inventory import PAGE, Inventory
+from related_images.client.backups.prune import Choose, Pruning, Verdict, decide, listed
+from related_images.client.backups.retention import COUNTED, Policy, not_empty
 from related_images.osc import arguments, carried, finding
-from related_images.osc.backups import (
-    DUE,
-    FAILED,
-    STOPPED,
-    Shelf,
-    Sweep,
-    Verdict,
-)
-from related_images.osc.carried import Choose, Scope
+from related_images.osc.carried import Scope
 from related_images.osc.commands import (
-    PAGE,
     Counting,
     Table,
     TableCommand,
     shown_time,
     table,
-    tell,
 )
-
-NAMED: Final = 20
-"""How many labels or instances an error names."""
 
 
 class PruneInstanceBackup(Counting, TableCommand):
@@ -72,7 +49,7 @@ class PruneInstanceBackup(Counting, TableCommand):
             "instance_id",
             metavar="<instance-id>",
             nargs="?",
-            type=arguments.checked(arguments.instance_id),
+            type=validation.argument(validation.instance_id),
             help="the instance; or give --project or --all-projects",
         )
         arguments.add_scope(parser)
@@ -90,66 +67,39 @@ class PruneInstanceBackup(Counting, TableCommand):
     def take_action(self, given: argparse.Namespace) -> Table:
         scope = self._scope(given)
         rules = _rules(given, scope)
-        instances = self._instances(given, scope)
-        choose = self._carried(scope, instances) if rules is None else lambda _: rules
-        sweeps = self._sweeps(instances, given.label, choose)
-        if rules is not None and not sweeps:
-            self._must_apply(rules, [])
-        self._must_match(given, scope, sweeps)
+        inventory = self.clients.inventory
+        instances = self._instances(inventory, given, scope)
+        chosen = self._carried(scope, instances) if rules is None else rules
+        pruning = decide(inventory, instances, chosen, label=given.label)
+        self._tell_all(pruning.faults)
+        self._must_match(given, scope, pruning)
         if not given.dry_run:
-            _carry_out(sweeps)
-        verdicts = [verdict for sweep in sweeps for verdict in sweep.verdicts]
-        failed = sum(verdict.outcome in (FAILED, STOPPED) for verdict in verdicts)
-        if failed:
-            self.log.error("backups that are due but were not removed: %d", failed)
-        self.failures += failed
-        return _shown(verdicts)
+            self._carry_out(pruning)
+        return _shown(pruning.verdicts)
 
-    def _sweeps(self, instances: list[Instance], label: str | None, choose: Choose) -> list[Sweep]:
-        """What is decided of each instance; one that cannot be looked at keeps all it has."""
-        shelf, now = Shelf(self.clients), datetime.now(UTC)
-        found: list[tuple[Instance, list[Backup]]] = []
-        for instance in instances:
-            try:
-                found.append((instance, shelf.backups(instance, label)))
-            except RegistryError as error:
-                self.log.error("%s: %s", instance.instance.instance_id, error)
-                self.failures += 1
-        judged = self._judged([(choose(instance), backups) for instance, backups in found], now)
-        return [Sweep(shelf, instance, label, judged[instance.instance]) for instance, _ in found]
-
-    def _judged(
-        self, found: Iterable[tuple[Policy | str, list[Backup]]], now: datetime
-    ) -> dict[InstanceRef, list[Verdict]]:
-        """By instance. A policy is given all its backups at once: a label may be on any of them."""
-        together: dict[Policy | str, list[Backup]] = defaultdict(list)
-        for policy, backups in found:
-            together[policy] += backups
-        judged: dict[InstanceRef, list[Verdict]] = defaultdict(list)
-        for policy, backups in together.items():
-            self._must_apply(policy, backups)
-            for decision in _decisions(backups, policy, now):
-                judged[decision.backup.instance].append(Verdict.of(decision))
-        return judged
-
-    def _must_apply(self, policy: Policy | str, backups: list[Backup]) -> None:
-        """Count it as a failure that a policy keeps a label which none of its backups has."""
-        if isinstance(policy, str):
-            return
-        for label in unmatched((backup.group for backup in backups), policy):
-            self.log.error(
-                "no backup has the label %s that a rule keeps, so nothing is removed; instances "
-                "that this rule is for: %s; labels of their backups: %s",
-                label,
-                _listed(backup.instance.instance_id for backup in backups),
-                _listed(backup.label for backup in backups),
-            )
+    def _tell_all(self, faults: Iterable[str]) -> None:
+        for fault in faults:
+            self.log.error("%s", fault)
             self.failures += 1
 
-    def _must_match(self, given: argparse.Namespace, scope: Scope, sweeps: list[Sweep]) -> None:
+    def _carry_out(self, pruning: Pruning) -> None:
+        """Delete what is due; at a terminal a bar on stderr tells how far it is."""
+        # None: only at a terminal
+        disable = None if pruning.due else True
+        with tqdm(total=pruning.due, unit="backup", disable=disable) as bar:
+            for _ in pruning.run():
+                bar.update()
+        failed = [verdict for verdict in pruning.verdicts if verdict.fault]
+        for verdict in failed:
+            self.log.error("%s: %s", verdict.decision.backup.image_id, verdict.fault)
+        if failed:
+            self.log.error("backups that are due but were not removed: %d", len(failed))
+        self.failures += len(failed)
+
+    def _must_match(self, given: argparse.Namespace, scope: Scope, pruning: Pruning) -> None:
         """Count it as a failure that there is no backup of an installation or label asked for."""
         names = [name for name in ("installation", "label") if getattr(given, name) is not None]
-        if self.failures or not names or any(sweep.verdicts for sweep in sweeps):
+        if self.failures or not names or pruning.verdicts:
             return
         there = self.clients.relations.relations(
             kind=model.BACKUP,
@@ -161,18 +111,16 @@ class PruneInstanceBackup(Counting, TableCommand):
         self.log.error(
             "no backup matches %s; labels of the newest backups without --label: %s",
             " ".join(f"--{name} {getattr(given, name)}" for name in names),
-            _listed(relation.label for relation in itertools.islice(there, PAGE)),
+            listed(relation.label for relation in itertools.islice(there, PAGE)),
         )
         self.failures += 1
 
     def _carried(self, scope: Scope, instances: list[Instance]) -> Choose:
         """By what their servers carry."""
         known = carried.carried(self.app.client_manager, scope)
-        carried.must_be_of_one_installation(instances, known)
-        for fault in carried.faults(known):
-            self.log.error("%s", fault)
-            self.failures += 1
-        return carried.stored(known)
+        check_installation(instances, known)
+        self._tell_all(faults(known))
+        return stored(known)
 
     def _scope(self, given: argparse.Namespace) -> Scope:
         scopes = (given.instance_id, given.project, given.all_projects or None)
@@ -181,18 +129,18 @@ class PruneInstanceBackup(Counting, TableCommand):
         project = finding.project(self.app.client_manager, given.project)
         return Scope(given.instance_id, project, given.all_projects)
 
-    def _instances(self, given: argparse.Namespace, scope: Scope) -> list[Instance]:
+    def _instances(
+        self, inventory: Inventory, given: argparse.Namespace, scope: Scope
+    ) -> list[Instance]:
         """Which are asked for; those that are gone come last."""
-        relations = self.clients.relations
         if given.instance_id is not None:
+            relations = inventory.relations
             ref = finding.instance(relations, given.installation, given.instance_id)
             return [relations.instance(ref)]
-        found = relations.instances(
-            installation_uuid=given.installation,
-            kind=model.BACKUP,
+        found = inventory.instances(
             label=given.label,
             project_id=scope.project_id,
-            limit=PAGE,
+            installation_uuid=given.installation,
         )
         return sorted(found, key=lambda instance: instance.ended_at is not None)
 
@@ -209,14 +157,14 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--keep-{rule}",
             metavar="<number>",
-            type=arguments.checked(policies.count),
+            type=validation.argument(policies.count),
             default=0,
             help=f"keep this many {what}, or unlimited",
         )
     parser.add_argument(
         "--keep-within",
         metavar="<span>",
-        type=arguments.checked(policies.span),
+        type=validation.argument(validation.parse_span),
         help="keep what was made within this span before the newest, such as 7d",
     )
     parser.add_argument(
@@ -224,29 +172,16 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         metavar="<label>",
         action="append",
         default=[],
-        type=arguments.checked(validation.label),
+        type=validation.argument(validation.label),
         help="keep every backup with this label (repeat for several)",
     )
     parser.add_argument(
         "--timezone",
         metavar="<name>",
-        type=arguments.checked(policies.timezone),
+        type=validation.argument(policies.timezone),
         default=UTC,
         help="where the hours and days are those of, such as Europe/Berlin (default: UTC)",
     )
-
-
-def _decisions(backups: list[Backup], policy: Policy | str, now: datetime) -> list[Decision]:
-    if isinstance(policy, str):
-        return [Decision(backup, True, (policy,)) for backup in backups]
-    return plan(backups, policy, now)
-
-
-def _listed(names: Iterable[str | None]) -> str:
-    """The different names, the first of them if they are many."""
-    known = sorted({name for name in names if name is not None})
-    more = ["..."] * (len(known) > NAMED)
-    return ", ".join([*known[:NAMED], *more]) or "none"
 
 
 def _rules(given: argparse.Namespace, scope: Scope) -> Policy | None:
@@ -269,15 +204,6 @@ def _rules(given: argparse.Namespace, scope: Scope) -> Policy | None:
             "--orphans out"
         )
     return None
-
-
-def _carry_out(sweeps: list[Sweep]) -> None:
-    """Delete what is due; at a terminal a bar on stderr tells how far it is."""
-    total = sum(verdict.outcome == DUE for sweep in sweeps for verdict in sweep.verdicts)
-    steps = itertools.chain.from_iterable(sweep.run() for sweep in sweeps)
-    for done, _ in enumerate(steps, start=1):
-        bar = "#" * (30 * done // total)
-        tell(f"\r[{bar:<30}] {done}/{total}" + "\n" * (done == total))
 
 
 def _shown(verdicts: list[Verdict]) -> Table:

@@ -9,6 +9,7 @@ from keystoneauth1.adapter import Adapter
 from keystoneauth1.exceptions import ClientException, EndpointNotFound
 from osc_lib.exceptions import CommandError
 
+from related_images import validation
 from related_images.client import RegistryUnavailable, RelationsClient
 from related_images.osc import arguments, finding
 from related_images.osc.commands import (
@@ -79,7 +80,7 @@ class RecordServerDeletion(OnSeveral):
             "servers",
             metavar="<server>",
             nargs="+",
-            type=arguments.checked(arguments.instance_id),
+            type=validation.argument(validation.instance_id),
             help="server(s) (ID, as recorded)",
         )
         parser.add_argument(

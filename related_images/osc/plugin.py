@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from related_images.client import InstanceAwareImageService, RelationsClient
+from related_images.client.backups import Inventory
 
 API_NAME: Final = "related_images"
 API_VERSION_OPTION: Final = "os_related_images_api_version"
@@ -32,6 +33,11 @@ class Clients:
     def relations(self) -> RelationsClient:
         """Asks about every installation."""
         return RelationsClient(self._adapter)
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """The backups of every installation."""
+        return Inventory(self._adapter)
 
     def images(self, installation_uuid: str) -> InstanceAwareImageService:
         """Makes, lists and deletes images of the instances of one installation."""

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any, Final
 
-from related_images import model
+from related_images import model, validation
 from related_images.client import Relation
 from related_images.osc import arguments, finding
 from related_images.osc.commands import (
@@ -50,7 +50,7 @@ class ListRelation(RelatedLister):
         parser.add_argument(
             "--instance",
             metavar="<instance-id>",
-            type=arguments.checked(arguments.instance_id),
+            type=validation.argument(validation.instance_id),
             help="relations of this instance only",
         )
         arguments.add_kind(parser)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from related_images import validation
-from related_images.client import Usage, policies
+from related_images.client import Usage
 from related_images.client.registry import HIDDEN
 from related_images.osc import arguments, finding
 from related_images.osc.commands import (
@@ -90,7 +90,7 @@ class ListImageUsage(RelatedLister):
         parser.add_argument(
             "--unused-for",
             metavar="<span>",
-            type=arguments.checked(policies.span),
+            type=validation.argument(validation.parse_span),
             help="only those of which that has been so for this long, such as 90d; one that was "
             "never used counts from its creation",
         )

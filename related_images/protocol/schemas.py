@@ -2,165 +2,28 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, get_args, get_origin
 from urllib.parse import urlencode
 
 from related_images import model, validation
 from related_images.errors import RelatedImagesError
+from related_images.jsonform import but_none, types_of
+from related_images.model import Instance, Relation
 from related_images.protocol import paths
-from related_images.validation import format_time
 
 Json = dict[str, Any]
 
 
-class RelationLike(Protocol):
-    """What a relation shows; times are aware, in UTC."""
-
-    @property
-    def installation_uuid(self) -> str: ...
-    @property
-    def instance_id(self) -> str: ...
-    @property
-    def image_id(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def label(self) -> str | None: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def project_id(self) -> str | None: ...
-    @property
-    def created_at(self) -> datetime: ...
-    @property
-    def image_created_at(self) -> datetime | None: ...
-    @property
-    def image_deleted_at(self) -> datetime | None: ...
-
-
-class ImagesLike(Protocol):
-    """The images of one kind that an instance has."""
-
-    @property
-    def count(self) -> int: ...
-    @property
-    def oldest_at(self) -> datetime: ...
-    @property
-    def latest_at(self) -> datetime: ...
-    @property
-    def latest_image_id(self) -> str: ...
-
-
-class InstanceLike(Protocol):
-    """What an instance shows; ``images`` is by kind."""
-
-    @property
-    def installation_uuid(self) -> str: ...
-    @property
-    def instance_id(self) -> str: ...
-    @property
-    def project_id(self) -> str | None: ...
-    @property
-    def boot_image_id(self) -> str | None: ...
-    @property
-    def ended_at(self) -> datetime | None: ...
-    @property
-    def images(self) -> Mapping[str, ImagesLike]: ...
-
-
-class UsageLike(Protocol):
-    """What is told of the use of an image."""
-
-    @property
-    def image_id(self) -> str: ...
-    @property
-    def instances(self) -> int: ...
-    @property
-    def live_instances(self) -> int: ...
-    @property
-    def unused_since(self) -> datetime | None: ...
-    @property
-    def used_by_others(self) -> bool | None: ...
-
-
-class InstallationLike(Protocol):
-    """What a registered installation shows."""
-
-    @property
-    def uuid(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def service_user_id(self) -> str | None: ...
-    @property
-    def registered_at(self) -> datetime: ...
-
-
-def relation(row: RelationLike) -> Json:
+def linked(item: Relation | Instance) -> Json:
+    """The JSON form of ``item``, with the links to it and to its schema."""
+    name, path = (
+        ("relation", paths.RELATION) if isinstance(item, Relation) else ("instance", paths.INSTANCE)
+    )
+    shown = item.as_json()
     return {
-        "installation_uuid": row.installation_uuid,
-        "instance_id": row.instance_id,
-        "image_id": row.image_id,
-        "kind": row.kind,
-        "label": row.label,
-        "source": row.source,
-        "project_id": row.project_id,
-        "created_at": format_time(row.created_at),
-        "image_created_at": format_time(row.image_created_at),
-        "image_deleted_at": format_time(row.image_deleted_at),
-        "self": paths.href(
-            paths.RELATION,
-            image_id=row.image_id,
-            installation_uuid=row.installation_uuid,
-            instance_id=row.instance_id,
-            kind=row.kind,
-        ),
-        "schema": paths.href(paths.SCHEMA, name="relation"),
-    }
-
-
-def instance(row: InstanceLike) -> Json:
-    return {
-        "installation_uuid": row.installation_uuid,
-        "instance_id": row.instance_id,
-        "project_id": row.project_id,
-        "boot_image_id": row.boot_image_id,
-        "ended_at": format_time(row.ended_at),
-        "images": {kind: _images(images) for kind, images in row.images.items()},
-        "self": paths.href(
-            paths.INSTANCE,
-            installation_uuid=row.installation_uuid,
-            instance_id=row.instance_id,
-        ),
-        "schema": paths.href(paths.SCHEMA, name="instance"),
-    }
-
-
-def _images(images: ImagesLike) -> Json:
-    return {
-        "count": images.count,
-        "oldest_at": format_time(images.oldest_at),
-        "latest_at": format_time(images.latest_at),
-        "latest_image_id": images.latest_image_id,
-    }
-
-
-def usage(row: UsageLike) -> Json:
-    return {
-        "image_id": row.image_id,
-        "instances": row.instances,
-        "live_instances": row.live_instances,
-        "unused_since": format_time(row.unused_since),
-        "used_by_others": row.used_by_others,
-    }
-
-
-def installation(row: InstallationLike) -> Json:
-    return {
-        "uuid": row.uuid,
-        "name": row.name,
-        "service_user_id": row.service_user_id,
-        "registered_at": format_time(row.registered_at),
+        **shown,
+        "self": paths.href(path, **shown),
+        "schema": paths.href(paths.SCHEMA, name=name),
     }
 
 
@@ -204,61 +67,48 @@ def link(path: str, query: Iterable[tuple[str, str]]) -> str:
     return f"{path}?{encoded}" if encoded else path
 
 
-_TIME: Final = {"type": "string", "format": "date-time"}
-_MAYBE_TIME: Final = {"type": ["string", "null"], "format": "date-time"}
-_MAYBE_TEXT: Final = {"type": ["string", "null"]}
+_WORD: Final = {"type": "string", "pattern": "^[A-Za-z0-9._:-]+$", "minLength": 1}
 _UUID: Final = {
     "type": "string",
     "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
 }
-_MAYBE_UUID: Final = _UUID | {"type": ["string", "null"]}
-_WORD: Final = {"type": "string", "pattern": "^[A-Za-z0-9._:-]+$", "minLength": 1}
-_INSTANCE_ID: Final = _WORD | {"maxLength": validation.INSTANCE_ID_LENGTH}
-_LABEL: Final = _WORD | {"type": ["string", "null"], "maxLength": validation.LABEL_LENGTH}
 _LINKS: Final = {"self": {"type": "string"}, "schema": {"type": "string"}}
 
-_RELATION: Final = {
-    "installation_uuid": _UUID,
-    "instance_id": _INSTANCE_ID,
-    "image_id": _UUID,
-    "kind": {"type": "string", "enum": list(model.KINDS)},
-    "label": _LABEL,
-    "source": {"type": "string", "enum": list(model.SOURCES)},
-    "project_id": _MAYBE_TEXT,
-    "created_at": _TIME,
-    "image_created_at": _MAYBE_TIME,
-    "image_deleted_at": _MAYBE_TIME,
-    **_LINKS,
-}
-_IMAGES: Final = {
-    "type": "object",
-    "properties": {
-        "count": {"type": "integer", "minimum": 1},
-        "oldest_at": _TIME,
-        "latest_at": _TIME,
-        "latest_image_id": _UUID,
-    },
-}
-_INSTANCE: Final = {
-    "installation_uuid": _UUID,
-    "instance_id": _INSTANCE_ID,
-    "project_id": _MAYBE_TEXT,
-    "boot_image_id": _MAYBE_UUID,
-    "ended_at": _MAYBE_TIME,
-    "images": {
-        "type": "object",
-        "properties": dict.fromkeys(model.KINDS, _IMAGES),
-        "additionalProperties": False,
-    },
-    **_LINKS,
+_OF_TYPE: Final[Mapping[Any, Json]] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    bool: {"type": "boolean"},
+    datetime: {"type": "string", "format": "date-time"},
+    model.InstallationUuid: _UUID,
+    model.InstanceId: _WORD | {"maxLength": validation.INSTANCE_ID_LENGTH},
+    model.ImageId: _UUID,
+    model.Kind: {"type": "string", "enum": list(model.KINDS)},
+    model.Label: _WORD | {"maxLength": validation.LABEL_LENGTH},
+    model.Source: {"type": "string", "enum": list(model.SOURCES)},
+    model.Count: {"type": "integer", "minimum": 1},
 }
 
 
-def _thing(name: str, properties: Json) -> Json:
+def properties(shape: type) -> Json:
+    """The schemas of the properties that the JSON form of ``shape`` has, from their types."""
+    return {name: _of_type(kind) for name, kind in types_of(shape).items()}
+
+
+def _of_type(kind: Any) -> Json:
+    if optional := but_none(kind):
+        schema = _of_type(optional)
+        return schema | {"type": [schema["type"], "null"]}
+    if get_origin(kind) is Mapping:
+        by_kind = dict.fromkeys(model.KINDS, _of_type(get_args(kind)[1]))
+        return {"type": "object", "properties": by_kind, "additionalProperties": False}
+    return _OF_TYPE.get(kind) or {"type": "object", "properties": properties(kind)}
+
+
+def _thing(name: str, shown: Json) -> Json:
     return {
         "name": name,
-        "properties": properties,
-        "required": sorted(properties),
+        "properties": shown,
+        "required": sorted(shown),
         "additionalProperties": False,
         "links": [{"rel": "self", "href": "{self}"}, {"rel": "describedby", "href": "{schema}"}],
     }
@@ -283,9 +133,9 @@ def _collection(name: str, thing: Json) -> Json:
 
 
 SCHEMAS: Final[dict[str, Json]] = {
-    "relation": (_relation := _thing("relation", _RELATION)),
+    "relation": (_relation := _thing("relation", properties(Relation) | _LINKS)),
     "relations": _collection("relations", _relation),
-    "instance": (_instance := _thing("instance", _INSTANCE)),
+    "instance": (_instance := _thing("instance", properties(Instance) | _LINKS)),
     "instances": _collection("instances", _instance),
 }
 """The schemas by the name under which ``/v2/schemas`` publishes them."""

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from related_images.client import InstanceRef
-from related_images.client.errors import PolicyEmpty
-from related_images.client.retention import (
+from related_images.client.backups.retention import (
     ACTIVE,
     FOREIGN,
     FUTURE,
@@ -28,6 +27,7 @@ from related_images.client.retention import (
     Policy,
     plan,
 )
+from related_images.client.errors import PolicyEmpty
 from related_images.errors import ParameterMalformed
 
 VM = InstanceRef("0f8fad5b-d9cb-469f-a165-70867728950e", "vm-1")

@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import CHECKS
 
+from related_images.jsonform import types_of
 from related_images.middleware import api, attaching, paging
+from related_images.model import Ancestor, Descendant, Installation, Usage
 from related_images.protocol import paths, schemas
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud
 
@@ -71,6 +73,19 @@ def test_the_shapes_are_those_that_are_published(name: str) -> None:
     assert set(told["properties"]) == set(published["properties"])
     if "items" not in told["properties"].get(name, {}):
         assert told["properties"] == published["properties"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("usages", Usage), ("ancestry", Ancestor), ("descendants", Descendant)],
+)
+def test_the_items_of_other_lists_have_the_fields_of_the_model(name: str, shape: type) -> None:
+    told = COMPONENTS["schemas"][name]["properties"][name]["items"]
+    assert set(told["properties"]) == set(told["required"]) == set(types_of(shape))
+
+
+def test_an_installation_has_the_fields_of_the_model() -> None:
+    assert set(COMPONENTS["schemas"]["installation"]["properties"]) == set(types_of(Installation))
 
 
 def test_the_fields_of_bodies_are_told() -> None:

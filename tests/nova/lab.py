@@ -53,7 +53,7 @@ from osc_lib.exceptions import CommandError
 
 from related_images.osc import deletion
 from related_images.osc.carried import Scope, carried
-from related_images.client.policies import METADATA_KEY, write
+from related_images.client.backups.policies import METADATA_KEY, write
 from related_images.manage.compute import Compute
 from tests.nova.driver import UploadingDriver
 

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import termios
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,6 +96,7 @@ class Cloud:
     def at_a_terminal(self, *arguments: str) -> tuple[int, str]:
         """Run the program with errors going to a terminal; gives the exit code and what is seen."""
         terminal, end = os.openpty()
+        termios.tcsetwinsize(end, (24, 80))
         with subprocess.Popen(
             [OPENSTACK, *self._identity, *arguments],
             stdin=subprocess.DEVNULL,

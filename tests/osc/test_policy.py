@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from osc_lib.exceptions import CommandError
 
+from related_images.client import InstallationAmbiguous
 from related_images.osc.backup import PruneInstanceBackup
 from related_images.osc.overdue import OverdueInstanceBackup
 from tests.client.scripted import Scripted
@@ -149,7 +150,7 @@ def test_of_several_installations_one_must_be_named(
     there = instance.elsewhere()
     kept = backups(there, "1", "2")
     nova.add(instance.id, instance.project, {"keep_last": 1, "older_than": "0h"})
-    with pytest.raises(CommandError, match="give --installation"):
+    with pytest.raises(InstallationAmbiguous, match="--installation"):
         prune(recorder, "--project", instance.project)
     assert overdue(recorder, "--project", instance.project).code == 3
     scope = ("--project", instance.project, "--installation", instance.installation)

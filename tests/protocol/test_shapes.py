@@ -18,7 +18,7 @@ def fits(name: str, body: schemas.Json) -> bool:
 
 
 def test_a_relation_has_the_fields_of_the_contract() -> None:
-    assert schemas.relation(RELATION) == {
+    assert schemas.linked(RELATION) == {
         "installation_uuid": UUID,
         "instance_id": "i:1",
         "image_id": UUID,
@@ -35,7 +35,7 @@ def test_a_relation_has_the_fields_of_the_contract() -> None:
 
 
 def test_an_instance_has_the_fields_of_the_contract() -> None:
-    shown = schemas.instance(INSTANCE)
+    shown = schemas.linked(INSTANCE)
     assert shown["ended_at"] == "2026-01-31T12:00:00.000000Z"
     assert shown["images"] == {
         "backup": {
@@ -48,7 +48,7 @@ def test_an_instance_has_the_fields_of_the_contract() -> None:
 
 
 def test_what_is_shown_fits_what_is_published() -> None:
-    relation, instance = schemas.relation(RELATION), schemas.instance(INSTANCE)
+    relation, instance = schemas.linked(RELATION), schemas.linked(INSTANCE)
     assert fits("relation", relation)
     assert fits("instance", instance)
     assert fits("relations", schemas.page("relations", [relation], "/v2/relations", [], "m"))

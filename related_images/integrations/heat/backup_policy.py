@@ -9,10 +9,11 @@ from heat.common import exception
 from heat.engine import attributes, constraints, function, properties, resource
 from heat.engine.hot.functions import GetResource
 
-from related_images.client import PolicyInvalid, policies
+from related_images.client import PolicyInvalid
+from related_images.client.backups import policies
+from related_images.client.backups.policies import METADATA_KEY, METADATA_WRITER
+from related_images.client.backups.retention import COUNTED
 from related_images.client.errors import ClientError
-from related_images.client.policies import METADATA_KEY, METADATA_WRITER
-from related_images.client.retention import COUNTED
 from related_images.integrations.heat.validation import is_known
 
 Values = Mapping[str, Any]

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from keystoneauth1.adapter import Adapter
 
+from related_images import validation
 from related_images.client import (
     Image,
     InstanceAwareImageService,
@@ -50,7 +51,7 @@ class Report:
         at = said["recorded_at"]
         return cls(
             WantedRelation(instance, said["kind"], said["label"]),
-            None if at is None else datetime.fromisoformat(at),
+            None if at is None else validation.parse_time("recorded_at", at),
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from heat.common.exception import StackValidationFailed
 
-from related_images.client import policies
-from related_images.client.policies import METADATA_KEY, METADATA_WRITER, Ages
+from related_images.client.backups import policies
+from related_images.client.backups.policies import METADATA_KEY, METADATA_WRITER, Ages
 from related_images.client.retention import Policy
 from tests.heat.engine.compute import MISSING, Servers
 from tests.heat.engine.converging import ConvergingStack

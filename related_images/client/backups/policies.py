@@ -5,7 +5,6 @@ also delete the backups, and it goes with the server.
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -13,8 +12,8 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from related_images import validation
+from related_images.client.backups.retention import COUNTED, UNLIMITED, Policy
 from related_images.client.errors import PolicyInvalid
-from related_images.client.retention import COUNTED, UNLIMITED, Policy
 from related_images.errors import BadInput, ParameterMalformed
 
 METADATA_KEY: Final = "related_images:backup_policy"
@@ -24,25 +23,6 @@ METADATA_WRITER: Final = "related_images:backup_policy_by"
 
 TEXT_LENGTH: Final = 255
 """Characters that Nova keeps of one item of metadata."""
-
-LONGEST: Final = timedelta(days=7305)
-"""Twenty years: what is further back than any image cannot be counted from today."""
-
-_UNITS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-
-
-def span(text: str) -> timedelta:
-    """A span such as ``26h``, ``7d`` or ``2w``, or one after the other as in ``1d12h``.
-
-    :raises ParameterMalformed: if it is none
-    """
-    parts = re.findall(r"([0-9]{1,6})([hdw])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ParameterMalformed(f"{validation.shown(text)} is not a span such as 26h, 7d or 2w")
-    found = sum((int(number) * _UNITS[unit] for number, unit in parts[:10]), timedelta())
-    if found > LONGEST or len(parts) > 10:
-        raise ParameterMalformed(f"{validation.shown(text)} is longer than {LONGEST.days} days")
-    return found
 
 
 def count(text: str) -> int:
@@ -99,11 +79,11 @@ CRITICAL: Final = "critical"
 
 READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     **{f"keep_{rule}": _written(count) for rule in COUNTED},
-    WITHIN: _written(span),
+    WITHIN: _written(validation.parse_span),
     LABELS: labels,
     TIMEZONE: _written(timezone),
-    OLDER_THAN: _written(span),
-    CRITICAL: _written(span),
+    OLDER_THAN: _written(validation.parse_span),
+    CRITICAL: _written(validation.parse_span),
 }
 """What may stand in a policy, and how each is read."""
 

@@ -1,0 +1,116 @@
+"""The backups of instances as the registry has them now."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Final
+
+from related_images import model, validation
+from related_images.client.backups.retention import Backup
+from related_images.client.errors import NotThere
+from related_images.client.images import InstanceAwareImageService
+from related_images.client.registry import HIDDEN
+from related_images.client.relations import RelationsClient
+from related_images.client.results import Image
+from related_images.model import Instance, InstanceRef, Usage
+
+PAGE: Final = 1000
+"""Items asked for at once; the registry gives no more."""
+
+
+class Inventory:
+    """The backups of instances.
+
+    :param client: a python-glanceclient ``Client``, an openstacksdk ``Connection`` or a
+        keystoneauth1 ``Adapter`` of the image service
+    :raises TypeError: if ``client`` is none of them
+
+    Every method raises :exc:`RegistryError` if a request does not succeed.
+    """
+
+    def __init__(self, client: object) -> None:
+        self._client = client
+        self.relations = RelationsClient(client)
+        self._alive: dict[InstanceRef, bool] = {}
+
+    def images(self, installation_uuid: str) -> InstanceAwareImageService:
+        """Makes, lists and deletes images of the instances of one installation."""
+        return InstanceAwareImageService(self._client, installation_uuid)
+
+    def instances(
+        self,
+        *,
+        label: str | None = None,
+        project_id: str | None = None,
+        installation_uuid: str | None = None,
+    ) -> Iterator[Instance]:
+        """Instances that have a backup, or one with the label."""
+        return self.relations.instances(
+            kind=model.BACKUP,
+            label=label,
+            project_id=project_id,
+            installation_uuid=installation_uuid,
+            limit=PAGE,
+        )
+
+    def backups(self, instance: Instance, label: str | None = None) -> list[Backup]:
+        """Every backup of the instance, those that are hidden or unfinished among them."""
+        ref = instance.instance
+        service = self.images(ref.installation_uuid)
+        recorded = service.relations(ref.instance_id, kind=model.BACKUP, label=label, limit=PAGE)
+        labels = {relation.image_id: relation.label for relation in recorded}
+        listed = itertools.chain.from_iterable(
+            service.list(
+                ref.instance_id, kind=model.BACKUP, label=label, page_size=PAGE, os_hidden=hidden
+            )
+            for hidden in HIDDEN
+        )
+        images = [image for image in listed if image.id in labels]
+        usages = self.relations.usages([image.id for image in images])
+        return [
+            self._backup(image, instance, labels[image.id], usage)
+            for image, usage in zip(images, usages, strict=True)
+        ]
+
+    def _backup(self, image: Image, instance: Instance, label: str | None, usage: Usage) -> Backup:
+        relations = list(self.relations.relations(image_id=image.id, limit=PAGE))
+        return Backup(
+            image_id=image.id,
+            instance=instance.instance,
+            label=label,
+            created_at=validation.parse_time("created_at", image.created_at),
+            status=image.status,
+            protected=image.protected,
+            hidden=image.os_hidden,
+            in_use=any(it.kind == model.BOOT and self._is_alive(it.instance) for it in relations),
+            orphan=instance.ended_at is not None,
+            of_another=any(
+                it.kind in model.MADE_FROM and it.instance != instance.instance for it in relations
+            ),
+            project_id=image.get("owner"),
+            used_by_others=usage.used_by_others,
+        )
+
+    def _is_alive(self, ref: InstanceRef) -> bool:
+        if ref not in self._alive:
+            try:
+                self._alive[ref] = self.relations.instance(ref).ended_at is None
+            except NotThere:
+                self._alive[ref] = True  # nothing says that it has ended
+        return self._alive[ref]
+
+    def is_unchanged(self, backup: Backup) -> bool:
+        """Whether the image is as it was, and nobody has started an instance from it since."""
+        try:
+            image = self.images(backup.instance.installation_uuid).get(backup.image_id)
+        except NotThere:
+            return False
+        (usage,) = self.relations.usages([backup.image_id])
+        made_at = validation.parse_time("created_at", image.created_at)
+        now = (made_at, image.status, image.protected, image.os_hidden)
+        is_same = now == (backup.created_at, backup.status, backup.protected, backup.hidden)
+        return is_same and usage.is_unused
+
+    def delete(self, backup: Backup) -> None:
+        """Delete the image of the backup."""
+        service = self.images(backup.instance.installation_uuid)
+        service.delete(backup.image_id, instance_id=backup.instance.instance_id)

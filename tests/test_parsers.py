@@ -1,0 +1,143 @@
+"""Each type of value is read by one parser: every program takes the same inputs for the same value.
+
+The parsers of commands are asked through the commands themselves.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+
+from related_images.client.backups import policies
+from related_images.client.import_request import RemoteImage, _wrong_remote
+from related_images.errors import RelatedImagesError
+from related_images.manage import backfill, db, installation, listen, notifications, reconcile
+from related_images.middleware import paging
+from related_images.model import InstanceRef
+from related_images.osc import backup, instance, overdue, relation, usage
+from related_images.validation import LONGEST_SPAN, format_span, parse_span
+
+UUID: Final = "0f8fad5b-d9cb-469f-a165-70867728950e"
+IMAGE: Final = "5a1c9f0e-0000-4000-8000-00000000000a"
+REFUSED: Final = "refused"
+
+Read = Callable[[str], Any]
+
+
+def option(command: Any, name: str, *more: str) -> Read:
+    """How a command reads the value of an option or, for a ``name`` without dashes, an argument."""
+    parser = command(None, None).get_parser("program")
+
+    def read(text: str) -> Any:
+        words = [f"{name}={text}"] if name.startswith("-") else ["--", text]
+        given = vars(parser.parse_args([*more, *words]))[name.lstrip("-").replace("-", "_")]
+        return given[-1] if isinstance(given, list) else given
+
+    return read
+
+
+def policy(name: str, found: Callable[[policies.StoredPolicy], Any]) -> Read:
+    return lambda text: found(policies.read(json.dumps({name: text})))
+
+
+def label_of_policy(text: str) -> str:
+    (label,) = policies.read(json.dumps({"keep_labels": [text]})).retention.labels
+    return label
+
+
+def remote_image(text: str) -> str:
+    if _wrong_remote(RemoteImage(text, "region")):
+        raise SystemExit
+    return text.lower()
+
+
+def notified(text: str) -> Any:
+    data = {"uuid": "i", "tenant_id": "p"}
+    sent = {"event_type": "instance.delete.end", "payload": {"nova_object.data": data}}
+    event = notifications.read(UUID, sent | {"timestamp": text})
+    assert event is not None
+    return event.at
+
+
+def outcome(read: Read, text: str) -> Any:
+    try:
+        return read(text)
+    except (RelatedImagesError, SystemExit):
+        return REFUSED
+
+
+UUIDS: Final[Mapping[str, Read]] = {
+    "installation add": option(installation.Add, "uuid", "--name=n"),
+    "backfill": option(backfill.Backfill, "--installation"),
+    "listen": option(listen.Listen, "--installation"),
+    "openstack image relation list": option(relation.ListRelation, "--installation"),
+    "openstack instance backup overdue": option(
+        overdue.OverdueInstanceBackup, "--installation", "--older-than=1h"
+    ),
+    "API": paging.FILTERS["installation_uuid"],
+    "client": lambda text: InstanceRef(text, "i").installation_uuid,
+    "import": remote_image,
+}
+INSTANCE_IDS: Final[Mapping[str, Read]] = {
+    "openstack instance image list": option(instance.ListInstanceImage, "instance_id"),
+    "openstack instance backup prune": option(backup.PruneInstanceBackup, "instance_id"),
+    "API": paging.FILTERS["instance_id"],
+    "client": lambda text: InstanceRef(UUID, text).instance_id,
+}
+LABELS: Final[Mapping[str, Read]] = {
+    "openstack image relation list": option(relation.ListRelation, "--label"),
+    "openstack instance backup prune": option(backup.PruneInstanceBackup, "--keep-label"),
+    "API": paging.FILTERS["label"],
+    "policy": label_of_policy,
+}
+TEXTS: Final[Mapping[str, Read]] = {
+    "installation add": option(installation.Add, "--name", UUID),
+    "API": paging.FILTERS["project_id"],
+}
+TIMES: Final[Mapping[str, Read]] = {
+    "openstack image relation list": option(relation.ListRelation, "--created-after"),
+    "API": paging.FILTERS["created_after"],
+    "listen": notified,
+}
+SPANS: Final[Mapping[str, Read]] = {
+    "db purge": option(db.Purge, "--older-than"),
+    "reconcile": option(reconcile.Reconcile, "--older-than"),
+    "openstack instance backup prune": option(backup.PruneInstanceBackup, "--keep-within"),
+    "openstack instance backup overdue": option(overdue.OverdueInstanceBackup, "--older-than"),
+    "openstack image usage list": option(usage.ListImageUsage, "--unused-for"),
+    "policy": policy("older_than", lambda it: it.ages and it.ages.older_than),
+}
+
+INPUTS: Final = [
+    (UUIDS, [UUID, UUID.upper()], ["{" + UUID + "}", "urn:uuid:" + UUID, UUID.replace("-", "")]),
+    (UUIDS, [], [UUID + "\n", " " + UUID, UUID[:-1], "", "x"]),
+    (INSTANCE_IDS, ["i", "a.Z_0:-", "x" * 255], ["", "x" * 256, "a b", "a/b", "ä", "a\n"]),
+    (LABELS, ["daily", "l" * 64], ["", "l" * 65, "a b", "ä", "daily\n"]),
+    (TEXTS, ["a b", "ä", "x" * 255], ["", " a", "a ", "x" * 256, "a\nb", "a\0"]),
+    (TIMES, ["2026-01-31T12:00:00Z", "2026-01-31T12:00:00+02:00"], ["", "now", "2026-13-01"]),
+    (TIMES, ["2026-01-31T12:00:00", "2026-01-31"], [" 2026-01-31", "2026-01-31T12:00:00Z\n", "7"]),
+    (SPANS, ["26h", "7d", "2w", "1d12h", "1w1d1h", "7305d"], ["9999w", "99999d", "7306d"]),
+    (SPANS, [], ["", "7", "d", "-1d", "1.5d", "1 d", "1d ", "1d\n", "1m", "1D", "٣d", "1h" * 11]),
+]
+
+
+@pytest.mark.parametrize(("programs", "taken", "refused"), INPUTS)
+def test_every_program_reads_the_same(
+    programs: Mapping[str, Read], taken: list[str], refused: list[str]
+) -> None:
+    for text in [*taken, *refused]:
+        found = {name: outcome(read, text) for name, read in programs.items()}
+        values = set(found.values())
+        assert len(values) == 1, (text, found)
+        assert (values == {REFUSED}) is (text in refused), (text, found)
+
+
+@pytest.mark.parametrize("text", ["26h", "7d", "14d", "36h"])
+def test_a_span_is_written_as_it_is_read(text: str) -> None:
+    assert format_span(parse_span(text)) == text
+
+
+def test_the_longest_span_is_twenty_years() -> None:
+    assert parse_span("7305d") == LONGEST_SPAN > timedelta(days=20 * 365)
