@@ -1,32 +1,25 @@
-"""Our own routes: one table of path and method to handler. A handler parses, asks, serialises."""
+"""The handlers of our own routes. A handler parses, asks, serialises."""
 
 import logging
-import re
-from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final
 
 import related_images
 from related_images import model, validation
 from related_images.db import (
-    Database,
     Filters,
     installations,
     listing,
     recording,
 )
-from related_images.errors import NotIdentified, StoreUnavailable
+from related_images.errors import StoreUnavailable
 from related_images.middleware import (
     attaching,
-    lineage,
     paging,
     registry,
 )
-from related_images.middleware.answers import MethodNotAllowed, WSGIApp
 from related_images.middleware.call import Call, Outcome, fields
-from related_images.middleware.environ import Environ, request_id
-from related_images.middleware.identity import Caller
+from related_images.middleware.environ import request_id
 from related_images.middleware.recording import json_object
 from related_images.protocol import paths, schemas
 
@@ -207,100 +200,3 @@ def _reconciliation(call: Call) -> schemas.Json:
         return {"last_reconciliation": last, "unreconciled": unreconciled}
     times = {name: last[name] for name in ("until", "finished_at")} if last else None
     return {"last_reconciliation": times, "unreconciled": None}
-
-
-def _schema(name: str) -> Callable[[Call], Outcome]:
-    return lambda call: (HTTPStatus.OK, schemas.SCHEMAS[name])
-
-
-Handler = Callable[[Call], Outcome]
-
-ROUTES: Final[dict[str, dict[str, Handler]]] = {
-    paths.RELATIONS: {"GET": list_relations, "POST": attach},
-    paths.IMAGE_RELATIONS: {"GET": list_image_relations},
-    paths.RELATION: {"DELETE": detach},
-    paths.ANCESTRY: {"GET": lineage.list_ancestry},
-    paths.DESCENDANTS: {"GET": lineage.list_descendants},
-    paths.INSTANCES: {"GET": list_instances},
-    paths.INSTANCE: {"GET": show_instance, "DELETE": end_instance},
-    paths.USAGES: {"GET": list_usages},
-    paths.INSTALLATIONS: {"GET": list_installations, "POST": register_installation},
-    paths.INSTALLATION: {"DELETE": unregister_installation},
-    paths.INFO: {"GET": show_info},
-    **{paths.SCHEMA.format(name=name): {"GET": _schema(name)} for name in schemas.SCHEMAS},
-}
-
-
-LISTS: Final = frozenset(
-    (
-        *(list_relations, list_image_relations, list_instances, list_usages),
-        *(lineage.list_ancestry, lineage.list_descendants),
-    )
-)
-"""The handlers of lists, which read a query."""
-
-QUERIED: Final = LISTS | {detach}
-"""The handlers that read a query; to all others none is given."""
-
-
-Route = tuple[Mapping[str, Handler], Mapping[str, str]]
-"""The handlers of a path by method, and the ids in it."""
-
-
-_TEMPLATES: Final = tuple(ROUTES)
-
-
-def _tree(ways: Iterable[tuple[list[str], int]]) -> str:
-    """One pattern for the numbered paths, given as words, that looks at each word once.
-
-    Behind each path stands an empty group with its number. An id gives nothing back (``++``) once
-    the rest does not fit, as it does not for most paths.
-    """
-    following: dict[str, list[tuple[list[str], int]]] = {}
-    for words_left, number in ways:
-        branch = "/" + words_left[0] if words_left else f"(?P<path_{number}>)"
-        following.setdefault(branch, []).append((words_left[1:], number))
-    branches = [
-        branch + _tree(rest) if branch.startswith("/") else branch
-        for branch, rest in following.items()
-    ]
-    return f"(?:{'|'.join(branches)})"
-
-
-def _pattern() -> re.Pattern[str]:
-    tree = _tree((path.split("/")[1:], number) for number, path in enumerate(_TEMPLATES))
-    return re.compile(re.sub(r"{\w+}", "([^/]++)", tree))
-
-
-_OURS: Final = _pattern()
-
-
-def route(path: str) -> Route | None:
-    """The route of ours that ``path``, below ``/v2``, is; ``None`` if it is none."""
-    found = _OURS.fullmatch(path)
-    if found is None:
-        return None
-    template = _TEMPLATES[int(str(found.lastgroup).removeprefix("path_"))]
-    names = re.findall(r"{(\w+)}", template)
-    return ROUTES[template], dict(zip(names, filter(None, found.groups()), strict=True))
-
-
-def handle(
-    app: WSGIApp, database: Database, caller: Caller, environ: Environ, found: Route
-) -> Outcome:
-    """Answer a request to the route that was ``found``.
-
-    :raises NotIdentified: if nobody vouches for the caller
-    :raises MethodNotAllowed: if the path does not answer the method
-    :raises ParameterUnknown: if there is a query where none is read
-    """
-    methods, ids = found
-    method = environ["REQUEST_METHOD"]
-    if not caller.is_identified:
-        raise NotIdentified("a token that the identity service confirms is needed")
-    if method not in methods:
-        raise MethodNotAllowed(method, methods)
-    handler = methods[method]
-    if handler not in QUERIED:
-        paging.refuse(environ.get("QUERY_STRING", ""))
-    return handler(Call(app, database, caller.settings, environ, caller, ids))

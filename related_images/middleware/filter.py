@@ -12,12 +12,12 @@ from related_images.config import IN_USE, VERIFIED, Settings
 from related_images.db import Database, listing
 from related_images.errors import MethodOverridden, RelatedImagesError, StoreUnavailable
 from related_images.middleware import (
-    api,
     guard,
     imagelist,
     recording,
     registry,
     rotation,
+    routing,
 )
 from related_images.middleware.answers import (
     StartResponse,
@@ -25,7 +25,7 @@ from related_images.middleware.answers import (
     answer,
     answer_error,
 )
-from related_images.middleware.call import recording_forbidden
+from related_images.middleware.call import Call, recording_forbidden
 from related_images.middleware.environ import (
     Environ,
     carries_tuple,
@@ -77,7 +77,7 @@ class InstanceAwareMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path = path_below_api(environ)
-        route = None if path is None else api.route(path)
+        route = None if path is None else routing.match(path, environ["REQUEST_METHOD"])
         if not (route or carries_tuple(environ) or self._concerns_us(environ, path)):
             return self._app(environ, start_response)
         try:
@@ -105,7 +105,7 @@ class InstanceAwareMiddleware:
         environ: Environ,
         start_response: StartResponse,
         path: str | None,
-        route: api.Route | None,
+        route: routing.Route | None,
     ) -> Iterable[bytes]:
         given, forced = take_tuple(environ), take_force(environ)
         if path in IMAGES and environ["REQUEST_METHOD"] == "GET":
@@ -122,7 +122,8 @@ class InstanceAwareMiddleware:
                 self._app, self._database, caller, asked, environ, start_response
             )
         if route is not None:
-            status, body = api.handle(self._app, self._database, caller, environ, route)
+            call = Call(self._app, self._database, self._settings, environ, caller, route.ids)
+            status, body = routing.handle(call, route)
             return answer(start_response, status, body)
         image_id = self._image_to_delete(environ, path)
         if image_id is not None and self._settings.guard == IN_USE:

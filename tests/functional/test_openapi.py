@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import CHECKS
 
-from related_images.middleware import api, attaching, paging
+from related_images.middleware import api, attaching, paging, routing
 from related_images.protocol import paths, schemas
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud
 
@@ -34,7 +34,7 @@ def test_every_route_and_method_is_told_and_no_other() -> None:
     told = {path: METHODS & set(item) for path, item in SPOKEN["paths"].items()}
     assert told == {
         paths.API + path: {method.lower() for method in methods}
-        for path, methods in api.ROUTES.items()
+        for path, methods in routing.ROUTES.items()
     }
 
 
@@ -48,11 +48,11 @@ def test_every_parameter_is_told_and_no_other() -> None:
         paths.USAGES: [*paging.USAGE_FILTERS],
         paths.RELATION: [*paging.DETACHMENT],
     }
-    paged = api.LISTS - {api.list_usages}
-    for path, methods in api.ROUTES.items():
+    paged = routing.LISTS - {api.list_usages}
+    for path, methods in routing.ROUTES.items():
         for method, handler in methods.items():
             operation = SPOKEN["paths"][paths.API + path][method.lower()]
-            expected = known[path] if handler in api.QUERIED else []
+            expected = known[path] if handler in routing.QUERIED else []
             expected = expected + ["limit", "marker"] * (handler in paged)
             assert named(operation.get("parameters", [])) == expected, (method, path)
 

@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from related_images.middleware import InstanceAwareMiddleware, api
+from related_images.middleware import InstanceAwareMiddleware, routing
 from tests import wsgi
 from tests.filters import NotingRegistry, new_uuid, tuple_of
 from tests.middleware.conftest import MakeFilter
@@ -284,9 +284,9 @@ def test_no_route_is_forgotten() -> None:
         (method, path.format(uuid=REGISTERED, image=SEEDED_IMAGE).split("?")[0][3:])
         for method, path in asked
     }
-    routes = [(method, api.route(path)) for method, path in paths]
-    for template, methods in api.ROUTES.items():
-        for method in methods:
+    routes = [(method, routing.match(path, method)) for method, path in paths]
+    for template, methods in routing.ROUTES.items():
+        for method, handler in methods.items():
             assert any(
-                method == other and found and found[0] is methods for other, found in routes
+                method == other and found and found.handler is handler for other, found in routes
             ), (method, template)
