@@ -18,7 +18,8 @@ from related_images.middleware import (
     paging,
     registry,
 )
-from related_images.middleware.call import Call, Outcome, fields
+from related_images.middleware.answers import WSGIApp, no_content, written
+from related_images.middleware.call import Call, fields
 from related_images.middleware.environ import request_id
 from related_images.middleware.recording import json_object
 from related_images.protocol import paths, schemas
@@ -26,18 +27,20 @@ from related_images.protocol import paths, schemas
 LOG = logging.getLogger(__name__)
 
 
-def list_relations(call: Call) -> Outcome:
-    return HTTPStatus.OK, _relations(call, call.query(paging.FILTERS), paths.href(paths.RELATIONS))
+def list_relations(call: Call) -> WSGIApp:
+    return written(
+        _relations(call, paging.read(call.given, paging.FILTERS), paths.href(paths.RELATIONS))
+    )
 
 
-def list_image_relations(call: Call) -> Outcome:
+def list_image_relations(call: Call) -> WSGIApp:
     image_id = call.image_id()
-    query = call.query(paging.IMAGE_FILTERS)
+    query = paging.read(call.given, paging.IMAGE_FILTERS)
     query.filters["image_id"] = image_id
     body = _relations(call, query, paths.href(paths.IMAGE_RELATIONS, image_id=image_id))
     if not body["relations"] and not _has_relations(call, image_id):
         registry.image(call.app, call.environ, image_id)
-    return HTTPStatus.OK, body
+    return written(body)
 
 
 def _has_relations(call: Call, image_id: str) -> bool:
@@ -55,8 +58,8 @@ def _relations(call: Call, query: paging.Query, path: str) -> schemas.Json:
     return schemas.page("relations", rows, path, query.kept, marker)
 
 
-def attach(call: Call) -> Outcome:
-    call.must_record()
+def attach(call: Call) -> WSGIApp:
+    call.caller.must_record()
     body = fields(
         json_object(call.environ),
         needed=attaching.NEEDED,
@@ -67,19 +70,21 @@ def attach(call: Call) -> Outcome:
     found, created = attaching.attach(new, call.app, call.environ, call.database, speaker)
     if created:
         LOG.info("attached image %s to instance %s (%s)", new.image_id, new.instance_id, new.kind)
-    return HTTPStatus.CREATED if created else HTTPStatus.OK, schemas.relation(found)
+    return written(schemas.relation(found), HTTPStatus.CREATED if created else HTTPStatus.OK)
 
 
-def detach(call: Call) -> Outcome:
-    own_report, recorded_at = paging.read_detachment(call.query_string)
+def detach(call: Call) -> WSGIApp:
+    own_report, recorded_at = paging.read_detachment(call.given)
+    if own_report is None:
+        call.caller.must_remove()
+    else:
+        call.caller.must_record()
     ref, image_id, kind = call.instance(), call.image_id(), model.kind(call.ids["kind"])
     ids = (ref.installation_uuid, ref.instance_id, image_id, kind)
     left = None
     if own_report is None:
-        call.must_remove()
         recording.detach(call.database, *ids, call.caller.remover())
     else:
-        call.must_record()
         left = recording.revoke(call.database, *ids, call.caller.speaker(), recorded_at)
     done = "detached" if left is None else f"took the {own_report} back, which others report too:"
     LOG.info(
@@ -88,12 +93,12 @@ def detach(call: Call) -> Outcome:
         *(call.caller.described, request_id(call.environ)),
     )
     if left is None:
-        return HTTPStatus.NO_CONTENT, None
-    return HTTPStatus.OK, schemas.relation(left)
+        return no_content()
+    return written(schemas.relation(left))
 
 
-def list_instances(call: Call) -> Outcome:
-    query = call.query(paging.INSTANCE_FILTERS)
+def list_instances(call: Call) -> WSGIApp:
+    query = paging.read(call.given, paging.INSTANCE_FILTERS)
     latest_before = query.filters.pop(paging.LATEST_BEFORE, None)
     filters = Filters(**query.filters, visible_to=call.caller.visible_to)
     after = paging.instance_position(query.marker)
@@ -102,19 +107,19 @@ def list_instances(call: Call) -> Outcome:
     marker = paging.instance_marker(found.items[-1]) if found.more else None
     path = paths.href(paths.INSTANCES)
     rows = map(schemas.instance, found.items)
-    return HTTPStatus.OK, schemas.page("instances", rows, path, query.kept, marker)
+    return written(schemas.page("instances", rows, path, query.kept, marker))
 
 
-def show_instance(call: Call) -> Outcome:
+def show_instance(call: Call) -> WSGIApp:
     ref = call.instance()
     found = listing.instance(
         call.database, ref.installation_uuid, ref.instance_id, call.caller.visible_to
     )
-    return HTTPStatus.OK, schemas.instance(found)
+    return written(schemas.instance(found))
 
 
-def end_instance(call: Call) -> Outcome:
-    call.must_remove()
+def end_instance(call: Call) -> WSGIApp:
+    call.caller.must_remove()
     ref = call.instance()
     recording.end_instance(
         call.database, ref.installation_uuid, ref.instance_id, call.caller.remover()
@@ -124,15 +129,15 @@ def end_instance(call: Call) -> Outcome:
         *(ref.instance_id, ref.installation_uuid),
         *(call.caller.described, request_id(call.environ)),
     )
-    return HTTPStatus.NO_CONTENT, None
+    return no_content()
 
 
-def list_usages(call: Call) -> Outcome:
-    (image_ids,) = paging.read_all(call.query_string, paging.USAGE_FILTERS).values()
+def list_usages(call: Call) -> WSGIApp:
+    (image_ids,) = paging.read_all(call.given, paging.USAGE_FILTERS).values()
     visible_to = call.caller.visible_to
     found = listing.usages(call.database, image_ids, visible_to, _owners(call, image_ids))
     rows = [schemas.usage(row) for row in found]
-    return HTTPStatus.OK, {"usages": rows, "all_projects": visible_to is None}
+    return written({"usages": rows, "all_projects": visible_to is None})
 
 
 def _owners(call: Call, image_ids: list[str]) -> dict[str, str | None] | None:
@@ -148,31 +153,31 @@ def _owners(call: Call, image_ids: list[str]) -> dict[str, str | None] | None:
     return {id: owner for id, owner in found.items() if own is not None and owner == own}
 
 
-def list_installations(call: Call) -> Outcome:
-    call.must_administrate()
+def list_installations(call: Call) -> WSGIApp:
+    call.caller.must_administrate()
     found = installations.registered(call.database)
-    return HTTPStatus.OK, {"installations": [schemas.installation(row) for row in found]}
+    return written({"installations": [schemas.installation(row) for row in found]})
 
 
-def register_installation(call: Call) -> Outcome:
-    call.must_administrate()
+def register_installation(call: Call) -> WSGIApp:
+    call.caller.must_administrate()
     body = fields(json_object(call.environ), needed=("uuid", "name"), optional=("service_user_id",))
     uuid = validation.installation_uuid(body["uuid"])
     name, user = validation.text("name", body["name"]), body.get("service_user_id")
     bound = None if user is None else validation.text("service_user_id", user)
     found, created = installations.register(call.database, uuid, name, bound)
-    return HTTPStatus.CREATED if created else HTTPStatus.OK, schemas.installation(found)
+    return written(schemas.installation(found), HTTPStatus.CREATED if created else HTTPStatus.OK)
 
 
-def unregister_installation(call: Call) -> Outcome:
-    call.must_administrate()
+def unregister_installation(call: Call) -> WSGIApp:
+    call.caller.must_administrate()
     installations.unregister(call.database, validation.installation_uuid(call.ids["uuid"]))
-    return HTTPStatus.NO_CONTENT, None
+    return no_content()
 
 
-def show_info(call: Call) -> Outcome:
-    settings = call.settings
-    return HTTPStatus.OK, {
+def show_info(call: Call) -> WSGIApp:
+    settings = call.caller.settings
+    info = {
         "version": related_images.__version__,
         "kinds": list(model.KINDS),
         "sources": list(model.SOURCES),
@@ -188,6 +193,7 @@ def show_info(call: Call) -> Outcome:
         "database": "up" if call.database.is_up() else "down",
         **_reconciliation(call),
     }
+    return written(info)
 
 
 def _reconciliation(call: Call) -> schemas.Json:

@@ -1,11 +1,10 @@
 """Query parameters of our own routes: filters, limit and marker."""
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 from related_images import model, validation
 from related_images.db import (
@@ -34,6 +33,8 @@ NO_TIME: Final = "-"
 """Stands in a marker where an instance has no time."""
 
 Read = Callable[[str], Any]
+Given = Sequence[tuple[str, str]]
+"""The parameters of a query."""
 
 
 def _instance_id(text: str) -> str:
@@ -129,8 +130,8 @@ class Query:
     kept: list[tuple[str, str]]
 
 
-def read(query: str, known: Mapping[str, Read]) -> Query:
-    """Read a query string whose filters are the ``known`` ones.
+def read(query: Given, known: Mapping[str, Read]) -> Query:
+    """Read a query whose filters are the ``known`` ones.
 
     :raises ParameterUnknown: naming what is known
     :raises BadInput: if a value is malformed or a parameter is repeated
@@ -144,8 +145,8 @@ def read(query: str, known: Mapping[str, Read]) -> Query:
     )
 
 
-def read_all(query: str, needed: Mapping[str, Read]) -> dict[str, Any]:
-    """Read a query string that has the ``needed`` parameters and no other.
+def read_all(query: Given, needed: Mapping[str, Read]) -> dict[str, Any]:
+    """Read a query that has the ``needed`` parameters and no other.
 
     :raises ParameterUnknown: naming what is known
     :raises BadInput: if a value is malformed, missing, or given twice
@@ -157,7 +158,7 @@ def read_all(query: str, needed: Mapping[str, Read]) -> dict[str, Any]:
     return _filters(given, needed)
 
 
-def read_detachment(query: str) -> tuple[str | None, datetime | None]:
+def read_detachment(query: Given) -> tuple[str | None, datetime | None]:
     """Which report of one's own is to be taken back, and of a relation that was recorded when.
 
     :raises ParameterUnknown: naming what is known
@@ -173,15 +174,14 @@ def read_detachment(query: str) -> tuple[str | None, datetime | None]:
     return own_report, recorded_at
 
 
-def _given(query: str, known: list[str]) -> dict[str, str]:
-    pairs = parse_qsl(query, keep_blank_values=True)
-    given = dict(pairs)
+def _given(query: Given, known: list[str]) -> dict[str, str]:
+    given = dict(query)
     for name in given:
         if name not in known:
             raise ParameterUnknown(
                 f"{validation.shown(name)} is not known here; known are {', '.join(known)}"
             )
-    if len(given) < len(pairs):
+    if len(given) < len(query):
         raise ParameterMalformed("a parameter is given twice; give each once")
     return given
 
@@ -190,9 +190,9 @@ def _filters(given: Mapping[str, str], known: Mapping[str, Read]) -> dict[str, A
     return {name: known[name](text) for name, text in given.items() if name in known}
 
 
-def refuse(query: str) -> None:
-    """Raise :exc:`ParameterUnknown` if a query string has any parameter."""
-    for name, _ in parse_qsl(query, keep_blank_values=True):
+def refuse(query: Given) -> None:
+    """Raise :exc:`ParameterUnknown` if a query has any parameter."""
+    for name, _ in query:
         raise ParameterUnknown(f"{validation.shown(name)} is not known here; leave the query out")
 
 

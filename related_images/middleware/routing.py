@@ -1,24 +1,23 @@
 """Our own routes: one table of path and method to operation, and the mapper that finds them."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Final
 
 from routes import Mapper
 
-from related_images.errors import NotIdentified
+from related_images.db import Database
 from related_images.middleware import api, lineage, paging
-from related_images.middleware.answers import MethodNotAllowed
-from related_images.middleware.call import Call, Outcome
+from related_images.middleware.access import Caller
+from related_images.middleware.answers import MethodNotAllowed, WSGIApp, written
+from related_images.middleware.call import Call, Handler, query_of
+from related_images.middleware.environ import Environ
 from related_images.protocol import paths, schemas
-
-Handler = Callable[[Call], Outcome]
 
 
 def _schema(name: str) -> Handler:
-    return lambda call: (HTTPStatus.OK, schemas.SCHEMAS[name])
+    return lambda call: written(schemas.SCHEMAS[name])
 
 
 ROUTES: Final[dict[str, dict[str, Handler]]] = {
@@ -59,8 +58,8 @@ class Route:
 
 _ID: Final = re.compile(r"{(\w+)}")
 
-_WORDS: Final = frozenset(_ID.sub("", path).rstrip("/").rpartition("/")[2] for path in ROUTES)
-"""The last fixed word of each path: a path without any of them is not ours."""
+WORDS: Final = frozenset(_ID.sub("", path).rstrip("/").rpartition("/")[2] for path in ROUTES)
+"""The last fixed word of each path: a path without any of them is not ours, which is soon seen."""
 
 
 def _mapper() -> Mapper:
@@ -82,8 +81,6 @@ _MAPPER: Final = _mapper()
 
 def match(path: str, method: str) -> Route | None:
     """The route of ours that a request for ``path``, below ``/v2``, is; ``None`` if it is none."""
-    if _WORDS.isdisjoint(path.split("/")):
-        return None
     found: dict[str, Any] | None = _MAPPER.match(path, {"REQUEST_METHOD": method})
     if found is None:
         return None
@@ -93,17 +90,19 @@ def match(path: str, method: str) -> Route | None:
     return Route(handler, tuple(ROUTES[template]), found)
 
 
-def handle(call: Call, route: Route) -> Outcome:
-    """Answer a request to the ``route``.
+def answer(
+    app: WSGIApp, database: Database, caller: Caller, route: Route, environ: Environ
+) -> WSGIApp:
+    """The answer to a request to the ``route``.
 
     :raises NotIdentified: if nobody vouches for the caller
     :raises MethodNotAllowed: if the path does not answer the method
     :raises ParameterUnknown: if there is a query where none is read
     """
-    if not call.caller.is_identified:
-        raise NotIdentified("a token that the identity service confirms is needed")
+    caller.must_be_identified()
     if route.handler is None:
-        raise MethodNotAllowed(call.environ["REQUEST_METHOD"], route.allowed)
+        raise MethodNotAllowed(environ["REQUEST_METHOD"], route.allowed)
+    given = query_of(environ)
     if route.handler not in QUERIED:
-        paging.refuse(call.query_string)
-    return route.handler(call)
+        paging.refuse(given)
+    return route.handler(Call(app, database, caller, environ, route.ids, given))
