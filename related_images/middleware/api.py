@@ -28,14 +28,12 @@ LOG = logging.getLogger(__name__)
 
 
 def list_relations(call: Call) -> WSGIApp:
-    return written(
-        _relations(call, paging.read(call.given, paging.FILTERS), paths.href(paths.RELATIONS))
-    )
+    return written(_relations(call, call.query, paths.href(paths.RELATIONS)))
 
 
 def list_image_relations(call: Call) -> WSGIApp:
     image_id = call.image_id()
-    query = paging.read(call.given, paging.IMAGE_FILTERS)
+    query = call.query
     query.filters["image_id"] = image_id
     body = _relations(call, query, paths.href(paths.IMAGE_RELATIONS, image_id=image_id))
     if not body["relations"] and not _has_relations(call, image_id):
@@ -74,7 +72,7 @@ def attach(call: Call) -> WSGIApp:
 
 
 def detach(call: Call) -> WSGIApp:
-    own_report, recorded_at = paging.read_detachment(call.given)
+    own_report, recorded_at = paging.own_report(call.query.filters)
     if own_report is None:
         call.caller.must_remove()
     else:
@@ -98,7 +96,7 @@ def detach(call: Call) -> WSGIApp:
 
 
 def list_instances(call: Call) -> WSGIApp:
-    query = paging.read(call.given, paging.INSTANCE_FILTERS)
+    query = call.query
     latest_before = query.filters.pop(paging.LATEST_BEFORE, None)
     filters = Filters(**query.filters, visible_to=call.caller.visible_to)
     after = paging.instance_position(query.marker)
@@ -133,7 +131,7 @@ def end_instance(call: Call) -> WSGIApp:
 
 
 def list_usages(call: Call) -> WSGIApp:
-    (image_ids,) = paging.read_all(call.given, paging.USAGE_FILTERS).values()
+    image_ids = call.query.filters[paging.IMAGE_IDS]
     visible_to = call.caller.visible_to
     found = listing.usages(call.database, image_ids, visible_to, _owners(call, image_ids))
     rows = [schemas.usage(row) for row in found]

@@ -1,7 +1,8 @@
 """One request to a route of ours: what handlers ask of it."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from webob import Request
@@ -9,6 +10,7 @@ from webob import Request
 from related_images import model, validation
 from related_images.db import Database
 from related_images.errors import FieldInvalid, ParameterMalformed
+from related_images.middleware import paging
 from related_images.middleware.access import Caller
 from related_images.middleware.answers import WSGIApp
 from related_images.middleware.environ import Environ
@@ -16,14 +18,14 @@ from related_images.middleware.environ import Environ
 
 @dataclass(frozen=True)
 class Call:
-    """One request to a route of ours; ``ids`` are those in its path, ``given`` is its query."""
+    """One request to a route of ours, with the ``ids`` in its path and its ``query``."""
 
     app: WSGIApp
     database: Database
     caller: Caller
     environ: Environ
     ids: Mapping[str, str]
-    given: list[tuple[str, str]]
+    query: paging.Query
 
     def instance(self) -> model.InstanceRef:
         """The instance in the path."""
@@ -35,6 +37,24 @@ class Call:
 
 
 Handler = Callable[[Call], WSGIApp]
+Answers = Mapping[HTTPStatus, tuple[str] | tuple[str, str]]
+"""What each status says with which a request is done, and the schema of its body."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a method of a path does: its handler, what it takes, and how it is described.
+
+    ``refusals`` are the statuses that it may answer besides those of every operation. ``body`` is
+    the schema of the body that it takes.
+    """
+
+    handler: Handler
+    summary: str
+    answers: Answers
+    refusals: Sequence[HTTPStatus] = ()
+    filters: paging.Filters = field(default_factory=dict)
+    body: str | None = None
 
 
 def query_of(environ: Environ) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ RISING: Final = "r"
 
 
 def list_ancestry(call: Call) -> WSGIApp:
-    image_id, query = call.image_id(), paging.read(call.given, {})
+    image_id, query = call.image_id(), call.query
     after = _climb(query.marker)
     visible_to = call.caller.visible_to
     chain = lineage.ancestry(call.database, image_id, query.limit, after, visible_to)
@@ -38,8 +38,7 @@ def list_ancestry(call: Call) -> WSGIApp:
 
 
 def list_descendants(call: Call) -> WSGIApp:
-    image_id = call.image_id()
-    query = paging.read(call.given, {"depth": _depth, "kind": _made_kind})
+    image_id, query = call.image_id(), call.query
     wanted = Wanted(image_id, visible_to=call.caller.visible_to, **query.filters)
     tree = lineage.descendants(call.database, wanted, query.limit, _place(query.marker))
     _must_see(call, image_id, tree.branches)
@@ -118,6 +117,12 @@ def _depth(text: str) -> int:
 
 def _made_kind(text: str) -> str:
     return model.kind(text, model.MADE_FROM)
+
+
+DESCENDANT_FILTERS: Final[paging.Filters] = {
+    "depth": paging.Filter(_depth, "How many generations to follow", schemas.COUNT),
+    "kind": paging.Filter(_made_kind, "Images of this kind", schemas.MADE_KIND),
+}
 
 
 def _climb_marker(climb: Climb) -> str:

@@ -12,12 +12,12 @@ PATHS_AND_METHODS = [
 
 
 @pytest.mark.parametrize(("template", "method"), PATHS_AND_METHODS)
-def test_every_path_and_method_leads_to_its_own_handler(template: str, method: str) -> None:
+def test_every_path_and_method_leads_to_its_own_operation(template: str, method: str) -> None:
     names = re.findall(r"{(\w+)}", template)
     ids = {name: f"relations{number}\n" for number, name in enumerate(names)}
     found = routing.match(template.format(**ids), method)
     assert found is not None
-    assert (found.handler, dict(found.ids)) == (routing.ROUTES[template][method], ids)
+    assert (found.operation, dict(found.ids)) == (routing.ROUTES[template][method], ids)
 
 
 @pytest.mark.parametrize("template", routing.ROUTES)
@@ -25,7 +25,7 @@ def test_every_path_and_method_leads_to_its_own_handler(template: str, method: s
 def test_any_other_method_leads_to_those_that_are_allowed(template: str, method: str) -> None:
     found = routing.match(re.sub(r"{\w+}", "x", template), method)
     assert found is not None
-    assert (found.handler, found.allowed) == (None, tuple(routing.ROUTES[template]))
+    assert (found.operation, found.allowed) == (None, tuple(routing.ROUTES[template]))
 
 
 @pytest.mark.parametrize("id", ["x", "relations", "instances", "relation"])
