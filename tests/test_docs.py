@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from related_images import config, errors
-from related_images.middleware import api, paging
+from related_images.middleware import paging, routing
 from related_images.middleware.answers import STATUSES, MethodNotAllowed, status_of
 from related_images.protocol import headers, paths
 
@@ -38,7 +38,9 @@ def test_every_header_and_query_parameter_is_documented(name: str) -> None:
     assert f"`{name}`" in API
 
 
-@pytest.mark.parametrize(("path", "method"), [(p, m) for p in api.ROUTES for m in api.ROUTES[p]])
+@pytest.mark.parametrize(
+    ("path", "method"), [(p, m) for p in routing.ROUTES for m in routing.ROUTES[p]]
+)
 def test_every_route_is_documented_with_its_methods(path: str, method: str) -> None:
     rows = API.split("## Routes")[1].split("###")[0]
     start = rows.index(f"`{paths.API}{path}`")

@@ -1,9 +1,10 @@
 """Answers of our own: JSON, errors as JSON, and which status each error has."""
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, Final
+
+from webob import Response
 
 from related_images.errors import (
     BadInput,
@@ -47,6 +48,8 @@ STATUSES: Final[dict[type[RelatedImagesError], HTTPStatus]] = {
 """By the class of the error or the nearest one above it."""
 
 
+JSON: Final = "application/json; charset=UTF-8"
+
 RETRY_AFTER: Final = 1
 """Seconds, of every 503: openstacksdk waits as long before each of five attempts of its own."""
 
@@ -56,37 +59,24 @@ def status_of(error: RelatedImagesError) -> HTTPStatus:
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
-def answer(
-    start_response: StartResponse,
-    status: HTTPStatus,
-    body: Any = None,
-    headers: Sequence[tuple[str, str]] = (),
-) -> list[bytes]:
-    """Answer with ``body``: text as it is, nothing for ``None``, all else as JSON."""
-    content, type_ = _written(body)
-    described = [("Content-Type", f"{type_}; charset=UTF-8")] if type_ else []
-    if status != HTTPStatus.NO_CONTENT:
-        described.append(("Content-Length", str(len(content))))
-    start_response(f"{status.value} {status.phrase}", [*described, *headers])
-    return [content]
+def written(body: Any, status: HTTPStatus = HTTPStatus.OK, more: Headers | None = None) -> WSGIApp:
+    """An answer with ``body`` as JSON, and ``more`` headers."""
+    response = Response(json_body=body, status=status.value, content_type=JSON)
+    response.headerlist.extend(more or [])
+    answer: WSGIApp = response
+    return answer
 
 
-def _written(body: Any) -> tuple[bytes, str | None]:
-    if body is None:
-        return b"", None
-    if isinstance(body, str):
-        return body.encode(), "text/plain; version=0.0.4"
-    return json.dumps(body).encode(), "application/json"
+def no_content() -> WSGIApp:
+    response: WSGIApp = Response(status=HTTPStatus.NO_CONTENT.value)
+    return response
 
 
-def answer_error(
-    environ: Environ, start_response: StartResponse, error: RelatedImagesError
-) -> list[bytes]:
-    """Answer with an error in the shape in which all of ours are."""
+def refusal(environ: Environ, error: RelatedImagesError) -> WSGIApp:
+    """The answer that is an error, in the shape in which all of ours are."""
     status = status_of(error)
     shown = schemas.fault(status.value, error, request_id(environ))
-    content = answer(start_response, status, shown, _headers_of(error))
-    return [] if environ.get("REQUEST_METHOD") == "HEAD" else content
+    return written(shown, status, _headers_of(error))
 
 
 def _headers_of(error: RelatedImagesError) -> Headers:

@@ -13,9 +13,9 @@ from related_images.db import (
 from related_images.db.recording import Speaker
 from related_images.errors import ImageGone
 from related_images.middleware import registry
+from related_images.middleware.access import Caller
 from related_images.middleware.answers import WSGIApp
 from related_images.middleware.environ import Environ
-from related_images.middleware.identity import Caller
 
 NEEDED: Final = ("installation_uuid", "instance_id", "image_id", "kind")
 OPTIONAL: Final = ("label", "instance_project_id")

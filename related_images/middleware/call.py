@@ -1,32 +1,31 @@
 """One request to a route of ours: what handlers ask of it."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from webob import Request
+
 from related_images import model, validation
-from related_images.config import Settings
 from related_images.db import Database
-from related_images.errors import AdminOnly, FieldInvalid, RecordingForbidden
+from related_images.errors import FieldInvalid, ParameterMalformed
 from related_images.middleware import paging
+from related_images.middleware.access import Caller
 from related_images.middleware.answers import WSGIApp
 from related_images.middleware.environ import Environ
-from related_images.middleware.identity import Caller
-
-Outcome = tuple[HTTPStatus, Any]
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request to a route of ours; ``ids`` are those in its path."""
+    """One request to a route of ours, with the ``ids`` in its path and its ``query``."""
 
     app: WSGIApp
     database: Database
-    settings: Settings
-    environ: Environ
     caller: Caller
+    environ: Environ
     ids: Mapping[str, str]
+    query: paging.Query
 
     def instance(self) -> model.InstanceRef:
         """The instance in the path."""
@@ -36,35 +35,39 @@ class Call:
         """The image in the path."""
         return validation.image_id(self.ids["image_id"])
 
-    def query(self, known: Mapping[str, paging.Read]) -> paging.Query:
-        return paging.read(self.query_string, known)
 
-    @property
-    def query_string(self) -> str:
-        return str(self.environ.get("QUERY_STRING", ""))
-
-    def must_record(self) -> None:
-        if not self.caller.may_record:
-            raise recording_forbidden(self.settings)
-
-    def must_remove(self) -> None:
-        if not self.caller.may_remove:
-            roles = ", ".join(sorted(self.settings.admin_roles))
-            raise RecordingForbidden(f"{_recorders(self.settings)}; or an administrator's: {roles}")
-
-    def must_administrate(self) -> None:
-        if not self.caller.is_admin:
-            roles = ", ".join(sorted(self.settings.admin_roles))
-            raise AdminOnly(f"one of these roles is needed: {roles}")
+Handler = Callable[[Call], WSGIApp]
+Answers = Mapping[HTTPStatus, tuple[str] | tuple[str, str]]
+"""What each status says with which a request is done, and the schema of its body."""
 
 
-def recording_forbidden(settings: Settings) -> RecordingForbidden:
-    return RecordingForbidden(_recorders(settings))
+@dataclass(frozen=True)
+class Operation:
+    """What a method of a path does: its handler, what it takes, and how it is described.
+
+    ``refusals`` are the statuses that it may answer besides those of every operation. ``body`` is
+    the schema of the body that it takes.
+    """
+
+    handler: Handler
+    summary: str
+    answers: Answers
+    refusals: Sequence[HTTPStatus] = ()
+    filters: paging.Filters = field(default_factory=dict)
+    body: str | None = None
 
 
-def _recorders(settings: Settings) -> str:
-    roles = ", ".join(sorted(settings.recording_roles))
-    return f"one of these roles is needed, in the caller's own token or in a service token: {roles}"
+def query_of(environ: Environ) -> list[tuple[str, str]]:
+    """The parameters of a query.
+
+    :raises ParameterMalformed: if they are not UTF-8
+    """
+    try:
+        return list(Request(environ).GET.items())
+    except UnicodeError as error:
+        raise ParameterMalformed(
+            "the query is not UTF-8 in percent-encoding; encode each parameter as UTF-8"
+        ) from error
 
 
 def fields(body: dict[str, Any], needed: Iterable[str], optional: Iterable[str]) -> dict[str, Any]:

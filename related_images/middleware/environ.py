@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote_plus
 
 from related_images.errors import BodyIncomplete, BodyTooLarge
 from related_images.protocol import headers, paths
@@ -23,11 +24,6 @@ TUPLE_KEYS: Final = frozenset(key_of(name) for name in headers.STRIPPED)
 _DOMAIN: Final = re.compile(r"https?://[^/]*")
 _SLASHES: Final = re.compile(r"//+")
 _MINOR: Final = re.compile(r"/v2\.\d{1,2}(?=/)")
-
-
-def carries_tuple(environ: Environ) -> bool:
-    """Whether any of our headers is there."""
-    return not environ.keys().isdisjoint(TUPLE_KEYS)
 
 
 def take_tuple(environ: Environ) -> dict[str, str]:
@@ -57,6 +53,24 @@ def path_below_api(environ: Environ) -> str | None:
     if minor:
         return path[minor.end() :]
     return path if environ.get("SCRIPT_NAME", "").endswith(paths.API) else None
+
+
+class Parameter(NamedTuple):
+    """A parameter of a query, and how it was ``written`` there."""
+
+    name: str
+    value: str
+    written: str
+
+
+def parameters(query: str) -> list[Parameter]:
+    """Each parameter of a query, as Glance reads it: a semicolon is taken for an ampersand."""
+    found = []
+    for written in query.replace(";", "&").split("&"):
+        if written:
+            name, _, value = written.partition("=")
+            found.append(Parameter(unquote_plus(name), unquote_plus(value), written))
+    return found
 
 
 def set_path_below_api(environ: Environ, path: str) -> None:

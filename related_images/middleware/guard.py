@@ -10,18 +10,31 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from related_images import failpoints
+from related_images import failpoints, validation
 from related_images.db import Database, Seen, guard
 from related_images.db.guard import Begun
 from related_images.db.recording import image_deleted
 from related_images.errors import ImageInUse, StoreUnavailable
 from related_images.failpoints import Point
 from related_images.middleware import registry
+from related_images.middleware.access import Caller
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ, request_id
-from related_images.middleware.identity import Caller
 
 LOG = logging.getLogger(__name__)
+
+
+def image_to_delete(app: WSGIApp, environ: Environ, spelled: str) -> str | None:
+    """The image that Glance deletes if it answers 204, by the ID it has in relations.
+
+    Some databases find an image by other spellings of its ID too, in capitals or with accents:
+    which image that is, if any, Glance says.
+    """
+    if validation.is_image_id(spelled):
+        return spelled
+    shown = registry.shown(app, environ, spelled)
+    found = spelled.lower() if shown is None else shown.get("id")
+    return found if validation.is_image_id(found) else None
 
 
 @dataclass(frozen=True)
@@ -112,10 +125,9 @@ class Guarded:
         except ImageInUse as error:
             if not self.forced:
                 raise
-            roles = ", ".join(sorted(caller.settings.admin_roles))
             raise ImageInUse(
                 f"{error}; this caller sent X-Relation-Force and has none of the roles of an "
-                f"administrator: {roles}"
+                f"administrator: {caller.admins}"
             ) from error
         except StoreUnavailable as error:
             LOG.warning("deletion of image %s passes unguarded: %s", self.image_id, error.for_log())

@@ -5,16 +5,21 @@ images as one more condition, and everything else as the caller wrote it.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import parse_qs, quote, unquote_plus, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
+
+from webob import Response
 
 from related_images import metrics, validation
-from related_images.db import ListedImage, listing
+from related_images.db import Database, ListedImage, listing
 from related_images.errors import ParameterMalformed
-from related_images.middleware.answers import Headers, StartResponse, WSGIApp
-from related_images.middleware.environ import Environ
-from related_images.middleware.registry import Answer, ask, seen
+from related_images.middleware.access import Caller
+from related_images.middleware.answers import StartResponse, WSGIApp
+from related_images.middleware.environ import Environ, Parameter
+from related_images.middleware.registry import ask, json_of, seen
+from related_images.middleware.request import Listing
 from related_images.protocol import headers, paths
 
 IDS: Final = "id"
@@ -23,30 +28,34 @@ ONE_OF: Final = "in"
 MARKER: Final = "marker"
 
 
-def parameters(query: str) -> Iterator[tuple[str, str, str]]:
-    """Each parameter of a query string: its name, its value, and how it was written.
-
-    The registry takes a semicolon for an ampersand.
-    """
-    for written in query.replace(";", "&").split("&"):
-        if written:
-            name, _, value = written.partition("=")
-            yield unquote_plus(name), unquote_plus(value), written
-
-
-def asserted(query: str) -> dict[str, str]:
-    """Our own parameters of a query string, by name; of a repeated one all, which is malformed."""
-    found: dict[str, str] = {}
-    for name, value, _ in parameters(query):
-        if name in headers.QUERY:
-            found[name] = f"{found[name]},{value}" if name in found else value
-    return found
+def answer(
+    app: WSGIApp,
+    database: Database,
+    caller: Caller,
+    asked: Listing,
+    environ: Environ,
+    start_response: StartResponse,
+) -> Iterable[bytes]:
+    """Answer with Glance's image list, of the instance's images."""
+    said = asked.assertion
+    images = listing.images_of_instance(
+        database,
+        said.instance.installation_uuid,
+        said.instance.instance_id,
+        said.kind,
+        said.label,
+        caller.visible_to,
+    )
+    return answer_restricted(
+        app, environ, start_response, asked.query, said.acknowledgement(), images
+    )
 
 
 def answer_restricted(
     app: WSGIApp,
     environ: Environ,
     start_response: StartResponse,
+    query: Sequence[Parameter],
     acknowledgement: str,
     images: Iterable[ListedImage],
     *conditions: str,
@@ -56,34 +65,34 @@ def answer_restricted(
     An image that has the ID of one of them and is another is left out: then Glance is asked again
     without it, so that the page is as long as it should be.
 
+    :param query: the caller's own
     :param acknowledgement: by what the list is restricted, as the answer says it
     :param conditions: more of the registry's own, as they stand in a query
     """
-    own = environ.get("QUERY_STRING", "")
     environ.pop("HTTP_ACCEPT_ENCODING", None)  # the links in the answer are to be read
     known = {image.image_id: image for image in images}
-    found, page = _asked(app, environ, own, known, conditions)
-    if found.is_ok:
-        _restore_links(found, page, own)
-        found.headers.append((headers.FILTERS_APPLIED, acknowledgement))
+    found, page = _asked(app, environ, query, known, conditions)
+    if found.status_code == HTTPStatus.OK:
+        _restore_links(found, page, query)
+        found.headers.add(headers.FILTERS_APPLIED, acknowledgement)
         metrics.RESTRICTED.inc()
-    start_response(found.status, found.headers)
-    return [found.body]
+    response: WSGIApp = found
+    return response(environ, start_response)
 
 
 def _asked(
     app: WSGIApp,
     environ: Environ,
-    own: str,
+    query: Sequence[Parameter],
     known: dict[str, ListedImage],
     conditions: Iterable[str],
-) -> tuple[Answer, Any]:
+) -> tuple[Response, Any]:
     """Glance's list of the ``known`` images, also read as JSON; others with their IDs go."""
     while True:
-        environ["QUERY_STRING"] = "&".join([_restricted(own, known), *conditions])
+        environ["QUERY_STRING"] = "&".join([_restricted(query, known), *conditions])
         # what Glance keeps in the environ is of one request
         found = ask(app, dict(environ))
-        page = found.json() if found.is_ok else None
+        page = json_of(found.body) if found.status_code == HTTPStatus.OK else None
         others = _others(page, known)
         if not others:
             return found, page
@@ -105,9 +114,9 @@ def _others(page: Any, known: dict[str, ListedImage]) -> list[str]:
     ]
 
 
-def _restricted(query: str, image_ids: Iterable[str]) -> str:
+def _restricted(query: Sequence[Parameter], image_ids: Iterable[str]) -> str:
     wanted, condition, kept = set(image_ids), None, []
-    for name, value, written in parameters(query):
+    for name, value, written in query:
         if name == IDS:
             condition = value  # of several the registry takes the last
         elif name not in headers.QUERY:
@@ -135,24 +144,18 @@ def _ids(condition: str) -> set[str]:
     )
 
 
-def _restore_links(found: Answer, page: Any, query: str) -> None:
+def _restore_links(found: Response, page: Any, query: Sequence[Parameter]) -> None:
     """Let ``first`` and ``next`` lead on with the caller's own query."""
     if not isinstance(page, dict):
         return
-    own = [written for name, _, written in parameters(query) if name != MARKER]
+    own = [written for name, _, written in query if name != MARKER]
     page["first"] = _link(own)
     if "next" in page:
         marker = parse_qs(urlsplit(page["next"]).query)[MARKER][-1]
         page["next"] = _link([*own, f"{MARKER}={quote(marker)}"])
     found.body = json.dumps(page, ensure_ascii=False).encode()
-    found.headers = _with_length(found.headers, len(found.body))
 
 
 def _link(written: list[str]) -> str:
     path = paths.href(paths.IMAGES)
     return f"{path}?{'&'.join(written)}" if written else path
-
-
-def _with_length(given: Headers, length: int) -> Headers:
-    kept: list[Any] = [(name, value) for name, value in given if name.lower() != "content-length"]
-    return [*kept, ("Content-Length", str(length))]

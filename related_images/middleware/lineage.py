@@ -1,7 +1,6 @@
 """The routes that tell where an image comes from and what was made from it."""
 
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any, Final
 
 from related_images import model, validation
@@ -17,7 +16,8 @@ from related_images.db.lineage import (
 )
 from related_images.errors import ParameterMalformed
 from related_images.middleware import paging, registry
-from related_images.middleware.call import Call, Outcome
+from related_images.middleware.answers import WSGIApp, written
+from related_images.middleware.call import Call
 from related_images.model import Ancestor, Descendant, InstanceRef
 from related_images.protocol import paths, schemas
 from related_images.protocol.schemas import Json
@@ -25,8 +25,8 @@ from related_images.protocol.schemas import Json
 RISING: Final = "r"
 
 
-def list_ancestry(call: Call) -> Outcome:
-    image_id, query = call.image_id(), call.query({})
+def list_ancestry(call: Call) -> WSGIApp:
+    image_id, query = call.image_id(), call.query
     after = _climb(query.marker)
     visible_to = call.caller.visible_to
     chain = lineage.ancestry(call.database, image_id, query.limit, after, visible_to)
@@ -34,19 +34,18 @@ def list_ancestry(call: Call) -> Outcome:
     marker = None if chain.next is None else _climb_marker(chain.next)
     path = paths.href(paths.ANCESTRY, image_id=image_id)
     page = _page(image_id, "ancestry", map(_ancestor, chain.links), path, query, marker)
-    return HTTPStatus.OK, page | _circle(chain)
+    return written(page | _circle(chain))
 
 
-def list_descendants(call: Call) -> Outcome:
-    image_id = call.image_id()
-    query = call.query({"depth": _depth, "kind": _made_kind})
+def list_descendants(call: Call) -> WSGIApp:
+    image_id, query = call.image_id(), call.query
     wanted = Wanted(image_id, visible_to=call.caller.visible_to, **query.filters)
     tree = lineage.descendants(call.database, wanted, query.limit, _place(query.marker))
     _must_see(call, image_id, tree.branches)
     marker = None if tree.next is None else _place_marker(tree.next)
     path = paths.href(paths.DESCENDANTS, image_id=image_id)
     page = _page(image_id, "descendants", map(_descendant, tree.branches), path, query, marker)
-    return HTTPStatus.OK, page | _circle(tree)
+    return written(page | _circle(tree))
 
 
 def _must_see(call: Call, image_id: str, found: Iterable[Any]) -> None:
@@ -115,6 +114,12 @@ def _depth(text: str) -> int:
 
 def _made_kind(text: str) -> str:
     return model.kind(text, model.MADE_FROM)
+
+
+DESCENDANT_FILTERS: Final[paging.Filters] = {
+    "depth": paging.Filter(_depth, "How many generations to follow", schemas.COUNT),
+    "kind": paging.Filter(_made_kind, "Images of this kind", schemas.MADE_KIND),
+}
 
 
 def _climb_marker(climb: Climb) -> str:

@@ -1,11 +1,10 @@
-"""Query parameters of our own routes: filters, limit and marker."""
+"""Query parameters of our own routes: filters, limit and marker, how each is read and described."""
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 from related_images import model, validation
 from related_images.db import (
@@ -22,6 +21,7 @@ from related_images.errors import (
     ParameterUnknown,
     TupleMalformed,
 )
+from related_images.protocol import schemas
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MOST: Final = 1000
@@ -34,6 +34,8 @@ NO_TIME: Final = "-"
 """Stands in a marker where an instance has no time."""
 
 Read = Callable[[str], Any]
+Given = Sequence[tuple[str, str]]
+"""The parameters of a query."""
 
 
 def _instance_id(text: str) -> str:
@@ -78,30 +80,13 @@ def _image_ids(text: str) -> list[str]:
     return [validation.image_id(id) for id in dict.fromkeys(ids)]
 
 
-FILTERS: Final[Mapping[str, Read]] = {
-    "installation_uuid": validation.installation_uuid,
-    "instance_id": _instance_id,
-    "image_id": validation.image_id,
-    "project_id": _project_id,
-    "kind": model.kind,
-    "label": validation.label,
-    "source": _source,
-    "created_after": _time("created_after"),
-    "created_before": _time("created_before"),
-    "in_use": _truth("in_use"),
-}
-"""The filters of relations and instances, and how each is read."""
-
-LATEST_BEFORE: Final = "latest_before"
-INSTANCE_FILTERS: Final = {**FILTERS, LATEST_BEFORE: _time(LATEST_BEFORE)}
-IMAGE_FILTERS: Final = {name: read for name, read in FILTERS.items() if name != "image_id"}
-
-IMAGE_IDS: Final = "image_ids"
-USAGE_FILTERS: Final[Mapping[str, Read]] = {IMAGE_IDS: _image_ids}
-
-ATTACHMENT: Final = "attachment"
-CREATION: Final = "creation"
-OWN_REPORTS: Final = (ATTACHMENT, CREATION)
+def _limit(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+    if number < 1:
+        raise LimitMalformed(
+            f"limit={validation.shown(text)} is not a whole number from 1 to {LIMIT_MOST}"
+        )
+    return min(number, LIMIT_MOST)
 
 
 def _own_report(text: str) -> str:
@@ -112,11 +97,96 @@ def _own_report(text: str) -> str:
     return text
 
 
-DETACHMENT: Final[Mapping[str, Read]] = {
-    "own_report": _own_report,
-    "created_at": _time("created_at"),
+ATTACHMENT: Final = "attachment"
+CREATION: Final = "creation"
+OWN_REPORTS: Final = (ATTACHMENT, CREATION)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A query parameter: how it is read, what it means, and its JSON schema.
+
+    ``needed`` is whether it must be given.
+    """
+
+    read: Read
+    means: str
+    schema: schemas.Json
+    needed: bool = False
+
+
+Filters = dict[str, Filter]
+
+FILTERS: Final[Filters] = {
+    "installation_uuid": Filter(
+        validation.installation_uuid, "Relations of this installation", schemas.ANY_UUID
+    ),
+    "instance_id": Filter(_instance_id, "Relations of this instance", schemas.INSTANCE_ID),
+    "image_id": Filter(validation.image_id, "Relations of this image", schemas.UUID),
+    "project_id": Filter(_project_id, "Relations of this project", schemas.TEXT),
+    "kind": Filter(model.kind, "Relations of this kind", schemas.KIND),
+    "label": Filter(validation.label, "Relations with this label", schemas.LABEL),
+    "source": Filter(_source, "Relations that this source reports", schemas.SOURCE),
+    "created_after": Filter(
+        _time("created_after"), "Relations recorded after this time", schemas.TIME
+    ),
+    "created_before": Filter(
+        _time("created_before"), "Relations recorded before this time", schemas.TIME
+    ),
+    "in_use": Filter(
+        _truth("in_use"),
+        "Whether the relation tells from which image a live instance was started",
+        {"type": "boolean"},
+    ),
+}
+"""The filters of relations and instances."""
+
+LATEST_BEFORE: Final = "latest_before"
+INSTANCE_FILTERS: Final[Filters] = {
+    **FILTERS,
+    LATEST_BEFORE: Filter(
+        _time(LATEST_BEFORE),
+        "Instances without an image of the kind and label since this time",
+        schemas.TIME,
+    ),
+}
+IMAGE_FILTERS: Final[Filters] = {name: one for name, one in FILTERS.items() if name != "image_id"}
+
+IMAGE_IDS: Final = "image_ids"
+_ONE_ID: Final = schemas.UUID["pattern"].strip("^$")
+USAGE_FILTERS: Final[Filters] = {
+    IMAGE_IDS: Filter(
+        _image_ids,
+        f"1 to {IDS_MOST} ids, separated by commas",
+        {"type": "string", "pattern": f"^{_ONE_ID}(,{_ONE_ID}){{0,{IDS_MOST - 1}}}$"},
+        needed=True,
+    )
+}
+
+DETACHMENT: Final[Filters] = {
+    "own_report": Filter(
+        _own_report,
+        "Take only one's own report of the relation back: one attachment, or the creation of the "
+        "image",
+        {"type": "string", "enum": list(OWN_REPORTS)},
+    ),
+    "created_at": Filter(
+        _time("created_at"),
+        "created_at of the relation with which the attachment was answered",
+        schemas.TIME,
+    ),
 }
 """What says that not the relation is removed, but one's own report of it taken back."""
+
+PAGE: Final[Filters] = {
+    "limit": Filter(
+        _limit,
+        f"Rows of a page; more than {LIMIT_MOST} are taken for {LIMIT_MOST}",
+        {**schemas.COUNT, "default": LIMIT_DEFAULT},
+    ),
+    "marker": Filter(str, "Where the page before ended, from its next link", {"type": "string"}),
+}
+"""What every list takes besides its filters."""
 
 
 @dataclass(frozen=True)
@@ -129,80 +199,43 @@ class Query:
     kept: list[tuple[str, str]]
 
 
-def read(query: str, known: Mapping[str, Read]) -> Query:
-    """Read a query string whose filters are the ``known`` ones.
+def read(query: Given, known: Filters) -> Query:
+    """Read a query whose parameters are the ``known`` ones.
 
     :raises ParameterUnknown: naming what is known
-    :raises BadInput: if a value is malformed or a parameter is repeated
+    :raises BadInput: if a value is malformed or missing, or a parameter is repeated
     """
-    given = _given(query, [*known, "limit", "marker"])
+    given = dict(query)
+    for name in given:
+        if name not in known:
+            allowed = f"known are {', '.join(known)}" if known else "leave the query out"
+            raise ParameterUnknown(f"{validation.shown(name)} is not known here; {allowed}")
+    if len(given) < len(query):
+        raise ParameterMalformed("a parameter is given twice; give each once")
+    for name, one in known.items():
+        if one.needed and name not in given:
+            raise ParameterMalformed(f"{name} is needed here")
+    values = {name: known[name].read(text) for name, text in given.items()}
     return Query(
-        filters=_filters(given, known),
-        limit=_limit(given.get("limit", str(LIMIT_DEFAULT))),
-        marker=given.get("marker"),
+        limit=values.pop("limit", LIMIT_DEFAULT),
+        marker=values.pop("marker", None),
+        filters=values,
         kept=[(name, text) for name, text in given.items() if name != "marker"],
     )
 
 
-def read_all(query: str, needed: Mapping[str, Read]) -> dict[str, Any]:
-    """Read a query string that has the ``needed`` parameters and no other.
-
-    :raises ParameterUnknown: naming what is known
-    :raises BadInput: if a value is malformed, missing, or given twice
-    """
-    given = _given(query, [*needed])
-    for name in needed:
-        if name not in given:
-            raise ParameterMalformed(f"{name} is needed here")
-    return _filters(given, needed)
-
-
-def read_detachment(query: str) -> tuple[str | None, datetime | None]:
+def own_report(filters: Mapping[str, Any]) -> tuple[str | None, datetime | None]:
     """Which report of one's own is to be taken back, and of a relation that was recorded when.
 
-    :raises ParameterUnknown: naming what is known
-    :raises BadInput: if a value is malformed, or one is given that does not belong to the other
+    :raises ParameterMalformed: if one of the two is given that does not belong to the other
     """
-    said = _filters(_given(query, [*DETACHMENT]), DETACHMENT)
-    own_report, recorded_at = said.get("own_report"), said.get("created_at")
-    if (own_report == ATTACHMENT) != (recorded_at is not None):
+    report, recorded_at = filters.get("own_report"), filters.get("created_at")
+    if (report == ATTACHMENT) != (recorded_at is not None):
         raise ParameterMalformed(
             "own_report=attachment and created_at, the time of the relation that the attachment "
             "was answered with, belong together: give both or neither"
         )
-    return own_report, recorded_at
-
-
-def _given(query: str, known: list[str]) -> dict[str, str]:
-    pairs = parse_qsl(query, keep_blank_values=True)
-    given = dict(pairs)
-    for name in given:
-        if name not in known:
-            raise ParameterUnknown(
-                f"{validation.shown(name)} is not known here; known are {', '.join(known)}"
-            )
-    if len(given) < len(pairs):
-        raise ParameterMalformed("a parameter is given twice; give each once")
-    return given
-
-
-def _filters(given: Mapping[str, str], known: Mapping[str, Read]) -> dict[str, Any]:
-    return {name: known[name](text) for name, text in given.items() if name in known}
-
-
-def refuse(query: str) -> None:
-    """Raise :exc:`ParameterUnknown` if a query string has any parameter."""
-    for name, _ in parse_qsl(query, keep_blank_values=True):
-        raise ParameterUnknown(f"{validation.shown(name)} is not known here; leave the query out")
-
-
-def _limit(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
-    if number < 1:
-        raise LimitMalformed(
-            f"limit={validation.shown(text)} is not a whole number from 1 to {LIMIT_MOST}"
-        )
-    return min(number, LIMIT_MOST)
+    return report, recorded_at
 
 
 def relation_marker(last: Relation) -> str:

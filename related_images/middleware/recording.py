@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any, Final
 
+from webob.response import iter_close
+
 from related_images import failpoints, metrics, model, validation
 from related_images.db import (
     Database,
@@ -24,9 +26,9 @@ from related_images.db import (
 from related_images.errors import BodyMalformed, StoreUnavailable
 from related_images.failpoints import Point
 from related_images.middleware import registry
+from related_images.middleware.access import Caller
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ, read_body, request_id
-from related_images.middleware.identity import Caller
 from related_images.protocol import headers
 
 LOG = logging.getLogger(__name__)
@@ -56,7 +58,8 @@ def create_image(
     assertion: headers.Assertion,
     caller: Caller,
 ) -> Iterable[bytes]:
-    """Record the relation, let the registry make the image, and acknowledge."""
+    """Record the relation, let Glance make the image, and acknowledge."""
+    caller.must_record()
     body = json_object(environ)
     image_id = validation.image_id(body.setdefault("id", str(uuid.uuid4())))
     new = _relation(assertion, image_id, _owner(body, caller))
@@ -136,7 +139,13 @@ class _Outcome:
         self.keeps_back = False
         if self.made is None:
             return pieces
-        body = registry.collect(pieces, self.written)
+        try:
+            # what Glance writes and what it yields come in the order of its doing so
+            for piece in pieces:
+                self.written.append(piece)
+        finally:
+            iter_close(pieces)
+        body = b"".join(self.written)
         self._learn(body)
         self.respond(*self.made)
         return [body]

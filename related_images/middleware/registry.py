@@ -1,15 +1,19 @@
 """Asking the registry behind the filter, as the caller."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from webob import Request, Response
+from webob.response import iter_close
+
 from related_images import validation
 from related_images.db import Seen
 from related_images.errors import ImageNotFound, ParameterMalformed
-from related_images.middleware.answers import Headers, WSGIApp
+from related_images.middleware.answers import WSGIApp
 from related_images.middleware.environ import Environ, set_path_below_api
 from related_images.protocol import paths
 
@@ -25,20 +29,18 @@ _CONDITIONS = (
 """What belongs to the caller's own request and would change the answer to another one."""
 
 
-class Answer:
-    """The whole answer of a WSGI app. Made by :func:`ask`."""
+def ask(app: WSGIApp, environ: Environ) -> Response:
+    """What Glance answers to a request of ours, as a whole.
 
-    status: str
-    headers: Headers
-    body: bytes
-
-    @property
-    def is_ok(self) -> bool:
-        return self.status.startswith("200")
-
-    def json(self) -> Any:
-        """The body read as JSON, or ``None`` if it is something else."""
-        return json_of(self.body)
+    An answer that takes another back, with an exception, counts as the answer; WebOb would raise.
+    """
+    called = Request(environ).call_application(app, catch_exc_info=True)
+    status, given, pieces, _ = called
+    try:
+        body = b"".join(pieces)
+    finally:
+        iter_close(pieces)
+    return Response(status=status, headerlist=list(given), body=body)
 
 
 def json_of(body: bytes) -> Any:
@@ -49,42 +51,8 @@ def json_of(body: bytes) -> Any:
         return None
 
 
-def ask(app: WSGIApp, environ: Environ) -> Answer:
-    """Call ``app`` and collect what it answers."""
-    answer = Answer()
-    written: list[bytes] = []
-
-    def start_response(status: str, headers: Headers, exc_info: Any = None) -> Any:
-        answer.status, answer.headers = status, headers
-        return written.append
-
-    answer.body = collect(app(environ, start_response), written)
-    return answer
-
-
-def collect(pieces: Iterable[bytes], written: list[bytes]) -> bytes:
-    """The whole body that an app yields, behind what it has ``written``; then it is closed."""
-    try:
-        # what the app writes and what it yields come in the order of its doing so
-        for piece in pieces:
-            written.append(piece)
-        return b"".join(written)
-    finally:
-        close = getattr(pieces, "close", None)
-        if close is not None:
-            close()
-
-
-def get(app: WSGIApp, environ: Environ, path: str, query: str = "") -> Any:
-    """Ask for ``path`` below ``/v2`` with the identity of the request ``environ``.
-
-    :returns: the JSON of a 200, otherwise ``None``
-    """
-    answer = _get(app, environ, path, query)
-    return answer.json() if answer.is_ok else None
-
-
-def _get(app: WSGIApp, environ: Environ, path: str, query: str = "") -> Answer:
+def get(app: WSGIApp, environ: Environ, path: str, query: str = "") -> Response:
+    """Ask for ``path`` below ``/v2`` with the identity of the request ``environ``."""
     own = {key: value for key, value in environ.items() if key not in _CONDITIONS}
     own |= {"REQUEST_METHOD": "GET", "QUERY_STRING": query, "CONTENT_LENGTH": "0"}
     own["wsgi.input"] = BytesIO()
@@ -108,10 +76,10 @@ def shown(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any] | Non
 
     :returns: nothing of one that is not there, and ``None`` if the registry fails to say
     """
-    answer = _get(app, environ, f"{paths.IMAGES}/{image_id}")
-    if answer.status.startswith("404"):
+    answer = get(app, environ, f"{paths.IMAGES}/{image_id}")
+    if answer.status_code == HTTPStatus.NOT_FOUND:
         return {}
-    found = answer.json() if answer.is_ok else None
+    found = json_of(answer.body) if answer.status_code == HTTPStatus.OK else None
     return found if isinstance(found, dict) else None
 
 
@@ -139,7 +107,8 @@ def owners(
         query = {"id": f"in:{','.join(image_ids)}", "visibility": "all", "os_hidden": hidden}
         following = urlencode(query | {"limit": str(len(image_ids))})
         while following:
-            page = get(app, environ, paths.IMAGES, following)
+            answer = get(app, environ, paths.IMAGES, following)
+            page = json_of(answer.body) if answer.status_code == HTTPStatus.OK else None
             if not isinstance(page, dict):
                 return None
             found |= {image["id"]: image["owner"] for image in page["images"]}

@@ -8,49 +8,22 @@ answered now gets an empty list, and the next rotation deletes what this one lef
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
-from related_images import model, validation
 from related_images.db import Database, ListedImage
 from related_images.db.rotation import InstallationAmbiguous, recorded_backups
 from related_images.errors import StoreUnavailable
 from related_images.middleware import imagelist
+from related_images.middleware.access import Caller
 from related_images.middleware.answers import StartResponse, WSGIApp
 from related_images.middleware.environ import Environ
-from related_images.middleware.identity import Caller
+from related_images.middleware.request import Rotation
 from related_images.protocol import headers
 
 LOG = logging.getLogger(__name__)
 
-CLAIMS: Final = ("image_type", "backup_type", "instance_uuid")
-PAGING: Final = ("limit", "marker", "sort_key", "sort_dir")
 ACTIVE: Final = "status=active"
 ACKNOWLEDGEMENT: Final = ", ".join(headers.FILTER_WORDS[:3])
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """What a rotation asks for."""
-
-    instance_id: str
-    backup_type: str
-
-
-def read(environ: Environ) -> Rotation | None:
-    """The rotation that a request for the image list is, if it is one."""
-    if environ["REQUEST_METHOD"] != "GET" or CLAIMS[2] not in environ.get("QUERY_STRING", ""):
-        return None
-    given = [(name, text) for name, text, _ in imagelist.parameters(environ["QUERY_STRING"])]
-    claims = {name: text for name, text in given if name not in PAGING}
-    if set(claims) != set(CLAIMS) or len(given) != len(dict(given)):
-        return None
-    image_type, backup_type, instance_id = (claims[name] for name in CLAIMS)
-    if image_type != model.BACKUP or not validation.is_word(
-        instance_id, validation.INSTANCE_ID_LENGTH
-    ):
-        return None
-    return Rotation(instance_id, backup_type)
 
 
 def answer(
@@ -64,7 +37,7 @@ def answer(
     """Answer a rotation with Glance's image list, of recorded, active backups alone."""
     image_ids = _recorded(database, caller, rotation)
     return imagelist.answer_restricted(
-        app, environ, start_response, ACKNOWLEDGEMENT, image_ids, ACTIVE
+        app, environ, start_response, rotation.query, ACKNOWLEDGEMENT, image_ids, ACTIVE
     )
 
 

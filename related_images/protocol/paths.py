@@ -16,6 +16,7 @@ INSTALLATIONS: Final = "/installations"
 INSTALLATION: Final = "/installations/{uuid}"
 INFO: Final = "/info/relations"
 SCHEMA: Final = "/schemas/{name}"
+OPENAPI: Final = "/schemas/openapi-relations"
 
 IMAGES: Final = "/images"
 """The registry's own."""

@@ -67,24 +67,49 @@ def link(path: str, query: Iterable[tuple[str, str]]) -> str:
     return f"{path}?{encoded}" if encoded else path
 
 
-_WORD: Final = {"type": "string", "pattern": "^[A-Za-z0-9._:-]+$", "minLength": 1}
-_UUID: Final = {
+TIME: Final = {"type": "string", "format": "date-time"}
+_MAYBE_TIME: Final = {"type": ["string", "null"], "format": "date-time"}
+_MAYBE_TEXT: Final = {"type": ["string", "null"]}
+TEXT: Final = {"type": "string", "minLength": 1, "maxLength": validation.TEXT_LENGTH}
+_MAYBE_OWN_TEXT: Final = TEXT | {"type": ["string", "null"]}
+UUID: Final = {
     "type": "string",
     "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
 }
+"""A UUID as it is answered, and as the ID of an image has to be."""
+ANY_UUID: Final = UUID | {"pattern": UUID["pattern"].replace("0-9a-f", "0-9a-fA-F")}
+"""A UUID that is taken in capitals too."""
+_MAYBE_UUID: Final = UUID | {"type": ["string", "null"]}
+_WORD: Final = {"type": "string", "pattern": "^[A-Za-z0-9._:-]+$", "minLength": 1}
+INSTANCE_ID: Final = _WORD | {"maxLength": validation.INSTANCE_ID_LENGTH}
+LABEL: Final = _WORD | {"maxLength": validation.LABEL_LENGTH}
+_MAYBE_LABEL: Final = LABEL | {"type": ["string", "null"]}
+KIND: Final = {"type": "string", "enum": list(model.KINDS)}
+MADE_KIND: Final = {"type": "string", "enum": list(model.MADE_FROM)}
+SOURCE: Final = {"type": "string", "enum": list(model.SOURCES)}
+COUNT: Final = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
 _LINKS: Final = {"self": {"type": "string"}, "schema": {"type": "string"}}
+
+IDS: Final[dict[str, Json]] = {
+    "image_id": UUID,
+    "installation_uuid": ANY_UUID,
+    "instance_id": INSTANCE_ID,
+    "kind": KIND,
+    "uuid": ANY_UUID,
+}
+"""The IDs in paths."""
 
 _OF_TYPE: Final[Mapping[Any, Json]] = {
     str: {"type": "string"},
     int: {"type": "integer"},
     bool: {"type": "boolean"},
-    datetime: {"type": "string", "format": "date-time"},
-    model.InstallationUuid: _UUID,
-    model.InstanceId: _WORD | {"maxLength": validation.INSTANCE_ID_LENGTH},
-    model.ImageId: _UUID,
-    model.Kind: {"type": "string", "enum": list(model.KINDS)},
-    model.Label: _WORD | {"maxLength": validation.LABEL_LENGTH},
-    model.Source: {"type": "string", "enum": list(model.SOURCES)},
+    datetime: TIME,
+    model.InstallationUuid: UUID,
+    model.InstanceId: INSTANCE_ID,
+    model.ImageId: UUID,
+    model.Kind: KIND,
+    model.Label: LABEL,
+    model.Source: SOURCE,
     model.Count: {"type": "integer", "minimum": 1},
 }
 
@@ -104,11 +129,15 @@ def _of_type(kind: Any) -> Json:
     return _OF_TYPE.get(kind) or {"type": "object", "properties": properties(kind)}
 
 
-def _thing(name: str, shown: Json) -> Json:
+_RELATION: Final = properties(Relation) | _LINKS
+_INSTANCE: Final = properties(Instance) | _LINKS
+
+
+def _thing(name: str, properties: Json) -> Json:
     return {
         "name": name,
-        "properties": shown,
-        "required": sorted(shown),
+        "properties": properties,
+        "required": sorted(properties),
         "additionalProperties": False,
         "links": [{"rel": "self", "href": "{self}"}, {"rel": "describedby", "href": "{schema}"}],
     }
@@ -133,9 +162,129 @@ def _collection(name: str, thing: Json) -> Json:
 
 
 SCHEMAS: Final[dict[str, Json]] = {
-    "relation": (_relation := _thing("relation", properties(Relation) | _LINKS)),
+    "relation": (_relation := _thing("relation", _RELATION)),
     "relations": _collection("relations", _relation),
-    "instance": (_instance := _thing("instance", properties(Instance) | _LINKS)),
+    "instance": (_instance := _thing("instance", _INSTANCE)),
     "instances": _collection("instances", _instance),
 }
 """The schemas by the name under which ``/v2/schemas`` publishes them."""
+
+
+def reference(name: str) -> Json:
+    """The schema of this name in the OpenAPI document."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(properties: Json, optional: Iterable[str] = (), *, closed: bool = True) -> Json:
+    made = {
+        "type": "object",
+        "properties": properties,
+        "required": sorted(properties.keys() - set(optional)),
+    }
+    return made | {"additionalProperties": False} if closed else made
+
+
+def _list(name: str, item: Json, **others: Json) -> Json:
+    return _object({name: {"type": "array", "items": item}, **others}, ("next", "cycle"))
+
+
+_PAGE: Final = {"first": {"type": "string"}, "next": {"type": "string"}}
+_MADE: Final = {
+    "via": _object({"installation_uuid": UUID, "instance_id": INSTANCE_ID}),
+    "kind": MADE_KIND,
+    "created_at": TIME,
+    "project_id": _MAYBE_TEXT,
+    "instance_ended_at": _MAYBE_TIME,
+    "image_deleted_at": _MAYBE_TIME,
+}
+_ANCESTOR: Final = _object({"image_id": UUID, **_MADE})
+_DESCENDANT: Final = _object(
+    {
+        "image_id": UUID,
+        "depth": {"type": "integer", "minimum": 1},
+        "parent_image_id": UUID,
+        **_MADE,
+    }
+)
+_LINEAGE: Final = {"image_id": UUID, **_PAGE, "cycle": {"type": "boolean"}}
+_USAGE: Final = _object(
+    {
+        "image_id": UUID,
+        "instances": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "How many were ever started from it",
+        },
+        "live_instances": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "How many of them have not ended",
+        },
+        "unused_since": _MAYBE_TIME
+        | {"description": "When the last of them ended; null while one lives, or if none ever was"},
+        "used_by_others": {
+            "type": ["boolean", "null"],
+            "description": "Whether live servers of other projects than the image's owner were "
+            "started from it; false unless the caller owns the image or sees all projects; null if "
+            "Glance did not say whose the image is",
+        },
+    }
+)
+_INFO: Final = {
+    "version": {"type": "string"},
+    "kinds": {"type": "array", "items": {"type": "string"}},
+    "sources": {"type": "array", "items": {"type": "string"}},
+    "limits": {"type": "object", "additionalProperties": {"type": "integer"}},
+    "require_registered_installation": {"type": "boolean"},
+    "guard": {"type": "string"},
+    "nova_rotation": {"type": "string"},
+    "database": {"type": "string", "enum": ["up", "down"]},
+    "last_reconciliation": {"type": ["object", "null"]},
+    "unreconciled": {"type": ["integer", "null"]},
+}
+_NEW_RELATION: Final = {
+    "installation_uuid": ANY_UUID,
+    "instance_id": INSTANCE_ID,
+    "image_id": UUID,
+    "kind": KIND,
+    "label": _MAYBE_LABEL,
+    "instance_project_id": _MAYBE_OWN_TEXT
+    | {"description": "Whose the instance is, where the service knows"},
+}
+_ERROR: Final = {
+    "status": {"type": "integer"},
+    "code": {"type": "string", "pattern": "^[a-z.-]+$"},
+    "title": {"type": "string"},
+    "message": {"type": "string"},
+    "request_id": _MAYBE_TEXT,
+}
+
+COMPONENTS: Final[dict[str, Json]] = {
+    "relation": _object(_RELATION),
+    "relations": _list("relations", reference("relation"), **_PAGE, schema={"type": "string"}),
+    "instance": _object(_INSTANCE),
+    "instances": _list("instances", reference("instance"), **_PAGE, schema={"type": "string"}),
+    "ancestry": _list("ancestry", _ANCESTOR, **_LINEAGE),
+    "descendants": _list("descendants", _DESCENDANT, **_LINEAGE),
+    "usages": _list(
+        "usages",
+        _USAGE,
+        all_projects={
+            "type": "boolean",
+            "description": "Whether the instances of all projects are counted, or those the caller "
+            "sees",
+        },
+    ),
+    "installation": _object(
+        {"uuid": UUID, "name": TEXT, "service_user_id": _MAYBE_TEXT, "registered_at": TIME}
+    ),
+    "installations": _list("installations", reference("installation")),
+    "info": _object(_INFO, closed=False),
+    "new_relation": _object(_NEW_RELATION, ("label", "instance_project_id")),
+    "new_installation": _object(
+        {"uuid": ANY_UUID, "name": TEXT, "service_user_id": _MAYBE_OWN_TEXT}, ("service_user_id",)
+    ),
+    "json_schema": {"type": "object"},
+    "error": _object({"error": _object(_ERROR)}),
+}
+"""The schemas of bodies by their name in the OpenAPI document."""

@@ -1,62 +1,89 @@
 """The OpenAPI document of our routes says what the code does, and the filter does what it says."""
 
 import copy
+import json
 import os
+import re
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import schemathesis
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import CHECKS
 
 from related_images.jsonform import types_of
-from related_images.middleware import api, attaching, paging
+from related_images.middleware import attaching, routing
 from related_images.model import Ancestor, Descendant, Installation, Usage
 from related_images.protocol import paths, schemas
-from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud
+from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, user_of
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "openapi-relations.yaml"
-SPOKEN: dict[str, Any] = yaml.safe_load(DOCUMENT.read_text())
+SPOKEN: dict[str, Any] = json.loads(json.dumps(routing.document()))
 COMPONENTS = SPOKEN["components"]
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 EXAMPLES = int(os.environ.get("RELATED_IMAGES_FUZZ_EXAMPLES", "15"))
 """Requests of each sort that an operation is tried with."""
+OPERATIONS = [
+    (path, method)
+    for path, item in SPOKEN["paths"].items()
+    for method in sorted(METHODS & set(item))
+]
 
 
 def named(parameters: list[dict[str, str]]) -> list[str]:
-    keys = [parameter["$ref"].rpartition("/")[2] for parameter in parameters]
-    return [COMPONENTS["parameters"][key]["name"] for key in keys]
+    return [parameter["name"] for parameter in parameters]
+
+
+@pytest.mark.parametrize("who", [ADMIN, user_of("anybody")], ids=["administrator", "user"])
+def test_the_document_is_served_to_everybody(cloud: Cloud, who: dict[str, str]) -> None:
+    answer = cloud.call("GET", "/v2/schemas/openapi-relations", who)
+    assert (answer.status, answer.json) == (200, SPOKEN)
 
 
 def test_every_route_and_method_is_told_and_no_other() -> None:
     told = {path: METHODS & set(item) for path, item in SPOKEN["paths"].items()}
     assert told == {
         paths.API + path: {method.lower() for method in methods}
-        for path, methods in api.ROUTES.items()
+        for path, methods in routing.ROUTES.items()
     }
 
 
-def test_every_parameter_is_told_and_no_other() -> None:
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_each_operation_has_a_summary_and_every_answer(path: str, method: str) -> None:
+    operation = SPOKEN["paths"][path][method]
+    assert operation["summary"]
+    responses = operation["responses"]
+    assert {"400", "401", "503"} < set(responses)
+    assert any(status.startswith("2") for status in responses)
+    for status, response in responses.items():
+        if status >= "400":
+            assert response["$ref"].rpartition("/")[2] in COMPONENTS["responses"]
+
+
+def test_each_operation_has_an_id_of_its_own() -> None:
+    ids = [SPOKEN["paths"][path][method]["operationId"] for path, method in OPERATIONS]
+    assert len(set(ids)) == len(ids)
+    assert {"listRelations", "attach", "endInstance", "showSchemaRelation"} < set(ids)
+
+
+def test_every_parameter_that_is_read_is_told_and_no_other() -> None:
+    filters = ["installation_uuid", "instance_id", "image_id", "project_id", "kind", "label"]
+    filters += ["source", "created_after", "created_before", "in_use"]
+    page = ["limit", "marker"]
     known = {
-        paths.RELATIONS: [*paging.FILTERS],
-        paths.IMAGE_RELATIONS: [*paging.IMAGE_FILTERS],
-        paths.INSTANCES: [*paging.INSTANCE_FILTERS],
-        paths.DESCENDANTS: ["depth", "kind"],
-        paths.ANCESTRY: [],
-        paths.USAGES: [*paging.USAGE_FILTERS],
-        paths.RELATION: [*paging.DETACHMENT],
+        paths.RELATIONS: [*filters, *page],
+        paths.IMAGE_RELATIONS: [name for name in filters if name != "image_id"] + page,
+        paths.INSTANCES: [*filters, "latest_before", *page],
+        paths.DESCENDANTS: ["depth", "kind", *page],
+        paths.ANCESTRY: page,
+        paths.USAGES: ["image_ids"],
     }
-    paged = api.LISTS - {api.list_usages}
-    for path, methods in api.ROUTES.items():
-        for method, handler in methods.items():
-            operation = SPOKEN["paths"][paths.API + path][method.lower()]
-            expected = known[path] if handler in api.QUERIED else []
-            expected = expected + ["limit", "marker"] * (handler in paged)
-            assert named(operation.get("parameters", [])) == expected, (method, path)
+    for path, expected in known.items():
+        assert named(SPOKEN["paths"][paths.API + path]["get"]["parameters"]) == expected
+    detach = SPOKEN["paths"][paths.API + paths.RELATION]["delete"]
+    assert named(detach["parameters"]) == ["own_report", "created_at"]
 
 
 def test_the_ids_in_a_path_are_told() -> None:
@@ -66,10 +93,16 @@ def test_the_ids_in_a_path_are_told() -> None:
         assert path.count("{") == len(told)
 
 
+def test_every_reference_leads_somewhere() -> None:
+    for reference in re.findall(r'"#/components/([^"]*)"', json.dumps(SPOKEN)):
+        sort, _, name = reference.partition("/")
+        assert name in COMPONENTS[sort]
+
+
 @pytest.mark.parametrize("name", schemas.SCHEMAS)
 def test_the_shapes_are_those_that_are_published(name: str) -> None:
     told, published = COMPONENTS["schemas"][name], schemas.SCHEMAS[name]
-    assert told["required"] == published["required"]
+    assert set(told["required"]) == set(published["required"])
     assert set(told["properties"]) == set(published["properties"])
     if "items" not in told["properties"].get(name, {}):
         assert told["properties"] == published["properties"]
@@ -88,9 +121,14 @@ def test_an_installation_has_the_fields_of_the_model() -> None:
     assert set(COMPONENTS["schemas"]["installation"]["properties"]) == set(types_of(Installation))
 
 
+@pytest.mark.parametrize("name", schemas.COMPONENTS)
+def test_every_shape_is_a_json_schema(name: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(COMPONENTS["schemas"][name])
+
+
 def test_the_fields_of_bodies_are_told() -> None:
     relation = COMPONENTS["schemas"]["new_relation"]
-    assert tuple(relation["required"]) == attaching.NEEDED
+    assert set(relation["required"]) == set(attaching.NEEDED)
     assert tuple(relation["properties"]) == attaching.NEEDED + attaching.OPTIONAL
 
 
@@ -100,18 +138,9 @@ def tried() -> dict[str, Any]:
     del spoken["security"], spoken["components"]["securitySchemes"]
     for item in spoken["paths"].values():
         for method in METHODS & set(item):
-            kept = item[method].get("parameters", [])
-            item[method]["parameters"] = [
-                one for one in kept if not one["$ref"].endswith("/marker")
-            ]
+            kept = item[method]["parameters"]
+            item[method]["parameters"] = [one for one in kept if one["name"] != "marker"]
     return spoken
-
-
-OPERATIONS = [
-    (path, method)
-    for path, item in SPOKEN["paths"].items()
-    for method in sorted(METHODS & set(item))
-]
 
 
 @pytest.mark.parametrize("mode", schemathesis.GenerationMode, ids=lambda mode: mode.value)

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from related_images.middleware import api
+from related_images.middleware import routing
 from related_images.protocol import schemas
 from tests import wsgi
 from tests.filters import new_uuid, tuple_of
@@ -324,12 +324,12 @@ def test_installations_are_registered_bound_and_forgotten(cloud: Cloud) -> None:
     cloud.create(vm)
 
 
-@pytest.mark.parametrize("template", api.ROUTES)
+@pytest.mark.parametrize("template", routing.ROUTES)
 def test_another_method_is_told_which_are_answered(cloud: Cloud, template: str) -> None:
     path = "/v2" + template.format(
         image_id=new_uuid(), installation_uuid=new_uuid(), instance_id="i", kind="boot", uuid="u"
     )
-    answered = set(api.ROUTES[template])
+    answered = set(routing.ROUTES[template])
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"} - answered:
         answer = cloud.call(method, path, ADMIN | SERVICE_TOKEN)
         assert answer.status == 405
@@ -337,12 +337,12 @@ def test_another_method_is_told_which_are_answered(cloud: Cloud, template: str) 
         assert bool(answer.body) is (method != "HEAD")
 
 
-@pytest.mark.parametrize("template", api.ROUTES)
+@pytest.mark.parametrize("template", routing.ROUTES)
 def test_nobody_is_answered_nothing(cloud: Cloud, template: str) -> None:
     path = "/v2" + template.format(
         image_id=new_uuid(), installation_uuid=new_uuid(), instance_id="i", kind="boot", uuid="u"
     )
-    for method in api.ROUTES[template]:
+    for method in routing.ROUTES[template]:
         answer = cloud.call(method, path, {"X-Identity-Status": "Invalid"})
         assert answer.status == 401
 

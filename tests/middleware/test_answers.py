@@ -1,6 +1,5 @@
 import json
 from collections.abc import Iterator
-from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ from related_images import errors
 from related_images.errors import RelatedImagesError, StoreUnavailable
 from related_images.middleware import answers
 
+GET = {"REQUEST_METHOD": "GET"}
 PROGRAMS = (
     errors.BusUnusable,
     errors.ConfigurationError,
@@ -46,13 +46,9 @@ def started(status: str, headers: list[tuple[str, str]], into: list[Any]) -> Non
 def test_every_error_is_answered_in_one_shape(kind: type[RelatedImagesError]) -> None:
     seen: list[Any] = []
     error = made(kind)
-    body = b"".join(
-        answers.answer_error(
-            {"openstack.request_id": "req-1"},
-            lambda status, headers: started(status, headers, seen),
-            error,
-        )
-    )
+    environ = {"REQUEST_METHOD": "GET", "openstack.request_id": "req-1"}
+    response = answers.refusal(environ, error)
+    body = b"".join(response(environ, lambda status, headers: started(status, headers, seen)))
     answered = json.loads(body)
     shown = answered["error"]
     # python-glanceclient asks each value at the top for its message
@@ -86,7 +82,7 @@ def test_a_503_says_to_come_again_soon(kind: type[StoreUnavailable]) -> None:
     """openstacksdk waits as long five times before its user hears of it."""
     seen: list[Any] = []
     error = kind("down")
-    answers.answer_error({}, lambda status, headers: started(status, headers, seen), error)
+    answers.refusal(GET, error)(GET, lambda status, headers: started(status, headers, seen))
     assert seen[0] == "503 Service Unavailable"
     assert seen[1]["Retry-After"] == "1"
 
@@ -94,13 +90,11 @@ def test_a_503_says_to_come_again_soon(kind: type[StoreUnavailable]) -> None:
 def test_a_wrong_method_says_which_are_right() -> None:
     seen: list[Any] = []
     error = answers.MethodNotAllowed("PUT", ["POST", "GET"])
-    answers.answer_error({}, lambda status, headers: started(status, headers, seen), error)
+    answers.refusal(GET, error)(GET, lambda status, headers: started(status, headers, seen))
     assert seen[1]["Allow"] == "GET, POST"
 
 
 def test_no_content_has_no_length() -> None:
     seen: list[Any] = []
-    body = answers.answer(
-        lambda status, headers: started(status, headers, seen), HTTPStatus.NO_CONTENT
-    )
+    body = answers.no_content()(GET, lambda status, headers: started(status, headers, seen))
     assert (body, seen) == ([b""], ["204 No Content", {}])

@@ -34,8 +34,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         "oslo_config.generator",
         "oslo_messaging",
         "requests",
+        "routes.middleware",
         "sqlalchemy.dialects.postgresql",
-        "webob",
         "yaml",
     ],
 )

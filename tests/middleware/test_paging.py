@@ -13,6 +13,7 @@ from related_images.errors import (
     ParameterUnknown,
 )
 from related_images.middleware import paging
+from related_images.middleware.call import query_of
 from related_images.model import (
     Instance,
     Place,
@@ -30,6 +31,10 @@ READERS: list[Callable[[str | None], object]] = [
     paging.relation_position,
     paging.instance_position,
 ]
+
+
+def given_in(query: str) -> paging.Given:
+    return query_of({"QUERY_STRING": query})
 
 
 def test_a_marker_leads_back_to_where_it_was_made() -> None:
@@ -72,30 +77,44 @@ def test_a_made_up_marker_is_refused(read: Callable[[str | None], object], marke
     ("text", "limit"), [("1", 1), ("100", 100), ("1000", 1000), ("1001", 1000), ("999999999", 1000)]
 )
 def test_a_limit_is_capped(text: str, limit: int) -> None:
-    assert paging.read(f"limit={text}", {}).limit == limit
+    assert paging.read(given_in(f"limit={text}"), paging.PAGE).limit == limit
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "", "1.5", "1e3", "%D9%A3", "9" * 5000, "%001"])
 def test_what_is_no_limit_is_refused(text: str) -> None:
     with pytest.raises(LimitMalformed):
-        paging.read(f"limit={text}", {})
+        paging.read(given_in(f"limit={text}"), paging.PAGE)
 
 
 def test_links_keep_all_but_the_marker() -> None:
-    query = paging.read("kind=boot&limit=2&marker=m&label=a%3Ab", paging.FILTERS)
+    query = paging.read(
+        given_in("kind=boot&limit=2&marker=m&label=a%3Ab"), paging.FILTERS | paging.PAGE
+    )
     assert query.kept == [("kind", "boot"), ("limit", "2"), ("label", "a:b")]
     assert query.marker == "m"
     assert query.filters == {"kind": "boot", "label": "a:b"}
 
 
 def test_an_unknown_parameter_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(ParameterUnknown, match="'sort_key' is not known here; known are kind, "):
-        paging.read("sort_key=x", {"kind": str})
+    with pytest.raises(
+        ParameterUnknown, match="'sort_key' is not known here; known are installation_uuid, "
+    ):
+        paging.read(given_in("sort_key=x"), paging.FILTERS)
+
+
+def test_where_none_is_known_the_query_is_to_be_left_out() -> None:
+    with pytest.raises(ParameterUnknown, match="'limit' is not known here; leave the query out"):
+        paging.read(given_in("limit=1"), {})
+
+
+def test_a_needed_parameter_that_is_missing_is_named() -> None:
+    with pytest.raises(ParameterMalformed, match="image_ids is needed here"):
+        paging.read([], paging.USAGE_FILTERS)
 
 
 def test_a_parameter_may_not_be_repeated() -> None:
     with pytest.raises(ParameterMalformed, match="twice"):
-        paging.read("limit=1&limit=1", {})
+        paging.read(given_in("limit=1&limit=1"), paging.PAGE)
 
 
 WRONG = [
@@ -109,13 +128,13 @@ WRONG = [
 @pytest.mark.parametrize("query", WRONG)
 def test_a_malformed_filter_is_refused(query: str) -> None:
     with pytest.raises(BadInput):
-        paging.read(query, paging.INSTANCE_FILTERS)
+        paging.read(given_in(query), paging.INSTANCE_FILTERS)
 
 
 @given(st.text())
 def test_any_query_is_understood_or_refused(query: str) -> None:
     try:
-        read = paging.read(query, paging.INSTANCE_FILTERS)
+        read = paging.read(given_in(query), paging.INSTANCE_FILTERS | paging.PAGE)
     except BadInput:
         return
     assert 1 <= read.limit <= 1000

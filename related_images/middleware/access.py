@@ -1,10 +1,16 @@
-"""Who is calling, from the headers that keystonemiddleware sets, and what follows from it."""
+"""Who is calling, from the headers that keystonemiddleware sets, and what the caller may do.
+
+Roles decide what is recorded and removed, projects what is seen. Which service may speak for an
+installation, its registration decides: :class:`related_images.db.recording.Speaker` judges that in
+the transaction that records, for the users that :meth:`Caller.speaker` names.
+"""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from related_images.config import Settings
 from related_images.db.recording import Speaker
+from related_images.errors import AdminOnly, NotIdentified, RecordingForbidden
 from related_images.middleware.environ import Environ, words_of
 from related_images.validation import shown
 
@@ -65,6 +71,38 @@ class Caller:
     def may_remove(self) -> bool:
         """Whether the caller may take back what was recorded, and record that a server is gone."""
         return self.may_record or self.is_admin
+
+    def must_be_identified(self) -> None:
+        """Raise :exc:`NotIdentified` unless the identity service confirms the caller's token."""
+        if not self.is_identified:
+            raise NotIdentified("a token that the identity service confirms is needed")
+
+    def must_record(self) -> None:
+        """Raise :exc:`RecordingForbidden` unless the caller may record."""
+        if not self.may_record:
+            raise RecordingForbidden(self._recorders())
+
+    def must_remove(self) -> None:
+        """Raise :exc:`RecordingForbidden` unless the caller may remove."""
+        if not self.may_remove:
+            raise RecordingForbidden(f"{self._recorders()}; or an administrator's: {self.admins}")
+
+    def must_administrate(self) -> None:
+        """Raise :exc:`AdminOnly` unless the caller is an administrator."""
+        if not self.is_admin:
+            raise AdminOnly(f"one of these roles is needed: {self.admins}")
+
+    @property
+    def admins(self) -> str:
+        """The roles of administrators, as an error names them."""
+        return ", ".join(sorted(self.settings.admin_roles))
+
+    def _recorders(self) -> str:
+        roles = ", ".join(sorted(self.settings.recording_roles))
+        return (
+            "one of these roles is needed, in the caller's own token or in a service token: "
+            + roles
+        )
 
     @property
     def described(self) -> str:
