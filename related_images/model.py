@@ -14,15 +14,16 @@ from related_images.errors import KindUnknown
 SNAPSHOT: Final = "snapshot"
 BACKUP: Final = "backup"
 BOOT: Final = "boot"
-KINDS: Final = (SNAPSHOT, BACKUP, BOOT)
 MADE_FROM: Final = (SNAPSHOT, BACKUP)
 """The kinds whose image was made from the instance."""
+KINDS: Final = (*MADE_FROM, BOOT)
 
 SERVICE: Final = "service"
-SOURCES: Final = (SERVICE, "notification", "backfill", "manual")
-
+NOTIFICATION: Final = "notification"
 BACKFILL: Final = "backfill"
 """The source of what an image's own properties claim."""
+MANUAL: Final = "manual"
+SOURCES: Final = (SERVICE, NOTIFICATION, BACKFILL, MANUAL)
 
 
 @dataclass(frozen=True, order=True)

@@ -14,7 +14,6 @@ from sqlalchemy import Column, ColumnElement, Connection, insert, select
 
 from related_images.db import latest_images, relations
 from related_images.db.column_types import EPOCH
-from related_images.db.lookups import BOOT
 from related_images.db.relations import reach
 from related_images.db.row_ids import installation_ref
 from related_images.db.tables import (
@@ -25,7 +24,7 @@ from related_images.db.tables import (
     project,
     relation,
 )
-from related_images.model import NewRelation
+from related_images.model import BOOT, NewRelation
 
 Times = Mapping[tuple[str, str], datetime]
 """When the latest image of an instance and a kind was made."""

@@ -14,7 +14,6 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, or_, select
 
 from related_images.db import orphans, relations
-from related_images.db.lookups import BOOT
 from related_images.db.row_ids import project_ref
 from related_images.db.tables import (
     deletion,
@@ -23,7 +22,7 @@ from related_images.db.tables import (
     instance,
     relation,
 )
-from related_images.model import Seen
+from related_images.model import BOOT, Seen
 
 LEASE: Final = timedelta(minutes=10)
 """How long a deletion of which nothing more is heard keeps instances from being started."""

@@ -9,9 +9,8 @@ from sqlalchemy import Connection
 from related_images.db import deletions, relations
 from related_images.db.database import Database
 from related_images.db.deletions import Deletion, Use
-from related_images.db.lookups import BOOT
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
-from related_images.model import NewRelation, Recorded, Seen
+from related_images.model import BOOT, NewRelation, Recorded, Seen
 
 NAMED: Final = 5
 """How many instances a refusal names."""

@@ -14,10 +14,10 @@ from sqlalchemy import Connection, bindparam, exists, func, select, update
 
 from related_images.db import dialects, latest_images
 from related_images.db.column_types import EPOCH, Moment
-from related_images.db.lookups import FIRST_RECORDED, MADE_FROM
+from related_images.db.lookups import FIRST_RECORDED
 from related_images.db.row_ids import former_images
 from related_images.db.tables import image, project, relation
-from related_images.model import Seen
+from related_images.model import MADE_FROM, Seen
 
 CLOCKS_APART: Final = timedelta(minutes=1)
 """How far the clocks of Glance and of those who report relations may differ."""

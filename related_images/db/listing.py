@@ -16,6 +16,7 @@ from related_images.db.column_types import EPOCH, FOREVER
 from related_images.db.database import Database
 from related_images.errors import InstanceNotFound, InstanceTooLarge, MarkerUnknown
 from related_images.model import (
+    MADE_FROM,
     Filters,
     Instance,
     ListedImage,
@@ -66,7 +67,7 @@ def images_of_instance(
 
     :raises InstanceTooLarge: if these are more than that, too
     """
-    kinds: Collection[str] = lookups.MADE_FROM if kind is None else (kind,)
+    kinds: Collection[str] = MADE_FROM if kind is None else (kind,)
     asked = (installation_uuid, instance_id, kinds, label, IMAGES_LIMIT + 1)
     of_either = lookups.OWNER_OF_EITHER
     found = database.read(lookups.image_ids, *asked, visible_to=visible_to, seen_by=of_either)

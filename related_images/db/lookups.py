@@ -28,7 +28,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from related_images.db.column_types import EPOCH, FOREVER
+from related_images.db.column_types import EPOCH, FOREVER, KIND_CODES, SOURCE_CODES, is_known
 from related_images.db.row_ids import (
     former_images,
     installation_ref,
@@ -47,6 +47,8 @@ from related_images.db.tables import (
     relation,
 )
 from related_images.model import (
+    BOOT,
+    MADE_FROM,
     Filters,
     Images,
     Instance,
@@ -54,9 +56,6 @@ from related_images.model import (
     Position,
     Relation,
 )
-
-BOOT: Final = "boot"
-MADE_FROM: Final = ("snapshot", "backup")
 
 FIRST_RECORDED: Final = func.min(case((relation.c.claimed != 1, relation.c.created_at)))
 """When the oldest relation of an image was recorded.
@@ -146,10 +145,19 @@ def image_ids(
 
 
 def relations(
-    connection: Connection, filters: Filters, limit: int, after: Position | None = None
+    connection: Connection,
+    filters: Filters,
+    limit: int,
+    after: Position | None = None,
+    *,
+    of_any_source: bool = False,
 ) -> list[Relation]:
-    """At most ``limit`` relations, newest first, from behind the position ``after``."""
-    asked = select(relation).where(*_conditions(filters))
+    """At most ``limit`` relations, newest first, from behind the position ``after``.
+
+    :param of_any_source: give those too whose source this version does not know; it is then
+        :data:`related_images.db.column_types.UNKNOWN`
+    """
+    asked = select(relation).where(*_conditions(filters, of_any_source))
     if after is not None:
         asked = asked.where(_behind(after, filters.visible_to))
     page = asked.order_by(*_newest_first(relation.c)).limit(limit).subquery()
@@ -237,14 +245,12 @@ def _behind(last: Position, visible_to: str | None) -> ColumnElement[bool]:
     )
 
 
-def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
-    """What a relation must fulfil."""
+def _conditions(filters: Filters, of_any_source: bool = False) -> list[ColumnElement[bool]]:
+    """What a relation must fulfil, among that to be of a kind and source that are known here."""
     at = relation.c.created_at
     given: list[tuple[Any, Callable[[Any], ColumnElement[bool]]]] = [
         (filters.image_id, _is_of_image),
-        (filters.kind, lambda kind: relation.c.kind == kind),
         (filters.label, lambda label: relation.c.label == label),
-        (filters.source, lambda source: relation.c.source == source),
         (filters.project_id, lambda id: relation.c.project_ref == project_ref(id)),
         (filters.visible_to, lambda id: relation.c.project_ref == project_ref(id)),
         (filters.created_after, lambda time: at > time),
@@ -252,7 +258,15 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
         (filters.in_use, lambda wanted: _is_use() if wanted else ~_is_use()),
     ]
     conditions = [condition(value) for value, condition in given if value is not None]
+    conditions.append(_is(filters.kind, relation.c.kind, KIND_CODES))
+    if not of_any_source:
+        conditions.append(_is(filters.source, relation.c.source, SOURCE_CODES))
     return conditions + _of_instance(filters, relation.c.instance_ref)
+
+
+def _is(word: str | None, column: ColumnElement[str], codes: dict[str, int]) -> ColumnElement[bool]:
+    """Whether the column holds the word; any known word if ``word`` is ``None``."""
+    return is_known(column, codes) if word is None else column == word
 
 
 def _is_of_image(image_id: str) -> ColumnElement[bool]:
@@ -285,7 +299,7 @@ def _of_instance(filters: Filters, ref: ColumnElement[Any]) -> list[ColumnElemen
 
 def count_since(connection: Connection, since: datetime | None, limit: int) -> int:
     """How many relations were recorded after ``since``; counting stops at ``limit``."""
-    newer = select(relation.c.id).limit(limit)
+    newer = select(relation.c.id).where(is_known(relation.c.kind, KIND_CODES)).limit(limit)
     if since is not None:
         newer = newer.where(relation.c.created_at > since)
     return connection.execute(select(func.count()).select_from(newer.subquery())).scalar_one()
@@ -301,6 +315,7 @@ def instance_number(
             exists().where(
                 relation.c.project_ref == project_ref(visible_to),
                 relation.c.instance_ref == instance.c.id,
+                is_known(relation.c.kind, KIND_CODES),
             )
         )
     return connection.execute(asked).scalar()
@@ -523,7 +538,7 @@ def _ranked(of_one_project: bool) -> Select[Any]:
             func.row_number().over(partition_by=group, order_by=newest_first).label("rank"),
         )
         .select_from(relation.join(image, relation.c.image_ref == image.c.id))
-        .where(relation.c.instance_ref.in_(_REFS))
+        .where(relation.c.instance_ref.in_(_REFS), is_known(relation.c.kind, KIND_CODES))
     )
     if not of_one_project:
         return ranked

@@ -9,18 +9,13 @@ nothing is known yet.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from sqlalchemy import Connection
 
 from related_images.db import lookups, relations
 from related_images.db.database import Database
 from related_images.db.unseen_deletions import end_unseen_instance
-from related_images.model import NewRelation, Relation
-
-NOTIFICATION: Final = "notification"
-SERVICE: Final = "service"
-SNAPSHOT: Final = "snapshot"
+from related_images.model import BOOT, NOTIFICATION, SERVICE, SNAPSHOT, NewRelation, Relation
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ def _store(connection: Connection, event: Event) -> None:
     if isinstance(event, ImageMade):
         _image_made(connection, event)
     elif isinstance(event, Started):
-        _record(connection, event, event.image_id, lookups.BOOT, event.project_id)
+        _record(connection, event, event.image_id, BOOT, event.project_id)
     else:
         end_unseen_instance(
             connection, event.installation_uuid, event.instance_id, event.project_id, event.at

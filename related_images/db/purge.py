@@ -26,9 +26,8 @@ from sqlalchemy import (
 
 from related_images.db import orphans
 from related_images.db.database import Database
-from related_images.db.lookups import BOOT, MADE_FROM
 from related_images.db.tables import image, instance, relation
-from related_images.model import Purged
+from related_images.model import BOOT, MADE_FROM, Purged
 
 BATCH: Final = 1000
 """How many rows of a table one transaction looks at."""
@@ -47,6 +46,8 @@ def _has_other(column: Any, kinds: tuple[str, ...]) -> ColumnElement[bool]:
 def _due(column: Any, before: datetime) -> Select[Any]:
     """Relations that nothing else stands on."""
     is_boot = relation.c.kind == BOOT
+    # of a kind that this version does not know it cannot tell what stands on the relation
+    is_made_from = relation.c.kind.in_(MADE_FROM)
     has_ended = exists().where(
         instance.c.id == relation.c.instance_ref, instance.c.ended_at < before
     )
@@ -56,7 +57,7 @@ def _due(column: Any, before: datetime) -> Select[Any]:
         select(column)
         .select_from(image.join(relation, relation.c.image_ref == image.c.id))
         .where(image.c.deleted_at < before)
-        .where(or_(and_(is_boot, has_ended, ~has_made), and_(~is_boot, ~has_started)))
+        .where(or_(and_(is_boot, has_ended, ~has_made), and_(is_made_from, ~has_started)))
     )
 
 

@@ -23,11 +23,9 @@ from sqlalchemy import (
 
 from related_images.db import image_identity, latest_images, orphans
 from related_images.db.column_types import EPOCH, Moment
-from related_images.db.lookups import FIRST_RECORDED, MADE_FROM
+from related_images.db.lookups import FIRST_RECORDED
 from related_images.db.tables import image, project, relation
-from related_images.model import Seen
-
-SERVICE: Final = "service"
+from related_images.model import MADE_FROM, SERVICE, Seen
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from related_images.db import (
     lookups,
     relations,
 )
+from related_images.db.column_types import UNKNOWN
 from related_images.db.database import Database
 from related_images.db.installations import REGISTER_AGAIN
 from related_images.errors import (
@@ -26,6 +27,8 @@ from related_images.errors import (
 )
 from related_images.failpoints import Point
 from related_images.model import (
+    BOOT,
+    SERVICE,
     Filters,
     NewRelation,
     Recorded,
@@ -132,7 +135,7 @@ def _attach(
     speaker.check(connection, new.installation_uuid)
     recorded = relations.record(connection, new, relied_on=True, revocable=True)
     guard.check_start(connection, new, recorded, vouched=vouched)
-    if new.kind != lookups.BOOT and not recorded.image_created:
+    if new.kind != BOOT and not recorded.image_created:
         image_owners.move(
             connection, recorded.image_ref, relations.reach_project(connection, new.project_id)
         )
@@ -145,7 +148,12 @@ def _attach(
             f"{new.kind} --installation {new.installation_uuid} {new.instance_id} {new.image_id}` "
             "and record it again"
         )
-    return found, recorded.created
+    return _with_source(found, new.source), recorded.created
+
+
+def _with_source(row: Relation, source: str) -> Relation:
+    """The relation, with this source if a newer version wrote one that is not known here."""
+    return replace(row, source=source) if row.source == UNKNOWN else row
 
 
 def detach(
@@ -191,12 +199,12 @@ def revoke(
     def task(connection: Connection) -> Relation | None:
         speaker.check(connection, installation_uuid)
         same = Filters(installation_uuid, instance_id, image_id, kind=kind)
-        found = lookups.relations(connection, same, limit=1)
+        found = lookups.relations(connection, same, limit=1, of_any_source=True)
         if not found or recorded_at not in (None, found[0].created_at):
             raise _no_relation(*ids)
         gone = relations.revoke(connection, *ids, recorded_at)
         failpoints.reach(Point.DETACH_WRITTEN)
-        return None if gone else found[0]
+        return None if gone else _with_source(found[0], SERVICE)
 
     return database.write(task)
 

@@ -36,7 +36,6 @@ from related_images.db import (
     parent_links,
 )
 from related_images.db.column_types import EPOCH
-from related_images.db.lookups import BOOT
 from related_images.db.row_ids import former_images, image_ref, is_instance
 from related_images.db.tables import (
     image,
@@ -45,7 +44,7 @@ from related_images.db.tables import (
     project,
     relation,
 )
-from related_images.model import NewRelation, Recorded, Seen
+from related_images.model import BOOT, NewRelation, Recorded, Seen
 
 _RETURNING: Final = ("postgresql", "sqlite")
 """Where a careful insert gives the number of its row as its result."""

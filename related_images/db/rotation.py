@@ -7,9 +7,8 @@ from sqlalchemy import Connection
 
 from related_images.db import installation_rows, lookups
 from related_images.db.database import Database
-from related_images.model import ListedImage
+from related_images.model import BACKUP, ListedImage
 
-BACKUP: Final = "backup"
 BACKUPS_LIMIT: Final = 10_000
 """Backups of one instance that are told at the most."""
 

@@ -27,6 +27,7 @@ from related_images.db.column_types import (
     UuidText,
     exact_text,
 )
+from related_images.model import BACKUP, SNAPSHOT
 
 metadata = MetaData(
     naming_convention={
@@ -86,8 +87,8 @@ instance = Table(
 )
 
 LATEST: Final = {
-    "snapshot": instance.c.latest_snapshot_at,
-    "backup": instance.c.latest_backup_at,
+    SNAPSHOT: instance.c.latest_snapshot_at,
+    BACKUP: instance.c.latest_backup_at,
 }
 """Where an instance tells its latest image, by kind."""
 

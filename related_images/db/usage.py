@@ -15,7 +15,6 @@ from sqlalchemy import (
     union,
 )
 
-from related_images.db.lookups import BOOT
 from related_images.db.row_ids import project_ref
 from related_images.db.tables import (
     image,
@@ -23,7 +22,7 @@ from related_images.db.tables import (
     project,
     relation,
 )
-from related_images.model import Usage
+from related_images.model import BOOT, Usage
 
 NOT_KNOWN, NO_OWNER = 0, -1
 """Instead of the number of a project that an instance, or an image, has not; others begin at 1."""

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 from related_images.db import bulk_recording, lookups, relations
 from related_images.db.database import Database
 from related_images.db.tables import metadata
-from related_images.model import Filters, NewRelation, Recorded
+from related_images.model import MADE_FROM, Filters, NewRelation, Recorded
 
 NOVA = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e01"
 OTHER_NOVA = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e02"
@@ -54,7 +54,7 @@ def record_claims(connection: Connection, *claims: NewRelation) -> None:
 
 def shown(database: Database, instance_id: str = "vm-1", **more: Any) -> list[str]:
     """The images of an instance, as the image list shows them."""
-    given: dict[str, Any] = {"kinds": lookups.MADE_FROM, "label": None, "limit": 100} | more
+    given: dict[str, Any] = {"kinds": MADE_FROM, "label": None, "limit": 100} | more
     found = database.read(lookups.image_ids, NOVA, instance_id, **given)
     return sorted(image.image_id for image in found)
 

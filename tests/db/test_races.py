@@ -24,10 +24,9 @@ from related_images.db import (
 )
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
-from related_images.db.lookups import MADE_FROM
 from related_images.db.notifications import ImageMade
 from related_images.db.tables import instance, relation
-from related_images.model import Filters, Recorded
+from related_images.model import MADE_FROM, Filters, Recorded
 from tests import servers
 from tests.db.samples import NOON, NOVA, at, counts, found, image_id, new, shown
 

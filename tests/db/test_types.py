@@ -13,9 +13,19 @@ from related_images.model import Installation
 from tests.db.samples import NOVA, image_id, new, record
 
 
-def test_every_kind_and_source_of_the_wire_has_a_code() -> None:
-    assert tuple(column_types.KIND_CODES) == model.KINDS
-    assert tuple(column_types.SOURCE_CODES) == model.SOURCES
+@pytest.mark.parametrize(
+    ("codes", "words"),
+    [
+        (column_types.KIND_CODES, model.KINDS),
+        (column_types.SOURCE_CODES, model.SOURCES),
+    ],
+)
+def test_every_kind_and_source_of_the_model_has_a_code_of_its_own(
+    codes: dict[str, int], words: tuple[str, ...]
+) -> None:
+    assert set(codes) == set(words)
+    assert len(set(codes.values())) == len(words)
+    assert column_types.UNKNOWN not in words
 
 
 def test_codes_once_released_stay() -> None:
