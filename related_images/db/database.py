@@ -27,8 +27,8 @@ from related_images import metrics
 from related_images.db import (
     circuit_breaker,
     dialects,
-    fair_lock,
     schema,
+    sqlite,
     state,
 )
 from related_images.errors import (
@@ -47,7 +47,6 @@ Task = Callable[Concatenate[Connection, P], T]
 
 HEARTBEAT = "heartbeat"
 """The row that is written to find out whether the database takes writes again."""
-
 
 _CREDENTIALS: Final = re.compile(r"^[^:/]*(:[^@]*)?@")
 """The user and the password of a URL, as SQLAlchemy takes them."""
@@ -80,7 +79,7 @@ class Database:
         self._verified = False
         self._written_at = -math.inf
         self._open_lock = threading.Lock()
-        self._turns = fair_lock.Turns()
+        self._turns = sqlite.Turns()
         self._reading = circuit_breaker.Breaker("reading relations", self._probe_reading)
         self._writing = circuit_breaker.Breaker("recording relations", self._probe_writing)
 

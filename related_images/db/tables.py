@@ -121,7 +121,7 @@ relation = Table(
     Column("source", Coded(SOURCE_CODES), nullable=False),
     Column("project_ref", ForeignKey("related_project.id")),
     Column("created_at", Moment, nullable=False),
-    # how many rely on this row besides who made it: see relations.take_back
+    # how many rely on this row besides who made it: see removals.take_back
     Column("claimed", SmallInteger, nullable=False, server_default="0"),
     # one row a relation, and the relations of an image
     UniqueConstraint("image_ref", "instance_ref", "kind"),

@@ -9,13 +9,7 @@ from typing import Final
 
 import related_images
 from related_images import model, validation
-from related_images.db import (
-    Database,
-    Filters,
-    installations,
-    listing,
-    recording,
-)
+from related_images.db import Database, Filters, installations, instances, listing, recording
 from related_images.errors import NotIdentified, StoreUnavailable
 from related_images.middleware import (
     attaching,
@@ -105,7 +99,7 @@ def list_instances(call: Call) -> Outcome:
     filters = Filters(**query.filters, visible_to=call.caller.visible_to)
     after = paging.instance_position(query.marker)
     until = datetime.now(UTC) + validation.CLOCK_SKEW
-    found = listing.instances(call.database, filters, query.limit, after, latest_before, until)
+    found = instances.page(call.database, filters, query.limit, after, latest_before, until)
     marker = paging.instance_marker(found.items[-1]) if found.more else None
     path = paths.href(paths.INSTANCES)
     rows = map(schemas.instance, found.items)
@@ -114,7 +108,7 @@ def list_instances(call: Call) -> Outcome:
 
 def show_instance(call: Call) -> Outcome:
     ref = call.instance()
-    found = listing.instance(
+    found = instances.show(
         call.database, ref.installation_uuid, ref.instance_id, call.caller.visible_to
     )
     return HTTPStatus.OK, schemas.instance(found)

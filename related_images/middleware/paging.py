@@ -8,12 +8,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from related_images import model, validation
-from related_images.db import (
-    Instance,
-    Place,
-    Position,
-    Relation,
-)
+from related_images.db import Instance, Place, Position, Relation
 from related_images.errors import (
     BadInput,
     LimitMalformed,

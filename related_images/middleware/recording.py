@@ -15,12 +15,7 @@ from io import BytesIO
 from typing import Any, Final
 
 from related_images import failpoints, metrics, model, validation
-from related_images.db import (
-    Database,
-    NewRelation,
-    Recorded,
-    recording,
-)
+from related_images.db import Database, NewRelation, Recorded, recording
 from related_images.errors import BodyMalformed, StoreUnavailable
 from related_images.failpoints import Point
 from related_images.middleware import registry

@@ -89,8 +89,8 @@ def test_what_is_remembered_is_replaced(database: Database) -> None:
 
 
 def test_names_may_hold_any_letter(database: Database) -> None:
-    from related_images.db import installation_rows
+    from related_images.db import installations
 
     given = Installation(NOVA, "Zürich-東京-🚀", None, column_types.EPOCH)
-    database.write(installation_rows.register, given)
-    assert database.read(installation_rows.find, NOVA) == given
+    database.write(installations._register, given)
+    assert database.read(installations.find, NOVA) == given

@@ -8,7 +8,8 @@ from sqlalchemy import Connection, Table, Update, literal_column, select, update
 
 from related_images.db import (
     backfill,
-    guard,
+    deletions,
+    instances,
     lineage,
     listing,
     notifications,
@@ -100,13 +101,13 @@ def test_instances_are_listed_without_what_an_unknown_kind_says(database: Databa
     make_unknown(database, "kind", A, *(f"{A[:-2]}1{number}" for number in (0, 2, 3)))
     seen, after = list[str](), None
     while True:
-        page = listing.instances(database, Filters(visible_to="p-1"), 1, after, None)
+        page = instances.page(database, Filters(visible_to="p-1"), 1, after, None)
         seen += [one.instance_id for one in page.items]
         if not page.more:
             break
         after = Place(NOVA, seen[-1], None)
     assert seen == ["vm-1", "vm-4"]
-    everything = listing.instances(database, Filters(), 10, None, None).items
+    everything = instances.page(database, Filters(), 10, None, None).items
     assert [set(one.images) for one in everything] == [
         set(),
         {"snapshot"},
@@ -114,8 +115,8 @@ def test_instances_are_listed_without_what_an_unknown_kind_says(database: Databa
         set(),
         {"snapshot"},
     ]
-    assert listing.instance(database, NOVA, "vm-1", None).images["snapshot"].count == 1
-    overdue = listing.instances(database, Filters(kind="snapshot"), 10, None, at(-1)).items
+    assert instances.show(database, NOVA, "vm-1", None).images["snapshot"].count == 1
+    overdue = instances.page(database, Filters(kind="snapshot"), 10, None, at(-1)).items
     assert "vm-1" not in [one.instance_id for one in overdue]
 
 
@@ -174,8 +175,8 @@ def test_an_unknown_kind_is_no_use_and_an_unknown_source_is(database: Database) 
         Usage(A, used_by_others=False),
         Usage(B, 1, 1, used_by_others=True),
     ]
-    assert guard.begin(database, A, None, forced=False).in_use == 0
-    assert guard.begin(database, B, None, forced=True).in_use == 1
+    assert deletions.begin(database, A, None, forced=False).in_use == 0
+    assert deletions.begin(database, B, None, forced=True).in_use == 1
 
 
 def test_the_unreconciled_are_counted_without_an_unknown_kind(database: Database) -> None:
