@@ -215,7 +215,9 @@ def _refs(filters: Filters, latest_before: datetime | None, until: datetime) -> 
         asked = select(instance.c.id).where(*relation_queries.of_instance(wanted, instance.c.id))
     else:
         asked = (
-            select(relation.c.instance_ref).where(*relation_queries.conditions(wanted)).distinct()
+            select(relation.c.instance_ref)
+            .where(*relation_queries.conditions(wanted, of_any_source=True))
+            .distinct()
         )
     if latest_before is None:
         return asked

@@ -127,7 +127,7 @@ def find(
     :param of_any_source: give those too whose source this version does not know; it is then
         :data:`related_images.db.column_types.UNKNOWN`
     """
-    asked = select(relation).where(*conditions(filters, of_any_source))
+    asked = select(relation).where(*conditions(filters, of_any_source=of_any_source))
     if after is not None:
         asked = asked.where(_behind(after, filters.visible_to))
     page = asked.order_by(*_newest_first(relation.c)).limit(limit).subquery()
@@ -215,8 +215,12 @@ def _behind(last: Position, visible_to: str | None) -> ColumnElement[bool]:
     )
 
 
-def conditions(filters: Filters, of_any_source: bool = False) -> list[ColumnElement[bool]]:
-    """What a relation must fulfil, among that to be of a kind and source that are known here."""
+def conditions(filters: Filters, *, of_any_source: bool) -> list[ColumnElement[bool]]:
+    """What a relation must fulfil, among that to be of a kind that this version knows.
+
+    :param of_any_source: whether its source may be one that this version does not know
+    :returns: conditions on the columns of the relations
+    """
     at = relation.c.created_at
     given: list[tuple[Any, Callable[[Any], ColumnElement[bool]]]] = [
         (filters.image_id, _is_of_image),
@@ -229,7 +233,7 @@ def conditions(filters: Filters, of_any_source: bool = False) -> list[ColumnElem
     ]
     conditions = [condition(value) for value, condition in given if value is not None]
     conditions.append(_is(filters.kind, relation.c.kind, KIND_CODES))
-    if not of_any_source:
+    if filters.source is not None or not of_any_source:
         conditions.append(_is(filters.source, relation.c.source, SOURCE_CODES))
     return conditions + of_instance(filters, relation.c.instance_ref)
 

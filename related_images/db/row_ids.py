@@ -23,10 +23,12 @@ from related_images.db.tables import image, installation, instance, project
 
 
 def installation_ref(uuid: Any) -> ScalarSelect[Any]:
+    """The installation with this UUID."""
     return select(installation.c.id).where(installation.c.uuid == uuid).scalar_subquery()
 
 
 def project_ref(project_id: Any) -> ScalarSelect[Any]:
+    """The project with this ID."""
     return select(project.c.id).where(project.c.project_id == project_id).scalar_subquery()
 
 
@@ -54,6 +56,7 @@ def is_instance(installation_uuid: Any, instance_id: Any) -> tuple[ColumnElement
 
 
 def instance_ref(installation_uuid: Any, instance_id: Any) -> ScalarSelect[Any]:
+    """The instance that :func:`is_instance` describes."""
     named = is_instance(installation_uuid, instance_id)
     return select(instance.c.id).where(*named).scalar_subquery()
 
@@ -68,7 +71,12 @@ def reach_project(connection: Connection, project_id: str | None) -> int | None:
 def reach(
     connection: Connection, table: Table, key: dict[str, Any], **others: Any
 ) -> tuple[int, bool]:
-    """The number of the row with this ``key``, made if it is not there; and whether it was made."""
+    """Find the row with this ``key``, or make it.
+
+    :param others: the other columns of a row that is made
+    :returns: the number of the row, and whether it was made
+    :raises Overtaken: if another transaction removed the row at the same moment
+    """
     ref = insert_new(connection, table, **key, **others)
     if ref is not None:
         return ref, True
@@ -99,6 +107,7 @@ def _careful(dialect: str, table: Table) -> Any:
 
 
 def unless_taken(dialect: str, table: Table) -> Any:
+    """An insert into the table that does nothing where the key of the row is taken."""
     if dialect not in _RETURNING:
         return insert(table).prefix_with("IGNORE")
     if dialect == "sqlite":

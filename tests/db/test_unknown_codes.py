@@ -120,6 +120,15 @@ def test_instances_are_listed_without_what_an_unknown_kind_says(database: Databa
     assert "vm-1" not in [one.instance_id for one in overdue]
 
 
+def test_an_instance_is_seen_by_a_relation_of_an_unknown_source(database: Database) -> None:
+    record(database, new(image=A))
+    make_unknown(database, "source", A)
+    assert instances.show(database, NOVA, "vm-1", "p-1").images["snapshot"].count == 1
+    (one,) = instances.page(database, Filters(visible_to="p-1"), 10, None, None).items
+    assert one.instance_id == "vm-1"
+    assert instances.page(database, Filters(source="manual"), 10, None, None).items == []
+
+
 @pytest.fixture
 def chain(database: Database) -> Database:
     """The image D was made of C, that of B, and that of A; the link from C to B is unknown."""
