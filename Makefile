@@ -5,13 +5,16 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test heat-test cloud-test check bench fuzz glance-suite clean
+.PHONY: run test lowest-test heat-test cloud-test check bench fuzz glance-suite clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/related-images serve $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+lowest-test: $(VENV)-lowest/.installed
+	$(VENV)-lowest/bin/pytest --numprocesses 2 --dist loadfile $(LOWEST) $(ARGS)
 
 heat-test: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/heat
@@ -35,12 +38,23 @@ fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-heat build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.installed-%: setup.cfg pyproject.toml
 	@echo "installing what this needs into $(VENV), which takes some minutes the first time"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS_$*)]'
+	touch $@
+
+# the oldest packages that setup.cfg allows, without any of OpenStack
+LOWEST := tests/test_lowest.py tests/db/test_database.py tests/db/test_outages.py \
+	tests/db/test_pgbouncer.py tests/db/test_schema.py tests/db/test_urls.py \
+	tests/middleware/test_api.py tests/middleware/test_databases.py tests/middleware/test_imagelist.py
+
+$(VENV)-lowest/.installed: setup.cfg tests/lowest-constraints.txt
+	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --constraint tests/lowest-constraints.txt \
+		--editable '.[mysql,postgresql]' hypothesis pytest pytest-xdist
 	touch $@
 
 EXTRAS_run := glance,cli,reconcile

@@ -36,6 +36,10 @@ class RelatedImagesError(Exception):
     code = "internal"
     title = "Something went wrong"
 
+    def for_log(self) -> str:
+        """The message, and what else is only for the log."""
+        return str(self)
+
 
 class ConfigurationError(RelatedImagesError):
     """A section holds an option that is unknown or that cannot be understood."""
@@ -262,6 +266,11 @@ class StoreUnavailable(RelatedImagesError):
 
     code = "store.unavailable"
     title = "Relations cannot be stored or read now"
+    said = ""
+    """The code and the message of the database itself; for the log alone."""
+
+    def for_log(self) -> str:
+        return f"{self} [{self.said}]" if self.said else str(self)
 
 
 class StoreInDoubt(StoreUnavailable):

@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from unittest import mock
+from weakref import WeakSet
 
 import pytest
 from sqlalchemy import Engine, event
 
-from related_images.db import database as databases
+from related_images.db.database import Database
 from related_images.integrations import glance as embedded
 from tests import commands, servers
 
@@ -41,11 +42,23 @@ def nothing_is_looked_for_among_no_names(*given: object) -> None:
     assert "related_" not in statement or "1!=1" not in statement, statement
 
 
+_databases: WeakSet[Database] = WeakSet()
+_make: Callable[[Database, str, float], None] = Database.__init__
+
+
+def _make_and_remember(database: Database, url: str, timeout: float) -> None:
+    _make(database, url, timeout)
+    _databases.add(database)
+
+
+mock.patch.object(Database, "__init__", _make_and_remember).start()
+
+
 @pytest.fixture(autouse=True)
 def failures_end_with_their_test() -> Iterator[None]:
     """No database that a test left broken is tried any more, and talks into the log of another."""
     yield
-    for database in list(databases._ALL):
+    for database in list(_databases):
         if not database.is_up():
             database.close()
 

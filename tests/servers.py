@@ -23,6 +23,7 @@ from wsgiref.headers import Headers
 
 import psycopg
 import pymysql
+from sqlalchemy.engine import make_url
 
 from related_images.integrations import glance
 
@@ -129,6 +130,39 @@ def postgresql() -> Iterator[DatabaseServer]:
         ready = lambda: run("SELECT 1")  # noqa: E731
         with _process(command, ready, signal.SIGINT, psycopg.OperationalError, **as_postgres):
             yield DatabaseServer(f"postgresql+psycopg://postgres@127.0.0.1:{port}", run)
+
+
+@contextmanager
+def pgbouncer(server: DatabaseServer, mode: str, **settings: str) -> Iterator[DatabaseServer]:
+    """A pooler before PostgreSQL, with fewer connections than those who ask at once."""
+    program, behind, port = _program("pgbouncer"), make_url(server.url), free_port()
+    as_postgres = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    given = {
+        "listen_addr": "127.0.0.1",
+        "listen_port": str(port),
+        "unix_socket_dir": "",
+        "auth_type": "any",
+        "pool_mode": mode,
+        "default_pool_size": "3",
+        "max_client_conn": "500",
+        **settings,
+    }
+    url = f"postgresql+psycopg://postgres@127.0.0.1:{port}"
+
+    def ready() -> None:
+        address = f"{url.replace('+psycopg', '')}/postgres"
+        psycopg.connect(address, prepare_threshold=None).close()
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "pgbouncer.ini")
+        lines = [f"{name} = {value}" for name, value in given.items()]
+        to = f"* = host={behind.host} port={behind.port} user={behind.username}"
+        path.write_text("\n".join(["[databases]", to, "[pgbouncer]", *lines, ""]))
+        for each in (directory, path) if as_postgres else ():
+            shutil.chown(each, **as_postgres)
+        command = [program, str(path)]
+        with _process(command, ready, signal.SIGTERM, psycopg.OperationalError, **as_postgres):
+            yield DatabaseServer(url, server.run)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 ``read`` and ``write`` run a function on a connection. Both end within ``timeout`` seconds, or raise
 :exc:`StoreUnavailable`: each single wait (for a connection, a statement, a lock) is limited to half
-of it by the driver, and no statement is begun in the second half. After a failure both refuse at
-once, and a background thread asks, at growing intervals with jitter, until the database answers.
+of it by the driver, and no statement is begun in the second half. After a failure they refuse at
+once, and a background thread does what failed in kind, at growing intervals with jitter, until it
+works. ``explore`` is for questions that may be slow on a database that works: only if such a try in
+the background fails too are others refused.
 """
 
 import logging
@@ -13,7 +15,6 @@ import random
 import re
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -27,10 +28,12 @@ from related_images import metrics
 from related_images.db import (
     circuit_breaker,
     dialects,
+    probes,
     schema,
     sqlite,
     state,
 )
+from related_images.db.deadline import deadline
 from related_images.errors import (
     ConfigurationError,
     FieldInvalid,
@@ -45,8 +48,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Task = Callable[Concatenate[Connection, P], T]
 
-HEARTBEAT = "heartbeat"
-"""The row that is written to find out whether the database takes writes again."""
+
+class _Budget(threading.local):
+    """How long this thread may go on beginning statements, and which ones it has begun."""
+
+    def begin(self, seconds: float) -> None:
+        self.until = time.monotonic() + seconds
+        self.statements: list[str] = []
+
 
 _CREDENTIALS: Final = re.compile(r"^[^:/]*(:[^@]*)?@")
 """The user and the password of a URL, as SQLAlchemy takes them."""
@@ -55,6 +64,19 @@ _ESCAPE: Final = (
     "write / : @ ? % in a user or password as %2F %3A %40 %3F %25, and in a paste file %% for "
     "each %"
 )
+
+
+class _Own:
+    """What one process has of a database."""
+
+    def __init__(self) -> None:
+        self.engines: tuple[Engine, Engine] | None = None
+        self.is_verified = False
+        self.written_at = -math.inf
+        self.open_lock = threading.Lock()
+        self.turns = sqlite.Turns()
+        self.reading = circuit_breaker.Breaker("reading relations")
+        self.writing = circuit_breaker.Breaker("recording relations")
 
 
 class Database:
@@ -68,43 +90,47 @@ class Database:
     def __init__(self, url: str, timeout: float) -> None:
         self._url = usable(url)
         self._limit = timeout / 2
-        self._budget = threading.local()
-        self._engines: tuple[Engine, Engine] | None = None
-        self._forget()
-        _ALL.add(self)
+        self._budget = _Budget()
+        self._by_process: dict[int, _Own] = {}
 
-    def _forget(self) -> None:
-        # kept, not closed: their sockets are the parent's, who still talks through them
-        self._inherited, self._engines = self._engines, None
-        self._verified = False
-        self._written_at = -math.inf
-        self._open_lock = threading.Lock()
-        self._turns = sqlite.Turns()
-        self._reading = circuit_breaker.Breaker("reading relations", self._probe_reading)
-        self._writing = circuit_breaker.Breaker("recording relations", self._probe_writing)
+    @property
+    def _own(self) -> _Own:
+        """What this process has: after a fork, nothing.
+
+        What its parent has is kept, not closed: the sockets are the parent's, who still talks
+        through them. That a fork took place is not told by every server that does it.
+        """
+        process = os.getpid()
+        own = self._by_process.get(process)
+        return own or self._by_process.setdefault(process, _Own())
 
     def read(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``task`` on a connection where each statement stands for itself.
 
+        It must be quick whatever is stored, since reading is refused to all after one that was not.
+
         :raises StoreUnavailable: if the database cannot answer in time
         """
-        self._reading.check()
+        self._own.reading.check()
         try:
             return self._attempt(0, lambda connection: task(connection, *args, **kwargs))
         except StoreUnavailable as error:
-            self._reading.trip(error)
-            self._writing.trip(error)
+            self._own.reading.trip(error, self._reading_again())
             raise
 
     def explore(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Like :meth:`read`, for a question that may take long by its nature.
 
-        That it ran out of time says nothing of the database, and is no reason to refuse others.
+        That it ran out of time is a reason to look at the database, not yet to refuse others.
 
         :raises StoreUnavailable: if the database cannot answer in time
         """
-        self._reading.check()
-        return self._attempt(0, lambda connection: task(connection, *args, **kwargs))
+        self._own.reading.check()
+        try:
+            return self._attempt(0, lambda connection: task(connection, *args, **kwargs))
+        except StoreUnavailable:
+            self._own.reading.suspect(self._reading_again())
+            raise
 
     def write(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``task`` in one transaction, again if it lost against another one.
@@ -112,18 +138,18 @@ class Database:
         :raises StoreUnavailable: if the database cannot commit in time, or does not say whether
             it did
         """
-        self._writing.check()
+        self._own.writing.check()
         try:
             return self._attempt(1, lambda connection: task(connection, *args, **kwargs))
         except StoreUnavailable as error:
-            self._writing.trip(error)
+            self._own.writing.trip(error, self._writing_again())
             raise
 
     def is_up(self) -> bool:
         """Whether, as far as is known, relations can be recorded."""
         try:
-            self._reading.check()
-            self._writing.check()
+            self._own.reading.check()
+            self._own.writing.check()
         except StoreUnavailable:
             return False
         return True
@@ -156,23 +182,25 @@ class Database:
 
         :raises StoreUnavailable: if they cannot
         """
-        self._writing.check()
-        if time.monotonic() - self._written_at >= 1:
-            self.write(state.put, HEARTBEAT, datetime.now(UTC).isoformat())
-            self._written_at = time.monotonic()
+        self._own.writing.check()
+        if time.monotonic() - self._own.written_at >= 1:
+            self.write(state.put, probes.HEARTBEAT, datetime.now(UTC).isoformat())
+            self._own.written_at = time.monotonic()
 
     def close(self) -> None:
         """Give the pooled connections back and forget failures; the next call opens new ones."""
-        self._reading.reset()
-        self._writing.reset()
-        engines, self._engines = self._engines, None
-        self._verified = False
+        own = self._own
+        own.reading.reset()
+        own.writing.reset()
+        engines, own.engines = own.engines, None
+        own.is_verified = False
         for engine in engines or ():
             engine.dispose()
 
     def _attempt(self, writing: int, task: Callable[[Connection], T]) -> T:
         begun = time.monotonic()
-        self._budget.until = begun + self._limit
+        self._budget.begin(self._limit)
+        deadline.end = begun + 2 * self._limit
         try:
             return self._persistent(writing, task)
         except (DataError, UnicodeError) as error:
@@ -181,11 +209,12 @@ class Database:
             raise FieldInvalid("the database cannot keep one of the values given") from error
         except DBAPIError as error:
             if dialects.is_missing_table(error):
-                self._verified = False
-            raise _unavailable(type(error.orig).__name__) from error
+                self._own.is_verified = False
+            raise self._failed(error.orig) from error
         except (SQLAlchemyError, dialects.Overtaken) as error:
             raise _unavailable(str(error)) from error
         finally:
+            deadline.end = math.inf
             spent = metrics.WRITE_SECONDS if writing else metrics.READ_SECONDS
             spent.observe(time.monotonic() - begun)
 
@@ -204,7 +233,7 @@ class Database:
             self._connected(writing) as connection,
             _transaction(connection),
         ):
-            if not self._verified:
+            if not self._own.is_verified:
                 self._verify(connection)
             return task(connection)
 
@@ -214,7 +243,7 @@ class Database:
         if not writing or self._url.get_backend_name() != "sqlite":
             yield
             return
-        with self._turns.turn(self._budget.until - time.monotonic()) as came:
+        with self._own.turns.turn(self._budget.until - time.monotonic()) as came:
             if not came:
                 raise _unavailable("too many are writing")
             yield
@@ -224,19 +253,14 @@ class Database:
         with ExitStack() as entered:
             try:
                 connection = entered.enter_context(self._engine(writing).connect())
-                entered.enter_context(self._cut_off(connection))
             except dialects.FAULTS as fault:
-                raise _unavailable(type(fault).__name__) from fault
+                raise self._failed(fault) from fault
             yield connection
 
-    @contextmanager
-    def _cut_off(self, connection: Connection) -> Iterator[None]:
-        if not self._url.get_driver_name().startswith("psycopg"):
-            yield
-            return
-        remaining = self._budget.until + self._limit - time.monotonic()
-        with dialects.cut_off(connection, max(remaining, 0.001)):
-            yield
+    def _failed(self, cause: BaseException | None) -> StoreUnavailable:
+        error = _unavailable(type(cause).__name__)
+        error.said = dialects.said(cause, self._url)
+        return error
 
     def _verify(self, connection: Connection) -> None:
         try:
@@ -244,36 +268,49 @@ class Database:
         except SchemaTooNew as error:
             # an upgrade adds before it removes, so the version before goes on serving
             LOG.warning("%s", error)
-        self._verified = True
+        self._own.is_verified = True
 
-    def _probe_reading(self) -> None:
-        self._verified = False
-        self._engine(0).dispose()
-        self._attempt(0, lambda connection: None)
+    def _reading_again(self) -> Callable[[], None]:
+        """Reads what this thread has just failed to read, in kind."""
+        touched = probes.reading(self._budget.statements)
 
-    def _probe_writing(self) -> None:
-        # a connection may stay what it was made as: to a server that is read-only now, say
-        self._engine(1).dispose()
-        now = datetime.now(UTC).isoformat()
-        self._attempt(1, lambda connection: state.put(connection, HEARTBEAT, now))
+        def probe() -> None:
+            self._own.is_verified = False
+            self._engine(0).dispose()
+            self._attempt(0, touched)
+
+        return probe
+
+    def _writing_again(self) -> Callable[[], None]:
+        """Writes where this thread has just failed to write, and changes nothing there."""
+        touched = probes.writing(self._budget.statements)
+
+        def probe() -> None:
+            # a connection may stay what it was made as: to a server that is read-only now, say
+            self._engine(1).dispose()
+            self._attempt(1, touched)
+
+        return probe
 
     def _engine(self, writing: int) -> Engine:
-        engines = self._engines
+        own = self._own
+        engines = own.engines
         if engines is None:
-            with self._open_lock:
-                engines = self._engines = self._engines or (self._open(0), self._open(1))
+            with own.open_lock:
+                engines = own.engines = own.engines or (self._open(0), self._open(1))
         return engines[writing]
 
     def _open(self, writing: int) -> Engine:
         is_sqlite = self._url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {}
         if not writing:
-            options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+            options["isolation_level"] = "AUTOCOMMIT"
         elif not is_sqlite:
             options["isolation_level"] = "READ COMMITTED"
-        engine = create_engine(
+        engine = dialects.create(
             self._url,
-            connect_args=dialects.connect_args(self._url, self._limit),
+            self._limit,
+            self._limit,
             pool_size=10,
             max_overflow=-1,
             pool_recycle=600,
@@ -285,23 +322,15 @@ class Database:
         )
         if is_sqlite:
             dialects.prepare_sqlite(engine, begin="BEGIN IMMEDIATE" if writing else None)
-        event.listen(engine, "before_cursor_execute", self._check_budget)
+        if not writing:
+            dialects.end_nothing(engine)
+        event.listen(engine, "before_cursor_execute", self._begin_statement)
         return engine
 
-    def _check_budget(self, *_: object) -> None:
+    def _begin_statement(self, *given: Any) -> None:
+        self._budget.statements.append(given[2])
         if time.monotonic() > self._budget.until:
             raise _unavailable("it answers too slowly")
-
-
-_ALL: weakref.WeakSet[Database] = weakref.WeakSet()
-
-
-def _forget_all() -> None:
-    for database in list(_ALL):
-        database._forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)
 
 
 def usable(url: str) -> URL:
@@ -313,14 +342,18 @@ def usable(url: str) -> URL:
     _refuse_odd_credentials(url)
     try:
         parsed = make_url(url)
+        if parsed.drivername == "postgresql":
+            # which driver that means differs between versions of SQLAlchemy
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        dialects.check(parsed)
         create_engine(parsed)
     except ValueError:
         # what it says may be a part of the password
-        raise _unusable(f"its port or another number is not a number; {_ESCAPE}") from None
+        raise dialects.unusable(f"its port or another number is not a number; {_ESCAPE}") from None
     except (NoSuchModuleError, ImportError) as error:
-        raise _unusable(f"{error}; see the extras [mysql] and [postgresql]") from error
+        raise dialects.unusable(f"{error}; see the extras [mysql] and [postgresql]") from error
     except ArgumentError:
-        raise _unusable(
+        raise dialects.unusable(
             "it is not of the form dialect+driver://user:password@host/database, or for SQLite "
             "sqlite:////directory/file"
         ) from None
@@ -333,7 +366,7 @@ def _refuse_odd_credentials(url: str) -> None:
     """A password with an ``@`` ends there: what follows would be shown as the host."""
     dialect, _, rest = url.partition("://")
     if not dialect.startswith("sqlite") and "@" in _CREDENTIALS.sub("", rest, count=1):
-        raise _unusable(f"it has an @ that does not end the user and password; {_ESCAPE}")
+        raise dialects.unusable(f"it has an @ that does not end the user and password; {_ESCAPE}")
 
 
 @contextmanager
@@ -367,10 +400,6 @@ def _commit(connection: Connection, transaction: RootTransaction) -> None:
                 "stored, or try again"
             ) from error
         raise
-
-
-def _unusable(reason: str) -> ConfigurationError:
-    return ConfigurationError(f"the database URL cannot be used: {reason}")
 
 
 def _unavailable(reason: str) -> StoreUnavailable:

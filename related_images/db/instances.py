@@ -96,7 +96,7 @@ def show(
     :raises InstanceNotFound: if it is not there for this caller
     """
     asked = Filters(installation_uuid, instance_id, visible_to=visible_to)
-    for found in database.read(_find, asked, 1):
+    for found in database.explore(_find, asked, 1):
         return found
     raise InstanceNotFound(f"no instance {instance_id} of {installation_uuid} is known here")
 

@@ -75,11 +75,11 @@ def images_of_instance(
     kinds: Collection[str] = MADE_FROM if kind is None else (kind,)
     asked = (installation_uuid, instance_id, kinds, label, IMAGES_LIMIT + 1)
     of_either = relation_queries.OWNER_OF_EITHER
-    found = database.read(
+    found = database.explore(
         relation_queries.image_ids, *asked, visible_to=visible_to, seen_by=of_either
     )
     if len(found) > IMAGES_LIMIT and visible_to is not None:
-        found = database.read(relation_queries.image_ids, *asked, visible_to=visible_to)
+        found = database.explore(relation_queries.image_ids, *asked, visible_to=visible_to)
     if len(found) > IMAGES_LIMIT:
         raise InstanceTooLarge(
             f"the instance {instance_id} has more than {IMAGES_LIMIT} images, which an image list "
@@ -201,15 +201,20 @@ def _has_other(owner: int) -> ColumnElement[bool]:
     )
 
 
-def reconciliation(database: Database) -> tuple[dict[str, Any] | None, int]:
-    """What the last reconciliation reported, and how many relations are newer than what it saw.
+def reconciliation(database: Database) -> dict[str, Any] | None:
+    """What the last reconciliation reported."""
+    text = database.read(state.get, state.RECONCILIATION)
+    last: dict[str, Any] | None = json.loads(text) if text else None
+    return last
+
+
+def unreconciled(database: Database, last: Mapping[str, Any] | None) -> int:
+    """How many relations are newer than what the last reconciliation saw.
 
     The number stops at :data:`UNRECONCILED_LIMIT`.
     """
-    text = database.read(state.get, state.RECONCILIATION)
-    last = json.loads(text) if text else None
     since = datetime.fromisoformat(last["until"]) if last else None
-    return last, database.read(_count_since, since, UNRECONCILED_LIMIT)
+    return database.explore(_count_since, since, UNRECONCILED_LIMIT)
 
 
 def _count_since(connection: Connection, since: datetime | None, limit: int) -> int:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Column, Connection, MetaData, String, Table, create_engine, select
+from sqlalchemy import Column, Connection, MetaData, String, Table, select
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -26,6 +26,10 @@ VERSION_TABLE: Final = "related_alembic_version"
 PREFIX: Final = "related_"
 REVISIONS: Final = ("0001", "0002", "0003", "0004")
 """Every revision, oldest first; the last one is what this program needs."""
+
+LONGEST_CONNECT: Final = 10.0
+LONGEST_STATEMENT: Final = 60.0
+"""Seconds that a command waits for a connection, and for a statement of no migration."""
 
 UPGRADE: Final = "run `related-images db upgrade`"
 
@@ -69,7 +73,7 @@ def _too_new(found: str) -> SchemaTooNew:
 
 @contextmanager
 def connected(url: str | URL) -> Iterator[Connection]:
-    """A connection to the database, whatever tables are there; no statement is cut off.
+    """A connection to the database as the filter makes them, whatever tables are there.
 
     :raises ConfigurationError: if the driver does not take what the URL says
     """
@@ -148,7 +152,9 @@ def _migrate(url: str | URL, command: Callable[["Config"], None]) -> None:
     engine = _engine(url)
     if engine.dialect.name == "sqlite":
         dialects.prepare_sqlite(engine, begin="BEGIN IMMEDIATE")
-    with engine.connect() as connection, dialects.alone(connection, VERSION_TABLE):
+    # a migration commits more than once, which would end the turn
+    with engine.connect() as turn, engine.connect() as connection:
+        dialects.take_turn(turn, VERSION_TABLE)
         failpoints.reach(Point.MIGRATE_BEGUN)
         command(_config(connection))
         failpoints.reach(Point.MIGRATE_RUN)
@@ -156,8 +162,8 @@ def _migrate(url: str | URL, command: Callable[["Config"], None]) -> None:
         failpoints.reach(Point.MIGRATE_COMMITTED)
 
 
-def _engine(url: str | URL) -> Engine:
-    return create_engine(url, poolclass=NullPool, connect_args=dialects.patient_args(make_url(url)))
+def _engine(url: str | URL, waiting: float | None = None) -> Engine:
+    return dialects.create(make_url(url), LONGEST_CONNECT, waiting, poolclass=NullPool)
 
 
 def _config(connection: Connection) -> "Config":

@@ -59,7 +59,9 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         for name, value in self._options.items():
-            self.cfg.set(name, value)
+            # gunicorn has no control socket before 25.1
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
 
     def load(self) -> "WSGIApplication":
         # A terminal sends Ctrl-C here and to the parent, who then sends a signal too: two at once

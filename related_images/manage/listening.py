@@ -123,7 +123,7 @@ class Listener:
                 store(self.database, part)
             except StoreUnavailable as error:
                 if not waits:
-                    LOG.error("waiting for the database, no message is lost: %s", error)
+                    LOG.error("waiting for the database, no message is lost: %s", error.for_log())
                 waits = True
                 self._at_once = max(1, len(part) // 2)
                 self.stopping.wait(PAUSE)

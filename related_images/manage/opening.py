@@ -95,8 +95,7 @@ def _require_file(url: URL) -> None:
 
 
 def _failure(url: URL, error: DBAPIError) -> StoreUnavailable:
-    reason = " ".join(str(error.orig).split())
     return StoreUnavailable(
-        f"{dialects.shown(url)} cannot be used: {reason}; check that the address is right, that "
-        "the server runs, and that this user may read and write there"
+        f"{dialects.shown(url)} cannot be used: {dialects.said(error.orig, url)}; check that the "
+        "address is right, that the server runs, and that this user may read and write there"
     )

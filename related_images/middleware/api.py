@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
@@ -172,7 +173,7 @@ def unregister_installation(call: Call) -> Outcome:
 
 
 def show_info(call: Call) -> Outcome:
-    settings = call.settings
+    settings, reconciliation = call.settings, _reconciliation(call)
     return HTTPStatus.OK, {
         "version": related_images.__version__,
         "kinds": list(model.KINDS),
@@ -187,20 +188,20 @@ def show_info(call: Call) -> Outcome:
         "guard": settings.guard,
         "nova_rotation": settings.nova_rotation,
         "database": "up" if call.database.is_up() else "down",
-        **_reconciliation(call),
+        **reconciliation,
     }
 
 
 def _reconciliation(call: Call) -> schemas.Json:
-    """Null where the database is down; what was counted is for those who see all."""
-    try:
-        last, unreconciled = listing.reconciliation(call.database)
-    except StoreUnavailable:
-        return {"last_reconciliation": None, "unreconciled": None}
-    if call.caller.sees_all:
-        return {"last_reconciliation": last, "unreconciled": unreconciled}
-    times = {name: last[name] for name in ("until", "finished_at")} if last else None
-    return {"last_reconciliation": times, "unreconciled": None}
+    """Null where the database is down; only for those who see everything is something counted."""
+    last = unreconciled = None
+    with suppress(StoreUnavailable):
+        last = listing.reconciliation(call.database)
+        if call.caller.sees_all:
+            unreconciled = listing.unreconciled(call.database, last)
+    if last and not call.caller.sees_all:
+        last = {name: last[name] for name in ("until", "finished_at")}
+    return {"last_reconciliation": last, "unreconciled": unreconciled}
 
 
 def _schema(name: str) -> Callable[[Call], Outcome]:

@@ -196,7 +196,7 @@ def _report(error: RelatedImagesError, environ: Environ) -> None:
     counter = metrics.FAILED if failed else metrics.REFUSED
     counter.labels(error.code).inc()
     level, word = (logging.WARNING, "failed") if failed else (logging.INFO, "refused")
-    LOG.log(level, "%s: %s: %s [%s]", word, error.code, error, request_id(environ))
+    LOG.log(level, "%s: %s: %s [%s]", word, error.code, error.for_log(), request_id(environ))
 
 
 def _query(environ: Environ) -> str:
@@ -252,4 +252,4 @@ def _report_state(settings: Settings) -> None:
     try:
         database.check()
     except StoreUnavailable as error:
-        LOG.error("relations cannot be recorded for now: %s", error)
+        LOG.error("relations cannot be recorded for now: %s", error.for_log())

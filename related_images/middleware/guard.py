@@ -39,7 +39,9 @@ class Outcome:
             self._note(status)
         except StoreUnavailable as error:
             LOG.warning(
-                "outcome of deleting image %s is left to be reconciled: %s", self.image_id, error
+                "outcome of deleting image %s is left to be reconciled: %s",
+                self.image_id,
+                error.for_log(),
             )
         return self.respond(status, given, *exc_info)
 
@@ -116,7 +118,7 @@ class Guarded:
                 f"administrator: {roles}"
             ) from error
         except StoreUnavailable as error:
-            LOG.warning("deletion of image %s passes unguarded: %s", self.image_id, error)
+            LOG.warning("deletion of image %s passes unguarded: %s", self.image_id, error.for_log())
         return None
 
     def _log_force(self, begun: Begun, environ: Environ) -> None:

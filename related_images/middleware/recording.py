@@ -150,7 +150,7 @@ class _Outcome:
         try:
             recording.withdraw(self.database, self.recorded)
         except StoreUnavailable as error:
-            self._log(f"refused with {status[:3]}, left to be reconciled: {error}")
+            self._log(f"refused with {status[:3]}, left to be reconciled: {error.for_log()}")
         else:
             failpoints.reach(Point.CREATE_WITHDRAWN)
             self._log(f"refused with {status[:3]}, taken back")

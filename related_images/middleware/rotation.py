@@ -75,7 +75,9 @@ def _recorded(database: Database, caller: Caller, rotation: Rotation) -> list[Li
             database, users, instance_id, rotation.backup_type, caller.visible_to
         )
     except StoreUnavailable as error:
-        LOG.warning("the backup rotation of server %s gets an empty list: %s", instance_id, error)
+        LOG.warning(
+            "the backup rotation of server %s gets an empty list: %s", instance_id, error.for_log()
+        )
     except InstallationAmbiguous as error:
         LOG.warning(
             "the backup rotation of server %s gets an empty list: %s; bind each Nova's service "

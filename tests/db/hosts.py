@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,15 +36,15 @@ def hanging(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def locked(url: str) -> Iterator[None]:
-    """Another holds the tables for itself."""
-    statement = {
+def locked(url: str, statement: str | None = None) -> Iterator[None]:
+    """Another holds the tables for itself, or what the ``statement`` locks."""
+    usual = {
         "sqlite": "BEGIN IMMEDIATE",
         "mysql": "LOCK TABLES related_relation WRITE, related_instance WRITE, related_state WRITE",
         "postgresql": "LOCK TABLE related_relation, related_instance, related_state",
     }[make_url(url).get_backend_name()]
     with create_engine(url, poolclass=NullPool).connect() as connection:
-        connection.execute(text(statement))
+        connection.execute(text(statement or usual))
         try:
             yield
         finally:
@@ -66,6 +67,13 @@ def saying(words: bytes) -> Iterator[int]:
         finally:
             server.shutdown()
             serving.join()
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """A host that takes connections and says nothing; gives its port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as server:
+        yield server.getsockname()[1]
 
 
 def drop_connections(url: str) -> None:

@@ -1,6 +1,7 @@
 """The memory of failure: what it tells while it lasts, and that it ends."""
 
 import threading
+import time
 
 import pytest
 
@@ -17,9 +18,12 @@ class Probed:
         self.told: list[str] = []
         self.ended = threading.Event()
         self._failures = list(failures)
-        self.breaker = Breaker("asking", self._probe)
+        self.breaker = Breaker("asking")
 
-    def _probe(self) -> None:
+    def trip(self, error: StoreUnavailable) -> None:
+        self.breaker.trip(error, self.probe)
+
+    def probe(self) -> None:
         self.told.append(self.says())
         if self._failures:
             raise self._failures.pop(0)
@@ -36,7 +40,7 @@ class Probed:
 def test_it_tells_the_newest_reason_until_it_works() -> None:
     probed = Probed(StoreUnavailable("starting"), StoreUnavailable("no tables"))
     assert probed.says() == "works"
-    probed.breaker.trip(StoreUnavailable("refused"))
+    probed.trip(StoreUnavailable("refused"))
     assert probed.ended.wait(PATIENCE)
     assert probed.told == ["refused", "starting", "no tables"]
     _join()
@@ -45,7 +49,7 @@ def test_it_tells_the_newest_reason_until_it_works() -> None:
 
 def test_a_fault_of_the_probe_does_not_end_the_watch(caplog: pytest.LogCaptureFixture) -> None:
     probed = Probed(ZeroDivisionError("a fault"), ZeroDivisionError("another"))
-    probed.breaker.trip(StoreUnavailable("refused"))
+    probed.trip(StoreUnavailable("refused"))
     assert probed.ended.wait(PATIENCE)
     _join()
     assert probed.says() == "works"
@@ -61,10 +65,10 @@ def test_where_no_thread_can_be_started_the_next_who_asks_tries_itself(
     probed = Probed()
     with monkeypatch.context() as without_threads:
         without_threads.setattr(threading.Thread, "start", failing)
-        probed.breaker.trip(StoreUnavailable("refused"))
+        probed.trip(StoreUnavailable("refused"))
     assert probed.says() == "works"
     assert "cannot be watched: can't start new thread" in caplog.text
-    probed.breaker.trip(StoreUnavailable("refused again"))
+    probed.trip(StoreUnavailable("refused again"))
     assert probed.ended.wait(PATIENCE)
     _join()
     assert probed.told == ["refused again"]
@@ -76,9 +80,9 @@ def test_while_it_is_open_nothing_changes_the_reason() -> None:
     def probe() -> None:
         held.wait(PATIENCE)
 
-    breaker = Breaker("asking", probe)
-    breaker.trip(StoreUnavailable("refused"))
-    breaker.trip(StoreUnavailable("again"))
+    breaker = Breaker("asking")
+    breaker.trip(StoreUnavailable("refused"), probe)
+    breaker.trip(StoreUnavailable("again"), probe)
     with pytest.raises(StoreUnavailable, match="refused"):
         breaker.check()
     held.set()
@@ -88,7 +92,7 @@ def test_while_it_is_open_nothing_changes_the_reason() -> None:
 def test_a_reset_ends_the_watch_and_a_later_failure_begins_another() -> None:
     probed = Probed(*[StoreUnavailable("refused still")] * 1000)
     for reason in ("refused", "refused again"):
-        probed.breaker.trip(StoreUnavailable(reason))
+        probed.trip(StoreUnavailable(reason))
         assert probed.says() != "works"
         probed.breaker.reset()
         assert probed.says() == "works"
@@ -99,7 +103,7 @@ def test_a_reset_ends_the_watch_and_a_later_failure_begins_another() -> None:
 
 def test_a_reset_does_not_wait_for_the_next_attempt(asleep: threading.Event) -> None:
     probed = Probed(StoreUnavailable("refused still"))
-    probed.breaker.trip(StoreUnavailable("refused"))
+    probed.trip(StoreUnavailable("refused"))
     assert asleep.wait(PATIENCE)
     probed.breaker.reset()
     assert probed.told == ["refused"]
@@ -113,12 +117,13 @@ def test_what_was_reset_during_an_attempt_says_no_more(caplog: pytest.LogCapture
         begun.set()
         held.wait(PATIENCE)
 
-    breaker = Breaker("asking", probe)
-    breaker.trip(StoreUnavailable("refused"))
+    breaker = Breaker("asking")
+    breaker.trip(StoreUnavailable("refused"), probe)
     assert begun.wait(PATIENCE)
     ending = threading.Thread(target=breaker.reset)
     ending.start()
-    assert breaker._is_over.wait(PATIENCE)
+    while breaker._watch is not None:
+        time.sleep(0.01)
     held.set()
     ending.join(PATIENCE)
     assert _watches() == []

@@ -1,7 +1,9 @@
 """The way into the database when it hangs, is locked, refuses, restarts, or lacks its tables."""
 
-import multiprocessing
+import ctypes
+import math
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -225,28 +227,44 @@ def test_closing_leaves_no_connection_of_the_watch(url: str) -> None:
     with hosts.locked(url):
         refused(database, write)
         database.close()
-        assert database._engines is None
+        assert database._own.engines is None
     eventually(write, database)
     database.close()
 
 
+FORKS = pytest.mark.parametrize(
+    "fork", [os.fork, ctypes.PyDLL(None).fork], ids=["by Python", "unknown to Python"]
+)
+"""uWSGI does not tell Python that it forks, unless it is asked to."""
+
+
+def in_child(fork: Callable[[], int], work: Callable[[], None]) -> int:
+    """The process that a ``fork`` makes, which ends with 0 if it can do that ``work``."""
+    child = fork()
+    if child:
+        return child
+    signal.alarm(math.ceil(PATIENCE))
+    code = 1
+    try:
+        work()
+        code = 0
+    finally:
+        os._exit(code)  # the parent's fixtures are not for the child to end
+
+
+@FORKS
 def test_a_forked_process_may_close_what_its_parent_watches(
-    nowhere: Database, asleep: threading.Event
+    nowhere: Database, asleep: threading.Event, fork: Callable[[], int]
 ) -> None:
+    def close() -> None:
+        assert nowhere.is_up()
+        nowhere.close()
+        refused(nowhere, write)
+
     refused(nowhere, write)
     assert asleep.wait(PATIENCE)
-    child = multiprocessing.get_context("fork").Process(target=_close, args=(nowhere,))
-    child.start()
-    child.join(PATIENCE)
-    assert child.exitcode == 0
+    assert os.waitpid(in_child(fork, close), 0)[1] == 0
     assert not nowhere.is_up()
-
-
-def _close(database: Database) -> None:
-    assert database.is_up()
-    database.close()
-    refused(database, write)
-    os._exit(0)
 
 
 @CALLS
@@ -410,26 +428,24 @@ def test_what_is_always_overtaken_ends_in_time(sqlite_url: str) -> None:
     assert made[-1] - begun < TIMEOUT + SLACK
 
 
-def test_a_forked_process_has_connections_of_its_own(patient: Database) -> None:
-    first = new("parent")
-    record(patient, first)
-    children = [
-        multiprocessing.get_context("fork").Process(target=_in_child, args=(patient, number))
-        for number in range(3)
-    ]
-    for child in children:
-        child.start()
+@FORKS
+def test_a_forked_process_has_connections_of_its_own(
+    patient: Database, fork: Callable[[], int]
+) -> None:
+    def connection() -> object:
+        return patient.write(lambda connection: connection.connection.driver_connection)
+
+    def record_some() -> None:
+        assert connection() is not parents
+        record(patient, *(new(f"child-{os.getpid()}-{n}") for n in range(5)))
+
+    record(patient, new("parent"))
+    parents = connection()
+    children = [in_child(fork, record_some) for _ in range(3)]
     for number in range(5):
         record(patient, new(f"parent-{number}"))
-    for child in children:
-        child.join(PATIENCE)
-    assert [child.exitcode for child in children] == [0, 0, 0]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
     assert len(found(patient)) == 1 + 5 + 3 * 5
-
-
-def _in_child(database: Database, number: int) -> None:
-    record(database, *(new(f"child-{number}-{n}") for n in range(5)))
-    os._exit(0)  # the parent's fixtures are not for the child to end
 
 
 @pytest.mark.parametrize(

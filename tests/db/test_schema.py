@@ -4,8 +4,11 @@ import multiprocessing
 import sqlite3
 from contextlib import closing
 from threading import Timer
+from typing import Any
 
+import pymysql
 import pytest
+from pymysql.cursors import Cursor
 from sqlalchemy import create_engine, inspect, make_url, text
 from sqlalchemy.pool import NullPool
 
@@ -158,12 +161,37 @@ def test_an_upgrade_does_not_go_on_beside_another(
 ) -> None:
     url = mariadb.create()
     monkeypatch.setattr(dialects, "LONGEST_TURN", 0)
-    with (
-        schema.connected(url) as other,
-        dialects.alone(other, schema.VERSION_TABLE),
-        pytest.raises(StoreUnavailable, match="another upgrade"),
-    ):
-        schema.upgrade(url)
+    with schema.connected(url) as other:
+        dialects.take_turn(other, schema.VERSION_TABLE)
+        with pytest.raises(StoreUnavailable, match="another upgrade"):
+            schema.upgrade(url)
     assert tables(url) == set()
     schema.upgrade(url)
     assert differences(url) == []
+
+
+def refusing_named_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Percona XtraDB Cluster does, which cannot be had here."""
+    execute = Cursor.execute
+
+    def refuse(cursor: Cursor, query: str, args: Any = None) -> Any:
+        if "_LOCK(" in query:
+            raise pymysql.err.OperationalError(
+                1105, "Percona-XtraDB-Cluster prohibits use of GET_LOCK with pxc_strict_mode"
+            )
+        return execute(cursor, query, args)
+
+    monkeypatch.setattr(Cursor, "execute", refuse)
+
+
+def test_a_server_without_named_locks_is_upgraded(
+    mariadb: servers.DatabaseServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = mariadb.create()
+    refusing_named_locks(monkeypatch)
+    schema.upgrade(url)
+    assert differences(url) == []
+    assert "1105: Percona" in caplog.text
+    assert "make sure that only one runs" in caplog.text

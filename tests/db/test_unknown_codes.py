@@ -191,7 +191,7 @@ def test_an_unknown_kind_is_no_use_and_an_unknown_source_is(database: Database) 
 def test_the_unreconciled_are_counted_without_an_unknown_kind(database: Database) -> None:
     record(database, new(image=A), new(image=B))
     make_unknown(database, "kind", A)
-    assert listing.reconciliation(database) == (None, 1)
+    assert listing.unreconciled(database, None) == 1
 
 
 class Registry:

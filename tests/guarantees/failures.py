@@ -135,5 +135,14 @@ def _all_taken(url: str) -> Iterator[None]:
             connection.close()
 
 
+def one_table_locked(admin: str, filters: str) -> AbstractContextManager[None]:
+    """Only those who write to that table find out."""
+    is_mysql = admin.startswith("mysql")
+    return hosts.locked(
+        admin, "LOCK TABLES related_relation WRITE" if is_mysql else "LOCK TABLE related_relation"
+    )
+
+
 SQLITE: Final[list[Failure]] = [locked, full]
-SERVERS: Final[list[Failure]] = [hanging, read_only, other_credentials, out_of_connections]
+UNREADABLE: Final[list[Failure]] = [hanging, other_credentials, out_of_connections]
+SERVERS: Final[list[Failure]] = [*UNREADABLE, one_table_locked, read_only]

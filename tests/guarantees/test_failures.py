@@ -17,7 +17,7 @@ from tests.db.attempts import attempts
 from tests.db.samples import new
 from tests.guarantees import failures, galera
 from tests.guarantees.reconciling import INSTALLATION
-from tests.servers import PATIENCE, Answer
+from tests.servers import PATIENCE, Answer, DatabaseServer
 
 TIMEOUT = 2.0
 SLACK = 15.0
@@ -134,7 +134,41 @@ def test_nobody_is_blocked_by(
             refuse_recording(filtered)
         # what is full still takes another time into the row that is there, as the watch finds out
         assert "write" not in made or failure is failures.full
+        assert made == [] or failure not in failures.UNREADABLE
     recover(filtered)
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+@pytest.mark.parametrize("first", ["/v2/relations", "/v2/info/relations"])
+def test_a_question_that_hangs_is_told_and_not_asked_again(
+    kind: str, first: str, request: pytest.FixtureRequest, registry_app: Any
+) -> None:
+    url = request.getfixturevalue(kind).create()
+    schema.upgrade(url)
+    filtered = Filtered(registry_app, url)
+    recorded(filtered)
+    with failures.hanging(url, url):
+        with in_time():
+            filtered.ask("GET", first)
+        deadline = time.monotonic() + PATIENCE
+        while filtered.app._database.is_up():
+            assert time.monotonic() < deadline, "it is not remembered"
+            time.sleep(0.02)
+        with attempts() as made:
+            assert filtered.ask("GET", "/v2/info/relations").json["database"] == "down"
+            assert filtered.ask("GET", "/v2/relations").status == 503
+        assert made == []
+    recover(filtered)
+
+
+def test_who_asks_first_of_a_database_that_hangs_is_told(
+    postgresql: DatabaseServer, registry_app: Any
+) -> None:
+    url = postgresql.create()
+    schema.upgrade(url)
+    filtered = Filtered(registry_app, url)
+    with failures.hanging(url, url):
+        assert filtered.ask("GET", "/v2/info/relations").json["database"] == "down"
 
 
 @pytest.fixture(scope="module")

@@ -161,7 +161,7 @@ def test_a_file_that_is_not_there_is_not_made(command: Command, tmp_path: Path) 
     [
         ("nonsense", "an SQLAlchemy URL is needed"),
         ("nosuch://host/database", "nosuch"),
-        ("mysql+nosuch://host/database", "see the extras"),
+        ("mysql+nosuch://host/database", "write mysql+pymysql:// or mysql+mysqldb://"),
         ("sqlite:////missing/directory/related-images.db", "unable to open"),
     ],
 )
@@ -268,3 +268,22 @@ def test_a_purge_counts_first_and_then_removes(command: Command, sqlite: tuple[s
     assert asked(command, *purge) == nothing
     assert asked(command, "db", "purge", "--older-than", "0d", *sqlite) == nothing
     database.close()
+
+
+def test_a_pooler_that_refuses_an_option_is_told_by_a_check(
+    command: Command, postgresql: servers.DatabaseServer
+) -> None:
+    with servers.pgbouncer(postgresql, "transaction") as pooler:
+        where = ("--connection", pooler.create())
+        assert command("db", "upgrade", *where)[0] == 0
+        assert asked(command, "db", "check", *where) == []
+        with_option = f"{where[1]}?options=-csearch_path%3Dpublic"
+        line = told(command("db", "check", "--connection", with_option))
+    assert "unsupported startup parameter: options" in line
+
+
+def test_no_command_tells_a_password(command: Command, mariadb: servers.DatabaseServer) -> None:
+    url = f"{mariadb.create().replace('root@', 'root:s3cret@')}?password=s3cret"
+    for words in (("db", "check"), ("db", "upgrade"), ("installation", "list")):
+        _, printed, line = command(*words, "--connection", url)
+        assert "s3cret" not in printed + line

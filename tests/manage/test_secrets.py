@@ -30,7 +30,7 @@ WRONG = {
     "mysql+pymysql://u:hush@127.0.0.1:33o6/db": "its port or another number",
     "mysql+pymysql://u:pw@127.0.0.1:hush/db": "its port or another number",
     "mysql+pymysql://u:pw@127.0.0.1:1/db?connect_timeout=hush": "its port or another number",
-    "mysql+pymsql://u:hush@127.0.0.1/db": "mysql.pymsql",
+    "mysql+pymsql://u:hush@127.0.0.1/db": "mysql with the driver pymsql",
     "mysqll://u:hush@127.0.0.1/db": "sqlalchemy.dialects:mysqll",
     "my sql://u:hush@127.0.0.1/db": "it is not of the form",
     "u:hush@127.0.0.1/db": "an SQLAlchemy URL is needed",

@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 
 import pytest
 
+from related_images.db import listing
 from related_images.middleware import InstanceAwareMiddleware, api
 from tests import wsgi
 from tests.filters import NotingRegistry, new_uuid, tuple_of
@@ -251,6 +252,16 @@ def test_how_much_is_unreconciled_is_for_those_who_see_all(
         if oracle.identified:
             info = wsgi.call(guarded, "GET", "/v2/info/relations", who.headers).json
             assert (info["unreconciled"] is not None) == oracle.sees_all, who
+
+
+def test_what_is_not_told_is_not_counted(
+    guarded: InstanceAwareMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = wsgi.call(guarded, "GET", "/v2/info/relations", ADMIN)
+    assert asked.json["unreconciled"] > 0
+    monkeypatch.delattr(listing, "_count_since")
+    member = wsgi.identity("alice", "demo", "member")
+    assert wsgi.call(guarded, "GET", "/v2/info/relations", member).json["unreconciled"] is None
 
 
 def test_whose_instances_are_counted_is_told(guarded: InstanceAwareMiddleware) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, select, text, update
 
 from related_images.db import latest_images
 from related_images.db.row_ids import image_ref
-from related_images.db.tables import relation
+from related_images.db.tables import image, relation
 from tests.osc.running import OPENSTACK, Instance
 from tests.servers import PATIENCE
 
@@ -64,6 +64,8 @@ def age(instance: Instance, days: dict[str, float]) -> None:
             is_recorded = relation.c.image_ref == image_ref(image_id)
             recorded = update(relation).where(is_recorded)
             assert ours.execute(recorded.values(created_at=made)).rowcount == 1
+            known = update(image).where(image.c.uuid == image_id)
+            ours.execute(known.values(created_at=made.replace(microsecond=0)))
             refs = ours.execute(select(relation.c.instance_ref).where(is_recorded)).scalars()
             latest_images.refresh(ours, refs.all())
 

@@ -80,6 +80,7 @@ def test_pages_are_read_to_the_end(scripted: Scripted) -> None:
         "source": "service",
         "project_id": "demo",
         "created_at": "2026-01-31T12:00:00.000000Z",
+        "image_created_at": None,
         "image_deleted_at": None,
     }
     page = {"relations": [relation] * 2}

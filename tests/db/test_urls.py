@@ -1,0 +1,153 @@
+"""What a database URL says beside the address: it is passed on, or refused by name."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, make_url, text
+
+from related_images.db import dialects, schema
+from related_images.db.database import Database, usable
+from related_images.errors import ConfigurationError, StoreUnavailable
+from tests import servers
+from tests.db import hosts
+from tests.db.samples import new, record
+
+TIMEOUT = 10.0
+PATIENCE = 60.0
+
+
+def scalar(statement: str) -> Callable[[Connection], Any]:
+    return lambda connection: connection.execute(text(statement)).scalar()
+
+
+def threshold(connection: Connection) -> Any:
+    return connection.connection.driver_connection.prepare_threshold  # type: ignore[union-attr]
+
+
+@contextmanager
+def opened(server: servers.DatabaseServer, query: str) -> Iterator[Database]:
+    url = server.create()
+    schema.upgrade(url)
+    with closing(Database(f"{url}?{query}", PATIENCE)) as database:
+        yield database
+
+
+@pytest.mark.parametrize(
+    ("query", "asked", "answer"),
+    [
+        ("options=-csearch_path%3Dpublic,x", "SHOW search_path", "public,x"),
+        ("options=-csearch_path%3Dpublic,x", "SHOW statement_timeout", "30s"),
+        ("options=-cgeqo%3Doff&options=-cjit%3Doff", "SHOW geqo", "off"),
+        ("options=-cstatement_timeout%3D0", "SHOW statement_timeout", "30s"),
+        ("application_name=glance", "SHOW application_name", "glance"),
+    ],
+)
+def test_options_for_postgresql_are_kept_beside_the_limits(
+    query: str, asked: str, answer: str, postgresql: servers.DatabaseServer
+) -> None:
+    with opened(postgresql, query) as database:
+        for call in (database.read, database.write):
+            assert call(scalar(asked)) == answer
+
+
+@pytest.mark.parametrize(("given", "kept"), [("0", 0), ("7", 7), ("none", None)])
+def test_when_postgresql_prepares_is_kept(
+    given: str, kept: int | None, postgresql: servers.DatabaseServer
+) -> None:
+    with opened(postgresql, f"prepare_threshold={given}") as database:
+        assert database.read(threshold) == kept
+        record(database, *(new() for _ in range(8)))
+
+
+@pytest.mark.parametrize(
+    ("query", "asked", "answer"),
+    [
+        ("init_command=SET%20%40given%3D5", "SELECT @given", 5),
+        ("init_command=SET%20%40given%3D5", "SELECT @@innodb_lock_wait_timeout", 30),
+        ("init_command=SET%20%40given%3D5", "SELECT @@max_recursive_iterations", 1_000_000),
+        ("charset=latin1", "SELECT @@character_set_client", "latin1"),
+    ],
+)
+def test_options_for_mariadb_are_kept_beside_the_limits(
+    query: str, asked: str, answer: object, mariadb: servers.DatabaseServer
+) -> None:
+    with opened(mariadb, query) as database:
+        for call in (database.read, database.write):
+            assert call(scalar(asked)) == answer
+
+
+def test_of_two_limits_the_shorter_one_is_kept(mariadb: servers.DatabaseServer) -> None:
+    def limits(connection: Connection) -> tuple[Any, Any]:
+        driver: Any = connection.connection.driver_connection
+        return driver.connect_timeout, driver._read_timeout
+
+    with opened(mariadb, "connect_timeout=7&read_timeout=3600") as database:
+        assert database.read(limits) == (7, PATIENCE / 2)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql+psycopg://h/d?autocommit=true", "option autocommit of psycopg"),
+        ("postgresql+psycopg://h/d?row_factory=dict_row", "option row_factory of psycopg"),
+        ("postgresql+psycopg://h/d?prepare_threshold=often", "prepare_threshold is a number"),
+        ("postgresql+psycopg://h/d?sslmode=a&sslmode=b", "sslmode is given 2 times"),
+        ("postgresql+psycopg://h/d?connect_timeout=soon", "connect_timeout"),
+        ("mysql+pymysql://h/d?init_command=a&init_command=b", "init_command is given 2 times"),
+    ],
+)
+def test_what_cannot_be_passed_on_is_refused_by_name(url: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        Database(url, TIMEOUT)
+
+
+def test_a_driver_whose_waits_have_no_limit_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"aiosqlite is not supported.*sqlite\+pysqlite"):
+        usable("sqlite+aiosqlite:///file.db")
+
+
+def test_postgresql_without_a_driver_is_psycopg() -> None:
+    assert usable("postgresql://h/d").drivername == "postgresql+psycopg"
+
+
+@pytest.mark.parametrize("silent", [1, 2])
+def test_a_host_that_says_nothing_leaves_time_to_the_next(
+    silent: int, postgresql: servers.DatabaseServer
+) -> None:
+    url = postgresql.create()
+    schema.upgrade(url)
+    parsed = make_url(url)
+    with ExitStack() as stack:
+        ports = [stack.enter_context(hosts.silent()) for _ in range(silent)]
+        several = "&".join(f"host=127.0.0.1:{port}" for port in [*ports, parsed.port])
+        address = f"postgresql+psycopg://postgres@/{parsed.database}?{several}"
+        with closing(Database(address, TIMEOUT)) as database:
+            record(database, new())
+            record(database, new())
+        with schema.connected(address) as connection:
+            assert schema.version(connection) == schema.REVISIONS[-1]
+
+
+def test_what_each_host_did_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    one, other = servers.free_port(), servers.free_port()
+    address = f"postgresql+psycopg://postgres@/d?host=127.0.0.1:{one}&host=127.0.0.1:{other}"
+    with closing(Database(address, TIMEOUT)) as database, pytest.raises(StoreUnavailable):
+        record(database, new())
+    assert f"port {one}" in caplog.text
+    assert f"port {other}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["password", "passwd", "sslpassword", "ssl_key_password"])
+def test_passwords_of_a_url_are_not_told(name: str) -> None:
+    url = make_url(f"postgresql+psycopg://u:s3%20%20cret@h/d?{name}=s3%20%20cret%200ther")
+    fault = OSError("the service s3  cret with s3  cret 0ther is not known")
+    assert dialects.said(fault, url) == "the service *** with *** is not known"
+
+
+def test_a_value_that_a_driver_does_not_take_is_not_told() -> None:
+    url = make_url("mysql+pymysql://u:s3cr%E2%82%ACt@h/d")
+    with pytest.raises(UnicodeEncodeError) as caught:
+        str(url.password).encode("latin-1")
+    assert dialects.said(caught.value, url) == ""
