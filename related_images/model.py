@@ -16,15 +16,16 @@ from related_images.jsonform import NOT_IN_JSON, JsonForm
 SNAPSHOT: Final = "snapshot"
 BACKUP: Final = "backup"
 BOOT: Final = "boot"
-KINDS: Final = (SNAPSHOT, BACKUP, BOOT)
 MADE_FROM: Final = (SNAPSHOT, BACKUP)
 """The kinds whose image was made from the instance."""
+KINDS: Final = (*MADE_FROM, BOOT)
 
 SERVICE: Final = "service"
-SOURCES: Final = (SERVICE, "notification", "backfill", "manual")
-
+NOTIFICATION: Final = "notification"
 BACKFILL: Final = "backfill"
 """The source of what an image's own properties claim."""
+MANUAL: Final = "manual"
+SOURCES: Final = (SERVICE, NOTIFICATION, BACKFILL, MANUAL)
 
 InstallationUuid = Annotated[str, validation.installation_uuid]
 InstanceId = Annotated[str, validation.instance_id]

@@ -3,17 +3,40 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Dialect, Integer, LargeBinary, SmallInteger, String, Uuid
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Dialect,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    String,
+    Uuid,
+    literal,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from related_images.model import (
+    BACKFILL,
+    BACKUP,
+    BOOT,
+    MANUAL,
+    NOTIFICATION,
+    SERVICE,
+    SNAPSHOT,
+)
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 
-KIND_CODES: Final = {"snapshot": 1, "backup": 2, "boot": 3}
-SOURCE_CODES: Final = {"service": 1, "notification": 2, "backfill": 3, "manual": 4}
+KIND_CODES: Final = {SNAPSHOT: 1, BACKUP: 2, BOOT: 3}
+SOURCE_CODES: Final = {SERVICE: 1, NOTIFICATION: 2, BACKFILL: 3, MANUAL: 4}
 """What stands in a row for a word. A code once released is never given to another word."""
+
+UNKNOWN: Final = "unknown"
+"""The word for every code that this version does not know, because a newer one wrote it."""
 
 KEY: Final = BigInteger().with_variant(Integer, "sqlite")
 """A row's own number; SQLite numbers rows by itself only in a column of type INTEGER."""
@@ -58,7 +81,11 @@ class Moment(TypeDecorator[datetime]):
 
 
 class Coded(TypeDecorator[str]):
-    """One of a few words as a small number."""
+    """One of a few words as a small number.
+
+    A code without a word is read as :data:`UNKNOWN`, so that an older version can read rows of a
+    newer one during an upgrade.
+    """
 
     impl = SmallInteger
     cache_ok = True
@@ -73,7 +100,16 @@ class Coded(TypeDecorator[str]):
         return None if value is None else self._code_of[value]
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> str | None:
-        return None if value is None else self._word_of[value]
+        return None if value is None else self._word_of.get(value, UNKNOWN)
+
+
+def is_known(column: ColumnElement[str], codes: dict[str, int]) -> ColumnElement[bool]:
+    """Whether this version has a word for the code in the column.
+
+    :param codes: the codes that the column holds: :data:`KIND_CODES` or :data:`SOURCE_CODES`
+    """
+    # each spelled out: a list of values is put into the statement anew at each execution
+    return column.in_([literal(word, column.type) for word in codes])
 
 
 def exact_text(length: int) -> TypeEngine[str]:

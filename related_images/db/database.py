@@ -28,9 +28,9 @@ from related_images import metrics
 from related_images.db import (
     circuit_breaker,
     dialects,
-    fair_lock,
     probes,
     schema,
+    sqlite,
     state,
 )
 from related_images.db.deadline import deadline
@@ -75,7 +75,7 @@ class _Own:
         self.written_at = -math.inf
         self.heartbeat_lock = threading.Lock()
         self.open_lock = threading.Lock()
-        self.turns = fair_lock.Turns()
+        self.turns = sqlite.Turns()
         self.reading = circuit_breaker.Breaker("reading relations")
         self.writing = circuit_breaker.Breaker("recording relations")
 

@@ -1,4 +1,4 @@
-"""Deletions on their way, and what stands against them.
+"""Deletions on their way, and guarding images from which live instances were started.
 
 Who begins a deletion holds the row of the image alone and looks for instances that run; who records
 a start holds it too, by his reference to it, and looks for deletions. So of both at once the later
@@ -8,22 +8,23 @@ noted; one that nobody notes the outcome of (its process was killed) counts no m
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, or_, select
 
-from related_images.db import orphans, relations
-from related_images.db.lookups import BOOT
-from related_images.db.row_ids import project_ref
-from related_images.db.tables import (
-    deletion,
-    image,
-    installation,
-    instance,
-    relation,
+from related_images.db import (
+    orphans,
+    relations,
 )
-from related_images.model import Seen
+from related_images.db.database import Database
+from related_images.db.row_ids import project_ref
+from related_images.db.tables import deletion, image, installation, instance, relation
+from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
+from related_images.model import BOOT, NewRelation, Recorded, Seen
+
+NAMED: Final = 5
+"""How many instances a refusal names."""
 
 LEASE: Final = timedelta(minutes=10)
 """How long a deletion of which nothing more is heard keeps instances from being started."""
@@ -37,6 +38,15 @@ class Deletion:
     image_ref: int
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A deletion that may go to the registry, of an image that ``in_use`` live instances have."""
+
+    image_id: str
+    deletion: Deletion
+    in_use: int
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """The live instances that were started from an image: all, those that are seen, the first."""
@@ -47,6 +57,85 @@ class Use:
 
 
 def begin(
+    database: Database,
+    image_id: str,
+    visible_to: str | None,
+    *,
+    forced: bool,
+    seen: Seen | None = None,
+) -> Begun:
+    """Let no instance be started from the image until the deletion has ended.
+
+    :param seen: the image as Glance has it, if it was asked
+    :param visible_to: the project whose instances a refusal may name; ``None`` for those of all
+    :param forced: begin even if the image is in use
+    :raises ImageInUse: if live instances were started from it
+    :raises StoreUnavailable: if the database cannot tell
+    """
+
+    def task(connection: Connection) -> Begun:
+        deletion = _begin(connection, image_id, datetime.now(UTC), seen)
+        use = _use(connection, deletion.image_ref, visible_to, NAMED)
+        if use.count and not forced:
+            raise ImageInUse(_refusal(image_id, use))
+        return Begun(image_id, deletion, use.count)
+
+    return database.write(task)
+
+
+def _refusal(image_id: str, use: Use) -> str:
+    named = ", ".join(f"{id} of {uuid}" for uuid, id in use.first)
+    more = ", ..." if use.seen > len(use.first) else ""
+    users = [f"{use.seen} live instance{'s' * (use.seen != 1)} ({named}{more})"] * bool(use.seen)
+    users += ["live instances of other projects"] * (use.count > use.seen)
+    return (
+        f"the image {image_id} cannot be deleted: {' and '.join(users)} had been started from it; "
+        "delete those servers first; an administrator can record that a server is gone with "
+        "`openstack server deletion record`, or delete the image in spite of them with "
+        f"`openstack image force delete {image_id}` (X-Relation-Force: true)"
+    )
+
+
+def deleted(database: Database, begun: Begun) -> None:
+    """Note that the registry deleted the image.
+
+    That is remembered even of one without relations: a start from it may be about to be recorded.
+    """
+
+    def task(connection: Connection) -> None:
+        relations.mark_deleted(connection, begun.image_id, datetime.now(UTC))
+        _end(connection, begun.deletion)
+
+    database.write(task)
+
+
+def withdraw(database: Database, begun: Begun) -> None:
+    """Note that the registry did not delete the image."""
+    database.write(_withdraw, begun.deletion)
+
+
+def check_start(
+    connection: Connection, new: NewRelation, recorded: Recorded, *, vouched: bool
+) -> None:
+    """Raise if an instance cannot have been started from the image, since that is being deleted.
+
+    :param vouched: the registry had the image after it was found to be marked deleted
+    :raises ImageBeingDeleted: if the registry is being asked to delete it at the moment
+    :raises ImageGone: if it is marked deleted
+    """
+    if new.kind != BOOT:
+        return
+    if _is_on_its_way(connection, recorded.image_ref, datetime.now(UTC)):
+        raise ImageBeingDeleted(
+            f"the image {new.image_id} is being deleted at the moment; try again to learn whether "
+            "it was"
+        )
+    was_marked = recorded.revived_from is not None and not vouched
+    if was_marked or _is_marked(connection, recorded.image_ref):
+        raise ImageGone(f"the image {new.image_id} is marked deleted; use another one")
+
+
+def _begin(
     connection: Connection, image_id: str, at: datetime, seen: Seen | None = None
 ) -> Deletion:
     """Note that Glance is about to be asked to delete the image, which no start can pass.
@@ -61,18 +150,18 @@ def begin(
     return Deletion(int(made[0]), image_ref)
 
 
-def end(connection: Connection, begun: Deletion) -> None:
+def _end(connection: Connection, begun: Deletion) -> None:
     """Note that the deletion is no longer on its way."""
     connection.execute(delete(deletion).where(deletion.c.id == begun.ref))
 
 
-def withdraw(connection: Connection, begun: Deletion) -> None:
+def _withdraw(connection: Connection, begun: Deletion) -> None:
     """Note that it came to nothing, and forget an image that is known by it alone."""
-    end(connection, begun)
+    _end(connection, begun)
     orphans.forget_image(connection, begun.image_ref)
 
 
-def use(connection: Connection, image_ref: int, visible_to: str | None, most: int) -> Use:
+def _use(connection: Connection, image_ref: int, visible_to: str | None, most: int) -> Use:
     """What live instances were started from the image, ``most`` of them by name."""
     live = (
         relation.c.image_ref == image_ref,
@@ -97,13 +186,13 @@ def _of_live(*columns: Any) -> Select[Any]:
     )
 
 
-def is_on_its_way(connection: Connection, image_ref: int, at: datetime) -> bool:
+def _is_on_its_way(connection: Connection, image_ref: int, at: datetime) -> bool:
     """Whether a deletion of the image is on its way."""
     others = deletion.c.image_ref == image_ref, deletion.c.begun_at >= at - LEASE
     return bool(connection.execute(select(exists().where(*others))).scalar())
 
 
-def is_marked(connection: Connection, image_ref: int) -> bool:
+def _is_marked(connection: Connection, image_ref: int) -> bool:
     """Whether the image is marked deleted."""
     marked = select(image.c.deleted_at).where(image.c.id == image_ref)
     return connection.execute(marked).scalar() is not None

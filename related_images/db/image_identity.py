@@ -10,17 +10,36 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, bindparam, exists, func, select, update
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    case,
+    exists,
+    func,
+    select,
+    update,
+)
 
 from related_images.db import dialects, latest_images
-from related_images.db.column_types import EPOCH, Moment
-from related_images.db.lookups import FIRST_RECORDED, MADE_FROM
+from related_images.db.column_types import (
+    EPOCH,
+    Moment,
+)
 from related_images.db.row_ids import former_images
 from related_images.db.tables import image, project, relation
-from related_images.model import Seen
+from related_images.model import (
+    MADE_FROM,
+    Seen,
+)
 
 CLOCKS_APART: Final = timedelta(minutes=1)
 """How far the clocks of Glance and of those who report relations may differ."""
+
+FIRST_RECORDED: Final = func.min(case((relation.c.claimed != 1, relation.c.created_at)))
+"""When the oldest relation of an image was recorded.
+
+One with a single claim was announced again for an image that may have been made only then.
+"""
 
 _oldest: Final = select(FIRST_RECORDED).where(relation.c.image_ref == bindparam("image"))
 _learn: Final = (

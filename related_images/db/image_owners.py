@@ -10,8 +10,8 @@ start or an image holds that row: of two at once the later one sees what the ear
 from sqlalchemy import ColumnElement, Connection, or_, update
 
 from related_images.db import parent_links
-from related_images.db.lookups import BOOT, MADE_FROM
 from related_images.db.tables import instance, relation
+from related_images.model import BOOT, MADE_FROM
 
 
 def report(connection: Connection, instance_ref: int, project_ref: int) -> None:

@@ -44,8 +44,6 @@ def _latest_of(kind: str) -> ColumnElement[Any]:
 _refresh: Final = update(instance).values(
     {column.name: _latest_of(kind) for kind, column in LATEST.items()}
 )
-
-
 _is_right: Final = [column == _latest_of(kind) for kind, column in LATEST.items()]
 
 

@@ -31,6 +31,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from related_images.db.column_types import KIND_CODES, is_known
 from related_images.db.dialects import MYSQL
 from related_images.db.row_ids import image_ref, project_ref, shown_id
 from related_images.db.tables import (
@@ -170,8 +171,14 @@ def _upwards(image_id: str, limit: int) -> CTE:
 
 
 def _is_seen(visible_to: str | None) -> ColumnElement[bool]:
-    """Whether the project sees both that the image was made, and that its instance was started."""
-    return true() if visible_to is None else descent.c.project_ref == project_ref(visible_to)
+    """Whether the project sees both that the image was made, and that its instance was started.
+
+    Nobody sees a link of a kind that this version does not know.
+    """
+    known = is_known(descent.c.kind, KIND_CODES)
+    if visible_to is None:
+        return known
+    return and_(known, descent.c.project_ref == project_ref(visible_to))
 
 
 def leads_on(connection: Connection, image_id: str, visible_to: str | None) -> bool:
@@ -327,6 +334,7 @@ class _Tree:
             select(below.c.relation_ref)
             .where(below.c.parent_ref == parent, below.c.relation_ref > after)
             .where(below.c.image_ref != self.root, *self._seen(below), _is_first(below))
+            .where(is_known(below.c.kind, KIND_CODES))
         )
         return self._in_order(asked, below).correlate_except(below)
 
@@ -349,6 +357,7 @@ class _Tree:
             own,
             own.c.relation_ref == _first_of(self.root),
             or_(own.c.parent_ref == image, own.c.parent_ref == self.root),
+            is_known(own.c.kind, KIND_CODES),
             *self._seen(own),
         )
 

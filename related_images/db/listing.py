@@ -1,4 +1,4 @@
-"""Answering: which images, which relations, which instances."""
+"""Answering: which images, which relations, how much images are used."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -6,20 +6,30 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
-from related_images.db import (
-    image_identity,
-    lookups,
-    state,
-    usage,
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    and_,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    union,
 )
-from related_images.db.column_types import EPOCH, FOREVER
+
+from related_images.db import image_identity, relation_queries, state
+from related_images.db.column_types import KIND_CODES, is_known
 from related_images.db.database import Database
-from related_images.errors import InstanceNotFound, InstanceTooLarge, MarkerUnknown
+from related_images.db.row_ids import project_ref
+from related_images.db.tables import image, instance, project, relation
+from related_images.errors import InstanceTooLarge
 from related_images.model import (
+    BOOT,
+    MADE_FROM,
     Filters,
-    Instance,
     ListedImage,
-    Place,
     Position,
     Relation,
     Seen,
@@ -27,12 +37,8 @@ from related_images.model import (
 )
 
 T = TypeVar("T")
-
 IMAGES_LIMIT: Final = 10_000
 """Images of one instance that an image list can carry; the registry is given all their ids."""
-
-RECONCILIATION: Final = "reconciliation"
-"""The row of the state that remembers the last reconciliation: JSON, in it ``until``, a time."""
 
 UNRECONCILED_LIMIT: Final = 10_000
 
@@ -66,12 +72,14 @@ def images_of_instance(
 
     :raises InstanceTooLarge: if these are more than that, too
     """
-    kinds: Collection[str] = lookups.MADE_FROM if kind is None else (kind,)
+    kinds: Collection[str] = MADE_FROM if kind is None else (kind,)
     asked = (installation_uuid, instance_id, kinds, label, IMAGES_LIMIT + 1)
-    of_either = lookups.OWNER_OF_EITHER
-    found = database.explore(lookups.image_ids, *asked, visible_to=visible_to, seen_by=of_either)
+    of_either = relation_queries.OWNER_OF_EITHER
+    found = database.explore(
+        relation_queries.image_ids, *asked, visible_to=visible_to, seen_by=of_either
+    )
     if len(found) > IMAGES_LIMIT and visible_to is not None:
-        found = database.explore(lookups.image_ids, *asked, visible_to=visible_to)
+        found = database.explore(relation_queries.image_ids, *asked, visible_to=visible_to)
     if len(found) > IMAGES_LIMIT:
         raise InstanceTooLarge(
             f"the instance {instance_id} has more than {IMAGES_LIMIT} images, which an image list "
@@ -89,56 +97,7 @@ def relations(
     database: Database, filters: Filters, limit: int, after: Position | None
 ) -> Page[Relation]:
     """A page of relations, newest first."""
-    return Page.of(database.explore(lookups.relations, filters, limit + 1, after), limit)
-
-
-def instances(
-    database: Database,
-    filters: Filters,
-    limit: int,
-    after: Place | None,
-    latest_before: datetime | None,
-    until: datetime = FOREVER,
-) -> Page[Instance]:
-    """A page of instances in the order in which they became known.
-
-    Those without an image of a kind since ``latest_before`` come the longest overdue first, to who
-    sees all of them and asks for no label.
-
-    :param after: the last one of the page before
-    :param until: an image that is dated later does not count as one since ``latest_before``
-    :raises MarkerUnknown: if there is no such instance for this caller
-    """
-    number = 0 if after is None else _number(database, after, filters)
-    if latest_before is not None and lookups.knows_latest(filters):
-        place = ((after and after.latest_at) or EPOCH, number)
-        rows = database.explore(lookups.overdue, filters, limit + 1, latest_before, place, until)
-        return Page.of(rows, limit)
-    rows = database.explore(lookups.instances, filters, limit + 1, number, latest_before, until)
-    return Page.of(rows, limit)
-
-
-def _number(database: Database, place: Place, filters: Filters) -> int:
-    named = (place.installation_uuid, place.instance_id)
-    found = database.read(lookups.instance_number, *named, filters.visible_to)
-    if found is None:
-        raise MarkerUnknown(
-            "the marker names no instance; ask for the first page, without a marker"
-        )
-    return found
-
-
-def instance(
-    database: Database, installation_uuid: str, instance_id: str, visible_to: str | None
-) -> Instance:
-    """One instance.
-
-    :raises InstanceNotFound: if it is not there for this caller
-    """
-    asked = Filters(installation_uuid, instance_id, visible_to=visible_to)
-    for found in database.explore(lookups.instances, asked, 1):
-        return found
-    raise InstanceNotFound(f"no instance {instance_id} of {installation_uuid} is known here")
+    return Page.of(database.explore(relation_queries.find, filters, limit + 1, after), limit)
 
 
 def usages(
@@ -152,8 +111,8 @@ def usages(
     :param owners: whose the images are of which the caller may know whether others use them;
         ``None`` if it is not known whose they are
     """
-    known = {row.image_id: row for row in database.explore(usage.usages, image_ids, visible_to)}
-    others = None if owners is None else database.explore(usage.used_by_others, owners)
+    known = {row.image_id: row for row in database.explore(_usages, image_ids, visible_to)}
+    others = None if owners is None else database.explore(_used_by_others, owners)
     return [
         replace(
             known.get(image_id) or Usage(image_id),
@@ -163,9 +122,88 @@ def usages(
     ]
 
 
+NOT_KNOWN, NO_OWNER = 0, -1
+"""Instead of the number of a project that an instance, or an image, has not; others begin at 1."""
+
+
+def _usages(
+    connection: Connection, image_ids: Collection[str], visible_to: str | None
+) -> list[Usage]:
+    """What is known of the images, in one statement; those never used are left out.
+
+    It costs as much as there are starts from these images: each tells when its instance ended. For
+    a project it costs as much as the project has relations, so that the time tells it nothing of
+    what others started.
+    """
+    started = _starts(image_ids, visible_to)
+    is_live = case((started.c.ended_at.is_(None), 1))
+    asked = (
+        select(image.c.uuid, func.count(), func.count(is_live), func.max(started.c.ended_at))
+        .select_from(started.join(image, image.c.id == started.c.image_ref))
+        .group_by(image.c.uuid)
+    )
+    return [
+        Usage(image_id, count, live, None if live else ended_at)
+        for image_id, count, live, ended_at in connection.execute(asked)
+    ]
+
+
+def _starts(image_ids: Collection[str], visible_to: str | None) -> FromClause:
+    """The starts from these images: whose relation each is, which image, and until when."""
+    found = (
+        select(relation.c.id, relation.c.image_ref, instance.c.ended_at)
+        .join(instance, instance.c.id == relation.c.instance_ref)
+        .where(relation.c.kind == BOOT)
+    )
+    asked_for = select(image.c.id).where(image.c.uuid.in_(image_ids))
+    if visible_to is None:
+        return found.where(relation.c.image_ref.in_(asked_for)).subquery()
+    # as a sum it is found by no index, which would lead over the starts of everybody
+    own = found.where((relation.c.image_ref + 0).in_(asked_for))
+    ref = project_ref(visible_to)
+    return union(
+        own.where(relation.c.project_ref == ref), own.where(instance.c.project_ref == ref)
+    ).subquery()
+
+
+def _used_by_others(connection: Connection, owners: Mapping[str, str | None]) -> set[str]:
+    """Those of the images from which a live instance was started that is not its owner's.
+
+    An instance is the owner's where the owner's project sees that start: all others are meant, also
+    those whose project is not known.
+    """
+    if not owners:
+        return set()
+    refs = _projects(connection, {owner for owner in owners.values() if owner is not None})
+    owned: dict[int, list[str]] = {}
+    for image_id, owner in owners.items():
+        owned.setdefault(refs.get(owner or "", NO_OWNER), []).append(image_id)
+    used = or_(*(and_(image.c.uuid.in_(ids), _has_other(ref)) for ref, ids in owned.items()))
+    return set(connection.execute(select(image.c.uuid).where(used)).scalars())
+
+
+def _projects(connection: Connection, project_ids: Collection[str]) -> dict[str, int]:
+    if not project_ids:
+        return {}
+    asked = select(project.c.project_id, project.c.id).where(project.c.project_id.in_(project_ids))
+    return {row[0]: row[1] for row in connection.execute(asked)}
+
+
+def _has_other(owner: int) -> ColumnElement[bool]:
+    """Whether an instance lives that was started from the image and is not the owner's."""
+    return exists().where(
+        relation.c.image_ref == image.c.id,
+        relation.c.kind == BOOT,
+        relation.c.instance_ref == instance.c.id,
+        instance.c.ended_at.is_(None),
+        func.coalesce(relation.c.project_ref, NOT_KNOWN) != owner,
+        func.coalesce(instance.c.project_ref, NOT_KNOWN) != owner,
+    )
+
+
 def reconciliation(database: Database) -> dict[str, Any] | None:
     """What the last reconciliation reported."""
-    text = database.read(state.get, RECONCILIATION)
+    text = database.read(state.get, state.RECONCILIATION)
     last: dict[str, Any] | None = json.loads(text) if text else None
     return last
 
@@ -176,4 +214,12 @@ def unreconciled(database: Database, last: Mapping[str, Any] | None) -> int:
     The number stops at :data:`UNRECONCILED_LIMIT`.
     """
     since = datetime.fromisoformat(last["until"]) if last else None
-    return database.explore(lookups.count_since, since, UNRECONCILED_LIMIT)
+    return database.explore(_count_since, since, UNRECONCILED_LIMIT)
+
+
+def _count_since(connection: Connection, since: datetime | None, limit: int) -> int:
+    """How many relations were recorded after ``since``; counting stops at ``limit``."""
+    newer = select(relation.c.id).where(is_known(relation.c.kind, KIND_CODES)).limit(limit)
+    if since is not None:
+        newer = newer.where(relation.c.created_at > since)
+    return connection.execute(select(func.count()).select_from(newer.subquery())).scalar_one()

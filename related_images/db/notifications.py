@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam, select
 
-from related_images.db import lookups, relations
+from related_images.db import dialects, image_owners, relation_queries, relations, removals
 from related_images.db.database import Database
-from related_images.db.unseen_deletions import end_unseen_instance
-from related_images.model import NewRelation, Relation
-
-NOTIFICATION: Final = "notification"
-SERVICE: Final = "service"
-SNAPSHOT: Final = "snapshot"
+from related_images.db.row_ids import installation_ref, is_instance, project_ref, reach
+from related_images.db.tables import installation, instance, project
+from related_images.model import BOOT, NOTIFICATION, SERVICE, SNAPSHOT, NewRelation, Relation
 
 
 @dataclass(frozen=True)
@@ -72,9 +69,9 @@ def _store(connection: Connection, event: Event) -> None:
     if isinstance(event, ImageMade):
         _image_made(connection, event)
     elif isinstance(event, Started):
-        _record(connection, event, event.image_id, lookups.BOOT, event.project_id)
+        _record(connection, event, event.image_id, BOOT, event.project_id)
     else:
-        end_unseen_instance(
+        _end_unseen_instance(
             connection, event.installation_uuid, event.instance_id, event.project_id, event.at
         )
 
@@ -100,7 +97,7 @@ def _drop_guess(connection: Connection, event: ImageMade) -> None:
     if all(_is_guess(row) for row in known):
         return
     for row in filter(_is_guess, known):
-        relations.detach(connection, row.installation_uuid, row.instance_id, row.image_id, row.kind)
+        removals.detach(connection, row.installation_uuid, row.instance_id, row.image_id, row.kind)
 
 
 def _is_guess(row: Relation) -> bool:
@@ -134,6 +131,42 @@ def _made(connection: Connection, event: ImageMade) -> list[Relation]:
     """What is recorded of the image as made from the instance; of each kind one at most."""
     return [
         row
-        for row in lookups.made(connection, [event.image_id])
+        for row in relation_queries.made(connection, [event.image_id])
         if (row.installation_uuid, row.instance_id) == (event.installation_uuid, event.instance_id)
     ]
+
+
+# an insert that finds its row there uses up one of the few numbers of these tables
+_home_and_owner: Final = select(
+    installation_ref(bindparam("installation_uuid")),
+    project_ref(bindparam("project_id")),
+)
+
+
+def _end_unseen_instance(
+    connection: Connection, installation_uuid: str, instance_id: str, project_id: str, at: datetime
+) -> None:
+    """Note that the instance of a project is gone since ``at``, whether it is known or not.
+
+    The first time that was noted stands.
+    """
+    was_known = relations.end_instance(connection, installation_uuid, instance_id, at)
+    named = {"installation_uuid": installation_uuid, "project_id": project_id}
+    home, owner = connection.execute(_home_and_owner, named).one()
+    owner = owner or reach(connection, project, {"project_id": project_id})[0]
+    if was_known:
+        _report(connection, installation_uuid, instance_id, owner)
+        return
+    home = home or reach(connection, installation, {"uuid": installation_uuid})[0]
+    key = {"instance_id": instance_id, "installation_ref": home}
+    _, made = reach(connection, instance, key, project_ref=owner, ended_at=at)
+    if not made:
+        raise dialects.Overtaken("the instance was recorded by another at the same moment")
+
+
+def _report(connection: Connection, installation_uuid: str, instance_id: str, owner: int) -> None:
+    """Note whose the instance is, which :func:`relations.end_instance` holds."""
+    asked = select(instance.c.id, instance.c.project_ref)
+    found = connection.execute(asked.where(*is_instance(installation_uuid, instance_id))).one()
+    if found.project_ref != owner:
+        image_owners.report(connection, found.id, owner)

@@ -26,16 +26,15 @@ from sqlalchemy import (
     update,
 )
 
-from related_images.db.lookups import BOOT, MADE_FROM
 from related_images.db.tables import (
     descent,
     instance,
     rebuild,
     relation,
 )
-from related_images.model import NewRelation, Recorded
+from related_images.model import BOOT, MADE_FROM, NOTIFICATION, NewRelation, Recorded
 
-TIMELY: Final = "notification"
+TIMELY: Final = NOTIFICATION
 """The source that tells when an instance was started; others are told of it at some time after."""
 
 

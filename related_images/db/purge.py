@@ -24,15 +24,19 @@ from sqlalchemy import (
     select,
 )
 
-from related_images.db import orphans
+from related_images.db import (
+    orphans,
+)
 from related_images.db.database import Database
-from related_images.db.lookups import BOOT, MADE_FROM
-from related_images.db.tables import image, instance, relation
-from related_images.model import Purged
+from related_images.db.tables import (
+    image,
+    instance,
+    relation,
+)
+from related_images.model import BOOT, MADE_FROM, Purged
 
 BATCH: Final = 1000
 """How many rows of a table one transaction looks at."""
-
 
 Forget = Callable[[Connection, datetime, int, int], int]
 """Forgets what was deleted or has ended before that time, in that range of row numbers."""
@@ -47,6 +51,8 @@ def _has_other(column: Any, kinds: tuple[str, ...]) -> ColumnElement[bool]:
 def _due(column: Any, before: datetime) -> Select[Any]:
     """Relations that nothing else stands on."""
     is_boot = relation.c.kind == BOOT
+    # of a kind that this version does not know it cannot tell what stands on the relation
+    is_made_from = relation.c.kind.in_(MADE_FROM)
     has_ended = exists().where(
         instance.c.id == relation.c.instance_ref, instance.c.ended_at < before
     )
@@ -56,7 +62,7 @@ def _due(column: Any, before: datetime) -> Select[Any]:
         select(column)
         .select_from(image.join(relation, relation.c.image_ref == image.c.id))
         .where(image.c.deleted_at < before)
-        .where(or_(and_(is_boot, has_ended, ~has_made), and_(~is_boot, ~has_started)))
+        .where(or_(and_(is_boot, has_ended, ~has_made), and_(is_made_from, ~has_started)))
     )
 
 
@@ -69,8 +75,15 @@ def _ended_unrelated(before: datetime) -> ColumnElement[bool]:
     return and_(instance.c.ended_at < before, orphans.INSTANCE)
 
 
-def due(connection: Connection, before: datetime) -> Purged:
-    """What can be forgotten at once; more may follow when that is gone."""
+def due(database: Database, before: datetime) -> Purged:
+    """Count what can be forgotten at once; more may follow when that is gone.
+
+    :raises StoreUnavailable: if the database cannot answer
+    """
+    return database.read(_count, before)
+
+
+def _count(connection: Connection, before: datetime) -> Purged:
     count = select(func.count())
     images = count.select_from(image).where(_not_deleted_lately(before), orphans.IMAGE)
     instances = count.select_from(instance).where(_ended_unrelated(before))
@@ -89,7 +102,7 @@ def purge(database: Database, before: datetime) -> Purged:
     """
     return Purged(
         # what goes may have kept others in their places
-        relations=sum(iter(lambda: _everywhere(database, relation, forget_relations, before), 0)),
+        relations=sum(iter(lambda: _everywhere(database, relation, _forget_relations, before), 0)),
         images=_everywhere(database, image, _forget_images, before),
         instances=_everywhere(database, instance, _forget_instances, before),
     )
@@ -110,7 +123,7 @@ def _highest_below(connection: Connection, table: Table, number: int) -> Sequenc
     return connection.execute(below.order_by(table.c.id.desc()).limit(BATCH)).scalars().all()
 
 
-def forget_relations(connection: Connection, before: datetime, first: int, last: int) -> int:
+def _forget_relations(connection: Connection, before: datetime, first: int, last: int) -> int:
     due = _due(relation.c.id, before).where(relation.c.id.between(first, last))
     # locked, so that an image which comes back at the same moment keeps its relations
     refs = connection.execute(due.with_for_update(of=[image, relation])).scalars().all()

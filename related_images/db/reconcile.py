@@ -7,29 +7,35 @@ one case: it was announced for an image that had been there before, and so was n
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+    update,
+)
 
 from related_images import failpoints
-from related_images.db import (
-    image_owners,
-    latest_images,
-    reconcile_rows,
-    relations,
-    state,
-)
-from related_images.db.column_types import EPOCH
+from related_images.db import image_identity, image_owners, latest_images, orphans, state
+from related_images.db.column_types import EPOCH, Moment
 from related_images.db.database import Database
 from related_images.db.image_identity import CLOCKS_APART
-from related_images.db.listing import RECONCILIATION
-from related_images.db.reconcile_rows import KnownImage
+from related_images.db.relations import NO_CREATOR
+from related_images.db.row_ids import reach, reach_project
+from related_images.db.tables import descent, image, project, relation
 from related_images.errors import RegistryDistrusted
 from related_images.failpoints import Point
-from related_images.model import Seen
+from related_images.model import MADE_FROM, SERVICE, Seen
 from related_images.prefetch import ahead
 
 BATCH: Final = 32
@@ -97,6 +103,34 @@ class Run:
         return cls(until, started, found["after"], Counts(**found["counts"]))
 
 
+@dataclass(frozen=True, slots=True)
+class KnownImage:
+    """An image in a relation, by its row number ``ref``; ``created_at`` is when Glance made it.
+
+    ``oldest_at`` is :data:`image_identity.FIRST_RECORDED`, ``newest_at`` its latest relation.
+    ``announced_at`` is the latest relation of before a time that nothing speaks for but an
+    announcement before the image was to be made; ``None`` if there is no such one. ``owners`` are
+    who owns the image, as those relations say that name an instance from which it was made.
+    """
+
+    ref: int
+    image_id: str
+    deleted_at: datetime | None
+    created_at: datetime
+    oldest_at: datetime | None
+    newest_at: datetime
+    announced_at: datetime | None
+    owners: frozenset[str | None] = frozenset()
+
+    def is_seen_as(self, seen: Seen) -> bool:
+        """Whether Glance has this image, and not another one under its ID."""
+        times = self.created_at, self.deleted_at, self.oldest_at
+        if not image_identity.is_same(*times, seen.created_at):
+            return False
+        # as image_identity.stands_for says
+        return self.deleted_at is None or self.owners <= {None, seen.owner}
+
+
 @dataclass(frozen=True)
 class _Findings:
     """What was found of a batch, counted as in :class:`Counts`; what it needs; its ``last`` row.
@@ -135,7 +169,7 @@ def _taken_up(text: str | None) -> Run | None:
 
 def images_known(database: Database) -> int:
     """The highest number of an image: where a run ends."""
-    return database.read(reconcile_rows.highest)
+    return database.read(_highest)
 
 
 def check_registry(database: Database, registry: Registry, until: datetime) -> None:
@@ -143,7 +177,7 @@ def check_registry(database: Database, registry: Registry, until: datetime) -> N
 
     :raises RegistryDistrusted: if it has no image, or none of those that it should have
     """
-    expected = database.read(reconcile_rows.latest_live, until, BATCH)
+    expected = database.read(_latest_live, until, BATCH)
     if not expected or registry.created([image.image_id for image in expected]):
         return
     if registry.is_empty():
@@ -187,7 +221,7 @@ def _batches(
 ) -> Iterator[tuple[list[KnownImage], int]]:
     """The images behind ``after``, batch by batch, each with the number of its last row."""
     while True:
-        images, last = database.read(reconcile_rows.batch, after, BATCH, until)
+        images, last = database.read(_batch, after, BATCH, until)
         if last is None:
             return
         yield images, last
@@ -210,7 +244,7 @@ def _judge(registry: Registry, until: datetime, images: list[KnownImage], last: 
     }
     missed = [image for image in images if image not in there and not image.deleted_at]
     absent = [image for image in missed if image.newest_at < until]
-    made = {image: seen.created_at + CLOCKS_APART for image, seen in there.items()}
+    made = {image: seen.created_at + image_identity.CLOCKS_APART for image, seen in there.items()}
     return _Findings(
         last=last,
         checked=len(images),
@@ -247,27 +281,23 @@ def _count(connection: Connection, run: Run, findings: _Findings) -> Counts:
     counts.marked_deleted += len(findings.deleted)
     counts.moved += len(findings.moved)
     for ref, since in findings.void:
-        counts.withdrawn += len(reconcile_rows.announcements(connection, ref, since, run.until))
+        counts.withdrawn += len(_announcements(connection, ref, since, run.until))
     return counts
 
 
 def _settle(connection: Connection, run: Run, findings: _Findings) -> Counts:
     """Put a batch right and remember how far that was, in one transaction."""
     counts = _counted(run.counts, findings)
-    reconcile_rows.learn(connection, findings.learned)
+    _learn(connection, findings.learned)
     for ref, owner in sorted(findings.moved.items()):
-        counts.moved += image_owners.move(
-            connection, ref, relations.reach_project(connection, owner)
-        )
-    counts.restored += reconcile_rows.restore(connection, findings.restored)
+        counts.moved += image_owners.move(connection, ref, reach_project(connection, owner))
+    counts.restored += _restore(connection, findings.restored)
     now = datetime.now(UTC)
-    counts.marked_deleted += reconcile_rows.mark_deleted(
-        connection, findings.deleted, now, run.until
-    )
+    counts.marked_deleted += _mark_deleted(connection, findings.deleted, now, run.until)
     for ref, seen in sorted(findings.replaced.items()):
-        reconcile_rows.hand_over(connection, ref, seen, now)
+        _hand_over(connection, ref, seen, now)
     for ref, since in findings.void:
-        counts.withdrawn += reconcile_rows.withdraw_announcements(connection, ref, since, run.until)
+        counts.withdrawn += _withdraw_announcements(connection, ref, since, run.until)
     reached = Run(run.until, run.started_at, findings.last, counts)
     state.put(connection, POSITION, reached.as_json())
     failpoints.reach(Point.RECONCILE_WRITTEN)
@@ -296,7 +326,7 @@ def _correct(database: Database, run: Run, dry_run: bool) -> None:
 
 def _finish(connection: Connection, run: Run) -> None:
     state.drop(connection, POSITION)
-    state.put(connection, RECONCILIATION, json.dumps(summary(run)))
+    state.put(connection, state.RECONCILIATION, json.dumps(summary(run)))
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -309,3 +339,175 @@ def summary(run: Run) -> dict[str, Any]:
     return {name: f"{time:%Y-%m-%dT%H:%M:%S.%fZ}" for name, time in times.items()} | asdict(
         run.counts
     )
+
+
+_is_announcement: Final = and_(
+    relation.c.claimed == 0, relation.c.source == SERVICE, relation.c.kind.in_(MADE_FROM)
+)
+
+
+def _highest(connection: Connection) -> int:
+    """The highest row number of an image; 0 if there is none."""
+    return connection.execute(select(func.max(image.c.id))).scalar() or 0
+
+
+def _batch(
+    connection: Connection, after: int, size: int, before: datetime
+) -> tuple[list[KnownImage], int | None]:
+    """The related images among the next ``size`` rows behind ``after``, and the last row's number.
+
+    The number is ``None`` where no row is left. Announcements count that are older than ``before``.
+    """
+    rows = select(image.c.id).where(image.c.id > after).order_by(image.c.id).limit(size)
+    refs = list(connection.execute(rows).scalars())
+    return (_known(connection, refs, before), refs[-1]) if refs else ([], None)
+
+
+def _latest_live(connection: Connection, before: datetime, size: int) -> list[KnownImage]:
+    """The images of the latest relations older than ``before``, but for those marked deleted."""
+    rows = (
+        select(relation.c.image_ref)
+        .join(image, relation.c.image_ref == image.c.id)
+        .where(relation.c.created_at < before, image.c.deleted_at.is_(None))
+        .order_by(relation.c.created_at.desc())
+        .limit(size)
+    )
+    return _known(connection, set(connection.execute(rows).scalars()), before)
+
+
+def _known(connection: Connection, refs: Collection[int], before: datetime) -> list[KnownImage]:
+    if not refs:
+        return []
+    is_old = _is_announcement & (relation.c.created_at < before)
+    announced_at = case((is_old, relation.c.created_at))
+    rows = connection.execute(
+        select(
+            image.c.id,
+            image.c.uuid,
+            image.c.deleted_at,
+            image.c.created_at,
+            image_identity.FIRST_RECORDED,
+            func.max(relation.c.created_at),
+            func.max(announced_at),
+        )
+        .join(relation, relation.c.image_ref == image.c.id)
+        .where(image.c.id.in_(refs), _HAS_ID)
+        .group_by(image.c.id, image.c.uuid, image.c.deleted_at, image.c.created_at)
+        .order_by(image.c.id)
+    )
+    known, owners = [KnownImage(*row) for row in rows], _owners(connection, refs)
+    return [replace(one, owners=frozenset(owners.get(one.ref, ()))) for one in known]
+
+
+_HAS_ID: Final = image.c.former_uuid.is_(None)
+"""Whether the ID of an image was not given to another, which only one that is gone lets happen."""
+
+
+def _owners(connection: Connection, refs: Collection[int]) -> dict[int, set[str | None]]:
+    asked = (
+        select(relation.c.image_ref, project.c.project_id)
+        .outerjoin_from(relation, project, project.c.id == relation.c.project_ref)
+        .where(relation.c.image_ref.in_(refs), relation.c.kind.in_(MADE_FROM))
+        .distinct()
+    )
+    found: dict[int, set[str | None]] = {}
+    for ref, owner in connection.execute(asked):
+        found.setdefault(ref, set()).add(owner)
+    return found
+
+
+def _learn(connection: Connection, times: Mapping[int, datetime]) -> None:
+    """Note when Glance made these images, by their rows, where that is not known."""
+    if times:
+        told = case({ref: literal(at, Moment) for ref, at in times.items()}, value=image.c.id)
+        unknown = image.c.id.in_(times), image.c.created_at == EPOCH, _HAS_ID
+        connection.execute(update(image).where(*unknown).values(created_at=told))
+
+
+def _restore(connection: Connection, refs: Collection[int]) -> int:
+    """Take the mark off images that are there again, and say off how many."""
+    if not refs:
+        return 0
+    marked = update(image).where(image.c.id.in_(refs), image.c.deleted_at.is_not(None), _HAS_ID)
+    restored = connection.execute(marked.values(deleted_at=None)).rowcount
+    if restored:
+        latest_images.refresh_with(connection, image.c.id.in_(refs))
+    return restored
+
+
+def _mark_deleted(
+    connection: Connection, refs: Collection[int], at: datetime, before: datetime
+) -> int:
+    """Mark images deleted that have no relation since ``before``, and say how many."""
+    if not refs:
+        return 0
+    lately = exists().where(relation.c.image_ref == image.c.id, relation.c.created_at >= before)
+    live = update(image).where(image.c.id.in_(refs), image.c.deleted_at.is_(None), ~lately)
+    deleted = connection.execute(live.values(deleted_at=at)).rowcount
+    if deleted:
+        latest_images.refresh_with(connection, image.c.id.in_(refs))
+    return deleted
+
+
+def _hand_over(connection: Connection, ref: int, seen: Seen, at: datetime) -> None:
+    """Give the relations that were announced for the image ``seen`` to it.
+
+    They were recorded with the image ``ref``, which had the ID before: nobody had noted that Glance
+    no longer had it, nor, when it had made the other one, which that was.
+    """
+    is_marked = image.c.id == ref, image.c.deleted_at.is_not(None), _HAS_ID
+    former = connection.execute(
+        select(image.c.uuid, image.c.created_at).where(*is_marked).with_for_update()
+    ).first()
+    if former is None:
+        return
+    around = seen.created_at - CLOCKS_APART, seen.created_at + CLOCKS_APART
+    announced = select(relation.c.id, relation.c.instance_ref).where(
+        relation.c.image_ref == ref,
+        relation.c.source == SERVICE,
+        relation.c.kind.in_(MADE_FROM),
+        relation.c.claimed < NO_CREATOR,
+        relation.c.created_at.between(*around),
+        relation.c.created_at >= former.created_at + CLOCKS_APART,
+    )
+    found = connection.execute(announced).all()
+    if not found:
+        return
+    image_identity.retire(connection, ref, at)
+    refs = [row.id for row in found]
+    own, _ = reach(connection, image, {"uuid": former.uuid}, created_at=seen.created_at)
+    for table, column in ((relation, relation.c.id), (descent, descent.c.relation_ref)):
+        connection.execute(update(table).where(column.in_(refs)).values(image_ref=own))
+    latest_images.refresh(connection, [row.instance_ref for row in found])
+
+
+def _announcements(
+    connection: Connection, ref: int, since: datetime, before: datetime
+) -> Sequence[int]:
+    """Of which instances the image was announced between these times."""
+    void = _announced(ref, since, before)
+    return connection.execute(select(relation.c.instance_ref).where(void)).scalars().all()
+
+
+def _announced(ref: int, since: datetime, before: datetime) -> ColumnElement[bool]:
+    at = relation.c.created_at
+    return and_(relation.c.image_ref == ref, _is_announcement, at >= since, at < before)
+
+
+def _withdraw_announcements(
+    connection: Connection, ref: int, since: datetime, before: datetime
+) -> int:
+    """Remove announcements of the image between these times, and say how many.
+
+    What nothing refers to then goes with them. An image that had given up its ID to an image which
+    was never made has it again.
+    """
+    instances = _announcements(connection, ref, since, before)
+    image_id = connection.execute(select(image.c.uuid).where(image.c.id == ref)).scalar()
+    gone = connection.execute(delete(relation).where(_announced(ref, since, before))).rowcount
+    latest_images.refresh(connection, instances)
+    orphans.forget_image(connection, ref)
+    if image_id is not None:
+        image_identity.give_back(connection, image_id)
+    orphans.forget_instances(connection, instances)
+    return gone

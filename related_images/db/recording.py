@@ -3,20 +3,23 @@
 from collections.abc import Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from related_images import failpoints
 from related_images.db import (
-    guard,
+    deletions,
+    image_identity,
     image_owners,
-    installation_rows,
-    lookups,
+    installations,
+    relation_queries,
     relations,
+    removals,
 )
+from related_images.db.column_types import UNKNOWN
 from related_images.db.database import Database
-from related_images.db.installations import REGISTER_AGAIN
+from related_images.db.row_ids import reach_project
+from related_images.db.tables import image
 from related_images.errors import (
     InstallationBound,
     InstallationUnregistered,
@@ -25,20 +28,7 @@ from related_images.errors import (
     RelationNotFound,
 )
 from related_images.failpoints import Point
-from related_images.model import (
-    Filters,
-    NewRelation,
-    Recorded,
-    Relation,
-    Seen,
-)
-
-
-class Registration(Protocol):
-    """How an installation is registered: with a service user that alone speaks for it, or none."""
-
-    @property
-    def service_user_id(self) -> str | None: ...
+from related_images.model import BOOT, SERVICE, Filters, NewRelation, Recorded, Relation, Seen
 
 
 @dataclass(frozen=True)
@@ -57,11 +47,16 @@ class Speaker:
         :raises InstallationBound: if it belongs to another service user
         """
         if not self.speaks_for_all:
-            self.judge(installation_uuid, installation_rows.find(connection, installation_uuid))
+            found = installations.find(connection, installation_uuid)
+            bound_to = None if found is None else found.service_user_id
+            self.judge(installation_uuid, found is not None, bound_to)
 
-    def judge(self, installation_uuid: str, registration: Registration | None) -> None:
-        """The same where it is known how the installation is registered, if it is."""
-        if registration is None:
+    def judge(self, installation_uuid: str, is_registered: bool, bound_to: str | None) -> None:
+        """Raise as :meth:`check` does, where it is known how the installation is registered.
+
+        :param bound_to: the service user that alone may speak for it, if there is one
+        """
+        if not is_registered:
             if self.require_registered:
                 raise InstallationUnregistered(
                     f"the installation {installation_uuid} is not registered here; "
@@ -69,12 +64,11 @@ class Speaker:
                     "POST /v2/installations"
                 )
             return
-        bound_to = registration.service_user_id
         if bound_to is not None and bound_to not in self.user_ids:
             raise InstallationBound(
                 f"the installation {installation_uuid} is registered with another service user; "
                 "send the request as that user, or have an administrator register it again with "
-                f"this one: {REGISTER_AGAIN.format(uuid=installation_uuid)}"
+                f"this one: {installations.REGISTER_AGAIN.format(uuid=installation_uuid)}"
             )
 
 
@@ -91,7 +85,8 @@ def announce(database: Database, new: NewRelation, speaker: Speaker) -> Recorded
 
 def _announce(connection: Connection, new: NewRelation, speaker: Speaker) -> Recorded:
     known = relations.look(connection, new)
-    speaker.judge(new.installation_uuid, known if known.registered_at else None)
+    is_registered = known.registered_at is not None
+    speaker.judge(new.installation_uuid, is_registered, known.service_user_id)
     recorded = relations.record(connection, new, known)
     failpoints.reach(Point.RECORD_WRITTEN)
     return recorded
@@ -102,13 +97,32 @@ def created(database: Database, new: NewRelation, recorded: Recorded, seen: Seen
 
     :raises StoreUnavailable: if that could not be committed; then a reconciliation learns it
     """
-    database.write(relations.note_created, recorded, replace(new, seen=seen))
+    database.write(_note_created, recorded, replace(new, seen=seen))
     failpoints.reach(Point.CREATE_NOTED)
+
+
+def _note_created(connection: Connection, recorded: Recorded, new: NewRelation) -> None:
+    """Note that Glance made the image as which it was ``seen``, after the relation was recorded.
+
+    The row may stand for another image that Glance has forgotten without the filter: the relation
+    is recorded anew then, with the image that was made.
+    """
+    if new.seen is None:
+        return
+    if not recorded.image_created:
+        known = connection.execute(relations.held_image, {"image_ref": recorded.image_ref}).first()
+        if known is None or not image_identity.stands_for(
+            connection, recorded.image_ref, known, new.seen
+        ):
+            removals.take_back(connection, recorded)
+            relations.record(connection, new)
+            return
+    image_identity.learn(connection, recorded.image_ref, new.seen.created_at)
 
 
 def withdraw(database: Database, recorded: Recorded) -> bool:
     """Take an announcement back, since no image came of it; say whether the relation is gone."""
-    return database.write(relations.take_back, recorded)
+    return database.write(removals.take_back, recorded)
 
 
 def attach(
@@ -131,13 +145,11 @@ def _attach(
 ) -> tuple[Relation, bool]:
     speaker.check(connection, new.installation_uuid)
     recorded = relations.record(connection, new, relied_on=True, revocable=True)
-    guard.check_start(connection, new, recorded, vouched=vouched)
-    if new.kind != lookups.BOOT and not recorded.image_created:
-        image_owners.move(
-            connection, recorded.image_ref, relations.reach_project(connection, new.project_id)
-        )
+    deletions.check_start(connection, new, recorded, vouched=vouched)
+    if new.kind != BOOT and not recorded.image_created:
+        image_owners.move(connection, recorded.image_ref, reach_project(connection, new.project_id))
     failpoints.reach(Point.ATTACH_WRITTEN)
-    found = lookups.relation_at(connection, recorded.relation_ref)
+    found = relation_queries.at(connection, recorded.relation_ref)
     if found.label != new.label:
         raise RelationConflict(
             f"this {new.kind} relation is recorded with the label {found.label!r}; to give it "
@@ -145,7 +157,12 @@ def _attach(
             f"{new.kind} --installation {new.installation_uuid} {new.instance_id} {new.image_id}` "
             "and record it again"
         )
-    return found, recorded.created
+    return _with_source(found, new.source), recorded.created
+
+
+def _with_source(row: Relation, source: str) -> Relation:
+    """The relation, with this source if a newer version wrote one that is not known here."""
+    return replace(row, source=source) if row.source == UNKNOWN else row
 
 
 def detach(
@@ -163,7 +180,7 @@ def detach(
 
     def task(connection: Connection) -> bool:
         speaker.check(connection, installation_uuid)
-        found = relations.detach(connection, installation_uuid, instance_id, image_id, kind)
+        found = removals.detach(connection, installation_uuid, instance_id, image_id, kind)
         failpoints.reach(Point.DETACH_WRITTEN)
         return found
 
@@ -191,12 +208,12 @@ def revoke(
     def task(connection: Connection) -> Relation | None:
         speaker.check(connection, installation_uuid)
         same = Filters(installation_uuid, instance_id, image_id, kind=kind)
-        found = lookups.relations(connection, same, limit=1)
+        found = relation_queries.find(connection, same, limit=1, of_any_source=True)
         if not found or recorded_at not in (None, found[0].created_at):
             raise _no_relation(*ids)
-        gone = relations.revoke(connection, *ids, recorded_at)
+        gone = removals.revoke(connection, *ids, recorded_at)
         failpoints.reach(Point.DETACH_WRITTEN)
-        return None if gone else found[0]
+        return None if gone else _with_source(found[0], SERVICE)
 
     return database.write(task)
 
@@ -228,8 +245,14 @@ def end_instance(
 
 def image_deleted(database: Database, image_id: str) -> None:
     """Note that the registry deleted the image, if it is in any relation."""
-    if database.read(relations.knows_image, image_id):
+    if database.read(_knows_image, image_id):
         database.write(relations.mark_deleted, image_id, _now())
+
+
+def _knows_image(connection: Connection, image_id: str) -> bool:
+    """Whether the image is in a relation and not marked deleted."""
+    live = select(image.c.id).where(image.c.uuid == image_id, image.c.deleted_at.is_(None))
+    return connection.execute(live).first() is not None
 
 
 def _now() -> datetime:

@@ -1,4 +1,4 @@
-"""Recording relations, taking them back, and what becomes of their images and instances.
+"""Recording relations, and what becomes of their images and instances.
 
 Each function takes a connection inside a transaction of its caller.
 """
@@ -12,32 +12,26 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
-    Table,
     and_,
     bindparam,
     case,
-    delete,
     exists,
-    insert,
     literal,
     or_,
     select,
     update,
 )
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.sql import Delete, Update, func
+from sqlalchemy.sql import func
 
 from related_images.db import (
     dialects,
     image_identity,
     image_owners,
     latest_images,
-    orphans,
     parent_links,
 )
 from related_images.db.column_types import EPOCH
-from related_images.db.lookups import BOOT
-from related_images.db.row_ids import former_images, image_ref, is_instance
+from related_images.db.row_ids import insert_new, is_instance, reach, reach_project, unless_taken
 from related_images.db.tables import (
     image,
     installation,
@@ -45,27 +39,22 @@ from related_images.db.tables import (
     project,
     relation,
 )
-from related_images.model import NewRelation, Recorded, Seen
-
-_RETURNING: Final = ("postgresql", "sqlite")
-"""Where a careful insert gives the number of its row as its result."""
+from related_images.model import BOOT, NewRelation, Recorded, Seen
 
 CLAIMS_LIMIT: Final = 9_000
 """How many claims on one relation are counted."""
+
 NO_CREATOR: Final = 10_000
 """From here on the claims of a relation are counted where nobody but the claims stands for it.
 
 That is a relation that an attachment made, or whose image's creator has taken its report back.
 """
+
 FOR_GOOD: Final = 2
 """So many has who relies on it for good: whoever made it, without a claim, may take one back."""
 
 _INSTALLATION: Final[BindParameter[str]] = bindparam("installation_uuid")
-_THIS: Final = is_instance(_INSTALLATION, bindparam("instance_id"))
-_INSTANCE_REF: Final = select(instance.c.id).where(*_THIS).scalar_subquery()
 _IMAGE_ID: Final[BindParameter[str]] = bindparam("image_id")
-_IMAGE_REF: Final = image_ref(_IMAGE_ID)
-
 _one: Final = select(literal(1).label("there")).subquery("one")
 _known: Final = select(
     installation.c.id.label("installation_ref"),
@@ -90,10 +79,11 @@ _known: Final = select(
     .outerjoin(image, image.c.uuid == _IMAGE_ID)
 )
 """Every row that a new relation refers to, in one round trip."""
+
 _times_of_image: Final = select(
     image.c.deleted_at, image.c.created_at.label("image_created_at")
 ).where(image.c.id == bindparam("image_ref"), image.c.former_uuid.is_(None))
-_held_image: Final = _times_of_image.with_for_update(key_share=True)
+held_image: Final = _times_of_image.with_for_update(key_share=True)
 
 
 def look(connection: Connection, new: NewRelation) -> Any:
@@ -125,7 +115,7 @@ def record(
     about to be made: one that is marked deleted is another one, which had the ID before.
 
     :param known: what :func:`look` gave in this transaction, where it was asked before
-    :param revocable: whoever relies on it may take that back with :func:`revoke`
+    :param revocable: whoever relies on it may take that back with :func:`removals.revoke`
     """
     known = look(connection, new) if known is None else known
     held = _image(connection, new, known, relied_on)
@@ -216,7 +206,7 @@ def hold_image(connection: Connection, image_id: str, seen: Seen | None, at: dat
 
 
 def _times(connection: Connection, ref: int, *, is_held: bool) -> Any:
-    asked = _held_image if is_held else _times_of_image
+    asked = held_image if is_held else _times_of_image
     found = connection.execute(asked, {"image_ref": ref}).first()
     if found is None:
         raise dialects.Overtaken("the image was forgotten by another at the same moment")
@@ -230,25 +220,6 @@ def _is_another(
     if not relied_on and known.deleted_at is not None:
         return True
     return new.seen is not None and not image_identity.stands_for(connection, ref, known, new.seen)
-
-
-def note_created(connection: Connection, recorded: Recorded, new: NewRelation) -> None:
-    """Note that Glance made the image as which it was ``seen``, after the relation was recorded.
-
-    The row may stand for another image that Glance has forgotten without the filter: the relation
-    is recorded anew then, with the image that was made.
-    """
-    if new.seen is None:
-        return
-    if not recorded.image_created:
-        known = connection.execute(_held_image, {"image_ref": recorded.image_ref}).first()
-        if known is None or not image_identity.stands_for(
-            connection, recorded.image_ref, known, new.seen
-        ):
-            take_back(connection, recorded)
-            record(connection, new)
-            return
-    image_identity.learn(connection, recorded.image_ref, new.seen.created_at)
 
 
 def _note_latest(connection: Connection, recorded: Recorded) -> None:
@@ -295,10 +266,18 @@ def _insert_relation(connection: Connection, values: dict[str, Any]) -> tuple[in
     Where the same statement cannot tell, it may have been.
     """
     if not connection.dialect.insert_returning:
-        return _insert(connection, relation, **values), True
+        return insert_new(connection, relation, **values), True
     asked = {**values, "started": values["instance_ref"]}
     row = connection.execute(_relating(connection.dialect.name), asked).first()
     return (None, True) if row is None else (int(row.id), bool(row.was_started))
+
+
+@cache
+def _relating(dialect: str) -> Any:
+    start = relation.alias("start")  # under its own name MariaDB refuses the table here
+    of_instance = (start.c.instance_ref == bindparam("started")) & (start.c.kind == BOOT)
+    was_started = exists().where(of_instance).label("was_started")
+    return unless_taken(dialect, relation).returning(relation.c.id, was_started)
 
 
 def _claim(connection: Connection, key: dict[str, Any], claims: int) -> int:
@@ -306,7 +285,7 @@ def _claim(connection: Connection, key: dict[str, Any], claims: int) -> int:
     same = [relation.c[name] == value for name, value in key.items()]
     claimed = relation.c.claimed
     number = FOR_GOOD if claims else 1
-    more = case((_counted(0, CLAIMS_LIMIT - 1), claimed + number), else_=claimed)
+    more = case((counted(0, CLAIMS_LIMIT - 1), claimed + number), else_=claimed)
     if claims == FOR_GOOD:
         # this report is never revoked: from now on it stands in for the creator
         more = case((claimed >= NO_CREATOR, claimed - NO_CREATOR + number), else_=more)
@@ -315,146 +294,17 @@ def _claim(connection: Connection, key: dict[str, Any], claims: int) -> int:
     return int(connection.execute(select(relation.c.id).where(*same)).scalar_one())
 
 
-def take_back(connection: Connection, recorded: Recorded) -> bool:
-    """Undo what ``recorded`` says was done; the relation stays while another relies on it.
-
-    :returns: whether the relation is gone
-    """
-    gone = bool(connection.execute(_unclaimed(recorded)).rowcount)
-    if not gone:
-        connection.execute(_release(recorded))
-        gone = bool(connection.execute(_unreported_row, {"ref": recorded.relation_ref}).rowcount)
-    if gone:
-        latest_images.refresh(connection, [recorded.instance_ref])
-        orphans.forget_image(connection, recorded.image_ref)
-        image_identity.give_back(connection, recorded.image_id)
-    if gone and recorded.instance_created:
-        orphans.forget_instances(connection, [recorded.instance_ref])
-    return gone
-
-
-def _unclaimed(recorded: Recorded) -> Delete:
-    return delete(relation).where(relation.c.id == recorded.relation_ref, relation.c.claimed == 0)
-
-
-def _release(recorded: Recorded) -> Update:
-    """Take one claim back. Once they were too many to be counted, they are so for good."""
-    counted = _counted(1, CLAIMS_LIMIT - 1)
-    claimed = update(relation).where(relation.c.id == recorded.relation_ref, counted)
-    return claimed.values(claimed=relation.c.claimed - 1)
-
-
-def _counted(least: int, most: int) -> ColumnElement[bool]:
+def counted(least: int, most: int) -> ColumnElement[bool]:
     """Whether a relation has so many claims, with a creator beside them or without."""
     claimed = relation.c.claimed
     return or_(claimed.between(least, most), claimed.between(NO_CREATOR + least, NO_CREATOR + most))
 
 
-_of_instance: Final = (
-    relation.c.instance_ref == _INSTANCE_REF,
-    relation.c.kind == bindparam("relation_kind", type_=relation.c.kind.type),
-)
-_named: Final = (relation.c.image_ref == _IMAGE_REF, *_of_instance)
-_revoke_attachment: Final = (
-    update(relation)
-    .where(
-        *_named,
-        relation.c.created_at == bindparam("recorded_at", type_=relation.c.created_at.type),
-        _counted(FOR_GOOD, CLAIMS_LIMIT - 1),
-    )
-    .values(claimed=relation.c.claimed - FOR_GOOD)
-)
-_revoke_creation: Final = (
-    update(relation)
-    .where(*_named, relation.c.claimed < CLAIMS_LIMIT)
-    .values(claimed=relation.c.claimed + NO_CREATOR)
-)
-_unreported: Final = delete(relation).where(*_named, relation.c.claimed == NO_CREATOR)
-_unreported_row: Final = delete(relation).where(
-    relation.c.id == bindparam("ref"), relation.c.claimed == NO_CREATOR
-)
-
-
-def revoke(
-    connection: Connection,
-    installation_uuid: str,
-    instance_id: str,
-    image_id: str,
-    kind: str,
-    recorded_at: datetime | None,
-) -> bool:
-    """Take one report of a relation back, and say whether it is gone: nobody else reported it.
-
-    :param recorded_at: the report is an attachment to the relation that was recorded at this time;
-        else it is the creation of the image
-    """
-    named = _names(installation_uuid, instance_id, image_id, kind)
-    if recorded_at is None:
-        connection.execute(_revoke_creation, named)
-    else:
-        connection.execute(_revoke_attachment, {**named, "recorded_at": recorded_at})
-    return _remove(connection, named, _unreported)
-
-
-_detach: Final = delete(relation).where(*_named)
-_detach_former: Final = delete(relation).where(
-    relation.c.image_ref.in_(former_images(_IMAGE_ID)), *_of_instance
-)
-
-
-def detach(
-    connection: Connection, installation_uuid: str, instance_id: str, image_id: str, kind: str
-) -> bool:
-    """Remove one relation, and say whether it was there.
-
-    It is that of the image that has the ID, or else those of images that had it before.
-    """
-    named = _names(installation_uuid, instance_id, image_id, kind)
-    return _remove(connection, named, _detach, _detach_former)
-
-
-def _names(installation_uuid: str, instance_id: str, image_id: str, kind: str) -> dict[str, str]:
-    return {
-        "installation_uuid": installation_uuid,
-        "instance_id": instance_id,
-        "image_id": image_id,
-        "relation_kind": kind,
-    }
-
-
-def _remove(connection: Connection, named: dict[str, str], *removals: Delete) -> bool:
-    """Run the removals until one of them removes something, and say whether one did."""
-    gone = any(connection.execute(removal, named).rowcount for removal in removals)
-    if gone:
-        _refresh(
-            connection, named["installation_uuid"], named["instance_id"], named["relation_kind"]
-        )
-    return gone
-
-
-def _refresh(connection: Connection, installation_uuid: str, instance_id: str, kind: str) -> None:
-    named = {"installation_uuid": installation_uuid, "instance_id": instance_id}
-    ref = connection.execute(select(_INSTANCE_REF), named).scalar_one()
-    if kind == BOOT:
-        parent_links.hold(connection, ref)
-        parent_links.refresh(connection, ref)
-    else:
-        latest_images.refresh(connection, [ref])
-
-
-_live_image: Final = select(image.c.id).where(
-    image.c.uuid == _IMAGE_ID, image.c.deleted_at.is_(None)
-)
 _mark_deleted: Final = (
     update(image)
     .where(image.c.uuid == _IMAGE_ID, image.c.deleted_at.is_(None))
     .values(deleted_at=bindparam("at"))
 )
-
-
-def knows_image(connection: Connection, image_id: str) -> bool:
-    """Whether the image is in a relation and not marked deleted."""
-    return connection.execute(_live_image, {"image_id": image_id}).first() is not None
 
 
 def mark_deleted(connection: Connection, image_id: str, at: datetime) -> bool:
@@ -482,7 +332,10 @@ def _instance(
 ) -> tuple[int, bool]:
     owner = _owner(connection, new, project_ref)
     if known.instance_ref is None:
-        home = known.installation_ref or _installation(connection, new.installation_uuid)
+        home = (
+            known.installation_ref
+            or reach(connection, installation, {"uuid": new.installation_uuid})[0]
+        )
         key = {"instance_id": new.instance_id, "installation_ref": home}
         noted = latest_images.first(new.kind, new.created_at)
         ref, made = reach(connection, instance, key, project_ref=owner, **noted)
@@ -501,61 +354,3 @@ def _owner(connection: Connection, new: NewRelation, project_ref: int | None) ->
     """Whose the instance is as reported; who owns an image of it says nothing of that."""
     told = new.instance_project_id or (new.project_id if new.kind == BOOT else None)
     return project_ref if told == new.project_id else reach_project(connection, told)
-
-
-def _installation(connection: Connection, uuid: str) -> int:
-    return reach(connection, installation, {"uuid": uuid})[0]
-
-
-def reach_project(connection: Connection, project_id: str | None) -> int | None:
-    """The number of the project, which is made if it is not there; ``None`` stays."""
-    if project_id is None:
-        return None
-    return reach(connection, project, {"project_id": project_id})[0]
-
-
-def reach(
-    connection: Connection, table: Table, key: dict[str, Any], **others: Any
-) -> tuple[int, bool]:
-    """The number of the row with this ``key``, made if it is not there; and whether it was made."""
-    ref = _insert(connection, table, **key, **others)
-    if ref is not None:
-        return ref, True
-    same = [table.c[name] == value for name, value in key.items()]
-    found = connection.execute(select(table.c.id).where(*same)).scalar()
-    if found is None:
-        raise dialects.Overtaken(f"a row of {table.name} was removed by another at the same moment")
-    return int(found), False
-
-
-def _insert(connection: Connection, table: Table, **values: Any) -> int | None:
-    """Insert a row and give its number, or ``None`` where its key is taken."""
-    result = connection.execute(_careful(connection.dialect.name, table), values)
-    if connection.dialect.name in _RETURNING:
-        ref = result.scalar()
-        return None if ref is None else int(ref)
-    return int(result.lastrowid) if result.rowcount else None
-
-
-@cache
-def _careful(dialect: str, table: Table) -> Any:
-    inserting = _unless_taken(dialect, table)
-    return inserting.returning(table.c.id) if dialect in _RETURNING else inserting
-
-
-@cache
-def _relating(dialect: str) -> Any:
-    start = relation.alias("start")  # under its own name MariaDB refuses the table here
-    of_instance = (start.c.instance_ref == bindparam("started")) & (start.c.kind == BOOT)
-    was_started = exists().where(of_instance).label("was_started")
-    return _unless_taken(dialect, relation).returning(relation.c.id, was_started)
-
-
-def _unless_taken(dialect: str, table: Table) -> Any:
-    if dialect not in _RETURNING:
-        return insert(table).prefix_with("IGNORE")
-    if dialect == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing()
-    from sqlalchemy.dialects import postgresql  # loaded by now, and only where it is used
-
-    return postgresql.insert(table).on_conflict_do_nothing()

@@ -3,13 +3,15 @@
 from collections.abc import Set
 from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
-from related_images.db import installation_rows, lookups
+from related_images.db import (
+    relation_queries,
+)
 from related_images.db.database import Database
-from related_images.model import ListedImage
+from related_images.db.tables import installation, instance
+from related_images.model import BACKUP, ListedImage
 
-BACKUP: Final = "backup"
 BACKUPS_LIMIT: Final = 10_000
 """Backups of one instance that are told at the most."""
 
@@ -49,7 +51,7 @@ def _recorded_backups(
     return [
         image
         for uuid in meant
-        for image in lookups.image_ids(
+        for image in relation_queries.image_ids(
             connection,
             uuid,
             instance_id,
@@ -58,15 +60,31 @@ def _recorded_backups(
             BACKUPS_LIMIT,
             or_unlabelled=True,
             visible_to=visible_to,
-            seen_by=lookups.OWNER_OF_EITHER,
+            seen_by=relation_queries.OWNER_OF_EITHER,
         )
     ]
 
 
 def _meant(connection: Connection, speakers: Set[str], instance_id: str) -> set[str]:
     """The installation that is meant, or each that may be."""
-    bound = installation_rows.bound_to(connection, speakers) if speakers else set()
+    bound = _bound_to(connection, speakers) if speakers else set()
     if len(bound) == 1:
         return bound
-    having = installation_rows.having(connection, instance_id)
+    having = _having(connection, instance_id)
     return bound & having if bound else having
+
+
+def _bound_to(connection: Connection, user_ids: Set[str]) -> set[str]:
+    """The UUIDs of the installations for which one of these service users alone may speak."""
+    bound = select(installation.c.uuid).where(installation.c.service_user_id.in_(user_ids))
+    return set(connection.execute(bound).scalars())
+
+
+def _having(connection: Connection, instance_id: str) -> set[str]:
+    """The UUIDs of the installations that have an instance of this id."""
+    known = (
+        select(installation.c.uuid)
+        .select_from(instance.join(installation, instance.c.installation_ref == installation.c.id))
+        .where(instance.c.instance_id == instance_id)
+    )
+    return set(connection.execute(known).scalars())

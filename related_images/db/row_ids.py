@@ -1,25 +1,34 @@
-"""Subqueries for the number of one row, by the names it bears outside.
+"""The number of a row, by the names it bears outside: as a subquery, or making the row.
 
 A name is a value or a ``bindparam``. Where no such row is, the subquery is null and equals nothing.
 """
 
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, ScalarSelect, Select, func, select
-
-from related_images.db.tables import (
-    image,
-    installation,
-    instance,
-    project,
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    ScalarSelect,
+    Select,
+    Table,
+    func,
+    insert,
+    select,
 )
+from sqlalchemy.dialects import sqlite
+
+from related_images.db import dialects
+from related_images.db.tables import image, installation, instance, project
 
 
 def installation_ref(uuid: Any) -> ScalarSelect[Any]:
+    """The installation with this UUID."""
     return select(installation.c.id).where(installation.c.uuid == uuid).scalar_subquery()
 
 
 def project_ref(project_id: Any) -> ScalarSelect[Any]:
+    """The project with this ID."""
     return select(project.c.id).where(project.c.project_id == project_id).scalar_subquery()
 
 
@@ -47,5 +56,62 @@ def is_instance(installation_uuid: Any, instance_id: Any) -> tuple[ColumnElement
 
 
 def instance_ref(installation_uuid: Any, instance_id: Any) -> ScalarSelect[Any]:
+    """The instance that :func:`is_instance` describes."""
     named = is_instance(installation_uuid, instance_id)
     return select(instance.c.id).where(*named).scalar_subquery()
+
+
+def reach_project(connection: Connection, project_id: str | None) -> int | None:
+    """The number of the project, which is made if it is not there; ``None`` stays."""
+    if project_id is None:
+        return None
+    return reach(connection, project, {"project_id": project_id})[0]
+
+
+def reach(
+    connection: Connection, table: Table, key: dict[str, Any], **others: Any
+) -> tuple[int, bool]:
+    """Find the row with this ``key``, or make it.
+
+    :param others: the other columns of a row that is made
+    :returns: the number of the row, and whether it was made
+    :raises Overtaken: if another transaction removed the row at the same moment
+    """
+    ref = insert_new(connection, table, **key, **others)
+    if ref is not None:
+        return ref, True
+    same = [table.c[name] == value for name, value in key.items()]
+    found = connection.execute(select(table.c.id).where(*same)).scalar()
+    if found is None:
+        raise dialects.Overtaken(f"a row of {table.name} was removed by another at the same moment")
+    return int(found), False
+
+
+_RETURNING: Final = ("postgresql", "sqlite")
+"""Where a careful insert gives the number of its row as its result."""
+
+
+def insert_new(connection: Connection, table: Table, **values: Any) -> int | None:
+    """Insert a row and give its number, or ``None`` where its key is taken."""
+    result = connection.execute(_careful(connection.dialect.name, table), values)
+    if connection.dialect.name in _RETURNING:
+        ref = result.scalar()
+        return None if ref is None else int(ref)
+    return int(result.lastrowid) if result.rowcount else None
+
+
+@cache
+def _careful(dialect: str, table: Table) -> Any:
+    inserting = unless_taken(dialect, table)
+    return inserting.returning(table.c.id) if dialect in _RETURNING else inserting
+
+
+def unless_taken(dialect: str, table: Table) -> Any:
+    """An insert into the table that does nothing where the key of the row is taken."""
+    if dialect not in _RETURNING:
+        return insert(table).prefix_with("IGNORE")
+    if dialect == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects import postgresql  # loaded by now, and only where it is used
+
+    return postgresql.insert(table).on_conflict_do_nothing()

@@ -1,8 +1,13 @@
 """What the project remembers of itself, by name."""
 
+from typing import Final
+
 from sqlalchemy import Connection, delete, insert, select
 
 from related_images.db.tables import state
+
+RECONCILIATION: Final = "reconciliation"
+"""The row that remembers the last reconciliation: JSON, in it ``until``, a time."""
 
 
 def get(connection: Connection, name: str) -> str | None:

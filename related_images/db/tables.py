@@ -27,6 +27,7 @@ from related_images.db.column_types import (
     UuidText,
     exact_text,
 )
+from related_images.model import BACKUP, SNAPSHOT
 
 metadata = MetaData(
     naming_convention={
@@ -86,8 +87,8 @@ instance = Table(
 )
 
 LATEST: Final = {
-    "snapshot": instance.c.latest_snapshot_at,
-    "backup": instance.c.latest_backup_at,
+    SNAPSHOT: instance.c.latest_snapshot_at,
+    BACKUP: instance.c.latest_backup_at,
 }
 """Where an instance tells its latest image, by kind."""
 
@@ -120,7 +121,7 @@ relation = Table(
     Column("source", Coded(SOURCE_CODES), nullable=False),
     Column("project_ref", ForeignKey("related_project.id")),
     Column("created_at", Moment, nullable=False),
-    # how many rely on this row besides who made it: see relations.take_back
+    # how many rely on this row besides who made it: see removals.take_back
     Column("claimed", SmallInteger, nullable=False, server_default="0"),
     # one row a relation, and the relations of an image
     UniqueConstraint("image_ref", "instance_ref", "kind"),

@@ -112,10 +112,7 @@ class Purge(options.OnDatabase, ShowOne):
 
         before = datetime.now(UTC) - given.older_than
         with opening.opened(given) as database:
-            if given.dry_run:
-                found = database.read(purge.due, before)
-            else:
-                found = purge.purge(database, before)
+            found = purge.due(database, before) if given.dry_run else purge.purge(database, before)
         names = ("relations", "images", "instances")
         return names, tuple(getattr(found, name) for name in names)
 

@@ -5,12 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from related_images import model, validation
-from related_images.db.notifications import (
-    Ended,
-    Event,
-    ImageMade,
-    Started,
-)
+from related_images.db.notifications import Ended, Event, ImageMade, Started
 from related_images.errors import BadInput, NotificationMalformed
 
 Data = Mapping[str, Any]

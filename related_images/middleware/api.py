@@ -7,12 +7,7 @@ from http import HTTPStatus
 
 import related_images
 from related_images import model, validation
-from related_images.db import (
-    Filters,
-    installations,
-    listing,
-    recording,
-)
+from related_images.db import Filters, installations, instances, listing, recording
 from related_images.errors import StoreUnavailable
 from related_images.middleware import (
     attaching,
@@ -101,7 +96,7 @@ def list_instances(call: Call) -> WSGIApp:
     filters = Filters(**query.filters, visible_to=call.caller.visible_to)
     after = paging.instance_position(query.marker)
     until = datetime.now(UTC) + validation.CLOCK_SKEW
-    found = listing.instances(call.database, filters, query.limit, after, latest_before, until)
+    found = instances.page(call.database, filters, query.limit, after, latest_before, until)
     marker = paging.instance_marker(found.items[-1]) if found.more else None
     path = paths.href(paths.INSTANCES)
     rows = map(schemas.linked, found.items)
@@ -110,7 +105,7 @@ def list_instances(call: Call) -> WSGIApp:
 
 def show_instance(call: Call) -> WSGIApp:
     ref = call.instance()
-    found = listing.instance(
+    found = instances.show(
         call.database, ref.installation_uuid, ref.instance_id, call.caller.visible_to
     )
     return written(schemas.linked(found))

@@ -4,12 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from related_images import model, validation
-from related_images.db import (
-    Database,
-    NewRelation,
-    Relation,
-    recording,
-)
+from related_images.db import Database, NewRelation, Relation, recording
 from related_images.db.recording import Speaker
 from related_images.errors import ImageGone
 from related_images.middleware import registry

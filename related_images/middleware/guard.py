@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from related_images import failpoints, validation
-from related_images.db import Database, Seen, guard
-from related_images.db.guard import Begun
+from related_images.db import Database, Seen, deletions
+from related_images.db.deletions import Begun
 from related_images.db.recording import image_deleted
 from related_images.errors import ImageInUse, StoreUnavailable
 from related_images.failpoints import Point
@@ -62,12 +62,12 @@ class Outcome:
         if status.startswith("204"):
             failpoints.reach(Point.DELETE_ANSWERED)
             if self.begun:
-                guard.deleted(self.database, self.begun)
+                deletions.deleted(self.database, self.begun)
             else:
                 image_deleted(self.database, self.image_id)
             failpoints.reach(Point.DELETE_NOTED)
         elif self.begun and not status.startswith("5"):
-            guard.withdraw(self.database, self.begun)
+            deletions.withdraw(self.database, self.begun)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Guarded:
         caller = self.caller
         forced = self.forced and caller.is_admin
         try:
-            return guard.begin(
+            return deletions.begin(
                 self.database, self.image_id, caller.visible_to, forced=forced, seen=seen
             )
         except ImageInUse as error:

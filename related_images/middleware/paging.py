@@ -7,12 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from related_images import model, validation
-from related_images.db import (
-    Instance,
-    Place,
-    Position,
-    Relation,
-)
+from related_images.db import Instance, Place, Position, Relation
 from related_images.errors import (
     BadInput,
     LimitMalformed,

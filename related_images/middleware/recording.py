@@ -17,12 +17,7 @@ from typing import Any, Final
 from webob.response import iter_close
 
 from related_images import failpoints, metrics, model, validation
-from related_images.db import (
-    Database,
-    NewRelation,
-    Recorded,
-    recording,
-)
+from related_images.db import Database, NewRelation, Recorded, recording
 from related_images.errors import BodyMalformed, StoreUnavailable
 from related_images.failpoints import Point
 from related_images.middleware import registry

@@ -12,7 +12,7 @@ from benchmarks.databases import Databases
 from benchmarks.filling import Cloud
 from benchmarks.measuring import Aim, Result, Spread, in_turns
 from benchmarks.sizes import Sizes
-from related_images.db import Filters, listing
+from related_images.db import Filters, instances, listing
 from related_images.db.database import Database
 
 TINY = Sizes(
@@ -85,7 +85,7 @@ def test_filled_tables_answer_as_recorded_ones(tmp_path: Path) -> None:
     with Databases(tmp_path) as databases:
         database = Database(databases.filled("sqlite", Cloud(200)), 10.0)
         named = (filling.INSTALLATION, filling.instance_id(7))
-        found = listing.instance(database, *named, visible_to=None)
+        found = instances.show(database, *named, visible_to=None)
         assert sum(images.count for images in found.images.values()) == filling.PER_INSTANCE
         images = listing.images_of_instance(database, *named, None, None, None)
         rows = listing.relations(database, Filters(*named), 100, None).items

@@ -7,7 +7,11 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import create_engine, text
 
-from related_images.db import Database, Filters, lookups
+from related_images.db import (
+    Database,
+    Filters,
+    relation_queries,
+)
 from tests.cloud.cells import second_cell
 from tests.cloud.cloud import Cloud, eventually
 from tests.cloud.deeds import FLAVOR, Deeds, Hands
@@ -114,7 +118,7 @@ def test_notifications_tell_of_the_snapshot_alone(cloud: Cloud, moved: Moved) ->
     database = Database(cloud.plan.database_of(WITNESSED), 20)
 
     def heard() -> set[tuple[str, str]]:
-        rows = database.read(lookups.relations, Filters(INSTALLATION, moved.server_id), 1000)
+        rows = database.read(relation_queries.find, Filters(INSTALLATION, moved.server_id), 1000)
         return {(row.image_id, row.kind) for row in rows if row.kind != "boot"}
 
     assert eventually(heard, "a notification") == {(moved.snapshot_id, "snapshot")}

@@ -4,7 +4,12 @@ from typing import Any, Final
 
 import pytest
 
-from related_images.db import Database, Filters, lookups
+from related_images.db import (
+    Database,
+    Filters,
+    instances,
+    relation_queries,
+)
 from tests.cloud.cloud import Cloud, eventually
 from tests.cloud.deeds import Deeds
 from tests.cloud.plan import INSTALLATION, LISTENERS, WITNESSED
@@ -53,10 +58,10 @@ def witnessed(cloud: Cloud, deeds: Deeds) -> Relations:
     def all_heard() -> Relations | None:
         # what Nova sends last
         heir = Filters(INSTALLATION, deeds.servers["heir"])
-        known = database.read(lookups.instances, heir, 1)
+        known = database.read(instances._find, heir, 1)
         if not known or known[0].ended_at is None:
             return None
-        rows = database.read(lookups.relations, Filters(), 1000)
+        rows = database.read(relation_queries.find, Filters(), 1000)
         return {row.image_id: (row.instance_id, row.kind) for row in rows if row.kind != "boot"}
 
     return eventually(all_heard, "the last notification")

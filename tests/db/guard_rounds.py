@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from multiprocessing.synchronize import Barrier
 from uuid import UUID
 
-from related_images.db import guard, recording
+from related_images.db import deletions, recording
 from related_images.db.database import Database
 from related_images.db.recording import Speaker
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
@@ -54,11 +54,11 @@ def _image(number: int) -> str:
 
 def _delete(database: Database, number: int) -> Outcome:
     try:
-        begun = guard.begin(database, _image(number), None, forced=False)
+        begun = deletions.begin(database, _image(number), None, forced=False)
     except ImageInUse as error:
         return error.code
     time.sleep(random.choice([0, 0.001]))  # the registry deletes the image
-    guard.deleted(database, begun)
+    deletions.deleted(database, begun)
     return "deleted"
 
 

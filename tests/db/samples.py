@@ -6,10 +6,14 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, func, select
 
-from related_images.db import bulk_recording, lookups, relations
+from related_images.db import (
+    backfill,
+    relation_queries,
+    relations,
+)
 from related_images.db.database import Database
 from related_images.db.tables import metadata
-from related_images.model import Filters, NewRelation, Recorded
+from related_images.model import MADE_FROM, Filters, NewRelation, Recorded
 
 NOVA = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e01"
 OTHER_NOVA = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e02"
@@ -47,21 +51,19 @@ def record(database: Database, *relations_: NewRelation) -> list[Recorded]:
 def record_claims(connection: Connection, *claims: NewRelation) -> None:
     """Record what images claim of instances of :data:`NOVA` together."""
     images, instances = {one.image_id for one in claims}, {one.instance_id for one in claims}
-    bulk_recording.record_claims(
-        connection, bulk_recording.hold(connection, NOVA, images, instances), claims
-    )
+    backfill._record_claims(connection, backfill._hold(connection, NOVA, images, instances), claims)
 
 
 def shown(database: Database, instance_id: str = "vm-1", **more: Any) -> list[str]:
     """The images of an instance, as the image list shows them."""
-    given: dict[str, Any] = {"kinds": lookups.MADE_FROM, "label": None, "limit": 100} | more
-    found = database.read(lookups.image_ids, NOVA, instance_id, **given)
+    given: dict[str, Any] = {"kinds": MADE_FROM, "label": None, "limit": 100} | more
+    found = database.read(relation_queries.image_ids, NOVA, instance_id, **given)
     return sorted(image.image_id for image in found)
 
 
 def found(database: Database, limit: int = 100, **filters: Any) -> list[tuple[str, str]]:
     """The instance and kind of each relation found."""
-    rows = database.read(lookups.relations, Filters(**filters), limit)
+    rows = database.read(relation_queries.find, Filters(**filters), limit)
     return [(row.instance_id, row.kind) for row in rows]
 
 

@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, select
 
-from related_images.db import bulk_recording, lookups, relations
+from related_images.db import (
+    backfill,
+    relation_queries,
+    relations,
+)
 from related_images.db.database import Database
 from related_images.db.tables import (
     descent,
@@ -95,7 +99,7 @@ def left(database: Database) -> list[set[Any]]:
     """What was recorded, by its names outside."""
     asked = (_OF_DESCENT, _OF_INSTANCES, _CLAIMED)
     found = database.read(lambda connection: [set(connection.execute(one)) for one in asked])
-    return [set(database.read(lookups.relations, Filters(), 100)), *found]
+    return [set(database.read(relation_queries.find, Filters(), 100)), *found]
 
 
 @pytest.mark.parametrize(
@@ -132,16 +136,16 @@ def test_who_loses_against_another_finds_what_is_new_no_longer(
 ) -> None:
     database, other = pair
     record(database, new("vm-9", project_id="p-1"))
-    known, meanwhile = bulk_recording._started, [claim(instance_id, C, 9, source="service")]
+    known, meanwhile = backfill._started, [claim(instance_id, C, 9, source="service")]
 
     def recorded_meanwhile(*given: Any) -> Any:
         if meanwhile:
             record(other, meanwhile.pop())
         return known(*given)
 
-    monkeypatch.setattr(bulk_recording, "_started", recorded_meanwhile)
+    monkeypatch.setattr(backfill, "_started", recorded_meanwhile)
     record_together(database, *CLAIMS)
-    rows = database.read(lookups.relations, Filters(image_id=C), 10)
+    rows = database.read(relation_queries.find, Filters(image_id=C), 10)
     assert {(row.instance_id, row.kind) for row in rows} == {
         (instance_id, "snapshot"),
         ("vm-1", "backup"),

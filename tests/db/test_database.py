@@ -17,7 +17,8 @@ from sqlalchemy import Connection
 
 from related_images.db import (
     dialects,
-    lookups,
+    listing,
+    relation_queries,
     relations,
     schema,
     state,
@@ -55,7 +56,7 @@ Call = Callable[[Database], object]
 
 
 def read(database: Database) -> object:
-    return database.read(lookups.relations, Filters(), 10)
+    return database.read(relation_queries.find, Filters(), 10)
 
 
 def write(database: Database) -> object:
@@ -385,7 +386,7 @@ def test_tables_that_vanish_are_told_and_may_come_back(patient: Database, url: s
 
 def dawdle(connection: Connection) -> None:
     time.sleep(TIMEOUT / 2 + 0.1)
-    lookups.count_since(connection, None, 1)
+    listing._count_since(connection, None, 1)
 
 
 def test_a_long_question_that_runs_out_of_time_closes_nothing(sqlite_url: str) -> None:

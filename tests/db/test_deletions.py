@@ -7,12 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Connection
 
-from related_images.db import (
-    deletions,
-    purge,
-    reconcile_rows,
-    relations,
-)
+from related_images.db import deletions, purge, reconcile, relations, removals
 from related_images.db.database import Database
 from related_images.db.deletions import Deletion
 from related_images.model import Recorded
@@ -22,15 +17,15 @@ NOW = datetime.now(UTC)
 
 
 def begin(database: Database, image: str) -> Deletion:
-    return database.write(deletions.begin, image, NOW)
+    return database.write(deletions._begin, image, NOW)
 
 
 def take_back(database: Database, recorded: Recorded) -> None:
-    assert database.write(relations.take_back, recorded)
+    assert database.write(removals.take_back, recorded)
 
 
 def withdraw_announcement(database: Database, recorded: Recorded) -> None:
-    assert database.write(reconcile_rows.withdraw_announcements, recorded.image_ref, NOON, at(99))
+    assert database.write(reconcile._withdraw_announcements, recorded.image_ref, NOON, at(99))
 
 
 TIDYING = pytest.mark.parametrize("tidy_up", [take_back, withdraw_announcement])
@@ -45,7 +40,7 @@ def test_a_deletion_on_its_way_outlives_an_announcement(
     begun = begin(database, wanted.image_id)
     tidy_up(database, announced)
     assert counts(database).keys() == {"installation", "project", "image", "deletion"}
-    database.write(deletions.withdraw, begun)
+    database.write(deletions._withdraw, begun)
     assert counts(database).keys() == {"installation", "project"}
 
 
@@ -57,12 +52,12 @@ def test_that_an_image_was_deleted_outlives_an_announcement(
     (announced,) = record(database, wanted)
     database.write(relations.mark_deleted, wanted.image_id, at(1))
     tidy_up(database, announced)
-    assert database.read(deletions.is_marked, announced.image_ref)
+    assert database.read(deletions._is_marked, announced.image_ref)
 
 
 def withdrawing_another(database: Database, image: str) -> Callable[[Database], None]:
     begun = begin(database, image)
-    return lambda other: other.write(deletions.withdraw, begun)
+    return lambda other: other.write(deletions._withdraw, begun)
 
 
 def taking_back(database: Database, image: str) -> Callable[[Database], None]:
@@ -77,7 +72,7 @@ def withdrawing_an_announcement(database: Database, image: str) -> Callable[[Dat
 
 def purging(database: Database, image: str) -> Callable[[Database], None]:
     record(database, new(image=image))
-    database.write(relations.detach, NOVA, "vm-1", image, "snapshot")
+    database.write(removals.detach, NOVA, "vm-1", image, "snapshot")
 
     def forget(other: Database) -> None:
         purge.purge(other, NOW)
@@ -98,7 +93,7 @@ def test_a_deletion_that_begins_while_the_image_is_forgotten_is_kept(
     forgetting = threading.Thread(target=forget, args=[other])
 
     def begin_meanwhile(connection: Connection) -> Deletion:
-        begun = deletions.begin(connection, image, NOW)
+        begun = deletions._begin(connection, image, NOW)
         forgetting.start()
         # it either waits for this transaction to end, or has not come so far
         forgetting.join(1)
@@ -106,4 +101,4 @@ def test_a_deletion_that_begins_while_the_image_is_forgotten_is_kept(
 
     begun = database.write(begin_meanwhile)
     forgetting.join()
-    assert database.read(deletions.is_on_its_way, begun.image_ref, NOW)
+    assert database.read(deletions._is_on_its_way, begun.image_ref, NOW)

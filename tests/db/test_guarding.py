@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.engine import make_url
 
-from related_images.db import Database, NewRelation, guard, schema
+from related_images.db import Database, NewRelation, deletions, schema
 from related_images.db.recording import Speaker, attach
 from related_images.errors import ImageGone
 from related_images.validation import parse_time
@@ -20,21 +20,21 @@ def database(database_url: str) -> Database:
     return Database(database_url, 20)
 
 
-def deletion(database: Database) -> guard.Begun:
-    return guard.begin(database, IMAGE, None, forced=False)
+def deletion(database: Database) -> deletions.Begun:
+    return deletions.begin(database, IMAGE, None, forced=False)
 
 
 def test_no_instance_starts_from_what_was_deleted_however_often_that_is_asked(
     database: Database,
 ) -> None:
-    guard.deleted(database, deletion(database))
-    guard.withdraw(database, deletion(database))
+    deletions.deleted(database, deletion(database))
+    deletions.withdraw(database, deletion(database))
     with pytest.raises(ImageGone):
         attach(database, START, Speaker(frozenset()))
 
 
 def test_a_deletion_that_came_to_nothing_is_forgotten(database: Database) -> None:
-    guard.withdraw(database, deletion(database))
+    deletions.withdraw(database, deletion(database))
     row, created = attach(database, START, Speaker(frozenset()))
     assert created
     assert row.image_deleted_at is None

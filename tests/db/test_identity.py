@@ -11,11 +11,12 @@ from related_images.db import (
     deletions,
     image_owners,
     lineage_walk,
-    lookups,
     purge,
-    reconcile_rows,
+    reconcile,
     recording,
+    relation_queries,
     relations,
+    removals,
 )
 from related_images.db.database import Database
 from related_images.db.recording import Speaker
@@ -50,14 +51,14 @@ def seen_at(minutes: float, owner: str | None = "p-1") -> Seen:
 
 def rows(database: Database, **filters: Any) -> list[tuple[str, datetime | None, datetime | None]]:
     """The instance of each relation, when its image was made, and since when that is deleted."""
-    found = database.read(lookups.relations, Filters(**filters), 100)
+    found = database.read(relation_queries.find, Filters(**filters), 100)
     return [(row.instance_id, row.image_created_at, row.image_deleted_at) for row in found]
 
 
 def announced(database: Database, wanted: NewRelation, seen: Seen) -> Recorded:
     """Recorded as by a POST that Glance answers with 201."""
     (recorded,) = record(database, wanted)
-    database.write(relations.note_created, recorded, replace(wanted, seen=seen))
+    database.write(recording._note_created, recorded, replace(wanted, seen=seen))
     return recorded
 
 
@@ -86,7 +87,7 @@ def test_a_refused_announcement_gives_the_id_back(database: Database, same_insta
     again = new("vm-1" if same_instance else "vm-2", wanted.image_id)
     one, other = record(database, again, again)
     for recorded in (one, other):
-        database.write(relations.take_back, recorded)
+        database.write(removals.take_back, recorded)
     assert (rows(database), counts(database)["image"]) == before
     assert attached(database, replace(wanted, seen=seen_at(0))).revived_from == at(1)
     assert rows(database) == [("vm-1", at(0), None)]
@@ -99,7 +100,7 @@ def test_a_void_announcement_gives_the_id_back(database: Database) -> None:
     # its process is killed before it can take it back
     (killed,) = record(database, new("vm-2", wanted.image_id, created_at=at(5)))
     withdrawn = (killed.image_ref, at(4), at(9))
-    assert database.write(reconcile_rows.withdraw_announcements, *withdrawn) == 1
+    assert database.write(reconcile._withdraw_announcements, *withdrawn) == 1
     assert rows(database, image_id=wanted.image_id) == [("vm-1", at(0), at(1))]
     assert attached(database, replace(wanted, seen=seen_at(0))).revived_from == at(1)
 
@@ -128,7 +129,7 @@ def test_a_refused_announcement_leaves_what_another_relied_on_since(database: Da
     database.write(relations.mark_deleted, wanted.image_id, at(1))
     (refused,) = record(database, new("vm-2", wanted.image_id))
     attached(database, new("vm-3", wanted.image_id, created_at=at(9), seen=seen_at(5)))
-    database.write(relations.take_back, refused)
+    database.write(removals.take_back, refused)
     assert rows(database) == [("vm-3", at(5), None), ("vm-1", at(0), at(1))]
 
 
@@ -142,10 +143,10 @@ class Reuse:
         wanted = new(f"vm-{number}", self.image, created_at=at(9))
         recorded = database.write(relations.record, wanted)
         if number:
-            database.write(relations.take_back, recorded)
+            database.write(removals.take_back, recorded)
         else:
             seen = replace(wanted, seen=seen_at(9))
-            database.write(relations.note_created, recorded, seen)
+            database.write(recording._note_created, recorded, seen)
 
 
 def test_of_many_that_reuse_an_id_at_once_one_has_it(at_once: AtOnce, database: Database) -> None:
@@ -213,9 +214,9 @@ def test_claims_tell_images_apart(database: Database) -> None:
 def test_the_guard_counts_no_start_from_the_image_that_had_the_id(database: Database) -> None:
     wanted = new(kind="boot", seen=seen_at(0))
     attached(database, wanted)
-    begun = database.write(deletions.begin, wanted.image_id, at(9), seen_at(9))
-    assert database.read(deletions.use, begun.image_ref, None, 5).count == 0
-    database.write(deletions.withdraw, begun)
+    begun = database.write(deletions._begin, wanted.image_id, at(9), seen_at(9))
+    assert database.read(deletions._use, begun.image_ref, None, 5).count == 0
+    database.write(deletions._withdraw, begun)
     assert [row[0] for row in rows(database)] == ["vm-1"]
 
 
@@ -237,14 +238,14 @@ def test_relations_of_images_with_one_id_are_paged_and_detached_one_by_one(
         database.write(relations.mark_deleted, wanted.image_id, at(number))
         announced(database, replace(wanted, created_at=at(number)), seen_at(number))
     pages, after = [], None
-    while page := database.read(lookups.relations, Filters(image_id=wanted.image_id), 1, after):
+    while page := database.read(relation_queries.find, Filters(image_id=wanted.image_id), 1, after):
         (row,) = page
         pages.append(row.created_at)
         after = Position(row.created_at, NOVA, row.instance_id, row.image_id, row.kind)
     assert pages == [at(2), at(1), at(0)]
 
     def detach() -> bool:
-        return database.write(relations.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+        return database.write(removals.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
 
     assert detach() is True
     assert [row[1] for row in rows(database)] == [at(1), at(0)]

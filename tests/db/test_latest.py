@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, update
 
-from related_images.db import latest_images as latest_times
-from related_images.db import listing, lookups, reconcile_rows, relations
+from related_images.db import (
+    instances,
+    latest_images,
+    reconcile,
+    relation_queries,
+    relations,
+    removals,
+)
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
 from related_images.db.listing import Page
@@ -31,7 +37,7 @@ def latest(database: Database, instance_id: str = "vm-1") -> tuple[datetime, dat
 
 
 def refs(database: Database, image_id: str) -> list[int]:
-    known, _ = database.read(reconcile_rows.batch, 0, 100, at(99))
+    known, _ = database.read(reconcile._batch, 0, 100, at(99))
     return [image.ref for image in known if image.image_id == image_id]
 
 
@@ -51,23 +57,23 @@ def test_the_same_relation_told_later_changes_nothing(database: Database) -> Non
 
 
 def detach(database: Database) -> None:
-    database.write(relations.detach, NOVA, "vm-1", LATE.image_id, "backup")
+    database.write(removals.detach, NOVA, "vm-1", LATE.image_id, "backup")
 
 
 def mark_deleted(database: Database) -> None:
     database.write(relations.mark_deleted, LATE.image_id, at(9))
 
 
-def reconcile(database: Database) -> None:
-    database.write(reconcile_rows.mark_deleted, refs(database, LATE.image_id), at(9), at(8))
+def reconciled(database: Database) -> None:
+    database.write(reconcile._mark_deleted, refs(database, LATE.image_id), at(9), at(8))
 
 
 def withdraw(database: Database) -> None:
     (ref,) = refs(database, LATE.image_id)
-    database.write(reconcile_rows.withdraw_announcements, ref, NOON, at(99))
+    database.write(reconcile._withdraw_announcements, ref, NOON, at(99))
 
 
-@pytest.mark.parametrize("remove", [detach, mark_deleted, reconcile, withdraw])
+@pytest.mark.parametrize("remove", [detach, mark_deleted, reconciled, withdraw])
 def test_what_is_removed_is_not_the_latest(
     database: Database, remove: Callable[[Database], Any]
 ) -> None:
@@ -78,14 +84,14 @@ def test_what_is_removed_is_not_the_latest(
 
 def test_what_is_taken_back_is_not_the_latest(database: Database) -> None:
     _, late = record(database, OLD, LATE)
-    database.write(relations.take_back, late)
+    database.write(removals.take_back, late)
     assert latest(database) == (EPOCH, at(1))
 
 
 def test_an_image_that_is_there_again_counts_again(database: Database) -> None:
     record(database, OLD, LATE)
     mark_deleted(database)
-    database.write(reconcile_rows.restore, refs(database, LATE.image_id))
+    database.write(reconcile._restore, refs(database, LATE.image_id))
     assert latest(database) == (EPOCH, at(2))
 
 
@@ -93,13 +99,13 @@ def test_what_an_earlier_version_did_not_note_is_found(database: Database) -> No
     record(database, *(new(f"vm-{n}", kind="backup", created_at=at(n)) for n in range(5)))
     unaware = update(instance).where(instance.c.instance_id.in_(["vm-1", "vm-4"]))
     database.write(lambda connection: connection.execute(unaware.values(latest_backup_at=EPOCH)))
-    first, last = database.read(latest_times.wrong, 0, 3)
-    second, end = database.read(latest_times.wrong, last or 0, 3)
+    first, last = database.read(latest_images.wrong, 0, 3)
+    second, end = database.read(latest_images.wrong, last or 0, 3)
     assert (len(first), len(second)) == (1, 1)
-    assert database.read(latest_times.wrong, end or 0, 3) == ((), None)
-    database.write(latest_times.refresh, [*first, *second])
+    assert database.read(latest_images.wrong, end or 0, 3) == ((), None)
+    database.write(latest_images.refresh, [*first, *second])
     assert latest(database, "vm-4") == (EPOCH, at(4))
-    assert database.read(latest_times.wrong, 0, 9) == ([], end)
+    assert database.read(latest_images.wrong, 0, 9) == ([], end)
 
 
 def test_an_image_recorded_again_counts_for_all_its_instances(database: Database) -> None:
@@ -119,13 +125,13 @@ def test_an_image_that_is_made_under_a_used_id_counts_for_its_own_instance(
     mark_deleted(database)
     (recorded,) = record(database, new("vm-2", LATE.image_id, created_at=at(5)))
     assert (latest(database), latest(database, "vm-2")) == ((EPOCH, EPOCH), (at(5), EPOCH))
-    database.write(relations.take_back, recorded)
+    database.write(removals.take_back, recorded)
     assert latest(database) == (EPOCH, EPOCH)
 
 
 def overdue(database: Database, limit: int, after: Place | None, **more: Any) -> Page[Instance]:
     asked = Filters(kind="backup", **more)
-    return listing.instances(database, asked, limit, after, latest_before=at(5), until=at(60))
+    return instances.page(database, asked, limit, after, latest_before=at(5), until=at(60))
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 11, 12, 99])
@@ -157,8 +163,8 @@ def test_who_gets_a_backup_between_two_pages_hides_nobody(database: Database) ->
     "narrowed", [{"visible_to": "p-1"}, {"label": "daily"}, {"kind": None}, {"kind": "boot"}]
 )
 def test_the_latest_of_all_does_not_answer_narrower_questions(narrowed: dict[str, Any]) -> None:
-    assert lookups.knows_latest(Filters(kind="backup", installation_uuid=NOVA))
-    assert not lookups.knows_latest(Filters(**({"kind": "backup"} | narrowed)))
+    assert instances._knows_latest(Filters(kind="backup", installation_uuid=NOVA))
+    assert not instances._knows_latest(Filters(**({"kind": "backup"} | narrowed)))
 
 
 def test_an_image_that_is_marked_deleted_while_it_is_recorded_counts(
@@ -174,7 +180,7 @@ def test_an_image_that_is_marked_deleted_while_it_is_recorded_counts(
 
     monkeypatch.setattr(relations, "_image", marked_meanwhile)
     record(database, LATE)
-    (row,) = database.read(lookups.relations, Filters(kind="backup"), 10)
+    (row,) = database.read(relation_queries.find, Filters(kind="backup"), 10)
     assert row.image_deleted_at is None
     assert latest(database) == (EPOCH, at(2))
 

@@ -10,9 +10,10 @@ from sqlalchemy import Connection
 
 from benchmarks import lineage as trees
 from related_images.db import (
+    instances,
     lineage_walk,
-    lookups,
     relations,
+    removals,
     schema,
 )
 from related_images.db.database import Database
@@ -116,10 +117,10 @@ def test_a_rebuild_back_to_an_earlier_image_is_remembered(database: Database) ->
     for minutes, image in ((5, C), (15, D), (25, E), (35, F)):
         made(database, "vm-1", image, minutes)
     assert [parents(database, image)[0] for image in (C, D, E, F)] == [A, B, A, B]
-    (instance,) = database.read(lookups.instances, Filters(), 10)
+    (instance,) = database.read(instances._find, Filters(), 10)
     assert (instance.boot_image_id, instance.images["boot"].latest_at) == (B, at(30))
     boot(database, "vm-1", A, 40)
-    (instance,) = database.read(lookups.instances, Filters(), 10)
+    (instance,) = database.read(instances._find, Filters(), 10)
     assert (instance.boot_image_id, instance.images["boot"].count) == (A, 2)
 
 
@@ -136,23 +137,23 @@ def test_a_boot_that_is_detached_counts_no_more(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     boot(database, "vm-1", B, 10)
     made(database, "vm-1", C, 15)
-    database.write(relations.detach, NOVA, "vm-1", B, "boot")
+    database.write(removals.detach, NOVA, "vm-1", B, "boot")
     assert parents(database, C) == [A]
-    database.write(relations.detach, NOVA, "vm-1", A, "boot")
+    database.write(removals.detach, NOVA, "vm-1", A, "boot")
     assert parents(database, C) == []
 
 
 def test_an_image_that_is_detached_leaves_the_tree(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     made(database, "vm-1", B, 1)
-    database.write(relations.detach, NOVA, "vm-1", B, "snapshot")
+    database.write(removals.detach, NOVA, "vm-1", B, "snapshot")
     assert visits(database, A) == []
 
 
 def test_what_is_taken_back_leaves_the_tree(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     (recorded,) = record(database, new("vm-1", B, created_at=at(1)))
-    assert database.write(relations.take_back, recorded)
+    assert database.write(removals.take_back, recorded)
     assert parents(database, B) == []
 
 

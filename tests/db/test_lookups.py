@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from related_images.db import lookups, relations
+from related_images.db import (
+    instances,
+    relation_queries,
+    relations,
+    removals,
+)
 from related_images.db.database import Database
 from related_images.model import (
     Filters,
@@ -91,7 +96,7 @@ def test_instance_ids_differ_by_case_alone(database: Database) -> None:
 def test_the_longest_words_come_back_whole(database: Database) -> None:
     instance_id, label, project = "i" * 255, "l" * 64, "p" * 255
     record(database, new(instance_id, label=label, project_id=project))
-    (row,) = database.read(lookups.relations, Filters(instance_id=instance_id, label=label), 10)
+    (row,) = database.read(relation_queries.find, Filters(instance_id=instance_id, label=label), 10)
     assert (row.instance_id, row.label, row.project_id) == (instance_id, label, project)
 
 
@@ -130,13 +135,13 @@ def test_relations_are_filtered(
         new("c", source="backfill", project_id="p-2", created_at=at(2)),
         new("d", kind="backup", project_id="p-2", created_at=at(3), installation_uuid=OTHER_NOVA),
     )
-    rows = database.read(lookups.relations, Filters(**filters), 100)
+    rows = database.read(relation_queries.find, Filters(**filters), 100)
     assert {row.instance_id for row in rows} == wanted
 
 
 def pages(database: Database, limit: int, **filters: Any) -> Iterator[list[Relation]]:
     after = None
-    while page := database.read(lookups.relations, Filters(**filters), limit, after):
+    while page := database.read(relation_queries.find, Filters(**filters), limit, after):
         yield page
         after = position(page[-1])
 
@@ -157,18 +162,18 @@ def test_pages_hold_every_relation_once_and_newest_first(database: Database, lim
 
 def test_paging_goes_on_where_the_last_relation_is_gone(database: Database) -> None:
     record(database, *(new(f"vm-{n}", created_at=at(n)) for n in range(4)))
-    page = database.read(lookups.relations, Filters(), 2)
+    page = database.read(relation_queries.find, Filters(), 2)
     last = page[-1]
-    database.write(relations.detach, NOVA, last.instance_id, last.image_id, last.kind)
-    rest = database.read(lookups.relations, Filters(), 10, position(last))
+    database.write(removals.detach, NOVA, last.instance_id, last.image_id, last.kind)
+    rest = database.read(relation_queries.find, Filters(), 10, position(last))
     assert [row.instance_id for row in rest] == ["vm-1", "vm-0"]
 
 
 def test_paging_repeats_equals_rather_than_losing_them(database: Database) -> None:
     record(database, *(new(f"vm-{n}") for n in range(3)))
-    last = database.read(lookups.relations, Filters(), 1)[0]
-    database.write(relations.detach, NOVA, last.instance_id, last.image_id, last.kind)
-    rest = database.read(lookups.relations, Filters(), 10, position(last))
+    last = database.read(relation_queries.find, Filters(), 1)[0]
+    database.write(removals.detach, NOVA, last.instance_id, last.image_id, last.kind)
+    rest = database.read(relation_queries.find, Filters(), 10, position(last))
     assert {row.instance_id for row in rest} == {"vm-0", "vm-1"}
 
 
@@ -178,7 +183,7 @@ def test_an_instance_counts_its_images_by_kind(database: Database) -> None:
     gone = new(created_at=at(4))
     record(database, old, late, backup, source, gone)
     database.write(relations.mark_deleted, gone.image_id, at(5))
-    assert database.read(lookups.instances, Filters(), 10) == [
+    assert database.read(instances._find, Filters(), 10) == [
         Instance(
             installation_uuid=NOVA,
             instance_id="vm-1",
@@ -198,23 +203,23 @@ def test_an_instance_still_names_the_deleted_image_it_was_started_from(database:
     source = new(kind="boot")
     record(database, source)
     database.write(relations.mark_deleted, source.image_id, at(1))
-    (row,) = database.read(lookups.instances, Filters(), 10)
+    (row,) = database.read(instances._find, Filters(), 10)
     assert (row.boot_image_id, row.images) == (source.image_id, {})
 
 
 def test_an_instance_names_the_image_it_was_last_rebuilt_from(database: Database) -> None:
     first, second = new(kind="boot"), new(kind="boot", created_at=at(1))
     record(database, second, first)
-    (row,) = database.read(lookups.instances, Filters(), 10)
+    (row,) = database.read(instances._find, Filters(), 10)
     assert row.boot_image_id == second.image_id
 
 
 def test_a_project_counts_only_what_it_sees(database: Database) -> None:
     mine = new(created_at=at(1))
     record(database, mine, new(project_id="p-2", created_at=at(2)), new("vm-2", project_id="p-2"))
-    (row,) = database.read(lookups.instances, Filters(visible_to="p-1"), 10)
+    (row,) = database.read(instances._find, Filters(visible_to="p-1"), 10)
     assert row.images == {"snapshot": Images(1, at(1), at(1), mine.image_id)}
-    theirs = database.read(lookups.instances, Filters(visible_to="p-2"), 10)
+    theirs = database.read(instances._find, Filters(visible_to="p-2"), 10)
     assert [row.instance_id for row in theirs] == ["vm-1", "vm-2"]
     assert theirs[0].project_id is None  # that vm-1 belongs to p-1 is not for p-2 to know
 
@@ -243,16 +248,16 @@ def test_instances_are_filtered(
         new("b", "11111111-1111-4111-8111-111111111111", "backup", label="daily"),
         new("c", kind="backup", project_id="p-2", installation_uuid=OTHER_NOVA, created_at=at(2)),
     )
-    rows = database.read(lookups.instances, Filters(**filters), 10)
+    rows = database.read(instances._find, Filters(**filters), 10)
     assert [row.instance_id for row in rows] == wanted
 
 
 def test_pages_of_instances_hold_each_once(database: Database) -> None:
     record(database, *(new(f"vm-{n % 5}") for n in range(10)))
     seen, number = [], 0
-    while page := database.read(lookups.instances, Filters(visible_to="p-1"), 2, number):
+    while page := database.read(instances._find, Filters(visible_to="p-1"), 2, number):
         seen += [row.instance_id for row in page]
-        last = database.read(lookups.instance_number, NOVA, seen[-1], "p-1")
+        last = database.read(instances._number_of, NOVA, seen[-1], "p-1")
         assert last is not None
         number = last
     assert seen == [f"vm-{n}" for n in range(5)]
@@ -275,10 +280,10 @@ Listing = Callable[[Any, Filters, int], list[Instance]]
 
 
 def overdue(connection: Any, filters: Filters, limit: int) -> list[Instance]:
-    return lookups.overdue(connection, filters, limit, at(60))
+    return instances._overdue(connection, filters, limit, at(60))
 
 
-@pytest.mark.parametrize("listing", [lookups.instances, overdue])
+@pytest.mark.parametrize("listing", [instances._find, overdue])
 @pytest.mark.parametrize("gone", [{1}, {0, 1, 2}, {2, 3, 6}, {6, 7}, set(range(8))])
 def test_a_page_is_as_full_where_instances_go_while_it_is_read(
     database: Database, listing: Listing, gone: set[int]
@@ -288,7 +293,7 @@ def test_a_page_is_as_full_where_instances_go_while_it_is_read(
 
     def forget() -> None:
         for n in gone:
-            database.write(relations.take_back, recorded[n])
+            database.write(removals.take_back, recorded[n])
 
     def task(connection: Connection) -> list[Instance]:
         return listing(Interrupted(connection, forget), Filters(kind="backup"), 3)
@@ -299,9 +304,9 @@ def test_a_page_is_as_full_where_instances_go_while_it_is_read(
 
 def test_an_instance_has_no_number_for_a_project_that_does_not_see_it(database: Database) -> None:
     record(database, new())
-    assert database.read(lookups.instance_number, NOVA, "vm-1", None) is not None
-    assert database.read(lookups.instance_number, NOVA, "vm-1", "p-2") is None
-    assert database.read(lookups.instance_number, OTHER_NOVA, "vm-1", None) is None
+    assert database.read(instances._number_of, NOVA, "vm-1", None) is not None
+    assert database.read(instances._number_of, NOVA, "vm-1", "p-2") is None
+    assert database.read(instances._number_of, OTHER_NOVA, "vm-1", None) is None
 
 
 @pytest.mark.parametrize(
@@ -335,15 +340,15 @@ def test_instances_without_a_recent_image_are_found(
         gone,
     )
     database.write(relations.mark_deleted, gone.image_id, at(10))
-    rows = database.read(lookups.instances, Filters(**filters), 10, latest_before=NOON)
+    rows = database.read(instances._find, Filters(**filters), 10, latest_before=NOON)
     assert [row.instance_id for row in rows] == wanted
 
 
 def test_latest_before_means_strictly_before(database: Database) -> None:
     record(database, new(kind="backup"))
     asked = Filters(kind="backup")
-    assert database.read(lookups.instances, asked, 10, latest_before=at(0)) == []
-    assert len(database.read(lookups.instances, asked, 10, latest_before=at(0.001))) == 1
+    assert database.read(instances._find, asked, 10, latest_before=at(0)) == []
+    assert len(database.read(instances._find, asked, 10, latest_before=at(0.001))) == 1
 
 
 @pytest.mark.parametrize(
@@ -367,10 +372,10 @@ def test_an_image_of_the_future_is_not_a_recent_one(
     record(database, backup("old and ahead", 999), backup("old and ahead", -1))
     late = {"ahead", "old", "old and ahead"}
     given: dict[str, Any] = {"latest_before": NOON, "until": at(15)}
-    rows = database.read(lookups.instances, Filters(**filters), 10, **given)
+    rows = database.read(instances._find, Filters(**filters), 10, **given)
     assert {row.instance_id for row in rows} == late
-    if lookups.knows_latest(Filters(**filters)):
-        rows = database.read(lookups.overdue, Filters(**filters), 10, **given)
+    if instances._knows_latest(Filters(**filters)):
+        rows = database.read(instances._overdue, Filters(**filters), 10, **given)
         assert [row.instance_id for row in rows] == ["old", "ahead", "old and ahead"]
 
 

@@ -12,19 +12,16 @@ from related_images.db import (
     Database,
     Filters,
     NewRelation,
+    instances,
     lineage_walk,
-    lookups,
+    notifications,
+    relation_queries,
     relations,
+    removals,
+    row_ids,
     schema,
-    unseen_deletions,
 )
-from related_images.db.notifications import (
-    Ended,
-    Event,
-    ImageMade,
-    Started,
-    store,
-)
+from related_images.db.notifications import Ended, Event, ImageMade, Started, store
 from related_images.db.recording import Speaker, attach, image_deleted
 from related_images.db.tables import installation, instance, project
 from related_images.model import Recorded
@@ -50,8 +47,8 @@ def database(database_url: str) -> Database:
 
 
 def state(database: Database) -> tuple[Any, ...]:
-    rows = database.read(lookups.relations, Filters(), 100)
-    (instance,) = database.read(lookups.instances, Filters(), 10)
+    rows = database.read(relation_queries.find, Filters(), 100)
+    (instance,) = database.read(instances._find, Filters(), 10)
     relations = {(row.image_id, row.kind, row.source, row.project_id) for row in rows}
     return relations, instance.project_id, instance.boot_image_id, instance.ended_at
 
@@ -89,7 +86,7 @@ def test_what_a_service_asserted_stands(database: Database) -> None:
     attach(database, told, Speaker(frozenset()))
     asked = ImageMade(NOVA, "inst-1", "demo", at, MADE, "demo", "snapshot")
     store(database, [MADE_BACKUP, asked])
-    (row,) = database.read(lookups.relations, Filters(), 10)
+    (row,) = database.read(relation_queries.find, Filters(), 10)
     assert (row.kind, row.label, row.source) == ("backup", "daily", "service")
 
 
@@ -98,7 +95,7 @@ def test_what_a_service_takes_back_stands_if_notifications_report_it(database: D
     database.write(relations.record, attached, relied_on=True, revocable=True)
     store(database, [BEGUN])
     ids = (NOVA, "inst-1", MADE, "backup")
-    assert database.write(relations.revoke, *ids, attached.created_at) is False
+    assert database.write(removals.revoke, *ids, attached.created_at) is False
 
 
 def test_a_deleted_image_stays_deleted(database: Database) -> None:
@@ -106,15 +103,15 @@ def test_a_deleted_image_stays_deleted(database: Database) -> None:
     image_deleted(database, MADE)
     other = ImageMade(NOVA, "inst-2", "demo", START, MADE, "demo", None)
     store(database, [MADE_BACKUP, other])
-    rows = database.read(lookups.relations, Filters(), 10)
+    rows = database.read(relation_queries.find, Filters(), 10)
     assert len(rows) == 2
     assert all(row.image_deleted_at is not None for row in rows)
 
 
 def test_an_administrators_snapshot_belongs_to_the_administrator(database: Database) -> None:
     store(database, [ImageMade(NOVA, "inst-1", "demo", START, MADE, "administration", None)])
-    (row,) = database.read(lookups.relations, Filters(), 10)
-    (instance,) = database.read(lookups.instances, Filters(), 10)
+    (row,) = database.read(relation_queries.find, Filters(), 10)
+    (instance,) = database.read(instances._find, Filters(), 10)
     assert (row.project_id, instance.project_id) == ("administration", "demo")
 
 
@@ -146,15 +143,15 @@ def test_an_end_is_noted_though_another_takes_the_instance_back_just_then(
         connection: Connection, table: Table, key: dict[str, Any], **others: Any
     ) -> tuple[int, bool]:
         if table is not instance or overtaken:
-            return relations.reach(connection, table, key, **others)
+            return row_ids.reach(connection, table, key, **others)
         overtaken.append(other.write(relations.record, announced))
-        reached = relations.reach(connection, table, key, **others)
-        other.write(relations.take_back, *overtaken)
+        reached = row_ids.reach(connection, table, key, **others)
+        other.write(removals.take_back, *overtaken)
         return reached
 
-    monkeypatch.setattr(unseen_deletions, "reach", overtake)
+    monkeypatch.setattr(notifications, "reach", overtake)
     store(database, [Ended(NOVA, "inst-1", "demo", START)])
-    (ended,) = database.read(lookups.instances, Filters(instance_id="inst-1"), 10)
+    (ended,) = database.read(instances._find, Filters(instance_id="inst-1"), 10)
     assert overtaken
     assert ended.ended_at == START
 
@@ -186,7 +183,7 @@ def test_first_and_last_start_are_told_in_whatever_order(database: Database) -> 
     store(database, [REBUILT_BACK])
     store(database, [REBUILT])
     store(database, [STARTED])
-    (found,) = database.read(lookups.instances, Filters(), 10)
+    (found,) = database.read(instances._find, Filters(), 10)
     boots = found.images["boot"]
     assert (boots.oldest_at, boots.latest_at) == (STARTED.at, REBUILT_BACK.at)
     assert boots.latest_image_id == BASE

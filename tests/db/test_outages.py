@@ -11,7 +11,15 @@ import pytest
 import tenacity
 from sqlalchemy import Connection, make_url
 
-from related_images.db import circuit_breaker, lookups, probes, relations, schema, usage
+from related_images.db import (
+    circuit_breaker,
+    listing,
+    probes,
+    recording,
+    relation_queries,
+    relations,
+    schema,
+)
 from related_images.db.circuit_breaker import Breaker
 from related_images.db.database import Database
 from related_images.db.tables import metadata
@@ -29,12 +37,12 @@ Call = Callable[[Database], object]
 
 
 def list_relations(database: Database) -> object:
-    return database.explore(lookups.relations, Filters(), 10)
+    return database.explore(relation_queries.find, Filters(), 10)
 
 
 def know_image(database: Database) -> object:
     """What a deletion without instance headers asks."""
-    return database.read(relations.knows_image, image_id())
+    return database.read(recording._knows_image, image_id())
 
 
 def write(database: Database) -> object:
@@ -88,7 +96,7 @@ def spent(database: Database) -> Callable[[Connection], object]:
 
     def task(connection: Connection) -> object:
         database._budget.until = -math.inf
-        return usage.usages(connection, [image_id()], "p-1")
+        return listing._usages(connection, [image_id()], "p-1")
 
     return task
 

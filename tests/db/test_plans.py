@@ -13,13 +13,17 @@ import pytest
 from sqlalchemy import Connection, Table, event, insert, select, text
 
 from related_images.db import (
+    backfill,
     image_owners,
-    lookups,
+    instances,
+    listing,
     purge,
-    reconcile_rows,
+    reconcile,
+    recording,
+    relation_queries,
     relations,
+    removals,
     schema,
-    usage,
 )
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
@@ -100,67 +104,67 @@ def _fill(connection: Connection) -> None:
 
 
 LOOKUPS: dict[str, tuple[Any, ...]] = {
-    "image list": (lookups.image_ids, NOVA, "vm-7", ("snapshot",), None, 100),
-    "image list by label": (lookups.image_ids, NOVA, "vm-7", ("backup",), "daily", 100),
+    "image list": (relation_queries.image_ids, NOVA, "vm-7", ("snapshot",), None, 100),
+    "image list by label": (relation_queries.image_ids, NOVA, "vm-7", ("backup",), "daily", 100),
     "image list of a project": (
-        lambda connection: lookups.image_ids(
+        lambda connection: relation_queries.image_ids(
             connection, NOVA, "vm-7", ("snapshot",), None, 100, visible_to="p-7"
         ),
     ),
     "image list of an owner of either": (
-        lambda connection: lookups.image_ids(
+        lambda connection: relation_queries.image_ids(
             *(connection, NOVA, "vm-7", ("snapshot",), None, 100),
             visible_to="p-7",
-            seen_by=lookups.OWNER_OF_EITHER,
+            seen_by=relation_queries.OWNER_OF_EITHER,
         ),
     ),
-    "relations of all": (lookups.relations, Filters(), 20),
-    "relations of all, next page": (lookups.relations, Filters(), 20, AFTER),
-    "relations of a project": (lookups.relations, Filters(visible_to="p-3"), 20),
+    "relations of all": (relation_queries.find, Filters(), 20),
+    "relations of all, next page": (relation_queries.find, Filters(), 20, AFTER),
+    "relations of a project": (relation_queries.find, Filters(visible_to="p-3"), 20),
     "relations of a project, next page": (
-        *(lookups.relations, Filters(visible_to="p-3"), 20),
+        *(relation_queries.find, Filters(visible_to="p-3"), 20),
         AFTER,
     ),
-    "relations of an image": (lookups.relations, Filters(image_id=SOME_IMAGE), 20),
-    "relations of an instance": (lookups.relations, INSTANCE, 20),
-    "relations of an instance id": (lookups.relations, Filters(instance_id="vm-7"), 20),
-    "relations since": (lookups.relations, Filters(created_after=at(ROWS - 9)), 20),
-    "relations in use": (lookups.relations, Filters(in_use=True), 20),
+    "relations of an image": (relation_queries.find, Filters(image_id=SOME_IMAGE), 20),
+    "relations of an instance": (relation_queries.find, INSTANCE, 20),
+    "relations of an instance id": (relation_queries.find, Filters(instance_id="vm-7"), 20),
+    "relations since": (relation_queries.find, Filters(created_after=at(ROWS - 9)), 20),
+    "relations in use": (relation_queries.find, Filters(in_use=True), 20),
     "relations in use of a project": (
-        *(lookups.relations, Filters(in_use=True, visible_to="p-3"), 20),
+        *(relation_queries.find, Filters(in_use=True, visible_to="p-3"), 20),
     ),
     "relations in use of an image": (
-        *(lookups.relations, Filters(in_use=True, image_id=SOME_IMAGE), 20),
+        *(relation_queries.find, Filters(in_use=True, image_id=SOME_IMAGE), 20),
     ),
     "instances that use an image": (
-        *(lookups.instances, Filters(in_use=True, image_id=SOME_IMAGE), 20),
+        *(instances._find, Filters(in_use=True, image_id=SOME_IMAGE), 20),
     ),
-    "usages": (usage.usages, SOME_IMAGES, None),
-    "usages that a project sees": (usage.usages, SOME_IMAGES, "p-3"),
-    "images that others use": (usage.used_by_others, dict.fromkeys(SOME_IMAGES, "p-3")),
+    "usages": (listing._usages, SOME_IMAGES, None),
+    "usages that a project sees": (listing._usages, SOME_IMAGES, "p-3"),
+    "images that others use": (listing._used_by_others, dict.fromkeys(SOME_IMAGES, "p-3")),
     "images of several that others use": (
-        usage.used_by_others,
+        listing._used_by_others,
         {id: f"p-{number}" for number, id in enumerate(SOME_IMAGES)},
     ),
-    "instances of all": (lookups.instances, Filters(), 20),
-    "instances of a project": (lookups.instances, Filters(visible_to="p-3"), 20),
-    "one instance": (lookups.instances, INSTANCE, 1),
-    "instances by id": (lookups.instances, Filters(instance_id="vm-7"), 20),
+    "instances of all": (instances._find, Filters(), 20),
+    "instances of a project": (instances._find, Filters(visible_to="p-3"), 20),
+    "one instance": (instances._find, INSTANCE, 1),
+    "instances by id": (instances._find, Filters(instance_id="vm-7"), 20),
     "overdue of a project": (
-        *(lookups.instances, Filters(visible_to="p-3", kind="backup"), 20, 0),
+        *(instances._find, Filters(visible_to="p-3", kind="backup"), 20, 0),
         at(ROWS),
     ),
-    "overdue of all": (lookups.overdue, Filters(kind="backup"), 20, at(9), (EPOCH, 0), at(ROWS)),
+    "overdue of all": (instances._overdue, Filters(kind="backup"), 20, at(9), (EPOCH, 0), at(ROWS)),
     "overdue of all, last page": (
-        *(lookups.overdue, Filters(kind="backup"), 20, at(9), (at(8), FIRST), at(ROWS)),
+        *(instances._overdue, Filters(kind="backup"), 20, at(9), (at(8), FIRST), at(ROWS)),
     ),
     "overdue of all, by images of the future": (
-        *(lookups.overdue, Filters(kind="backup"), 20, EPOCH, (EPOCH, 0), at(ROWS - 9)),
+        *(instances._overdue, Filters(kind="backup"), 20, EPOCH, (EPOCH, 0), at(ROWS - 9)),
     ),
-    "made of images": (lookups.made, SOME_IMAGES),
-    "owners of instances": (lookups.owners, NOVA, ["vm-7", "vm-8"]),
-    "number of an instance": (lookups.instance_number, NOVA, "vm-7", "p-7"),
-    "is an image known": (relations.knows_image, SOME_IMAGE),
+    "made of images": (relation_queries.made, SOME_IMAGES),
+    "owners of instances": (backfill._owners_of, NOVA, ["vm-7", "vm-8"]),
+    "number of an instance": (instances._number_of, NOVA, "vm-7", "p-7"),
+    "is an image known": (recording._knows_image, SOME_IMAGE),
 }
 
 
@@ -173,14 +177,14 @@ def test_an_answer_needs_no_whole_table(filled: Database, question: str) -> None
 
 CHANGES: dict[str, Any] = {
     "delete": lambda connection: relations.mark_deleted(connection, SOME_IMAGE, at(0)),
-    "detach": lambda connection: relations.detach(connection, NOVA, "vm-7", SOME_IMAGE, "backup"),
-    "revoke": lambda connection: relations.revoke(
+    "detach": lambda connection: removals.detach(connection, NOVA, "vm-7", SOME_IMAGE, "backup"),
+    "revoke": lambda connection: removals.revoke(
         connection, NOVA, "vm-7", SOME_IMAGE, "backup", NOON
     ),
-    "revoke a creation": lambda connection: relations.revoke(
+    "revoke a creation": lambda connection: removals.revoke(
         connection, NOVA, "vm-7", SOME_IMAGE, "backup", None
     ),
-    "forget": lambda connection: purge.forget_relations(connection, at(99), FIRST, FIRST + 1000),
+    "forget": lambda connection: purge._forget_relations(connection, at(99), FIRST, FIRST + 1000),
     "end": lambda connection: relations.end_instance(connection, NOVA, "vm-7", at(0)),
     "record": lambda connection: relations.record(connection, new("vm-7")),
     "record claims": lambda connection: record_claims(connection, new("vm-7"), new("vm-claimed")),
@@ -192,10 +196,8 @@ CHANGES: dict[str, Any] = {
     ),
     "move": lambda connection: image_owners.move(connection, FIRST + 7, FIRST + 1),
     "report": lambda connection: image_owners.report(connection, FIRST + 7, FIRST + 1),
-    "judge": lambda connection: reconcile_rows.batch(connection, FIRST, 5, at(0)),
-    "learn": lambda connection: reconcile_rows.learn(
-        connection, {FIRST + 7: at(0), FIRST + 8: at(0)}
-    ),
+    "judge": lambda connection: reconcile._batch(connection, FIRST, 5, at(0)),
+    "learn": lambda connection: reconcile._learn(connection, {FIRST + 7: at(0), FIRST + 8: at(0)}),
     "record again": lambda connection: relations.record(connection, new("vm-7", SOME_IMAGE)),
 }
 
@@ -207,7 +209,7 @@ def test_a_change_needs_no_whole_table(filled: Database, change: str) -> None:
 
 def test_taking_back_needs_no_whole_table(filled: Database) -> None:
     (recorded,) = record(filled, new("vm-back"))
-    scanned = filled.write(_scanned, lambda connection: relations.take_back(connection, recorded))
+    scanned = filled.write(_scanned, lambda connection: removals.take_back(connection, recorded))
     assert scanned == []
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from related_images.db import purge, relations
+from related_images.db import purge, relations, removals
 from related_images.db.database import Database
 from related_images.model import Purged
 from tests.db.samples import NOVA, at, counts, found, image_id, new, record
@@ -24,11 +24,11 @@ def end(database: Database, instance_id: str, when: float = 1) -> None:
 
 def forget(database: Database) -> Purged:
     """Purge until there is nothing more; what a dry run counted first must have gone."""
-    expected = database.read(purge.due, LATER)
+    expected = purge.due(database, LATER)
     gone = purge.purge(database, LATER)
     for name in ("relations", "images", "instances"):
         assert getattr(gone, name) >= getattr(expected, name)
-    assert database.read(purge.due, LATER) == Purged()
+    assert purge.due(database, LATER) == Purged()
     return gone
 
 
@@ -36,7 +36,7 @@ def test_an_image_deleted_long_ago_is_forgotten_with_its_relations(database: Dat
     kept, gone = new(), new()
     record(database, kept, gone, new(image=gone.image_id, kind="backup"))
     delete(database, gone.image_id)
-    assert database.read(purge.due, LATER) == Purged(relations=2)
+    assert purge.due(database, LATER) == Purged(relations=2)
     assert forget(database) == Purged(relations=2, images=1)
     assert found(database) == [("vm-1", "snapshot")]
 
@@ -69,8 +69,8 @@ def test_a_live_instance_and_one_that_ended_lately_are_kept(database: Database) 
 def test_an_image_in_no_relation_goes(database: Database) -> None:
     wanted = new()
     record(database, wanted)
-    database.write(relations.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
-    assert database.read(purge.due, LATER) == Purged(images=1)
+    database.write(removals.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+    assert purge.due(database, LATER) == Purged(images=1)
     assert forget(database) == Purged(images=1)
 
 
@@ -99,7 +99,7 @@ def test_a_lineage_is_forgotten_from_its_end(database: Database) -> None:
         end(database, f"vm-{n}")
     delete(database, *images)
     end(database, "vm-4")
-    assert database.read(purge.due, LATER) == Purged(relations=1)
+    assert purge.due(database, LATER) == Purged(relations=1)
     assert forget(database) == Purged(relations=8, images=4, instances=5)
     assert counts(database).keys() == {"installation", "project"}
 
@@ -128,7 +128,7 @@ def test_a_transaction_looks_at_its_own_rows_only(database: Database) -> None:
     recorded = record(database, *(new(f"vm-{n}", image) for n in range(5)))
     delete(database, image)
     numbers = [one.relation_ref for one in recorded]
-    assert database.write(purge.forget_relations, LATER, numbers[1], numbers[3]) == 3
+    assert database.write(purge._forget_relations, LATER, numbers[1], numbers[3]) == 3
     assert sorted(found(database)) == [("vm-0", "snapshot"), ("vm-4", "snapshot")]
 
 
@@ -144,7 +144,7 @@ def test_an_image_that_comes_back_meanwhile_keeps_its_relations(
         if not shared.startswith("sqlite"):  # there a transaction has the database for itself
             again = new("vm-other", wanted.image_id)
             other.write(relations.record, again, relied_on=True)
-        return purge.forget_relations(connection, LATER, 1, recorded.relation_ref)
+        return purge._forget_relations(connection, LATER, 1, recorded.relation_ref)
 
     gone = database.write(revived_then_purged)
     assert gone == (1 if shared.startswith("sqlite") else 0)

@@ -16,18 +16,18 @@ import pytest
 from sqlalchemy import Connection, func, select
 
 from related_images.db import (
-    lookups,
     notifications,
     purge,
+    relation_queries,
     relations,
+    removals,
     schema,
 )
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
-from related_images.db.lookups import MADE_FROM
 from related_images.db.notifications import ImageMade
 from related_images.db.tables import instance, relation
-from related_images.model import Filters, Recorded
+from related_images.model import MADE_FROM, Filters, Recorded
 from tests import servers
 from tests.db.samples import NOON, NOVA, at, counts, found, image_id, new, shown
 
@@ -93,7 +93,7 @@ class RecordAndTakeBack:
     def __call__(self, database: Database, number: int) -> bool:
         recorded = database.write(relations.record, new(image=self.image))
         if number % 2:
-            return not database.write(relations.take_back, recorded)
+            return not database.write(removals.take_back, recorded)
         return True
 
 
@@ -117,7 +117,7 @@ class AttachAndRevoke:
     def __call__(self, database: Database, number: int) -> None:
         database.write(relations.record, new(image=self.image), relied_on=True, revocable=True)
         if number not in self.stays:
-            database.write(relations.revoke, NOVA, "vm-1", self.image, "snapshot", NOON)
+            database.write(removals.revoke, NOVA, "vm-1", self.image, "snapshot", NOON)
 
 
 @pytest.mark.parametrize("stays", [(), (7,)])
@@ -137,7 +137,7 @@ def record_different(database: Database, number: int) -> str:
 
 def test_nothing_is_lost_among_many(at_once: AtOnce, database: Database) -> None:
     wanted = at_once(record_different, 120)
-    rows = database.read(lookups.relations, Filters(), 1000)
+    rows = database.read(relation_queries.find, Filters(), 1000)
     assert sorted(row.image_id for row in rows) == sorted(wanted)
     left = counts(database)
     assert (left["installation"], left["project"], left["instance"]) == (1, 3, 5)
@@ -162,13 +162,13 @@ class Muddle:
             wanted = new(instance, image, kind, created_at=at(minute))
             recorded = database.write(relations.record, wanted)
             if deed == 2:
-                database.write(relations.take_back, recorded)
+                database.write(removals.take_back, recorded)
         elif deed == 3:
-            database.write(relations.detach, NOVA, instance, image, kind)
+            database.write(removals.detach, NOVA, instance, image, kind)
         elif deed == 4:
             database.write(relations.mark_deleted, image, at(-99))
         else:
-            database.write(purge.forget_relations, NOON, 0, sys.maxsize)
+            database.write(purge._forget_relations, NOON, 0, sys.maxsize)
 
 
 def test_doing_everything_at_once_leaves_whole_rows(at_once: AtOnce, database: Database) -> None:
@@ -194,7 +194,7 @@ def noted_latest(database: Database) -> dict[tuple[str, str], datetime]:
 
 
 def actual_latest(database: Database) -> dict[tuple[str, str], datetime]:
-    rows = database.read(lookups.relations, Filters(), 1000)
+    rows = database.read(relation_queries.find, Filters(), 1000)
     alive = [row for row in rows if row.image_deleted_at is None]
     # the newest come first
     return {(row.instance_id, row.kind): row.created_at for row in reversed(alive)}

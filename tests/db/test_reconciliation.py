@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from related_images import failpoints
-from related_images.db import Database, Seen, reconcile, reconcile_rows, schema
+from related_images.db import Database, Seen, reconcile, schema
 from related_images.errors import StoreUnavailable
 from related_images.failpoints import Point
 from tests.db.samples import NOON, new, record
@@ -71,7 +71,7 @@ def test_the_batch_behind_is_read_while_one_is_asked_for(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry, read, ahead = Registry(), threading.Semaphore(0), list[bool]()
-    batch, created = reconcile_rows.batch, registry.created
+    batch, created = reconcile._batch, registry.created
 
     def reading(*given: Any) -> Any:
         read.release()
@@ -82,7 +82,7 @@ def test_the_batch_behind_is_read_while_one_is_asked_for(
         ahead.append(all(read.acquire(timeout=PATIENCE / 4) for _ in range(own_and_next)))
         return created(image_ids)
 
-    monkeypatch.setattr(reconcile_rows, "batch", reading)
+    monkeypatch.setattr(reconcile, "_batch", reading)
     monkeypatch.setattr(registry, "created", asked_for)
     reconcile.reconcile(database, registry, run(), False, lambda _: None)
     assert ahead == [True, True, True]

@@ -7,10 +7,13 @@ from datetime import datetime
 import pytest
 
 from related_images.db import (
-    lookups,
-    reconcile_rows,
+    instances,
+    listing,
+    reconcile,
+    recording,
+    relation_queries,
     relations,
-    usage,
+    removals,
 )
 from related_images.db.database import Database
 from related_images.model import Filters, NewRelation
@@ -31,7 +34,7 @@ from tests.db.samples import (
 def test_a_relation_is_given_back_as_it_was_recorded(database: Database) -> None:
     wanted = new(label="daily", kind="backup", source="manual")
     record(database, wanted)
-    (row,) = database.read(lookups.relations, Filters(), 10)
+    (row,) = database.read(relation_queries.find, Filters(), 10)
     assert (row.installation_uuid, row.instance_id, row.image_id) == (
         NOVA,
         "vm-1",
@@ -47,7 +50,7 @@ def test_the_same_relation_twice_is_one_row_and_the_first_stands(database: Datab
     one, other = record(database, first, again)
     assert (one.created, other.created) == (True, False)
     assert one.relation_ref == other.relation_ref
-    (row,) = database.read(lookups.relations, Filters(), 10)
+    (row,) = database.read(relation_queries.find, Filters(), 10)
     assert (row.label, row.created_at) == ("daily", NOON)
 
 
@@ -77,28 +80,28 @@ def test_rows_are_named_once(database: Database) -> None:
 
 def test_taking_back_leaves_nothing_of_the_instance_and_the_image(database: Database) -> None:
     (recorded,) = record(database, new())
-    assert database.write(relations.take_back, recorded) is True
+    assert database.write(removals.take_back, recorded) is True
     assert counts(database).keys() == {"installation", "project"}
 
 
 def test_taking_back_twice_does_nothing_more(database: Database) -> None:
     (recorded,) = record(database, new())
-    assert database.write(relations.take_back, recorded) is True
-    assert database.write(relations.take_back, recorded) is False
+    assert database.write(removals.take_back, recorded) is True
+    assert database.write(removals.take_back, recorded) is False
 
 
 def test_taking_back_keeps_a_relation_that_was_there_before(database: Database) -> None:
     wanted = new()
     record(database, wanted)
     (again,) = record(database, wanted)
-    assert database.write(relations.take_back, again) is False
+    assert database.write(removals.take_back, again) is False
     assert shown(database) == [wanted.image_id]
 
 
 def test_taking_back_keeps_a_relation_that_another_relied_on_since(database: Database) -> None:
     wanted = new()
     first, _ = record(database, wanted, wanted)
-    assert database.write(relations.take_back, first) is False
+    assert database.write(removals.take_back, first) is False
     assert shown(database) == [wanted.image_id]
 
 
@@ -106,8 +109,8 @@ def test_who_made_a_relation_takes_back_no_claim_of_another(database: Database) 
     wanted = new()
     (announced,) = record(database, wanted)
     database.write(relations.record, wanted, relied_on=True)
-    assert database.write(relations.take_back, announced) is False
-    database.write(reconcile_rows.withdraw_announcements, announced.image_ref, NOON, at(99))
+    assert database.write(removals.take_back, announced) is False
+    database.write(reconcile._withdraw_announcements, announced.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
 
@@ -117,7 +120,7 @@ def test_the_last_of_two_who_take_back_a_relation_removes_it(
 ) -> None:
     wanted = new()
     recorded = record(database, wanted, wanted)
-    gone = [database.write(relations.take_back, recorded[number]) for number in order]
+    gone = [database.write(removals.take_back, recorded[number]) for number in order]
     assert gone == [False, True]
     assert shown(database) == []
 
@@ -129,8 +132,8 @@ def test_the_claim_of_who_relies_on_a_relation_outlasts_all_that_are_taken_back(
     first, second = record(database, wanted, wanted)
     database.write(relations.record, wanted, relied_on=True)
     for recorded in (second, first):
-        assert database.write(relations.take_back, recorded) is False
-    database.write(reconcile_rows.withdraw_announcements, first.image_ref, NOON, at(99))
+        assert database.write(removals.take_back, recorded) is False
+    database.write(reconcile._withdraw_announcements, first.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
 
@@ -140,7 +143,7 @@ def attach(database: Database, wanted: NewRelation) -> None:
 
 def revoke(database: Database, wanted: NewRelation, at: datetime | None = NOON) -> bool:
     ids = (wanted.installation_uuid, wanted.instance_id, wanted.image_id, wanted.kind)
-    return database.write(relations.revoke, *ids, at)
+    return database.write(removals.revoke, *ids, at)
 
 
 def test_the_last_attachment_that_is_revoked_removes_the_relation(database: Database) -> None:
@@ -181,8 +184,8 @@ def test_what_is_reported_for_good_is_no_void_announcement_once_an_attachment_is
     report(database, wanted)
     (announced,) = record(database, wanted)
     assert revoke(database, wanted) is False
-    assert database.write(relations.take_back, announced) is False
-    database.write(reconcile_rows.withdraw_announcements, announced.image_ref, NOON, at(99))
+    assert database.write(removals.take_back, announced) is False
+    database.write(reconcile._withdraw_announcements, announced.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
 
@@ -205,7 +208,7 @@ def test_an_attachment_to_a_relation_that_is_gone_is_not_taken_from_another(
 ) -> None:
     wanted = new()
     attach(database, wanted)
-    database.write(relations.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+    database.write(removals.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
     attach(database, replace(wanted, created_at=at(5)))
     assert revoke(database, wanted, NOON) is False
     assert shown(database) == [wanted.image_id]
@@ -216,22 +219,22 @@ def test_a_withdrawn_announcement_is_no_report(database: Database) -> None:
     attach(database, wanted)
     (announced,) = record(database, wanted)
     assert revoke(database, wanted) is False
-    assert database.write(relations.take_back, announced) is True
+    assert database.write(removals.take_back, announced) is True
     assert shown(database) == []
 
 
 def test_a_boot_whose_attachment_is_revoked_counts_no_more(database: Database) -> None:
     wanted = new(kind="boot")
     attach(database, wanted)
-    assert database.read(usage.usages, [wanted.image_id], None)[0].live_instances == 1
+    assert database.read(listing._usages, [wanted.image_id], None)[0].live_instances == 1
     assert revoke(database, wanted) is True
-    assert database.read(usage.usages, [wanted.image_id], None) == []
+    assert database.read(listing._usages, [wanted.image_id], None) == []
 
 
 def test_taking_back_keeps_what_other_relations_refer_to(database: Database) -> None:
     (first,) = record(database, new())
     record(database, new("vm-1"), new("vm-2", "11111111-1111-4111-8111-111111111111"))
-    assert database.write(relations.take_back, first) is True
+    assert database.write(removals.take_back, first) is True
     left = counts(database)
     assert (left["relation"], left["image"], left["instance"]) == (2, 2, 2)
 
@@ -239,16 +242,16 @@ def test_taking_back_keeps_what_other_relations_refer_to(database: Database) -> 
 def test_taking_back_remembers_that_the_instance_has_ended(database: Database) -> None:
     (recorded,) = record(database, new())
     database.write(relations.end_instance, NOVA, "vm-1", at(1))
-    database.write(relations.take_back, recorded)
+    database.write(removals.take_back, recorded)
     record(database, new(kind="boot"))
-    (row,) = database.read(lookups.instances, Filters(NOVA, "vm-1"), 1)
+    (row,) = database.read(instances._find, Filters(NOVA, "vm-1"), 1)
     assert row.ended_at == at(1)
 
 
 def test_detaching_removes_one_relation_only(database: Database) -> None:
     image = image_id()
     record(database, new("vm-1", image), new("vm-1", image, "backup"), new("vm-2", image))
-    assert database.write(relations.detach, NOVA, "vm-1", image, "snapshot") is True
+    assert database.write(removals.detach, NOVA, "vm-1", image, "snapshot") is True
     assert sorted(found(database)) == [("vm-1", "backup"), ("vm-2", "snapshot")]
 
 
@@ -266,7 +269,7 @@ def test_detaching_what_is_not_there_removes_nothing(
     wanted = new()
     record(database, wanted)
     installation, instance, kind = named
-    detached = database.write(relations.detach, installation, instance, wanted.image_id, kind)
+    detached = database.write(removals.detach, installation, instance, wanted.image_id, kind)
     assert detached is False
     assert shown(database) == [wanted.image_id]
 
@@ -274,7 +277,7 @@ def test_detaching_what_is_not_there_removes_nothing(
 def test_a_detached_relation_can_be_recorded_anew(database: Database) -> None:
     wanted = new()
     record(database, wanted)
-    database.write(relations.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+    database.write(removals.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
     (again,) = record(database, wanted)
     assert again.created is True
 
@@ -282,16 +285,16 @@ def test_a_detached_relation_can_be_recorded_anew(database: Database) -> None:
 def test_the_first_deletion_stands(database: Database) -> None:
     wanted = new()
     record(database, wanted)
-    assert database.read(relations.knows_image, wanted.image_id) is True
+    assert database.read(recording._knows_image, wanted.image_id) is True
     assert database.write(relations.mark_deleted, wanted.image_id, at(1)) is True
     assert database.write(relations.mark_deleted, wanted.image_id, at(2)) is False
-    assert database.read(relations.knows_image, wanted.image_id) is False
-    (row,) = database.read(lookups.relations, Filters(), 10)
+    assert database.read(recording._knows_image, wanted.image_id) is False
+    (row,) = database.read(relation_queries.find, Filters(), 10)
     assert row.image_deleted_at == at(1)
 
 
 def test_an_unknown_image_is_not_marked(database: Database) -> None:
-    assert database.read(relations.knows_image, image_id()) is False
+    assert database.read(recording._knows_image, image_id()) is False
     assert database.write(relations.mark_deleted, image_id(), at(1)) is False
 
 
@@ -299,7 +302,7 @@ def test_the_first_end_of_an_instance_stands(database: Database) -> None:
     record(database, new())
     assert database.write(relations.end_instance, NOVA, "vm-1", at(1)) is True
     assert database.write(relations.end_instance, NOVA, "vm-1", at(2)) is True
-    (row,) = database.read(lookups.instances, Filters(), 10)
+    (row,) = database.read(instances._find, Filters(), 10)
     assert row.ended_at == at(1)
 
 
@@ -312,18 +315,18 @@ def test_an_unknown_instance_has_no_end(database: Database) -> None:
 def test_an_instance_belongs_to_the_project_that_was_told(database: Database) -> None:
     record(database, new(project_id="admin", instance_project_id="p-1"))
     record(database, new(project_id="admin"))
-    (row,) = database.read(lookups.instances, Filters(), 10)
+    (row,) = database.read(instances._find, Filters(), 10)
     assert row.project_id == "p-1"
 
 
 def test_who_owns_an_image_of_an_instance_does_not_own_the_instance(database: Database) -> None:
     record(database, new(project_id="p-2"))
-    (row,) = database.read(lookups.instances, Filters(), 10)
+    (row,) = database.read(instances._find, Filters(), 10)
     assert row.project_id is None
 
 
 def test_a_relation_may_have_no_project(database: Database) -> None:
     record(database, new(project_id=None))
-    (row,) = database.read(lookups.relations, Filters(), 10)
+    (row,) = database.read(relation_queries.find, Filters(), 10)
     assert row.project_id is None
-    assert database.read(lookups.relations, Filters(visible_to="p-1"), 10) == []
+    assert database.read(relation_queries.find, Filters(visible_to="p-1"), 10) == []

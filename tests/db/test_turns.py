@@ -2,7 +2,7 @@
 
 import threading
 
-from related_images.db.fair_lock import Turns
+from related_images.db.sqlite import Turns
 
 LONG, SHORT = 30.0, 0.01
 

@@ -13,9 +13,19 @@ from related_images.model import Installation
 from tests.db.samples import NOVA, image_id, new, record
 
 
-def test_every_kind_and_source_of_the_wire_has_a_code() -> None:
-    assert tuple(column_types.KIND_CODES) == model.KINDS
-    assert tuple(column_types.SOURCE_CODES) == model.SOURCES
+@pytest.mark.parametrize(
+    ("codes", "words"),
+    [
+        (column_types.KIND_CODES, model.KINDS),
+        (column_types.SOURCE_CODES, model.SOURCES),
+    ],
+)
+def test_every_kind_and_source_of_the_model_has_a_code_of_its_own(
+    codes: dict[str, int], words: tuple[str, ...]
+) -> None:
+    assert set(codes) == set(words)
+    assert len(set(codes.values())) == len(words)
+    assert column_types.UNKNOWN not in words
 
 
 def test_codes_once_released_stay() -> None:
@@ -79,8 +89,8 @@ def test_what_is_remembered_is_replaced(database: Database) -> None:
 
 
 def test_names_may_hold_any_letter(database: Database) -> None:
-    from related_images.db import installation_rows
+    from related_images.db import installations
 
     given = Installation(NOVA, "Zürich-東京-🚀", None, column_types.EPOCH)
-    database.write(installation_rows.register, given)
-    assert database.read(installation_rows.find, NOVA) == given
+    database.write(installations._register, given)
+    assert database.read(installations.find, NOVA) == given

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from related_images.db import relations, usage
+from related_images.db import listing, relations
 from related_images.db.database import Database
 from related_images.db.listing import usages
 from related_images.model import Usage
@@ -56,7 +56,7 @@ def test_a_project_counts_what_it_sees(database: Database) -> None:
 def used_by_others(database: Database, **owners: str | None) -> set[str]:
     """The names of those images that others use."""
     named = {IMAGES[name]: owner for name, owner in owners.items()}
-    found = database.read(usage.used_by_others, named)
+    found = database.read(listing._used_by_others, named)
     return {name for name, id in IMAGES.items() if id in found}
 
 

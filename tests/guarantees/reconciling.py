@@ -15,7 +15,7 @@ from related_images.db import (
     Filters,
     NewRelation,
     Relation,
-    lookups,
+    relation_queries,
     relations,
 )
 from related_images.manage import cloud
@@ -101,7 +101,7 @@ class Reconciler:
         )
 
     def relations(self, image_id: str) -> list[Relation]:
-        return self.database().read(lookups.relations, Filters(image_id=image_id), 100)
+        return self.database().read(relation_queries.find, Filters(image_id=image_id), 100)
 
     def is_marked(self, image_id: str) -> bool:
         (relation,) = self.relations(image_id)

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from related_images.db import Filters, lookups, schema
+from related_images.db import (
+    Filters,
+    relation_queries,
+    schema,
+)
 from related_images.db.database import Database
 from related_images.failpoints import Point
 from tests.guarantees import upgrading
@@ -32,7 +36,7 @@ def related(directory: Path) -> dict[str, set[str]]:
     """The images of each relation but ``boot``, by instance; those marked deleted are left out."""
     database = Database(f"sqlite:///{directory}/related-images.db", 30)
     found: dict[str, set[str]] = {}
-    for row in database.read(lookups.relations, Filters(), 1_000_000):
+    for row in database.read(relation_queries.find, Filters(), 1_000_000):
         if row.kind != "boot" and row.image_deleted_at is None:
             found.setdefault(row.instance_id, set()).add(row.image_id)
     database.close()

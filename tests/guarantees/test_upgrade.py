@@ -9,8 +9,8 @@ from sqlalchemy import select, text, update
 from related_images import failpoints
 from related_images.db import (
     dialects,
-    lookups,
-    relations,
+    recording,
+    relation_queries,
     schema,
     tables,
 )
@@ -40,7 +40,7 @@ def test_data_survives_the_way_forwards_and_back(
         schema.verify(connection)
         assert schema.differences(connection) == []
     database = Database(database_url, 20)
-    assert len(database.read(lookups.relations, Filters(), 10)) == 4
+    assert len(database.read(relation_queries.find, Filters(), 10)) == 4
     database.close()
 
 
@@ -53,7 +53,7 @@ def test_the_filter_of_the_version_before_serves_on(
     monkeypatch.setattr(schema, "REVISIONS", until_before)
     database = Database(database_url, 20)
     # columns that are there in each version
-    assert database.read(relations.knows_image, INSTALLATION) is False
+    assert database.read(recording._knows_image, INSTALLATION) is False
     database.close()
 
 

@@ -18,7 +18,8 @@ from related_images.db import (
     Filters,
     NewRelation,
     Relation,
-    lookups,
+    instances,
+    relation_queries,
     schema,
     state,
 )
@@ -78,7 +79,7 @@ class Cloud:
         assert answer.status == 204, answer.body
 
     def relations(self) -> dict[str, Relation]:
-        found = self.database.read(lookups.relations, Filters(), 1000)
+        found = self.database.read(relation_queries.find, Filters(), 1000)
         return {row.image_id: row for row in found if row.kind != "boot"}
 
     def run(self, *options: str, token: str = ADMIN) -> int:
@@ -264,7 +265,7 @@ def test_a_claim_does_not_make_an_instance_anybodys(
     boot = NewRelation(NOVA, INSTANCE, base, "boot", None, "service", None, NOW)
     started, _ = attach(cloud.database, boot, Speaker(frozenset()))
     assert started.project_id == "demo"
-    (instance,) = cloud.database.read(lookups.instances, Filters(instance_id=INSTANCE), 2)
+    (instance,) = cloud.database.read(instances._find, Filters(instance_id=INSTANCE), 2)
     assert instance.project_id == "demo"
     late = cloud.image(MALLORY)
     (row,) = report(cloud, capsys)["doubted"]

@@ -26,7 +26,8 @@ from related_images.db import (
     Filters,
     Instance,
     Relation,
-    lookups,
+    instances,
+    relation_queries,
     schema,
 )
 from tests.conftest import started
@@ -130,7 +131,7 @@ class Listening:
 
 
 def relations(url: str, **asked: Any) -> list[Relation]:
-    return Database(url, PATIENCE).read(lookups.relations, Filters(**asked), 100_000)
+    return Database(url, PATIENCE).read(relation_queries.find, Filters(**asked), 100_000)
 
 
 def wait_for(number: int, url: str, listening: Listening, **asked: Any) -> list[Relation]:
@@ -166,13 +167,13 @@ def test_what_nova_says_is_recorded(tmp_path: Path, url: str, broker: RabbitMQ) 
         ("inst-1", nth(3), "boot", "notification"),
         ("inst-2", nth(1), "boot", "notification"),
     }
-    first, second = sorted(instances(url), key=lambda row: row.instance_id)
+    first, second = sorted(listed_instances(url), key=lambda row: row.instance_id)
     assert (first.project_id, first.boot_image_id, first.ended_at) == ("demo", nth(3), None)
     assert second.ended_at is not None
 
 
-def instances(url: str) -> list[Instance]:
-    return Database(url, PATIENCE).read(lookups.instances, Filters(), 100)
+def listed_instances(url: str) -> list[Instance]:
+    return Database(url, PATIENCE).read(instances._find, Filters(), 100)
 
 
 def test_what_cannot_be_understood_is_set_aside(tmp_path: Path, url: str, broker: RabbitMQ) -> None:

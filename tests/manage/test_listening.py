@@ -9,7 +9,12 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.engine import make_url
 
-from related_images.db import Database, Filters, lookups, schema
+from related_images.db import (
+    Database,
+    Filters,
+    relation_queries,
+    schema,
+)
 from related_images.db.notifications import Event
 from related_images.errors import NotificationMalformed, StoreUnavailable
 from related_images.manage import listening, notifications
@@ -34,7 +39,7 @@ def database(sqlite_url: str) -> Database:
 
 
 def stored(database: Database) -> set[str]:
-    return {row.instance_id for row in database.read(lookups.relations, Filters(), 1000)}
+    return {row.instance_id for row in database.read(relation_queries.find, Filters(), 1000)}
 
 
 def test_what_stands_beside_the_malformed_is_stored_though_the_file_takes_nothing(

@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from related_images.db import lookups
+from related_images.db import listing
 from related_images.middleware import InstanceAwareMiddleware, routing
 from tests import wsgi
 from tests.filters import NotingRegistry, new_uuid, tuple_of
@@ -260,7 +260,7 @@ def test_what_is_not_told_is_not_counted(
 ) -> None:
     asked = wsgi.call(guarded, "GET", "/v2/info/relations", ADMIN)
     assert asked.json["unreconciled"] > 0
-    monkeypatch.delattr(lookups, "count_since")
+    monkeypatch.delattr(listing, "_count_since")
     member = wsgi.identity("alice", "demo", "member")
     assert wsgi.call(guarded, "GET", "/v2/info/relations", member).json["unreconciled"] is None
 

@@ -14,7 +14,13 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import make_url
 
-from related_images.db import Database, Filters, lookups, schema
+from related_images.db import (
+    Database,
+    Filters,
+    instances,
+    relation_queries,
+    schema,
+)
 from related_images.db.notifications import store
 from related_images.errors import Conflict
 from related_images.manage import claims
@@ -189,14 +195,14 @@ def test_notifications_name_the_same_instances(outcome: Outcome, sqlite_url: str
         store(database, events)
     found = {
         row.image_id: (row.instance_id, row.kind)
-        for row in database.read(lookups.relations, Filters(), 1000)
+        for row in database.read(relation_queries.find, Filters(), 1000)
         if row.kind != "boot"
     }
     for deed, (kind, _) in SNAPSHOTS.items():
         said = None if deed in SILENT else (outcome.instance_id(deed), kind)
         assert found.get(outcome.image_id(deed)) == said, deed
     first, heir = (
-        database.read(lookups.instances, Filters(NOVA, outcome.instance_id(deed)), 1)[0]
+        database.read(instances._find, Filters(NOVA, outcome.instance_id(deed)), 1)[0]
         for deed in ("snapshot", "volume-backed, started from a backup")
     )
     assert (first.boot_image_id, first.project_id) == (outcome.told["base"], "demo")

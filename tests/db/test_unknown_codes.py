@@ -1,0 +1,275 @@
+"""Rows of a newer version: a kind or a source that this version has no word for."""
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Connection, Table, Update, literal_column, select, update
+
+from related_images.db import (
+    backfill,
+    deletions,
+    instances,
+    lineage,
+    listing,
+    notifications,
+    purge,
+    reconcile,
+    recording,
+    relations,
+    rotation,
+)
+from related_images.db.database import Database
+from related_images.db.recording import Speaker
+from related_images.db.tables import descent, image, relation
+from related_images.model import Filters, Place, Position, Relation, Seen, Usage
+from tests.db.samples import NOVA, at, counts, image_id, new, record
+
+SPEAKER = Speaker(frozenset())
+A, B, C, D = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(4))
+
+
+def make_unknown(database: Database, column: str, *images: str) -> None:
+    """Give the relations of these images a kind or a source of a newer version."""
+    which = select(image.c.id).where(image.c.uuid.in_(images))
+    statements = [_unknown(relation, column).where(relation.c.image_ref.in_(which))]
+    if column == "kind":
+        statements.append(_unknown(descent, column).where(descent.c.image_ref.in_(which)))
+    for statement in statements:
+        database.write(run, statement)
+
+
+def _unknown(table: Table, column: str) -> Update:
+    return update(table).values({column: literal_column("99")})
+
+
+def run(connection: Connection, statement: Update) -> None:
+    connection.execute(statement)
+
+
+def paged(database: Database, filters: Filters, limit: int) -> list[str]:
+    """The images of the relations, in pages that are full but for the last."""
+    found, after = list[str](), None
+    while True:
+        page = listing.relations(database, filters, limit, after)
+        found += [row.image_id for row in page.items]
+        if not page.more:
+            return found
+        assert len(page.items) == limit
+        last = page.items[-1]
+        after = Position(
+            last.created_at, last.installation_uuid, last.instance_id, last.image_id, last.kind
+        )
+
+
+@pytest.mark.parametrize("column", ["kind", "source"])
+@pytest.mark.parametrize(
+    "filters",
+    [Filters(), Filters(instance_id="vm-1"), Filters(visible_to="p-1"), Filters(in_use=False)],
+)
+def test_relations_are_listed_without_them_in_full_pages(
+    database: Database, column: str, filters: Filters
+) -> None:
+    images = [image_id() for _ in range(9)]
+    record(database, *(new(image=one, created_at=at(n)) for n, one in enumerate(images)))
+    odd = [n for n in range(9) if n not in (1, 2, 6)]
+    make_unknown(database, column, *(images[n] for n in odd))
+    for limit in (1, 2, 3, 10):
+        assert paged(database, filters, limit) == [images[6], images[2], images[1]]
+
+
+def test_a_relation_of_an_unknown_kind_is_found_by_its_image_as_none(database: Database) -> None:
+    record(database, new(image=A))
+    make_unknown(database, "kind", A)
+    assert paged(database, Filters(image_id=A), 5) == []
+
+
+def test_an_image_list_leaves_out_an_unknown_kind_but_no_unknown_source(
+    database: Database,
+) -> None:
+    record(database, *(new(image=one) for one in (A, B, C)))
+    make_unknown(database, "kind", A)
+    make_unknown(database, "source", B)
+    shown = listing.images_of_instance(database, NOVA, "vm-1", None, None, None)
+    assert sorted(one.image_id for one in shown) == [B, C]
+
+
+def test_instances_are_listed_without_what_an_unknown_kind_says(database: Database) -> None:
+    for number in range(5):
+        record(database, new(f"vm-{number}", image=f"{A[:-2]}1{number}"))
+    record(database, new("vm-1", image=A))
+    make_unknown(database, "kind", A, *(f"{A[:-2]}1{number}" for number in (0, 2, 3)))
+    seen, after = list[str](), None
+    while True:
+        page = instances.page(database, Filters(visible_to="p-1"), 1, after, None)
+        seen += [one.instance_id for one in page.items]
+        if not page.more:
+            break
+        after = Place(NOVA, seen[-1], None)
+    assert seen == ["vm-1", "vm-4"]
+    everything = instances.page(database, Filters(), 10, None, None).items
+    assert [set(one.images) for one in everything] == [
+        set(),
+        {"snapshot"},
+        set(),
+        set(),
+        {"snapshot"},
+    ]
+    assert instances.show(database, NOVA, "vm-1", None).images["snapshot"].count == 1
+    overdue = instances.page(database, Filters(kind="snapshot"), 10, None, at(-1)).items
+    assert "vm-1" not in [one.instance_id for one in overdue]
+
+
+def test_an_instance_is_seen_by_a_relation_of_an_unknown_source(database: Database) -> None:
+    record(database, new(image=A))
+    make_unknown(database, "source", A)
+    assert instances.show(database, NOVA, "vm-1", "p-1").images["snapshot"].count == 1
+    (one,) = instances.page(database, Filters(visible_to="p-1"), 10, None, None).items
+    assert one.instance_id == "vm-1"
+    assert instances.page(database, Filters(source="manual"), 10, None, None).items == []
+
+
+@pytest.fixture
+def chain(database: Database) -> Database:
+    """The image D was made of C, that of B, and that of A; the link from C to B is unknown."""
+    record(database, new("vm-1", A, "boot", created_at=at(0)), new("vm-1", B, created_at=at(1)))
+    record(database, new("vm-2", B, "boot", created_at=at(2)), new("vm-2", C, created_at=at(3)))
+    record(database, new("vm-3", C, "boot", created_at=at(4)), new("vm-3", D, created_at=at(5)))
+    (recorded,) = record(database, new("vm-2", C))
+    for table, key in ((relation, relation.c.id), (descent, descent.c.relation_ref)):
+        database.write(run, _unknown(table, "kind").where(key == recorded.relation_ref))
+    return database
+
+
+@pytest.mark.parametrize("visible_to", [None, "p-1"])
+def test_a_line_ends_at_a_link_of_an_unknown_kind(chain: Database, visible_to: str | None) -> None:
+    found = lineage.ancestry(chain, D, 10, None, visible_to)
+    assert [link.parent_image_id for link in found.links] == [C]
+    assert (found.next, found.circular) == (None, False)
+    assert lineage.ancestry(chain, C, 10, None, visible_to).links == []
+
+
+@pytest.mark.parametrize("visible_to", [None, "p-1"])
+@pytest.mark.parametrize("kind", [None, "snapshot"])
+def test_a_tree_goes_around_a_link_of_an_unknown_kind(
+    chain: Database, visible_to: str | None, kind: str | None
+) -> None:
+    sibling = image_id()
+    record(chain, new("vm-2", sibling, created_at=at(6)))
+    wanted = lineage.Wanted(A, kind=kind, visible_to=visible_to)
+    found, after = list[str](), None
+    while True:
+        tree = lineage.descendants(chain, wanted, 1, after)
+        found += [visit.link.image_id for visit in tree.branches]
+        after = tree.next
+        if after is None:
+            break
+    assert found == [B, sibling]
+    below = lineage.Wanted(C, kind=kind, visible_to=visible_to)
+    assert [one.link.image_id for one in lineage.descendants(chain, below, 5, None).branches] == [D]
+
+
+def test_a_circle_through_a_link_of_an_unknown_kind_is_none(chain: Database) -> None:
+    record(chain, new("vm-4", D, "boot", created_at=at(6)), new("vm-4", A, created_at=at(7)))
+    make_unknown(chain, "kind", A)
+    assert not lineage.ancestry(chain, D, 10, None, None).circular
+    assert not lineage.descendants(chain, lineage.Wanted(A), 10, None).circular
+
+
+def test_an_unknown_kind_is_no_use_and_an_unknown_source_is(database: Database) -> None:
+    record(database, new("vm-1", A, "boot"), new("vm-2", B, "boot"))
+    make_unknown(database, "kind", A)
+    make_unknown(database, "source", B)
+    assert listing.usages(database, [A, B], None, {A: "p-9", B: "p-9"}) == [
+        Usage(A, used_by_others=False),
+        Usage(B, 1, 1, used_by_others=True),
+    ]
+    assert deletions.begin(database, A, None, forced=False).in_use == 0
+    assert deletions.begin(database, B, None, forced=True).in_use == 1
+
+
+def test_the_unreconciled_are_counted_without_an_unknown_kind(database: Database) -> None:
+    record(database, new(image=A), new(image=B))
+    make_unknown(database, "kind", A)
+    assert listing.unreconciled(database, None) == 1
+
+
+class Registry:
+    """Has the image B alone."""
+
+    def created(self, image_ids: Collection[str]) -> Mapping[str, Seen]:
+        return {one: Seen(at(0), "p-1") for one in image_ids if one == B}
+
+    def is_gone(self, image_id: str) -> bool:
+        return True
+
+    def is_empty(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("column", ["kind", "source"])
+def test_a_reconciliation_judges_the_images_all_the_same(database: Database, column: str) -> None:
+    record(database, new(image=A), new(image=B))
+    make_unknown(database, column, A, B)
+    now = datetime.now(UTC) + timedelta(days=999)
+    under_way = reconcile.Run(now, now)
+    reconcile.check_registry(database, Registry(), now)
+    reconcile.reconcile(database, Registry(), under_way, False, lambda _: None)
+    found = under_way.counts
+    assert (found.checked, found.present, found.marked_deleted) == (2, 1, 1)
+    assert counts(database)["relation"] == 2
+
+
+def test_what_a_newer_version_knows_is_not_purged(database: Database) -> None:
+    record(database, new(image=A), new(image=B))
+    make_unknown(database, "kind", A)
+    for one in (A, B):
+        database.write(relations.mark_deleted, one, at(1))
+    assert purge.purge(database, at(2)).relations == 1
+    assert counts(database)["relation"] == 1
+
+
+def test_a_backfill_and_a_notification_take_an_unknown_kind_for_nothing(
+    database: Database,
+) -> None:
+    record(database, new(image=A), new(image=B))
+    make_unknown(database, "kind", A, B)
+    claim = backfill.Candidate(A, "p-1", "vm-1", "snapshot", None, at(0), None)
+    assert backfill.judge(database, NOVA, [claim]) == [backfill.Verdict(backfill.RECORDED)]
+    assert backfill.record(database, NOVA, [claim]) == [backfill.Verdict(backfill.RECORDED)]
+    event = notifications.ImageMade(NOVA, "vm-1", "p-1", at(1), B, "p-1", None)
+    notifications.store(database, [event])
+    assert sorted(paged(database, Filters(), 5)) == [A, B]
+
+
+def test_a_backfill_and_a_notification_know_what_is_of_an_unknown_source(
+    database: Database,
+) -> None:
+    record(database, new(image=A), new(image=B, kind="backup"))
+    make_unknown(database, "source", A, B)
+    claim = backfill.Candidate(A, "p-1", "vm-2", "snapshot", None, at(0), None)
+    (verdict,) = backfill.judge(database, NOVA, [claim])
+    assert verdict.outcome == backfill.DOUBTED
+    event = notifications.ImageMade(NOVA, "vm-1", "p-1", at(1), B, "p-1", None)
+    notifications.store(database, [event])
+    assert counts(database)["relation"] == 2
+
+
+def test_backups_are_rotated_without_an_unknown_kind(database: Database) -> None:
+    record(database, new(image=A, kind="backup"), new(image=B, kind="backup"))
+    make_unknown(database, "kind", A)
+    found = rotation.recorded_backups(database, set(), "vm-1", "daily", None)
+    assert [one.image_id for one in found] == [B]
+
+
+def test_who_attaches_to_a_relation_of_an_unknown_source_is_told_his_own(
+    database: Database,
+) -> None:
+    recording.attach(database, new(image=A), SPEAKER)
+    make_unknown(database, "source", A)
+    mine = new(image=A, source="manual", created_at=at(5))
+    told, created = recording.attach(database, mine, SPEAKER)
+    assert (told.source, created) == ("manual", False)
+    left = recording.revoke(database, NOVA, "vm-1", A, "snapshot", SPEAKER, at(0))
+    assert isinstance(left, Relation)
+    assert left.source == "service"
