@@ -1,4 +1,4 @@
-"""Taking turns: a lock that is given to whoever has waited longest."""
+"""What only SQLite needs: to write by turns, given to whoever has waited longest."""
 
 import threading
 from collections import deque

@@ -1,0 +1,34 @@
+"""The modules of the use cases look alike."""
+
+import importlib
+import inspect
+
+import pytest
+
+USE_CASES = (
+    "backfill",
+    "deletions",
+    "installations",
+    "instances",
+    "lineage",
+    "listing",
+    "notifications",
+    "purge",
+    "reconcile",
+    "recording",
+    "rotation",
+)
+FOR_OTHER_USE_CASES = {"deletions.check_start", "installations.find"}
+"""What recording asks in its own transaction."""
+
+
+@pytest.mark.parametrize("name", USE_CASES)
+def test_no_public_function_of_a_use_case_takes_a_connection(name: str) -> None:
+    module = importlib.import_module(f"related_images.db.{name}")
+    public = {
+        f"{name}.{function}": next(iter(inspect.signature(value).parameters), None)
+        for function, value in inspect.getmembers(module, inspect.isfunction)
+        if value.__module__ == module.__name__ and not function.startswith("_")
+    }
+    assert "database" in public.values()
+    assert {one for one, first in public.items() if first == "connection"} <= FOR_OTHER_USE_CASES
