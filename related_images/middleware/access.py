@@ -11,7 +11,7 @@ from functools import cached_property
 from related_images.config import Settings
 from related_images.db.recording import Speaker
 from related_images.errors import AdminOnly, NotIdentified, RecordingForbidden
-from related_images.middleware.environ import Environ, words_of
+from related_images.middleware.environ import Environ
 from related_images.validation import shown
 
 CONFIRMED = "Confirmed"
@@ -129,4 +129,5 @@ class Caller:
         return replace(self.speaker(), speaks_for_all=self.is_admin)
 
     def _has(self, roles: frozenset[str], key: str) -> bool:
-        return not roles.isdisjoint(words_of(self.environ.get(key, "")))
+        named = self.environ.get(key, "").lower().split(",")
+        return not roles.isdisjoint(map(str.strip, named))

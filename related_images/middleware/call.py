@@ -62,8 +62,10 @@ def query_of(environ: Environ) -> list[tuple[str, str]]:
 
     :raises ParameterMalformed: if they are not UTF-8
     """
+    # of the query alone: what WebOb reads refers to its environ, and is kept in it
+    request = Request({"QUERY_STRING": environ.get("QUERY_STRING", "")})
     try:
-        return list(Request(environ).GET.items())
+        return list(request.GET.items())
     except UnicodeError as error:
         raise ParameterMalformed(
             "the query is not UTF-8 in percent-encoding; encode each parameter as UTF-8"

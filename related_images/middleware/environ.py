@@ -1,7 +1,7 @@
 """Reading a WSGI environ: our headers, the path as the registry will take it, the body."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_plus
 
@@ -19,22 +19,22 @@ def key_of(header: str) -> str:
     return "HTTP_" + header.upper().replace("-", "_")
 
 
-TUPLE_KEYS: Final = frozenset(key_of(name) for name in headers.STRIPPED)
+_KEYS: Final = {name: key_of(name) for name in headers.STRIPPED}
+TUPLE_KEYS: Final = frozenset(_KEYS.values())
 
 _DOMAIN: Final = re.compile(r"https?://[^/]*")
 _SLASHES: Final = re.compile(r"//+")
 _MINOR: Final = re.compile(r"/v2\.\d{1,2}(?=/)")
 
 
-def take_tuple(environ: Environ) -> dict[str, str]:
-    """Remove our headers from the environ and give them by name."""
-    taken = {name: environ.pop(key_of(name), None) for name in headers.REQUEST}
-    return {name: value for name, value in taken.items() if value is not None}
+def take_tuple(environ: Environ) -> tuple[dict[str, str], bool]:
+    """Remove our headers from the environ.
 
-
-def take_force(environ: Environ) -> bool:
-    """Remove our header that forces a deletion, and say whether it does."""
-    return str(environ.pop(key_of(headers.FORCE), "")).lower() == headers.FORCED
+    :returns: what is said of an instance, by header, and whether a deletion is forced
+    """
+    taken = {name: environ.pop(_KEYS[name], None) for name in headers.STRIPPED}
+    forced = str(taken.pop(headers.FORCE)).lower() == headers.FORCED
+    return {name: value for name, value in taken.items() if value is not None}, forced
 
 
 def path_below_api(environ: Environ) -> str | None:
@@ -140,11 +140,6 @@ def _read(stream: Any, most: int) -> bytes:
 
 def _too_large() -> BodyTooLarge:
     return BodyTooLarge(f"a body of more than {BODY_LIMIT} bytes is not taken here")
-
-
-def words_of(text: str) -> Iterable[str]:
-    """The words of a header that lists them separated by commas, in lower case."""
-    return (word.strip().lower() for word in text.split(",") if word.strip())
 
 
 def request_id(environ: Mapping[str, Any]) -> str | None:

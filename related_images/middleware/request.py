@@ -17,7 +17,6 @@ from related_images.middleware.environ import (
     Parameter,
     parameters,
     path_below_api,
-    take_force,
     take_tuple,
 )
 from related_images.protocol import headers, paths
@@ -27,6 +26,9 @@ METHOD_OVERRIDE: Final = "_method"
 
 FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 """In what is posted as one of these Glance's router looks for such a field."""
+
+DELETING: Final = ("DELETE", "POST")
+"""A request with another method and without a query cannot delete."""
 
 IMAGES: Final = (paths.IMAGES, paths.IMAGES + "\n")
 """Glance's router lets a path end in a line break."""
@@ -84,7 +86,7 @@ def classify(environ: Environ) -> Asked | None:
     given: dict[str, str] = {}
     forced = False
     if not environ.keys().isdisjoint(TUPLE_KEYS):
-        given, forced = take_tuple(environ), take_force(environ)
+        given, forced = take_tuple(environ)
     try:
         if path in IMAGES:
             return _of_images(environ, given)
@@ -94,13 +96,14 @@ def classify(environ: Environ) -> Asked | None:
         return Malformed(error)
     if path is None:
         return None
+    method = environ["REQUEST_METHOD"]
     if not routing.WORDS.isdisjoint(path.split("/")):
-        route = routing.match(path, environ["REQUEST_METHOD"])
+        route = routing.match(path, method)
         if route is not None:
             return route
-    if path.startswith(paths.IMAGES) and _may_be_deletion(environ):
+    if method in DELETING or environ.get("QUERY_STRING"):
         spelled = _image_of(path)
-        return Deletion(spelled, forced) if spelled else None
+        return Deletion(spelled, forced) if spelled and _may_be_deletion(environ) else None
     return None
 
 
@@ -117,7 +120,7 @@ def _of_images(environ: Environ, given: dict[str, str]) -> Asked | None:
     assertion = headers.read(given)
     if assertion is None:
         return _rotation(query) if method == "GET" else None
-    if any(parameter.name == METHOD_OVERRIDE for parameter in query):
+    if METHOD_OVERRIDE in [name for name, _, _ in query]:
         raise MethodOverridden(
             f"leave out the query parameter {METHOD_OVERRIDE}, and use the method itself"
         )

@@ -73,7 +73,7 @@ def read(values: Mapping[str, str]) -> Assertion | None:
     :raises TupleIncomplete: if a part of the tuple is missing
     :raises BadInput: if a value is malformed
     """
-    installation, instance, kind, label, project_id = (values.get(name) for name in REQUEST)
+    installation, instance, kind, label, project_id = map(values.get, REQUEST)
     if not values:
         return None
     if installation is None or instance is None:

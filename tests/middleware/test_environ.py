@@ -14,14 +14,14 @@ def test_what_is_stripped_is_computed_from_the_headers_names() -> None:
 
 def test_taking_the_tuple_leaves_nothing_of_it() -> None:
     environ = {**dict.fromkeys(OURS, "x"), "HTTP_X_OTHER": "y"}
-    taken = reading.take_tuple(environ)
+    taken, forced = reading.take_tuple(environ)
     assert set(taken) == {
         *("X-Installation-UUID", "X-Instance-ID"),
         *("X-Relation-Kind", "X-Relation-Label", "X-Instance-Project-ID"),
     }
-    assert not reading.take_force(environ)
+    assert not forced
     assert environ == {"HTTP_X_OTHER": "y"}
-    assert reading.take_tuple(environ) == {}
+    assert reading.take_tuple(environ) == ({}, False)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,3 @@ def test_a_body_announced_too_large_is_not_read_at_all() -> None:
     with pytest.raises(BodyTooLarge):
         reading.read_body({"CONTENT_LENGTH": str(10**12), "wsgi.input": stream})
     assert stream.tell() == 0
-
-
-def test_words_of_a_header_are_lower_case_and_trimmed() -> None:
-    assert list(reading.words_of(" Service,,admin , ")) == ["service", "admin"]
