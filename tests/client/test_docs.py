@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from related_images import client
-from related_images.client import ClientError, InstanceAwareImageService, RelationsClient
+from related_images.client import ClientError, InstanceAwareImageService, RelationsClient, backups
 from tests.client.clients import SERVICE
 from tests.servers import ServedGlance
 
@@ -43,10 +43,11 @@ def test_the_snippets_run_one_after_the_other(
         snippets = _snippets()
         for number, snippet in enumerate(snippets, 1):
             exec(compile(snippet, f"{PAGE.name}, snippet {number}", "exec"), names)
-    assert len(snippets) == 13
+    assert len(snippets) == 14
     printed = capsys.readouterr().out
     assert printed.startswith("backup\n")
     assert "inst-1 boot" in printed
+    assert printed.count(" removed ") == 2
     assert "image.not-found 404 req-" in printed
 
 
@@ -55,7 +56,7 @@ def test_every_error_and_its_code_are_on_the_page() -> None:
     public = [getattr(client, name) for name in client.__all__]
     errors = [it for it in public if isinstance(it, type) and issubclass(it, ClientError)]
     rows = [f"| `{error.__name__}` | `{error.code}` |" for error in errors]
-    assert len(rows) == 19
+    assert len(rows) == 20
     assert [row for row in rows if row not in text] == []
 
 
@@ -74,3 +75,8 @@ def test_every_method_on_the_page_is_there() -> None:
     assert [len(names) for names in rows] == [17, 4]
     for names, owner in zip(rows, classes, strict=True):
         assert [name for name in names if not hasattr(owner, name)] == []
+
+
+def test_every_name_of_backups_is_on_the_page() -> None:
+    text = PAGE.read_text()
+    assert [name for name in backups.__all__ if name not in text] == []

@@ -103,7 +103,7 @@ class Search:
             if id not in recorded
         )
         shortest = min(it.older_than for it in ages.values())
-        for late in itertools.chain(self.late(Ages(shortest, None), ages), unheard_of):
+        for late in itertools.chain(self.late(Ages(shortest), ages), unheard_of):
             own, existed = ages[late.instance_id], self.now - known[late.instance_id].created_at
             judged = late.by(own)
             age = existed if late.age is None else late.age

@@ -93,7 +93,7 @@ class Ages:
     """How old the newest backup may be, and from which age on that is critical."""
 
     older_than: timedelta
-    critical: timedelta | None
+    critical: timedelta | None = None
 
 
 @dataclass(frozen=True)
