@@ -49,7 +49,8 @@ class JsonForm:
 def types_of(shape: type) -> dict[str, Any]:
     """The types of the fields that the JSON form of ``shape`` has."""
     hints = get_type_hints(shape, include_extras=True)
-    return {it.name: hints[it.name] for it in dataclasses.fields(shape) if _is_shown(it)}
+    shown = (it.name for it in dataclasses.fields(shape) if it.metadata.get("json", True))
+    return {name: hints[name] for name in shown}
 
 
 def but_none(kind: Any) -> Any:
@@ -65,10 +66,6 @@ class _Property:
     write: Convert
     read: Convert
     is_needed: bool
-
-
-def _is_shown(field: "dataclasses.Field[Any]") -> bool:
-    return bool(field.metadata.get("json", True))
 
 
 @cache

@@ -28,7 +28,7 @@ from related_images.client.importing import (
     ignore_progress,
     wait,
 )
-from related_images.client.registry import OCTETS, Answer
+from related_images.client.registry import OCTETS, Answer, image_path
 from related_images.client.relations import Filter, RelationsClient
 from related_images.client.results import Image, RegistryInfo
 from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation
@@ -141,7 +141,7 @@ class InstanceAwareImageService:
 
         :raises NotThere: if there is no such image for the caller
         """
-        return self._registry.ask("GET", _path(image_id)).read(Image)
+        return self._registry.ask("GET", image_path(image_id)).read(Image)
 
     def upload(self, image_id: str, data: Data) -> None:
         """Send the data of an image; it is streamed, once.
@@ -150,7 +150,7 @@ class InstanceAwareImageService:
         :raises StateConflict: if the image has data already
         :raises PayloadTooLarge: if it is more than the quota allows
         """
-        self._registry.ask("PUT", f"{_path(image_id)}/file", data=data, headers=OCTETS)
+        self._registry.ask("PUT", f"{image_path(image_id)}/file", data=data, headers=OCTETS)
 
     def import_image(
         self,
@@ -433,10 +433,6 @@ def _about(image_id: str, *, is_there: bool = True) -> Iterator[None]:
         if is_there or error.doubtful:
             error.image_id = image_id
         raise
-
-
-def _path(image_id: str) -> str:
-    return f"{paths.IMAGES}/{validation.image_id(image_id)}"
 
 
 def _query(

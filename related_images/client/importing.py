@@ -31,10 +31,9 @@ from related_images.client.import_request import (
     method_for,
     missing_formats,
 )
-from related_images.client.registry import OCTETS, Registry
+from related_images.client.registry import OCTETS, Registry, image_path
 from related_images.client.results import Image
 from related_images.client.urls import hide_credentials
-from related_images.protocol import paths
 
 GONE: Final = ("killed", "deleted", "pending_delete")
 FAILED_STORES: Final = "os_glance_failed_import"
@@ -84,7 +83,7 @@ class Importer:
         :raises ImportFailed: if it cannot; nothing was sent
         :raises NotThere: if there is no such image for the caller
         """
-        image = _image(self._registry, _path(image_id))
+        image = _image(self._registry, image_path(image_id))
         wrong: str | None
         needed = "active" if self.method == COPY_IMAGE else "queued"
         missing = missing_formats(image)
@@ -99,7 +98,7 @@ class Importer:
 
     def _locked(self, image: Image) -> str | None:
         """What is wrong with an image that a task has locked, as long as Glance minds that."""
-        tasks = _tasks(self._registry, _path(image.id))
+        tasks = _tasks(self._registry, image_path(image.id))
         task = next((task for task in tasks if task["id"] == image[LOCK]), None)
         if task is None:
             return None
@@ -130,7 +129,7 @@ class Importer:
 
         :raises ImportFailed: if it refuses
         """
-        path = _path(image_id)
+        path = image_path(image_id)
         started = StartedImport(
             self._registry, image_id, {task["id"] for task in _tasks(self._registry, path)}
         )
@@ -168,7 +167,7 @@ class Importer:
 
     def _refused(self, image_id: str, error: RegistryError) -> ImportFailed:
         try:
-            image = _image(self._registry, _path(image_id))
+            image = _image(self._registry, image_path(image_id))
         except RegistryError:
             image = Image({"id": image_id})
         asked_as = f" (request id {error.request_id})" if error.request_id else ""
@@ -223,7 +222,7 @@ class StartedImport:
 
     def __init__(self, registry: Registry, image_id: str, before: set[str] | None = None) -> None:
         self._registry = registry
-        self._path = _path(image_id)
+        self._path = image_path(image_id)
         self._before = before or set()
 
     def look(self, progress: Progress = ignore_progress) -> tuple[Image, bool]:
@@ -295,10 +294,6 @@ def _latest(tasks: list[Task], image: Image) -> Task | None:
     """The task that has locked the image, else the newest."""
     locking = [task for task in tasks if task["id"] == image.get(LOCK)]
     return max(locking or tasks, key=lambda task: task.get("created_at") or "", default=None)
-
-
-def _path(image_id: str) -> str:
-    return f"{paths.IMAGES}/{validation.image_id(image_id)}"
 
 
 def _image(registry: Registry, path: str) -> Image:

@@ -21,6 +21,7 @@ from keystoneauth1.adapter import Adapter
 from keystoneauth1.plugin import BaseAuthPlugin
 from keystoneauth1.session import Session
 
+from related_images import validation
 from related_images.client.context import for_nobody, image_part
 from related_images.client.errors import (
     BY_STATUS,
@@ -31,10 +32,13 @@ from related_images.client.errors import (
 )
 from related_images.client.urls import hide_credentials
 from related_images.errors import BadInput
-from related_images.protocol.paths import API
+from related_images.protocol.paths import API, IMAGES
 
 Item = TypeVar("Item")
 Query = tuple[tuple[str, str], ...]
+
+PAGE: Final = 1000
+"""Items asked for at once; the registry gives no more."""
 
 HIDDEN: Final = ("false", "true")
 """Each value of ``os_hidden``: the registry lists images that are hidden, or those that are not."""
@@ -81,6 +85,11 @@ class Answer:
         return AnswerUnusable(
             self.request, said, status=self.status, request_id=self.headers.get(REQUEST_ID)
         )
+
+
+def image_path(image_id: str) -> str:
+    """The path of an image, whose ID is checked: it could be another path of the registry."""
+    return f"{IMAGES}/{validation.image_id(image_id)}"
 
 
 class Registry:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from related_images import model, validation
 from related_images.client.errors import NotInstanceAware, NotThere, RegistryUnavailable
-from related_images.client.registry import Registry
+from related_images.client.registry import Registry, image_path
 from related_images.client.results import RegistryInfo
 from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
 from related_images.protocol import headers, paths
@@ -160,7 +160,7 @@ class RelationsClient:
         """
         self.info()
         said = {headers.FORCE: headers.FORCED} if force else {}
-        self.registry.ask("DELETE", f"{paths.IMAGES}/{validation.image_id(image_id)}", headers=said)
+        self.registry.ask("DELETE", image_path(image_id), headers=said)
 
     def usages(self, image_ids: Iterable[str]) -> Iterator[Usage]:
         """How many instances were started from each of the images, in their order."""

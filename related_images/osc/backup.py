@@ -13,9 +13,10 @@ from related_images import model, validation
 from related_images.client import Instance
 from related_images.client.backups import policies
 from related_images.client.backups.carried import check_installation, faults, stored
-from related_images.client.backups.inventory import PAGE, Inventory
+from related_images.client.backups.inventory import Inventory
 from related_images.client.backups.prune import Choose, Pruning, Verdict, decide, listed
 from related_images.client.backups.retention import COUNTED, Policy, not_empty
+from related_images.client.registry import PAGE
 from related_images.osc import arguments, carried, finding
 from related_images.osc.carried import Scope
 from related_images.osc.commands import (

@@ -5,7 +5,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from cliff.columns import FormattableColumn
 from osc_lib.command import command
@@ -14,9 +14,6 @@ from osc_lib.exceptions import CommandError
 from related_images.errors import RelatedImagesError
 from related_images.osc import arguments
 from related_images.osc.plugin import Clients
-
-PAGE: Final = 1000
-"""Items asked for at once; the registry gives no more."""
 
 Column = tuple[str, Callable[[Any], Any]]
 Table = tuple[tuple[str, ...], Iterable[tuple[Any, ...]]]

@@ -8,8 +8,9 @@ from typing import Final
 
 from related_images import model
 from related_images.client import Image, Relation
+from related_images.client.registry import PAGE
 from related_images.osc import arguments, finding
-from related_images.osc.commands import PAGE, Column, RelatedLister
+from related_images.osc.commands import Column, RelatedLister
 
 
 @dataclass(frozen=True)

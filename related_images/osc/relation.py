@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from related_images import model, validation
 from related_images.client import Relation
+from related_images.client.registry import PAGE
 from related_images.osc import arguments, finding
 from related_images.osc.commands import (
-    PAGE,
     Column,
     OnSeveral,
     RelatedLister,
@@ -90,14 +90,23 @@ class ListRelation(RelatedLister):
         return {name: value for name, value in filters.items() if value is not None}
 
 
-class CreateRelation(OnSeveral, TableCommand):
+class OnRelations(OnSeveral):
+    """A command on the relations of an instance with several images."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        arguments.add_instance(parser)
+        arguments.add_images(parser)
+        arguments.add_kind(parser, required=True)
+
+
+class CreateRelation(OnRelations, TableCommand):
     """Record that images belong to an instance; the same again changes nothing.
 
     Needs a recording role.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        _add_what(parser)
+        super().add_arguments(parser)
         arguments.add_label(parser)
         parser.add_argument(
             "--instance-project",
@@ -117,14 +126,11 @@ class CreateRelation(OnSeveral, TableCommand):
         return table(COLUMNS + MORE, self.each(given.images, create))
 
 
-class DeleteRelation(OnSeveral):
+class DeleteRelation(OnRelations):
     """Take back that images belong to an instance; the images stay.
 
     Needs a recording role or an administrator's.
     """
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        _add_what(parser)
 
     def take_action(self, given: argparse.Namespace) -> None:
         client = self.clients.relations
@@ -134,9 +140,3 @@ class DeleteRelation(OnSeveral):
             client.detach(instance, finding.image(client, image), given.kind)
 
         self.each(given.images, delete)
-
-
-def _add_what(parser: argparse.ArgumentParser) -> None:
-    arguments.add_instance(parser)
-    arguments.add_images(parser)
-    arguments.add_kind(parser, required=True)

@@ -9,10 +9,9 @@ from typing import Any, Final
 
 from related_images import validation
 from related_images.client import Usage
-from related_images.client.registry import HIDDEN
+from related_images.client.registry import HIDDEN, PAGE
 from related_images.osc import arguments, finding
 from related_images.osc.commands import (
-    PAGE,
     RelatedLister,
     shown_time,
     tell,
@@ -34,13 +33,8 @@ class Used:
         return self.image["size"] or 0
 
     @property
-    def is_unused(self) -> bool:
-        """Whether no live instance is known that was started from it."""
-        return self.usage.is_unused
-
-    @property
     def unused_since(self) -> str | None:
-        if not self.is_unused:
+        if not self.usage.is_unused:
             return None
         if self.usage.instances == 0:
             return NEVER
@@ -49,7 +43,7 @@ class Used:
     @property
     def idle_since(self) -> datetime | None:
         """The same as a time: one that was never used is idle since it is there."""
-        if not self.is_unused:
+        if not self.usage.is_unused:
             return None
         if self.usage.instances == 0:
             return validation.parse_time("created_at", self.image["created_at"])
@@ -155,4 +149,4 @@ class ListImageUsage(RelatedLister):
 def _is_wanted(row: Used, given: argparse.Namespace, now: datetime) -> bool:
     if given.unused_for is not None:
         return row.idle_since is not None and now - row.idle_since >= given.unused_for
-    return not given.unused or row.is_unused
+    return not given.unused or row.usage.is_unused

@@ -2,19 +2,15 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Final
 
 from related_images import model, validation
 from related_images.client.backups.retention import Backup
 from related_images.client.errors import NotThere
 from related_images.client.images import InstanceAwareImageService
-from related_images.client.registry import HIDDEN
+from related_images.client.registry import HIDDEN, PAGE
 from related_images.client.relations import RelationsClient
 from related_images.client.results import Image
 from related_images.model import Instance, InstanceRef, Usage
-
-PAGE: Final = 1000
-"""Items asked for at once; the registry gives no more."""
 
 
 class Inventory:

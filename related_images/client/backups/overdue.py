@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from related_images import model, validation
 from related_images.client.backups.carried import Carried
-from related_images.client.backups.inventory import PAGE, Inventory
+from related_images.client.backups.inventory import Inventory
 from related_images.client.backups.policies import Ages
-from related_images.client.registry import HIDDEN
+from related_images.client.registry import HIDDEN, PAGE
 from related_images.client.results import Image
 from related_images.model import Instance, InstanceRef
 from related_images.protocol import paths
