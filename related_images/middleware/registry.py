@@ -47,7 +47,7 @@ def json_of(body: bytes) -> Any:
     """The body read as JSON, or ``None`` if it is something else."""
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

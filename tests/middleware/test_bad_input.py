@@ -261,3 +261,16 @@ def test_a_wrong_image_list_is_refused(
     answer = wsgi.call(make_filter(registry), "GET", f"/v2/images?{query}", SERVICE)
     assert code_of(answer) == code
     assert registry.seen == []
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"<html>", b"\xff{", b"[1]", b"null", b""])
+def test_an_image_is_recorded_whatever_its_answer_says(
+    make_filter: MakeFilter, body: bytes
+) -> None:
+    def registry(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("201 Created", [("Content-Type", "application/json")])
+        return [body]
+
+    answer = wsgi.call(make_filter(registry), "POST", "/v2/images", SERVICE | TUPLE, {"name": "n"})
+    assert (answer.status, answer.body) == (201, body)
+    assert answer.headers["X-Relation-Recorded"] == "snapshot"
