@@ -113,8 +113,11 @@ class Deeds:
 
 
 def claiming(cloud: Cloud, server_id: str) -> set[str]:
-    """The names of the images that claim to be daily backups of a server."""
-    asked = f"image_type=backup&backup_type=daily&instance_uuid={server_id}"
+    """The names of the images that claim to be backups of a server.
+
+    Without the type of backup: the query of Nova's rotation is narrowed to what is recorded.
+    """
+    asked = f"image_type=backup&instance_uuid={server_id}"
     found = cloud.glance("GET", f"/v2/images?{asked}", {"X-Auth-Token": cloud.token("alice")})
     return {str(image["name"]) for image in found.json["images"]}
 

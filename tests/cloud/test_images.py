@@ -148,7 +148,8 @@ def test_what_nova_deleted_is_marked(cloud: Cloud, deeds: Deeds) -> None:
 def test_descent_through_two_servers(cloud: Cloud, deeds: Deeds) -> None:
     image_id = deeds.images["snapshot of an heir"]
     shown = cloud.shown("alice", "image", "ancestry", "list", image_id)
-    assert [row["Image ID"] for row in shown] == [deeds.images["backup 3"], deeds.images["base"]]
+    chain = [image_id, deeds.images["backup 3"], deeds.images["base"]]
+    assert [row["Image ID"] for row in shown] == chain
 
 
 def test_rotation_deletes_exactly_the_oldest_real_backup(deeds: Deeds) -> None:
