@@ -213,7 +213,7 @@ def test_without_the_rights_of_an_administrator_nothing_is_judged(
 
 
 IN_RECONCILE = [point for point in Point if point.name.startswith("RECONCILE")]
-SMALL = "from related_images.db import reconciliation\nreconciliation.BATCH = 2\n"
+SMALL = "from related_images.db import reconcile\nreconcile.BATCH = 2\n"
 
 
 @pytest.mark.parametrize("point", IN_RECONCILE, ids=lambda point: point.name.lower())
