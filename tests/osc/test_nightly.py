@@ -154,9 +154,11 @@ def test_the_night_of_the_docs(instance: Instance, tmp_path: Path) -> None:
 
 @pytest.fixture
 def old(instance: Instance) -> list[str]:
-    """Three daily backups, of which the rules keep two."""
+    """Three daily backups of one day, of which the rules keep two."""
     made = [instance.fill(instance.image(f"{n}", kind="backup", label="daily")) for n in range(3)]
-    age(instance, dict(zip(made, (40.1, 40.2, 40.3), strict=True)))
+    now = datetime.now(UTC)
+    noon = (now - now.replace(hour=12, minute=0)) / timedelta(days=1) + 40
+    age(instance, dict(zip(made, (noon, noon + 0.1, noon + 0.2), strict=True)))
     return made
 
 
