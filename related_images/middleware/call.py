@@ -62,10 +62,12 @@ def query_of(environ: Environ) -> list[tuple[str, str]]:
 
     :raises ParameterMalformed: if they are not UTF-8
     """
-    # of the query alone: what WebOb reads refers to its environ, and is kept in it
-    request = Request({"QUERY_STRING": environ.get("QUERY_STRING", "")})
+    written = environ.get("QUERY_STRING", "")
+    if not written:
+        return []
     try:
-        return list(request.GET.items())
+        # of the query alone: what WebOb reads refers to its environ, and is kept in it
+        return list(Request({"QUERY_STRING": written}).GET.items())
     except UnicodeError as error:
         raise ParameterMalformed(
             "the query is not UTF-8 in percent-encoding; encode each parameter as UTF-8"

@@ -7,7 +7,7 @@ from typing import Final
 
 from related_images import __version__, metrics
 from related_images import config as options
-from related_images.config import IN_USE, VERIFIED, Settings
+from related_images.config import VERIFIED, Settings
 from related_images.db import Database
 from related_images.errors import RelatedImagesError, StoreUnavailable
 from related_images.middleware import answers, guard, imagelist, recording, rotation, routing
@@ -77,26 +77,13 @@ class InstanceAwareMiddleware:
             case Rotation() if self._settings.nova_rotation == VERIFIED:
                 return rotation.answer(app, database, caller, asked, environ, start_response)
             case Deletion():
-                return self._delete(asked, caller, environ, start_response)
+                return guard.answer(app, database, caller, asked, environ, start_response)
             case routing.Route():
                 response = routing.answer(app, database, caller, asked, environ)
                 return response(environ, start_response)
             case Malformed(error):
                 raise error
         return app(environ, start_response)
-
-    def _delete(
-        self, asked: Deletion, caller: Caller, environ: Environ, start_response: StartResponse
-    ) -> Iterable[bytes]:
-        app, database = self._app, self._database
-        image_id = guard.image_to_delete(app, environ, asked.spelled)
-        if image_id is None:
-            return app(environ, start_response)
-        if self._settings.guard == IN_USE:
-            guarded = guard.Guarded(app, database, caller, image_id, asked.forced)
-            return guarded.delete(environ, start_response)
-        outcome = guard.Outcome(database, image_id, start_response)
-        return app(environ, outcome.start_response)
 
 
 LOADED: Final[weakref.WeakSet[InstanceAwareMiddleware]] = weakref.WeakSet()

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from related_images import failpoints, validation
+from related_images.config import IN_USE
 from related_images.db import Database, Seen, deletions
 from related_images.db.deletions import Begun
 from related_images.db.recording import image_deleted
@@ -20,11 +21,33 @@ from related_images.middleware import registry
 from related_images.middleware.access import Caller
 from related_images.middleware.answers import Headers, StartResponse, WSGIApp
 from related_images.middleware.environ import Environ, request_id
+from related_images.middleware.request import Deletion
 
 LOG = logging.getLogger(__name__)
 
 
-def image_to_delete(app: WSGIApp, environ: Environ, spelled: str) -> str | None:
+def answer(
+    app: WSGIApp,
+    database: Database,
+    caller: Caller,
+    asked: Deletion,
+    environ: Environ,
+    start_response: StartResponse,
+) -> Iterable[bytes]:
+    """Let Glance delete the image, unless images in use are guarded and it is, and note that.
+
+    :raises ImageInUse: if live instances were started from it, and no administrator forces it
+    """
+    image_id = _image_to_delete(app, environ, asked.spelled)
+    if image_id is None:
+        return app(environ, start_response)
+    if caller.settings.guard == IN_USE:
+        guarded = Guarded(app, database, caller, image_id, asked.forced)
+        return guarded.delete(environ, start_response)
+    return app(environ, Outcome(database, image_id, start_response).start_response)
+
+
+def _image_to_delete(app: WSGIApp, environ: Environ, spelled: str) -> str | None:
     """The image that Glance deletes if it answers 204, by the ID it has in relations.
 
     Some databases find an image by other spellings of its ID too, in capitals or with accents:
