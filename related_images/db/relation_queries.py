@@ -6,8 +6,8 @@ the database makes of joins.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
-from functools import cache
+from dataclasses import fields, replace
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -127,11 +127,34 @@ def find(
     :param of_any_source: give those too whose source this version does not know; it is then
         :data:`related_images.db.column_types.UNKNOWN`
     """
+    given = {
+        it.name: getattr(filters, it.name)
+        for it in fields(filters)
+        if it.name != "in_use" and getattr(filters, it.name) is not None
+    }
+    asked = _page(frozenset(given), filters.in_use, of_any_source, after is not None)
+    place = {_AFTER + it.name: getattr(after, it.name) for it in fields(after)} if after else {}
+    values = {**given, **place, "limit": limit}
+    return [_relation(row) for row in connection.execute(asked, values)]
+
+
+_AFTER: Final = "after_"
+"""Begins the names of the parameters that say where a page begins."""
+
+
+@lru_cache(maxsize=256)
+def _page(
+    names: frozenset[str], in_use: bool | None, of_any_source: bool, is_later: bool
+) -> Select[Any]:
+    """The statement for a page, made once for the ``names`` of the filters that have a value."""
+    parameters: Any = {name: bindparam(name) for name in names}
+    filters = Filters(**parameters, in_use=in_use)
     asked = select(relation).where(*conditions(filters, of_any_source=of_any_source))
-    if after is not None:
-        asked = asked.where(_behind(after, filters.visible_to))
-    page = asked.order_by(*_newest_first(relation.c)).limit(limit).subquery()
-    return [_relation(row) for row in connection.execute(_named(page))]
+    if is_later:
+        place: Any = {it.name: bindparam(_AFTER + it.name) for it in fields(Position)}
+        asked = asked.where(_behind(Position(**place), filters.visible_to))
+    newest_first = asked.order_by(*_newest_first(relation.c))
+    return _named(newest_first.limit(bindparam("limit")).subquery())
 
 
 def at(connection: Connection, ref: int) -> Relation:
