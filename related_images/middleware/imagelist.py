@@ -76,8 +76,9 @@ def answer_restricted(
         _restore_links(found, page, query)
         found.headers.add(headers.FILTERS_APPLIED, acknowledgement)
         metrics.RESTRICTED.inc()
-    response: WSGIApp = found
-    return response(environ, start_response)
+    start_response(found.status, found.headerlist)
+    pieces: Iterable[bytes] = found.app_iter
+    return pieces
 
 
 def _asked(
