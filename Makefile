@@ -4,20 +4,29 @@ PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+PARALLEL := --numprocesses 2 --dist loadfile
 
-.PHONY: run test lowest-test heat-test cloud-test check bench fuzz glance-suite clean
+.PHONY: run test slow-test lowest-test heat-test cloud-test check bench fuzz glance-suite clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/related-images serve $(ARGS)
 
+# the end shows the branch coverage: the least covered files and the total, which fail nothing
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PARALLEL) $(ARGS); outcome=$$?; \
+	$(BIN)/coverage combine --quiet; \
+	$(BIN)/coverage report --sort=cover | sed -n '1,12p;$$p'; \
+	exit $$outcome
+
+slow-test: $(VENV)/.installed-dev
+	$(BIN)/pytest -m slow $(PARALLEL) $(ARGS)
 
 lowest-test: $(VENV)-lowest/.installed
-	$(VENV)-lowest/bin/pytest --numprocesses 2 --dist loadfile $(LOWEST) $(ARGS)
+	$(VENV)-lowest/bin/pytest -m '' $(PARALLEL) $(LOWEST) $(ARGS)
 
 heat-test: $(VENV)/.installed-dev
-	$(BIN)/pytest tests/heat
+	$(BIN)/pytest -m '' tests/heat $(ARGS)
 
 cloud-test: $(VENV)/.installed-cloud
 	$(BIN)/pytest tests/cloud $(ARGS)
@@ -38,7 +47,7 @@ fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.installed-%: setup.cfg pyproject.toml
 	@echo "installing what this needs into $(VENV), which takes some minutes the first time"

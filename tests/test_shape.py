@@ -3,12 +3,11 @@
 import ast
 import multiprocessing
 from pathlib import Path
-from statistics import median
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "related_images"
-LONGEST, MEDIAN = 40, 8
+LONGEST = 40
 
 
 def lengths() -> dict[str, int]:
@@ -41,7 +40,3 @@ def found() -> dict[str, int]:
 
 def test_no_function_is_long(found: dict[str, int]) -> None:
     assert {name: lines for name, lines in found.items() if lines > LONGEST} == {}
-
-
-def test_the_median_function_is_short(found: dict[str, int]) -> None:
-    assert median(found.values()) <= MEDIAN

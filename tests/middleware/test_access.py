@@ -37,3 +37,103 @@ def test_a_token_that_is_not_confirmed_gives_no_right() -> None:
     assert [stranger.may_record, stranger.may_remove, stranger.is_admin] == [False] * 3
     with pytest.raises(NotIdentified):
         stranger.must_be_identified()
+
+
+def with_service(roles: str, service_roles: str, **more: str) -> Caller:
+    """A caller whose request a service sent with its own token beside the user's."""
+    service = {
+        "X-Service-Identity-Status": "Confirmed",
+        "X-Service-User-Id": "nova",
+        "X-Service-Roles": service_roles,
+    }
+    return caller(roles, **service | more)
+
+
+def test_a_service_token_gives_the_right_to_record_and_to_see_all() -> None:
+    user = with_service("member", "service")
+    assert [user.is_service, user.is_backed_by_service] == [False, True]
+    assert [user.may_record, user.may_remove, user.is_admin] == [True, True, False]
+    assert user.visible_to is None
+    user.must_record()
+    user.must_remove()
+    with pytest.raises(AdminOnly):
+        user.must_administrate()
+
+
+@pytest.mark.parametrize("roles", ["", "member", "admin", "services"])
+def test_a_service_token_without_the_role_gives_no_right(roles: str) -> None:
+    user = with_service("member", roles)
+    assert [user.is_backed_by_service, user.may_record, user.may_remove] == [False] * 3
+    assert user.visible_to == "p"
+
+
+def test_a_service_token_that_is_not_confirmed_gives_no_right() -> None:
+    user = with_service("member", "service", **{"X-Service-Identity-Status": "Invalid"})
+    assert [user.is_backed_by_service, user.may_record] == [False] * 2
+
+
+def test_a_service_token_is_enough_where_the_token_of_the_user_is_not_confirmed() -> None:
+    user = with_service("admin,service", "service", **{"X-Identity-Status": "Invalid"})
+    assert [user.may_record, user.is_admin, user.is_service] == [True, False, False]
+    assert user.project_id is None
+
+
+def test_an_administrator_sees_all_and_removes_and_does_not_record() -> None:
+    admin = caller("admin")
+    assert [admin.is_admin, admin.may_remove, admin.may_record] == [True, True, False]
+    assert admin.visible_to is None
+    admin.must_administrate()
+    admin.must_remove()
+    with pytest.raises(RecordingForbidden):
+        admin.must_record()
+
+
+@pytest.mark.parametrize(
+    "more", [{"X-Project-Id": ""}, {"X-Identity-Status": "Invalid"}, {"X-Identity-Status": ""}]
+)
+def test_a_caller_without_a_project_sees_the_relations_of_none(more: dict[str, str]) -> None:
+    assert caller("member", **more).visible_to == ""
+
+
+@pytest.mark.parametrize(
+    ("roles", "service_roles", "users"),
+    [
+        ("member", "service", {"nova"}),
+        ("service", "member", {"u"}),
+        ("service", "service", {"u", "nova"}),
+        ("member", "member", set()),
+        ("admin", "member", set()),
+    ],
+)
+def test_only_users_with_the_role_speak_for_an_installation(
+    roles: str, service_roles: str, users: set[str]
+) -> None:
+    found = with_service(roles, service_roles)
+    assert found.speaker().user_ids == users
+    assert not found.speaker().speaks_for_all
+    assert found.remover().user_ids == users
+    assert found.remover().speaks_for_all is (roles == "admin")
+
+
+def test_a_service_without_a_user_id_speaks_as_nobody() -> None:
+    assert (
+        with_service("member", "service", **{"X-Service-User-Id": ""}).speaker().user_ids == set()
+    )
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_whether_an_installation_must_be_registered_is_an_option(required: bool) -> None:
+    options = {"connection": "sqlite://", "require_registered_installation": str(required)}
+    settings = config.load("filter:related-images", options)
+    environ = wsgi.environ_of("GET", "/", wsgi.identity("u", "p", "service"))
+    assert Caller(environ, settings).speaker().require_registered is required
+
+
+def test_a_log_names_the_right_the_user_and_the_service() -> None:
+    assert caller("admin").described == "administrator, user 'u' of project 'p'"
+    by_service = with_service("member", "service").described
+    assert by_service == "service, user 'u' of project 'p' through service user 'nova'"
+
+
+def test_a_log_shows_an_id_with_a_line_break_on_one_line() -> None:
+    assert "\n" not in caller("admin", **{"X-User-Id": "u\nforged"}).described

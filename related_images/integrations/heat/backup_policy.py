@@ -14,7 +14,7 @@ from related_images.client.backups import policies
 from related_images.client.backups.policies import METADATA_KEY, METADATA_WRITER
 from related_images.client.backups.retention import COUNTED
 from related_images.client.errors import ClientError
-from related_images.integrations.heat.validation import is_known
+from related_images.integrations.heat.sources import is_known
 
 Values = Mapping[str, Any]
 Schema = properties.Schema

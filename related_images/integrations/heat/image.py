@@ -27,13 +27,19 @@ from related_images.client.importing import GONE, Importer, StartedImport
 from related_images.client.urls import hide_credentials, without_credentials
 from related_images.integrations.heat import (
     changes,
+    names,
     schema,
-    validation,
     vouching,
 )
 from related_images.integrations.heat.changes import Attempt
 from related_images.integrations.heat.relating import REPORTS, Relating
-from related_images.integrations.heat.validation import WantedRelation, wanted_relation
+from related_images.integrations.heat.sources import is_known
+from related_images.integrations.heat.validation import (
+    Template,
+    WantedRelation,
+    faults,
+    wanted_relation,
+)
 from related_images.protocol import paths
 
 LOG = logging.getLogger(__name__)
@@ -82,7 +88,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
                 client_plugin=self.client_plugin(),
                 finder="find_image_by_name_or_id",
             )
-            for name in (schema.IMAGE, schema.KERNEL_ID, schema.RAMDISK_ID)
+            for name in (names.IMAGE, names.KERNEL_ID, names.RAMDISK_ID)
         ]
 
     def validate(self) -> None:
@@ -91,14 +97,14 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         :raises StackValidationFailed: with everything that is wrong
         """
         super().validate()
-        validation.check(self.properties, self.properties.data)
+        _check(self.properties, self.properties.data)
 
     def handle_create(self) -> IsDone:
         values = dict(self.properties)
-        validation.check(values, values)
-        if values[schema.LOCATION]:
+        _check(values, values)
+        if values[names.LOCATION]:
             return self._import(values)
-        if values[schema.IMAGE]:
+        if values[names.IMAGE]:
             return self._adopt(values)
         return self._snapshot(values)
 
@@ -114,7 +120,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
     def handle_update(self, json_snippet: Any, tmpl_diff: Any, prop_diff: Values) -> None:
         before = dict(self.properties)
         after = {**before, **prop_diff}
-        validation.check(after, after)
+        _check(after, after)
         self._relating.bring_in_line(wanted_relation(after))
         self._bring_in_line(self._image(), before, after)
 
@@ -122,8 +128,8 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         self, changed_properties_set: set[str], after_props: Values, before_props: Values
     ) -> bool:
         """A snapshot of another server is another image."""
-        elsewhere = before_props[schema.LOCATION] or before_props[schema.IMAGE]
-        return schema.SERVER in changed_properties_set and not elsewhere
+        elsewhere = before_props[names.LOCATION] or before_props[names.IMAGE]
+        return names.SERVER in changed_properties_set and not elsewhere
 
     def needs_replace_failed(self) -> bool:
         """A change that failed is tried again on the image that is there, if it has its data."""
@@ -158,8 +164,8 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         operations = changes.patch(image, self._wanted(image, values, values, Attempt()), ())
         if operations:
             yield ", ".join(operation["path"] for operation in operations)
-        present = self._members(image) if values[schema.MEMBERS] else ()
-        missing = changes.added(present, values[schema.MEMBERS] or [])
+        present = self._members(image) if values[names.MEMBERS] else ()
+        missing = changes.added(present, values[names.MEMBERS] or [])
         if missing:
             yield f"it is not shared with {', '.join(missing)}"
         fault = self._relating.fault(wanted_relation(values))
@@ -171,15 +177,15 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         image = self._image_if_there()
         if image is None:
             raise exception.EntityNotFound(entity="Image", name=self.resource_id)
-        named = resource_properties[schema.PROPERTIES] or {}
-        plain = [name for name in schema.PLAIN if resource_properties[name] is not None]
-        members = resource_properties[schema.MEMBERS] or []
+        named = resource_properties[names.PROPERTIES] or {}
+        plain = [name for name in names.PLAIN if resource_properties[name] is not None]
+        members = resource_properties[names.MEMBERS] or []
         present = self._members(image) if members else ()
         return {
             **{name: image.get(name) for name in plain},
-            schema.PROPERTIES: {name: image[name] for name in named if name in image},
-            schema.TAGS: [tag for tag in resource_properties[schema.TAGS] if tag in image.tags],
-            schema.MEMBERS: [project for project in members if project in present],
+            names.PROPERTIES: {name: image[name] for name in named if name in image},
+            names.TAGS: [tag for tag in resource_properties[names.TAGS] if tag in image.tags],
+            names.MEMBERS: [project for project in members if project in present],
             **self._live_relation(wanted_relation(resource_properties)),
         }
 
@@ -189,8 +195,8 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
             return {}
         present = self._relating.present(wanted)
         if present is None:
-            return {schema.KIND: ""}
-        return {} if wanted.label is None else {schema.LABEL: present.label}
+            return {names.KIND: ""}
+        return {} if wanted.label is None else {names.LABEL: present.label}
 
     def _needs_update(self, *given: Any, **more: Any) -> bool:
         # what a check found wrong, or an update that failed left behind, is put right though the
@@ -221,7 +227,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
     def _resolve_attribute(self, name: str) -> Any:
         if self.resource_id is None:
             return None
-        if name == schema.RELATIONS:
+        if name == names.RELATIONS:
             return self._shown_relations()
         return self._image().get(name)
 
@@ -233,7 +239,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         return [shown for page in pages for shown in page.read(lambda body: body["relations"])]
 
     def _import(self, values: Values) -> IsDone:
-        location = values[schema.LOCATION]
+        location = values[names.LOCATION]
         importer = Importer(self._relations.registry, location, Stores())
         importer.check_offered(None)
         # known before it is made, so that it is found and deleted whatever becomes of the answer
@@ -245,8 +251,8 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         return lambda: _has_come(started, location)
 
     def _create(self, values: Values) -> Image:
-        body = {schema.NAME: self.physical_resource_name(), **_named(values)}
-        body |= {schema.ID: self.resource_id, schema.TAGS: values[schema.TAGS] or []}
+        body = {names.NAME: self.physical_resource_name(), **_named(values)}
+        body |= {names.ID: self.resource_id, names.TAGS: values[names.TAGS] or []}
         relation = wanted_relation(values)
         if relation and relation.kind in model.MADE_FROM:
             return self._relating.create(relation, body)
@@ -255,14 +261,14 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         return image
 
     def _adopt(self, values: Values) -> IsDone:
-        self.resource_id_set(values[schema.IMAGE])
+        self.resource_id_set(values[names.IMAGE])
         self._relating.bring_in_line(wanted_relation(values))
         self._bring_in_line(self._image(), {}, values)
         return lambda: True
 
     def _snapshot(self, values: Values) -> IsDone:
-        name = values[schema.NAME] or self.physical_resource_name()
-        made = self.client("nova").servers.create_image(values[schema.SERVER], name)
+        name = values[names.NAME] or self.physical_resource_name()
+        made = self.client("nova").servers.create_image(values[names.SERVER], name)
         self.resource_id_set(str(made))
         try:
             self._relating.bring_in_line(wanted_relation(values))
@@ -282,15 +288,15 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
 
     def _taken_away(self, values: Values) -> ImageLost:
         return ImageLost(
-            f"the snapshot {self.resource_id} of server {values[schema.SERVER]} failed: Nova took "
+            f"the snapshot {self.resource_id} of server {values[names.SERVER]} failed: Nova took "
             "the image away again; its log says why"
         )
 
     def _bring_in_line(self, image: Image, before: Values, after: Values) -> None:
         """Change what the template changed, or an update that failed: members, and the rest."""
         failed = self._attempt()
-        old = {*(before.get(schema.MEMBERS) or ()), *failed.members}
-        new = after[schema.MEMBERS] or []
+        old = {*(before.get(names.MEMBERS) or ()), *failed.members}
+        new = after[names.MEMBERS] or []
         present = self._members(image) if old or new else ()
         if before:
             self.data_set(ATTEMPT, failed.then(_attempt(image, present, before, after)).written())
@@ -311,12 +317,12 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         self, image: Image, before: Values, after: Values, failed: Attempt
     ) -> dict[str, Any]:
         wanted = self._restored(before, after) | failed.restored() | _named(after)
-        old = [*(before.get(schema.TAGS) or ()), *failed.tags]
-        return wanted | {schema.TAGS: changes.tags(image.tags, old, after[schema.TAGS] or [])}
+        old = [*(before.get(names.TAGS) or ()), *failed.tags]
+        return wanted | {names.TAGS: changes.tags(image.tags, old, after[names.TAGS] or [])}
 
     def _restored(self, before: Values, after: Values) -> dict[str, Any]:
         """What the template no longer names goes back to what it is of itself."""
-        defaults = {**schema.DEFAULTS, schema.NAME: self.physical_resource_name()}
+        defaults = {**names.DEFAULTS, names.NAME: self.physical_resource_name()}
         return {
             name: value
             for name, value in defaults.items()
@@ -363,7 +369,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
 
     @property
     def _is_adopted(self) -> bool:
-        return bool(self.properties[schema.IMAGE])
+        return bool(self.properties[names.IMAGE])
 
     @cached_property
     def _relations(self) -> RelationsClient:
@@ -408,19 +414,19 @@ def _has_come(started: StartedImport, location: str) -> bool:
 
 def _named(values: Values) -> dict[str, Any]:
     """What the template says of the image itself, user-defined properties among it."""
-    plain = {name: values[name] for name in schema.PLAIN if values[name] is not None}
-    return plain | (values[schema.PROPERTIES] or {})
+    plain = {name: values[name] for name in names.PLAIN if values[name] is not None}
+    return plain | (values[names.PROPERTIES] or {})
 
 
 def _optional(values: Values) -> set[str]:
     """The properties that the template names and an image may lack."""
-    named = {name for name in schema.OPTIONAL if values.get(name) is not None}
-    return named | set(values.get(schema.PROPERTIES) or {})
+    named = {name for name in names.OPTIONAL if values.get(name) is not None}
+    return named | set(values.get(names.PROPERTIES) or {})
 
 
 def _attempt(image: Image, members: Collection[str], before: Values, after: Values) -> Attempt:
     """What an update to the template ``after`` puts on an image and the one before did not name."""
-    mine = before.get(schema.PROPERTIES) or {}
+    mine = before.get(names.PROPERTIES) or {}
     fresh = [
         name
         for name in _named(after)
@@ -428,13 +434,23 @@ def _attempt(image: Image, members: Collection[str], before: Values, after: Valu
     ]
     return Attempt(
         was={name: image.get(name) for name in fresh},
-        tags=tuple(changes.added(image.tags, after[schema.TAGS] or [])),
-        members=tuple(changes.added(members, after[schema.MEMBERS] or [])),
+        tags=tuple(changes.added(image.tags, after[names.TAGS] or [])),
+        members=tuple(changes.added(members, after[names.MEMBERS] or [])),
     )
 
 
 def _may_go_back(name: str, image: Image) -> bool:
     """Whether Glance lets an attribute be again what it is now."""
-    if name in (schema.DISK_FORMAT, schema.CONTAINER_FORMAT):
+    if name in (names.DISK_FORMAT, names.CONTAINER_FORMAT):
         return False  # not once there is data
-    return image.get(name) is not None or name not in (schema.NAME, *schema.DEFAULTS)
+    return image.get(name) is not None or name not in (names.NAME, *names.DEFAULTS)
+
+
+def _check(values: Values, raw: Values) -> None:
+    """Refuse a template that cannot become an image.
+
+    :raises StackValidationFailed: with everything that is wrong
+    """
+    found = faults(Template(values, raw, is_known))
+    if found:
+        raise exception.StackValidationFailed(message="; ".join(found))

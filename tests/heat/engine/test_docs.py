@@ -10,6 +10,7 @@ from related_images.client import ClientError
 from related_images.integrations.heat import (
     backup_policy,
     image,
+    names,
     recording,
     relating,
     schema,
@@ -21,6 +22,10 @@ PAGE = (Path(__file__).parents[3] / "docs" / "heat.md").read_text()
 @pytest.mark.parametrize("name", [*schema.PROPERTIES_SCHEMA, *backup_policy.PROPERTIES_SCHEMA])
 def test_every_property_is_documented(name: str) -> None:
     assert re.search(rf"^\| (`\w+`, )*`{name}`", PAGE, re.MULTILINE)
+
+
+def test_every_property_has_its_name() -> None:
+    assert set(names.OF_TEMPLATES) == set(schema.PROPERTIES_SCHEMA)
 
 
 @pytest.mark.parametrize("name", [*schema.ATTRIBUTES_SCHEMA, *backup_policy.ATTRIBUTES_SCHEMA])

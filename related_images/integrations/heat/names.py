@@ -1,0 +1,58 @@
+"""The names of the properties and attributes of an image in a template."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+NAME: Final = "name"
+VISIBILITY: Final = "visibility"
+TAGS: Final = "tags"
+MEMBERS: Final = "members"
+PROTECTED: Final = "protected"
+MIN_DISK: Final = "min_disk"
+MIN_RAM: Final = "min_ram"
+OS_HIDDEN: Final = "os_hidden"
+ARCHITECTURE: Final = "architecture"
+KERNEL_ID: Final = "kernel_id"
+RAMDISK_ID: Final = "ramdisk_id"
+DISK_FORMAT: Final = "disk_format"
+CONTAINER_FORMAT: Final = "container_format"
+PROPERTIES: Final = "properties"
+LOCATION: Final = "location"
+IMAGE: Final = "image"
+SERVER: Final = "server"
+INSTANCE: Final = "instance"
+INSTALLATION: Final = "installation"
+ID: Final = "id"
+KIND: Final = "kind"
+LABEL: Final = "label"
+
+OPTIONAL: Final = (ARCHITECTURE, KERNEL_ID, RAMDISK_ID)
+"""What an image may lack altogether."""
+DEFAULTS: Final[Mapping[str, Any]] = {
+    VISIBILITY: "shared",
+    PROTECTED: False,
+    MIN_DISK: 0,
+    MIN_RAM: 0,
+    OS_HIDDEN: False,
+}
+"""What Glance gives an image of which nothing else is said."""
+PLAIN: Final = (NAME, *DEFAULTS, *OPTIONAL, DISK_FORMAT, CONTAINER_FORMAT)
+"""What is in the image under the same name."""
+OF_TEMPLATES: Final = (
+    *PLAIN,
+    TAGS,
+    MEMBERS,
+    PROPERTIES,
+    LOCATION,
+    IMAGE,
+    SERVER,
+    INSTANCE,
+    KIND,
+    LABEL,
+)
+"""Every property that a template may give."""
+
+STATUS: Final = "status"
+CHECKSUM: Final = "checksum"
+SIZE: Final = "size"
+RELATIONS: Final = "relations"

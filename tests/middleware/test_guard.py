@@ -1,0 +1,205 @@
+"""What the guard makes of each deletion, without a server: Glance is a function that answers."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from related_images import config
+from related_images.db import Database, NewRelation
+from related_images.db.recording import Speaker, attach
+from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
+from related_images.middleware import guard
+from related_images.middleware.access import Caller
+from related_images.middleware.guard import Guarded
+from related_images.validation import parse_time
+from tests import filters, wsgi
+
+NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
+IMAGE = "10000000-0000-4000-8000-00000000000a"
+OTHER_IMAGE = "10000000-0000-4000-8000-00000000000b"
+AT = parse_time("at", "2026-01-31T12:00:00Z")
+START = NewRelation(NOVA, "inst-1", IMAGE, "boot", None, "service", "demo", AT)
+OWNER, STRANGER, ADMIN = (
+    wsgi.identity("alice", "demo", "member"),
+    wsgi.identity("mallory", "other", "member"),
+    wsgi.identity("root", "admin", "admin"),
+)
+NOBODY: dict[str, str] = {}
+
+
+@dataclass
+class Answering:
+    """Shows the image, and answers a deletion with ``status``."""
+
+    status: str = "204 No Content"
+    image: Any = field(
+        default_factory=lambda: {"id": IMAGE, "owner": "demo", "created_at": "2026-01-31T11:00:00Z"}
+    )
+    shows: str = "200 OK"
+    asked: list[str] = field(default_factory=list)
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        self.asked.append(environ["REQUEST_METHOD"])
+        if environ["REQUEST_METHOD"] == "DELETE":
+            start_response(self.status, [])
+            return [b""]
+        start_response(self.shows, [("Content-Type", "application/json")])
+        return [json.dumps(self.image).encode()]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterable[Database]:
+    opened = Database(filters.migrated(tmp_path), 10)
+    yield opened
+    opened.close()
+
+
+def start(database: Database, instance: str = "inst-1") -> None:
+    attach(database, replace(START, instance_id=instance), Speaker(frozenset()))
+
+
+def delete(
+    database: Database, glance: Answering, who: Mapping[str, str], *, forced: bool = False
+) -> int:
+    """The status that the caller gets."""
+    environ = wsgi.environ_of("DELETE", f"/v2/images/{IMAGE}", who)
+    settings = config.load("filter:related-images", {"connection": "sqlite://"})
+    guarded = Guarded(glance, database, Caller(environ, settings), IMAGE, forced)
+    return wsgi.run(guarded.delete, environ).status
+
+
+def is_free(database: Database) -> bool:
+    """Whether an instance can be started from the image."""
+    try:
+        start(database, "later")
+    except (ImageBeingDeleted, ImageGone):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("who", [OWNER, ADMIN, NOBODY], ids=["owner", "admin", "nobody"])
+def test_an_image_in_use_never_gets_to_glance(database: Database, who: Mapping[str, str]) -> None:
+    start(database)
+    glance = Answering()
+    with pytest.raises(ImageInUse):
+        delete(database, glance, who)
+    assert "DELETE" not in glance.asked
+    assert is_free(database)
+
+
+@pytest.mark.parametrize("who", [OWNER, ADMIN, NOBODY], ids=["owner", "admin", "nobody"])
+def test_an_image_that_nobody_uses_is_deleted_and_marked(
+    database: Database, who: Mapping[str, str]
+) -> None:
+    assert delete(database, Answering(), who) == 204
+    with pytest.raises(ImageGone):
+        start(database)
+
+
+def test_a_stranger_is_left_to_glance_and_keeps_no_instance_from_starting(
+    database: Database,
+) -> None:
+    start(database)
+    glance = Answering("403 Forbidden")
+    assert delete(database, glance, STRANGER) == 403
+    assert glance.asked == ["GET", "DELETE"]
+    assert is_free(database)
+
+
+@pytest.mark.parametrize(
+    "shown", [{"shows": "503 Service Unavailable"}, {"image": ["no image"]}], ids=["503", "list"]
+)
+def test_a_glance_that_does_not_say_whose_the_image_is_frees_nothing(
+    database: Database, shown: dict[str, Any]
+) -> None:
+    start(database)
+    with pytest.raises(ImageInUse):
+        delete(database, Answering(**shown), STRANGER)
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "404 Not Found", "409 Conflict"])
+def test_a_deletion_that_glance_refuses_leaves_the_image_free(
+    database: Database, status: str
+) -> None:
+    assert delete(database, Answering(status), OWNER) == int(status[:3])
+    assert is_free(database)
+
+
+@pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Service Unavailable"])
+def test_a_deletion_of_unknown_outcome_stays_on_its_way(database: Database, status: str) -> None:
+    assert delete(database, Answering(status), OWNER) == int(status[:3])
+    with pytest.raises(ImageBeingDeleted):
+        start(database)
+
+
+def test_an_administrator_forces_a_deletion_and_that_is_logged(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    start(database)
+    with caplog.at_level(logging.WARNING):
+        assert delete(database, Answering(), ADMIN, forced=True) == 204
+    (line,) = caplog.messages
+    assert f"deletion of image {IMAGE} is forced by user root of project admin" in line
+    assert "1 live instances" in line
+
+
+def test_a_forced_deletion_of_an_image_that_nobody_uses_is_not_logged(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert delete(database, Answering(), ADMIN, forced=True) == 204
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("who", [OWNER, NOBODY], ids=["owner", "nobody"])
+def test_nobody_else_forces_a_deletion_and_the_refusal_says_who_may(
+    database: Database, who: Mapping[str, str]
+) -> None:
+    start(database)
+    glance = Answering()
+    with pytest.raises(ImageInUse, match="none of the roles of an administrator: admin"):
+        delete(database, glance, who, forced=True)
+    assert "DELETE" not in glance.asked
+
+
+def test_a_start_from_another_image_that_had_the_id_before_guards_nothing(
+    database: Database,
+) -> None:
+    start(database)
+    later = {"id": IMAGE, "owner": "demo", "created_at": "2026-02-28T11:00:00Z"}
+    assert delete(database, Answering(image=later), OWNER) == 204
+
+
+def test_without_the_database_a_deletion_passes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = Database(f"sqlite:///{tmp_path}/without-tables.db", 1)
+    with caplog.at_level(logging.WARNING):
+        assert delete(lost, Answering(), OWNER) == 204
+    lost.close()
+    passes, left = [line.message for line in caplog.records if line.name == guard.__name__]
+    assert "passes unguarded" in passes
+    assert "is left to be reconciled" in left
+
+
+@pytest.mark.parametrize(
+    ("spelled", "glance", "image"),
+    [
+        (IMAGE, Answering(shows="503 Service Unavailable"), IMAGE),
+        (IMAGE.upper(), Answering(), IMAGE),
+        (IMAGE.upper(), Answering(image={"id": OTHER_IMAGE}), OTHER_IMAGE),
+        (IMAGE.upper(), Answering(shows="404 Not Found"), None),
+        (IMAGE.upper(), Answering(shows="503 Service Unavailable"), IMAGE),
+        ("no id", Answering(shows="503 Service Unavailable"), None),
+        (IMAGE.upper(), Answering(image={"id": 7}), None),
+    ],
+)
+def test_glance_says_which_image_another_spelling_of_an_id_names(
+    spelled: str, glance: Answering, image: str | None
+) -> None:
+    environ = wsgi.environ_of("DELETE", "/v2/images/x", OWNER)
+    assert guard.image_to_delete(glance, environ, spelled) == image
