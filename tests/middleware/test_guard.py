@@ -202,4 +202,4 @@ def test_glance_says_which_image_another_spelling_of_an_id_names(
     spelled: str, glance: Answering, image: str | None
 ) -> None:
     environ = wsgi.environ_of("DELETE", "/v2/images/x", OWNER)
-    assert guard.image_to_delete(glance, environ, spelled) == image
+    assert guard._image_to_delete(glance, environ, spelled) == image
