@@ -106,7 +106,8 @@ def test_a_filter_without_tables_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    make = filter_factory({})
+    # whatever configuration another test had Glance read in this process
+    make = filter_factory({}, connection="sqlite:///related-images.db")
     assert "run `related-images db upgrade`" in caplog.text
     answer = create(make(filters.app_of(filters.NotingRegistry())), SERVICE, TUPLE)
     assert answer.status == 503
