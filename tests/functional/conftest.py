@@ -21,8 +21,11 @@ def cloud(
 ) -> Cloud:
     """The same Glance twice: with the filter in the shipped pipeline, and bare."""
     schema.upgrade(f"sqlite:///{registry_home}/related-images.db")
-    with (registry_home / "glance-api.conf").open("a") as configuration:
-        configuration.write("database_timeout = 60\n")  # how busy the machine is decides nothing
+    # this process has read the files already; how busy the machine is decides nothing
+    options = {
+        embedded.CONFIG_DIRECTORY: str(registry_home),
+        "OS_RELATED_IMAGES__DATABASE_TIMEOUT": "60",
+    }
     paste = servers.paste_without(tmp_path_factory.mktemp("filtered"), "development-identity")
-    with mock.patch.dict(os.environ, {embedded.CONFIG_DIRECTORY: str(registry_home)}):
+    with mock.patch.dict(os.environ, options):
         return Cloud(loadapp(f"config:{paste}", name="glance-api"), registry_app)
