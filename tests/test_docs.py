@@ -1,6 +1,10 @@
 """The docs say what the code does: options, headers, routes, codes, commands, the tour."""
 
+import os
 import re
+import shlex
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from related_images.protocol import headers, paths
 
 ROOT = Path(__file__).parent.parent
 API = (ROOT / "docs/api.md").read_text()
+GUARANTEES = (ROOT / "docs/guarantees.md").read_text()
 ERRORS = (ROOT / "docs/errors.md").read_text()
 DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
@@ -83,3 +88,39 @@ def test_every_command_is_in_the_reference() -> None:
     reference = (ROOT / "docs/commands.md").read_text()
     for entry in entry_points(group="related_images.manage"):
         assert f"related-images {entry.name.replace('_', ' ')}" in reference
+
+
+COMMANDS = sorted(set(re.findall(r"`[^`]*(?<!\w)(pytest [^`]*tests/[^`]*)`", GUARANTEES)))
+
+
+@pytest.fixture(scope="module")
+def tests_by_marker() -> dict[str, list[str]]:
+    """The tests of the files that the page about guarantees names, by what ``-m`` chooses them."""
+    files = sorted({word for line in COMMANDS for word in shlex.split(line) if is_test(word)})
+    return {marker: collected(marker, files) for marker in ("not slow", "slow", "")}
+
+
+def is_test(word: str) -> bool:
+    return word.startswith("tests/")
+
+
+def collected(marker: str, files: list[str]) -> list[str]:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", marker, *files]
+    alone = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        command, cwd=ROOT, env=alone, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_of_a_guarantee_runs_every_file_as_a_whole(
+    command: str, tests_by_marker: dict[str, list[str]]
+) -> None:
+    words = shlex.split(command)
+    marker = words[words.index("-m") + 1] if "-m" in words else "not slow"
+    for file in filter(is_test, words):
+        chosen = [test for test in tests_by_marker[marker] if test.startswith(file)]
+        assert chosen == [test for test in tests_by_marker[""] if test.startswith(file)]
+        assert chosen

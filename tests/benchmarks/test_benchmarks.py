@@ -36,6 +36,7 @@ def result(value: float, aim: Aim | None) -> Result:
     return Result("this", "that", "10", "ms", one, one, value, aim=aim, curve=("this", 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", TRIED)
 def test_a_part_measures(part: str) -> None:
     assert part in PARTS

@@ -11,6 +11,8 @@ import pytest
 from related_images.db import schema
 from tests.db.test_schema import differences, tables, version
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class GlanceManage:

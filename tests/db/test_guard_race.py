@@ -2,7 +2,11 @@
 
 import os
 
+import pytest
+
 from tests.db.guard_rounds import played
+
+pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("RELATED_IMAGES_GUARD_ROUNDS", "300"))
 

@@ -271,6 +271,7 @@ def preorder(edges: list[tuple[str, str]], root: str, depth: int = 1) -> list[tu
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_random_tree_is_walked_in_order_whatever_the_pages(database: Database, seed: int) -> None:
     edges = grow(database, 40, seed)
@@ -295,6 +296,7 @@ def test_one_kind_is_found_below_others(database: Database) -> None:
     assert [s.link.image_id for s in asked if s.link.kind == "backup"] == wanted
 
 
+@pytest.mark.slow
 def test_a_deep_chain_is_climbed_page_by_page(database: Database) -> None:
     images = [image_id() for _ in range(120)]
     for number, (parent, child) in enumerate(itertools.pairwise(images)):

@@ -165,6 +165,7 @@ MADE_BETWEEN = ImageMade(
 MADE_AFTER = ImageMade(NOVA, "inst-1", "demo", START + timedelta(minutes=3), MADE, "demo", "backup")
 
 
+@pytest.mark.slow
 def test_a_rebuild_back_to_the_first_image_counts_in_whatever_order(sqlite_url: str) -> None:
     events: list[Event] = [STARTED, REBUILT, REBUILT_BACK, MADE_BETWEEN, MADE_AFTER]
     for number, order in enumerate(itertools.permutations(events)):

@@ -171,6 +171,7 @@ class Muddle:
             database.write(purge._forget_relations, NOON, 0, sys.maxsize)
 
 
+@pytest.mark.slow
 def test_doing_everything_at_once_leaves_whole_rows(at_once: AtOnce, database: Database) -> None:
     images = tuple(image_id() for _ in range(3))
     at_once(Muddle(images), 48)

@@ -143,6 +143,7 @@ def tried() -> dict[str, Any]:
     return spoken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", schemathesis.GenerationMode, ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_what_is_told_is_done(

@@ -174,6 +174,7 @@ FUZZ = settings(
 )
 
 
+@pytest.mark.slow
 @FUZZ
 @given(
     method=st.sampled_from(["POST", "POST", "POST", *METHODS]),

@@ -16,6 +16,8 @@ from tests.conftest import started
 from tests.guarantees import galera
 from tests.guarantees.reconciling import INSTALLATION
 
+pytestmark = pytest.mark.slow
+
 NODE_KILLS = int(os.environ.get("RELATED_IMAGES_NODE_KILLS", "1"))
 """How often a node is killed."""
 

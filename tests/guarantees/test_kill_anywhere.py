@@ -13,6 +13,8 @@ import pytest
 from tests.guarantees.reconciling import ADMIN, INSTALLATION, Reconciler
 from tests.servers import ServedGlance
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("RELATED_IMAGES_KILLS", "3"))
 """How often the server is killed."""
 

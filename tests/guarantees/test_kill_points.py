@@ -19,6 +19,8 @@ from related_images.failpoints import Point
 from tests.guarantees import upgrading
 from tests.guarantees.forge import Forge
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = int(os.environ.get("RELATED_IMAGES_KILL_ROUNDS", "2"))
 """How often the process is killed at each point."""
 

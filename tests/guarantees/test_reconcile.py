@@ -216,6 +216,7 @@ IN_RECONCILE = [point for point in Point if point.name.startswith("RECONCILE")]
 SMALL = "from related_images.db import reconcile\nreconcile.BATCH = 2\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", IN_RECONCILE, ids=lambda point: point.name.lower())
 def test_a_killed_run_is_taken_up_by_the_next(
     served: ServedGlance, reconciler: Reconciler, point: Point

@@ -403,6 +403,7 @@ class Omniscient(Registry):
         return True
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_relations(
     scripted: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,7 @@ IMPATIENT = dict.fromkeys(dialects.MYSQL, "SET innodb_lock_wait_timeout = 1") | 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["mariadb", "postgresql"], indirect=True)
 def test_nobody_waits_for_an_upgrade_that_fills_in(
     database_url: str, monkeypatch: pytest.MonkeyPatch

@@ -13,6 +13,8 @@ import pytest
 
 from tests.servers import ServedGlance
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 VENV = ".venv-heat"
 DOWNLOADS = """

@@ -284,6 +284,7 @@ def _wait_for_word(word: str, listening: Listening) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_or_doubled_while_the_bus_and_the_listeners_are_killed(
     tmp_path: Path, url: str
 ) -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from tests.fuzz import target
 from tests.fuzz.target import Request, Target
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("RELATED_IMAGES_FUZZ_EXAMPLES", "2000"))
 """Requests that the property is tried with."""
 

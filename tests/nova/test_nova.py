@@ -29,6 +29,8 @@ from related_images.protocol import schemas
 from tests.client.scripted import Asked, Reply, serving, shown
 from tests.servers import ServedGlance
 
+pytestmark = pytest.mark.slow
+
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 ADMIN = ServedGlance.token("root", "administration", "admin")
 PATIENCE = 600

@@ -24,6 +24,8 @@ from related_images.integrations import glance
 from tests import filters
 from tests.servers import PATIENCE, Answer, ask, free_port
 
+pytestmark = pytest.mark.slow
+
 UWSGI = Path(sys.executable).with_name("uwsgi")
 ROOT = Path(__file__).parents[2]
 HEALTH = "/healthcheck/relations"
