@@ -58,7 +58,8 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml
 # the oldest packages that setup.cfg allows, without any of OpenStack
 LOWEST := tests/test_lowest.py tests/db/test_database.py tests/db/test_outages.py \
 	tests/db/test_pgbouncer.py tests/db/test_schema.py tests/db/test_urls.py \
-	tests/middleware/test_api.py tests/middleware/test_databases.py tests/middleware/test_imagelist.py
+	tests/middleware/test_routing.py tests/middleware/test_request.py \
+	tests/middleware/test_databases.py tests/middleware/test_imagelist.py
 
 $(VENV)-lowest/.installed: setup.cfg tests/lowest-constraints.txt
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
