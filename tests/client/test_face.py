@@ -21,7 +21,8 @@ def test_all_names_are_there_and_nothing_else_is_public() -> None:
 
 
 def test_every_error_has_a_code_and_a_title_of_its_own() -> None:
-    errors = _below(client.ClientError)
+    # an integration that another test loaded has errors below this one too
+    errors = {it for it in _below(client.ClientError) if it.__module__.startswith(client.__name__)}
     assert {error.__name__ for error in errors} <= set(client.__all__)
     for what in ("code", "title"):
         assert len({getattr(error, what) for error in errors}) == len(errors)
