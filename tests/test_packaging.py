@@ -65,7 +65,7 @@ def test_the_bare_install_migrates_and_loads(environment: Path) -> None:
 def test_the_bare_install_is_small(environment: Path) -> None:
     listed = run(environment / "env/bin/pip", "list", "--format", "freeze", cwd=environment)
     names = {line.split("==")[0].lower() for line in listed.splitlines()}
-    assert not names & {"glance", "nova", "oslo.config", "keystoneauth1", "openstacksdk"}
+    assert not names & {"glance", "nova", "keystoneauth1", "openstacksdk"}
 
 
 def test_the_client_needs_neither_database_nor_server(environment: Path) -> None:
