@@ -83,7 +83,7 @@ def connected(url: str | URL) -> Iterator[Connection]:
 
 def _connect(url: str | URL) -> Connection:
     try:
-        return _engine(url).connect()
+        return _engine(url, LONGEST_STATEMENT).connect()
     except dialects.MISUSED as fault:
         raise dialects.misused(fault) from None
 

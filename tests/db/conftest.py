@@ -19,6 +19,14 @@ def url(database_url: str) -> str:
     return database_url
 
 
+@pytest.fixture(params=["mariadb", "postgresql"])
+def server_url(request: pytest.FixtureRequest) -> str:
+    """A database of its own on each server, with our tables in it."""
+    url: str = request.getfixturevalue(request.param).create()
+    schema.upgrade(url)
+    return url
+
+
 @pytest.fixture(scope="session", params=["sqlite", "mariadb", "postgresql"])
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A database of each kind in turn, for many tests one after the other."""

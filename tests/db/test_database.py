@@ -80,15 +80,6 @@ def patient(url: str) -> Iterator[Database]:
     database.close()
 
 
-@pytest.fixture(params=["mariadb", "postgresql"])
-def server_url(request: pytest.FixtureRequest) -> str:
-    """A database of its own on each server, with our tables in it."""
-    server: servers.DatabaseServer = request.getfixturevalue(request.param)
-    url = server.create()
-    schema.upgrade(url)
-    return url
-
-
 @pytest.fixture
 def client(server_url: str) -> Iterator[Database]:
     database = Database(server_url, TIMEOUT)

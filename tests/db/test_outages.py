@@ -25,7 +25,6 @@ from related_images.db.database import Database
 from related_images.db.tables import metadata
 from related_images.errors import StoreUnavailable
 from related_images.model import Filters
-from tests import servers
 from tests.db import hosts
 from tests.db.attempts import attempts
 from tests.db.samples import counts, image_id, new, record
@@ -47,14 +46,6 @@ def know_image(database: Database) -> object:
 
 def write(database: Database) -> object:
     return database.write(relations.record, new())
-
-
-@pytest.fixture(params=["mariadb", "postgresql"])
-def server_url(request: pytest.FixtureRequest) -> str:
-    server: servers.DatabaseServer = request.getfixturevalue(request.param)
-    url = server.create()
-    schema.upgrade(url)
-    return url
 
 
 @pytest.fixture

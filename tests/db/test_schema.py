@@ -195,3 +195,13 @@ def test_a_server_without_named_locks_is_upgraded(
     assert differences(url) == []
     assert "1105: Percona" in caplog.text
     assert "make sure that only one runs" in caplog.text
+
+
+def test_a_command_waits_for_a_statement_as_long_as_is_said_and_no_longer(server_url: str) -> None:
+    asked = {
+        "postgresql": "SHOW statement_timeout",
+        "mysql": "SELECT @@SESSION.innodb_lock_wait_timeout",
+    }
+    with schema.connected(server_url) as connection:
+        limit = connection.execute(text(asked[connection.dialect.name])).scalar()
+    assert limit in ("1min", int(schema.LONGEST_STATEMENT))
