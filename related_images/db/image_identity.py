@@ -41,6 +41,9 @@ FIRST_RECORDED: Final = func.min(case((relation.c.claimed != 1, relation.c.creat
 One with a single claim was announced again for an image that may have been made only then.
 """
 
+HAS_ID: Final = image.c.former_uuid.is_(None)
+"""That an image has not given up its ID to another."""
+
 _oldest: Final = select(FIRST_RECORDED).where(relation.c.image_ref == bindparam("image"))
 _learn: Final = (
     update(image)
@@ -98,7 +101,7 @@ def retire(connection: Connection, ref: int, at: datetime) -> None:
 
     :raises Overtaken: if another did so at the same moment
     """
-    has_id = update(image).where(image.c.id == ref, image.c.former_uuid.is_(None))
+    has_id = update(image).where(image.c.id == ref, HAS_ID)
     given_up = has_id.ordered_values(
         # MariaDB and MySQL put one after the other in force
         (image.c.former_uuid, image.c.uuid),

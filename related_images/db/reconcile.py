@@ -29,7 +29,7 @@ from related_images import failpoints
 from related_images.db import image_identity, image_owners, latest_images, orphans, state
 from related_images.db.column_types import EPOCH, Moment
 from related_images.db.database import Database
-from related_images.db.image_identity import CLOCKS_APART
+from related_images.db.image_identity import CLOCKS_APART, HAS_ID
 from related_images.db.relations import NO_CREATOR
 from related_images.db.row_ids import reach, reach_project
 from related_images.db.tables import descent, image, project, relation
@@ -391,16 +391,12 @@ def _known(connection: Connection, refs: Collection[int], before: datetime) -> l
             func.max(announced_at),
         )
         .join(relation, relation.c.image_ref == image.c.id)
-        .where(image.c.id.in_(refs), _HAS_ID)
+        .where(image.c.id.in_(refs), HAS_ID)
         .group_by(image.c.id, image.c.uuid, image.c.deleted_at, image.c.created_at)
         .order_by(image.c.id)
     )
     known, owners = [KnownImage(*row) for row in rows], _owners(connection, refs)
     return [replace(one, owners=frozenset(owners.get(one.ref, ()))) for one in known]
-
-
-_HAS_ID: Final = image.c.former_uuid.is_(None)
-"""Whether the ID of an image was not given to another, which only one that is gone lets happen."""
 
 
 def _owners(connection: Connection, refs: Collection[int]) -> dict[int, set[str | None]]:
@@ -420,7 +416,7 @@ def _learn(connection: Connection, times: Mapping[int, datetime]) -> None:
     """Note when Glance made these images, by their rows, where that is not known."""
     if times:
         told = case({ref: literal(at, Moment) for ref, at in times.items()}, value=image.c.id)
-        unknown = image.c.id.in_(times), image.c.created_at == EPOCH, _HAS_ID
+        unknown = image.c.id.in_(times), image.c.created_at == EPOCH, HAS_ID
         connection.execute(update(image).where(*unknown).values(created_at=told))
 
 
@@ -428,7 +424,7 @@ def _restore(connection: Connection, refs: Collection[int]) -> int:
     """Take the mark off images that are there again, and say off how many."""
     if not refs:
         return 0
-    marked = update(image).where(image.c.id.in_(refs), image.c.deleted_at.is_not(None), _HAS_ID)
+    marked = update(image).where(image.c.id.in_(refs), image.c.deleted_at.is_not(None), HAS_ID)
     restored = connection.execute(marked.values(deleted_at=None)).rowcount
     if restored:
         latest_images.refresh_with(connection, image.c.id.in_(refs))
@@ -455,7 +451,7 @@ def _hand_over(connection: Connection, ref: int, seen: Seen, at: datetime) -> No
     They were recorded with the image ``ref``, which had the ID before: nobody had noted that Glance
     no longer had it, nor, when it had made the other one, which that was.
     """
-    is_marked = image.c.id == ref, image.c.deleted_at.is_not(None), _HAS_ID
+    is_marked = image.c.id == ref, image.c.deleted_at.is_not(None), HAS_ID
     former = connection.execute(
         select(image.c.uuid, image.c.created_at).where(*is_marked).with_for_update()
     ).first()

@@ -82,7 +82,7 @@ _known: Final = select(
 
 _times_of_image: Final = select(
     image.c.deleted_at, image.c.created_at.label("image_created_at")
-).where(image.c.id == bindparam("image_ref"), image.c.former_uuid.is_(None))
+).where(image.c.id == bindparam("image_ref"), image_identity.HAS_ID)
 held_image: Final = _times_of_image.with_for_update(key_share=True)
 
 
@@ -176,7 +176,7 @@ def _image(connection: Connection, new: NewRelation, known: Any, relied_on: bool
     if new.seen is not None and known.image_created_at == EPOCH:
         image_identity.learn(connection, ref, new.seen.created_at)
     if known.deleted_at is not None:
-        has_id = image.c.id == ref, image.c.former_uuid.is_(None)
+        has_id = image.c.id == ref, image_identity.HAS_ID
         if not connection.execute(update(image).where(*has_id).values(deleted_at=None)).rowcount:
             raise dialects.Overtaken("the image gave up its ID to another at the same moment")
     return _Image(ref, is_new, known.deleted_at)

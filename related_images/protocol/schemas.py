@@ -8,7 +8,15 @@ from urllib.parse import urlencode
 from related_images import model, validation
 from related_images.errors import RelatedImagesError
 from related_images.jsonform import but_none, types_of
-from related_images.model import Instance, Relation
+from related_images.model import (
+    Ancestor,
+    Descendant,
+    Installation,
+    Instance,
+    InstanceRef,
+    Relation,
+    Usage,
+)
 from related_images.protocol import paths
 
 Json = dict[str, Any]
@@ -79,7 +87,6 @@ UUID: Final = {
 """A UUID as it is answered, and as the ID of an image has to be."""
 ANY_UUID: Final = UUID | {"pattern": UUID["pattern"].replace("0-9a-f", "0-9a-fA-F")}
 """A UUID that is taken in capitals too."""
-_MAYBE_UUID: Final = UUID | {"type": ["string", "null"]}
 _WORD: Final = {"type": "string", "pattern": "^[A-Za-z0-9._:-]+$", "minLength": 1}
 INSTANCE_ID: Final = _WORD | {"maxLength": validation.INSTANCE_ID_LENGTH}
 LABEL: Final = _WORD | {"maxLength": validation.LABEL_LENGTH}
@@ -189,47 +196,25 @@ def _list(name: str, item: Json, **others: Json) -> Json:
 
 
 _PAGE: Final = {"first": {"type": "string"}, "next": {"type": "string"}}
-_MADE: Final = {
-    "via": _object({"installation_uuid": UUID, "instance_id": INSTANCE_ID}),
-    "kind": MADE_KIND,
-    "created_at": TIME,
-    "project_id": _MAYBE_TEXT,
-    "instance_ended_at": _MAYBE_TIME,
-    "image_deleted_at": _MAYBE_TIME,
-}
-_ANCESTOR: Final = _object({"image_id": UUID, **_MADE})
+_MADE: Final = {"via": _object(properties(InstanceRef)), "kind": MADE_KIND}
+_ANCESTOR: Final = _object(properties(Ancestor) | _MADE)
 _DESCENDANT: Final = _object(
-    {
-        "image_id": UUID,
-        "depth": {"type": "integer", "minimum": 1},
-        "parent_image_id": UUID,
-        **_MADE,
-    }
+    properties(Descendant) | _MADE | {"depth": {"type": "integer", "minimum": 1}}
 )
 _LINEAGE: Final = {"image_id": UUID, **_PAGE, "cycle": {"type": "boolean"}}
-_USAGE: Final = _object(
-    {
-        "image_id": UUID,
-        "instances": {
-            "type": "integer",
-            "minimum": 0,
-            "description": "How many were ever started from it",
-        },
-        "live_instances": {
-            "type": "integer",
-            "minimum": 0,
-            "description": "How many of them have not ended",
-        },
-        "unused_since": _MAYBE_TIME
-        | {"description": "When the last of them ended; null while one lives, or if none ever was"},
-        "used_by_others": {
-            "type": ["boolean", "null"],
-            "description": "Whether live servers of other projects than the image's owner were "
-            "started from it; false unless the caller owns the image or sees all projects; null if "
-            "Glance did not say whose the image is",
-        },
-    }
-)
+_USAGE: Final = properties(Usage)
+_TOLD_OF_USAGE: Final[dict[str, Json]] = {
+    "instances": {"minimum": 0, "description": "How many were ever started from it"},
+    "live_instances": {"minimum": 0, "description": "How many of them have not ended"},
+    "unused_since": {
+        "description": "When the last of them ended; null while one lives, or if none ever was"
+    },
+    "used_by_others": {
+        "description": "Whether live servers of other projects than the image's owner were "
+        "started from it; false unless the caller owns the image or sees all projects; null if "
+        "Glance did not say whose the image is",
+    },
+}
 _INFO: Final = {
     "version": {"type": "string"},
     "kinds": {"type": "array", "items": {"type": "string"}},
@@ -268,16 +253,14 @@ COMPONENTS: Final[dict[str, Json]] = {
     "descendants": _list("descendants", _DESCENDANT, **_LINEAGE),
     "usages": _list(
         "usages",
-        _USAGE,
+        _object({name: shape | _TOLD_OF_USAGE.get(name, {}) for name, shape in _USAGE.items()}),
         all_projects={
             "type": "boolean",
             "description": "Whether the instances of all projects are counted, or those the caller "
             "sees",
         },
     ),
-    "installation": _object(
-        {"uuid": UUID, "name": TEXT, "service_user_id": _MAYBE_TEXT, "registered_at": TIME}
-    ),
+    "installation": _object(properties(Installation) | {"name": TEXT}),
     "installations": _list("installations", reference("installation")),
     "info": _object(_INFO, closed=False),
     "new_relation": _object(_NEW_RELATION, ("label", "instance_project_id")),
