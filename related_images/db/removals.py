@@ -1,6 +1,8 @@
 """Taking a report of a relation back, and removing relations.
 
-Each function takes a connection inside a transaction of its caller.
+Each function takes a connection inside a transaction of its caller, and locks rows in the order in
+which recording does: the image, the instance, the relation. In another order two of them would wait
+for each other, until the database ends one.
 """
 
 from datetime import datetime
@@ -17,12 +19,14 @@ from related_images.db import (
 )
 from related_images.db.relations import CLAIMS_LIMIT, FOR_GOOD, NO_CREATOR, counted
 from related_images.db.row_ids import former_images, image_ref, is_instance
-from related_images.db.tables import instance, relation
+from related_images.db.tables import image, instance, relation
 from related_images.model import BOOT, Recorded
 
 _THIS: Final = is_instance(bindparam("installation_uuid"), bindparam("instance_id"))
 _INSTANCE_REF: Final = select(instance.c.id).where(*_THIS).scalar_subquery()
 _IMAGE_REF: Final = image_ref(bindparam("image_id"))
+_hold_image: Final = select(image.c.id).where(image.c.id == bindparam("ref")).with_for_update()
+_hold_instance: Final = select(instance.c.id).where(*_THIS).with_for_update()
 
 
 def take_back(connection: Connection, recorded: Recorded) -> bool:
@@ -30,6 +34,8 @@ def take_back(connection: Connection, recorded: Recorded) -> bool:
 
     :returns: whether the relation is gone
     """
+    connection.execute(_hold_image, {"ref": recorded.image_ref})
+    parent_links.hold(connection, recorded.instance_ref)
     gone = bool(connection.execute(_unclaimed(recorded)).rowcount)
     if not gone:
         connection.execute(_release(recorded))
@@ -93,11 +99,12 @@ def revoke(
         else it is the creation of the image
     """
     named = _names(installation_uuid, instance_id, image_id, kind)
+    ref = _held_instance(connection, installation_uuid, instance_id)
     if recorded_at is None:
         connection.execute(_revoke_creation, named)
     else:
         connection.execute(_revoke_attachment, {**named, "recorded_at": recorded_at})
-    return _remove(connection, named, _unreported)
+    return _remove(connection, ref, named, _unreported)
 
 
 _detach: Final = delete(relation).where(*_named)
@@ -114,7 +121,8 @@ def detach(
     It is that of the image that has the ID, or else those of images that had it before.
     """
     named = _names(installation_uuid, instance_id, image_id, kind)
-    return _remove(connection, named, _detach, _detach_former)
+    ref = _held_instance(connection, installation_uuid, instance_id)
+    return _remove(connection, ref, named, _detach, _detach_former)
 
 
 def _names(installation_uuid: str, instance_id: str, image_id: str, kind: str) -> dict[str, str]:
@@ -126,21 +134,26 @@ def _names(installation_uuid: str, instance_id: str, image_id: str, kind: str) -
     }
 
 
-def _remove(connection: Connection, named: dict[str, str], *removals: Delete) -> bool:
-    """Run the removals until one of them removes something, and say whether one did."""
+def _held_instance(connection: Connection, installation_uuid: str, instance_id: str) -> int | None:
+    named = {"installation_uuid": installation_uuid, "instance_id": instance_id}
+    return connection.execute(_hold_instance, named).scalar()
+
+
+def _remove(
+    connection: Connection, instance_ref: int | None, named: dict[str, str], *removals: Delete
+) -> bool:
+    """Run the removals until one of them removes something, and say whether one did.
+
+    :param instance_ref: the instance, whose row is locked; ``None`` if it is not known
+    """
     gone = any(connection.execute(removal, named).rowcount for removal in removals)
-    if gone:
-        _refresh(
-            connection, named["installation_uuid"], named["instance_id"], named["relation_kind"]
-        )
+    if gone and instance_ref is not None:
+        _refresh(connection, instance_ref, named["relation_kind"])
     return gone
 
 
-def _refresh(connection: Connection, installation_uuid: str, instance_id: str, kind: str) -> None:
-    named = {"installation_uuid": installation_uuid, "instance_id": instance_id}
-    ref = connection.execute(select(_INSTANCE_REF), named).scalar_one()
+def _refresh(connection: Connection, instance_ref: int, kind: str) -> None:
     if kind == BOOT:
-        parent_links.hold(connection, ref)
-        parent_links.refresh(connection, ref)
+        parent_links.refresh(connection, instance_ref)
     else:
-        latest_images.refresh(connection, [ref])
+        latest_images.refresh(connection, [instance_ref])
