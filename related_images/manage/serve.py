@@ -13,7 +13,7 @@ from related_images.db import schema
 from related_images.errors import NotServed
 from related_images.integrations import glance
 from related_images.integrations.development_identity import ALLOW_REMOTE
-from related_images.manage import opening, options
+from related_images.manage import database_access, options
 
 _BACKLOG = 128
 _EXAMPLE_INSTALLATION = "5c2b7a52-7d0e-4d7e-9f43-3a1f5a0c9b11"
@@ -128,7 +128,7 @@ def _cannot_listen(where: str, error: OSError) -> NotServed:
 
 def _upgrade_schema() -> None:
     chosen = config.load(config.GROUP, {config.OSLO_PROJECT: "glance"})
-    with opening.at(chosen.connection) as url:
+    with database_access.at(chosen.connection) as url:
         schema.upgrade(url)
 
 
