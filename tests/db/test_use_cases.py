@@ -16,7 +16,7 @@ USE_CASES = (
     "purge",
     "reconcile",
     "recording",
-    "rotation",
+    "recorded_backups",
 )
 FOR_OTHER_USE_CASES = {"deletions.check_start", "installations.find"}
 """What recording asks in its own transaction."""
