@@ -6,16 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses 2 --dist loadfile
 
-.PHONY: run test coverage slow-test lowest-test heat-test cloud-test check bench fuzz glance-suite clean
+.PHONY: run test slow-test lowest-test heat-test cloud-test check bench fuzz glance-suite clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/related-images serve $(ARGS)
 
-test: $(VENV)/.installed-dev
-	$(BIN)/pytest $(PARALLEL) $(ARGS)
-
 # the end shows the branch coverage: the least covered files and the total, which fail nothing
-coverage: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PARALLEL) $(ARGS); outcome=$$?; \
 	$(BIN)/coverage combine --quiet; \

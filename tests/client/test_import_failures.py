@@ -23,6 +23,8 @@ from tests.client.clients import INSTALLATION, MAKERS, SERVICE, Maker
 from tests.client.scripted import Reply, Scripted, serving
 from tests.servers import ServedGlance
 
+pytestmark = pytest.mark.slow
+
 FORMATS: dict[str, Any] = {"disk_format": "raw", "container_format": "bare"}
 CONFIGURATION = """
 [DEFAULT]

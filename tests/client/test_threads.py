@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid5
 
 import glanceclient
+import pytest
 from keystoneauth1.adapter import Adapter
 
 from related_images.client import (
@@ -17,6 +18,8 @@ from related_images.client import (
 )
 from tests.client.clients import SERVICE, session
 from tests.servers import ServedGlance
+
+pytestmark = pytest.mark.slow
 
 THREADS = 16
 CREATES = int(os.environ.get("RELATED_IMAGES_THREAD_CREATES", "20"))
