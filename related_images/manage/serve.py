@@ -29,21 +29,21 @@ _GREETING = """\
 related-images: Glance is at {url} and keeps its data in {directory}.
 The installation, which stands for one Nova, is {installation}. Try:
 
-1. Create an image of the server web-1, as Nova does for a user:
+1. Create an image of the server web-2, as Nova does for a user:
 
   curl -s {url}/v2/images -H 'Content-Type: application/json' \\
     -H 'X-Auth-Token: alice:demo:member' -H 'X-Service-Token: nova:service:service' \\
-    -H 'X-Installation-UUID: {installation}' -H 'X-Instance-ID: web-1' \\
-    -d '{{"name": "web-1 on Monday", "disk_format": "raw", "container_format": "bare"}}' -w '\\n'
+    -H 'X-Installation-UUID: {installation}' -H 'X-Instance-ID: web-2' \\
+    -d '{{"name": "web-2 on Monday", "disk_format": "raw", "container_format": "bare"}}' -w '\\n'
 
 2. List the images of that server:
 
-  curl -s '{url}/v2/images?installation_uuid={installation}&instance_id=web-1' \\
+  curl -s '{url}/v2/images?installation_uuid={installation}&instance_id=web-2' \\
     -H 'X-Auth-Token: alice:demo:member' -w '\\n'
 
 3. See the relation:
 
-  curl -s '{url}/v2/relations?instance_id=web-1' -H 'X-Auth-Token: alice:demo:member' -w '\\n'
+  curl -s '{url}/v2/relations?instance_id=web-2' -H 'X-Auth-Token: alice:demo:member' -w '\\n'
 """
 
 _WITH_OPENSTACK = """
@@ -53,8 +53,8 @@ record relations) and admin (an administrator):
   export PATH={programs}:$PATH
   export OS_CLIENT_CONFIG_FILE={clouds}
   export OS_CLOUD=alice
-  openstack instance image list web-1
-  openstack image relation list --instance web-1
+  openstack instance image list web-2
+  openstack image relation list --instance web-2
 """
 
 
