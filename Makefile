@@ -62,7 +62,7 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml
 LOWEST := tests/test_lowest.py tests/db/test_database.py tests/db/test_outages.py \
 	tests/db/test_pgbouncer.py tests/db/test_schema.py tests/db/test_urls.py \
 	tests/middleware/test_routing.py tests/middleware/test_request.py \
-	tests/middleware/test_databases.py tests/middleware/test_imagelist.py
+	tests/middleware/test_databases.py tests/middleware/test_image_list.py
 
 $(VENV)-lowest/.installed: setup.cfg tests/lowest-constraints.txt
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest

@@ -28,7 +28,7 @@ from benchmarks.filling import Cloud
 from related_images.db import schema, tables
 from related_images.db.column_types import (
     KEY,
-    Moment,
+    UtcDateTime,
     UuidText,
     exact_text,
 )
@@ -70,7 +70,7 @@ def _told() -> Iterator[Column[Any] | Index]:
     yield Column("kind", SmallInteger, nullable=False)
     yield Column("label", exact_text(64))
     yield Column("source", SmallInteger, nullable=False)
-    yield Column("created_at", Moment, nullable=False)
+    yield Column("created_at", UtcDateTime, nullable=False)
     yield Column("claimed", SmallInteger, nullable=False, server_default="0")
     yield Index(None, "created_at")
 
@@ -81,7 +81,7 @@ def _own_number() -> Column[int]:
 
 def _own_image() -> Iterator[Column[Any]]:
     yield Column("image_uuid", UuidText, nullable=False)
-    yield Column("deleted_at", Moment)
+    yield Column("deleted_at", UtcDateTime)
 
 
 def _refers_to_image() -> Column[int]:

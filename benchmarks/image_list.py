@@ -37,8 +37,8 @@ def _at(
         yield from _compare(kind, Registry(served), cloud, rounds)
 
 
-def _compare(kind: str, registry: Registry, cloud: Cloud, rounds: int) -> Iterator[Result]:
-    sides = _sides(registry)
+def _compare(kind: str, glance: Registry, cloud: Cloud, rounds: int) -> Iterator[Result]:
+    sides = _sides(glance)
     answers = {name: side() for name, side in sides.items()}
     different = {name for name, found in answers.items() if found != answers["tuple"]}
     if different or len(answers["tuple"]) != cloud.per_instance:
@@ -54,15 +54,15 @@ def _compare(kind: str, registry: Registry, cloud: Cloud, rounds: int) -> Iterat
     yield _result("?id=in: the floor", size, quick["tuple"], quick["ids"], FLOOR, None)
 
 
-def _sides(registry: Registry) -> dict[str, Callable[[], set[str]]]:
+def _sides(glance: Registry) -> dict[str, Callable[[], set[str]]]:
     headers, named = of_instance(ASKED), f"instance_uuid={filling.instance_id(ASKED)}"
     tenant = member(filling.project_id(ASKED % filling.PROJECTS + 1))
-    ids = ",".join(sorted(registry.images("", headers=headers)))
+    ids = ",".join(sorted(glance.images("", headers=headers)))
     return {
-        "tuple": lambda: registry.images("", headers=headers),
-        "admin": lambda: registry.images(named),
-        "tenant": lambda: registry.images(named, tenant),
-        "ids": lambda: registry.images(f"id=in:{ids}"),
+        "tuple": lambda: glance.images("", headers=headers),
+        "admin": lambda: glance.images(named),
+        "tenant": lambda: glance.images(named, tenant),
+        "ids": lambda: glance.images(f"id=in:{ids}"),
     }
 
 

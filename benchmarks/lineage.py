@@ -16,7 +16,7 @@ from sqlalchemy import Connection, insert
 
 from related_images.db import lineage_walk, schema
 from related_images.db.database import Database
-from related_images.db.lineage_walk import Place
+from related_images.db.lineage_walk import TreePosition
 from related_images.db.tables import (
     descent,
     image,
@@ -135,7 +135,7 @@ def measure(name: str, url: str) -> None:
         ):
             size = GENERATIONS if what == "chain" else DESCENDANTS
             for number in (0, size // 2, size - LIMIT // 2):
-                after = Place(uuid(root + number), depth(number)) if number else None
+                after = TreePosition(uuid(root + number), depth(number)) if number else None
                 spent = timed(
                     database,
                     lineage_walk.descendants,

@@ -81,7 +81,7 @@ def _start(*_: object) -> None:
     """Nothing is answered."""
 
 
-def _cheapest(registry: Registry, rounds: int) -> Spread:
-    sides = {path: lambda path=path: registry.get(path) for path in CHEAPEST}
+def _cheapest(glance: Registry, rounds: int) -> Spread:
+    sides = {path: lambda path=path: glance.get(path) for path in CHEAPEST}
     taken = in_turns(sides, 10 * rounds, 20)
     return scaled(min(taken.values(), key=lambda spread: spread.median), 1e6)

@@ -4,7 +4,7 @@
     ├── ConfigurationError          a setting that cannot be used
     │   └── NovaUnexpected
     ├── NotServed                   the embedded registry cannot be served
-    ├── RegistryDistrusted          what the registry says cannot be acted upon
+    ├── UntrustedGlanceAnswer          what the registry says cannot be acted upon
     ├── NovaUnreachable             Nova does not answer as it must
     ├── BusUnusable                 a message bus does not take us as a listener
     ├── NotificationMalformed       Nova did not send what it is known to send
@@ -62,10 +62,10 @@ class NotServed(RelatedImagesError):
     title = "The embedded registry cannot be served"
 
 
-class RegistryDistrusted(RelatedImagesError):
+class UntrustedGlanceAnswer(RelatedImagesError):
     """The registry hides images from this caller, or is not the one that is related here."""
 
-    code = "registry.distrusted"
+    code = "glance.untrusted-answer"
     title = "What the registry says cannot be acted upon"
 
 

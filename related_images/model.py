@@ -67,7 +67,7 @@ def kind(text: object, allowed: tuple[str, ...] = KINDS) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ImageState:
     """What Glance says of an image that it has: when it made it, and whose it is."""
 
     created_at: datetime
@@ -92,7 +92,7 @@ class NewRelation:
     project_id: str | None
     created_at: datetime
     instance_project_id: str | None = None
-    seen: Seen | None = None
+    seen: ImageState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ class Descendant(JsonForm):
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class RelationPosition:
     """The last relation of a page: where the next one begins."""
 
     created_at: datetime
@@ -272,7 +272,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class InstancePosition:
     """The last instance of a page; ``latest_at`` as that instance had it."""
 
     installation_uuid: str

@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T]) -> Generator[T]:
+def prefetch(items: Iterator[T]) -> Generator[T]:
     """The items, each one asked for while the one before it is dealt with.
 
     Whoever needs no more leaves at once, and the one that is on its way is dropped.

@@ -12,7 +12,7 @@ import pytest
 
 from related_images import config, errors
 from related_images.middleware import paging, routing
-from related_images.middleware.answers import STATUSES, MethodNotAllowed, status_of
+from related_images.middleware.responses import STATUSES, MethodNotAllowed, status_of
 from related_images.protocol import headers, paths
 
 ROOT = Path(__file__).parent.parent

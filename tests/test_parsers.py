@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import pytest
 
-from related_images.client.backups import policies
+from related_images.client.backups import stored_policy
 from related_images.client.import_request import RemoteImage, _wrong_remote
 from related_images.errors import RelatedImagesError
-from related_images.manage import backfill, db, installation, listen, notifications, reconcile
+from related_images.manage import backfill, db, installation, listen, notification_parser, reconcile
 from related_images.middleware import paging
 from related_images.model import InstanceRef
 from related_images.osc import backup, instance, overdue, relation, usage
@@ -38,12 +38,12 @@ def option(command: Any, name: str, *more: str) -> Read:
     return read
 
 
-def policy(name: str, found: Callable[[policies.StoredPolicy], Any]) -> Read:
-    return lambda text: found(policies.read(json.dumps({name: text})))
+def policy(name: str, found: Callable[[stored_policy.StoredPolicy], Any]) -> Read:
+    return lambda text: found(stored_policy.read(json.dumps({name: text})))
 
 
 def label_of_policy(text: str) -> str:
-    (label,) = policies.read(json.dumps({"keep_labels": [text]})).retention.labels
+    (label,) = stored_policy.read(json.dumps({"keep_labels": [text]})).retention.labels
     return label
 
 
@@ -56,7 +56,7 @@ def remote_image(text: str) -> str:
 def notified(text: str) -> Any:
     data = {"uuid": "i", "tenant_id": "p"}
     sent = {"event_type": "instance.delete.end", "payload": {"nova_object.data": data}}
-    event = notifications.read(UUID, sent | {"timestamp": text})
+    event = notification_parser.read(UUID, sent | {"timestamp": text})
     assert event is not None
     return event.at
 

@@ -3,48 +3,51 @@
 Needs keystoneauth1 alone.
 """
 
-from related_images.client.context import (
-    TupleHeaders,
-    carry_tuple,
-    for_instance,
-    image_adapter,
-    in_this_context,
-)
 from related_images.client.errors import (
-    AccessDenied,
-    AnswerUnusable,
     ClientError,
+    Conflict,
+    Forbidden,
+    GlanceError,
+    GlanceUnreachable,
     ImageNotOfInstance,
     ImportFailed,
     ImportInvalid,
     ImportNotOffered,
     ImportUnfinished,
     InstallationAmbiguous,
+    InvalidResponse,
+    NotFound,
     NotInstanceAware,
-    NotThere,
     PayloadTooLarge,
     PolicyEmpty,
     PolicyInvalid,
-    RegistryError,
-    RegistryUnavailable,
-    RegistryUnreachable,
-    StateConflict,
+    ServiceUnavailable,
     StoreNotOffered,
     Unauthorized,
 )
+from related_images.client.image import FilterInfo, Image
 from related_images.client.images import InstanceAwareImageService
 from related_images.client.import_request import RemoteImage, Stores
+from related_images.client.instance_context import (
+    TupleHeaders,
+    carry_tuple,
+    for_instance,
+    image_adapter,
+    in_this_context,
+)
 from related_images.client.relations import RelationsClient
-from related_images.client.results import Image, RegistryInfo
 from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
 from related_images.model import Images as ImagesOfKind
 
 __all__ = [
-    "AccessDenied",
     "Ancestor",
-    "AnswerUnusable",
     "ClientError",
+    "Conflict",
     "Descendant",
+    "FilterInfo",
+    "Forbidden",
+    "GlanceError",
+    "GlanceUnreachable",
     "Image",
     "ImageNotOfInstance",
     "ImagesOfKind",
@@ -56,19 +59,16 @@ __all__ = [
     "Instance",
     "InstanceAwareImageService",
     "InstanceRef",
+    "InvalidResponse",
+    "NotFound",
     "NotInstanceAware",
-    "NotThere",
     "PayloadTooLarge",
     "PolicyEmpty",
     "PolicyInvalid",
-    "RegistryError",
-    "RegistryInfo",
-    "RegistryUnavailable",
-    "RegistryUnreachable",
     "Relation",
     "RelationsClient",
     "RemoteImage",
-    "StateConflict",
+    "ServiceUnavailable",
     "StoreNotOffered",
     "Stores",
     "TupleHeaders",

@@ -12,17 +12,17 @@
         │   └── StoreNotOffered     the deployment has no such store
         ├── ImportFailed            Glance refused the import, or it ended without success
         │   └── ImportUnfinished    the deadline passed first
-        └── RegistryError           a request to the registry did not succeed
-            ├── RegistryUnreachable no whole answer came, or nobody could be asked
-            ├── AnswerUnusable      the answer is not what the registry gives
+        └── GlanceError           a request to the registry did not succeed
+            ├── GlanceUnreachable no whole answer came, or nobody could be asked
+            ├── InvalidResponse      the answer is not what the registry gives
             ├── Unauthorized        401
-            ├── AccessDenied        403
-            ├── NotThere            404
-            ├── StateConflict       409
+            ├── Forbidden        403
+            ├── NotFound            404
+            ├── Conflict       409
             ├── PayloadTooLarge     413
-            └── RegistryUnavailable 503, with ``retry_after`` if the registry says when
+            └── ServiceUnavailable 503, with ``retry_after`` if the registry says when
 
-Any other status is a plain :class:`RegistryError`.
+Any other status is a plain :class:`GlanceError`.
 """
 
 from collections.abc import Iterable
@@ -140,7 +140,7 @@ class ImportUnfinished(ImportFailed):
     title = "The import did not end in time"
 
 
-class RegistryError(ClientError):
+class GlanceError(ClientError):
     """A request did not succeed.
 
     :ivar code: the dotted word of the registry's own answer if it is one of the filter's errors,
@@ -155,7 +155,7 @@ class RegistryError(ClientError):
         been
     """
 
-    code = "registry.refused"
+    code = "glance.refused"
     title = "The registry refused the request"
     next_step = "its operator finds more under the request id in the registry's log"
     filter_says_what_to_do = False
@@ -199,14 +199,14 @@ class RegistryError(ClientError):
         return f"{self.request} {answered}: {self.said}{step}{named}"
 
 
-class RegistryUnreachable(RegistryError):
-    code = "registry.unreachable"
+class GlanceUnreachable(GlanceError):
+    code = "glance.unreachable"
     title = "The registry could not be asked"
     next_step = "check the endpoint, the network and the credentials"
 
 
-class AnswerUnusable(RegistryError):
-    code = "registry.answer-unusable"
+class InvalidResponse(GlanceError):
+    code = "glance.invalid-response"
     title = "The answer is not one of the registry"
     next_step = (
         "check that the endpoint is the registry's root or its /v2, and what stands between, "
@@ -218,8 +218,8 @@ class AnswerUnusable(RegistryError):
         self.doubtful = True  # whatever its status says
 
 
-class Unauthorized(RegistryError):
-    code = "registry.unauthorized"
+class Unauthorized(GlanceError):
+    code = "glance.unauthorized"
     title = "The registry does not accept the credentials"
     next_step = "authenticate again"
     unanswered = "was not sent, since Keystone does not accept the credentials"
@@ -229,43 +229,43 @@ class Unauthorized(RegistryError):
         self.doubtful = False  # also where Keystone, not the registry, refused them
 
 
-class AccessDenied(RegistryError):
-    code = "registry.access-denied"
+class Forbidden(GlanceError):
+    code = "glance.forbidden"
     title = "The credentials do not allow this"
     next_step = "check which roles the caller has, whose the image is, and whether it is protected"
     filter_says_what_to_do = True
 
 
-class NotThere(RegistryError):
-    code = "registry.not-there"
+class NotFound(GlanceError):
+    code = "glance.not-found"
     title = "There is no such thing for this caller"
     next_step = "check the id, and whether the project may see it"
 
 
-class StateConflict(RegistryError):
-    code = "registry.conflict"
+class Conflict(GlanceError):
+    code = "glance.conflict"
     title = "It contradicts the state of things"
     next_step = "look at what is there, then decide"
     filter_says_what_to_do = True
 
 
-class PayloadTooLarge(RegistryError):
-    code = "registry.too-large"
+class PayloadTooLarge(GlanceError):
+    code = "glance.too-large"
     title = "The request is larger than the registry or a quota allows"
     next_step = "send less, or ask for a larger quota"
 
 
-class RegistryUnavailable(RegistryError):
-    code = "registry.unavailable"
+class ServiceUnavailable(GlanceError):
+    code = "glance.unavailable"
     title = "The registry cannot do this now"
     next_step = "try again"
 
 
-BY_STATUS: dict[int, type[RegistryError]] = {
+BY_STATUS: dict[int, type[GlanceError]] = {
     401: Unauthorized,
-    403: AccessDenied,
-    404: NotThere,
-    409: StateConflict,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
     413: PayloadTooLarge,
-    503: RegistryUnavailable,
+    503: ServiceUnavailable,
 }

@@ -8,12 +8,14 @@ from typing import Any
 
 from related_images import model, validation
 from related_images.client.errors import (
+    Conflict,
+    GlanceError,
     ImageNotOfInstance,
+    NotFound,
     NotInstanceAware,
-    NotThere,
-    RegistryError,
-    StateConflict,
 )
+from related_images.client.glance import OCTETS, Answer, image_path
+from related_images.client.image import FilterInfo, Image
 from related_images.client.import_request import (
     Source,
     Stores,
@@ -28,9 +30,7 @@ from related_images.client.importing import (
     ignore_progress,
     wait,
 )
-from related_images.client.registry import OCTETS, Answer, image_path
 from related_images.client.relations import Filter, RelationsClient
-from related_images.client.results import Image, RegistryInfo
 from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation
 from related_images.protocol import headers, paths
 from related_images.protocol.headers import Assertion
@@ -49,20 +49,20 @@ class InstanceAwareImageService:
     :raises TupleMalformed: if ``installation_uuid`` is no UUID
 
     Every method raises :exc:`NotInstanceAware` before it creates, lists or deletes anything if the
-    registry does not know about instances, :exc:`RegistryError` if a request does not succeed, and
+    registry does not know about instances, :exc:`GlanceError` if a request does not succeed, and
     :exc:`BadInput` if an id, a kind or a label is malformed. One service may be shared by threads.
     """
 
     def __init__(self, client: object, installation_uuid: str) -> None:
         self.installation_uuid = validation.installation_uuid(installation_uuid)
         self._relations = RelationsClient(client)
-        self._registry = self._relations.registry
+        self._glance = self._relations.glance
 
     def instance_ref(self, instance_id: str) -> InstanceRef:
         """The instance of this installation that has this id."""
         return InstanceRef(self.installation_uuid, instance_id)
 
-    def info(self) -> RegistryInfo:
+    def info(self) -> FilterInfo:
         """What the deployment says of itself; once it has said it, it is not asked again."""
         return self._relations.info()
 
@@ -97,7 +97,7 @@ class InstanceAwareImageService:
     def _create(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
         try:
             return self._create_once(assertion, body)
-        except RegistryError as error:
+        except GlanceError as error:
             if not error.doubtful:
                 raise
             found = self._look_for(assertion, body["id"], error)
@@ -106,7 +106,7 @@ class InstanceAwareImageService:
     def _create_again(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
         try:
             return self._create_once(assertion, body)
-        except StateConflict as overtaken:
+        except Conflict as overtaken:
             # what was thought lost arrived in between
             found = self._look_for(assertion, body["id"], overtaken)
             if found is None:
@@ -116,20 +116,20 @@ class InstanceAwareImageService:
     def _create_once(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
         said = assertion.as_headers()
         with _about(body["id"], is_there=False):
-            answer = self._registry.ask("POST", paths.IMAGES, json=dict(body), headers=said)
+            answer = self._glance.ask("POST", paths.IMAGES, json=dict(body), headers=said)
             recorded = answer.headers.get(headers.RECORDED)
             if recorded != assertion.kind:
                 raise _unrecorded(body["id"], f"acknowledged {recorded}, not {assertion.kind}")
             return answer.read(lambda shown: Image(shown, recorded))
 
-    def _look_for(self, assertion: Assertion, image_id: str, lost: RegistryError) -> Image | None:
+    def _look_for(self, assertion: Assertion, image_id: str, lost: GlanceError) -> Image | None:
         """What became of a creation whose answer was lost."""
         try:
             image = self.get(image_id)
             relations = tuple(self._relations.relations_of_image(image_id))
-        except NotThere:
+        except NotFound:
             return None
-        except RegistryError:
+        except GlanceError:
             lost.image_id = image_id  # it may be there
             raise lost from None
         if not any((r.instance, r.kind) == (assertion.instance, assertion.kind) for r in relations):
@@ -139,18 +139,18 @@ class InstanceAwareImageService:
     def get(self, image_id: str) -> Image:
         """One image as it is now.
 
-        :raises NotThere: if there is no such image for the caller
+        :raises NotFound: if there is no such image for the caller
         """
-        return self._registry.ask("GET", image_path(image_id)).read(Image)
+        return self._glance.ask("GET", image_path(image_id)).read(Image)
 
     def upload(self, image_id: str, data: Data) -> None:
         """Send the data of an image; it is streamed, once.
 
         :param data: bytes, a binary file, or an iterable of bytes
-        :raises StateConflict: if the image has data already
+        :raises Conflict: if the image has data already
         :raises PayloadTooLarge: if it is more than the quota allows
         """
-        self._registry.ask("PUT", f"{image_path(image_id)}/file", data=data, headers=OCTETS)
+        self._glance.ask("PUT", f"{image_path(image_id)}/file", data=data, headers=OCTETS)
 
     def import_image(
         self,
@@ -196,7 +196,7 @@ class InstanceAwareImageService:
             _check_existing(instance_id, given, kind=kind, label=label)
         check_deadline(deadline)
         self.info()
-        importer = Importer(self._registry, source, stores or Stores())
+        importer = Importer(self._glance, source, stores or Stores())
         importer.check_offered(method)
         if instance_id is not None:
             check_formats(given)
@@ -223,10 +223,10 @@ class InstanceAwareImageService:
         :raises ImportFailed: if it ended without success, or if none is under way and the image is
             not active
         :raises ImportUnfinished: if it did not end within ``deadline``
-        :raises NotThere: if there is no such image for the caller
+        :raises NotFound: if there is no such image for the caller
         """
         check_deadline(deadline)
-        return wait(StartedImport(self._registry, image_id), deadline, progress)
+        return wait(StartedImport(self._glance, image_id), deadline, progress)
 
     def list(
         self,
@@ -252,7 +252,7 @@ class InstanceAwareImageService:
         assertion = self._assertion(instance_id, kind, label)
         query = tuple(_query(assertion, _filters(filters, properties), limit, page_size))
         self.info()
-        pages = self._registry.pages(paths.IMAGES, query)
+        pages = self._glance.pages(paths.IMAGES, query)
         images = (image for page in pages for image in _read(page, assertion))
         return itertools.islice(images, limit)
 
@@ -286,8 +286,8 @@ class InstanceAwareImageService:
         :param instance_id: refuse unless the image is recorded as made of this instance
         :param force: also if live servers were started from it; only an administrator can do so
         :raises ImageNotOfInstance: if it is not; nothing is deleted
-        :raises StateConflict: if live servers were started from it and the deployment guards those
-        :raises NotThere: if there is no such image for the caller
+        :raises Conflict: if live servers were started from it and the deployment guards those
+        :raises NotFound: if there is no such image for the caller
         """
         self.info()
         if instance_id is not None:
@@ -336,8 +336,8 @@ class InstanceAwareImageService:
 
         :param instance_project_id: the project that sees a ``boot`` relation, which is not the
             image's
-        :raises NotThere: if there is no such image for the caller
-        :raises AccessDenied: if the caller may not record
+        :raises NotFound: if there is no such image for the caller
+        :raises Forbidden: if the caller may not record
         """
         instance = self.instance_ref(instance_id)
         return self._relations.attach(instance, image_id, kind, label, instance_project_id)
@@ -345,8 +345,8 @@ class InstanceAwareImageService:
     def detach(self, instance_id: str, image_id: str, *, kind: str) -> None:
         """Take such a relation back; the image stays.
 
-        :raises NotThere: if there is no such relation
-        :raises AccessDenied: if the caller neither may record nor is an administrator
+        :raises NotFound: if there is no such relation
+        :raises Forbidden: if the caller neither may record nor is an administrator
         """
         self._relations.detach(self.instance_ref(instance_id), image_id, kind)
 
@@ -362,8 +362,8 @@ class InstanceAwareImageService:
     def instance_ended(self, instance_id: str) -> None:
         """Record that the instance was deleted: its images stay, it no longer uses any image.
 
-        :raises NotThere: if no such instance is recorded
-        :raises AccessDenied: if the caller neither may record nor is an administrator
+        :raises NotFound: if no such instance is recorded
+        :raises Forbidden: if the caller neither may record nor is an administrator
         """
         self._relations.instance_ended(self.instance_ref(instance_id))
 
@@ -429,7 +429,7 @@ def _about(image_id: str, *, is_there: bool = True) -> Iterator[None]:
     """Have errors tell which image they are about, if it is there or may be there by now."""
     try:
         yield
-    except RegistryError as error:
+    except GlanceError as error:
         if is_there or error.doubtful:
             error.image_id = image_id
         raise

@@ -11,10 +11,10 @@ from related_images import validation
 from related_images.client.errors import (
     ImportInvalid,
     ImportNotOffered,
-    NotThere,
+    NotFound,
     StoreNotOffered,
 )
-from related_images.client.registry import Registry
+from related_images.client.glance import Glance
 
 GLANCE_DIRECT: Final = "glance-direct"
 WEB_DOWNLOAD: Final = "web-download"
@@ -125,12 +125,12 @@ def missing_formats(attributes: Mapping[str, Any]) -> str:
     return " and ".join(name for name in FORMATS if not attributes.get(name))
 
 
-def check_method(registry: Registry, method: str, wanted: str | None) -> None:
+def check_method(glance: Glance, method: str, wanted: str | None) -> None:
     """Make sure that the deployment offers the method.
 
     :raises ImportNotOffered: if it does not, or if another one is ``wanted``
     """
-    answer = registry.ask("GET", METHODS_PATH)
+    answer = glance.ask("GET", METHODS_PATH)
     offered = tuple(answer.read(lambda body: body["import-methods"]["value"]))
     if wanted not in (None, method) or method not in offered:
         raise ImportNotOffered(
@@ -140,7 +140,7 @@ def check_method(registry: Registry, method: str, wanted: str | None) -> None:
         )
 
 
-def check_stores(registry: Registry, stores: Stores, method: str) -> None:
+def check_stores(glance: Glance, stores: Stores, method: str) -> None:
     """Make sure that the deployment has the stores, and that they can be written to.
 
     :raises StoreNotOffered: if it has not
@@ -148,7 +148,7 @@ def check_stores(registry: Registry, stores: Stores, method: str) -> None:
     needs_several = method == COPY_IMAGE or not stores.all_must_succeed
     if not (stores.ids or needs_several):
         return
-    offered = _writable_stores(registry)
+    offered = _writable_stores(glance)
     if offered is None:
         raise StoreNotOffered(
             "this Glance has one store, without an id: an image cannot be copied, and neither ids "
@@ -164,11 +164,11 @@ def check_stores(registry: Registry, stores: Stores, method: str) -> None:
         )
 
 
-def _writable_stores(registry: Registry) -> tuple[str, ...] | None:
+def _writable_stores(glance: Glance) -> tuple[str, ...] | None:
     """The ids of the stores; ``None`` if Glance is not configured with several."""
     try:
-        answer = registry.ask("GET", STORES_PATH)
-    except NotThere:
+        answer = glance.ask("GET", STORES_PATH)
+    except NotFound:
         return None
     return answer.read(
         lambda body: tuple(

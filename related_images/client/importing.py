@@ -13,11 +13,13 @@ from typing import Any, Final
 
 from related_images import validation
 from related_images.client.errors import (
+    GlanceError,
     ImportFailed,
     ImportUnfinished,
-    RegistryError,
     Unauthorized,
 )
+from related_images.client.glance import OCTETS, Glance, image_path
+from related_images.client.image import Image
 from related_images.client.import_request import (
     COPY_IMAGE,
     GLANCE_DIRECT,
@@ -31,8 +33,6 @@ from related_images.client.import_request import (
     method_for,
     missing_formats,
 )
-from related_images.client.registry import OCTETS, Registry, image_path
-from related_images.client.results import Image
 from related_images.client.urls import hide_credentials
 
 GONE: Final = ("killed", "deleted", "pending_delete")
@@ -60,8 +60,8 @@ def ignore_progress(_image: Image) -> None:
 class Importer:
     """One import from ``source``."""
 
-    def __init__(self, registry: Registry, source: Source | None, stores: Stores) -> None:
-        self._registry = registry
+    def __init__(self, glance: Glance, source: Source | None, stores: Stores) -> None:
+        self._glance = glance
         self._source = source
         self._stores = stores
         self.method = method_for(source)
@@ -74,16 +74,16 @@ class Importer:
         :raises StoreNotOffered: if there is no such store
         """
         check_source(self._source)
-        check_method(self._registry, self.method, wanted)
-        check_stores(self._registry, self._stores, self.method)
+        check_method(self._glance, self.method, wanted)
+        check_stores(self._glance, self._stores, self.method)
 
     def check_image(self, image_id: str) -> None:
         """Make sure that an image that is there can be imported into.
 
         :raises ImportFailed: if it cannot; nothing was sent
-        :raises NotThere: if there is no such image for the caller
+        :raises NotFound: if there is no such image for the caller
         """
-        image = _image(self._registry, image_path(image_id))
+        image = _image(self._glance, image_path(image_id))
         wrong: str | None
         needed = "active" if self.method == COPY_IMAGE else "queued"
         missing = missing_formats(image)
@@ -98,7 +98,7 @@ class Importer:
 
     def _locked(self, image: Image) -> str | None:
         """What is wrong with an image that a task has locked, as long as Glance minds that."""
-        tasks = _tasks(self._registry, image_path(image.id))
+        tasks = _tasks(self._glance, image_path(image.id))
         task = next((task for task in tasks if task["id"] == image[LOCK]), None)
         if task is None:
             return None
@@ -120,7 +120,7 @@ class Importer:
 
         :param deadline: in seconds
         :raises ImportFailed: if it did not
-        :raises RegistryError: if Glance cannot be asked, at the deadline at the latest
+        :raises GlanceError: if Glance cannot be asked, at the deadline at the latest
         """
         return wait(self.start(image_id), deadline, progress)
 
@@ -131,11 +131,11 @@ class Importer:
         """
         path = image_path(image_id)
         started = StartedImport(
-            self._registry, image_id, {task["id"] for task in _tasks(self._registry, path)}
+            self._glance, image_id, {task["id"] for task in _tasks(self._glance, path)}
         )
         try:
             self._send(path)
-        except RegistryError as error:
+        except GlanceError as error:
             if not _is_refusal(error):
                 raise
             raise self._refused(image_id, error) from error
@@ -143,16 +143,16 @@ class Importer:
 
     def _send(self, path: str) -> None:
         if self.method == GLANCE_DIRECT:
-            self._registry.ask("PUT", f"{path}/stage", data=self._source, headers=OCTETS)
+            self._glance.ask("PUT", f"{path}/stage", data=self._source, headers=OCTETS)
         stores = self._stores
         if self.method == COPY_IMAGE and stores.ids:
             # Glance refuses to copy to any of them if one has the image already
-            stores = replace(stores, ids=_without(stores.ids, _image(self._registry, path)))
+            stores = replace(stores, ids=_without(stores.ids, _image(self._glance, path)))
             if not stores.ids:
                 return
         body = {"method": self._described(), **stores.as_json()}
         # keystoneauth's log of requests would show the URL with its credentials
-        self._registry.ask("POST", f"{path}/import", json=body, log=False)
+        self._glance.ask("POST", f"{path}/import", json=body, log=False)
 
     def _described(self) -> dict[str, str]:
         source = self._source
@@ -165,10 +165,10 @@ class Importer:
             }
         return {"name": self.method} | ({"uri": source} if isinstance(source, str) else {})
 
-    def _refused(self, image_id: str, error: RegistryError) -> ImportFailed:
+    def _refused(self, image_id: str, error: GlanceError) -> ImportFailed:
         try:
-            image = _image(self._registry, image_path(image_id))
-        except RegistryError:
+            image = _image(self._glance, image_path(image_id))
+        except GlanceError:
             image = Image({"id": image_id})
         asked_as = f" (request id {error.request_id})" if error.request_id else ""
         return _error(
@@ -220,8 +220,8 @@ class StartedImport:
     :param before: the ids of the tasks that are not meant, since they are older
     """
 
-    def __init__(self, registry: Registry, image_id: str, before: set[str] | None = None) -> None:
-        self._registry = registry
+    def __init__(self, glance: Glance, image_id: str, before: set[str] | None = None) -> None:
+        self._glance = glance
         self._path = image_path(image_id)
         self._before = before or set()
 
@@ -231,8 +231,8 @@ class StartedImport:
         :raises ImportFailed: if it has failed
         """
         # in this order: what the task has finished shows in the image
-        tasks = [it for it in _tasks(self._registry, self._path) if it["id"] not in self._before]
-        image = _image(self._registry, self._path)
+        tasks = [it for it in _tasks(self._glance, self._path) if it["id"] not in self._before]
+        image = _image(self._glance, self._path)
         progress(image)
         return image, _is_done(image, _latest(tasks, image))
 
@@ -243,14 +243,14 @@ def wait(started: StartedImport, deadline: float, progress: Progress) -> Image:
     :param deadline: in seconds from now
     :raises ImportFailed: if it failed
     :raises ImportUnfinished: if it has not ended at the deadline
-    :raises RegistryError: if Glance cannot be asked, at the deadline at the latest
+    :raises GlanceError: if Glance cannot be asked, at the deadline at the latest
     """
     ends = time.monotonic() + deadline
     for pause in _pauses():
         left = ends - time.monotonic()
         try:
             image, done = started.look(progress)
-        except RegistryError as error:
+        except GlanceError as error:
             # the import goes on, though nobody can be asked about it for a while
             if not error.may_pass or left <= 0:
                 raise
@@ -296,12 +296,12 @@ def _latest(tasks: list[Task], image: Image) -> Task | None:
     return max(locking or tasks, key=lambda task: task.get("created_at") or "", default=None)
 
 
-def _image(registry: Registry, path: str) -> Image:
-    return registry.ask("GET", path).read(Image)
+def _image(glance: Glance, path: str) -> Image:
+    return glance.ask("GET", path).read(Image)
 
 
-def _tasks(registry: Registry, path: str) -> list[Task]:
-    answer = registry.ask("GET", f"{path}/tasks", log=False)  # it shows the URL
+def _tasks(glance: Glance, path: str) -> list[Task]:
+    answer = glance.ask("GET", f"{path}/tasks", log=False)  # it shows the URL
     return answer.read(lambda body: list(body["tasks"]))
 
 
@@ -321,13 +321,13 @@ def _pauses() -> Iterator[float]:
     return (min(pause, LONGEST_PAUSE) for pause in growing)
 
 
-def _is_refusal(error: RegistryError) -> bool:
+def _is_refusal(error: GlanceError) -> bool:
     """Whether Glance says that it will not import, rather than that it cannot be asked now."""
     answered = error.status is not None and error.status < 500
     return answered and not error.doubtful and not isinstance(error, Unauthorized)
 
 
-def _about_filters(error: RegistryError) -> str:
+def _about_filters(error: GlanceError) -> str:
     if FILTERED not in error.said:
         return ""
     return (

@@ -8,9 +8,9 @@ from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from related_images import model, validation
-from related_images.client.errors import NotInstanceAware, NotThere, RegistryUnavailable
-from related_images.client.registry import Registry, image_path
-from related_images.client.results import RegistryInfo
+from related_images.client.errors import NotFound, NotInstanceAware, ServiceUnavailable
+from related_images.client.glance import Glance, image_path
+from related_images.client.image import FilterInfo
 from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
 from related_images.protocol import headers, paths
 
@@ -30,29 +30,29 @@ class RelationsClient:
     :raises TypeError: if ``client`` is none of them
 
     Every method raises :exc:`NotInstanceAware` if the registry has no relations, before it asks for
-    anything else, and :exc:`RegistryError` if a request does not succeed. What gives an iterator
+    anything else, and :exc:`GlanceError` if a request does not succeed. What gives an iterator
     asks for a page when it comes to it.
     """
 
     def __init__(self, client: object) -> None:
-        self.registry = Registry(client)
-        self._info: RegistryInfo | None = None
+        self.glance = Glance(client)
+        self._info: FilterInfo | None = None
 
-    def info(self) -> RegistryInfo:
+    def info(self) -> FilterInfo:
         """What the deployment says of itself; once it has said it, it is not asked again."""
         if self._info is None:
             self._info = self._ask_info()
         return self._info
 
-    def _ask_info(self) -> RegistryInfo:
+    def _ask_info(self) -> FilterInfo:
         try:
-            answer = self.registry.ask("GET", paths.INFO)
-        except NotThere as error:
+            answer = self.glance.ask("GET", paths.INFO)
+        except NotFound as error:
             raise NotInstanceAware(
                 "this registry does not know about instances, so nothing was done; its operator "
                 "can install related-images there and put its filter into the pipeline"
             ) from error
-        return answer.read(RegistryInfo.from_json)
+        return answer.read(FilterInfo.from_json)
 
     def relations(self, **filters: Filter) -> Iterator[Relation]:
         """Relations, newest first.
@@ -66,7 +66,7 @@ class RelationsClient:
     def relations_of_image(self, image_id: str) -> Iterator[Relation]:
         """Relations of one image.
 
-        :raises NotThere: if there is no such image for the caller
+        :raises NotFound: if there is no such image for the caller
         """
         path = paths.IMAGE_RELATIONS.format(image_id=validation.image_id(image_id))
         return self._items(path, "relations", Relation.from_json, {})
@@ -83,8 +83,8 @@ class RelationsClient:
 
         :param instance_project_id: the project that sees a ``boot`` relation, which is not the
             image's
-        :raises NotThere: if there is no such image for the caller
-        :raises AccessDenied: if the caller may not record
+        :raises NotFound: if there is no such image for the caller
+        :raises Forbidden: if the caller may not record
         """
         self.info()
         body = {
@@ -97,16 +97,16 @@ class RelationsClient:
             body["label"] = validation.label(label)
         if instance_project_id is not None:
             body["instance_project_id"] = instance_project_id
-        return self.registry.ask("POST", paths.RELATIONS, json=body).read(Relation.from_json)
+        return self.glance.ask("POST", paths.RELATIONS, json=body).read(Relation.from_json)
 
     def detach(self, instance: InstanceRef, image_id: str, kind: str) -> None:
         """Take such a relation back; the image stays.
 
-        :raises NotThere: if there is no such relation
-        :raises AccessDenied: if the caller neither may record nor is an administrator
+        :raises NotFound: if there is no such relation
+        :raises Forbidden: if the caller neither may record nor is an administrator
         """
         self.info()
-        self.registry.ask("DELETE", _relation(instance, image_id, kind))
+        self.glance.ask("DELETE", _relation(instance, image_id, kind))
 
     def take_back(
         self, instance: InstanceRef, image_id: str, kind: str, recorded_at: datetime | None = None
@@ -116,13 +116,13 @@ class RelationsClient:
         :param recorded_at: the report is an attachment, and ``created_at`` of the relation that
             :meth:`attach` gave; else the report is the creation of the image for ``instance``
         :returns: whether the relation is gone
-        :raises NotThere: if there is no such relation, or none that was recorded then
+        :raises NotFound: if there is no such relation, or none that was recorded then
         """
         self.info()
         report = {"own_report": "creation"}
         if recorded_at is not None:
             report = {"own_report": "attachment", "created_at": recorded_at.isoformat()}
-        answer = self.registry.ask("DELETE", _relation(instance, image_id, kind), params=report)
+        answer = self.glance.ask("DELETE", _relation(instance, image_id, kind), params=report)
         return answer.status == HTTPStatus.NO_CONTENT
 
     def instances(self, **filters: Filter) -> Iterator[Instance]:
@@ -136,31 +136,31 @@ class RelationsClient:
     def instance(self, instance: InstanceRef) -> Instance:
         """One instance.
 
-        :raises NotThere: if the registry knows none such for the caller
+        :raises NotFound: if the registry knows none such for the caller
         """
         self.info()
         path = paths.INSTANCE.format(**instance.as_json())
-        return self.registry.ask("GET", path).read(Instance.from_json)
+        return self.glance.ask("GET", path).read(Instance.from_json)
 
     def instance_ended(self, instance: InstanceRef) -> None:
         """Record that ``instance`` was deleted: its images stay, it no longer uses any image.
 
-        :raises NotThere: if no such instance is recorded
-        :raises AccessDenied: if the caller neither may record nor is an administrator
+        :raises NotFound: if no such instance is recorded
+        :raises Forbidden: if the caller neither may record nor is an administrator
         """
         self.info()
-        self.registry.ask("DELETE", paths.INSTANCE.format(**instance.as_json()))
+        self.glance.ask("DELETE", paths.INSTANCE.format(**instance.as_json()))
 
     def delete_image(self, image_id: str, *, force: bool = False) -> None:
         """Delete an image.
 
         :param force: also if live servers were started from it; only an administrator can do so
-        :raises StateConflict: if live servers were started from it and the deployment guards those
-        :raises NotThere: if there is no such image for the caller
+        :raises Conflict: if live servers were started from it and the deployment guards those
+        :raises NotFound: if there is no such image for the caller
         """
         self.info()
         said = {headers.FORCE: headers.FORCED} if force else {}
-        self.registry.ask("DELETE", image_path(image_id), headers=said)
+        self.glance.ask("DELETE", image_path(image_id), headers=said)
 
     def usages(self, image_ids: Iterable[str]) -> Iterator[Usage]:
         """How many instances were started from each of the images, in their order."""
@@ -172,9 +172,9 @@ class RelationsClient:
     def _usages(self, image_ids: list[str]) -> list[Usage]:
         asked = {"image_ids": ",".join(image_ids)}
         try:
-            answer = self.registry.ask("GET", paths.USAGES, params=asked, status_code_retries=0)
+            answer = self.glance.ask("GET", paths.USAGES, params=asked, status_code_retries=0)
             return answer.read(_usages)
-        except RegistryUnavailable:
+        except ServiceUnavailable:
             # together they may have been started from too often to be counted in time; to ask the
             # same again, as some clients do by themselves, would only take longer
             half = len(image_ids) // 2
@@ -203,7 +203,7 @@ class RelationsClient:
         query = [(word, _text(value)) for word, value in filters.items() if value is not None]
         return (
             item
-            for answer in self.registry.pages(path, query)
+            for answer in self.glance.pages(path, query)
             for item in answer.read(lambda body: [shape(shown) for shown in body[name]])
         )
 

@@ -21,18 +21,18 @@ from sqlalchemy import (
     select,
 )
 
-from related_images.db import latest_images, relation_queries, relations, state
+from related_images.db import latest_images, relation_queries, relations, stored_state
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
-from related_images.db.row_ids import installation_ref, reach
+from related_images.db.row_ids import get_or_create, installation_ref
 from related_images.db.tables import LATEST, image, installation, instance, project, relation
 from related_images.model import (
     BACKFILL,
     BOOT,
     MADE_FROM,
+    ImageState,
     NewRelation,
     Relation,
-    Seen,
 )
 
 POSITION: Final = "backfill-position:"
@@ -66,12 +66,12 @@ class Verdict:
 
 def position(database: Database, installation_uuid: str) -> str | None:
     """How far an unfinished backfill of this installation came."""
-    return database.read(state.get, POSITION + installation_uuid)
+    return database.read(stored_state.get, POSITION + installation_uuid)
 
 
 def finish(database: Database, installation_uuid: str) -> None:
     """Let the next backfill begin anew."""
-    database.write(state.drop, POSITION + installation_uuid)
+    database.write(stored_state.drop, POSITION + installation_uuid)
 
 
 def judge(
@@ -97,7 +97,7 @@ def record(
 
 def remember(database: Database, installation_uuid: str, position: str) -> None:
     """Remember how far the backfill came."""
-    database.write(state.put, POSITION + installation_uuid, position)
+    database.write(stored_state.put, POSITION + installation_uuid, position)
 
 
 def _record(
@@ -213,7 +213,7 @@ def _relation(installation_uuid: str, candidate: Candidate) -> NewRelation:
         candidate.owner,
         candidate.created_at,
         instance_project_id=candidate.project_id,
-        seen=Seen(candidate.created_at, candidate.owner),
+        seen=ImageState(candidate.created_at, candidate.owner),
     )
 
 
@@ -297,7 +297,9 @@ def _started(connection: Connection, instance_refs: Collection[int]) -> Collecti
 
 def _record_together(connection: Connection, held: _Held, new: Sequence[NewRelation]) -> None:
     _note_latest(connection, held, new)
-    home = held.home or reach(connection, installation, {"uuid": new[0].installation_uuid})[0]
+    home = (
+        held.home or get_or_create(connection, installation, {"uuid": new[0].installation_uuid})[0]
+    )
     unknown = [one for one in new if one.instance_id not in held.instances]
     if unknown:
         connection.execute(insert(instance), _instance_rows(home, unknown))
@@ -332,7 +334,7 @@ def _projects(connection: Connection, wanted: Collection[str | None]) -> Mapping
     refs: dict[str | None, int] = {}
     refs.update(_numbers(connection, project.c.project_id, wanted))
     for name in sorted(name for name in wanted if name is not None and name not in refs):
-        refs[name] = reach(connection, project, {"project_id": name})[0]
+        refs[name] = get_or_create(connection, project, {"project_id": name})[0]
     return refs
 
 

@@ -67,7 +67,7 @@ class UuidText(TypeDecorator[str]):
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-class Moment(TypeDecorator[datetime]):
+class UtcDateTime(TypeDecorator[datetime]):
     """A time in UTC as microseconds since 1970: eight bytes everywhere, and it sorts."""
 
     impl = BigInteger

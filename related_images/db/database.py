@@ -31,7 +31,7 @@ from related_images.db import (
     probes,
     schema,
     sqlite,
-    state,
+    stored_state,
 )
 from related_images.db.deadline import deadline
 from related_images.errors import (
@@ -75,7 +75,7 @@ class _Own:
         self.written_at = -math.inf
         self.heartbeat_lock = threading.Lock()
         self.open_lock = threading.Lock()
-        self.turns = sqlite.Turns()
+        self.turns = sqlite.FairLock()
         self.reading = circuit_breaker.Breaker("reading relations")
         self.writing = circuit_breaker.Breaker("recording relations")
 
@@ -187,7 +187,7 @@ class Database:
         with own.heartbeat_lock:  # who waits for another's attempt takes its result
             own.writing.check()
             if time.monotonic() - own.written_at >= 1:
-                self.write(state.put, probes.HEARTBEAT, datetime.now(UTC).isoformat())
+                self.write(stored_state.put, probes.HEARTBEAT, datetime.now(UTC).isoformat())
                 own.written_at = time.monotonic()
 
     def close(self) -> None:
@@ -214,7 +214,7 @@ class Database:
             if dialects.is_missing_table(error):
                 self._own.is_verified = False
             raise self._failed(error.orig) from error
-        except (SQLAlchemyError, dialects.Overtaken) as error:
+        except (SQLAlchemyError, dialects.ConcurrentChange) as error:
             raise _unavailable(str(error)) from error
         finally:
             deadline.end = math.inf
@@ -225,7 +225,7 @@ class Database:
         while True:
             try:
                 return self._once(writing, task)
-            except (DBAPIError, dialects.Overtaken) as error:
+            except (DBAPIError, dialects.ConcurrentChange) as error:
                 if not dialects.is_transient(error) or time.monotonic() > self._budget.until:
                     raise
             time.sleep(random.uniform(0.001, 0.05))

@@ -21,7 +21,7 @@ from related_images.db.database import Database
 from related_images.db.row_ids import project_ref
 from related_images.db.tables import deletion, image, installation, instance, relation
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
-from related_images.model import BOOT, NewRelation, Recorded, Seen
+from related_images.model import BOOT, ImageState, NewRelation, Recorded
 
 NAMED: Final = 5
 """How many instances a refusal names."""
@@ -39,7 +39,7 @@ class Deletion:
 
 
 @dataclass(frozen=True)
-class Begun:
+class StartedDeletion:
     """A deletion that may go to the registry, of an image that ``in_use`` live instances have."""
 
     image_id: str
@@ -62,8 +62,8 @@ def begin(
     visible_to: str | None,
     *,
     forced: bool,
-    seen: Seen | None = None,
-) -> Begun:
+    seen: ImageState | None = None,
+) -> StartedDeletion:
     """Let no instance be started from the image until the deletion has ended.
 
     :param seen: the image as Glance has it, if it was asked
@@ -73,12 +73,12 @@ def begin(
     :raises StoreUnavailable: if the database cannot tell
     """
 
-    def task(connection: Connection) -> Begun:
+    def task(connection: Connection) -> StartedDeletion:
         deletion = _begin(connection, image_id, datetime.now(UTC), seen)
         use = _use(connection, deletion.image_ref, visible_to, NAMED)
         if use.count and not forced:
             raise ImageInUse(_refusal(image_id, use))
-        return Begun(image_id, deletion, use.count)
+        return StartedDeletion(image_id, deletion, use.count)
 
     return database.write(task)
 
@@ -96,7 +96,7 @@ def _refusal(image_id: str, use: Use) -> str:
     )
 
 
-def deleted(database: Database, begun: Begun) -> None:
+def deleted(database: Database, begun: StartedDeletion) -> None:
     """Note that the registry deleted the image.
 
     That is remembered even of one without relations: a start from it may be about to be recorded.
@@ -109,7 +109,7 @@ def deleted(database: Database, begun: Begun) -> None:
     database.write(task)
 
 
-def withdraw(database: Database, begun: Begun) -> None:
+def withdraw(database: Database, begun: StartedDeletion) -> None:
     """Note that the registry did not delete the image."""
     database.write(_withdraw, begun.deletion)
 
@@ -136,7 +136,7 @@ def check_start(
 
 
 def _begin(
-    connection: Connection, image_id: str, at: datetime, seen: Seen | None = None
+    connection: Connection, image_id: str, at: datetime, seen: ImageState | None = None
 ) -> Deletion:
     """Note that Glance is about to be asked to delete the image, which no start can pass.
 

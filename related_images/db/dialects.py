@@ -61,7 +61,7 @@ _TRANSIENT: Final = {
 _NO_SUCH_TABLE: Final = ("no such table", "doesn't exist", "does not exist")
 
 
-class Overtaken(Exception):
+class ConcurrentChange(Exception):
     """Another transaction changed a row in between; this one is to be run again."""
 
 
@@ -317,7 +317,7 @@ def _code(cause: BaseException | None) -> object:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same transaction, run again at once, may well succeed."""
-    if isinstance(error, Overtaken | IntegrityError):
+    if isinstance(error, ConcurrentChange | IntegrityError):
         return True  # a row that was there a moment ago is gone, or the other way round
     if not isinstance(error, DBAPIError):
         return False

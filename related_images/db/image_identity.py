@@ -23,13 +23,13 @@ from sqlalchemy import (
 from related_images.db import dialects, latest_images
 from related_images.db.column_types import (
     EPOCH,
-    Moment,
+    UtcDateTime,
 )
 from related_images.db.row_ids import former_images
 from related_images.db.tables import image, project, relation
 from related_images.model import (
     MADE_FROM,
-    Seen,
+    ImageState,
 )
 
 CLOCKS_APART: Final = timedelta(minutes=1)
@@ -48,7 +48,7 @@ _oldest: Final = select(FIRST_RECORDED).where(relation.c.image_ref == bindparam(
 _learn: Final = (
     update(image)
     .where(image.c.id == bindparam("image"), image.c.created_at == EPOCH)
-    .values(created_at=bindparam("at", type_=Moment))
+    .values(created_at=bindparam("at", type_=UtcDateTime))
 )
 
 
@@ -67,7 +67,7 @@ def is_same(
     return oldest_at is None or made_at <= oldest_at + CLOCKS_APART
 
 
-def stands_for(connection: Connection, ref: int, known: Any, seen: Seen) -> bool:
+def stands_for(connection: Connection, ref: int, known: Any, seen: ImageState) -> bool:
     """Whether the row, of which ``known`` gives the times, stands for the image that was seen.
 
     One that is marked deleted and has another owner now does not: Glance tells the time of its
@@ -99,17 +99,17 @@ def learn(connection: Connection, ref: int, made_at: datetime) -> None:
 def retire(connection: Connection, ref: int, at: datetime) -> None:
     """Have the image give up its ID to another: Glance deleted it, at the latest ``at``.
 
-    :raises Overtaken: if another did so at the same moment
+    :raises ConcurrentChange: if another did so at the same moment
     """
     has_id = update(image).where(image.c.id == ref, HAS_ID)
     given_up = has_id.ordered_values(
         # MariaDB and MySQL put one after the other in force
         (image.c.former_uuid, image.c.uuid),
         (image.c.uuid, str(uuid4())),
-        (image.c.deleted_at, func.coalesce(image.c.deleted_at, bindparam(None, at, Moment()))),
+        (image.c.deleted_at, func.coalesce(image.c.deleted_at, bindparam(None, at, UtcDateTime()))),
     )
     if not connection.execute(given_up).rowcount:
-        raise dialects.Overtaken("the image gave up its ID to another at the same moment")
+        raise dialects.ConcurrentChange("the image gave up its ID to another at the same moment")
     latest_images.refresh_with(connection, image.c.id == ref)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, select, update
 
 from related_images.db.database import Database
-from related_images.db.row_ids import reach
+from related_images.db.row_ids import get_or_create
 from related_images.db.tables import installation
 from related_images.errors import InstallationConflict, InstallationNotFound
 from related_images.model import Installation
@@ -85,7 +85,7 @@ def _register(connection: Connection, new: Installation) -> tuple[Installation, 
 
     :returns: the installation as it stands now, which may differ from ``new`` where it was
     """
-    ref, _ = reach(connection, installation, {"uuid": new.uuid})
+    ref, _ = get_or_create(connection, installation, {"uuid": new.uuid})
     vacant = update(installation).where(
         installation.c.id == ref, installation.c.registered_at.is_(None)
     )

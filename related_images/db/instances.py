@@ -43,7 +43,7 @@ from related_images.model import (
     Filters,
     Images,
     Instance,
-    Place,
+    InstancePosition,
 )
 
 Overdue = tuple[datetime, int]
@@ -56,7 +56,7 @@ def page(
     database: Database,
     filters: Filters,
     limit: int,
-    after: Place | None,
+    after: InstancePosition | None,
     latest_before: datetime | None,
     until: datetime = FOREVER,
 ) -> listing.Page[Instance]:
@@ -78,7 +78,7 @@ def page(
     return listing.Page.of(rows, limit)
 
 
-def _place(database: Database, place: Place, filters: Filters) -> int:
+def _place(database: Database, place: InstancePosition, filters: Filters) -> int:
     named = (place.installation_uuid, place.instance_id)
     found = database.read(_number_of, *named, filters.visible_to)
     if found is None:

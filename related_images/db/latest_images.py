@@ -22,7 +22,7 @@ from sqlalchemy import (
     update,
 )
 
-from related_images.db.column_types import EPOCH, Moment
+from related_images.db.column_types import EPOCH, UtcDateTime
 from related_images.db.tables import (
     LATEST,
     image,
@@ -38,7 +38,7 @@ def _latest_of(kind: str) -> ColumnElement[Any]:
         .where(relation.c.instance_ref == instance.c.id, relation.c.kind == kind)
         .where(image.c.deleted_at.is_(None))
     )
-    return func.coalesce(found.correlate(instance).scalar_subquery(), literal(EPOCH, Moment))
+    return func.coalesce(found.correlate(instance).scalar_subquery(), literal(EPOCH, UtcDateTime))
 
 
 _refresh: Final = update(instance).values(
@@ -61,7 +61,7 @@ def wrong(connection: Connection, after: int, size: int) -> tuple[Collection[int
     return found.scalars().all(), last
 
 
-_AT: Final = bindparam("at", type_=Moment)
+_AT: Final = bindparam("at", type_=UtcDateTime)
 _ADVANCE: Final = {
     kind: update(instance)
     .where(instance.c.id == bindparam("instance"))
@@ -86,7 +86,7 @@ def advance_many(connection: Connection, kind: str, times: Mapping[int, datetime
     """The same of several instances that are held, by their numbers, in one statement."""
     if kind in LATEST and times:
         column = LATEST[kind]
-        told = {ref: literal(at, Moment) for ref, at in times.items()}
+        told = {ref: literal(at, UtcDateTime) for ref, at in times.items()}
         at = case(told, value=instance.c.id)
         noted = {column.name: case((column < at, at), else_=column)}
         connection.execute(update(instance).where(instance.c.id.in_(times)).values(noted))

@@ -8,18 +8,18 @@ from related_images.db.database import Database
 from related_images.db.lineage_walk import (
     ANY_DEPTH,
     Link,
-    Place,
-    Visit,
+    TreePosition,
+    TreeStep,
 )
 from related_images.errors import MarkerUnknown
 
 __all__ = [
     "Chain",
-    "Climb",
+    "ChainPosition",
     "Link",
-    "Place",
     "Tree",
-    "Visit",
+    "TreePosition",
+    "TreeStep",
     "Wanted",
     "ancestry",
     "descendants",
@@ -27,7 +27,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Climb:
+class ChainPosition:
     """How far upwards a page has come, and one image passed by which a circle is known.
 
     Each page that is twice as far as the one whose last image that was puts its own in its place:
@@ -44,18 +44,22 @@ class Chain:
     """A page of a chain; it ends before a link that is not seen, or where a circle would close."""
 
     links: list[Link]
-    next: Climb | None = None
+    next: ChainPosition | None = None
     circular: bool = False
 
 
 def ancestry(
-    database: Database, image_id: str, limit: int, after: Climb | None, visible_to: str | None
+    database: Database,
+    image_id: str,
+    limit: int,
+    after: ChainPosition | None,
+    visible_to: str | None,
 ) -> Chain:
     """A page of the chain upwards from an image, the nearest link first.
 
     :raises MarkerUnknown: if ``after`` is no image that the caller can have come to
     """
-    begin = after or Climb(image_id, image_id, 0)
+    begin = after or ChainPosition(image_id, image_id, 0)
     if visible_to is not None and begin.key != image_id:
         _must_lead_on(database, begin.key, visible_to)
     found = database.explore(lineage_walk.ancestry, begin.key, limit + 1, visible_to)
@@ -78,17 +82,17 @@ def _must_lead_on(database: Database, image_id: str, visible_to: str) -> None:
         )
 
 
-def _next(begin: Climb, last: Link) -> Climb:
+def _next(begin: ChainPosition, last: Link) -> ChainPosition:
     pages, here = begin.pages + 1, last.parent_key
-    return Climb(here, here if pages & begin.pages == 0 else begin.passed, pages)
+    return ChainPosition(here, here if pages & begin.pages == 0 else begin.passed, pages)
 
 
 @dataclass(frozen=True)
 class Tree:
     """A page of a tree; it may hold less than was asked for and still be followed by another."""
 
-    branches: list[Visit]
-    next: Place | None
+    branches: list[TreeStep]
+    next: TreePosition | None
     circular: bool
 
 
@@ -101,11 +105,11 @@ class Wanted:
     kind: str | None = None
     visible_to: str | None = None
 
-    def shows(self, step: Visit) -> bool:
-        return not step.rising and self.kind in (None, step.link.kind)
+    def shows(self, step: TreeStep) -> bool:
+        return not step.upwards and self.kind in (None, step.link.kind)
 
 
-def descendants(database: Database, wanted: Wanted, limit: int, after: Place | None) -> Tree:
+def descendants(database: Database, wanted: Wanted, limit: int, after: TreePosition | None) -> Tree:
     """A page of what was made from an image, each followed by what was made from it in turn.
 
     :raises MarkerUnknown: if ``after`` is no image that the caller can have come to
@@ -130,7 +134,7 @@ def descendants(database: Database, wanted: Wanted, limit: int, after: Place | N
     return Tree(found[:limit], _end(steps, found, limit), circular)
 
 
-def _end(steps: Sequence[Visit], found: Sequence[Visit], limit: int) -> Place | None:
+def _end(steps: Sequence[TreeStep], found: Sequence[TreeStep], limit: int) -> TreePosition | None:
     """Where the next page begins, if more follows."""
     if len(found) > limit:
         return _place(found[limit - 1])
@@ -138,5 +142,5 @@ def _end(steps: Sequence[Visit], found: Sequence[Visit], limit: int) -> Place | 
     return _place(steps[-1]) if is_cut else None
 
 
-def _place(step: Visit) -> Place:
-    return Place(step.link.key, step.depth, step.rising)
+def _place(step: TreeStep) -> TreePosition:
+    return TreePosition(step.link.key, step.depth, step.upwards)

@@ -84,7 +84,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class TreeStep:
     """One step through the tree: at which link, how far below its root, and whether on the way up.
 
     ``closes`` tells of a circle: the root itself was made from the image, or from the root.
@@ -93,17 +93,17 @@ class Visit:
     link: Link
     step: int
     depth: int
-    rising: bool
+    upwards: bool
     closes: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TreePosition:
     """Where in a tree a page ended: at which image, how far below, and whether on the way up."""
 
     key: str
     depth: int
-    rising: bool = False
+    upwards: bool = False
 
 
 _child, _parent = image.alias("child"), image.alias("parent")
@@ -196,11 +196,11 @@ def descendants(
     image_id: str,
     limit: int,
     *,
-    after: Place | None = None,
+    after: TreePosition | None = None,
     depth: int = ANY_DEPTH,
     kind: str | None = None,
     visible_to: str | None = None,
-) -> list[Visit]:
+) -> list[TreeStep]:
     """The way through the tree below an image from behind ``after``, with at most ``limit`` links.
 
     Besides those there are steps on the way up, and with a ``kind`` links of others. The first
@@ -212,16 +212,16 @@ def descendants(
         walk = tree.walk(tree.begin(), limit)
     else:
         lines = _lines(connection, after) if connection.dialect.name in MYSQL else ()
-        walk = tree.walk(tree.resume(after), limit, tree.ahead(lines, limit))
-    steps = (literal(True), walk.c.step, walk.c.depth, walk.c.rising)
+        walk = tree.walk(tree.resume(after), limit, tree.prefetch(lines, limit))
+    steps = (literal(True), walk.c.step, walk.c.depth, walk.c.upwards)
     asked = select(*_SHOWN, *steps, tree.closes(descent.c.image_ref)).select_from(_shown(walk))
     return [
-        Visit(Link(*row[:13]), row.step, row.depth, bool(row.rising), row[-1])
+        TreeStep(Link(*row[:13]), row.step, row.depth, bool(row.upwards), row[-1])
         for row in connection.execute(asked.order_by(walk.c.step))
     ]
 
 
-def _lines(connection: Connection, after: Place) -> list[Row[Any]]:
+def _lines(connection: Connection, after: TreePosition) -> list[Row[Any]]:
     """Of the images from a place up to its root, each with its parent: where a line goes on."""
     walk = _upwards(after.key, min(after.depth, LINES))
     return list(connection.execute(select(walk.c.ref, walk.c.parent_ref)))
@@ -233,7 +233,7 @@ def most_steps(limit: int) -> int:
 
 
 def root_closes(connection: Connection, image_id: str, visible_to: str | None) -> bool:
-    """What :class:`Visit` tells of each image below a root, told of the root itself."""
+    """What :class:`TreeStep` tells of each image below a root, told of the root itself."""
     ref = image_ref(image_id)
     closes = _Tree(ref, ANY_DEPTH, None, visible_to).closes(ref)
     return bool(connection.execute(select(closes)).scalar())
@@ -254,20 +254,20 @@ class _Tree:
         first = self._next(self.root, 0)
         return self._at(first, 1, False, 1).where(first.is_not(None))
 
-    def resume(self, after: Place) -> Select[Any]:
+    def resume(self, after: TreePosition) -> Select[Any]:
         found = self._passed(image_ref(after.key))
-        return self._at(found, after.depth, after.rising, 0).where(found.is_not(None))
+        return self._at(found, after.depth, after.upwards, 0).where(found.is_not(None))
 
-    def _at(self, ref: Any, depth: int, rising: bool, step: int) -> Select[Any]:
+    def _at(self, ref: Any, depth: int, upwards: bool, step: int) -> Select[Any]:
         return select(
             literal(step).label("step"),
             ref.label("ref"),
             literal(depth).label("depth"),
-            literal(int(rising)).label("rising"),
+            literal(int(upwards)).label("upwards"),
             literal(0).label("found"),
         )
 
-    def ahead(self, lines: Sequence[Row[Any]], limit: int) -> FromClause | None:
+    def prefetch(self, lines: Sequence[Row[Any]], limit: int) -> FromClause | None:
         """Which image follows which among those that a page may come to in these ``lines``."""
         if not lines:
             return None
@@ -285,9 +285,9 @@ class _Tree:
         here = descent.alias("here")
         is_asked = here.c.kind == self.kind if self.kind else true()
         # the place itself, at step 0, was on the page before
-        is_found = and_(walk.c.step > 0, walk.c.rising == 0, is_asked)
+        is_found = and_(walk.c.step > 0, walk.c.upwards == 0, is_asked)
         found = walk.c.found + case((is_found, 1), else_=0)
-        may_descend = and_(walk.c.rising == 0, walk.c.depth < self.depth)
+        may_descend = and_(walk.c.upwards == 0, walk.c.depth < self.depth)
         child = case((may_descend, self._next(here.c.image_ref, 0)))
         sibling: Any = self._next(here.c.parent_ref, here.c.relation_ref)
         if ahead is not None:

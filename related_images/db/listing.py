@@ -19,7 +19,7 @@ from sqlalchemy import (
     union,
 )
 
-from related_images.db import image_identity, relation_queries, state
+from related_images.db import image_identity, relation_queries, stored_state
 from related_images.db.column_types import KIND_CODES, is_known
 from related_images.db.database import Database
 from related_images.db.row_ids import project_ref
@@ -29,10 +29,10 @@ from related_images.model import (
     BOOT,
     MADE_FROM,
     Filters,
+    ImageState,
     ListedImage,
-    Position,
     Relation,
-    Seen,
+    RelationPosition,
     Usage,
 )
 
@@ -88,13 +88,13 @@ def images_of_instance(
     return found
 
 
-def is_same(image: ListedImage, seen: Seen) -> bool:
+def is_same(image: ListedImage, seen: ImageState) -> bool:
     """Whether the image is the one that Glance has under its ID now."""
     return image_identity.is_same(image.created_at, None, image.recorded_at, seen.created_at)
 
 
 def relations(
-    database: Database, filters: Filters, limit: int, after: Position | None
+    database: Database, filters: Filters, limit: int, after: RelationPosition | None
 ) -> Page[Relation]:
     """A page of relations, newest first."""
     return Page.of(database.explore(relation_queries.find, filters, limit + 1, after), limit)
@@ -203,7 +203,7 @@ def _has_other(owner: int) -> ColumnElement[bool]:
 
 def reconciliation(database: Database) -> dict[str, Any] | None:
     """What the last reconciliation reported."""
-    text = database.read(state.get, state.RECONCILIATION)
+    text = database.read(stored_state.get, stored_state.RECONCILIATION)
     last: dict[str, Any] | None = json.loads(text) if text else None
     return last
 

@@ -13,9 +13,9 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, select
 
-from related_images.db import dialects, image_owners, relation_queries, relations, removals
+from related_images.db import dialects, image_owners, relation_queries, relation_removal, relations
 from related_images.db.database import Database
-from related_images.db.row_ids import installation_ref, is_instance, project_ref, reach
+from related_images.db.row_ids import get_or_create, installation_ref, is_instance, project_ref
 from related_images.db.tables import installation, instance, project
 from related_images.model import BOOT, NOTIFICATION, SERVICE, SNAPSHOT, NewRelation, Relation
 
@@ -97,7 +97,9 @@ def _drop_guess(connection: Connection, event: ImageMade) -> None:
     if all(_is_guess(row) for row in known):
         return
     for row in filter(_is_guess, known):
-        removals.detach(connection, row.installation_uuid, row.instance_id, row.image_id, row.kind)
+        relation_removal.detach(
+            connection, row.installation_uuid, row.instance_id, row.image_id, row.kind
+        )
 
 
 def _is_guess(row: Relation) -> bool:
@@ -153,15 +155,15 @@ def _end_unseen_instance(
     was_known = relations.end_instance(connection, installation_uuid, instance_id, at)
     named = {"installation_uuid": installation_uuid, "project_id": project_id}
     home, owner = connection.execute(_home_and_owner, named).one()
-    owner = owner or reach(connection, project, {"project_id": project_id})[0]
+    owner = owner or get_or_create(connection, project, {"project_id": project_id})[0]
     if was_known:
         _report(connection, installation_uuid, instance_id, owner)
         return
-    home = home or reach(connection, installation, {"uuid": installation_uuid})[0]
+    home = home or get_or_create(connection, installation, {"uuid": installation_uuid})[0]
     key = {"instance_id": instance_id, "installation_ref": home}
-    _, made = reach(connection, instance, key, project_ref=owner, ended_at=at)
+    _, made = get_or_create(connection, instance, key, project_ref=owner, ended_at=at)
     if not made:
-        raise dialects.Overtaken("the instance was recorded by another at the same moment")
+        raise dialects.ConcurrentChange("the instance was recorded by another at the same moment")
 
 
 def _report(connection: Connection, installation_uuid: str, instance_id: str, owner: int) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Table, false, literal, select, update
 
-from related_images.db import state
+from related_images.db import stored_state
 from related_images.db.tables import metadata
 
 HEARTBEAT: Final = "heartbeat"
@@ -44,7 +44,7 @@ def writing(statements: Collection[str]) -> Probe:
         for table in written:
             column = next(iter(table.columns))
             connection.execute(update(table).where(false()).values({column: column}))
-        state.put(connection, HEARTBEAT, datetime.now(UTC).isoformat())
+        stored_state.put(connection, HEARTBEAT, datetime.now(UTC).isoformat())
 
     return probe
 

@@ -26,17 +26,17 @@ from sqlalchemy import (
 )
 
 from related_images import failpoints
-from related_images.db import image_identity, image_owners, latest_images, orphans, state
-from related_images.db.column_types import EPOCH, Moment
+from related_images.db import image_identity, image_owners, latest_images, orphans, stored_state
+from related_images.db.column_types import EPOCH, UtcDateTime
 from related_images.db.database import Database
 from related_images.db.image_identity import CLOCKS_APART, HAS_ID
 from related_images.db.relations import NO_CREATOR
-from related_images.db.row_ids import reach, reach_project
+from related_images.db.row_ids import get_or_create, get_or_create_project
 from related_images.db.tables import descent, image, project, relation
-from related_images.errors import RegistryDistrusted
+from related_images.errors import UntrustedGlanceAnswer
 from related_images.failpoints import Point
-from related_images.model import MADE_FROM, SERVICE, Seen
-from related_images.prefetch import ahead
+from related_images.model import MADE_FROM, SERVICE, ImageState
+from related_images.prefetch import prefetch
 
 BATCH: Final = 32
 """Images judged at once: as many IDs as the default buffer of uWSGI takes beside a token."""
@@ -51,10 +51,10 @@ PROOF: Final = 10
 """Of so many images the registry must know one, or it is taken for another cloud's."""
 
 
-class Registry(Protocol):
+class ImageService(Protocol):
     """What the registry has, as its administrator sees it. Anything unclear raises."""
 
-    def created(self, image_ids: Collection[str]) -> Mapping[str, Seen]:
+    def created(self, image_ids: Collection[str]) -> Mapping[str, ImageState]:
         """When those of the images were created that are there, and whose they are."""
 
     def is_gone(self, image_id: str) -> bool:
@@ -122,7 +122,7 @@ class KnownImage:
     announced_at: datetime | None
     owners: frozenset[str | None] = frozenset()
 
-    def is_seen_as(self, seen: Seen) -> bool:
+    def is_seen_as(self, seen: ImageState) -> bool:
         """Whether Glance has this image, and not another one under its ID."""
         times = self.created_at, self.deleted_at, self.oldest_at
         if not image_identity.is_same(*times, seen.created_at):
@@ -149,12 +149,12 @@ class _Findings:
     void: list[tuple[int, datetime]]
     learned: dict[int, datetime]
     moved: dict[int, str | None]
-    replaced: dict[int, Seen]
+    replaced: dict[int, ImageState]
 
 
 def begin(database: Database, older_than: timedelta, dry_run: bool) -> Run:
     """The run that was interrupted, if one was, else a new one; a dry run is always new."""
-    text = None if dry_run else database.read(state.get, POSITION)
+    text = None if dry_run else database.read(stored_state.get, POSITION)
     now = datetime.now(UTC)
     return _taken_up(text) or Run(now - older_than, now)
 
@@ -172,10 +172,10 @@ def images_known(database: Database) -> int:
     return database.read(_highest)
 
 
-def check_registry(database: Database, registry: Registry, until: datetime) -> None:
+def check_registry(database: Database, registry: ImageService, until: datetime) -> None:
     """Make sure that the registry is the one whose images are related here.
 
-    :raises RegistryDistrusted: if it has no image, or none of those that it should have
+    :raises UntrustedGlanceAnswer: if it has no image, or none of those that it should have
     """
     expected = database.read(_latest_live, until, BATCH)
     if not expected or registry.created([image.image_id for image in expected]):
@@ -186,8 +186,8 @@ def check_registry(database: Database, registry: Registry, until: datetime) -> N
         raise _distrusted("knows none of them", len(expected))
 
 
-def _distrusted(said: str, expected: int) -> RegistryDistrusted:
-    return RegistryDistrusted(
+def _distrusted(said: str, expected: int) -> UntrustedGlanceAnswer:
+    return UntrustedGlanceAnswer(
         f"{expected} images are related here and the registry {said}: nothing was changed. Check "
         "that the endpoint and the database belong together; if the images are really gone, say "
         "--trust-registry"
@@ -195,7 +195,7 @@ def _distrusted(said: str, expected: int) -> RegistryDistrusted:
 
 
 def reconcile(
-    database: Database, registry: Registry, run: Run, dry_run: bool, seen: Callable[[int], None]
+    database: Database, registry: ImageService, run: Run, dry_run: bool, seen: Callable[[int], None]
 ) -> None:
     """Carry ``run`` to its end; ``seen`` is told the number of the last image of each batch.
 
@@ -204,7 +204,7 @@ def reconcile(
     carry_out = database.read if dry_run else database.write
     work = _count if dry_run else _settle
     batches = _batches(database, run.until, run.after)
-    for findings in ahead(_judged(registry, run.until, batches)):
+    for findings in prefetch(_judged(registry, run.until, batches)):
         failpoints.reach(Point.RECONCILE_JUDGED)
         run.counts = carry_out(work, run, findings)
         run.after = findings.last
@@ -229,13 +229,15 @@ def _batches(
 
 
 def _judged(
-    registry: Registry, until: datetime, batches: Iterator[tuple[list[KnownImage], int]]
+    registry: ImageService, until: datetime, batches: Iterator[tuple[list[KnownImage], int]]
 ) -> Iterator[_Findings]:
-    for images, last in ahead(batches):
+    for images, last in prefetch(batches):
         yield _judge(registry, until, images, last)
 
 
-def _judge(registry: Registry, until: datetime, images: list[KnownImage], last: int) -> _Findings:
+def _judge(
+    registry: ImageService, until: datetime, images: list[KnownImage], last: int
+) -> _Findings:
     found = registry.created([image.image_id for image in images]) if images else {}
     there = {
         image: seen
@@ -290,7 +292,7 @@ def _settle(connection: Connection, run: Run, findings: _Findings) -> Counts:
     counts = _counted(run.counts, findings)
     _learn(connection, findings.learned)
     for ref, owner in sorted(findings.moved.items()):
-        counts.moved += image_owners.move(connection, ref, reach_project(connection, owner))
+        counts.moved += image_owners.move(connection, ref, get_or_create_project(connection, owner))
     counts.restored += _restore(connection, findings.restored)
     now = datetime.now(UTC)
     counts.marked_deleted += _mark_deleted(connection, findings.deleted, now, run.until)
@@ -299,7 +301,7 @@ def _settle(connection: Connection, run: Run, findings: _Findings) -> Counts:
     for ref, since in findings.void:
         counts.withdrawn += _withdraw_announcements(connection, ref, since, run.until)
     reached = Run(run.until, run.started_at, findings.last, counts)
-    state.put(connection, POSITION, reached.as_json())
+    stored_state.put(connection, POSITION, reached.as_json())
     failpoints.reach(Point.RECONCILE_WRITTEN)
     return counts
 
@@ -325,8 +327,8 @@ def _correct(database: Database, run: Run, dry_run: bool) -> None:
 
 
 def _finish(connection: Connection, run: Run) -> None:
-    state.drop(connection, POSITION)
-    state.put(connection, state.RECONCILIATION, json.dumps(summary(run)))
+    stored_state.drop(connection, POSITION)
+    stored_state.put(connection, stored_state.RECONCILIATION, json.dumps(summary(run)))
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -415,7 +417,7 @@ def _owners(connection: Connection, refs: Collection[int]) -> dict[int, set[str 
 def _learn(connection: Connection, times: Mapping[int, datetime]) -> None:
     """Note when Glance made these images, by their rows, where that is not known."""
     if times:
-        told = case({ref: literal(at, Moment) for ref, at in times.items()}, value=image.c.id)
+        told = case({ref: literal(at, UtcDateTime) for ref, at in times.items()}, value=image.c.id)
         unknown = image.c.id.in_(times), image.c.created_at == EPOCH, HAS_ID
         connection.execute(update(image).where(*unknown).values(created_at=told))
 
@@ -445,7 +447,7 @@ def _mark_deleted(
     return deleted
 
 
-def _hand_over(connection: Connection, ref: int, seen: Seen, at: datetime) -> None:
+def _hand_over(connection: Connection, ref: int, seen: ImageState, at: datetime) -> None:
     """Give the relations that were announced for the image ``seen`` to it.
 
     They were recorded with the image ``ref``, which had the ID before: nobody had noted that Glance
@@ -471,7 +473,7 @@ def _hand_over(connection: Connection, ref: int, seen: Seen, at: datetime) -> No
         return
     image_identity.retire(connection, ref, at)
     refs = [row.id for row in found]
-    own, _ = reach(connection, image, {"uuid": former.uuid}, created_at=seen.created_at)
+    own, _ = get_or_create(connection, image, {"uuid": former.uuid}, created_at=seen.created_at)
     for table, column in ((relation, relation.c.id), (descent, descent.c.relation_ref)):
         connection.execute(update(table).where(column.in_(refs)).values(image_ref=own))
     latest_images.refresh(connection, [row.instance_ref for row in found])

@@ -13,12 +13,12 @@ from related_images.db import (
     image_owners,
     installations,
     relation_queries,
+    relation_removal,
     relations,
-    removals,
 )
 from related_images.db.column_types import UNKNOWN
 from related_images.db.database import Database
-from related_images.db.row_ids import reach_project
+from related_images.db.row_ids import get_or_create_project
 from related_images.db.tables import image
 from related_images.errors import (
     InstallationBound,
@@ -28,7 +28,7 @@ from related_images.errors import (
     RelationNotFound,
 )
 from related_images.failpoints import Point
-from related_images.model import BOOT, SERVICE, Filters, NewRelation, Recorded, Relation, Seen
+from related_images.model import BOOT, SERVICE, Filters, ImageState, NewRelation, Recorded, Relation
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _announce(connection: Connection, new: NewRelation, speaker: Speaker) -> Rec
     return recorded
 
 
-def created(database: Database, new: NewRelation, recorded: Recorded, seen: Seen) -> None:
+def created(database: Database, new: NewRelation, recorded: Recorded, seen: ImageState) -> None:
     """Note that Glance made the announced image, so that no other with its ID is taken for it.
 
     :raises StoreUnavailable: if that could not be committed; then a reconciliation learns it
@@ -114,7 +114,7 @@ def _note_created(connection: Connection, recorded: Recorded, new: NewRelation) 
         if known is None or not image_identity.stands_for(
             connection, recorded.image_ref, known, new.seen
         ):
-            removals.take_back(connection, recorded)
+            relation_removal.take_back(connection, recorded)
             relations.record(connection, new)
             return
     image_identity.learn(connection, recorded.image_ref, new.seen.created_at)
@@ -122,7 +122,7 @@ def _note_created(connection: Connection, recorded: Recorded, new: NewRelation) 
 
 def withdraw(database: Database, recorded: Recorded) -> bool:
     """Take an announcement back, since no image came of it; say whether the relation is gone."""
-    return database.write(removals.take_back, recorded)
+    return database.write(relation_removal.take_back, recorded)
 
 
 def attach(
@@ -147,7 +147,9 @@ def _attach(
     recorded = relations.record(connection, new, relied_on=True, revocable=True)
     deletions.check_start(connection, new, recorded, vouched=vouched)
     if new.kind != BOOT and not recorded.image_created:
-        image_owners.move(connection, recorded.image_ref, reach_project(connection, new.project_id))
+        image_owners.move(
+            connection, recorded.image_ref, get_or_create_project(connection, new.project_id)
+        )
     failpoints.reach(Point.ATTACH_WRITTEN)
     found = relation_queries.at(connection, recorded.relation_ref)
     if found.label != new.label:
@@ -180,7 +182,7 @@ def detach(
 
     def task(connection: Connection) -> bool:
         speaker.check(connection, installation_uuid)
-        found = removals.detach(connection, installation_uuid, instance_id, image_id, kind)
+        found = relation_removal.detach(connection, installation_uuid, instance_id, image_id, kind)
         failpoints.reach(Point.DETACH_WRITTEN)
         return found
 
@@ -211,7 +213,7 @@ def revoke(
         found = relation_queries.find(connection, same, limit=1, of_any_source=True)
         if not found or recorded_at not in (None, found[0].created_at):
             raise _no_relation(*ids)
-        gone = removals.revoke(connection, *ids, recorded_at)
+        gone = relation_removal.revoke(connection, *ids, recorded_at)
         failpoints.reach(Point.DETACH_WRITTEN)
         return None if gone else _with_source(found[0], SERVICE)
 

@@ -36,7 +36,7 @@ from related_images.db.row_ids import (
     shown_id,
 )
 from related_images.db.tables import image, installation, instance, project, relation
-from related_images.model import BOOT, MADE_FROM, Filters, ListedImage, Position, Relation
+from related_images.model import BOOT, MADE_FROM, Filters, ListedImage, Relation, RelationPosition
 
 _VISIBLE_TO: Final = project_ref(bindparam("visible_to"))
 OWNER: Final = "owner"
@@ -118,7 +118,7 @@ def find(
     connection: Connection,
     filters: Filters,
     limit: int,
-    after: Position | None = None,
+    after: RelationPosition | None = None,
     *,
     of_any_source: bool = False,
 ) -> list[Relation]:
@@ -151,8 +151,8 @@ def _page(
     filters = Filters(**parameters, in_use=in_use)
     asked = select(relation).where(*conditions(filters, of_any_source=of_any_source))
     if is_later:
-        place: Any = {it.name: bindparam(_AFTER + it.name) for it in fields(Position)}
-        asked = asked.where(_behind(Position(**place), filters.visible_to))
+        place: Any = {it.name: bindparam(_AFTER + it.name) for it in fields(RelationPosition)}
+        asked = asked.where(_behind(RelationPosition(**place), filters.visible_to))
     newest_first = asked.order_by(*_newest_first(relation.c))
     return _named(newest_first.limit(bindparam("limit")).subquery())
 
@@ -218,7 +218,7 @@ def made(connection: Connection, image_ids: Collection[str]) -> list[Relation]:
     return [_relation(row) for row in found]
 
 
-def _behind(last: Position, visible_to: str | None) -> ColumnElement[bool]:
+def _behind(last: RelationPosition, visible_to: str | None) -> ColumnElement[bool]:
     """Older than the ``last``, or as old and numbered before it.
 
     If that relation is gone by now, all that are as old come again: rather twice than never. One

@@ -31,7 +31,13 @@ from related_images.db import (
     parent_links,
 )
 from related_images.db.column_types import EPOCH
-from related_images.db.row_ids import insert_new, is_instance, reach, reach_project, unless_taken
+from related_images.db.row_ids import (
+    get_or_create,
+    get_or_create_project,
+    insert_new,
+    is_instance,
+    unless_taken,
+)
 from related_images.db.tables import (
     image,
     installation,
@@ -39,7 +45,7 @@ from related_images.db.tables import (
     project,
     relation,
 )
-from related_images.model import BOOT, NewRelation, Recorded, Seen
+from related_images.model import BOOT, ImageState, NewRelation, Recorded
 
 CLAIMS_LIMIT: Final = 9_000
 """How many claims on one relation are counted."""
@@ -119,7 +125,7 @@ def record(
     """
     known = look(connection, new) if known is None else known
     held = _image(connection, new, known, relied_on)
-    project_ref = known.project_ref or reach_project(connection, new.project_id)
+    project_ref = known.project_ref or get_or_create_project(connection, new.project_id)
     instance_ref, instance_created = _instance(connection, new, known, project_ref)
     recorded = Recorded(
         image_id=new.image_id,
@@ -170,7 +176,9 @@ def _image(connection: Connection, new: NewRelation, known: Any, relied_on: bool
         # who has not held it yet looks again
         known = _times(connection, ref, is_held=True)
         if not _is_another(connection, new, ref, known, relied_on):
-            raise dialects.Overtaken("it was learned at the same moment when the image was made")
+            raise dialects.ConcurrentChange(
+                "it was learned at the same moment when the image was made"
+            )
         image_identity.retire(connection, ref, datetime.now(UTC))
         return _Image(*_reach_image(connection, new))
     if new.seen is not None and known.image_created_at == EPOCH:
@@ -178,38 +186,40 @@ def _image(connection: Connection, new: NewRelation, known: Any, relied_on: bool
     if known.deleted_at is not None:
         has_id = image.c.id == ref, image_identity.HAS_ID
         if not connection.execute(update(image).where(*has_id).values(deleted_at=None)).rowcount:
-            raise dialects.Overtaken("the image gave up its ID to another at the same moment")
+            raise dialects.ConcurrentChange(
+                "the image gave up its ID to another at the same moment"
+            )
     return _Image(ref, is_new, known.deleted_at)
 
 
 def _reach_image(connection: Connection, new: NewRelation) -> tuple[int, bool]:
     made_at = EPOCH if new.seen is None else new.seen.created_at
-    return reach(connection, image, {"uuid": new.image_id}, created_at=made_at)
+    return get_or_create(connection, image, {"uuid": new.image_id}, created_at=made_at)
 
 
-def hold_image(connection: Connection, image_id: str, seen: Seen | None, at: datetime) -> int:
+def hold_image(connection: Connection, image_id: str, seen: ImageState | None, at: datetime) -> int:
     """The row of the image that has the ID, which is held alone until the transaction ends.
 
     It is made if there is none, or if the one that is there stands for another image than the one
     that was ``seen``.
     """
     made_at = EPOCH if seen is None else seen.created_at
-    ref, is_new = reach(connection, image, {"uuid": image_id}, created_at=made_at)
+    ref, is_new = get_or_create(connection, image, {"uuid": image_id}, created_at=made_at)
     alone = _times_of_image.with_for_update()
     known = connection.execute(alone, {"image_ref": ref}).first()
     if known is None:
-        raise dialects.Overtaken("the image gave up its ID to another at the same moment")
+        raise dialects.ConcurrentChange("the image gave up its ID to another at the same moment")
     if is_new or seen is None or image_identity.stands_for(connection, ref, known, seen):
         return ref
     image_identity.retire(connection, ref, at)
-    return reach(connection, image, {"uuid": image_id}, created_at=made_at)[0]
+    return get_or_create(connection, image, {"uuid": image_id}, created_at=made_at)[0]
 
 
 def _times(connection: Connection, ref: int, *, is_held: bool) -> Any:
     asked = held_image if is_held else _times_of_image
     found = connection.execute(asked, {"image_ref": ref}).first()
     if found is None:
-        raise dialects.Overtaken("the image was forgotten by another at the same moment")
+        raise dialects.ConcurrentChange("the image was forgotten by another at the same moment")
     return found
 
 
@@ -290,7 +300,7 @@ def _claim(connection: Connection, key: dict[str, Any], claims: int) -> int:
         # this report is never revoked: from now on it stands in for the creator
         more = case((claimed >= NO_CREATOR, claimed - NO_CREATOR + number), else_=more)
     if not connection.execute(update(relation).where(*same).values(claimed=more)).rowcount:
-        raise dialects.Overtaken("the relation was taken back by another at the same moment")
+        raise dialects.ConcurrentChange("the relation was taken back by another at the same moment")
     return int(connection.execute(select(relation.c.id).where(*same)).scalar_one())
 
 
@@ -334,11 +344,11 @@ def _instance(
     if known.instance_ref is None:
         home = (
             known.installation_ref
-            or reach(connection, installation, {"uuid": new.installation_uuid})[0]
+            or get_or_create(connection, installation, {"uuid": new.installation_uuid})[0]
         )
         key = {"instance_id": new.instance_id, "installation_ref": home}
         noted = latest_images.first(new.kind, new.created_at)
-        ref, made = reach(connection, instance, key, project_ref=owner, **noted)
+        ref, made = get_or_create(connection, instance, key, project_ref=owner, **noted)
         if made:
             return ref, made
         known_owner = None
@@ -353,4 +363,4 @@ def _instance(
 def _owner(connection: Connection, new: NewRelation, project_ref: int | None) -> int | None:
     """Whose the instance is as reported; who owns an image of it says nothing of that."""
     told = new.instance_project_id or (new.project_id if new.kind == BOOT else None)
-    return project_ref if told == new.project_id else reach_project(connection, told)
+    return project_ref if told == new.project_id else get_or_create_project(connection, told)

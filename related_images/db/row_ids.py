@@ -61,21 +61,21 @@ def instance_ref(installation_uuid: Any, instance_id: Any) -> ScalarSelect[Any]:
     return select(instance.c.id).where(*named).scalar_subquery()
 
 
-def reach_project(connection: Connection, project_id: str | None) -> int | None:
+def get_or_create_project(connection: Connection, project_id: str | None) -> int | None:
     """The number of the project, which is made if it is not there; ``None`` stays."""
     if project_id is None:
         return None
-    return reach(connection, project, {"project_id": project_id})[0]
+    return get_or_create(connection, project, {"project_id": project_id})[0]
 
 
-def reach(
+def get_or_create(
     connection: Connection, table: Table, key: dict[str, Any], **others: Any
 ) -> tuple[int, bool]:
     """Find the row with this ``key``, or make it.
 
     :param others: the other columns of a row that is made
     :returns: the number of the row, and whether it was made
-    :raises Overtaken: if another transaction removed the row at the same moment
+    :raises ConcurrentChange: if another transaction removed the row at the same moment
     """
     ref = insert_new(connection, table, **key, **others)
     if ref is not None:
@@ -83,7 +83,9 @@ def reach(
     same = [table.c[name] == value for name, value in key.items()]
     found = connection.execute(select(table.c.id).where(*same)).scalar()
     if found is None:
-        raise dialects.Overtaken(f"a row of {table.name} was removed by another at the same moment")
+        raise dialects.ConcurrentChange(
+            f"a row of {table.name} was removed by another at the same moment"
+        )
     return int(found), False
 
 

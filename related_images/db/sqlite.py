@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Turns:
+class FairLock:
     """One at a time, in the order of asking.
 
     The lock of the standard library goes to whoever comes by first, which under load is the thread

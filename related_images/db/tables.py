@@ -23,7 +23,7 @@ from related_images.db.column_types import (
     KIND_CODES,
     SOURCE_CODES,
     Coded,
-    Moment,
+    UtcDateTime,
     UuidText,
     exact_text,
 )
@@ -52,7 +52,7 @@ installation = Table(
     Column("uuid", UuidText, nullable=False, unique=True),
     Column("name", exact_text(255)),
     Column("service_user_id", exact_text(255)),
-    Column("registered_at", Moment),
+    Column("registered_at", UtcDateTime),
     **_OPTIONS,
 )
 
@@ -71,10 +71,10 @@ instance = Table(
     Column("installation_ref", ForeignKey("related_installation.id"), nullable=False),
     Column("instance_id", exact_text(255), nullable=False),
     Column("project_ref", ForeignKey("related_project.id")),
-    Column("ended_at", Moment),
+    Column("ended_at", UtcDateTime),
     # of the images made from it that are not deleted; the epoch where there is none
-    Column("latest_snapshot_at", Moment, nullable=False, server_default="0"),
-    Column("latest_backup_at", Moment, nullable=False, server_default="0"),
+    Column("latest_snapshot_at", UtcDateTime, nullable=False, server_default="0"),
+    Column("latest_backup_at", UtcDateTime, nullable=False, server_default="0"),
     # one instance by its tuple, or all that bear an id
     UniqueConstraint("instance_id", "installation_ref"),
     # the instances of an installation, page by page
@@ -97,9 +97,9 @@ image = Table(
     metadata,
     Column("id", KEY, primary_key=True),
     Column("uuid", UuidText, nullable=False, unique=True),
-    Column("deleted_at", Moment),
+    Column("deleted_at", UtcDateTime),
     # as Glance reports it; the epoch while it is not known
-    Column("created_at", Moment, nullable=False, server_default="0"),
+    Column("created_at", UtcDateTime, nullable=False, server_default="0"),
     # the ID that it had, once another image has it; `uuid` is then one that no image has
     Column("former_uuid", UuidText),
     **_OPTIONS,
@@ -120,7 +120,7 @@ relation = Table(
     Column("label", exact_text(64)),
     Column("source", Coded(SOURCE_CODES), nullable=False),
     Column("project_ref", ForeignKey("related_project.id")),
-    Column("created_at", Moment, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
     # how many rely on this row besides who made it: see removals.take_back
     Column("claimed", SmallInteger, nullable=False, server_default="0"),
     # one row a relation, and the relations of an image
@@ -141,7 +141,7 @@ rebuild = Table(
     "related_rebuild",
     metadata,
     Column("relation_ref", ForeignKey("related_relation.id", ondelete="CASCADE"), primary_key=True),
-    Column("started_at", Moment, primary_key=True),
+    Column("started_at", UtcDateTime, primary_key=True),
     **_EXTENSION,
 )
 """When an instance was started again from an image that it had been started from before another."""
@@ -173,7 +173,7 @@ deletion = Table(
     metadata,
     Column("id", KEY, primary_key=True),
     Column("image_ref", ForeignKey("related_image.id", ondelete="CASCADE"), nullable=False),
-    Column("begun_at", Moment, nullable=False),
+    Column("begun_at", UtcDateTime, nullable=False),
     Index(None, "image_ref"),
     **_OPTIONS,
 )

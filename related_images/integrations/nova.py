@@ -27,7 +27,7 @@ from related_images.client import (
     for_instance,
 )
 from related_images.errors import ConfigurationError, NovaUnexpected
-from related_images.integrations import nova_refusals
+from related_images.integrations import nova_errors
 from related_images.protocol import headers, paths
 
 LOG = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ CREATION: Final = paths.API + paths.IMAGES
 
 
 @dataclass(frozen=True)
-class Seam:
+class PatchTarget:
     """A function of Nova as this module knows it: where it is, and the names of its arguments."""
 
     module: str
@@ -50,22 +50,22 @@ class Seam:
         return f"{self.module}.{self.path}"
 
 
-CREATE_IMAGE: Final = Seam(
+CREATE_IMAGE: Final = PatchTarget(
     "nova.compute.utils",
     "create_image",
     ("context", "instance", "name", "image_type", "image_api", "extra_properties"),
 )
-SNAPSHOT_VOLUMES: Final = Seam(
+SNAPSHOT_VOLUMES: Final = PatchTarget(
     "nova.compute.api",
     "API.snapshot_volume_backed",
     ("self", "context", "instance", "name", "extra_properties"),
 )
-MAKE_CLIENT: Final = Seam(
+MAKE_CLIENT: Final = PatchTarget(
     "nova.image.glance",
     "_glanceclient_from_endpoint",
     ("context", "endpoint", "version"),
 )
-MAKE_ERROR: Final = Seam("glanceclient.exc", "from_response", ("response", "body"))
+MAKE_ERROR: Final = PatchTarget("glanceclient.exc", "from_response", ("response", "body"))
 
 _installed: list[str] = []
 """The installation for which Nova's functions are wrapped in this process."""
@@ -107,16 +107,16 @@ def install(installation_uuid: str, *, answers_users: bool = False) -> None:
         raise ConfigurationError(
             f"this process speaks for the installation {_installed[0]} and cannot for {uuid} too"
         )
-    wrappers: list[tuple[Seam, Callable[[Any], Any]]] = [
+    wrappers: list[tuple[PatchTarget, Callable[[Any], Any]]] = [
         (CREATE_IMAGE, functools.partial(_speaking, uuid)),
         (SNAPSHOT_VOLUMES, functools.partial(_speaking, uuid)),
         (MAKE_CLIENT, _carrying),
     ]
     if answers_users:
         wrappers += [
-            (CREATE_IMAGE, nova_refusals.telling),
-            (SNAPSHOT_VOLUMES, nova_refusals.telling),
-            (MAKE_ERROR, nova_refusals.noting),
+            (CREATE_IMAGE, nova_errors.telling),
+            (SNAPSHOT_VOLUMES, nova_errors.telling),
+            (MAKE_ERROR, nova_errors.noting),
         ]
     for seam, _ in wrappers:
         _find(seam)
@@ -127,7 +127,7 @@ def install(installation_uuid: str, *, answers_users: bool = False) -> None:
     LOG.info("images are created for instances of the installation %s", uuid)
 
 
-def _find(seam: Seam) -> tuple[Any, str, Callable[..., Any]]:
+def _find(seam: PatchTarget) -> tuple[Any, str, Callable[..., Any]]:
     """What holds the function, its name there, and the function itself."""
     *owners, name = seam.path.split(".")
     try:

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from related_images import validation
 from related_images.errors import BadInput
-from related_images.manage import cloud, options
-from related_images.prefetch import ahead
+from related_images.manage import cloud_options, options
+from related_images.prefetch import prefetch
 
 if TYPE_CHECKING:
     from related_images.db import Database
     from related_images.db.backfill import Candidate, Verdict
-    from related_images.manage.claims import Claim
-    from related_images.manage.compute import Compute
-    from related_images.manage.registry import AdministeredRegistry
+    from related_images.manage.glance_admin import GlanceAdmin
+    from related_images.manage.nova_properties import NovaClaim
+    from related_images.manage.nova_servers import Compute
 
 LOG = logging.getLogger(__name__)
 
@@ -74,21 +74,21 @@ class Backfill(options.OnDatabase):
             default="table",
             help="how what is doubted is written (default: %(default)s)",
         )
-        cloud.add_options(parser)
+        cloud_options.add_options(parser)
 
     def take_action(self, given: argparse.Namespace) -> None:
-        from related_images.manage import opening
-        from related_images.manage.compute import Compute
-        from related_images.manage.pace import Pace
-        from related_images.manage.registry import AdministeredRegistry
+        from related_images.manage import database_access
+        from related_images.manage.glance_admin import GlanceAdmin
+        from related_images.manage.nova_servers import Compute
+        from related_images.manage.rate_limit import RateLimit
 
-        registry = AdministeredRegistry(cloud.image_adapter(given), Pace(math.inf))
-        compute = Compute(cloud.adapter(given, "compute")) if given.ask_nova else None
-        with opening.opened(given) as database:
-            registry.must_show_all()
+        glance = GlanceAdmin(cloud_options.image_adapter(given), RateLimit(math.inf))
+        compute = Compute(cloud_options.adapter(given, "compute")) if given.ask_nova else None
+        with database_access.open_database(given) as database:
+            glance.must_show_all()
             run = _Run(database, given.installation, compute, given.dry_run)
             report = _REPORTS[given.format](self.app.stdout)
-            for claim, reason in run.doubts(registry):
+            for claim, reason in run.doubts(glance):
                 report.add(claim, reason)
         report.end({**run.counts, "dry_run": given.dry_run})
 
@@ -105,11 +105,11 @@ class _Run:
         default_factory=lambda: Counter(images=0, recorded=0, known=0, doubted=0, unreadable=0)
     )
 
-    def doubts(self, registry: "AdministeredRegistry") -> Iterator[tuple["Claim", str]]:
+    def doubts(self, glance: "GlanceAdmin") -> Iterator[tuple["NovaClaim", str]]:
         """Carry the backfill out, giving each claim that is not recorded with the reason."""
         from related_images.db import backfill
 
-        for images, position in ahead(_pages(registry, self._position(registry))):
+        for images, position in prefetch(_pages(glance, self._position(glance))):
             self.counts["images"] += len(images)
             yield from self._settle(list(self._claims(images)))
             if not self.dry_run:
@@ -117,8 +117,8 @@ class _Run:
         if not self.dry_run:
             backfill.finish(self.database, self.installation_uuid)
 
-    def _position(self, registry: "AdministeredRegistry") -> Position:
-        from related_images.client.errors import NotThere
+    def _position(self, glance: "GlanceAdmin") -> Position:
+        from related_images.client.errors import NotFound
         from related_images.db import backfill
 
         text = backfill.position(self.database, self.installation_uuid)
@@ -126,18 +126,18 @@ class _Run:
             return BEGINNING
         hidden, _, marker = text.partition(" ")
         try:
-            behind = registry.ask("GET", f"/images/{marker}").read(_behind)
-        except NotThere:
+            behind = glance.ask("GET", f"/images/{marker}").read(_behind)
+        except NotFound:
             return BEGINNING
         LOG.info("going on behind the image %s", marker)
         return hidden, behind
 
-    def _claims(self, images: Iterable[dict[str, Any]]) -> Iterator["Claim"]:
-        from related_images.manage import claims
+    def _claims(self, images: Iterable[dict[str, Any]]) -> Iterator["NovaClaim"]:
+        from related_images.manage import nova_properties
 
         for image in images:
             try:
-                claim = claims.read(image)
+                claim = nova_properties.read(image)
             except (BadInput, KeyError) as error:
                 self.counts["unreadable"] += 1
                 LOG.warning("the image %s cannot be understood: %s", image.get("id"), error)
@@ -145,7 +145,7 @@ class _Run:
             if claim is not None:
                 yield claim
 
-    def _settle(self, claims: list["Claim"]) -> Iterator[tuple["Claim", str]]:
+    def _settle(self, claims: list["NovaClaim"]) -> Iterator[tuple["NovaClaim", str]]:
         candidates = [self._candidate(claim) for claim in claims]
         verdicts = self._verdicts([one for one in candidates if one is not None])
         for claim, candidate in zip(claims, candidates, strict=True):
@@ -166,7 +166,7 @@ class _Run:
             part = candidates[begin : begin + AT_ONCE]
             yield from settle(self.database, self.installation_uuid, part)
 
-    def _candidate(self, claim: "Claim") -> "Candidate | None":
+    def _candidate(self, claim: "NovaClaim") -> "Candidate | None":
         from related_images.db.backfill import Candidate
 
         if claim.doubt or claim.instance_id is None or not claim.owner or not claim.kind:
@@ -187,18 +187,16 @@ class _Run:
         )
 
 
-def _pages(
-    registry: "AdministeredRegistry", position: Position
-) -> Iterator[tuple[list[dict[str, Any]], str]]:
+def _pages(glance: "GlanceAdmin", position: Position) -> Iterator[tuple[list[dict[str, Any]], str]]:
     """All images, hidden ones last, page by page, each with the position behind it."""
     hidden, behind = position
-    yield from _pages_of(registry, hidden, behind)
+    yield from _pages_of(glance, hidden, behind)
     if hidden == BEGINNING[0]:
-        yield from _pages_of(registry, "true", {})
+        yield from _pages_of(glance, "true", {})
 
 
 def _pages_of(
-    registry: "AdministeredRegistry", hidden: str, behind: Mapping[str, str]
+    glance: "GlanceAdmin", hidden: str, behind: Mapping[str, str]
 ) -> Iterator[tuple[list[dict[str, Any]], str]]:
     from tqdm import tqdm
 
@@ -206,7 +204,7 @@ def _pages_of(
     query |= {"sort_key": "created_at", "sort_dir": "asc"}
     with tqdm(unit="image", disable=not sys.stderr.isatty()) as bar:
         while True:
-            answer = registry.ask("GET", "/images", params={**query, **behind})
+            answer = glance.ask("GET", "/images", params={**query, **behind})
             images = answer.read(lambda body: list(body["images"]))
             if not images:
                 return
@@ -233,7 +231,7 @@ class _Table:
         self._out = out
         self._rows = 0
 
-    def add(self, claim: "Claim", reason: str) -> None:
+    def add(self, claim: "NovaClaim", reason: str) -> None:
         if not self._rows:
             self._write(COLUMNS)
         self._rows += 1
@@ -257,7 +255,7 @@ class _Json:
         self._out.write('{"doubted": [')
         self._between = "\n"
 
-    def add(self, claim: "Claim", reason: str) -> None:
+    def add(self, claim: "NovaClaim", reason: str) -> None:
         values = (claim.image_id, claim.instance_id, claim.owner, reason)
         row = json.dumps(dict(zip(COLUMNS, values, strict=True)))
         self._out.write(f"{self._between}{row}")

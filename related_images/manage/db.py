@@ -39,9 +39,9 @@ class Upgrade(options.OnDatabase):
 
     def take_action(self, given: argparse.Namespace) -> None:
         from related_images.db import dialects, schema
-        from related_images.manage import opening
+        from related_images.manage import database_access
 
-        with opening.named(given) as url:
+        with database_access.named(given) as url:
             schema.upgrade(url, given.to or "head")
             with schema.connected(url) as connection:
                 LOG.info("%s: the schema is %s", dialects.shown(url), schema.version(connection))
@@ -52,9 +52,9 @@ class Version(options.OnDatabase, ShowOne):
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
         from related_images.db import schema
-        from related_images.manage import opening
+        from related_images.manage import database_access
 
-        with opening.inspected(given) as connection:
+        with database_access.inspected(given) as connection:
             found = schema.version(connection)
         return ("version", "needed"), (found, schema.REVISIONS[-1])
 
@@ -68,9 +68,9 @@ class Check(options.OnDatabase, Lister):
     )
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
-        from related_images.manage import opening
+        from related_images.manage import database_access
 
-        with opening.inspected(given) as connection:
+        with database_access.inspected(given) as connection:
             self.problems = list(_problems(connection))
         return ("problem", "next_step"), self.problems
 
@@ -108,10 +108,10 @@ class Purge(options.OnDatabase, ShowOne):
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
         from related_images.db import purge
-        from related_images.manage import opening
+        from related_images.manage import database_access
 
         before = datetime.now(UTC) - given.older_than
-        with opening.opened(given) as database:
+        with database_access.open_database(given) as database:
             found = purge.due(database, before) if given.dry_run else purge.purge(database, before)
         names = ("relations", "images", "instances")
         return names, tuple(getattr(found, name) for name in names)

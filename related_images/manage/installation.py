@@ -32,9 +32,9 @@ class Add(options.OnDatabase, ShowOne):
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
         from related_images.db import installations
-        from related_images.manage import opening
+        from related_images.manage import database_access
 
-        with opening.opened(given) as database:
+        with database_access.open_database(given) as database:
             found, _ = installations.register(
                 database, given.uuid, given.name, given.service_user_id
             )
@@ -46,9 +46,9 @@ class List(options.OnDatabase, Lister):
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
         from related_images.db import installations
-        from related_images.manage import opening
+        from related_images.manage import database_access
 
-        with opening.opened(given) as database:
+        with database_access.open_database(given) as database:
             return COLUMNS, [_row(found) for found in installations.registered(database)]
 
 
@@ -60,9 +60,9 @@ class Remove(options.OnDatabase):
 
     def take_action(self, given: argparse.Namespace) -> None:
         from related_images.db import installations
-        from related_images.manage import opening
+        from related_images.manage import database_access
 
-        with opening.opened(given) as database:
+        with database_access.open_database(given) as database:
             installations.unregister(database, given.uuid)
 
 

@@ -13,7 +13,7 @@ from related_images.errors import ConfigurationError
 from related_images.manage import options
 
 if TYPE_CHECKING:
-    from related_images.manage.listening import Bus
+    from related_images.manage.notification_listener import Bus
 
 LOG = logging.getLogger(__name__)
 
@@ -79,36 +79,36 @@ class Listen(options.OnDatabase):
 
     def take_action(self, given: argparse.Namespace) -> None:
         from related_images import config
-        from related_images.manage import opening
+        from related_images.manage import database_access
 
-        listening = _listening()
+        notification_listener = _listening()
         files = config.files_in(given.config_file, given.config_dir)
         buses = _buses(given, files)
         _require_writable(given.set_aside)
-        with opening.opened(given) as database:
-            listener = listening.Listener(database, given.set_aside)
+        with database_access.open_database(given) as database:
+            listener = notification_listener.Listener(database, given.set_aside)
             for name in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(name, lambda *_: listener.stopping.set())
             LOG.info("listening to %d bus%s", len(buses), "" if len(buses) == 1 else "es")
-            listening.serve(buses, listener, files)
+            notification_listener.serve(buses, listener, files)
         LOG.info("stopped; %s", _summary(listener.counts))
 
 
 def _listening() -> Any:
     try:
-        from related_images.manage import listening
+        from related_images.manage import notification_listener
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"{error.name} is not installed here; `pip install 'related-images[listen]'` brings it"
         ) from error
-    return listening
+    return notification_listener
 
 
 def _buses(given: argparse.Namespace, files: Sequence[str]) -> "list[Bus]":
     """
     :raises ConfigurationError: if installations and buses are not as many, or no bus is named
     """
-    from related_images.manage.listening import Bus
+    from related_images.manage.notification_listener import Bus
 
     urls = given.transport_url
     # without a URL, what the files of oslo.config say is one bus

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from related_images import validation
-from related_images.manage import cloud, options
+from related_images.manage import cloud_options, options
 
 if TYPE_CHECKING:
     from related_images.db import Database
     from related_images.db.reconcile import Run
-    from related_images.manage.registry import AdministeredRegistry
+    from related_images.manage.glance_admin import GlanceAdmin
 
 RATE: Final = 20.0
 """Requests a second to the registry, unless told otherwise."""
@@ -57,32 +57,30 @@ class Reconcile(options.OnDatabase):
             action="store_true",
             help="go on although the registry knows none of the images that are related here",
         )
-        cloud.add_options(parser)
+        cloud_options.add_options(parser)
 
     def take_action(self, given: argparse.Namespace) -> None:
         from related_images.db import reconcile
-        from related_images.manage import opening
-        from related_images.manage.pace import Pace
-        from related_images.manage.registry import AdministeredRegistry
+        from related_images.manage import database_access
+        from related_images.manage.glance_admin import GlanceAdmin
+        from related_images.manage.rate_limit import RateLimit
 
-        registry = AdministeredRegistry(cloud.image_adapter(given), Pace(given.rate))
-        with opening.opened(given) as database:
-            registry.must_show_all()
+        glance = GlanceAdmin(cloud_options.image_adapter(given), RateLimit(given.rate))
+        with database_access.open_database(given) as database:
+            glance.must_show_all()
             run = reconcile.begin(database, given.older_than, given.dry_run)
             if not given.trust_registry:
-                reconcile.check_registry(database, registry, run.until)
-            _carry_out(database, registry, run, given.dry_run)
+                reconcile.check_registry(database, glance, run.until)
+            _carry_out(database, glance, run, given.dry_run)
         counts = {**reconcile.summary(run), "dry_run": given.dry_run}
         self.app.stdout.write(json.dumps(counts) + "\n")
 
 
-def _carry_out(
-    database: "Database", registry: "AdministeredRegistry", run: "Run", dry_run: bool
-) -> None:
+def _carry_out(database: "Database", glance: "GlanceAdmin", run: "Run", dry_run: bool) -> None:
     from related_images.db import reconcile
 
     with _progress(reconcile.images_known(database), run.after) as seen:
-        reconcile.reconcile(database, registry, run, dry_run, seen)
+        reconcile.reconcile(database, glance, run, dry_run, seen)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from related_images.db import schema
 from related_images.errors import NotServed
 from related_images.integrations import glance
 from related_images.integrations.development_identity import ALLOW_REMOTE
-from related_images.manage import opening, options, serve_files
+from related_images.manage import database_access, options, serve_files
 
 _BACKLOG = 128
 _EPILOG = """\
@@ -136,7 +136,7 @@ def _cannot_listen(where: str, error: OSError) -> NotServed:
 
 def _upgrade_schema() -> None:
     chosen = config.load(config.GROUP, {config.OSLO_PROJECT: "glance"})
-    with opening.at(chosen.connection) as url:
+    with database_access.at(chosen.connection) as url:
         schema.upgrade(url)
 
 

@@ -10,9 +10,15 @@ from related_images import config as options
 from related_images.config import VERIFIED, Settings
 from related_images.db import Database
 from related_images.errors import RelatedImagesError, StoreUnavailable
-from related_images.middleware import answers, guard, imagelist, recording, rotation, routing
+from related_images.middleware import (
+    create_image,
+    delete_image,
+    image_list,
+    nova_rotation,
+    responses,
+    routing,
+)
 from related_images.middleware.access import Caller
-from related_images.middleware.answers import StartResponse, WSGIApp
 from related_images.middleware.environ import Environ, request_id
 from related_images.middleware.request import (
     Asked,
@@ -23,6 +29,7 @@ from related_images.middleware.request import (
     Rotation,
     classify,
 )
+from related_images.middleware.responses import StartResponse, WSGIApp
 
 LOG = logging.getLogger(__name__)
 
@@ -61,7 +68,7 @@ class InstanceAwareMiddleware:
             return self._answer(asked, environ, start_response)
         except RelatedImagesError as error:
             _report(error, environ)
-            return answers.refusal(environ, error)(environ, start_response)
+            return responses.refusal(environ, error)(environ, start_response)
 
     def _answer(
         self, asked: Asked, environ: Environ, start_response: StartResponse
@@ -69,15 +76,15 @@ class InstanceAwareMiddleware:
         app, database, caller = self._app, self._database, Caller(environ, self._settings)
         match asked:
             case Creation(assertion):
-                return recording.create_image(
+                return create_image.create_image(
                     app, database, environ, start_response, assertion, caller
                 )
             case Listing():
-                return imagelist.answer(app, database, caller, asked, environ, start_response)
+                return image_list.answer(app, database, caller, asked, environ, start_response)
             case Rotation() if self._settings.nova_rotation == VERIFIED:
-                return rotation.answer(app, database, caller, asked, environ, start_response)
+                return nova_rotation.answer(app, database, caller, asked, environ, start_response)
             case Deletion():
-                return guard.answer(app, database, caller, asked, environ, start_response)
+                return delete_image.answer(app, database, caller, asked, environ, start_response)
             case routing.Route():
                 response = routing.answer(app, database, caller, asked, environ)
                 return response(environ, start_response)

@@ -12,9 +12,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from related_images import metrics
 from related_images.errors import ConfigurationError, StoreUnavailable
-from related_images.middleware.answers import StartResponse, WSGIApp
 from related_images.middleware.environ import Environ
 from related_images.middleware.filter import LOADED
+from related_images.middleware.responses import StartResponse, WSGIApp
 
 SHARED: Final = "PROMETHEUS_MULTIPROC_DIR"
 

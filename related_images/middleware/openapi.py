@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Final
 
 from related_images.middleware import paging
-from related_images.middleware.call import Operation
+from related_images.middleware.route_request import Operation
 from related_images.protocol import paths, schemas
 from related_images.protocol.schemas import Json
 

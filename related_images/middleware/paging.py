@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from related_images import model, validation
-from related_images.db import Instance, Place, Position, Relation
+from related_images.db import Instance, InstancePosition, Relation, RelationPosition
 from related_images.errors import (
     BadInput,
     LimitMalformed,
@@ -239,7 +239,7 @@ def relation_marker(last: Relation) -> str:
     return mark(str(created), last.image_id, last.installation_uuid, last.instance_id, last.kind)
 
 
-def relation_position(marker: str | None) -> Position | None:
+def relation_position(marker: str | None) -> RelationPosition | None:
     """Where a marker of :func:`relation_marker` points.
 
     :raises MarkerUnknown: if it was not made by it
@@ -254,7 +254,7 @@ def relation_position(marker: str | None) -> Position | None:
         _instance_id,
         model.kind,
     )
-    return Position(created_at, installation, instance, image_id, kind)
+    return RelationPosition(created_at, installation, instance, image_id, kind)
 
 
 def instance_marker(last: Instance) -> str:
@@ -263,14 +263,16 @@ def instance_marker(last: Instance) -> str:
     return mark(last.installation_uuid, last.instance_id, latest)
 
 
-def instance_position(marker: str | None) -> Place | None:
+def instance_position(marker: str | None) -> InstancePosition | None:
     """The instance that a marker of :func:`instance_marker` names.
 
     :raises MarkerUnknown: if it was not made by it
     """
     if marker is None:
         return None
-    return Place(*marked(marker, validation.installation_uuid, _instance_id, _time_or_none))
+    return InstancePosition(
+        *marked(marker, validation.installation_uuid, _instance_id, _time_or_none)
+    )
 
 
 def _time_or_none(text: str) -> datetime | None:

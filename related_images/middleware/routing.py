@@ -10,11 +10,11 @@ from typing import Any, Final
 from routes import Mapper
 
 from related_images.db import Database
-from related_images.middleware import api, lineage, openapi, paging
+from related_images.middleware import lineage_handlers, openapi, paging, route_handlers
 from related_images.middleware.access import Caller
-from related_images.middleware.answers import MethodNotAllowed, WSGIApp, written
-from related_images.middleware.call import Call, Operation, query_of
 from related_images.middleware.environ import Environ
+from related_images.middleware.responses import MethodNotAllowed, WSGIApp, written
+from related_images.middleware.route_request import Operation, RouteRequest, query_of
 from related_images.protocol import paths, schemas
 
 OK, CREATED, NO_CONTENT = HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
@@ -23,7 +23,7 @@ TOO_LARGE: Final = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 def _schema(name: str) -> Operation:
-    def show_schema(call: Call) -> WSGIApp:
+    def show_schema(call: RouteRequest) -> WSGIApp:
         return written(schemas.SCHEMAS[name])
 
     show_schema.__name__ = f"show_schema_{name}"
@@ -31,7 +31,7 @@ def _schema(name: str) -> Operation:
     return Operation(show_schema, summary, {OK: ("A JSON schema", "json_schema")})
 
 
-def show_openapi(call: Call) -> WSGIApp:
+def show_openapi(call: RouteRequest) -> WSGIApp:
     return written(document())
 
 
@@ -44,13 +44,13 @@ def document() -> schemas.Json:
 ROUTES: Final[dict[str, dict[str, Operation]]] = {
     paths.RELATIONS: {
         "GET": Operation(
-            api.list_relations,
+            route_handlers.list_relations,
             "Relations, newest first",
             {OK: ("A page of relations", "relations")},
             filters=paging.FILTERS | paging.PAGE,
         ),
         "POST": Operation(
-            api.attach,
+            route_handlers.attach,
             "Attach an image that exists to an instance (a recording role)",
             {
                 OK: ("The relation was there", "relation"),
@@ -62,7 +62,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     },
     paths.IMAGE_RELATIONS: {
         "GET": Operation(
-            api.list_image_relations,
+            route_handlers.list_image_relations,
             "Relations of one image",
             {OK: ("A page of relations", "relations")},
             (NOT_FOUND,),
@@ -71,7 +71,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     },
     paths.RELATION: {
         "DELETE": Operation(
-            api.detach,
+            route_handlers.detach,
             "Detach an image from an instance (a recording role or an administrator)",
             {
                 OK: (
@@ -86,7 +86,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     },
     paths.ANCESTRY: {
         "GET": Operation(
-            lineage.list_ancestry,
+            lineage_handlers.list_ancestry,
             "The chain of images and instances an image comes from, nearest first",
             {OK: ("A page of ancestors", "ancestry")},
             (NOT_FOUND,),
@@ -95,16 +95,16 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     },
     paths.DESCENDANTS: {
         "GET": Operation(
-            lineage.list_descendants,
+            lineage_handlers.list_descendants,
             "Everything that was made from an image",
             {OK: ("A page of descendants", "descendants")},
             (NOT_FOUND,),
-            lineage.DESCENDANT_FILTERS | paging.PAGE,
+            lineage_handlers.DESCENDANT_FILTERS | paging.PAGE,
         )
     },
     paths.INSTANCES: {
         "GET": Operation(
-            api.list_instances,
+            route_handlers.list_instances,
             "Instances and their images",
             {OK: ("A page of instances", "instances")},
             filters=paging.INSTANCE_FILTERS | paging.PAGE,
@@ -112,10 +112,13 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     },
     paths.INSTANCE: {
         "GET": Operation(
-            api.show_instance, "One instance", {OK: ("The instance", "instance")}, (NOT_FOUND,)
+            route_handlers.show_instance,
+            "One instance",
+            {OK: ("The instance", "instance")},
+            (NOT_FOUND,),
         ),
         "DELETE": Operation(
-            api.end_instance,
+            route_handlers.end_instance,
             "Record that the instance was deleted (a recording role or an administrator)",
             {NO_CONTENT: ("It is noted",)},
             (FORBIDDEN, NOT_FOUND),
@@ -123,7 +126,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     },
     paths.USAGES: {
         "GET": Operation(
-            api.list_usages,
+            route_handlers.list_usages,
             "How much images are used, of those that are asked for",
             {OK: ("One row for each image, in the order asked for", "usages")},
             filters=paging.USAGE_FILTERS,
@@ -131,13 +134,13 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     },
     paths.INSTALLATIONS: {
         "GET": Operation(
-            api.list_installations,
+            route_handlers.list_installations,
             "Registered installations (an administrator)",
             {OK: ("All of them", "installations")},
             (FORBIDDEN,),
         ),
         "POST": Operation(
-            api.register_installation,
+            route_handlers.register_installation,
             "Register an installation (an administrator)",
             {
                 OK: ("It was registered", "installation"),
@@ -149,7 +152,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     },
     paths.INSTALLATION: {
         "DELETE": Operation(
-            api.unregister_installation,
+            route_handlers.unregister_installation,
             "Forget the registration; relations stay (an administrator)",
             {NO_CONTENT: ("It is forgotten",)},
             (FORBIDDEN, NOT_FOUND),
@@ -157,7 +160,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     },
     paths.INFO: {
         "GET": Operation(
-            api.show_info,
+            route_handlers.show_info,
             "What this deployment does",
             {OK: ("Version, kinds, limits and options", "info")},
         )
@@ -227,4 +230,4 @@ def answer(
     if operation is None:
         raise MethodNotAllowed(environ["REQUEST_METHOD"], route.allowed)
     query = paging.read(query_of(environ), operation.filters)
-    return operation.handler(Call(app, database, caller, environ, route.ids, query))
+    return operation.handler(RouteRequest(app, database, caller, environ, route.ids, query))

@@ -11,14 +11,13 @@ from tqdm import tqdm
 
 from related_images import model, validation
 from related_images.client import Instance
-from related_images.client.backups import policies
-from related_images.client.backups.carried import check_installation, faults, stored
+from related_images.client.backups import stored_policy
 from related_images.client.backups.inventory import Inventory
 from related_images.client.backups.prune import Choose, Pruning, Verdict, decide, listed
 from related_images.client.backups.retention import COUNTED, Policy, not_empty
-from related_images.client.registry import PAGE
-from related_images.osc import arguments, carried, finding
-from related_images.osc.carried import Scope
+from related_images.client.backups.server_policies import check_installation, faults, stored
+from related_images.client.glance import PAGE
+from related_images.osc import arguments, nova_metadata, resolve
 from related_images.osc.commands import (
     Counting,
     Table,
@@ -26,6 +25,7 @@ from related_images.osc.commands import (
     shown_time,
     table,
 )
+from related_images.osc.nova_metadata import Scope
 
 
 class PruneInstanceBackup(Counting, TableCommand):
@@ -118,7 +118,7 @@ class PruneInstanceBackup(Counting, TableCommand):
 
     def _carried(self, scope: Scope, instances: list[Instance]) -> Choose:
         """By what their servers carry."""
-        known = carried.carried(self.app.client_manager, scope)
+        known = nova_metadata.carried(self.app.client_manager, scope)
         check_installation(instances, known)
         self._tell_all(faults(known))
         return stored(known)
@@ -127,7 +127,7 @@ class PruneInstanceBackup(Counting, TableCommand):
         scopes = (given.instance_id, given.project, given.all_projects or None)
         if sum(scope is not None for scope in scopes) != 1:
             raise CommandError("give either an instance id, --project or --all-projects")
-        project = finding.project(self.app.client_manager, given.project)
+        project = resolve.project(self.app.client_manager, given.project)
         return Scope(given.instance_id, project, given.all_projects)
 
     def _instances(
@@ -136,7 +136,7 @@ class PruneInstanceBackup(Counting, TableCommand):
         """Which are asked for; those that are gone come last."""
         if given.instance_id is not None:
             relations = inventory.relations
-            ref = finding.instance(relations, given.installation, given.instance_id)
+            ref = resolve.instance(relations, given.installation, given.instance_id)
             return [relations.instance(ref)]
         found = inventory.instances(
             label=given.label,
@@ -149,7 +149,7 @@ class PruneInstanceBackup(Counting, TableCommand):
 def _add_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
-        choices=(carried.STORED,),
+        choices=(nova_metadata.STORED,),
         help="stored: for each instance the rules that its server carries in the compute service, "
         "for images of the server's project alone; without any, nothing goes",
     )
@@ -158,7 +158,7 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--keep-{rule}",
             metavar="<number>",
-            type=validation.argument(policies.count),
+            type=validation.argument(stored_policy.count),
             default=0,
             help=f"keep this many {what}, or unlimited",
         )
@@ -179,7 +179,7 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timezone",
         metavar="<name>",
-        type=validation.argument(policies.timezone),
+        type=validation.argument(stored_policy.timezone),
         default=UTC,
         help="where the hours and days are those of, such as Europe/Berlin (default: UTC)",
     )

@@ -10,8 +10,8 @@ from keystoneauth1.exceptions import ClientException
 from osc_lib.exceptions import CommandError
 
 from related_images import validation
-from related_images.client import RegistryUnavailable, RelationsClient
-from related_images.osc import arguments, compute, finding
+from related_images.client import RelationsClient, ServiceUnavailable
+from related_images.osc import arguments, compute, resolve
 from related_images.osc.commands import (
     OnSeveral,
     Table,
@@ -47,7 +47,7 @@ class ForceDeleteImage(OnSeveral, TableCommand):
         client.info()
 
         def delete(image: str) -> Deleted:
-            image_id = finding.image(client, image)
+            image_id = resolve.image(client, image)
             live_servers = _live_servers(client, image_id)
             client.delete_image(image_id, force=True)
             return Deleted(image_id, live_servers)
@@ -62,7 +62,7 @@ class ForceDeleteImage(OnSeveral, TableCommand):
 def _live_servers(client: RelationsClient, image_id: str) -> int | None:
     try:
         (usage,) = client.usages([image_id])
-    except RegistryUnavailable:  # as where there are more than can be counted in time
+    except ServiceUnavailable:  # as where there are more than can be counted in time
         return None
     return usage.live_instances
 
@@ -96,7 +96,7 @@ class RecordServerDeletion(OnSeveral):
         nova = Compute(self.app.client_manager)
 
         def record(server_id: str) -> None:
-            server = finding.instance(client, given.installation, server_id)
+            server = resolve.instance(client, given.installation, server_id)
             if not given.force:
                 nova.must_not_have(server_id)
             client.instance_ended(server)

@@ -14,7 +14,7 @@ from related_images.client import (
     Relation,
     RelationsClient,
 )
-from related_images.osc import arguments, finding
+from related_images.osc import arguments, resolve
 from related_images.osc.commands import Column, RelatedLister, shown_time
 
 
@@ -67,7 +67,7 @@ class ListAncestry(_DescentLister):
 
     def found(self, given: argparse.Namespace) -> Iterator[Row]:
         client = self.clients.relations
-        return ancestry(client, finding.image(client, given.image))
+        return ancestry(client, resolve.image(client, given.image))
 
 
 class ListDescendant(_DescentLister):
@@ -89,7 +89,7 @@ class ListDescendant(_DescentLister):
 
     def found(self, given: argparse.Namespace) -> Iterator[Descendant]:
         client = self.clients.relations
-        return client.descendants(finding.image(client, given.image), depth=given.depth)
+        return client.descendants(resolve.image(client, given.image), depth=given.depth)
 
 
 def ancestry(client: RelationsClient, image_id: str) -> Iterator[Row]:

@@ -8,8 +8,8 @@ from typing import Final
 
 from related_images import model
 from related_images.client import Image, Relation
-from related_images.client.registry import PAGE
-from related_images.osc import arguments, finding
+from related_images.client.glance import PAGE
+from related_images.osc import arguments, resolve
 from related_images.osc.commands import Column, RelatedLister
 
 
@@ -55,11 +55,11 @@ class _ImageLister(RelatedLister):
         self, given: argparse.Namespace, kind: str | None, status: str | None
     ) -> Iterator[Row]:
         """The images of the instance that is asked for, of that kind and in that status."""
-        instance = finding.instance(self.clients.relations, given.installation, given.instance_id)
+        instance = resolve.instance(self.clients.relations, given.installation, given.instance_id)
         service = self.clients.images(instance.installation_uuid)
         filters = {
             "status": status,
-            "owner": finding.project(self.app.client_manager, given.project),
+            "owner": resolve.project(self.app.client_manager, given.project),
             "sort": given.sort,
         }
         images = service.list(

@@ -6,10 +6,10 @@ from itertools import pairwise
 from typing import Final
 
 from related_images.client import Descendant
-from related_images.osc import arguments, finding
+from related_images.osc import arguments, resolve
 from related_images.osc.commands import RelatedCommand, shown_time
 from related_images.osc.descent import Row, ancestry
-from related_images.osc.picture import FORMATS, Node, fold
+from related_images.osc.graph_drawing import FORMATS, Node, fold
 
 WIDTH: Final = 10
 """Images shown below each, if nothing else is asked for."""
@@ -43,7 +43,7 @@ class ShowImageLineage(RelatedCommand):
 
     def take_action(self, given: argparse.Namespace) -> None:
         relations = self.clients.relations
-        image_id = finding.image(relations, given.image)
+        image_id = resolve.image(relations, given.image)
         chain = [_node(row) for row in ancestry(relations, image_id)]
         for below, above in pairwise(chain):
             above.children = [below]

@@ -6,17 +6,17 @@ from typing import Final
 from osc_lib.exceptions import CommandError
 
 from related_images import validation
-from related_images.client.backups.carried import check_installation, faults
-from related_images.client.backups.overdue import FUTURE, Late, Search, ages_of
-from related_images.client.backups.policies import Ages
-from related_images.osc import arguments, carried, finding
-from related_images.osc.carried import Scope
+from related_images.client.backups.overdue import FUTURE, OverdueSearch, OverdueServer, ages_of
+from related_images.client.backups.server_policies import check_installation, faults
+from related_images.client.backups.stored_policy import Ages
+from related_images.osc import arguments, nova_metadata, resolve
 from related_images.osc.commands import (
     Table,
     TableCommand,
     shown_time,
     table,
 )
+from related_images.osc.nova_metadata import Scope
 
 WARNING, CRITICAL, UNKNOWN = 1, 2, 3
 """Exit codes as monitoring systems take them."""
@@ -51,7 +51,7 @@ class OverdueInstanceBackup(TableCommand):
         )
         limit.add_argument(
             "--policy",
-            choices=(carried.STORED,),
+            choices=(nova_metadata.STORED,),
             help="stored: how old each server says in the compute service that it may be",
         )
         parser.add_argument(
@@ -106,23 +106,23 @@ class OverdueInstanceBackup(TableCommand):
             late,
         )
 
-    def _late(self, given: argparse.Namespace) -> list[Late]:
-        project = finding.project_in_scope(self.app.client_manager, given)
-        search = Search(self.clients.inventory, given.label, project, given.installation)
+    def _late(self, given: argparse.Namespace) -> list[OverdueServer]:
+        project = resolve.project_in_scope(self.app.client_manager, given)
+        search = OverdueSearch(self.clients.inventory, given.label, project, given.installation)
         if given.policy is None:
             return self._by_ages(search, Ages(given.older_than, given.critical))
         if given.critical is not None:
             raise CommandError("--policy stored takes every age from the servers: leave --critical")
         return self._by_policy(search, Scope(None, project, given.all_projects))
 
-    def _by_ages(self, search: Search, ages: Ages) -> list[Late]:
-        late = list(search.late(ages))
+    def _by_ages(self, search: OverdueSearch, ages: Ages) -> list[OverdueServer]:
+        late = list(search.overdue(ages))
         if not late and all(instance.ended_at for instance in search.instances()):
             self._examined_nothing(f"no live instance is recorded for {_where(search)}")
         return late
 
-    def _by_policy(self, search: Search, scope: Scope) -> list[Late]:
-        known = carried.carried(self.app.client_manager, scope)
+    def _by_policy(self, search: OverdueSearch, scope: Scope) -> list[OverdueServer]:
+        known = nova_metadata.carried(self.app.client_manager, scope)
         for fault in faults(known):
             self.log.error("%s", fault)
             self.worst = UNKNOWN
@@ -135,7 +135,7 @@ class OverdueInstanceBackup(TableCommand):
         elif search.installation_uuid is not None and not instances:
             self._examined_nothing(f"no instance is recorded for {_where(search)}")
         told = {it.instance_id for it in instances}
-        return list(search.late_by_policy(known, told))
+        return list(search.overdue_by_policy(known, told))
 
     def _examined_nothing(self, why: str) -> None:
         """A check of nothing is no success."""
@@ -143,7 +143,7 @@ class OverdueInstanceBackup(TableCommand):
         self.worst = UNKNOWN
 
 
-def _where(search: Search) -> str:
+def _where(search: OverdueSearch) -> str:
     """Where it looks, for an error."""
     named = f"project {search.project_id}" if search.project_id else "all projects"
     installation = search.installation_uuid

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from related_images import model, validation
 from related_images.client import Relation
-from related_images.client.registry import PAGE
-from related_images.osc import arguments, finding
+from related_images.client.glance import PAGE
+from related_images.osc import arguments, resolve
 from related_images.osc.commands import (
     Column,
     OnSeveral,
@@ -70,7 +70,7 @@ class ListRelation(RelatedLister):
         filters = self._filters(given)
         if given.image is None:
             return client.relations(**filters, limit=min(given.limit or PAGE, PAGE))
-        image_id = finding.image(client, given.image)
+        image_id = resolve.image(client, given.image)
         if filters:
             return client.relations(image_id=image_id, **filters)
         return client.relations_of_image(image_id)
@@ -82,7 +82,7 @@ class ListRelation(RelatedLister):
             "kind": given.kind,
             "label": given.label,
             "source": given.source,
-            "project_id": finding.project(self.app.client_manager, given.project),
+            "project_id": resolve.project(self.app.client_manager, given.project),
             "created_after": given.created_after,
             "created_before": given.created_before,
             "in_use": given.in_use,
@@ -116,11 +116,11 @@ class CreateRelation(OnRelations, TableCommand):
 
     def take_action(self, given: argparse.Namespace) -> Table:
         client = self.clients.relations
-        instance = finding.instance(client, given.installation, given.instance_id)
-        project_id = finding.project(self.app.client_manager, given.instance_project)
+        instance = resolve.instance(client, given.installation, given.instance_id)
+        project_id = resolve.project(self.app.client_manager, given.instance_project)
 
         def create(image: str) -> Relation:
-            image_id = finding.image(client, image)
+            image_id = resolve.image(client, image)
             return client.attach(instance, image_id, given.kind, given.label, project_id)
 
         return table(COLUMNS + MORE, self.each(given.images, create))
@@ -134,9 +134,9 @@ class DeleteRelation(OnRelations):
 
     def take_action(self, given: argparse.Namespace) -> None:
         client = self.clients.relations
-        instance = finding.instance(client, given.installation, given.instance_id)
+        instance = resolve.instance(client, given.installation, given.instance_id)
 
         def delete(image: str) -> None:
-            client.detach(instance, finding.image(client, image), given.kind)
+            client.detach(instance, resolve.image(client, image), given.kind)
 
         self.each(given.images, delete)

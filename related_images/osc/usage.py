@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from related_images import validation
 from related_images.client import Usage
-from related_images.client.registry import HIDDEN, PAGE
-from related_images.osc import arguments, finding
+from related_images.client.glance import HIDDEN, PAGE
+from related_images.osc import arguments, resolve
 from related_images.osc.commands import (
     RelatedLister,
     shown_time,
@@ -117,12 +117,12 @@ class ListImageUsage(RelatedLister):
         return (Used(images[usage.image_id], usage) for usage in usages)
 
     def _images(self, given: argparse.Namespace) -> Iterator[Mapping[str, Any]]:
-        owner = finding.project(self.app.client_manager, given.project)
+        owner = resolve.project(self.app.client_manager, given.project)
         filters = {"limit": str(PAGE), "visibility": given.visibility, "owner": owner}
         query = [(name, text) for name, text in filters.items() if text is not None]
-        registry = self.clients.relations.registry
+        glance = self.clients.relations.glance
         pages = itertools.chain.from_iterable(
-            registry.pages(paths.IMAGES, [*query, ("os_hidden", hidden)]) for hidden in HIDDEN
+            glance.pages(paths.IMAGES, [*query, ("os_hidden", hidden)]) for hidden in HIDDEN
         )
         return (image for page in pages for image in page.read(lambda body: body["images"]))
 

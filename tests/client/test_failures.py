@@ -16,24 +16,24 @@ from keystoneauth1.session import Session
 from keystoneauth1.token_endpoint import Token
 
 from related_images.client import (
-    AccessDenied,
-    AnswerUnusable,
+    Conflict,
+    Forbidden,
+    GlanceError,
+    GlanceUnreachable,
     ImageNotOfInstance,
     ImportFailed,
     ImportUnfinished,
     InstanceAwareImageService,
     InstanceRef,
+    InvalidResponse,
+    NotFound,
     NotInstanceAware,
-    NotThere,
     PayloadTooLarge,
-    RegistryError,
-    RegistryUnavailable,
-    RegistryUnreachable,
     RelationsClient,
-    StateConflict,
+    ServiceUnavailable,
     Unauthorized,
 )
-from related_images.client.registry import seconds_to_wait
+from related_images.client.glance import seconds_to_wait
 from related_images.errors import ImageIdMalformed, KindUnknown, TupleMalformed
 from tests.client.clients import INSTALLATION, OTHER_INSTALLATION, SERVICE, Maker, session
 from tests.client.scripted import HANG_UP, Asked, Reply, Scripted, shown
@@ -80,7 +80,7 @@ def test_the_advice_on_a_refusal_is_that_of_its_cause(
     ours = {"status": 403, "code": code, "title": "t", "message": "d", "request_id": "req-1"}
     told = {"error": ours} if code else {"message": "forbidden"}
     scripted.script = lambda _: shown(told, 403)
-    with pytest.raises(AccessDenied, match=f"; {advice}") as refused:
+    with pytest.raises(Forbidden, match=f"; {advice}") as refused:
         service.get(IMAGE)
     assert str(refused.value).count("; ") == 1
 
@@ -97,18 +97,18 @@ def test_a_wrong_password_is_not_taken_for_a_missing_answer(scripted: Scripted) 
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (400, RegistryError),
+        (400, GlanceError),
         (401, Unauthorized),
-        (403, AccessDenied),
-        (404, NotThere),
-        (409, StateConflict),
+        (403, Forbidden),
+        (404, NotFound),
+        (409, Conflict),
         (413, PayloadTooLarge),
-        (500, RegistryError),
-        (503, RegistryUnavailable),
+        (500, GlanceError),
+        (503, ServiceUnavailable),
     ],
 )
 def test_errors_of_the_filter_are_told_apart(
-    service: InstanceAwareImageService, scripted: Scripted, status: int, error: type[RegistryError]
+    service: InstanceAwareImageService, scripted: Scripted, status: int, error: type[GlanceError]
 ) -> None:
     told = {
         "status": status,
@@ -118,7 +118,7 @@ def test_errors_of_the_filter_are_told_apart(
         "request_id": "req-1",
     }
     scripted.script = lambda asked: shown({"error": told}, status, Retry_After="7")
-    with pytest.raises(RegistryError) as caught:
+    with pytest.raises(GlanceError) as caught:
         service.attach("inst-1", IMAGE, kind="backup")
     assert type(caught.value) is error
     assert caught.value.code == "some.word"
@@ -136,7 +136,7 @@ def test_what_others_than_the_filter_refuse_ends_with_a_next_step(
     scripted: Scripted, service: InstanceAwareImageService
 ) -> None:
     scripted.script = lambda asked: Reply(403, b"not you")
-    with pytest.raises(AccessDenied, match="not you; check which roles the caller has"):
+    with pytest.raises(Forbidden, match="not you; check which roles the caller has"):
         service.attach("inst-1", IMAGE, kind="backup")
 
 
@@ -173,7 +173,7 @@ def test_a_date_to_come_again_is_told_in_seconds(
 ) -> None:
     past = "Sun, 22 Nov 2020 08:00:00 GMT"
     scripted.script = lambda asked: Reply(503, b"", {"Retry-After": past})
-    with pytest.raises(RegistryUnavailable, match="try again after 0 seconds") as caught:
+    with pytest.raises(ServiceUnavailable, match="try again after 0 seconds") as caught:
         service.get(IMAGE)
     assert caught.value.retry_after == 0
 
@@ -201,10 +201,10 @@ def test_any_error_page_is_read(
 ) -> None:
     scripted.script = lambda asked: reply
     service = InstanceAwareImageService(make_client(scripted.url, SERVICE), INSTALLATION)
-    with pytest.raises(RegistryError, match="answered 502") as caught:
+    with pytest.raises(GlanceError, match="answered 502") as caught:
         service.get(IMAGE)
     assert f"answered 502: {said}" in str(caught.value)
-    assert caught.value.code == "registry.refused"
+    assert caught.value.code == "glance.refused"
     assert caught.value.doubtful
 
 
@@ -224,7 +224,7 @@ def test_a_success_that_is_none_is_not_believed(
     service: InstanceAwareImageService, scripted: Scripted, reply: Reply
 ) -> None:
     scripted.script = lambda asked: reply
-    with pytest.raises(AnswerUnusable, match="GET /v2/relations answered 200") as caught:
+    with pytest.raises(InvalidResponse, match="GET /v2/relations answered 200") as caught:
         list(service.relations("inst-1"))
     assert caught.value.doubtful
 
@@ -234,7 +234,7 @@ def test_the_choice_of_versions_is_the_answer_of_another_endpoint(
 ) -> None:
     choices = Reply(300, b'{"versions": []}', {"Content-Type": "application/json"})
     scripted.script = lambda asked: choices
-    with pytest.raises(AnswerUnusable, match="check that the endpoint is"):
+    with pytest.raises(InvalidResponse, match="check that the endpoint is"):
         list(service.relations("inst-1"))
 
 
@@ -244,7 +244,7 @@ def test_an_answer_cut_short_is_none(
 ) -> None:
     scripted.script = lambda asked: reply
     service = InstanceAwareImageService(make_client(scripted.url, SERVICE), INSTALLATION)
-    with pytest.raises(RegistryUnreachable, match="got no answer"):
+    with pytest.raises(GlanceUnreachable, match="got no answer"):
         service.get(IMAGE)
 
 
@@ -252,13 +252,13 @@ def test_nobody_listening_is_told(make_client: Maker) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        with pytest.raises(RegistryUnreachable, match="check the endpoint"):
+        with pytest.raises(GlanceUnreachable, match="check the endpoint"):
             InstanceAwareImageService(make_client(url, SERVICE), INSTALLATION).info()
 
 
 def test_a_session_without_credentials_is_told() -> None:
     service = InstanceAwareImageService(Adapter(Session(), service_type="image"), INSTALLATION)
-    with pytest.raises(RegistryUnreachable):
+    with pytest.raises(GlanceUnreachable):
         service.info()
 
 
@@ -275,7 +275,7 @@ def test_a_connection_that_leads_to_no_image_service_is_told(options: dict[str, 
     auth = {"endpoint": "https://127.0.0.1:1", "token": SERVICE}
     known = {"load_yaml_config": False, "load_envvars": False, "auth_type": "admin_token"}
     connection = openstack.connect(**{"auth": auth, **known, **options})
-    with pytest.raises(RegistryUnreachable, match="check the endpoint"):
+    with pytest.raises(GlanceUnreachable, match="check the endpoint"):
         RelationsClient(connection).info()
 
 
@@ -366,9 +366,9 @@ LOST_IDS = ["no answer", "cut short", "gateway timeout", "internal error"]
 def test_a_lost_answer_is_looked_for(
     service: InstanceAwareImageService, scripted: Scripted, lost: Reply | None
 ) -> None:
-    scripted.script = registry = Lossy(makes=True, relates=True, replies=[lost])
+    scripted.script = glance = Lossy(makes=True, relates=True, replies=[lost])
     image = service.create("inst-1", name="x")
-    assert image.id == registry.image["id"]
+    assert image.id == glance.image["id"]
     assert image.acknowledgement == "snapshot"
     assert len(scripted.of("POST", "/v2/images")) == 1
 
@@ -388,7 +388,7 @@ def test_a_creation_lost_twice_is_given_up_with_its_id(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     scripted.script = Lossy(makes=False, relates=False, replies=[HANG_UP] * 3)
-    with pytest.raises(RegistryUnreachable) as caught:
+    with pytest.raises(GlanceUnreachable) as caught:
         service.create("inst-1")
     first, _second = scripted.of("POST", "/v2/images")
     assert caught.value.image_id == json.loads(first.body)["id"]
@@ -397,10 +397,10 @@ def test_a_creation_lost_twice_is_given_up_with_its_id(
 def test_an_image_found_without_its_relation_is_not_taken(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
-    scripted.script = registry = Lossy(makes=True, relates=False, replies=[HANG_UP])
+    scripted.script = glance = Lossy(makes=True, relates=False, replies=[HANG_UP])
     with pytest.raises(NotInstanceAware) as caught:
         service.create("inst-1")
-    assert caught.value.image_id == registry.image["id"]
+    assert caught.value.image_id == glance.image["id"]
     assert len(scripted.of("POST", "/v2/images")) == 1
 
 
@@ -426,7 +426,7 @@ def test_a_refused_creation_is_not_sent_again(
     service: InstanceAwareImageService, scripted: Scripted, status: int
 ) -> None:
     scripted.script = lambda asked: Reply(status)
-    with pytest.raises(RegistryError) as caught:
+    with pytest.raises(GlanceError) as caught:
         service.create("inst-1", id=IMAGE)
     assert caught.value.image_id is None
     assert len(scripted.of("POST", "/v2/images")) == 1
@@ -440,7 +440,7 @@ def test_a_creation_that_may_have_come_in_between_has_its_id(
     looks = [Reply(404), Reply(503)]
     posts = [HANG_UP, Reply(409)]
     scripted.script = lambda asked: (looks if asked.method == "GET" else posts).pop(0)
-    with pytest.raises(StateConflict) as caught:
+    with pytest.raises(Conflict) as caught:
         service.create("inst-1", id=IMAGE)
     assert caught.value.image_id == IMAGE
 
@@ -461,7 +461,7 @@ def test_the_filters_own_503_creates_nothing_and_is_not_sent_again(
 ) -> None:
     told = {"code": "store.unavailable", "message": "The database is down"}
     scripted.script = lambda asked: shown({"error": told}, 503, Retry_After="3")
-    with pytest.raises(RegistryUnavailable, match="try again after 3 seconds") as caught:
+    with pytest.raises(ServiceUnavailable, match="try again after 3 seconds") as caught:
         service.create("inst-1")
     assert caught.value.code == "store.unavailable"
     assert len(scripted.of("POST", "/v2/images")) == 1
@@ -516,7 +516,7 @@ def test_an_import_that_nobody_tells_of_is_given_up_with_its_id(
     service: InstanceAwareImageService, scripted: Scripted, status: int, deadline: float
 ) -> None:
     scripted.script = Importing(Reply(status)).answer
-    with pytest.raises(RegistryError) as caught:
+    with pytest.raises(GlanceError) as caught:
         service.import_image("http://x/y", image_id=IMAGE, deadline=deadline)
     assert (caught.value.status, caught.value.image_id) == (status, IMAGE)
 
@@ -597,7 +597,7 @@ def test_the_503_of_another_is_no_promise_that_nothing_was_begun(
 ) -> None:
     told = {"code": "GW-1", "message": "No upstream answered in time"}
     scripted.script = lambda asked: shown({"error": told}, 503)
-    with pytest.raises(RegistryUnavailable, match="No upstream answered") as caught:
+    with pytest.raises(ServiceUnavailable, match="No upstream answered") as caught:
         service.create("inst-1")
     assert caught.value.doubtful
     assert scripted.of("GET", f"/v2/images/{caught.value.image_id}")
@@ -654,16 +654,16 @@ def test_pages_that_lead_in_a_circle_end(
         return _page(APPLIED, images=[], next=f"/v2/images?marker={marker}")
 
     scripted.script = script
-    with pytest.raises(AnswerUnusable, match="circle"):
+    with pytest.raises(InvalidResponse, match="circle"):
         list(service.list("inst-1"))
     assert len(scripted.of("GET", "/v2/images")) == 3
 
 
 def _relation(installation: str, instance: str, kind: str) -> dict[str, Any]:
-    registry = Lossy(makes=True, relates=True, replies=[])
-    registry.image = {"id": IMAGE}
-    registry.said = {"x-installation-uuid": installation, "x-instance-id": instance}
-    return registry._relation() | {"kind": kind}
+    glance = Lossy(makes=True, relates=True, replies=[])
+    glance.image = {"id": IMAGE}
+    glance.said = {"x-installation-uuid": installation, "x-instance-id": instance}
+    return glance._relation() | {"kind": kind}
 
 
 @pytest.mark.parametrize(
@@ -691,7 +691,7 @@ def test_nothing_is_deleted_in_doubt(
     service: InstanceAwareImageService, scripted: Scripted, reply: Reply | None
 ) -> None:
     scripted.script = lambda asked: reply
-    with pytest.raises(RegistryError):
+    with pytest.raises(GlanceError):
         service.delete(IMAGE, instance_id="inst-1")
     assert not [asked for asked in scripted.asked if asked.method == "DELETE"]
 
@@ -713,7 +713,7 @@ def test_data_is_sent_once_whatever_becomes_of_it(
     service = InstanceAwareImageService(
         Adapter(renewing, service_type="image", connect_retries=2), INSTALLATION
     )
-    with pytest.raises(RegistryError):
+    with pytest.raises(GlanceError):
         service.upload(IMAGE, data)
     assert len(scripted.of("PUT", f"/v2/images/{IMAGE}/file")) == 1
 
@@ -731,7 +731,7 @@ def test_a_get_is_repeated_as_often_as_the_adapter_was_told(scripted: Scripted) 
     replies: list[Reply | None] = [HANG_UP]
     scripted.script = lambda asked: replies.pop(0)
     adapter = Adapter(session(scripted.url, SERVICE), service_type="image", connect_retries=0)
-    with pytest.raises(RegistryUnreachable):
+    with pytest.raises(GlanceUnreachable):
         InstanceAwareImageService(adapter, INSTALLATION).get(IMAGE)
 
 
@@ -767,6 +767,6 @@ def test_usages_that_cannot_be_counted_together_are_asked_for_in_parts(
     assert [usage.image_id for usage in client.usages(images)] == images
     scripted.script = lambda asked: Reply(503)
     scripted.asked.clear()
-    with pytest.raises(RegistryUnavailable):
+    with pytest.raises(ServiceUnavailable):
         list(client.usages(images))
     assert len(scripted.of("GET", "/v2/usages")) == 6

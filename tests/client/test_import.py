@@ -21,7 +21,7 @@ from related_images.client import (
     ImportNotOffered,
     ImportUnfinished,
     InstanceAwareImageService,
-    NotThere,
+    NotFound,
     RemoteImage,
     StoreNotOffered,
     Stores,
@@ -363,7 +363,7 @@ def test_an_image_that_lacks_a_format_is_refused_before_anything_is_sent(
 def test_copying_what_is_not_there_and_what_is_not_active(
     images: InstanceAwareImageService, instance: str
 ) -> None:
-    with pytest.raises(NotThere) as absent:
+    with pytest.raises(NotFound) as absent:
         images.import_image(image_id=str(uuid4()), stores=Stores(every=True))
     assert absent.value.image_id is None
     queued = images.create(instance, **FORMATS)
@@ -549,7 +549,7 @@ def test_waiting_for_an_import_that_failed_for_one_that_never_was_and_for_no_ima
     queued = images.create(instance, **FORMATS)
     with pytest.raises(ImportFailed, match="no import into it is under way"):
         images.wait_for_import(queued.id)
-    with pytest.raises(NotThere) as absent:
+    with pytest.raises(NotFound) as absent:
         images.wait_for_import(str(uuid4()))
     assert absent.value.image_id is None
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from related_images.client import PolicyInvalid
-from related_images.client.backups.policies import (
+from related_images.client.backups.stored_policy import (
     READERS,
     TEXT_LENGTH,
     Ages,

@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from tests.cloud.cloud import Cloud
-from tests.cloud.deeds import Deeds, do_everything
 from tests.cloud.processes import KEEP_ENVIRONMENT, MARK, marked, new_mark
 from tests.cloud.starting import cloud as start
+from tests.cloud.user_actions import Deeds, do_everything
 
 GRACE: Final = 60
 """Seconds for what was killed to vanish."""

@@ -14,8 +14,8 @@ from related_images.db import (
 )
 from tests.cloud.cells import second_cell
 from tests.cloud.cloud import Cloud, eventually
-from tests.cloud.deeds import FLAVOR, Deeds, Hands
 from tests.cloud.plan import INSTALLATION, WITNESSED, Cell
+from tests.cloud.user_actions import FLAVOR, Deeds, Hands
 
 NAME: Final = "moved"
 BIGGER: Final = "bigger"

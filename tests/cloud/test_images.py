@@ -11,8 +11,8 @@ from related_images.db import (
     relation_queries,
 )
 from tests.cloud.cloud import Cloud, eventually
-from tests.cloud.deeds import Deeds
 from tests.cloud.plan import INSTALLATION, LISTENERS, WITNESSED
+from tests.cloud.user_actions import Deeds
 
 SNAPSHOTS: Final = {
     "snapshot": ("snapshot", None),

@@ -7,9 +7,9 @@ from uuid import uuid4
 import pytest
 
 from tests.cloud.cloud import Cloud
-from tests.cloud.deeds import Deeds
 from tests.cloud.plan import INSTALLATION, REGION, glance_paste
 from tests.cloud.starting import glance_beside
+from tests.cloud.user_actions import Deeds
 from tests.servers import ask
 
 

@@ -7,9 +7,9 @@ from uuid import uuid4
 import pytest
 
 from tests.cloud.cloud import Cloud
-from tests.cloud.deeds import Deeds
 from tests.cloud.plan import INSTALLATION
 from tests.cloud.starting import glance_beside, nova_without_service_user
+from tests.cloud.user_actions import Deeds
 from tests.servers import Answer, ask
 
 IMAGE: Final = {"name": "spoofed", "disk_format": "raw", "container_format": "bare"}

@@ -21,7 +21,7 @@ from related_images.db import (
     relation_queries,
     relations,
     schema,
-    state,
+    stored_state,
 )
 from related_images.db.database import Database
 from related_images.errors import (
@@ -52,7 +52,7 @@ eventually = tenacity.Retrying(
 )
 """Calls what recovers by itself, or what a busy machine may keep from ending in time."""
 
-Call = Callable[[Database], object]
+RouteRequest = Callable[[Database], object]
 
 
 def read(database: Database) -> object:
@@ -94,7 +94,7 @@ def limited(seconds: float) -> Iterator[None]:
     assert time.monotonic() - begun < seconds
 
 
-def refused(database: Database, call: Call) -> StoreUnavailable:
+def refused(database: Database, call: RouteRequest) -> StoreUnavailable:
     """The call fails within the timeout, and the next one without an attempt."""
     with limited(TIMEOUT + SLACK), attempts() as made, pytest.raises(StoreUnavailable):
         call(database)
@@ -106,7 +106,7 @@ def refused(database: Database, call: Call) -> StoreUnavailable:
     return again.value
 
 
-def goes_on(database: Database, call: Call) -> None:
+def goes_on(database: Database, call: RouteRequest) -> None:
     """The call is attempted at once, and works."""
     with attempts() as made, suppress(StoreUnavailable):
         call(database)
@@ -115,7 +115,7 @@ def goes_on(database: Database, call: Call) -> None:
 
 
 @CALLS
-def test_a_server_that_hangs(call: Call, client: Database, server_url: str) -> None:
+def test_a_server_that_hangs(call: RouteRequest, client: Database, server_url: str) -> None:
     eventually(record, client, new())
     with hosts.hanging(server_url):
         refused(client, call)
@@ -124,7 +124,7 @@ def test_a_server_that_hangs(call: Call, client: Database, server_url: str) -> N
 
 @CALLS
 def test_a_server_that_hangs_before_the_first_connection(
-    call: Call, client: Database, server_url: str
+    call: RouteRequest, client: Database, server_url: str
 ) -> None:
     with hosts.hanging(server_url):
         refused(client, call)
@@ -260,7 +260,7 @@ def test_a_forked_process_may_close_what_its_parent_watches(
 
 
 @CALLS
-def test_connections_that_a_restart_ended(call: Call, server_url: str) -> None:
+def test_connections_that_a_restart_ended(call: RouteRequest, server_url: str) -> None:
     with closing(Database(server_url, PATIENCE)) as client:
         write(client)
         read(client)
@@ -397,7 +397,7 @@ def test_what_was_overtaken_is_done_again(sqlite_url: str) -> None:
 
     def overtaken(connection: Connection) -> str:
         if next(lost, False):
-            raise dialects.Overtaken
+            raise dialects.ConcurrentChange
         return "done"
 
     with closing(Database(sqlite_url, PATIENCE)) as database:
@@ -411,7 +411,7 @@ def test_what_is_always_overtaken_ends_in_time(sqlite_url: str) -> None:
 
     def overtaken(connection: Connection) -> None:
         made.append(time.monotonic())
-        raise dialects.Overtaken
+        raise dialects.ConcurrentChange
 
     begun = time.monotonic()
     with closing(Database(sqlite_url, TIMEOUT)) as database, pytest.raises(StoreUnavailable):
@@ -462,7 +462,7 @@ def test_many_who_ask_at_once_whether_it_records_write_once(
 ) -> None:
     schema.upgrade(sqlite_url)
     database, written = Database(sqlite_url, PATIENCE), list[str]()
-    put, begun = state.put, threading.Barrier(8)
+    put, begun = stored_state.put, threading.Barrier(8)
 
     def slow(connection: Connection, name: str, value: str) -> None:
         written.append(name)
@@ -473,7 +473,7 @@ def test_many_who_ask_at_once_whether_it_records_write_once(
         begun.wait(PATIENCE)
         database.check_recording()
 
-    monkeypatch.setattr(state, "put", slow)
+    monkeypatch.setattr(stored_state, "put", slow)
     asking = [threading.Thread(target=ask) for _ in range(8)]
     for thread in asking:
         thread.start()

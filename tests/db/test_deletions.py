@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Connection
 
-from related_images.db import deletions, purge, reconcile, relations, removals
+from related_images.db import deletions, purge, reconcile, relation_removal, relations
 from related_images.db.database import Database
 from related_images.db.deletions import Deletion
 from related_images.model import Recorded
@@ -21,7 +21,7 @@ def begin(database: Database, image: str) -> Deletion:
 
 
 def take_back(database: Database, recorded: Recorded) -> None:
-    assert database.write(removals.take_back, recorded)
+    assert database.write(relation_removal.take_back, recorded)
 
 
 def withdraw_announcement(database: Database, recorded: Recorded) -> None:
@@ -72,7 +72,7 @@ def withdrawing_an_announcement(database: Database, image: str) -> Callable[[Dat
 
 def purging(database: Database, image: str) -> Callable[[Database], None]:
     record(database, new(image=image))
-    database.write(removals.detach, NOVA, "vm-1", image, "snapshot")
+    database.write(relation_removal.detach, NOVA, "vm-1", image, "snapshot")
 
     def forget(other: Database) -> None:
         purge.purge(other, NOW)

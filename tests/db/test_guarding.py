@@ -25,7 +25,7 @@ def database(database_url: str) -> Database:
     return Database(database_url, 20)
 
 
-def deletion(database: Database) -> deletions.Begun:
+def deletion(database: Database) -> deletions.StartedDeletion:
     return deletions.begin(database, IMAGE, None, forced=False)
 
 

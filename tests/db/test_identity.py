@@ -15,18 +15,18 @@ from related_images.db import (
     reconcile,
     recording,
     relation_queries,
+    relation_removal,
     relations,
-    removals,
 )
 from related_images.db.database import Database
 from related_images.db.recording import Speaker
 from related_images.db.tables import image, project
 from related_images.model import (
     Filters,
+    ImageState,
     NewRelation,
-    Position,
     Recorded,
-    Seen,
+    RelationPosition,
 )
 from tests.db.samples import (
     NOON,
@@ -45,8 +45,8 @@ from tests.db.test_races import AtOnce, at_once, processes
 __all__ = ["at_once", "processes"]
 
 
-def seen_at(minutes: float, owner: str | None = "p-1") -> Seen:
-    return Seen(at(minutes), owner)
+def seen_at(minutes: float, owner: str | None = "p-1") -> ImageState:
+    return ImageState(at(minutes), owner)
 
 
 def rows(database: Database, **filters: Any) -> list[tuple[str, datetime | None, datetime | None]]:
@@ -55,7 +55,7 @@ def rows(database: Database, **filters: Any) -> list[tuple[str, datetime | None,
     return [(row.instance_id, row.image_created_at, row.image_deleted_at) for row in found]
 
 
-def announced(database: Database, wanted: NewRelation, seen: Seen) -> Recorded:
+def announced(database: Database, wanted: NewRelation, seen: ImageState) -> Recorded:
     """Recorded as by a POST that Glance answers with 201."""
     (recorded,) = record(database, wanted)
     database.write(recording._note_created, recorded, replace(wanted, seen=seen))
@@ -87,7 +87,7 @@ def test_a_refused_announcement_gives_the_id_back(database: Database, same_insta
     again = new("vm-1" if same_instance else "vm-2", wanted.image_id)
     one, other = record(database, again, again)
     for recorded in (one, other):
-        database.write(removals.take_back, recorded)
+        database.write(relation_removal.take_back, recorded)
     assert (rows(database), counts(database)["image"]) == before
     assert attached(database, replace(wanted, seen=seen_at(0))).revived_from == at(1)
     assert rows(database) == [("vm-1", at(0), None)]
@@ -129,7 +129,7 @@ def test_a_refused_announcement_leaves_what_another_relied_on_since(database: Da
     database.write(relations.mark_deleted, wanted.image_id, at(1))
     (refused,) = record(database, new("vm-2", wanted.image_id))
     attached(database, new("vm-3", wanted.image_id, created_at=at(9), seen=seen_at(5)))
-    database.write(removals.take_back, refused)
+    database.write(relation_removal.take_back, refused)
     assert rows(database) == [("vm-3", at(5), None), ("vm-1", at(0), at(1))]
 
 
@@ -143,7 +143,7 @@ class Reuse:
         wanted = new(f"vm-{number}", self.image, created_at=at(9))
         recorded = database.write(relations.record, wanted)
         if number:
-            database.write(removals.take_back, recorded)
+            database.write(relation_removal.take_back, recorded)
         else:
             seen = replace(wanted, seen=seen_at(9))
             database.write(recording._note_created, recorded, seen)
@@ -178,7 +178,7 @@ def test_an_attachment_is_of_the_image_that_was_seen(
     database: Database,
     deleted: bool,
     known: float | None,
-    seen: Seen,
+    seen: ImageState,
     is_same: bool,
     kind: str,
 ) -> None:
@@ -241,11 +241,11 @@ def test_relations_of_images_with_one_id_are_paged_and_detached_one_by_one(
     while page := database.read(relation_queries.find, Filters(image_id=wanted.image_id), 1, after):
         (row,) = page
         pages.append(row.created_at)
-        after = Position(row.created_at, NOVA, row.instance_id, row.image_id, row.kind)
+        after = RelationPosition(row.created_at, NOVA, row.instance_id, row.image_id, row.kind)
     assert pages == [at(2), at(1), at(0)]
 
     def detach() -> bool:
-        return database.write(removals.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+        return database.write(relation_removal.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
 
     assert detach() is True
     assert [row[1] for row in rows(database)] == [at(1), at(0)]
@@ -269,7 +269,7 @@ def test_lineage_tells_images_with_one_id_apart(database: Database) -> None:
     (rest,) = database.read(lineage_walk.ancestry, nearest.parent_key, 10, None)
     assert rest.parent_image_id == base
     steps = database.read(lineage_walk.descendants, base, 10)
-    place = lineage_walk.Place(steps[0].link.key, 1)
+    place = lineage_walk.TreePosition(steps[0].link.key, 1)
     _, below, *_ = database.read(lineage_walk.descendants, base, 10, after=place)
     assert (steps[0].link.image_id, below.link.image_id) == (middle, leaf.image_id)
 

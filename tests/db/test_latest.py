@@ -13,14 +13,14 @@ from related_images.db import (
     latest_images,
     reconcile,
     relation_queries,
+    relation_removal,
     relations,
-    removals,
 )
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
 from related_images.db.listing import Page
 from related_images.db.tables import instance
-from related_images.model import Filters, Instance, Place
+from related_images.model import Filters, Instance, InstancePosition
 from tests.db.samples import NOON, NOVA, OTHER_NOVA, at, new, record
 
 OLD = new(kind="backup", created_at=at(1))
@@ -57,7 +57,7 @@ def test_the_same_relation_told_later_changes_nothing(database: Database) -> Non
 
 
 def detach(database: Database) -> None:
-    database.write(removals.detach, NOVA, "vm-1", LATE.image_id, "backup")
+    database.write(relation_removal.detach, NOVA, "vm-1", LATE.image_id, "backup")
 
 
 def mark_deleted(database: Database) -> None:
@@ -84,7 +84,7 @@ def test_what_is_removed_is_not_the_latest(
 
 def test_what_is_taken_back_is_not_the_latest(database: Database) -> None:
     _, late = record(database, OLD, LATE)
-    database.write(removals.take_back, late)
+    database.write(relation_removal.take_back, late)
     assert latest(database) == (EPOCH, at(1))
 
 
@@ -125,11 +125,13 @@ def test_an_image_that_is_made_under_a_used_id_counts_for_its_own_instance(
     mark_deleted(database)
     (recorded,) = record(database, new("vm-2", LATE.image_id, created_at=at(5)))
     assert (latest(database), latest(database, "vm-2")) == ((EPOCH, EPOCH), (at(5), EPOCH))
-    database.write(removals.take_back, recorded)
+    database.write(relation_removal.take_back, recorded)
     assert latest(database) == (EPOCH, EPOCH)
 
 
-def overdue(database: Database, limit: int, after: Place | None, **more: Any) -> Page[Instance]:
+def overdue(
+    database: Database, limit: int, after: InstancePosition | None, **more: Any
+) -> Page[Instance]:
     asked = Filters(kind="backup", **more)
     return instances.page(database, asked, limit, after, latest_before=at(5), until=at(60))
 
@@ -145,7 +147,7 @@ def test_the_longest_overdue_come_first_over_all_pages(database: Database, limit
     while more:
         page = overdue(database, limit, place, installation_uuid=NOVA)
         more, last = page.more, page.items[-1]
-        place = Place(last.installation_uuid, last.instance_id, last.latest_at)
+        place = InstancePosition(last.installation_uuid, last.instance_id, last.latest_at)
         seen += [row.instance_id for row in page.items]
     overdue_first = ["never", *(f"vm-{n + m}" for n in range(5) for m in (0, 7))]
     assert seen == [*overdue_first, "ahead-2", "ahead-3", "ahead-1"]
@@ -155,7 +157,7 @@ def test_who_gets_a_backup_between_two_pages_hides_nobody(database: Database) ->
     record(database, *(new(f"vm-{n}", kind="backup", created_at=at(n)) for n in range(4)))
     (last,) = overdue(database, 1, None).items
     record(database, new(last.instance_id, kind="backup", created_at=at(9)))
-    rest = overdue(database, 9, Place(NOVA, last.instance_id, last.latest_at)).items
+    rest = overdue(database, 9, InstancePosition(NOVA, last.instance_id, last.latest_at)).items
     assert [row.instance_id for row in rest] == ["vm-1", "vm-2", "vm-3"]
 
 

@@ -12,12 +12,12 @@ from benchmarks import lineage as trees
 from related_images.db import (
     instances,
     lineage_walk,
+    relation_removal,
     relations,
-    removals,
     schema,
 )
 from related_images.db.database import Database
-from related_images.db.lineage_walk import Link, Place, Visit
+from related_images.db.lineage_walk import Link, TreePosition, TreeStep
 from related_images.model import Filters
 from tests import servers
 from tests.db.samples import NOVA, at, image_id, new, record
@@ -38,26 +38,26 @@ def parents(database: Database, image: str, visible_to: str | None = None) -> li
     return [link.parent_image_id if link.is_visible else None for link in links]
 
 
-def visits(database: Database, image: str, limit: int = 1000, **more: Any) -> list[Visit]:
+def visits(database: Database, image: str, limit: int = 1000, **more: Any) -> list[TreeStep]:
     return database.read(lineage_walk.descendants, image, limit, **more)
 
 
-def tree(steps: Iterable[Visit]) -> list[tuple[int, str, str]]:
+def tree(steps: Iterable[TreeStep]) -> list[tuple[int, str, str]]:
     return [
         (step.depth, step.link.parent_image_id, step.link.image_id)
         for step in steps
-        if not step.rising
+        if not step.upwards
     ]
 
 
 def paged(database: Database, image: str, limit: int, **more: Any) -> list[tuple[int, str, str]]:
     """The tree in pages of at most ``limit``."""
     found: list[tuple[int, str, str]] = []
-    after: Place | None = None
+    after: TreePosition | None = None
     while steps := visits(database, image, limit, after=after, **more)[after is not None :]:
         found += tree(steps)
         last = steps[-1]
-        after = Place(last.link.key, last.depth, last.rising)
+        after = TreePosition(last.link.key, last.depth, last.upwards)
     return found
 
 
@@ -137,23 +137,23 @@ def test_a_boot_that_is_detached_counts_no_more(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     boot(database, "vm-1", B, 10)
     made(database, "vm-1", C, 15)
-    database.write(removals.detach, NOVA, "vm-1", B, "boot")
+    database.write(relation_removal.detach, NOVA, "vm-1", B, "boot")
     assert parents(database, C) == [A]
-    database.write(removals.detach, NOVA, "vm-1", A, "boot")
+    database.write(relation_removal.detach, NOVA, "vm-1", A, "boot")
     assert parents(database, C) == []
 
 
 def test_an_image_that_is_detached_leaves_the_tree(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     made(database, "vm-1", B, 1)
-    database.write(removals.detach, NOVA, "vm-1", B, "snapshot")
+    database.write(relation_removal.detach, NOVA, "vm-1", B, "snapshot")
     assert visits(database, A) == []
 
 
 def test_what_is_taken_back_leaves_the_tree(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     (recorded,) = record(database, new("vm-1", B, created_at=at(1)))
-    assert database.write(removals.take_back, recorded)
+    assert database.write(relation_removal.take_back, recorded)
     assert parents(database, B) == []
 
 
@@ -206,9 +206,9 @@ def test_a_project_sees_its_own_links(database: Database) -> None:
 def test_a_place_that_a_project_does_not_see_leads_nowhere(database: Database) -> None:
     boot(database, "vm-1", A, 0, project_id="p-1")
     made(database, "vm-1", B, 1, project_id="p-1")
-    assert visits(database, A, after=Place(B, 1), visible_to="p-1") != []
-    assert visits(database, A, after=Place(B, 1), visible_to="p-2") == []
-    assert visits(database, A, after=Place(image_id(), 1)) == []
+    assert visits(database, A, after=TreePosition(B, 1), visible_to="p-1") != []
+    assert visits(database, A, after=TreePosition(B, 1), visible_to="p-2") == []
+    assert visits(database, A, after=TreePosition(image_id(), 1)) == []
 
 
 def test_a_place_beside_a_hidden_parent_leads_nowhere(database: Database) -> None:
@@ -219,12 +219,12 @@ def test_a_place_beside_a_hidden_parent_leads_nowhere(database: Database) -> Non
         made(database, "vm-2", image, 3, project_id="p-2")
     made(database, "vm-1", E, 4, project_id="p-2")
     assert parents(database, C, "p-2") == [None, None]
-    for place in (Place(C, 1), Place(C, 9), Place(C, 9, rising=True)):
+    for place in (TreePosition(C, 1), TreePosition(C, 9), TreePosition(C, 9, upwards=True)):
         assert visits(database, F, after=place, visible_to="p-2") == []
     boot(database, "vm-3", C, 5, project_id="p-2")
     made(database, "vm-3", F, 6, project_id="p-2")
-    assert visits(database, A, after=Place(F, 9), visible_to="p-2") == []
-    assert tree(visits(database, C, after=Place(F, 1), visible_to="p-2")) == [(1, C, F)]
+    assert visits(database, A, after=TreePosition(F, 9), visible_to="p-2") == []
+    assert tree(visits(database, C, after=TreePosition(F, 1), visible_to="p-2")) == [(1, C, F)]
     assert paged(database, C, 1, visible_to="p-2") == [(1, C, F)]
     # the links to C and D are of a server of another project
     assert paged(database, B, 1, visible_to="p-2") == []
@@ -290,9 +290,9 @@ def test_a_random_tree_is_walked_in_order_whatever_the_pages(database: Database,
 def test_one_kind_is_found_below_others(database: Database) -> None:
     edges = grow(database, 30, 7)
     root = edges[0][0]
-    every = [step for step in visits(database, root) if not step.rising]
+    every = [step for step in visits(database, root) if not step.upwards]
     wanted = [step.link.image_id for step in every if step.link.kind == "backup"]
-    asked = [step for step in visits(database, root, kind="backup") if not step.rising]
+    asked = [step for step in visits(database, root, kind="backup") if not step.upwards]
     assert [s.link.image_id for s in asked if s.link.kind == "backup"] == wanted
 
 
@@ -324,7 +324,7 @@ def test_a_page_behind_many_children_reads_no_more_than_the_first(
         trees.fill(connection, 0, size, lambda number: 0)
         trees.settle(connection)
         for passed in (0, size // 2, size - 2 * limit):
-            after = Place(trees.uuid(passed), 1) if passed else None
+            after = TreePosition(trees.uuid(passed), 1) if passed else None
             before = rows_read(connection)
             found = lineage_walk.descendants(
                 connection, trees.uuid(0), limit, after=after, visible_to=project_id, kind=kind

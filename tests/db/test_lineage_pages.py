@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from related_images.db import Database, lineage, relations
-from related_images.db.lineage import Climb, Place, Wanted
+from related_images.db.lineage import ChainPosition, TreePosition, Wanted
 from related_images.errors import MarkerUnknown
 from tests import filters
 from tests.db.samples import at, new, record
@@ -35,7 +35,7 @@ def climbed(
 ) -> tuple[list[int], bool]:
     """The ancestors on all pages, and whether the last one told of a circle."""
     found: list[int] = []
-    after: Climb | None = None
+    after: ChainPosition | None = None
     while True:
         page = lineage.ancestry(database, IMAGES[image], limit, after, visible_to)
         assert len(page.links) <= limit
@@ -49,7 +49,7 @@ def climbed(
 def walked(database: Database, wanted: Wanted, limit: int) -> list[tuple[int, int]]:
     """The depth and image of each descendant on all pages."""
     found: list[tuple[int, int]] = []
-    after: Place | None = None
+    after: TreePosition | None = None
     while True:
         page = lineage.descendants(database, wanted, limit, after)
         assert len(page.branches) <= limit
@@ -104,7 +104,7 @@ def test_a_marker_of_an_image_to_which_no_own_link_leads_is_refused(database: Da
     derive(database, 0, 1, "p-2")
     derive(database, 1, 2, "p-2")
     derive(database, 2, 3)
-    made_up = Climb(IMAGES[1], IMAGES[1], 1)
+    made_up = ChainPosition(IMAGES[1], IMAGES[1], 1)
     with pytest.raises(MarkerUnknown, match="ask for the first page"):
         lineage.ancestry(database, IMAGES[3], 1, made_up, "p-1")
     assert lineage.ancestry(database, IMAGES[3], 1, made_up, None).links
@@ -171,4 +171,4 @@ def test_a_marker_whose_image_left_the_tree_is_refused(database: Database) -> No
     following = lineage.descendants(database, Wanted(IMAGES[0]), 2, page.next)
     assert [step.link.image_id for step in following.branches] == [IMAGES[4], IMAGES[6]]
     with pytest.raises(MarkerUnknown, match="ask for the first page"):
-        lineage.descendants(database, Wanted(IMAGES[0]), 2, Place(IMAGES[20], 1, False))
+        lineage.descendants(database, Wanted(IMAGES[0]), 2, TreePosition(IMAGES[20], 1, False))

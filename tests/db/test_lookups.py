@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 from related_images.db import (
     instances,
     relation_queries,
+    relation_removal,
     relations,
-    removals,
 )
 from related_images.db.database import Database
 from related_images.model import (
@@ -18,8 +18,8 @@ from related_images.model import (
     Images,
     Instance,
     NewRelation,
-    Position,
     Relation,
+    RelationPosition,
 )
 from tests.db.samples import (
     NOON,
@@ -146,8 +146,8 @@ def pages(database: Database, limit: int, **filters: Any) -> Iterator[list[Relat
         after = position(page[-1])
 
 
-def position(last: Relation) -> Position:
-    return Position(
+def position(last: Relation) -> RelationPosition:
+    return RelationPosition(
         last.created_at, last.installation_uuid, last.instance_id, last.image_id, last.kind
     )
 
@@ -164,7 +164,7 @@ def test_paging_goes_on_where_the_last_relation_is_gone(database: Database) -> N
     record(database, *(new(f"vm-{n}", created_at=at(n)) for n in range(4)))
     page = database.read(relation_queries.find, Filters(), 2)
     last = page[-1]
-    database.write(removals.detach, NOVA, last.instance_id, last.image_id, last.kind)
+    database.write(relation_removal.detach, NOVA, last.instance_id, last.image_id, last.kind)
     rest = database.read(relation_queries.find, Filters(), 10, position(last))
     assert [row.instance_id for row in rest] == ["vm-1", "vm-0"]
 
@@ -172,7 +172,7 @@ def test_paging_goes_on_where_the_last_relation_is_gone(database: Database) -> N
 def test_paging_repeats_equals_rather_than_losing_them(database: Database) -> None:
     record(database, *(new(f"vm-{n}") for n in range(3)))
     last = database.read(relation_queries.find, Filters(), 1)[0]
-    database.write(removals.detach, NOVA, last.instance_id, last.image_id, last.kind)
+    database.write(relation_removal.detach, NOVA, last.instance_id, last.image_id, last.kind)
     rest = database.read(relation_queries.find, Filters(), 10, position(last))
     assert {row.instance_id for row in rest} == {"vm-0", "vm-1"}
 
@@ -293,7 +293,7 @@ def test_a_page_is_as_full_where_instances_go_while_it_is_read(
 
     def forget() -> None:
         for n in gone:
-            database.write(removals.take_back, recorded[n])
+            database.write(relation_removal.take_back, recorded[n])
 
     def task(connection: Connection) -> list[Instance]:
         return listing(Interrupted(connection, forget), Filters(kind="backup"), 3)

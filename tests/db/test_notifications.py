@@ -16,8 +16,8 @@ from related_images.db import (
     lineage_walk,
     notifications,
     relation_queries,
+    relation_removal,
     relations,
-    removals,
     row_ids,
     schema,
 )
@@ -95,7 +95,7 @@ def test_what_a_service_takes_back_stands_if_notifications_report_it(database: D
     database.write(relations.record, attached, relied_on=True, revocable=True)
     store(database, [BEGUN])
     ids = (NOVA, "inst-1", MADE, "backup")
-    assert database.write(removals.revoke, *ids, attached.created_at) is False
+    assert database.write(relation_removal.revoke, *ids, attached.created_at) is False
 
 
 def test_a_deleted_image_stays_deleted(database: Database) -> None:
@@ -143,10 +143,10 @@ def test_an_end_is_noted_though_another_takes_the_instance_back_just_then(
         connection: Connection, table: Table, key: dict[str, Any], **others: Any
     ) -> tuple[int, bool]:
         if table is not instance or overtaken:
-            return row_ids.reach(connection, table, key, **others)
+            return row_ids.get_or_create(connection, table, key, **others)
         overtaken.append(other.write(relations.record, announced))
-        reached = row_ids.reach(connection, table, key, **others)
-        other.write(removals.take_back, *overtaken)
+        reached = row_ids.get_or_create(connection, table, key, **others)
+        other.write(relation_removal.take_back, *overtaken)
         return reached
 
     monkeypatch.setattr(notifications, "reach", overtake)

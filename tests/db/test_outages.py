@@ -32,7 +32,7 @@ from tests.db.samples import counts, image_id, new, record
 TIMEOUT = 2.0
 PATIENCE = 60.0
 
-Call = Callable[[Database], object]
+RouteRequest = Callable[[Database], object]
 
 
 def list_relations(database: Database) -> object:
@@ -56,7 +56,7 @@ def client(server_url: str) -> Iterator[Database]:
         yield database
 
 
-def is_refused(database: Database, call: Call) -> bool:
+def is_refused(database: Database, call: RouteRequest) -> bool:
     """Whether the call fails without an attempt."""
     with attempts() as made, suppress(StoreUnavailable):
         call(database)
@@ -145,7 +145,7 @@ LOCKS: Final = [
 def test_locked_tables_are_remembered_until_they_are_free(
     kind: str,
     lock: str,
-    call: Call,
+    call: RouteRequest,
     request: pytest.FixtureRequest,
     probed: list[str],
     caplog: pytest.LogCaptureFixture,

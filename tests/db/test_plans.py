@@ -21,8 +21,8 @@ from related_images.db import (
     reconcile,
     recording,
     relation_queries,
+    relation_removal,
     relations,
-    removals,
     schema,
 )
 from related_images.db.column_types import EPOCH
@@ -34,7 +34,7 @@ from related_images.db.tables import (
     project,
     relation,
 )
-from related_images.model import Filters, Position, Seen
+from related_images.model import Filters, ImageState, RelationPosition
 from tests.db.samples import NOON, NOVA, at, empty, new, record, record_claims
 
 FIRST = 1_000_000
@@ -45,8 +45,8 @@ GREAT = ("related_relation", "related_instance", "related_image")
 INSTANCE = Filters(installation_uuid=NOVA, instance_id="vm-7")
 SOME_IMAGE = str(UUID(int=7))
 SOME_IMAGES = [str(UUID(int=n)) for n in range(10)]
-SEEN = Seen(at(7), "p-7")
-AFTER = Position(at(7), NOVA, "vm-7", SOME_IMAGE, "snapshot")
+SEEN = ImageState(at(7), "p-7")
+AFTER = RelationPosition(at(7), NOVA, "vm-7", SOME_IMAGE, "snapshot")
 
 
 @pytest.fixture(scope="module")
@@ -177,11 +177,13 @@ def test_an_answer_needs_no_whole_table(filled: Database, question: str) -> None
 
 CHANGES: dict[str, Any] = {
     "delete": lambda connection: relations.mark_deleted(connection, SOME_IMAGE, at(0)),
-    "detach": lambda connection: removals.detach(connection, NOVA, "vm-7", SOME_IMAGE, "backup"),
-    "revoke": lambda connection: removals.revoke(
+    "detach": lambda connection: relation_removal.detach(
+        connection, NOVA, "vm-7", SOME_IMAGE, "backup"
+    ),
+    "revoke": lambda connection: relation_removal.revoke(
         connection, NOVA, "vm-7", SOME_IMAGE, "backup", NOON
     ),
-    "revoke a creation": lambda connection: removals.revoke(
+    "revoke a creation": lambda connection: relation_removal.revoke(
         connection, NOVA, "vm-7", SOME_IMAGE, "backup", None
     ),
     "forget": lambda connection: purge._forget_relations(connection, at(99), FIRST, FIRST + 1000),
@@ -209,7 +211,9 @@ def test_a_change_needs_no_whole_table(filled: Database, change: str) -> None:
 
 def test_taking_back_needs_no_whole_table(filled: Database) -> None:
     (recorded,) = record(filled, new("vm-back"))
-    scanned = filled.write(_scanned, lambda connection: removals.take_back(connection, recorded))
+    scanned = filled.write(
+        _scanned, lambda connection: relation_removal.take_back(connection, recorded)
+    )
     assert scanned == []
 
 

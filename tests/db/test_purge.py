@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from related_images.db import purge, relations, removals
+from related_images.db import purge, relation_removal, relations
 from related_images.db.database import Database
 from related_images.model import Purged
 from tests.db.samples import NOVA, at, counts, found, image_id, new, record
@@ -69,7 +69,7 @@ def test_a_live_instance_and_one_that_ended_lately_are_kept(database: Database) 
 def test_an_image_in_no_relation_goes(database: Database) -> None:
     wanted = new()
     record(database, wanted)
-    database.write(removals.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+    database.write(relation_removal.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
     assert purge.due(database, LATER) == Purged(images=1)
     assert forget(database) == Purged(images=1)
 

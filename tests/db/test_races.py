@@ -19,8 +19,8 @@ from related_images.db import (
     notifications,
     purge,
     relation_queries,
+    relation_removal,
     relations,
-    removals,
     schema,
 )
 from related_images.db.column_types import EPOCH
@@ -93,7 +93,7 @@ class RecordAndTakeBack:
     def __call__(self, database: Database, number: int) -> bool:
         recorded = database.write(relations.record, new(image=self.image))
         if number % 2:
-            return not database.write(removals.take_back, recorded)
+            return not database.write(relation_removal.take_back, recorded)
         return True
 
 
@@ -117,7 +117,7 @@ class AttachAndRevoke:
     def __call__(self, database: Database, number: int) -> None:
         database.write(relations.record, new(image=self.image), relied_on=True, revocable=True)
         if number not in self.stays:
-            database.write(removals.revoke, NOVA, "vm-1", self.image, "snapshot", NOON)
+            database.write(relation_removal.revoke, NOVA, "vm-1", self.image, "snapshot", NOON)
 
 
 @pytest.mark.parametrize("stays", [(), (7,)])
@@ -162,9 +162,9 @@ class Muddle:
             wanted = new(instance, image, kind, created_at=at(minute))
             recorded = database.write(relations.record, wanted)
             if deed == 2:
-                database.write(removals.take_back, recorded)
+                database.write(relation_removal.take_back, recorded)
         elif deed == 3:
-            database.write(removals.detach, NOVA, instance, image, kind)
+            database.write(relation_removal.detach, NOVA, instance, image, kind)
         elif deed == 4:
             database.write(relations.mark_deleted, image, at(-99))
         else:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from related_images import failpoints
-from related_images.db import Database, Seen, reconcile, schema
+from related_images.db import Database, ImageState, reconcile, schema
 from related_images.errors import StoreUnavailable
 from related_images.failpoints import Point
 from tests.db.samples import NOON, new, record
@@ -34,11 +34,11 @@ class Registry:
         self.batches = 0
         self.asked_ahead = threading.Event()
 
-    def created(self, image_ids: Collection[str]) -> Mapping[str, Seen]:
+    def created(self, image_ids: Collection[str]) -> Mapping[str, ImageState]:
         self.batches += 1
         if self.batches == 2:
             self.asked_ahead.set()
-        return dict.fromkeys(image_ids, Seen(NOON, "p-1"))
+        return dict.fromkeys(image_ids, ImageState(NOON, "p-1"))
 
     def is_gone(self, image_id: str) -> bool:
         return False
@@ -77,7 +77,7 @@ def test_the_batch_behind_is_read_while_one_is_asked_for(
         read.release()
         return batch(*given)
 
-    def asked_for(image_ids: Collection[str]) -> Mapping[str, Seen]:
+    def asked_for(image_ids: Collection[str]) -> Mapping[str, ImageState]:
         own_and_next = 1 if ahead else 2
         ahead.append(all(read.acquire(timeout=PATIENCE / 4) for _ in range(own_and_next)))
         return created(image_ids)

@@ -12,8 +12,8 @@ from related_images.db import (
     reconcile,
     recording,
     relation_queries,
+    relation_removal,
     relations,
-    removals,
 )
 from related_images.db.database import Database
 from related_images.model import Filters, NewRelation
@@ -80,28 +80,28 @@ def test_rows_are_named_once(database: Database) -> None:
 
 def test_taking_back_leaves_nothing_of_the_instance_and_the_image(database: Database) -> None:
     (recorded,) = record(database, new())
-    assert database.write(removals.take_back, recorded) is True
+    assert database.write(relation_removal.take_back, recorded) is True
     assert counts(database).keys() == {"installation", "project"}
 
 
 def test_taking_back_twice_does_nothing_more(database: Database) -> None:
     (recorded,) = record(database, new())
-    assert database.write(removals.take_back, recorded) is True
-    assert database.write(removals.take_back, recorded) is False
+    assert database.write(relation_removal.take_back, recorded) is True
+    assert database.write(relation_removal.take_back, recorded) is False
 
 
 def test_taking_back_keeps_a_relation_that_was_there_before(database: Database) -> None:
     wanted = new()
     record(database, wanted)
     (again,) = record(database, wanted)
-    assert database.write(removals.take_back, again) is False
+    assert database.write(relation_removal.take_back, again) is False
     assert shown(database) == [wanted.image_id]
 
 
 def test_taking_back_keeps_a_relation_that_another_relied_on_since(database: Database) -> None:
     wanted = new()
     first, _ = record(database, wanted, wanted)
-    assert database.write(removals.take_back, first) is False
+    assert database.write(relation_removal.take_back, first) is False
     assert shown(database) == [wanted.image_id]
 
 
@@ -109,7 +109,7 @@ def test_who_made_a_relation_takes_back_no_claim_of_another(database: Database) 
     wanted = new()
     (announced,) = record(database, wanted)
     database.write(relations.record, wanted, relied_on=True)
-    assert database.write(removals.take_back, announced) is False
+    assert database.write(relation_removal.take_back, announced) is False
     database.write(reconcile._withdraw_announcements, announced.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
@@ -120,7 +120,7 @@ def test_the_last_of_two_who_take_back_a_relation_removes_it(
 ) -> None:
     wanted = new()
     recorded = record(database, wanted, wanted)
-    gone = [database.write(removals.take_back, recorded[number]) for number in order]
+    gone = [database.write(relation_removal.take_back, recorded[number]) for number in order]
     assert gone == [False, True]
     assert shown(database) == []
 
@@ -132,7 +132,7 @@ def test_the_claim_of_who_relies_on_a_relation_outlasts_all_that_are_taken_back(
     first, second = record(database, wanted, wanted)
     database.write(relations.record, wanted, relied_on=True)
     for recorded in (second, first):
-        assert database.write(removals.take_back, recorded) is False
+        assert database.write(relation_removal.take_back, recorded) is False
     database.write(reconcile._withdraw_announcements, first.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
@@ -143,7 +143,7 @@ def attach(database: Database, wanted: NewRelation) -> None:
 
 def revoke(database: Database, wanted: NewRelation, at: datetime | None = NOON) -> bool:
     ids = (wanted.installation_uuid, wanted.instance_id, wanted.image_id, wanted.kind)
-    return database.write(removals.revoke, *ids, at)
+    return database.write(relation_removal.revoke, *ids, at)
 
 
 def test_the_last_attachment_that_is_revoked_removes_the_relation(database: Database) -> None:
@@ -184,7 +184,7 @@ def test_what_is_reported_for_good_is_no_void_announcement_once_an_attachment_is
     report(database, wanted)
     (announced,) = record(database, wanted)
     assert revoke(database, wanted) is False
-    assert database.write(removals.take_back, announced) is False
+    assert database.write(relation_removal.take_back, announced) is False
     database.write(reconcile._withdraw_announcements, announced.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
@@ -208,7 +208,7 @@ def test_an_attachment_to_a_relation_that_is_gone_is_not_taken_from_another(
 ) -> None:
     wanted = new()
     attach(database, wanted)
-    database.write(removals.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+    database.write(relation_removal.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
     attach(database, replace(wanted, created_at=at(5)))
     assert revoke(database, wanted, NOON) is False
     assert shown(database) == [wanted.image_id]
@@ -219,7 +219,7 @@ def test_a_withdrawn_announcement_is_no_report(database: Database) -> None:
     attach(database, wanted)
     (announced,) = record(database, wanted)
     assert revoke(database, wanted) is False
-    assert database.write(removals.take_back, announced) is True
+    assert database.write(relation_removal.take_back, announced) is True
     assert shown(database) == []
 
 
@@ -234,7 +234,7 @@ def test_a_boot_whose_attachment_is_revoked_counts_no_more(database: Database) -
 def test_taking_back_keeps_what_other_relations_refer_to(database: Database) -> None:
     (first,) = record(database, new())
     record(database, new("vm-1"), new("vm-2", "11111111-1111-4111-8111-111111111111"))
-    assert database.write(removals.take_back, first) is True
+    assert database.write(relation_removal.take_back, first) is True
     left = counts(database)
     assert (left["relation"], left["image"], left["instance"]) == (2, 2, 2)
 
@@ -242,7 +242,7 @@ def test_taking_back_keeps_what_other_relations_refer_to(database: Database) -> 
 def test_taking_back_remembers_that_the_instance_has_ended(database: Database) -> None:
     (recorded,) = record(database, new())
     database.write(relations.end_instance, NOVA, "vm-1", at(1))
-    database.write(removals.take_back, recorded)
+    database.write(relation_removal.take_back, recorded)
     record(database, new(kind="boot"))
     (row,) = database.read(instances._find, Filters(NOVA, "vm-1"), 1)
     assert row.ended_at == at(1)
@@ -251,7 +251,7 @@ def test_taking_back_remembers_that_the_instance_has_ended(database: Database) -
 def test_detaching_removes_one_relation_only(database: Database) -> None:
     image = image_id()
     record(database, new("vm-1", image), new("vm-1", image, "backup"), new("vm-2", image))
-    assert database.write(removals.detach, NOVA, "vm-1", image, "snapshot") is True
+    assert database.write(relation_removal.detach, NOVA, "vm-1", image, "snapshot") is True
     assert sorted(found(database)) == [("vm-1", "backup"), ("vm-2", "snapshot")]
 
 
@@ -269,7 +269,9 @@ def test_detaching_what_is_not_there_removes_nothing(
     wanted = new()
     record(database, wanted)
     installation, instance, kind = named
-    detached = database.write(removals.detach, installation, instance, wanted.image_id, kind)
+    detached = database.write(
+        relation_removal.detach, installation, instance, wanted.image_id, kind
+    )
     assert detached is False
     assert shown(database) == [wanted.image_id]
 
@@ -277,7 +279,7 @@ def test_detaching_what_is_not_there_removes_nothing(
 def test_a_detached_relation_can_be_recorded_anew(database: Database) -> None:
     wanted = new()
     record(database, wanted)
-    database.write(removals.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+    database.write(relation_removal.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
     (again,) = record(database, wanted)
     assert again.created is True
 

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import insert, select, text
 
 from related_images import model
-from related_images.db import column_types, state
+from related_images.db import column_types, stored_state
 from related_images.db.database import Database
 from related_images.db.tables import image, relation
 from related_images.model import Installation
@@ -83,9 +83,9 @@ def test_words_are_small_numbers_in_the_row(database: Database) -> None:
 
 def test_what_is_remembered_is_replaced(database: Database) -> None:
     for value in ("one", "two"):
-        database.write(state.put, "name", value)
-    assert database.read(state.get, "name") == "two"
-    assert database.read(state.get, "another") is None
+        database.write(stored_state.put, "name", value)
+    assert database.read(stored_state.get, "name") == "two"
+    assert database.read(stored_state.get, "another") is None
 
 
 def test_names_may_hold_any_letter(database: Database) -> None:

@@ -15,14 +15,21 @@ from related_images.db import (
     notifications,
     purge,
     reconcile,
+    recorded_backups,
     recording,
     relations,
-    rotation,
 )
 from related_images.db.database import Database
 from related_images.db.recording import Speaker
 from related_images.db.tables import descent, image, relation
-from related_images.model import Filters, Place, Position, Relation, Seen, Usage
+from related_images.model import (
+    Filters,
+    ImageState,
+    InstancePosition,
+    Relation,
+    RelationPosition,
+    Usage,
+)
 from tests.db.samples import NOVA, at, counts, image_id, new, record
 
 SPEAKER = Speaker(frozenset())
@@ -57,7 +64,7 @@ def paged(database: Database, filters: Filters, limit: int) -> list[str]:
             return found
         assert len(page.items) == limit
         last = page.items[-1]
-        after = Position(
+        after = RelationPosition(
             last.created_at, last.installation_uuid, last.instance_id, last.image_id, last.kind
         )
 
@@ -105,7 +112,7 @@ def test_instances_are_listed_without_what_an_unknown_kind_says(database: Databa
         seen += [one.instance_id for one in page.items]
         if not page.more:
             break
-        after = Place(NOVA, seen[-1], None)
+        after = InstancePosition(NOVA, seen[-1], None)
     assert seen == ["vm-1", "vm-4"]
     everything = instances.page(database, Filters(), 10, None, None).items
     assert [set(one.images) for one in everything] == [
@@ -197,8 +204,8 @@ def test_the_unreconciled_are_counted_without_an_unknown_kind(database: Database
 class Registry:
     """Has the image B alone."""
 
-    def created(self, image_ids: Collection[str]) -> Mapping[str, Seen]:
-        return {one: Seen(at(0), "p-1") for one in image_ids if one == B}
+    def created(self, image_ids: Collection[str]) -> Mapping[str, ImageState]:
+        return {one: ImageState(at(0), "p-1") for one in image_ids if one == B}
 
     def is_gone(self, image_id: str) -> bool:
         return True
@@ -258,7 +265,7 @@ def test_a_backfill_and_a_notification_know_what_is_of_an_unknown_source(
 def test_backups_are_rotated_without_an_unknown_kind(database: Database) -> None:
     record(database, new(image=A, kind="backup"), new(image=B, kind="backup"))
     make_unknown(database, "kind", A)
-    found = rotation.recorded_backups(database, set(), "vm-1", "daily", None)
+    found = recorded_backups.recorded_backups(database, set(), "vm-1", "daily", None)
     assert [one.image_id for one in found] == [B]
 
 

@@ -27,7 +27,7 @@ def threshold(connection: Connection) -> Any:
 
 
 @contextmanager
-def opened(server: servers.DatabaseServer, query: str) -> Iterator[Database]:
+def open_database(server: servers.DatabaseServer, query: str) -> Iterator[Database]:
     url = server.create()
     schema.upgrade(url)
     with closing(Database(f"{url}?{query}", PATIENCE)) as database:
@@ -47,7 +47,7 @@ def opened(server: servers.DatabaseServer, query: str) -> Iterator[Database]:
 def test_options_for_postgresql_are_kept_beside_the_limits(
     query: str, asked: str, answer: str, postgresql: servers.DatabaseServer
 ) -> None:
-    with opened(postgresql, query) as database:
+    with open_database(postgresql, query) as database:
         for call in (database.read, database.write):
             assert call(scalar(asked)) == answer
 
@@ -56,7 +56,7 @@ def test_options_for_postgresql_are_kept_beside_the_limits(
 def test_when_postgresql_prepares_is_kept(
     given: str, kept: int | None, postgresql: servers.DatabaseServer
 ) -> None:
-    with opened(postgresql, f"prepare_threshold={given}") as database:
+    with open_database(postgresql, f"prepare_threshold={given}") as database:
         assert database.read(threshold) == kept
         record(database, *(new() for _ in range(8)))
 
@@ -73,7 +73,7 @@ def test_when_postgresql_prepares_is_kept(
 def test_options_for_mariadb_are_kept_beside_the_limits(
     query: str, asked: str, answer: object, mariadb: servers.DatabaseServer
 ) -> None:
-    with opened(mariadb, query) as database:
+    with open_database(mariadb, query) as database:
         for call in (database.read, database.write):
             assert call(scalar(asked)) == answer
 
@@ -83,7 +83,7 @@ def test_of_two_limits_the_shorter_one_is_kept(mariadb: servers.DatabaseServer) 
         driver: Any = connection.connection.driver_connection
         return driver.connect_timeout, driver._read_timeout
 
-    with opened(mariadb, "connect_timeout=7&read_timeout=3600") as database:
+    with open_database(mariadb, "connect_timeout=7&read_timeout=3600") as database:
         assert database.read(limits) == (7, PATIENCE / 2)
 
 

@@ -15,7 +15,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import CHECKS
 
 from related_images.jsonform import types_of
-from related_images.middleware import attaching, routing
+from related_images.middleware import attach_relation, routing
 from related_images.model import Ancestor, Descendant, Installation, Usage
 from related_images.protocol import paths, schemas
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, user_of
@@ -128,8 +128,8 @@ def test_every_shape_is_a_json_schema(name: str) -> None:
 
 def test_the_fields_of_bodies_are_told() -> None:
     relation = COMPONENTS["schemas"]["new_relation"]
-    assert set(relation["required"]) == set(attaching.NEEDED)
-    assert tuple(relation["properties"]) == attaching.NEEDED + attaching.OPTIONAL
+    assert set(relation["required"]) == set(attach_relation.NEEDED)
+    assert tuple(relation["properties"]) == attach_relation.NEEDED + attach_relation.OPTIONAL
 
 
 def tried() -> dict[str, Any]:

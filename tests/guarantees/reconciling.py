@@ -18,9 +18,9 @@ from related_images.db import (
     relation_queries,
     relations,
 )
-from related_images.manage import cloud
-from related_images.manage.pace import Pace
-from related_images.manage.registry import AdministeredRegistry
+from related_images.manage import cloud_options
+from related_images.manage.glance_admin import GlanceAdmin
+from related_images.manage.rate_limit import RateLimit
 from tests import commands
 from tests.client.scripted import Asked, Reply, shown
 
@@ -70,10 +70,10 @@ class Reconciler:
         said = self.capsys.readouterr()
         return code, said.out, said.err
 
-    def registry(self) -> AdministeredRegistry:
+    def glance(self) -> GlanceAdmin:
         """The registry as the command asks it."""
         named = Namespace(os_auth_type="admin_token", os_endpoint=self.endpoint, os_token=ADMIN)
-        return AdministeredRegistry(cloud.image_adapter(named), Pace(10_000))
+        return GlanceAdmin(cloud_options.image_adapter(named), RateLimit(10_000))
 
     def database(self) -> Database:
         return Database(self.connection, 20)

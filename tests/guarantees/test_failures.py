@@ -34,8 +34,8 @@ CASES = [
 class Filtered:
     """Glance behind the filter."""
 
-    def __init__(self, registry: Any, url: str) -> None:
-        self.app = filters.filtering(registry, url, database_timeout=str(TIMEOUT))
+    def __init__(self, glance: Any, url: str) -> None:
+        self.app = filters.filtering(glance, url, database_timeout=str(TIMEOUT))
 
     def ask(self, method: str, path: str, body: Any = None, **tuple_: str) -> Answer:
         return wsgi.call(self.app, method, path, MEMBER | tuple_, body)

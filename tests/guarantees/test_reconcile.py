@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from related_images.db import image_identity, reconcile, state, tables
+from related_images.db import image_identity, reconcile, stored_state, tables
 from related_images.db.column_types import EPOCH
 from related_images.failpoints import Point
 from tests.guarantees.reconciling import ADMIN, INSTALLATION, NOW, Reconciler, new_id
@@ -162,7 +162,7 @@ def withdrawn(reconciler: Reconciler, ahead: timedelta, dry_run: bool = False) -
     now = datetime.now(UTC)
     run = reconcile.Run(until=now + ahead, started_at=now)
     reconcile.reconcile(
-        reconciler.database(), reconciler.registry(), run, dry_run, seen=lambda _: None
+        reconciler.database(), reconciler.glance(), run, dry_run, seen=lambda _: None
     )
     return run.counts.withdrawn
 
@@ -185,7 +185,7 @@ def test_a_run_of_a_version_that_tells_otherwise_is_begun_anew(
     created(served)
     told = reconcile.Run(datetime.now(UTC), datetime.now(UTC), after=10**9).as_json()
     for text in (told.replace("checked", "seen"), "{}", "[]", "at 7"):
-        reconciler.database().write(state.put, reconcile.POSITION, text)
+        reconciler.database().write(stored_state.put, reconcile.POSITION, text)
         assert reconciler.run(*NOW)["checked"] > 0
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import update
 
 from benchmarks.filling import Cloud, fill
 from related_images.db import schema, tables
-from related_images.manage import cloud, pace
+from related_images.manage import cloud_options, rate_limit
 from tests.client.scripted import HANG_UP, Asked, Reply, Scripted
 from tests.guarantees.reconciling import ADMIN, NOW, Reconciler, Registry, new_id
 from tests.servers import RELATED_IMAGES, ServedGlance
@@ -154,13 +154,13 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time by which the command keeps its pace."""
-    found, real = Clock(), pace.Pace
-    monkeypatch.setattr(pace, "Pace", lambda rate: real(rate, found, found.sleep))
+    found, real = Clock(), rate_limit.RateLimit
+    monkeypatch.setattr(rate_limit, "RateLimit", lambda rate: real(rate, found, found.sleep))
     return found
 
 
 def test_requests_are_evenly_spread(clock: Clock) -> None:
-    kept = pace.Pace(4)
+    kept = rate_limit.RateLimit(4)
     times = []
     for _ in range(9):
         kept.keep()
@@ -169,7 +169,7 @@ def test_requests_are_evenly_spread(clock: Clock) -> None:
 
 
 def test_time_that_was_not_used_is_not_made_up_for(clock: Clock) -> None:
-    kept = pace.Pace(4)
+    kept = rate_limit.RateLimit(4)
     kept.keep()
     clock.now += 60
     kept.keep()
@@ -283,10 +283,10 @@ def impatient(home: Path, endpoint: str) -> tuple[str, ...]:
 
 def test_answers_are_waited_for_as_long_as_clouds_yaml_says(home: Path) -> None:
     impatient(home, "http://127.0.0.1:9")
-    assert cloud.image_adapter(Namespace(os_cloud="admin")).session.timeout == WAIT
+    assert cloud_options.image_adapter(Namespace(os_cloud="admin")).session.timeout == WAIT
     (home / "clouds.yaml").unlink()
     named = Namespace(os_auth_type="admin_token", os_endpoint="http://127.0.0.1:9", os_token=ADMIN)
-    assert cloud.image_adapter(named).session.timeout == cloud.PATIENCE
+    assert cloud_options.image_adapter(named).session.timeout == cloud_options.PATIENCE
 
 
 def test_a_registry_that_never_answers_ends_the_run(

@@ -10,7 +10,7 @@ from oslo_config import cfg
 
 from related_images.errors import BadInput
 from related_images.integrations.heat import names, validation
-from related_images.integrations.heat.recording import GROUP
+from related_images.integrations.heat.heat_credentials import GROUP
 from related_images.integrations.heat.validation import Template, WantedRelation
 from related_images.model import InstanceRef
 

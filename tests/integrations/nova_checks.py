@@ -62,7 +62,7 @@ def test_a_malformed_installation_stops_the_start() -> None:
 
 @pytest.mark.parametrize("seam", SEAMS)
 def test_a_function_with_other_arguments_stops_the_start(
-    seam: nova.Seam, monkeypatch: pytest.MonkeyPatch
+    seam: nova.PatchTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = {owner: getattr(owner, name) for owner, name, _ in map(nova._find, _all_but(seam))}
     owner, name, _ = nova._find(seam)
@@ -74,7 +74,7 @@ def test_a_function_with_other_arguments_stops_the_start(
     assert all(nova._find(other)[2] in others.values() for other in _all_but(seam))
 
 
-def _all_but(seam: nova.Seam) -> list[nova.Seam]:
+def _all_but(seam: nova.PatchTarget) -> list[nova.PatchTarget]:
     return [other for other in SEAMS if other != seam]
 
 

@@ -20,7 +20,7 @@ import glanceclient
 import openstack
 import pytest
 
-from related_images.client import AccessDenied, InstanceAwareImageService
+from related_images.client import Forbidden, InstanceAwareImageService
 from related_images.integrations import glance as embedded
 from tests import commands, servers
 
@@ -156,7 +156,7 @@ def test_only_the_service_of_the_clouds_records(
     installation = INSTANCE["X-Installation-UUID"]
     images = InstanceAwareImageService(connect("nova"), installation)
     assert images.create("web-1", name="recorded").acknowledgement == "snapshot"
-    with pytest.raises(AccessDenied, match="one of these roles is needed"):
+    with pytest.raises(Forbidden, match="one of these roles is needed"):
         InstanceAwareImageService(connect(cloud), installation).create("web-1", name="refused")
 
 

@@ -11,8 +11,8 @@ from unittest.mock import Mock
 import pytest
 from sqlalchemy.engine import make_url
 
-from related_images.client.errors import AnswerUnusable
-from related_images.client.registry import Answer, Registry
+from related_images.client.errors import InvalidResponse
+from related_images.client.glance import Answer, Glance
 from related_images.db import (
     Database,
     Filters,
@@ -21,7 +21,7 @@ from related_images.db import (
     instances,
     relation_queries,
     schema,
-    state,
+    stored_state,
 )
 from related_images.db.notifications import Started, store
 from related_images.db.recording import Speaker, announce, attach
@@ -83,10 +83,10 @@ class Cloud:
         return {row.image_id: row for row in found if row.kind != "boot"}
 
     def run(self, *options: str, token: str = ADMIN) -> int:
-        registry = ["--os-auth-type", "admin_token", "--os-token", token]
-        registry += ["--os-endpoint", self.glance.url]
+        glance = ["--os-auth-type", "admin_token", "--os-token", token]
+        glance += ["--os-endpoint", self.glance.url]
         command = ["backfill", "--connection", self.url, "--installation", NOVA]
-        return commands.run(*command, *registry, *options)
+        return commands.run(*command, *glance, *options)
 
 
 @pytest.fixture(scope="module")
@@ -293,25 +293,25 @@ def test_an_interrupted_run_is_taken_up(
 ) -> None:
     seen, rest = cloud.image(), cloud.image()
     position = f"backfill-position:{NOVA}"
-    cloud.database.write(state.put, position, f"false {seen}")
+    cloud.database.write(stored_state.put, position, f"false {seen}")
     if not marker_stays:
         cloud.glance.request("DELETE", f"/v2/images/{seen}", ADMIN)
     assert report(cloud, capsys)["counts"]["images"] == 1
     assert set(cloud.relations()) == {rest}
-    assert cloud.database.read(state.get, position) is None
+    assert cloud.database.read(stored_state.get, position) is None
 
 
 def test_each_page_begins_where_the_one_before_ended(
     cloud: Cloud, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, asked, ask = [cloud.image() for _ in range(4)], list[Any](), Registry.ask
+    images, asked, ask = [cloud.image() for _ in range(4)], list[Any](), Glance.ask
 
     def remembered(*given: Any, **options: Any) -> Answer:
         asked.append(options["params"])
         return ask(*given, **options)
 
     monkeypatch.setattr(backfill, "PAGE", 2)
-    monkeypatch.setattr(Registry, "ask", remembered)
+    monkeypatch.setattr(Glance, "ask", remembered)
     assert report(cloud, capsys)["counts"]["images"] == 4
     assert set(cloud.relations()) == set(images)
     behind = [one for one in asked if one.get("marker")]
@@ -336,7 +336,7 @@ def test_a_registry_that_stays_where_it_is_is_left() -> None:
     stuck = Mock(ask=lambda *_, **__: Answer("GET", 200, {}, lambda: {"images": [image]}))
     pages = backfill._pages(stuck, backfill.BEGINNING)
     assert len([next(pages), next(pages)]) == 2
-    with pytest.raises(AnswerUnusable, match="behind which it should begin"):
+    with pytest.raises(InvalidResponse, match="behind which it should begin"):
         next(pages)
 
 

@@ -11,7 +11,7 @@ import pytest
 from related_images.db import schema
 from related_images.errors import ConfigurationError
 from related_images.integrations import glance
-from related_images.manage.listening import Bus
+from related_images.manage.notification_listener import Bus
 from related_images.middleware import filter_factory
 from tests import commands
 from tests.db.samples import NOVA

@@ -13,9 +13,9 @@ from related_images import config
 from related_images.db import Database, NewRelation
 from related_images.db.recording import Speaker, attach
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
-from related_images.middleware import guard
+from related_images.middleware import delete_image
 from related_images.middleware.access import Caller
-from related_images.middleware.guard import Guarded
+from related_images.middleware.delete_image import Guarded
 from related_images.validation import parse_time
 from tests import filters, wsgi
 
@@ -181,7 +181,7 @@ def test_without_the_database_a_deletion_passes(
     with caplog.at_level(logging.WARNING):
         assert delete(lost, Answering(), OWNER) == 204
     lost.close()
-    passes, left = [line.message for line in caplog.records if line.name == guard.__name__]
+    passes, left = [line.message for line in caplog.records if line.name == delete_image.__name__]
     assert "passes unguarded" in passes
     assert "is left to be reconciled" in left
 
@@ -202,4 +202,4 @@ def test_glance_says_which_image_another_spelling_of_an_id_names(
     spelled: str, glance: Answering, image: str | None
 ) -> None:
     environ = wsgi.environ_of("DELETE", "/v2/images/x", OWNER)
-    assert guard._image_to_delete(glance, environ, spelled) == image
+    assert delete_image._image_to_delete(glance, environ, spelled) == image

@@ -13,12 +13,12 @@ from related_images.errors import (
     ParameterUnknown,
 )
 from related_images.middleware import paging
-from related_images.middleware.call import query_of
+from related_images.middleware.route_request import query_of
 from related_images.model import (
     Instance,
-    Place,
-    Position,
+    InstancePosition,
     Relation,
+    RelationPosition,
 )
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -38,14 +38,16 @@ def given_in(query: str) -> paging.Given:
 
 
 def test_a_marker_leads_back_to_where_it_was_made() -> None:
-    position = Position(NOON, UUID, "i:1", UUID, "backup")
+    position = RelationPosition(NOON, UUID, "i:1", UUID, "backup")
     assert paging.relation_position(paging.relation_marker(RELATION)) == position
-    assert paging.instance_position(paging.instance_marker(INSTANCE)) == Place(UUID, "i:1", None)
+    assert paging.instance_position(paging.instance_marker(INSTANCE)) == InstancePosition(
+        UUID, "i:1", None
+    )
 
 
 def test_a_marker_keeps_where_an_instance_stood_among_the_overdue() -> None:
     overdue = Instance(UUID, "i:1", None, None, None, {}, NOON)
-    place = Place(UUID, "i:1", NOON)
+    place = InstancePosition(UUID, "i:1", NOON)
     assert paging.instance_position(paging.instance_marker(overdue)) == place
 
 
@@ -56,7 +58,9 @@ def test_no_marker_is_no_position(read: Callable[[str | None], object]) -> None:
 
 def test_the_longest_id_goes_through_a_marker() -> None:
     longest = Instance(UUID, "x" * 255, None, None, None, {})
-    assert paging.instance_position(paging.instance_marker(longest)) == Place(UUID, "x" * 255, None)
+    assert paging.instance_position(paging.instance_marker(longest)) == InstancePosition(
+        UUID, "x" * 255, None
+    )
 
 
 def test_the_marker_of_one_list_is_none_of_another() -> None:

@@ -52,9 +52,9 @@ from openstackclient import shell
 from osc_lib.exceptions import CommandError
 
 from related_images.osc import deletion
-from related_images.osc.carried import Scope, carried
-from related_images.client.backups.policies import METADATA_KEY, write
-from related_images.manage.compute import Compute
+from related_images.osc.nova_metadata import Scope, carried
+from related_images.client.backups.stored_policy import METADATA_KEY, write
+from related_images.manage.nova_servers import Compute
 from tests.nova.driver import UploadingDriver
 
 PLAN, OUTCOME = (Path(path) for path in sys.argv[1:3])

@@ -23,8 +23,8 @@ from related_images.db import (
 )
 from related_images.db.notifications import store
 from related_images.errors import Conflict
-from related_images.manage import claims
-from related_images.manage.notifications import read
+from related_images.manage import nova_properties
+from related_images.manage.notification_parser import read
 from related_images.protocol import schemas
 from tests.client.scripted import Asked, Reply, serving, shown
 from tests.servers import ServedGlance
@@ -172,7 +172,7 @@ def test_what_nova_writes_into_the_properties_is_wrong(outcome: Outcome) -> None
 def test_backfill_believes_what_nova_writes_and_not_what_is_inherited(outcome: Outcome) -> None:
     # the image of a shelved instance is gone when that is unshelved
     there = [deed for deed in SNAPSHOTS if deed != "shelve"]
-    found = {deed: claims.read(outcome.image(deed)) for deed in there}
+    found = {deed: nova_properties.read(outcome.image(deed)) for deed in there}
     doubted = {deed: claim.doubt for deed, claim in found.items() if claim and claim.doubt}
     assert list(doubted) == ["volume-backed, started from a backup"]
     assert "on volumes" in str(doubted["volume-backed, started from a backup"])

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
-from related_images.client.backups.policies import METADATA_KEY
+from related_images.client.backups.stored_policy import METADATA_KEY
 from tests.client.scripted import Asked, Reply, Scripted, shown
 
 LEGACY = {"id": "v2.0", "status": "SUPPORTED", "version": "", "min_version": ""}

@@ -17,12 +17,12 @@ class Identity:
     """
 
     def __init__(
-        self, scripted: Scripted, registry: str, token: str, compute: str | None = None
+        self, scripted: Scripted, glance: str, token: str, compute: str | None = None
     ) -> None:
         self.projects: dict[str, str] = {}
         self.refusal: int | None = None
         self.url = f"{scripted.url}/identity/v3"
-        self._services = {"image": registry, "identity": self.url}
+        self._services = {"image": glance, "identity": self.url}
         if compute is not None:
             self._services["compute"] = compute
         self._token = token

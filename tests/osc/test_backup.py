@@ -14,10 +14,10 @@ from osc_lib.exceptions import CommandError
 
 from related_images.client import RelationsClient
 from related_images.client.backups import Inventory
-from related_images.client.backups.policies import count
-from related_images.client.errors import PolicyEmpty, RegistryUnavailable
+from related_images.client.backups.stored_policy import count
+from related_images.client.errors import PolicyEmpty, ServiceUnavailable
 from related_images.errors import ParameterMalformed
-from related_images.osc import finding
+from related_images.osc import resolve
 from related_images.osc.backup import PruneInstanceBackup
 from related_images.osc.overdue import OverdueInstanceBackup
 from related_images.validation import parse_span
@@ -342,7 +342,7 @@ def test_an_instance_that_cannot_be_looked_at_keeps_all_and_the_rest_is_done(
 
     def failing(inventory: Inventory, asked: Any, label: Any) -> Any:
         if asked.instance.instance_id == other.id:
-            raise RegistryUnavailable("GET /v2/relations", "too busy", status=503)
+            raise ServiceUnavailable("GET /v2/relations", "too busy", status=503)
         return real(inventory, asked, label)
 
     monkeypatch.setattr(Inventory, "backups", failing)
@@ -562,7 +562,7 @@ def test_a_project_that_cannot_be_looked_up_is_unknown(
     def failing(*given: Any) -> str:
         raise error
 
-    monkeypatch.setattr(finding, "project_in_scope", failing)
+    monkeypatch.setattr(resolve, "project_in_scope", failing)
     outcome = overdue(member, "--older-than", "1h")
     assert (outcome.code, outcome.said, outcome.errors) == (3, "", str(error))
 

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from related_images.client import NotInstanceAware, NotThere
+from related_images.client import NotFound, NotInstanceAware
 from related_images.osc.descent import ListAncestry, ListDescendant
 from related_images.osc.relation import CreateRelation
 from tests.osc.running import Cloud, Instance
@@ -135,7 +135,7 @@ def test_the_ancestry_ends_where_it_leaves_the_project(instance: Instance, recor
 
 @pytest.mark.parametrize("command", [ListAncestry, ListDescendant])
 def test_an_unknown_image(command: type[ListAncestry], member: Cloud) -> None:
-    with pytest.raises(NotThere, match="no image"):
+    with pytest.raises(NotFound, match="no image"):
         member.listed(command, str(uuid4()))
 
 

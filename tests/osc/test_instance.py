@@ -2,7 +2,7 @@
 
 import pytest
 
-from related_images.client import NotInstanceAware, RegistryError
+from related_images.client import GlanceError, NotInstanceAware
 from related_images.osc.instance import ListInstanceBackup, ListInstanceImage
 from related_images.osc.relation import CreateRelation
 from tests.client.clients import INSTALLATION
@@ -57,7 +57,7 @@ def test_filters(instance: Instance, member: Cloud) -> None:
 
 def test_a_sort_key_that_the_registry_does_not_have(instance: Instance, member: Cloud) -> None:
     instance.image("monday")
-    with pytest.raises(RegistryError, match=r"answered 400.*colour"):
+    with pytest.raises(GlanceError, match=r"answered 400.*colour"):
         member.listed(ListInstanceImage, "--sort", "colour", instance.id)
 
 

@@ -5,8 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from related_images.osc.lineage import ShowImageLineage
-from related_images.osc.picture import (
+from related_images.osc.graph_drawing import (
     FORMATS,
     Node,
     dot,
@@ -14,6 +13,7 @@ from related_images.osc.picture import (
     mermaid,
     svg,
 )
+from related_images.osc.lineage import ShowImageLineage
 from tests.osc.running import Cloud, Instance
 
 

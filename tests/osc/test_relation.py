@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from related_images.client import AccessDenied, NotInstanceAware, NotThere
+from related_images.client import Forbidden, NotFound, NotInstanceAware
 from related_images.osc.relation import CreateRelation, DeleteRelation, ListRelation
 from tests.client.scripted import Scripted, shown
 from tests.osc.running import Cloud, Instance
@@ -94,7 +94,7 @@ def test_pages_are_read_to_the_end(scripted: Scripted) -> None:
 
 
 def test_relations_of_an_unknown_image(member: Cloud) -> None:
-    with pytest.raises(NotThere, match="no image"):
+    with pytest.raises(NotFound, match="no image"):
         member.listed(ListRelation, str(uuid4()))
 
 
@@ -166,5 +166,5 @@ def test_without_the_filter_nothing_is_asked_for(plain_glance: ServedGlance) -> 
 def test_no_rights_at_all(instance: Instance) -> None:
     instance.image("one")
     nobody = Cloud(instance.glance.url, f"eve:{instance.project}:nothing")
-    with pytest.raises(AccessDenied, match="check which roles the caller has"):
+    with pytest.raises(Forbidden, match="check which roles the caller has"):
         nobody.listed(ListRelation, "one")

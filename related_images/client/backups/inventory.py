@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 from related_images import model, validation
 from related_images.client.backups.retention import Backup
-from related_images.client.errors import NotThere
+from related_images.client.errors import NotFound
+from related_images.client.glance import HIDDEN, PAGE
+from related_images.client.image import Image
 from related_images.client.images import InstanceAwareImageService
-from related_images.client.registry import HIDDEN, PAGE
 from related_images.client.relations import RelationsClient
-from related_images.client.results import Image
 from related_images.model import Instance, InstanceRef, Usage
 
 
@@ -20,7 +20,7 @@ class Inventory:
         keystoneauth1 ``Adapter`` of the image service
     :raises TypeError: if ``client`` is none of them
 
-    Every method raises :exc:`RegistryError` if a request does not succeed.
+    Every method raises :exc:`GlanceError` if a request does not succeed.
     """
 
     def __init__(self, client: object) -> None:
@@ -90,7 +90,7 @@ class Inventory:
         if ref not in self._alive:
             try:
                 self._alive[ref] = self.relations.instance(ref).ended_at is None
-            except NotThere:
+            except NotFound:
                 self._alive[ref] = True  # nothing says that it has ended
         return self._alive[ref]
 
@@ -98,7 +98,7 @@ class Inventory:
         """Whether the image is as it was, and nobody has started an instance from it since."""
         try:
             image = self.images(backup.instance.installation_uuid).get(backup.image_id)
-        except NotThere:
+        except NotFound:
             return False
         (usage,) = self.relations.usages([backup.image_id])
         made_at = validation.parse_time("created_at", image.created_at)

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from related_images import model, validation
-from related_images.client.backups.carried import Carried
 from related_images.client.backups.inventory import Inventory
-from related_images.client.backups.policies import Ages
-from related_images.client.registry import HIDDEN, PAGE
-from related_images.client.results import Image
+from related_images.client.backups.server_policies import ServerPolicies
+from related_images.client.backups.stored_policy import Ages
+from related_images.client.glance import HIDDEN, PAGE
+from related_images.client.image import Image
 from related_images.model import Instance, InstanceRef
 from related_images.protocol import paths
 
@@ -23,7 +23,7 @@ FUTURE: Final = "future"
 
 
 @dataclass(frozen=True)
-class Late:
+class OverdueServer:
     """An instance without a recent active backup, and the newest it has, if any.
 
     ``age`` is ``None`` without a backup, and if that is dated in the future.
@@ -37,7 +37,7 @@ class Late:
     age: timedelta | None = None
     state: str = "critical"
 
-    def by(self, ages: Ages) -> "Late":
+    def by(self, ages: Ages) -> "OverdueServer":
         """The same, and how bad that is."""
         if self.age is None and self.made_at is not None:
             return replace(self, state=FUTURE)
@@ -47,7 +47,7 @@ class Late:
 
 
 @dataclass(frozen=True)
-class Search:
+class OverdueSearch:
     """Looks for instances that are late: of a project, of an installation, with a label."""
 
     inventory: Inventory
@@ -64,7 +64,7 @@ class Search:
         """Every instance among which it looks."""
         return self.inventory.relations.instances(**self._filters, limit=PAGE)
 
-    def late(self, ages: Ages, among: Container[str] | None = None) -> Iterator[Late]:
+    def overdue(self, ages: Ages, among: Container[str] | None = None) -> Iterator[OverdueServer]:
         """Those with no active backup as young as ``ages`` say.
 
         :param among: the ids of the instances to look at, which exist whatever was reported;
@@ -84,9 +84,9 @@ class Search:
                 seen.add(ref)
                 yield self._judged(instance).by(ages)
 
-    def late_by_policy(
-        self, known: Mapping[str, Carried], recorded: Container[str]
-    ) -> Iterator[Late]:
+    def overdue_by_policy(
+        self, known: Mapping[str, ServerPolicies], recorded: Container[str]
+    ) -> Iterator[OverdueServer]:
         """Each server by its own ages; one without a backup once it is older than that itself.
 
         All are looked for once, by the shortest age: who is late by a longer one is late by that.
@@ -98,12 +98,12 @@ class Search:
         if not ages:
             return
         unheard_of = (
-            Late(id, self.installation_uuid, known[id].project_id)
+            OverdueServer(id, self.installation_uuid, known[id].project_id)
             for id in ages
             if id not in recorded
         )
         shortest = min(it.older_than for it in ages.values())
-        for late in itertools.chain(self.late(Ages(shortest), ages), unheard_of):
+        for late in itertools.chain(self.overdue(Ages(shortest), ages), unheard_of):
             own, existed = ages[late.instance_id], self.now - known[late.instance_id].created_at
             judged = late.by(own)
             age = existed if late.age is None else late.age
@@ -139,12 +139,12 @@ class Search:
     def _active(self, image_ids: Iterable[str]) -> dict[str, datetime]:
         """When those were made that are active and not of the future, hidden ones among them."""
         remaining, active = iter(image_ids), dict[str, datetime]()
-        registry = self.inventory.relations.registry
+        glance = self.inventory.relations.glance
         while batch := list(itertools.islice(remaining, BATCH)):
             for hidden in HIDDEN:
                 query = [("id", f"in:{','.join(batch)}"), ("status", "active")]
                 query += [("visibility", "all"), ("os_hidden", hidden), ("limit", str(BATCH))]
-                for page in registry.pages(paths.IMAGES, query):
+                for page in glance.pages(paths.IMAGES, query):
                     active |= page.read(self._of_the_past)
         return active
 
@@ -155,15 +155,15 @@ class Search:
     def _is_future(self, time: datetime) -> bool:
         return time > self.now + validation.CLOCK_SKEW
 
-    def _judged(self, instance: Instance) -> Late:
+    def _judged(self, instance: Instance) -> OverdueServer:
         ref = instance.instance
         late = (ref.instance_id, ref.installation_uuid, instance.project_id)
         newest = max(self._newest(ref), key=_made_at, default=None)
         if newest is None:
-            return Late(*late)
+            return OverdueServer(*late)
         made_at = _made_at(newest)
         age = None if self._is_future(made_at) else max(self.now - made_at, timedelta())
-        return Late(*late, newest.id, made_at, age)
+        return OverdueServer(*late, newest.id, made_at, age)
 
     def _newest(self, ref: InstanceRef) -> Iterator[Image]:
         """Its newest active backup that is not hidden, and the newest that is."""
@@ -176,7 +176,7 @@ class Search:
             )
 
 
-def ages_of(known: Mapping[str, Carried]) -> dict[str, Ages]:
+def ages_of(known: Mapping[str, ServerPolicies]) -> dict[str, Ages]:
     """The ages that policies have, by the IDs of the servers."""
     return {it.server_id: it.policy.ages for it in known.values() if it.policy and it.policy.ages}
 

@@ -15,7 +15,7 @@ from related_images.client.backups.retention import (
     plan,
     unmatched,
 )
-from related_images.client.errors import ClientError, RegistryError
+from related_images.client.errors import ClientError, GlanceError
 from related_images.model import Instance, InstanceRef
 
 KEPT: Final = "keep"
@@ -50,7 +50,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Removal:
     """One instance's verdicts, carried out group by group."""
 
     inventory: Inventory
@@ -108,7 +108,7 @@ class Pruning:
     :ivar faults: what kept some from being decided, or removed, as errors for the operator
     """
 
-    sweeps: list[Sweep]
+    sweeps: list[Removal]
     faults: list[str]
 
     @property
@@ -147,7 +147,7 @@ def decide(
     for instance in instances:
         try:
             found.append((instance, inventory.backups(instance, label)))
-        except RegistryError as error:
+        except GlanceError as error:
             faults.append(f"{instance.instance_id}: {error}")
     # a policy is given all its backups at once: a label may be on any of them
     together: dict[Policy | str, list[Backup]] = defaultdict(list)
@@ -157,7 +157,9 @@ def decide(
         together[rules if isinstance(rules, Policy) else rules(instance)] += backups
     faults += [fault for policy, backups in together.items() for fault in _faults(policy, backups)]
     judged = _judged(together, now or datetime.now(UTC))
-    sweeps = [Sweep(inventory, instance, label, judged[instance.instance]) for instance, _ in found]
+    sweeps = [
+        Removal(inventory, instance, label, judged[instance.instance]) for instance, _ in found
+    ]
     return Pruning(sweeps, faults)
 
 

@@ -10,11 +10,11 @@ from heat.engine import attributes, constraints, function, properties, resource
 from heat.engine.hot.functions import GetResource
 
 from related_images.client import PolicyInvalid
-from related_images.client.backups import policies
-from related_images.client.backups.policies import METADATA_KEY, METADATA_WRITER
+from related_images.client.backups import stored_policy
 from related_images.client.backups.retention import COUNTED
+from related_images.client.backups.stored_policy import METADATA_KEY, METADATA_WRITER
 from related_images.client.errors import ClientError
-from related_images.integrations.heat.sources import is_known
+from related_images.integrations.heat.property_values import is_known
 
 Values = Mapping[str, Any]
 Schema = properties.Schema
@@ -45,11 +45,13 @@ _RULES: Final = {
         f"keep_{rule}": _text(f"How many {rule} backups are kept, or unlimited.")
         for rule in COUNTED
     },
-    policies.WITHIN: _text("Keep what was made within this span before the newest, such as 7d."),
-    policies.LABELS: _texts("Keep every backup with one of these labels."),
-    policies.TIMEZONE: _text("Where the hours and days are those of; UTC if none is given."),
-    policies.OLDER_THAN: _text("How old the newest backup may be, such as 26h."),
-    policies.CRITICAL: _text("From which age on it is critical."),
+    stored_policy.WITHIN: _text(
+        "Keep what was made within this span before the newest, such as 7d."
+    ),
+    stored_policy.LABELS: _texts("Keep every backup with one of these labels."),
+    stored_policy.TIMEZONE: _text("Where the hours and days are those of; UTC if none is given."),
+    stored_policy.OLDER_THAN: _text("How old the newest backup may be, such as 26h."),
+    stored_policy.CRITICAL: _text("From which age on it is critical."),
 }
 
 
@@ -233,7 +235,7 @@ def _written(values: Values) -> str:
     :raises StackValidationFailed: if it is none
     """
     try:
-        return policies.write({name: values[name] for name in _RULES})
+        return stored_policy.write({name: values[name] for name in _RULES})
     except PolicyInvalid as error:
         raise exception.StackValidationFailed(message=str(error)) from error
 

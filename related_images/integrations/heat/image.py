@@ -12,28 +12,28 @@ from heat.engine import resource, translation
 
 from related_images import model
 from related_images.client import (
-    AccessDenied,
+    Conflict,
+    Forbidden,
+    GlanceError,
     Image,
     ImportFailed,
-    NotThere,
-    RegistryError,
+    NotFound,
     RelationsClient,
-    StateConflict,
     Stores,
 )
-from related_images.client.context import image_part
 from related_images.client.errors import ClientError
 from related_images.client.importing import GONE, Importer, StartedImport
+from related_images.client.instance_context import image_part
 from related_images.client.urls import hide_credentials, without_credentials
 from related_images.integrations.heat import (
-    changes,
+    image_patch,
     names,
     schema,
-    vouching,
+    server_check,
 )
-from related_images.integrations.heat.changes import Attempt
-from related_images.integrations.heat.relating import REPORTS, Relating
-from related_images.integrations.heat.sources import is_known
+from related_images.integrations.heat.image_patch import Attempt
+from related_images.integrations.heat.image_relation import REPORTS, ImageRelation
+from related_images.integrations.heat.property_values import is_known
 from related_images.integrations.heat.validation import (
     Template,
     WantedRelation,
@@ -111,7 +111,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
     def check_create_complete(self, is_done: IsDone) -> bool:
         try:
             return is_done()
-        except RegistryError as error:
+        except GlanceError as error:
             if not error.may_pass:
                 raise
             LOG.info("asking again for %s: %s", self.name, error)
@@ -161,11 +161,11 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
             )
 
     def _faults(self, values: Values, image: Image) -> Iterator[str]:
-        operations = changes.patch(image, self._wanted(image, values, values, Attempt()), ())
+        operations = image_patch.patch(image, self._wanted(image, values, values, Attempt()), ())
         if operations:
             yield ", ".join(operation["path"] for operation in operations)
         present = self._members(image) if values[names.MEMBERS] else ()
-        missing = changes.added(present, values[names.MEMBERS] or [])
+        missing = image_patch.added(present, values[names.MEMBERS] or [])
         if missing:
             yield f"it is not shared with {', '.join(missing)}"
         fault = self._relating.fault(wanted_relation(values))
@@ -211,10 +211,10 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
             self._relating.bring_in_line(None)
             return
         try:
-            self._relations.registry.ask("DELETE", self._path)
-        except NotThere:
+            self._relations.glance.ask("DELETE", self._path)
+        except NotFound:
             return
-        except AccessDenied as error:
+        except Forbidden as error:
             image = self._image_if_there()
             if image is None or not image.protected:
                 raise
@@ -235,12 +235,12 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         return dict(self._image())
 
     def _shown_relations(self) -> list[Any]:
-        pages = self._relations.registry.pages(f"{self._path}/relations", ())
+        pages = self._relations.glance.pages(f"{self._path}/relations", ())
         return [shown for page in pages for shown in page.read(lambda body: body["relations"])]
 
     def _import(self, values: Values) -> IsDone:
         location = values[names.LOCATION]
-        importer = Importer(self._relations.registry, location, Stores())
+        importer = Importer(self._relations.glance, location, Stores())
         importer.check_offered(None)
         # known before it is made, so that it is found and deleted whatever becomes of the answer
         self.resource_id_set(str(uuid.uuid4()))
@@ -256,7 +256,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         relation = wanted_relation(values)
         if relation and relation.kind in model.MADE_FROM:
             return self._relating.create(relation, body)
-        image = self._relations.registry.ask("POST", paths.IMAGES, json=body).read(Image)
+        image = self._relations.glance.ask("POST", paths.IMAGES, json=body).read(Image)
         self._relating.bring_in_line(relation)
         return image
 
@@ -272,7 +272,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         self.resource_id_set(str(made))
         try:
             self._relating.bring_in_line(wanted_relation(values))
-        except NotThere as error:
+        except NotFound as error:
             raise self._taken_away(values) from error
         return lambda: self._is_taken(values)
 
@@ -302,14 +302,14 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
             self.data_set(ATTEMPT, failed.then(_attempt(image, present, before, after)).written())
         for project in sorted(old.intersection(present).difference(new)):
             self._take_member_away(project)
-        operations = changes.patch(
+        operations = image_patch.patch(
             image,
             self._wanted(image, before, after, failed),
             (_optional(before) | failed.unwanted()) - _named(after).keys(),
         )
         if operations:
-            self._relations.registry.ask("PATCH", self._path, json=operations, headers=PATCH_TYPE)
-        for project in changes.added(present, new):
+            self._relations.glance.ask("PATCH", self._path, json=operations, headers=PATCH_TYPE)
+        for project in image_patch.added(present, new):
             self._add_member(project)
         self.data_delete(ATTEMPT)
 
@@ -318,7 +318,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
     ) -> dict[str, Any]:
         wanted = self._restored(before, after) | failed.restored() | _named(after)
         old = [*(before.get(names.TAGS) or ()), *failed.tags]
-        return wanted | {names.TAGS: changes.tags(image.tags, old, after[names.TAGS] or [])}
+        return wanted | {names.TAGS: image_patch.tags(image.tags, old, after[names.TAGS] or [])}
 
     def _restored(self, before: Values, after: Values) -> dict[str, Any]:
         """What the template no longer names goes back to what it is of itself."""
@@ -337,30 +337,30 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         """Whom the image is shared with; Glance tells it of shared images alone."""
         if image.visibility != "shared":
             return ()
-        answer = self._relations.registry.ask("GET", f"{self._path}/members")
+        answer = self._relations.glance.ask("GET", f"{self._path}/members")
         return answer.read(lambda body: [member["member_id"] for member in body["members"]])
 
     def _add_member(self, project: str) -> None:
         try:
-            self._relations.registry.ask("POST", f"{self._path}/members", json={"member": project})
-        except StateConflict:
+            self._relations.glance.ask("POST", f"{self._path}/members", json={"member": project})
+        except Conflict:
             return  # it is one already
 
     def _take_member_away(self, project: str) -> None:
         try:
-            self._relations.registry.ask("DELETE", f"{self._path}/members/{project}")
-        except NotThere:
+            self._relations.glance.ask("DELETE", f"{self._path}/members/{project}")
+        except NotFound:
             return
 
     def _image(self) -> Image:
-        return self._relations.registry.ask("GET", self._path).read(Image)
+        return self._relations.glance.ask("GET", self._path).read(Image)
 
     def _image_if_there(self) -> Image | None:
         if self.resource_id is None:
             return None
         try:
             return self._image()
-        except NotThere:
+        except NotFound:
             return None
 
     @property
@@ -376,11 +376,11 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         return RelationsClient(self.client())
 
     @cached_property
-    def _relating(self) -> Relating:
-        return Relating(self, image_part(self.client()), self._project_of_instance)
+    def _relating(self) -> ImageRelation:
+        return ImageRelation(self, image_part(self.client()), self._project_of_instance)
 
     def _project_of_instance(self, wanted: WantedRelation, is_there: bool) -> str | None:
-        return vouching.project_of_instance(
+        return server_check.project_of_instance(
             self.client("nova"),
             wanted,
             self._image() if is_there else None,
@@ -434,8 +434,8 @@ def _attempt(image: Image, members: Collection[str], before: Values, after: Valu
     ]
     return Attempt(
         was={name: image.get(name) for name in fresh},
-        tags=tuple(changes.added(image.tags, after[names.TAGS] or [])),
-        members=tuple(changes.added(members, after[names.MEMBERS] or [])),
+        tags=tuple(image_patch.added(image.tags, after[names.TAGS] or [])),
+        members=tuple(image_patch.added(members, after[names.MEMBERS] or [])),
     )
 
 

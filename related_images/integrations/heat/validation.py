@@ -7,7 +7,7 @@ from typing import Any, Final
 from related_images import model, validation
 from related_images.errors import BadInput
 from related_images.integrations.heat import names
-from related_images.integrations.heat.recording import GROUP, option
+from related_images.integrations.heat.heat_credentials import GROUP, option
 from related_images.model import InstanceRef
 
 Values = Mapping[str, Any]

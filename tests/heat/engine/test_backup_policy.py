@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from heat.common.exception import StackValidationFailed
 
-from related_images.client.backups import policies
-from related_images.client.backups.policies import METADATA_KEY, METADATA_WRITER, Ages
+from related_images.client.backups import stored_policy
+from related_images.client.backups.stored_policy import METADATA_KEY, METADATA_WRITER, Ages
 from related_images.client.retention import Policy
 from tests.heat.engine.compute import MISSING, Servers
 from tests.heat.engine.converging import ConvergingStack
@@ -236,7 +236,7 @@ def test_the_template_of_the_docs_lives(user: User, image: str) -> None:
     assert (stack.state, stack.reason[:5]) == ("UPDATE_COMPLETE", "Stack")
     assert stack.output("servers") == servers
     for server in servers:
-        stored = policies.read(Servers.metadata[server][METADATA_KEY])
+        stored = stored_policy.read(Servers.metadata[server][METADATA_KEY])
         assert stored.retention == Policy(daily=14, weekly=4, monthly=12)
         assert stored.ages == Ages(timedelta(hours=26), timedelta(hours=50))
     assert stack.delete().state == "DELETE_COMPLETE"

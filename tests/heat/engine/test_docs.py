@@ -9,10 +9,10 @@ import pytest
 from related_images.client import ClientError
 from related_images.integrations.heat import (
     backup_policy,
+    heat_credentials,
     image,
+    image_relation,
     names,
-    recording,
-    relating,
     schema,
 )
 
@@ -33,7 +33,7 @@ def test_every_attribute_is_documented(name: str) -> None:
     assert f"`{name}`" in PAGE.split("Attributes:")[1]
 
 
-@pytest.mark.parametrize("option", recording.OPTIONS, ids=lambda option: option.name)
+@pytest.mark.parametrize("option", heat_credentials.OPTIONS, ids=lambda option: option.name)
 def test_every_option_is_documented(option: Any) -> None:
     default = "" if option.default is None else f"`{option.default}` "
     assert f"| `{option.name}` | {default}|" in PAGE
@@ -42,8 +42,8 @@ def test_every_option_is_documented(option: Any) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        recording.RelationRefused,
-        relating.RelationTaken,
+        heat_credentials.RecordingRefused,
+        image_relation.RelationTaken,
         image.ImageLost,
         image.ImageProtected,
         backup_policy.PolicyTaken,

@@ -1,0 +1,72 @@
+"""What is asked of Glance in a request's name, and what is taken for its answer."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from related_images.middleware import glance
+from tests import wsgi
+
+
+def asked(app: Any) -> Any:
+    return glance.ask(app, wsgi.environ_of("GET", "/v2/images"))
+
+
+def test_an_answer_that_is_taken_back_is_the_second_one() -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "2")])
+        try:
+            raise LookupError("late")
+        except LookupError:
+            start_response("503 Not Now", [("Retry-After", "1")], sys.exc_info())
+        return [b"down"]
+
+    found = asked(app)
+    assert (found.status, found.body) == ("503 Not Now", b"down")
+    assert (found.headers["Retry-After"], found.headers["Content-Length"]) == ("1", "4")
+
+
+def test_an_app_that_is_a_generator_is_run() -> None:
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"a"
+        yield b"b"
+
+    assert (asked(app).status, asked(app).body) == ("200 OK", b"ab")
+
+
+@pytest.mark.parametrize("pieces", [[], [b"a"], [b"a", b"b"]])
+def test_an_answer_is_closed_once(pieces: list[bytes]) -> None:
+    closed: list[bool] = []
+
+    class Closing(list[bytes]):
+        def close(self) -> None:
+            closed.append(True)
+
+    def app(environ: Any, start_response: Any) -> Closing:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return Closing(pieces)
+
+    assert asked(app).body == b"".join(pieces)
+    assert closed == [True]
+
+
+def test_a_question_has_none_of_the_callers_conditions() -> None:
+    seen: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        seen.append(environ)
+        start_response("404 Not Found", [])
+        return [b""]
+
+    said = {"If-None-Match": "*", "Range": "bytes=0-1", "X-Roles": "member"}
+    environ = wsgi.environ_of("DELETE", "/v2/images/x?_method=GET", said, b"body")
+    before = dict(environ)
+    assert glance.shown(app, environ, "x") == {}
+    assert environ == before
+    assert "HTTP_RANGE" not in seen[0]
+    assert "HTTP_IF_NONE_MATCH" not in seen[0]
+    assert (seen[0]["REQUEST_METHOD"], seen[0]["QUERY_STRING"]) == ("GET", "")
+    assert (seen[0]["HTTP_X_ROLES"], seen[0]["wsgi.input"].read()) == ("member", b"")

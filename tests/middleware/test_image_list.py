@@ -1,0 +1,102 @@
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from related_images.db import ListedImage
+from related_images.errors import ParameterMalformed
+from related_images.middleware import image_list
+from related_images.middleware.environ import parameters
+from tests import wsgi
+
+UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+IMAGES = [ListedImage(id, NOON, NOON) for id in ("b", "a")]
+
+
+def listed(query: str, page: Any, status: str = "200 OK") -> tuple[str, dict[str, str], Any]:
+    """What the registry was asked, and the headers and the body that the caller got."""
+    asked, started = [], []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        asked.append(environ["QUERY_STRING"])
+        content = page if isinstance(page, bytes) else json.dumps(page).encode()
+        start_response(status, [("content-length", str(len(content))), ("X-Kept", "yes")])
+        return [content]
+
+    environ = wsgi.environ_of("GET", "/v2/images", {"Accept-Encoding": "gzip"})
+    body = b"".join(
+        image_list.answer_restricted(
+            app,
+            environ,
+            lambda status, headers: started.append(dict(headers)),
+            parameters(query),
+            "installation_uuid, instance_id, kind",
+            IMAGES,
+        )
+    )
+    assert int({name.lower(): text for name, text in started[0].items()}["content-length"]) == len(
+        body
+    )
+    return asked[0], started[0], body
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        ("", "id=in:a,b"),
+        ("limit=1&name=x%20y", "limit=1&name=x%20y&id=in:a,b"),
+        (f"installation_uuid={UUID}&limit=1&instance_id=i", "limit=1&id=in:a,b"),
+        (f"%69nstallation_uuid={UUID}&tag=a&tag=b", "tag=a&tag=b&id=in:a,b"),
+        ("relation_kind=backup&relation_label=x&&", "id=in:a,b"),
+        ("id=a", "id=in:a"),
+        ("id=c", "id=in:"),
+        ("id=in:a,c", "id=in:a"),
+        ("id=in:%22a%22,%22b%22", "id=in:a,b"),
+        ("id=eq:a", "id=in:a"),
+        ("id=in:a:b", "id=in:"),
+        ("id=in:a&id=in:b", "id=in:b"),
+        ("id=neq:a&id=b", "id=in:b"),
+        ("limit=1;id=a", "limit=1&id=in:a"),
+    ],
+)
+def test_the_query_is_the_callers_and_the_ids(query: str, asked: str) -> None:
+    assert listed(query, {"images": []})[0] == asked
+
+
+@pytest.mark.parametrize("condition", ["neq:a", "IN:a", "id:a", ":a"])
+def test_a_condition_on_the_id_that_the_registry_does_not_know_is_refused(condition: str) -> None:
+    with pytest.raises(ParameterMalformed, match="or eq: and one, or in: and several"):
+        listed(f"id={condition}", {"images": []})
+
+
+def test_links_lead_on_with_the_callers_own_query() -> None:
+    own = f"installation_uuid={UUID}&instance_id=i&name=x%20y&marker=m0"
+    page = {"images": [], "first": "/v2/images?id=in:a", "next": "/v2/images?id=in:a&marker=m%261"}
+    _, _, body = listed(own, page)
+    kept = f"/v2/images?installation_uuid={UUID}&instance_id=i&name=x%20y"
+    assert json.loads(body) == {"images": [], "first": kept, "next": f"{kept}&marker=m%261"}
+
+
+def test_links_without_a_query_stay_bare() -> None:
+    page = {"images": [], "next": "/v2/images?id=in:a&marker=m"}
+    body = json.loads(listed("", page)[2])
+    assert (body["first"], body["next"]) == ("/v2/images", "/v2/images?marker=m")
+
+
+def test_a_list_is_acknowledged_and_its_other_headers_stay() -> None:
+    _, headers, _ = listed("", {"images": []})
+    assert headers["X-Relation-Filters-Applied"] == "installation_uuid, instance_id, kind"
+    assert headers["X-Kept"] == "yes"
+
+
+def test_a_refusal_of_the_registry_passes_as_it_is() -> None:
+    _, headers, body = listed("limit=x", b"<html>no</html>", status="400 Bad Request")
+    assert body == b"<html>no</html>"
+    assert "X-Relation-Filters-Applied" not in headers
+
+
+def test_text_in_any_alphabet_stays_as_long_as_it_was() -> None:
+    _, _, body = listed("", {"images": [{"name": "облако"}]})
+    assert "облако" in body.decode()

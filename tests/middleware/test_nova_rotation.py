@@ -1,0 +1,235 @@
+"""Nova's own backup rotation sees nothing but the instance's recorded, active backups."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from related_images.config import load
+from related_images.db import Database, installations, recorded_backups, schema
+from related_images.middleware import InstanceAwareMiddleware
+from tests.wsgi import call, environ_of, identity, run
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
+OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+INSTANCE = "6f70656e-7374-6163-6b20-6e6f76612031"
+USER = identity("alice", "demo")
+ADMIN = identity("root", "administration", "admin", "member", "reader")
+SERVICE_TOKEN = {
+    "X-Service-Identity-Status": "Confirmed",
+    "X-Service-Roles": "service",
+    "X-Service-User-Id": "nova",
+}
+BY_NOVA = {**USER, **SERVICE_TOKEN}
+ACKNOWLEDGED = "installation_uuid, instance_id, kind"
+
+
+class Cloud:
+    """One registry with the filter, on a database of its own."""
+
+    def __init__(self, app: "WSGIApplication", url: str, **options: str) -> None:
+        self.database = Database(url, 2.0)
+        settings = load("test", {"connection": url, "nova_rotation": "verified", **options})
+        self.app = InstanceAwareMiddleware(app, settings)
+
+    def backup(
+        self,
+        installation: str | None = NOVA,
+        *,
+        caller: dict[str, str] = USER,
+        label: str = "daily",
+        active: bool = True,
+        **properties: str,
+    ) -> str:
+        """An image that claims to be a daily backup; recorded if there is an installation."""
+        headers = {**caller, **SERVICE_TOKEN}
+        if installation:
+            headers |= {"X-Installation-UUID": installation, "X-Instance-ID": INSTANCE}
+            headers |= {"X-Relation-Kind": "backup", "X-Relation-Label": label}
+        body = {"instance_uuid": INSTANCE, "image_type": "backup", "backup_type": "daily"}
+        body |= {"disk_format": "raw", "container_format": "bare", **properties}
+        made = call(self.app, "POST", "/v2/images", headers, body)
+        assert made.status == 201, made.body
+        image_id: str = made.json["id"]
+        if active:
+            data = call(self.app, "PUT", f"/v2/images/{image_id}/file", headers, b"data")
+            assert data.status == 204, data.body
+        return image_id
+
+    def rotate(self, caller: dict[str, str] = BY_NOVA, /, **changes: str) -> Any:
+        """Ask as Nova does, and give the answer."""
+        query = {
+            "image_type": "backup",
+            "backup_type": "daily",
+            "instance_uuid": INSTANCE,
+            "limit": "200",
+            "sort_key": "created_at",
+            "sort_dir": "desc",
+        }
+        answer = call(self.app, "GET", f"/v2/images?{urlencode(query | changes)}", caller)
+        assert answer.status == 200, answer.body
+        return answer
+
+    def sees(self, caller: dict[str, str] = BY_NOVA, /, **changes: str) -> list[str]:
+        return [image["id"] for image in self.rotate(caller, **changes).json["images"]]
+
+
+@pytest.fixture
+def cloud(registry_app: "WSGIApplication", sqlite_url: str) -> Cloud:
+    schema.upgrade(make_url(sqlite_url))
+    return Cloud(registry_app, sqlite_url)
+
+
+@pytest.fixture(autouse=True)
+def _no_images_left(registry_app: "WSGIApplication") -> Any:
+    yield
+    path = f"/v2/images?limit=1000&instance_uuid={INSTANCE}"
+    for image in call(registry_app, "GET", path, ADMIN).json["images"]:
+        assert call(registry_app, "DELETE", f"/v2/images/{image['id']}", ADMIN).status == 204
+
+
+def test_inheritors_leftovers_and_other_labels_are_not_seen(cloud: Cloud) -> None:
+    mine = [cloud.backup() for _ in range(3)]
+    cloud.backup(installation=None)
+    cloud.backup(active=False)
+    cloud.backup(label="weekly")
+    answer = cloud.rotate()
+    assert [image["id"] for image in answer.json["images"]] == mine[::-1]
+    assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
+
+
+def test_deleted_backups_and_other_labels_take_no_others_place(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded_backups, "BACKUPS_LIMIT", 2)
+    mine = [cloud.backup() for _ in range(2)]
+    gone = [cloud.backup() for _ in range(2)]
+    cloud.backup(label="weekly")
+    for image_id in gone:
+        assert call(cloud.app, "DELETE", f"/v2/images/{image_id}", USER).status == 204
+    assert cloud.sees() == mine[::-1]
+
+
+def test_pages_lead_on_with_the_query_of_the_caller(cloud: Cloud) -> None:
+    mine = [cloud.backup() for _ in range(3)]
+    cloud.backup(installation=None)
+    page = cloud.rotate(limit="2").json
+    assert [image["id"] for image in page["images"]] == mine[:0:-1]
+    assert "status" not in page["next"]
+    rest = call(cloud.app, "GET", page["next"], BY_NOVA)
+    assert [image["id"] for image in rest.json["images"]] == mine[:1]
+    assert rest.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
+
+
+@pytest.mark.parametrize(
+    "changes", [{"image_type": "snapshot"}, {"status": "active"}, {"instance_uuid": "no id"}]
+)
+def test_other_queries_pass(cloud: Cloud, changes: dict[str, str]) -> None:
+    cloud.backup()
+    assert "X-Relation-Filters-Applied" not in cloud.rotate(**changes).headers
+
+
+def test_a_server_may_leave_out_an_empty_query(cloud: Cloud) -> None:
+    environ = environ_of("GET", "/v2/images", BY_NOVA)
+    del environ["QUERY_STRING"]
+    assert run(cloud.app, environ).status == 200
+
+
+def test_two_forged_backups_do_not_push_out_two_true_ones_without_a_service_token(
+    cloud: Cloud,
+) -> None:
+    true = [cloud.backup() for _ in range(2)]
+    for _ in range(2):
+        cloud.backup(installation=None)
+    answer = cloud.rotate(USER)
+    assert [image["id"] for image in answer.json["images"]] == true[::-1]
+    assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
+
+
+def test_without_a_service_token_a_server_of_which_nothing_is_recorded_has_no_backups(
+    cloud: Cloud,
+) -> None:
+    cloud.backup(installation=None)
+    answer = cloud.rotate(USER)
+    assert answer.json["images"] == []
+    assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
+
+
+def test_without_a_service_token_a_project_gets_its_own_backups_alone(cloud: Cloud) -> None:
+    public = cloud.backup(caller=ADMIN, visibility="public")
+    mine = cloud.backup()
+    assert cloud.sees(USER) == [mine]
+    assert cloud.sees(identity("eve", "nowhere")) == []
+    assert cloud.sees(BY_NOVA) == cloud.sees(ADMIN) == [mine, public]
+
+
+def test_without_a_service_token_the_binding_of_a_user_does_not_count(cloud: Cloud) -> None:
+    installations.register(cloud.database, OTHER_NOVA, "two", "alice")
+    mine = cloud.backup()
+    assert cloud.sees(USER) == [mine]
+
+
+@pytest.mark.parametrize("caller", [BY_NOVA, USER], ids=["service token", "no service token"])
+def test_a_server_of_two_installations_has_no_backups_and_the_log_says_why(
+    cloud: Cloud, caplog: pytest.LogCaptureFixture, caller: dict[str, str]
+) -> None:
+    cloud.backup(NOVA)
+    cloud.backup(OTHER_NOVA)
+    answer = cloud.rotate(caller)
+    assert answer.json["images"] == []
+    assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
+    (said,) = [
+        row for row in caplog.records if row.name == "related_images.middleware.nova_rotation"
+    ]
+    assert said.levelname == "WARNING"
+    assert all(word in said.getMessage() for word in (INSTANCE, NOVA, OTHER_NOVA, "bind each"))
+
+
+def test_without_the_option_nothing_is_narrowed(
+    registry_app: "WSGIApplication", cloud: Cloud, sqlite_url: str
+) -> None:
+    unrecorded = cloud.backup(installation=None)
+    recorded = cloud.backup()
+    passing = Cloud(registry_app, sqlite_url, nova_rotation="pass")
+    assert passing.sees() == [recorded, unrecorded]
+
+
+def test_two_installations_with_the_same_instance_are_told_apart_by_the_binding(
+    cloud: Cloud,
+) -> None:
+    ours = cloud.backup(NOVA)
+    cloud.backup(OTHER_NOVA)
+    assert cloud.sees() == []
+    installations.register(cloud.database, NOVA, "one", "nova")
+    assert cloud.sees() == [ours]
+    assert cloud.sees({**BY_NOVA, "X-Service-User-Id": "nova-2"}) == []
+
+
+def test_a_bound_service_user_is_shown_nothing_of_an_instance_without_backups(
+    cloud: Cloud,
+) -> None:
+    installations.register(cloud.database, NOVA, "one", "nova")
+    cloud.backup(installation=None)
+    assert cloud.sees() == []
+
+
+def test_one_service_user_of_two_installations(cloud: Cloud) -> None:
+    installations.register(cloud.database, NOVA, "one", "nova")
+    installations.register(cloud.database, OTHER_NOVA, "two", "nova")
+    cloud.backup(installation=None)
+    assert cloud.sees() == []
+    ours = cloud.backup(NOVA)
+    assert cloud.sees() == [ours]
+
+
+def test_while_the_database_is_down_nothing_can_be_rotated_away(
+    registry_app: "WSGIApplication", cloud: Cloud, tmp_path: Path
+) -> None:
+    cloud.backup()
+    down = Cloud(registry_app, f"sqlite:///{tmp_path}/missing/nowhere.db")
+    assert down.sees() == []

@@ -1,0 +1,33 @@
+"""What comes next is asked for while the one before is dealt with."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from related_images.errors import BadInput
+from related_images.prefetch import prefetch
+
+
+def test_who_leaves_does_not_wait_for_the_page_on_its_way() -> None:
+    may_go_on = threading.Event()
+
+    def pages() -> Iterator[int]:
+        yield 1
+        may_go_on.wait()
+
+    coming = prefetch(pages())
+    assert next(coming) == 1
+    coming.close()
+    may_go_on.set()
+
+
+def test_a_page_that_fails_does_so_where_it_is_due() -> None:
+    def pages() -> Iterator[int]:
+        yield 1
+        raise BadInput("no second one")
+
+    coming = prefetch(pages())
+    assert next(coming) == 1
+    with pytest.raises(BadInput, match="no second one"):
+        next(coming)
