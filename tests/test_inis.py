@@ -77,12 +77,14 @@ b"".join(app(environ, lambda status, headers, *_: print("answer", status)))
 """
 
 
-def started(tmp_path: Path, ours: str) -> subprocess.CompletedProcess[str]:
-    """The real Glance with its own paste file, and with what docs/deploy.md puts into it.
+def started(tmp_path: Path, ours: str, page: str = "deploy.md") -> subprocess.CompletedProcess[str]:
+    """The real Glance with its own paste file, and with what a page puts into it.
 
     :param ours: the lines of [related_images] in glance-api.conf
     """
-    (shown,) = with_section("composite:api")
+    (shown,) = (
+        block for name, block in blocks() if name == page and block.has_section("composite:api")
+    )
     merged = parsed(GLANCE_PASTE.read_text())
     merged.read_dict({name: dict(shown[name]) for name in shown.sections()})
     with (tmp_path / "paste.ini").open("w") as file:
@@ -104,9 +106,10 @@ def started(tmp_path: Path, ours: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["README.md", "deploy.md"])
+def test_the_keystone_pipeline_of_the_pages(tmp_path: Path, page: str) -> None:
     # in the paste file the % would be an error of PasteDeploy
-    done = started(tmp_path, f"connection = sqlite:///{tmp_path}/related-50%.db\n")
+    done = started(tmp_path, f"connection = sqlite:///{tmp_path}/related-50%.db\n", page)
     assert "answer 401" in done.stdout, done.stderr
 
 

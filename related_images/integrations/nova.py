@@ -213,6 +213,8 @@ def _warn_without_service_token() -> None:
 
     if not CONF.service_user.send_service_user_token:
         LOG.warning(
-            "[service_user] send_service_user_token is false: the image service will refuse every "
-            "snapshot with 403, unless the users themselves have a recording role there"
+            "[service_user] send_service_user_token is false: images are recorded only if the "
+            "account in [keystone_authtoken], whose token keystonemiddleware sends to the image "
+            "service, has a recording role there; nova-compute and nova-conductor send no "
+            "service token"
         )

@@ -20,22 +20,27 @@ LOG = logging.getLogger(__name__)
 TOPIC: Final = "versioned_notifications"
 EXCHANGE: Final = "nova"
 SET_ASIDE: Final = Path("related-images-set-aside.jsonl")
+_OF_THE_BUS: Final = ("oslo_messaging_notifications", "DEFAULT")
+"""The sections of a configuration file that may name it."""
 
 
 class Listen(options.OnDatabase):
     """Record what Nova's versioned notifications say: images made, instances started, ended.
 
     Runs until SIGTERM or SIGINT. Each notification is acknowledged when it is stored; what cannot
-    be understood is set aside in a file. Several listeners share the work of one bus, and one
-    listens to several: give --installation and --transport-url once for each Nova, in the same
+    be understood is set aside in a file. Several listeners share the work of one bus.
+
+    Passwords need not be on the command line, where every user of the machine sees them: name the
+    nova.conf that has the bus with --config-file, and with --paste the paste file of Glance, or
+    with another --config-file a file that has [related_images]. Start one listener for each Nova.
+    One listener for several takes --installation and --transport-url once for each, in the same
     order.
     """
 
     exit_codes = "Exit codes: 0 stopped, 1 failed (one line on stderr says why), 2 wrong usage."
     configuration = (
-        "a configuration file with [related_images], or, such as nova.conf, with "
-        "[oslo_messaging_notifications] and [oslo_messaging_rabbit]; queues must be declared as "
-        "Nova declares them"
+        "a configuration file with [related_images], or, such as nova.conf, with transport_url and "
+        "[oslo_messaging_rabbit]; queues must be declared as Nova declares them"
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -53,7 +58,8 @@ class Listen(options.OnDatabase):
             action="append",
             default=[],
             help="the bus, as oslo.messaging names it: rabbit://user:password@host:5672/ "
-            "(default: what --config-file says)",
+            "(default: transport_url in [oslo_messaging_notifications] or [DEFAULT] of "
+            "--config-file)",
         )
         parser.add_argument(
             "--topic",
@@ -100,7 +106,7 @@ def _listening() -> Any:
 
 def _buses(given: argparse.Namespace, files: Sequence[str]) -> "list[Bus]":
     """
-    :raises ConfigurationError: if installations and buses are not as many
+    :raises ConfigurationError: if installations and buses are not as many, or no bus is named
     """
     from related_images.manage.notification_listener import Bus
 
@@ -111,10 +117,35 @@ def _buses(given: argparse.Namespace, files: Sequence[str]) -> "list[Bus]":
             f"{len(given.installation)} times --installation and {len(urls)} times --transport-url "
             "were given; give one of each for each Nova, in the same order"
         )
-    if not urls and not files:
-        raise ConfigurationError("no bus is named; give --transport-url, or --config-file")
+    if not urls and not _names_bus(files):
+        raise ConfigurationError(
+            "no bus is named: transport_url is in neither [oslo_messaging_notifications] nor "
+            f"[DEFAULT] of {', '.join(files) or 'any file'}; name Nova's nova.conf with "
+            "--config-file"
+        )
     pairs = zip_longest(given.installation, urls)
     return [Bus(uuid, url, given.topic, given.exchange) for uuid, url in pairs]
+
+
+def _names_bus(files: Sequence[str]) -> bool:
+    """Whether oslo.messaging finds a bus there; it would take one on this machine otherwise.
+
+    :raises ConfigurationError: if a file cannot be read, or a value in it
+    """
+    from oslo_config import cfg
+
+    from related_images import config
+
+    conf = config.read(files)
+    for group in _OF_THE_BUS:
+        conf.register_opt(cfg.StrOpt("transport_url"), group)
+    try:
+        return any(conf[group].transport_url for group in _OF_THE_BUS)
+    except cfg.Error:
+        raise ConfigurationError(
+            f"transport_url in one of {', '.join(files)} has a $ that is not followed by the name "
+            "of an option; write $$ for each $ of a value"
+        ) from None
 
 
 def _require_writable(path: Path) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -13,11 +14,9 @@ from related_images.db import schema
 from related_images.errors import NotServed
 from related_images.integrations import glance
 from related_images.integrations.development_identity import ALLOW_REMOTE
-from related_images.manage import database_access, options
+from related_images.manage import database_access, options, serve_files
 
 _BACKLOG = 128
-_EXAMPLE_INSTALLATION = "5c2b7a52-7d0e-4d7e-9f43-3a1f5a0c9b11"
-
 _EPILOG = """\
 Ctrl-C or SIGTERM ends it; the next start finds the data again. In Keystone's place stands a filter
 that believes every token of the form user:project:role,role, so an address that other machines may
@@ -27,38 +26,46 @@ Exit codes: 0 ended, 1 cannot serve here, 2 wrong usage, 3 Glance or the filter 
 """
 
 _GREETING = """\
-related-images: the registry is at {url} and keeps its data in {directory}. Try:
+related-images: Glance is at {url} and keeps its data in {directory}.
+The installation, which stands for one Nova, is {installation}. Try:
 
-1. Create an image for an instance, as the compute service does it for a user:
+1. Create an image of the server web-2, as Nova does for a user:
 
   curl -s {url}/v2/images -H 'Content-Type: application/json' \\
     -H 'X-Auth-Token: alice:demo:member' -H 'X-Service-Token: nova:service:service' \\
-    -H 'X-Installation-UUID: {installation}' -H 'X-Instance-ID: web-1' \\
-    -d '{{"name": "web-1 on Monday", "disk_format": "raw", "container_format": "bare"}}' -w '\\n'
+    -H 'X-Installation-UUID: {installation}' -H 'X-Instance-ID: web-2' \\
+    -d '{{"name": "web-2 on Monday", "disk_format": "raw", "container_format": "bare"}}' -w '\\n'
 
-2. List the images of that instance:
+2. List the images of that server:
 
-  curl -s '{url}/v2/images?installation_uuid={installation}&instance_id=web-1' \\
+  curl -s '{url}/v2/images?installation_uuid={installation}&instance_id=web-2' \\
     -H 'X-Auth-Token: alice:demo:member' -w '\\n'
 
 3. See the relation:
 
-  curl -s '{url}/v2/relations?instance_id=web-1' -H 'X-Auth-Token: alice:demo:member' -w '\\n'
+  curl -s '{url}/v2/relations?instance_id=web-2' -H 'X-Auth-Token: alice:demo:member' -w '\\n'
 """
 
 _WITH_OPENSTACK = """
-The openstack client takes the same token; the images of that instance, and the relation:
+The same with the openstack command. Its clouds are alice (a user), nova (a service, which may
+record relations) and admin (an administrator):
 
-  {openstack} --os-auth-type admin_token --os-token alice:demo:member \\
-    --os-endpoint {url}/v2 instance image list --installation {installation} web-1
-
-  {openstack} --os-auth-type admin_token --os-token alice:demo:member \\
-    --os-endpoint {url}/v2 image relation list --instance web-1
+  export PATH={programs}:$PATH
+  export OS_CLIENT_CONFIG_FILE={clouds}
+  export OS_CLOUD=alice
+  openstack instance image list web-2
+  openstack image relation list --instance web-2
 """
 
 
 class Serve(options.Operation):
-    """Serve a real Glance that knows its instances, with its data in one directory."""
+    """Serve a real Glance that records the images of servers, with its data in one directory.
+
+    The first start makes the UUID of an installation and keeps it in DIR/installation-uuid. Each
+    start writes DIR/clouds.yaml, for the openstack command and openstacksdk. Name that file in
+    OS_CLIENT_CONFIG_FILE, and in OS_CLOUD one of its clouds: alice (a user), nova (a service, which
+    may record relations) or admin (an administrator).
+    """
 
     exit_codes = _EPILOG
 
@@ -81,7 +88,8 @@ class Serve(options.Operation):
             glance.claim(directory)
             glance.prepare(directory)
             _upgrade_schema()
-            glance.serve(directory, listener, given.threads, _greeting(listener, directory))
+            greeting = _greeting(_url(listener), directory)
+            glance.serve(directory, listener, given.threads, greeting)
 
 
 def port(text: str) -> int:
@@ -132,13 +140,19 @@ def _upgrade_schema() -> None:
         schema.upgrade(url)
 
 
-def _greeting(listener: socket.socket, directory: Path) -> str:
+def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    openstack = shutil.which("openstack", path=str(Path(sys.executable).parent))
-    text = _GREETING + _WITH_OPENSTACK if openstack else _GREETING
-    return text.format(
-        url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _greeting(url: str, directory: Path) -> str:
+    """What to try; the files that this needs are written into ``directory``."""
+    programs = Path(sys.executable).parent
+    has_openstack = shutil.which("openstack", path=str(programs)) is not None
+    return (_GREETING + _WITH_OPENSTACK if has_openstack else _GREETING).format(
+        url=url,
         directory=directory,
-        installation=_EXAMPLE_INSTALLATION,
-        openstack=openstack,
+        installation=serve_files.installation(directory),
+        clouds=shlex.quote(str(serve_files.write_clouds(directory, url))),
+        programs=shlex.quote(str(programs)),
     )

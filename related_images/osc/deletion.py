@@ -6,12 +6,12 @@ from functools import cached_property
 from typing import Any, Final
 
 from keystoneauth1.adapter import Adapter
-from keystoneauth1.exceptions import ClientException, EndpointNotFound
+from keystoneauth1.exceptions import ClientException
 from osc_lib.exceptions import CommandError
 
 from related_images import validation
 from related_images.client import RelationsClient, ServiceUnavailable
-from related_images.osc import arguments, resolve
+from related_images.osc import arguments, compute, resolve
 from related_images.osc.commands import (
     OnSeveral,
     Table,
@@ -93,12 +93,12 @@ class RecordServerDeletion(OnSeveral):
     def take_action(self, given: argparse.Namespace) -> None:
         client = self.clients.relations
         client.info()
-        compute = Compute(self.app.client_manager)
+        nova = Compute(self.app.client_manager)
 
         def record(server_id: str) -> None:
             server = resolve.instance(client, given.installation, server_id)
             if not given.force:
-                compute.must_not_have(server_id)
+                nova.must_not_have(server_id)
             client.instance_ended(server)
 
         self.each(given.servers, record)
@@ -108,8 +108,7 @@ class Compute:
     """The compute service of the cloud, if it has one, asked whether it still has a server."""
 
     def __init__(self, manager: Any) -> None:
-        self._adapter: Adapter = manager.sdk_connection.config.get_session_client("compute")
-        self._image_endpoint: str | None = manager.related_images.endpoint
+        self._manager = manager
 
     def must_not_have(self, server_id: str) -> None:
         """Refuse a server that is there, or of which nobody says that it is not.
@@ -117,7 +116,8 @@ class Compute:
         :raises CommandError: if it is there, or if the compute service does not say
         """
         try:
-            status = self._status(f"/servers/{server_id}") if self._is_there else 404
+            adapter = self._adapter
+            status = 404 if adapter is None else _status(adapter, f"/servers/{server_id}")
         except (ClientException, CommandError) as error:
             raise _silent(server_id, str(error)) from error
         if status == 200:
@@ -130,25 +130,22 @@ class Compute:
             raise _silent(server_id, f"it answered {status}")
 
     @cached_property
-    def _is_there(self) -> bool:
-        """Whether there is one, which shows this caller the servers of every project.
+    def _adapter(self) -> Adapter | None:
+        """Of a compute service that shows this caller the servers of every project.
 
         To others it denies that there is the server of another project.
         """
-        try:
-            endpoint = self._adapter.get_endpoint()
-        except EndpointNotFound:
-            return False
-        if endpoint in (None, self._image_endpoint):  # without a catalogue one is given for all
-            return False
-        status = self._status("/servers?all_tenants=True&limit=1")
-        if status != 200:
-            raise CommandError(f"it answered {status} to a question about all projects")
-        return True
+        adapter = compute.adapter(self._manager)
+        if adapter is not None:
+            status = _status(adapter, "/servers?all_tenants=True&limit=1")
+            if status != 200:
+                raise CommandError(f"it answered {status} to a question about all projects")
+        return adapter
 
-    def _status(self, path: str) -> int:
-        # openstacksdk's own request() wants a connection around the adapter
-        return int(Adapter.request(self._adapter, path, "GET", raise_exc=False).status_code)
+
+def _status(adapter: Adapter, path: str) -> int:
+    # openstacksdk's own request() wants a connection around the adapter
+    return int(Adapter.request(adapter, path, "GET", raise_exc=False).status_code)
 
 
 def _silent(server_id: str, said: str) -> CommandError:

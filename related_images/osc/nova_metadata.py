@@ -9,6 +9,7 @@ from openstack.exceptions import NotFoundException, SDKException
 from osc_lib.exceptions import CommandError
 
 from related_images.client.backups.server_policies import ServerPolicies, policies_of_server
+from related_images.osc import compute
 
 STORED: Final = "stored"
 
@@ -25,9 +26,15 @@ class Scope:
 def carried(manager: Any, scope: Scope) -> dict[str, ServerPolicies]:
     """The policies by the ids of the servers that carry them.
 
-    :raises CommandError: if the compute service does not tell
+    :raises CommandError: if there is no compute service, or it does not tell
     """
     try:
+        if compute.adapter(manager) is None:
+            raise CommandError(
+                "this cloud has no compute service (Nova), in which servers carry their policies; "
+                "give rules on the command line in place of --policy stored, or choose another "
+                "cloud with --os-cloud"
+            )
         found = [
             policies_of_server(it.id, it.project_id, it.created_at, it.metadata or {})
             for it in _servers(manager, scope)
@@ -41,14 +48,14 @@ def carried(manager: Any, scope: Scope) -> dict[str, ServerPolicies]:
 
 
 def _servers(manager: Any, scope: Scope) -> Iterable[Any]:
-    compute = manager.sdk_connection.compute
+    nova = manager.sdk_connection.compute
     if scope.server_id is not None:
         try:
-            return [compute.get_server(scope.server_id)]
+            return [nova.get_server(scope.server_id)]
         except NotFoundException:
             return []
     own = manager.auth_ref.project_id if manager.auth_ref else None
     if scope.all_projects or scope.project_id not in (None, own):
         others = {"project_id": scope.project_id} if scope.project_id else {}
-        return compute.servers(details=True, all_projects=True, **others)  # type: ignore[no-any-return]
-    return compute.servers(details=True)  # type: ignore[no-any-return]
+        return nova.servers(details=True, all_projects=True, **others)  # type: ignore[no-any-return]
+    return nova.servers(details=True)  # type: ignore[no-any-return]

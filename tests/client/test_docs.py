@@ -7,18 +7,10 @@ import pytest
 
 from related_images import client
 from related_images.client import ClientError, InstanceAwareImageService, RelationsClient, backups
-from tests.client.clients import SERVICE
+from tests import documented
 from tests.servers import ServedGlance
 
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
-CLOUDS = """
-clouds:
-  mycloud:
-    auth_type: admin_token
-    auth:
-      endpoint: {url}
-      token: {token}
-"""
 STORES = """
 [DEFAULT]
 enabled_backends = local:file, second:file
@@ -27,20 +19,15 @@ filesystem_store_datadir = {directory}/second
 """
 
 
-def _snippets() -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-
-
 def test_the_snippets_run_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configuration = STORES.format(directory=tmp_path)
-    with ServedGlance(tmp_path / "glance", glance_conf=configuration) as glance:
-        clouds = tmp_path / "clouds.yaml"
-        clouds.write_text(CLOUDS.format(url=glance.url, token=SERVICE))
-        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
+    with ServedGlance(tmp_path / "data", glance_conf=configuration):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", "data/clouds.yaml")
         names: dict[str, object] = {}
-        snippets = _snippets()
+        snippets = documented.snippets(PAGE.read_text())
         for number, snippet in enumerate(snippets, 1):
             exec(compile(snippet, f"{PAGE.name}, snippet {number}", "exec"), names)
     assert len(snippets) == 14

@@ -6,6 +6,7 @@ real ones: the network service, which has nothing, and the compute driver, which
 """
 
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -199,11 +200,31 @@ def glance_beside(
     cloud: Cloud, name: str, *, with_filter: bool = True, roles_required: str = "true"
 ) -> Iterator[int]:
     """Another process of the same Glance, otherwise configured; gives its port."""
-    home, listener = cloud.plan.home(name), _listener()
-    port = port_of(listener)
+    home = cloud.plan.home(name)
     home.mkdir()
     cloud.plan.write_glance(home, with_filter=with_filter, roles_required=roles_required)
-    _serve(cloud, name, "glance", listener)
+    with _beside(cloud, name, "glance") as port:
+        yield port
+
+
+@contextmanager
+def nova_without_service_user(cloud: Cloud) -> Iterator[int]:
+    """Another process of the same nova-api, that is told to send no service token; its port."""
+    name = "nova-without-service-user"
+    home = shutil.copytree(cloud.plan.home("nova"), cloud.plan.home(name))
+    conf = home / "nova.conf"
+    told = "send_service_user_token = {}".format
+    assert told("true") in conf.read_text()
+    conf.write_text(conf.read_text().replace(told("true"), told("false")))
+    with _beside(cloud, name, "nova") as port:
+        yield port
+
+
+@contextmanager
+def _beside(cloud: Cloud, name: str, application: str) -> Iterator[int]:
+    listener = _listener()
+    port = port_of(listener)
+    _serve(cloud, name, application, listener)
     try:
         _answers(cloud, name, port)
         yield port

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cloud.cloud import Cloud
 from tests.cloud.plan import INSTALLATION
-from tests.cloud.starting import glance_beside
+from tests.cloud.starting import glance_beside, nova_without_service_user
 from tests.cloud.user_actions import Deeds
 from tests.servers import Answer, ask
 
@@ -131,6 +131,24 @@ def test_a_service_token_beside_an_ordinary_one_records(
     assert (answer.status, answer.headers["X-Relation-Recorded"]) == (201, "snapshot")
     (row,) = recorded(cloud, said["X-Instance-ID"])
     assert (row["image_id"], row["project_id"]) == (answer.json["id"], names["demo"])
+
+
+def test_nova_api_sends_the_token_of_its_own_account_without_service_user(
+    cloud: Cloud, names: dict[str, str], deeds: Deeds
+) -> None:
+    """keystonemiddleware adds it, of the account in [keystone_authtoken]."""
+    server = deeds.servers["first"]
+    with nova_without_service_user(cloud) as port:
+        wanted = {"createImage": {"name": "without service_user", "metadata": {}}}
+        headers = {**by(names["alice"]), "X-OpenStack-Nova-API-Version": "2.74"}
+        answer = ask(port, "POST", f"/v2.1/servers/{server}/action", headers, wanted)
+    assert answer.status == 202, answer.body
+    image_id = answer.json["image_id"]
+    assert (server, image_id) in {
+        (row["instance_id"], row["image_id"])
+        for row in recorded(cloud, server)
+        if (row["source"], row["kind"]) == ("service", "snapshot")
+    }
 
 
 def test_another_service_cannot_speak_for_novas_installation(

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from nova.conf import CONF
 
 from related_images.errors import ConfigurationError, NovaUnexpected, TupleMalformed
 from related_images.integrations import nova
@@ -28,6 +29,16 @@ def test_it_is_loaded_once_for_each_pipeline() -> None:
     app = object()
     for _ in range(2):
         assert nova.filter_factory({"here": "/"}, installation_uuid=NOVA.upper())(app) is app
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_it_warns_without_service_user(sends: bool, caplog: pytest.LogCaptureFixture) -> None:
+    CONF.set_override("send_service_user_token", sends, group="service_user")
+    try:
+        nova.filter_factory({}, installation_uuid=NOVA)
+    finally:
+        CONF.clear_override("send_service_user_token", group="service_user")
+    assert ("the account in [keystone_authtoken]" in caplog.text) != sends
 
 
 def test_it_speaks_for_one_installation() -> None:

@@ -1,5 +1,6 @@
 """``related-images serve``, each time as a process of its own."""
 
+import json
 import os
 import re
 import shutil
@@ -9,14 +10,17 @@ import sqlite3
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from unittest import mock
 
+import glanceclient
+import openstack
 import pytest
 
+from related_images.client import Forbidden, InstanceAwareImageService
 from related_images.integrations import glance as embedded
 from tests import commands, servers
 
@@ -81,14 +85,92 @@ def test_the_printed_commands_work(served: servers.ServedGlance) -> None:
     printed = served.log.read_text()
     assert served.url in printed
     assert str(served.directory) in printed
-    commands = re.findall(r"^  (\S(?:.*\\\n)*.*)$", printed, re.MULTILINE)
-    created, listed, related, images, relations = [
-        subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
-        for command in commands
-    ]
-    (image_id,) = re.findall(r'"id": "([^"]+)"', created)
-    for answer in (listed, related, images, relations):
-        assert image_id in answer
+    script = "\n".join(re.findall(r"^  (\S(?:.*\\\n)*.*)$", printed, re.MULTILINE))
+    done = subprocess.run(["sh", "-ec", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    created, *answers = done.stdout.split("\n", 3)
+    image_id = json.loads(created)["id"]
+    listed, related, tables = answers
+    assert image_id in listed
+    assert image_id in related
+    assert tables.count(image_id) == 2
+
+
+def test_every_start_has_the_same_installation(data: Path) -> None:
+    with servers.ServedGlance(data) as served:
+        first = (data / "installation-uuid").read_text().strip()
+        served.restart()
+        printed = served.log.read_text()
+    assert uuid.UUID(first).version == 4
+    assert (data / "installation-uuid").read_text().strip() == first
+    assert printed.count(f"The installation, which stands for one Nova, is {first}") == 2
+
+
+def test_the_clouds_are_those_of_the_last_start(data: Path) -> None:
+    for _ in range(2):
+        with servers.ServedGlance(data) as served:
+            clouds = (data / "clouds.yaml").read_text()
+            assert clouds.count(served.url) == 6
+
+
+@pytest.fixture(scope="module")
+def shared(
+    synchronised: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[servers.ServedGlance]:
+    directory = shutil.copytree(synchronised, tmp_path_factory.mktemp("shared") / "data")
+    with servers.ServedGlance(directory) as running:
+        yield running
+
+
+@pytest.fixture
+def connect(
+    shared: servers.ServedGlance, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], openstack.connection.Connection]:
+    """A connection to one of the clouds that ``serve`` has written down."""
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(shared.directory / "clouds.yaml"))
+    return lambda name: openstack.connect(cloud=name)
+
+
+@pytest.mark.parametrize(
+    ("cloud", "sees_all"), [("alice", False), ("nova", False), ("admin", True)]
+)
+def test_openstacksdk_and_glanceclient_use_each_cloud(
+    shared: servers.ServedGlance,
+    connect: Callable[[str], openstack.connection.Connection],
+    cloud: str,
+    sees_all: bool,
+) -> None:
+    foreign = shared.request("POST", "/v2/images", "bob:other:member", body=IMAGE).json["id"]
+    connection = connect(cloud)
+    made = connection.image.create_image(name=cloud, disk_format="raw", container_format="bare").id
+    listed = {image.id for image in connection.image.images()}
+    assert (made in listed, foreign in listed) == (True, sees_all)
+    images = glanceclient.Client("2", session=connection.session).images
+    assert {image.id for image in images.list()} == listed
+
+
+@pytest.mark.parametrize("cloud", ["alice", "admin"])
+def test_only_the_service_of_the_clouds_records(
+    connect: Callable[[str], openstack.connection.Connection], cloud: str
+) -> None:
+    installation = INSTANCE["X-Installation-UUID"]
+    images = InstanceAwareImageService(connect("nova"), installation)
+    assert images.create("web-1", name="recorded").acknowledgement == "snapshot"
+    with pytest.raises(Forbidden, match="one of these roles is needed"):
+        InstanceAwareImageService(connect(cloud), installation).create("web-1", name="refused")
+
+
+def test_a_clouds_yaml_of_somebody_else_is_not_overwritten(data: Path) -> None:
+    (data / "clouds.yaml").write_text("clouds: {}\n")
+    result = serve("--data-dir", str(data))
+    assert_refused(result, str(data / "clouds.yaml"), "overwrite", "--data-dir")
+    assert (data / "clouds.yaml").read_text() == "clouds: {}\n"
+
+
+def test_an_installation_that_is_no_uuid_is_named(data: Path) -> None:
+    (data / "installation-uuid").write_text("mine\n")
+    result = serve("--data-dir", str(data))
+    assert_refused(result, str(data / "installation-uuid"), "'mine'", "delete it")
 
 
 def test_a_second_start_finds_the_data(served: servers.ServedGlance) -> None:

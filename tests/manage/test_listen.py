@@ -88,7 +88,15 @@ class Nova:
 class Listening:
     """A listener in a process of its own."""
 
-    def __init__(self, directory: Path, url: str, buses: Sequence[tuple[str, str, str]]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        url: str,
+        buses: Sequence[tuple[str, str, str]],
+        *,
+        where: Sequence[str] = (),
+    ) -> None:
+        """``where`` are the words that name database and bus in place of ``url`` and ``buses``."""
         directory.mkdir(exist_ok=True)
         self._options = directory / "oslo.conf"
         self._options.write_text(
@@ -97,7 +105,8 @@ class Listening:
         )
         self.set_aside = directory / "set-aside.jsonl"
         self.log = directory / "listen.log"
-        self._arguments = ["listen", "--connection", url, "--config-file", str(self._options)]
+        named = where or ["--connection", url, "--config-file", str(self._options)]
+        self._arguments = ["listen", *named]
         self._arguments += ["--set-aside", str(self.set_aside)]
         for installation, bus, topic in buses:
             self._arguments += ["--installation", installation, "--transport-url", bus]
@@ -124,6 +133,10 @@ class Listening:
 
     def is_running(self) -> bool:
         return self._process.poll() is None
+
+    def command_line(self) -> str:
+        """What every user of the machine can see."""
+        return Path(f"/proc/{self._process.pid}/cmdline").read_text()
 
     def end(self, sent: signal.Signals) -> int:
         self._process.send_signal(sent)
@@ -174,6 +187,32 @@ def test_what_nova_says_is_recorded(tmp_path: Path, url: str, broker: RabbitMQ) 
 
 def listed_instances(url: str) -> list[Instance]:
     return Database(url, PATIENCE).read(instances._find, Filters(), 100)
+
+
+@pytest.mark.parametrize("section", ["DEFAULT", "oslo_messaging_notifications"])
+@pytest.mark.parametrize("named", ["paste", "file"])
+def test_no_password_is_on_the_command_line(
+    tmp_path: Path, url: str, broker: RabbitMQ, section: str, named: str
+) -> None:
+    """As docs/nova.md starts it: the bus from nova.conf, the database from a file beside it."""
+    topic = f"files-{section}-{named}"
+    nova_conf, paste, ours = (tmp_path / name for name in ("nova.conf", "paste.ini", "ours.conf"))
+    rabbit = "[oslo_messaging_rabbit]\namqp_durable_queues = true\n"
+    nova_conf.write_text(f"[{section}]\ntransport_url = {broker.url}\n{rabbit}")
+    ours.write_text(f"[related_images]\nconnection = {url}\n")
+    use = "use = egg:related-images#instance_aware"
+    paste.write_text(f"[filter:related-images]\n{use}\nconnection = {url}\n")
+    where = ["--paste", str(paste)] if named == "paste" else ["--config-file", str(ours)]
+    where += ["--config-file", str(nova_conf), "--topic", topic, "--installation", NOVA]
+    with (
+        Listening(tmp_path, url, [], where=where) as listening,
+        Nova(broker.url, topic) as nova,
+    ):
+        nova.send(*notification("create.end", image_uuid=nth(1)))
+        wait_for(1, url, listening)
+        for secret in (url, "guest"):
+            assert secret not in listening.command_line()
+        assert listening.end(signal.SIGTERM) == 0
 
 
 def test_what_cannot_be_understood_is_set_aside(tmp_path: Path, url: str, broker: RabbitMQ) -> None:
@@ -244,7 +283,8 @@ def test_two_novas_with_the_same_instance(tmp_path: Path, url: str, broker: Rabb
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no bus is named"),
+        ([], "nor [DEFAULT] of any file; name Nova's nova.conf"),
+        (["--config-file", os.devnull], f"nor [DEFAULT] of {os.devnull}; name Nova's nova.conf"),
         (["--installation", OTHER_NOVA, "--transport-url", "rabbit://"], "in the same order"),
     ],
 )

@@ -272,5 +272,25 @@ def test_a_transport_url(failing: Failing, sqlite_url: str, url: str) -> None:
     assert_hidden(said)
 
 
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("rabbit://hu:hush", "a transport URL cannot be used"),
+        ("rabbit://u:$hush@127.0.0.1:1/", "write $$ for each $"),
+    ],
+)
+@pytest.mark.parametrize("section", ["DEFAULT", "oslo_messaging_notifications"])
+def test_a_transport_url_in_a_configuration_file(
+    failing: Failing, tmp_path: Path, sqlite_url: str, section: str, value: str, complaint: str
+) -> None:
+    schema.upgrade(sqlite_url)
+    nova = tmp_path / "nova.conf"
+    nova.write_text(f"[{section}]\ntransport_url = {value}\n")
+    words = ("--debug", "listen", "--connection", sqlite_url, "--installation", NOVA)
+    said = failing(*words, "--config-file", str(nova))
+    assert complaint in said
+    assert_hidden(said)
+
+
 def test_a_bus_does_not_show_its_url() -> None:
     assert SECRET not in repr(Bus(NOVA, "rabbit://u:hush@127.0.0.1/", "topic", "nova"))

@@ -1,6 +1,7 @@
 """``--policy stored`` of ``instance backup overdue`` and ``prune``: what servers carry decides."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from related_images.osc.backup import PruneInstanceBackup
 from related_images.osc.overdue import OverdueInstanceBackup
 from tests.client.scripted import Scripted
 from tests.osc.compute import Compute
+from tests.osc.identity import Identity
 from tests.osc.running import Cloud, Instance, openstack
 from tests.osc.test_backup import actions, backups, states, status
 from tests.osc.test_nightly import age
+from tests.servers import ServedGlance
 
 STORED = ("--policy", "stored")
 
@@ -253,3 +256,27 @@ def test_the_program_finds_the_compute_service(
     outcome = openstack(*asked, OS_CLOUD="mine", OS_CLIENT_CONFIG_FILE=str(clouds))
     assert (outcome.code, outcome.errors) == (0, "")
     assert status(instance, two) == 404
+
+
+def in_a_catalogue(glance: ServedGlance, token: str, scripted: Scripted) -> dict[str, str]:
+    return Identity(scripted, f"{glance.url}/v2", token).options()
+
+
+def at_one_endpoint(glance: ServedGlance, token: str, _: Scripted) -> dict[str, str]:
+    return {"OS_AUTH_TYPE": "admin_token", "OS_ENDPOINT": f"{glance.url}/v2", "OS_TOKEN": token}
+
+
+def by_serve(glance: ServedGlance, _: str, __: Scripted) -> dict[str, str]:
+    return {"OS_CLIENT_CONFIG_FILE": str(glance.directory / "clouds.yaml"), "OS_CLOUD": "alice"}
+
+
+@pytest.mark.parametrize("where", [in_a_catalogue, at_one_endpoint, by_serve])
+def test_a_cloud_without_a_compute_service(
+    instance: Instance, scripted: Scripted, where: Callable[..., dict[str, str]]
+) -> None:
+    cloud = where(instance.glance, instance.member, scripted)
+    for command, code in (("prune", 1), ("overdue", 3)):
+        outcome = openstack("instance", "backup", command, *STORED, "--project", "own", **cloud)
+        assert (outcome.code, outcome.said) == (code, "")
+        assert outcome.errors.startswith("this cloud has no compute service (Nova)")
+        assert "give rules on the command line in place of --policy stored" in outcome.errors
