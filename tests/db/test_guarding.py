@@ -65,24 +65,24 @@ def test_a_refusal_counts_all_instances_and_names_the_first(database: Database) 
     for number in range(deletions.NAMED + 1):
         start(database, number)
     said = refusal(database, None)
-    assert "6 live instances (inst-0 of " in said
+    assert "6 live servers (inst-0 of " in said
     assert f"inst-4 of {NOVA}, ...)" in said
     assert "inst-5" not in said
 
 
 def test_a_refusal_names_one_instance(database: Database) -> None:
     start(database, 1)
-    assert f": 1 live instance (inst-1 of {NOVA}) had been" in refusal(database, "demo")
+    assert f": 1 live server (inst-1 of {NOVA}) were started" in refusal(database, "demo")
 
 
 def test_a_refusal_names_to_a_project_its_own_instances_alone(database: Database) -> None:
     start(database, 1, "demo")
     start(database, 2, "other")
     said = refusal(database, "demo")
-    assert f"1 live instance (inst-1 of {NOVA}) and live instances of other projects" in said
+    assert f"1 live server (inst-1 of {NOVA}) and live servers of other projects" in said
     assert "inst-2" not in said
     said = refusal(database, "third")
-    assert said.startswith(f"the image {IMAGE} cannot be deleted: live instances of other projects")
+    assert said.startswith(f"the image {IMAGE} cannot be deleted: live servers of other projects")
     assert "inst-" not in said
 
 
@@ -90,7 +90,7 @@ def test_a_refused_deletion_leaves_nothing_on_its_way(database: Database) -> Non
     start(database, 1)
     refusal(database, None)
     start(database, 2)
-    assert "2 live instances" in refusal(database, None)
+    assert "2 live servers" in refusal(database, None)
 
 
 def test_a_forced_deletion_begins_and_tells_how_many_instances_are_live(database: Database) -> None:
