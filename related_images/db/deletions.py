@@ -101,7 +101,7 @@ def _refusal(image_id: str, use: Use) -> str:
     users = [f"{use.seen} live server{'s' * (use.seen != 1)} ({named}{more})"] * bool(use.seen)
     users += ["live servers of other projects"] * (use.count > use.seen)
     return (
-        f"the image {image_id} cannot be deleted: {' and '.join(users)} were started from it; "
+        f"the image {image_id} cannot be deleted: it is used by {' and '.join(users)}; "
         "delete those servers first; an administrator can record that a server was deleted with "
         "`openstack server deletion record`, or delete the image although it is in use with "
         f"`openstack image force delete {image_id}` (X-Relation-Force: true)"

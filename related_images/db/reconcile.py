@@ -320,7 +320,7 @@ def _correct(database: Database, run: Run, dry_run: bool) -> None:
     """Note the latest images anew where a filter of an earlier version did not."""
     after: int | None = 0
     while after is not None:
-        wrong, after = database.read(latest_images.wrong, after, INSTANCES)
+        wrong, after = database.read(latest_images.find_wrong, after, INSTANCES)
         if wrong and not dry_run:
             database.write(latest_images.refresh, wrong)
         run.counts.corrected += len(wrong)

@@ -101,4 +101,4 @@ def test_a_deletion_that_begins_while_the_image_is_forgotten_is_kept(
 
     begun = database.write(begin_meanwhile)
     forgetting.join()
-    assert database.read(deletions._is_on_its_way, begun.image_ref, NOW)
+    assert database.read(deletions._is_pending, begun.image_ref, NOW)

@@ -72,7 +72,7 @@ def test_a_refusal_counts_all_instances_and_names_the_first(database: Database) 
 
 def test_a_refusal_names_one_instance(database: Database) -> None:
     start(database, 1)
-    assert f": 1 live server (inst-1 of {NOVA}) were started" in refusal(database, "demo")
+    assert f": it is used by 1 live server (inst-1 of {NOVA}); " in refusal(database, "demo")
 
 
 def test_a_refusal_names_to_a_project_its_own_instances_alone(database: Database) -> None:
@@ -82,7 +82,9 @@ def test_a_refusal_names_to_a_project_its_own_instances_alone(database: Database
     assert f"1 live server (inst-1 of {NOVA}) and live servers of other projects" in said
     assert "inst-2" not in said
     said = refusal(database, "third")
-    assert said.startswith(f"the image {IMAGE} cannot be deleted: live servers of other projects")
+    assert said.startswith(
+        f"the image {IMAGE} cannot be deleted: it is used by live servers of other projects"
+    )
     assert "inst-" not in said
 
 

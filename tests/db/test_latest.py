@@ -99,13 +99,13 @@ def test_what_an_earlier_version_did_not_note_is_found(database: Database) -> No
     record(database, *(new(f"vm-{n}", kind="backup", created_at=at(n)) for n in range(5)))
     unaware = update(instance).where(instance.c.instance_id.in_(["vm-1", "vm-4"]))
     database.write(lambda connection: connection.execute(unaware.values(latest_backup_at=EPOCH)))
-    first, last = database.read(latest_images.wrong, 0, 3)
-    second, end = database.read(latest_images.wrong, last or 0, 3)
+    first, last = database.read(latest_images.find_wrong, 0, 3)
+    second, end = database.read(latest_images.find_wrong, last or 0, 3)
     assert (len(first), len(second)) == (1, 1)
-    assert database.read(latest_images.wrong, end or 0, 3) == ((), None)
+    assert database.read(latest_images.find_wrong, end or 0, 3) == ((), None)
     database.write(latest_images.refresh, [*first, *second])
     assert latest(database, "vm-4") == (EPOCH, at(4))
-    assert database.read(latest_images.wrong, 0, 9) == ([], end)
+    assert database.read(latest_images.find_wrong, 0, 9) == ([], end)
 
 
 def test_an_image_recorded_again_counts_for_all_its_instances(database: Database) -> None:

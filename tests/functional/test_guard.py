@@ -164,7 +164,7 @@ def test_an_administrator_may_force_it_and_that_is_logged(
     caplog.clear()
     assert delete(guarded, base, ADMIN | FORCE).status == 204
     (logged,) = [record.getMessage() for record in caplog.records if base in record.getMessage()]
-    assert "forced by user admin of project admin-project, though 1 live servers" in logged
+    assert "forced by user admin of project admin-project, though 1 live instances" in logged
 
 
 @pytest.mark.parametrize("value", ["false", "", "1", "yes", "true, true"])
