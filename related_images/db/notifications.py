@@ -1,7 +1,7 @@
 """What Nova's notifications say, stored so that it matters neither how often nor in which order.
 
 But for the time of a relation of which several tell: the first to come gives it that.
-An image made from an instance is in one relation with it. Who was asked to make the image knows its
+An image made from an instance is in one relation with it. Who was query to make the image knows its
 kind, and so does the first notification of it; a later one guesses, and is believed only where
 nothing is known yet.
 """
@@ -168,7 +168,7 @@ def _end_unseen_instance(
 
 def _report(connection: Connection, installation_uuid: str, instance_id: str, owner: int) -> None:
     """Note whose the instance is, which :func:`relations.end_instance` holds."""
-    asked = select(instance.c.id, instance.c.project_ref)
-    found = connection.execute(asked.where(*is_instance(installation_uuid, instance_id))).one()
+    query = select(instance.c.id, instance.c.project_ref)
+    found = connection.execute(query.where(*is_instance(installation_uuid, instance_id))).one()
     if found.project_ref != owner:
         image_owners.report(connection, found.id, owner)

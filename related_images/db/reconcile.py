@@ -402,14 +402,14 @@ def _known(connection: Connection, refs: Collection[int], before: datetime) -> l
 
 
 def _owners(connection: Connection, refs: Collection[int]) -> dict[int, set[str | None]]:
-    asked = (
+    query = (
         select(relation.c.image_ref, project.c.project_id)
         .outerjoin_from(relation, project, project.c.id == relation.c.project_ref)
         .where(relation.c.image_ref.in_(refs), relation.c.kind.in_(MADE_FROM))
         .distinct()
     )
     found: dict[int, set[str | None]] = {}
-    for ref, owner in connection.execute(asked):
+    for ref, owner in connection.execute(query):
         found.setdefault(ref, set()).add(owner)
     return found
 

@@ -43,7 +43,7 @@ OWNER: Final = "owner"
 OWNER_OF_EITHER: Final = "owner of either"
 _SEEN_BY: Final = {
     OWNER: relation.c.project_ref == _VISIBLE_TO,
-    # the instance is one row, which is asked once
+    # the instance is one row, which is query once
     OWNER_OF_EITHER: or_(
         relation.c.project_ref == _VISIBLE_TO,
         exists().where(
@@ -80,20 +80,20 @@ def image_ids(
         "limit": limit,
         "visible_to": visible_to,
     }
-    asked = _listed(
+    query = _listed(
         tuple(kinds),
         labelled=label is not None,
         or_unlabelled=or_unlabelled,
         seen_by=None if visible_to is None else seen_by,
     )
-    return [ListedImage(*row) for row in connection.execute(asked, values)]
+    return [ListedImage(*row) for row in connection.execute(query, values)]
 
 
 @cache
 def _listed(
     kinds: tuple[str, ...], *, labelled: bool, or_unlabelled: bool, seen_by: str | None
 ) -> Select[Any]:
-    asked = (
+    query = (
         select(image.c.uuid, image.c.created_at, image_identity.FIRST_RECORDED)
         .select_from(relation.join(image, relation.c.image_ref == image.c.id))
         .where(
@@ -106,12 +106,12 @@ def _listed(
     )
     if labelled:
         has_label = relation.c.label == bindparam("label")
-        asked = asked.where(
+        query = query.where(
             or_(has_label, relation.c.label.is_(None)) if or_unlabelled else has_label
         )
     if seen_by is not None:
-        asked = asked.where(_SEEN_BY[seen_by])
-    return asked.group_by(image.c.uuid, image.c.created_at).limit(bindparam("limit"))
+        query = query.where(_SEEN_BY[seen_by])
+    return query.group_by(image.c.uuid, image.c.created_at).limit(bindparam("limit"))
 
 
 def find(
@@ -132,10 +132,10 @@ def find(
         for it in fields(filters)
         if it.name != "in_use" and getattr(filters, it.name) is not None
     }
-    asked = _page(frozenset(given), filters.in_use, of_any_source, after is not None)
+    query = _page(frozenset(given), filters.in_use, of_any_source, after is not None)
     place = {_AFTER + it.name: getattr(after, it.name) for it in fields(after)} if after else {}
     values = {**given, **place, "limit": limit}
-    return [_relation(row) for row in connection.execute(asked, values)]
+    return [_relation(row) for row in connection.execute(query, values)]
 
 
 _AFTER: Final = "after_"
@@ -149,11 +149,11 @@ def _page(
     """The statement for a page, made once for the ``names`` of the filters that have a value."""
     parameters: Any = {name: bindparam(name) for name in names}
     filters = Filters(**parameters, in_use=in_use)
-    asked = select(relation).where(*conditions(filters, of_any_source=of_any_source))
+    query = select(relation).where(*conditions(filters, of_any_source=of_any_source))
     if is_later:
         place: Any = {it.name: bindparam(_AFTER + it.name) for it in fields(RelationPosition)}
-        asked = asked.where(_behind(RelationPosition(**place), filters.visible_to))
-    newest_first = asked.order_by(*_newest_first(relation.c))
+        query = query.where(_behind(RelationPosition(**place), filters.visible_to))
+    newest_first = query.order_by(*_newest_first(relation.c))
     return _named(newest_first.limit(bindparam("limit")).subquery())
 
 
@@ -275,7 +275,7 @@ def _is_of_image(image_id: str) -> ColumnElement[bool]:
 def _is_use() -> ColumnElement[bool]:
     """Whether a live instance was started from the image.
 
-    The instance is asked for one by one, or MariaDB begins with all that live.
+    The instance is query for one by one, or MariaDB begins with all that live.
     """
     ended_at = select(instance.c.ended_at).where(instance.c.id == relation.c.instance_ref)
     return and_(relation.c.kind == BOOT, ended_at.scalar_subquery().is_(None))

@@ -257,7 +257,7 @@ def test_pages_of_instances_hold_each_once(database: Database) -> None:
     seen, number = [], 0
     while page := database.read(instances._find, Filters(visible_to="p-1"), 2, number):
         seen += [row.instance_id for row in page]
-        last = database.read(instances._number_of, NOVA, seen[-1], "p-1")
+        last = database.read(instances._visible_ref, NOVA, seen[-1], "p-1")
         assert last is not None
         number = last
     assert seen == [f"vm-{n}" for n in range(5)]
@@ -304,9 +304,9 @@ def test_a_page_is_as_full_where_instances_go_while_it_is_read(
 
 def test_an_instance_has_no_number_for_a_project_that_does_not_see_it(database: Database) -> None:
     record(database, new())
-    assert database.read(instances._number_of, NOVA, "vm-1", None) is not None
-    assert database.read(instances._number_of, NOVA, "vm-1", "p-2") is None
-    assert database.read(instances._number_of, OTHER_NOVA, "vm-1", None) is None
+    assert database.read(instances._visible_ref, NOVA, "vm-1", None) is not None
+    assert database.read(instances._visible_ref, NOVA, "vm-1", "p-2") is None
+    assert database.read(instances._visible_ref, OTHER_NOVA, "vm-1", None) is None
 
 
 @pytest.mark.parametrize(

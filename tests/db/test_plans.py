@@ -162,8 +162,8 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
         *(instances._overdue, Filters(kind="backup"), 20, EPOCH, (EPOCH, 0), at(ROWS - 9)),
     ),
     "made of images": (relation_queries.made, SOME_IMAGES),
-    "owners of instances": (backfill._owners_of, NOVA, ["vm-7", "vm-8"]),
-    "number of an instance": (instances._number_of, NOVA, "vm-7", "p-7"),
+    "owners of instances": (backfill._find_owners, NOVA, ["vm-7", "vm-8"]),
+    "number of an instance": (instances._visible_ref, NOVA, "vm-7", "p-7"),
     "is an image known": (recording._knows_image, SOME_IMAGE),
 }
 
