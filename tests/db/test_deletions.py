@@ -25,7 +25,7 @@ def take_back(database: Database, recorded: Recorded) -> None:
 
 
 def withdraw_announcement(database: Database, recorded: Recorded) -> None:
-    assert database.write(reconcile._withdraw_announcements, recorded.image_ref, NOON, at(99))
+    assert database.write(reconcile._remove_announcements, recorded.image_ref, NOON, at(99))
 
 
 TIDYING = pytest.mark.parametrize("tidy_up", [take_back, withdraw_announcement])

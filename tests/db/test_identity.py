@@ -100,7 +100,7 @@ def test_a_void_announcement_gives_the_id_back(database: Database) -> None:
     # its process is killed before it can take it back
     (killed,) = record(database, new("vm-2", wanted.image_id, created_at=at(5)))
     withdrawn = (killed.image_ref, at(4), at(9))
-    assert database.write(reconcile._withdraw_announcements, *withdrawn) == 1
+    assert database.write(reconcile._remove_announcements, *withdrawn) == 1
     assert rows(database, image_id=wanted.image_id) == [("vm-1", at(0), at(1))]
     assert attached(database, replace(wanted, seen=seen_at(0))).revived_from == at(1)
 

@@ -70,7 +70,7 @@ def reconciled(database: Database) -> None:
 
 def withdraw(database: Database) -> None:
     (ref,) = refs(database, LATE.image_id)
-    database.write(reconcile._withdraw_announcements, ref, NOON, at(99))
+    database.write(reconcile._remove_announcements, ref, NOON, at(99))
 
 
 @pytest.mark.parametrize("remove", [detach, mark_deleted, reconciled, withdraw])

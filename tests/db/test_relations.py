@@ -110,7 +110,7 @@ def test_who_made_a_relation_takes_back_no_claim_of_another(database: Database) 
     (announced,) = record(database, wanted)
     database.write(relations.record, wanted, relied_on=True)
     assert database.write(relation_removal.take_back, announced) is False
-    database.write(reconcile._withdraw_announcements, announced.image_ref, NOON, at(99))
+    database.write(reconcile._remove_announcements, announced.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
 
@@ -133,7 +133,7 @@ def test_the_claim_of_who_relies_on_a_relation_outlasts_all_that_are_taken_back(
     database.write(relations.record, wanted, relied_on=True)
     for recorded in (second, first):
         assert database.write(relation_removal.take_back, recorded) is False
-    database.write(reconcile._withdraw_announcements, first.image_ref, NOON, at(99))
+    database.write(reconcile._remove_announcements, first.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
 
@@ -185,7 +185,7 @@ def test_what_is_reported_for_good_is_no_void_announcement_once_an_attachment_is
     (announced,) = record(database, wanted)
     assert revoke(database, wanted) is False
     assert database.write(relation_removal.take_back, announced) is False
-    database.write(reconcile._withdraw_announcements, announced.image_ref, NOON, at(99))
+    database.write(reconcile._remove_announcements, announced.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
 
