@@ -209,7 +209,7 @@ def images_known(database: Database) -> int:
     return database.read(_highest)
 
 
-def check_registry(database: Database, glance: ImageService, until: datetime) -> None:
+def check_glance(database: Database, glance: ImageService, until: datetime) -> None:
     """Check that ``glance`` is the Glance whose images are recorded in the database.
 
     :param until: only images with relations older than this are expected

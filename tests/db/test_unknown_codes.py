@@ -220,7 +220,7 @@ def test_a_reconciliation_judges_the_images_all_the_same(database: Database, col
     make_unknown(database, column, A, B)
     now = datetime.now(UTC) + timedelta(days=999)
     under_way = reconcile.Run(now, now)
-    reconcile.check_registry(database, Registry(), now)
+    reconcile.check_glance(database, Registry(), now)
     reconcile.reconcile(database, Registry(), under_way, False, lambda _: None)
     found = under_way.counts
     assert (found.checked, found.present, found.marked_deleted) == (2, 1, 1)
