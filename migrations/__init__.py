@@ -1,1 +1,1 @@
-"""The migrations of the tables; `related-images db upgrade` runs them."""
+"""The migrations of the tables, run by ``related-images db upgrade``."""

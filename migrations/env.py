@@ -1,6 +1,6 @@
-"""How alembic runs the migrations: on the connection given by related_images.db.schema.
+"""Run the migrations with alembic, on the connection of :mod:`related_images.db.schema`.
 
-Logging is left alone: the process may be a running service.
+Unlike alembic's template, this does not configure logging: the process may be a running service.
 """
 
 from alembic import context

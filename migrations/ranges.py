@@ -1,4 +1,4 @@
-"""Filling what a migration adds, in steps that hold nobody up for long."""
+"""Fill new columns and tables in short transactions, which do not block services for long."""
 
 from typing import Any
 
@@ -9,32 +9,32 @@ from related_images import failpoints
 from related_images.failpoints import Point
 
 STEP = 1000
-"""Rows that are filled in one transaction."""
+"""The number of rows that one transaction fills."""
 
 
-def let_others_on() -> None:
-    """Commit what was done, except on SQLite, where the transaction keeps other upgrades out."""
+def commit() -> None:
+    """Commit, except on SQLite: there the transaction is the lock against concurrent upgrades."""
     bind = op.get_bind()
     if bind.dialect.name != "sqlite":
         bind.commit()
 
 
 def within(ref: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-    """Whether the row that ``ref`` numbers is in the range that is being filled."""
-    return (ref > sa.bindparam("behind")) & (ref <= sa.bindparam("last"))
+    """Return the condition that the row with the primary key ``ref`` is in the current range."""
+    return (ref > sa.bindparam("after")) & (ref <= sa.bindparam("last"))
 
 
 def fill(table: sa.TableClause, statement: sa.Executable) -> None:
-    """Run ``statement``, which says :func:`within` what range, for each range of the ``table``.
+    """Run ``statement`` for each range of rows of the ``table``, and commit after each.
 
-    Others are let on after each.
+    :param statement: an UPDATE or INSERT with the condition :func:`within`
     """
-    bind, behind = op.get_bind(), 0
-    of_range = sa.select(table.c.id).where(table.c.id > sa.bindparam("behind"))
-    rows = of_range.order_by(table.c.id).limit(STEP).subquery()
-    last_of = sa.select(sa.func.max(rows.c.id))
-    while (last := bind.execute(last_of, {"behind": behind}).scalar()) is not None:
-        bind.execute(statement, {"behind": behind, "last": last})
-        let_others_on()
+    bind, after = op.get_bind(), 0
+    following = sa.select(table.c.id).where(table.c.id > sa.bindparam("after"))
+    rows = following.order_by(table.c.id).limit(STEP).subquery()
+    last_of_range = sa.select(sa.func.max(rows.c.id))
+    while (last := bind.execute(last_of_range, {"after": after}).scalar()) is not None:
+        bind.execute(statement, {"after": after, "last": last})
+        commit()
         failpoints.reach(Point.MIGRATE_FILLED)
-        behind = last
+        after = last

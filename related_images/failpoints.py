@@ -1,7 +1,7 @@
-"""Named moments at which a process may be stopped, for proving that nothing is lost by it.
+"""Failpoints: named points at which the tests kill the process or inject a fault.
 
-In service ``hook`` is ``None`` and a point costs one comparison. Whoever adds a moment at which a
-kill matters names it in :class:`Point` and reaches it there; the tests take every member in turn.
+In production ``hook`` is ``None`` and a failpoint costs one comparison. To add a failpoint, add a
+member to :class:`Point` and call :func:`reach` at that place. The tests run with every member.
 """
 
 from collections.abc import Callable
@@ -9,23 +9,23 @@ from enum import Enum
 
 
 class Point(Enum):
-    """Every point; the value says when it is reached."""
+    """Every failpoint; the value describes the state at that point."""
 
     RECORD_BEGUN = "a relation is about to be recorded"
     RECORD_WRITTEN = "the relation is written, not committed"
-    RECORD_COMMITTED = "the relation is committed, the registry not yet asked"
-    CREATE_ANSWERED = "the registry has made the image, the caller has no answer"
-    CREATE_NOTED = "it is noted when Glance made the image, the caller has no answer"
-    CREATE_REFUSED = "the registry has refused, the relation is not yet taken back"
-    CREATE_WITHDRAWN = "the relation of a refused image is taken back"
-    DELETE_ANSWERED = "the registry has deleted the image, which is not yet noted"
-    DELETE_NOTED = "the deletion is noted, the caller has no answer"
+    RECORD_COMMITTED = "the relation is committed, the request is not yet sent to Glance"
+    CREATE_ANSWERED = "Glance has created the image, the caller has no response"
+    CREATE_NOTED = "the creation time of the image is recorded, the caller has no response"
+    CREATE_REFUSED = "Glance has refused to create the image, the relation is not rolled back"
+    CREATE_WITHDRAWN = "the relation of an image that Glance refused is rolled back"
+    DELETE_ANSWERED = "Glance has deleted the image, the deletion is not recorded"
+    DELETE_NOTED = "the deletion is recorded, the caller has no response"
     ATTACH_WRITTEN = "an attached relation is written, not committed"
-    ATTACH_COMMITTED = "an attached relation is committed, the caller has no answer"
+    ATTACH_COMMITTED = "an attached relation is committed, the caller has no response"
     DETACH_WRITTEN = "a relation is removed, not committed"
-    RECONCILE_JUDGED = "a batch is judged, nothing is changed"
-    RECONCILE_WRITTEN = "a batch is put right, not committed"
-    RECONCILE_SETTLED = "a batch is put right and committed"
+    RECONCILE_JUDGED = "a batch is compared with Glance, nothing is changed"
+    RECONCILE_WRITTEN = "a batch is corrected, not committed"
+    RECONCILE_SETTLED = "a batch is corrected and committed"
     RECONCILE_FINISHED = "the end of a reconciliation is committed"
     MIGRATE_BEGUN = "a migration is about to begin"
     MIGRATE_FILLED = "a range of rows is filled"
@@ -34,10 +34,10 @@ class Point(Enum):
 
 
 hook: Callable[[Point], None] | None = None
-"""What happens at a point; set by a fault injector alone."""
+"""The function that is called at each failpoint; only tests set it."""
 
 
 def reach(point: Point) -> None:
-    """Let a fault injector act here."""
+    """Call :data:`hook` with ``point``, if a hook is set."""
     if hook is not None:
         hook(point)

@@ -1,7 +1,7 @@
-"""The JSON form of a dataclass: each of its fields is the property of that name.
+"""The JSON form of a dataclass: each field is a property of the same name.
 
-The API writes it and the client reads it. A reader leaves out the properties that it does not know,
-so that it understands a newer server.
+The API writes this form and the client reads it. Reading ignores unknown properties, so that an
+older client understands a newer server.
 """
 
 import dataclasses
@@ -18,43 +18,47 @@ Item = TypeVar("Item")
 Convert = Callable[[Any], Any]
 
 NOT_IN_JSON: Final = {"json": False}
-"""Metadata of a field that the JSON form does not have; it needs a default."""
+"""Metadata of a field that is not part of the JSON form; such a field needs a default."""
 
 
 class JsonForm:
-    """A dataclass with a JSON form."""
+    """Base class of a dataclass that has a JSON form."""
 
     __slots__ = ()
 
     def as_json(self) -> dict[str, Any]:
-        shape: Any = type(self)
-        return {one.name: one.write(getattr(self, one.name)) for one in _properties(shape)}
+        """Return the properties by name, ready for :func:`json.dumps`."""
+        cls: Any = type(self)
+        return {item.name: item.write(getattr(self, item.name)) for item in _properties(cls)}
 
     @classmethod
-    def from_json(cls, shown: Mapping[str, Any]) -> Self:
-        """Read it; a property that an older server does not show is the default, if it has one.
+    def from_json(cls, properties: Mapping[str, Any]) -> Self:
+        """Return an object with the given properties.
 
-        :raises KeyError: if a property is missing
+        A field with a default may be missing, since an older server does not send it.
+
+        :param properties: a decoded JSON object
+        :raises KeyError: if the property of a field without a default is missing
         :raises BadInput: if a time or an ID is malformed
         """
-        shape: Any = cls
+        dataclass_type: Any = cls
         values = {
-            one.name: one.read(shown[one.name])
-            for one in _properties(shape)
-            if one.is_needed or one.name in shown
+            item.name: item.read(properties[item.name])
+            for item in _properties(dataclass_type)
+            if item.is_required or item.name in properties
         }
         return cls(**values)
 
 
-def types_of(shape: type) -> dict[str, Any]:
-    """The types of the fields that the JSON form of ``shape`` has."""
-    hints = get_type_hints(shape, include_extras=True)
-    shown = (it.name for it in dataclasses.fields(shape) if it.metadata.get("json", True))
-    return {name: hints[name] for name in shown}
+def types_of(cls: type) -> dict[str, Any]:
+    """Return the types of the fields in the JSON form of the dataclass ``cls``, by name."""
+    hints = get_type_hints(cls, include_extras=True)
+    names = (it.name for it in dataclasses.fields(cls) if it.metadata.get("json", True))
+    return {name: hints[name] for name in names}
 
 
 def but_none(kind: Any) -> Any:
-    """``X`` for the type ``X | None``; ``None`` for a type that does not allow ``None``."""
+    """Return ``X`` for the type ``X | None``, and ``None`` for a type without ``None``."""
     if get_origin(kind) not in (Union, UnionType):
         return None
     return next(it for it in get_args(kind) if it is not type(None))
@@ -65,51 +69,51 @@ class _Property:
     name: str
     write: Convert
     read: Convert
-    is_needed: bool
+    is_required: bool
 
 
 @cache
-def _properties(shape: type) -> tuple[_Property, ...]:
-    defaults = {it.name: it.default for it in dataclasses.fields(shape)}
+def _properties(cls: type) -> tuple[_Property, ...]:
+    defaults = {it.name: it.default for it in dataclasses.fields(cls)}
     return tuple(
         _Property(name, _writer(kind), _reader(name, kind), defaults[name] is dataclasses.MISSING)
-        for name, kind in types_of(shape).items()
+        for name, kind in types_of(cls).items()
     )
 
 
 def _writer(kind: Any) -> Convert:
     if optional := but_none(kind):
-        return _if_there(_writer(optional))
+        return _unless_none(_writer(optional))
     if kind is datetime:
         return format_time
     if get_origin(kind) is Mapping:
-        return _of_each(_writer(get_args(kind)[1]))
-    return JsonForm.as_json if _is_form(kind) else _same
+        return _each_value(_writer(get_args(kind)[1]))
+    return JsonForm.as_json if _has_json_form(kind) else _unchanged
 
 
 def _reader(name: str, kind: Any) -> Convert:
     if optional := but_none(kind):
-        return _if_there(_reader(name, optional))
+        return _unless_none(_reader(name, optional))
     if kind is datetime:
         return lambda value: parse_time(name, value)
     if get_origin(kind) is Mapping:
-        return _of_each(_reader(name, get_args(kind)[1]))
+        return _each_value(_reader(name, get_args(kind)[1]))
     if get_origin(kind) is Annotated:
-        return next(filter(callable, kind.__metadata__), _same)
-    return kind.from_json if _is_form(kind) else _same
+        return next(filter(callable, kind.__metadata__), _unchanged)
+    return kind.from_json if _has_json_form(kind) else _unchanged
 
 
-def _is_form(kind: Any) -> bool:
+def _has_json_form(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, JsonForm)
 
 
-def _same(value: Item) -> Item:
+def _unchanged(value: Item) -> Item:
     return value
 
 
-def _if_there(convert: Convert) -> Convert:
+def _unless_none(convert: Convert) -> Convert:
     return lambda value: None if value is None else convert(value)
 
 
-def _of_each(convert: Convert) -> Convert:
+def _each_value(convert: Convert) -> Convert:
     return lambda values: {key: convert(value) for key, value in values.items()}

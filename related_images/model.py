@@ -1,7 +1,8 @@
-"""What the project is about: installations, instances, images and the relations between them.
+"""The data model: installations, instances, images and the relations between them.
 
-Every layer uses these classes. Times are aware and in UTC; IDs are text. What the API shows has a
-:class:`JsonForm`: its JSON and the published schemas are made from the fields and their types here.
+Every layer uses these classes. Times are aware and in UTC; IDs are text. An *instance* is a server
+of one Nova. The classes that the API shows derive from :class:`JsonForm`: their fields and types
+define the JSON of the API and the published schemas.
 """
 
 from collections.abc import Mapping
@@ -17,13 +18,13 @@ SNAPSHOT: Final = "snapshot"
 BACKUP: Final = "backup"
 BOOT: Final = "boot"
 MADE_FROM: Final = (SNAPSHOT, BACKUP)
-"""The kinds whose image was made from the instance."""
+"""The kinds of relation that state that the image was made from the instance."""
 KINDS: Final = (*MADE_FROM, BOOT)
 
 SERVICE: Final = "service"
 NOTIFICATION: Final = "notification"
 BACKFILL: Final = "backfill"
-"""The source of what an image's own properties claim."""
+"""The source of a relation that ``related-images backfill`` took from the image's properties."""
 MANUAL: Final = "manual"
 SOURCES: Final = (SERVICE, NOTIFICATION, BACKFILL, MANUAL)
 
@@ -34,17 +35,17 @@ Kind = Annotated[str, "kind"]
 Label = Annotated[str, "label"]
 Source = Annotated[str, "source"]
 Count = Annotated[int, "count"]
-"""What a text or a number is. The function reads it in an answer; a kind and a source that a newer
-server has are read as they are."""
+"""The meaning of a text or a number. A function in the annotation validates a value that is read
+from a response. Kinds, labels and sources are not validated: a newer server may have others."""
 
 
 @dataclass(frozen=True, order=True)
 class InstanceRef(JsonForm):
-    """An instance of one installation.
+    """The pair (installation UUID, server ID), which identifies a server.
 
     :param installation_uuid: UUID of the Nova deployment; kept in lower case
     :param instance_id: opaque text, 1 to 255 of ``A-Z a-z 0-9 . _ : -``
-    :raises TupleMalformed: if either is not of that form
+    :raises TupleMalformed: if one of them is malformed
     """
 
     installation_uuid: InstallationUuid
@@ -57,10 +58,13 @@ class InstanceRef(JsonForm):
 
 
 def kind(text: object, allowed: tuple[str, ...] = KINDS) -> str:
-    """Give ``text`` if it is one of the ``allowed`` kinds, or raise :exc:`KindUnknown`."""
+    """Return ``text`` if it is one of the ``allowed`` kinds.
+
+    :raises KindUnknown: if it is not
+    """
     if text not in allowed:
         raise KindUnknown(
-            f"the relation kind {validation.shown(text)} cannot stand here; allowed are "
+            f"the relation kind {validation.shown(text)} is not allowed here; allowed are "
             f"{', '.join(allowed)}"
         )
     return str(text)
@@ -68,7 +72,7 @@ def kind(text: object, allowed: tuple[str, ...] = KINDS) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ImageState:
-    """What Glance says of an image that it has: when it made it, and whose it is."""
+    """The creation time and the owner of an image, as Glance reports them."""
 
     created_at: datetime
     owner: str | None
@@ -76,11 +80,12 @@ class ImageState:
 
 @dataclass(frozen=True, slots=True)
 class NewRelation:
-    """A relation to be recorded.
+    """A relation to record.
 
-    ``project_id`` is who sees it: who owns the image, for a ``boot`` who owns the instance.
-    ``instance_project_id``, where known, is who owns the instance; ``seen`` is the image where
-    Glance was asked.
+    :ivar project_id: the project that sees it: the owner of the image; for a ``boot`` relation the
+        owner of the server
+    :ivar instance_project_id: the project that owns the server, if it was reported
+    :ivar seen: the image as Glance reports it, if Glance was asked
     """
 
     installation_uuid: str
@@ -97,10 +102,11 @@ class NewRelation:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What recording did, so that it can be taken back.
+    """What recording a relation changed; it is needed to roll the relation back.
 
-    ``created`` is false where the relation was there before. ``revived_from`` is the time at which
-    the image had been marked deleted, where it had and is the same.
+    :ivar created: whether the relation is new
+    :ivar revived_from: when the image had been marked deleted, if recording removed that mark from
+        the same image; else ``None``
     """
 
     image_id: str
@@ -115,9 +121,10 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Relation(JsonForm):
-    """That an image belongs to an instance.
+    """A relation between an instance and an image.
 
-    A new field needs its column in the database, and nothing else.
+    A new field needs a column in :func:`related_images.db.relation_queries.find`; the JSON and the
+    schemas follow.
     """
 
     installation_uuid: InstallationUuid
@@ -133,15 +140,17 @@ class Relation(JsonForm):
 
     @property
     def instance(self) -> InstanceRef:
+        """The pair (installation UUID, server ID)."""
         return InstanceRef(self.installation_uuid, self.instance_id)
 
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
-    """An image of an instance; ``created_at`` is the epoch while it is not known.
+    """An image of an instance.
 
-    ``recorded_at`` is when the oldest of the relations was recorded that it is listed for; ``None``
-    if that says nothing of when it was made.
+    :ivar created_at: when Glance created it; the epoch while that is unknown
+    :ivar recorded_at: when the oldest of the matching relations was recorded; ``None`` if the image
+        may have been created later than that
     """
 
     image_id: str
@@ -151,7 +160,7 @@ class ListedImage:
 
 @dataclass(frozen=True, slots=True)
 class Images(JsonForm):
-    """The images of one kind that an instance has and that are not deleted."""
+    """The images of one kind that an instance has, without deleted images."""
 
     count: Count
     oldest_at: datetime
@@ -161,9 +170,12 @@ class Images(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class Instance(JsonForm):
-    """An instance as one caller sees it; ``images`` by kind, ``ended_at`` once it is gone.
+    """An instance as one caller sees it.
 
-    ``latest_at`` is where it stands in a list of those without an image since a time.
+    :ivar boot_image_id: the image from which the server was last started or rebuilt
+    :ivar ended_at: when the server was deleted; ``None`` while it exists
+    :ivar images: the images made from it, by kind
+    :ivar latest_at: the sort key of the instance in a list of overdue instances
     """
 
     installation_uuid: InstallationUuid
@@ -176,11 +188,14 @@ class Instance(JsonForm):
 
     @property
     def instance(self) -> InstanceRef:
+        """The pair (installation UUID, server ID)."""
         return InstanceRef(self.installation_uuid, self.instance_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Installation(JsonForm):
+    """A registered installation; only ``service_user_id``, if given, may record relations of it."""
+
     uuid: InstallationUuid
     name: str
     service_user_id: str | None
@@ -189,10 +204,10 @@ class Installation(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which relations are asked for; ``None`` leaves a filter out.
+    """Filters of a list of relations; ``None`` means no restriction.
 
-    ``in_use`` are those that tell from which image a live instance was started.
-    ``visible_to`` is the project whose relations alone are seen; ``None`` sees all.
+    :ivar in_use: whether a relation states that an live server was started from the image
+    :ivar visible_to: the project of the caller; ``None`` for callers who see all projects
     """
 
     installation_uuid: str | None = None
@@ -210,13 +225,16 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Usage(JsonForm):
-    """How many instances were started from an image, and how many of them live.
+    """The number of servers that were started from an image.
 
-    :ivar unused_since: when the last of them ended; ``None`` while one lives or if none ever was
-    :ivar used_by_others: whether live instances of other projects than the image's owner were
-        started from it, as far as the caller may know; ``None`` if that cannot be told
-    :ivar all_projects: whether those of every project are counted, or those the caller sees; an
-        answer says it once for all of its images
+    :ivar instances: all of them, deleted ones included
+    :ivar live_instances: those that still exist
+    :ivar unused_since: when the last of them was deleted; ``None`` if one is live or if no
+        server was ever started from the image
+    :ivar used_by_others: whether live servers of projects other than the image's owner were
+        started from it; ``None`` if the caller may not know or it is unknown
+    :ivar all_projects: whether the servers of all projects are counted, or only those that the
+        caller sees; a response states it once for all images
     """
 
     image_id: ImageId
@@ -228,13 +246,13 @@ class Usage(JsonForm):
 
     @property
     def is_unused(self) -> bool:
-        """Whether it is known that no live instance was started from it."""
+        """Whether it is certain that no live server was started from the image."""
         return self.live_instances == 0 and self.used_by_others is False
 
 
 @dataclass(frozen=True, slots=True)
 class Ancestor(JsonForm):
-    """An image that another descends from, ``via`` the instance between them."""
+    """An image from which another one descends; ``via`` is the instance between them."""
 
     image_id: ImageId
     via: InstanceRef
@@ -247,7 +265,11 @@ class Ancestor(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class Descendant(JsonForm):
-    """An image made from another, ``depth`` steps down, ``via`` an instance of the one above."""
+    """An image that descends from another one.
+
+    :ivar depth: the number of steps from the root; 1 for a child of the root
+    :ivar via: the instance that was started from the parent, and from which the image was made
+    """
 
     image_id: ImageId
     depth: int
@@ -262,7 +284,7 @@ class Descendant(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class RelationPosition:
-    """The last relation of a page: where the next one begins."""
+    """The position of the last relation of a page; the next page begins after it."""
 
     created_at: datetime
     installation_uuid: str
@@ -273,7 +295,7 @@ class RelationPosition:
 
 @dataclass(frozen=True, slots=True)
 class InstancePosition:
-    """The last instance of a page; ``latest_at`` as that instance had it."""
+    """The position of the last instance of a page; ``latest_at`` as that page showed it."""
 
     installation_uuid: str
     instance_id: str
@@ -282,7 +304,7 @@ class InstancePosition:
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """How many rows a purge took away."""
+    """The number of rows that a purge deleted."""
 
     relations: int = 0
     images: int = 0

@@ -1,4 +1,4 @@
-"""Doing two things at once where one of them is waiting."""
+"""Fetch the next item of an iterator while the caller processes the current one."""
 
 import threading
 from collections.abc import Generator, Iterator
@@ -9,26 +9,29 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterator[T]) -> Generator[T]:
-    """The items, each one asked for while the one before it is dealt with.
+    """Yield the items in order; a thread fetches the next one while the caller processes one.
 
-    Whoever needs no more leaves at once, and the one that is on its way is dropped.
+    A caller that stops early does not wait for the item that is being fetched; it is discarded.
+
+    :param items: the source; ``None`` is not a valid item
+    :raises BaseException: what ``items`` raises, at the item for which it was raised
     """
-    coming = _asked(items)
-    while (item := coming.result()) is not None:
-        coming = _asked(items)
+    pending = _fetch_next(items)
+    while (item := pending.result()) is not None:
+        pending = _fetch_next(items)
         yield item
 
 
-def _asked(items: Iterator[T]) -> Future[T | None]:
-    coming: Future[T | None] = Future()
+def _fetch_next(items: Iterator[T]) -> Future[T | None]:
+    pending: Future[T | None] = Future()
 
-    def ask() -> None:
+    def fetch() -> None:
         try:
-            coming.set_result(next(items, None))
-        # raised where the item is awaited
+            pending.set_result(next(items, None))
+        # `pending.result()` raises it in the thread of the caller
         except BaseException as error:  # noqa: BLE001
-            coming.set_exception(error)
+            pending.set_exception(error)
 
-    # a thread of a pool would be waited for at the end of the program
-    threading.Thread(target=ask, daemon=True).start()
-    return coming
+    # at exit, the interpreter waits for the threads of a pool, but not for a daemon thread
+    threading.Thread(target=fetch, daemon=True).start()
+    return pending

@@ -1,4 +1,4 @@
-"""The first tables: installations, projects, instances, images, relations, state."""
+"""Create the tables of installations, projects, instances, images, relations and state."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def text(length: int) -> sa.types.TypeEngine[str]:
 
 
 def index(table: str, *columns: str, **options: Any) -> None:
-    """Make an index unless an upgrade that was cut short has made it before."""
+    """Create an index, unless an interrupted upgrade created it before."""
     name = f"ix_{table}_{'_'.join(columns)}"
     known = sa.inspect(op.get_bind()).get_indexes(table)
     if name not in {found["name"] for found in known}:

@@ -1,4 +1,4 @@
-"""Lineage and the guard: rebuilds, which image descends from which, deletions on their way."""
+"""Create the tables for lineage and delete protection: rebuilds, links, pending deletions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -100,7 +100,7 @@ def _deletion() -> None:
 
 
 def _fill() -> None:
-    """The image in force is the last that was started before, or else the first that ever was."""
+    """Fill the parent links: the last start before the image was made, or else the first start."""
     boot = relation.alias("boot")
     of_instance = (
         sa.select(boot.c.image_ref)

@@ -1,8 +1,8 @@
-"""The time of the latest image of each kind in the row of its instance."""
+"""Add the time of the latest image of each kind to the row of the instance."""
 
 import sqlalchemy as sa
 from alembic import op
-from related_images.migrations.ranges import fill, let_others_on, within
+from related_images.migrations.ranges import commit, fill, within
 
 revision = "0003"
 down_revision = "0002"
@@ -25,10 +25,10 @@ def upgrade() -> None:
         if name not in columns:
             column = sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
             op.add_column("related_instance", column)
-            let_others_on()
+            commit()
         if _index(name) not in indexes:
             op.create_index(_index(name), "related_instance", [name, "id"])
-            let_others_on()
+            commit()
     latest = instance.update().values({name: _latest(code) for name, code in CODES.items()})
     fill(instance, latest.where(within(instance.c.id)))
 

@@ -1,8 +1,8 @@
-"""When Glance made each image, the ID that it had once another image has it, and who sees links."""
+"""Add the creation time and the former ID of images, and the project that sees a link."""
 
 import sqlalchemy as sa
 from alembic import op
-from related_images.migrations.ranges import fill, let_others_on, within
+from related_images.migrations.ranges import commit, fill, within
 from sqlalchemy.dialects import mysql, postgresql
 
 revision = "0004"
@@ -32,24 +32,24 @@ def upgrade() -> None:
     ):
         if column.name not in known:
             op.add_column("related_image", column)
-            let_others_on()
+            commit()
     if INDEX not in {index["name"] for index in found.get_indexes("related_image")}:
         former = sa.text("former_uuid IS NOT NULL")
         options = {"sqlite_where": former, "postgresql_where": former}
         op.create_index(INDEX, "related_image", ["former_uuid"], **options)
-        let_others_on()
+        commit()
     _fill()
 
 
 def downgrade() -> None:
-    """The version before knows an image by its ID alone: what was known of former ones goes."""
+    """Drop the columns; the previous version identifies an image by its ID alone."""
     op.drop_index(INDEX, "related_image", if_exists=True)
     for name in ("former_uuid", "created_at"):
         op.drop_column("related_image", name)
 
 
 def _fill() -> None:
-    """A start is seen by the project of its server, a link by who owns both image and server."""
+    """Fill who sees a relation: a start the owner of the server, a link the owner of both."""
     owner = sa.select(instance.c.project_ref).where(instance.c.id == relation.c.instance_ref)
     starts = relation.update().where(within(relation.c.id), relation.c.kind == BOOT)
     fill(relation, starts.values(project_ref=owner.scalar_subquery()))

@@ -1,1 +1,1 @@
-"""One module a revision, in the order of related_images.db.schema.REVISIONS."""
+"""The revisions, one module each; ``related_images.db.schema.REVISIONS`` lists them."""

@@ -1,17 +1,18 @@
-"""The database: what is recorded, how it is asked for, and how it is kept right.
+"""The database layer.
 
-One module holds one use case. Its public functions take a :class:`Database`, and its private ones
+A module holds one use case. Its public functions take a :class:`Database`; its private functions
 take a connection inside a transaction:
 
 * :mod:`.recording`, :mod:`.notifications` and :mod:`.backfill` record what is reported;
-* :mod:`.listing`, :mod:`.instances`, :mod:`.lineage` and :mod:`.rotation` answer;
-* :mod:`.deletions` guards images in use, and :mod:`.installations` registers installations;
-* :mod:`.reconcile` and :mod:`.purge` keep the database right and small.
+* :mod:`.listing`, :mod:`.instances`, :mod:`.lineage` and :mod:`.recorded_backups` read;
+* :mod:`.deletions` protects images in use, and :mod:`.installations` registers installations;
+* :mod:`.reconcile` corrects the database, and :mod:`.purge` removes old rows.
 
-What several use cases share takes a connection: :mod:`.relations`, :mod:`.removals`,
-:mod:`.relation_queries`, :mod:`.lineage_walk`, :mod:`.image_identity`, :mod:`.image_owners`,
-:mod:`.latest_images`, :mod:`.parent_links`, :mod:`.orphans`, :mod:`.row_ids`, :mod:`.state`. Below
-them are the tables and the way into the database.
+The modules that several use cases share take a connection: :mod:`.relations`,
+:mod:`.relation_removal`, :mod:`.relation_queries`, :mod:`.lineage_walk`, :mod:`.image_identity`,
+:mod:`.image_owners`, :mod:`.latest_images`, :mod:`.parent_links`, :mod:`.orphans`, :mod:`.row_ids`
+and :mod:`.stored_state`. They use the tables (:mod:`.tables`, :mod:`.column_types`,
+:mod:`.schema`). :mod:`.database` connects to the database and runs transactions.
 """
 
 from related_images.db.database import Database

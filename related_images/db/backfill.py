@@ -1,9 +1,10 @@
-"""Recording what was claimed before there was a filter, where nothing that is known contradicts.
+"""Backfill: record the relations that image properties claim, unless recorded data contradicts.
 
-What is credible goes into few statements, to the same end as recording one by one. Only what is
-simple goes together: images in no relation, of instances of which no start is known and of which it
-is not told whose they are. Images and instances are inserted without care: who loses against
-another at the same moment is run again, and finds that they are new no longer.
+Candidates that pass are recorded in a few bulk statements, with the same result as
+:func:`related_images.db.relations.record` for each of them. A candidate is recorded in bulk only if
+its image has no relation, no start of its instance is known, and the owner of the instance is not
+reported. The bulk inserts do not check for existing rows: after a conflict with a concurrent
+transaction, :meth:`Database.write` runs the transaction again, which then finds these rows.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -36,16 +37,22 @@ from related_images.model import (
 )
 
 POSITION: Final = "backfill-position:"
-"""Begins the row of the state that remembers how far a backfill came."""
+"""The prefix of the name under which the position of an unfinished backfill is stored."""
 
 RECORDED: Final = "recorded"
 KNOWN: Final = "known"
 DOUBTED: Final = "doubted"
+"""The outcomes of a candidate: recorded, recorded before, rejected."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that may have been made from an instance of ``project_id``, as far as is known."""
+    """An image that may have been made from an instance.
+
+    :ivar owner: the project that owns the image
+    :ivar created_at: when Glance created the image
+    :ivar project_id: the project that owns the instance, if Nova reported it
+    """
 
     image_id: str
     owner: str
@@ -58,28 +65,34 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a candidate, and why."""
+    """The outcome of a candidate, and the reason for which it was rejected."""
 
     outcome: str
     reason: str | None = None
 
 
 def position(database: Database, installation_uuid: str) -> str | None:
-    """How far an unfinished backfill of this installation came."""
+    """Return the position that :func:`remember` stored, or ``None`` for a new backfill.
+
+    :raises StoreUnavailable: if the database is unavailable
+    """
     return database.read(stored_state.get, POSITION + installation_uuid)
 
 
 def finish(database: Database, installation_uuid: str) -> None:
-    """Let the next backfill begin anew."""
+    """Remove the stored position, so that the next backfill starts at the beginning.
+
+    :raises StoreUnavailable: if it could not be committed
+    """
     database.write(stored_state.drop, POSITION + installation_uuid)
 
 
 def judge(
     database: Database, installation_uuid: str, candidates: Sequence[Candidate]
 ) -> list[Verdict]:
-    """What would become of the candidates, each taken alone; nothing is recorded.
+    """Return the verdict on each candidate by itself, in their order, and record nothing.
 
-    :raises StoreUnavailable: if the database cannot answer
+    :raises StoreUnavailable: if the database is unavailable
     """
     known = database.read(_known, installation_uuid, candidates)
     return [known.verdict(one) or Verdict(RECORDED) for one in candidates]
@@ -88,15 +101,19 @@ def judge(
 def record(
     database: Database, installation_uuid: str, candidates: Sequence[Candidate]
 ) -> list[Verdict]:
-    """Record the candidates that nothing contradicts, in one transaction.
+    """Record the candidates that recorded data does not contradict, in one transaction.
 
+    :returns: the verdict on each candidate, in their order
     :raises StoreUnavailable: if it could not be committed
     """
     return database.write(_record, installation_uuid, candidates)
 
 
 def remember(database: Database, installation_uuid: str, position: str) -> None:
-    """Remember how far the backfill came."""
+    """Store the position of an unfinished backfill, so that the next one continues there.
+
+    :raises StoreUnavailable: if it could not be committed
+    """
     database.write(stored_state.put, POSITION + installation_uuid, position)
 
 
@@ -105,7 +122,7 @@ def _record(
 ) -> list[Verdict]:
     images = {one.image_id for one in candidates}
     instances = {one.instance_id for one in candidates}
-    held = _hold(connection, installation_uuid, images, instances)
+    locked = _lock(connection, installation_uuid, images, instances)
     known = _known(connection, installation_uuid, candidates)
     verdicts, credible = [], []
     for candidate in candidates:
@@ -115,15 +132,17 @@ def _record(
             known.add(credible[-1])
         verdicts.append(verdict or Verdict(RECORDED))
     if credible:
-        _record_claims(connection, held, credible)
+        _record_claims(connection, locked, credible)
     return verdicts
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What is known of the images and the instances of some candidates, by their ids.
+    """The recorded data about the images and instances of some candidates.
 
-    Of an instance that is whose it is, else whose the oldest image is that was made from it.
+    :ivar made: the relations of each image with the instance from which it was made
+    :ivar owners: the project that owns each instance; if that is unknown, the project that owns the
+        oldest image made from it
     """
 
     installation_uuid: str
@@ -131,17 +150,17 @@ class _Known:
     owners: dict[str, str | None]
 
     def verdict(self, candidate: Candidate) -> Verdict | None:
-        """What contradicts the candidate, or that it is known; ``None`` if it may be recorded."""
+        """Return why the candidate cannot be recorded, or ``None`` if it can."""
         made = [row for row in self.made.get(candidate.image_id, ()) if _is_same(row, candidate)]
         if made:
-            return _against(made, self.installation_uuid, candidate)
+            return _compare(made, self.installation_uuid, candidate)
         owner = candidate.project_id or self.owners.get(candidate.instance_id)
         if owner is not None and owner != candidate.owner:
-            return Verdict(DOUBTED, "its instance belongs to another project")
+            return Verdict(DOUBTED, "its server belongs to another project")
         return None
 
     def add(self, new: NewRelation) -> None:
-        """Let what is to be recorded be known to the candidates behind it."""
+        """Add a relation that will be recorded; the following candidates are compared with it."""
         self.made[new.image_id] = [new]
         self.owners[new.instance_id] = new.project_id
 
@@ -153,7 +172,7 @@ def _known(
     for row in relation_queries.made(connection, {one.image_id for one in candidates}):
         made.setdefault(row.image_id, []).append(row)
     instances = {one.instance_id for one in candidates}
-    return _Known(installation_uuid, made, _owners_of(connection, installation_uuid, instances))
+    return _Known(installation_uuid, made, _find_owners(connection, installation_uuid, instances))
 
 
 _oldest_owner: Final = (
@@ -173,31 +192,31 @@ _owners: Final = (
 )
 
 
-def _owners_of(
+def _find_owners(
     connection: Connection, installation_uuid: str, instance_ids: Collection[str]
 ) -> dict[str, str | None]:
-    """Whose each known instance is, else whose the oldest image is that was made from it."""
-    named = {"installation_uuid": installation_uuid, "instance_ids": list(instance_ids)}
-    return {row[0]: row[1] for row in connection.execute(_owners, named)}
+    """Return the ``owners`` of :class:`_Known` for the recorded instances among these."""
+    values = {"installation_uuid": installation_uuid, "instance_ids": list(instance_ids)}
+    return {row[0]: row[1] for row in connection.execute(_owners, values)}
 
 
 def _is_same(row: Relation | NewRelation, candidate: Candidate) -> bool:
-    """Whether a relation is of this image, and not of another that had its ID before."""
+    """Return whether the relation is of this image, not of another one that had its ID before."""
     known_at = row.image_created_at if isinstance(row, Relation) else None
     return known_at in (None, candidate.created_at)
 
 
-def _against(
+def _compare(
     made: Sequence[Relation | NewRelation], installation_uuid: str, candidate: Candidate
 ) -> Verdict:
-    """The claim beside what is recorded of the image."""
+    """Return the verdict on a candidate whose image has the relations ``made``."""
     claimed = (installation_uuid, candidate.instance_id, candidate.kind)
     if any((row.installation_uuid, row.instance_id, row.kind) == claimed for row in made):
         return Verdict(KNOWN)
     row = made[0]
     return Verdict(
         DOUBTED,
-        f"it is recorded as a {row.kind} of the instance {row.instance_id} of "
+        f"it is recorded as a {row.kind} of the server {row.instance_id} of "
         f"{row.installation_uuid} ({row.source})",
     )
 
@@ -218,75 +237,77 @@ def _relation(installation_uuid: str, candidate: Candidate) -> NewRelation:
 
 
 _Times = Mapping[tuple[str, str], datetime]
-"""When the latest image of an instance and a kind was made."""
+"""The time of the latest image by server ID and kind."""
 
 
 @dataclass(frozen=True)
-class _Held:
-    """What is known, by the names it bears outside: nobody else records anything of it now.
+class _LockedRows:
+    """The existing rows of the candidates, locked until the transaction ends.
 
-    ``home`` is the installation, if it is known.
+    :ivar installation_ref: the row of the installation, if it exists
+    :ivar images: the rows by image ID
+    :ivar instances: the rows by server ID
     """
 
-    home: int | None
+    installation_ref: int | None
     images: Mapping[str, int]
     instances: Mapping[str, int]
 
 
-def _hold(
+def _lock(
     connection: Connection,
     installation_uuid: str,
     image_ids: Collection[str],
     instance_ids: Collection[str],
-) -> _Held:
-    """Take hold of those of the images, and of the installation's instances, that are known."""
+) -> _LockedRows:
+    """Lock the existing rows of the images and of the instances of the installation."""
     home = connection.execute(select(installation_ref(installation_uuid))).scalar()
-    ours = instance.c.installation_ref == home
-    return _Held(
+    of_installation = instance.c.installation_ref == home
+    return _LockedRows(
         home,
-        _numbers(connection, image.c.uuid, image_ids, is_held=True),
-        _numbers(connection, instance.c.instance_id, instance_ids, ours, is_held=True),
+        _refs(connection, image.c.uuid, image_ids, lock=True),
+        _refs(connection, instance.c.instance_id, instance_ids, of_installation, lock=True),
     )
 
 
-def _numbers(
+def _refs(
     connection: Connection,
-    names: Column[Any],
-    wanted: Iterable[str | None],
+    column: Column[Any],
+    values: Iterable[str | None],
     *conditions: ColumnElement[bool],
-    is_held: bool = False,
+    lock: bool = False,
 ) -> dict[str, int]:
-    """The numbers of the rows that bear one of the names."""
-    number = names.table.c.id
-    named = {name for name in wanted if name is not None}
-    if not named:
+    """Return the primary keys of the rows with one of the ``values`` in the ``column``."""
+    number = column.table.c.id
+    wanted = {value for value in values if value is not None}
+    if not wanted:
         return {}
-    # by an expression: else some planner looks through all rows for the sake of their order
-    asked = select(names, number).where(names.in_(named), *conditions).order_by(number + 0)
-    if is_held:
-        asked = asked.with_for_update(key_share=True)
-    return {row[0]: row[1] for row in connection.execute(asked)}
+    # sorted by an expression: for `ORDER BY id`, some planners scan the primary key
+    query = select(column, number).where(column.in_(wanted), *conditions).order_by(number + 0)
+    if lock:
+        query = query.with_for_update(key_share=True)
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def _record_claims(connection: Connection, held: _Held, new: Sequence[NewRelation]) -> None:
-    """Record what images that are there claim, each once, of instances of one installation.
+def _record_claims(connection: Connection, locked: _LockedRows, new: Sequence[NewRelation]) -> None:
+    """Record relations of existing images, one for each image, in one installation.
 
-    :param held: what :func:`_hold` gave of them in this transaction
+    :param locked: the result of :func:`_lock` in this transaction
     """
-    untold = [one for one in new if one.instance_project_id is None]
-    fresh = [one for one in untold if one.image_id not in held.images]
-    started = _started(connection, held.instances.values())
-    together = [one for one in fresh if held.instances.get(one.instance_id) not in started]
-    if together:
-        _record_together(connection, held, together)
-    done = {one.image_id for one in together}
+    without_owner = [one for one in new if one.instance_project_id is None]
+    of_new_images = [one for one in without_owner if one.image_id not in locked.images]
+    started = _started(connection, locked.instances.values())
+    bulk = [one for one in of_new_images if locked.instances.get(one.instance_id) not in started]
+    if bulk:
+        _record_bulk(connection, locked, bulk)
+    done = {one.image_id for one in bulk}
     for one in new:
         if one.image_id not in done:
             relations.record(connection, one, relied_on=True)
 
 
 def _started(connection: Connection, instance_refs: Collection[int]) -> Collection[int]:
-    """Those of the instances of which a start is known, from which their images descend."""
+    """Return those instances that have a ``boot`` relation; their images have a parent."""
     if not instance_refs:
         return ()
     starts = select(relation.c.instance_ref).where(
@@ -295,19 +316,21 @@ def _started(connection: Connection, instance_refs: Collection[int]) -> Collecti
     return set(connection.execute(starts).scalars())
 
 
-def _record_together(connection: Connection, held: _Held, new: Sequence[NewRelation]) -> None:
-    _note_latest(connection, held, new)
+def _record_bulk(connection: Connection, locked: _LockedRows, new: Sequence[NewRelation]) -> None:
+    _update_latest(connection, locked, new)
     home = (
-        held.home or get_or_create(connection, installation, {"uuid": new[0].installation_uuid})[0]
+        locked.installation_ref
+        or get_or_create(connection, installation, {"uuid": new[0].installation_uuid})[0]
     )
-    unknown = [one for one in new if one.instance_id not in held.instances]
+    unknown = [one for one in new if one.instance_id not in locked.instances]
     if unknown:
         connection.execute(insert(instance), _instance_rows(home, unknown))
     connection.execute(insert(image), [_image_row(one) for one in new])
-    ours = instance.c.installation_ref == home
-    made = (one.instance_id for one in unknown)
-    instances = {**held.instances, **_numbers(connection, instance.c.instance_id, made, ours)}
-    images = _numbers(connection, image.c.uuid, (one.image_id for one in new))
+    of_installation = instance.c.installation_ref == home
+    added = (one.instance_id for one in unknown)
+    added_refs = _refs(connection, instance.c.instance_id, added, of_installation)
+    instances = {**locked.instances, **added_refs}
+    images = _refs(connection, image.c.uuid, (one.image_id for one in new))
     projects = _projects(connection, {one.project_id for one in new})
     rows = [
         _relation_row(one, images[one.image_id], instances[one.instance_id], projects)
@@ -320,19 +343,19 @@ def _image_row(new: NewRelation) -> dict[str, Any]:
     return {"uuid": new.image_id, "created_at": new.seen.created_at if new.seen else EPOCH}
 
 
-def _note_latest(connection: Connection, held: _Held, new: Iterable[NewRelation]) -> None:
+def _update_latest(connection: Connection, locked: _LockedRows, new: Iterable[NewRelation]) -> None:
     times: dict[str, dict[int, datetime]] = {}
-    for (name, kind), at in _latest(new).items():
-        if name in held.instances:
-            times.setdefault(kind, {})[held.instances[name]] = at
-    for kind, of_instances in times.items():
-        latest_images.advance_many(connection, kind, of_instances)
+    for (instance_id, kind), at in _latest(new).items():
+        if instance_id in locked.instances:
+            times.setdefault(kind, {})[locked.instances[instance_id]] = at
+    for kind, times_by_ref in times.items():
+        latest_images.advance_many(connection, kind, times_by_ref)
 
 
 def _projects(connection: Connection, wanted: Collection[str | None]) -> Mapping[str | None, int]:
-    """The numbers of the projects, which are made where they are not there."""
+    """Return the primary keys of the projects, and create the missing ones."""
     refs: dict[str | None, int] = {}
-    refs.update(_numbers(connection, project.c.project_id, wanted))
+    refs.update(_refs(connection, project.c.project_id, wanted))
     for name in sorted(name for name in wanted if name is not None and name not in refs):
         refs[name] = get_or_create(connection, project, {"project_id": name})[0]
     return refs

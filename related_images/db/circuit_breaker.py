@@ -1,4 +1,7 @@
-"""The memory of failure: refuse at once, and find out in the background when that is over."""
+"""A circuit breaker: fail at once after a failure, and probe in the background for recovery.
+
+See "Circuit Breaker" in Michael Nygard, *Release It!*.
+"""
 
 import logging
 import math
@@ -15,19 +18,19 @@ from related_images.errors import StoreUnavailable
 LOG = logging.getLogger(__name__)
 
 LONGEST_PAUSE: Final = 5.0
-"""Seconds between two probes at the most; each pause is drawn anew from zero to its limit."""
+"""The longest pause between two probes, in seconds; each pause is random, with full jitter."""
 
 QUIET: Final = 60.0
-"""Seconds in which a failure is not logged again that comes and goes for the same reason."""
+"""The time in seconds during which a repeated failure with the same reason is logged once."""
 
 Probe = Callable[[], None]
-"""Does what failed, in kind; raises :exc:`StoreUnavailable` for as long as that fails."""
+"""Repeats the failed access; raises :exc:`StoreUnavailable` while it fails."""
 
 
 class Breaker:
-    """Closed until :meth:`trip`, then open until a probe returns instead of raising.
+    """A circuit breaker; :meth:`trip` opens it, a successful probe closes it.
 
-    :param name: what is protected, for the log
+    :param name: the protected operation, for the log
     """
 
     def __init__(self, name: str) -> None:
@@ -39,35 +42,44 @@ class Breaker:
         self._logged, self._logged_at, self._is_logged = "", -math.inf, False
 
     def check(self) -> None:
-        """Raise the error that opened the breaker, if it is open."""
+        """Do nothing if the breaker is closed.
+
+        :raises StoreUnavailable: if it is open: the error of the newest failure
+        """
         error = self._error
         if error is not None:
             raise type(error)(str(error))
 
     def trip(self, error: StoreUnavailable, probe: Probe) -> None:
-        """Open, and watch for the end of it. Tripping an open breaker changes nothing."""
+        """Open the breaker unless it is open, and start to probe.
+
+        :param error: the error that :meth:`check` raises
+        """
         with self._lock:
             if self._error is None:
                 self._open(error)
                 if not self._watch_by(probe):
-                    # nobody would find out that it works again, so the next who asks has to try
+                    # without a probe nothing would close the breaker; the next call tries itself
                     self._error = None
 
     def suspect(self, probe: Probe) -> None:
-        """Stay closed, and let the ``probe`` find out whether to open."""
+        """Start to probe without opening the breaker; it opens if the ``probe`` fails."""
         with self._lock:
             if self._watch is None:
                 self._watch_by(probe)
 
     def reset(self) -> None:
-        """Close and end the watch, so that the next who asks tries it itself."""
+        """Close the breaker and stop to probe, so that the next call tries itself."""
         with self._lock:
             watch, self._watch, self._error = self._watch, None, None
         if watch is not None:
             watch.end()
 
     def _watch_by(self, probe: Probe) -> bool:
-        """Have this probe tried until it works, from now on; say whether that can be."""
+        """Repeat this probe, instead of an earlier one, until it succeeds.
+
+        :returns: whether a thread could be started
+        """
         if self._watch is not None:
             self._watch.probe = probe
             return True
@@ -89,14 +101,14 @@ class Breaker:
             self._logged, self._logged_at = logged, now
 
     def _still(self, error: StoreUnavailable) -> None:
-        """Tell callers the newest reason."""
+        """Replace the error that :meth:`check` raises with the newest one."""
         self._error, logged = error, error.for_log()
         if logged not in self._told:
             LOG.error("%s still fails: %s", self._name, logged)
         self._told.add(logged)
 
     def failed(self, watch: "_Watch", error: BaseException) -> None:
-        """Learn of a probe that failed; a fault of its own changes nothing."""
+        """Handle a failed probe; an error other than :exc:`StoreUnavailable` is only logged."""
         with self._lock:
             if self._watch is not watch:
                 return
@@ -108,12 +120,12 @@ class Breaker:
                 self._still(error)
 
     def worked(self, watch: "_Watch", probe: Probe) -> bool:
-        """Learn of a probe that worked; say whether nothing is left to watch."""
+        """Handle a successful probe, and return whether the thread can end."""
         with self._lock:
             if self._watch is not watch:
                 return True
             if watch.probe is not probe:
-                return False  # what failed meanwhile is another thing
+                return False  # another call failed meanwhile: its probe must succeed too
             if self._error is not None and self._is_logged:
                 LOG.warning("%s works again", self._name)
             self._watch = self._error = None
@@ -121,7 +133,7 @@ class Breaker:
 
 
 class _Watch:
-    """A thread that tries a probe, which may be exchanged, until it works or the end."""
+    """A thread that repeats a probe until it succeeds; the probe can be replaced."""
 
     def __init__(self, breaker: Breaker, probe: Probe) -> None:
         self.probe = probe

@@ -1,4 +1,4 @@
-"""How values are laid down: small, exact, and the same on every database."""
+"""Column types: compact, exact, and with the same behavior on every database."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -33,17 +33,17 @@ MICROSECOND: Final = timedelta(microseconds=1)
 
 KIND_CODES: Final = {SNAPSHOT: 1, BACKUP: 2, BOOT: 3}
 SOURCE_CODES: Final = {SERVICE: 1, NOTIFICATION: 2, BACKFILL: 3, MANUAL: 4}
-"""What stands in a row for a word. A code once released is never given to another word."""
+"""The numbers that rows hold for words. A released code never changes its meaning."""
 
 UNKNOWN: Final = "unknown"
-"""The word for every code that this version does not know, because a newer one wrote it."""
+"""The word for a code that a newer version wrote and this version does not know."""
 
 KEY: Final = BigInteger().with_variant(Integer, "sqlite")
-"""A row's own number; SQLite numbers rows by itself only in a column of type INTEGER."""
+"""The type of a primary key; SQLite generates keys only in a column of type INTEGER."""
 
 
 class UuidText(TypeDecorator[str]):
-    """A UUID as 16 bytes (PostgreSQL: its own type), in Python lower-case text."""
+    """A UUID: lower-case text in Python, ``uuid`` in PostgreSQL, 16 bytes in other databases."""
 
     impl = LargeBinary(16)
     cache_ok = True
@@ -68,7 +68,7 @@ class UuidText(TypeDecorator[str]):
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A time in UTC as microseconds since 1970: eight bytes everywhere, and it sorts."""
+    """A time in UTC, stored as microseconds since 1970: eight bytes, in the order of time."""
 
     impl = BigInteger
     cache_ok = True
@@ -81,10 +81,12 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Coded(TypeDecorator[str]):
-    """One of a few words as a small number.
+    """A word from a fixed set, stored as a small number.
 
-    A code without a word is read as :data:`UNKNOWN`, so that an older version can read rows of a
-    newer one during an upgrade.
+    A code without a word is read as :data:`UNKNOWN`, so that during an upgrade an older version can
+    read the rows of a newer one.
+
+    :param codes: the code of each word
     """
 
     impl = SmallInteger
@@ -104,16 +106,19 @@ class Coded(TypeDecorator[str]):
 
 
 def is_known(column: ColumnElement[str], codes: dict[str, int]) -> ColumnElement[bool]:
-    """Whether this version has a word for the code in the column.
+    """Return the condition that this version knows the code in the column.
 
-    :param codes: the codes that the column holds: :data:`KIND_CODES` or :data:`SOURCE_CODES`
+    :param codes: the codes of that column: :data:`KIND_CODES` or :data:`SOURCE_CODES`
     """
-    # each spelled out: a list of values is put into the statement anew at each execution
+    # one parameter for each code: SQLAlchemy expands a list parameter at each execution
     return column.in_([literal(word, column.type) for word in codes])
 
 
 def exact_text(length: int) -> TypeEngine[str]:
-    """Text that is compared letter by letter, case included, on every database."""
+    """Return a text type that compares exactly, case included, on every database.
+
+    :param length: the maximum, in characters
+    """
     return String(length).with_variant(
         mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
     )

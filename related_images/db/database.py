@@ -1,11 +1,13 @@
-"""The way into the database: one engine a process, a limit on every wait, a memory of failure.
+"""Access to the database, with a timeout for every call and a circuit breaker.
 
-``read`` and ``write`` run a function on a connection. Both end within ``timeout`` seconds, or raise
-:exc:`StoreUnavailable`: each single wait (for a connection, a statement, a lock) is limited to half
-of it by the driver, and no statement is begun in the second half. After a failure they refuse at
-once, and a background thread does what failed in kind, at growing intervals with jitter, until it
-works. ``explore`` is for questions that may be slow on a database that works: only if such a try in
-the background fails too are others refused.
+:meth:`Database.read` and :meth:`Database.write` run a function on a connection. Both finish within
+the timeout or raise :exc:`StoreUnavailable`: the driver limits each wait (for a connection, a
+statement, a lock) to half of the timeout, and no statement begins in the second half. After a
+failure, further calls fail at once, until a background thread succeeds with a probe: a similar
+access to the same tables, repeated with exponential backoff and jitter.
+
+:meth:`Database.explore` is for queries that may be slow although the database works. After its
+failure, further calls fail only if the probe fails too.
 """
 
 import logging
@@ -50,7 +52,7 @@ Task = Callable[Concatenate[Connection, P], T]
 
 
 class _Budget(threading.local):
-    """How long this thread may go on beginning statements, and which ones it has begun."""
+    """The time until which the current thread may begin statements, and those it has begun."""
 
     def begin(self, seconds: float) -> None:
         self.until = time.monotonic() + seconds
@@ -58,7 +60,7 @@ class _Budget(threading.local):
 
 
 _CREDENTIALS: Final = re.compile(r"^[^:/]*(:[^@]*)?@")
-"""The user and the password of a URL, as SQLAlchemy takes them."""
+"""The user and the password of a URL, as SQLAlchemy parses them."""
 
 _ESCAPE: Final = (
     "write / : @ ? % in a user or password as %2F %3A %40 %3F %25, and in a paste file %% for "
@@ -67,7 +69,7 @@ _ESCAPE: Final = (
 
 
 class _Own:
-    """What one process has of a database."""
+    """The connections and the state of one process."""
 
     def __init__(self) -> None:
         self.engines: tuple[Engine, Engine] | None = None
@@ -81,11 +83,13 @@ class _Own:
 
 
 class Database:
-    """A database by its SQLAlchemy ``url``, of which no call waits longer than ``timeout`` seconds.
+    """A database.
 
-    Nothing is opened before the first call, so that a server may load the filter and then fork.
+    The first call opens the connections, so that a server may load the filter and then fork.
 
-    :raises ConfigurationError: if the URL cannot be used or its driver is not installed
+    :param url: the SQLAlchemy URL
+    :param timeout: the longest duration of a call, in seconds
+    :raises ConfigurationError: if the URL is not usable or its driver is not installed
     """
 
     def __init__(self, url: str, timeout: float) -> None:
@@ -96,21 +100,24 @@ class Database:
 
     @property
     def _own(self) -> _Own:
-        """What this process has: after a fork, nothing.
+        """The connections and the state of this process; a forked process starts without any.
 
-        What its parent has is kept, not closed: the sockets are the parent's, who still talks
-        through them. That a fork took place is not told by every server that does it.
+        A child does not close the connections of its parent: the parent still uses their sockets.
+        The process ID is compared at each call, because not every server reports a fork to Python.
         """
         process = os.getpid()
         own = self._by_process.get(process)
         return own or self._by_process.setdefault(process, _Own())
 
     def read(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``task`` on a connection where each statement stands for itself.
+        """Run ``task`` on a connection in autocommit mode.
 
-        It must be quick whatever is stored, since reading is refused to all after one that was not.
+        The task must be fast for any data, because after a timeout the circuit breaker opens for
+        all reads.
 
-        :raises StoreUnavailable: if the database cannot answer in time
+        :param task: takes the connection and the further arguments
+        :returns: the result of the task
+        :raises StoreUnavailable: if the database does not respond in time
         """
         self._own.reading.check()
         try:
@@ -120,11 +127,11 @@ class Database:
             raise
 
     def explore(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Like :meth:`read`, for a question that may take long by its nature.
+        """Run ``task`` as :meth:`read` does, if it may be slow for some data.
 
-        That it ran out of time is a reason to look at the database, not yet to refuse others.
+        After a timeout, the circuit breaker opens only if a probe fails too.
 
-        :raises StoreUnavailable: if the database cannot answer in time
+        :raises StoreUnavailable: if the database does not respond in time
         """
         self._own.reading.check()
         try:
@@ -134,10 +141,11 @@ class Database:
             raise
 
     def write(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``task`` in one transaction, again if it lost against another one.
+        """Run ``task`` in one transaction, and again after a conflict with another transaction.
 
-        :raises StoreUnavailable: if the database cannot commit in time, or does not say whether
-            it did
+        :returns: the result of the task
+        :raises StoreUnavailable: if the transaction could not be committed in time
+        :raises StoreInDoubt: if the connection was lost during the commit
         """
         self._own.writing.check()
         try:
@@ -147,7 +155,7 @@ class Database:
             raise
 
     def is_up(self) -> bool:
-        """Whether, as far as is known, relations can be recorded."""
+        """Return whether the circuit breakers are closed."""
         try:
             self._own.reading.check()
             self._own.writing.check()
@@ -156,10 +164,10 @@ class Database:
         return True
 
     def check(self) -> None:
-        """Find out whether the database can be used, and leave nothing open.
+        """Connect to the database, check the schema, and close the connection.
 
-        :raises ConfigurationError: if the driver does not take what the URL says
-        :raises StoreUnavailable: if it cannot, or lacks tables
+        :raises ConfigurationError: if the driver does not accept the URL
+        :raises StoreUnavailable: if the database is unavailable or has no tables
         """
         try:
             self._attempt(0, lambda connection: None)
@@ -172,26 +180,26 @@ class Database:
 
     @property
     def address(self) -> str:
-        """Where the database is, without user, password and options."""
+        """The URL of the database without user, password and options."""
         url = self._url
         return URL.create(
             url.drivername, host=url.host, port=url.port, database=url.database
         ).render_as_string()
 
     def check_recording(self) -> None:
-        """Find out whether relations can be recorded, by writing; at most once a second.
+        """Check with a write whether relations can be recorded; write at most once per second.
 
         :raises StoreUnavailable: if they cannot
         """
         own = self._own
-        with own.heartbeat_lock:  # who waits for another's attempt takes its result
+        with own.heartbeat_lock:  # a thread that waited here uses the result of the other one
             own.writing.check()
             if time.monotonic() - own.written_at >= 1:
                 self.write(stored_state.put, probes.HEARTBEAT, datetime.now(UTC).isoformat())
                 own.written_at = time.monotonic()
 
     def close(self) -> None:
-        """Give the pooled connections back and forget failures; the next call opens new ones."""
+        """Close the connections and the circuit breakers; the next call opens new connections."""
         own = self._own
         own.reading.reset()
         own.writing.reset()
@@ -207,8 +215,8 @@ class Database:
         try:
             return self._persistent(writing, task)
         except (DataError, UnicodeError) as error:
-            # the fault of the request, and no reason to refuse others; the second is raised by
-            # drivers for letters that the database's encoding lacks
+            # the request is at fault, so that the circuit breaker stays closed; drivers raise
+            # UnicodeError for characters that the encoding of the database lacks
             raise FieldInvalid("the database cannot keep one of the values given") from error
         except DBAPIError as error:
             if dialects.is_missing_table(error):
@@ -242,7 +250,7 @@ class Database:
 
     @contextmanager
     def _turn(self, writing: int) -> Iterator[None]:
-        """In SQLite one writes at a time: better wait in line than in its busy loop."""
+        """Serialize writes in SQLite: its own busy handler polls and is not fair."""
         if not writing or self._url.get_backend_name() != "sqlite":
             yield
             return
@@ -269,12 +277,12 @@ class Database:
         try:
             schema.verify(connection)
         except SchemaTooNew as error:
-            # an upgrade adds before it removes, so the version before goes on serving
+            # an upgrade adds before it removes, so that the previous version still works
             LOG.warning("%s", error)
         self._own.is_verified = True
 
     def _reading_again(self) -> Callable[[], None]:
-        """Reads what this thread has just failed to read, in kind."""
+        """Return a probe that reads from the tables of this thread's failed call."""
         touched = probes.reading(self._budget.statements)
 
         def probe() -> None:
@@ -285,11 +293,11 @@ class Database:
         return probe
 
     def _writing_again(self) -> Callable[[], None]:
-        """Writes where this thread has just failed to write, and changes nothing there."""
+        """Return a probe that writes to the tables of the failed call, without changes."""
         touched = probes.writing(self._budget.statements)
 
         def probe() -> None:
-            # a connection may stay what it was made as: to a server that is read-only now, say
+            # old connections may lead to a server that is read-only now
             self._engine(1).dispose()
             self._attempt(1, touched)
 
@@ -317,9 +325,9 @@ class Database:
             pool_size=10,
             max_overflow=-1,
             pool_recycle=600,
-            # each transaction is ended where it was begun, or its connection is not used again
+            # _transaction ends each transaction, or invalidates its connection
             pool_reset_on_return=None,
-            # it takes rows that are looked up side by side, by their names, for a product of tables
+            # the linter reports look-ups of unrelated rows in one query as a cartesian product
             enable_from_linting=False,
             **options,
         )
@@ -337,21 +345,21 @@ class Database:
 
 
 def usable(url: str) -> URL:
-    """Read a database URL.
+    """Parse a database URL.
 
-    :raises ConfigurationError: if it is none, if its driver is not installed, or if it names a
-        database in memory
+    :raises ConfigurationError: if it is malformed, if its driver is not installed or not supported,
+        or if it is an in-memory database
     """
     _refuse_odd_credentials(url)
     try:
         parsed = make_url(url)
         if parsed.drivername == "postgresql":
-            # which driver that means differs between versions of SQLAlchemy
+            # the default driver differs between versions of SQLAlchemy
             parsed = parsed.set(drivername="postgresql+psycopg")
         dialects.check(parsed)
         create_engine(parsed)
     except ValueError:
-        # what it says may be a part of the password
+        # the text of this error may hold a part of the password
         raise dialects.unusable(f"its port or another number is not a number; {_ESCAPE}") from None
     except (NoSuchModuleError, ImportError) as error:
         raise dialects.unusable(f"{error}; see the extras [mysql] and [postgresql]") from error
@@ -366,7 +374,7 @@ def usable(url: str) -> URL:
 
 
 def _refuse_odd_credentials(url: str) -> None:
-    """A password with an ``@`` ends there: what follows would be shown as the host."""
+    """Refuse an unescaped ``@`` in a password: the part after it would be shown as the host."""
     dialect, _, rest = url.partition("://")
     if not dialect.startswith("sqlite") and "@" in _CREDENTIALS.sub("", rest, count=1):
         raise dialects.unusable(f"it has an @ that does not end the user and password; {_ESCAPE}")
@@ -374,7 +382,7 @@ def _refuse_odd_credentials(url: str) -> None:
 
 @contextmanager
 def _transaction(connection: Connection) -> Iterator[None]:
-    """What is done in it is committed, or undone if it raises."""
+    """Begin a transaction; commit it at the end of the context, or roll it back on an error."""
     transaction = connection.begin()
     with ExitStack() as otherwise:
         otherwise.callback(_end, connection, transaction.rollback)
@@ -384,7 +392,7 @@ def _transaction(connection: Connection) -> Iterator[None]:
 
 
 def _end(connection: Connection, ending: Callable[[], None]) -> None:
-    """End a transaction; the next one must not find what is left if that fails."""
+    """End a transaction, and invalidate the connection if that fails."""
     with ExitStack() as otherwise:
         otherwise.callback(connection.invalidate)
         ending()
@@ -392,12 +400,15 @@ def _end(connection: Connection, ending: Callable[[], None]) -> None:
 
 
 def _commit(connection: Connection, transaction: RootTransaction) -> None:
-    """Commit; if the answer to that is lost, raise what makes nobody run the task again."""
+    """Commit.
+
+    :raises StoreInDoubt: if the connection was lost; the task must not run again then
+    """
     try:
         _end(connection, transaction.commit)
     except DBAPIError as error:
         if error.connection_invalidated:
-            # it may be committed, and the task would find its own work as that of another
+            # if it was committed, a second run would take its own rows for those of another caller
             raise StoreInDoubt(
                 "the connection to the database was lost during a commit; look whether it was "
                 "stored, or try again"

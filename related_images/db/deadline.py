@@ -1,4 +1,4 @@
-"""How long a thread may wait for a database, where the driver itself has no such limit."""
+"""A deadline for each thread's waits for a database, for drivers without such a limit."""
 
 import math
 import threading
@@ -8,13 +8,19 @@ from contextlib import contextmanager
 
 
 class Deadline(threading.local):
-    """When the waits of this thread end, by the monotonic clock."""
+    """The deadline of the current thread.
+
+    :ivar end: the deadline by :func:`time.monotonic`, in seconds
+    """
 
     end: float = math.inf
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """End them after ``seconds``, or when they were to end before."""
+        """Set the deadline to ``seconds`` from now, unless it is earlier already.
+
+        The previous deadline applies again at the end of the context.
+        """
         before = self.end
         self.end = min(before, time.monotonic() + seconds)
         try:

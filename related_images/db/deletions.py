@@ -1,9 +1,12 @@
-"""Deletions on their way, and guarding images from which live instances were started.
+"""Delete protection: pending deletions, and images from which live servers were started.
 
-Who begins a deletion holds the row of the image alone and looks for instances that run; who records
-a start holds it too, by his reference to it, and looks for deletions. So of both at once the later
-one sees the other. A deletion is on its way from before the registry is asked until the outcome is
-noted; one that nobody notes the outcome of (its process was killed) counts no more after a while.
+A transaction that begins a deletion locks the row of the image exclusively and then looks for
+live servers. A transaction that records a start shares a lock on that row, through its foreign
+key, and then looks for pending deletions. So the later of two concurrent transactions sees the
+other one.
+
+A deletion is pending from before the request is sent to Glance until its outcome is recorded. If
+the process is killed in between, the deletion expires after :data:`LEASE`.
 """
 
 from collections.abc import Collection
@@ -24,15 +27,15 @@ from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
 from related_images.model import BOOT, ImageState, NewRelation, Recorded
 
 NAMED: Final = 5
-"""How many instances a refusal names."""
+"""The number of servers that an error message lists."""
 
 LEASE: Final = timedelta(minutes=10)
-"""How long a deletion of which nothing more is heard keeps instances from being started."""
+"""The time for which a deletion without an outcome prevents starts from the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A deletion on its way."""
+    """The row of a pending deletion, and the row of its image."""
 
     ref: int
     image_ref: int
@@ -40,7 +43,10 @@ class Deletion:
 
 @dataclass(frozen=True)
 class StartedDeletion:
-    """A deletion that may go to the registry, of an image that ``in_use`` live instances have."""
+    """A pending deletion that may be sent to Glance.
+
+    :ivar in_use: the number of live servers that were started from the image
+    """
 
     image_id: str
     deletion: Deletion
@@ -49,7 +55,12 @@ class StartedDeletion:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """The live instances that were started from an image: all, those that are seen, the first."""
+    """The live servers that were started from an image.
+
+    :ivar count: the number of all of them
+    :ivar seen: the number of those that the caller sees
+    :ivar first: the first of those, each as (installation UUID, server ID)
+    """
 
     count: int
     seen: int
@@ -64,13 +75,14 @@ def begin(
     forced: bool,
     seen: ImageState | None = None,
 ) -> StartedDeletion:
-    """Let no instance be started from the image until the deletion has ended.
+    """Begin a deletion: until it ends, no start of a server from the image can be recorded.
 
-    :param seen: the image as Glance has it, if it was asked
-    :param visible_to: the project whose instances a refusal may name; ``None`` for those of all
-    :param forced: begin even if the image is in use
-    :raises ImageInUse: if live instances were started from it
-    :raises StoreUnavailable: if the database cannot tell
+    :param visible_to: the project whose servers the error may list; ``None`` for all projects
+    :param forced: begin the deletion even if the image is in use
+    :param seen: the image as Glance reports it, if Glance was asked
+    :returns: the deletion; pass it to :func:`deleted` or :func:`withdraw`
+    :raises ImageInUse: if live servers were started from the image, unless ``forced``
+    :raises StoreUnavailable: if the database is unavailable
     """
 
     def task(connection: Connection) -> StartedDeletion:
@@ -86,20 +98,23 @@ def begin(
 def _refusal(image_id: str, use: Use) -> str:
     named = ", ".join(f"{id} of {uuid}" for uuid, id in use.first)
     more = ", ..." if use.seen > len(use.first) else ""
-    users = [f"{use.seen} live instance{'s' * (use.seen != 1)} ({named}{more})"] * bool(use.seen)
-    users += ["live instances of other projects"] * (use.count > use.seen)
+    users = [f"{use.seen} live server{'s' * (use.seen != 1)} ({named}{more})"] * bool(use.seen)
+    users += ["live servers of other projects"] * (use.count > use.seen)
     return (
-        f"the image {image_id} cannot be deleted: {' and '.join(users)} had been started from it; "
-        "delete those servers first; an administrator can record that a server is gone with "
-        "`openstack server deletion record`, or delete the image in spite of them with "
+        f"the image {image_id} cannot be deleted: it is used by {' and '.join(users)}; "
+        "delete those servers first; an administrator can record that a server was deleted with "
+        "`openstack server deletion record`, or delete the image although it is in use with "
         f"`openstack image force delete {image_id}` (X-Relation-Force: true)"
     )
 
 
 def deleted(database: Database, begun: StartedDeletion) -> None:
-    """Note that the registry deleted the image.
+    """Record that Glance deleted the image.
 
-    That is remembered even of one without relations: a start from it may be about to be recorded.
+    This is recorded even of an image without relations, because a concurrent transaction may be
+    about to record a start from it.
+
+    :raises StoreUnavailable: if it could not be committed
     """
 
     def task(connection: Connection) -> None:
@@ -110,25 +125,29 @@ def deleted(database: Database, begun: StartedDeletion) -> None:
 
 
 def withdraw(database: Database, begun: StartedDeletion) -> None:
-    """Note that the registry did not delete the image."""
+    """Record that Glance did not delete the image.
+
+    :raises StoreUnavailable: if it could not be committed
+    """
     database.write(_withdraw, begun.deletion)
 
 
 def check_start(
     connection: Connection, new: NewRelation, recorded: Recorded, *, vouched: bool
 ) -> None:
-    """Raise if an instance cannot have been started from the image, since that is being deleted.
+    """Raise if ``new`` is a start from an image that is deleted or is being deleted.
 
-    :param vouched: the registry had the image after it was found to be marked deleted
-    :raises ImageBeingDeleted: if the registry is being asked to delete it at the moment
-    :raises ImageGone: if it is marked deleted
+    :param recorded: what recording ``new`` changed in this transaction
+    :param vouched: whether Glance showed the image after it had been found marked deleted
+    :raises ImageBeingDeleted: if a deletion of the image is pending
+    :raises ImageGone: if the image is marked deleted
     """
     if new.kind != BOOT:
         return
-    if _is_on_its_way(connection, recorded.image_ref, datetime.now(UTC)):
+    if _is_pending(connection, recorded.image_ref, datetime.now(UTC)):
         raise ImageBeingDeleted(
-            f"the image {new.image_id} is being deleted at the moment; try again to learn whether "
-            "it was"
+            f"the image {new.image_id} is being deleted; repeat the request later to learn whether "
+            "the deletion succeeded"
         )
     was_marked = recorded.revived_from is not None and not vouched
     if was_marked or _is_marked(connection, recorded.image_ref):
@@ -138,10 +157,10 @@ def check_start(
 def _begin(
     connection: Connection, image_id: str, at: datetime, seen: ImageState | None = None
 ) -> Deletion:
-    """Note that Glance is about to be asked to delete the image, which no start can pass.
+    """Insert the row of a pending deletion, with an exclusive lock on the row of the image.
 
-    :param seen: the image as Glance has it, if it was asked: what is recorded of another image that
-        had the ID before does not count
+    :param seen: the image as Glance reports it, if Glance was asked; relations of another image
+        that had the same ID before do not count
     """
     image_ref = relations.hold_image(connection, image_id, seen, at)
     connection.execute(delete(deletion).where(deletion.c.begun_at < at - LEASE))
@@ -151,34 +170,34 @@ def _begin(
 
 
 def _end(connection: Connection, begun: Deletion) -> None:
-    """Note that the deletion is no longer on its way."""
+    """Record that the deletion is no longer pending."""
     connection.execute(delete(deletion).where(deletion.c.id == begun.ref))
 
 
 def _withdraw(connection: Connection, begun: Deletion) -> None:
-    """Note that it came to nothing, and forget an image that is known by it alone."""
+    """End the deletion, and remove the row of the image if nothing else refers to it."""
     _end(connection, begun)
     orphans.forget_image(connection, begun.image_ref)
 
 
-def _use(connection: Connection, image_ref: int, visible_to: str | None, most: int) -> Use:
-    """What live instances were started from the image, ``most`` of them by name."""
+def _use(connection: Connection, image_ref: int, visible_to: str | None, limit: int) -> Use:
+    """Return the live servers that were started from the image, at most ``limit`` with IDs."""
     live = (
         relation.c.image_ref == image_ref,
         relation.c.kind == BOOT,
         instance.c.ended_at.is_(None),
     )
     seen = _seen(visible_to)
-    count = connection.execute(_of_live(func.count()).where(*live)).scalar_one()
+    count = connection.execute(_select_use(func.count()).where(*live)).scalar_one()
     if not count:
         return Use(0, 0, ())
-    named = _of_live(installation.c.uuid, instance.c.instance_id).where(*live, *seen)
-    first = connection.execute(named.order_by(relation.c.id).limit(most)).all()
-    visible = connection.execute(_of_live(func.count()).where(*live, *seen)).scalar_one()
+    visible_servers = _select_use(installation.c.uuid, instance.c.instance_id).where(*live, *seen)
+    first = connection.execute(visible_servers.order_by(relation.c.id).limit(limit)).all()
+    visible = connection.execute(_select_use(func.count()).where(*live, *seen)).scalar_one()
     return Use(count, visible, [(uuid, id) for uuid, id in first])
 
 
-def _of_live(*columns: Any) -> Select[Any]:
+def _select_use(*columns: Any) -> Select[Any]:
     return select(*columns).select_from(
         relation.join(instance, relation.c.instance_ref == instance.c.id).join(
             installation, instance.c.installation_ref == installation.c.id
@@ -186,20 +205,20 @@ def _of_live(*columns: Any) -> Select[Any]:
     )
 
 
-def _is_on_its_way(connection: Connection, image_ref: int, at: datetime) -> bool:
-    """Whether a deletion of the image is on its way."""
+def _is_pending(connection: Connection, image_ref: int, at: datetime) -> bool:
+    """Return whether a deletion of the image is pending at the time ``at``."""
     others = deletion.c.image_ref == image_ref, deletion.c.begun_at >= at - LEASE
     return bool(connection.execute(select(exists().where(*others))).scalar())
 
 
 def _is_marked(connection: Connection, image_ref: int) -> bool:
-    """Whether the image is marked deleted."""
+    """Return whether the image is marked deleted."""
     marked = select(image.c.deleted_at).where(image.c.id == image_ref)
     return connection.execute(marked).scalar() is not None
 
 
 def _seen(visible_to: str | None) -> list[ColumnElement[bool]]:
-    """What the start of an instance must fulfil for the project to be told of it."""
+    """Return the conditions for a start that the project ``visible_to`` may see."""
     if visible_to is None:
         return []
     own = project_ref(visible_to)

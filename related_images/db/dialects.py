@@ -1,4 +1,4 @@
-"""What differs between databases and their drivers: limits on waiting, meanings of errors."""
+"""Differences between databases and their drivers: timeouts, locks, the meaning of errors."""
 
 import logging
 import math
@@ -24,30 +24,31 @@ DRIVERS: Final = {
     "mariadb": ("pymysql", "mysqldb"),
     "postgresql": ("psycopg",),
 }
-"""Those whose waits can be limited, for each kind of database."""
+"""The supported drivers of each database: those with timeouts."""
 
 LONGEST_TURN: Final = 60
-"""Seconds that one upgrade waits for another."""
+"""The time in seconds for which an upgrade waits for another one."""
 
 LONGEST_LOCK: Final = 30.0
-"""Seconds that a command waits for a lock of SQLite."""
+"""The time in seconds for which a command waits for a lock of SQLite."""
 
 _NOT_TEXT: Final = ("autocommit", "context", "cursor_factory", "row_factory")
-"""What psycopg takes only from programs."""
+"""The parameters of psycopg that are no text, and so cannot be in a URL."""
 
 PREPARE: Final = "prepare_threshold"
 _NUMBERS: Final[dict[str, type[float]]] = {PREPARE: int, "connect_timeout": float}
 
 _REPEATED: Final = (("psycopg", "host"), ("psycopg", "port"), ("psycopg", "options"))
-"""What a URL may hold more than once."""
+"""The driver and the name of each option that a URL may hold more than once."""
 
 WRITE_AHEAD: Final = "PRAGMA journal_mode=WAL"
 
 FAULTS: Final = (OSError, RuntimeError, ValueError, TypeError, IndexError, struct.error)
-"""What opening a connection raises beside the errors that a driver has for it.
+"""The errors of opening a connection, in addition to the driver's own ones.
 
-A file that the URL names is gone, there are no more threads or descriptors, a package for a way to
-authenticate is not installed, an argument is wrong, or what answers is no such database.
+Their causes: a file in the URL does not exist, the limit of threads or file descriptors is reached,
+a package for an authentication method is not installed, an argument is wrong, or the server is not
+a database.
 """
 
 _TRANSIENT: Final = {
@@ -56,28 +57,31 @@ _TRANSIENT: Final = {
     1213,  # deadlock; also a Galera certification failure
     "40001",  # serialization failure
     "40P01",  # deadlock
-    "55P03",  # lock timeout, which comes before a deadlock is looked for
+    "55P03",  # lock timeout, which is shorter than deadlock_timeout
 }
 _NO_SUCH_TABLE: Final = ("no such table", "doesn't exist", "does not exist")
 
 
 class ConcurrentChange(Exception):
-    """Another transaction changed a row in between; this one is to be run again."""
+    """A concurrent transaction changed a row; the transaction must run again."""
 
 
 MISUSED: Final = (TypeError, ValueError)
-"""Those of them that a driver raises for what the URL says."""
+"""Those of :data:`FAULTS` that a driver raises for a wrong URL."""
 
 
 def unusable(reason: str) -> ConfigurationError:
+    """Return the error for a URL that is not usable."""
     return ConfigurationError(f"the database URL cannot be used: {reason}")
 
 
 def misused(fault: BaseException) -> ConfigurationError:
-    """What to say of a URL that a driver does not take, for which it raised one of ``MISUSED``.
+    """Return the error for a URL that a driver does not accept.
 
-    The text of a ``ValueError`` may show a part of the password. Whoever raises this leaves out
-    the cause: a traceback would show it.
+    Raise it ``from None``: the text of a ``ValueError`` may hold a part of the password, and a
+    traceback would show it.
+
+    :param fault: one of :data:`MISUSED`
     """
     if isinstance(fault, UnicodeError):
         return unusable("the driver cannot send a character of the user or the password")
@@ -87,14 +91,15 @@ def misused(fault: BaseException) -> ConfigurationError:
 
 
 def shown(url: URL) -> str:
-    """The URL for people to read, without its password, which may also be in its query."""
+    """Return the URL without the password, which may also be in its query."""
     return url.set(query={}).render_as_string()
 
 
 def check(url: URL) -> None:
-    """Refuse what would be without limits, or could not be passed on.
+    """Check the driver and the options of a URL.
 
-    :raises ConfigurationError: saying what of the URL cannot be used, without its values
+    :raises ConfigurationError: if the driver has no timeouts, or an option cannot be passed to the
+        driver; the message does not show values of the URL
     """
     backend, driver = url.get_backend_name(), url.get_driver_name()
     if driver not in DRIVERS.get(backend, ()):
@@ -122,12 +127,13 @@ def _number(name: str, text: str) -> float | None:
 
 
 def create(url: URL, connecting: float, waiting: float | None = None, **options: Any) -> Engine:
-    """An engine, which the filter and the commands make in the same way.
+    """Return an engine for the filter or a command.
 
-    What the URL says to the driver is kept beside what is said here; of two limits the shorter one.
+    Options of the URL apply too; of two timeouts the shorter one applies.
 
-    :param connecting: seconds that a connection may take
-    :param waiting: seconds that each statement may take; ``None``: as long as it needs
+    :param connecting: the timeout of a connection, in seconds
+    :param waiting: the timeout of each statement, in seconds; ``None`` for no timeout
+    :param options: further arguments of :func:`sqlalchemy.create_engine`
     """
     backend = url.get_backend_name()
     if backend == "sqlite":
@@ -158,15 +164,15 @@ def _create_mysql(
 
 
 def _limit_mysql(engine: Engine, waiting: float) -> None:
-    # the server counts whole seconds, and none is not allowed
+    # the server takes whole seconds, at least 1
     limits = f"SET SESSION innodb_lock_wait_timeout={max(1, int(waiting))}"
-    # MariaDB alone takes this comment for a part of the statement; by itself it ends a walk
-    # through lineage after 1000 steps, in silence
+    # only MariaDB executes this comment; its default silently ends a recursive query after 1000
+    # steps
     limits += " /*M!100202 , max_recursive_iterations=1000000 */"
 
     @event.listens_for(engine, "connect")
     def _limit(dbapi_connection: Any, record: Any) -> None:
-        # beside the ``init_command`` that the URL may have for the driver
+        # not as ``init_command``, which the URL may contain
         cursor = dbapi_connection.cursor()
         cursor.execute(limits)
         cursor.close()
@@ -175,7 +181,7 @@ def _limit_mysql(engine: Engine, waiting: float) -> None:
 def _create_postgresql(
     url: URL, connecting: float, waiting: float | None, options: dict[str, Any]
 ) -> Engine:
-    from related_images.db import postgresql  # its driver is not everywhere
+    from related_images.db import postgresql  # its driver is optional
 
     given: dict[str, Any] = {}
     if PREPARE in url.query:
@@ -185,7 +191,7 @@ def _create_postgresql(
     limits = {}
     if waiting is not None:
         most = int(waiting * 1000)
-        # half the time for a lock, so that there is some left to try again after a deadlock
+        # half the time for a lock leaves time for another attempt after a deadlock
         limits = {"statement_timeout": most, "lock_timeout": most // 2}
     engine = create_engine(url, connect_args=given, **options)
     seconds = _shorter(url, "connect_timeout", connecting)
@@ -194,7 +200,7 @@ def _create_postgresql(
 
 
 def end_nothing(engine: Engine) -> None:
-    """Spare what would end a transaction where each statement is one by itself."""
+    """Skip commit and rollback, which are round trips without effect in autocommit mode."""
 
     def nothing(dbapi_connection: Any) -> None:
         pass
@@ -204,11 +210,17 @@ def end_nothing(engine: Engine) -> None:
 
 
 def prepare_sqlite(engine: Engine, *, begin: str | None) -> None:
-    """Let SQLAlchemy, not the driver, begin transactions, and keep foreign keys."""
+    """Let SQLAlchemy begin transactions instead of the driver, and enforce foreign keys.
+
+    This is the recipe "Serializable isolation / Savepoints / Transactional DDL" of SQLAlchemy's
+    documentation of pysqlite.
+
+    :param begin: the statement that begins a transaction; ``None`` for autocommit
+    """
 
     @event.listens_for(engine, "do_connect")
     def _find(dialect: Any, record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
-        # SQLite would make an empty file
+        # SQLite would create an empty file
         path = arguments[0]
         if not path.startswith("file:") and not os.path.exists(path):
             raise SchemaMissing(
@@ -228,13 +240,15 @@ def prepare_sqlite(engine: Engine, *, begin: str | None) -> None:
 
 
 def write_ahead(connection: Connection) -> None:
-    """Have SQLite's readers go on while one writes; the file keeps this for all who open it.
+    """Switch a SQLite file to write-ahead logging, so that a write does not block reads.
 
-    SQLite gives up on the change at once while another writes, whatever limit it was told.
+    The mode is stored in the file. While another connection writes, SQLite refuses the switch at
+    once, without regard to its timeout; this function tries again.
 
-    :raises sqlalchemy.exc.DBAPIError: if others write without a pause, or the file refuses
+    :raises sqlalchemy.exc.DBAPIError: if the file is locked for :data:`LONGEST_TURN` seconds, or
+        the switch fails
     """
-    # by the driver itself: what SQLAlchemy keeps of a failure keeps the file locked
+    # through the driver: an exception of SQLAlchemy refers to a cursor, which locks the file
     driver: Any = connection.connection.driver_connection
     again = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_locked),
@@ -249,21 +263,24 @@ def write_ahead(connection: Connection) -> None:
 
 
 _MYSQL_TURN: Final = "SELECT GET_LOCK(SHA1(CONCAT(DATABASE(), '.', :name)), :seconds)"
-"""The server has one set of names for all its databases."""
+"""The names of locks are shared by all databases of a server."""
 _TURNS: Final = dict.fromkeys(MYSQL, _MYSQL_TURN) | {
-    # of the transaction, since a pooler may give the next one to another session
+    # a lock of the transaction, because a pooler may run the next one in another session
     "postgresql": "SELECT 1 FROM set_config('idle_in_transaction_session_timeout', '0', true), "
     "pg_advisory_xact_lock(hashtext(:name))"
 }
-"""How to keep others waiting until the transaction ends, or the connection (MariaDB, MySQL)."""
+"""The statements that acquire a lock until the connection (MariaDB, MySQL) or the transaction
+(PostgreSQL) ends."""
 
 
 def take_turn(connection: Connection, name: str) -> None:
-    """Keep every other caller with the same ``name`` waiting for as long as the connection is open.
+    """Acquire the lock ``name`` until the connection is closed.
 
-    Nothing else may be done with that connection. On SQLite a transaction keeps others waiting.
+    Do not use the connection for anything else. On SQLite this does nothing: there the transaction
+    of the upgrade is the lock.
 
-    :raises StoreUnavailable: on MariaDB and MySQL, if the other is at it for too long
+    :raises StoreUnavailable: on MariaDB and MySQL, if another connection holds the lock for
+        :data:`LONGEST_TURN` seconds
     """
     take = _TURNS.get(connection.dialect.name)
     if take is None:
@@ -273,7 +290,7 @@ def take_turn(connection: Connection, name: str) -> None:
     except DBAPIError as error:
         if connection.dialect.name not in MYSQL or error.connection_invalidated:
             raise
-        # Percona XtraDB Cluster has no locks by name
+        # Percona XtraDB Cluster refuses GET_LOCK in its strict mode
         LOG.warning(
             "the database has no lock to keep a second upgrade waiting (%s); "
             "make sure that only one runs",
@@ -285,12 +302,13 @@ def take_turn(connection: Connection, name: str) -> None:
 
 
 def said(cause: BaseException | None, url: URL) -> str:
-    """The code and the message of an error as the database or its driver gave them.
+    """Return the code and the message of an error of the database or its driver.
 
-    The values of a row, which PostgreSQL may add, are left out, and the passwords in the ``url``.
+    The result holds neither the passwords in the ``url`` nor the values of a row, which PostgreSQL
+    may add as details.
     """
     if isinstance(cause, ValueError):
-        return ""  # it may show a part of the password
+        return ""  # its text may hold a part of the password
     code = _code(cause)
     message = getattr(getattr(cause, "diag", None), "message_primary", None)
     if message is None:
@@ -309,25 +327,25 @@ def _without_passwords(text: str, url: URL) -> str:
 
 
 def _code(cause: BaseException | None) -> object:
-    """SQLSTATE on PostgreSQL, the number of the error on MariaDB and MySQL, its name on SQLite."""
-    # newer PyMySQL knows an SQLSTATE too, which is the same for most errors
+    """Return the code: SQLSTATE (PostgreSQL), number (MariaDB, MySQL) or name (SQLite)."""
+    # the number first: newer versions of PyMySQL have an SQLSTATE too, equal for most errors
     number = _mysql_code(cause)
     return number or getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same transaction, run again at once, may well succeed."""
+    """Return whether the transaction may succeed if it runs again at once."""
     if isinstance(error, ConcurrentChange | IntegrityError):
-        return True  # a row that was there a moment ago is gone, or the other way round
+        return True  # a concurrent transaction inserted or removed a row
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:
-        return True  # a pooled connection of before a restart
+        return True  # the server was restarted after the connection was pooled
     return _code(error.orig) in _TRANSIENT
 
 
 def is_missing_table(error: DBAPIError) -> bool:
-    """Whether the database says that a table is not there."""
+    """Return whether the error means that a table does not exist."""
     return any(words in str(error.orig) for words in _NO_SUCH_TABLE)
 
 

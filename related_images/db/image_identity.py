@@ -1,7 +1,8 @@
-"""Which image a row stands for: the one that Glance made at a certain time under an ID.
+"""The identity of images: an image is its ID and the time at which Glance created it.
 
-An ID may be used again once Glance has forgotten the image that had it. Then the row of the former
-image gives it up and keeps it as the one that it had; the row with the ID stands for the other.
+A user may create an image with a chosen ID, and Glance accepts the ID of an image that was purged
+from its database. Then the row of the former image moves its ID from ``uuid`` to ``former_uuid``,
+and a new row represents the new image.
 
 Each function takes a connection inside a transaction of its caller.
 """
@@ -33,16 +34,17 @@ from related_images.model import (
 )
 
 CLOCKS_APART: Final = timedelta(minutes=1)
-"""How far the clocks of Glance and of those who report relations may differ."""
+"""The largest difference between the clocks of Glance and of the services that report relations."""
 
 FIRST_RECORDED: Final = func.min(case((relation.c.claimed != 1, relation.c.created_at)))
-"""When the oldest relation of an image was recorded.
+"""An aggregate: when the oldest relation of an image was recorded.
 
-One with a single claim was announced again for an image that may have been made only then.
+Relations with one claim are left out: they were recorded again, before a request that may have
+created the image only then.
 """
 
 HAS_ID: Final = image.c.former_uuid.is_(None)
-"""That an image has not given up its ID to another."""
+"""The condition that no other image has taken the ID of an image."""
 
 _oldest: Final = select(FIRST_RECORDED).where(relation.c.image_ref == bindparam("image"))
 _learn: Final = (
@@ -55,10 +57,12 @@ _learn: Final = (
 def is_same(
     known_at: datetime, deleted_at: datetime | None, oldest_at: datetime | None, made_at: datetime
 ) -> bool:
-    """Whether a known image can be the one that Glance made at ``made_at``.
+    """Return whether a recorded image can be the one that Glance created at ``made_at``.
 
-    :param known_at: when Glance made the known one; the epoch if that is not known. Then it cannot
-        be one that was made after it was deleted, or after its oldest relation was recorded
+    :param known_at: when Glance created the recorded image; the epoch if that is unknown. In that
+        case the images differ if ``made_at`` is after the deletion or after the oldest relation
+    :param deleted_at: when the recorded image was marked deleted
+    :param oldest_at: when its oldest relation was recorded
     """
     if known_at != EPOCH:
         return known_at == made_at
@@ -68,10 +72,13 @@ def is_same(
 
 
 def stands_for(connection: Connection, ref: int, known: Any, seen: ImageState) -> bool:
-    """Whether the row, of which ``known`` gives the times, stands for the image that was seen.
+    """Return whether the row ``ref`` represents the image ``seen``.
 
-    One that is marked deleted and has another owner now does not: Glance tells the time of its
-    making in whole seconds, and lets nobody have an image that is deleted.
+    A row that is marked deleted does not represent an image with another owner: Glance reports
+    creation times in whole seconds, so that two images can have equal times, and nobody can become
+    the owner of a deleted image.
+
+    :param known: a row with ``image_created_at`` and ``deleted_at`` of the recorded image
     """
     oldest_at = None
     if known.image_created_at == EPOCH:
@@ -92,32 +99,33 @@ def _has_other_owner(connection: Connection, ref: int, owner: str | None) -> boo
 
 
 def learn(connection: Connection, ref: int, made_at: datetime) -> None:
-    """Note when Glance made the image, unless that is known."""
+    """Record when Glance created the image, unless that is known."""
     connection.execute(_learn, {"image": ref, "at": made_at})
 
 
 def retire(connection: Connection, ref: int, at: datetime) -> None:
-    """Have the image give up its ID to another: Glance deleted it, at the latest ``at``.
+    """Take the ID from an image because another image has it; Glance deleted the former image.
 
-    :raises ConcurrentChange: if another did so at the same moment
+    :param at: the deletion time to record, unless the image is marked deleted already
+    :raises ConcurrentChange: if a concurrent transaction did so
     """
     has_id = update(image).where(image.c.id == ref, HAS_ID)
     given_up = has_id.ordered_values(
-        # MariaDB and MySQL put one after the other in force
+        # MariaDB and MySQL evaluate assignments from left to right and see those before
         (image.c.former_uuid, image.c.uuid),
         (image.c.uuid, str(uuid4())),
         (image.c.deleted_at, func.coalesce(image.c.deleted_at, bindparam(None, at, UtcDateTime()))),
     )
     if not connection.execute(given_up).rowcount:
-        raise dialects.ConcurrentChange("the image gave up its ID to another at the same moment")
+        raise dialects.ConcurrentChange("a concurrent transaction took the ID from the image")
     latest_images.refresh_with(connection, image.c.id == ref)
 
 
 def give_back(connection: Connection, image_id: str) -> None:
-    """Give the ID back to the image that had it last, if no image has it."""
+    """Give the ID back to the image that had it last, unless an image has it."""
     last = former_images(image_id).order_by(image.c.id.desc()).limit(1)
     ref = connection.execute(last.with_for_update()).scalar()
     if ref is None or connection.execute(select(exists().where(image.c.uuid == image_id))).scalar():
         return
-    has_again = update(image).where(image.c.id == ref, image.c.former_uuid == image_id)
-    connection.execute(has_again.values(uuid=image_id, former_uuid=None))
+    former = update(image).where(image.c.id == ref, image.c.former_uuid == image_id)
+    connection.execute(former.values(uuid=image_id, former_uuid=None))

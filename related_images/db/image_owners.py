@@ -1,10 +1,12 @@
-"""Who owns images and instances, as it is reported; it decides who sees their relations.
+"""The owners of images and instances, which decide who sees their relations.
 
-A relation ``snapshot`` or ``backup`` is seen by who owns the image, ``boot`` by who owns the
-instance, and the link between two images by who sees both. Each row says so itself.
+The owner of the image sees a ``snapshot`` or ``backup`` relation, the owner of the instance sees a
+``boot`` relation, and a project that owns both sees the link between two images. The column
+``project_ref`` of each row holds that project.
 
-Whoever changes the owner of an instance writes the row of the instance first, and who records a
-start or an image holds that row: of two at once the later one sees what the earlier one did.
+A transaction that changes the owner of an instance updates the row of the instance first, and a
+transaction that records a relation locks that row. So the later of two concurrent transactions sees
+the changes of the other one.
 """
 
 from sqlalchemy import ColumnElement, Connection, or_, update
@@ -15,7 +17,7 @@ from related_images.model import BOOT, MADE_FROM
 
 
 def report(connection: Connection, instance_ref: int, project_ref: int) -> None:
-    """Note whose the instance is."""
+    """Record the owner of the instance, and update who sees its relations and links."""
     ours = update(instance).where(instance.c.id == instance_ref)
     connection.execute(ours.values(project_ref=project_ref))
     starts = relation.c.instance_ref == instance_ref, relation.c.kind == BOOT
@@ -28,7 +30,11 @@ def report(connection: Connection, instance_ref: int, project_ref: int) -> None:
 
 
 def move(connection: Connection, image_ref: int, project_ref: int | None) -> bool:
-    """Note whose the image is, and say whether that changed anything."""
+    """Record the owner of the image, and update who sees its relations and links.
+
+    :param project_ref: the row of the owner; ``None`` if Glance reports no owner
+    :returns: whether a relation changed
+    """
     made = relation.c.image_ref == image_ref, relation.c.kind.in_(MADE_FROM)
     others = update(relation).where(*made, _differs(relation.c.project_ref, project_ref))
     moved = bool(connection.execute(others.values(project_ref=project_ref)).rowcount)

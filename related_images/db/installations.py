@@ -1,4 +1,4 @@
-"""Registering installations, and finding how one is registered."""
+"""The registered installations."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,15 +19,21 @@ REGISTER_AGAIN: Final = (
 
 
 def registered(database: Database) -> list[Installation]:
-    """Every registered installation, by name."""
+    """Return every registered installation, sorted by name.
+
+    :raises StoreUnavailable: if the database is unavailable
+    """
     return database.read(_registered)
 
 
 def register(
     database: Database, uuid: str, name: str, service_user_id: str | None
 ) -> tuple[Installation, bool]:
-    """Register an installation; say whether it was not registered before.
+    """Register an installation.
 
+    :param service_user_id: the Keystone ID of the only service user that may record relations of
+        the installation; ``None`` for every caller with a recording role
+    :returns: the installation, and whether it is newly registered
     :raises InstallationConflict: if it is registered with another name or service user
     """
     new = Installation(uuid, name, service_user_id, datetime.now(UTC))
@@ -41,12 +47,12 @@ def register(
 
 
 def unregister(database: Database, uuid: str) -> None:
-    """Forget the registration; its relations stay.
+    """Remove the registration of an installation; its relations remain.
 
     :raises InstallationNotFound: if it is not registered
     """
     if not database.write(_unregister, uuid):
-        raise InstallationNotFound(f"no installation {uuid} is registered here")
+        raise InstallationNotFound(f"the installation {uuid} is not registered")
 
 
 _columns: Final = (
@@ -63,7 +69,7 @@ _find: Final = (
 
 
 def find(connection: Connection, uuid: str) -> Installation | None:
-    """The installation with this UUID, if it is registered."""
+    """Return the installation with this UUID, or ``None`` if it is not registered."""
     row = connection.execute(_find, {"uuid": uuid}).first()
     return None if row is None else _installation(row)
 
@@ -76,17 +82,16 @@ _list: Final = (
 
 
 def _registered(connection: Connection) -> list[Installation]:
-    """Every registered installation, by name."""
     return [_installation(row) for row in connection.execute(_list)]
 
 
 def _register(connection: Connection, new: Installation) -> tuple[Installation, bool]:
-    """Register the installation unless it is, and say whether it was not.
+    """Register the installation unless it is registered.
 
-    :returns: the installation as it stands now, which may differ from ``new`` where it was
+    :returns: the installation as it is registered now, and whether this call registered it
     """
     ref, _ = get_or_create(connection, installation, {"uuid": new.uuid})
-    vacant = update(installation).where(
+    unregistered = update(installation).where(
         installation.c.id == ref, installation.c.registered_at.is_(None)
     )
     values = {
@@ -94,17 +99,17 @@ def _register(connection: Connection, new: Installation) -> tuple[Installation, 
         "service_user_id": new.service_user_id,
         "registered_at": new.registered_at,
     }
-    created = bool(connection.execute(vacant.values(**values)).rowcount)
+    created = bool(connection.execute(unregistered.values(**values)).rowcount)
     return find(connection, new.uuid) or new, created
 
 
 def _unregister(connection: Connection, uuid: str) -> bool:
-    """Forget the registration, not the relations, and say whether there was one."""
-    ours = update(installation).where(
+    """Remove the registration, and return whether there was one."""
+    registration = update(installation).where(
         installation.c.uuid == uuid, installation.c.registered_at.is_not(None)
     )
     nothing: dict[str, Any] = {"name": None, "service_user_id": None, "registered_at": None}
-    return bool(connection.execute(ours.values(**nothing)).rowcount)
+    return bool(connection.execute(registration.values(**nothing)).rowcount)
 
 
 def _installation(row: Any) -> Installation:

@@ -1,6 +1,7 @@
-"""Answering: which instances, page by page.
+"""The list of instances, page by page, and single instances.
 
-A page takes two statements, and again where an instance has gone between them.
+A page takes two statements: one for the primary keys, one for the rows. If an instance was removed
+between them, both run again for the missing rows.
 """
 
 import operator
@@ -46,8 +47,8 @@ from related_images.model import (
     InstancePosition,
 )
 
-Overdue = tuple[datetime, int]
-"""When the latest image of an instance was made, and the number of the instance."""
+OverduePosition = tuple[datetime, int]
+"""The time of the latest image of an instance, and the primary key of the instance."""
 
 T = TypeVar("T")
 
@@ -60,30 +61,34 @@ def page(
     latest_before: datetime | None,
     until: datetime = FOREVER,
 ) -> listing.Page[Instance]:
-    """A page of instances in the order in which they became known.
+    """Return a page of instances, in the order in which they were first recorded.
 
-    Those without an image of a kind since ``latest_before`` come the longest overdue first, to who
-    sees all of them and asks for no label.
+    With ``latest_before``, the list holds the instances without an image of the kind since then.
+    Callers who see all projects and filter by no label get the longest overdue ones first.
 
-    :param after: the last one of the page before
-    :param until: an image that is dated later does not count as one since ``latest_before``
-    :raises MarkerUnknown: if there is no such instance for this caller
+    :param filters: conditions that one relation of the instance must fulfil
+    :param limit: the size of the page
+    :param after: the position of the last instance of the previous page
+    :param latest_before: list only instances without an image since this time
+    :param until: the latest time of an image that counts for ``latest_before``
+    :raises MarkerUnknown: if ``after`` is no instance that the caller sees
+    :raises StoreUnavailable: if the database is unavailable
     """
-    number = 0 if after is None else _place(database, after, filters)
+    ref = 0 if after is None else _find_marker(database, after, filters)
     if latest_before is not None and _knows_latest(filters):
-        place = ((after and after.latest_at) or EPOCH, number)
-        rows = database.explore(_overdue, filters, limit + 1, latest_before, place, until)
+        position = ((after and after.latest_at) or EPOCH, ref)
+        rows = database.explore(_overdue, filters, limit + 1, latest_before, position, until)
         return listing.Page.of(rows, limit)
-    rows = database.explore(_find, filters, limit + 1, number, latest_before, until)
+    rows = database.explore(_find, filters, limit + 1, ref, latest_before, until)
     return listing.Page.of(rows, limit)
 
 
-def _place(database: Database, place: InstancePosition, filters: Filters) -> int:
-    named = (place.installation_uuid, place.instance_id)
-    found = database.read(_number_of, *named, filters.visible_to)
+def _find_marker(database: Database, marker: InstancePosition, filters: Filters) -> int:
+    pair = (marker.installation_uuid, marker.instance_id)
+    found = database.read(_visible_ref, *pair, filters.visible_to)
     if found is None:
         raise MarkerUnknown(
-            "the marker names no instance; ask for the first page, without a marker"
+            "the server of this marker is unknown; ask for the first page, without a marker"
         )
     return found
 
@@ -91,30 +96,32 @@ def _place(database: Database, place: InstancePosition, filters: Filters) -> int
 def show(
     database: Database, installation_uuid: str, instance_id: str, visible_to: str | None
 ) -> Instance:
-    """One instance.
+    """Return one instance.
 
-    :raises InstanceNotFound: if it is not there for this caller
+    :param visible_to: the project of the caller; ``None`` if the caller sees all projects
+    :raises InstanceNotFound: if it has no relation that the caller sees
+    :raises StoreUnavailable: if the database is unavailable
     """
-    asked = Filters(installation_uuid, instance_id, visible_to=visible_to)
-    for found in database.explore(_find, asked, 1):
+    filters = Filters(installation_uuid, instance_id, visible_to=visible_to)
+    for found in database.explore(_find, filters, 1):
         return found
     raise InstanceNotFound(f"no instance {instance_id} of {installation_uuid} is known here")
 
 
-def _number_of(
+def _visible_ref(
     connection: Connection, installation_uuid: str, instance_id: str, visible_to: str | None
 ) -> int | None:
-    """Where the instance stands among the others, if it is there for the project ``visible_to``."""
-    asked = select(instance.c.id).where(*is_instance(installation_uuid, instance_id))
+    """Return the primary key of the instance, if the project ``visible_to`` sees it."""
+    query = select(instance.c.id).where(*is_instance(installation_uuid, instance_id))
     if visible_to is not None:
-        asked = asked.where(
+        query = query.where(
             exists().where(
                 relation.c.project_ref == project_ref(visible_to),
                 relation.c.instance_ref == instance.c.id,
                 is_known(relation.c.kind, KIND_CODES),
             )
         )
-    return connection.execute(asked).scalar()
+    return connection.execute(query).scalar()
 
 
 def _find(
@@ -125,43 +132,45 @@ def _find(
     latest_before: datetime | None = None,
     until: datetime = FOREVER,
 ) -> list[Instance]:
-    """At most ``limit`` instances that are numbered behind ``after``, in the order of numbers.
+    """Return at most ``limit`` instances after the row ``after``, ordered by primary key.
 
-    An instance is in it if one of its relations fulfils the ``filters``. With ``latest_before``,
-    the kind and label say instead what it has none of since that time, of the project if given.
+    The result holds each instance that has a relation which matches the ``filters``. With
+    ``latest_before``, the kind and label describe instead which images are missing since that time;
+    with a project, images of other projects do not count.
 
-    :param until: an image that is dated later does not count as one since ``latest_before``
+    :param until: the latest time of an image that counts for ``latest_before``
     """
-    asked = _refs(filters, latest_before, until)
-    number = asked.selected_columns[0]
+    query = _refs(filters, latest_before, until)
+    ref = query.selected_columns[0]
 
-    def look(behind: int, most: int) -> tuple[Sequence[int], Collection[Instance]]:
-        page = asked.where(number > behind).order_by(number).limit(most)
+    def fetch(after: int, limit: int) -> tuple[Sequence[int], Collection[Instance]]:
+        page = query.where(ref > after).order_by(ref).limit(limit)
         refs = connection.execute(page).scalars().all()
-        return refs, _summed(connection, refs, filters.visible_to).values()
+        return refs, _summarize(connection, refs, filters.visible_to).values()
 
-    return _filled(limit, after, look)
+    return _fill_page(limit, after, fetch)
 
 
-def _filled(
-    limit: int, after: T, look: Callable[[T, int], tuple[Sequence[T], Collection[Instance]]]
+def _fill_page(
+    limit: int, after: T, fetch: Callable[[T, int], tuple[Sequence[T], Collection[Instance]]]
 ) -> list[Instance]:
-    """``limit`` instances, or fewer where no more follow; that one has gone meanwhile ends nothing.
+    """Return ``limit`` instances, or all that follow; skip those that are removed meanwhile.
 
-    :param look: gives the next places behind one, so many at most, and what still stands there
+    :param fetch: takes a position and a limit, returns the next positions and the instances that
+        still exist at these
     """
     found: list[Instance] = []
     while missing := limit - len(found):
-        places, there = look(after, missing)
-        found += there
-        if len(places) < missing:
+        positions, existing = fetch(after, missing)
+        found += existing
+        if len(positions) < missing:
             break
-        after = places[-1]
+        after = positions[-1]
     return found
 
 
 def _knows_latest(filters: Filters) -> bool:
-    """Whether :func:`_overdue` can answer: of one kind, whatever its label, for who sees all."""
+    """Return whether :func:`_overdue` supports the filters: one kind, any label, all projects."""
     wanted = Filters(filters.installation_uuid, filters.instance_id, kind=filters.kind)
     return filters == wanted and filters.kind in LATEST
 
@@ -171,62 +180,68 @@ def _overdue(
     filters: Filters,
     limit: int,
     latest_before: datetime,
-    after: Overdue = (EPOCH, 0),
+    after: OverduePosition = (EPOCH, 0),
     until: datetime = FOREVER,
 ) -> list[Instance]:
-    """At most ``limit`` instances without an image of the kind since then, the longest first.
+    """Return at most ``limit`` instances without an image since then, the longest overdue first.
 
-    Those whose latest image is dated later than ``until`` come last, if they have no other one
-    since then. They are asked for apart: one statement for both would read what lies between.
+    Instances whose latest image is dated after ``until``, and which have no other image since then,
+    come last. A second statement finds them: a single one would read all rows between the two
+    ranges of the index.
 
-    :param after: ``latest_at`` and number of the last one of the page before
+    :param after: the position of the last instance of the previous page
     """
     latest = LATEST[str(filters.kind)]
-    asked = (
+    query = (
         select(latest, instance.c.id)
         .where(*relation_queries.of_instance(filters, instance.c.id))
         .order_by(latest, instance.c.id)
     )
     dated_later = and_(latest >= latest_before, latest > until)
     parts = (
-        asked.where(latest < latest_before),
-        asked.where(dated_later, ~_has_since(filters, instance.c.id, latest_before, until)),
+        query.where(latest < latest_before),
+        query.where(dated_later, ~_has_since(filters, instance.c.id, latest_before, until)),
     )
 
-    def look(behind: Overdue, most: int) -> tuple[Sequence[Overdue], Collection[Instance]]:
-        at, number = behind
-        places: list[Overdue] = []
+    def fetch(
+        after: OverduePosition, limit: int
+    ) -> tuple[Sequence[OverduePosition], Collection[Instance]]:
+        at, ref = after
+        positions: list[OverduePosition] = []
         for part in parts:
-            page = part.where(latest >= at, or_(latest > at, instance.c.id > number))
-            rows = connection.execute(page.limit(most - len(places)))
-            places += [(row[0], row[1]) for row in rows]
-            if len(places) == most:
+            page = part.where(latest >= at, or_(latest > at, instance.c.id > ref))
+            rows = connection.execute(page.limit(limit - len(positions)))
+            positions += [(row[0], row[1]) for row in rows]
+            if len(positions) == limit:
                 break
-        found = _summed(connection, [ref for _, ref in places], None)
-        return places, [replace(found[ref], latest_at=at) for at, ref in places if ref in found]
+        found = _summarize(connection, [ref for _, ref in positions], None)
+        existing = [replace(found[ref], latest_at=at) for at, ref in positions if ref in found]
+        return positions, existing
 
-    return _filled(limit, after, look)
+    return _fill_page(limit, after, fetch)
 
 
 def _refs(filters: Filters, latest_before: datetime | None, until: datetime) -> Select[Any]:
+    """Return the query for the primary keys of the instances; see :func:`_find`."""
     wanted = replace(filters, kind=None, label=None) if latest_before else filters
-    bare = Filters(installation_uuid=filters.installation_uuid, instance_id=filters.instance_id)
-    if wanted == bare:
-        asked = select(instance.c.id).where(*relation_queries.of_instance(wanted, instance.c.id))
+    of_pair = Filters(installation_uuid=filters.installation_uuid, instance_id=filters.instance_id)
+    if wanted == of_pair:
+        query = select(instance.c.id).where(*relation_queries.of_instance(wanted, instance.c.id))
     else:
-        asked = (
+        query = (
             select(relation.c.instance_ref)
             .where(*relation_queries.conditions(wanted, of_any_source=True))
             .distinct()
         )
     if latest_before is None:
-        return asked
-    return asked.where(~_has_since(filters, asked.selected_columns[0], latest_before, until))
+        return query
+    return query.where(~_has_since(filters, query.selected_columns[0], latest_before, until))
 
 
 def _has_since(
     filters: Filters, ref: ColumnElement[Any], time: datetime, until: datetime
 ) -> ColumnElement[bool]:
+    """Return the condition that the instance ``ref`` has an image dated in this interval."""
     newer = relation.alias()
     kinds = [filters.kind] if filters.kind else MADE_FROM
     conditions = [
@@ -244,14 +259,14 @@ def _has_since(
     return exists().where(*conditions)
 
 
-def _summed(
+def _summarize(
     connection: Connection, refs: Sequence[int], visible_to: str | None
 ) -> dict[int, Instance]:
-    """The instances with these numbers, in their order."""
+    """Return the instances by primary key, in the order of ``refs``."""
     if not refs:
         return {}
-    asked = _summaries(of_one_project=visible_to is not None)
-    rows = connection.execute(asked, {"refs": refs, "visible_to": visible_to}).all()
+    query = _summaries(of_one_project=visible_to is not None)
+    rows = connection.execute(query, {"refs": refs, "visible_to": visible_to}).all()
     by_ref: dict[int, list[Any]] = {ref: [] for ref in refs}
     for row in rows:
         by_ref[row.ref].append(row)
@@ -263,7 +278,11 @@ _REFS: Final[Any] = bindparam("refs", expanding=True)
 
 @cache
 def _summaries(*, of_one_project: bool) -> Select[Any]:
-    """One row for each instance, kind, and whether the images are deleted; at least one each."""
+    """Return the query for the rows of the instances.
+
+    An instance has one row for the images of each kind that exist and one for those that are
+    deleted. An instance without images has one row with nulls.
+    """
     ranked = _ranked(of_one_project).subquery()
     return (
         select(
@@ -288,8 +307,12 @@ def _summaries(*, of_one_project: bool) -> Select[Any]:
     )
 
 
-def _told(extreme: Any, is_beyond: Callable[[Any, Any], Any]) -> ColumnElement[datetime]:
-    """When a relation was recorded, or if it is a start, when it first or last was one."""
+def _relation_time(extreme: Any, is_beyond: Callable[[Any, Any], Any]) -> ColumnElement[datetime]:
+    """Return the time of a relation; of a ``boot`` relation the first or last start.
+
+    :param extreme: ``func.min`` for the first start, ``func.max`` for the last one
+    :param is_beyond: ``operator.lt`` or ``operator.gt``, accordingly
+    """
     again = select(extreme(rebuild.c.started_at)).where(rebuild.c.relation_ref == relation.c.id)
     other = again.scalar_subquery()
     started = case((is_beyond(other, relation.c.created_at), other), else_=relation.c.created_at)
@@ -299,7 +322,8 @@ def _told(extreme: Any, is_beyond: Callable[[Any, Any], Any]) -> ColumnElement[d
 def _ranked(of_one_project: bool) -> Select[Any]:
     is_deleted = case((image.c.deleted_at.is_(None), 0), else_=1)
     group = [relation.c.instance_ref, relation.c.kind, is_deleted]
-    first, last = _told(func.min, operator.lt), _told(func.max, operator.gt)
+    first = _relation_time(func.min, operator.lt)
+    last = _relation_time(func.max, operator.gt)
     newest_first = [last.desc(), relation.c.id.desc()]
     ranked = (
         select(
@@ -324,7 +348,7 @@ def _instance(rows: Sequence[Any], visible_to: str | None) -> Instance:
     first = rows[0]
     boots = [row for row in rows if row.kind == BOOT]
     booted = max(boots, key=lambda row: row.latest_at, default=None)
-    # who owns an image of the instance alone is not told whose that is, nor what became of it
+    # a project that owns only an image does not see the owner of the instance, nor its end
     owns = visible_to in (None, first.project_id)
     return Instance(
         installation_uuid=first.installation_uuid,

@@ -1,9 +1,9 @@
-"""The time of the latest image of each kind, kept in the row of its instance.
+"""The time of the latest image of each kind, stored in the row of the instance.
 
-Without it, who asks which instances lack a recent backup would have every instance looked at.
+Without it, a query for the instances without a recent backup would read every instance.
 
-Whoever changes it holds the row of the instance until he commits, and takes hold of it before he
-looks at the relations: of two at once the later one sees what the earlier one did.
+A transaction that changes these times locks the row of the instance before it reads the relations,
+and until it commits. So the later of two concurrent transactions sees the changes of the other one.
 """
 
 from collections.abc import Collection, Mapping
@@ -47,17 +47,17 @@ _refresh: Final = update(instance).values(
 _is_right: Final = [column == _latest_of(kind) for kind, column in LATEST.items()]
 
 
-def wrong(connection: Connection, after: int, size: int) -> tuple[Collection[int], int | None]:
-    """Those of the next ``size`` instances behind ``after`` that are noted wrongly; the last one.
+def find_wrong(connection: Connection, after: int, size: int) -> tuple[Collection[int], int | None]:
+    """Check the next ``size`` instances after the row ``after``.
 
-    The last is ``None`` where no instance is left.
+    :returns: the rows with a wrong time, and the last row that was checked; ``None`` at the end
     """
     rows = select(instance.c.id).where(instance.c.id > after).order_by(instance.c.id).limit(size)
     last = connection.execute(select(func.max(rows.subquery().c.id))).scalar()
     if last is None:
         return (), None
-    these = instance.c.id > after, instance.c.id <= last
-    found = connection.execute(select(instance.c.id).where(*these, ~and_(*_is_right)))
+    in_range = instance.c.id > after, instance.c.id <= last
+    found = connection.execute(select(instance.c.id).where(*in_range, ~and_(*_is_right)))
     return found.scalars().all(), last
 
 
@@ -68,42 +68,48 @@ _ADVANCE: Final = {
     .values({column.name: case((column < _AT, _AT), else_=column)})
     for kind, column in LATEST.items()
 }
-"""Written even where it stays as it is, for the sake of holding the row."""
+"""These statements update the row even if the time does not change, in order to lock it."""
 
 
 def first(kind: str, at: datetime) -> dict[str, datetime]:
-    """What stands in the row of an instance that is made with its first relation."""
+    """Return the columns of a new instance whose first relation has this kind and time."""
     return {LATEST[kind].name: at} if kind in LATEST else {}
 
 
 def advance(connection: Connection, instance_ref: int, kind: str, at: datetime) -> None:
-    """Note an image of the instance that is being recorded."""
+    """Update the row of an instance for a new image of it; this locks the row.
+
+    :param at: when the image was made
+    """
     if kind in LATEST:
         connection.execute(_ADVANCE[kind], {"instance": instance_ref, "at": at})
 
 
 def advance_many(connection: Connection, kind: str, times: Mapping[int, datetime]) -> None:
-    """The same of several instances that are held, by their numbers, in one statement."""
+    """Do as :func:`advance` for several instances, in one statement.
+
+    :param times: the time by the row of the instance; the caller has locked these rows
+    """
     if kind in LATEST and times:
         column = LATEST[kind]
-        told = {ref: literal(at, UtcDateTime) for ref, at in times.items()}
-        at = case(told, value=instance.c.id)
-        noted = {column.name: case((column < at, at), else_=column)}
-        connection.execute(update(instance).where(instance.c.id.in_(times)).values(noted))
+        new_times = {ref: literal(at, UtcDateTime) for ref, at in times.items()}
+        at = case(new_times, value=instance.c.id)
+        values = {column.name: case((column < at, at), else_=column)}
+        connection.execute(update(instance).where(instance.c.id.in_(times)).values(values))
 
 
 def refresh(connection: Connection, instance_refs: Collection[int]) -> None:
-    """Find out anew after images of these instances were removed, or came back."""
+    """Compute the times of these instances again, after images were removed or restored."""
     if not instance_refs:
         return
-    these = instance.c.id.in_(instance_refs)
-    hold = select(instance.c.id).where(these).order_by(instance.c.id)
-    connection.execute(hold.with_for_update(key_share=True))
-    connection.execute(_refresh.where(these))
+    is_chosen = instance.c.id.in_(instance_refs)
+    lock = select(instance.c.id).where(is_chosen).order_by(instance.c.id)
+    connection.execute(lock.with_for_update(key_share=True))
+    connection.execute(_refresh.where(is_chosen))
 
 
 def refresh_with(connection: Connection, images: ColumnElement[bool]) -> None:
-    """The same for the instances of the images that fulfil the condition ``images``."""
+    """Do as :func:`refresh` for the instances of the images that match the condition ``images``."""
     found = (
         select(relation.c.instance_ref)
         .select_from(relation.join(image, relation.c.image_ref == image.c.id))

@@ -1,4 +1,4 @@
-"""Where an image comes from, and what was made from it."""
+"""The lineage of images: ancestry and descendants, page by page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,10 +28,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ChainPosition:
-    """How far upwards a page has come, and one image passed by which a circle is known.
+    """The position where a page of ancestry ended, with a checkpoint for cycle detection.
 
-    Each page that is twice as far as the one whose last image that was puts its own in its place:
-    so it comes to lie on the circle, and to lie behind long enough.
+    This is Brent's algorithm ("An improved Monte Carlo factorization algorithm", 1980), with pages
+    as steps: the checkpoint moves to the current image whenever the number of pages is a power of
+    two. Thus it lies on the cycle at last, and long enough before the position.
+
+    :ivar key: the image at which the next page begins
+    :ivar passed: the checkpoint: an image on an earlier page
+    :ivar pages: the number of pages before the next one
     """
 
     key: str
@@ -41,7 +46,13 @@ class ChainPosition:
 
 @dataclass(frozen=True)
 class Chain:
-    """A page of a chain; it ends before a link that is not seen, or where a circle would close."""
+    """A page of ancestry.
+
+    It ends before a link that the caller may not see, and before a link that closes a cycle.
+
+    :ivar next: the position of the next page, if there is one
+    :ivar circular: whether the page ends at a cycle
+    """
 
     links: list[Link]
     next: ChainPosition | None = None
@@ -55,13 +66,17 @@ def ancestry(
     after: ChainPosition | None,
     visible_to: str | None,
 ) -> Chain:
-    """A page of the chain upwards from an image, the nearest link first.
+    """Return a page of the ancestors of an image, its parent first.
 
-    :raises MarkerUnknown: if ``after`` is no image that the caller can have come to
+    :param limit: the size of the page
+    :param after: the position where the previous page ended
+    :param visible_to: the project of the caller; ``None`` if the caller sees all projects
+    :raises MarkerUnknown: if no page for this caller can have ended at ``after``
+    :raises StoreUnavailable: if the database is unavailable
     """
     begin = after or ChainPosition(image_id, image_id, 0)
     if visible_to is not None and begin.key != image_id:
-        _must_lead_on(database, begin.key, visible_to)
+        _check_position(database, begin.key, visible_to)
     found = database.explore(lineage_walk.ancestry, begin.key, limit + 1, visible_to)
     passed, kept = {image_id, begin.passed}, list[Link]()
     for link in found:
@@ -74,11 +89,11 @@ def ancestry(
     return Chain(kept[:limit], _next(begin, kept[limit - 1]) if len(kept) > limit else None)
 
 
-def _must_lead_on(database: Database, image_id: str, visible_to: str) -> None:
-    """Keep a made-up marker from telling where an image comes from that the caller does not see."""
+def _check_position(database: Database, image_id: str, visible_to: str) -> None:
+    """Refuse a forged marker, which could reveal the ancestors of an image of another project."""
     if not database.explore(lineage_walk.leads_on, image_id, visible_to):
         raise MarkerUnknown(
-            "no page ended where the marker says; ask for the first page, without a marker"
+            "no page ended at this marker; ask for the first page, without a marker"
         )
 
 
@@ -89,7 +104,7 @@ def _next(begin: ChainPosition, last: Link) -> ChainPosition:
 
 @dataclass(frozen=True)
 class Tree:
-    """A page of a tree; it may hold less than was asked for and still be followed by another."""
+    """A page of descendants; it may be shorter than the limit although another page follows."""
 
     branches: list[TreeStep]
     next: TreePosition | None
@@ -98,21 +113,32 @@ class Tree:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a tree is asked for, and by whom."""
+    """A query for descendants.
+
+    :ivar image_id: the root
+    :ivar depth: the largest number of steps below the root
+    :ivar kind: only images of this kind; the tree below other images is searched too
+    :ivar visible_to: the project of the caller; ``None`` if the caller sees all projects
+    """
 
     image_id: str
     depth: int = ANY_DEPTH
     kind: str | None = None
     visible_to: str | None = None
 
-    def shows(self, step: TreeStep) -> bool:
+    def matches(self, step: TreeStep) -> bool:
+        """Return whether the step belongs to the result."""
         return not step.upwards and self.kind in (None, step.link.kind)
 
 
 def descendants(database: Database, wanted: Wanted, limit: int, after: TreePosition | None) -> Tree:
-    """A page of what was made from an image, each followed by what was made from it in turn.
+    """Return a page of the descendants of an image; each one precedes its own descendants.
 
-    :raises MarkerUnknown: if ``after`` is no image that the caller can have come to
+    :param limit: the largest size of the page
+    :param after: the position where the previous page ended
+    :raises MarkerUnknown: if no page for this caller can have ended at ``after``, or if that image
+        has been removed since
+    :raises StoreUnavailable: if the database is unavailable
     """
     steps = database.explore(
         lineage_walk.descendants,
@@ -125,9 +151,9 @@ def descendants(database: Database, wanted: Wanted, limit: int, after: TreePosit
     )
     if after is not None and not steps:
         raise MarkerUnknown(
-            "the image where the last page ended is gone; ask for the first page, without a marker"
+            "the image of this marker no longer exists; ask for the first page, without a marker"
         )
-    found = [step for step in steps if step.step > 0 and wanted.shows(step)]
+    found = [step for step in steps if step.step > 0 and wanted.matches(step)]
     circular = any(step.closes for step in steps)
     if after is None and not steps:
         circular = database.explore(lineage_walk.root_closes, wanted.image_id, wanted.visible_to)
@@ -135,12 +161,12 @@ def descendants(database: Database, wanted: Wanted, limit: int, after: TreePosit
 
 
 def _end(steps: Sequence[TreeStep], found: Sequence[TreeStep], limit: int) -> TreePosition | None:
-    """Where the next page begins, if more follows."""
+    """Return the position of the next page, if there is one."""
     if len(found) > limit:
-        return _place(found[limit - 1])
+        return _position(found[limit - 1])
     is_cut = bool(steps) and steps[-1].step >= lineage_walk.most_steps(limit + 1)
-    return _place(steps[-1]) if is_cut else None
+    return _position(steps[-1]) if is_cut else None
 
 
-def _place(step: TreeStep) -> TreePosition:
+def _position(step: TreeStep) -> TreePosition:
     return TreePosition(step.link.key, step.depth, step.upwards)

@@ -1,9 +1,9 @@
-"""Answering where an image comes from, and what was made from it, one statement a page.
+"""The ancestry and the descendants of an image, with one recursive query for each page.
 
-Both walk along :data:`related_images.db.tables.descent` from where the page before ended, so
-that a page costs what is on it. Each image descends from one other at most: from the one that the
-first recorded of its relations leads to. What descends from an image is thus a tree, walked child
-before sibling; a circle can only lead back to where it began.
+Both queries follow :data:`related_images.db.tables.descent` from the position where the previous
+page ended, so that the cost of a page grows with its own length. An image has at most one parent:
+the one of its first recorded relation. So the descendants of an image form a tree, which is walked
+depth-first; the only possible cycle leads back to the root.
 """
 
 from collections.abc import Sequence
@@ -46,26 +46,32 @@ from related_images.db.tables import (
 )
 
 MOVES: Final = 1000
-"""Steps that a page may take besides two for each entry, as it climbs or skips what is not asked.
+"""The number of steps a page may take, in addition to two for each entry, to move up the tree and
+to skip images of other kinds.
 
-A page that ends so holds less than it might, and the next one goes on from there.
+A page that reaches this number is shorter than its limit; the next page continues there.
 """
 LINES: Final = 8
-"""How far up from where a page ended MariaDB is told how the lines of images go on.
+"""The number of levels above the position of a page for which siblings are read in advance.
 
-It would count every line from its beginning for each image, as it seeks in an index only what it
-knows before it begins. Further up it does so; and so it does at the end of a line.
+In a recursive query, MariaDB uses an index range only if its start is known before the query runs.
+Otherwise it reads the siblings from the first one for each image. It still does so above these
+levels, and after the last sibling that was read in advance.
 """
 ANY_DEPTH: Final = 2**31 - 1
+"""The depth that means no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """That an image was made of an instance which had been started from its parent.
+    """A link between an image and its parent: the image from which its instance was started.
 
-    ``project_id`` is who sees that it was made. ``key`` and ``parent_key`` name both images also
-    where another has the ID by now. ``is_visible`` is whether the one who asks sees the link; if
-    not, nothing else may be shown.
+    :ivar project_id: the project that sees the relation of the image
+    :ivar kind: the kind of that relation
+    :ivar created_at: when that relation was recorded
+    :ivar key: identifies the image, even if another image has its ID now
+    :ivar parent_key: identifies the parent in this way
+    :ivar is_visible: whether the caller sees the link; if not, no other attribute may be shown
     """
 
     image_id: str
@@ -85,9 +91,13 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class TreeStep:
-    """One step through the tree: at which link, how far below its root, and whether on the way up.
+    """A step of the walk through the tree.
 
-    ``closes`` tells of a circle: the root itself was made from the image, or from the root.
+    :ivar step: the number of the step; 0 for the position where the previous page ended
+    :ivar depth: the number of links between the root and the image
+    :ivar upwards: whether the walk returns to this image after all images below it
+    :ivar closes: whether the image is the parent of the root, or the root is its own parent: a
+        cycle
     """
 
     link: Link
@@ -99,7 +109,10 @@ class TreeStep:
 
 @dataclass(frozen=True, slots=True)
 class TreePosition:
-    """Where in a tree a page ended: at which image, how far below, and whether on the way up."""
+    """The position in a tree where a page ended; the attributes are those of :class:`TreeStep`.
+
+    :ivar key: the ``key`` of the link
+    """
 
     key: str
     depth: int
@@ -136,7 +149,7 @@ def _shown(walk: FromClause) -> FromClause:
 
 
 def _first_of(image: Any) -> ScalarSelect[Any]:
-    """The relation by which an image descends from another."""
+    """Return the relation that determines the parent of the image."""
     own = descent.alias()
     found = select(own.c.relation_ref).where(own.c.image_ref == image)
     return found.order_by(own.c.relation_ref).limit(1).correlate_except(own).scalar_subquery()
@@ -145,18 +158,20 @@ def _first_of(image: Any) -> ScalarSelect[Any]:
 def ancestry(
     connection: Connection, image_id: str, limit: int, visible_to: str | None
 ) -> list[Link]:
-    """At most ``limit`` links upwards from an image, the nearest first; a circle is followed.
+    """Return at most ``limit`` links from an image to its ancestors, its parent first.
 
-    :param image_id: its ID, or the ``key`` of one that had it before another
+    In a cycle, links repeat until the limit.
+
+    :param image_id: the ID of the image, or the ``key`` of a former image with that ID
     """
     walk = _upwards(image_id, limit)
     is_visible = case((_is_seen(visible_to), true()), else_=false())
-    asked = select(*_SHOWN, is_visible).select_from(_shown(walk))
-    return [Link(*row) for row in connection.execute(asked.order_by(walk.c.step))]
+    query = select(*_SHOWN, is_visible).select_from(_shown(walk))
+    return [Link(*row) for row in connection.execute(query.order_by(walk.c.step))]
 
 
 def _upwards(image_id: str, limit: int) -> CTE:
-    """At most so many steps from an image upwards: each relation, and what it leads to."""
+    """Return the first ``limit`` ancestors: the relation of each link, and the parent."""
     start, above = descent.alias(), descent.alias()
     walk = (
         select(literal(1).label("step"), start.c.relation_ref.label("ref"), start.c.parent_ref)
@@ -171,7 +186,7 @@ def _upwards(image_id: str, limit: int) -> CTE:
 
 
 def _is_seen(visible_to: str | None) -> ColumnElement[bool]:
-    """Whether the project sees both that the image was made, and that its instance was started.
+    """Return the condition that the project sees the link.
 
     Nobody sees a link of a kind that this version does not know.
     """
@@ -182,7 +197,10 @@ def _is_seen(visible_to: str | None) -> ColumnElement[bool]:
 
 
 def leads_on(connection: Connection, image_id: str, visible_to: str | None) -> bool:
-    """Whether the project sees a link that :func:`ancestry` may go up to this image by."""
+    """Return whether the project sees a link whose parent is this image.
+
+    Then a page of :func:`ancestry` for this project can end at the image.
+    """
     seen = (
         select(descent.c.relation_ref)
         .where(descent.c.parent_ref == image_ref(image_id))
@@ -201,39 +219,43 @@ def descendants(
     kind: str | None = None,
     visible_to: str | None = None,
 ) -> list[TreeStep]:
-    """The way through the tree below an image from behind ``after``, with at most ``limit`` links.
+    """Return the steps of the walk through the tree below an image, with at most ``limit`` links.
 
-    Besides those there are steps on the way up, and with a ``kind`` links of others. The first
-    step is where ``after`` stands, if it is given; nothing is found where it has gone, or where it
-    was made up and lies below nothing that is seen.
+    Steps upwards, and with a ``kind`` links of other kinds, do not count towards the limit.
+
+    :param after: where the previous page ended; the first step is this position. The result is
+        empty if its image was removed, or if the caller sees no path to it (a forged marker)
+    :param depth: the largest depth
+    :param kind: count only links of this kind
+    :param visible_to: the project of the caller; ``None`` if the caller sees all projects
     """
     tree = _Tree(image_ref(image_id), depth, kind, visible_to)
     if after is None:
         walk = tree.walk(tree.begin(), limit)
     else:
         lines = _lines(connection, after) if connection.dialect.name in MYSQL else ()
-        walk = tree.walk(tree.resume(after), limit, tree.prefetch(lines, limit))
+        walk = tree.walk(tree.resume(after), limit, tree.siblings(lines, limit))
     steps = (literal(True), walk.c.step, walk.c.depth, walk.c.upwards)
-    asked = select(*_SHOWN, *steps, tree.closes(descent.c.image_ref)).select_from(_shown(walk))
+    query = select(*_SHOWN, *steps, tree.closes(descent.c.image_ref)).select_from(_shown(walk))
     return [
         TreeStep(Link(*row[:13]), row.step, row.depth, bool(row.upwards), row[-1])
-        for row in connection.execute(asked.order_by(walk.c.step))
+        for row in connection.execute(query.order_by(walk.c.step))
     ]
 
 
 def _lines(connection: Connection, after: TreePosition) -> list[Row[Any]]:
-    """Of the images from a place up to its root, each with its parent: where a line goes on."""
+    """Return the links from a position to its ancestors, at most :data:`LINES`."""
     walk = _upwards(after.key, min(after.depth, LINES))
     return list(connection.execute(select(walk.c.ref, walk.c.parent_ref)))
 
 
 def most_steps(limit: int) -> int:
-    """How many steps lead at most to ``limit`` links; the page after goes on from the last."""
+    """Return the largest number of steps of a page with ``limit`` links."""
     return 2 * limit + MOVES
 
 
 def root_closes(connection: Connection, image_id: str, visible_to: str | None) -> bool:
-    """What :class:`TreeStep` tells of each image below a root, told of the root itself."""
+    """Return ``TreeStep.closes`` for the root itself, for a root without descendants."""
     ref = image_ref(image_id)
     closes = _Tree(ref, ANY_DEPTH, None, visible_to).closes(ref)
     return bool(connection.execute(select(closes)).scalar())
@@ -267,31 +289,31 @@ class _Tree:
             literal(0).label("found"),
         )
 
-    def prefetch(self, lines: Sequence[Row[Any]], limit: int) -> FromClause | None:
-        """Which image follows which among those that a page may come to in these ``lines``."""
+    def siblings(self, lines: Sequence[Row[Any]], limit: int) -> FromClause | None:
+        """Return the next sibling of each image that a page may reach next to these ``lines``."""
         if not lines:
             return None
         reach = most_steps(limit) if self.kind else limit
         found = [self._line(line.ref, line.parent_ref, reach) for line in lines]
-        return union_all(found[0], *found[1:]).cte("ahead")
+        return union_all(found[0], *found[1:]).cte("siblings")
 
     def _line(self, ref: int, parent_ref: int, reach: int) -> Select[Any]:
         line = self._following(parent_ref, ref - 1).limit(reach + 1).subquery()
         own = line.c.relation_ref
         return select(own.label("ref"), func.lead(own).over(order_by=own).label("next"))
 
-    def walk(self, begin: Select[Any], limit: int, ahead: FromClause | None = None) -> CTE:
+    def walk(self, begin: Select[Any], limit: int, siblings: FromClause | None = None) -> CTE:
         walk = begin.cte("walk", recursive=True)
         here = descent.alias("here")
         is_asked = here.c.kind == self.kind if self.kind else true()
-        # the place itself, at step 0, was on the page before
+        # step 0 is the last entry of the previous page
         is_found = and_(walk.c.step > 0, walk.c.upwards == 0, is_asked)
         found = walk.c.found + case((is_found, 1), else_=0)
         may_descend = and_(walk.c.upwards == 0, walk.c.depth < self.depth)
         child = case((may_descend, self._next(here.c.image_ref, 0)))
         sibling: Any = self._next(here.c.parent_ref, here.c.relation_ref)
-        if ahead is not None:
-            known = select(ahead.c.next).where(ahead.c.ref == here.c.relation_ref)
+        if siblings is not None:
+            known = select(siblings.c.next).where(siblings.c.ref == here.c.relation_ref)
             sibling = func.coalesce(known.scalar_subquery(), sibling)
         above = case((walk.c.depth > 1, self._passed(here.c.parent_ref)))
         return walk.union_all(
@@ -307,10 +329,10 @@ class _Tree:
         )
 
     def _passed(self, image: Any) -> ScalarSelect[Any]:
-        """The link by which an image descends, if the way down from the root can have led there.
+        """Return the link of an image, if the caller sees the links on the path to it.
 
-        It leads by links alone that are seen. A made-up place could be beside others whose parent
-        is hidden, and they would be shown with it.
+        A forged position could be next to images whose parent the caller does not see; the page
+        would reveal that they have the same parent.
         """
         if self.visible_to is None:
             return _first_of(image)
@@ -330,20 +352,20 @@ class _Tree:
 
     def _following(self, parent: Any, after: Any) -> Select[Any]:
         below = descent.alias()
-        asked = (
+        query = (
             select(below.c.relation_ref)
             .where(below.c.parent_ref == parent, below.c.relation_ref > after)
             .where(below.c.image_ref != self.root, *self._seen(below), _is_first(below))
             .where(is_known(below.c.kind, KIND_CODES))
         )
-        return self._in_order(asked, below).correlate_except(below)
+        return self._in_order(query, below).correlate_except(below)
 
-    def _in_order(self, asked: Select[Any], below: Any) -> Select[Any]:
-        """MariaDB would sort all that descends from the parent, to find the next of them."""
+    def _in_order(self, query: Select[Any], below: Any) -> Select[Any]:
+        """Order by relation; without the hint, MariaDB sorts all children to find the next one."""
         index = children if self.visible_to is None else children_of_project
         for dialect in MYSQL:
-            asked = asked.with_hint(below, f"FORCE INDEX ({index.name})", dialect)
-        return asked.order_by(below.c.relation_ref)
+            query = query.with_hint(below, f"FORCE INDEX ({index.name})", dialect)
+        return query.order_by(below.c.relation_ref)
 
     def _seen(self, below: Any) -> list[ColumnElement[bool]]:
         if self.visible_to is None:
@@ -351,7 +373,7 @@ class _Tree:
         return [below.c.project_ref == project_ref(self.visible_to)]
 
     def closes(self, image: Any) -> ColumnElement[bool]:
-        """Whether an image closes a circle."""
+        """Return the condition that the image closes a cycle; see :class:`TreeStep`."""
         own = descent.alias()
         return _exists(
             own,
@@ -363,7 +385,7 @@ class _Tree:
 
 
 def _is_first(below: Any) -> ColumnElement[bool]:
-    """Whether the image descends by this relation, and not by one that was recorded before."""
+    """Return the condition that no earlier relation determines the parent of the image."""
     before = descent.alias()
     return ~_exists(
         before,

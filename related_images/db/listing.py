@@ -1,4 +1,4 @@
-"""Answering: which images, which relations, how much images are used."""
+"""Lists of images and relations, the usage of images, and the state of reconciliation."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -38,21 +38,25 @@ from related_images.model import (
 
 T = TypeVar("T")
 IMAGES_LIMIT: Final = 10_000
-"""Images of one instance that an image list can carry; the registry is given all their ids."""
+"""The largest number of images of one instance; the filter sends all their IDs to Glance."""
 
 UNRECONCILED_LIMIT: Final = 10_000
+"""The number at which :func:`unreconciled` stops counting."""
 
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """A page of items, and whether more follow."""
+    """A page of items.
+
+    :ivar more: whether another page follows
+    """
 
     items: list[T]
     more: bool
 
     @classmethod
     def of(cls, items: list[T], limit: int) -> "Page[T]":
-        """A page of at most ``limit`` out of ``items``, of which one more was asked for."""
+        """Return a page from the result of a query for ``limit + 1`` items."""
         return cls(items[:limit], len(items) > limit)
 
 
@@ -64,39 +68,48 @@ def images_of_instance(
     label: str | None,
     visible_to: str | None,
 ) -> list[ListedImage]:
-    """The images made from the instance, or those in a relation of one ``kind``.
+    """Return the images made from the instance, or those with a relation of the given ``kind``.
 
-    A project gets those that it owns, and all if it owns the instance: Glance knows which of these
-    it shows. Of more than :data:`IMAGES_LIMIT` those of its own relations are taken, or it would be
-    told that there are so many.
+    A project gets the images that it owns; if it owns the instance, it gets all of them, and Glance
+    decides which of these it shows. If these are more than :data:`IMAGES_LIMIT`, only the images
+    that the project owns count: the error must not reveal the number of the others.
 
-    :raises InstanceTooLarge: if these are more than that, too
+    :param kind: a kind of relation; ``None`` for all kinds of images made from the instance
+    :param label: only images with this label; ``None`` for all images
+    :param visible_to: the project of the caller; ``None`` if the caller sees all projects
+    :raises InstanceTooLarge: if there are more than :data:`IMAGES_LIMIT` images
+    :raises StoreUnavailable: if the database is unavailable
     """
     kinds: Collection[str] = MADE_FROM if kind is None else (kind,)
-    asked = (installation_uuid, instance_id, kinds, label, IMAGES_LIMIT + 1)
+    arguments = (installation_uuid, instance_id, kinds, label, IMAGES_LIMIT + 1)
     of_either = relation_queries.OWNER_OF_EITHER
     found = database.explore(
-        relation_queries.image_ids, *asked, visible_to=visible_to, seen_by=of_either
+        relation_queries.image_ids, *arguments, visible_to=visible_to, seen_by=of_either
     )
     if len(found) > IMAGES_LIMIT and visible_to is not None:
-        found = database.explore(relation_queries.image_ids, *asked, visible_to=visible_to)
+        found = database.explore(relation_queries.image_ids, *arguments, visible_to=visible_to)
     if len(found) > IMAGES_LIMIT:
         raise InstanceTooLarge(
-            f"the instance {instance_id} has more than {IMAGES_LIMIT} images, which an image list "
-            "cannot carry; ask for one kind or label, or page through GET /v2/relations"
+            f"the server {instance_id} has more than {IMAGES_LIMIT} images, the limit of an image "
+            "list; filter by one kind or label, or page through GET /v2/relations"
         )
     return found
 
 
 def is_same(image: ListedImage, seen: ImageState) -> bool:
-    """Whether the image is the one that Glance has under its ID now."""
+    """Return whether Glance has this image now, not another one with the same ID."""
     return image_identity.is_same(image.created_at, None, image.recorded_at, seen.created_at)
 
 
 def relations(
     database: Database, filters: Filters, limit: int, after: RelationPosition | None
 ) -> Page[Relation]:
-    """A page of relations, newest first."""
+    """Return a page of the relations that match the filters, newest first.
+
+    :param limit: the size of the page
+    :param after: the position of the last relation of the previous page
+    :raises StoreUnavailable: if the database is unavailable
+    """
     return Page.of(database.explore(relation_queries.find, filters, limit + 1, after), limit)
 
 
@@ -106,10 +119,14 @@ def usages(
     visible_to: str | None,
     owners: Mapping[str, str | None] | None = None,
 ) -> list[Usage]:
-    """How much each of the images is used; of one that is not known here, that it never was.
+    """Return the usage of each image, in the order of ``image_ids``.
 
-    :param owners: whose the images are of which the caller may know whether others use them;
-        ``None`` if it is not known whose they are
+    An image that is not recorded counts as never used.
+
+    :param visible_to: the project whose starts are counted; ``None`` for all projects
+    :param owners: the owners of those images for which the caller may know whether others use them;
+        ``None`` if the owners are unknown
+    :raises StoreUnavailable: if the database is unavailable
     """
     known = {row.image_id: row for row in database.explore(_usages, image_ids, visible_to)}
     others = None if owners is None else database.explore(_used_by_others, owners)
@@ -123,43 +140,44 @@ def usages(
 
 
 NOT_KNOWN, NO_OWNER = 0, -1
-"""Instead of the number of a project that an instance, or an image, has not; others begin at 1."""
+"""Stand-ins for the primary key of a project, which is at least 1: the project of the instance is
+unknown; the image has no owner."""
 
 
 def _usages(
     connection: Connection, image_ids: Collection[str], visible_to: str | None
 ) -> list[Usage]:
-    """What is known of the images, in one statement; those never used are left out.
+    """Return the usage of those images that were ever used, in one statement.
 
-    It costs as much as there are starts from these images: each tells when its instance ended. For
-    a project it costs as much as the project has relations, so that the time tells it nothing of
-    what others started.
+    The cost grows with the number of starts from these images. For a project, the cost grows with
+    the number of its own relations, so that the response time does not reveal the starts of other
+    projects.
     """
     started = _starts(image_ids, visible_to)
     is_live = case((started.c.ended_at.is_(None), 1))
-    asked = (
+    query = (
         select(image.c.uuid, func.count(), func.count(is_live), func.max(started.c.ended_at))
         .select_from(started.join(image, image.c.id == started.c.image_ref))
         .group_by(image.c.uuid)
     )
     return [
         Usage(image_id, count, live, None if live else ended_at)
-        for image_id, count, live, ended_at in connection.execute(asked)
+        for image_id, count, live, ended_at in connection.execute(query)
     ]
 
 
 def _starts(image_ids: Collection[str], visible_to: str | None) -> FromClause:
-    """The starts from these images: whose relation each is, which image, and until when."""
+    """Return the starts from these images: the relation, the image, the end of the instance."""
     found = (
         select(relation.c.id, relation.c.image_ref, instance.c.ended_at)
         .join(instance, instance.c.id == relation.c.instance_ref)
         .where(relation.c.kind == BOOT)
     )
-    asked_for = select(image.c.id).where(image.c.uuid.in_(image_ids))
+    refs = select(image.c.id).where(image.c.uuid.in_(image_ids))
     if visible_to is None:
-        return found.where(relation.c.image_ref.in_(asked_for)).subquery()
-    # as a sum it is found by no index, which would lead over the starts of everybody
-    own = found.where((relation.c.image_ref + 0).in_(asked_for))
+        return found.where(relation.c.image_ref.in_(refs)).subquery()
+    # the sum prevents a search by the index on image_ref, which reads the starts of all projects
+    own = found.where((relation.c.image_ref + 0).in_(refs))
     ref = project_ref(visible_to)
     return union(
         own.where(relation.c.project_ref == ref), own.where(instance.c.project_ref == ref)
@@ -167,10 +185,10 @@ def _starts(image_ids: Collection[str], visible_to: str | None) -> FromClause:
 
 
 def _used_by_others(connection: Connection, owners: Mapping[str, str | None]) -> set[str]:
-    """Those of the images from which a live instance was started that is not its owner's.
+    """Return the images that live instances of projects other than the image's owner use.
 
-    An instance is the owner's where the owner's project sees that start: all others are meant, also
-    those whose project is not known.
+    An instance belongs to the owner of the image if that project sees the start. Instances of an
+    unknown project count as those of others.
     """
     if not owners:
         return set()
@@ -185,12 +203,12 @@ def _used_by_others(connection: Connection, owners: Mapping[str, str | None]) ->
 def _projects(connection: Connection, project_ids: Collection[str]) -> dict[str, int]:
     if not project_ids:
         return {}
-    asked = select(project.c.project_id, project.c.id).where(project.c.project_id.in_(project_ids))
-    return {row[0]: row[1] for row in connection.execute(asked)}
+    query = select(project.c.project_id, project.c.id).where(project.c.project_id.in_(project_ids))
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _has_other(owner: int) -> ColumnElement[bool]:
-    """Whether an instance lives that was started from the image and is not the owner's."""
+    """Return the condition that a live instance of another project than ``owner`` uses it."""
     return exists().where(
         relation.c.image_ref == image.c.id,
         relation.c.kind == BOOT,
@@ -202,23 +220,29 @@ def _has_other(owner: int) -> ColumnElement[bool]:
 
 
 def reconciliation(database: Database) -> dict[str, Any] | None:
-    """What the last reconciliation reported."""
+    """Return the report of the last reconciliation, or ``None`` if there was none.
+
+    :returns: the times and counts of :func:`related_images.db.reconcile.summary`
+    :raises StoreUnavailable: if the database is unavailable
+    """
     text = database.read(stored_state.get, stored_state.RECONCILIATION)
     last: dict[str, Any] | None = json.loads(text) if text else None
     return last
 
 
 def unreconciled(database: Database, last: Mapping[str, Any] | None) -> int:
-    """How many relations are newer than what the last reconciliation saw.
+    """Return the number of relations that the last reconciliation did not examine.
 
-    The number stops at :data:`UNRECONCILED_LIMIT`.
+    :param last: the result of :func:`reconciliation`
+    :returns: at most :data:`UNRECONCILED_LIMIT`
+    :raises StoreUnavailable: if the database is unavailable
     """
     since = datetime.fromisoformat(last["until"]) if last else None
     return database.explore(_count_since, since, UNRECONCILED_LIMIT)
 
 
 def _count_since(connection: Connection, since: datetime | None, limit: int) -> int:
-    """How many relations were recorded after ``since``; counting stops at ``limit``."""
+    """Return the number of relations recorded after ``since``, at most ``limit``."""
     newer = select(relation.c.id).where(is_known(relation.c.kind, KIND_CODES)).limit(limit)
     if since is not None:
         newer = newer.where(relation.c.created_at > since)

@@ -1,9 +1,11 @@
-"""What Nova's notifications say, stored so that it matters neither how often nor in which order.
+"""Record the events of Nova's notifications.
 
-But for the time of a relation of which several tell: the first to come gives it that.
-An image made from an instance is in one relation with it. Who was asked to make the image knows its
-kind, and so does the first notification of it; a later one guesses, and is believed only where
-nothing is known yet.
+The result does not depend on the order of the events or on duplicates, with one exception: if
+several events report one relation, the first one that arrives determines its time.
+
+An image made from an instance has one relation with it. The service that records it knows the kind,
+and so does Nova's first notification. Later notifications do not state the kind: the filter guesses
+``snapshot``, and keeps the guess only if no other relation is recorded.
 """
 
 from collections.abc import Iterable
@@ -22,7 +24,11 @@ from related_images.model import BOOT, NOTIFICATION, SERVICE, SNAPSHOT, NewRelat
 
 @dataclass(frozen=True)
 class Event:
-    """Something that befell an instance of ``project_id`` at a time."""
+    """An event of an instance.
+
+    :ivar project_id: the project that owns the instance
+    :ivar at: when the event happened
+    """
 
     installation_uuid: str
     instance_id: str
@@ -32,7 +38,11 @@ class Event:
 
 @dataclass(frozen=True)
 class ImageMade(Event):
-    """An image was made from the instance; ``kind`` is ``None`` where that is not said."""
+    """An image was made from the instance.
+
+    :ivar owner: the project that owns the image
+    :ivar kind: the kind of the relation; ``None`` if the notification does not state it
+    """
 
     image_id: str
     owner: str
@@ -41,22 +51,22 @@ class ImageMade(Event):
 
 @dataclass(frozen=True)
 class Started(Event):
-    """The instance was started, or built anew, from an image."""
+    """The instance was started or rebuilt from an image."""
 
     image_id: str
 
 
 @dataclass(frozen=True)
 class Ended(Event):
-    """The instance is gone."""
+    """The instance was deleted."""
 
 
 def store(database: Database, events: Iterable[Event]) -> None:
-    """Store all the events or none; committed when this returns.
+    """Record all events in one transaction.
 
-    :raises StoreUnavailable: if they could not be committed
+    :raises StoreUnavailable: if it could not be committed; then no event is recorded
     """
-    # in one order everywhere, so that two that write at once do not lock each other out
+    # concurrent transactions lock instances in the same order, which prevents deadlocks
     database.write(_store_all, sorted(events, key=lambda event: event.instance_id))
 
 
@@ -81,7 +91,7 @@ def _image_made(connection: Connection, event: ImageMade) -> None:
     knows_better = event.kind not in (None, SNAPSHOT)
     if known and not (knows_better and all(_is_guess(row) for row in known)):
         for row in known:
-            if row.source == SERVICE:  # it must outlast the service that may take its report back
+            if row.source == SERVICE:  # the relation must remain if the service revokes its report
                 _record(connection, event, event.image_id, row.kind, event.owner)
         return
     _record(connection, event, event.image_id, event.kind or SNAPSHOT, event.owner)
@@ -89,9 +99,10 @@ def _image_made(connection: Connection, event: ImageMade) -> None:
 
 
 def _drop_guess(connection: Connection, event: ImageMade) -> None:
-    """Remove what was guessed beside what is known, be it that another recorded that just now.
+    """Remove a guessed relation of the image, if another relation is recorded.
 
-    Who has recorded holds the image, so that of two at once the later one sees both.
+    Each of two concurrent transactions has locked the image when it recorded its relation, so that
+    the later one sees both relations.
     """
     known = _made(connection, event)
     if all(_is_guess(row) for row in known):
@@ -125,12 +136,12 @@ def _record(
         relied_on=True,
     )
     if recorded.revived_from is not None:
-        # that it was made does not mean that it is still there
+        # the event reports that the image was made, not that it exists now
         relations.mark_deleted(connection, image_id, recorded.revived_from)
 
 
 def _made(connection: Connection, event: ImageMade) -> list[Relation]:
-    """What is recorded of the image as made from the instance; of each kind one at most."""
+    """Return the relations in which the image was made from the instance, at most one per kind."""
     return [
         row
         for row in relation_queries.made(connection, [event.image_id])
@@ -138,8 +149,9 @@ def _made(connection: Connection, event: ImageMade) -> list[Relation]:
     ]
 
 
-# an insert that finds its row there uses up one of the few numbers of these tables
-_home_and_owner: Final = select(
+# these rows are looked up first: an insert consumes a key even if the row exists, and the keys of
+# these tables are integers of 32 bits
+_installation_and_owner: Final = select(
     installation_ref(bindparam("installation_uuid")),
     project_ref(bindparam("project_id")),
 )
@@ -148,13 +160,13 @@ _home_and_owner: Final = select(
 def _end_unseen_instance(
     connection: Connection, installation_uuid: str, instance_id: str, project_id: str, at: datetime
 ) -> None:
-    """Note that the instance of a project is gone since ``at``, whether it is known or not.
+    """Record that the instance was deleted at ``at``; create its row if it is not recorded.
 
-    The first time that was noted stands.
+    If its end is recorded already, the recorded time remains.
     """
     was_known = relations.end_instance(connection, installation_uuid, instance_id, at)
-    named = {"installation_uuid": installation_uuid, "project_id": project_id}
-    home, owner = connection.execute(_home_and_owner, named).one()
+    values = {"installation_uuid": installation_uuid, "project_id": project_id}
+    home, owner = connection.execute(_installation_and_owner, values).one()
     owner = owner or get_or_create(connection, project, {"project_id": project_id})[0]
     if was_known:
         _report(connection, installation_uuid, instance_id, owner)
@@ -163,12 +175,12 @@ def _end_unseen_instance(
     key = {"instance_id": instance_id, "installation_ref": home}
     _, made = get_or_create(connection, instance, key, project_ref=owner, ended_at=at)
     if not made:
-        raise dialects.ConcurrentChange("the instance was recorded by another at the same moment")
+        raise dialects.ConcurrentChange("a concurrent transaction recorded the instance")
 
 
 def _report(connection: Connection, installation_uuid: str, instance_id: str, owner: int) -> None:
-    """Note whose the instance is, which :func:`relations.end_instance` holds."""
-    asked = select(instance.c.id, instance.c.project_ref)
-    found = connection.execute(asked.where(*is_instance(installation_uuid, instance_id))).one()
+    """Record the owner of the instance, which :func:`relations.end_instance` has locked."""
+    query = select(instance.c.id, instance.c.project_ref)
+    found = connection.execute(query.where(*is_instance(installation_uuid, instance_id))).one()
     if found.project_ref != owner:
         image_owners.report(connection, found.id, owner)

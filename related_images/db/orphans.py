@@ -1,4 +1,4 @@
-"""Forgetting images and instances that nothing refers to any more.
+"""Remove the rows of images and instances to which no other row refers.
 
 Each function takes a connection inside a transaction of its caller.
 """
@@ -17,39 +17,44 @@ from related_images.db.tables import (
 
 IMAGE: Final = and_(
     ~exists().where(relation.c.image_ref == image.c.id),
-    # one that is being deleted, or was lately, is kept, so that no instance is started from it
+    # a recent deletion keeps the row, so that no start from the image can be recorded
     ~exists().where(deletion.c.image_ref == image.c.id),
 )
+"""The condition that no row refers to an image."""
 INSTANCE: Final = ~exists().where(relation.c.instance_ref == instance.c.id)
+"""The condition that no row refers to an instance."""
 
 
 def forget_image(connection: Connection, ref: int) -> None:
-    """Forget the image unless it is in anything still, or marked deleted.
+    """Remove the row of the image, unless another row refers to it or it is marked deleted.
 
-    One that is marked is remembered: a start from it may be about to be recorded.
+    The mark must remain: a concurrent transaction may be about to record a start from the image.
     """
     forget_images(connection, and_(image.c.id == ref, image.c.deleted_at.is_(None)))
 
 
 def forget_images(connection: Connection, which: ColumnElement[bool]) -> int:
-    """Forget those images that are in nothing any more, and say how many.
+    """Remove the rows of those images that match ``which`` and to which no row refers.
 
-    They are locked by a statement of its own: PostgreSQL does not look again at the conditions of
-    one that waited for a lock, and the row of an image takes its deletions with it.
+    A separate statement locks them first. PostgreSQL, after waiting for a lock, does not evaluate
+    subqueries of the condition again, so that a single DELETE could remove an image to which a new
+    pending deletion refers; the foreign key would remove that too.
+
+    :returns: the number of removed rows
     """
-    chosen = and_(which, IMAGE)
-    locked = select(image.c.id).where(chosen).with_for_update(of=image)
+    condition = and_(which, IMAGE)
+    locked = select(image.c.id).where(condition).with_for_update(of=image)
     refs = connection.execute(locked).scalars().all()
     if not refs:
         return 0
-    return connection.execute(delete(image).where(image.c.id.in_(refs), chosen)).rowcount
+    return connection.execute(delete(image).where(image.c.id.in_(refs), condition)).rowcount
 
 
 def forget_instances(connection: Connection, refs: Collection[int]) -> None:
-    """Forget those of the instances that are in nothing any more.
+    """Remove the rows of those instances that have not ended and to which no row refers.
 
-    That an instance has ended is remembered: its start may be told later.
+    The row of an ended instance remains, because its start may be reported later.
     """
     if refs:
-        live = instance.c.id.in_(refs), instance.c.ended_at.is_(None)
-        connection.execute(delete(instance).where(*live, INSTANCE))
+        is_live = instance.c.id.in_(refs), instance.c.ended_at.is_(None)
+        connection.execute(delete(instance).where(*is_live, INSTANCE))

@@ -1,11 +1,13 @@
-"""From which image each image descends, kept at hand as relations come and go.
+"""The parent of each image, in the table :data:`related_images.db.tables.descent`.
 
-An image was made of an instance, and the instance ran an image: the last that it was started from
-before, or where relations came late the first that is known. That follows from the relations alone;
-it is written down when one is recorded, so that to ask costs as much as there is to answer.
+The parent of an image is the image from which its instance was last started before the image was
+made; if no such start is recorded, it is the image of the first start. The links are derived from
+the relations. They are stored when a relation is recorded or removed, so that the cost of a query
+grows with its result.
 
-Who records an image holds the row of its instance (by the reference to it) until he commits, and
-who records a start holds it alone, so that of two at once the later one sees the other.
+A transaction that records an image shares a lock on the row of the instance, through its foreign
+key. A transaction that records a start locks that row exclusively. So the later of two concurrent
+transactions sees the changes of the other one.
 """
 
 from collections.abc import Sequence
@@ -35,12 +37,12 @@ from related_images.db.tables import (
 from related_images.model import BOOT, MADE_FROM, NOTIFICATION, NewRelation, Recorded
 
 TIMELY: Final = NOTIFICATION
-"""The source that tells when an instance was started; others are told of it at some time after."""
+"""The source that reports the time of a start; other sources report a start at a later time."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Start:
-    """That an instance was started at a time from an image."""
+    """A start of an instance from an image; starts sort by time."""
 
     at: datetime
     relation_ref: int
@@ -56,7 +58,7 @@ _starts: Final = union_all(
     .where(_is_boot),
 )
 _viewer: Final = case((relation.c.project_ref == instance.c.project_ref, relation.c.project_ref))
-"""Who sees that the image was made of the instance, and from what that had been started."""
+"""The project that owns both the image and the instance, and so sees the link; else null."""
 _with_instance: Final = relation.join(instance, instance.c.id == relation.c.instance_ref)
 _made: Final[Select[Any]] = (
     select(
@@ -69,10 +71,10 @@ _made: Final[Select[Any]] = (
     .select_from(_with_instance)
     .where(relation.c.instance_ref == _INSTANCE, relation.c.kind.in_(MADE_FROM))
 )
-_hold_instance: Final = (
+_lock_instance: Final = (
     select(instance.c.project_ref).where(instance.c.id == _INSTANCE).with_for_update()
 )
-_forget: Final = delete(descent).where(
+_delete_links: Final = delete(descent).where(
     descent.c.relation_ref.in_(
         select(relation.c.id).where(
             relation.c.instance_ref == _INSTANCE, relation.c.kind.in_(MADE_FROM)
@@ -82,38 +84,38 @@ _forget: Final = delete(descent).where(
 
 
 def in_force(starts: Sequence[Start], at: datetime) -> Start | None:
-    """The last of the ``starts`` before that time, or else the first of all."""
+    """Return the last of the ``starts`` up to the time ``at``, or else the first start."""
     before = [start for start in starts if start.at <= at]
     return max(before) if before else min(starts, default=None)
 
 
 def hold(connection: Connection, instance_ref: int) -> int | None:
-    """Let nobody else record anything of the instance until the transaction ends.
+    """Lock the row of the instance exclusively until the transaction ends.
 
-    :returns: the number of the project that owns it, if that is known
+    :returns: the primary key of the project that owns the instance, if that is known
     """
-    return connection.execute(_hold_instance, {"instance": instance_ref}).scalar()
+    return connection.execute(_lock_instance, {"instance": instance_ref}).scalar()
 
 
 def follow(connection: Connection, new: NewRelation, recorded: Recorded) -> None:
-    """Note what the relation, just ``recorded``, says of descent."""
+    """Update the links after the relation ``new`` was recorded in this transaction."""
     if new.kind == BOOT:
-        if recorded.created or _restarted(connection, new, recorded):
+        if recorded.created or _record_rebuild(connection, new, recorded):
             refresh(connection, recorded.instance_ref)
     elif recorded.created and not recorded.instance_created:
-        _descend(
+        _insert_links(
             connection, recorded.instance_ref, _made.where(relation.c.id == recorded.relation_ref)
         )
 
 
 def refresh(connection: Connection, instance_ref: int) -> None:
-    """Find out anew from what every image of an instance descends."""
-    connection.execute(_forget, {"instance": instance_ref})
-    _descend(connection, instance_ref, _made)
+    """Compute the links of all images of an instance again."""
+    connection.execute(_delete_links, {"instance": instance_ref})
+    _insert_links(connection, instance_ref, _made)
 
 
 def review(connection: Connection, relations: ColumnElement[bool]) -> None:
-    """Find out anew who sees the links of these relations, after an owner changed."""
+    """Update who sees the links of the relations that match, after an owner changed."""
     refs = select(relation.c.id).where(relations, relation.c.kind.in_(MADE_FROM))
     viewer = select(_viewer).select_from(_with_instance)
     own = viewer.where(relation.c.id == descent.c.relation_ref).correlate(descent)
@@ -121,10 +123,13 @@ def review(connection: Connection, relations: ColumnElement[bool]) -> None:
     connection.execute(links.values(project_ref=own.scalar_subquery()))
 
 
-def _restarted(connection: Connection, new: NewRelation, recorded: Recorded) -> bool:
-    """Whether a known start is told again of another time: a rebuild back to its image.
+def _record_rebuild(connection: Connection, new: NewRelation, recorded: Recorded) -> bool:
+    """Record a rebuild if a recorded start is reported again with another time.
 
-    Where the time is that of the telling it is one only after a start from another image.
+    If the source reports the time of its report instead, it is a rebuild only if the instance was
+    started from another image in between.
+
+    :returns: whether a rebuild was recorded
     """
     starts = _starts_of(connection, recorded.instance_ref)
     if Start(new.created_at, recorded.relation_ref, recorded.image_ref) in starts:
@@ -132,12 +137,12 @@ def _restarted(connection: Connection, new: NewRelation, recorded: Recorded) -> 
     start = in_force(starts, new.created_at)
     if new.source != TIMELY and (start is None or start.image_ref == recorded.image_ref):
         return False
-    again = {"relation_ref": recorded.relation_ref, "started_at": new.created_at}
-    connection.execute(insert(rebuild), again)
+    values = {"relation_ref": recorded.relation_ref, "started_at": new.created_at}
+    connection.execute(insert(rebuild), values)
     return True
 
 
-def _descend(connection: Connection, instance_ref: int, made: Select[Any]) -> None:
+def _insert_links(connection: Connection, instance_ref: int, made: Select[Any]) -> None:
     starts = _starts_of(connection, instance_ref)
     if not starts:
         return

@@ -1,7 +1,7 @@
-"""psycopg under a deadline, directly or through a pooler such as PgBouncer.
+"""Connections of psycopg with a deadline, direct or through a pooler such as PgBouncer.
 
-libpq has no limit on an answer, and a hung server does not keep its own limit on a statement.
-psycopg yields wherever it would wait, so that a wait can be ended there.
+libpq has no read timeout, and a server that hangs does not enforce its ``statement_timeout``. The
+waits of psycopg are generators (:func:`psycopg.waiting.wait`), so that this module can end them.
 """
 
 import time
@@ -20,27 +20,31 @@ Ready = TypeVar("Ready")
 Result = TypeVar("Result")
 
 _OWN: Final = ("context", "prepare_threshold")
-"""What psycopg takes beside the parameters of libpq."""
+"""The parameters of :meth:`psycopg.Connection.connect` that are not parameters of libpq."""
 
 _REFUSED: Final = "unsupported startup parameter"
-"""What PgBouncer says of the parameter ``options``."""
+"""Part of the error with which PgBouncer refuses the parameter ``options``."""
 
 
 class NoAnswer(psycopg.OperationalError):
-    """The server did not answer by the deadline."""
+    """The server did not respond before the deadline."""
 
 
 class Connection(psycopg.Connection[Any]):
-    """A connection of which each wait ends by the :data:`deadline` of the thread that waits."""
+    """A connection whose waits end at the :data:`deadline` of the current thread."""
 
     is_pooled = False
-    """Whether a pooler is in between, which may give each transaction to another server process."""
+    """Whether a pooler may run each transaction in another server process."""
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        """Wait as :meth:`psycopg.Connection.wait` does, until the deadline.
+
+        :raises NoAnswer: if the deadline has passed; the connection is closed then
+        """
         try:
             return super().wait(_in_time(gen, deadline.end), *args, **kwargs)
         except NoAnswer:
-            self.close()  # the answer may come yet, to whoever asks next
+            self.close()  # a late response must not be read as that of the next statement
             raise
 
     @classmethod
@@ -51,14 +55,14 @@ class Connection(psycopg.Connection[Any]):
 def _in_time(
     steps: Generator[Awaited, Ready, Result], end: float
 ) -> Generator[Awaited, Ready, Result]:
-    """The same steps, as long as there is time for them."""
+    """Run the generator ``steps``, and raise :exc:`NoAnswer` after ``end``."""
     try:
         awaited = next(steps)
         while True:
-            # psycopg goes on after a tenth of a second at the latest, ready or not
+            # psycopg resumes the generator at least every 0.1 s
             ready = yield awaited
             if time.monotonic() > end:
-                raise NoAnswer("the server did not answer in time")
+                raise NoAnswer("the server did not respond in time")
             awaited = steps.send(ready)
     except StopIteration as over:
         result: Result = over.value
@@ -66,9 +70,10 @@ def _in_time(
 
 
 class Connector:
-    """Opens connections for an engine, each within ``seconds`` whichever of the hosts answers.
+    """Opens the connections of an engine.
 
-    :param limits: settings of the server for each session, by name
+    :param seconds: the timeout of a connection, for all hosts of the URL together
+    :param limits: the server settings of each session, by name
     """
 
     def __init__(self, seconds: float, limits: Mapping[str, object]) -> None:
@@ -77,7 +82,7 @@ class Connector:
         self._options_refused = False
 
     def prepare(self, engine: Engine) -> None:
-        """Have the ``engine`` connect in this way."""
+        """Install this connector in the ``engine``."""
         event.listen(engine, "do_connect", self._connect)
         event.listen(engine, "begin", self._limit)
 
@@ -89,13 +94,13 @@ class Connector:
         errors: list[psycopg.OperationalError] = []
         with deadline.within(self._seconds):
             for left, host in zip(range(len(hosts), 0, -1), hosts, strict=True):
-                # a host that is silent must leave some time to the others
+                # a host that does not respond must leave time for the others
                 with deadline.within((deadline.end - time.monotonic()) / left):
                     try:
                         return self._open(dict(host), own)
                     except psycopg.OperationalError as error:
                         errors.append(error)
-        raise _first_of(errors)
+        raise _combine(errors)
 
     def _open(self, host: dict[str, Any], own: Mapping[str, Any]) -> Connection:
         given = host.pop("options", "")
@@ -112,7 +117,7 @@ class Connector:
         return opened
 
     def _limit(self, session: Session) -> None:
-        """Limit this transaction where the server process that runs it is known to no session."""
+        """Set the limits for one transaction, if a pooler shares the server process."""
         connection: Any = session.connection.driver_connection
         if connection.is_pooled and not connection.autocommit and self._limits:
             settings = ", ".join(
@@ -128,14 +133,14 @@ def _opened(host: dict[str, Any], own: Mapping[str, Any]) -> Connection:
     (process,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (None,)
     connection.is_pooled = process != connection.info.backend_pid
     if connection.is_pooled and "prepare_threshold" not in own:
-        # what was prepared by one server process is not known to the next
+        # a prepared statement exists in one server process only
         connection.prepare_threshold = None
     connection.autocommit = False
     return connection
 
 
-def _first_of(errors: list[psycopg.OperationalError]) -> psycopg.OperationalError:
-    """One error that says what each host did."""
+def _combine(errors: list[psycopg.OperationalError]) -> psycopg.OperationalError:
+    """Return one error with the messages of all hosts."""
     if len(errors) == 1:
         return errors[0]
     return type(errors[-1])("; ".join(str(error) for error in errors))

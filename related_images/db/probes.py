@@ -1,4 +1,4 @@
-"""Doing in kind what failed, and changing nothing by it: the same tables, read or written."""
+"""Probes of the circuit breaker: they access the tables of a failed task without changing data."""
 
 import re
 from collections.abc import Callable, Collection, Iterable
@@ -11,7 +11,7 @@ from related_images.db import stored_state
 from related_images.db.tables import metadata
 
 HEARTBEAT: Final = "heartbeat"
-"""The row that is written to find out whether the database takes writes again."""
+"""The name of the row that a probe writes to test whether the database accepts writes."""
 
 _WORDS: Final = re.compile(r"\w+")
 _PLAIN: Final = re.compile(r"\s*SELECT\b(?!.*\bFOR\s+(UPDATE|SHARE|NO|KEY)\b)", re.DOTALL | re.I)
@@ -20,8 +20,11 @@ Probe = Callable[[Connection], None]
 
 
 def reading(statements: Iterable[str]) -> Probe:
-    """Reads a row of each table that one of the ``statements`` names."""
-    read = _named(statements)
+    """Return a probe that reads one row of each table in the ``statements``.
+
+    :param statements: the SQL text of the failed task
+    """
+    read = _tables_in(statements)
 
     def probe(connection: Connection) -> None:
         for table in read:
@@ -31,14 +34,17 @@ def reading(statements: Iterable[str]) -> Probe:
 
 
 def writing(statements: Collection[str]) -> Probe:
-    """Writes no row to each table that one of the ``statements`` names, then a row of its own."""
-    changing = [statement for statement in statements if not _PLAIN.match(statement)]
-    written = _named(changing)
-    read = [table for table in _named(statements) if table not in written]
+    """Return a probe that updates no row of each written table, then writes a heartbeat row.
+
+    :param statements: the SQL text of the failed task
+    """
+    writes = [statement for statement in statements if not _PLAIN.match(statement)]
+    written = _tables_in(writes)
+    read = [table for table in _tables_in(statements) if table not in written]
 
     def probe(connection: Connection) -> None:
         for table in read:
-            # as a row does that refers to another one
+            # an insert locks the row to which its foreign key refers in this way
             row = select(literal(1)).select_from(table).where(false())
             connection.execute(row.with_for_update(read=True))
         for table in written:
@@ -49,6 +55,6 @@ def writing(statements: Collection[str]) -> Probe:
     return probe
 
 
-def _named(statements: Iterable[str]) -> list[Table]:
+def _tables_in(statements: Iterable[str]) -> list[Table]:
     words = {word for statement in statements for word in _WORDS.findall(statement)}
     return [table for name, table in metadata.tables.items() if name in words]

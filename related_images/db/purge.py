@@ -1,9 +1,11 @@
-"""Forgetting: relations of images deleted long ago, and what is left without any relation.
+"""Purge: remove the relations of images deleted long ago, and rows without any relation.
 
-Lineage is forgotten from its ends. An image that an instance was started from keeps its place for
-as long as that instance lives or has an image itself, since what is below is found only through it:
-its ``boot`` relation goes when the instance has ended and no image was made from it that is still
-known, and its other relations go when no ``boot`` relation of it is left.
+The lineage is removed from its leaves. The descendants of a deleted image are found only through
+its relations. Therefore:
+
+* a ``boot`` relation is removed when its instance has ended and no image of the instance is
+  recorded;
+* a ``snapshot`` or ``backup`` relation is removed when its image has no ``boot`` relation.
 """
 
 import sys
@@ -36,22 +38,23 @@ from related_images.db.tables import (
 from related_images.model import BOOT, MADE_FROM, Purged
 
 BATCH: Final = 1000
-"""How many rows of a table one transaction looks at."""
+"""The number of rows of a table that one transaction examines."""
 
 Forget = Callable[[Connection, datetime, int, int], int]
-"""Forgets what was deleted or has ended before that time, in that range of row numbers."""
+"""Removes rows in a range of primary keys whose image was deleted, or whose instance ended, before
+a time; returns the number of removed rows."""
 
 
 def _has_other(column: Any, kinds: tuple[str, ...]) -> ColumnElement[bool]:
-    """Whether one of those kinds refers to the same row."""
+    """Return the condition that a relation of one of the ``kinds`` has the same ``column``."""
     other = relation.alias()
     return exists().where(other.c[column.name] == column, other.c.kind.in_(kinds))
 
 
 def _due(column: Any, before: datetime) -> Select[Any]:
-    """Relations that nothing else stands on."""
+    """Return the query for the relations that can be removed now."""
     is_boot = relation.c.kind == BOOT
-    # of a kind that this version does not know it cannot tell what stands on the relation
+    # a relation of an unknown kind remains: this version does not know what depends on it
     is_made_from = relation.c.kind.in_(MADE_FROM)
     has_ended = exists().where(
         instance.c.id == relation.c.instance_ref, instance.c.ended_at < before
@@ -71,14 +74,15 @@ def _not_deleted_lately(before: datetime) -> ColumnElement[bool]:
 
 
 def _ended_unrelated(before: datetime) -> ColumnElement[bool]:
-    # one that ended lately is kept: news of its last images may still be on the way
+    # the row of a recently ended instance remains: its last images may be reported late
     return and_(instance.c.ended_at < before, orphans.INSTANCE)
 
 
 def due(database: Database, before: datetime) -> Purged:
-    """Count what can be forgotten at once; more may follow when that is gone.
+    """Count the rows that can be removed now; a purge may make more rows removable.
 
-    :raises StoreUnavailable: if the database cannot answer
+    :param before: images deleted and instances ended before this time can be removed
+    :raises StoreUnavailable: if the database is unavailable
     """
     return database.read(_count, before)
 
@@ -95,13 +99,15 @@ def _count(connection: Connection, before: datetime) -> Purged:
 
 
 def purge(database: Database, before: datetime) -> Purged:
-    """Forget what was deleted and what has ended before that time, in many small transactions.
+    """Remove rows in many small transactions.
 
-    :raises StoreUnavailable: if the database fails on the way; what went until then is gone, and
-        running it again goes on
+    :param before: images deleted and instances ended before this time are removed
+    :returns: the numbers of removed rows
+    :raises StoreUnavailable: if the database fails; rows removed until then stay removed, and the
+        next purge continues
     """
     return Purged(
-        # what goes may have kept others in their places
+        # removed relations can make others removable
         relations=sum(iter(lambda: _everywhere(database, relation, _forget_relations, before), 0)),
         images=_everywhere(database, image, _forget_images, before),
         instances=_everywhere(database, instance, _forget_instances, before),
@@ -109,23 +115,23 @@ def purge(database: Database, before: datetime) -> Purged:
 
 
 def _everywhere(database: Database, table: Table, forget: Forget, before: datetime) -> int:
-    """Forget rows of the table, the latest first: a lineage ends with those."""
-    gone = 0
-    numbers = database.read(_highest_below, table, sys.maxsize)
-    while numbers:
-        gone += database.write(forget, before, numbers[-1], numbers[0])
-        numbers = database.read(_highest_below, table, numbers[-1])
-    return gone
+    """Apply ``forget`` to all rows of the table, latest first: leaves before their parents."""
+    removed = 0
+    refs = database.read(_highest_below, table, sys.maxsize)
+    while refs:
+        removed += database.write(forget, before, refs[-1], refs[0])
+        refs = database.read(_highest_below, table, refs[-1])
+    return removed
 
 
-def _highest_below(connection: Connection, table: Table, number: int) -> Sequence[int]:
-    below = select(table.c.id).where(table.c.id < number)
+def _highest_below(connection: Connection, table: Table, ref: int) -> Sequence[int]:
+    below = select(table.c.id).where(table.c.id < ref)
     return connection.execute(below.order_by(table.c.id.desc()).limit(BATCH)).scalars().all()
 
 
 def _forget_relations(connection: Connection, before: datetime, first: int, last: int) -> int:
     due = _due(relation.c.id, before).where(relation.c.id.between(first, last))
-    # locked, so that an image which comes back at the same moment keeps its relations
+    # the lock keeps the relations of an image that a concurrent transaction restores
     refs = connection.execute(due.with_for_update(of=[image, relation])).scalars().all()
     if refs:
         connection.execute(delete(relation).where(relation.c.id.in_(refs)))
@@ -133,10 +139,10 @@ def _forget_relations(connection: Connection, before: datetime, first: int, last
 
 
 def _forget_images(connection: Connection, before: datetime, first: int, last: int) -> int:
-    some = image.c.id.between(first, last)
-    return orphans.forget_images(connection, and_(some, _not_deleted_lately(before)))
+    in_range = image.c.id.between(first, last)
+    return orphans.forget_images(connection, and_(in_range, _not_deleted_lately(before)))
 
 
 def _forget_instances(connection: Connection, before: datetime, first: int, last: int) -> int:
-    some = instance.c.id.between(first, last)
-    return connection.execute(delete(instance).where(some, _ended_unrelated(before))).rowcount
+    in_range = instance.c.id.between(first, last)
+    return connection.execute(delete(instance).where(in_range, _ended_unrelated(before))).rowcount

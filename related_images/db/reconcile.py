@@ -1,9 +1,11 @@
-"""Reconciling: comparing the relations with what the registry has, and putting them right.
+"""Reconciliation: compare the relations with the images in Glance, and correct them.
 
-An image that the registry does not have is marked deleted. Whether it was made and deleted, or was
-never made, cannot be told afterwards, and the mark is right for both: it shows in no image list,
-keeps its place in the lineage, and comes off when the image comes back. A relation is removed in
-one case: it was announced for an image that had been there before, and so was not made of it.
+An image that Glance does not have is marked deleted. It may have been deleted, or it was never
+created; the mark is right in both cases. A marked image is in no image list, remains in the
+lineage, and loses the mark if Glance has the image again.
+
+A relation is removed in one case only: a service announced it before a request to create an image,
+but the image had existed before, so that this request did not create it.
 """
 
 import json
@@ -39,38 +41,47 @@ from related_images.model import MADE_FROM, SERVICE, ImageState
 from related_images.prefetch import prefetch
 
 BATCH: Final = 32
-"""Images judged at once: as many IDs as the default buffer of uWSGI takes beside a token."""
+"""The number of images in one request to Glance: the URL and a token must fit into uWSGI's default
+request buffer of 4 KiB."""
 
 POSITION: Final = "reconciliation-position"
-"""The row of the state that remembers how far an unfinished reconciliation came."""
+"""The name under which the position of an unfinished reconciliation is stored."""
 
 INSTANCES: Final = 500
-"""Instances looked at together."""
+"""The number of instances that one statement checks."""
 
 PROOF: Final = 10
-"""Of so many images the registry must know one, or it is taken for another cloud's."""
+"""If Glance has none of this many recorded images, it is taken for another cloud's Glance."""
 
 
 class ImageService(Protocol):
-    """What the registry has, as its administrator sees it. Anything unclear raises."""
+    """The images of Glance, as an administrator sees them.
+
+    Every method raises if the response is not conclusive.
+    """
 
     def created(self, image_ids: Collection[str]) -> Mapping[str, ImageState]:
-        """When those of the images were created that are there, and whose they are."""
+        """Return the creation time and owner of those images that exist, by image ID."""
 
     def is_gone(self, image_id: str) -> bool:
-        """Whether the registry says of this one image that it has none."""
+        """Return whether Glance responds that this image does not exist."""
 
     def is_empty(self) -> bool:
-        """Whether there is no image at all."""
+        """Return whether Glance has no images."""
 
 
 @dataclass
 class Counts:
-    """Images: looked at, found there, newly marked deleted, unmarked, too new to judge.
+    """The counts of a reconciliation.
 
-    ``moved`` counts those whose relations were given to another project, which owns the image now.
-    ``withdrawn`` counts the relations that were removed, ``corrected`` the instances whose latest
-    image was not noted rightly.
+    :ivar checked: images that were compared with Glance
+    :ivar present: images that Glance has
+    :ivar marked_deleted: images that were marked deleted
+    :ivar restored: images whose mark was removed
+    :ivar too_new: images that Glance does not have, with a relation that is too new to decide
+    :ivar withdrawn: relations that were removed
+    :ivar corrected: instances whose time of the latest image was corrected
+    :ivar moved: images whose owner was updated
     """
 
     checked: int = 0
@@ -85,7 +96,11 @@ class Counts:
 
 @dataclass
 class Run:
-    """A reconciliation under way: relations older than ``until`` are judged."""
+    """An unfinished reconciliation.
+
+    :ivar until: only images without a newer relation are marked deleted
+    :ivar after: the primary key of the last image that was examined
+    """
 
     until: datetime
     started_at: datetime
@@ -93,11 +108,18 @@ class Run:
     counts: Counts = field(default_factory=Counts)
 
     def as_json(self) -> str:
+        """Return the text that :meth:`from_json` reads."""
         times = {"until": self.until.isoformat(), "started_at": self.started_at.isoformat()}
         return json.dumps({**times, "after": self.after, "counts": asdict(self.counts)})
 
     @classmethod
     def from_json(cls, text: str) -> "Run":
+        """Return the reconciliation that was stored as ``text``.
+
+        :raises ValueError: if the text is no JSON or a time is malformed
+        :raises KeyError: if an attribute is missing
+        :raises TypeError: if a count is unknown
+        """
         found = json.loads(text)
         until, started = (datetime.fromisoformat(found[name]) for name in ("until", "started_at"))
         return cls(until, started, found["after"], Counts(**found["counts"]))
@@ -105,12 +127,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class KnownImage:
-    """An image in a relation, by its row number ``ref``; ``created_at`` is when Glance made it.
+    """A recorded image.
 
-    ``oldest_at`` is :data:`image_identity.FIRST_RECORDED`, ``newest_at`` its latest relation.
-    ``announced_at`` is the latest relation of before a time that nothing speaks for but an
-    announcement before the image was to be made; ``None`` if there is no such one. ``owners`` are
-    who owns the image, as those relations say that name an instance from which it was made.
+    :ivar ref: the primary key of its row
+    :ivar created_at: when Glance created it; the epoch if that is unknown
+    :ivar oldest_at: :data:`image_identity.FIRST_RECORDED`
+    :ivar newest_at: the time of its newest relation
+    :ivar announced_at: the time of its newest announcement, without too new ones: a relation that
+        only the service reported, before its request to create the image; ``None`` if there is none
+    :ivar owners: the owners of the image according to its relations
     """
 
     ref: int
@@ -123,21 +148,25 @@ class KnownImage:
     owners: frozenset[str | None] = frozenset()
 
     def is_seen_as(self, seen: ImageState) -> bool:
-        """Whether Glance has this image, and not another one under its ID."""
+        """Return whether ``seen`` is this image, not another one with the same ID."""
         times = self.created_at, self.deleted_at, self.oldest_at
         if not image_identity.is_same(*times, seen.created_at):
             return False
-        # as image_identity.stands_for says
+        # image_identity.stands_for explains this condition
         return self.deleted_at is None or self.owners <= {None, seen.owner}
 
 
 @dataclass(frozen=True)
 class _Findings:
-    """What was found of a batch, counted as in :class:`Counts`; what it needs; its ``last`` row.
+    """The result of comparing a batch with Glance, by the primary keys of the images.
 
-    It needs row numbers, for withdrawals the time since which, and for those of which it is to be
-    learned when they were made, and whose they are now, what that is. ``replaced`` are those of the
-    ``deleted`` whose ID another image has now, and that one.
+    The first attributes are described at :class:`Counts`.
+
+    :ivar last: the last image of the batch
+    :ivar void: images whose announcements since a time must be removed, with that time
+    :ivar learned: images whose creation time was unknown, with that time
+    :ivar moved: images with another owner, with that owner
+    :ivar replaced: images, among the deleted ones, whose ID another image has now, with that image
     """
 
     last: int
@@ -153,14 +182,19 @@ class _Findings:
 
 
 def begin(database: Database, older_than: timedelta, dry_run: bool) -> Run:
-    """The run that was interrupted, if one was, else a new one; a dry run is always new."""
+    """Return the reconciliation that was interrupted, or else a new one.
+
+    :param older_than: the age at which relations are old enough for a new reconciliation
+    :param dry_run: always begin a new one
+    :raises StoreUnavailable: if the database is unavailable
+    """
     text = None if dry_run else database.read(stored_state.get, POSITION)
     now = datetime.now(UTC)
-    return _taken_up(text) or Run(now - older_than, now)
+    return _interrupted(text) or Run(now - older_than, now)
 
 
-def _taken_up(text: str | None) -> Run | None:
-    """The run that left this; ``None`` if none did, or one of a version that tells otherwise."""
+def _interrupted(text: str | None) -> Run | None:
+    """Return the stored reconciliation; ``None`` if there is none or its format is unknown."""
     try:
         return Run.from_json(text) if text else None
     except (ValueError, KeyError, TypeError):
@@ -168,49 +202,56 @@ def _taken_up(text: str | None) -> Run | None:
 
 
 def images_known(database: Database) -> int:
-    """The highest number of an image: where a run ends."""
+    """Return the highest primary key of an image, at which a reconciliation ends.
+
+    :raises StoreUnavailable: if the database is unavailable
+    """
     return database.read(_highest)
 
 
-def check_registry(database: Database, registry: ImageService, until: datetime) -> None:
-    """Make sure that the registry is the one whose images are related here.
+def check_glance(database: Database, glance: ImageService, until: datetime) -> None:
+    """Check that ``glance`` is the Glance whose images are recorded in the database.
 
-    :raises UntrustedGlanceAnswer: if it has no image, or none of those that it should have
+    :param until: only images with relations older than this are expected
+    :raises UntrustedGlanceAnswer: if Glance has no image, or none of the expected ones
+    :raises StoreUnavailable: if the database is unavailable
     """
     expected = database.read(_latest_live, until, BATCH)
-    if not expected or registry.created([image.image_id for image in expected]):
+    if not expected or glance.created([image.image_id for image in expected]):
         return
-    if registry.is_empty():
-        raise _distrusted("lists no image at all", len(expected))
+    if glance.is_empty():
+        raise _untrusted("lists no images", len(expected))
     if len(expected) >= PROOF:
-        raise _distrusted("knows none of them", len(expected))
+        raise _untrusted("has none of them", len(expected))
 
 
-def _distrusted(said: str, expected: int) -> UntrustedGlanceAnswer:
+def _untrusted(reason: str, expected: int) -> UntrustedGlanceAnswer:
     return UntrustedGlanceAnswer(
-        f"{expected} images are related here and the registry {said}: nothing was changed. Check "
-        "that the endpoint and the database belong together; if the images are really gone, say "
-        "--trust-registry"
+        f"{expected} images are recorded in the database and Glance {reason}: nothing was changed. "
+        "Check that the endpoint and the database belong together; if Glance really lost the "
+        "images, repeat the command with --trust-registry"
     )
 
 
 def reconcile(
-    database: Database, registry: ImageService, run: Run, dry_run: bool, seen: Callable[[int], None]
+    database: Database, glance: ImageService, run: Run, dry_run: bool, seen: Callable[[int], None]
 ) -> None:
-    """Carry ``run`` to its end; ``seen`` is told the number of the last image of each batch.
+    """Complete the reconciliation ``run`` and update its position and counts.
 
-    :raises StoreUnavailable: if the database fails on the way; the next run goes on there
+    :param dry_run: count the corrections without making them
+    :param seen: called with the primary key of the last image of each batch
+    :raises StoreUnavailable: if the database fails; the next reconciliation continues there
     """
-    carry_out = database.read if dry_run else database.write
-    work = _count if dry_run else _settle
+    execute = database.read if dry_run else database.write
+    task = _count if dry_run else _correct
     batches = _batches(database, run.until, run.after)
-    for findings in prefetch(_judged(registry, run.until, batches)):
+    for findings in prefetch(_compare_all(glance, run.until, batches)):
         failpoints.reach(Point.RECONCILE_JUDGED)
-        run.counts = carry_out(work, run, findings)
+        run.counts = execute(task, run, findings)
         run.after = findings.last
         failpoints.reach(Point.RECONCILE_SETTLED)
         seen(run.after)
-    _correct(database, run, dry_run)
+    _correct_latest(database, run, dry_run)
     if not dry_run:
         database.write(_finish, run)
         failpoints.reach(Point.RECONCILE_FINISHED)
@@ -219,7 +260,7 @@ def reconcile(
 def _batches(
     database: Database, until: datetime, after: int
 ) -> Iterator[tuple[list[KnownImage], int]]:
-    """The images behind ``after``, batch by batch, each with the number of its last row."""
+    """Yield the recorded images after the row ``after`` in batches, each with its last row."""
     while True:
         images, last = database.read(_batch, after, BATCH, until)
         if last is None:
@@ -228,48 +269,53 @@ def _batches(
         after = last
 
 
-def _judged(
-    registry: ImageService, until: datetime, batches: Iterator[tuple[list[KnownImage], int]]
+def _compare_all(
+    glance: ImageService, until: datetime, batches: Iterator[tuple[list[KnownImage], int]]
 ) -> Iterator[_Findings]:
     for images, last in prefetch(batches):
-        yield _judge(registry, until, images, last)
+        yield _compare(glance, until, images, last)
 
 
-def _judge(
-    registry: ImageService, until: datetime, images: list[KnownImage], last: int
+def _compare(
+    glance: ImageService, until: datetime, images: list[KnownImage], last: int
 ) -> _Findings:
-    found = registry.created([image.image_id for image in images]) if images else {}
-    there = {
+    found = glance.created([image.image_id for image in images]) if images else {}
+    present = {
         image: seen
         for image in images
         if (seen := found.get(image.image_id)) and image.is_seen_as(seen)
     }
-    missed = [image for image in images if image not in there and not image.deleted_at]
-    absent = [image for image in missed if image.newest_at < until]
-    made = {image: seen.created_at + image_identity.CLOCKS_APART for image, seen in there.items()}
+    missing = [image for image in images if image not in present and not image.deleted_at]
+    absent = [image for image in missing if image.newest_at < until]
+    # an announcement after this time was not for the creation of the image
+    created = {
+        image: seen.created_at + image_identity.CLOCKS_APART for image, seen in present.items()
+    }
     return _Findings(
         last=last,
         checked=len(images),
-        present=len(there),
-        too_new=len(missed) - len(absent),
-        restored=[image.ref for image in there if image.deleted_at],
+        present=len(present),
+        too_new=len(missing) - len(absent),
+        restored=[image.ref for image in present if image.deleted_at],
         deleted=[
             image.ref
             for image in absent
-            # another image has the ID of one that is gone
-            if image.image_id in found or registry.is_gone(image.image_id)
+            # if Glance has another image with the ID, this one was deleted
+            if image.image_id in found or glance.is_gone(image.image_id)
         ],
         void=[
             (image.ref, since)
-            for image, since in made.items()
+            for image, since in created.items()
             if (image.announced_at or EPOCH) >= since
         ],
         learned={
-            image.ref: seen.created_at for image, seen in there.items() if image.created_at == EPOCH
+            image.ref: seen.created_at
+            for image, seen in present.items()
+            if image.created_at == EPOCH
         },
         moved={
             image.ref: seen.owner
-            for image, seen in there.items()
+            for image, seen in present.items()
             if image.owners and image.owners != {seen.owner}
         },
         replaced={image.ref: found[image.image_id] for image in absent if image.image_id in found},
@@ -277,7 +323,7 @@ def _judge(
 
 
 def _count(connection: Connection, run: Run, findings: _Findings) -> Counts:
-    """What :func:`_settle` would do."""
+    """Return the counts that :func:`_correct` would return, without changes."""
     counts = _counted(run.counts, findings)
     counts.restored += len(findings.restored)
     counts.marked_deleted += len(findings.deleted)
@@ -287,8 +333,8 @@ def _count(connection: Connection, run: Run, findings: _Findings) -> Counts:
     return counts
 
 
-def _settle(connection: Connection, run: Run, findings: _Findings) -> Counts:
-    """Put a batch right and remember how far that was, in one transaction."""
+def _correct(connection: Connection, run: Run, findings: _Findings) -> Counts:
+    """Correct a batch and store the position, in one transaction."""
     counts = _counted(run.counts, findings)
     _learn(connection, findings.learned)
     for ref, owner in sorted(findings.moved.items()):
@@ -297,9 +343,9 @@ def _settle(connection: Connection, run: Run, findings: _Findings) -> Counts:
     now = datetime.now(UTC)
     counts.marked_deleted += _mark_deleted(connection, findings.deleted, now, run.until)
     for ref, seen in sorted(findings.replaced.items()):
-        _hand_over(connection, ref, seen, now)
+        _move_announcements(connection, ref, seen, now)
     for ref, since in findings.void:
-        counts.withdrawn += _withdraw_announcements(connection, ref, since, run.until)
+        counts.withdrawn += _remove_announcements(connection, ref, since, run.until)
     reached = Run(run.until, run.started_at, findings.last, counts)
     stored_state.put(connection, POSITION, reached.as_json())
     failpoints.reach(Point.RECONCILE_WRITTEN)
@@ -307,7 +353,7 @@ def _settle(connection: Connection, run: Run, findings: _Findings) -> Counts:
 
 
 def _counted(before: Counts, findings: _Findings) -> Counts:
-    """The counts with what was found, but for what is put right."""
+    """Return the counts with the findings added, without the corrections."""
     return replace(
         before,
         checked=before.checked + findings.checked,
@@ -316,11 +362,11 @@ def _counted(before: Counts, findings: _Findings) -> Counts:
     )
 
 
-def _correct(database: Database, run: Run, dry_run: bool) -> None:
-    """Note the latest images anew where a filter of an earlier version did not."""
+def _correct_latest(database: Database, run: Run, dry_run: bool) -> None:
+    """Correct the times of the latest images, which older versions of the filter do not update."""
     after: int | None = 0
     while after is not None:
-        wrong, after = database.read(latest_images.wrong, after, INSTANCES)
+        wrong, after = database.read(latest_images.find_wrong, after, INSTANCES)
         if wrong and not dry_run:
             database.write(latest_images.refresh, wrong)
         run.counts.corrected += len(wrong)
@@ -332,7 +378,7 @@ def _finish(connection: Connection, run: Run) -> None:
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """What a finished run reports: its times in UTC and its counts."""
+    """Return the report of a finished reconciliation: its counts, and times in UTC as text."""
     times = {
         "until": run.until,
         "started_at": run.started_at,
@@ -349,16 +395,18 @@ _is_announcement: Final = and_(
 
 
 def _highest(connection: Connection) -> int:
-    """The highest row number of an image; 0 if there is none."""
+    """Return the highest primary key of an image; 0 if there is none."""
     return connection.execute(select(func.max(image.c.id))).scalar() or 0
 
 
 def _batch(
     connection: Connection, after: int, size: int, before: datetime
 ) -> tuple[list[KnownImage], int | None]:
-    """The related images among the next ``size`` rows behind ``after``, and the last row's number.
+    """Return the images with relations among the next ``size`` rows, and the last row.
 
-    The number is ``None`` where no row is left. Announcements count that are older than ``before``.
+    :param after: the row before the batch
+    :param before: announcements count only if they are older than this
+    :returns: the images, and the primary key of the last row; ``None`` if no row is left
     """
     rows = select(image.c.id).where(image.c.id > after).order_by(image.c.id).limit(size)
     refs = list(connection.execute(rows).scalars())
@@ -366,7 +414,7 @@ def _batch(
 
 
 def _latest_live(connection: Connection, before: datetime, size: int) -> list[KnownImage]:
-    """The images of the latest relations older than ``before``, but for those marked deleted."""
+    """Return the images of the newest relations before a time, without images marked deleted."""
     rows = (
         select(relation.c.image_ref)
         .join(image, relation.c.image_ref == image.c.id)
@@ -402,28 +450,30 @@ def _known(connection: Connection, refs: Collection[int], before: datetime) -> l
 
 
 def _owners(connection: Connection, refs: Collection[int]) -> dict[int, set[str | None]]:
-    asked = (
+    query = (
         select(relation.c.image_ref, project.c.project_id)
         .outerjoin_from(relation, project, project.c.id == relation.c.project_ref)
         .where(relation.c.image_ref.in_(refs), relation.c.kind.in_(MADE_FROM))
         .distinct()
     )
     found: dict[int, set[str | None]] = {}
-    for ref, owner in connection.execute(asked):
+    for ref, owner in connection.execute(query):
         found.setdefault(ref, set()).add(owner)
     return found
 
 
 def _learn(connection: Connection, times: Mapping[int, datetime]) -> None:
-    """Note when Glance made these images, by their rows, where that is not known."""
+    """Record when Glance created these images, if that is unknown."""
     if times:
-        told = case({ref: literal(at, UtcDateTime) for ref, at in times.items()}, value=image.c.id)
+        created_at = case(
+            {ref: literal(at, UtcDateTime) for ref, at in times.items()}, value=image.c.id
+        )
         unknown = image.c.id.in_(times), image.c.created_at == EPOCH, HAS_ID
-        connection.execute(update(image).where(*unknown).values(created_at=told))
+        connection.execute(update(image).where(*unknown).values(created_at=created_at))
 
 
 def _restore(connection: Connection, refs: Collection[int]) -> int:
-    """Take the mark off images that are there again, and say off how many."""
+    """Remove the mark from images that exist again, and return the number of these."""
     if not refs:
         return 0
     marked = update(image).where(image.c.id.in_(refs), image.c.deleted_at.is_not(None), HAS_ID)
@@ -436,7 +486,7 @@ def _restore(connection: Connection, refs: Collection[int]) -> int:
 def _mark_deleted(
     connection: Connection, refs: Collection[int], at: datetime, before: datetime
 ) -> int:
-    """Mark images deleted that have no relation since ``before``, and say how many."""
+    """Mark images deleted, unless they have a relation since ``before``; return their number."""
     if not refs:
         return 0
     lately = exists().where(relation.c.image_ref == image.c.id, relation.c.created_at >= before)
@@ -447,11 +497,11 @@ def _mark_deleted(
     return deleted
 
 
-def _hand_over(connection: Connection, ref: int, seen: ImageState, at: datetime) -> None:
-    """Give the relations that were announced for the image ``seen`` to it.
+def _move_announcements(connection: Connection, ref: int, seen: ImageState, at: datetime) -> None:
+    """Move the announcements of the image ``seen`` to a row of its own.
 
-    They were recorded with the image ``ref``, which had the ID before: nobody had noted that Glance
-    no longer had it, nor, when it had made the other one, which that was.
+    They refer to the row ``ref`` of a former image with the same ID, because neither the deletion
+    of the former image nor the creation of ``seen`` was recorded.
     """
     is_marked = image.c.id == ref, image.c.deleted_at.is_not(None), HAS_ID
     former = connection.execute(
@@ -482,7 +532,7 @@ def _hand_over(connection: Connection, ref: int, seen: ImageState, at: datetime)
 def _announcements(
     connection: Connection, ref: int, since: datetime, before: datetime
 ) -> Sequence[int]:
-    """Of which instances the image was announced between these times."""
+    """Return the instances of the announcements of the image between these times."""
     void = _announced(ref, since, before)
     return connection.execute(select(relation.c.instance_ref).where(void)).scalars().all()
 
@@ -492,20 +542,20 @@ def _announced(ref: int, since: datetime, before: datetime) -> ColumnElement[boo
     return and_(relation.c.image_ref == ref, _is_announcement, at >= since, at < before)
 
 
-def _withdraw_announcements(
+def _remove_announcements(
     connection: Connection, ref: int, since: datetime, before: datetime
 ) -> int:
-    """Remove announcements of the image between these times, and say how many.
+    """Remove the announcements of the image between these times, and return their number.
 
-    What nothing refers to then goes with them. An image that had given up its ID to an image which
-    was never made has it again.
+    Rows to which no other row refers then are removed too. A former image that had lost its ID to
+    this one gets it back.
     """
     instances = _announcements(connection, ref, since, before)
     image_id = connection.execute(select(image.c.uuid).where(image.c.id == ref)).scalar()
-    gone = connection.execute(delete(relation).where(_announced(ref, since, before))).rowcount
+    removed = connection.execute(delete(relation).where(_announced(ref, since, before))).rowcount
     latest_images.refresh(connection, instances)
     orphans.forget_image(connection, ref)
     if image_id is not None:
         image_identity.give_back(connection, image_id)
     orphans.forget_instances(connection, instances)
-    return gone
+    return removed

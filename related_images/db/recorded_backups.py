@@ -1,4 +1,8 @@
-"""Which backups an instance really has, for who rotates them without naming the installation."""
+"""The recorded backups of a server, for Nova's backup rotation.
+
+Nova's query does not name the installation, so that it is derived from the service user or from the
+server ID.
+"""
 
 from collections.abc import Set
 from typing import Final
@@ -13,7 +17,7 @@ from related_images.db.tables import installation, instance
 from related_images.model import BACKUP, ListedImage
 
 BACKUPS_LIMIT: Final = 10_000
-"""Backups of one instance that are told at the most."""
+"""The largest number of backups of one server in a result."""
 
 
 class InstallationAmbiguous(Exception):
@@ -23,15 +27,16 @@ class InstallationAmbiguous(Exception):
 def recorded_backups(
     database: Database, speakers: Set[str], instance_id: str, label: str, visible_to: str | None
 ) -> list[ListedImage]:
-    """The images that are recorded as the server's backups, under ``label`` or without a label.
+    """Return the images that are recorded as backups of the server.
 
-    A notification and some claims of before do not say the label, so a backup without one counts.
+    A backup without a label matches every ``label``, because notifications and some backfilled
+    images do not state it.
 
-    :param speakers: the ids of the service users who ask; a user who is bound to one installation
-        means that one
+    :param speakers: the user IDs of the caller; a service user that is bound to one installation
+        determines the installation
     :param visible_to: the project of the caller, or ``None`` if the caller sees all projects
-    :raises InstallationAmbiguous: if several installations may be meant
-    :raises StoreUnavailable: if the database cannot answer in time
+    :raises InstallationAmbiguous: if several installations match
+    :raises StoreUnavailable: if the database does not respond in time
     """
     return database.read(_recorded_backups, speakers, instance_id, label, visible_to)
 
@@ -43,14 +48,14 @@ def _recorded_backups(
     label: str,
     visible_to: str | None,
 ) -> list[ListedImage]:
-    meant = _meant(connection, speakers, instance_id)
-    if len(meant) > 1:
+    candidates = _candidates(connection, speakers, instance_id)
+    if len(candidates) > 1:
         raise InstallationAmbiguous(
-            f"the installations {', '.join(sorted(meant))} each have a server with this ID"
+            f"the installations {', '.join(sorted(candidates))} each have a server with this ID"
         )
     return [
         image
-        for uuid in meant
+        for uuid in candidates
         for image in relation_queries.image_ids(
             connection,
             uuid,
@@ -65,23 +70,23 @@ def _recorded_backups(
     ]
 
 
-def _meant(connection: Connection, speakers: Set[str], instance_id: str) -> set[str]:
-    """The installation that is meant, or each that may be."""
+def _candidates(connection: Connection, speakers: Set[str], instance_id: str) -> set[str]:
+    """Return the UUIDs of the installations to which the server may belong."""
     bound = _bound_to(connection, speakers) if speakers else set()
     if len(bound) == 1:
         return bound
-    having = _having(connection, instance_id)
-    return bound & having if bound else having
+    with_server = _with_server(connection, instance_id)
+    return bound & with_server if bound else with_server
 
 
 def _bound_to(connection: Connection, user_ids: Set[str]) -> set[str]:
-    """The UUIDs of the installations for which one of these service users alone may speak."""
+    """Return the UUIDs of the installations that are bound to one of these service users."""
     bound = select(installation.c.uuid).where(installation.c.service_user_id.in_(user_ids))
     return set(connection.execute(bound).scalars())
 
 
-def _having(connection: Connection, instance_id: str) -> set[str]:
-    """The UUIDs of the installations that have an instance of this id."""
+def _with_server(connection: Connection, instance_id: str) -> set[str]:
+    """Return the UUIDs of the installations that have a server with this ID."""
     known = (
         select(installation.c.uuid)
         .select_from(instance.join(installation, instance.c.installation_ref == installation.c.id))

@@ -1,4 +1,4 @@
-"""Recording: what trusted services say of images and instances."""
+"""Record what trusted services report about images and servers."""
 
 from collections.abc import Set
 from dataclasses import dataclass, replace
@@ -33,15 +33,20 @@ from related_images.model import BOOT, SERVICE, Filters, ImageState, NewRelation
 
 @dataclass(frozen=True)
 class Speaker:
-    """Who asserts something: the ids of the users in whose name a trusted service speaks."""
+    """The caller of a recording request, by its user IDs.
+
+    :ivar user_ids: the users of the token and of the service token
+    :ivar require_registered: whether the installation must be registered
+    """
 
     user_ids: Set[str]
     require_registered: bool = False
     speaks_for_all: bool = False
-    """An administrator: who may remove the registration of an installation is not bound by it."""
+    """Whether the caller is an administrator, to whom the registration does not apply: an
+    administrator could remove it."""
 
     def check(self, connection: Connection, installation_uuid: str) -> None:
-        """Raise unless this speaker may speak for the installation.
+        """Raise unless the caller may record relations of the installation.
 
         :raises InstallationUnregistered: if it must be registered and is not
         :raises InstallationBound: if it belongs to another service user
@@ -52,9 +57,9 @@ class Speaker:
             self.judge(installation_uuid, found is not None, bound_to)
 
     def judge(self, installation_uuid: str, is_registered: bool, bound_to: str | None) -> None:
-        """Raise as :meth:`check` does, where it is known how the installation is registered.
+        """Raise as :meth:`check` does, for a known registration of the installation.
 
-        :param bound_to: the service user that alone may speak for it, if there is one
+        :param bound_to: the only service user that may record its relations, if there is one
         """
         if not is_registered:
             if self.require_registered:
@@ -73,9 +78,12 @@ class Speaker:
 
 
 def announce(database: Database, new: NewRelation, speaker: Speaker) -> Recorded:
-    """Record that an image is about to be made; committed when this returns.
+    """Record the relation of an image before the request to create it is sent to Glance.
 
-    :raises StoreUnavailable: if it could not be committed; then nothing may be created
+    :returns: what was changed; pass it to :func:`created` or :func:`withdraw`
+    :raises InstallationUnregistered: if the installation must be registered and is not
+    :raises InstallationBound: if the installation belongs to another service user
+    :raises StoreUnavailable: if it could not be committed; then the image must not be created
     """
     failpoints.reach(Point.RECORD_BEGUN)
     recorded = database.write(_announce, new, speaker)
@@ -93,19 +101,20 @@ def _announce(connection: Connection, new: NewRelation, speaker: Speaker) -> Rec
 
 
 def created(database: Database, new: NewRelation, recorded: Recorded, seen: ImageState) -> None:
-    """Note that Glance made the announced image, so that no other with its ID is taken for it.
+    """Record when Glance created the announced image, which distinguishes it from former images.
 
-    :raises StoreUnavailable: if that could not be committed; then a reconciliation learns it
+    :param seen: the image in Glance's response
+    :raises StoreUnavailable: if it could not be committed; a reconciliation makes up for that
     """
     database.write(_note_created, recorded, replace(new, seen=seen))
     failpoints.reach(Point.CREATE_NOTED)
 
 
 def _note_created(connection: Connection, recorded: Recorded, new: NewRelation) -> None:
-    """Note that Glance made the image as which it was ``seen``, after the relation was recorded.
+    """Record the creation time of the image after its relation was recorded.
 
-    The row may stand for another image that Glance has forgotten without the filter: the relation
-    is recorded anew then, with the image that was made.
+    The row may represent a former image with the same ID, whose deletion was not recorded. Then the
+    relation is rolled back and recorded for the new image.
     """
     if new.seen is None:
         return
@@ -121,19 +130,27 @@ def _note_created(connection: Connection, recorded: Recorded, new: NewRelation) 
 
 
 def withdraw(database: Database, recorded: Recorded) -> bool:
-    """Take an announcement back, since no image came of it; say whether the relation is gone."""
+    """Roll back an announced relation because no image was created.
+
+    :returns: whether the relation was removed; it remains if others reported it too
+    :raises StoreUnavailable: if it could not be committed
+    """
     return database.write(relation_removal.take_back, recorded)
 
 
 def attach(
     database: Database, new: NewRelation, speaker: Speaker, *, vouched: bool = False
 ) -> tuple[Relation, bool]:
-    """Record a relation of an image that exists; say whether it was not there before.
+    """Record a relation of an existing image.
 
-    :param vouched: the registry had the image after :exc:`ImageGone` was raised
-    :raises ImageBeingDeleted: if an instance cannot have been started from the image now
-    :raises ImageGone: if it cannot, unless the registry still has the image
-    :raises RelationConflict: if it is there with another label
+    :param vouched: whether Glance showed the image after a first call raised :exc:`ImageGone`
+    :returns: the relation, and whether it is new
+    :raises InstallationUnregistered: if the installation must be registered and is not
+    :raises InstallationBound: if the installation belongs to another service user
+    :raises ImageBeingDeleted: if it is a start from an image with a pending deletion
+    :raises ImageGone: if it is a start from an image that is marked deleted
+    :raises RelationConflict: if the relation is recorded with another label
+    :raises StoreUnavailable: if it could not be committed
     """
     attached = database.write(_attach, new, speaker, vouched)
     failpoints.reach(Point.ATTACH_COMMITTED)
@@ -163,7 +180,7 @@ def _attach(
 
 
 def _with_source(row: Relation, source: str) -> Relation:
-    """The relation, with this source if a newer version wrote one that is not known here."""
+    """Return the relation; ``source`` replaces a source that this version does not know."""
     return replace(row, source=source) if row.source == UNKNOWN else row
 
 
@@ -177,7 +194,10 @@ def detach(
 ) -> None:
     """Remove one relation.
 
-    :raises RelationNotFound: if there is none
+    :raises InstallationUnregistered: if the installation must be registered and is not
+    :raises InstallationBound: if the installation belongs to another service user
+    :raises RelationNotFound: if it is not recorded
+    :raises StoreUnavailable: if it could not be committed
     """
 
     def task(connection: Connection) -> bool:
@@ -199,11 +219,15 @@ def revoke(
     speaker: Speaker,
     recorded_at: datetime | None,
 ) -> Relation | None:
-    """Take one report of a relation back; give the relation if it stays since others report it.
+    """Revoke one report of a relation.
 
-    :param recorded_at: when the relation was recorded to which the image was attached; else the
-        report is the creation of the image
-    :raises RelationNotFound: if there is no such relation, or none that was recorded then
+    :param recorded_at: when the relation was recorded, to revoke an attachment to it; ``None`` to
+        revoke the report of the service that created the image
+    :returns: the relation if it remains because others reported it; ``None`` if it was removed
+    :raises InstallationUnregistered: if the installation must be registered and is not
+    :raises InstallationBound: if the installation belongs to another service user
+    :raises RelationNotFound: if it is not recorded, or was recorded at another time
+    :raises StoreUnavailable: if it could not be committed
     """
     ids = (installation_uuid, instance_id, image_id, kind)
 
@@ -232,9 +256,12 @@ def _no_relation(
 def end_instance(
     database: Database, installation_uuid: str, instance_id: str, speaker: Speaker
 ) -> None:
-    """Note that the instance is gone; once noted, again changes nothing.
+    """Record that the server was deleted; a repeated call changes nothing.
 
-    :raises InstanceNotFound: if it is not known
+    :raises InstallationUnregistered: if the installation must be registered and is not
+    :raises InstallationBound: if the installation belongs to another service user
+    :raises InstanceNotFound: if the server is not recorded
+    :raises StoreUnavailable: if it could not be committed
     """
 
     def task(connection: Connection) -> bool:
@@ -246,13 +273,16 @@ def end_instance(
 
 
 def image_deleted(database: Database, image_id: str) -> None:
-    """Note that the registry deleted the image, if it is in any relation."""
+    """Record that Glance deleted the image, if it is recorded.
+
+    :raises StoreUnavailable: if it could not be committed
+    """
     if database.read(_knows_image, image_id):
         database.write(relations.mark_deleted, image_id, _now())
 
 
 def _knows_image(connection: Connection, image_id: str) -> bool:
-    """Whether the image is in a relation and not marked deleted."""
+    """Return whether the image is recorded and not marked deleted."""
     live = select(image.c.id).where(image.c.uuid == image_id, image.c.deleted_at.is_(None))
     return connection.execute(live).first() is not None
 

@@ -1,8 +1,8 @@
-"""Which relations and images a question is about, for the use cases that ask.
+"""Queries for relations and images, shared by the use cases.
 
-Each function takes a connection and runs one statement. A condition on something that bears a name
-outside is put as a subquery for its row number, so that the index of the relations is used whatever
-the database makes of joins.
+Each function takes a connection inside a transaction of its caller and runs one statement. A
+condition on an installation, instance, image or project is a subquery for its primary key, so that
+every database uses an index of the relations instead of a join order of its own choice.
 """
 
 from collections.abc import Callable, Collection
@@ -43,7 +43,7 @@ OWNER: Final = "owner"
 OWNER_OF_EITHER: Final = "owner of either"
 _SEEN_BY: Final = {
     OWNER: relation.c.project_ref == _VISIBLE_TO,
-    # the instance is one row, which is asked once
+    # the subquery does not depend on the relation: it runs once
     OWNER_OF_EITHER: or_(
         relation.c.project_ref == _VISIBLE_TO,
         exists().where(
@@ -52,7 +52,8 @@ _SEEN_BY: Final = {
         ),
     ),
 }
-"""Which relations a project sees: its own, or besides all those of an instance that it owns."""
+"""The conditions under which a project sees a relation: it owns the relation's image, or it owns
+the image or the instance."""
 
 
 def image_ids(
@@ -67,11 +68,12 @@ def image_ids(
     visible_to: str | None = None,
     seen_by: str = OWNER,
 ) -> list[ListedImage]:
-    """The images of the instance, of one of the ``kinds`` and not deleted, ``limit`` at most.
+    """Return at most ``limit`` images with a relation of one of the ``kinds``, not deleted ones.
 
-    :param or_unlabelled: whether those without a label count as if they had the ``label``
-    :param visible_to: the project by whose relations alone images are found; ``None`` takes all
-    :param seen_by: which relations these are: :data:`OWNER` or :data:`OWNER_OF_EITHER`
+    :param label: only relations with this label; ``None`` for all
+    :param or_unlabelled: relations without a label match every ``label``
+    :param visible_to: the project of the caller; ``None`` if the caller sees all projects
+    :param seen_by: which relations the project sees: :data:`OWNER` or :data:`OWNER_OF_EITHER`
     """
     values = {
         "installation_uuid": installation_uuid,
@@ -80,38 +82,38 @@ def image_ids(
         "limit": limit,
         "visible_to": visible_to,
     }
-    asked = _listed(
+    query = _listed(
         tuple(kinds),
         labelled=label is not None,
         or_unlabelled=or_unlabelled,
         seen_by=None if visible_to is None else seen_by,
     )
-    return [ListedImage(*row) for row in connection.execute(asked, values)]
+    return [ListedImage(*row) for row in connection.execute(query, values)]
 
 
 @cache
 def _listed(
     kinds: tuple[str, ...], *, labelled: bool, or_unlabelled: bool, seen_by: str | None
 ) -> Select[Any]:
-    asked = (
+    query = (
         select(image.c.uuid, image.c.created_at, image_identity.FIRST_RECORDED)
         .select_from(relation.join(image, relation.c.image_ref == image.c.id))
         .where(
             relation.c.instance_ref
             == instance_ref(bindparam("installation_uuid"), bindparam("instance_id"))
         )
-        # each spelled out: a list of values is put into the statement anew at each execution
+        # one parameter for each kind: SQLAlchemy expands a list parameter at each execution
         .where(relation.c.kind.in_([literal(kind, relation.c.kind.type) for kind in kinds]))
         .where(image.c.deleted_at.is_(None))
     )
     if labelled:
         has_label = relation.c.label == bindparam("label")
-        asked = asked.where(
+        query = query.where(
             or_(has_label, relation.c.label.is_(None)) if or_unlabelled else has_label
         )
     if seen_by is not None:
-        asked = asked.where(_SEEN_BY[seen_by])
-    return asked.group_by(image.c.uuid, image.c.created_at).limit(bindparam("limit"))
+        query = query.where(_SEEN_BY[seen_by])
+    return query.group_by(image.c.uuid, image.c.created_at).limit(bindparam("limit"))
 
 
 def find(
@@ -122,45 +124,50 @@ def find(
     *,
     of_any_source: bool = False,
 ) -> list[Relation]:
-    """At most ``limit`` relations, newest first, from behind the position ``after``.
+    """Return at most ``limit`` relations that match the filters, newest first.
 
-    :param of_any_source: give those too whose source this version does not know; it is then
-        :data:`related_images.db.column_types.UNKNOWN`
+    :param after: the position of the last relation of the previous page
+    :param of_any_source: include relations whose source this version does not know; such a source
+        is :data:`related_images.db.column_types.UNKNOWN`
     """
-    given = {
+    used = {
         it.name: getattr(filters, it.name)
         for it in fields(filters)
         if it.name != "in_use" and getattr(filters, it.name) is not None
     }
-    asked = _page(frozenset(given), filters.in_use, of_any_source, after is not None)
-    place = {_AFTER + it.name: getattr(after, it.name) for it in fields(after)} if after else {}
-    values = {**given, **place, "limit": limit}
-    return [_relation(row) for row in connection.execute(asked, values)]
+    query = _page(frozenset(used), filters.in_use, of_any_source, after is not None)
+    position = {_AFTER + it.name: getattr(after, it.name) for it in fields(after)} if after else {}
+    values = {**used, **position, "limit": limit}
+    return [_relation(row) for row in connection.execute(query, values)]
 
 
 _AFTER: Final = "after_"
-"""Begins the names of the parameters that say where a page begins."""
+"""The prefix of the parameters for the position of a page."""
 
 
 @lru_cache(maxsize=256)
 def _page(
     names: frozenset[str], in_use: bool | None, of_any_source: bool, is_later: bool
 ) -> Select[Any]:
-    """The statement for a page, made once for the ``names`` of the filters that have a value."""
+    """Return the statement for a page.
+
+    :param names: the filters that have a value
+    :param is_later: whether it is not the first page
+    """
     parameters: Any = {name: bindparam(name) for name in names}
     filters = Filters(**parameters, in_use=in_use)
-    asked = select(relation).where(*conditions(filters, of_any_source=of_any_source))
+    query = select(relation).where(*conditions(filters, of_any_source=of_any_source))
     if is_later:
-        place: Any = {it.name: bindparam(_AFTER + it.name) for it in fields(RelationPosition)}
-        asked = asked.where(_behind(RelationPosition(**place), filters.visible_to))
-    newest_first = asked.order_by(*_newest_first(relation.c))
-    return _named(newest_first.limit(bindparam("limit")).subquery())
+        position: Any = {it.name: bindparam(_AFTER + it.name) for it in fields(RelationPosition)}
+        query = query.where(_follows(RelationPosition(**position), filters.visible_to))
+    newest_first = query.order_by(*_newest_first(relation.c))
+    return _with_names(newest_first.limit(bindparam("limit")).subquery())
 
 
 def at(connection: Connection, ref: int) -> Relation:
-    """The relation that has this row."""
+    """Return the relation with the primary key ``ref``."""
     page = select(relation).where(relation.c.id == ref).subquery()
-    return _relation(connection.execute(_named(page)).one())
+    return _relation(connection.execute(_with_names(page)).one())
 
 
 def _relation(row: Any) -> Relation:
@@ -172,10 +179,11 @@ def _newest_first(columns: Any) -> tuple[Any, ...]:
     return columns.created_at.desc(), columns.id.desc()
 
 
-def _named(page: Subquery) -> Select[Any]:
-    """The relations of a page with the names of what they refer to.
+def _with_names(page: Subquery) -> Select[Any]:
+    """Return the query for the relations of a page with the UUIDs and IDs to which they refer.
 
-    A page is made before it is joined, or MariaDB begins with the installations, which are few.
+    The page is a subquery: in a plain join, MariaDB would start with the small table of
+    installations.
     """
     return (
         select(
@@ -200,7 +208,7 @@ def _named(page: Subquery) -> Select[Any]:
     )
 
 
-_made: Final = _named(
+_made: Final = _with_names(
     select(relation)
     .where(
         relation.c.image_ref.in_(
@@ -213,16 +221,20 @@ _made: Final = _named(
 
 
 def made(connection: Connection, image_ids: Collection[str]) -> list[Relation]:
-    """From which instances the images were made, the newest relation first."""
+    """Return the relations of these images with the instances from which they were made.
+
+    :returns: all images together, the newest relation first
+    """
     found = connection.execute(_made, {"image_ids": list(image_ids)})
     return [_relation(row) for row in found]
 
 
-def _behind(last: RelationPosition, visible_to: str | None) -> ColumnElement[bool]:
-    """Older than the ``last``, or as old and numbered before it.
+def _follows(last: RelationPosition, visible_to: str | None) -> ColumnElement[bool]:
+    """Return the condition that a relation follows ``last`` in the list.
 
-    If that relation is gone by now, all that are as old come again: rather twice than never. One
-    that ``visible_to`` may not see is as good as gone, or a made-up position would tell of it.
+    It is older, or it has the same time and a lower primary key. If ``last`` was removed, all
+    relations with its time are listed again, so that none is left out. A relation that
+    ``visible_to`` does not see counts as removed, so that a forged position does not reveal it.
     """
     ref = (
         select(func.max(relation.c.id))
@@ -232,20 +244,20 @@ def _behind(last: RelationPosition, visible_to: str | None) -> ColumnElement[boo
     )
     if visible_to is not None:
         ref = ref.where(relation.c.project_ref == project_ref(visible_to))
-    at, beyond_all = relation.c.created_at, 2**62
+    at, above_all = relation.c.created_at, 2**62
     return (at <= last.created_at) & or_(
-        at < last.created_at, relation.c.id < func.coalesce(ref.scalar_subquery(), beyond_all)
+        at < last.created_at, relation.c.id < func.coalesce(ref.scalar_subquery(), above_all)
     )
 
 
 def conditions(filters: Filters, *, of_any_source: bool) -> list[ColumnElement[bool]]:
-    """What a relation must fulfil, among that to be of a kind that this version knows.
+    """Return the conditions for the filters; relations of unknown kinds never match.
 
-    :param of_any_source: whether its source may be one that this version does not know
-    :returns: conditions on the columns of the relations
+    :param of_any_source: whether relations of an unknown source match
+    :returns: conditions on the columns of :data:`related_images.db.tables.relation`
     """
     at = relation.c.created_at
-    given: list[tuple[Any, Callable[[Any], ColumnElement[bool]]]] = [
+    by_filter: list[tuple[Any, Callable[[Any], ColumnElement[bool]]]] = [
         (filters.image_id, _is_of_image),
         (filters.label, lambda label: relation.c.label == label),
         (filters.project_id, lambda id: relation.c.project_ref == project_ref(id)),
@@ -254,7 +266,7 @@ def conditions(filters: Filters, *, of_any_source: bool) -> list[ColumnElement[b
         (filters.created_before, lambda time: at < time),
         (filters.in_use, lambda wanted: _is_use() if wanted else ~_is_use()),
     ]
-    conditions = [condition(value) for value, condition in given if value is not None]
+    conditions = [condition(value) for value, condition in by_filter if value is not None]
     conditions.append(_is(filters.kind, relation.c.kind, KIND_CODES))
     if filters.source is not None or not of_any_source:
         conditions.append(_is(filters.source, relation.c.source, SOURCE_CODES))
@@ -262,33 +274,36 @@ def conditions(filters: Filters, *, of_any_source: bool) -> list[ColumnElement[b
 
 
 def _is(word: str | None, column: ColumnElement[str], codes: dict[str, int]) -> ColumnElement[bool]:
-    """Whether the column holds the word; any known word if ``word`` is ``None``."""
+    """Return the condition that the column holds ``word``, or any known word for ``None``."""
     return is_known(column, codes) if word is None else column == word
 
 
 def _is_of_image(image_id: str) -> ColumnElement[bool]:
-    """Whether a relation is of an image that has the ID, or had it before."""
-    has_it = select(image.c.id).where(image.c.uuid == image_id)
-    return relation.c.image_ref.in_(union_all(has_it, former_images(image_id)))
+    """Return the condition that the image of a relation has this ID or had it before."""
+    current = select(image.c.id).where(image.c.uuid == image_id)
+    return relation.c.image_ref.in_(union_all(current, former_images(image_id)))
 
 
 def _is_use() -> ColumnElement[bool]:
-    """Whether a live instance was started from the image.
+    """Return the condition that a live instance was started from the image.
 
-    The instance is asked for one by one, or MariaDB begins with all that live.
+    The instance is a correlated subquery: in a join, MariaDB would start with all live instances.
     """
     ended_at = select(instance.c.ended_at).where(instance.c.id == relation.c.instance_ref)
     return and_(relation.c.kind == BOOT, ended_at.scalar_subquery().is_(None))
 
 
 def of_instance(filters: Filters, ref: ColumnElement[Any]) -> list[ColumnElement[bool]]:
-    """What the instance that ``ref`` numbers must fulfil."""
+    """Return the conditions for the installation and the instance of the filters.
+
+    :param ref: the column with the primary key of the instance
+    """
     uuid, id = filters.installation_uuid, filters.instance_id
     if uuid is not None and id is not None:
         return [ref == instance_ref(uuid, id)]
     if id is not None:
         return [ref.in_(select(instance.c.id).where(instance.c.instance_id == id))]
     if uuid is not None:
-        ours = select(instance.c.id).where(instance.c.installation_ref == installation_ref(uuid))
-        return [ref.in_(ours)]
+        found = select(instance.c.id).where(instance.c.installation_ref == installation_ref(uuid))
+        return [ref.in_(found)]
     return []

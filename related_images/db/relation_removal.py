@@ -1,8 +1,7 @@
-"""Taking a report of a relation back, and removing relations.
+"""Roll back, revoke and remove relations.
 
-Each function takes a connection inside a transaction of its caller, and locks rows in the order in
-which recording does: the image, the instance, the relation. In another order two of them would wait
-for each other, until the database ends one.
+Each function takes a connection inside a transaction of its caller. It locks rows in the same order
+as recording does: image, instance, relation. Another order would cause deadlocks.
 """
 
 from datetime import datetime
@@ -25,28 +24,29 @@ from related_images.model import BOOT, Recorded
 _THIS: Final = is_instance(bindparam("installation_uuid"), bindparam("instance_id"))
 _INSTANCE_REF: Final = select(instance.c.id).where(*_THIS).scalar_subquery()
 _IMAGE_REF: Final = image_ref(bindparam("image_id"))
-_hold_image: Final = select(image.c.id).where(image.c.id == bindparam("ref")).with_for_update()
-_hold_instance: Final = select(instance.c.id).where(*_THIS).with_for_update()
+_lock_image: Final = select(image.c.id).where(image.c.id == bindparam("ref")).with_for_update()
+_lock_instance: Final = select(instance.c.id).where(*_THIS).with_for_update()
 
 
 def take_back(connection: Connection, recorded: Recorded) -> bool:
-    """Undo what ``recorded`` says was done; the relation stays while another relies on it.
+    """Roll back one report of a relation; the relation remains while other reports rely on it.
 
-    :returns: whether the relation is gone
+    :param recorded: what recording the report changed
+    :returns: whether the relation was removed
     """
-    connection.execute(_hold_image, {"ref": recorded.image_ref})
+    connection.execute(_lock_image, {"ref": recorded.image_ref})
     parent_links.hold(connection, recorded.instance_ref)
-    gone = bool(connection.execute(_unclaimed(recorded)).rowcount)
-    if not gone:
+    removed = bool(connection.execute(_unclaimed(recorded)).rowcount)
+    if not removed:
         connection.execute(_release(recorded))
-        gone = bool(connection.execute(_unreported_row, {"ref": recorded.relation_ref}).rowcount)
-    if gone:
+        removed = bool(connection.execute(_unreported_row, {"ref": recorded.relation_ref}).rowcount)
+    if removed:
         latest_images.refresh(connection, [recorded.instance_ref])
         orphans.forget_image(connection, recorded.image_ref)
         image_identity.give_back(connection, recorded.image_id)
-    if gone and recorded.instance_created:
+    if removed and recorded.instance_created:
         orphans.forget_instances(connection, [recorded.instance_ref])
-    return gone
+    return removed
 
 
 def _unclaimed(recorded: Recorded) -> Delete:
@@ -54,7 +54,7 @@ def _unclaimed(recorded: Recorded) -> Delete:
 
 
 def _release(recorded: Recorded) -> Update:
-    """Take one claim back. Once they were too many to be counted, they are so for good."""
+    """Return the statement that subtracts one claim, unless :data:`CLAIMS_LIMIT` was reached."""
     is_counted = counted(1, CLAIMS_LIMIT - 1)
     claimed = update(relation).where(relation.c.id == recorded.relation_ref, is_counted)
     return claimed.values(claimed=relation.c.claimed - 1)
@@ -64,11 +64,11 @@ _of_instance: Final = (
     relation.c.instance_ref == _INSTANCE_REF,
     relation.c.kind == bindparam("relation_kind", type_=relation.c.kind.type),
 )
-_named: Final = (relation.c.image_ref == _IMAGE_REF, *_of_instance)
+_this_relation: Final = (relation.c.image_ref == _IMAGE_REF, *_of_instance)
 _revoke_attachment: Final = (
     update(relation)
     .where(
-        *_named,
+        *_this_relation,
         relation.c.created_at == bindparam("recorded_at", type_=relation.c.created_at.type),
         counted(FOR_GOOD, CLAIMS_LIMIT - 1),
     )
@@ -76,10 +76,10 @@ _revoke_attachment: Final = (
 )
 _revoke_creation: Final = (
     update(relation)
-    .where(*_named, relation.c.claimed < CLAIMS_LIMIT)
+    .where(*_this_relation, relation.c.claimed < CLAIMS_LIMIT)
     .values(claimed=relation.c.claimed + NO_CREATOR)
 )
-_unreported: Final = delete(relation).where(*_named, relation.c.claimed == NO_CREATOR)
+_unreported: Final = delete(relation).where(*_this_relation, relation.c.claimed == NO_CREATOR)
 _unreported_row: Final = delete(relation).where(
     relation.c.id == bindparam("ref"), relation.c.claimed == NO_CREATOR
 )
@@ -93,21 +93,22 @@ def revoke(
     kind: str,
     recorded_at: datetime | None,
 ) -> bool:
-    """Take one report of a relation back, and say whether it is gone: nobody else reported it.
+    """Revoke one report of a relation; the relation remains while other reports rely on it.
 
-    :param recorded_at: the report is an attachment to the relation that was recorded at this time;
-        else it is the creation of the image
+    :param recorded_at: when the relation was recorded, to revoke an attachment to it; ``None`` to
+        revoke the report of the service that created the image
+    :returns: whether the relation was removed
     """
-    named = _names(installation_uuid, instance_id, image_id, kind)
-    ref = _held_instance(connection, installation_uuid, instance_id)
+    values = _parameters(installation_uuid, instance_id, image_id, kind)
+    ref = _lock(connection, installation_uuid, instance_id)
     if recorded_at is None:
-        connection.execute(_revoke_creation, named)
+        connection.execute(_revoke_creation, values)
     else:
-        connection.execute(_revoke_attachment, {**named, "recorded_at": recorded_at})
-    return _remove(connection, ref, named, _unreported)
+        connection.execute(_revoke_attachment, {**values, "recorded_at": recorded_at})
+    return _remove(connection, ref, values, _unreported)
 
 
-_detach: Final = delete(relation).where(*_named)
+_detach: Final = delete(relation).where(*_this_relation)
 _detach_former: Final = delete(relation).where(
     relation.c.image_ref.in_(former_images(bindparam("image_id"))), *_of_instance
 )
@@ -116,16 +117,21 @@ _detach_former: Final = delete(relation).where(
 def detach(
     connection: Connection, installation_uuid: str, instance_id: str, image_id: str, kind: str
 ) -> bool:
-    """Remove one relation, and say whether it was there.
+    """Remove one relation with all of its reports.
 
-    It is that of the image that has the ID, or else those of images that had it before.
+    It is the relation of the image that has the ID; if there is none, the relations of the images
+    that had the ID before.
+
+    :returns: whether a relation was removed
     """
-    named = _names(installation_uuid, instance_id, image_id, kind)
-    ref = _held_instance(connection, installation_uuid, instance_id)
-    return _remove(connection, ref, named, _detach, _detach_former)
+    values = _parameters(installation_uuid, instance_id, image_id, kind)
+    ref = _lock(connection, installation_uuid, instance_id)
+    return _remove(connection, ref, values, _detach, _detach_former)
 
 
-def _names(installation_uuid: str, instance_id: str, image_id: str, kind: str) -> dict[str, str]:
+def _parameters(
+    installation_uuid: str, instance_id: str, image_id: str, kind: str
+) -> dict[str, str]:
     return {
         "installation_uuid": installation_uuid,
         "instance_id": instance_id,
@@ -134,22 +140,23 @@ def _names(installation_uuid: str, instance_id: str, image_id: str, kind: str) -
     }
 
 
-def _held_instance(connection: Connection, installation_uuid: str, instance_id: str) -> int | None:
-    named = {"installation_uuid": installation_uuid, "instance_id": instance_id}
-    return connection.execute(_hold_instance, named).scalar()
+def _lock(connection: Connection, installation_uuid: str, instance_id: str) -> int | None:
+    pair = {"installation_uuid": installation_uuid, "instance_id": instance_id}
+    return connection.execute(_lock_instance, pair).scalar()
 
 
 def _remove(
-    connection: Connection, instance_ref: int | None, named: dict[str, str], *removals: Delete
+    connection: Connection, instance_ref: int | None, values: dict[str, str], *removals: Delete
 ) -> bool:
-    """Run the removals until one of them removes something, and say whether one did.
+    """Run the statements until one removes a row.
 
-    :param instance_ref: the instance, whose row is locked; ``None`` if it is not known
+    :param instance_ref: the locked row of the instance; ``None`` if it does not exist
+    :returns: whether a row was removed
     """
-    gone = any(connection.execute(removal, named).rowcount for removal in removals)
-    if gone and instance_ref is not None:
-        _refresh(connection, instance_ref, named["relation_kind"])
-    return gone
+    removed = any(connection.execute(removal, values).rowcount for removal in removals)
+    if removed and instance_ref is not None:
+        _refresh(connection, instance_ref, values["relation_kind"])
+    return removed
 
 
 def _refresh(connection: Connection, instance_ref: int, kind: str) -> None:

@@ -1,4 +1,12 @@
-"""Recording relations, and what becomes of their images and instances.
+"""Record relations, and the deletion of their images and instances.
+
+Reports of a relation are counted in its column ``claimed``, so that one report can be rolled back
+without removing a relation on which others rely:
+
+* 0: the service that announced the image before its creation is the only reporter;
+* each further announcement of the same relation adds 1;
+* each report that relies on the relation for good adds :data:`FOR_GOOD`;
+* :data:`NO_CREATOR` is added if no announcement, or a revoked one, supports the relation.
 
 Each function takes a connection inside a transaction of its caller.
 """
@@ -48,16 +56,18 @@ from related_images.db.tables import (
 from related_images.model import BOOT, ImageState, NewRelation, Recorded
 
 CLAIMS_LIMIT: Final = 9_000
-"""How many claims on one relation are counted."""
+"""The number of claims at which counting stops; the relation can no longer be rolled back then."""
 
 NO_CREATOR: Final = 10_000
-"""From here on the claims of a relation are counted where nobody but the claims stands for it.
+"""Added to the claims of a relation that is supported by its claims alone.
 
-That is a relation that an attachment made, or whose image's creator has taken its report back.
+Such a relation was created by an attachment, or the service that created the image revoked its
+report.
 """
 
 FOR_GOOD: Final = 2
-"""So many has who relies on it for good: whoever made it, without a claim, may take one back."""
+"""The claims of a report that relies on the relation for good. It is 2 because the service that
+announced the relation has no claim of its own, and yet subtracts one when it rolls back."""
 
 _INSTALLATION: Final[BindParameter[str]] = bindparam("installation_uuid")
 _IMAGE_ID: Final[BindParameter[str]] = bindparam("image_id")
@@ -84,7 +94,7 @@ _known: Final = select(
     )
     .outerjoin(image, image.c.uuid == _IMAGE_ID)
 )
-"""Every row that a new relation refers to, in one round trip."""
+"""Every row to which a new relation refers, in one query."""
 
 _times_of_image: Final = select(
     image.c.deleted_at, image.c.created_at.label("image_created_at")
@@ -93,9 +103,10 @@ held_image: Final = _times_of_image.with_for_update(key_share=True)
 
 
 def look(connection: Connection, new: NewRelation) -> Any:
-    """What is known of that which the relation refers to: one row, null where nothing is.
+    """Return the rows to which the relation refers, as one row with null for missing ones.
 
-    ``registered_at`` and ``service_user_id`` are the installation's.
+    :returns: the columns of the query ``_known``; ``registered_at`` and ``service_user_id`` belong
+        to the installation
     """
     named = {
         "installation_uuid": new.installation_uuid,
@@ -114,14 +125,18 @@ def record(
     relied_on: bool = False,
     revocable: bool = False,
 ) -> Recorded:
-    """Make sure that the relation is there, and say what that took.
+    """Record a relation unless it is recorded, and count the claim of this report.
 
-    A relation that was there before is kept as it is, and claimed once more; a new one
-    is so from the start if it is ``relied_on``, its image being there already. Else the image is
-    about to be made: one that is marked deleted is another one, which had the ID before.
+    A recorded relation is not changed, except for its claims.
 
-    :param known: what :func:`look` gave in this transaction, where it was asked before
-    :param revocable: whoever relies on it may take that back with :func:`removals.revoke`
+    :param known: the result of :func:`look` in this transaction, if it was called before
+    :param relied_on: the image exists, and the report relies on the relation for good. Otherwise
+        the image is about to be created, and a recorded image that is marked deleted is another
+        image, which had the ID before
+    :param revocable: whether the report may be revoked with
+        :func:`related_images.db.relation_removal.revoke`
+    :returns: what was changed
+    :raises ConcurrentChange: if a concurrent transaction changed a row; run the task again
     """
     known = look(connection, new) if known is None else known
     held = _image(connection, new, known, relied_on)
@@ -151,7 +166,11 @@ def record(
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """The row of an image: whether it was made, and since when it was marked deleted until now."""
+    """The row of an image.
+
+    :ivar is_new: whether the row was created
+    :ivar revived_from: when it had been marked deleted, if the mark was removed
+    """
 
     ref: int
     is_new: bool
@@ -159,11 +178,11 @@ class _Image:
 
 
 def _image(connection: Connection, new: NewRelation, known: Any, relied_on: bool) -> _Image:
-    """The row of the image, which stands for no other image that had the ID.
+    """Return the row of the image, not that of a former image with the same ID.
 
-    An image that was there before is held if the relation is one that
-    :mod:`related_images.db.latest_images` counts: who marks it deleted at the same time has done so
-    before, or sees the relation.
+    An existing row is locked, unless the relation is a start. A concurrent transaction that marks
+    the image deleted has then committed before, or sees the relation when it updates the times of
+    :mod:`related_images.db.latest_images`.
     """
     ref, is_new = known.image_ref, False
     if ref is None:
@@ -173,7 +192,7 @@ def _image(connection: Connection, new: NewRelation, known: Any, relied_on: bool
     if known.image_ref is None or new.kind != BOOT:
         known = _times(connection, ref, is_held=new.kind != BOOT)
     if _is_another(connection, new, ref, known, relied_on):
-        # who has not held it yet looks again
+        # read the times again with a lock
         known = _times(connection, ref, is_held=True)
         if not _is_another(connection, new, ref, known, relied_on):
             raise dialects.ConcurrentChange(
@@ -198,10 +217,13 @@ def _reach_image(connection: Connection, new: NewRelation) -> tuple[int, bool]:
 
 
 def hold_image(connection: Connection, image_id: str, seen: ImageState | None, at: datetime) -> int:
-    """The row of the image that has the ID, which is held alone until the transaction ends.
+    """Return the row of the image with this ID, locked exclusively until the transaction ends.
 
-    It is made if there is none, or if the one that is there stands for another image than the one
-    that was ``seen``.
+    The row is created if there is none, or if it represents another image than ``seen``.
+
+    :param seen: the image as Glance reports it, if Glance was asked
+    :param at: the deletion time of a former image with this ID
+    :raises ConcurrentChange: if a concurrent transaction took the ID from the image
     """
     made_at = EPOCH if seen is None else seen.created_at
     ref, is_new = get_or_create(connection, image, {"uuid": image_id}, created_at=made_at)
@@ -226,14 +248,14 @@ def _times(connection: Connection, ref: int, *, is_held: bool) -> Any:
 def _is_another(
     connection: Connection, new: NewRelation, ref: int, known: Any, relied_on: bool
 ) -> bool:
-    """Whether the row stands for an image that had the ID before the one of the relation."""
+    """Return whether the row represents a former image with the ID of the relation's image."""
     if not relied_on and known.deleted_at is not None:
         return True
     return new.seen is not None and not image_identity.stands_for(connection, ref, known, new.seen)
 
 
 def _note_latest(connection: Connection, recorded: Recorded) -> None:
-    """Put right what :func:`_instance` noted of a new image, where the image was known before."""
+    """Correct the time of the latest image, for which :func:`_instance` assumed a new image."""
     if recorded.revived_from is not None:
         latest_images.refresh_with(connection, image.c.id == recorded.image_ref)
     elif not recorded.created:
@@ -247,9 +269,10 @@ def _related(
     project_ref: int | None,
     claims: int,
 ) -> tuple[Recorded, bool]:
-    """``recorded`` with the relation in it; and whether its instance may ever have been started.
+    """Insert the relation or claim it.
 
-    :param claims: on the relation if it is new
+    :param claims: the claims of a new relation
+    :returns: ``recorded`` with the relation, and whether the instance may have been started
     """
     key = {
         "image_ref": recorded.image_ref,
@@ -271,9 +294,10 @@ def _related(
 
 
 def _insert_relation(connection: Connection, values: dict[str, Any]) -> tuple[int | None, bool]:
-    """The number of the new row, if its key is not taken; and whether the instance was started.
+    """Insert a relation unless a row with the same unique key exists.
 
-    Where the same statement cannot tell, it may have been.
+    :returns: the primary key of the new row, and whether the instance was started. Databases
+        without RETURNING do not determine the latter in the same statement: it is true then
     """
     if not connection.dialect.insert_returning:
         return insert_new(connection, relation, **values), True
@@ -291,13 +315,16 @@ def _relating(dialect: str) -> Any:
 
 
 def _claim(connection: Connection, key: dict[str, Any], claims: int) -> int:
-    """Claim a relation that is there once more, with what a new one would have got."""
+    """Add the claims of a report to a recorded relation, and return its primary key.
+
+    :param claims: the claims that a new relation would have
+    """
     same = [relation.c[name] == value for name, value in key.items()]
     claimed = relation.c.claimed
     number = FOR_GOOD if claims else 1
     more = case((counted(0, CLAIMS_LIMIT - 1), claimed + number), else_=claimed)
     if claims == FOR_GOOD:
-        # this report is never revoked: from now on it stands in for the creator
+        # this report is never revoked: it supports the relation in place of the creator
         more = case((claimed >= NO_CREATOR, claimed - NO_CREATOR + number), else_=more)
     if not connection.execute(update(relation).where(*same).values(claimed=more)).rowcount:
         raise dialects.ConcurrentChange("the relation was taken back by another at the same moment")
@@ -305,7 +332,8 @@ def _claim(connection: Connection, key: dict[str, Any], claims: int) -> int:
 
 
 def counted(least: int, most: int) -> ColumnElement[bool]:
-    """Whether a relation has so many claims, with a creator beside them or without."""
+    """Return the condition that a relation has ``least`` to ``most`` claims, with or without
+    :data:`NO_CREATOR`."""
     claimed = relation.c.claimed
     return or_(claimed.between(least, most), claimed.between(NO_CREATOR + least, NO_CREATOR + most))
 
@@ -318,7 +346,7 @@ _mark_deleted: Final = (
 
 
 def mark_deleted(connection: Connection, image_id: str, at: datetime) -> bool:
-    """Mark the image deleted in its relations, and say whether it was not before."""
+    """Mark the image deleted unless it is marked, and return whether this call marked it."""
     marked = bool(connection.execute(_mark_deleted, {"image_id": image_id, "at": at}).rowcount)
     if marked:
         latest_images.refresh_with(connection, image.c.uuid == image_id)
@@ -328,9 +356,9 @@ def mark_deleted(connection: Connection, image_id: str, at: datetime) -> bool:
 def end_instance(
     connection: Connection, installation_uuid: str, instance_id: str, at: datetime
 ) -> bool:
-    """Note that the instance is gone since ``at``, and say whether it is known at all.
+    """Record that the instance was deleted at ``at``, unless an end is recorded.
 
-    The first time that was noted stands.
+    :returns: whether the instance is recorded
     """
     ended = update(instance).where(*is_instance(installation_uuid, instance_id))
     first = func.coalesce(instance.c.ended_at, bindparam(None, at, instance.c.ended_at.type))
@@ -361,6 +389,6 @@ def _instance(
 
 
 def _owner(connection: Connection, new: NewRelation, project_ref: int | None) -> int | None:
-    """Whose the instance is as reported; who owns an image of it says nothing of that."""
+    """Return the owner of the instance as reported; the owner of an image may be another one."""
     told = new.instance_project_id or (new.project_id if new.kind == BOOT else None)
     return project_ref if told == new.project_id else get_or_create_project(connection, told)

@@ -1,6 +1,7 @@
-"""The number of a row, by the names it bears outside: as a subquery, or making the row.
+"""Primary keys of rows by UUID or ID: as a subquery, or by get-or-create.
 
-A name is a value or a ``bindparam``. Where no such row is, the subquery is null and equals nothing.
+The arguments are values or ``bindparam``. Without such a row, the subquery is null, which equals
+nothing.
 """
 
 from functools import cache
@@ -23,32 +24,32 @@ from related_images.db.tables import image, installation, instance, project
 
 
 def installation_ref(uuid: Any) -> ScalarSelect[Any]:
-    """The installation with this UUID."""
+    """Return the subquery for the installation with this UUID."""
     return select(installation.c.id).where(installation.c.uuid == uuid).scalar_subquery()
 
 
 def project_ref(project_id: Any) -> ScalarSelect[Any]:
-    """The project with this ID."""
+    """Return the subquery for the project with this ID."""
     return select(project.c.id).where(project.c.project_id == project_id).scalar_subquery()
 
 
 def image_ref(image_id: Any) -> ScalarSelect[Any]:
-    """The image that has this ID, or had it last."""
+    """Return the subquery for the image that has this ID, or had it last."""
     return select(image.c.id).where(image.c.uuid == image_id).scalar_subquery()
 
 
 def former_images(image_id: Any) -> Select[Any]:
-    """The images that had this ID before the one that :func:`image_ref` gives."""
+    """Return the query for the images that had this ID before that of :func:`image_ref`."""
     return select(image.c.id).where(image.c.former_uuid == image_id)
 
 
 def shown_id(images: Any = image) -> ColumnElement[str]:
-    """The ID under which Glance has or had each of these ``images``."""
+    """Return the column with the ID of each image in Glance, also of former images."""
     return func.coalesce(images.c.former_uuid, images.c.uuid)
 
 
 def is_instance(installation_uuid: Any, instance_id: Any) -> tuple[ColumnElement[bool], ...]:
-    """The conditions that one row of the instances fulfils."""
+    """Return the conditions for the row of this instance."""
     return (
         instance.c.instance_id == instance_id,
         instance.c.installation_ref == installation_ref(installation_uuid),
@@ -56,13 +57,13 @@ def is_instance(installation_uuid: Any, instance_id: Any) -> tuple[ColumnElement
 
 
 def instance_ref(installation_uuid: Any, instance_id: Any) -> ScalarSelect[Any]:
-    """The instance that :func:`is_instance` describes."""
+    """Return the subquery for the instance."""
     named = is_instance(installation_uuid, instance_id)
     return select(instance.c.id).where(*named).scalar_subquery()
 
 
 def get_or_create_project(connection: Connection, project_id: str | None) -> int | None:
-    """The number of the project, which is made if it is not there; ``None`` stays."""
+    """Return the primary key of the project, after creating it if needed; ``None`` for ``None``."""
     if project_id is None:
         return None
     return get_or_create(connection, project, {"project_id": project_id})[0]
@@ -71,11 +72,12 @@ def get_or_create_project(connection: Connection, project_id: str | None) -> int
 def get_or_create(
     connection: Connection, table: Table, key: dict[str, Any], **others: Any
 ) -> tuple[int, bool]:
-    """Find the row with this ``key``, or make it.
+    """Find the row with this ``key``, or create it.
 
-    :param others: the other columns of a row that is made
-    :returns: the number of the row, and whether it was made
-    :raises ConcurrentChange: if another transaction removed the row at the same moment
+    :param key: the columns of a unique constraint
+    :param others: the other columns of a new row
+    :returns: the primary key of the row, and whether it was created
+    :raises ConcurrentChange: if a concurrent transaction removed the row
     """
     ref = insert_new(connection, table, **key, **others)
     if ref is not None:
@@ -90,11 +92,11 @@ def get_or_create(
 
 
 _RETURNING: Final = ("postgresql", "sqlite")
-"""Where a careful insert gives the number of its row as its result."""
+"""The databases that return the primary key of an insert with :func:`unless_taken`."""
 
 
 def insert_new(connection: Connection, table: Table, **values: Any) -> int | None:
-    """Insert a row and give its number, or ``None`` where its key is taken."""
+    """Insert a row, and return its primary key; ``None`` if a row with its unique key exists."""
     result = connection.execute(_careful(connection.dialect.name, table), values)
     if connection.dialect.name in _RETURNING:
         ref = result.scalar()
@@ -109,11 +111,11 @@ def _careful(dialect: str, table: Table) -> Any:
 
 
 def unless_taken(dialect: str, table: Table) -> Any:
-    """An insert into the table that does nothing where the key of the row is taken."""
+    """Return an insert that does nothing if a row with the same unique key exists."""
     if dialect not in _RETURNING:
         return insert(table).prefix_with("IGNORE")
     if dialect == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
-    from sqlalchemy.dialects import postgresql  # loaded by now, and only where it is used
+    from sqlalchemy.dialects import postgresql  # only the engine of a PostgreSQL database loads it
 
     return postgresql.insert(table).on_conflict_do_nothing()

@@ -1,7 +1,7 @@
-"""The version of the tables: which one is there, which one is needed, and the way between them.
+"""The schema of the tables: its version, upgrades, and differences.
 
-The version table is our own, since the tables may live in the database of the registry, where
-alembic's usual one is taken.
+The version table has its own name, since the tables may be in Glance's database, where Glance uses
+alembic's default name.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 VERSION_TABLE: Final = "related_alembic_version"
 PREFIX: Final = "related_"
 REVISIONS: Final = ("0001", "0002", "0003", "0004")
-"""Every revision, oldest first; the last one is what this program needs."""
+"""Every revision, oldest first; this program needs the last one."""
 
 LONGEST_CONNECT: Final = 10.0
 LONGEST_STATEMENT: Final = 60.0
-"""Seconds that a command waits for a connection, and for a statement of no migration."""
+"""The timeouts of a command in seconds: for a connection, and for a statement outside of a
+migration."""
 
 UPGRADE: Final = "run `related-images db upgrade`"
 
@@ -38,7 +39,7 @@ _select_version = select(_version_table.c.version_num)
 
 
 def version(connection: Connection) -> str | None:
-    """The revision that the database is at; ``None`` if our tables were never made there."""
+    """Return the revision of the tables; ``None`` if there are none."""
     try:
         return connection.execute(_select_version).scalar()
     except DBAPIError as error:
@@ -48,11 +49,11 @@ def version(connection: Connection) -> str | None:
 
 
 def verify(connection: Connection) -> None:
-    """Raise unless the database is at the revision that this program needs.
+    """Raise unless the tables have the revision that this program needs.
 
-    :raises SchemaMissing: if our tables were never made
-    :raises SchemaOutdated: if they are of an older version
-    :raises SchemaTooNew: if they are of a version that this program does not know
+    :raises SchemaMissing: if there are no tables
+    :raises SchemaOutdated: if they have an older revision
+    :raises SchemaTooNew: if they have a revision that this program does not know
     """
     found, needed = version(connection), REVISIONS[-1]
     if found == needed:
@@ -66,16 +67,17 @@ def verify(connection: Connection) -> None:
 
 def _too_new(found: str) -> SchemaTooNew:
     return SchemaTooNew(
-        f"the database schema is {found}, this program knows up to {REVISIONS[-1]}; "
-        "install the version of related-images that made it"
+        f"the database schema is {found}, this program supports up to {REVISIONS[-1]}; "
+        "install the version of related-images that upgraded it"
     )
 
 
 @contextmanager
 def connected(url: str | URL) -> Iterator[Connection]:
-    """A connection to the database as the filter makes them, whatever tables are there.
+    """Open a connection as the filter does, without a check of the tables.
 
-    :raises ConfigurationError: if the driver does not take what the URL says
+    :param url: the option ``connection``
+    :raises ConfigurationError: if the driver does not accept the URL
     """
     with _connect(url) as connection:
         yield connection
@@ -89,12 +91,13 @@ def _connect(url: str | URL) -> Connection:
 
 
 def upgrade(url: str | URL, revision: str = "head") -> None:
-    """Bring the tables at ``url`` to ``revision``, making them if there are none.
+    """Upgrade the tables to ``revision``, and create them if there are none.
 
-    Run twice, or by two at once, it changes nothing more.
+    The upgrade is idempotent. A lock makes concurrent upgrades wait for each other.
 
-    :raises SchemaTooNew: if the tables are of a version that this program does not know
-    :raises sqlalchemy.exc.DBAPIError: if the database cannot be reached or refuses
+    :param url: the option ``connection``
+    :raises SchemaTooNew: if the tables have a revision that this program does not know
+    :raises sqlalchemy.exc.DBAPIError: if the database is unavailable or refuses a statement
     """
     from alembic import command
 
@@ -102,14 +105,20 @@ def upgrade(url: str | URL, revision: str = "head") -> None:
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the tables at ``url`` back to ``revision``; ``base`` removes them."""
+    """Downgrade the tables to ``revision``; ``base`` removes them.
+
+    :raises SchemaTooNew: if the tables have a revision that this program does not know
+    """
     from alembic import command
 
     _migrate(url, lambda config: command.downgrade(config, revision))
 
 
 def differences(connection: Connection) -> list[str]:
-    """What the database lacks of the tables and indexes that this program needs, or has besides."""
+    """Return the differences between the tables and those that this program needs.
+
+    :returns: one sentence for each missing, additional or changed table, column, index or key
+    """
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
@@ -125,7 +134,10 @@ def differences(connection: Connection) -> list[str]:
 
 
 def is_ours(name: str | None, kind: str, parents: Any) -> bool:
-    """Whether alembic may look at a table: those of the registry are none of our business."""
+    """Return whether alembic compares an object; it ignores the tables of other programs.
+
+    This is the hook ``include_name`` of :meth:`alembic.runtime.environment.EnvironmentContext`.
+    """
     return kind != "table" or (str(name).startswith(PREFIX) and name != VERSION_TABLE)
 
 
@@ -133,9 +145,9 @@ def _described(change: Any) -> str:
     verb, *rest = change if isinstance(change, tuple) else change[0]
     if verb.startswith("modify_"):
         _, table, column, _, found, needed = rest
-        return f"{table}.{column} differs in {verb[7:]}: {found!r} is there, {needed!r} is needed"
-    word = "missing" if verb.startswith("add_") else "not ours"
-    # of a column, alembic tells the table's name; an index or a constraint knows its table
+        return f"{table}.{column} has the {verb[7:]} {found!r}, but {needed!r} is needed"
+    word = "missing" if verb.startswith("add_") else "additional"
+    # alembic reports the table of a column by name; an index or a constraint has the attribute
     table = rest[-2] if verb.endswith("_column") else getattr(rest[-1], "table", None)
     return f"{word}: {verb.split('_', 1)[1]} {rest[-1].name}" + (
         f" of {table}" if table is not None else ""
@@ -152,9 +164,9 @@ def _migrate(url: str | URL, command: Callable[["Config"], None]) -> None:
     engine = _engine(url)
     if engine.dialect.name == "sqlite":
         dialects.prepare_sqlite(engine, begin="BEGIN IMMEDIATE")
-    # a migration commits more than once, which would end the turn
-    with engine.connect() as turn, engine.connect() as connection:
-        dialects.take_turn(turn, VERSION_TABLE)
+    # a migration commits more than once, and each commit would release the lock
+    with engine.connect() as lock, engine.connect() as connection:
+        dialects.take_turn(lock, VERSION_TABLE)
         failpoints.reach(Point.MIGRATE_BEGUN)
         command(_config(connection))
         failpoints.reach(Point.MIGRATE_RUN)
@@ -162,8 +174,8 @@ def _migrate(url: str | URL, command: Callable[["Config"], None]) -> None:
         failpoints.reach(Point.MIGRATE_COMMITTED)
 
 
-def _engine(url: str | URL, waiting: float | None = None) -> Engine:
-    return dialects.create(make_url(url), LONGEST_CONNECT, waiting, poolclass=NullPool)
+def _engine(url: str | URL, timeout: float | None = None) -> Engine:
+    return dialects.create(make_url(url), LONGEST_CONNECT, timeout, poolclass=NullPool)
 
 
 def _config(connection: Connection) -> "Config":

@@ -1,4 +1,4 @@
-"""What only SQLite needs: to write by turns, given to whoever has waited longest."""
+"""A fair lock, which serializes the writes to SQLite within a process."""
 
 import threading
 from collections import deque
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 
 class FairLock:
-    """One at a time, in the order of asking.
+    """A lock that threads acquire in the order of their requests.
 
-    The lock of the standard library goes to whoever comes by first, which under load is the thread
-    that has just released it; others then wait for as long as the load lasts.
+    :class:`threading.Lock` is not fair: under load, the thread that has just released it acquires
+    it again, and other threads starve.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,11 @@ class FairLock:
 
     @contextmanager
     def turn(self, seconds: float) -> Iterator[bool]:
-        """Wait at most ``seconds`` for a turn, and say whether it came."""
+        """Hold the lock in a context.
+
+        :param seconds: the timeout
+        :returns: whether the lock was acquired in time
+        """
         came = self._take(seconds)
         try:
             yield came
@@ -39,7 +43,7 @@ class FairLock:
         return called.acquire(timeout=max(seconds, 0)) or not self._leave(called)
 
     def _leave(self, called: threading.Lock) -> bool:
-        """Stop waiting, unless the turn came at the same moment."""
+        """Leave the queue, and return whether the lock was not acquired at the last moment."""
         with self._guard:
             if called not in self._waiting:
                 return False

@@ -1,4 +1,4 @@
-"""What the project remembers of itself, by name."""
+"""Values that the project stores about itself, by name."""
 
 from typing import Final
 
@@ -7,20 +7,20 @@ from sqlalchemy import Connection, delete, insert, select
 from related_images.db.tables import state
 
 RECONCILIATION: Final = "reconciliation"
-"""The row that remembers the last reconciliation: JSON, in it ``until``, a time."""
+"""The name of the report of the last reconciliation: a JSON object with the time ``until``."""
 
 
 def get(connection: Connection, name: str) -> str | None:
-    """What was last put under ``name``."""
+    """Return the value with this name, or ``None``."""
     return connection.execute(select(state.c.value).where(state.c.name == name)).scalar()
 
 
 def put(connection: Connection, name: str, value: str) -> None:
-    """Remember ``value`` under ``name`` in place of what was there."""
+    """Store ``value`` under ``name``, in place of an earlier value."""
     drop(connection, name)
     connection.execute(insert(state).values(name=name, value=value))
 
 
 def drop(connection: Connection, name: str) -> None:
-    """Forget what was put under ``name``."""
+    """Remove the value with this name."""
     connection.execute(delete(state).where(state.c.name == name))

@@ -1,7 +1,8 @@
-"""The tables. Installations, projects, instances and images are named once; relations refer.
+"""The tables.
 
-Each index says which question it answers. Names carry the prefix ``related_``, since the tables may
-live in the database of the registry, where SQLite and PostgreSQL keep one space of index names.
+A comment on each index names its queries. The names of tables and indexes have the prefix
+``related_``, since the tables may be in Glance's database, and names of indexes are unique in a
+whole SQLite database or PostgreSQL schema.
 """
 
 from typing import Any, Final
@@ -43,7 +44,7 @@ _OPTIONS: Final[dict[str, Any]] = {
     "mysql_charset": "utf8mb4",
     "sqlite_autoincrement": True,
 }
-"""SQLite gives a freed row number away again unless it is told not to."""
+"""Without AUTOINCREMENT, SQLite uses the primary key of a removed row again."""
 
 installation = Table(
     "related_installation",
@@ -72,10 +73,10 @@ instance = Table(
     Column("instance_id", exact_text(255), nullable=False),
     Column("project_ref", ForeignKey("related_project.id")),
     Column("ended_at", UtcDateTime),
-    # of the images made from it that are not deleted; the epoch where there is none
+    # the latest image of each kind, without deleted ones; the epoch if there is none
     Column("latest_snapshot_at", UtcDateTime, nullable=False, server_default="0"),
     Column("latest_backup_at", UtcDateTime, nullable=False, server_default="0"),
-    # one instance by its tuple, or all that bear an id
+    # one instance by installation and server ID, or all instances with a server ID
     UniqueConstraint("instance_id", "installation_ref"),
     # the instances of an installation, page by page
     Index(None, "installation_ref", "id"),
@@ -90,7 +91,7 @@ LATEST: Final = {
     SNAPSHOT: instance.c.latest_snapshot_at,
     BACKUP: instance.c.latest_backup_at,
 }
-"""Where an instance tells its latest image, by kind."""
+"""The column with the time of the latest image, by kind."""
 
 image = Table(
     "related_image",
@@ -98,16 +99,16 @@ image = Table(
     Column("id", KEY, primary_key=True),
     Column("uuid", UuidText, nullable=False, unique=True),
     Column("deleted_at", UtcDateTime),
-    # as Glance reports it; the epoch while it is not known
+    # as Glance reports it; the epoch while it is unknown
     Column("created_at", UtcDateTime, nullable=False, server_default="0"),
-    # the ID that it had, once another image has it; `uuid` is then one that no image has
+    # the ID of the image, after another image took it; `uuid` is then a random one
     Column("former_uuid", UuidText),
     **_OPTIONS,
 )
-# what to purge; few images are deleted, so that few rows are in it. In PostgreSQL likewise, as its
-# migration says: to say it here would have every Glance load that dialect
+# the images to purge. The index is partial in SQLite, and in PostgreSQL by its migration: the
+# option `postgresql_where` here would make every Glance load that dialect
 Index(None, image.c.deleted_at, sqlite_where=image.c.deleted_at.is_not(None))
-# the deleted images that had an ID, likewise
+# the former images with an ID; partial in the same way
 Index(None, image.c.former_uuid, sqlite_where=image.c.former_uuid.is_not(None))
 
 relation = Table(
@@ -121,16 +122,16 @@ relation = Table(
     Column("source", Coded(SOURCE_CODES), nullable=False),
     Column("project_ref", ForeignKey("related_project.id")),
     Column("created_at", UtcDateTime, nullable=False),
-    # how many rely on this row besides who made it: see removals.take_back
+    # the number of reports that rely on this row: see relations.record
     Column("claimed", SmallInteger, nullable=False, server_default="0"),
-    # one row a relation, and the relations of an image
+    # uniqueness, and the relations of an image
     UniqueConstraint("image_ref", "instance_ref", "kind"),
     # the images of an instance, by kind and time
     Index(None, "instance_ref", "kind", "created_at"),
-    # what a project sees, newest first, and which instances it has
+    # the relations that a project sees, newest first, and its instances
     Index(None, "project_ref", "created_at"),
     Index(None, "project_ref", "instance_ref"),
-    # what an administrator sees, newest first
+    # all relations, newest first
     Index(None, "created_at"),
     **_OPTIONS,
 )
@@ -144,7 +145,8 @@ rebuild = Table(
     Column("started_at", UtcDateTime, primary_key=True),
     **_EXTENSION,
 )
-"""When an instance was started again from an image that it had been started from before another."""
+"""The times at which an instance was rebuilt from an image from which it had been started before.
+"""
 
 descent = Table(
     "related_descent",
@@ -152,17 +154,17 @@ descent = Table(
     Column("relation_ref", ForeignKey("related_relation.id", ondelete="CASCADE"), primary_key=True),
     Column("image_ref", ForeignKey("related_image.id", ondelete="CASCADE"), nullable=False),
     Column("parent_ref", ForeignKey("related_image.id", ondelete="CASCADE"), nullable=False),
-    # who sees the link: the project that owns both the image and the instance, if one does
+    # the project that owns both the image and the instance, and so sees the link
     Column("project_ref", ForeignKey("related_project.id")),
-    # as in the relation, so that no other row need be read on the way
+    # a copy of the relation's column, so that a walk does not read the relation
     Column("kind", Coded(KIND_CODES), nullable=False),
-    # what an image descends from
+    # the parent of an image
     Index(None, "image_ref", "relation_ref"),
     **_EXTENSION,
 )
-"""From which image the instance ran of which an image was made; follows from the relations."""
+"""The parent of each image: see :mod:`related_images.db.parent_links`."""
 
-# what descends from an image, in a stable order: for all, and for one project
+# the children of an image in a stable order: all of them, and those that a project sees
 children: Final = Index(None, descent.c.parent_ref, descent.c.relation_ref)
 children_of_project: Final = Index(
     None, descent.c.parent_ref, descent.c.project_ref, descent.c.relation_ref
@@ -177,7 +179,7 @@ deletion = Table(
     Index(None, "image_ref"),
     **_OPTIONS,
 )
-"""Deletions that the registry is being asked for, while no instance may be started from them."""
+"""Pending deletions of images: see :mod:`related_images.db.deletions`."""
 
 state = Table(
     "related_state",
@@ -187,4 +189,4 @@ state = Table(
     mysql_engine="InnoDB",
     mysql_charset="utf8mb4",
 )
-"""What the project remembers of itself: the last reconciliation, the last time it could write."""
+"""Values that the project stores about itself: see :mod:`related_images.db.stored_state`."""

@@ -70,7 +70,7 @@ class Reconcile(options.OnDatabase):
             glance.must_show_all()
             run = reconcile.begin(database, given.older_than, given.dry_run)
             if not given.trust_registry:
-                reconcile.check_registry(database, glance, run.until)
+                reconcile.check_glance(database, glance, run.until)
             _carry_out(database, glance, run, given.dry_run)
         counts = {**reconcile.summary(run), "dry_run": given.dry_run}
         self.app.stdout.write(json.dumps(counts) + "\n")

@@ -56,25 +56,27 @@ def test_a_part_measures(part: str) -> None:
         (1.0, None, ""),
     ],
 )
-def test_an_aim_is_met_or_missed_by_so_much(value: float, aim: Aim | None, verdict: str) -> None:
+def test_a_verdict_states_by_how_much_an_aim_is_missed(
+    value: float, aim: Aim | None, verdict: str
+) -> None:
     assert result(value, aim).verdict == verdict
 
 
-def test_sides_take_turns_after_a_round_that_does_not_count() -> None:
+def test_sides_alternate_after_a_warm_up_round() -> None:
     done: list[str] = []
     taken = in_turns({"a": lambda: done.append("a"), "b": lambda: done.append("b")}, 2)
     assert done == ["a", "b"] * 3
     assert {spread.rounds for spread in taken.values()} == {2}
 
 
-def test_a_round_that_takes_all_the_time_counts_though_it_is_the_first() -> None:
+def test_the_first_round_counts_if_it_takes_all_the_time() -> None:
     done: list[str] = []
     taken = in_turns({"a": lambda: done.append("a")}, 2, budget=0)
     assert done == ["a"]
     assert taken["a"].rounds == 1
 
 
-def test_a_run_is_written_down_with_what_it_ran_on(tmp_path: Path) -> None:
+def test_a_report_describes_the_machine(tmp_path: Path) -> None:
     report.write(tmp_path, [result(1.0, Aim(1.1))], report.machine())
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["results"][0]["verdict"] == "met"
@@ -82,7 +84,7 @@ def test_a_run_is_written_down_with_what_it_ran_on(tmp_path: Path) -> None:
     assert "| this | 10 |" in (tmp_path / "results.md").read_text()
 
 
-def test_filled_tables_answer_as_recorded_ones(tmp_path: Path) -> None:
+def test_filled_tables_give_the_same_results_as_recorded_ones(tmp_path: Path) -> None:
     with Databases(tmp_path) as databases:
         database = Database(databases.filled("sqlite", Cloud(200)), 10.0)
         named = (filling.INSTALLATION, filling.instance_id(7))
@@ -94,7 +96,7 @@ def test_filled_tables_answer_as_recorded_ones(tmp_path: Path) -> None:
         database.close()
 
 
-def test_all_layouts_give_the_same_answers() -> None:
+def test_all_layouts_give_the_same_results() -> None:
     cloud = Cloud(200)
     with layouts.filled("sqlite", list(LAYOUTS), cloud) as sides:
         shipped = next(iter(sides.values()))
@@ -117,7 +119,7 @@ def test_layouts_are_compared_in_a_table(
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {name}" for name in LAYOUTS]
 
 
-def test_both_sides_of_an_image_list_are_drawn_and_each_other_line_once() -> None:
+def test_the_plot_has_both_sides_of_an_image_list_and_other_lines_once() -> None:
     one, other = Spread(1.0, 1.0, 1.0, 3), Spread(2.0, 2.0, 2.0, 3)
     names = ("admin, mariadb", "GET /v2/relations, the newest 100 (mariadb)")
     drawn = [Result("", "", "", "ms", one, other, 2.0, curve=(name, 10)) for name in names]

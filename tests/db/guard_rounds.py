@@ -19,7 +19,7 @@ INSTALLATION = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e09"
 Outcome = str
 
 
-def played(url: str, rounds: int) -> Counter[tuple[Outcome, Outcome]]:
+def play_rounds(url: str, rounds: int) -> Counter[tuple[Outcome, Outcome]]:
     """How often each pair of outcomes came of that many rounds: of the deletion, of the start."""
     spawn = multiprocessing.get_context("spawn")
     barrier, (result, sender) = spawn.Barrier(2), spawn.Pipe(duplex=False)

@@ -51,7 +51,7 @@ def record(database: Database, *relations_: NewRelation) -> list[Recorded]:
 def record_claims(connection: Connection, *claims: NewRelation) -> None:
     """Record what images claim of instances of :data:`NOVA` together."""
     images, instances = {one.image_id for one in claims}, {one.instance_id for one in claims}
-    backfill._record_claims(connection, backfill._hold(connection, NOVA, images, instances), claims)
+    backfill._record_claims(connection, backfill._lock(connection, NOVA, images, instances), claims)
 
 
 def shown(database: Database, instance_id: str = "vm-1", **more: Any) -> list[str]:

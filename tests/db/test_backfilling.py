@@ -41,7 +41,7 @@ def url(request: pytest.FixtureRequest) -> str:
     [truth("true", CLAIMED), truth("claimed", OTHER, "other-project")],
     ids=["the image is another instance's", "the instance is another project's"],
 )
-def test_a_claim_that_is_contradicted_at_the_same_moment_is_doubted(
+def test_a_claim_that_a_concurrent_recording_contradicts_is_rejected(
     url: str, monkeypatch: pytest.MonkeyPatch, meanwhile: NewRelation
 ) -> None:
     database, other, told = Database(url, 20), Database(url, 20), [meanwhile]
@@ -59,7 +59,7 @@ def test_a_claim_that_is_contradicted_at_the_same_moment_is_doubted(
     assert not told
 
 
-def test_claims_in_one_transaction_know_of_each_other(url: str) -> None:
+def test_contradicting_claims_in_one_transaction_are_rejected(url: str) -> None:
     claims = [candidate("claimed", CLAIMED), candidate("claimed", OTHER, "other-project")]
     assert outcomes(backfill.record(Database(url, 20), NOVA, claims)) == [RECORDED, DOUBTED]
 

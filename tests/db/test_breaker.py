@@ -37,7 +37,7 @@ class Probed:
         return "works"
 
 
-def test_it_tells_the_newest_reason_until_it_works() -> None:
+def test_an_open_breaker_raises_the_newest_error() -> None:
     probed = Probed(StoreUnavailable("starting"), StoreUnavailable("no tables"))
     assert probed.says() == "works"
     probed.trip(StoreUnavailable("refused"))
@@ -47,7 +47,9 @@ def test_it_tells_the_newest_reason_until_it_works() -> None:
     assert probed.says() == "works"
 
 
-def test_a_fault_of_the_probe_does_not_end_the_watch(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_of_a_probe_does_not_stop_the_probes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     probed = Probed(ZeroDivisionError("a fault"), ZeroDivisionError("another"))
     probed.trip(StoreUnavailable("refused"))
     assert probed.ended.wait(PATIENCE)
@@ -56,7 +58,7 @@ def test_a_fault_of_the_probe_does_not_end_the_watch(caplog: pytest.LogCaptureFi
     assert caplog.text.count("ZeroDivisionError") == 2
 
 
-def test_where_no_thread_can_be_started_the_next_who_asks_tries_itself(
+def test_without_a_thread_for_probes_the_breaker_stays_closed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing(thread: threading.Thread) -> None:
@@ -74,7 +76,7 @@ def test_where_no_thread_can_be_started_the_next_who_asks_tries_itself(
     assert probed.told == ["refused again"]
 
 
-def test_while_it_is_open_nothing_changes_the_reason() -> None:
+def test_tripping_an_open_breaker_keeps_its_error() -> None:
     held = threading.Event()
 
     def probe() -> None:
@@ -89,7 +91,7 @@ def test_while_it_is_open_nothing_changes_the_reason() -> None:
     _join()
 
 
-def test_a_reset_ends_the_watch_and_a_later_failure_begins_another() -> None:
+def test_a_reset_stops_the_probes_and_a_later_failure_starts_them_again() -> None:
     probed = Probed(*[StoreUnavailable("refused still")] * 1000)
     for reason in ("refused", "refused again"):
         probed.trip(StoreUnavailable(reason))
@@ -101,7 +103,7 @@ def test_a_reset_ends_the_watch_and_a_later_failure_begins_another() -> None:
     assert not probed.ended.is_set()
 
 
-def test_a_reset_does_not_wait_for_the_next_attempt(asleep: threading.Event) -> None:
+def test_a_reset_does_not_wait_for_the_next_probe(asleep: threading.Event) -> None:
     probed = Probed(StoreUnavailable("refused still"))
     probed.trip(StoreUnavailable("refused"))
     assert asleep.wait(PATIENCE)
@@ -110,7 +112,7 @@ def test_a_reset_does_not_wait_for_the_next_attempt(asleep: threading.Event) -> 
     assert _watches() == []
 
 
-def test_what_was_reset_during_an_attempt_says_no_more(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_probe_that_succeeds_after_a_reset_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     begun, held = threading.Event(), threading.Event()
 
     def probe() -> None:

@@ -73,7 +73,7 @@ CLAIMS = [
 ]
 
 
-def record_together(database: Database, *claims: NewRelation) -> None:
+def record_in_bulk(database: Database, *claims: NewRelation) -> None:
     database.write(record_claims, *claims)
 
 
@@ -113,25 +113,27 @@ def left(database: Database) -> list[set[Any]]:
         same_names_elsewhere,
     ],
 )
-def test_together_is_as_one_by_one(database: Database, prepare: Callable[[Database], None]) -> None:
+def test_bulk_recording_equals_single_recording(
+    database: Database, prepare: Callable[[Database], None]
+) -> None:
     prepare(database)
     for one in CLAIMS:
         database.write(relations.record, one, relied_on=True)
     wanted = left(database)
     database.write(empty)
     prepare(database)
-    record_together(database, *CLAIMS)
+    record_in_bulk(database, *CLAIMS)
     assert left(database) == wanted
 
 
-def test_what_descends_is_known_of_claims_together(database: Database) -> None:
+def test_bulk_recording_stores_parent_links(database: Database) -> None:
     started_instance(database)
-    record_together(database, *CLAIMS)
+    record_in_bulk(database, *CLAIMS)
     assert {(row[0], row[1]) for row in left(database)[1]} == {(A, F), (B, F), (C, F)}
 
 
 @pytest.mark.parametrize("instance_id", ["vm-1", "vm-3"])
-def test_who_loses_against_another_finds_what_is_new_no_longer(
+def test_bulk_recording_is_repeated_after_a_concurrent_recording(
     pair: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch, instance_id: str
 ) -> None:
     database, other = pair
@@ -144,7 +146,7 @@ def test_who_loses_against_another_finds_what_is_new_no_longer(
         return known(*given)
 
     monkeypatch.setattr(backfill, "_started", recorded_meanwhile)
-    record_together(database, *CLAIMS)
+    record_in_bulk(database, *CLAIMS)
     rows = database.read(relation_queries.find, Filters(image_id=C), 10)
     assert {(row.instance_id, row.kind) for row in rows} == {
         (instance_id, "snapshot"),
@@ -156,7 +158,7 @@ def test_who_loses_against_another_finds_what_is_new_no_longer(
 
 
 @pytest.mark.parametrize("known", [0, 50])
-def test_many_claims_take_few_statements(database: Database, known: int) -> None:
+def test_bulk_recording_takes_few_statements(database: Database, known: int) -> None:
     record(database, *(new(f"vm-{n}", image_id()) for n in range(known)))
     asked: list[str] = []
     claims = [claim(f"vm-{n}", image_id()) for n in range(50)]

@@ -131,7 +131,7 @@ def test_a_server_that_hangs_before_the_first_connection(
     eventually(call, client)
 
 
-def test_tables_that_another_locks(impatient: Database, url: str) -> None:
+def test_a_write_to_locked_tables_is_refused(impatient: Database, url: str) -> None:
     eventually(record, impatient, new())
     with hosts.locked(url):
         refused(impatient, write)
@@ -141,7 +141,7 @@ def test_tables_that_another_locks(impatient: Database, url: str) -> None:
     eventually(read, impatient)
 
 
-def test_reading_from_tables_that_another_locks(impatient: Database, url: str) -> None:
+def test_a_read_from_locked_tables_times_out(impatient: Database, url: str) -> None:
     eventually(record, impatient, new())
     with hosts.locked(url):
         if url.startswith("sqlite"):
@@ -153,7 +153,7 @@ def test_reading_from_tables_that_another_locks(impatient: Database, url: str) -
 
 
 @pytest.mark.parametrize("driver", ["mysql+pymysql", "postgresql+psycopg"])
-def test_a_server_that_is_not_there(driver: str) -> None:
+def test_a_server_that_does_not_exist(driver: str) -> None:
     database = Database(f"{driver}://nobody@127.0.0.1:{servers.free_port()}/nothing", TIMEOUT)
     refused(database, write)
 
@@ -164,7 +164,7 @@ def nowhere(tmp_path: Path) -> Database:
     return Database(f"sqlite:///{tmp_path}/missing/related-images.db", TIMEOUT)
 
 
-def test_a_file_of_the_url_that_is_gone(tmp_path: Path) -> None:
+def test_a_file_in_the_url_that_does_not_exist(tmp_path: Path) -> None:
     address = f"mysql+pymysql://nobody@127.0.0.1:{servers.free_port()}/nothing"
     database = Database(f"{address}?ssl_ca={tmp_path}/missing.pem", TIMEOUT)
     refused(database, write)
@@ -173,12 +173,12 @@ def test_a_file_of_the_url_that_is_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("said", [b"\x01\0\0\0\x0a", b"\0\0\0\0", b"HTTP/1.0 400 Bad Request"])
-def test_a_server_that_is_no_database(said: bytes) -> None:
+def test_a_server_that_is_not_a_database(said: bytes) -> None:
     with hosts.saying(said) as port:
         refused(Database(f"mysql+pymysql://nobody@127.0.0.1:{port}/nothing", TIMEOUT), read)
 
 
-def test_an_argument_that_the_driver_does_not_take() -> None:
+def test_an_argument_that_the_driver_does_not_accept() -> None:
     nowhere = f"127.0.0.1:{servers.free_port()}"
     database = Database(f"mysql+pymysql://nobody:secret@{nowhere}/nothing?bogus=1", TIMEOUT)
     with pytest.raises(ConfigurationError, match="'bogus'") as told:
@@ -186,7 +186,7 @@ def test_an_argument_that_the_driver_does_not_take() -> None:
     assert "secret" not in str(told.value)
 
 
-def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch, server_url: str) -> None:
+def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch, server_url: str) -> None:
     def start(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -201,11 +201,11 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch, server_url: str) -
         eventually(read, database)
 
 
-def test_a_directory_that_is_not_there(nowhere: Database) -> None:
+def test_a_directory_that_does_not_exist(nowhere: Database) -> None:
     refused(nowhere, write)
 
 
-def test_closing_ends_the_watch_and_the_next_call_finds_out_again(nowhere: Database) -> None:
+def test_closing_stops_the_probes_and_the_next_call_tries_itself(nowhere: Database) -> None:
     before = set(threading.enumerate())
     for call in (read, write):
         refused(nowhere, call)
@@ -214,7 +214,7 @@ def test_closing_ends_the_watch_and_the_next_call_finds_out_again(nowhere: Datab
         assert nowhere.is_up()
 
 
-def test_closing_leaves_no_connection_of_the_watch(url: str) -> None:
+def test_closing_leaves_no_connection_of_a_probe(url: str) -> None:
     database = Database(url, TIMEOUT)
     with hosts.locked(url):
         refused(database, write)
@@ -245,7 +245,7 @@ def in_child(fork: Callable[[], int], work: Callable[[], None]) -> int:
 
 
 @FORKS
-def test_a_forked_process_may_close_what_its_parent_watches(
+def test_a_forked_process_does_not_stop_the_probes_of_its_parent(
     nowhere: Database, asleep: threading.Event, fork: Callable[[], int]
 ) -> None:
     def close() -> None:
@@ -260,7 +260,7 @@ def test_a_forked_process_may_close_what_its_parent_watches(
 
 
 @CALLS
-def test_connections_that_a_restart_ended(call: RouteRequest, server_url: str) -> None:
+def test_connections_that_a_restart_closed(call: RouteRequest, server_url: str) -> None:
     with closing(Database(server_url, PATIENCE)) as client:
         write(client)
         read(client)
@@ -269,7 +269,7 @@ def test_connections_that_a_restart_ended(call: RouteRequest, server_url: str) -
         assert client.is_up()
 
 
-def commit_without_answer(client: Database, url: str) -> Callable[[Any], None]:
+def commit_and_lose_the_connection(client: Database, url: str) -> Callable[[Any], None]:
     """A commit after which the connection is lost before the answer to it comes."""
     commit = client._engine(1).dialect.do_commit
 
@@ -281,7 +281,7 @@ def commit_without_answer(client: Database, url: str) -> Callable[[Any], None]:
     return commit_and_lose
 
 
-def test_what_may_be_committed_is_not_done_again(
+def test_a_transaction_is_not_repeated_if_its_commit_is_in_doubt(
     server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(Database(server_url, PATIENCE)) as client:
@@ -291,7 +291,7 @@ def test_what_may_be_committed_is_not_done_again(
             tries.append(relations.record(connection, wanted).created)
 
         with monkeypatch.context() as patched:
-            lost = commit_without_answer(client, server_url)
+            lost = commit_and_lose_the_connection(client, server_url)
             patched.setattr(client._engine(1).dialect, "do_commit", lost)
             with pytest.raises(StoreInDoubt, match="commit"):
                 client.write(record_once)
@@ -301,7 +301,7 @@ def test_what_may_be_committed_is_not_done_again(
 
 
 @pytest.mark.parametrize("ending", ["do_commit", "do_rollback"])
-def test_what_could_not_be_ended_is_not_committed_by_the_next(
+def test_the_next_transaction_does_not_commit_one_that_could_not_be_ended(
     server_url: str, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     with closing(Database(server_url, PATIENCE)) as client:
@@ -334,7 +334,7 @@ REFUSE_ONCE = (
 )
 
 
-def test_what_the_server_refused_to_commit_is_done_again(
+def test_a_transaction_is_repeated_after_a_refused_commit(
     postgresql: servers.DatabaseServer,
 ) -> None:
     url = postgresql.create()
@@ -346,7 +346,7 @@ def test_what_the_server_refused_to_commit_is_done_again(
         assert hosts.run(url, "SELECT last_value FROM commits") == ["2"]
 
 
-def test_a_database_that_can_only_be_read(patient: Database, url: str) -> None:
+def test_a_read_only_database(patient: Database, url: str) -> None:
     wanted = new()
     record(patient, wanted)
     patient.close()
@@ -356,7 +356,7 @@ def test_a_database_that_can_only_be_read(patient: Database, url: str) -> None:
         assert eventually(shown, reader) == [wanted.image_id]
 
 
-def test_tables_that_are_made_later_need_no_restart(database_url: str) -> None:
+def test_tables_created_later_need_no_restart(database_url: str) -> None:
     with closing(Database(database_url, PATIENCE)) as database:
         for _ in range(2):
             with pytest.raises(SchemaMissing, match="db upgrade"):
@@ -366,7 +366,7 @@ def test_tables_that_are_made_later_need_no_restart(database_url: str) -> None:
         eventually(read, database)
 
 
-def test_tables_that_vanish_are_told_and_may_come_back(patient: Database, url: str) -> None:
+def test_removed_tables_are_reported_and_may_be_created_again(patient: Database, url: str) -> None:
     write(patient)
     schema.downgrade(url, "base")
     with pytest.raises(StoreUnavailable):
@@ -380,7 +380,7 @@ def dawdle(connection: Connection) -> None:
     listing._count_since(connection, None, 1)
 
 
-def test_a_long_question_that_runs_out_of_time_closes_nothing(sqlite_url: str) -> None:
+def test_a_timeout_of_explore_does_not_open_the_breaker(sqlite_url: str) -> None:
     schema.upgrade(sqlite_url)
     with closing(Database(sqlite_url, TIMEOUT)) as database:
         with pytest.raises(StoreUnavailable):
@@ -391,7 +391,7 @@ def test_a_long_question_that_runs_out_of_time_closes_nothing(sqlite_url: str) -
         assert not database.is_up()
 
 
-def test_what_was_overtaken_is_done_again(sqlite_url: str) -> None:
+def test_a_transaction_is_repeated_after_a_concurrent_change(sqlite_url: str) -> None:
     schema.upgrade(sqlite_url)
     lost = iter([True, True])
 
@@ -405,7 +405,7 @@ def test_what_was_overtaken_is_done_again(sqlite_url: str) -> None:
     assert list(lost) == []
 
 
-def test_what_is_always_overtaken_ends_in_time(sqlite_url: str) -> None:
+def test_repeated_conflicts_end_at_the_timeout(sqlite_url: str) -> None:
     schema.upgrade(sqlite_url)
     made: list[float] = []
 
@@ -452,12 +452,12 @@ def test_a_forked_process_has_connections_of_its_own(
         ("sqlite:///:memory:", "in memory"),
     ],
 )
-def test_a_url_that_cannot_be_used(url: str, told: str) -> None:
+def test_a_url_that_is_not_usable(url: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         Database(url, TIMEOUT)
 
 
-def test_many_who_ask_at_once_whether_it_records_write_once(
+def test_concurrent_health_checks_write_once(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema.upgrade(sqlite_url)

@@ -24,50 +24,50 @@ def take_back(database: Database, recorded: Recorded) -> None:
     assert database.write(relation_removal.take_back, recorded)
 
 
-def withdraw_announcement(database: Database, recorded: Recorded) -> None:
-    assert database.write(reconcile._withdraw_announcements, recorded.image_ref, NOON, at(99))
+def remove_announcement(database: Database, recorded: Recorded) -> None:
+    assert database.write(reconcile._remove_announcements, recorded.image_ref, NOON, at(99))
 
 
-TIDYING = pytest.mark.parametrize("tidy_up", [take_back, withdraw_announcement])
+REMOVALS = pytest.mark.parametrize("remove", [take_back, remove_announcement])
 
 
-@TIDYING
-def test_a_deletion_on_its_way_outlives_an_announcement(
-    database: Database, tidy_up: Callable[[Database, Recorded], None]
+@REMOVALS
+def test_removing_an_announcement_keeps_a_pending_deletion(
+    database: Database, remove: Callable[[Database, Recorded], None]
 ) -> None:
     wanted = new()
     (announced,) = record(database, wanted)
     begun = begin(database, wanted.image_id)
-    tidy_up(database, announced)
+    remove(database, announced)
     assert counts(database).keys() == {"installation", "project", "image", "deletion"}
     database.write(deletions._withdraw, begun)
     assert counts(database).keys() == {"installation", "project"}
 
 
-@TIDYING
-def test_that_an_image_was_deleted_outlives_an_announcement(
-    database: Database, tidy_up: Callable[[Database, Recorded], None]
+@REMOVALS
+def test_removing_an_announcement_keeps_the_deletion_mark(
+    database: Database, remove: Callable[[Database, Recorded], None]
 ) -> None:
     wanted = new()
     (announced,) = record(database, wanted)
     database.write(relations.mark_deleted, wanted.image_id, at(1))
-    tidy_up(database, announced)
+    remove(database, announced)
     assert database.read(deletions._is_marked, announced.image_ref)
 
 
-def withdrawing_another(database: Database, image: str) -> Callable[[Database], None]:
+def withdrawing_another_deletion(database: Database, image: str) -> Callable[[Database], None]:
     begun = begin(database, image)
     return lambda other: other.write(deletions._withdraw, begun)
 
 
-def taking_back(database: Database, image: str) -> Callable[[Database], None]:
+def rolling_back(database: Database, image: str) -> Callable[[Database], None]:
     (announced,) = record(database, new(image=image))
     return lambda other: take_back(other, announced)
 
 
-def withdrawing_an_announcement(database: Database, image: str) -> Callable[[Database], None]:
+def removing_an_announcement(database: Database, image: str) -> Callable[[Database], None]:
     (announced,) = record(database, new(image=image))
-    return lambda other: withdraw_announcement(other, announced)
+    return lambda other: remove_announcement(other, announced)
 
 
 def purging(database: Database, image: str) -> Callable[[Database], None]:
@@ -81,9 +81,9 @@ def purging(database: Database, image: str) -> Callable[[Database], None]:
 
 
 @pytest.mark.parametrize(
-    "prepared", [withdrawing_another, taking_back, withdrawing_an_announcement, purging]
+    "prepared", [withdrawing_another_deletion, rolling_back, removing_an_announcement, purging]
 )
-def test_a_deletion_that_begins_while_the_image_is_forgotten_is_kept(
+def test_a_deletion_that_begins_while_the_image_row_is_removed_is_kept(
     pair: tuple[Database, Database],
     prepared: Callable[[Database, str], Callable[[Database], None]],
 ) -> None:
@@ -101,4 +101,4 @@ def test_a_deletion_that_begins_while_the_image_is_forgotten_is_kept(
 
     begun = database.write(begin_meanwhile)
     forgetting.join()
-    assert database.read(deletions._is_on_its_way, begun.image_ref, NOW)
+    assert database.read(deletions._is_pending, begun.image_ref, NOW)

@@ -7,12 +7,12 @@ from related_images.db.sqlite import FairLock
 LONG, SHORT = 30.0, 0.01
 
 
-def test_a_free_turn_comes_at_once() -> None:
+def test_a_free_lock_is_acquired_at_once() -> None:
     with FairLock().turn(0) as came:
         assert came
 
 
-def test_who_waits_too_long_is_told_and_the_next_one_is_served() -> None:
+def test_a_timeout_does_not_block_the_next_thread() -> None:
     turns = FairLock()
     with turns.turn(LONG), turns.turn(SHORT) as came:
         assert not came
@@ -20,7 +20,7 @@ def test_who_waits_too_long_is_told_and_the_next_one_is_served() -> None:
         assert came
 
 
-def test_turns_come_in_the_order_of_asking() -> None:
+def test_the_lock_is_acquired_in_the_order_of_requests() -> None:
     turns, served = FairLock(), []
 
     def take(number: int) -> None:
@@ -38,7 +38,7 @@ def test_turns_come_in_the_order_of_asking() -> None:
     assert served == [(number, True) for number in range(5)]
 
 
-def test_one_at_a_time_and_none_is_lost_while_some_give_up() -> None:
+def test_one_thread_holds_the_lock_while_others_time_out() -> None:
     turns, inside, most, done = FairLock(), 0, 0, []
 
     def take(seconds: float) -> None:

@@ -43,7 +43,9 @@ def glance(database_url: str, tmp_path: Path) -> GlanceManage:
     return GlanceManage.on(database_url, tmp_path)
 
 
-def test_ours_after_glance(glance: GlanceManage, database_url: str) -> None:
+def test_tables_can_be_created_after_those_of_glance(
+    glance: GlanceManage, database_url: str
+) -> None:
     assert glance.run("db_sync")[0] == 0
     before, theirs = glance.run("db", "check"), tables(database_url)
     schema.upgrade(database_url)
@@ -53,7 +55,7 @@ def test_ours_after_glance(glance: GlanceManage, database_url: str) -> None:
     assert version(database_url) == schema.REVISIONS[-1]
 
 
-def test_glance_after_ours(glance: GlanceManage, database_url: str) -> None:
+def test_glance_can_create_its_tables_after_ours(glance: GlanceManage, database_url: str) -> None:
     schema.upgrade(database_url)
     ours = tables(database_url)
     assert glance.run("db_sync")[0] == 0

@@ -4,15 +4,15 @@ import os
 
 import pytest
 
-from tests.db.guard_rounds import played
+from tests.db.guard_rounds import play_rounds
 
 pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("RELATED_IMAGES_GUARD_ROUNDS", "300"))
 
 
-def test_an_image_is_never_both_deleted_and_started_from(url: str) -> None:
-    outcomes = played(url, ROUNDS)
+def test_a_deletion_and_a_start_never_both_succeed(url: str) -> None:
+    outcomes = play_rounds(url, ROUNDS)
     assert sum(outcomes.values()) == ROUNDS
     assert set(outcomes) <= {
         ("deleted", "image.being-deleted"),

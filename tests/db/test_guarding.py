@@ -29,7 +29,7 @@ def deletion(database: Database) -> deletions.StartedDeletion:
     return deletions.begin(database, IMAGE, None, forced=False)
 
 
-def test_no_instance_starts_from_what_was_deleted_however_often_that_is_asked(
+def test_a_start_from_a_deleted_image_is_refused_after_another_deletion(
     database: Database,
 ) -> None:
     deletions.deleted(database, deletion(database))
@@ -38,7 +38,7 @@ def test_no_instance_starts_from_what_was_deleted_however_often_that_is_asked(
         attach(database, START, Speaker(frozenset()))
 
 
-def test_a_deletion_that_came_to_nothing_is_forgotten(database: Database) -> None:
+def test_a_failed_deletion_does_not_prevent_a_start(database: Database) -> None:
     deletions.withdraw(database, deletion(database))
     row, created = attach(database, START, Speaker(frozenset()))
     assert created
@@ -61,39 +61,41 @@ def refusal(database: Database, visible_to: str | None) -> str:
     return str(caught.value)
 
 
-def test_a_refusal_counts_all_instances_and_names_the_first(database: Database) -> None:
+def test_a_refusal_counts_all_servers_and_lists_the_first(database: Database) -> None:
     for number in range(deletions.NAMED + 1):
         start(database, number)
     said = refusal(database, None)
-    assert "6 live instances (inst-0 of " in said
+    assert "6 live servers (inst-0 of " in said
     assert f"inst-4 of {NOVA}, ...)" in said
     assert "inst-5" not in said
 
 
-def test_a_refusal_names_one_instance(database: Database) -> None:
+def test_a_refusal_lists_a_single_server(database: Database) -> None:
     start(database, 1)
-    assert f": 1 live instance (inst-1 of {NOVA}) had been" in refusal(database, "demo")
+    assert f": it is used by 1 live server (inst-1 of {NOVA}); " in refusal(database, "demo")
 
 
-def test_a_refusal_names_to_a_project_its_own_instances_alone(database: Database) -> None:
+def test_a_refusal_lists_only_servers_of_the_callers_project(database: Database) -> None:
     start(database, 1, "demo")
     start(database, 2, "other")
     said = refusal(database, "demo")
-    assert f"1 live instance (inst-1 of {NOVA}) and live instances of other projects" in said
+    assert f"1 live server (inst-1 of {NOVA}) and live servers of other projects" in said
     assert "inst-2" not in said
     said = refusal(database, "third")
-    assert said.startswith(f"the image {IMAGE} cannot be deleted: live instances of other projects")
+    assert said.startswith(
+        f"the image {IMAGE} cannot be deleted: it is used by live servers of other projects"
+    )
     assert "inst-" not in said
 
 
-def test_a_refused_deletion_leaves_nothing_on_its_way(database: Database) -> None:
+def test_a_refused_deletion_is_not_pending(database: Database) -> None:
     start(database, 1)
     refusal(database, None)
     start(database, 2)
-    assert "2 live instances" in refusal(database, None)
+    assert "2 live servers" in refusal(database, None)
 
 
-def test_a_forced_deletion_begins_and_tells_how_many_instances_are_live(database: Database) -> None:
+def test_a_forced_deletion_returns_the_number_of_live_servers(database: Database) -> None:
     start(database, 1)
     start(database, 2)
     begun = deletions.begin(database, IMAGE, None, forced=True)
@@ -103,19 +105,19 @@ def test_a_forced_deletion_begins_and_tells_how_many_instances_are_live(database
 
 
 @pytest.mark.parametrize("kind", ["snapshot", "backup"])
-def test_an_image_made_of_an_instance_is_not_in_use_by_it(database: Database, kind: str) -> None:
+def test_a_server_does_not_use_the_images_made_from_it(database: Database, kind: str) -> None:
     start(database, 1, kind=kind)
     assert deletion(database).in_use == 0
 
 
-def test_an_instance_that_ended_or_has_another_image_keeps_none(database: Database) -> None:
+def test_only_live_servers_of_the_image_count_as_use(database: Database) -> None:
     start(database, 1)
     start(database, 2, image=OTHER_IMAGE)
     database.write(relations.end_instance, NOVA, "inst-1", NOW)
     assert deletion(database).in_use == 0
 
 
-def test_only_starts_wait_for_a_deletion_on_its_way(database: Database) -> None:
+def test_a_pending_deletion_refuses_only_starts_from_its_image(database: Database) -> None:
     begun = deletion(database)
     with pytest.raises(ImageBeingDeleted):
         start(database, 1)
@@ -125,7 +127,7 @@ def test_only_starts_wait_for_a_deletion_on_its_way(database: Database) -> None:
     start(database, 1)
 
 
-def test_a_deletion_that_nobody_ended_counts_until_its_lease_is_over(database: Database) -> None:
+def test_an_unfinished_deletion_expires_after_its_lease(database: Database) -> None:
     left = datetime.now(UTC) - deletions.LEASE
     database.write(deletions._begin, IMAGE, left + timedelta(minutes=1))
     with pytest.raises(ImageBeingDeleted):
@@ -134,7 +136,7 @@ def test_a_deletion_that_nobody_ended_counts_until_its_lease_is_over(database: D
     start(database, 2, image=OTHER_IMAGE)
 
 
-def test_the_next_deletion_removes_those_whose_lease_is_over(database: Database) -> None:
+def test_a_deletion_removes_expired_ones(database: Database) -> None:
     now = datetime.now(UTC)
     database.write(deletions._begin, OTHER_IMAGE, now - deletions.LEASE - timedelta(seconds=1))
     kept = deletion(database).deletion.ref

@@ -66,7 +66,7 @@ def attached(database: Database, wanted: NewRelation) -> Recorded:
     return database.write(relations.record, wanted, relied_on=True)
 
 
-def test_an_announcement_revives_no_image_that_had_the_id(database: Database) -> None:
+def test_an_announcement_does_not_restore_a_former_image(database: Database) -> None:
     wanted = new()
     announced(database, wanted, seen_at(0))
     database.write(relations.mark_deleted, wanted.image_id, at(1))
@@ -79,7 +79,9 @@ def test_an_announcement_revives_no_image_that_had_the_id(database: Database) ->
 
 
 @pytest.mark.parametrize("same_instance", [True, False])
-def test_a_refused_announcement_gives_the_id_back(database: Database, same_instance: bool) -> None:
+def test_rolling_back_an_announcement_gives_the_id_back(
+    database: Database, same_instance: bool
+) -> None:
     wanted = new()
     announced(database, wanted, seen_at(0))
     database.write(relations.mark_deleted, wanted.image_id, at(1))
@@ -93,19 +95,19 @@ def test_a_refused_announcement_gives_the_id_back(database: Database, same_insta
     assert rows(database) == [("vm-1", at(0), None)]
 
 
-def test_a_void_announcement_gives_the_id_back(database: Database) -> None:
+def test_removing_a_void_announcement_gives_the_id_back(database: Database) -> None:
     wanted = new()
     announced(database, wanted, seen_at(0))
     database.write(relations.mark_deleted, wanted.image_id, at(1))
     # its process is killed before it can take it back
     (killed,) = record(database, new("vm-2", wanted.image_id, created_at=at(5)))
     withdrawn = (killed.image_ref, at(4), at(9))
-    assert database.write(reconcile._withdraw_announcements, *withdrawn) == 1
+    assert database.write(reconcile._remove_announcements, *withdrawn) == 1
     assert rows(database, image_id=wanted.image_id) == [("vm-1", at(0), at(1))]
     assert attached(database, replace(wanted, seen=seen_at(0))).revived_from == at(1)
 
 
-def test_a_start_revives_no_image_that_gave_up_its_id_at_the_same_moment(
+def test_a_start_does_not_restore_an_image_that_loses_its_id_concurrently(
     database: Database,
 ) -> None:
     wanted = new()
@@ -123,7 +125,7 @@ def test_a_start_revives_no_image_that_gave_up_its_id_at_the_same_moment(
     assert rows(database, instance_id="vm-1") == [("vm-1", at(0), at(1))]
 
 
-def test_a_refused_announcement_leaves_what_another_relied_on_since(database: Database) -> None:
+def test_rolling_back_an_announcement_keeps_later_relations(database: Database) -> None:
     wanted = new()
     announced(database, wanted, seen_at(0))
     database.write(relations.mark_deleted, wanted.image_id, at(1))
@@ -149,7 +151,9 @@ class Reuse:
             database.write(recording._note_created, recorded, seen)
 
 
-def test_of_many_that_reuse_an_id_at_once_one_has_it(at_once: AtOnce, database: Database) -> None:
+def test_concurrent_announcements_of_a_used_id_create_one_image(
+    at_once: AtOnce, database: Database
+) -> None:
     wanted = new("old")
     announced(database, wanted, seen_at(0))
     database.write(relations.mark_deleted, wanted.image_id, at(1))
@@ -174,7 +178,7 @@ def test_of_many_that_reuse_an_id_at_once_one_has_it(at_once: AtOnce, database: 
     ],
 )
 @pytest.mark.parametrize("kind", ["snapshot", "boot"])
-def test_an_attachment_is_of_the_image_that_was_seen(
+def test_an_attachment_belongs_to_the_image_that_glance_reports(
     database: Database,
     deleted: bool,
     known: float | None,
@@ -196,7 +200,7 @@ def test_an_attachment_is_of_the_image_that_was_seen(
     assert rows(database)[0] == ("vm-2", seen.created_at, None)
 
 
-def test_an_image_announced_again_after_long_is_the_one_that_is_made(database: Database) -> None:
+def test_a_late_second_announcement_belongs_to_the_created_image(database: Database) -> None:
     wanted = new()
     record(database, wanted)
     again = announced(database, replace(wanted, created_at=at(9)), seen_at(9))
@@ -204,14 +208,14 @@ def test_an_image_announced_again_after_long_is_the_one_that_is_made(database: D
     assert rows(database) == [("vm-1", at(9), None)]
 
 
-def test_claims_tell_images_apart(database: Database) -> None:
+def test_claims_distinguish_images_with_one_id(database: Database) -> None:
     wanted = new(source="backfill", seen=seen_at(0))
     database.write(record_claims, wanted)
     database.write(record_claims, new("vm-2", wanted.image_id, seen=seen_at(9), created_at=at(9)))
     assert [row[:2] for row in rows(database)] == [("vm-2", at(9)), ("vm-1", at(0))]
 
 
-def test_the_guard_counts_no_start_from_the_image_that_had_the_id(database: Database) -> None:
+def test_delete_protection_ignores_starts_from_a_former_image(database: Database) -> None:
     wanted = new(kind="boot", seen=seen_at(0))
     attached(database, wanted)
     begun = database.write(deletions._begin, wanted.image_id, at(9), seen_at(9))
@@ -220,7 +224,7 @@ def test_the_guard_counts_no_start_from_the_image_that_had_the_id(database: Data
     assert [row[0] for row in rows(database)] == ["vm-1"]
 
 
-def test_a_purge_forgets_an_image_that_gave_up_its_id(database: Database) -> None:
+def test_a_purge_removes_a_former_image(database: Database) -> None:
     wanted = new()
     announced(database, wanted, seen_at(0))
     database.write(relations.mark_deleted, wanted.image_id, at(1))
@@ -254,7 +258,7 @@ def test_relations_of_images_with_one_id_are_paged_and_detached_one_by_one(
     assert detach() is False
 
 
-def test_lineage_tells_images_with_one_id_apart(database: Database) -> None:
+def test_lineage_distinguishes_images_with_one_id(database: Database) -> None:
     base, middle = image_id(), image_id()
     record(database, new("vm-1", base, "boot"))
     announced(database, new("vm-1", middle), seen_at(1))
@@ -279,7 +283,7 @@ def number_of(connection: Connection, name: str) -> int:
     return int(connection.execute(asked).scalar_one())
 
 
-def test_what_an_image_tells_follows_it_to_another_owner(database: Database) -> None:
+def test_relations_follow_an_image_to_its_new_owner(database: Database) -> None:
     wanted, start = new(), new(kind="boot", project_id="p-1")
     record(database, start, wanted, new("vm-2", wanted.image_id, "boot", project_id="p-2"))
     (link,) = database.read(lineage_walk.ancestry, wanted.image_id, 10, "p-1")
@@ -302,7 +306,7 @@ def test_what_an_image_tells_follows_it_to_another_owner(database: Database) -> 
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_a_start_belongs_to_whom_the_instance_is_reported_for(
+def test_a_start_belongs_to_the_reported_owner_of_the_instance(
     database: Database, order: tuple[int, int]
 ) -> None:
     told = [new(kind="boot", project_id=None), new(project_id="p-2", instance_project_id="p-1")]
@@ -311,7 +315,7 @@ def test_a_start_belongs_to_whom_the_instance_is_reported_for(
     assert found(database, visible_to="p-2") == [("vm-1", "snapshot")]
 
 
-def test_an_attachment_answers_with_its_own_relation(database: Database) -> None:
+def test_an_attachment_returns_its_own_relation(database: Database) -> None:
     wanted = new(label="daily", kind="backup", seen=seen_at(0), created_at=at(9))
     speaker = Speaker(frozenset())
     recording.attach(database, wanted, speaker)
@@ -321,7 +325,7 @@ def test_an_attachment_answers_with_its_own_relation(database: Database) -> None
     assert (relation.label, relation.image_created_at, created) == ("weekly", at(11), True)
 
 
-def test_no_two_rows_have_an_id(database: Database) -> None:
+def test_an_id_has_one_row(database: Database) -> None:
     wanted = new()
     for number in range(3):
         announced(database, replace(wanted, created_at=at(number)), seen_at(number))

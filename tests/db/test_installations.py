@@ -16,13 +16,13 @@ def test_a_registered_installation_is_found(database: Database) -> None:
     assert database.read(installations.find, OTHER_NOVA) is None
 
 
-def test_registering_again_gives_what_is_registered(database: Database) -> None:
+def test_registering_again_returns_the_registration(database: Database) -> None:
     database.write(installations._register, EAST)
     other = replace(EAST, name="west", service_user_id=None, registered_at=at(1))
     assert database.write(installations._register, other) == (EAST, False)
 
 
-def test_an_installation_that_was_only_recorded_is_not_registered(database: Database) -> None:
+def test_a_recorded_installation_is_not_registered(database: Database) -> None:
     record(database, new())
     assert database.read(installations.find, NOVA) is None
     assert database.read(installations._registered) == []

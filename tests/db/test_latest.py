@@ -46,12 +46,12 @@ def test_the_latest_of_each_kind_is_known(database: Database) -> None:
     assert latest(database) == (at(3), at(2))
 
 
-def test_a_start_is_no_image_of_the_instance(database: Database) -> None:
+def test_a_start_does_not_count_as_an_image(database: Database) -> None:
     record(database, new(kind="boot"))
     assert latest(database) == (EPOCH, EPOCH)
 
 
-def test_the_same_relation_told_later_changes_nothing(database: Database) -> None:
+def test_a_repeated_report_changes_nothing(database: Database) -> None:
     record(database, OLD, new(image=OLD.image_id, kind="backup", created_at=at(9)))
     assert latest(database) == (EPOCH, at(1))
 
@@ -70,11 +70,11 @@ def reconciled(database: Database) -> None:
 
 def withdraw(database: Database) -> None:
     (ref,) = refs(database, LATE.image_id)
-    database.write(reconcile._withdraw_announcements, ref, NOON, at(99))
+    database.write(reconcile._remove_announcements, ref, NOON, at(99))
 
 
 @pytest.mark.parametrize("remove", [detach, mark_deleted, reconciled, withdraw])
-def test_what_is_removed_is_not_the_latest(
+def test_a_removed_image_is_not_the_latest(
     database: Database, remove: Callable[[Database], Any]
 ) -> None:
     record(database, OLD, LATE)
@@ -82,30 +82,30 @@ def test_what_is_removed_is_not_the_latest(
     assert latest(database) == (EPOCH, at(1))
 
 
-def test_what_is_taken_back_is_not_the_latest(database: Database) -> None:
+def test_a_rolled_back_image_is_not_the_latest(database: Database) -> None:
     _, late = record(database, OLD, LATE)
     database.write(relation_removal.take_back, late)
     assert latest(database) == (EPOCH, at(1))
 
 
-def test_an_image_that_is_there_again_counts_again(database: Database) -> None:
+def test_a_restored_image_counts_again(database: Database) -> None:
     record(database, OLD, LATE)
     mark_deleted(database)
     database.write(reconcile._restore, refs(database, LATE.image_id))
     assert latest(database) == (EPOCH, at(2))
 
 
-def test_what_an_earlier_version_did_not_note_is_found(database: Database) -> None:
+def test_a_time_that_an_older_version_did_not_update_is_found(database: Database) -> None:
     record(database, *(new(f"vm-{n}", kind="backup", created_at=at(n)) for n in range(5)))
     unaware = update(instance).where(instance.c.instance_id.in_(["vm-1", "vm-4"]))
     database.write(lambda connection: connection.execute(unaware.values(latest_backup_at=EPOCH)))
-    first, last = database.read(latest_images.wrong, 0, 3)
-    second, end = database.read(latest_images.wrong, last or 0, 3)
+    first, last = database.read(latest_images.find_wrong, 0, 3)
+    second, end = database.read(latest_images.find_wrong, last or 0, 3)
     assert (len(first), len(second)) == (1, 1)
-    assert database.read(latest_images.wrong, end or 0, 3) == ((), None)
+    assert database.read(latest_images.find_wrong, end or 0, 3) == ((), None)
     database.write(latest_images.refresh, [*first, *second])
     assert latest(database, "vm-4") == (EPOCH, at(4))
-    assert database.read(latest_images.wrong, 0, 9) == ([], end)
+    assert database.read(latest_images.find_wrong, 0, 9) == ([], end)
 
 
 def test_an_image_recorded_again_counts_for_all_its_instances(database: Database) -> None:
@@ -118,7 +118,7 @@ def test_an_image_recorded_again_counts_for_all_its_instances(database: Database
     assert latest(database) == (EPOCH, EPOCH)
 
 
-def test_an_image_that_is_made_under_a_used_id_counts_for_its_own_instance(
+def test_an_image_with_a_used_id_counts_for_its_own_instance(
     database: Database,
 ) -> None:
     record(database, LATE)
@@ -153,7 +153,7 @@ def test_the_longest_overdue_come_first_over_all_pages(database: Database, limit
     assert seen == [*overdue_first, "ahead-2", "ahead-3", "ahead-1"]
 
 
-def test_who_gets_a_backup_between_two_pages_hides_nobody(database: Database) -> None:
+def test_a_backup_between_two_pages_hides_no_other_instance(database: Database) -> None:
     record(database, *(new(f"vm-{n}", kind="backup", created_at=at(n)) for n in range(4)))
     (last,) = overdue(database, 1, None).items
     record(database, new(last.instance_id, kind="backup", created_at=at(9)))
@@ -164,12 +164,12 @@ def test_who_gets_a_backup_between_two_pages_hides_nobody(database: Database) ->
 @pytest.mark.parametrize(
     "narrowed", [{"visible_to": "p-1"}, {"label": "daily"}, {"kind": None}, {"kind": "boot"}]
 )
-def test_the_latest_of_all_does_not_answer_narrower_questions(narrowed: dict[str, Any]) -> None:
+def test_narrower_filters_do_not_use_the_stored_times(narrowed: dict[str, Any]) -> None:
     assert instances._knows_latest(Filters(kind="backup", installation_uuid=NOVA))
     assert not instances._knows_latest(Filters(**({"kind": "backup"} | narrowed)))
 
 
-def test_an_image_that_is_marked_deleted_while_it_is_recorded_counts(
+def test_an_image_marked_deleted_during_recording_counts(
     pair: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database, other = pair
@@ -187,7 +187,7 @@ def test_an_image_that_is_marked_deleted_while_it_is_recorded_counts(
     assert latest(database) == (EPOCH, at(2))
 
 
-def test_an_older_image_counts_though_the_latest_goes_at_the_same_time(
+def test_an_older_image_counts_if_the_latest_is_removed_concurrently(
     pair: tuple[Database, Database],
 ) -> None:
     database, other = pair
@@ -205,7 +205,7 @@ def test_an_older_image_counts_though_the_latest_goes_at_the_same_time(
     assert latest(database) == (EPOCH, at(1))
 
 
-def test_upgrading_finds_out_what_was_recorded_before(url: str) -> None:
+def test_an_upgrade_fills_the_times_of_the_latest_images(url: str) -> None:
     from related_images.db import schema
 
     opened = Database(url, 10.0)

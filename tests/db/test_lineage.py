@@ -61,12 +61,12 @@ def paged(database: Database, image: str, limit: int, **more: Any) -> list[tuple
     return found
 
 
-def test_an_image_without_relations_comes_from_nowhere(database: Database) -> None:
+def test_an_image_without_relations_has_no_parent(database: Database) -> None:
     assert parents(database, A) == []
     assert visits(database, A) == []
 
 
-def test_a_chain_is_told_both_ways(database: Database) -> None:
+def test_a_chain_is_found_in_both_directions(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     made(database, "vm-1", B, 1)
     boot(database, "vm-2", B, 2)
@@ -78,7 +78,7 @@ def test_a_chain_is_told_both_ways(database: Database) -> None:
     assert link == Link(B, None, A, None, NOVA, "vm-1", None, "p-1", "snapshot", at(1), B, A, True)
 
 
-def test_what_was_deleted_or_has_ended_is_told_as_such(database: Database) -> None:
+def test_deleted_images_and_ended_instances_are_marked_in_the_lineage(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     made(database, "vm-1", B, 1)
     database.write(relations.mark_deleted, A, at(5))
@@ -88,7 +88,7 @@ def test_what_was_deleted_or_has_ended_is_told_as_such(database: Database) -> No
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
-def test_the_boot_in_force_counts_in_whatever_order_it_is_told(
+def test_the_last_start_before_an_image_determines_its_parent_in_any_order_of_reports(
     database: Database, order: tuple[int, ...]
 ) -> None:
     told = [
@@ -103,7 +103,7 @@ def test_the_boot_in_force_counts_in_whatever_order_it_is_told(
     assert parents(database, D) == [B]
 
 
-def test_an_image_older_than_every_known_boot_comes_from_the_earliest(database: Database) -> None:
+def test_an_image_older_than_every_start_descends_from_the_first_start(database: Database) -> None:
     made(database, "vm-1", C, 1)
     boot(database, "vm-1", B, 10)
     assert parents(database, C) == [B]
@@ -111,7 +111,7 @@ def test_an_image_older_than_every_known_boot_comes_from_the_earliest(database: 
     assert parents(database, C) == [A]
 
 
-def test_a_rebuild_back_to_an_earlier_image_is_remembered(database: Database) -> None:
+def test_a_rebuild_to_an_earlier_image_is_recorded(database: Database) -> None:
     for minutes, image in ((0, A), (10, B), (20, A), (30, B)):
         boot(database, "vm-1", image, minutes)
     for minutes, image in ((5, C), (15, D), (25, E), (35, F)):
@@ -124,7 +124,7 @@ def test_a_rebuild_back_to_an_earlier_image_is_remembered(database: Database) ->
     assert (instance.boot_image_id, instance.images["boot"].count) == (A, 2)
 
 
-def test_a_boot_that_is_told_again_is_no_rebuild(database: Database) -> None:
+def test_a_repeated_report_of_a_start_is_not_a_rebuild(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     boot(database, "vm-1", B, 10)
     boot(database, "vm-1", A, 0)
@@ -133,7 +133,7 @@ def test_a_boot_that_is_told_again_is_no_rebuild(database: Database) -> None:
     assert parents(database, C) == [B]
 
 
-def test_a_boot_that_is_detached_counts_no_more(database: Database) -> None:
+def test_a_detached_start_no_longer_determines_a_parent(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     boot(database, "vm-1", B, 10)
     made(database, "vm-1", C, 15)
@@ -150,14 +150,14 @@ def test_an_image_that_is_detached_leaves_the_tree(database: Database) -> None:
     assert visits(database, A) == []
 
 
-def test_what_is_taken_back_leaves_the_tree(database: Database) -> None:
+def test_a_rolled_back_image_leaves_the_tree(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     (recorded,) = record(database, new("vm-1", B, created_at=at(1)))
     assert database.write(relation_removal.take_back, recorded)
     assert parents(database, B) == []
 
 
-def test_the_relation_that_was_recorded_first_tells_where_an_image_comes_from(
+def test_the_first_recorded_relation_determines_the_parent(
     database: Database,
 ) -> None:
     boot(database, "vm-1", A, 0)
@@ -169,7 +169,7 @@ def test_the_relation_that_was_recorded_first_tells_where_an_image_comes_from(
     assert tree(visits(database, B)) == [(1, B, C)]
 
 
-def test_a_circle_is_followed_upwards_and_told_downwards(database: Database) -> None:
+def test_a_cycle_repeats_upwards_and_is_reported_downwards(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     made(database, "vm-1", B, 1)
     boot(database, "vm-2", B, 2)
@@ -178,7 +178,7 @@ def test_a_circle_is_followed_upwards_and_told_downwards(database: Database) -> 
     assert [(step.link.image_id, step.closes) for step in visits(database, A)] == [(B, True)]
 
 
-def test_an_image_made_from_itself_is_no_tree(database: Database) -> None:
+def test_an_image_made_from_itself_has_no_descendants(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     made(database, "vm-1", A, 1)
     assert visits(database, A) == []
@@ -203,7 +203,7 @@ def test_a_project_sees_its_own_links(database: Database) -> None:
     )
 
 
-def test_a_place_that_a_project_does_not_see_leads_nowhere(database: Database) -> None:
+def test_a_position_that_a_project_does_not_see_leads_nowhere(database: Database) -> None:
     boot(database, "vm-1", A, 0, project_id="p-1")
     made(database, "vm-1", B, 1, project_id="p-1")
     assert visits(database, A, after=TreePosition(B, 1), visible_to="p-1") != []
@@ -211,7 +211,7 @@ def test_a_place_that_a_project_does_not_see_leads_nowhere(database: Database) -
     assert visits(database, A, after=TreePosition(image_id(), 1)) == []
 
 
-def test_a_place_beside_a_hidden_parent_leads_nowhere(database: Database) -> None:
+def test_a_position_next_to_a_hidden_parent_leads_nowhere(database: Database) -> None:
     boot(database, "vm-1", A, 0, instance_project_id="p-1")
     made(database, "vm-1", B, 1)
     boot(database, "vm-2", B, 2, instance_project_id="p-1")
@@ -230,7 +230,7 @@ def test_a_place_beside_a_hidden_parent_leads_nowhere(database: Database) -> Non
     assert paged(database, B, 1, visible_to="p-2") == []
 
 
-def test_a_project_climbs_on_only_where_it_sees_that_it_came(database: Database) -> None:
+def test_a_project_continues_only_from_an_image_of_its_own_links(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     made(database, "vm-1", B, 1)
     boot(database, "vm-2", B, 2)
@@ -273,7 +273,7 @@ def preorder(edges: list[tuple[str, str]], root: str, depth: int = 1) -> list[tu
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_a_random_tree_is_walked_in_order_whatever_the_pages(database: Database, seed: int) -> None:
+def test_a_random_tree_is_walked_in_order_with_any_page_size(database: Database, seed: int) -> None:
     edges = grow(database, 40, seed)
     root = edges[0][0]
     wanted = preorder(edges, root)
@@ -287,7 +287,7 @@ def test_a_random_tree_is_walked_in_order_whatever_the_pages(database: Database,
     assert paged(database, below, 2) == preorder(edges, below)
 
 
-def test_one_kind_is_found_below_others(database: Database) -> None:
+def test_images_of_one_kind_are_found_below_other_kinds(database: Database) -> None:
     edges = grow(database, 30, 7)
     root = edges[0][0]
     every = [step for step in visits(database, root) if not step.upwards]
@@ -297,7 +297,7 @@ def test_one_kind_is_found_below_others(database: Database) -> None:
 
 
 @pytest.mark.slow
-def test_a_deep_chain_is_climbed_page_by_page(database: Database) -> None:
+def test_a_deep_chain_is_read_page_by_page(database: Database) -> None:
     images = [image_id() for _ in range(120)]
     for number, (parent, child) in enumerate(itertools.pairwise(images)):
         boot(database, f"vm-{number}", parent, 2 * number)
@@ -313,7 +313,7 @@ def rows_read(connection: Connection) -> int:
 
 @pytest.mark.parametrize("kind", [None, "snapshot", "backup"])
 @pytest.mark.parametrize("project_id", [None, "p"])
-def test_a_page_behind_many_children_reads_no_more_than_the_first(
+def test_a_page_after_many_children_reads_no_more_rows_than_the_first(
     mariadb: servers.DatabaseServer, project_id: str | None, kind: str | None
 ) -> None:
     """MariaDB alone would read all children of the parent again for each of them."""

@@ -30,7 +30,7 @@ def derive(database: Database, parent: int, child: int, project: str = "p-1") ->
     record(database, boot, made)
 
 
-def climbed(
+def ancestors_on_pages(
     database: Database, image: int, limit: int, visible_to: str | None = None
 ) -> tuple[list[int], bool]:
     """The ancestors on all pages, and whether the last one told of a circle."""
@@ -46,7 +46,7 @@ def climbed(
         assert len(found) <= 4 * len(IMAGES), "no page is the last one"
 
 
-def walked(database: Database, wanted: Wanted, limit: int) -> list[tuple[int, int]]:
+def descendants_on_pages(database: Database, wanted: Wanted, limit: int) -> list[tuple[int, int]]:
     """The depth and image of each descendant on all pages."""
     found: list[tuple[int, int]] = []
     after: TreePosition | None = None
@@ -63,8 +63,8 @@ def walked(database: Database, wanted: Wanted, limit: int) -> list[tuple[int, in
 def test_the_pages_of_a_chain_lead_to_its_root(database: Database, limit: int) -> None:
     for number in range(9):
         derive(database, number, number + 1)
-    assert climbed(database, 9, limit) == ([8, 7, 6, 5, 4, 3, 2, 1, 0], False)
-    assert climbed(database, 0, limit) == ([], False)
+    assert ancestors_on_pages(database, 9, limit) == ([8, 7, 6, 5, 4, 3, 2, 1, 0], False)
+    assert ancestors_on_pages(database, 0, limit) == ([], False)
 
 
 def test_a_page_that_ends_at_the_root_is_the_last(database: Database) -> None:
@@ -76,31 +76,31 @@ def test_a_page_that_ends_at_the_root_is_the_last(database: Database) -> None:
 
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("length", [1, 2, 5])
-def test_a_circle_above_a_chain_ends_the_pages_and_is_told(
+def test_a_cycle_above_a_chain_ends_the_pages_and_is_reported(
     database: Database, length: int, limit: int
 ) -> None:
     for number in range(length):
         derive(database, (number + 1) % length, number)
     derive(database, 0, 10)
     derive(database, 10, 11)
-    found, circular = climbed(database, 11, limit)
+    found, circular = ancestors_on_pages(database, 11, limit)
     assert circular
     assert found[0] == 10
     assert set(found[1:]) == set(range(length))
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_a_project_climbs_to_the_first_link_that_it_does_not_see(
+def test_a_project_gets_the_ancestors_up_to_the_first_hidden_link(
     database: Database, limit: int
 ) -> None:
     derive(database, 0, 1, "p-2")
     derive(database, 1, 2)
     derive(database, 2, 3)
-    assert climbed(database, 3, limit, "p-1") == ([2, 1], False)
-    assert climbed(database, 3, limit) == ([2, 1, 0], False)
+    assert ancestors_on_pages(database, 3, limit, "p-1") == ([2, 1], False)
+    assert ancestors_on_pages(database, 3, limit) == ([2, 1, 0], False)
 
 
-def test_a_marker_of_an_image_to_which_no_own_link_leads_is_refused(database: Database) -> None:
+def test_a_marker_of_an_image_without_an_own_link_is_refused(database: Database) -> None:
     derive(database, 0, 1, "p-2")
     derive(database, 1, 2, "p-2")
     derive(database, 2, 3)
@@ -123,24 +123,24 @@ def test_the_pages_of_a_tree_hold_each_image_once_below_its_parent(
     database: Database, limit: int
 ) -> None:
     grow(database)
-    assert walked(database, Wanted(IMAGES[0]), limit) == TREE
-    assert walked(database, Wanted(IMAGES[6]), limit) == []
+    assert descendants_on_pages(database, Wanted(IMAGES[0]), limit) == TREE
+    assert descendants_on_pages(database, Wanted(IMAGES[6]), limit) == []
 
 
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_the_pages_of_a_tree_stop_at_the_depth(database: Database, depth: int, limit: int) -> None:
     grow(database)
-    found = walked(database, Wanted(IMAGES[0], depth), limit)
+    found = descendants_on_pages(database, Wanted(IMAGES[0], depth), limit)
     assert found == [step for step in TREE if step[0] <= depth]
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_the_pages_of_a_kind_lead_through_images_of_others(database: Database, limit: int) -> None:
+def test_the_pages_of_a_kind_continue_below_other_kinds(database: Database, limit: int) -> None:
     grow(database)
     boot = new("vm-b", IMAGES[3], "boot", created_at=at(100))
     record(database, boot, new("vm-b", IMAGES[7], "backup", created_at=at(101)))
-    assert walked(database, Wanted(IMAGES[0], kind="backup"), limit) == [(3, 7)]
+    assert descendants_on_pages(database, Wanted(IMAGES[0], kind="backup"), limit) == [(3, 7)]
 
 
 @pytest.mark.parametrize("limit", LIMITS)
@@ -148,13 +148,15 @@ def test_a_project_sees_its_own_branches(database: Database, limit: int) -> None
     grow(database)
     derive(database, 0, 8, "p-2")
     derive(database, 8, 9)
-    assert walked(database, Wanted(IMAGES[0], visible_to="p-1"), limit) == TREE
-    assert walked(database, Wanted(IMAGES[0], visible_to="p-2"), limit) == [(1, 8)]
-    assert walked(database, Wanted(IMAGES[0], visible_to="p-3"), limit) == []
+    assert descendants_on_pages(database, Wanted(IMAGES[0], visible_to="p-1"), limit) == TREE
+    assert descendants_on_pages(database, Wanted(IMAGES[0], visible_to="p-2"), limit) == [(1, 8)]
+    assert descendants_on_pages(database, Wanted(IMAGES[0], visible_to="p-3"), limit) == []
 
 
 @pytest.mark.parametrize(("parents", "expected"), [([1], True), ([2, 1], True), ([], False)])
-def test_a_circle_below_is_told(database: Database, parents: list[int], expected: bool) -> None:
+def test_a_cycle_below_the_root_is_reported(
+    database: Database, parents: list[int], expected: bool
+) -> None:
     derive(database, 0, 1)
     derive(database, 1, 2)
     for parent in parents:

@@ -50,14 +50,14 @@ def test_an_image_of_two_kinds_is_listed_once(database: Database) -> None:
     assert shown(database) == [image]
 
 
-def test_an_image_list_is_narrowed_by_label(database: Database) -> None:
+def test_an_image_list_is_filtered_by_label(database: Database) -> None:
     daily, weekly = new(kind="backup", label="daily"), new(kind="backup", label="weekly")
     record(database, daily, weekly, new())
     assert shown(database, label="daily") == [daily.image_id]
     assert shown(database, label="Daily") == []
 
 
-def test_what_has_no_label_may_count_as_if_it_had_it(database: Database) -> None:
+def test_relations_without_a_label_can_match_every_label(database: Database) -> None:
     daily, weekly = new(kind="backup", label="daily"), new(kind="backup", label="weekly")
     bare = new(kind="backup")
     record(database, daily, weekly, bare)
@@ -72,7 +72,7 @@ def test_a_deleted_image_is_not_listed(database: Database) -> None:
     assert shown(database) == [wanted.image_id]
 
 
-def test_an_image_list_may_hold_what_one_project_sees(database: Database) -> None:
+def test_an_image_list_can_be_restricted_to_one_project(database: Database) -> None:
     mine, daily = new(project_id="p-2"), new(project_id="p-2", label="daily")
     record(database, mine, daily, new(), new(project_id=None, label="daily"))
     assert shown(database, visible_to="p-2") == sorted([mine.image_id, daily.image_id])
@@ -93,7 +93,7 @@ def test_instance_ids_differ_by_case_alone(database: Database) -> None:
     assert found(database, instance_id="Vm-a") == []
 
 
-def test_the_longest_words_come_back_whole(database: Database) -> None:
+def test_the_longest_values_are_stored_completely(database: Database) -> None:
     instance_id, label, project = "i" * 255, "l" * 64, "p" * 255
     record(database, new(instance_id, label=label, project_id=project))
     (row,) = database.read(relation_queries.find, Filters(instance_id=instance_id, label=label), 10)
@@ -160,7 +160,7 @@ def test_pages_hold_every_relation_once_and_newest_first(database: Database, lim
     assert [row.instance_id for row in rows] == [f"vm-{n}" for n in reversed(range(7))]
 
 
-def test_paging_goes_on_where_the_last_relation_is_gone(database: Database) -> None:
+def test_paging_continues_if_the_last_relation_was_removed(database: Database) -> None:
     record(database, *(new(f"vm-{n}", created_at=at(n)) for n in range(4)))
     page = database.read(relation_queries.find, Filters(), 2)
     last = page[-1]
@@ -169,7 +169,9 @@ def test_paging_goes_on_where_the_last_relation_is_gone(database: Database) -> N
     assert [row.instance_id for row in rest] == ["vm-1", "vm-0"]
 
 
-def test_paging_repeats_equals_rather_than_losing_them(database: Database) -> None:
+def test_paging_repeats_relations_with_equal_times_instead_of_losing_them(
+    database: Database,
+) -> None:
     record(database, *(new(f"vm-{n}") for n in range(3)))
     last = database.read(relation_queries.find, Filters(), 1)[0]
     database.write(relation_removal.detach, NOVA, last.instance_id, last.image_id, last.kind)
@@ -199,7 +201,7 @@ def test_an_instance_counts_its_images_by_kind(database: Database) -> None:
     ]
 
 
-def test_an_instance_still_names_the_deleted_image_it_was_started_from(database: Database) -> None:
+def test_an_instance_shows_its_boot_image_after_its_deletion(database: Database) -> None:
     source = new(kind="boot")
     record(database, source)
     database.write(relations.mark_deleted, source.image_id, at(1))
@@ -207,14 +209,14 @@ def test_an_instance_still_names_the_deleted_image_it_was_started_from(database:
     assert (row.boot_image_id, row.images) == (source.image_id, {})
 
 
-def test_an_instance_names_the_image_it_was_last_rebuilt_from(database: Database) -> None:
+def test_an_instance_shows_the_image_of_its_last_rebuild(database: Database) -> None:
     first, second = new(kind="boot"), new(kind="boot", created_at=at(1))
     record(database, second, first)
     (row,) = database.read(instances._find, Filters(), 10)
     assert row.boot_image_id == second.image_id
 
 
-def test_a_project_counts_only_what_it_sees(database: Database) -> None:
+def test_a_project_counts_only_images_that_it_sees(database: Database) -> None:
     mine = new(created_at=at(1))
     record(database, mine, new(project_id="p-2", created_at=at(2)), new("vm-2", project_id="p-2"))
     (row,) = database.read(instances._find, Filters(visible_to="p-1"), 10)
@@ -257,7 +259,7 @@ def test_pages_of_instances_hold_each_once(database: Database) -> None:
     seen, number = [], 0
     while page := database.read(instances._find, Filters(visible_to="p-1"), 2, number):
         seen += [row.instance_id for row in page]
-        last = database.read(instances._number_of, NOVA, seen[-1], "p-1")
+        last = database.read(instances._visible_ref, NOVA, seen[-1], "p-1")
         assert last is not None
         number = last
     assert seen == [f"vm-{n}" for n in range(5)]
@@ -285,7 +287,7 @@ def overdue(connection: Any, filters: Filters, limit: int) -> list[Instance]:
 
 @pytest.mark.parametrize("listing", [instances._find, overdue])
 @pytest.mark.parametrize("gone", [{1}, {0, 1, 2}, {2, 3, 6}, {6, 7}, set(range(8))])
-def test_a_page_is_as_full_where_instances_go_while_it_is_read(
+def test_a_page_is_full_although_instances_are_removed_meanwhile(
     database: Database, listing: Listing, gone: set[int]
 ) -> None:
     given = [new(f"vm-{n}", kind="backup", created_at=at(n)) for n in range(8)]
@@ -302,11 +304,11 @@ def test_a_page_is_as_full_where_instances_go_while_it_is_read(
     assert [row.instance_id for row in database.read(task)] == rest[:3]
 
 
-def test_an_instance_has_no_number_for_a_project_that_does_not_see_it(database: Database) -> None:
+def test_a_marker_of_a_hidden_instance_is_unknown(database: Database) -> None:
     record(database, new())
-    assert database.read(instances._number_of, NOVA, "vm-1", None) is not None
-    assert database.read(instances._number_of, NOVA, "vm-1", "p-2") is None
-    assert database.read(instances._number_of, OTHER_NOVA, "vm-1", None) is None
+    assert database.read(instances._visible_ref, NOVA, "vm-1", None) is not None
+    assert database.read(instances._visible_ref, NOVA, "vm-1", "p-2") is None
+    assert database.read(instances._visible_ref, OTHER_NOVA, "vm-1", None) is None
 
 
 @pytest.mark.parametrize(
@@ -361,7 +363,7 @@ def test_latest_before_means_strictly_before(database: Database) -> None:
         {},
     ],
 )
-def test_an_image_of_the_future_is_not_a_recent_one(
+def test_an_image_dated_in_the_future_is_not_recent(
     database: Database, filters: dict[str, Any]
 ) -> None:
     def backup(instance: str, minutes: float) -> NewRelation:

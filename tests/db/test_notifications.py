@@ -53,7 +53,7 @@ def state(database: Database) -> tuple[Any, ...]:
     return relations, instance.project_id, instance.boot_image_id, instance.ended_at
 
 
-def test_order_and_repetition_change_nothing(sqlite_url: str) -> None:
+def test_the_order_and_repetition_of_events_change_nothing(sqlite_url: str) -> None:
     expected = None
     for number, order in enumerate(itertools.permutations([STARTED, BEGUN, MADE_BACKUP, ENDED])):
         url = f"{sqlite_url}.{number}"
@@ -80,7 +80,7 @@ def test_a_batch_on_each_database(database: Database) -> None:
     assert instance == ["demo", BASE, ENDED.at]
 
 
-def test_what_a_service_asserted_stands(database: Database) -> None:
+def test_a_relation_recorded_by_a_service_is_not_changed(database: Database) -> None:
     at = START
     told = NewRelation(NOVA, "inst-1", MADE, "backup", "daily", "service", "demo", at)
     attach(database, told, Speaker(frozenset()))
@@ -90,7 +90,7 @@ def test_what_a_service_asserted_stands(database: Database) -> None:
     assert (row.kind, row.label, row.source) == ("backup", "daily", "service")
 
 
-def test_what_a_service_takes_back_stands_if_notifications_report_it(database: Database) -> None:
+def test_a_relation_that_a_notification_reports_outlasts_a_rollback(database: Database) -> None:
     attached = NewRelation(NOVA, "inst-1", MADE, "backup", None, "service", "demo", START)
     database.write(relations.record, attached, relied_on=True, revocable=True)
     store(database, [BEGUN])
@@ -118,7 +118,7 @@ def test_an_administrators_snapshot_belongs_to_the_administrator(database: Datab
 OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
 
-def test_ends_of_unseen_instances_use_up_no_numbers(database: Database) -> None:
+def test_ends_of_unknown_instances_consume_no_keys(database: Database) -> None:
     for number in range(5):
         store(database, [Ended(NOVA, f"inst-{number}", "demo", START)])
     store(database, [Ended(OTHER_NOVA, "inst-1", "elsewhere", START)])
@@ -129,7 +129,7 @@ def test_ends_of_unseen_instances_use_up_no_numbers(database: Database) -> None:
     assert database.read(lambda connection: tuple(connection.execute(last).one())) == (2, 2)
 
 
-def test_an_end_is_noted_though_another_takes_the_instance_back_just_then(
+def test_an_end_is_recorded_although_the_instance_is_rolled_back_concurrently(
     postgresql: DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = postgresql.create()
@@ -166,7 +166,7 @@ MADE_AFTER = ImageMade(NOVA, "inst-1", "demo", START + timedelta(minutes=3), MAD
 
 
 @pytest.mark.slow
-def test_a_rebuild_back_to_the_first_image_counts_in_whatever_order(sqlite_url: str) -> None:
+def test_a_rebuild_to_the_first_image_counts_in_any_order(sqlite_url: str) -> None:
     events: list[Event] = [STARTED, REBUILT, REBUILT_BACK, MADE_BETWEEN, MADE_AFTER]
     for number, order in enumerate(itertools.permutations(events)):
         url = f"{sqlite_url}.{number}"
@@ -180,7 +180,7 @@ def test_a_rebuild_back_to_the_first_image_counts_in_whatever_order(sqlite_url: 
         database.close()
 
 
-def test_first_and_last_start_are_told_in_whatever_order(database: Database) -> None:
+def test_the_first_and_last_start_are_found_in_any_order(database: Database) -> None:
     store(database, [REBUILT_BACK])
     store(database, [REBUILT])
     store(database, [STARTED])

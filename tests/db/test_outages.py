@@ -70,9 +70,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_question_that_hangs_is_remembered_for_questions(
-    client: Database, server_url: str
-) -> None:
+def test_a_query_that_hangs_opens_the_breaker_of_reads(client: Database, server_url: str) -> None:
     with hosts.hanging(server_url):
         with pytest.raises(StoreUnavailable):
             list_relations(client)
@@ -92,7 +90,7 @@ def spent(database: Database) -> Callable[[Connection], object]:
     return task
 
 
-def test_slow_questions_of_one_project_refuse_nobody_else(url: str) -> None:
+def test_slow_queries_of_one_project_do_not_affect_others(url: str) -> None:
     with closing(Database(url, PATIENCE)) as database:
         record(database, new())
         for number in range(100):
@@ -142,7 +140,7 @@ LOCKS: Final = [
     [(kind, lock, call) for kind, lock, calls in LOCKS for call in calls],
     ids=lambda part: getattr(part, "__name__", part),
 )
-def test_locked_tables_are_remembered_until_they_are_free(
+def test_the_breaker_is_open_while_tables_are_locked(
     kind: str,
     lock: str,
     call: RouteRequest,
@@ -171,7 +169,7 @@ def test_locked_tables_are_remembered_until_they_are_free(
         until(database.is_up)
 
 
-def test_every_table_can_be_tried_without_a_change(url: str) -> None:
+def test_every_table_can_be_probed_without_a_change(url: str) -> None:
     named = [str(table.insert()) for table in metadata.tables.values()]
     with closing(Database(url, PATIENCE)) as database:
         record(database, new())
@@ -181,7 +179,7 @@ def test_every_table_can_be_tried_without_a_change(url: str) -> None:
         assert counts(database) == before | {"state": 1}
 
 
-def test_what_comes_and_goes_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_repeated_failure_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     flapping = Breaker("asking")
     for _ in range(5):
         flapping.trip(StoreUnavailable("locked"), lambda: None)
@@ -210,7 +208,7 @@ def no_such_role(url: str) -> str:
         ("postgresql", no_such_role, 'role "nobody" does not exist'),
     ],
 )
-def test_the_log_says_what_the_database_said_without_the_password(
+def test_the_log_shows_the_error_of_the_database_without_the_password(
     kind: str,
     asked_as: Callable[[str], str],
     told: str,
@@ -226,7 +224,7 @@ def test_the_log_says_what_the_database_said_without_the_password(
     assert told not in str(refused.value)
 
 
-def test_the_log_says_the_code_of_a_lock(
+def test_the_log_shows_the_code_of_a_lock_error(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     schema.upgrade(database_url)

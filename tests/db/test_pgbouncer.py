@@ -60,7 +60,7 @@ def at_once(call: Callable[[int], Any], times: int) -> list[Any]:
         return list(pool.map(call, range(times)))
 
 
-def test_every_recording_and_every_question_is_answered(database: Database) -> None:
+def test_concurrent_writes_and_reads_succeed(database: Database) -> None:
     recorded = at_once(lambda number: record(database, new(f"i-{number % 9}")), 160)
     assert all(each.created for (each,) in recorded)
     counts = at_once(lambda number: len(found(database, limit=1000)), 160)
@@ -73,7 +73,7 @@ def limits(connection: Connection) -> tuple[str, str]:
     return str(one), str(other)
 
 
-def test_what_is_written_has_the_limits_and_they_are_left_to_nobody(
+def test_a_write_has_timeouts_that_do_not_leak_to_other_sessions(
     database: Database, url: str
 ) -> None:
     assert database.write(limits) == ("30s", "15s")
@@ -95,7 +95,7 @@ LOCKS = (
 )
 
 
-def test_the_lock_of_an_upgrade_is_held_to_its_end_and_left_to_nobody(
+def test_the_lock_of_an_upgrade_is_held_and_then_released(
     pooler: servers.DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, held = pooler.create(), dict[Point, int]()
@@ -109,7 +109,7 @@ def test_the_lock_of_an_upgrade_is_held_to_its_end_and_left_to_nobody(
     assert hosts.run(url, LOCKS) == []
 
 
-def test_an_option_that_it_refuses_is_told_when_the_database_is_looked_at(
+def test_an_option_that_pgbouncer_refuses_is_reported_by_the_check(
     pooler: servers.DatabaseServer, url: str, request: pytest.FixtureRequest
 ) -> None:
     asking = f"{url}?options=-csearch_path%3Dpublic"

@@ -162,14 +162,14 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
         *(instances._overdue, Filters(kind="backup"), 20, EPOCH, (EPOCH, 0), at(ROWS - 9)),
     ),
     "made of images": (relation_queries.made, SOME_IMAGES),
-    "owners of instances": (backfill._owners_of, NOVA, ["vm-7", "vm-8"]),
-    "number of an instance": (instances._number_of, NOVA, "vm-7", "p-7"),
+    "owners of instances": (backfill._find_owners, NOVA, ["vm-7", "vm-8"]),
+    "number of an instance": (instances._visible_ref, NOVA, "vm-7", "p-7"),
     "is an image known": (recording._knows_image, SOME_IMAGE),
 }
 
 
 @pytest.mark.parametrize("question", LOOKUPS)
-def test_an_answer_needs_no_whole_table(filled: Database, question: str) -> None:
+def test_a_query_scans_no_table(filled: Database, question: str) -> None:
     task, *values = LOOKUPS[question]
     scanned = filled.read(_scanned, lambda connection: task(connection, *values))
     assert scanned == []
@@ -205,11 +205,11 @@ CHANGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_needs_no_whole_table(filled: Database, change: str) -> None:
+def test_a_write_scans_no_table(filled: Database, change: str) -> None:
     assert filled.write(_scanned, CHANGES[change]) == []
 
 
-def test_taking_back_needs_no_whole_table(filled: Database) -> None:
+def test_a_rollback_scans_no_table(filled: Database) -> None:
     (recorded,) = record(filled, new("vm-back"))
     scanned = filled.write(
         _scanned, lambda connection: relation_removal.take_back(connection, recorded)
@@ -278,6 +278,6 @@ def _postgresql(plan: Any) -> list[str]:
     return [plan["Relation Name"], *below] if whole else below
 
 
-def test_a_whole_table_would_be_noticed(filled: Database) -> None:
+def test_a_table_scan_is_detected(filled: Database) -> None:
     unindexed = select(relation.c.id).where(relation.c.label == "weekly")
     assert filled.read(_scanned, lambda connection: connection.execute(unindexed).all()) != []

@@ -32,7 +32,7 @@ def forget(database: Database) -> Purged:
     return gone
 
 
-def test_an_image_deleted_long_ago_is_forgotten_with_its_relations(database: Database) -> None:
+def test_an_image_deleted_long_ago_is_removed_with_its_relations(database: Database) -> None:
     kept, gone = new(), new()
     record(database, kept, gone, new(image=gone.image_id, kind="backup"))
     delete(database, gone.image_id)
@@ -41,14 +41,14 @@ def test_an_image_deleted_long_ago_is_forgotten_with_its_relations(database: Dat
     assert found(database) == [("vm-1", "snapshot")]
 
 
-def test_an_image_deleted_lately_is_kept(database: Database) -> None:
+def test_a_recently_deleted_image_is_kept(database: Database) -> None:
     wanted = new()
     record(database, wanted)
     delete(database, wanted.image_id, when=61)
     assert forget(database) == Purged()
 
 
-def test_an_ended_instance_goes_with_its_last_image(database: Database) -> None:
+def test_an_ended_instance_is_removed_with_its_last_image(database: Database) -> None:
     wanted = new()
     record(database, wanted)
     delete(database, wanted.image_id)
@@ -57,7 +57,7 @@ def test_an_ended_instance_goes_with_its_last_image(database: Database) -> None:
     assert counts(database).keys() == {"installation", "project"}
 
 
-def test_a_live_instance_and_one_that_ended_lately_are_kept(database: Database) -> None:
+def test_live_and_recently_ended_instances_are_kept(database: Database) -> None:
     live, late = new("live"), new("late")
     record(database, live, late)
     delete(database, live.image_id, late.image_id)
@@ -66,7 +66,7 @@ def test_a_live_instance_and_one_that_ended_lately_are_kept(database: Database) 
     assert counts(database)["instance"] == 2
 
 
-def test_an_image_in_no_relation_goes(database: Database) -> None:
+def test_an_image_without_relations_is_removed(database: Database) -> None:
     wanted = new()
     record(database, wanted)
     database.write(relation_removal.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
@@ -74,7 +74,7 @@ def test_an_image_in_no_relation_goes(database: Database) -> None:
     assert forget(database) == Purged(images=1)
 
 
-def test_the_source_of_a_live_instance_keeps_its_place(database: Database) -> None:
+def test_the_boot_image_of_a_live_instance_is_kept(database: Database) -> None:
     image = image_id()
     record(database, new("parent", image), new("child", image, "boot"))
     delete(database, image)
@@ -83,7 +83,7 @@ def test_the_source_of_a_live_instance_keeps_its_place(database: Database) -> No
     assert sorted(found(database)) == [("child", "boot"), ("parent", "snapshot")]
 
 
-def test_the_source_of_an_instance_with_an_image_keeps_its_place(database: Database) -> None:
+def test_the_boot_image_of_an_instance_with_an_image_is_kept(database: Database) -> None:
     image = image_id()
     record(database, new("parent", image), new("child", image, "boot"), new("child"))
     delete(database, image)
@@ -92,7 +92,7 @@ def test_the_source_of_an_instance_with_an_image_keeps_its_place(database: Datab
     assert len(found(database)) == 3
 
 
-def test_a_lineage_is_forgotten_from_its_end(database: Database) -> None:
+def test_a_lineage_is_removed_from_its_leaves(database: Database) -> None:
     images = [image_id() for _ in range(4)]
     for n, image in enumerate(images):
         record(database, new(f"vm-{n}", image), new(f"vm-{n + 1}", image, "boot"))
@@ -104,7 +104,7 @@ def test_a_lineage_is_forgotten_from_its_end(database: Database) -> None:
     assert counts(database).keys() == {"installation", "project"}
 
 
-def test_a_lineage_is_kept_above_what_is_kept(database: Database) -> None:
+def test_the_ancestors_of_a_kept_image_are_kept(database: Database) -> None:
     images = [image_id() for _ in range(3)]
     for n, image in enumerate(images):
         record(database, new(f"vm-{n}", image), new(f"vm-{n + 1}", image, "boot"))
@@ -123,7 +123,7 @@ def test_a_purge_works_in_small_transactions(
     assert forget(database) == Purged(relations=7, images=7)
 
 
-def test_a_transaction_looks_at_its_own_rows_only(database: Database) -> None:
+def test_a_transaction_examines_its_own_rows_only(database: Database) -> None:
     image = image_id()
     recorded = record(database, *(new(f"vm-{n}", image) for n in range(5)))
     delete(database, image)
@@ -132,7 +132,7 @@ def test_a_transaction_looks_at_its_own_rows_only(database: Database) -> None:
     assert sorted(found(database)) == [("vm-0", "snapshot"), ("vm-4", "snapshot")]
 
 
-def test_an_image_that_comes_back_meanwhile_keeps_its_relations(
+def test_an_image_restored_concurrently_keeps_its_relations(
     database: Database, shared: str
 ) -> None:
     other = Database(shared, 10.0)

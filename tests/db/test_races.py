@@ -70,7 +70,9 @@ class RecordOne:
         return database.write(relations.record, new(image=self.image, label=f"l{number}"))
 
 
-def test_the_same_relation_at_once_is_one_row(at_once: AtOnce, database: Database) -> None:
+def test_concurrent_records_of_one_relation_create_one_row(
+    at_once: AtOnce, database: Database
+) -> None:
     image = image_id()
     recorded = at_once(RecordOne(image), 36)
     assert sum(one.created for one in recorded) == 1
@@ -85,7 +87,7 @@ def test_the_same_relation_at_once_is_one_row(at_once: AtOnce, database: Databas
 
 
 @dataclass(frozen=True)
-class RecordAndTakeBack:
+class RecordAndRollBack:
     """Even numbers mean it, odd ones take it back, as after a 409 of the registry."""
 
     image: str
@@ -97,12 +99,12 @@ class RecordAndTakeBack:
         return True
 
 
-def test_who_takes_back_never_takes_what_another_relied_on(
+def test_concurrent_rollbacks_keep_a_relation_on_which_others_rely(
     at_once: AtOnce, database: Database
 ) -> None:
     for _ in range(3):
         image = image_id()
-        kept = at_once(RecordAndTakeBack(image), 24)
+        kept = at_once(RecordAndRollBack(image), 24)
         assert image in shown(database)
         assert len(kept) == 24
 
@@ -121,7 +123,7 @@ class AttachAndRevoke:
 
 
 @pytest.mark.parametrize("stays", [(), (7,)])
-def test_who_revokes_never_takes_what_another_reports_and_the_last_removes_it(
+def test_concurrent_revocations_remove_a_relation_with_its_last_report(
     at_once: AtOnce, database: Database, stays: tuple[int, ...]
 ) -> None:
     image = image_id()
@@ -135,7 +137,7 @@ def record_different(database: Database, number: int) -> str:
     return wanted.image_id
 
 
-def test_nothing_is_lost_among_many(at_once: AtOnce, database: Database) -> None:
+def test_concurrent_records_lose_nothing(at_once: AtOnce, database: Database) -> None:
     wanted = at_once(record_different, 120)
     rows = database.read(relation_queries.find, Filters(), 1000)
     assert sorted(row.image_id for row in rows) == sorted(wanted)
@@ -144,7 +146,7 @@ def test_nothing_is_lost_among_many(at_once: AtOnce, database: Database) -> None
 
 
 @dataclass(frozen=True)
-class Muddle:
+class RandomOperations:
     """Everything that can be done to a few relations, in an order of its own for each number."""
 
     images: tuple[str, ...]
@@ -172,9 +174,9 @@ class Muddle:
 
 
 @pytest.mark.slow
-def test_doing_everything_at_once_leaves_whole_rows(at_once: AtOnce, database: Database) -> None:
+def test_concurrent_operations_leave_consistent_rows(at_once: AtOnce, database: Database) -> None:
     images = tuple(image_id() for _ in range(3))
-    at_once(Muddle(images), 48)
+    at_once(RandomOperations(images), 48)
     key = (relation.c.image_ref, relation.c.instance_ref, relation.c.kind)
     twice = select(*key).group_by(*key).having(func.count() > 1)
     assert database.read(lambda connection: connection.execute(twice).all()) == []
@@ -202,7 +204,7 @@ def actual_latest(database: Database) -> dict[tuple[str, str], datetime]:
 
 
 @dataclass(frozen=True)
-class HearOf:
+class ReportTwice:
     """Each image is told of twice: by who knows its kind, and by who has to guess it."""
 
     images: tuple[str, ...]
@@ -213,13 +215,13 @@ class HearOf:
         notifications.store(database, [ImageMade(*at_noon, image, "p-1", kind)])
 
 
-def test_what_is_known_stands_beside_no_guess(at_once: AtOnce, database: Database) -> None:
+def test_a_known_kind_replaces_a_guessed_one(at_once: AtOnce, database: Database) -> None:
     images = tuple(image_id() for _ in range(60))
-    at_once(HearOf(images), 2 * len(images))
+    at_once(ReportTwice(images), 2 * len(images))
     assert [kind for _, kind in found(database)] == ["backup"] * len(images)
 
 
-def test_who_waited_too_long_for_a_row_tries_again(postgresql: servers.DatabaseServer) -> None:
+def test_a_lock_timeout_is_tried_again(postgresql: servers.DatabaseServer) -> None:
     """PostgreSQL looks for a deadlock only after a second, of which there is none by default."""
     url = postgresql.create()
     schema.upgrade(url)

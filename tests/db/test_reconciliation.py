@@ -52,7 +52,7 @@ def run() -> reconcile.Run:
     return reconcile.Run(now - timedelta(days=1), now)
 
 
-def test_the_next_batch_is_asked_for_while_one_is_put_right(
+def test_the_next_batch_is_requested_while_one_is_corrected(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry, ahead = Registry(), list[bool]()
@@ -67,7 +67,7 @@ def test_the_next_batch_is_asked_for_while_one_is_put_right(
     assert under_way.counts.present == under_way.counts.checked == registry.batches == 3
 
 
-def test_the_batch_behind_is_read_while_one_is_asked_for(
+def test_the_following_batch_is_read_while_one_is_requested(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry, read, ahead = Registry(), threading.Semaphore(0), list[bool]()
@@ -88,7 +88,7 @@ def test_the_batch_behind_is_read_while_one_is_asked_for(
     assert ahead == [True, True, True]
 
 
-def test_what_was_asked_ahead_is_not_remembered_as_done(
+def test_a_prefetched_batch_does_not_advance_the_stored_position(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = Registry()

@@ -28,7 +28,7 @@ def database(database_url: str) -> Database:
     return Database(database_url, 20)
 
 
-def test_an_image_of_a_known_instance_takes_one_question_and_three_changes(
+def test_recording_an_image_of_a_known_instance_takes_one_query_and_three_writes(
     database: Database,
 ) -> None:
     announce(database, image(1), ANYBODY)
@@ -43,7 +43,7 @@ def test_an_image_of_a_known_instance_takes_one_question_and_three_changes(
 
 
 @pytest.mark.parametrize("tells", [True, False])
-def test_what_an_image_descends_from_is_noted_whatever_an_insert_tells(
+def test_the_parent_link_is_stored_with_and_without_insert_returning(
     database: Database, monkeypatch: pytest.MonkeyPatch, tells: bool
 ) -> None:
     announce(database, replace(image(1), kind="boot"), ANYBODY)
@@ -56,7 +56,7 @@ def test_what_an_image_descends_from_is_noted_whatever_an_insert_tells(
     assert link.parent_image_id == image(1).image_id
 
 
-def test_a_registered_installation_is_spoken_for_by_its_service_user_alone(
+def test_only_the_service_user_of_a_registered_installation_may_record(
     database: Database,
 ) -> None:
     with pytest.raises(InstallationUnregistered):
@@ -68,7 +68,7 @@ def test_a_registered_installation_is_spoken_for_by_its_service_user_alone(
     assert told.created
 
 
-def test_an_installation_that_is_bound_to_nobody_is_anybodys(database: Database) -> None:
+def test_any_recording_role_may_record_for_an_unbound_installation(database: Database) -> None:
     installations.register(database, NOVA, "east", None)
     assert announce(database, image(1), Speaker(frozenset(), require_registered=True)).created
     installations.unregister(database, NOVA)

@@ -31,7 +31,7 @@ from tests.db.samples import (
 )
 
 
-def test_a_relation_is_given_back_as_it_was_recorded(database: Database) -> None:
+def test_a_relation_is_found_as_it_was_recorded(database: Database) -> None:
     wanted = new(label="daily", kind="backup", source="manual")
     record(database, wanted)
     (row,) = database.read(relation_queries.find, Filters(), 10)
@@ -44,7 +44,7 @@ def test_a_relation_is_given_back_as_it_was_recorded(database: Database) -> None
     assert (row.project_id, row.created_at, row.image_deleted_at) == ("p-1", NOON, None)
 
 
-def test_the_same_relation_twice_is_one_row_and_the_first_stands(database: Database) -> None:
+def test_a_relation_recorded_twice_is_one_row_with_the_first_values(database: Database) -> None:
     first = new(label="daily", kind="backup")
     again = new(image=first.image_id, label="weekly", kind="backup", created_at=at(5))
     one, other = record(database, first, again)
@@ -54,7 +54,7 @@ def test_the_same_relation_twice_is_one_row_and_the_first_stands(database: Datab
     assert (row.label, row.created_at) == ("daily", NOON)
 
 
-def test_the_same_image_may_be_in_relations_of_each_kind_and_instance(database: Database) -> None:
+def test_an_image_may_have_relations_of_each_kind_and_instance(database: Database) -> None:
     image = image_id()
     wanted = [new("vm-1", image), new("vm-1", image, "backup"), new("vm-2", image, "boot")]
     record(database, *wanted, new("vm-1", image, installation_uuid=OTHER_NOVA))
@@ -67,7 +67,7 @@ def test_the_same_image_may_be_in_relations_of_each_kind_and_instance(database: 
     }
 
 
-def test_rows_are_named_once(database: Database) -> None:
+def test_instances_images_and_projects_have_one_row_each(database: Database) -> None:
     record(database, *(new() for _ in range(5)))
     assert counts(database) == {
         "installation": 1,
@@ -78,19 +78,19 @@ def test_rows_are_named_once(database: Database) -> None:
     }
 
 
-def test_taking_back_leaves_nothing_of_the_instance_and_the_image(database: Database) -> None:
+def test_a_rollback_removes_the_instance_and_the_image(database: Database) -> None:
     (recorded,) = record(database, new())
     assert database.write(relation_removal.take_back, recorded) is True
     assert counts(database).keys() == {"installation", "project"}
 
 
-def test_taking_back_twice_does_nothing_more(database: Database) -> None:
+def test_a_second_rollback_changes_nothing(database: Database) -> None:
     (recorded,) = record(database, new())
     assert database.write(relation_removal.take_back, recorded) is True
     assert database.write(relation_removal.take_back, recorded) is False
 
 
-def test_taking_back_keeps_a_relation_that_was_there_before(database: Database) -> None:
+def test_a_rollback_keeps_a_relation_recorded_before(database: Database) -> None:
     wanted = new()
     record(database, wanted)
     (again,) = record(database, wanted)
@@ -98,24 +98,24 @@ def test_taking_back_keeps_a_relation_that_was_there_before(database: Database) 
     assert shown(database) == [wanted.image_id]
 
 
-def test_taking_back_keeps_a_relation_that_another_relied_on_since(database: Database) -> None:
+def test_a_rollback_keeps_a_relation_on_which_a_later_report_relies(database: Database) -> None:
     wanted = new()
     first, _ = record(database, wanted, wanted)
     assert database.write(relation_removal.take_back, first) is False
     assert shown(database) == [wanted.image_id]
 
 
-def test_who_made_a_relation_takes_back_no_claim_of_another(database: Database) -> None:
+def test_a_rollback_by_the_creator_keeps_claims_of_others(database: Database) -> None:
     wanted = new()
     (announced,) = record(database, wanted)
     database.write(relations.record, wanted, relied_on=True)
     assert database.write(relation_removal.take_back, announced) is False
-    database.write(reconcile._withdraw_announcements, announced.image_ref, NOON, at(99))
+    database.write(reconcile._remove_announcements, announced.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_the_last_of_two_who_take_back_a_relation_removes_it(
+def test_the_last_of_two_rollbacks_removes_the_relation(
     database: Database, order: tuple[int, int]
 ) -> None:
     wanted = new()
@@ -125,7 +125,7 @@ def test_the_last_of_two_who_take_back_a_relation_removes_it(
     assert shown(database) == []
 
 
-def test_the_claim_of_who_relies_on_a_relation_outlasts_all_that_are_taken_back(
+def test_a_relation_relied_on_outlasts_all_rollbacks(
     database: Database,
 ) -> None:
     wanted = new()
@@ -133,7 +133,7 @@ def test_the_claim_of_who_relies_on_a_relation_outlasts_all_that_are_taken_back(
     database.write(relations.record, wanted, relied_on=True)
     for recorded in (second, first):
         assert database.write(relation_removal.take_back, recorded) is False
-    database.write(reconcile._withdraw_announcements, first.image_ref, NOON, at(99))
+    database.write(reconcile._remove_announcements, first.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
 
@@ -146,7 +146,7 @@ def revoke(database: Database, wanted: NewRelation, at: datetime | None = NOON) 
     return database.write(relation_removal.revoke, *ids, at)
 
 
-def test_the_last_attachment_that_is_revoked_removes_the_relation(database: Database) -> None:
+def test_revoking_the_last_attachment_removes_the_relation(database: Database) -> None:
     wanted = new()
     for _ in range(2):
         attach(database, wanted)
@@ -164,7 +164,7 @@ def report(database: Database, wanted: NewRelation) -> None:
 
 @pytest.mark.parametrize("other", [announce, report, attach])
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_relation_outlasts_an_attachment_where_others_report_it(
+def test_a_relation_outlasts_an_attachment_if_others_report_it(
     database: Database, other: Callable[[Database, NewRelation], None], is_first: bool
 ) -> None:
     wanted = new()
@@ -176,7 +176,7 @@ def test_a_relation_outlasts_an_attachment_where_others_report_it(
         assert revoke(database, wanted) is False  # nobody's to revoke
 
 
-def test_what_is_reported_for_good_is_no_void_announcement_once_an_attachment_is_revoked(
+def test_a_revoked_attachment_does_not_turn_a_relation_into_a_void_announcement(
     database: Database,
 ) -> None:
     wanted = new()
@@ -185,12 +185,12 @@ def test_what_is_reported_for_good_is_no_void_announcement_once_an_attachment_is
     (announced,) = record(database, wanted)
     assert revoke(database, wanted) is False
     assert database.write(relation_removal.take_back, announced) is False
-    database.write(reconcile._withdraw_announcements, announced.image_ref, NOON, at(99))
+    database.write(reconcile._remove_announcements, announced.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
 
 @pytest.mark.parametrize("other", [report, attach])
-def test_a_relation_outlasts_its_creation_where_others_report_it(
+def test_a_relation_outlasts_the_report_of_its_creator_if_others_report_it(
     database: Database, other: Callable[[Database, NewRelation], None]
 ) -> None:
     alone, shared = new("vm-2"), new()
@@ -203,7 +203,7 @@ def test_a_relation_outlasts_its_creation_where_others_report_it(
         assert revoke(database, shared) is True
 
 
-def test_an_attachment_to_a_relation_that_is_gone_is_not_taken_from_another(
+def test_revoking_an_attachment_to_a_removed_relation_keeps_its_successor(
     database: Database,
 ) -> None:
     wanted = new()
@@ -214,7 +214,7 @@ def test_an_attachment_to_a_relation_that_is_gone_is_not_taken_from_another(
     assert shown(database) == [wanted.image_id]
 
 
-def test_a_withdrawn_announcement_is_no_report(database: Database) -> None:
+def test_a_rolled_back_announcement_is_not_a_report(database: Database) -> None:
     wanted = new()
     attach(database, wanted)
     (announced,) = record(database, wanted)
@@ -223,7 +223,7 @@ def test_a_withdrawn_announcement_is_no_report(database: Database) -> None:
     assert shown(database) == []
 
 
-def test_a_boot_whose_attachment_is_revoked_counts_no_more(database: Database) -> None:
+def test_a_revoked_start_no_longer_determines_a_parent(database: Database) -> None:
     wanted = new(kind="boot")
     attach(database, wanted)
     assert database.read(listing._usages, [wanted.image_id], None)[0].live_instances == 1
@@ -231,7 +231,7 @@ def test_a_boot_whose_attachment_is_revoked_counts_no_more(database: Database) -
     assert database.read(listing._usages, [wanted.image_id], None) == []
 
 
-def test_taking_back_keeps_what_other_relations_refer_to(database: Database) -> None:
+def test_a_rollback_keeps_rows_of_other_relations(database: Database) -> None:
     (first,) = record(database, new())
     record(database, new("vm-1"), new("vm-2", "11111111-1111-4111-8111-111111111111"))
     assert database.write(relation_removal.take_back, first) is True
@@ -239,7 +239,7 @@ def test_taking_back_keeps_what_other_relations_refer_to(database: Database) -> 
     assert (left["relation"], left["image"], left["instance"]) == (2, 2, 2)
 
 
-def test_taking_back_remembers_that_the_instance_has_ended(database: Database) -> None:
+def test_a_rollback_keeps_an_ended_instance(database: Database) -> None:
     (recorded,) = record(database, new())
     database.write(relations.end_instance, NOVA, "vm-1", at(1))
     database.write(relation_removal.take_back, recorded)
@@ -263,7 +263,7 @@ def test_detaching_removes_one_relation_only(database: Database) -> None:
         (NOVA, "vm-1", "backup"),
     ],
 )
-def test_detaching_what_is_not_there_removes_nothing(
+def test_detaching_an_unknown_relation_removes_nothing(
     database: Database, named: tuple[str, str, str]
 ) -> None:
     wanted = new()
@@ -276,7 +276,7 @@ def test_detaching_what_is_not_there_removes_nothing(
     assert shown(database) == [wanted.image_id]
 
 
-def test_a_detached_relation_can_be_recorded_anew(database: Database) -> None:
+def test_a_detached_relation_can_be_recorded_again(database: Database) -> None:
     wanted = new()
     record(database, wanted)
     database.write(relation_removal.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
@@ -284,7 +284,7 @@ def test_a_detached_relation_can_be_recorded_anew(database: Database) -> None:
     assert again.created is True
 
 
-def test_the_first_deletion_stands(database: Database) -> None:
+def test_the_first_deletion_time_remains(database: Database) -> None:
     wanted = new()
     record(database, wanted)
     assert database.read(recording._knows_image, wanted.image_id) is True
@@ -300,7 +300,7 @@ def test_an_unknown_image_is_not_marked(database: Database) -> None:
     assert database.write(relations.mark_deleted, image_id(), at(1)) is False
 
 
-def test_the_first_end_of_an_instance_stands(database: Database) -> None:
+def test_the_first_end_of_an_instance_remains(database: Database) -> None:
     record(database, new())
     assert database.write(relations.end_instance, NOVA, "vm-1", at(1)) is True
     assert database.write(relations.end_instance, NOVA, "vm-1", at(2)) is True
@@ -314,14 +314,14 @@ def test_an_unknown_instance_has_no_end(database: Database) -> None:
     assert database.write(relations.end_instance, NOVA, "VM-1", at(1)) is False
 
 
-def test_an_instance_belongs_to_the_project_that_was_told(database: Database) -> None:
+def test_an_instance_belongs_to_the_reported_project(database: Database) -> None:
     record(database, new(project_id="admin", instance_project_id="p-1"))
     record(database, new(project_id="admin"))
     (row,) = database.read(instances._find, Filters(), 10)
     assert row.project_id == "p-1"
 
 
-def test_who_owns_an_image_of_an_instance_does_not_own_the_instance(database: Database) -> None:
+def test_the_owner_of_an_image_does_not_own_its_instance(database: Database) -> None:
     record(database, new(project_id="p-2"))
     (row,) = database.read(instances._find, Filters(), 10)
     assert row.project_id is None

@@ -50,7 +50,7 @@ def verify(url: str) -> None:
         schema.verify(connection)
 
 
-def test_migrations_make_the_tables_that_the_program_needs(url: str) -> None:
+def test_migrations_create_the_tables_that_the_program_needs(url: str) -> None:
     assert differences(url) == []
     assert version(url) == schema.REVISIONS[-1]
     verify(url)
@@ -63,7 +63,7 @@ def test_every_revision_is_known() -> None:
     assert [script.revision for script in scripts.walk_revisions()][::-1] == list(schema.REVISIONS)
 
 
-def test_downgrading_removes_ours_and_nothing_else(database_url: str) -> None:
+def test_a_downgrade_keeps_tables_of_others(database_url: str) -> None:
     execute(database_url, "CREATE TABLE images (id INTEGER)", "INSERT INTO images VALUES (1)")
     schema.upgrade(database_url)
     assert tables(database_url) == {"images", schema.VERSION_TABLE, *metadata.tables}
@@ -76,7 +76,7 @@ def test_downgrading_removes_ours_and_nothing_else(database_url: str) -> None:
     assert differences(database_url) == []
 
 
-def test_upgrading_twice_keeps_what_is_there(url: str) -> None:
+def test_a_second_upgrade_keeps_the_data(url: str) -> None:
     database, wanted = Database(url, 10.0), new()
     record(database, wanted)
     schema.upgrade(url)
@@ -84,7 +84,7 @@ def test_upgrading_twice_keeps_what_is_there(url: str) -> None:
     database.close()
 
 
-def test_an_upgrade_that_was_cut_short_is_finished_by_the_next(url: str) -> None:
+def test_an_interrupted_upgrade_is_completed_by_the_next(url: str) -> None:
     execute(url, "DELETE FROM related_alembic_version", "DROP TABLE related_state")
     schema.upgrade(url)
     assert differences(url) == []
@@ -97,7 +97,7 @@ def test_several_may_upgrade_at_once(database_url: str) -> None:
     assert version(database_url) == schema.REVISIONS[-1]
 
 
-def test_an_upgrade_waits_for_others_who_write(sqlite_url: str) -> None:
+def test_an_upgrade_waits_for_concurrent_writes(sqlite_url: str) -> None:
     """SQLite itself refuses at once to change the journal of a file that another writes."""
     file = make_url(sqlite_url).database
     assert file
@@ -108,20 +108,20 @@ def test_an_upgrade_waits_for_others_who_write(sqlite_url: str) -> None:
     assert differences(sqlite_url) == []
 
 
-def test_a_database_without_our_tables_is_told(database_url: str) -> None:
+def test_missing_tables_are_reported(database_url: str) -> None:
     execute(database_url, "CREATE TABLE images (id INTEGER)")
     assert version(database_url) is None
     with pytest.raises(SchemaMissing, match="db upgrade"):
         verify(database_url)
 
 
-def test_an_older_schema_is_told(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_schema_is_reported(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "9999"))
     with pytest.raises(SchemaOutdated, match="db upgrade"):
         verify(url)
 
 
-def test_a_newer_schema_is_told_and_left_alone(url: str) -> None:
+def test_a_newer_schema_is_reported_and_not_changed(url: str) -> None:
     execute(url, "UPDATE related_alembic_version SET version_num = '9999'")
     with pytest.raises(SchemaTooNew, match="install the version"):
         verify(url)
@@ -144,19 +144,19 @@ def test_a_newer_schema_is_told_and_left_alone(url: str) -> None:
         ),
     ],
 )
-def test_a_difference_is_told(url: str, broken: str, told: str) -> None:
+def test_a_difference_is_reported(url: str, broken: str, told: str) -> None:
     execute(url, broken)
     assert differences(url) == [told]
 
 
-def test_a_missing_index_is_told(url: str) -> None:
+def test_a_missing_index_is_reported(url: str) -> None:
     name = "ix_related_relation_created_at"
     on_table = " ON related_relation" if url.startswith("mysql") else ""
     execute(url, f"DROP INDEX {name}{on_table}")
     assert differences(url) == [f"missing: index {name} of related_relation"]
 
 
-def test_an_upgrade_does_not_go_on_beside_another(
+def test_an_upgrade_waits_for_another_upgrade(
     mariadb: servers.DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = mariadb.create()
@@ -197,7 +197,7 @@ def test_a_server_without_named_locks_is_upgraded(
     assert "make sure that only one runs" in caplog.text
 
 
-def test_a_command_waits_for_a_statement_as_long_as_is_said_and_no_longer(server_url: str) -> None:
+def test_a_command_limits_its_statements(server_url: str) -> None:
     asked = {
         "postgresql": "SHOW statement_timeout",
         "mysql": "SELECT @@SESSION.innodb_lock_wait_timeout",

@@ -28,7 +28,7 @@ def test_every_kind_and_source_of_the_model_has_a_code_of_its_own(
     assert column_types.UNKNOWN not in words
 
 
-def test_codes_once_released_stay() -> None:
+def test_released_codes_do_not_change() -> None:
     assert column_types.KIND_CODES == {"snapshot": 1, "backup": 2, "boot": 3}
     assert column_types.SOURCE_CODES == {
         "service": 1,
@@ -48,7 +48,7 @@ def test_codes_once_released_stay() -> None:
         datetime(2026, 7, 1, 14, 0, tzinfo=timezone(timedelta(hours=2))),
     ],
 )
-def test_times_come_back_exactly_and_in_utc(database: Database, time: datetime) -> None:
+def test_times_are_stored_exactly_and_read_in_utc(database: Database, time: datetime) -> None:
     uuid = image_id()
     database.write(
         lambda connection: (
@@ -64,14 +64,14 @@ def test_times_come_back_exactly_and_in_utc(database: Database, time: datetime) 
     assert found.utcoffset() == timedelta(0)
 
 
-def test_a_uuid_comes_back_in_lower_case(database: Database) -> None:
+def test_a_uuid_is_read_in_lower_case(database: Database) -> None:
     upper = "6F0C3A3E-3F1C-4A53-9B0C-0D5A6C1F2EFF"
     record(database, new(image=upper))
     found = database.read(lambda connection: connection.execute(select(image.c.uuid)).scalar_one())
     assert found == upper.lower()
 
 
-def test_words_are_small_numbers_in_the_row(database: Database) -> None:
+def test_words_are_stored_as_small_numbers(database: Database) -> None:
     record(database, new(kind="boot", source="manual"))
     row = database.read(
         lambda connection: connection.execute(
@@ -81,14 +81,14 @@ def test_words_are_small_numbers_in_the_row(database: Database) -> None:
     assert tuple(row) == (3, 4)
 
 
-def test_what_is_remembered_is_replaced(database: Database) -> None:
+def test_a_stored_value_is_replaced(database: Database) -> None:
     for value in ("one", "two"):
         database.write(stored_state.put, "name", value)
     assert database.read(stored_state.get, "name") == "two"
     assert database.read(stored_state.get, "another") is None
 
 
-def test_names_may_hold_any_letter(database: Database) -> None:
+def test_names_may_contain_any_character(database: Database) -> None:
     from related_images.db import installations
 
     given = Installation(NOVA, "Zürich-東京-🚀", None, column_types.EPOCH)

@@ -85,13 +85,13 @@ def test_relations_are_listed_without_them_in_full_pages(
         assert paged(database, filters, limit) == [images[6], images[2], images[1]]
 
 
-def test_a_relation_of_an_unknown_kind_is_found_by_its_image_as_none(database: Database) -> None:
+def test_a_relation_of_an_unknown_kind_is_not_found_by_its_image(database: Database) -> None:
     record(database, new(image=A))
     make_unknown(database, "kind", A)
     assert paged(database, Filters(image_id=A), 5) == []
 
 
-def test_an_image_list_leaves_out_an_unknown_kind_but_no_unknown_source(
+def test_an_image_list_omits_unknown_kinds_but_not_unknown_sources(
     database: Database,
 ) -> None:
     record(database, *(new(image=one) for one in (A, B, C)))
@@ -101,7 +101,7 @@ def test_an_image_list_leaves_out_an_unknown_kind_but_no_unknown_source(
     assert sorted(one.image_id for one in shown) == [B, C]
 
 
-def test_instances_are_listed_without_what_an_unknown_kind_says(database: Database) -> None:
+def test_unknown_kinds_do_not_change_the_list_of_instances(database: Database) -> None:
     for number in range(5):
         record(database, new(f"vm-{number}", image=f"{A[:-2]}1{number}"))
     record(database, new("vm-1", image=A))
@@ -149,7 +149,9 @@ def chain(database: Database) -> Database:
 
 
 @pytest.mark.parametrize("visible_to", [None, "p-1"])
-def test_a_line_ends_at_a_link_of_an_unknown_kind(chain: Database, visible_to: str | None) -> None:
+def test_an_ancestry_ends_at_a_link_of_an_unknown_kind(
+    chain: Database, visible_to: str | None
+) -> None:
     found = lineage.ancestry(chain, D, 10, None, visible_to)
     assert [link.parent_image_id for link in found.links] == [C]
     assert (found.next, found.circular) == (None, False)
@@ -158,7 +160,7 @@ def test_a_line_ends_at_a_link_of_an_unknown_kind(chain: Database, visible_to: s
 
 @pytest.mark.parametrize("visible_to", [None, "p-1"])
 @pytest.mark.parametrize("kind", [None, "snapshot"])
-def test_a_tree_goes_around_a_link_of_an_unknown_kind(
+def test_descendants_omit_a_link_of_an_unknown_kind(
     chain: Database, visible_to: str | None, kind: str | None
 ) -> None:
     sibling = image_id()
@@ -176,14 +178,14 @@ def test_a_tree_goes_around_a_link_of_an_unknown_kind(
     assert [one.link.image_id for one in lineage.descendants(chain, below, 5, None).branches] == [D]
 
 
-def test_a_circle_through_a_link_of_an_unknown_kind_is_none(chain: Database) -> None:
+def test_a_link_of_an_unknown_kind_does_not_close_a_cycle(chain: Database) -> None:
     record(chain, new("vm-4", D, "boot", created_at=at(6)), new("vm-4", A, created_at=at(7)))
     make_unknown(chain, "kind", A)
     assert not lineage.ancestry(chain, D, 10, None, None).circular
     assert not lineage.descendants(chain, lineage.Wanted(A), 10, None).circular
 
 
-def test_an_unknown_kind_is_no_use_and_an_unknown_source_is(database: Database) -> None:
+def test_usage_ignores_unknown_kinds_but_not_unknown_sources(database: Database) -> None:
     record(database, new("vm-1", A, "boot"), new("vm-2", B, "boot"))
     make_unknown(database, "kind", A)
     make_unknown(database, "source", B)
@@ -195,7 +197,7 @@ def test_an_unknown_kind_is_no_use_and_an_unknown_source_is(database: Database) 
     assert deletions.begin(database, B, None, forced=True).in_use == 1
 
 
-def test_the_unreconciled_are_counted_without_an_unknown_kind(database: Database) -> None:
+def test_the_unreconciled_count_ignores_unknown_kinds(database: Database) -> None:
     record(database, new(image=A), new(image=B))
     make_unknown(database, "kind", A)
     assert listing.unreconciled(database, None) == 1
@@ -215,19 +217,19 @@ class Registry:
 
 
 @pytest.mark.parametrize("column", ["kind", "source"])
-def test_a_reconciliation_judges_the_images_all_the_same(database: Database, column: str) -> None:
+def test_a_reconciliation_includes_images_of_unknown_codes(database: Database, column: str) -> None:
     record(database, new(image=A), new(image=B))
     make_unknown(database, column, A, B)
     now = datetime.now(UTC) + timedelta(days=999)
     under_way = reconcile.Run(now, now)
-    reconcile.check_registry(database, Registry(), now)
+    reconcile.check_glance(database, Registry(), now)
     reconcile.reconcile(database, Registry(), under_way, False, lambda _: None)
     found = under_way.counts
     assert (found.checked, found.present, found.marked_deleted) == (2, 1, 1)
     assert counts(database)["relation"] == 2
 
 
-def test_what_a_newer_version_knows_is_not_purged(database: Database) -> None:
+def test_a_purge_keeps_relations_of_unknown_kinds(database: Database) -> None:
     record(database, new(image=A), new(image=B))
     make_unknown(database, "kind", A)
     for one in (A, B):
@@ -236,7 +238,7 @@ def test_what_a_newer_version_knows_is_not_purged(database: Database) -> None:
     assert counts(database)["relation"] == 1
 
 
-def test_a_backfill_and_a_notification_take_an_unknown_kind_for_nothing(
+def test_backfill_and_notifications_ignore_unknown_kinds(
     database: Database,
 ) -> None:
     record(database, new(image=A), new(image=B))
@@ -249,7 +251,7 @@ def test_a_backfill_and_a_notification_take_an_unknown_kind_for_nothing(
     assert sorted(paged(database, Filters(), 5)) == [A, B]
 
 
-def test_a_backfill_and_a_notification_know_what_is_of_an_unknown_source(
+def test_backfill_and_notifications_respect_unknown_sources(
     database: Database,
 ) -> None:
     record(database, new(image=A), new(image=B, kind="backup"))
@@ -262,14 +264,14 @@ def test_a_backfill_and_a_notification_know_what_is_of_an_unknown_source(
     assert counts(database)["relation"] == 2
 
 
-def test_backups_are_rotated_without_an_unknown_kind(database: Database) -> None:
+def test_backup_rotation_ignores_unknown_kinds(database: Database) -> None:
     record(database, new(image=A, kind="backup"), new(image=B, kind="backup"))
     make_unknown(database, "kind", A)
     found = recorded_backups.recorded_backups(database, set(), "vm-1", "daily", None)
     assert [one.image_id for one in found] == [B]
 
 
-def test_who_attaches_to_a_relation_of_an_unknown_source_is_told_his_own(
+def test_an_attachment_to_a_relation_of_an_unknown_source_returns_the_callers_source(
     database: Database,
 ) -> None:
     recording.attach(database, new(image=A), SPEAKER)

@@ -44,7 +44,7 @@ def open_database(server: servers.DatabaseServer, query: str) -> Iterator[Databa
         ("application_name=glance", "SHOW application_name", "glance"),
     ],
 )
-def test_options_for_postgresql_are_kept_beside_the_limits(
+def test_options_for_postgresql_are_kept_with_the_timeouts(
     query: str, asked: str, answer: str, postgresql: servers.DatabaseServer
 ) -> None:
     with open_database(postgresql, query) as database:
@@ -53,7 +53,7 @@ def test_options_for_postgresql_are_kept_beside_the_limits(
 
 
 @pytest.mark.parametrize(("given", "kept"), [("0", 0), ("7", 7), ("none", None)])
-def test_when_postgresql_prepares_is_kept(
+def test_the_option_prepare_threshold_is_kept(
     given: str, kept: int | None, postgresql: servers.DatabaseServer
 ) -> None:
     with open_database(postgresql, f"prepare_threshold={given}") as database:
@@ -70,7 +70,7 @@ def test_when_postgresql_prepares_is_kept(
         ("charset=latin1", "SELECT @@character_set_client", "latin1"),
     ],
 )
-def test_options_for_mariadb_are_kept_beside_the_limits(
+def test_options_for_mariadb_are_kept_with_the_timeouts(
     query: str, asked: str, answer: object, mariadb: servers.DatabaseServer
 ) -> None:
     with open_database(mariadb, query) as database:
@@ -78,7 +78,7 @@ def test_options_for_mariadb_are_kept_beside_the_limits(
             assert call(scalar(asked)) == answer
 
 
-def test_of_two_limits_the_shorter_one_is_kept(mariadb: servers.DatabaseServer) -> None:
+def test_the_shorter_of_two_timeouts_applies(mariadb: servers.DatabaseServer) -> None:
     def limits(connection: Connection) -> tuple[Any, Any]:
         driver: Any = connection.connection.driver_connection
         return driver.connect_timeout, driver._read_timeout
@@ -98,22 +98,22 @@ def test_of_two_limits_the_shorter_one_is_kept(mariadb: servers.DatabaseServer) 
         ("mysql+pymysql://h/d?init_command=a&init_command=b", "init_command is given 2 times"),
     ],
 )
-def test_what_cannot_be_passed_on_is_refused_by_name(url: str, told: str) -> None:
+def test_an_option_that_cannot_be_passed_is_refused_by_name(url: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         Database(url, TIMEOUT)
 
 
-def test_a_driver_whose_waits_have_no_limit_is_refused() -> None:
+def test_a_driver_without_timeouts_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"aiosqlite is not supported.*sqlite\+pysqlite"):
         usable("sqlite+aiosqlite:///file.db")
 
 
-def test_postgresql_without_a_driver_is_psycopg() -> None:
+def test_the_default_driver_of_postgresql_is_psycopg() -> None:
     assert usable("postgresql://h/d").drivername == "postgresql+psycopg"
 
 
 @pytest.mark.parametrize("silent", [1, 2])
-def test_a_host_that_says_nothing_leaves_time_to_the_next(
+def test_a_silent_host_leaves_time_for_the_next(
     silent: int, postgresql: servers.DatabaseServer
 ) -> None:
     url = postgresql.create()
@@ -130,7 +130,7 @@ def test_a_host_that_says_nothing_leaves_time_to_the_next(
             assert schema.version(connection) == schema.REVISIONS[-1]
 
 
-def test_what_each_host_did_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_shows_the_error_of_each_host(caplog: pytest.LogCaptureFixture) -> None:
     one, other = servers.free_port(), servers.free_port()
     address = f"postgresql+psycopg://postgres@/d?host=127.0.0.1:{one}&host=127.0.0.1:{other}"
     with closing(Database(address, TIMEOUT)) as database, pytest.raises(StoreUnavailable):
@@ -140,13 +140,13 @@ def test_what_each_host_did_is_told(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("name", ["password", "passwd", "sslpassword", "ssl_key_password"])
-def test_passwords_of_a_url_are_not_told(name: str) -> None:
+def test_an_error_does_not_show_the_passwords_of_a_url(name: str) -> None:
     url = make_url(f"postgresql+psycopg://u:s3%20%20cret@h/d?{name}=s3%20%20cret%200ther")
     fault = OSError("the service s3  cret with s3  cret 0ther is not known")
     assert dialects.said(fault, url) == "the service *** with *** is not known"
 
 
-def test_a_value_that_a_driver_does_not_take_is_not_told() -> None:
+def test_an_error_does_not_show_a_value_that_the_driver_refused() -> None:
     url = make_url("mysql+pymysql://u:s3cr%E2%82%ACt@h/d")
     with pytest.raises(UnicodeEncodeError) as caught:
         str(url.password).encode("latin-1")

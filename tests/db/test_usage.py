@@ -28,7 +28,7 @@ def test_instances_are_counted_until_they_end(database: Database) -> None:
     assert usages(database, asked, None) == [Usage(other, 1, 1), Usage(unknown), Usage(base, 3, 2)]
 
 
-def test_the_end_of_the_last_use_is_told(database: Database) -> None:
+def test_the_end_of_the_last_use_is_reported(database: Database) -> None:
     base = image_id()
     for minute, instance in ((7, "vm-1"), (9, "vm-2"), (8, "vm-3")):
         start(database, instance, base)
@@ -36,14 +36,14 @@ def test_the_end_of_the_last_use_is_told(database: Database) -> None:
     assert usages(database, [base], None) == [Usage(base, 3, 0, at(9))]
 
 
-def test_an_instance_uses_what_it_was_rebuilt_from_and_what_before(database: Database) -> None:
+def test_a_rebuilt_instance_uses_both_images(database: Database) -> None:
     before, after = image_id(), image_id()
     start(database, "vm-1", before)
     start(database, "vm-1", after)
     assert [row.live_instances for row in usages(database, [before, after], None)] == [1, 1]
 
 
-def test_a_project_counts_what_it_sees(database: Database) -> None:
+def test_a_project_counts_the_starts_that_it_sees(database: Database) -> None:
     base = image_id()
     start(database, "vm-1", base, "p-1")
     start(database, "vm-2", base, "p-2")
@@ -81,7 +81,7 @@ def test_live_instances_of_others_are_found(database: Database) -> None:
     assert used_by_others(database) == set()
 
 
-def test_an_instance_that_the_owner_has_is_not_one_of_others(database: Database) -> None:
+def test_an_instance_of_the_image_owner_is_not_one_of_others(database: Database) -> None:
     """The project that was reported for the instance counts, as in the numbers of the project."""
     boot = new("vm-1", IMAGES["base"], "boot", project_id="p-2", instance_project_id="p-1")
     record(database, boot)

@@ -41,7 +41,7 @@ def test_an_image_in_use_is_not_deleted(guarded: Cloud) -> None:
     start(guarded, vm, base)
     answer = delete(guarded, base, ADMIN)
     assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
-    assert f"1 live instance ({vm.id} of {vm.installation})" in error(answer)["message"]
+    assert f"1 live server ({vm.id} of {vm.installation})" in error(answer)["message"]
     assert guarded.exists(base)
     end(guarded, vm)
     assert delete(guarded, base, ADMIN).status == 204
@@ -68,7 +68,7 @@ def test_the_first_blockers_are_named_and_all_are_counted(guarded: Cloud) -> Non
     for vm in vms:
         start(guarded, vm, base)
     message = error(delete(guarded, base, ADMIN))["message"]
-    assert "7 live instances" in message
+    assert "7 live servers" in message
     assert [vm.id in message for vm in vms] == [True] * 5 + [False] * 2
 
 
@@ -81,12 +81,12 @@ def test_of_others_an_owner_learns_only_that_there_are_some(guarded: Cloud) -> N
         assert guarded.call("POST", path, mine.user, body).status == 200
         start(guarded, vm, image_id)
     message = error(delete(guarded, image_id, mine.user))["message"]
-    assert "live instances of other projects" in message
+    assert "live servers of other projects" in message
     assert not any(vm.id in message or vm.project in message for vm in theirs)
     assert not any(digit in message.replace(image_id, "") for digit in "0123456789")
     start(guarded, mine, image_id)
     message = error(delete(guarded, image_id, mine.user))["message"]
-    assert f"1 live instance ({mine.id} of {mine.installation}) and live instances" in message
+    assert f"1 live server ({mine.id} of {mine.installation}) and live servers" in message
 
 
 def test_who_does_not_see_the_image_is_answered_as_for_one_that_is_not_there(

@@ -112,7 +112,7 @@ def recover(filtered: Filtered) -> None:
 @pytest.mark.parametrize(
     ("kind", "failure"), CASES, ids=lambda part: getattr(part, "__name__", part)
 )
-def test_nobody_is_blocked_by(
+def test_other_requests_work_during(
     kind: str,
     failure: failures.Failure,
     request: pytest.FixtureRequest,
@@ -140,7 +140,7 @@ def test_nobody_is_blocked_by(
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
 @pytest.mark.parametrize("first", ["/v2/relations", "/v2/info/relations"])
-def test_a_question_that_hangs_is_told_and_not_asked_again(
+def test_a_query_that_hangs_is_reported_and_not_repeated(
     kind: str, first: str, request: pytest.FixtureRequest, registry_app: Any
 ) -> None:
     url = request.getfixturevalue(kind).create()
@@ -161,7 +161,7 @@ def test_a_question_that_hangs_is_told_and_not_asked_again(
     recover(filtered)
 
 
-def test_who_asks_first_of_a_database_that_hangs_is_told(
+def test_the_first_request_to_a_database_that_hangs_gets_an_error(
     postgresql: DatabaseServer, registry_app: Any
 ) -> None:
     url = postgresql.create()
@@ -178,7 +178,7 @@ def node() -> Iterator[galera.Node]:
 
 
 @pytest.mark.parametrize("end", [galera.Node.stop, galera.Node.kill])
-def test_nobody_is_blocked_by_a_restart(
+def test_other_requests_work_during_a_restart(
     end: Callable[[galera.Node], None], node: galera.Node, registry_app: Any
 ) -> None:
     name = f"t{uuid4().hex}"

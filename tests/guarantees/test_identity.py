@@ -88,7 +88,7 @@ def relations(served: ServedGlance, user: str, image_id: str) -> list[dict[str, 
 
 @pytest.mark.parametrize("lose", [forget, ServedGlance.purge])
 @pytest.mark.parametrize("user", [VICTIM, ADMIN])
-def test_an_image_with_a_used_id_is_not_the_backup_that_had_it(
+def test_an_image_with_a_used_id_is_not_the_former_backup(
     served: ServedGlance,
     reconciler: Reconciler,
     instance: str,
@@ -126,7 +126,7 @@ def test_an_image_is_not_restored_for_another_owner_within_the_same_second(
     delete(served, image_id)
 
 
-def test_a_used_id_does_not_revive_the_relations_of_the_image_that_had_it(
+def test_a_used_id_does_not_restore_the_relations_of_the_former_image(
     served: ServedGlance, reconciler: Reconciler, instance: str
 ) -> None:
     image_id, other = backup(served, instance), new_uuid()
@@ -152,7 +152,7 @@ def test_a_used_id_does_not_revive_the_relations_of_the_image_that_had_it(
     delete(served, image_id)
 
 
-def test_a_used_id_is_another_image_also_where_the_filter_did_not_see_the_deletion(
+def test_a_used_id_is_another_image_although_the_filter_missed_the_deletion(
     served: ServedGlance, instance: str
 ) -> None:
     image_id, other = backup(served, instance), new_uuid()
@@ -166,7 +166,7 @@ def test_a_used_id_is_another_image_also_where_the_filter_did_not_see_the_deleti
     delete(served, image_id)
 
 
-def test_an_id_that_glance_still_knows_changes_nothing(served: ServedGlance, instance: str) -> None:
+def test_an_id_of_an_existing_image_changes_nothing(served: ServedGlance, instance: str) -> None:
     image_id = backup(served, instance)
     delete(served, image_id)
     before = relations(served, ADMIN, image_id)
@@ -186,7 +186,7 @@ def attach(served: ServedGlance, image_id: str, instance: str, kind: str = "back
 
 @pytest.mark.parametrize("lose", [forget, ServedGlance.purge])
 @pytest.mark.parametrize("kind", ["backup", "boot"])
-def test_an_image_with_a_used_id_is_attached_alone(
+def test_attaching_an_image_with_a_used_id_ignores_the_former_image(
     served: ServedGlance, instance: str, lose: Callable[[ServedGlance, str], None], kind: str
 ) -> None:
     image_id, other = backup(served, instance), new_uuid()
@@ -201,7 +201,7 @@ def test_an_image_with_a_used_id_is_attached_alone(
     delete(served, image_id)
 
 
-def test_the_time_of_an_image_is_learned_that_was_not_noted(
+def test_reconcile_records_a_missing_creation_time(
     served: ServedGlance, reconciler: Reconciler, instance: str
 ) -> None:
     image_id = backup(served, instance)
@@ -216,7 +216,7 @@ def test_the_time_of_an_image_is_learned_that_was_not_noted(
     assert relations(served, VICTIM, image_id) == [row]
 
 
-def test_an_image_of_unknown_time_is_not_the_later_one_with_its_id(
+def test_an_image_without_creation_time_is_not_a_later_one_with_its_id(
     served: ServedGlance, reconciler: Reconciler, instance: str
 ) -> None:
     image_id = backup(served, instance)
@@ -234,7 +234,7 @@ def test_an_image_of_unknown_time_is_not_the_later_one_with_its_id(
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-def test_an_image_with_a_used_id_keeps_its_relation_though_nobody_noted_when_it_was_made(
+def test_an_image_with_a_used_id_keeps_its_relation_without_a_creation_time(
     served: ServedGlance, reconciler: Reconciler, instance: str, is_known: bool
 ) -> None:
     image_id, other = backup(served, instance), new_uuid()
@@ -296,7 +296,7 @@ def test_relations_follow_an_image_to_its_new_owner(
         assert (one["project_id"], one["images"]["backup"]["count"]) == (owner, 1)
 
 
-def test_an_attachment_learns_the_new_owner(served: ServedGlance, instance: str) -> None:
+def test_an_attachment_records_the_new_owner(served: ServedGlance, instance: str) -> None:
     image_id = backup(served, instance)
     move(served, image_id, "new-owner")
     assert attach(served, image_id, instance).status == 200
@@ -305,7 +305,7 @@ def test_an_attachment_learns_the_new_owner(served: ServedGlance, instance: str)
     assert len(relations(served, "carol:new-owner:member", image_id)) == 2
 
 
-def test_a_link_is_seen_by_who_owns_the_image_and_its_server(
+def test_the_owner_of_image_and_server_sees_the_link(
     served: ServedGlance, reconciler: Reconciler
 ) -> None:
     instance, base = new_uuid(), create(served, ADMIN, {}, visibility="public").json["id"]

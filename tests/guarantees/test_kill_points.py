@@ -46,7 +46,7 @@ def related(directory: Path) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("point", IN_REQUESTS, ids=lambda point: point.name.lower())
-def test_a_kill_in_a_request_loses_no_relation(forge: Forge, point: Point) -> None:
+def test_a_kill_during_a_request_loses_no_relation(forge: Forge, point: Point) -> None:
     chance = random.Random(point.name)
     for _ in range(ROUNDS):
         assert forge.kill_at(point, chance.randint(1, 6)) == -9, f"{point} was never reached"
@@ -77,7 +77,7 @@ def killed(point: Point, *arguments: str) -> int:
 
 
 @pytest.mark.parametrize("point", IN_MIGRATIONS, ids=lambda point: point.name.lower())
-def test_a_killed_upgrade_is_finished_by_the_next(database_url: str, point: Point) -> None:
+def test_a_killed_upgrade_is_completed_by_the_next(database_url: str, point: Point) -> None:
     schema.upgrade(database_url, schema.REVISIONS[0])
     upgrading.write(database_url, 1, 2)
     assert killed(point, "db", "upgrade", "--connection", database_url) == -9

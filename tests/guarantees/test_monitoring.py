@@ -81,7 +81,7 @@ def test_an_option_of_the_metrics_app_is_refused() -> None:
         metrics_factory({}, path="/x")
 
 
-def test_a_directory_that_is_not_there_stops_the_start(
+def test_a_missing_directory_stops_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "none"))
@@ -122,7 +122,7 @@ def ours(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     ]
 
 
-def test_a_line_for_each_recording_refusal_and_failure_and_none_for_what_passes(
+def test_each_recording_refusal_and_failure_is_logged_and_other_requests_are_not(
     registry_app: Any, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -145,7 +145,7 @@ def test_a_line_for_each_recording_refusal_and_failure_and_none_for_what_passes(
 
 
 @pytest.mark.parametrize("text", ["x\r\nforged: line", "\x1b[31m", "é\u2028", "a" * 5000])
-def test_no_header_stands_in_the_log_as_it_came(
+def test_headers_are_escaped_in_the_log(
     registry_app: Any, url: str, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -56,7 +56,7 @@ def without_relations(served: ServedGlance) -> Iterator[None]:
         time.sleep(0.05)
 
 
-def test_what_the_registry_has_is_left_alone(served: ServedGlance, reconciler: Reconciler) -> None:
+def test_images_in_glance_are_not_changed(served: ServedGlance, reconciler: Reconciler) -> None:
     ids = [
         created(served),
         created(served, os_hidden=True),
@@ -67,7 +67,7 @@ def test_what_the_registry_has_is_left_alone(served: ServedGlance, reconciler: R
     assert not any(reconciler.is_marked(id) for id in ids)
 
 
-def test_an_image_that_was_never_made_is_marked(
+def test_an_image_that_was_never_created_is_marked(
     served: ServedGlance, reconciler: Reconciler
 ) -> None:
     created(served)
@@ -78,7 +78,7 @@ def test_an_image_that_was_never_made_is_marked(
     assert reconciler.run(*NOW)["marked_deleted"] == 0
 
 
-def test_a_deletion_that_could_not_be_noted_is_found(
+def test_a_deletion_that_could_not_be_recorded_is_found(
     served: ServedGlance, reconciler: Reconciler
 ) -> None:
     created(served)
@@ -90,7 +90,9 @@ def test_a_deletion_that_could_not_be_noted_is_found(
     assert reconciler.is_marked(image_id)
 
 
-def test_a_request_in_flight_is_not_judged(served: ServedGlance, reconciler: Reconciler) -> None:
+def test_relations_of_pending_requests_are_not_examined(
+    served: ServedGlance, reconciler: Reconciler
+) -> None:
     created(served)
     young, old = new_id(), new_id()
     reconciler.announce(young, age=timedelta(minutes=59))
@@ -125,7 +127,7 @@ def restore(served: ServedGlance, image_id: str) -> None:
         assert time.monotonic() < deadline, done.stderr
 
 
-def test_an_image_that_the_scrubber_restored_gets_its_relations_back(
+def test_a_restored_image_gets_its_relations_back(
     served: ServedGlance, reconciler: Reconciler
 ) -> None:
     image_id = created(served)
@@ -141,7 +143,7 @@ def test_an_image_that_the_scrubber_restored_gets_its_relations_back(
     assert image_id in [image["id"] for image in listed]
 
 
-def test_an_announcement_of_an_image_that_was_there_before_is_removed(
+def test_an_announcement_of_an_existing_image_is_removed(
     served: ServedGlance, reconciler: Reconciler
 ) -> None:
     image_id = created(served)
@@ -167,7 +169,7 @@ def withdrawn(reconciler: Reconciler, ahead: timedelta, dry_run: bool = False) -
     return run.counts.withdrawn
 
 
-def test_the_latest_backup_that_an_earlier_version_did_not_note_is_noted(
+def test_the_time_of_the_latest_backup_is_corrected_after_an_older_version(
     served: ServedGlance, reconciler: Reconciler
 ) -> None:
     created(served)
@@ -179,7 +181,7 @@ def test_the_latest_backup_that_an_earlier_version_did_not_note_is_noted(
     assert reconciler.run(*NOW)["corrected"] == 0
 
 
-def test_a_run_of_a_version_that_tells_otherwise_is_begun_anew(
+def test_a_position_in_an_unknown_format_is_ignored(
     served: ServedGlance, reconciler: Reconciler
 ) -> None:
     created(served)
@@ -200,7 +202,7 @@ def test_the_last_run_is_shown(served: ServedGlance, reconciler: Reconciler) -> 
     assert for_others["unreconciled"] is None
 
 
-def test_without_the_rights_of_an_administrator_nothing_is_judged(
+def test_reconcile_refuses_a_token_without_administrator_rights(
     served: ServedGlance, reconciler: Reconciler
 ) -> None:
     image_id = new_id()
@@ -218,7 +220,7 @@ SMALL = "from related_images.db import reconcile\nreconcile.BATCH = 2\n"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", IN_RECONCILE, ids=lambda point: point.name.lower())
-def test_a_killed_run_is_taken_up_by_the_next(
+def test_a_killed_run_is_continued_by_the_next(
     served: ServedGlance, reconciler: Reconciler, point: Point
 ) -> None:
     kept = created(served)

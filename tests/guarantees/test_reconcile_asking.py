@@ -54,7 +54,7 @@ CREDENTIALS = [
 
 @pytest.mark.parametrize("place", ["clouds.yaml", "variables", "options"])
 @pytest.mark.parametrize(("method", "auth", "header"), CREDENTIALS, ids=lambda part: str(part))
-def test_credentials_are_taken_as_the_openstack_command_takes_them(
+def test_credentials_are_read_as_by_the_openstack_command(
     reconciler: Reconciler,
     scripted: Scripted,
     home: Path,
@@ -83,7 +83,7 @@ def test_credentials_are_taken_as_the_openstack_command_takes_them(
     assert len(scripted.asked) >= 3
 
 
-def test_the_command_line_wins_over_the_variables_and_these_name_the_cloud(
+def test_the_command_line_overrides_the_environment(
     reconciler: Reconciler, scripted: Scripted, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted.script = Registry()
@@ -95,7 +95,7 @@ def test_the_command_line_wins_over_the_variables_and_these_name_the_cloud(
     assert {asked.headers["x-auth-token"] for asked in scripted.asked} == {ADMIN}
 
 
-def test_a_cloud_of_clouds_yaml_is_reconciled_on_the_real_registry(
+def test_a_cloud_of_clouds_yaml_is_reconciled_with_the_real_glance(
     reconciler: Reconciler, served: ServedGlance, home: Path
 ) -> None:
     missing = new_id()
@@ -122,7 +122,7 @@ def test_a_cloud_of_clouds_yaml_is_reconciled_on_the_real_registry(
         ('{"clouds": {"admin": {"auth_type": "none"}}}', "no endpoint of an image service"),
     ],
 )
-def test_a_clouds_yaml_that_is_no_use_is_told(
+def test_an_unusable_clouds_yaml_is_reported(
     reconciler: Reconciler,
     home: Path,
     capsys: pytest.CaptureFixture[str],
@@ -168,7 +168,7 @@ def test_requests_are_evenly_spread(clock: Clock) -> None:
     assert times == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]
 
 
-def test_time_that_was_not_used_is_not_made_up_for(clock: Clock) -> None:
+def test_unused_time_does_not_raise_the_rate(clock: Clock) -> None:
     kept = rate_limit.RateLimit(4)
     kept.keep()
     clock.now += 60
@@ -200,9 +200,7 @@ def test_no_window_holds_more_requests_than_the_rate(
     assert min(fifth - first for first, fifth in zip(times, times[4:], strict=False)) > 1 - 1e-9
 
 
-def test_a_registry_that_says_when_to_come_again_is_asked_then(
-    reconciler: Reconciler, scripted: Scripted, clock: Clock
-) -> None:
+def test_retry_after_is_respected(reconciler: Reconciler, scripted: Scripted, clock: Clock) -> None:
     known, missed = new_id(), new_id()
     reconciler.announce(known, missed)
     sound, busy = Registry(known), [Reply(503, b"", {"Retry-After": "7"})] * 3
@@ -211,7 +209,7 @@ def test_a_registry_that_says_when_to_come_again_is_asked_then(
     assert clock.slept.count(7) == 3
 
 
-def test_a_registry_that_restarts_is_given_time_to(
+def test_a_restart_of_glance_is_waited_for(
     reconciler: Reconciler, scripted: Scripted, clock: Clock
 ) -> None:
     known, missed = new_id(), new_id()
@@ -237,7 +235,7 @@ def unavailable(retry_after: str) -> Reply:
     ],
     ids=["for seconds", "for long", "for nobody knows how long", "without a word", "unconnected"],
 )
-def test_a_registry_that_stays_unavailable_ends_the_run_which_is_taken_up_later(
+def test_a_run_that_ends_because_glance_is_unavailable_is_continued_later(
     reconciler: Reconciler,
     scripted: Scripted,
     clock: Clock,
@@ -252,10 +250,10 @@ def test_a_registry_that_stays_unavailable_ends_the_run_which_is_taken_up_later(
     assert said in reconciler.refusal(*NOW)
     assert len([asked for asked in scripted.asked if asked.path.endswith(ids[120])]) == attempts
     assert not reconciler.is_marked(ids[120])
-    _is_taken_up(reconciler, scripted, sound, ids)
+    _is_continued(reconciler, scripted, sound, ids)
 
 
-def _is_taken_up(
+def _is_continued(
     reconciler: Reconciler, scripted: Scripted, sound: Registry, ids: list[str]
 ) -> None:
     """The first batch of a hundred is not asked for again, and the rest is put right."""
@@ -281,7 +279,7 @@ def impatient(home: Path, endpoint: str) -> tuple[str, ...]:
     return ("--os-cloud", "admin", *NOW)
 
 
-def test_answers_are_waited_for_as_long_as_clouds_yaml_says(home: Path) -> None:
+def test_the_timeout_of_clouds_yaml_applies(home: Path) -> None:
     impatient(home, "http://127.0.0.1:9")
     assert cloud_options.image_adapter(Namespace(os_cloud="admin")).session.timeout == WAIT
     (home / "clouds.yaml").unlink()
@@ -289,7 +287,7 @@ def test_answers_are_waited_for_as_long_as_clouds_yaml_says(home: Path) -> None:
     assert cloud_options.image_adapter(named).session.timeout == cloud_options.PATIENCE
 
 
-def test_a_registry_that_never_answers_ends_the_run(
+def test_a_glance_that_never_responds_ends_the_run(
     reconciler: Reconciler, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reconciler.announce(missed := new_id())
@@ -301,7 +299,7 @@ def test_a_registry_that_never_answers_ends_the_run(
     assert not reconciler.is_marked(missed)
 
 
-def test_a_registry_that_stops_answering_ends_the_run_which_is_taken_up_later(
+def test_a_run_that_ends_because_glance_stops_responding_is_continued_later(
     reconciler: Reconciler,
     scripted: Scripted,
     home: Path,
@@ -325,7 +323,7 @@ def test_a_registry_that_stops_answering_ends_the_run_which_is_taken_up_later(
     assert f"GET /v2/images/{ids[120]} got no answer" in capsys.readouterr().err
     assert len([asked for asked in scripted.asked if asked.path.endswith(ids[120])]) == 1
     assert not reconciler.is_marked(ids[120])
-    _is_taken_up(reconciler, scripted, sound, ids)
+    _is_continued(reconciler, scripted, sound, ids)
 
 
 def _command(reconciler: Reconciler) -> list[str]:
@@ -341,7 +339,7 @@ def five(reconciler: Reconciler, scripted: Scripted) -> Reconciler:
     return reconciler
 
 
-def test_a_terminal_is_shown_the_progress(five: Reconciler) -> None:
+def test_progress_is_shown_on_a_terminal(five: Reconciler) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     with subprocess.Popen(_command(five), stdout=subprocess.PIPE, stderr=theirs) as process:
@@ -364,7 +362,7 @@ def _read_all(terminal: int) -> Iterator[bytes]:
             yield piece
 
 
-def test_who_is_no_terminal_is_shown_the_counts_alone(five: Reconciler) -> None:
+def test_without_a_terminal_only_the_counts_are_shown(five: Reconciler) -> None:
     done = subprocess.run(_command(five), capture_output=True, check=True, text=True)
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1

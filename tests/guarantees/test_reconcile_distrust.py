@@ -24,7 +24,7 @@ ERROR_PAGE = Reply(200, b"<html><h1>Maintenance</h1></html>", {"Content-Type": "
         ({"single": ERROR_PAGE}, "not the JSON"),
     ],
 )
-def test_no_answer_in_doubt_changes_anything(
+def test_an_inconclusive_response_changes_nothing(
     reconciler: Reconciler, scripted: Scripted, others: dict[str, Reply], said: str
 ) -> None:
     there, missed = new_id(), new_id()
@@ -35,7 +35,7 @@ def test_no_answer_in_doubt_changes_anything(
     assert not reconciler.is_marked(missed)
 
 
-def test_an_unreachable_registry_changes_nothing(
+def test_an_unreachable_glance_changes_nothing(
     reconciler: Reconciler, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missed = new_id()
@@ -45,29 +45,29 @@ def test_an_unreachable_registry_changes_nothing(
     assert not reconciler.is_marked(missed)
 
 
-def test_an_empty_registry_is_believed_only_on_demand(
+def test_an_empty_glance_is_trusted_only_with_the_option(
     reconciler: Reconciler, scripted: Scripted
 ) -> None:
     missed = new_id()
     reconciler.announce(missed)
     scripted.script = Registry()
-    assert "lists no image at all" in reconciler.refusal(*NOW)
+    assert "lists no images" in reconciler.refusal(*NOW)
     assert not reconciler.is_marked(missed)
     assert reconciler.run(*NOW, "--trust-registry")["marked_deleted"] == 1
     assert reconciler.is_marked(missed)
 
 
-def test_the_registry_of_another_cloud_is_not_believed(
+def test_the_glance_of_another_cloud_is_not_trusted(
     reconciler: Reconciler, scripted: Scripted
 ) -> None:
     missed = [new_id() for _ in range(10)]
     reconciler.announce(*missed)
     scripted.script = Registry(new_id())
-    assert "knows none of them" in reconciler.refusal(*NOW)
+    assert "has none of them" in reconciler.refusal(*NOW)
     assert not any(reconciler.is_marked(image_id) for image_id in missed)
 
 
-def test_a_run_that_an_error_ended_is_taken_up_there(
+def test_a_run_that_ended_with_an_error_is_continued(
     reconciler: Reconciler, scripted: Scripted
 ) -> None:
     ids = [new_id() for _ in range(250)]

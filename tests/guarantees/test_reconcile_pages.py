@@ -42,7 +42,7 @@ def _listing(ids: list[str], following: str | None) -> Reply:
     return shown({"images": images} | ({"next": following} if following else {}))
 
 
-def test_a_next_that_names_another_host_is_followed_where_the_page_came_from(
+def test_a_next_link_with_another_host_is_followed_on_the_same_endpoint(
     reconciler: Reconciler, scripted: Scripted
 ) -> None:
     ids = sorted(new_id() for _ in range(2))
@@ -66,7 +66,7 @@ def test_a_next_that_names_another_host_is_followed_where_the_page_came_from(
     [(0, "lead round in a circle"), (1, "more pages follow than the 2 images")],
     ids=["the same page again", "another page each time"],
 )
-def test_a_next_without_end_ends_the_run_and_changes_nothing(
+def test_an_endless_chain_of_next_links_ends_the_run_without_changes(
     reconciler: Reconciler, scripted: Scripted, ahead: int, said: str
 ) -> None:
     ids = [new_id() for _ in range(2)]

@@ -22,7 +22,7 @@ from tests.guarantees.upgrading import BEGIN, columns_of, numbers, write
 
 
 @pytest.mark.parametrize(("before", "after"), pairwise(schema.REVISIONS))
-def test_data_survives_the_way_forwards_and_back(
+def test_data_survives_an_upgrade_and_a_downgrade(
     database_url: str, before: str, after: str
 ) -> None:
     schema.upgrade(database_url, before)
@@ -45,7 +45,7 @@ def test_data_survives_the_way_forwards_and_back(
 
 
 @pytest.mark.parametrize(("before", "after"), pairwise(schema.REVISIONS))
-def test_the_filter_of_the_version_before_serves_on(
+def test_the_previous_version_of_the_filter_still_works(
     database_url: str, monkeypatch: pytest.MonkeyPatch, before: str, after: str
 ) -> None:
     schema.upgrade(database_url, after)

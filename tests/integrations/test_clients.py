@@ -28,7 +28,7 @@ NOBODY = "no token of the form"
 TUPLE = {"X-Installation-UUID": INSTALLATION, "X-Instance-ID": "web-1"}
 TOO_LONG = "n" * (1024 * 1024)
 
-IN_USE = "1 live instance (web-1 of "
+IN_USE = "1 live server (web-1 of "
 DOWN = "the database cannot be used now"
 SENTENCES = {
     400: "X-Instance-ID",
@@ -236,9 +236,9 @@ def test_glanceclient_raises_every_message(
 
 
 def test_both_raise_why_an_image_is_not_deleted(guarded: ServedGlance, used: str) -> None:
-    with pytest.raises(openstack.exceptions.ConflictException, match="1 live instance"):
+    with pytest.raises(openstack.exceptions.ConflictException, match="1 live server"):
         sdk(guarded.url, MEMBER, {}).delete_image(used)
-    with pytest.raises(HTTPException, match="1 live instance") as caught:
+    with pytest.raises(HTTPException, match="1 live server") as caught:
         gc(guarded.url, MEMBER, {}).images.delete(used)
     assert caught.value.code == 409
 

@@ -229,7 +229,7 @@ def test_images_of_another_project_are_listed(
     mine, foreign = cloud.image(), cloud.image(MALLORY)
     (row,) = report(cloud, capsys)["doubted"]
     assert row["image_id"] == foreign
-    assert row["reason"] == "its instance belongs to another project"
+    assert row["reason"] == "its server belongs to another project"
     assert set(cloud.relations()) == {base, mine}
 
 
@@ -283,7 +283,7 @@ def test_what_differs_from_a_recorded_relation_is_listed(
     store(cloud.database, [Started(NOVA, f"vm-{n}", "demo", later, forged) for n in range(starts)])
     (row,) = report(cloud, capsys)["doubted"]
     assert row["image_id"] == forged
-    assert f"it is recorded as a snapshot of the instance {OTHER}" in row["reason"]
+    assert f"it is recorded as a snapshot of the server {OTHER}" in row["reason"]
     assert cloud.relations()[forged].instance_id == OTHER
 
 

@@ -220,7 +220,7 @@ def test_what_the_guard_refuses_is_shown_and_counted(
         found = [actions(outcome)[id][0] for id in (one, two, three)]
         assert found == ["keep", "removed", "failed"]
         assert "answered 409" in caplog.text
-        assert "live instances of other projects" in caplog.text
+        assert "live servers of other projects" in caplog.text
         assert "not removed: 1" in outcome.errors
         assert status(guarded, three) == 200
 

@@ -43,7 +43,10 @@ def test_that_an_image_is_in_use_is_told(user: User) -> None:
     stack, image_id = created(user, imported())
     server = boot(user, image_id)
     assert stack.delete().state == "DELETE_FAILED"
-    assert f"cannot be deleted: 1 live instance ({server} of {INSTALLATION})" in stack.reason
+    assert (
+        f"cannot be deleted: it is used by 1 live server ({server} of {INSTALLATION})"
+        in stack.reason
+    )
 
 
 def test_heats_own_image_tells_it_too(user: User) -> None:
@@ -52,4 +55,7 @@ def test_heats_own_image_tells_it_too(user: User) -> None:
     stack, image_id = created(user, said)
     server = boot(user, image_id)
     assert stack.delete().state == "DELETE_FAILED"
-    assert f"cannot be deleted: 1 live instance ({server} of {INSTALLATION})" in stack.reason
+    assert (
+        f"cannot be deleted: it is used by 1 live server ({server} of {INSTALLATION})"
+        in stack.reason
+    )
