@@ -1,4 +1,4 @@
-# Each goal sets up all it needs; a machine with Python 3.11 or newer is enough.
+# Each goal installs what it needs, on a machine with Python 3.11 or newer.
 
 PYTHON ?= python3
 ARGS ?=
@@ -11,7 +11,7 @@ PARALLEL := --numprocesses 2 --dist loadfile
 run: $(VENV)/.installed-run
 	$(BIN)/related-images serve $(ARGS)
 
-# the end shows the branch coverage: the least covered files and the total, which fail nothing
+# Print the branch coverage of the least covered files and of everything. Low coverage fails nothing.
 test: $(VENV)/.installed-dev
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PARALLEL) $(ARGS); outcome=$$?; \
@@ -50,12 +50,12 @@ clean:
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.installed-%: setup.cfg pyproject.toml
-	@echo "installing what this needs into $(VENV), which takes some minutes the first time"
+	@echo "installing packages into $(VENV); the first time this takes some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS_$*)]'
 	touch $@
 
-# the oldest packages that setup.cfg allows, without any of OpenStack
+# The oldest packages that setup.cfg allows, without OpenStack's services.
 LOWEST := tests/test_lowest.py tests/db/test_database.py tests/db/test_outages.py \
 	tests/db/test_pgbouncer.py tests/db/test_schema.py tests/db/test_urls.py \
 	tests/middleware/test_routing.py tests/middleware/test_request.py \
