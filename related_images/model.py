@@ -4,10 +4,10 @@ Every layer uses these classes. Times are aware and in UTC; IDs are text. What t
 :class:`JsonForm`: its JSON and the published schemas are made from the fields and their types here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 from related_images import validation
 from related_images.errors import KindUnknown
@@ -136,8 +136,7 @@ class Relation(JsonForm):
         return InstanceRef(self.installation_uuid, self.instance_id)
 
 
-@dataclass(frozen=True, slots=True)
-class ListedImage:
+class ListedImage(NamedTuple):
     """An image of an instance; ``created_at`` is the epoch while it is not known.
 
     ``recorded_at`` is when the oldest of the relations was recorded that it is listed for; ``None``
@@ -185,6 +184,21 @@ class Installation(JsonForm):
     name: str
     service_user_id: str | None
     registered_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Who reports on an installation, or takes a report back.
+
+    :ivar user_ids: the IDs of the service users in the request
+    :ivar require_registered: whether the installation must be registered
+    :ivar for_any_installation: whether a registration with another service user does not matter,
+        as for an administrator, who may remove that registration
+    """
+
+    user_ids: Set[str]
+    require_registered: bool = False
+    for_any_installation: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from related_images.model import (
     Recorded,
     Relation,
     RelationPosition,
+    Reporter,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "Recorded",
     "Relation",
     "RelationPosition",
+    "Reporter",
 ]

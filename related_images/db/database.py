@@ -16,7 +16,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -37,6 +37,7 @@ from related_images.db.deadline import deadline
 from related_images.errors import (
     ConfigurationError,
     FieldInvalid,
+    RelatedImagesError,
     SchemaTooNew,
     StoreInDoubt,
     StoreUnavailable,
@@ -52,8 +53,8 @@ Task = Callable[Concatenate[Connection, P], T]
 class _Budget(threading.local):
     """How long this thread may go on beginning statements, and which ones it has begun."""
 
-    def begin(self, seconds: float) -> None:
-        self.until = time.monotonic() + seconds
+    def begin(self, until: float) -> None:
+        self.until = until
         self.statements: list[str] = []
 
 
@@ -112,11 +113,12 @@ class Database:
 
         :raises StoreUnavailable: if the database cannot answer in time
         """
-        self._own.reading.check()
+        reading = self._own.reading
+        reading.check()
         try:
-            return self._attempt(0, lambda connection: task(connection, *args, **kwargs))
+            return self._attempt(0, task, *args, **kwargs)
         except StoreUnavailable as error:
-            self._own.reading.trip(error, self._reading_again())
+            reading.trip(error, self._reading_again())
             raise
 
     def explore(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -126,11 +128,12 @@ class Database:
 
         :raises StoreUnavailable: if the database cannot answer in time
         """
-        self._own.reading.check()
+        reading = self._own.reading
+        reading.check()
         try:
-            return self._attempt(0, lambda connection: task(connection, *args, **kwargs))
+            return self._attempt(0, task, *args, **kwargs)
         except StoreUnavailable:
-            self._own.reading.suspect(self._reading_again())
+            reading.suspect(self._reading_again())
             raise
 
     def write(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -139,11 +142,12 @@ class Database:
         :raises StoreUnavailable: if the database cannot commit in time, or does not say whether
             it did
         """
-        self._own.writing.check()
+        writing = self._own.writing
+        writing.check()
         try:
-            return self._attempt(1, lambda connection: task(connection, *args, **kwargs))
+            return self._attempt(1, task, *args, **kwargs)
         except StoreUnavailable as error:
-            self._own.writing.trip(error, self._writing_again())
+            writing.trip(error, self._writing_again())
             raise
 
     def is_up(self) -> bool:
@@ -200,65 +204,65 @@ class Database:
         for engine in engines or ():
             engine.dispose()
 
-    def _attempt(self, writing: int, task: Callable[[Connection], T]) -> T:
+    def _attempt(self, writing: int, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``task`` in a transaction, again for as long as it loses against another one.
+
+        :raises FieldInvalid: if the database cannot keep a value
+        :raises StoreUnavailable: if it cannot answer in time
+        """
         begun = time.monotonic()
-        self._budget.begin(self._limit)
+        self._budget.begin(begun + self._limit)
         deadline.end = begun + 2 * self._limit
         try:
-            return self._persistent(writing, task)
-        except (DataError, UnicodeError) as error:
-            # the fault of the request, and no reason to refuse others; the second is raised by
-            # drivers for letters that the database's encoding lacks
-            raise FieldInvalid("the database cannot keep one of the values given") from error
-        except DBAPIError as error:
-            if dialects.is_missing_table(error):
-                self._own.is_verified = False
-            raise self._failed(error.orig) from error
-        except (SQLAlchemyError, dialects.ConcurrentChange) as error:
-            raise _unavailable(str(error)) from error
+            while True:
+                try:
+                    with self._transaction(writing) as connection:
+                        return task(connection, *args, **kwargs)
+                except (SQLAlchemyError, UnicodeError, dialects.ConcurrentChange) as error:
+                    if not dialects.is_transient(error) or time.monotonic() > self._budget.until:
+                        raise self._explained(error) from error
+                time.sleep(random.uniform(0.001, 0.05))
         finally:
             deadline.end = math.inf
             spent = metrics.WRITE_SECONDS if writing else metrics.READ_SECONDS
             spent.observe(time.monotonic() - begun)
 
-    def _persistent(self, writing: int, task: Callable[[Connection], T]) -> T:
-        while True:
-            try:
-                return self._once(writing, task)
-            except (DBAPIError, dialects.ConcurrentChange) as error:
-                if not dialects.is_transient(error) or time.monotonic() > self._budget.until:
-                    raise
-            time.sleep(random.uniform(0.001, 0.05))
-
-    def _once(self, writing: int, task: Callable[[Connection], T]) -> T:
-        with (
-            self._turn(writing),
-            self._connected(writing) as connection,
-            _transaction(connection),
-        ):
-            if not self._own.is_verified:
-                self._verify(connection)
-            return task(connection)
-
     @contextmanager
-    def _turn(self, writing: int) -> Iterator[None]:
-        """In SQLite one writes at a time: better wait in line than in its busy loop."""
-        if not writing or self._url.get_backend_name() != "sqlite":
-            yield
-            return
-        with self._own.turns.turn(self._budget.until - time.monotonic()) as came:
+    def _transaction(self, writing: int) -> Iterator[Connection]:
+        """A connection: what is done on it is committed, or undone if it raises."""
+        own = self._own
+        # in SQLite one writes at a time: better wait in line than in its busy loop
+        waits = writing and self._url.get_backend_name() == "sqlite"
+        left = self._budget.until - time.monotonic()
+        with own.turns.turn(left) if waits else nullcontext(True) as came:
             if not came:
                 raise _unavailable("too many are writing")
-            yield
-
-    @contextmanager
-    def _connected(self, writing: int) -> Iterator[Connection]:
-        with ExitStack() as entered:
             try:
-                connection = entered.enter_context(self._engine(writing).connect())
+                connected = self._engine(writing).connect()
             except dialects.FAULTS as fault:
                 raise self._failed(fault) from fault
-            yield connection
+            with connected as connection:
+                transaction = connection.begin()
+                try:
+                    if not own.is_verified:
+                        self._verify(connection)
+                    yield connection
+                except BaseException:
+                    _end(connection, transaction.rollback)
+                    raise
+                _commit(connection, transaction)
+
+    def _explained(self, error: Exception) -> RelatedImagesError:
+        """What to raise for an error of the database or its driver."""
+        if isinstance(error, DataError | UnicodeError):
+            # the fault of the request, and no reason to refuse others; the second is raised by
+            # drivers for letters that the database's encoding lacks
+            return FieldInvalid("the database cannot keep one of the values given")
+        if not isinstance(error, DBAPIError):
+            return _unavailable(str(error))
+        if dialects.is_missing_table(error):
+            self._own.is_verified = False
+        return self._failed(error.orig)
 
     def _failed(self, cause: BaseException | None) -> StoreUnavailable:
         error = _unavailable(type(cause).__name__)
@@ -324,7 +328,7 @@ class Database:
             **options,
         )
         if is_sqlite:
-            dialects.prepare_sqlite(engine, begin="BEGIN IMMEDIATE" if writing else None)
+            sqlite.prepare(engine, writes=bool(writing))
         if not writing:
             dialects.end_nothing(engine)
         event.listen(engine, "before_cursor_execute", self._begin_statement)
@@ -372,23 +376,13 @@ def _refuse_odd_credentials(url: str) -> None:
         raise dialects.unusable(f"it has an @ that does not end the user and password; {_ESCAPE}")
 
 
-@contextmanager
-def _transaction(connection: Connection) -> Iterator[None]:
-    """What is done in it is committed, or undone if it raises."""
-    transaction = connection.begin()
-    with ExitStack() as otherwise:
-        otherwise.callback(_end, connection, transaction.rollback)
-        yield
-        otherwise.pop_all()
-    _commit(connection, transaction)
-
-
 def _end(connection: Connection, ending: Callable[[], None]) -> None:
     """End a transaction; the next one must not find what is left if that fails."""
-    with ExitStack() as otherwise:
-        otherwise.callback(connection.invalidate)
+    try:
         ending()
-        otherwise.pop_all()
+    except BaseException:
+        connection.invalidate()
+        raise
 
 
 def _commit(connection: Connection, transaction: RootTransaction) -> None:

@@ -2,17 +2,14 @@
 
 import logging
 import math
-import os
-import sqlite3
 import struct
 from typing import Any, Final
 
-import tenacity
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from related_images.errors import ConfigurationError, SchemaMissing, StoreUnavailable
+from related_images.errors import ConfigurationError, StoreUnavailable
 
 LOG = logging.getLogger(__name__)
 
@@ -40,8 +37,6 @@ _NUMBERS: Final[dict[str, type[float]]] = {PREPARE: int, "connect_timeout": floa
 
 _REPEATED: Final = (("psycopg", "host"), ("psycopg", "port"), ("psycopg", "options"))
 """What a URL may hold more than once."""
-
-WRITE_AHEAD: Final = "PRAGMA journal_mode=WAL"
 
 FAULTS: Final = (OSError, RuntimeError, ValueError, TypeError, IndexError, struct.error)
 """What opening a connection raises beside the errors that a driver has for it.
@@ -203,51 +198,6 @@ def end_nothing(engine: Engine) -> None:
     dialect.do_commit = dialect.do_rollback = nothing
 
 
-def prepare_sqlite(engine: Engine, *, begin: str | None) -> None:
-    """Let SQLAlchemy, not the driver, begin transactions, and keep foreign keys."""
-
-    @event.listens_for(engine, "do_connect")
-    def _find(dialect: Any, record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
-        # SQLite would make an empty file
-        path = arguments[0]
-        if not path.startswith("file:") and not os.path.exists(path):
-            raise SchemaMissing(
-                f"there is no database file {path}; run `related-images db upgrade`"
-            )
-
-    @event.listens_for(engine, "connect")
-    def _connect(dbapi_connection: Any, record: Any) -> None:
-        dbapi_connection.isolation_level = None
-        dbapi_connection.execute("PRAGMA foreign_keys=ON")
-
-    if begin:
-
-        @event.listens_for(engine, "begin")
-        def _begin(connection: Connection) -> None:
-            connection.exec_driver_sql(begin)
-
-
-def write_ahead(connection: Connection) -> None:
-    """Have SQLite's readers go on while one writes; the file keeps this for all who open it.
-
-    SQLite gives up on the change at once while another writes, whatever limit it was told.
-
-    :raises sqlalchemy.exc.DBAPIError: if others write without a pause, or the file refuses
-    """
-    # by the driver itself: what SQLAlchemy keeps of a failure keeps the file locked
-    driver: Any = connection.connection.driver_connection
-    again = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_locked),
-        stop=tenacity.stop_after_delay(LONGEST_TURN),
-        wait=tenacity.wait_random(0.001, 0.05),
-        reraise=True,
-    )
-    try:
-        again(driver.execute, WRITE_AHEAD).close()
-    except sqlite3.Error as error:
-        raise DBAPIError.instance(WRITE_AHEAD, None, error, sqlite3.Error) from error
-
-
 _MYSQL_TURN: Final = "SELECT GET_LOCK(SHA1(CONCAT(DATABASE(), '.', :name)), :seconds)"
 """The server has one set of names for all its databases."""
 _TURNS: Final = dict.fromkeys(MYSQL, _MYSQL_TURN) | {
@@ -329,10 +279,6 @@ def is_transient(error: BaseException) -> bool:
 def is_missing_table(error: DBAPIError) -> bool:
     """Whether the database says that a table is not there."""
     return any(words in str(error.orig) for words in _NO_SUCH_TABLE)
-
-
-def _is_locked(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
 
 
 def _mysql_code(cause: BaseException | None) -> int | None:

@@ -29,7 +29,6 @@ from related_images.model import (
     BOOT,
     MADE_FROM,
     Filters,
-    ImageState,
     ListedImage,
     Relation,
     RelationPosition,
@@ -88,9 +87,9 @@ def images_of_instance(
     return found
 
 
-def is_same(image: ListedImage, seen: ImageState) -> bool:
-    """Whether the image is the one that Glance has under its ID now."""
-    return image_identity.is_same(image.created_at, None, image.recorded_at, seen.created_at)
+def is_same(image: ListedImage, made_at: datetime) -> bool:
+    """Whether the image is the one that Glance made at that time and has under its ID now."""
+    return image_identity.is_same(image.created_at, None, image.recorded_at, made_at)
 
 
 def relations(

@@ -21,29 +21,29 @@ class InstallationAmbiguous(Exception):
 
 
 def recorded_backups(
-    database: Database, speakers: Set[str], instance_id: str, label: str, visible_to: str | None
+    database: Database, user_ids: Set[str], instance_id: str, label: str, visible_to: str | None
 ) -> list[ListedImage]:
     """The images that are recorded as the server's backups, under ``label`` or without a label.
 
     A notification and some claims of before do not say the label, so a backup without one counts.
 
-    :param speakers: the ids of the service users who ask; a user who is bound to one installation
+    :param user_ids: the ids of the service users who ask; a user who is bound to one installation
         means that one
     :param visible_to: the project of the caller, or ``None`` if the caller sees all projects
     :raises InstallationAmbiguous: if several installations may be meant
     :raises StoreUnavailable: if the database cannot answer in time
     """
-    return database.read(_recorded_backups, speakers, instance_id, label, visible_to)
+    return database.read(_recorded_backups, user_ids, instance_id, label, visible_to)
 
 
 def _recorded_backups(
     connection: Connection,
-    speakers: Set[str],
+    user_ids: Set[str],
     instance_id: str,
     label: str,
     visible_to: str | None,
 ) -> list[ListedImage]:
-    meant = _meant(connection, speakers, instance_id)
+    meant = _meant(connection, user_ids, instance_id)
     if len(meant) > 1:
         raise InstallationAmbiguous(
             f"the installations {', '.join(sorted(meant))} each have a server with this ID"
@@ -65,9 +65,9 @@ def _recorded_backups(
     ]
 
 
-def _meant(connection: Connection, speakers: Set[str], instance_id: str) -> set[str]:
+def _meant(connection: Connection, user_ids: Set[str], instance_id: str) -> set[str]:
     """The installation that is meant, or each that may be."""
-    bound = _bound_to(connection, speakers) if speakers else set()
+    bound = _bound_to(connection, user_ids) if user_ids else set()
     if len(bound) == 1:
         return bound
     having = _having(connection, instance_id)

@@ -1,7 +1,6 @@
 """Recording: what trusted services say of images and instances."""
 
-from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, select
@@ -21,72 +20,40 @@ from related_images.db.database import Database
 from related_images.db.row_ids import get_or_create_project
 from related_images.db.tables import image
 from related_images.errors import (
-    InstallationBound,
-    InstallationUnregistered,
     InstanceNotFound,
     RelationConflict,
     RelationNotFound,
 )
 from related_images.failpoints import Point
-from related_images.model import BOOT, SERVICE, Filters, ImageState, NewRelation, Recorded, Relation
+from related_images.model import (
+    BOOT,
+    SERVICE,
+    Filters,
+    ImageState,
+    NewRelation,
+    Recorded,
+    Relation,
+    Reporter,
+)
 
 
-@dataclass(frozen=True)
-class Speaker:
-    """Who asserts something: the ids of the users in whose name a trusted service speaks."""
-
-    user_ids: Set[str]
-    require_registered: bool = False
-    speaks_for_all: bool = False
-    """An administrator: who may remove the registration of an installation is not bound by it."""
-
-    def check(self, connection: Connection, installation_uuid: str) -> None:
-        """Raise unless this speaker may speak for the installation.
-
-        :raises InstallationUnregistered: if it must be registered and is not
-        :raises InstallationBound: if it belongs to another service user
-        """
-        if not self.speaks_for_all:
-            found = installations.find(connection, installation_uuid)
-            bound_to = None if found is None else found.service_user_id
-            self.judge(installation_uuid, found is not None, bound_to)
-
-    def judge(self, installation_uuid: str, is_registered: bool, bound_to: str | None) -> None:
-        """Raise as :meth:`check` does, where it is known how the installation is registered.
-
-        :param bound_to: the service user that alone may speak for it, if there is one
-        """
-        if not is_registered:
-            if self.require_registered:
-                raise InstallationUnregistered(
-                    f"the installation {installation_uuid} is not registered here; "
-                    "an administrator can register it with `related-images installation add` or "
-                    "POST /v2/installations"
-                )
-            return
-        if bound_to is not None and bound_to not in self.user_ids:
-            raise InstallationBound(
-                f"the installation {installation_uuid} is registered with another service user; "
-                "send the request as that user, or have an administrator register it again with "
-                f"this one: {installations.REGISTER_AGAIN.format(uuid=installation_uuid)}"
-            )
-
-
-def announce(database: Database, new: NewRelation, speaker: Speaker) -> Recorded:
+def announce(database: Database, new: NewRelation, reporter: Reporter) -> Recorded:
     """Record that an image is about to be made; committed when this returns.
 
     :raises StoreUnavailable: if it could not be committed; then nothing may be created
     """
     failpoints.reach(Point.RECORD_BEGUN)
-    recorded = database.write(_announce, new, speaker)
+    recorded = database.write(_announce, new, reporter)
     failpoints.reach(Point.RECORD_COMMITTED)
     return recorded
 
 
-def _announce(connection: Connection, new: NewRelation, speaker: Speaker) -> Recorded:
+def _announce(connection: Connection, new: NewRelation, reporter: Reporter) -> Recorded:
     known = relations.look(connection, new)
     is_registered = known.registered_at is not None
-    speaker.judge(new.installation_uuid, is_registered, known.service_user_id)
+    installations.check_registration(
+        new.installation_uuid, reporter, is_registered, known.service_user_id
+    )
     recorded = relations.record(connection, new, known)
     failpoints.reach(Point.RECORD_WRITTEN)
     return recorded
@@ -126,7 +93,7 @@ def withdraw(database: Database, recorded: Recorded) -> bool:
 
 
 def attach(
-    database: Database, new: NewRelation, speaker: Speaker, *, vouched: bool = False
+    database: Database, new: NewRelation, reporter: Reporter, *, vouched: bool = False
 ) -> tuple[Relation, bool]:
     """Record a relation of an image that exists; say whether it was not there before.
 
@@ -135,15 +102,15 @@ def attach(
     :raises ImageGone: if it cannot, unless the registry still has the image
     :raises RelationConflict: if it is there with another label
     """
-    attached = database.write(_attach, new, speaker, vouched)
+    attached = database.write(_attach, new, reporter, vouched)
     failpoints.reach(Point.ATTACH_COMMITTED)
     return attached
 
 
 def _attach(
-    connection: Connection, new: NewRelation, speaker: Speaker, vouched: bool
+    connection: Connection, new: NewRelation, reporter: Reporter, vouched: bool
 ) -> tuple[Relation, bool]:
-    speaker.check(connection, new.installation_uuid)
+    installations.check_reporter(connection, new.installation_uuid, reporter)
     recorded = relations.record(connection, new, relied_on=True, revocable=True)
     deletions.check_start(connection, new, recorded, vouched=vouched)
     if new.kind != BOOT and not recorded.image_created:
@@ -173,7 +140,7 @@ def detach(
     instance_id: str,
     image_id: str,
     kind: str,
-    speaker: Speaker,
+    reporter: Reporter,
 ) -> None:
     """Remove one relation.
 
@@ -181,7 +148,7 @@ def detach(
     """
 
     def task(connection: Connection) -> bool:
-        speaker.check(connection, installation_uuid)
+        installations.check_reporter(connection, installation_uuid, reporter)
         found = relation_removal.detach(connection, installation_uuid, instance_id, image_id, kind)
         failpoints.reach(Point.DETACH_WRITTEN)
         return found
@@ -196,7 +163,7 @@ def revoke(
     instance_id: str,
     image_id: str,
     kind: str,
-    speaker: Speaker,
+    reporter: Reporter,
     recorded_at: datetime | None,
 ) -> Relation | None:
     """Take one report of a relation back; give the relation if it stays since others report it.
@@ -208,7 +175,7 @@ def revoke(
     ids = (installation_uuid, instance_id, image_id, kind)
 
     def task(connection: Connection) -> Relation | None:
-        speaker.check(connection, installation_uuid)
+        installations.check_reporter(connection, installation_uuid, reporter)
         same = Filters(installation_uuid, instance_id, image_id, kind=kind)
         found = relation_queries.find(connection, same, limit=1, of_any_source=True)
         if not found or recorded_at not in (None, found[0].created_at):
@@ -230,7 +197,7 @@ def _no_relation(
 
 
 def end_instance(
-    database: Database, installation_uuid: str, instance_id: str, speaker: Speaker
+    database: Database, installation_uuid: str, instance_id: str, reporter: Reporter
 ) -> None:
     """Note that the instance is gone; once noted, again changes nothing.
 
@@ -238,7 +205,7 @@ def end_instance(
     """
 
     def task(connection: Connection) -> bool:
-        speaker.check(connection, installation_uuid)
+        installations.check_reporter(connection, installation_uuid, reporter)
         return relations.end_instance(connection, installation_uuid, instance_id, _now())
 
     if not database.write(task):

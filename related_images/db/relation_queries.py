@@ -86,7 +86,7 @@ def image_ids(
         or_unlabelled=or_unlabelled,
         seen_by=None if visible_to is None else seen_by,
     )
-    return [ListedImage(*row) for row in connection.execute(asked, values)]
+    return [ListedImage(*row) for row in connection.execute(asked, values).all()]
 
 
 @cache

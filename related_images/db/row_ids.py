@@ -77,9 +77,14 @@ def get_or_create(
     :returns: the number of the row, and whether it was made
     :raises ConcurrentChange: if another transaction removed the row at the same moment
     """
-    ref = insert_new(connection, table, **key, **others)
+    dialect = connection.dialect.name
+    result = connection.execute(_careful(dialect, table), {**key, **others})
+    if dialect in _RETURNING:
+        ref = result.scalar()
+    else:
+        ref = result.lastrowid if result.rowcount else None
     if ref is not None:
-        return ref, True
+        return int(ref), True
     same = [table.c[name] == value for name, value in key.items()]
     found = connection.execute(select(table.c.id).where(*same)).scalar()
     if found is None:
@@ -91,15 +96,6 @@ def get_or_create(
 
 _RETURNING: Final = ("postgresql", "sqlite")
 """Where a careful insert gives the number of its row as its result."""
-
-
-def insert_new(connection: Connection, table: Table, **values: Any) -> int | None:
-    """Insert a row and give its number, or ``None`` where its key is taken."""
-    result = connection.execute(_careful(connection.dialect.name, table), values)
-    if connection.dialect.name in _RETURNING:
-        ref = result.scalar()
-        return None if ref is None else int(ref)
-    return int(result.lastrowid) if result.rowcount else None
 
 
 @cache
