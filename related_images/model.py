@@ -5,10 +5,10 @@ of one Nova. The classes that the API shows derive from :class:`JsonForm`: their
 define the JSON of the API and the published schemas.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 from related_images import validation
 from related_images.errors import KindUnknown
@@ -144,8 +144,7 @@ class Relation(JsonForm):
         return InstanceRef(self.installation_uuid, self.instance_id)
 
 
-@dataclass(frozen=True, slots=True)
-class ListedImage:
+class ListedImage(NamedTuple):
     """An image of an instance.
 
     :ivar created_at: when Glance created it; the epoch while that is unknown
@@ -200,6 +199,21 @@ class Installation(JsonForm):
     name: str
     service_user_id: str | None
     registered_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Who reports on an installation, or takes a report back.
+
+    :ivar user_ids: the IDs of the service users in the request
+    :ivar require_registered: whether the installation must be registered
+    :ivar for_any_installation: whether a registration with another service user does not matter,
+        as for an administrator, who may remove that registration
+    """
+
+    user_ids: Set[str]
+    require_registered: bool = False
+    for_any_installation: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from related_images.model import (
     Recorded,
     Relation,
     RelationPosition,
+    Reporter,
 )
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "Recorded",
     "Relation",
     "RelationPosition",
+    "Reporter",
 ]

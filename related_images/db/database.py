@@ -18,7 +18,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -39,6 +39,7 @@ from related_images.db.deadline import deadline
 from related_images.errors import (
     ConfigurationError,
     FieldInvalid,
+    RelatedImagesError,
     SchemaTooNew,
     StoreInDoubt,
     StoreUnavailable,
@@ -54,8 +55,8 @@ Task = Callable[Concatenate[Connection, P], T]
 class _Budget(threading.local):
     """The time until which the current thread may begin statements, and those it has begun."""
 
-    def begin(self, seconds: float) -> None:
-        self.until = time.monotonic() + seconds
+    def begin(self, until: float) -> None:
+        self.until = until
         self.statements: list[str] = []
 
 
@@ -119,11 +120,12 @@ class Database:
         :returns: the result of the task
         :raises StoreUnavailable: if the database does not respond in time
         """
-        self._own.reading.check()
+        reading = self._own.reading
+        reading.check()
         try:
-            return self._attempt(0, lambda connection: task(connection, *args, **kwargs))
+            return self._attempt(0, task, *args, **kwargs)
         except StoreUnavailable as error:
-            self._own.reading.trip(error, self._reading_again())
+            reading.trip(error, self._reading_again())
             raise
 
     def explore(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -133,11 +135,12 @@ class Database:
 
         :raises StoreUnavailable: if the database does not respond in time
         """
-        self._own.reading.check()
+        reading = self._own.reading
+        reading.check()
         try:
-            return self._attempt(0, lambda connection: task(connection, *args, **kwargs))
+            return self._attempt(0, task, *args, **kwargs)
         except StoreUnavailable:
-            self._own.reading.suspect(self._reading_again())
+            reading.suspect(self._reading_again())
             raise
 
     def write(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -147,11 +150,12 @@ class Database:
         :raises StoreUnavailable: if the transaction could not be committed in time
         :raises StoreInDoubt: if the connection was lost during the commit
         """
-        self._own.writing.check()
+        writing = self._own.writing
+        writing.check()
         try:
-            return self._attempt(1, lambda connection: task(connection, *args, **kwargs))
+            return self._attempt(1, task, *args, **kwargs)
         except StoreUnavailable as error:
-            self._own.writing.trip(error, self._writing_again())
+            writing.trip(error, self._writing_again())
             raise
 
     def is_up(self) -> bool:
@@ -208,65 +212,65 @@ class Database:
         for engine in engines or ():
             engine.dispose()
 
-    def _attempt(self, writing: int, task: Callable[[Connection], T]) -> T:
+    def _attempt(self, writing: int, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``task`` in a transaction, and again after a conflict with another transaction.
+
+        :raises FieldInvalid: if the database cannot store a value
+        :raises StoreUnavailable: if the database does not respond in time
+        """
         begun = time.monotonic()
-        self._budget.begin(self._limit)
+        self._budget.begin(begun + self._limit)
         deadline.end = begun + 2 * self._limit
         try:
-            return self._persistent(writing, task)
-        except (DataError, UnicodeError) as error:
-            # the request is at fault, so that the circuit breaker stays closed; drivers raise
-            # UnicodeError for characters that the encoding of the database lacks
-            raise FieldInvalid("the database cannot keep one of the values given") from error
-        except DBAPIError as error:
-            if dialects.is_missing_table(error):
-                self._own.is_verified = False
-            raise self._failed(error.orig) from error
-        except (SQLAlchemyError, dialects.ConcurrentChange) as error:
-            raise _unavailable(str(error)) from error
+            while True:
+                try:
+                    with self._transaction(writing) as connection:
+                        return task(connection, *args, **kwargs)
+                except (SQLAlchemyError, UnicodeError, dialects.ConcurrentChange) as error:
+                    if not dialects.is_transient(error) or time.monotonic() > self._budget.until:
+                        raise self._explained(error) from error
+                time.sleep(random.uniform(0.001, 0.05))
         finally:
             deadline.end = math.inf
             spent = metrics.WRITE_SECONDS if writing else metrics.READ_SECONDS
             spent.observe(time.monotonic() - begun)
 
-    def _persistent(self, writing: int, task: Callable[[Connection], T]) -> T:
-        while True:
-            try:
-                return self._once(writing, task)
-            except (DBAPIError, dialects.ConcurrentChange) as error:
-                if not dialects.is_transient(error) or time.monotonic() > self._budget.until:
-                    raise
-            time.sleep(random.uniform(0.001, 0.05))
-
-    def _once(self, writing: int, task: Callable[[Connection], T]) -> T:
-        with (
-            self._turn(writing),
-            self._connected(writing) as connection,
-            _transaction(connection),
-        ):
-            if not self._own.is_verified:
-                self._verify(connection)
-            return task(connection)
-
     @contextmanager
-    def _turn(self, writing: int) -> Iterator[None]:
-        """Serialize writes in SQLite: its own busy handler polls and is not fair."""
-        if not writing or self._url.get_backend_name() != "sqlite":
-            yield
-            return
-        with self._own.turns.turn(self._budget.until - time.monotonic()) as came:
+    def _transaction(self, writing: int) -> Iterator[Connection]:
+        """Open a connection, commit at the end of the context, and roll back on an error."""
+        own = self._own
+        # SQLite has one writer at a time, and its own busy handler polls and is not fair
+        waits = writing and self._url.get_backend_name() == "sqlite"
+        left = self._budget.until - time.monotonic()
+        with own.turns.turn(left) if waits else nullcontext(True) as came:
             if not came:
                 raise _unavailable("too many are writing")
-            yield
-
-    @contextmanager
-    def _connected(self, writing: int) -> Iterator[Connection]:
-        with ExitStack() as entered:
             try:
-                connection = entered.enter_context(self._engine(writing).connect())
+                connected = self._engine(writing).connect()
             except dialects.FAULTS as fault:
                 raise self._failed(fault) from fault
-            yield connection
+            with connected as connection:
+                transaction = connection.begin()
+                try:
+                    if not own.is_verified:
+                        self._verify(connection)
+                    yield connection
+                except BaseException:
+                    _end(connection, transaction.rollback)
+                    raise
+                _commit(connection, transaction)
+
+    def _explained(self, error: Exception) -> RelatedImagesError:
+        """Return the error to raise for an error of the database or its driver."""
+        if isinstance(error, DataError | UnicodeError):
+            # the request is at fault, so that the circuit breaker stays closed; drivers raise
+            # UnicodeError for characters that the encoding of the database lacks
+            return FieldInvalid("the database cannot keep one of the values given")
+        if not isinstance(error, DBAPIError):
+            return _unavailable(str(error))
+        if dialects.is_missing_table(error):
+            self._own.is_verified = False
+        return self._failed(error.orig)
 
     def _failed(self, cause: BaseException | None) -> StoreUnavailable:
         error = _unavailable(type(cause).__name__)
@@ -332,7 +336,7 @@ class Database:
             **options,
         )
         if is_sqlite:
-            dialects.prepare_sqlite(engine, begin="BEGIN IMMEDIATE" if writing else None)
+            sqlite.prepare(engine, writes=bool(writing))
         if not writing:
             dialects.end_nothing(engine)
         event.listen(engine, "before_cursor_execute", self._begin_statement)
@@ -380,23 +384,13 @@ def _refuse_odd_credentials(url: str) -> None:
         raise dialects.unusable(f"it has an @ that does not end the user and password; {_ESCAPE}")
 
 
-@contextmanager
-def _transaction(connection: Connection) -> Iterator[None]:
-    """Begin a transaction; commit it at the end of the context, or roll it back on an error."""
-    transaction = connection.begin()
-    with ExitStack() as otherwise:
-        otherwise.callback(_end, connection, transaction.rollback)
-        yield
-        otherwise.pop_all()
-    _commit(connection, transaction)
-
-
 def _end(connection: Connection, ending: Callable[[], None]) -> None:
     """End a transaction, and invalidate the connection if that fails."""
-    with ExitStack() as otherwise:
-        otherwise.callback(connection.invalidate)
+    try:
         ending()
-        otherwise.pop_all()
+    except BaseException:
+        connection.invalidate()
+        raise
 
 
 def _commit(connection: Connection, transaction: RootTransaction) -> None:

@@ -2,17 +2,14 @@
 
 import logging
 import math
-import os
-import sqlite3
 import struct
 from typing import Any, Final
 
-import tenacity
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from related_images.errors import ConfigurationError, SchemaMissing, StoreUnavailable
+from related_images.errors import ConfigurationError, StoreUnavailable
 
 LOG = logging.getLogger(__name__)
 
@@ -40,8 +37,6 @@ _NUMBERS: Final[dict[str, type[float]]] = {PREPARE: int, "connect_timeout": floa
 
 _REPEATED: Final = (("psycopg", "host"), ("psycopg", "port"), ("psycopg", "options"))
 """The driver and the name of each option that a URL may hold more than once."""
-
-WRITE_AHEAD: Final = "PRAGMA journal_mode=WAL"
 
 FAULTS: Final = (OSError, RuntimeError, ValueError, TypeError, IndexError, struct.error)
 """The errors of opening a connection, in addition to the driver's own ones.
@@ -209,59 +204,6 @@ def end_nothing(engine: Engine) -> None:
     dialect.do_commit = dialect.do_rollback = nothing
 
 
-def prepare_sqlite(engine: Engine, *, begin: str | None) -> None:
-    """Let SQLAlchemy begin transactions instead of the driver, and enforce foreign keys.
-
-    This is the recipe "Serializable isolation / Savepoints / Transactional DDL" of SQLAlchemy's
-    documentation of pysqlite.
-
-    :param begin: the statement that begins a transaction; ``None`` for autocommit
-    """
-
-    @event.listens_for(engine, "do_connect")
-    def _find(dialect: Any, record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
-        # SQLite would create an empty file
-        path = arguments[0]
-        if not path.startswith("file:") and not os.path.exists(path):
-            raise SchemaMissing(
-                f"there is no database file {path}; run `related-images db upgrade`"
-            )
-
-    @event.listens_for(engine, "connect")
-    def _connect(dbapi_connection: Any, record: Any) -> None:
-        dbapi_connection.isolation_level = None
-        dbapi_connection.execute("PRAGMA foreign_keys=ON")
-
-    if begin:
-
-        @event.listens_for(engine, "begin")
-        def _begin(connection: Connection) -> None:
-            connection.exec_driver_sql(begin)
-
-
-def write_ahead(connection: Connection) -> None:
-    """Switch a SQLite file to write-ahead logging, so that a write does not block reads.
-
-    The mode is stored in the file. While another connection writes, SQLite refuses the switch at
-    once, without regard to its timeout; this function tries again.
-
-    :raises sqlalchemy.exc.DBAPIError: if the file is locked for :data:`LONGEST_TURN` seconds, or
-        the switch fails
-    """
-    # through the driver: an exception of SQLAlchemy refers to a cursor, which locks the file
-    driver: Any = connection.connection.driver_connection
-    again = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_locked),
-        stop=tenacity.stop_after_delay(LONGEST_TURN),
-        wait=tenacity.wait_random(0.001, 0.05),
-        reraise=True,
-    )
-    try:
-        again(driver.execute, WRITE_AHEAD).close()
-    except sqlite3.Error as error:
-        raise DBAPIError.instance(WRITE_AHEAD, None, error, sqlite3.Error) from error
-
-
 _MYSQL_TURN: Final = "SELECT GET_LOCK(SHA1(CONCAT(DATABASE(), '.', :name)), :seconds)"
 """The names of locks are shared by all databases of a server."""
 _TURNS: Final = dict.fromkeys(MYSQL, _MYSQL_TURN) | {
@@ -347,10 +289,6 @@ def is_transient(error: BaseException) -> bool:
 def is_missing_table(error: DBAPIError) -> bool:
     """Return whether the error means that a table does not exist."""
     return any(words in str(error.orig) for words in _NO_SUCH_TABLE)
-
-
-def _is_locked(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
 
 
 def _mysql_code(cause: BaseException | None) -> int | None:

@@ -1,4 +1,4 @@
-"""The registered installations."""
+"""Register installations, and check who may report on one."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -8,8 +8,13 @@ from sqlalchemy import Connection, bindparam, select, update
 from related_images.db.database import Database
 from related_images.db.row_ids import get_or_create
 from related_images.db.tables import installation
-from related_images.errors import InstallationConflict, InstallationNotFound
-from related_images.model import Installation
+from related_images.errors import (
+    InstallationBound,
+    InstallationConflict,
+    InstallationNotFound,
+    InstallationUnregistered,
+)
+from related_images.model import Installation, Reporter
 
 REGISTER_AGAIN: Final = (
     "`related-images installation remove {uuid}` (or DELETE /v2/installations/{uuid}), then "
@@ -61,17 +66,47 @@ _columns: Final = (
     installation.c.service_user_id,
     installation.c.registered_at,
 )
-_find: Final = (
+_by_uuid: Final = (
     select(*_columns)
     .where(installation.c.uuid == bindparam("uuid"))
     .where(installation.c.registered_at.is_not(None))
 )
 
 
-def find(connection: Connection, uuid: str) -> Installation | None:
+def _find(connection: Connection, uuid: str) -> Installation | None:
     """Return the installation with this UUID, or ``None`` if it is not registered."""
-    row = connection.execute(_find, {"uuid": uuid}).first()
+    row = connection.execute(_by_uuid, {"uuid": uuid}).first()
     return None if row is None else _installation(row)
+
+
+def check_reporter(connection: Connection, uuid: str, reporter: Reporter) -> None:
+    """Find out how the installation is registered, and raise as :func:`check_registration` does."""
+    if not reporter.for_any_installation:
+        found = _find(connection, uuid)
+        bound_to = None if found is None else found.service_user_id
+        check_registration(uuid, reporter, found is not None, bound_to)
+
+
+def check_registration(
+    uuid: str, reporter: Reporter, is_registered: bool, bound_to: str | None
+) -> None:
+    """Raise unless the reporter may report on the installation.
+
+    :param bound_to: the service user that alone may report on it, if there is one
+    :raises InstallationUnregistered: if it must be registered and is not
+    :raises InstallationBound: if it is registered with another service user
+    """
+    if not is_registered and reporter.require_registered:
+        raise InstallationUnregistered(
+            f"the installation {uuid} is not registered here; an administrator can register it "
+            "with `related-images installation add` or POST /v2/installations"
+        )
+    if is_registered and bound_to is not None and bound_to not in reporter.user_ids:
+        raise InstallationBound(
+            f"the installation {uuid} is registered with another service user; send the request "
+            "as that user, or have an administrator register it again with this one: "
+            f"{REGISTER_AGAIN.format(uuid=uuid)}"
+        )
 
 
 _list: Final = (
@@ -100,7 +135,7 @@ def _register(connection: Connection, new: Installation) -> tuple[Installation, 
         "registered_at": new.registered_at,
     }
     created = bool(connection.execute(unregistered.values(**values)).rowcount)
-    return find(connection, new.uuid) or new, created
+    return _find(connection, new.uuid) or new, created
 
 
 def _unregister(connection: Connection, uuid: str) -> bool:

@@ -29,7 +29,6 @@ from related_images.model import (
     BOOT,
     MADE_FROM,
     Filters,
-    ImageState,
     ListedImage,
     Relation,
     RelationPosition,
@@ -96,9 +95,12 @@ def images_of_instance(
     return found
 
 
-def is_same(image: ListedImage, seen: ImageState) -> bool:
-    """Return whether Glance has this image now, not another one with the same ID."""
-    return image_identity.is_same(image.created_at, None, image.recorded_at, seen.created_at)
+def is_same(image: ListedImage, made_at: datetime) -> bool:
+    """Return whether Glance has this image now, not another one with the same ID.
+
+    :param made_at: when Glance created the image that has the ID now
+    """
+    return image_identity.is_same(image.created_at, None, image.recorded_at, made_at)
 
 
 def relations(

@@ -72,18 +72,14 @@ def store(database: Database, events: Iterable[Event]) -> None:
 
 def _store_all(connection: Connection, events: Iterable[Event]) -> None:
     for event in events:
-        _store(connection, event)
-
-
-def _store(connection: Connection, event: Event) -> None:
-    if isinstance(event, ImageMade):
-        _image_made(connection, event)
-    elif isinstance(event, Started):
-        _record(connection, event, event.image_id, BOOT, event.project_id)
-    else:
-        _end_unseen_instance(
-            connection, event.installation_uuid, event.instance_id, event.project_id, event.at
-        )
+        if isinstance(event, ImageMade):
+            _image_made(connection, event)
+        elif isinstance(event, Started):
+            _record(connection, event, event.image_id, BOOT, event.project_id)
+        else:
+            _end_unseen_instance(
+                connection, event.installation_uuid, event.instance_id, event.project_id, event.at
+            )
 
 
 def _image_made(connection: Connection, event: ImageMade) -> None:

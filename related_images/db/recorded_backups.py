@@ -25,30 +25,30 @@ class InstallationAmbiguous(Exception):
 
 
 def recorded_backups(
-    database: Database, speakers: Set[str], instance_id: str, label: str, visible_to: str | None
+    database: Database, user_ids: Set[str], instance_id: str, label: str, visible_to: str | None
 ) -> list[ListedImage]:
     """Return the images that are recorded as backups of the server.
 
     A backup without a label matches every ``label``, because notifications and some backfilled
     images do not state it.
 
-    :param speakers: the user IDs of the caller; a service user that is bound to one installation
+    :param user_ids: the user IDs of the caller; a service user that is bound to one installation
         determines the installation
     :param visible_to: the project of the caller, or ``None`` if the caller sees all projects
     :raises InstallationAmbiguous: if several installations match
     :raises StoreUnavailable: if the database does not respond in time
     """
-    return database.read(_recorded_backups, speakers, instance_id, label, visible_to)
+    return database.read(_recorded_backups, user_ids, instance_id, label, visible_to)
 
 
 def _recorded_backups(
     connection: Connection,
-    speakers: Set[str],
+    user_ids: Set[str],
     instance_id: str,
     label: str,
     visible_to: str | None,
 ) -> list[ListedImage]:
-    candidates = _candidates(connection, speakers, instance_id)
+    candidates = _candidates(connection, user_ids, instance_id)
     if len(candidates) > 1:
         raise InstallationAmbiguous(
             f"the installations {', '.join(sorted(candidates))} each have a server with this ID"
@@ -70,9 +70,9 @@ def _recorded_backups(
     ]
 
 
-def _candidates(connection: Connection, speakers: Set[str], instance_id: str) -> set[str]:
+def _candidates(connection: Connection, user_ids: Set[str], instance_id: str) -> set[str]:
     """Return the UUIDs of the installations to which the server may belong."""
-    bound = _bound_to(connection, speakers) if speakers else set()
+    bound = _bound_to(connection, user_ids) if user_ids else set()
     if len(bound) == 1:
         return bound
     with_server = _with_server(connection, instance_id)

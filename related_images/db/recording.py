@@ -1,7 +1,6 @@
 """Record what trusted services report about images and servers."""
 
-from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, select
@@ -21,63 +20,24 @@ from related_images.db.database import Database
 from related_images.db.row_ids import get_or_create_project
 from related_images.db.tables import image
 from related_images.errors import (
-    InstallationBound,
-    InstallationUnregistered,
     InstanceNotFound,
     RelationConflict,
     RelationNotFound,
 )
 from related_images.failpoints import Point
-from related_images.model import BOOT, SERVICE, Filters, ImageState, NewRelation, Recorded, Relation
+from related_images.model import (
+    BOOT,
+    SERVICE,
+    Filters,
+    ImageState,
+    NewRelation,
+    Recorded,
+    Relation,
+    Reporter,
+)
 
 
-@dataclass(frozen=True)
-class Speaker:
-    """The caller of a recording request, by its user IDs.
-
-    :ivar user_ids: the users of the token and of the service token
-    :ivar require_registered: whether the installation must be registered
-    """
-
-    user_ids: Set[str]
-    require_registered: bool = False
-    speaks_for_all: bool = False
-    """Whether the caller is an administrator, to whom the registration does not apply: an
-    administrator could remove it."""
-
-    def check(self, connection: Connection, installation_uuid: str) -> None:
-        """Raise unless the caller may record relations of the installation.
-
-        :raises InstallationUnregistered: if it must be registered and is not
-        :raises InstallationBound: if it belongs to another service user
-        """
-        if not self.speaks_for_all:
-            found = installations.find(connection, installation_uuid)
-            bound_to = None if found is None else found.service_user_id
-            self.judge(installation_uuid, found is not None, bound_to)
-
-    def judge(self, installation_uuid: str, is_registered: bool, bound_to: str | None) -> None:
-        """Raise as :meth:`check` does, for a known registration of the installation.
-
-        :param bound_to: the only service user that may record its relations, if there is one
-        """
-        if not is_registered:
-            if self.require_registered:
-                raise InstallationUnregistered(
-                    f"the installation {installation_uuid} is not registered here; "
-                    "an administrator can register it with `related-images installation add` or "
-                    "POST /v2/installations"
-                )
-            return
-        if bound_to is not None and bound_to not in self.user_ids:
-            raise InstallationBound(
-                f"the installation {installation_uuid} is registered with another service user; "
-                "send the request as that user, or have an administrator register it again with "
-                f"this one: {installations.REGISTER_AGAIN.format(uuid=installation_uuid)}"
-            )
-
-
-def announce(database: Database, new: NewRelation, speaker: Speaker) -> Recorded:
+def announce(database: Database, new: NewRelation, reporter: Reporter) -> Recorded:
     """Record the relation of an image before the request to create it is sent to Glance.
 
     :returns: what was changed; pass it to :func:`created` or :func:`withdraw`
@@ -86,15 +46,17 @@ def announce(database: Database, new: NewRelation, speaker: Speaker) -> Recorded
     :raises StoreUnavailable: if it could not be committed; then the image must not be created
     """
     failpoints.reach(Point.RECORD_BEGUN)
-    recorded = database.write(_announce, new, speaker)
+    recorded = database.write(_announce, new, reporter)
     failpoints.reach(Point.RECORD_COMMITTED)
     return recorded
 
 
-def _announce(connection: Connection, new: NewRelation, speaker: Speaker) -> Recorded:
+def _announce(connection: Connection, new: NewRelation, reporter: Reporter) -> Recorded:
     known = relations.look(connection, new)
     is_registered = known.registered_at is not None
-    speaker.judge(new.installation_uuid, is_registered, known.service_user_id)
+    installations.check_registration(
+        new.installation_uuid, reporter, is_registered, known.service_user_id
+    )
     recorded = relations.record(connection, new, known)
     failpoints.reach(Point.RECORD_WRITTEN)
     return recorded
@@ -139,7 +101,7 @@ def withdraw(database: Database, recorded: Recorded) -> bool:
 
 
 def attach(
-    database: Database, new: NewRelation, speaker: Speaker, *, vouched: bool = False
+    database: Database, new: NewRelation, reporter: Reporter, *, vouched: bool = False
 ) -> tuple[Relation, bool]:
     """Record a relation of an existing image.
 
@@ -152,15 +114,15 @@ def attach(
     :raises RelationConflict: if the relation is recorded with another label
     :raises StoreUnavailable: if it could not be committed
     """
-    attached = database.write(_attach, new, speaker, vouched)
+    attached = database.write(_attach, new, reporter, vouched)
     failpoints.reach(Point.ATTACH_COMMITTED)
     return attached
 
 
 def _attach(
-    connection: Connection, new: NewRelation, speaker: Speaker, vouched: bool
+    connection: Connection, new: NewRelation, reporter: Reporter, vouched: bool
 ) -> tuple[Relation, bool]:
-    speaker.check(connection, new.installation_uuid)
+    installations.check_reporter(connection, new.installation_uuid, reporter)
     recorded = relations.record(connection, new, relied_on=True, revocable=True)
     deletions.check_start(connection, new, recorded, vouched=vouched)
     if new.kind != BOOT and not recorded.image_created:
@@ -190,7 +152,7 @@ def detach(
     instance_id: str,
     image_id: str,
     kind: str,
-    speaker: Speaker,
+    reporter: Reporter,
 ) -> None:
     """Remove one relation.
 
@@ -201,7 +163,7 @@ def detach(
     """
 
     def task(connection: Connection) -> bool:
-        speaker.check(connection, installation_uuid)
+        installations.check_reporter(connection, installation_uuid, reporter)
         found = relation_removal.detach(connection, installation_uuid, instance_id, image_id, kind)
         failpoints.reach(Point.DETACH_WRITTEN)
         return found
@@ -216,7 +178,7 @@ def revoke(
     instance_id: str,
     image_id: str,
     kind: str,
-    speaker: Speaker,
+    reporter: Reporter,
     recorded_at: datetime | None,
 ) -> Relation | None:
     """Revoke one report of a relation.
@@ -232,7 +194,7 @@ def revoke(
     ids = (installation_uuid, instance_id, image_id, kind)
 
     def task(connection: Connection) -> Relation | None:
-        speaker.check(connection, installation_uuid)
+        installations.check_reporter(connection, installation_uuid, reporter)
         same = Filters(installation_uuid, instance_id, image_id, kind=kind)
         found = relation_queries.find(connection, same, limit=1, of_any_source=True)
         if not found or recorded_at not in (None, found[0].created_at):
@@ -254,7 +216,7 @@ def _no_relation(
 
 
 def end_instance(
-    database: Database, installation_uuid: str, instance_id: str, speaker: Speaker
+    database: Database, installation_uuid: str, instance_id: str, reporter: Reporter
 ) -> None:
     """Record that the server was deleted; a repeated call changes nothing.
 
@@ -265,7 +227,7 @@ def end_instance(
     """
 
     def task(connection: Connection) -> bool:
-        speaker.check(connection, installation_uuid)
+        installations.check_reporter(connection, installation_uuid, reporter)
         return relations.end_instance(connection, installation_uuid, instance_id, _now())
 
     if not database.write(task):

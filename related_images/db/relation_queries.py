@@ -88,7 +88,7 @@ def image_ids(
         or_unlabelled=or_unlabelled,
         seen_by=None if visible_to is None else seen_by,
     )
-    return [ListedImage(*row) for row in connection.execute(query, values)]
+    return [ListedImage(*row) for row in connection.execute(query, values).all()]
 
 
 @cache

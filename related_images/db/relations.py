@@ -42,7 +42,6 @@ from related_images.db.column_types import EPOCH
 from related_images.db.row_ids import (
     get_or_create,
     get_or_create_project,
-    insert_new,
     is_instance,
     unless_taken,
 )
@@ -141,7 +140,10 @@ def record(
     known = look(connection, new) if known is None else known
     held = _image(connection, new, known, relied_on)
     project_ref = known.project_ref or get_or_create_project(connection, new.project_id)
-    instance_ref, instance_created = _instance(connection, new, known, project_ref)
+    # whose the instance is as reported; who owns an image of it says nothing of that
+    told = new.instance_project_id or (new.project_id if new.kind == BOOT else None)
+    owner = project_ref if told == new.project_id else get_or_create_project(connection, told)
+    instance_ref, instance_created = _instance(connection, new, known, owner)
     recorded = Recorded(
         image_id=new.image_id,
         relation_ref=0,
@@ -185,8 +187,9 @@ def _image(connection: Connection, new: NewRelation, known: Any, relied_on: bool
     :mod:`related_images.db.latest_images`.
     """
     ref, is_new = known.image_ref, False
+    named, made_at = {"uuid": new.image_id}, EPOCH if new.seen is None else new.seen.created_at
     if ref is None:
-        ref, is_new = _reach_image(connection, new)
+        ref, is_new = get_or_create(connection, image, named, created_at=made_at)
     if is_new:
         return _Image(ref, is_new)
     if known.image_ref is None or new.kind != BOOT:
@@ -199,7 +202,7 @@ def _image(connection: Connection, new: NewRelation, known: Any, relied_on: bool
                 "it was learned at the same moment when the image was made"
             )
         image_identity.retire(connection, ref, datetime.now(UTC))
-        return _Image(*_reach_image(connection, new))
+        return _Image(*get_or_create(connection, image, named, created_at=made_at))
     if new.seen is not None and known.image_created_at == EPOCH:
         image_identity.learn(connection, ref, new.seen.created_at)
     if known.deleted_at is not None:
@@ -209,11 +212,6 @@ def _image(connection: Connection, new: NewRelation, known: Any, relied_on: bool
                 "the image gave up its ID to another at the same moment"
             )
     return _Image(ref, is_new, known.deleted_at)
-
-
-def _reach_image(connection: Connection, new: NewRelation) -> tuple[int, bool]:
-    made_at = EPOCH if new.seen is None else new.seen.created_at
-    return get_or_create(connection, image, {"uuid": new.image_id}, created_at=made_at)
 
 
 def hold_image(connection: Connection, image_id: str, seen: ImageState | None, at: datetime) -> int:
@@ -286,22 +284,25 @@ def _related(
         "created_at": new.created_at,
         "claimed": claims,
     }
-    ref, was_started = _insert_relation(connection, {**key, **values})
+    ref, was_started = _insert_relation(connection, key, values)
     if ref is not None:
         return replace(recorded, relation_ref=ref), was_started
     ref = _claim(connection, key, claims)
     return replace(recorded, relation_ref=ref, created=False), was_started
 
 
-def _insert_relation(connection: Connection, values: dict[str, Any]) -> tuple[int | None, bool]:
+def _insert_relation(
+    connection: Connection, key: dict[str, Any], values: dict[str, Any]
+) -> tuple[int | None, bool]:
     """Insert a relation unless a row with the same unique key exists.
 
     :returns: the primary key of the new row, and whether the instance was started. Databases
         without RETURNING do not determine the latter in the same statement: it is true then
     """
     if not connection.dialect.insert_returning:
-        return insert_new(connection, relation, **values), True
-    asked = {**values, "started": values["instance_ref"]}
+        ref, is_new = get_or_create(connection, relation, key, **values)
+        return ref if is_new else None, True
+    asked = {**key, **values, "started": key["instance_ref"]}
     row = connection.execute(_relating(connection.dialect.name), asked).first()
     return (None, True) if row is None else (int(row.id), bool(row.was_started))
 
@@ -366,9 +367,12 @@ def end_instance(
 
 
 def _instance(
-    connection: Connection, new: NewRelation, known: Any, project_ref: int | None
+    connection: Connection, new: NewRelation, known: Any, owner: int | None
 ) -> tuple[int, bool]:
-    owner = _owner(connection, new, project_ref)
+    """The row of the instance, which is held; and whether it was made.
+
+    :param owner: the number of the project that owns it, if that is reported
+    """
     if known.instance_ref is None:
         home = (
             known.installation_ref
@@ -386,9 +390,3 @@ def _instance(
     if owner is not None and owner != known_owner:
         image_owners.report(connection, ref, owner)
     return ref, False
-
-
-def _owner(connection: Connection, new: NewRelation, project_ref: int | None) -> int | None:
-    """Return the owner of the instance as reported; the owner of an image may be another one."""
-    told = new.instance_project_id or (new.project_id if new.kind == BOOT else None)
-    return project_ref if told == new.project_id else get_or_create_project(connection, told)

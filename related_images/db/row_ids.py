@@ -79,9 +79,14 @@ def get_or_create(
     :returns: the primary key of the row, and whether it was created
     :raises ConcurrentChange: if a concurrent transaction removed the row
     """
-    ref = insert_new(connection, table, **key, **others)
+    dialect = connection.dialect.name
+    result = connection.execute(_careful(dialect, table), {**key, **others})
+    if dialect in _RETURNING:
+        ref = result.scalar()
+    else:
+        ref = result.lastrowid if result.rowcount else None
     if ref is not None:
-        return ref, True
+        return int(ref), True
     same = [table.c[name] == value for name, value in key.items()]
     found = connection.execute(select(table.c.id).where(*same)).scalar()
     if found is None:
@@ -93,15 +98,6 @@ def get_or_create(
 
 _RETURNING: Final = ("postgresql", "sqlite")
 """The databases that return the primary key of an insert with :func:`unless_taken`."""
-
-
-def insert_new(connection: Connection, table: Table, **values: Any) -> int | None:
-    """Insert a row, and return its primary key; ``None`` if a row with its unique key exists."""
-    result = connection.execute(_careful(connection.dialect.name, table), values)
-    if connection.dialect.name in _RETURNING:
-        ref = result.scalar()
-        return None if ref is None else int(ref)
-    return int(result.lastrowid) if result.rowcount else None
 
 
 @cache

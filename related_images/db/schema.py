@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from related_images import failpoints
-from related_images.db import dialects, tables
+from related_images.db import dialects, sqlite, tables
 from related_images.errors import SchemaMissing, SchemaOutdated, SchemaTooNew
 from related_images.failpoints import Point
 
@@ -160,10 +160,10 @@ def _migrate(url: str | URL, command: Callable[["Config"], None]) -> None:
         if found not in (None, *REVISIONS):
             raise _too_new(str(found))
         if connection.dialect.name == "sqlite":
-            dialects.write_ahead(connection)
+            sqlite.write_ahead(connection)
     engine = _engine(url)
     if engine.dialect.name == "sqlite":
-        dialects.prepare_sqlite(engine, begin="BEGIN IMMEDIATE")
+        sqlite.prepare(engine, writes=True)
     # a migration commits more than once, and each commit would release the lock
     with engine.connect() as lock, engine.connect() as connection:
         dialects.take_turn(lock, VERSION_TABLE)

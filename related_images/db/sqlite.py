@@ -1,9 +1,21 @@
-"""A fair lock, which serializes the writes to SQLite within a process."""
+"""What only SQLite needs: begin of transactions, write-ahead logging, a fair lock of writers."""
 
+import os
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Final
+
+import tenacity
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError
+
+from related_images.db.dialects import LONGEST_TURN
+from related_images.errors import SchemaMissing
+
+WRITE_AHEAD: Final = "PRAGMA journal_mode=WAL"
 
 
 class FairLock:
@@ -56,3 +68,62 @@ class FairLock:
                 self._waiting.popleft().release()
             else:
                 self._taken = False
+
+
+def prepare(engine: Engine, *, writes: bool) -> None:
+    """Let SQLAlchemy begin transactions instead of the driver, and enforce foreign keys.
+
+    This is the recipe "Serializable isolation / Savepoints / Transactional DDL" of SQLAlchemy's
+    documentation of pysqlite.
+
+    :param writes: whether each transaction locks the database when it begins
+    """
+
+    @event.listens_for(engine, "do_connect")
+    def _find(dialect: Any, record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+        # SQLite would create an empty file
+        path = arguments[0]
+        if not path.startswith("file:") and not os.path.exists(path):
+            raise SchemaMissing(
+                f"there is no database file {path}; run `related-images db upgrade`"
+            )
+
+    @event.listens_for(engine, "connect")
+    def _connect(dbapi_connection: Any, record: Any) -> None:
+        dbapi_connection.isolation_level = None
+        dbapi_connection.execute("PRAGMA foreign_keys=ON")
+
+    if writes:
+        dialect: Any = engine.dialect
+        dialect.do_begin = _begin_writing
+
+
+def _begin_writing(dbapi_connection: Any) -> None:
+    dbapi_connection.execute("BEGIN IMMEDIATE")
+
+
+def write_ahead(connection: Connection) -> None:
+    """Switch a SQLite file to write-ahead logging, so that a write does not block reads.
+
+    The mode is stored in the file. While another connection writes, SQLite refuses the switch at
+    once, without regard to its timeout; this function tries again.
+
+    :raises sqlalchemy.exc.DBAPIError: if the file is locked for :data:`LONGEST_TURN` seconds, or
+        the switch fails
+    """
+    # through the driver: an exception of SQLAlchemy refers to a cursor, which locks the file
+    driver: Any = connection.connection.driver_connection
+    again = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_locked),
+        stop=tenacity.stop_after_delay(LONGEST_TURN),
+        wait=tenacity.wait_random(0.001, 0.05),
+        reraise=True,
+    )
+    try:
+        again(driver.execute, WRITE_AHEAD).close()
+    except sqlite3.Error as error:
+        raise DBAPIError.instance(WRITE_AHEAD, None, error, sqlite3.Error) from error
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY

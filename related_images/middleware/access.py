@@ -1,15 +1,14 @@
 """Who is calling, from the headers that keystonemiddleware sets, and what the caller may do.
 
-Roles decide what is recorded and removed, projects what is seen. Which service may speak for an
-installation, its registration decides: :class:`related_images.db.recording.Speaker` judges that in
-the transaction that records, for the users that :meth:`Caller.speaker` names.
+Roles decide what is recorded and removed, projects what is seen. Which service may report on an
+installation, its registration decides: :mod:`related_images.db.installations` checks that in the
+transaction that records, for the users that :meth:`Caller.reporter` names.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from related_images.config import Settings
-from related_images.db.recording import Speaker
+from related_images.db import Reporter
 from related_images.errors import AdminOnly, NotIdentified, RecordingForbidden
 from related_images.middleware.environ import Environ
 from related_images.validation import shown
@@ -24,22 +23,22 @@ class Caller:
     environ: Environ
     settings: Settings
 
-    @cached_property
+    @property
     def is_identified(self) -> bool:
         """Whether the user's own token is confirmed."""
         return self.environ.get("HTTP_X_IDENTITY_STATUS") == CONFIRMED
 
-    @cached_property
+    @property
     def project_id(self) -> str | None:
         """The project that the user's token is for."""
         return self.environ.get("HTTP_X_PROJECT_ID") or None if self.is_identified else None
 
-    @cached_property
+    @property
     def is_admin(self) -> bool:
         """Whether the user has one of the administrator's roles."""
         return self.is_identified and self._has(self.settings.admin_roles, "HTTP_X_ROLES")
 
-    @cached_property
+    @property
     def is_backed_by_service(self) -> bool:
         """Whether a trusted service sent the user's request with its own token beside it.
 
@@ -49,7 +48,7 @@ class Caller:
             self.settings.recording_roles, "HTTP_X_SERVICE_ROLES"
         )
 
-    @cached_property
+    @property
     def is_service(self) -> bool:
         """Whether the user is itself a trusted service."""
         return self.is_identified and self._has(self.settings.recording_roles, "HTTP_X_ROLES")
@@ -113,20 +112,20 @@ class Caller:
         user = shown(self.environ.get("HTTP_X_USER_ID"))
         return f"{right}, user {user} of project {shown(self.project_id)}{through}"
 
-    def speaker(self) -> Speaker:
-        """In whose name this caller asserts something."""
+    def reporter(self) -> Reporter:
+        """The service users whose token or service token this caller sent."""
         users = {
             self.environ.get("HTTP_X_SERVICE_USER_ID") if self.is_backed_by_service else None,
             self.environ.get("HTTP_X_USER_ID") if self.is_service else None,
         }
-        return Speaker(
+        return Reporter(
             frozenset(user for user in users if user),
             self.settings.require_registered_installation,
         )
 
-    def remover(self) -> Speaker:
-        """In whose name this caller removes something."""
-        return replace(self.speaker(), speaks_for_all=self.is_admin)
+    def remover(self) -> Reporter:
+        """The same for a removal, which an administrator may do in any installation."""
+        return replace(self.reporter(), for_any_installation=self.is_admin)
 
     def _has(self, roles: frozenset[str], key: str) -> bool:
         named = self.environ.get(key, "").lower().split(",")

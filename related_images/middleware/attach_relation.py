@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from related_images import model, validation
-from related_images.db import Database, NewRelation, Relation, recording
-from related_images.db.recording import Speaker
+from related_images.db import Database, NewRelation, Relation, Reporter, recording
 from related_images.errors import ImageGone
 from related_images.middleware import glance
 from related_images.middleware.access import Caller
@@ -45,17 +44,17 @@ def relation_of(
 
 
 def attach(
-    new: NewRelation, app: WSGIApp, environ: Environ, database: Database, speaker: Speaker
+    new: NewRelation, app: WSGIApp, environ: Environ, database: Database, reporter: Reporter
 ) -> tuple[Relation, bool]:
     """Record the relation; say whether it was not there before.
 
     :raises ImageNotFound: if the image was deleted since it was looked at
     """
     try:
-        return recording.attach(database, new, speaker)
+        return recording.attach(database, new, reporter)
     except ImageGone:
         glance.image(app, environ, new.image_id)
-        return recording.attach(database, new, speaker, vouched=True)
+        return recording.attach(database, new, reporter, vouched=True)
 
 
 def _instance_project(body: dict[str, Any], kind: str, caller: Caller) -> str | None:

@@ -60,7 +60,7 @@ def create_image(
     new = _relation(assertion, image_id, _owner(body, caller))
     _replace_body(environ, body)
     with metrics.RECORDING_SECONDS.time():
-        recorded = recording.announce(database, new, caller.speaker())
+        recorded = recording.announce(database, new, caller.reporter())
     outcome = _Outcome(database, new, recorded, request_id(environ), start_response)
     return outcome.answer(app(environ, outcome.start_response))
 

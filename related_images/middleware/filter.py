@@ -21,7 +21,6 @@ from related_images.middleware import (
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ, request_id
 from related_images.middleware.request import (
-    Asked,
     Creation,
     Deletion,
     Listing,
@@ -61,36 +60,36 @@ class InstanceAwareMiddleware:
         self._database.check_recording()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        app, database = self._app, self._database
         asked = classify(environ)
         if asked is None:
-            return self._app(environ, start_response)
+            return app(environ, start_response)
+        caller = Caller(environ, self._settings)
         try:
-            return self._answer(asked, environ, start_response)
+            match asked:
+                case Creation(assertion):
+                    return create_image.create_image(
+                        app, database, environ, start_response, assertion, caller
+                    )
+                case Listing():
+                    return image_list.answer(app, database, caller, asked, environ, start_response)
+                case Rotation() if self._settings.nova_rotation == VERIFIED:
+                    return nova_rotation.answer(
+                        app, database, caller, asked, environ, start_response
+                    )
+                case Deletion():
+                    return delete_image.answer(
+                        app, database, caller, asked, environ, start_response
+                    )
+                case routing.Route():
+                    response = routing.answer(app, database, caller, asked, environ)
+                    return response(environ, start_response)
+                case Malformed(error):
+                    raise error
+            return app(environ, start_response)
         except RelatedImagesError as error:
             _report(error, environ)
             return responses.refusal(environ, error)(environ, start_response)
-
-    def _answer(
-        self, asked: Asked, environ: Environ, start_response: StartResponse
-    ) -> Iterable[bytes]:
-        app, database, caller = self._app, self._database, Caller(environ, self._settings)
-        match asked:
-            case Creation(assertion):
-                return create_image.create_image(
-                    app, database, environ, start_response, assertion, caller
-                )
-            case Listing():
-                return image_list.answer(app, database, caller, asked, environ, start_response)
-            case Rotation() if self._settings.nova_rotation == VERIFIED:
-                return nova_rotation.answer(app, database, caller, asked, environ, start_response)
-            case Deletion():
-                return delete_image.answer(app, database, caller, asked, environ, start_response)
-            case routing.Route():
-                response = routing.answer(app, database, caller, asked, environ)
-                return response(environ, start_response)
-            case Malformed(error):
-                raise error
-        return app(environ, start_response)
 
 
 LOADED: Final[weakref.WeakSet[InstanceAwareMiddleware]] = weakref.WeakSet()

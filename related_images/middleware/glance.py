@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection
+from datetime import datetime
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -85,14 +86,22 @@ def shown(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any] | Non
 
 def seen(image: Any) -> ImageState | None:
     """What tells the image from another with its ID; ``None`` if the answer does not say."""
-    if not isinstance(image, dict):
+    made_at = created_at(image)
+    if made_at is None:
         return None
     owner = image.get("owner")
+    return ImageState(made_at, None if owner is None else str(owner))
+
+
+def created_at(image: Any) -> datetime | None:
+    """When Glance made the image; ``None`` if the answer does not say."""
+    written = image.get("created_at") if isinstance(image, dict) else None
+    if written is None:
+        return None
     try:
-        made_at = validation.parse_time("created_at", str(image.get("created_at")))
+        return validation.parse_time("created_at", written)
     except ParameterMalformed:
         return None
-    return ImageState(made_at, None if owner is None else str(owner))
 
 
 def owners(

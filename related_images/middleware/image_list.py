@@ -17,7 +17,7 @@ from related_images.db import Database, ListedImage, listing
 from related_images.errors import ParameterMalformed
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ, Parameter
-from related_images.middleware.glance import ask, json_of, seen
+from related_images.middleware.glance import ask, created_at, json_of
 from related_images.middleware.request import Listing
 from related_images.middleware.responses import StartResponse, WSGIApp
 from related_images.protocol import headers, paths
@@ -109,9 +109,9 @@ def _others(page: Any, known: dict[str, ListedImage]) -> list[str]:
     return [
         image["id"]
         for image in images
-        if (now := seen(image)) is not None
-        and image.get("id") in known
-        and not listing.is_same(known[image["id"]], now)
+        if (made_at := created_at(image)) is not None
+        and (listed := known.get(image.get("id"))) is not None
+        and not listing.is_same(listed, made_at)
     ]
 
 

@@ -42,7 +42,7 @@ def answer(
 
 
 def _recorded(database: Database, caller: Caller, rotation: Rotation) -> list[ListedImage]:
-    users, instance_id = caller.speaker().user_ids, rotation.instance_id
+    users, instance_id = caller.reporter().user_ids, rotation.instance_id
     try:
         return recorded_backups(
             database, users, instance_id, rotation.backup_type, caller.visible_to

@@ -110,10 +110,13 @@ def classify(environ: Environ) -> Asked | None:
 def _of_images(environ: Environ, given: dict[str, str]) -> Asked | None:
     """What a request to Glance's collection of images is."""
     written = environ.get("QUERY_STRING", "")
-    if not (given or written):
-        return None
+    if not given:
+        # without any of our headers, nothing is ours but a query that has one of these names
+        names = unquote(written)
+        if headers.QUERY[0] not in names and CLAIMS[-1] not in names:
+            return None
     method, query = environ["REQUEST_METHOD"], parameters(written)
-    if method == "GET":
+    if method == "GET" and query:
         asserted = asserted_in(query)
         if given or headers.QUERY[0] in asserted:
             given = headers.combined(given, asserted)

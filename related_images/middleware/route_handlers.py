@@ -60,8 +60,8 @@ def attach(call: RouteRequest) -> WSGIApp:
         optional=attach_relation.OPTIONAL,
     )
     new = attach_relation.relation_of(body, call.app, call.environ, call.caller)
-    speaker = call.caller.speaker()
-    found, created = attach_relation.attach(new, call.app, call.environ, call.database, speaker)
+    reporter = call.caller.reporter()
+    found, created = attach_relation.attach(new, call.app, call.environ, call.database, reporter)
     if created:
         LOG.info("attached image %s to instance %s (%s)", new.image_id, new.instance_id, new.kind)
     return written(schemas.linked(found), HTTPStatus.CREATED if created else HTTPStatus.OK)
@@ -78,7 +78,7 @@ def detach(call: RouteRequest) -> WSGIApp:
     if own_report is None:
         recording.detach(call.database, *ids, call.caller.remover())
     else:
-        left = recording.revoke(call.database, *ids, call.caller.speaker(), recorded_at)
+        left = recording.revoke(call.database, *ids, call.caller.reporter(), recorded_at)
     done = "detached" if left is None else f"took the {own_report} back, which others report too:"
     LOG.info(
         "%s image %s from instance %s of %s (%s): %s [%s]",

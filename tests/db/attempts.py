@@ -14,10 +14,10 @@ def attempts() -> Iterator[list[str]]:
     """The transactions that this thread begins, by their kind; others may probe meanwhile."""
     asking, attempt, made = threading.get_ident(), Database._attempt, list[str]()
 
-    def note(database: Database, writing: int, task: Callable[..., Any]) -> Any:
+    def note(database: Database, writing: int, task: Callable[..., Any], *args: Any) -> Any:
         if threading.get_ident() == asking:
             made.append("write" if writing else "read")
-        return attempt(database, writing, task)
+        return attempt(database, writing, task, *args)
 
     with mock.patch.object(Database, "_attempt", note):
         yield made

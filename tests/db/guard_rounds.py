@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from multiprocessing.synchronize import Barrier
 from uuid import UUID
 
-from related_images.db import deletions, recording
+from related_images.db import Reporter, deletions, recording
 from related_images.db.database import Database
-from related_images.db.recording import Speaker
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
 from related_images.model import NewRelation
 
@@ -74,7 +73,7 @@ def _attach(database: Database, number: int) -> Outcome:
         datetime.now(UTC),
     )
     try:
-        recording.attach(database, new, Speaker(frozenset()))
+        recording.attach(database, new, Reporter(frozenset()))
     except (ImageBeingDeleted, ImageGone) as error:
         return error.code
     return "started"

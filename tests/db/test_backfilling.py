@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
-from related_images.db import Database, NewRelation, backfill, schema
+from related_images.db import Database, NewRelation, Reporter, backfill, schema
 from related_images.db.backfill import DOUBTED, RECORDED, Candidate
-from related_images.db.recording import Speaker, announce
+from related_images.db.recording import announce
 from related_images.validation import parse_time
 from tests import servers
 
@@ -50,7 +50,7 @@ def test_a_claim_that_a_concurrent_recording_contradicts_is_rejected(
     def known_too_early(connection: Connection, *given: Any) -> Any:
         found = known(connection, *given)
         if told:
-            announce(other, told.pop(), Speaker(frozenset()))
+            announce(other, told.pop(), Reporter(frozenset()))
         return found
 
     monkeypatch.setattr(backfill, "_known", known_too_early)

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import make_url
 
-from related_images.db import Database, NewRelation, deletions, relations, schema, tables
-from related_images.db.recording import Speaker, attach
+from related_images.db import Database, NewRelation, Reporter, deletions, relations, schema, tables
+from related_images.db.recording import attach
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
 from related_images.validation import parse_time
 
@@ -35,12 +35,12 @@ def test_a_start_from_a_deleted_image_is_refused_after_another_deletion(
     deletions.deleted(database, deletion(database))
     deletions.withdraw(database, deletion(database))
     with pytest.raises(ImageGone):
-        attach(database, START, Speaker(frozenset()))
+        attach(database, START, Reporter(frozenset()))
 
 
 def test_a_failed_deletion_does_not_prevent_a_start(database: Database) -> None:
     deletions.withdraw(database, deletion(database))
-    row, created = attach(database, START, Speaker(frozenset()))
+    row, created = attach(database, START, Reporter(frozenset()))
     assert created
     assert row.image_deleted_at is None
 
@@ -51,7 +51,7 @@ def start(
     attach(
         database,
         replace(START, instance_id=f"inst-{number}", project_id=project, kind=kind, image_id=image),
-        Speaker(frozenset()),
+        Reporter(frozenset()),
     )
 
 

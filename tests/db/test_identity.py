@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Connection, func, select
 
 from related_images.db import (
+    Reporter,
     deletions,
     image_owners,
     lineage_walk,
@@ -19,7 +20,6 @@ from related_images.db import (
     relations,
 )
 from related_images.db.database import Database
-from related_images.db.recording import Speaker
 from related_images.db.tables import image, project
 from related_images.model import (
     Filters,
@@ -317,11 +317,11 @@ def test_a_start_belongs_to_the_reported_owner_of_the_instance(
 
 def test_an_attachment_returns_its_own_relation(database: Database) -> None:
     wanted = new(label="daily", kind="backup", seen=seen_at(0), created_at=at(9))
-    speaker = Speaker(frozenset())
-    recording.attach(database, wanted, speaker)
+    reporter = Reporter(frozenset())
+    recording.attach(database, wanted, reporter)
     database.write(relations.mark_deleted, wanted.image_id, at(10))
     other = replace(wanted, label="weekly", seen=seen_at(11), created_at=NOON)
-    relation, created = recording.attach(database, other, speaker)
+    relation, created = recording.attach(database, other, reporter)
     assert (relation.label, relation.image_created_at, created) == ("weekly", at(11), True)
 
 

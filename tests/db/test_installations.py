@@ -12,8 +12,8 @@ EAST = Installation(NOVA, "east", "nova-east", at(0))
 
 def test_a_registered_installation_is_found(database: Database) -> None:
     assert database.write(installations._register, EAST) == (EAST, True)
-    assert database.read(installations.find, NOVA) == EAST
-    assert database.read(installations.find, OTHER_NOVA) is None
+    assert database.read(installations._find, NOVA) == EAST
+    assert database.read(installations._find, OTHER_NOVA) is None
 
 
 def test_registering_again_returns_the_registration(database: Database) -> None:
@@ -24,7 +24,7 @@ def test_registering_again_returns_the_registration(database: Database) -> None:
 
 def test_a_recorded_installation_is_not_registered(database: Database) -> None:
     record(database, new())
-    assert database.read(installations.find, NOVA) is None
+    assert database.read(installations._find, NOVA) is None
     assert database.read(installations._registered) == []
     assert database.write(installations._unregister, NOVA) is False
     assert database.write(installations._register, EAST) == (EAST, True)

@@ -12,6 +12,7 @@ from related_images.db import (
     Database,
     Filters,
     NewRelation,
+    Reporter,
     instances,
     lineage_walk,
     notifications,
@@ -22,7 +23,7 @@ from related_images.db import (
     schema,
 )
 from related_images.db.notifications import Ended, Event, ImageMade, Started, store
-from related_images.db.recording import Speaker, attach, image_deleted
+from related_images.db.recording import attach, image_deleted
 from related_images.db.tables import installation, instance, project
 from related_images.model import Recorded
 from related_images.validation import parse_time
@@ -83,7 +84,7 @@ def test_a_batch_on_each_database(database: Database) -> None:
 def test_a_relation_recorded_by_a_service_is_not_changed(database: Database) -> None:
     at = START
     told = NewRelation(NOVA, "inst-1", MADE, "backup", "daily", "service", "demo", at)
-    attach(database, told, Speaker(frozenset()))
+    attach(database, told, Reporter(frozenset()))
     asked = ImageMade(NOVA, "inst-1", "demo", at, MADE, "demo", "snapshot")
     store(database, [MADE_BACKUP, asked])
     (row,) = database.read(relation_queries.find, Filters(), 10)

@@ -7,14 +7,14 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
-from related_images.db import Database, NewRelation, installations, lineage_walk, schema
-from related_images.db.recording import Speaker, announce
+from related_images.db import Database, NewRelation, Reporter, installations, lineage_walk, schema
+from related_images.db.recording import announce
 from related_images.errors import InstallationBound, InstallationUnregistered
 from related_images.validation import parse_time
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NOW = parse_time("now", "2026-01-31T12:00:00Z")
-ANYBODY = Speaker(frozenset())
+ANYBODY = Reporter(frozenset())
 
 
 def image(number: int) -> NewRelation:
@@ -60,17 +60,17 @@ def test_only_the_service_user_of_a_registered_installation_may_record(
     database: Database,
 ) -> None:
     with pytest.raises(InstallationUnregistered):
-        announce(database, image(1), Speaker(frozenset(), require_registered=True))
+        announce(database, image(1), Reporter(frozenset(), require_registered=True))
     installations.register(database, NOVA, "east", "nova-east")
     with pytest.raises(InstallationBound):
-        announce(database, image(1), Speaker(frozenset({"nova-west"})))
-    told = announce(database, image(1), Speaker(frozenset({"nova-east"}), require_registered=True))
+        announce(database, image(1), Reporter(frozenset({"nova-west"})))
+    told = announce(database, image(1), Reporter(frozenset({"nova-east"}), require_registered=True))
     assert told.created
 
 
 def test_any_recording_role_may_record_for_an_unbound_installation(database: Database) -> None:
     installations.register(database, NOVA, "east", None)
-    assert announce(database, image(1), Speaker(frozenset(), require_registered=True)).created
+    assert announce(database, image(1), Reporter(frozenset(), require_registered=True)).created
     installations.unregister(database, NOVA)
     with pytest.raises(InstallationUnregistered):
-        announce(database, image(2), Speaker(frozenset(), require_registered=True))
+        announce(database, image(2), Reporter(frozenset(), require_registered=True))

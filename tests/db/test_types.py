@@ -93,4 +93,4 @@ def test_names_may_contain_any_character(database: Database) -> None:
 
     given = Installation(NOVA, "Zürich-東京-🚀", None, column_types.EPOCH)
     database.write(installations._register, given)
-    assert database.read(installations.find, NOVA) == given
+    assert database.read(installations._find, NOVA) == given

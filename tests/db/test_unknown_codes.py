@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Connection, Table, Update, literal_column, select, update
 
 from related_images.db import (
+    Reporter,
     backfill,
     deletions,
     instances,
@@ -20,7 +21,6 @@ from related_images.db import (
     relations,
 )
 from related_images.db.database import Database
-from related_images.db.recording import Speaker
 from related_images.db.tables import descent, image, relation
 from related_images.model import (
     Filters,
@@ -32,7 +32,7 @@ from related_images.model import (
 )
 from tests.db.samples import NOVA, at, counts, image_id, new, record
 
-SPEAKER = Speaker(frozenset())
+REPORTER = Reporter(frozenset())
 A, B, C, D = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(4))
 
 
@@ -274,11 +274,11 @@ def test_backup_rotation_ignores_unknown_kinds(database: Database) -> None:
 def test_an_attachment_to_a_relation_of_an_unknown_source_returns_the_callers_source(
     database: Database,
 ) -> None:
-    recording.attach(database, new(image=A), SPEAKER)
+    recording.attach(database, new(image=A), REPORTER)
     make_unknown(database, "source", A)
     mine = new(image=A, source="manual", created_at=at(5))
-    told, created = recording.attach(database, mine, SPEAKER)
+    told, created = recording.attach(database, mine, REPORTER)
     assert (told.source, created) == ("manual", False)
-    left = recording.revoke(database, NOVA, "vm-1", A, "snapshot", SPEAKER, at(0))
+    left = recording.revoke(database, NOVA, "vm-1", A, "snapshot", REPORTER, at(0))
     assert isinstance(left, Relation)
     assert left.source == "service"

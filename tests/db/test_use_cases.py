@@ -18,7 +18,7 @@ USE_CASES = (
     "recording",
     "recorded_backups",
 )
-FOR_OTHER_USE_CASES = {"deletions.check_start", "installations.find"}
+FOR_OTHER_USE_CASES = {"deletions.check_start", "installations.check_reporter"}
 """What recording asks in its own transaction."""
 
 

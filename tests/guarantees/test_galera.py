@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from related_images.db import Database, NewRelation, recording, schema
+from related_images.db import Database, NewRelation, Reporter, recording, schema
 from related_images.errors import StoreUnavailable
 from tests.conftest import started
 from tests.guarantees import galera
@@ -27,7 +27,7 @@ LOAD = float(os.environ.get("RELATED_IMAGES_GALERA_SECONDS", "3"))
 WRITERS = 2
 """On each node."""
 
-SPEAKER = recording.Speaker(frozenset())
+REPORTER = Reporter(frozenset())
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ class Writer(threading.Thread):
         while not self._asked_to_stop.is_set():
             image_id = random.choice([str(uuid4()), *self._shared])
             try:
-                recording.announce(self._database, relation(image_id), SPEAKER)
+                recording.announce(self._database, relation(image_id), REPORTER)
             except StoreUnavailable:
                 self._asked_to_stop.wait(0.05)
             else:

@@ -18,13 +18,14 @@ from related_images.db import (
     Filters,
     NewRelation,
     Relation,
+    Reporter,
     instances,
     relation_queries,
     schema,
     stored_state,
 )
 from related_images.db.notifications import Started, store
-from related_images.db.recording import Speaker, announce, attach
+from related_images.db.recording import announce, attach
 from related_images.manage import backfill
 from related_images.validation import parse_time
 from tests import commands
@@ -260,10 +261,10 @@ def test_a_claim_does_not_make_an_instance_anybodys(
         *(NOVA, INSTANCE, cloud.image(), "snapshot", None, "service", "demo", NOW),
         instance_project_id="demo",
     )
-    announce(cloud.database, told, Speaker(frozenset()))
+    announce(cloud.database, told, Reporter(frozenset()))
     base = cloud.image(instance_uuid=OTHER)
     boot = NewRelation(NOVA, INSTANCE, base, "boot", None, "service", None, NOW)
-    started, _ = attach(cloud.database, boot, Speaker(frozenset()))
+    started, _ = attach(cloud.database, boot, Reporter(frozenset()))
     assert started.project_id == "demo"
     (instance,) = cloud.database.read(instances._find, Filters(instance_id=INSTANCE), 2)
     assert instance.project_id == "demo"
@@ -278,7 +279,7 @@ def test_what_differs_from_a_recorded_relation_is_listed(
 ) -> None:
     forged = cloud.image()
     truth = NewRelation(NOVA, OTHER, forged, "snapshot", None, "service", "demo", NOW)
-    attach(cloud.database, truth, Speaker(frozenset()))
+    attach(cloud.database, truth, Reporter(frozenset()))
     later = NOW + timedelta(minutes=1)
     store(cloud.database, [Started(NOVA, f"vm-{n}", "demo", later, forged) for n in range(starts)])
     (row,) = report(cloud, capsys)["doubted"]

@@ -109,15 +109,15 @@ def test_only_users_with_the_role_speak_for_an_installation(
     roles: str, service_roles: str, users: set[str]
 ) -> None:
     found = with_service(roles, service_roles)
-    assert found.speaker().user_ids == users
-    assert not found.speaker().speaks_for_all
+    assert found.reporter().user_ids == users
+    assert not found.reporter().for_any_installation
     assert found.remover().user_ids == users
-    assert found.remover().speaks_for_all is (roles == "admin")
+    assert found.remover().for_any_installation is (roles == "admin")
 
 
 def test_a_service_without_a_user_id_speaks_as_nobody() -> None:
     assert (
-        with_service("member", "service", **{"X-Service-User-Id": ""}).speaker().user_ids == set()
+        with_service("member", "service", **{"X-Service-User-Id": ""}).reporter().user_ids == set()
     )
 
 
@@ -126,7 +126,7 @@ def test_whether_an_installation_must_be_registered_is_an_option(required: bool)
     options = {"connection": "sqlite://", "require_registered_installation": str(required)}
     settings = config.load("filter:related-images", options)
     environ = wsgi.environ_of("GET", "/", wsgi.identity("u", "p", "service"))
-    assert Caller(environ, settings).speaker().require_registered is required
+    assert Caller(environ, settings).reporter().require_registered is required
 
 
 def test_a_log_names_the_right_the_user_and_the_service() -> None:

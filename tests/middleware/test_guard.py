@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from related_images import config
-from related_images.db import Database, NewRelation
-from related_images.db.recording import Speaker, attach
+from related_images.db import Database, NewRelation, Reporter
+from related_images.db.recording import attach
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
 from related_images.middleware import delete_image
 from related_images.middleware.access import Caller
@@ -60,7 +60,7 @@ def database(tmp_path: Path) -> Iterable[Database]:
 
 
 def start(database: Database, instance: str = "inst-1") -> None:
-    attach(database, replace(START, instance_id=instance), Speaker(frozenset()))
+    attach(database, replace(START, instance_id=instance), Reporter(frozenset()))
 
 
 def delete(
