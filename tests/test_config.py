@@ -115,7 +115,7 @@ def test_the_files_are_those_that_the_service_reads(home: Path) -> None:
 
 @pytest.mark.usefixtures("home")
 def test_a_project_without_a_file() -> None:
-    with pytest.raises(ConfigurationError, match=r"glnace: there is no glnace-api\.conf"):
+    with pytest.raises(ConfigurationError, match=r"glnace: oslo\.config finds no glnace-api\.conf"):
         load(SECTION, {"oslo_config_project": "glnace"})
 
 
@@ -245,7 +245,7 @@ def test_a_dollar_in_the_paste_section_stays() -> None:
     ("variable", "value", "reason"),
     [
         ("GUARD", "on", "guard = 'on' is not valid"),
-        ("GARD", "in-use", "unknown option 'gard'; known are: connection"),
+        ("GARD", "in-use", "unknown option 'gard'; allowed are: connection"),
         ("guard", "in-use", "unknown option 'GUARD'"),
         ("DATABASE_TIMEOUT", "nan", "a number of seconds from 0.05 to 60"),
         ("DATABASE_TIMEOUT", "", "a number of seconds from 0.05 to 60"),

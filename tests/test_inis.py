@@ -113,7 +113,7 @@ def test_the_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("gard = in-use", "unknown option 'gard'; known are: connection"),
+        ("gard = in-use", "unknown option 'gard'; allowed are: connection"),
         ("guard = on", "guard = 'on' is not valid"),
         ("connection = mysql:/u:hush@db", "connection is not valid: an SQLAlchemy URL is needed"),
         ("connection = mysql://u:$hush@db/x", "connection is not valid: a $ is not followed"),

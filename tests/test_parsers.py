@@ -76,29 +76,29 @@ UUIDS: Final[Mapping[str, Read]] = {
     "openstack instance backup overdue": option(
         overdue.OverdueInstanceBackup, "--installation", "--older-than=1h"
     ),
-    "API": paging.FILTERS["installation_uuid"].read,
+    "API": paging.FILTERS["installation_uuid"].parse,
     "client": lambda text: InstanceRef(text, "i").installation_uuid,
     "import": remote_image,
 }
 INSTANCE_IDS: Final[Mapping[str, Read]] = {
     "openstack instance image list": option(instance.ListInstanceImage, "instance_id"),
     "openstack instance backup prune": option(backup.PruneInstanceBackup, "instance_id"),
-    "API": paging.FILTERS["instance_id"].read,
+    "API": paging.FILTERS["instance_id"].parse,
     "client": lambda text: InstanceRef(UUID, text).instance_id,
 }
 LABELS: Final[Mapping[str, Read]] = {
     "openstack image relation list": option(relation.ListRelation, "--label"),
     "openstack instance backup prune": option(backup.PruneInstanceBackup, "--keep-label"),
-    "API": paging.FILTERS["label"].read,
+    "API": paging.FILTERS["label"].parse,
     "policy": label_of_policy,
 }
 TEXTS: Final[Mapping[str, Read]] = {
     "installation add": option(installation.Add, "--name", UUID),
-    "API": paging.FILTERS["project_id"].read,
+    "API": paging.FILTERS["project_id"].parse,
 }
 TIMES: Final[Mapping[str, Read]] = {
     "openstack image relation list": option(relation.ListRelation, "--created-after"),
-    "API": paging.FILTERS["created_after"].read,
+    "API": paging.FILTERS["created_after"].parse,
     "listen": notified,
 }
 SPANS: Final[Mapping[str, Read]] = {

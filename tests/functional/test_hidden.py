@@ -33,7 +33,10 @@ def of_images(images: list[str]) -> Iterator[str]:
     for image in images:
         yield f"/v2/images/{image}/relations"
         for other in images:
-            climb, place = paging.mark(other, other, "1"), paging.mark(other, "1", "")
+            climb, place = (
+                paging.encode_marker(other, other, "1"),
+                paging.encode_marker(other, "1", ""),
+            )
             yield f"/v2/images/{image}/ancestry?marker={climb}"
             yield f"/v2/images/{image}/descendants?marker={place}"
         yield f"/v2/images/{image}/ancestry"
@@ -43,7 +46,7 @@ def of_images(images: list[str]) -> Iterator[str]:
 def of_servers(world: World, images: list[str], servers: list[str]) -> Iterator[str]:
     for server in servers:
         yield f"/v2/instances/{world.installation}/{server}"
-        marker = paging.mark(world.installation, server, paging.NO_TIME)
+        marker = paging.encode_marker(world.installation, server, paging.NO_TIME)
         yield f"/v2/instances?installation_uuid={world.installation}&marker={marker}"
         more: list[dict[str, str]] = [{}, {"relation_kind": "boot"}, {"relation_label": "daily"}]
         more += [{"limit": "1"}, {"id": images[0]}, {"marker": images[0]}]

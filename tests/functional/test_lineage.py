@@ -216,7 +216,7 @@ def test_a_made_up_marker_tells_of_no_image_of_others(
     others = [*a_chain(cloud, 2, a_project()), cloud.create(a_vm()), new_uuid()]
     refusals = []
     for image_id in others:
-        path = f"/v2/images/{own}/{what}?marker={paging.mark(image_id, *rest)}"
+        path = f"/v2/images/{own}/{what}?marker={paging.encode_marker(image_id, *rest)}"
         answer = cloud.call("GET", path, stranger.user)
         assert answer.status == 400, image_id
         refusals.append(answer.json["error"] | {"request_id": None})
@@ -228,7 +228,7 @@ def test_a_made_up_marker_leads_no_further_than_an_own_path(cloud: Cloud) -> Non
     project = a_project()
     images = a_chain(cloud, 3, project)
     other = cloud.create(a_vm(project=project))
-    marker = paging.mark(images[2], images[2], "1")
+    marker = paging.encode_marker(images[2], images[2], "1")
     found = asked(cloud, other, f"ancestry?marker={marker}", user_of(project))
     assert found["ancestry"] == asked(cloud, images[2], "ancestry", user_of(project))["ancestry"]
     path = f"/v2/images/{new_uuid()}/ancestry?marker={marker}"

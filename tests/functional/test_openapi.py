@@ -128,8 +128,11 @@ def test_every_shape_is_a_json_schema(name: str) -> None:
 
 def test_the_fields_of_bodies_are_told() -> None:
     relation = COMPONENTS["schemas"]["new_relation"]
-    assert set(relation["required"]) == set(attach_relation.NEEDED)
-    assert tuple(relation["properties"]) == attach_relation.NEEDED + attach_relation.OPTIONAL
+    assert set(relation["required"]) == set(attach_relation.REQUIRED_FIELDS)
+    assert (
+        tuple(relation["properties"])
+        == attach_relation.REQUIRED_FIELDS + attach_relation.OPTIONAL_FIELDS
+    )
 
 
 def tried() -> dict[str, Any]:

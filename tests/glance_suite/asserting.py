@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from related_images.middleware.environ import key_of
+from related_images.middleware.environ import environ_key
 from related_images.protocol import headers
 
 ASSERTED = {
-    key_of(headers.INSTALLATION_UUID): "11111111-2222-4333-8444-555555555555",
-    key_of(headers.INSTANCE_ID): "every-request",
+    environ_key(headers.INSTALLATION_UUID): "11111111-2222-4333-8444-555555555555",
+    environ_key(headers.INSTANCE_ID): "every-request",
     "HTTP_X_SERVICE_ROLES": "service",
     "HTTP_X_SERVICE_IDENTITY_STATUS": "Confirmed",
 }

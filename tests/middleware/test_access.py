@@ -23,20 +23,22 @@ def test_a_role_counts_in_any_case_and_place(roles: str) -> None:
 @pytest.mark.parametrize("roles", ["", ",", "services", "ser vice", "service;admin"])
 def test_what_is_no_role_of_a_service_does_not_record(roles: str) -> None:
     stranger = caller(roles)
-    assert (stranger.sees_all, stranger.visible_to) == (False, "p")
+    assert (stranger.sees_all_projects, stranger.visible_to) == (False, "p")
     with pytest.raises(RecordingForbidden, match=r"in a service token: service$"):
-        stranger.must_record()
-    with pytest.raises(RecordingForbidden, match="or an administrator's: admin"):
-        stranger.must_remove()
+        stranger.require_recording_role()
+    with pytest.raises(
+        RecordingForbidden, match="or one of these admin roles, in the caller's own token: admin"
+    ):
+        stranger.require_removal_role()
     with pytest.raises(AdminOnly, match="admin"):
-        stranger.must_administrate()
+        stranger.require_admin_role()
 
 
 def test_a_token_that_is_not_confirmed_gives_no_right() -> None:
     stranger = caller("admin,service", **{"X-Identity-Status": "Invalid"})
     assert [stranger.may_record, stranger.may_remove, stranger.is_admin] == [False] * 3
     with pytest.raises(NotIdentified):
-        stranger.must_be_identified()
+        stranger.require_identity()
 
 
 def with_service(roles: str, service_roles: str, **more: str) -> Caller:
@@ -51,30 +53,30 @@ def with_service(roles: str, service_roles: str, **more: str) -> Caller:
 
 def test_a_service_token_gives_the_right_to_record_and_to_see_all() -> None:
     user = with_service("member", "service")
-    assert [user.is_service, user.is_backed_by_service] == [False, True]
+    assert [user.has_recording_role, user.has_service_token] == [False, True]
     assert [user.may_record, user.may_remove, user.is_admin] == [True, True, False]
     assert user.visible_to is None
-    user.must_record()
-    user.must_remove()
+    user.require_recording_role()
+    user.require_removal_role()
     with pytest.raises(AdminOnly):
-        user.must_administrate()
+        user.require_admin_role()
 
 
 @pytest.mark.parametrize("roles", ["", "member", "admin", "services"])
 def test_a_service_token_without_the_role_gives_no_right(roles: str) -> None:
     user = with_service("member", roles)
-    assert [user.is_backed_by_service, user.may_record, user.may_remove] == [False] * 3
+    assert [user.has_service_token, user.may_record, user.may_remove] == [False] * 3
     assert user.visible_to == "p"
 
 
 def test_a_service_token_that_is_not_confirmed_gives_no_right() -> None:
     user = with_service("member", "service", **{"X-Service-Identity-Status": "Invalid"})
-    assert [user.is_backed_by_service, user.may_record] == [False] * 2
+    assert [user.has_service_token, user.may_record] == [False] * 2
 
 
 def test_a_service_token_is_enough_where_the_token_of_the_user_is_not_confirmed() -> None:
     user = with_service("admin,service", "service", **{"X-Identity-Status": "Invalid"})
-    assert [user.may_record, user.is_admin, user.is_service] == [True, False, False]
+    assert [user.may_record, user.is_admin, user.has_recording_role] == [True, False, False]
     assert user.project_id is None
 
 
@@ -82,10 +84,10 @@ def test_an_administrator_sees_all_and_removes_and_does_not_record() -> None:
     admin = caller("admin")
     assert [admin.is_admin, admin.may_remove, admin.may_record] == [True, True, False]
     assert admin.visible_to is None
-    admin.must_administrate()
-    admin.must_remove()
+    admin.require_admin_role()
+    admin.require_removal_role()
     with pytest.raises(RecordingForbidden):
-        admin.must_record()
+        admin.require_recording_role()
 
 
 @pytest.mark.parametrize(
@@ -130,10 +132,10 @@ def test_whether_an_installation_must_be_registered_is_an_option(required: bool)
 
 
 def test_a_log_names_the_right_the_user_and_the_service() -> None:
-    assert caller("admin").described == "administrator, user 'u' of project 'p'"
-    by_service = with_service("member", "service").described
+    assert caller("admin").description == "administrator, user 'u' of project 'p'"
+    by_service = with_service("member", "service").description
     assert by_service == "service, user 'u' of project 'p' through service user 'nova'"
 
 
 def test_a_log_shows_an_id_with_a_line_break_on_one_line() -> None:
-    assert "\n" not in caller("admin", **{"X-User-Id": "u\nforged"}).described
+    assert "\n" not in caller("admin", **{"X-User-Id": "u\nforged"}).description

@@ -9,19 +9,19 @@ from tests.filters import OURS
 
 
 def test_what_is_stripped_is_computed_from_the_headers_names() -> None:
-    assert set(OURS) == reading.TUPLE_KEYS
+    assert set(OURS) == reading.HEADER_KEYS
 
 
 def test_taking_the_tuple_leaves_nothing_of_it() -> None:
     environ = {**dict.fromkeys(OURS, "x"), "HTTP_X_OTHER": "y"}
-    taken, forced = reading.take_tuple(environ)
+    taken, forced = reading.pop_headers(environ)
     assert set(taken) == {
         *("X-Installation-UUID", "X-Instance-ID"),
         *("X-Relation-Kind", "X-Relation-Label", "X-Instance-Project-ID"),
     }
     assert not forced
     assert environ == {"HTTP_X_OTHER": "y"}
-    assert reading.take_tuple(environ) == ({}, False)
+    assert reading.pop_headers(environ) == ({}, False)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_body_of_unknown_length_is_none(length: str | None) -> None:
 
 
 def test_a_body_cut_short_is_refused() -> None:
-    with pytest.raises(BodyIncomplete, match="4 bytes of body were announced, 3 came"):
+    with pytest.raises(BodyIncomplete, match="Content-Length is 4, but the body has 3 bytes"):
         reading.read_body(body("4", b"abc"))
 
 

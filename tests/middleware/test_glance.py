@@ -11,7 +11,7 @@ from tests import wsgi
 
 
 def asked(app: Any) -> Any:
-    return glance.ask(app, wsgi.environ_of("GET", "/v2/images"))
+    return glance.call(app, wsgi.environ_of("GET", "/v2/images"))
 
 
 def test_an_answer_that_is_taken_back_is_the_second_one() -> None:
@@ -64,7 +64,7 @@ def test_a_question_has_none_of_the_callers_conditions() -> None:
     said = {"If-None-Match": "*", "Range": "bytes=0-1", "X-Roles": "member"}
     environ = wsgi.environ_of("DELETE", "/v2/images/x?_method=GET", said, b"body")
     before = dict(environ)
-    assert glance.shown(app, environ, "x") == {}
+    assert glance.find_image(app, environ, "x") == {}
     assert environ == before
     assert "HTTP_RANGE" not in seen[0]
     assert "HTTP_IF_NONE_MATCH" not in seen[0]

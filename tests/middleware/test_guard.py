@@ -145,7 +145,7 @@ def test_an_administrator_forces_a_deletion_and_that_is_logged(
         assert delete(database, Answering(), ADMIN, forced=True) == 204
     (line,) = caplog.messages
     assert f"deletion of image {IMAGE} is forced by user root of project admin" in line
-    assert "1 live instances" in line
+    assert "1 live servers" in line
 
 
 def test_a_forced_deletion_of_an_image_that_nobody_uses_is_not_logged(
@@ -161,7 +161,7 @@ def test_nobody_else_forces_a_deletion_and_the_refusal_says_who_may(
 ) -> None:
     start(database)
     glance = Answering()
-    with pytest.raises(ImageInUse, match="none of the roles of an administrator: admin"):
+    with pytest.raises(ImageInUse, match="none of these admin roles: admin"):
         delete(database, glance, who, forced=True)
     assert "DELETE" not in glance.asked
 
@@ -181,9 +181,11 @@ def test_without_the_database_a_deletion_passes(
     with caplog.at_level(logging.WARNING):
         assert delete(lost, Answering(), OWNER) == 204
     lost.close()
-    passes, left = [line.message for line in caplog.records if line.name == delete_image.__name__]
-    assert "passes unguarded" in passes
-    assert "is left to be reconciled" in left
+    unchecked, unrecorded = [
+        line.message for line in caplog.records if line.name == delete_image.__name__
+    ]
+    assert "is deleted without the check of its use" in unchecked
+    assert "is left to reconciliation" in unrecorded
 
 
 @pytest.mark.parametrize(

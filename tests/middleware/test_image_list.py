@@ -67,7 +67,7 @@ def test_the_query_is_the_callers_and_the_ids(query: str, asked: str) -> None:
 
 @pytest.mark.parametrize("condition", ["neq:a", "IN:a", "id:a", ":a"])
 def test_a_condition_on_the_id_that_the_registry_does_not_know_is_refused(condition: str) -> None:
-    with pytest.raises(ParameterMalformed, match="or eq: and one, or in: and several"):
+    with pytest.raises(ParameterMalformed, match="give id=ID, id=eq:ID or id=in:ID,ID,…"):
         listed(f"id={condition}", {"images": []})
 
 

@@ -187,7 +187,10 @@ def test_a_server_of_two_installations_has_no_backups_and_the_log_says_why(
         row for row in caplog.records if row.name == "related_images.middleware.nova_rotation"
     ]
     assert said.levelname == "WARNING"
-    assert all(word in said.getMessage() for word in (INSTANCE, NOVA, OTHER_NOVA, "bind each"))
+    assert all(
+        word in said.getMessage()
+        for word in (INSTANCE, NOVA, OTHER_NOVA, "bind the service user of each Nova")
+    )
 
 
 def test_without_the_option_nothing_is_narrowed(

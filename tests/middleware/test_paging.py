@@ -33,7 +33,7 @@ READERS: list[Callable[[str | None], object]] = [
 ]
 
 
-def given_in(query: str) -> paging.Given:
+def given_in(query: str) -> paging.Parameters:
     return query_of({"QUERY_STRING": query})
 
 
@@ -101,18 +101,18 @@ def test_links_keep_all_but_the_marker() -> None:
 
 def test_an_unknown_parameter_is_refused_and_the_known_ones_are_named() -> None:
     with pytest.raises(
-        ParameterUnknown, match="'sort_key' is not known here; known are installation_uuid, "
+        ParameterUnknown, match="'sort_key' is unknown; allowed are: installation_uuid, "
     ):
         paging.read(given_in("sort_key=x"), paging.FILTERS)
 
 
 def test_where_none_is_known_the_query_is_to_be_left_out() -> None:
-    with pytest.raises(ParameterUnknown, match="'limit' is not known here; leave the query out"):
+    with pytest.raises(ParameterUnknown, match="'limit' is unknown; this route has no parameters"):
         paging.read(given_in("limit=1"), {})
 
 
 def test_a_needed_parameter_that_is_missing_is_named() -> None:
-    with pytest.raises(ParameterMalformed, match="image_ids is needed here"):
+    with pytest.raises(ParameterMalformed, match="image_ids is missing"):
         paging.read([], paging.USAGE_FILTERS)
 
 

@@ -94,4 +94,4 @@ def test_what_is_read_is_handed_on() -> None:
     ],
 )
 def test_our_parameters_are_found_in_every_spelling(query: str, found: dict[str, str]) -> None:
-    assert request.asserted_in(parameters(query)) == found
+    assert request.relation_parameters(parameters(query)) == found

@@ -47,7 +47,7 @@ def test_every_error_is_answered_in_one_shape(kind: type[RelatedImagesError]) ->
     seen: list[Any] = []
     error = made(kind)
     environ = {"REQUEST_METHOD": "GET", "openstack.request_id": "req-1"}
-    response = responses.refusal(environ, error)
+    response = responses.error_response(environ, error)
     body = b"".join(response(environ, lambda status, headers: started(status, headers, seen)))
     answered = json.loads(body)
     shown = answered["error"]
@@ -82,7 +82,9 @@ def test_a_503_says_to_come_again_soon(kind: type[StoreUnavailable]) -> None:
     """openstacksdk waits as long five times before its user hears of it."""
     seen: list[Any] = []
     error = kind("down")
-    responses.refusal(GET, error)(GET, lambda status, headers: started(status, headers, seen))
+    responses.error_response(GET, error)(
+        GET, lambda status, headers: started(status, headers, seen)
+    )
     assert seen[0] == "503 Service Unavailable"
     assert seen[1]["Retry-After"] == "1"
 
@@ -90,7 +92,9 @@ def test_a_503_says_to_come_again_soon(kind: type[StoreUnavailable]) -> None:
 def test_a_wrong_method_says_which_are_right() -> None:
     seen: list[Any] = []
     error = responses.MethodNotAllowed("PUT", ["POST", "GET"])
-    responses.refusal(GET, error)(GET, lambda status, headers: started(status, headers, seen))
+    responses.error_response(GET, error)(
+        GET, lambda status, headers: started(status, headers, seen)
+    )
     assert seen[1]["Allow"] == "GET, POST"
 
 

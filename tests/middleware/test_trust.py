@@ -74,7 +74,7 @@ class Oracle:
         self.through_a_service = who.service_status == "Confirmed" and "service" in lent
         self.records = self.itself_a_service or self.through_a_service
         self.admin = self.identified and "admin" in own
-        self.sees_all = self.admin or self.records
+        self.sees_all_projects = self.admin or self.records
         self.speaks_as = ({who.user} if self.itself_a_service else set()) | (
             {who.service_user} if self.through_a_service else set()
         )
@@ -215,13 +215,13 @@ def test_seeing_what_belongs_to_another_project(
         answer = wsgi.call(guarded, "GET", path, who.headers)
         assert outcome(answer) == ((200, "") if oracle.identified else oracle.own_route()), who
         if oracle.identified:
-            assert len(answer.json[key]) == oracle.sees_all, who
+            assert len(answer.json[key]) == oracle.sees_all_projects, who
 
 
 def test_seeing_one_instance_of_another_project(guarded: InstanceAwareMiddleware) -> None:
     for who in READERS:
         oracle = Oracle(who, False)
-        expected = (200, "") if oracle.sees_all else (404, "instance.not-found")
+        expected = (200, "") if oracle.sees_all_projects else (404, "instance.not-found")
         path = f"/v2/instances/{REGISTERED}/{SEEDED_INSTANCE}"
         answer = wsgi.call(guarded, "GET", path, who.headers)
         assert outcome(answer) == (expected if oracle.identified else oracle.own_route()), who
@@ -252,7 +252,7 @@ def test_how_much_is_unreconciled_is_for_those_who_see_all(
         oracle = Oracle(who, False)
         if oracle.identified:
             info = wsgi.call(guarded, "GET", "/v2/info/relations", who.headers).json
-            assert (info["unreconciled"] is not None) == oracle.sees_all, who
+            assert (info["unreconciled"] is not None) == oracle.sees_all_projects, who
 
 
 def test_what_is_not_told_is_not_counted(
@@ -274,8 +274,8 @@ def test_whose_instances_are_counted_is_told(guarded: InstanceAwareMiddleware) -
         if oracle.identified:
             path = f"/v2/usages?image_ids={SEEDED_IMAGE}"
             answer = wsgi.call(guarded, "GET", path, who.headers).json
-            assert answer["all_projects"] is oracle.sees_all, who
-            assert answer["usages"][0]["instances"] == oracle.sees_all, who
+            assert answer["all_projects"] is oracle.sees_all_projects, who
+            assert answer["usages"][0]["instances"] == oracle.sees_all_projects, who
 
 
 def test_anybody_may_list_with_the_tuple(guarded: InstanceAwareMiddleware) -> None:
