@@ -164,17 +164,17 @@ def test_settings_cannot_be_changed() -> None:
         load(SECTION, {}).guard = "in-use"  # type: ignore[misc]
 
 
-InstancePosition = Callable[[str], None]
+WriteRoles = Callable[[str], None]
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, InstancePosition]:
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, WriteRoles]:
     """The places of a value, the strongest first: each writes ``admin_roles`` there."""
 
     def environment(value: str) -> None:
         monkeypatch.setenv("OS_RELATED_IMAGES__ADMIN_ROLES", value)
 
-    def file_named(name: str) -> InstancePosition:
+    def file_named(name: str) -> WriteRoles:
         return lambda value: write(tmp_path / name, f"admin_roles = {value}")
 
     return {
@@ -205,7 +205,7 @@ NAMES = ("paste", "environment", "directory", "second file", "first file")
 
 @pytest.mark.parametrize(("stronger", "weaker"), list(itertools.combinations(NAMES, 2)))
 def test_the_stronger_place_wins(
-    places: dict[str, InstancePosition], tmp_path: Path, stronger: str, weaker: str
+    places: dict[str, WriteRoles], tmp_path: Path, stronger: str, weaker: str
 ) -> None:
     places[weaker]("weaker")
     assert roles_in(tmp_path) == {"weaker"}

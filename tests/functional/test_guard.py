@@ -164,7 +164,7 @@ def test_an_administrator_may_force_it_and_that_is_logged(
     caplog.clear()
     assert delete(guarded, base, ADMIN | FORCE).status == 204
     (logged,) = [record.getMessage() for record in caplog.records if base in record.getMessage()]
-    assert "forced by user admin of project admin-project, though 1 live instances" in logged
+    assert "forced by user admin of project admin-project, although 1 live servers" in logged
 
 
 @pytest.mark.parametrize("value", ["false", "", "1", "yes", "true, true"])
@@ -191,7 +191,7 @@ def test_nobody_else_may_force_it_and_is_told_who_may(guarded: Cloud) -> None:
         assert advice in error(delete(guarded, image_id, caller))["message"]
         refused = delete(guarded, image_id, caller | FORCE)
         assert refused.status == 409
-        assert "has none of the roles of an administrator: admin" in error(refused)["message"]
+        assert "the caller has none of these admin roles: admin" in error(refused)["message"]
     assert guarded.exists(image_id)
 
 

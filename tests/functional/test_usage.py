@@ -179,4 +179,4 @@ def test_lists_are_narrowed_by_use(cloud: Cloud, path: str) -> None:
 
     assert (found("true"), found("false")) == ([alive.id], [gone.id])
     refused = cloud.call("GET", f"{path}?in_use=yes", ADMIN)
-    assert "neither true nor false" in refused.json["error"]["message"]
+    assert "give true or false" in refused.json["error"]["message"]

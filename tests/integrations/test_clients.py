@@ -36,7 +36,7 @@ SENTENCES = {
     403: "one of these roles is needed",
     404: "does not exist, or the caller may not see it",
     409: IN_USE,
-    413: "a body of more than 1048576 bytes",
+    413: "the body has more than 1048576 bytes",
     503: DOWN,
 }
 """What the message of each status holds."""
