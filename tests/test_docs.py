@@ -58,7 +58,7 @@ def test_every_filter_is_documented(name: str) -> None:
     assert f"`{name}`" in API.split("### Filters")[1].split("###")[0]
 
 
-def test_every_error_code_is_documented_once_and_none_besides() -> None:
+def test_every_error_code_is_documented_once_and_no_other() -> None:
     documented = re.findall(r"^\| `([a-z.-]+)` \|", ERRORS, re.MULTILINE)
     assert sorted(documented) == sorted(kind.code for kind in error_classes() if documentable(kind))
 
@@ -73,13 +73,13 @@ def is_answered(kind: type[errors.RelatedImagesError]) -> bool:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in error_classes() if is_answered(kind)])
-def test_the_documented_status_is_the_one_answered(kind: type[errors.RelatedImagesError]) -> None:
+def test_documented_status_is_the_returned_one(kind: type[errors.RelatedImagesError]) -> None:
     error = MethodNotAllowed("PUT", ["GET"]) if kind is MethodNotAllowed else kind("x")
     assert f"| `{kind.code}` | {status_of(error).value} |" in ERRORS
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
+def test_links_between_pages_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         assert "://" in target or (page.parent / target).exists(), target
 
@@ -115,7 +115,7 @@ def collected(marker: str, files: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_command_of_a_guarantee_runs_every_file_as_a_whole(
+def test_command_of_a_guarantee_runs_whole_files(
     command: str, tests_by_marker: dict[str, list[str]]
 ) -> None:
     words = shlex.split(command)

@@ -37,13 +37,13 @@ def with_section(section: str) -> list[configparser.ConfigParser]:
     return [block for page, block in blocks() if block.has_section(section) and page != "heat.md"]
 
 
-def test_there_are_some() -> None:
+def test_docs_have_ini_blocks() -> None:
     assert len(with_section(FILTER)) >= 3
     assert with_section(config.GROUP)
 
 
 @pytest.mark.parametrize("block", [b for b in with_section(FILTER) if "use" in b[FILTER]])
-def test_a_filter_section_loads(
+def test_filter_section_loads(
     block: configparser.ConfigParser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "glance-api.conf").write_text("[related_images]\n")
@@ -59,7 +59,7 @@ def test_a_filter_section_loads(
 
 
 @pytest.mark.parametrize("block", with_section(config.GROUP))
-def test_an_options_section_is_understood(block: configparser.ConfigParser) -> None:
+def test_options_section_is_valid(block: configparser.ConfigParser) -> None:
     config.load(config.GROUP, dict(block[config.GROUP]))
 
 
@@ -104,7 +104,7 @@ def started(tmp_path: Path, ours: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
+def test_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
     # in the paste file the % would be an error of PasteDeploy
     done = started(tmp_path, f"connection = sqlite:///{tmp_path}/related-50%.db\n")
     assert "answer 401" in done.stdout, done.stderr
@@ -119,7 +119,9 @@ def test_the_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
         ("connection = mysql://u:$hush@db/x", "connection is not valid: a $ is not followed"),
     ],
 )
-def test_glance_does_not_start_with_a_wrong_option(tmp_path: Path, line: str, reason: str) -> None:
+def test_glance_does_not_start_with_an_invalid_option(
+    tmp_path: Path, line: str, reason: str
+) -> None:
     done = started(tmp_path, f"{line}\n")
     assert done.returncode == 1
     assert f"[related_images] of {tmp_path}/glance-api.conf" in done.stderr
@@ -128,9 +130,7 @@ def test_glance_does_not_start_with_a_wrong_option(tmp_path: Path, line: str, re
 
 
 @pytest.mark.parametrize(("line", "code"), [("guard = in-use", 0), ("gard = in-use", 1)])
-def test_the_validator_as_the_deployment_page_calls_it(
-    tmp_path: Path, line: str, code: int
-) -> None:
+def test_validator_command_of_the_deployment_page(tmp_path: Path, line: str, code: int) -> None:
     glance.write_configuration(tmp_path)
     conf = tmp_path / "glance-api.conf"
     text = conf.read_text().partition("[os_glance")[0]

@@ -23,21 +23,21 @@ def imports() -> ImportGraph:
     return build_graph(PACKAGE.name, include_external_packages=True, cache_dir=None)
 
 
-def test_the_directions_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_contracts_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     with logging_as_it_was():
         code = lint_imports(config_filename="pyproject.toml", no_cache=True)
     assert code == EXIT_STATUS_SUCCESS
 
 
-def test_every_room_has_a_direction() -> None:
+def test_every_package_has_an_import_contract() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     bound = {source for one in contracts["contracts"] for source in one["source_modules"]}
     assert {f"related_images.{room}" for room in ROOMS} <= bound
 
 
 @pytest.mark.parametrize("room", EDGES)
-def test_nobody_looks_into_an_edge(imports: ImportGraph, room: str) -> None:
+def test_no_package_imports_a_program(imports: ImportGraph, room: str) -> None:
     inside = imports.find_descendants(edge := f"{PACKAGE.name}.{room}") | {edge}
     lookers = {
         looker
@@ -57,7 +57,9 @@ def test_nobody_looks_into_an_edge(imports: ImportGraph, room: str) -> None:
         ("db", {"webob", "paste", "keystoneauth1", "glance"}),
     ],
 )
-def test_a_room_knows_no_strangers(imports: ImportGraph, room: str, strangers: set[str]) -> None:
+def test_package_imports_no_forbidden_library(
+    imports: ImportGraph, room: str, strangers: set[str]
+) -> None:
     inside = imports.find_descendants(f"{PACKAGE.name}.{room}")
     known = {
         name for module in inside for name in imports.find_modules_directly_imported_by(module)

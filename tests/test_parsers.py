@@ -124,7 +124,7 @@ INPUTS: Final = [
 
 
 @pytest.mark.parametrize(("programs", "taken", "refused"), INPUTS)
-def test_every_program_reads_the_same(
+def test_every_program_parses_alike(
     programs: Mapping[str, Read], taken: list[str], refused: list[str]
 ) -> None:
     for text in [*taken, *refused]:
@@ -135,9 +135,9 @@ def test_every_program_reads_the_same(
 
 
 @pytest.mark.parametrize("text", ["26h", "7d", "14d", "36h"])
-def test_a_span_is_written_as_it_is_read(text: str) -> None:
+def test_span_round_trip(text: str) -> None:
     assert format_span(parse_span(text)) == text
 
 
-def test_the_longest_span_is_twenty_years() -> None:
+def test_longest_span_is_twenty_years() -> None:
     assert parse_span("7305d") == LONGEST_SPAN > timedelta(days=20 * 365)

@@ -21,7 +21,7 @@ def steps(text: str) -> list[tuple[str, str]]:
     return [(command, output.strip()) for command, output in found]
 
 
-def test_the_tour(glance: ServedGlance, tmp_path: Path) -> None:
+def test_commands_of_the_readme(glance: ServedGlance, tmp_path: Path) -> None:
     tour = README.split("<!-- tour -->")[1].split("<!-- end of tour -->")[0]
     taken = steps(tour)
     assert len(taken) == 7
@@ -36,5 +36,5 @@ def test_the_tour(glance: ServedGlance, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("goal", re.findall(r"^\$ make (\w+)", README, re.MULTILINE))
-def test_its_goals_are_in_the_makefile(goal: str) -> None:
+def test_make_targets_of_the_readme_exist(goal: str) -> None:
     assert re.search(rf"^{goal}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

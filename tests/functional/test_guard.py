@@ -36,7 +36,7 @@ def end(cloud: Cloud, vm: Vm) -> None:
     assert answer.status == 204
 
 
-def test_an_image_in_use_is_not_deleted(guarded: Cloud) -> None:
+def test_image_in_use_is_not_deleted(guarded: Cloud) -> None:
     vm, base = a_vm(), a_public_image(guarded)
     start(guarded, vm, base)
     answer = delete(guarded, base, ADMIN)
@@ -50,20 +50,20 @@ def test_an_image_in_use_is_not_deleted(guarded: Cloud) -> None:
     assert boot["image_deleted_at"].endswith("Z")
 
 
-def test_without_the_guard_it_is_deleted(cloud: Cloud) -> None:
+def test_image_in_use_is_deleted_without_delete_protection(cloud: Cloud) -> None:
     vm, base = a_vm(), a_public_image(cloud)
     start(cloud, vm, base)
     assert delete(cloud, base, ADMIN).status == 204
 
 
-def test_an_image_of_which_only_images_were_made_is_deleted(guarded: Cloud) -> None:
+def test_image_with_descendants_but_no_live_servers_is_deleted(guarded: Cloud) -> None:
     vm = a_vm()
     image_id = guarded.create(vm)
     assert delete(guarded, image_id, vm.user).status == 204
     assert guarded.relations(image_id=image_id)[0]["image_deleted_at"]
 
 
-def test_the_first_blockers_are_named_and_all_are_counted(guarded: Cloud) -> None:
+def test_message_names_the_first_servers_and_counts_all(guarded: Cloud) -> None:
     vms, base = [a_vm() for _ in range(7)], a_public_image(guarded)
     for vm in vms:
         start(guarded, vm, base)
@@ -72,7 +72,7 @@ def test_the_first_blockers_are_named_and_all_are_counted(guarded: Cloud) -> Non
     assert [vm.id in message for vm in vms] == [True] * 5 + [False] * 2
 
 
-def test_of_others_an_owner_learns_only_that_there_are_some(guarded: Cloud) -> None:
+def test_owner_learns_only_that_other_projects_use_the_image(guarded: Cloud) -> None:
     mine, theirs = a_vm(), [a_vm(), a_vm()]
     image_id = guarded.create(mine, visibility="shared")
     for vm in theirs:
@@ -89,7 +89,7 @@ def test_of_others_an_owner_learns_only_that_there_are_some(guarded: Cloud) -> N
     assert f"1 live instance ({mine.id} of {mine.installation}) and live instances" in message
 
 
-def test_who_does_not_see_the_image_is_answered_as_for_one_that_is_not_there(
+def test_invisible_image_is_answered_as_a_missing_one(
     guarded: Cloud,
 ) -> None:
     vm, stranger = a_vm(), user_of(a_project())
@@ -134,7 +134,7 @@ def used(shaky: Shaky, cloud: Cloud, tmp_path: Path) -> tuple[Cloud, Vm, str]:
     "status",
     ["503 Service Unavailable", "500 Internal Server Error", "429 Too Many Requests", "200 OK"],
 )
-def test_a_registry_that_cannot_say_whether_the_image_is_seen_frees_nothing(
+def test_image_stays_protected_if_glance_fails_to_show_it(
     shaky: Shaky, used: tuple[Cloud, Vm, str], status: str
 ) -> None:
     cloud, vm, image_id = used
@@ -144,7 +144,7 @@ def test_a_registry_that_cannot_say_whether_the_image_is_seen_frees_nothing(
     assert cloud.exists(image_id)
 
 
-def test_what_the_registry_hides_and_yet_deletes_is_marked_deleted(
+def test_hidden_image_that_glance_deletes_is_marked_deleted(
     shaky: Shaky, used: tuple[Cloud, Vm, str]
 ) -> None:
     cloud, vm, image_id = used
@@ -155,7 +155,7 @@ def test_what_the_registry_hides_and_yet_deletes_is_marked_deleted(
     assert all(relation["image_deleted_at"] for relation in cloud.relations(image_id=image_id))
 
 
-def test_an_administrator_may_force_it_and_that_is_logged(
+def test_admin_may_force_a_deletion_and_it_is_logged(
     guarded: Cloud, caplog: pytest.LogCaptureFixture
 ) -> None:
     vm, base = a_vm(), a_public_image(guarded)
@@ -168,13 +168,13 @@ def test_an_administrator_may_force_it_and_that_is_logged(
 
 
 @pytest.mark.parametrize("value", ["false", "", "1", "yes", "true, true"])
-def test_any_other_word_forces_nothing(guarded: Cloud, value: str) -> None:
+def test_other_header_values_do_not_force(guarded: Cloud, value: str) -> None:
     vm, base = a_vm(), a_public_image(guarded)
     start(guarded, vm, base)
     assert delete(guarded, base, ADMIN | {"X-Relation-Force": value}).status == 409
 
 
-def test_who_is_not_identified_does_not_pass_the_guard(guarded: Cloud) -> None:
+def test_unidentified_caller_does_not_bypass_delete_protection(guarded: Cloud) -> None:
     """Without an identity service the registry may take everybody for an administrator."""
     vm, base = a_vm(), a_public_image(guarded)
     start(guarded, vm, base)
@@ -182,7 +182,7 @@ def test_who_is_not_identified_does_not_pass_the_guard(guarded: Cloud) -> None:
     assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
 
 
-def test_nobody_else_may_force_it_and_is_told_who_may(guarded: Cloud) -> None:
+def test_other_callers_cannot_force_and_the_message_names_the_roles(guarded: Cloud) -> None:
     vm = a_vm()
     image_id = guarded.create(vm)
     start(guarded, vm, image_id)
@@ -196,7 +196,7 @@ def test_nobody_else_may_force_it_and_is_told_who_may(guarded: Cloud) -> None:
 
 
 @pytest.mark.parametrize("guard", ["off", "in-use"])
-def test_the_registry_never_sees_the_header(tmp_path: Path, guard: str) -> None:
+def test_force_header_does_not_reach_glance(tmp_path: Path, guard: str) -> None:
     registry = NotingRegistry()
     app = filtering(registry, migrated(tmp_path), guard=guard)
     for method, path in (
@@ -223,7 +223,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
         ("POST", "", {"Content-Type": "multipart/form-data; boundary=b"}),
     ],
 )
-def test_a_method_override_is_no_way_round(
+def test_method_override_does_not_bypass_delete_protection(
     guarded: Cloud, method: str, query: str, more: dict[str, str]
 ) -> None:
     vm, base = a_vm(), a_public_image(guarded)
@@ -237,9 +237,7 @@ def test_a_method_override_is_no_way_round(
 @pytest.mark.parametrize(
     ("method", "query"), [("GET", ""), ("GET", "?x=_method"), ("GET", "?_method=GET"), ("POST", "")]
 )
-def test_what_deletes_nothing_is_answered_by_the_registry(
-    guarded: Cloud, method: str, query: str
-) -> None:
+def test_requests_that_delete_nothing_pass(guarded: Cloud, method: str, query: str) -> None:
     vm, base = a_vm(), a_public_image(guarded)
     start(guarded, vm, base)
     path = f"/v2/images/{base}{query}"
@@ -248,9 +246,7 @@ def test_what_deletes_nothing_is_answered_by_the_registry(
 
 
 @pytest.mark.parametrize("visibility", ["public", "community"])
-def test_a_stranger_is_refused_alike_whether_the_image_is_in_use(
-    guarded: Cloud, visibility: str
-) -> None:
+def test_refusal_of_another_project_does_not_depend_on_use(guarded: Cloud, visibility: str) -> None:
     owner, stranger = a_vm(), user_of(a_project())
     used, free = (guarded.create(owner) for _ in range(2))
     for image_id in (used, free):
@@ -262,7 +258,7 @@ def test_a_stranger_is_refused_alike_whether_the_image_is_in_use(
     assert refused[0].body.replace(used.encode(), free.encode()) == refused[1].body
 
 
-def test_what_the_registry_refuses_leaves_the_image_free(guarded: Cloud) -> None:
+def test_deletion_refused_by_glance_blocks_no_boot(guarded: Cloud) -> None:
     vm = a_vm()
     image_id = guarded.create(vm, protected=True)
     assert delete(guarded, image_id, vm.user).status == 403
@@ -270,9 +266,7 @@ def test_what_the_registry_refuses_leaves_the_image_free(guarded: Cloud) -> None
     assert guarded.relations(image_id=image_id)[0]["image_deleted_at"] is None
 
 
-def test_an_instance_is_not_started_from_an_image_that_is_being_deleted(
-    cloud: Cloud, tmp_path: Path
-) -> None:
+def test_boot_of_an_image_that_is_being_deleted_is_refused(cloud: Cloud, tmp_path: Path) -> None:
     """The registry is held at its answer; the instance is started meanwhile, and afterwards."""
     vm = a_vm()
     answers: list[Answer] = []
@@ -301,7 +295,7 @@ def test_an_instance_is_not_started_from_an_image_that_is_being_deleted(
     assert [relation["kind"] for relation in slow.relations(image_id=image_id)] == ["snapshot"]
 
 
-def test_a_stranger_keeps_no_instance_from_being_started(cloud: Cloud, tmp_path: Path) -> None:
+def test_deletion_by_another_project_blocks_no_boot(cloud: Cloud, tmp_path: Path) -> None:
     """His deletion, which the registry is about to refuse, is held there."""
     vm, base = a_vm(), a_public_image(cloud)
 
@@ -317,7 +311,7 @@ def test_a_stranger_keeps_no_instance_from_being_started(cloud: Cloud, tmp_path:
     assert [relation["kind"] for relation in slow.relations(image_id=base)] == ["boot"]
 
 
-def test_an_image_marked_deleted_that_the_registry_has_can_be_started(
+def test_boot_of_an_image_marked_deleted_is_recorded_if_glance_has_it(
     cloud: Cloud, tmp_path: Path
 ) -> None:
     def keeping(environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -335,7 +329,7 @@ def test_an_image_marked_deleted_that_the_registry_has_can_be_started(
     assert {r["image_deleted_at"] for r in wrong.relations(image_id=image_id)} == {None}
 
 
-def test_while_the_database_is_down_deletions_pass(cloud: Cloud, tmp_path: Path) -> None:
+def test_deletions_pass_while_the_database_is_down(cloud: Cloud, tmp_path: Path) -> None:
     nowhere = f"sqlite:///{tmp_path}/none/none.db"
     app = filtering(cloud.bare, nowhere, guard="in-use", database_timeout="0.2")
     base = a_public_image(cloud)
@@ -343,6 +337,6 @@ def test_while_the_database_is_down_deletions_pass(cloud: Cloud, tmp_path: Path)
     assert not cloud.exists(base)
 
 
-def test_the_guard_is_told(guarded: Cloud, cloud: Cloud) -> None:
+def test_info_has_the_guard_option(guarded: Cloud, cloud: Cloud) -> None:
     assert guarded.call("GET", "/v2/info/relations", ADMIN).json["guard"] == "in-use"
     assert cloud.call("GET", "/v2/info/relations", ADMIN).json["guard"] == "off"

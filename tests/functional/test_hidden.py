@@ -62,7 +62,7 @@ def answered(world: World, caller: str, path: str) -> Answered:
     return answer.status, said, answer.headers["X-Relation-Filters-Applied"]
 
 
-def test_what_is_hidden_changes_no_answer(cloud: Cloud) -> None:
+def test_hidden_relations_change_no_response(cloud: Cloud) -> None:
     world = World(cloud)
     said = {"name": "base", "owner": world.project("base-owner"), "visibility": "public"}
     base, fresh = (cloud.call("POST", "/v2/images", ADMIN, said).json["id"] for _ in range(2))

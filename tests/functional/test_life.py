@@ -30,7 +30,7 @@ def until_active(cloud: Cloud, image_id: str, headers: dict[str, str]) -> Answer
     raise AssertionError(answer.body)
 
 
-def test_data_goes_through_as_it_is(cloud: Cloud) -> None:
+def test_image_data_passes_unchanged(cloud: Cloud) -> None:
     vm, data = a_vm(), bytes(range(256)) * 300
     image_id = cloud.create(vm, **FORMATS)
     cloud.upload(image_id, vm.service | vm.headers, data)
@@ -38,7 +38,7 @@ def test_data_goes_through_as_it_is(cloud: Cloud) -> None:
     assert (answer.status, answer.body) == (200, data)
 
 
-def test_an_image_is_staged_and_imported(cloud: Cloud) -> None:
+def test_image_is_staged_and_imported(cloud: Cloud) -> None:
     vm = a_vm()
     image_id = cloud.create(vm, **FORMATS)
     said = vm.service | vm.headers
@@ -50,7 +50,7 @@ def test_an_image_is_staged_and_imported(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("with_tuple", [True, False])
-def test_a_deletion_is_noted(cloud: Cloud, with_tuple: bool) -> None:
+def test_deletion_is_recorded(cloud: Cloud, with_tuple: bool) -> None:
     vm = a_vm()
     image_id, kept = cloud.create(vm), cloud.create(vm)
     said = vm.headers if with_tuple else {}
@@ -69,14 +69,14 @@ def test_a_deletion_is_noted(cloud: Cloud, with_tuple: bool) -> None:
         ("POST", "?_method=%44ELETE"),
     ],
 )
-def test_a_deletion_by_another_method_is_noted(cloud: Cloud, method: str, query: str) -> None:
+def test_deletion_by_method_override_is_recorded(cloud: Cloud, method: str, query: str) -> None:
     vm = a_vm()
     image_id = cloud.create(vm)
     assert cloud.call(method, f"/v2/images/{image_id}{query}", vm.user).status == 204
     assert cloud.relations(image_id=image_id)[0]["image_deleted_at"] is not None
 
 
-def test_an_image_whose_id_is_spelled_otherwise_is_another(cloud: Cloud) -> None:
+def test_id_in_upper_case_is_another_image(cloud: Cloud) -> None:
     """On a database that tells them apart anybody may make, and delete, the other one."""
     vm, stranger = a_vm(), a_vm()
     image_id = cloud.create(vm)
@@ -92,7 +92,7 @@ def test_an_image_whose_id_is_spelled_otherwise_is_another(cloud: Cloud) -> None
     ("spelling", "tells"),
     [(str.upper, True), (str.upper, False), (lambda id: f"{id[:-2]}%C2%AA", True)],
 )
-def test_an_image_that_is_found_by_another_spelling_is_noted(
+def test_deletion_by_another_spelling_of_the_id_is_recorded(
     cloud: Cloud, tmp_path: "Path", spelling: Callable[[str], str], tells: bool
 ) -> None:
     def of_any_spelling(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -110,7 +110,7 @@ def test_an_image_that_is_found_by_another_spelling_is_noted(
     assert cloud.relations(image_id=image_id)[0]["image_deleted_at"] is not None
 
 
-def test_a_refused_deletion_is_not_noted(cloud: Cloud) -> None:
+def test_refused_deletion_is_not_recorded(cloud: Cloud) -> None:
     vm = a_vm()
     image_id = cloud.create(vm, protected=True)
     assert cloud.call("DELETE", f"/v2/images/{image_id}", vm.user).status == 403
@@ -118,7 +118,7 @@ def test_a_refused_deletion_is_not_noted(cloud: Cloud) -> None:
     assert cloud.relations(image_id=image_id)[0]["image_deleted_at"] is None
 
 
-def test_the_same_id_at_once_leaves_one_relation_with_the_image(cloud: Cloud) -> None:
+def test_concurrent_requests_with_one_id_leave_one_relation(cloud: Cloud) -> None:
     for _ in range(5):
         image_id, project = new_uuid(), a_vm().project
         vms = [a_vm(project=project) for _ in range(3)]
@@ -170,25 +170,23 @@ def relations_after(app: Any, tmp_path: "Path", body: Any = None) -> list[Any]:
 @pytest.mark.parametrize(
     "app", [broken_before, answering("500 Oops"), answering("503 Busy"), answering("504 Slow")]
 )
-def test_a_registry_in_trouble_leaves_the_relation_to_be_reconciled(
-    app: App, tmp_path: "Path"
-) -> None:
+def test_relation_is_kept_for_reconciliation_if_glance_fails(app: App, tmp_path: "Path") -> None:
     assert len(relations_after(app, tmp_path)) == 1
 
 
 @pytest.mark.parametrize("status", ["400 No", "401 No", "409 No", "413 No", "300 Many", "204 None"])
-def test_an_answer_that_made_nothing_leaves_no_relation(status: str, tmp_path: "Path") -> None:
+def test_relation_is_rolled_back_if_no_image_was_created(status: str, tmp_path: "Path") -> None:
     assert relations_after(answering(status), tmp_path) == []
 
 
-def test_an_image_whose_answer_was_lost_has_its_relation(cloud: Cloud, tmp_path: "Path") -> None:
+def test_image_whose_response_was_lost_has_its_relation(cloud: Cloud, tmp_path: "Path") -> None:
     image_id = new_uuid()
     (relation,) = relations_after(Fallen(cloud.bare), tmp_path, {"id": image_id, "name": "n"})
     assert relation["image_id"] == image_id
     assert cloud.exists(image_id)
 
 
-def test_without_a_database_nothing_is_made_and_the_rest_works(
+def test_without_database_recording_fails_and_other_requests_work(
     cloud: Cloud, tmp_path: "Path"
 ) -> None:
     vm = a_vm()
@@ -206,7 +204,7 @@ def test_without_a_database_nothing_is_made_and_the_rest_works(
     assert made.json["id"] not in [image["id"] for image in listed]
 
 
-def test_a_second_relation_of_an_image_lists_it_for_both(cloud: Cloud) -> None:
+def test_image_with_two_relations_is_listed_for_both_servers(cloud: Cloud) -> None:
     vm, other = a_vm(), a_vm()
     image_id = cloud.create(vm)
     body = {**other.query, "image_id": image_id, "kind": "snapshot"}

@@ -43,7 +43,7 @@ def a_chain(cloud: Cloud, length: int, project: str) -> list[str]:
     return images
 
 
-def test_the_shapes_are_those_of_the_design(cloud: Cloud) -> None:
+def test_responses_have_the_documented_fields(cloud: Cloud) -> None:
     vm, base = a_vm(), a_public_image(cloud)
     start(cloud, vm, base)
     image_id = cloud.create(vm)
@@ -70,7 +70,7 @@ def test_the_shapes_are_those_of_the_design(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 100])
-def test_pages_lead_through_all(cloud: Cloud, limit: int) -> None:
+def test_pages_contain_all_entries(cloud: Cloud, limit: int) -> None:
     project = a_project()
     images = a_chain(cloud, 5, project)
     for headers in (ADMIN, user_of(project)):
@@ -81,7 +81,7 @@ def test_pages_lead_through_all(cloud: Cloud, limit: int) -> None:
         assert [entry["image_id"] for page in down for entry in page] == images[1:]
 
 
-def test_depth_and_kind_restrict(cloud: Cloud) -> None:
+def test_depth_and_kind_restrict_descendants(cloud: Cloud) -> None:
     project = a_project()
     images = a_chain(cloud, 3, project)
     found = asked(cloud, images[0], "descendants?depth=2")["descendants"]
@@ -91,7 +91,7 @@ def test_depth_and_kind_restrict(cloud: Cloud) -> None:
     assert [entry["image_id"] for entry in found] == images[1:]
 
 
-def test_the_way_leads_through_what_is_gone(cloud: Cloud) -> None:
+def test_lineage_includes_deleted_images_and_servers(cloud: Cloud) -> None:
     vm = a_vm()
     base, other = a_public_image(cloud), a_vm(project=vm.project)
     start(cloud, vm, base)
@@ -108,7 +108,7 @@ def test_the_way_leads_through_what_is_gone(cloud: Cloud) -> None:
     assert asked(cloud, middle, "ancestry", vm.user)["ancestry"][0]["image_id"] == base
 
 
-def test_a_project_learns_nothing_of_what_others_made(cloud: Cloud) -> None:
+def test_project_does_not_see_images_of_others(cloud: Cloud) -> None:
     mine, theirs = a_vm(), a_vm()
     base = a_public_image(cloud)
     start(cloud, mine, base)
@@ -128,7 +128,7 @@ def test_a_project_learns_nothing_of_what_others_made(cloud: Cloud) -> None:
     assert len(asked(cloud, base, "descendants")["descendants"]) == 4
 
 
-def test_an_image_that_the_caller_does_not_see_is_not_there(cloud: Cloud) -> None:
+def test_invisible_image_is_not_found(cloud: Cloud) -> None:
     vm = a_vm()
     start(cloud, vm, a_public_image(cloud))
     image_id = cloud.create(vm)
@@ -139,7 +139,7 @@ def test_an_image_that_the_caller_does_not_see_is_not_there(cloud: Cloud) -> Non
             assert answer.json["error"]["code"] == "image.not-found"
 
 
-def test_a_circle_is_cut_and_told(cloud: Cloud) -> None:
+def test_cycle_ends_the_chain_and_is_reported(cloud: Cloud) -> None:
     vm = a_vm()
     other = a_vm(project=vm.project)
     images = [cloud.create(vm), cloud.create(other)]
@@ -156,7 +156,7 @@ def test_a_circle_is_cut_and_told(cloud: Cloud) -> None:
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 10])
 @pytest.mark.parametrize(("tail", "length"), [(0, 3), (2, 1), (3, 4), (5, 2)])
-def test_a_circle_above_is_cut_whatever_the_pages(
+def test_cycle_above_ends_the_chain_for_every_page_size(
     cloud: Cloud, tail: int, length: int, limit: int
 ) -> None:
     project = a_project()
@@ -189,12 +189,12 @@ def test_a_circle_above_is_cut_whatever_the_pages(
         ("descendants?limit=0", "limit.malformed"),
     ],
 )
-def test_a_malformed_question_is_refused(cloud: Cloud, what: str, code: str) -> None:
+def test_malformed_lineage_request_is_refused(cloud: Cloud, what: str, code: str) -> None:
     answer = cloud.call("GET", f"/v2/images/{new_uuid()}/{what}", ADMIN)
     assert (answer.status, answer.json["error"]["code"]) == (400, code)
 
 
-def test_a_marker_whose_image_is_gone_is_refused(cloud: Cloud) -> None:
+def test_marker_of_a_removed_image_is_refused(cloud: Cloud) -> None:
     images = a_chain(cloud, 3, a_project())
     next = asked(cloud, images[0], "descendants?limit=1")["next"]
     (made,) = (r for r in cloud.relations(image_id=images[1]) if r["kind"] == "snapshot")
@@ -208,7 +208,7 @@ def test_a_marker_whose_image_is_gone_is_refused(cloud: Cloud) -> None:
     ("what", "rest"),
     [("ancestry", ("11111111-1111-4111-8111-111111111111", "1")), ("descendants", ("2", ""))],
 )
-def test_a_made_up_marker_tells_of_no_image_of_others(
+def test_forged_marker_reveals_no_image_of_others(
     cloud: Cloud, what: str, rest: tuple[str, ...]
 ) -> None:
     stranger = a_vm()
@@ -224,7 +224,7 @@ def test_a_made_up_marker_tells_of_no_image_of_others(
     assert all(refusal == refusals[0] for refusal in refusals)
 
 
-def test_a_made_up_marker_leads_no_further_than_an_own_path(cloud: Cloud) -> None:
+def test_forged_marker_stays_on_visible_links(cloud: Cloud) -> None:
     project = a_project()
     images = a_chain(cloud, 3, project)
     other = cloud.create(a_vm(project=project))
@@ -235,6 +235,6 @@ def test_a_made_up_marker_leads_no_further_than_an_own_path(cloud: Cloud) -> Non
     assert cloud.call("GET", path, user_of(project)).status == 404
 
 
-def test_only_get_is_answered(cloud: Cloud) -> None:
+def test_only_get_is_allowed(cloud: Cloud) -> None:
     answer = cloud.call("POST", f"/v2/images/{new_uuid()}/ancestry", ADMIN, {})
     assert (answer.status, answer.headers["Allow"]) == (405, "GET")

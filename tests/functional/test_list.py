@@ -79,7 +79,7 @@ QUERIES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("by", ["headers", "query"])
 @pytest.mark.parametrize("query", QUERIES, ids=str)
-def test_it_is_the_part_of_the_whole_list_in_its_order(
+def test_restricted_list_is_a_part_of_the_whole_list_in_its_order(
     cloud: Cloud, vm: Vm, query: dict[str, Any], by: str
 ) -> None:
     mine = of_instance(cloud, vm)
@@ -89,7 +89,7 @@ def test_it_is_the_part_of_the_whole_list_in_its_order(
     assert cloud.image_ids(vm.user | said, **asked) == [id for id in whole if id in mine]
 
 
-def test_pages_are_as_long_as_asked_and_acknowledged(cloud: Cloud, vm: Vm) -> None:
+def test_pages_have_the_requested_length_and_are_acknowledged(cloud: Cloud, vm: Vm) -> None:
     pages = cloud.pages("/v2/images?limit=4", vm.user | vm.headers, "images")
     assert [len(page) for page in pages][:3] == [4, 4, 1]
     answer = cloud.call("GET", "/v2/images?limit=4", vm.user | vm.headers)
@@ -98,14 +98,14 @@ def test_pages_are_as_long_as_asked_and_acknowledged(cloud: Cloud, vm: Vm) -> No
     assert answer.json["schema"] == "/v2/schemas/images"
 
 
-def test_a_marker_goes_on_behind_any_image(cloud: Cloud, vm: Vm) -> None:
+def test_marker_may_be_any_image(cloud: Cloud, vm: Vm) -> None:
     every = cloud.image_ids(vm.user | vm.headers)
     marker = random.Random(1).choice(every)
     rest = cloud.image_ids(vm.user | vm.headers, marker=marker, limit=2)
     assert rest == every[every.index(marker) + 1 :]
 
 
-def test_the_callers_own_choice_of_ids_holds(cloud: Cloud, vm: Vm) -> None:
+def test_callers_condition_on_the_id_applies(cloud: Cloud, vm: Vm) -> None:
     every = cloud.image_ids(vm.user | vm.headers)
     foreign = next(id for id in cloud.image_ids(vm.user, limit=1000) if id not in every)
     chosen = f"in:{every[1]},{foreign},{every[0]}"
@@ -115,7 +115,7 @@ def test_the_callers_own_choice_of_ids_holds(cloud: Cloud, vm: Vm) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=x", "limit=-1", "marker=nothing", "sort_key=nothing"])
-def test_what_glance_refuses_it_refuses_as_ever(cloud: Cloud, vm: Vm, query: str) -> None:
+def test_queries_that_glance_refuses_are_refused(cloud: Cloud, vm: Vm, query: str) -> None:
     with_tuple = cloud.call("GET", f"/v2/images?{query}", vm.user | vm.headers)
     without = cloud.call("GET", f"/v2/images?{query}", vm.user)
     assert (with_tuple.status, with_tuple.body) == (without.status, without.body)
@@ -124,7 +124,7 @@ def test_what_glance_refuses_it_refuses_as_ever(cloud: Cloud, vm: Vm, query: str
 
 
 @pytest.mark.parametrize("headers", [True, False])
-def test_an_unknown_instance_has_no_images(cloud: Cloud, vm: Vm, headers: bool) -> None:
+def test_unknown_server_has_no_images(cloud: Cloud, vm: Vm, headers: bool) -> None:
     unknown = a_vm()
     said, query = (unknown.headers, "") if headers else ({}, _query(unknown.query))
     answer = cloud.call("GET", f"/v2/images?{query}", vm.user | said)
@@ -136,7 +136,7 @@ def _query(values: dict[str, str]) -> str:
     return "&".join(f"{name}={value}" for name, value in values.items())
 
 
-def test_kind_and_label_narrow_the_list(cloud: Cloud) -> None:
+def test_kind_and_label_restrict_the_list(cloud: Cloud) -> None:
     vm, made = a_vm(), {}
     for kind, label in (("snapshot", None), ("backup", "daily"), ("backup", "weekly")):
         said = tuple_of(vm.installation, vm.id, kind=kind) | (
@@ -153,7 +153,7 @@ def test_kind_and_label_narrow_the_list(cloud: Cloud) -> None:
     assert answer.headers[APPLIED] == "installation_uuid, instance_id, kind, label"
 
 
-def test_an_image_that_was_only_booted_from_is_shown_when_asked_for(cloud: Cloud) -> None:
+def test_boot_image_is_listed_only_for_kind_boot(cloud: Cloud) -> None:
     vm = a_vm()
     image_id = cloud.call("POST", "/v2/images", vm.user, {"name": "n"}).json["id"]
     attached = cloud.call(
@@ -164,7 +164,7 @@ def test_an_image_that_was_only_booted_from_is_shown_when_asked_for(cloud: Cloud
     assert cloud.image_ids(vm.user, **vm.query, relation_kind="boot") == [image_id]
 
 
-def test_what_two_tenants_see_is_what_glance_lets_them_see(cloud: Cloud) -> None:
+def test_two_projects_see_what_glance_shows_them(cloud: Cloud) -> None:
     vm = a_vm()
     other = a_vm(vm.installation, vm.id)
     mine, theirs = cloud.create(vm), cloud.create(other)
@@ -173,7 +173,7 @@ def test_what_two_tenants_see_is_what_glance_lets_them_see(cloud: Cloud) -> None
     assert set(cloud.image_ids(ADMIN | vm.headers)) == {mine, theirs}
 
 
-def test_community_and_public_images_are_shown_as_glance_shows_them(cloud: Cloud) -> None:
+def test_community_and_public_images_are_listed_as_glance_lists_them(cloud: Cloud) -> None:
     """To the project that owns the server; who owns neither that nor an image of it gets none."""
     vm, stranger = a_vm(), user_of(a_project())
     maker = a_vm(vm.installation, vm.id)
@@ -200,7 +200,7 @@ def test_community_and_public_images_are_shown_as_glance_shows_them(cloud: Cloud
     assert cloud.image_ids(stranger | vm.headers, visibility="all") == []
 
 
-def test_a_shared_image_is_shown_once_it_is_accepted(cloud: Cloud) -> None:
+def test_shared_image_is_listed_after_it_is_accepted(cloud: Cloud) -> None:
     vm, other = a_vm(), a_project()
     member, maker = vm.project, a_project()
     image_id = cloud.create_for(maker, vm)
@@ -218,7 +218,7 @@ def test_a_shared_image_is_shown_once_it_is_accepted(cloud: Cloud) -> None:
     assert cloud.image_ids(stranger, **pending) == []
 
 
-def test_deactivated_and_hidden_images_are_shown_as_glance_shows_them(cloud: Cloud) -> None:
+def test_deactivated_and_hidden_images_are_listed_as_glance_lists_them(cloud: Cloud) -> None:
     vm = a_vm()
     off, hidden = (
         cloud.create(vm, disk_format="raw", container_format="bare"),
@@ -231,7 +231,7 @@ def test_deactivated_and_hidden_images_are_shown_as_glance_shows_them(cloud: Clo
     assert cloud.image_ids(vm.user | vm.headers, os_hidden="true") == [hidden]
 
 
-def test_a_relation_whose_image_was_never_made_is_not_shown(cloud: Cloud) -> None:
+def test_relation_without_image_is_not_listed(cloud: Cloud) -> None:
     vm = a_vm()
     image_id = cloud.create(vm)
     assert wsgi.call(cloud.bare, "DELETE", f"/v2/images/{image_id}", vm.user).status == 204
@@ -239,7 +239,7 @@ def test_a_relation_whose_image_was_never_made_is_not_shown(cloud: Cloud) -> Non
     assert cloud.image_ids(vm.user | vm.headers) == []
 
 
-def test_anybody_may_ask_and_the_list_without_the_tuple_stays_whole(cloud: Cloud, vm: Vm) -> None:
+def test_any_caller_may_list_and_the_plain_list_is_unrestricted(cloud: Cloud, vm: Vm) -> None:
     whole = cloud.image_ids(vm.user, limit=1000)
     bare = wsgi.call(cloud.bare, "GET", "/v2/images?limit=1000", vm.user).json["images"]
     assert whole == [image["id"] for image in bare]
@@ -248,20 +248,22 @@ def test_anybody_may_ask_and_the_list_without_the_tuple_stays_whole(cloud: Cloud
     assert APPLIED not in cloud.call("GET", "/v2/images", vm.user).headers
 
 
-def test_half_of_the_tuple_in_headers_and_half_in_the_query_is_one(cloud: Cloud, vm: Vm) -> None:
+def test_server_may_be_given_partly_in_headers_and_partly_in_the_query(
+    cloud: Cloud, vm: Vm
+) -> None:
     halves = {"X-Installation-UUID": vm.installation}
     answer = cloud.call("GET", f"/v2/images?instance_id={vm.id}", vm.user | halves)
     assert len(answer.json["images"]) == 9
 
 
-def test_two_different_instances_are_refused(cloud: Cloud, vm: Vm) -> None:
+def test_different_servers_in_headers_and_query_are_refused(cloud: Cloud, vm: Vm) -> None:
     query = _query({"installation_uuid": new_uuid(), "instance_id": vm.id})
     answer = cloud.call("GET", f"/v2/images?{query}", vm.user | vm.headers)
     assert (answer.status, answer.json["error"]["code"]) == (400, "tuple.conflict")
 
 
 @pytest.mark.parametrize("label", [{}, {"relation_label": "daily"}])
-def test_too_many_images_of_others_are_not_told(
+def test_too_many_images_of_others_are_not_revealed(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch, label: dict[str, str]
 ) -> None:
     monkeypatch.setattr(listing, "IMAGES_LIMIT", 2)

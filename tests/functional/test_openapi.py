@@ -37,12 +37,12 @@ def named(parameters: list[dict[str, str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("who", [ADMIN, user_of("anybody")], ids=["administrator", "user"])
-def test_the_document_is_served_to_everybody(cloud: Cloud, who: dict[str, str]) -> None:
+def test_document_is_returned_to_every_caller(cloud: Cloud, who: dict[str, str]) -> None:
     answer = cloud.call("GET", "/v2/schemas/openapi-relations", who)
     assert (answer.status, answer.json) == (200, SPOKEN)
 
 
-def test_every_route_and_method_is_told_and_no_other() -> None:
+def test_document_has_every_route_and_method_and_no_other() -> None:
     told = {path: METHODS & set(item) for path, item in SPOKEN["paths"].items()}
     assert told == {
         paths.API + path: {method.lower() for method in methods}
@@ -51,7 +51,7 @@ def test_every_route_and_method_is_told_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_each_operation_has_a_summary_and_every_answer(path: str, method: str) -> None:
+def test_every_operation_has_a_summary_and_its_responses(path: str, method: str) -> None:
     operation = SPOKEN["paths"][path][method]
     assert operation["summary"]
     responses = operation["responses"]
@@ -62,13 +62,13 @@ def test_each_operation_has_a_summary_and_every_answer(path: str, method: str) -
             assert response["$ref"].rpartition("/")[2] in COMPONENTS["responses"]
 
 
-def test_each_operation_has_an_id_of_its_own() -> None:
+def test_every_operation_has_its_own_id() -> None:
     ids = [SPOKEN["paths"][path][method]["operationId"] for path, method in OPERATIONS]
     assert len(set(ids)) == len(ids)
     assert {"listRelations", "attach", "endInstance", "showSchemaRelation"} < set(ids)
 
 
-def test_every_parameter_that_is_read_is_told_and_no_other() -> None:
+def test_document_has_every_parameter_and_no_other() -> None:
     filters = ["installation_uuid", "instance_id", "image_id", "project_id", "kind", "label"]
     filters += ["source", "created_after", "created_before", "in_use"]
     page = ["limit", "marker"]
@@ -86,21 +86,21 @@ def test_every_parameter_that_is_read_is_told_and_no_other() -> None:
     assert named(detach["parameters"]) == ["own_report", "created_at"]
 
 
-def test_the_ids_in_a_path_are_told() -> None:
+def test_document_has_the_path_parameters() -> None:
     for path, item in SPOKEN["paths"].items():
         told = named(item.get("parameters", []))
         assert path.format(**dict.fromkeys(told, "")).count("{") == 0
         assert path.count("{") == len(told)
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_resolves() -> None:
     for reference in re.findall(r'"#/components/([^"]*)"', json.dumps(SPOKEN)):
         sort, _, name = reference.partition("/")
         assert name in COMPONENTS[sort]
 
 
 @pytest.mark.parametrize("name", schemas.SCHEMAS)
-def test_the_shapes_are_those_that_are_published(name: str) -> None:
+def test_components_match_the_published_schemas(name: str) -> None:
     told, published = COMPONENTS["schemas"][name], schemas.SCHEMAS[name]
     assert set(told["required"]) == set(published["required"])
     assert set(told["properties"]) == set(published["properties"])
@@ -112,21 +112,21 @@ def test_the_shapes_are_those_that_are_published(name: str) -> None:
     ("name", "shape"),
     [("usages", Usage), ("ancestry", Ancestor), ("descendants", Descendant)],
 )
-def test_the_items_of_other_lists_have_the_fields_of_the_model(name: str, shape: type) -> None:
+def test_items_of_other_lists_have_the_fields_of_the_model(name: str, shape: type) -> None:
     told = COMPONENTS["schemas"][name]["properties"][name]["items"]
     assert set(told["properties"]) == set(told["required"]) == set(types_of(shape))
 
 
-def test_an_installation_has_the_fields_of_the_model() -> None:
+def test_installation_has_the_fields_of_the_model() -> None:
     assert set(COMPONENTS["schemas"]["installation"]["properties"]) == set(types_of(Installation))
 
 
 @pytest.mark.parametrize("name", schemas.COMPONENTS)
-def test_every_shape_is_a_json_schema(name: str) -> None:
+def test_every_component_is_a_json_schema(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(COMPONENTS["schemas"][name])
 
 
-def test_the_fields_of_bodies_are_told() -> None:
+def test_document_has_the_fields_of_request_bodies() -> None:
     relation = COMPONENTS["schemas"]["new_relation"]
     assert set(relation["required"]) == set(attach_relation.REQUIRED_FIELDS)
     assert (
@@ -149,7 +149,7 @@ def tried() -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", schemathesis.GenerationMode, ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_what_is_told_is_done(
+def test_responses_match_the_document(
     cloud: Cloud, path: str, method: str, mode: schemathesis.GenerationMode
 ) -> None:
     spoken = schemathesis.openapi.from_dict(tried())

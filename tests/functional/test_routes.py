@@ -57,7 +57,7 @@ def ids(found: list[list[dict[str, Any]]]) -> list[str]:
     return [row["image_id"] for page in found for row in page]
 
 
-def test_relations_are_newest_first_and_fit_their_schema(cloud: Cloud, vm: Vm) -> None:
+def test_relations_are_newest_first_and_match_their_schema(cloud: Cloud, vm: Vm) -> None:
     answer = cloud.call("GET", "/v2/relations", vm.user)
     fits(cloud, "relations", answer.json)
     rows = answer.json["relations"]
@@ -70,7 +70,7 @@ def test_relations_are_newest_first_and_fit_their_schema(cloud: Cloud, vm: Vm) -
 
 @pytest.mark.parametrize("query", ["", "&kind=backup", "&label=daily", "&source=service"])
 @pytest.mark.parametrize("who", ["tenant", "admin"])
-def test_relations_are_paged_one_by_one(cloud: Cloud, vm: Vm, query: str, who: str) -> None:
+def test_relations_are_paged(cloud: Cloud, vm: Vm, query: str, who: str) -> None:
     caller = vm.user if who == "tenant" else ADMIN
     path = f"/v2/relations?installation_uuid={vm.installation}{query}"
     (whole,) = cloud.pages(path, caller, "relations")
@@ -80,7 +80,7 @@ def test_relations_are_paged_one_by_one(cloud: Cloud, vm: Vm, query: str, who: s
     assert [row for page in pages for row in page] == whole
 
 
-def test_instances_are_paged_one_by_one(cloud: Cloud, vm: Vm) -> None:
+def test_servers_are_paged(cloud: Cloud, vm: Vm) -> None:
     (whole,) = cloud.pages("/v2/instances", vm.user, "instances")
     pages = cloud.pages("/v2/instances?limit=1", vm.user, "instances")
     assert [row for page in pages for row in page] == whole
@@ -88,7 +88,7 @@ def test_instances_are_paged_one_by_one(cloud: Cloud, vm: Vm) -> None:
     fits(cloud, "instances", cloud.call("GET", "/v2/instances", vm.user).json)
 
 
-def test_a_page_stays_in_place_while_relations_are_added(cloud: Cloud) -> None:
+def test_pages_are_stable_while_relations_are_added(cloud: Cloud) -> None:
     vm = a_vm()
     made = [cloud.create(vm) for _ in range(3)]
     first = cloud.call("GET", f"/v2/relations?instance_id={vm.id}&limit=2", vm.user).json
@@ -118,14 +118,14 @@ FILTERS = [
 
 
 @pytest.mark.parametrize(("query", "count"), FILTERS)
-def test_each_filter_of_relations(cloud: Cloud, vm: Vm, query: dict[str, str], count: int) -> None:
+def test_relation_filters(cloud: Cloud, vm: Vm, query: dict[str, str], count: int) -> None:
     words = "&".join(f"{name}={text.replace('+', '%2B')}" for name, text in query.items())
     answer = cloud.call("GET", f"/v2/relations?{words}", vm.user)
     assert len(answer.json["relations"]) == count
     assert answer.json["first"].startswith("/v2/relations?")
 
 
-def test_relations_by_instance_image_and_project(cloud: Cloud, vm: Vm) -> None:
+def test_relations_by_server_image_and_project(cloud: Cloud, vm: Vm) -> None:
     assert len(cloud.relations(**vm.query)) == 5
     assert len(cloud.relations(instance_id=vm.id)) == 5
     assert len(cloud.relations(installation_uuid=vm.installation)) == 6
@@ -137,7 +137,7 @@ def test_relations_by_instance_image_and_project(cloud: Cloud, vm: Vm) -> None:
     fits(cloud, "relations", of_image.json)
 
 
-def test_one_instance_tells_of_its_images(cloud: Cloud, vm: Vm) -> None:
+def test_server_has_the_counts_and_dates_of_its_images(cloud: Cloud, vm: Vm) -> None:
     shown = cloud.call("GET", f"/v2/instances/{vm.installation}/{vm.id}", vm.user)
     assert shown.status == 200
     fits(cloud, "instance", shown.json)
@@ -153,7 +153,7 @@ def test_one_instance_tells_of_its_images(cloud: Cloud, vm: Vm) -> None:
     assert (shown.json["project_id"], shown.json["ended_at"]) == (vm.project, None)
 
 
-def test_instances_without_an_image_since(cloud: Cloud, vm: Vm) -> None:
+def test_servers_without_an_image_since(cloud: Cloud, vm: Vm) -> None:
     path = f"/v2/instances?instance_id={vm.id}&latest_before="
     (one,) = cloud.call("GET", f"{path}2099-01-01", vm.user).json["instances"]
     assert one["instance_id"] == vm.id
@@ -162,7 +162,7 @@ def test_instances_without_an_image_since(cloud: Cloud, vm: Vm) -> None:
     assert [row["instance_id"] for row in overdue] == [vm.id]
 
 
-def test_a_relation_is_attached_and_detached(cloud: Cloud) -> None:
+def test_relation_is_attached_and_detached(cloud: Cloud) -> None:
     vm = a_vm()
     image_id = cloud.call("POST", "/v2/images", vm.user, {"name": "n"}).json["id"]
     body = {**vm.query, "image_id": image_id, "kind": "backup", "label": "daily"}
@@ -187,7 +187,7 @@ def own(report: str, created_at: str = "") -> str:
     return f"?own_report={report}{at}"
 
 
-def test_an_attachment_is_taken_back_and_the_relation_stays_for_others(cloud: Cloud) -> None:
+def test_attachment_is_rolled_back_and_the_relation_stays_for_others(cloud: Cloud) -> None:
     vm = a_vm()
     image_id = cloud.create(a_vm(project=vm.project))
     body = vm.query | {"image_id": image_id, "kind": "backup"}
@@ -202,7 +202,7 @@ def test_an_attachment_is_taken_back_and_the_relation_stays_for_others(cloud: Cl
     assert cloud.relations(**vm.query) == []
 
 
-def test_an_attachment_to_another_relation_is_not_taken_back(cloud: Cloud) -> None:
+def test_attachment_of_an_earlier_relation_is_not_rolled_back(cloud: Cloud) -> None:
     vm = a_vm()
     image_id = cloud.create(a_vm(project=vm.project))
     body = vm.query | {"image_id": image_id, "kind": "backup"}
@@ -213,7 +213,7 @@ def test_an_attachment_to_another_relation_is_not_taken_back(cloud: Cloud) -> No
     assert cloud.relations(**vm.query) == [shown]
 
 
-def test_the_creation_of_an_image_is_taken_back_and_the_relation_stays_for_others(
+def test_creation_is_rolled_back_and_the_relation_stays_for_others(
     cloud: Cloud,
 ) -> None:
     vm = a_vm()
@@ -237,7 +237,7 @@ def test_the_creation_of_an_image_is_taken_back_and_the_relation_stays_for_other
         "?own_report=attachment&created_at=noon",
     ],
 )
-def test_what_is_to_be_taken_back_must_be_clear(cloud: Cloud, query: str) -> None:
+def test_ambiguous_roll_back_is_refused(cloud: Cloud, query: str) -> None:
     vm = a_vm()
     image_id = cloud.create(vm)
     (shown,) = cloud.relations(**vm.query)
@@ -247,7 +247,7 @@ def test_what_is_to_be_taken_back_must_be_clear(cloud: Cloud, query: str) -> Non
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_only_an_image_that_the_caller_sees_is_attached(cloud: Cloud, known: bool) -> None:
+def test_only_a_visible_image_is_attached(cloud: Cloud, known: bool) -> None:
     vm, stranger = a_vm(), a_vm()
     image_id = cloud.create(stranger) if known else new_uuid()
     body = {**vm.query, "image_id": image_id, "kind": "backup"}
@@ -256,7 +256,7 @@ def test_only_an_image_that_the_caller_sees_is_attached(cloud: Cloud, known: boo
     assert cloud.relations(**vm.query) == []
 
 
-def test_an_instance_ends_once(cloud: Cloud) -> None:
+def test_server_deletion_is_recorded_once(cloud: Cloud) -> None:
     vm = a_vm()
     image_id = cloud.create(vm)
     path = f"/v2/instances/{vm.installation}/{vm.id}"
@@ -268,9 +268,7 @@ def test_an_instance_ends_once(cloud: Cloud) -> None:
     assert cloud.image_ids(vm.user | vm.headers) == [image_id]
 
 
-def test_an_administrator_removes_whatever_the_installation_is_bound_to(
-    cloud: Cloud, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_admin_removes_despite_the_binding(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
     vm = a_vm()
     image_id = cloud.create(vm)
     body = {"uuid": vm.installation, "name": "n", "service_user_id": "nova-of-another"}
@@ -292,7 +290,7 @@ def test_an_administrator_removes_whatever_the_installation_is_bound_to(
     assert [it.split(": ", 1)[1].startswith(by) for it in told] == [True, True]
 
 
-def test_what_a_service_removes_is_logged_with_its_users(
+def test_removal_by_a_service_is_logged_with_both_users(
     cloud: Cloud, caplog: pytest.LogCaptureFixture
 ) -> None:
     vm = a_vm()
@@ -307,7 +305,7 @@ def test_what_a_service_removes_is_logged_with_its_users(
     assert f"was deleted: service, {user} through service user 'nova' [req-" in told
 
 
-def test_installations_are_registered_bound_and_forgotten(cloud: Cloud) -> None:
+def test_installations_are_registered_bound_and_unregistered(cloud: Cloud) -> None:
     vm = a_vm()
     body = {"uuid": vm.installation, "name": "n", "service_user_id": "nova-of-another"}
     first = cloud.call("POST", "/v2/installations", ADMIN, body)
@@ -325,7 +323,7 @@ def test_installations_are_registered_bound_and_forgotten(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("template", routing.ROUTES)
-def test_another_method_is_told_which_are_answered(cloud: Cloud, template: str) -> None:
+def test_other_methods_get_405_with_allow(cloud: Cloud, template: str) -> None:
     path = "/v2" + template.format(
         image_id=new_uuid(), installation_uuid=new_uuid(), instance_id="i", kind="boot", uuid="u"
     )
@@ -338,7 +336,7 @@ def test_another_method_is_told_which_are_answered(cloud: Cloud, template: str) 
 
 
 @pytest.mark.parametrize("template", routing.ROUTES)
-def test_nobody_is_answered_nothing(cloud: Cloud, template: str) -> None:
+def test_unidentified_caller_gets_401(cloud: Cloud, template: str) -> None:
     path = "/v2" + template.format(
         image_id=new_uuid(), installation_uuid=new_uuid(), instance_id="i", kind="boot", uuid="u"
     )
@@ -360,7 +358,7 @@ def strangers_view(cloud: Cloud, vm: Vm) -> list[tuple[str, str]]:
     ]
 
 
-def test_what_a_stranger_may_not_see_is_not_there(cloud: Cloud, vm: Vm) -> None:
+def test_resources_of_another_project_are_answered_as_missing(cloud: Cloud, vm: Vm) -> None:
     stranger = user_of(a_project())
     for theirs, nothing in strangers_view(cloud, vm):
         one, other = (cloud.call("GET", path, stranger) for path in (theirs, nothing))
@@ -376,7 +374,7 @@ LISTS = ["/v2/relations", "/v2/instances"]
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_a_stranger_lists_nothing_of_others(cloud: Cloud, vm: Vm, path: str) -> None:
+def test_lists_have_nothing_of_other_projects(cloud: Cloud, vm: Vm, path: str) -> None:
     project = a_project()
     own = a_vm(vm.installation, vm.id, project)
     cloud.create(own)
@@ -394,7 +392,9 @@ def test_a_stranger_lists_nothing_of_others(cloud: Cloud, vm: Vm, path: str) -> 
         assert image_id not in json.dumps(answer.json[key])
 
 
-def test_counts_and_the_instances_project_tell_a_stranger_nothing(cloud: Cloud, vm: Vm) -> None:
+def test_counts_and_project_of_a_server_are_hidden_from_other_projects(
+    cloud: Cloud, vm: Vm
+) -> None:
     own = a_vm(vm.installation, vm.id)
     image_id = cloud.create(own)
     shown = cloud.call("GET", f"/v2/instances/{vm.installation}/{vm.id}", own.user).json
@@ -408,7 +408,7 @@ def forged(*parts: str) -> str:
     return base64.urlsafe_b64encode("|".join(parts).encode()).decode().rstrip("=")
 
 
-def test_a_made_up_marker_tells_a_stranger_nothing(cloud: Cloud, vm: Vm) -> None:
+def test_forged_marker_reveals_nothing(cloud: Cloud, vm: Vm) -> None:
     own = a_vm(vm.installation)
     cloud.create(own)
     mine, theirs = cloud.relations(**own.query)[0], cloud.relations(**vm.query)[0]
@@ -428,7 +428,7 @@ def test_a_made_up_marker_tells_a_stranger_nothing(cloud: Cloud, vm: Vm) -> None
     assert page(mine)["relations"] == []
 
 
-def test_a_marker_of_another_tenants_instance_is_unknown(cloud: Cloud, vm: Vm) -> None:
+def test_marker_of_another_projects_server_is_unknown(cloud: Cloud, vm: Vm) -> None:
     theirs = cloud.call("GET", "/v2/instances?limit=1", vm.user).json["next"]
     stranger = user_of(a_project())
     seen = cloud.call("GET", theirs, stranger)
@@ -443,7 +443,7 @@ def test_a_marker_of_another_tenants_instance_is_unknown(cloud: Cloud, vm: Vm) -
         assert without_request_id(seen) == without_request_id(unknown)
 
 
-def test_a_refused_attachment_does_not_tell_what_is_there(cloud: Cloud, vm: Vm) -> None:
+def test_refused_attachment_does_not_reveal_relations(cloud: Cloud, vm: Vm) -> None:
     row = cloud.relations(**vm.query)[0]
     body = {name: row[name] for name in ("installation_uuid", "instance_id", "image_id", "kind")}
     stranger = user_of(a_project())
@@ -457,7 +457,7 @@ def test_a_refused_attachment_does_not_tell_what_is_there(cloud: Cloud, vm: Vm) 
     assert [code_of(answer) for answer in gone] == [(403, "relation.forbidden")] * 2
 
 
-def test_the_service_of_one_project_sees_all(cloud: Cloud, vm: Vm) -> None:
+def test_service_sees_all_projects(cloud: Cloud, vm: Vm) -> None:
     service = user_of(a_project()) | SERVICE_TOKEN
     path = f"/v2/relations?instance_id={vm.id}&installation_uuid={vm.installation}"
     seen = cloud.call("GET", path, service).json["relations"]
@@ -465,14 +465,14 @@ def test_the_service_of_one_project_sees_all(cloud: Cloud, vm: Vm) -> None:
     assert {row["project_id"] for row in seen} >= {vm.project}
 
 
-def test_a_caller_without_a_project_sees_nothing(cloud: Cloud, vm: Vm) -> None:
+def test_caller_without_project_sees_nothing(cloud: Cloud, vm: Vm) -> None:
     nobody = {name: text for name, text in vm.user.items() if name != "X-Project-Id"}
     assert cloud.call("GET", "/v2/relations", nobody).json["relations"] == []
     assert cloud.call("GET", "/v2/instances", nobody).json["instances"] == []
     assert len(cloud.relations(**vm.query)) >= 5
 
 
-def test_what_this_deployment_does_is_told(cloud: Cloud) -> None:
+def test_info_of_the_deployment(cloud: Cloud) -> None:
     info = cloud.call("GET", "/v2/info/relations", user_of(a_project())).json
     assert info["kinds"] == ["snapshot", "backup", "boot"]
     assert info["limits"]["page"] == 1000

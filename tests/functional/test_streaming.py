@@ -35,7 +35,7 @@ def settled(served: ServedGlance, image_id: str, *busy: str) -> str:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_an_image_comes_back_as_it_was_sent(both: dict[str, ServedGlance], way: Way) -> None:
+def test_image_data_round_trip(both: dict[str, ServedGlance], way: Way) -> None:
     peaks = {}
     for name, served in both.items():
         image_id = streams.new_image(served)
@@ -49,7 +49,7 @@ def test_an_image_comes_back_as_it_was_sent(both: dict[str, ServedGlance], way: 
 
 
 @pytest.mark.parametrize("way", STAGES, ids=str)
-def test_a_staged_image_is_imported_as_it_was_sent(both: dict[str, ServedGlance], way: Way) -> None:
+def test_staged_image_data_round_trip(both: dict[str, ServedGlance], way: Way) -> None:
     for served in both.values():
         image_id = streams.new_image(served)
         assert streams.send(served, image_id, way, MEBIBYTES) == 204
@@ -60,7 +60,7 @@ def test_a_staged_image_is_imported_as_it_was_sent(both: dict[str, ServedGlance]
         assert streams.fetched(served, image_id) == streams.checksum(streams.blocks(MEBIBYTES))
 
 
-def test_a_client_that_goes_away_leaves_the_same_behind(both: dict[str, ServedGlance]) -> None:
+def test_aborted_upload_has_the_same_result(both: dict[str, ServedGlance]) -> None:
     left = {name: after_half_an_upload(served) for name, served in both.items()}
     assert left["with"] == left["without"]
 
@@ -73,7 +73,7 @@ def after_half_an_upload(served: ServedGlance) -> str:
     return settled(served, image_id, "saving")
 
 
-def test_a_client_may_leave_a_download(both: dict[str, ServedGlance]) -> None:
+def test_aborted_download_is_harmless(both: dict[str, ServedGlance]) -> None:
     for served in both.values():
         image_id = streams.new_image(served)
         assert streams.send(served, image_id, WAYS[0], 4) == 204
@@ -126,7 +126,9 @@ def pipelined(wire: Wire, image_id: str) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("talk", [expecting, kept_alive, pipelined])
-def test_a_connection_behaves_the_same(both: dict[str, ServedGlance], talk: Talk) -> None:
+def test_connection_behaves_as_without_the_filter(
+    both: dict[str, ServedGlance], talk: Talk
+) -> None:
     heard = {}
     for name, served in both.items():
         image_id = streams.new_image(served)

@@ -26,7 +26,7 @@ def end(cloud: Cloud, vm: Vm) -> None:
     assert cloud.call("DELETE", path, vm.service).status == 204
 
 
-def test_the_use_of_images_is_told_in_the_order_asked_for(cloud: Cloud) -> None:
+def test_usages_are_in_the_requested_order(cloud: Cloud) -> None:
     vm, base, unused = a_vm(), a_public_image(cloud), a_public_image(cloud)
     start(cloud, vm, base)
     never = {"instances": 0, "live_instances": 0, "unused_since": None, "used_by_others": False}
@@ -42,7 +42,7 @@ def test_the_use_of_images_is_told_in_the_order_asked_for(cloud: Cloud) -> None:
     assert row["live_instances"] == 0
 
 
-def test_a_project_counts_its_own_alone(cloud: Cloud) -> None:
+def test_project_counts_only_its_own_servers(cloud: Cloud) -> None:
     vm, base = a_vm(), a_public_image(cloud)
     start(cloud, vm, base)
     start(cloud, a_vm(), base)
@@ -71,7 +71,7 @@ def change(cloud: Cloud, image_id: str, headers: dict[str, str], name: str, valu
     assert answer.status == 200, answer.body
 
 
-def test_an_owner_learns_that_others_use_the_image_and_nothing_more(cloud: Cloud) -> None:
+def test_owner_learns_only_that_others_use_the_image(cloud: Cloud) -> None:
     mine, theirs = a_vm(), a_vm()
     image_id = shared(cloud, mine, theirs)
     start(cloud, mine, image_id)
@@ -90,7 +90,9 @@ def test_an_owner_learns_that_others_use_the_image_and_nothing_more(cloud: Cloud
 @pytest.mark.parametrize(
     ("name", "value"), [("os_hidden", True), ("visibility", "community"), ("protected", True)]
 )
-def test_others_are_told_of_each_image_that_is_owned(cloud: Cloud, name: str, value: Any) -> None:
+def test_used_by_others_covers_every_image_of_the_owner(
+    cloud: Cloud, name: str, value: Any
+) -> None:
     mine, theirs = a_vm(), a_vm()
     image_id = shared(cloud, mine, theirs)
     change(cloud, image_id, mine.user, name, value)
@@ -98,7 +100,7 @@ def test_others_are_told_of_each_image_that_is_owned(cloud: Cloud, name: str, va
     assert others(cloud, image_id, mine.user) is True
 
 
-def test_a_server_of_an_unknown_project_is_one_of_others(cloud: Cloud) -> None:
+def test_server_of_unknown_project_counts_as_of_others(cloud: Cloud) -> None:
     mine = a_vm()
     image_id = cloud.create(mine)
     body = {**a_vm().query, "image_id": image_id, "kind": "boot"}
@@ -107,7 +109,7 @@ def test_a_server_of_an_unknown_project_is_one_of_others(cloud: Cloud) -> None:
     assert others(cloud, image_id, mine.user) is (boot["project_id"] != mine.project)
 
 
-def test_who_does_not_own_the_image_learns_nothing_of_others(cloud: Cloud) -> None:
+def test_other_projects_learn_nothing_of_used_by_others(cloud: Cloud) -> None:
     owner, user, stranger = a_vm(), a_vm(), a_vm()
     used, unused = shared(cloud, owner, user), shared(cloud, owner, user)
     public = a_public_image(cloud)
@@ -120,7 +122,7 @@ def test_who_does_not_own_the_image_learns_nothing_of_others(cloud: Cloud) -> No
     assert others(cloud, used, user.user) is False
 
 
-def test_many_images_are_asked_for_at_once_whatever_glance_gives_on_a_page(
+def test_usages_of_many_images_with_small_glance_pages(
     cloud: Cloud,
 ) -> None:
     mine, theirs = a_vm(), a_vm()
@@ -136,7 +138,7 @@ def test_many_images_are_asked_for_at_once_whatever_glance_gives_on_a_page(
 
 
 @pytest.mark.parametrize("status", ["503 Service Unavailable", "403 Forbidden", "200 OK"])
-def test_where_glance_does_not_say_whose_an_image_is_the_use_is_unknown(
+def test_used_by_others_is_null_if_glance_does_not_return_the_owner(
     cloud: Cloud, tmp_path: Path, status: str
 ) -> None:
     glance = Shaky(cloud.bare)
@@ -160,13 +162,13 @@ def test_where_glance_does_not_say_whose_an_image_is_the_use_is_unknown(
         (f"image_ids={SOME}&image_ids={SOME}", "parameter.malformed"),
     ],
 )
-def test_what_cannot_be_asked(cloud: Cloud, query: str, code: str) -> None:
+def test_malformed_usage_requests_are_refused(cloud: Cloud, query: str, code: str) -> None:
     answer = cloud.call("GET", f"/v2/usages?{query}", ADMIN)
     assert (answer.status, answer.json["error"]["code"]) == (400, code)
 
 
 @pytest.mark.parametrize("path", ["/v2/relations", "/v2/instances"])
-def test_lists_are_narrowed_by_use(cloud: Cloud, path: str) -> None:
+def test_in_use_restricts_lists(cloud: Cloud, path: str) -> None:
     alive, gone, base = a_vm(), a_vm(), a_public_image(cloud)
     for vm in (alive, gone):
         start(cloud, vm, base)

@@ -173,7 +173,7 @@ def questions(world: World) -> Iterator[tuple[dict[str, str], Any]]:
 
 
 @pytest.mark.parametrize("caller", EVERYBODY)
-def test_relations_are_those_that_the_caller_sees(world: World, caller: str) -> None:
+def test_relation_list_has_what_the_caller_sees(world: World, caller: str) -> None:
     for query, fulfils in questions(world):
         asked = urlencode({"installation_uuid": world.installation, **query})
         rows = world.ask(caller, f"/v2/relations?{asked}").json["relations"]
@@ -186,7 +186,7 @@ def test_relations_are_those_that_the_caller_sees(world: World, caller: str) -> 
 
 
 @pytest.mark.parametrize("caller", EVERYBODY)
-def test_relations_of_an_image_are_those_that_the_caller_sees(world: World, caller: str) -> None:
+def test_relation_list_of_an_image_has_what_the_caller_sees(world: World, caller: str) -> None:
     visible = world.glance_shows(caller)
     for image in {row.image for row in world.related}:
         expected = [row for row in world.seen(caller) if row.image == image]
@@ -222,7 +222,7 @@ def read_instance(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("caller", EVERYBODY)
-def test_instances_say_what_the_caller_sees(world: World, caller: str) -> None:
+def test_server_list_has_what_the_caller_sees(world: World, caller: str) -> None:
     for query, fulfils in questions(world):
         asked = urlencode({"installation_uuid": world.installation, **query})
         rows = world.ask(caller, f"/v2/instances?{asked}").json["instances"]
@@ -238,7 +238,7 @@ def test_instances_say_what_the_caller_sees(world: World, caller: str) -> None:
 
 
 @pytest.mark.parametrize("caller", EVERYBODY)
-def test_who_lacks_a_backup_is_judged_by_what_the_caller_sees(world: World, caller: str) -> None:
+def test_overdue_servers_depend_on_what_the_caller_sees(world: World, caller: str) -> None:
     for kind, label in product((*MADE, "boot"), (None, "daily", "weekly")):
         query = {"kind": kind, "latest_before": "2000-01-01"} | ({"label": label} if label else {})
         asked = urlencode({"installation_uuid": world.installation, **query})
@@ -249,7 +249,7 @@ def test_who_lacks_a_backup_is_judged_by_what_the_caller_sees(world: World, call
 
 
 @pytest.mark.parametrize("caller", EVERYBODY)
-def test_an_image_list_holds_what_the_caller_sees_of_both_sides(world: World, caller: str) -> None:
+def test_image_list_has_what_the_caller_sees(world: World, caller: str) -> None:
     visible = world.glance_shows(caller)
     servers = {row.server: row.server_owner for row in world.related}
     for server, kind, label in product(
@@ -283,7 +283,7 @@ def links(world: World, caller: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("caller", EVERYBODY)
-def test_lineage_leads_by_links_that_the_caller_sees(world: World, caller: str) -> None:
+def test_lineage_uses_links_that_the_caller_sees(world: World, caller: str) -> None:
     above, visible = links(world, caller), world.glance_shows(caller)
     for image in {row.image for row in world.related}:
         is_seen = image in visible or any(row.image == image for row in world.seen(caller))
@@ -323,7 +323,7 @@ def test_usages_count_what_the_caller_sees(world: World, caller: str) -> None:
         assert (usage["instances"], usage["live_instances"]) == (len(of_image), len(live))
 
 
-def test_a_later_report_of_another_owner_counts_everywhere(cloud: Cloud) -> None:
+def test_later_report_of_the_owner_applies_everywhere(cloud: Cloud) -> None:
     world = World(cloud)
     server, image_id = f"moved-{world.suffix}", new_uuid()
     base = {"name": "base", "owner": world.project("base-owner"), "visibility": "public"}

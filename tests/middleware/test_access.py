@@ -16,12 +16,12 @@ def caller(roles: str, **more: str) -> Caller:
 
 
 @pytest.mark.parametrize("roles", ["service", "SERVICE", " Service,,member , ", "member,service"])
-def test_a_role_counts_in_any_case_and_place(roles: str) -> None:
+def test_role_matches_in_any_case_and_position(roles: str) -> None:
     assert caller(roles).may_record
 
 
 @pytest.mark.parametrize("roles", ["", ",", "services", "ser vice", "service;admin"])
-def test_what_is_no_role_of_a_service_does_not_record(roles: str) -> None:
+def test_caller_without_recording_role_may_not_record(roles: str) -> None:
     stranger = caller(roles)
     assert (stranger.sees_all_projects, stranger.visible_to) == (False, "p")
     with pytest.raises(RecordingForbidden, match=r"in a service token: service$"):
@@ -34,7 +34,7 @@ def test_what_is_no_role_of_a_service_does_not_record(roles: str) -> None:
         stranger.require_admin_role()
 
 
-def test_a_token_that_is_not_confirmed_gives_no_right() -> None:
+def test_unconfirmed_token_gives_no_rights() -> None:
     stranger = caller("admin,service", **{"X-Identity-Status": "Invalid"})
     assert [stranger.may_record, stranger.may_remove, stranger.is_admin] == [False] * 3
     with pytest.raises(NotIdentified):
@@ -51,7 +51,7 @@ def with_service(roles: str, service_roles: str, **more: str) -> Caller:
     return caller(roles, **service | more)
 
 
-def test_a_service_token_gives_the_right_to_record_and_to_see_all() -> None:
+def test_service_token_may_record_and_sees_all_projects() -> None:
     user = with_service("member", "service")
     assert [user.has_recording_role, user.has_service_token] == [False, True]
     assert [user.may_record, user.may_remove, user.is_admin] == [True, True, False]
@@ -63,24 +63,24 @@ def test_a_service_token_gives_the_right_to_record_and_to_see_all() -> None:
 
 
 @pytest.mark.parametrize("roles", ["", "member", "admin", "services"])
-def test_a_service_token_without_the_role_gives_no_right(roles: str) -> None:
+def test_service_token_without_the_role_gives_no_rights(roles: str) -> None:
     user = with_service("member", roles)
     assert [user.has_service_token, user.may_record, user.may_remove] == [False] * 3
     assert user.visible_to == "p"
 
 
-def test_a_service_token_that_is_not_confirmed_gives_no_right() -> None:
+def test_unconfirmed_service_token_gives_no_rights() -> None:
     user = with_service("member", "service", **{"X-Service-Identity-Status": "Invalid"})
     assert [user.has_service_token, user.may_record] == [False] * 2
 
 
-def test_a_service_token_is_enough_where_the_token_of_the_user_is_not_confirmed() -> None:
+def test_service_token_is_enough_if_the_user_token_is_not_confirmed() -> None:
     user = with_service("admin,service", "service", **{"X-Identity-Status": "Invalid"})
     assert [user.may_record, user.is_admin, user.has_recording_role] == [True, False, False]
     assert user.project_id is None
 
 
-def test_an_administrator_sees_all_and_removes_and_does_not_record() -> None:
+def test_admin_sees_all_projects_and_removes_but_does_not_record() -> None:
     admin = caller("admin")
     assert [admin.is_admin, admin.may_remove, admin.may_record] == [True, True, False]
     assert admin.visible_to is None
@@ -93,7 +93,7 @@ def test_an_administrator_sees_all_and_removes_and_does_not_record() -> None:
 @pytest.mark.parametrize(
     "more", [{"X-Project-Id": ""}, {"X-Identity-Status": "Invalid"}, {"X-Identity-Status": ""}]
 )
-def test_a_caller_without_a_project_sees_the_relations_of_none(more: dict[str, str]) -> None:
+def test_caller_without_project_sees_no_relations(more: dict[str, str]) -> None:
     assert caller("member", **more).visible_to == ""
 
 
@@ -107,7 +107,7 @@ def test_a_caller_without_a_project_sees_the_relations_of_none(more: dict[str, s
         ("admin", "member", set()),
     ],
 )
-def test_only_users_with_the_role_speak_for_an_installation(
+def test_only_users_with_the_role_are_checked_against_the_binding(
     roles: str, service_roles: str, users: set[str]
 ) -> None:
     found = with_service(roles, service_roles)
@@ -117,25 +117,25 @@ def test_only_users_with_the_role_speak_for_an_installation(
     assert found.remover().speaks_for_all is (roles == "admin")
 
 
-def test_a_service_without_a_user_id_speaks_as_nobody() -> None:
+def test_service_token_without_user_id_has_no_service_user() -> None:
     assert (
         with_service("member", "service", **{"X-Service-User-Id": ""}).speaker().user_ids == set()
     )
 
 
 @pytest.mark.parametrize("required", [True, False])
-def test_whether_an_installation_must_be_registered_is_an_option(required: bool) -> None:
+def test_required_registration_follows_the_option(required: bool) -> None:
     options = {"connection": "sqlite://", "require_registered_installation": str(required)}
     settings = config.load("filter:related-images", options)
     environ = wsgi.environ_of("GET", "/", wsgi.identity("u", "p", "service"))
     assert Caller(environ, settings).speaker().require_registered is required
 
 
-def test_a_log_names_the_right_the_user_and_the_service() -> None:
+def test_log_description_has_the_right_the_user_and_the_service() -> None:
     assert caller("admin").description == "administrator, user 'u' of project 'p'"
     by_service = with_service("member", "service").description
     assert by_service == "service, user 'u' of project 'p' through service user 'nova'"
 
 
-def test_a_log_shows_an_id_with_a_line_break_on_one_line() -> None:
+def test_log_description_escapes_line_breaks() -> None:
     assert "\n" not in caller("admin", **{"X-User-Id": "u\nforged"}).description

@@ -54,7 +54,7 @@ def code_of(answer: Any, status: int = 400) -> str:
     ],
 )
 @pytest.mark.parametrize(("said", "code"), TUPLES)
-def test_a_wrong_tuple_is_refused_everywhere(
+def test_malformed_instance_headers_are_refused_on_every_request(
     make_filter: MakeFilter,
     registry: NotingRegistry,
     method: str,
@@ -94,7 +94,7 @@ IMAGE_BODIES: list[tuple[bytes, str, int]] = [
 
 
 @pytest.mark.parametrize(("body", "code", "status"), BODIES + IMAGE_BODIES)
-def test_a_wrong_body_makes_no_image_and_no_relation(
+def test_malformed_body_creates_no_image_and_no_relation(
     make_filter: MakeFilter, registry: NotingRegistry, body: bytes, code: str, status: int
 ) -> None:
     guarded = make_filter(registry)
@@ -105,7 +105,7 @@ def test_a_wrong_body_makes_no_image_and_no_relation(
 
 
 @pytest.mark.parametrize("path", ["/v2/images", "/v2/relations", "/v2/installations"])
-def test_a_body_cut_short_is_refused(
+def test_incomplete_body_is_refused(
     make_filter: MakeFilter, registry: NotingRegistry, path: str
 ) -> None:
     said = TUPLE | {"Content-Length": "99"}
@@ -135,7 +135,7 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "code"), FIELDS)
-def test_a_wrong_field_attaches_nothing(
+def test_malformed_field_attaches_nothing(
     make_filter: MakeFilter, registry: NotingRegistry, change: dict[str, Any], code: str
 ) -> None:
     guarded = make_filter(registry)
@@ -145,7 +145,7 @@ def test_a_wrong_field_attaches_nothing(
 
 
 @pytest.mark.parametrize("missing", ["installation_uuid", "instance_id", "image_id", "kind"])
-def test_a_missing_field_is_named(
+def test_missing_field_is_named(
     make_filter: MakeFilter, registry: NotingRegistry, missing: str
 ) -> None:
     body = {name: text for name, text in ATTACH.items() if name != missing}
@@ -156,7 +156,7 @@ def test_a_missing_field_is_named(
 
 @pytest.mark.parametrize(("body", "code", "status"), BODIES)
 @pytest.mark.parametrize("path", ["/v2/relations", "/v2/installations"])
-def test_a_wrong_body_is_refused_on_our_routes(
+def test_malformed_body_is_refused_on_the_filters_routes(
     make_filter: MakeFilter,
     registry: NotingRegistry,
     path: str,
@@ -174,7 +174,7 @@ def test_a_wrong_body_is_refused_on_our_routes(
         *({"service_user_id": ""}, {"service_user_id": 7}, {"other": 1}),
     ],
 )
-def test_a_wrong_installation_is_refused(
+def test_malformed_installation_is_refused(
     make_filter: MakeFilter, registry: NotingRegistry, change: dict[str, Any]
 ) -> None:
     body = {"uuid": UUID, "name": "nova"} | change
@@ -207,7 +207,7 @@ QUERIES = [
 
 @pytest.mark.parametrize("path", ["/v2/relations", "/v2/instances", f"/v2/images/{UUID}/relations"])
 @pytest.mark.parametrize(("query", "code"), QUERIES)
-def test_a_wrong_query_is_refused(
+def test_malformed_query_is_refused(
     make_filter: MakeFilter, registry: NotingRegistry, path: str, query: str, code: str
 ) -> None:
     answer = wsgi.call(make_filter(registry), "GET", f"{path}?{query}", ADMIN)
@@ -237,7 +237,7 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("method", "path", "code"), PATHS)
-def test_a_wrong_path_is_refused(
+def test_malformed_path_is_refused(
     make_filter: MakeFilter, registry: NotingRegistry, method: str, path: str, code: str
 ) -> None:
     assert code_of(wsgi.call(make_filter(registry), method, path, ADMIN)) == code
@@ -255,7 +255,7 @@ LISTS = [
 
 
 @pytest.mark.parametrize(("query", "code"), LISTS)
-def test_a_wrong_image_list_is_refused(
+def test_malformed_image_list_request_is_refused(
     make_filter: MakeFilter, registry: NotingRegistry, query: str, code: str
 ) -> None:
     answer = wsgi.call(make_filter(registry), "GET", f"/v2/images?{query}", SERVICE)
@@ -264,7 +264,7 @@ def test_a_wrong_image_list_is_refused(
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"<html>", b"\xff{", b"[1]", b"null", b""])
-def test_an_image_is_recorded_whatever_its_answer_says(
+def test_image_is_recorded_whatever_the_body_of_the_response_is(
     make_filter: MakeFilter, body: bytes
 ) -> None:
     def registry(environ: Any, start_response: Any) -> list[bytes]:

@@ -26,7 +26,7 @@ def registry() -> NotingRegistry:
     return NotingRegistry()
 
 
-def test_every_project_sees_its_own(database_url: str, registry: NotingRegistry) -> None:
+def test_every_project_sees_its_own_relations(database_url: str, registry: NotingRegistry) -> None:
     schema.upgrade(database_url)
     guarded = filtering(registry, database_url, database_timeout="60")
     installation = new_uuid()
@@ -42,7 +42,7 @@ def test_every_project_sees_its_own(database_url: str, registry: NotingRegistry)
     assert [row["instance_id"] for row in labelled] == ["i-0"]
 
 
-def test_no_wrong_text_gets_the_database_out_of_step(
+def test_unstorable_text_is_refused_on_every_database(
     database_url: str, registry: NotingRegistry
 ) -> None:
     schema.upgrade(database_url)

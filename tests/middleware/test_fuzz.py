@@ -98,7 +98,7 @@ def fuzzed() -> Target:
 @example(Request("GET", query="a;_method=POST", headers=SAID))
 @example(Request(body=b'{"owner": "\\ud800"}', headers=SAID))
 @example(Request("GET", "/v2/relations", "project_id=%00", headers=SAID))
-def test_no_request_does_what_none_may(fuzzed: Target, request: Request) -> None:
+def test_no_request_violates_the_invariants(fuzzed: Target, request: Request) -> None:
     fuzzed.hold(request)
     event("an image was made" if fuzzed.registry.created else "no image was made")
     event("the registry was asked" if fuzzed.registry.seen else "the registry was not asked")

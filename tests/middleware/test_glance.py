@@ -14,7 +14,7 @@ def asked(app: Any) -> Any:
     return glance.call(app, wsgi.environ_of("GET", "/v2/images"))
 
 
-def test_an_answer_that_is_taken_back_is_the_second_one() -> None:
+def test_second_start_response_replaces_the_first() -> None:
     def app(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [("Content-Length", "2")])
         try:
@@ -28,7 +28,7 @@ def test_an_answer_that_is_taken_back_is_the_second_one() -> None:
     assert (found.headers["Retry-After"], found.headers["Content-Length"]) == ("1", "4")
 
 
-def test_an_app_that_is_a_generator_is_run() -> None:
+def test_generator_app_is_run() -> None:
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [("Content-Type", "text/plain")])
         yield b"a"
@@ -38,7 +38,7 @@ def test_an_app_that_is_a_generator_is_run() -> None:
 
 
 @pytest.mark.parametrize("pieces", [[], [b"a"], [b"a", b"b"]])
-def test_an_answer_is_closed_once(pieces: list[bytes]) -> None:
+def test_response_is_closed_once(pieces: list[bytes]) -> None:
     closed: list[bool] = []
 
     class Closing(list[bytes]):
@@ -53,7 +53,7 @@ def test_an_answer_is_closed_once(pieces: list[bytes]) -> None:
     assert closed == [True]
 
 
-def test_a_question_has_none_of_the_callers_conditions() -> None:
+def test_request_to_glance_has_no_conditional_headers_of_the_caller() -> None:
     seen: list[Any] = []
 
     def app(environ: Any, start_response: Any) -> list[bytes]:

@@ -93,7 +93,7 @@ def _no_images_left(registry_app: "WSGIApplication") -> Any:
         assert call(registry_app, "DELETE", f"/v2/images/{image['id']}", ADMIN).status == 204
 
 
-def test_inheritors_leftovers_and_other_labels_are_not_seen(cloud: Cloud) -> None:
+def test_inherited_failed_and_other_labels_are_not_listed(cloud: Cloud) -> None:
     mine = [cloud.backup() for _ in range(3)]
     cloud.backup(installation=None)
     cloud.backup(active=False)
@@ -103,7 +103,7 @@ def test_inheritors_leftovers_and_other_labels_are_not_seen(cloud: Cloud) -> Non
     assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
 
 
-def test_deleted_backups_and_other_labels_take_no_others_place(
+def test_deleted_backups_and_other_labels_do_not_count_for_the_limit(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorded_backups, "BACKUPS_LIMIT", 2)
@@ -115,7 +115,7 @@ def test_deleted_backups_and_other_labels_take_no_others_place(
     assert cloud.sees() == mine[::-1]
 
 
-def test_pages_lead_on_with_the_query_of_the_caller(cloud: Cloud) -> None:
+def test_pages_repeat_the_callers_query(cloud: Cloud) -> None:
     mine = [cloud.backup() for _ in range(3)]
     cloud.backup(installation=None)
     page = cloud.rotate(limit="2").json
@@ -129,18 +129,18 @@ def test_pages_lead_on_with_the_query_of_the_caller(cloud: Cloud) -> None:
 @pytest.mark.parametrize(
     "changes", [{"image_type": "snapshot"}, {"status": "active"}, {"instance_uuid": "no id"}]
 )
-def test_other_queries_pass(cloud: Cloud, changes: dict[str, str]) -> None:
+def test_other_queries_pass_unchanged(cloud: Cloud, changes: dict[str, str]) -> None:
     cloud.backup()
     assert "X-Relation-Filters-Applied" not in cloud.rotate(**changes).headers
 
 
-def test_a_server_may_leave_out_an_empty_query(cloud: Cloud) -> None:
+def test_environ_without_query_string_is_accepted(cloud: Cloud) -> None:
     environ = environ_of("GET", "/v2/images", BY_NOVA)
     del environ["QUERY_STRING"]
     assert run(cloud.app, environ).status == 200
 
 
-def test_two_forged_backups_do_not_push_out_two_true_ones_without_a_service_token(
+def test_forged_backups_do_not_displace_recorded_ones_without_a_service_token(
     cloud: Cloud,
 ) -> None:
     true = [cloud.backup() for _ in range(2)]
@@ -151,7 +151,7 @@ def test_two_forged_backups_do_not_push_out_two_true_ones_without_a_service_toke
     assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
 
 
-def test_without_a_service_token_a_server_of_which_nothing_is_recorded_has_no_backups(
+def test_unrecorded_server_has_no_backups_without_a_service_token(
     cloud: Cloud,
 ) -> None:
     cloud.backup(installation=None)
@@ -160,7 +160,7 @@ def test_without_a_service_token_a_server_of_which_nothing_is_recorded_has_no_ba
     assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
 
 
-def test_without_a_service_token_a_project_gets_its_own_backups_alone(cloud: Cloud) -> None:
+def test_project_gets_only_its_own_backups_without_a_service_token(cloud: Cloud) -> None:
     public = cloud.backup(caller=ADMIN, visibility="public")
     mine = cloud.backup()
     assert cloud.sees(USER) == [mine]
@@ -168,14 +168,14 @@ def test_without_a_service_token_a_project_gets_its_own_backups_alone(cloud: Clo
     assert cloud.sees(BY_NOVA) == cloud.sees(ADMIN) == [mine, public]
 
 
-def test_without_a_service_token_the_binding_of_a_user_does_not_count(cloud: Cloud) -> None:
+def test_binding_of_a_user_does_not_count_without_a_service_token(cloud: Cloud) -> None:
     installations.register(cloud.database, OTHER_NOVA, "two", "alice")
     mine = cloud.backup()
     assert cloud.sees(USER) == [mine]
 
 
 @pytest.mark.parametrize("caller", [BY_NOVA, USER], ids=["service token", "no service token"])
-def test_a_server_of_two_installations_has_no_backups_and_the_log_says_why(
+def test_server_id_of_two_installations_has_no_backups_and_a_log_line(
     cloud: Cloud, caplog: pytest.LogCaptureFixture, caller: dict[str, str]
 ) -> None:
     cloud.backup(NOVA)
@@ -193,7 +193,7 @@ def test_a_server_of_two_installations_has_no_backups_and_the_log_says_why(
     )
 
 
-def test_without_the_option_nothing_is_narrowed(
+def test_list_is_not_restricted_without_the_option(
     registry_app: "WSGIApplication", cloud: Cloud, sqlite_url: str
 ) -> None:
     unrecorded = cloud.backup(installation=None)
@@ -202,7 +202,7 @@ def test_without_the_option_nothing_is_narrowed(
     assert passing.sees() == [recorded, unrecorded]
 
 
-def test_two_installations_with_the_same_instance_are_told_apart_by_the_binding(
+def test_binding_distinguishes_two_installations_with_the_same_server_id(
     cloud: Cloud,
 ) -> None:
     ours = cloud.backup(NOVA)
@@ -213,7 +213,7 @@ def test_two_installations_with_the_same_instance_are_told_apart_by_the_binding(
     assert cloud.sees({**BY_NOVA, "X-Service-User-Id": "nova-2"}) == []
 
 
-def test_a_bound_service_user_is_shown_nothing_of_an_instance_without_backups(
+def test_bound_service_user_gets_an_empty_list_for_a_server_without_backups(
     cloud: Cloud,
 ) -> None:
     installations.register(cloud.database, NOVA, "one", "nova")
@@ -221,7 +221,7 @@ def test_a_bound_service_user_is_shown_nothing_of_an_instance_without_backups(
     assert cloud.sees() == []
 
 
-def test_one_service_user_of_two_installations(cloud: Cloud) -> None:
+def test_service_user_bound_to_two_installations(cloud: Cloud) -> None:
     installations.register(cloud.database, NOVA, "one", "nova")
     installations.register(cloud.database, OTHER_NOVA, "two", "nova")
     cloud.backup(installation=None)
@@ -230,7 +230,7 @@ def test_one_service_user_of_two_installations(cloud: Cloud) -> None:
     assert cloud.sees() == [ours]
 
 
-def test_while_the_database_is_down_nothing_can_be_rotated_away(
+def test_list_is_empty_while_the_database_is_down(
     registry_app: "WSGIApplication", cloud: Cloud, tmp_path: Path
 ) -> None:
     cloud.backup()

@@ -65,13 +65,13 @@ def asked(method: str, path: str, said: dict[str, str] | None = None) -> Any:
         ("GET", "/elsewhere", TUPLE, type(None)),
     ],
 )
-def test_each_request_is_of_one_sort(
+def test_request_is_classified(
     method: str, path: str, said: dict[str, str], kind: type[object]
 ) -> None:
     assert type(asked(method, path, said)) is kind
 
 
-def test_what_is_read_is_handed_on() -> None:
+def test_classification_has_the_parsed_values() -> None:
     assert asked("POST", "/v2/images", TUPLE) == Creation(SAID)
     assert asked("GET", "/v2/images?limit=1", TUPLE) == Listing(SAID, parameters("limit=1"))
     assert asked("GET", f"/v2/images?{CLAIMS}") == Rotation("i", "daily", parameters(CLAIMS))
@@ -93,5 +93,5 @@ def test_what_is_read_is_handed_on() -> None:
         ("INSTANCE_ID=a&instance_id[]=a", {}),
     ],
 )
-def test_our_parameters_are_found_in_every_spelling(query: str, found: dict[str, str]) -> None:
+def test_relation_parameters_are_found_in_every_encoding(query: str, found: dict[str, str]) -> None:
     assert request.relation_parameters(parameters(query)) == found

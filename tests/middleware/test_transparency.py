@@ -52,7 +52,7 @@ PASSING = [
 
 
 @pytest.mark.parametrize(("method", "path", "said"), PASSING)
-def test_the_same_environ_goes_on_with_an_untouched_body(
+def test_environ_passes_with_an_unread_body(
     make_filter: MakeFilter, method: str, path: str, said: dict[str, str]
 ) -> None:
     environ = wsgi.environ_of(method, path, SERVICE | said)
@@ -75,7 +75,7 @@ def test_the_same_environ_goes_on_with_an_untouched_body(
 
 
 @pytest.mark.parametrize("key", [key for key in OURS if key != "HTTP_X_RELATION_FORCE"])
-def test_no_header_of_ours_reaches_the_registry_alone(make_filter: MakeFilter, key: str) -> None:
+def test_single_instance_header_does_not_reach_glance(make_filter: MakeFilter, key: str) -> None:
     environ = wsgi.environ_of("PUT", "/v2/images/x/file", SERVICE) | {key: "x"}
     started: list[str] = []
     body = make_filter(lambda *_: [b"reached"])(environ, lambda status, _: started.append(status))
@@ -87,7 +87,7 @@ def test_no_header_of_ours_reaches_the_registry_alone(make_filter: MakeFilter, k
 PATHS = ["/v2/images", "/v2/relations-not", f"/v2/images/{IMAGE}"]
 
 
-def test_both_sides_keep_to_the_protocol(make_filter: MakeFilter) -> None:
+def test_filter_complies_with_wsgi(make_filter: MakeFilter) -> None:
     def app(environ: Any, start_response: Start) -> list[bytes]:
         start_response("200 OK", [("Content-Type", "application/json")])
         return [b'{"images": []}']
@@ -109,7 +109,7 @@ MANY = [
 
 
 @pytest.mark.parametrize(("method", "path", "said"), MANY)
-def test_a_generator_is_not_run_ahead(
+def test_generator_is_not_consumed_early(
     make_filter: MakeFilter, method: str, path: str, said: dict[str, str]
 ) -> None:
     done: list[str] = []
@@ -136,7 +136,7 @@ def test_a_generator_is_not_run_ahead(
 
 
 @pytest.mark.parametrize(("method", "path", "said"), MANY)
-def test_write_exc_info_and_the_status_line_go_through(
+def test_write_exc_info_and_status_line_pass(
     make_filter: MakeFilter, method: str, path: str, said: dict[str, str]
 ) -> None:
     started: list[Any] = []
@@ -163,7 +163,7 @@ def test_write_exc_info_and_the_status_line_go_through(
     assert (status, headers, exc_info[0]) == ("500 Other", [("X-A", "c")], LookupError)
 
 
-def test_an_exception_of_the_registry_goes_through(make_filter: MakeFilter) -> None:
+def test_exception_of_glance_passes(make_filter: MakeFilter) -> None:
     def app(environ: Any, start_response: Start) -> list[bytes]:
         raise LookupError("of the registry")
 
@@ -173,7 +173,7 @@ def test_an_exception_of_the_registry_goes_through(make_filter: MakeFilter) -> N
             make_filter(app)(environ, lambda *_: None)
 
 
-def test_a_list_that_is_asked_for_is_closed(make_filter: MakeFilter) -> None:
+def test_restricted_list_is_closed(make_filter: MakeFilter) -> None:
     closed: list[bool] = []
 
     class Pieces(list[bytes]):
@@ -190,7 +190,7 @@ def test_a_list_that_is_asked_for_is_closed(make_filter: MakeFilter) -> None:
     assert closed == [True]
 
 
-def test_the_body_of_a_recording_request_is_what_was_read(make_filter: MakeFilter) -> None:
+def test_body_of_a_recording_request_is_the_parsed_one(make_filter: MakeFilter) -> None:
     seen: list[Any] = []
 
     def app(environ: Any, start_response: Start) -> list[bytes]:
@@ -207,7 +207,7 @@ def test_the_body_of_a_recording_request_is_what_was_read(make_filter: MakeFilte
     assert "HTTP_TRANSFER_ENCODING" not in environ
 
 
-def test_paste_makes_the_filter() -> None:
+def test_paste_creates_the_filter() -> None:
     made = filter_factory({"here": "/", "__file__": "x"}, connection="sqlite:///no/such/file.db")
     answer = [b""]
     assert made(lambda *_: answer)(wsgi.environ_of("GET", "/v2/images"), lambda *_: None) is answer

@@ -133,7 +133,7 @@ def both() -> Iterator[tuple[Identity, str]]:
 
 
 @registered_or_not
-def test_recording_an_image(
+def test_who_may_record_an_image(
     guarded: InstanceAwareMiddleware, registry: NotingRegistry, require_registered: bool
 ) -> None:
     for who, installation in both():
@@ -158,7 +158,7 @@ REMOVING: list[tuple[str, str, dict[str, Any] | None, tuple[int, str]]] = [
 
 @registered_or_not
 @pytest.mark.parametrize(("method", "path", "body", "allowed"), RECORDING + REMOVING)
-def test_saying_something_of_an_installation(
+def test_who_may_attach_detach_and_record_deletions(
     guarded: InstanceAwareMiddleware,
     require_registered: bool,
     method: str,
@@ -186,7 +186,7 @@ ADMINISTRATING = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "allowed"), ADMINISTRATING)
-def test_administrating_installations(
+def test_who_may_administrate_installations(
     guarded: InstanceAwareMiddleware, method: str, path: str, body: Any, allowed: tuple[int, str]
 ) -> None:
     for who in READERS:
@@ -207,7 +207,7 @@ READING = [
 
 
 @pytest.mark.parametrize(("path", "key"), READING)
-def test_seeing_what_belongs_to_another_project(
+def test_who_sees_relations_of_another_project(
     guarded: InstanceAwareMiddleware, path: str, key: str
 ) -> None:
     for who in READERS:
@@ -218,7 +218,7 @@ def test_seeing_what_belongs_to_another_project(
             assert len(answer.json[key]) == oracle.sees_all_projects, who
 
 
-def test_seeing_one_instance_of_another_project(guarded: InstanceAwareMiddleware) -> None:
+def test_who_sees_a_server_of_another_project(guarded: InstanceAwareMiddleware) -> None:
     for who in READERS:
         oracle = Oracle(who, False)
         expected = (200, "") if oracle.sees_all_projects else (404, "instance.not-found")
@@ -238,14 +238,14 @@ OPEN = [
 
 
 @pytest.mark.parametrize("path", OPEN)
-def test_what_everybody_known_may_ask(guarded: InstanceAwareMiddleware, path: str) -> None:
+def test_routes_for_every_identified_caller(guarded: InstanceAwareMiddleware, path: str) -> None:
     for who in READERS:
         oracle = Oracle(who, False)
         answer = wsgi.call(guarded, "GET", path, who.headers)
         assert outcome(answer) == ((200, "") if oracle.identified else oracle.own_route()), who
 
 
-def test_how_much_is_unreconciled_is_for_those_who_see_all(
+def test_unreconciled_count_is_shown_to_callers_who_see_all_projects(
     guarded: InstanceAwareMiddleware,
 ) -> None:
     for who in READERS:
@@ -255,7 +255,7 @@ def test_how_much_is_unreconciled_is_for_those_who_see_all(
             assert (info["unreconciled"] is not None) == oracle.sees_all_projects, who
 
 
-def test_what_is_not_told_is_not_counted(
+def test_unreconciled_is_not_counted_for_other_callers(
     guarded: InstanceAwareMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = wsgi.call(guarded, "GET", "/v2/info/relations", ADMIN)
@@ -265,7 +265,7 @@ def test_what_is_not_told_is_not_counted(
     assert wsgi.call(guarded, "GET", "/v2/info/relations", member).json["unreconciled"] is None
 
 
-def test_whose_instances_are_counted_is_told(guarded: InstanceAwareMiddleware) -> None:
+def test_usages_report_whether_all_projects_are_counted(guarded: InstanceAwareMiddleware) -> None:
     body = {"installation_uuid": REGISTERED, "image_id": SEEDED_IMAGE, "instance_id": "started"}
     more = {"kind": "boot", "instance_project_id": "theirs"}
     assert wsgi.call(guarded, "POST", "/v2/relations", ADMIN, body | more).status == 201
@@ -278,14 +278,14 @@ def test_whose_instances_are_counted_is_told(guarded: InstanceAwareMiddleware) -
             assert answer["usages"][0]["instances"] == oracle.sees_all_projects, who
 
 
-def test_anybody_may_list_with_the_tuple(guarded: InstanceAwareMiddleware) -> None:
+def test_every_caller_may_list_with_instance_headers(guarded: InstanceAwareMiddleware) -> None:
     for who in READERS:
         said = who.headers | tuple_of(REGISTERED, SEEDED_INSTANCE)
         answer = wsgi.call(guarded, "GET", "/v2/images", said)
         assert outcome(answer) == (200, "")
 
 
-def test_no_route_is_forgotten() -> None:
+def test_every_route_is_covered() -> None:
     asked = {
         *((method, path) for method, path, *_ in RECORDING + REMOVING + ADMINISTRATING),
         *(("GET", path) for path, _ in READING),

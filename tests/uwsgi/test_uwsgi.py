@@ -132,7 +132,7 @@ def wait_for(port: int, run: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(log.read_text())
 
 
-def test_one_scrape_gives_the_sum_of_all_workers_also_after_one_was_replaced(
+def test_scrape_returns_the_sum_of_all_workers_even_after_one_was_replaced(
     served: Served,
 ) -> None:
     with ThreadPoolExecutor(6) as threads:
@@ -146,7 +146,7 @@ def test_one_scrape_gives_the_sum_of_all_workers_also_after_one_was_replaced(
     assert [served.recorded() for _ in range(5)] == [25.0] * 5
 
 
-def test_the_health_of_recording_has_a_url_of_its_own(served: Served, tmp_path: Path) -> None:
+def test_recording_healthcheck_has_its_own_url(served: Served, tmp_path: Path) -> None:
     assert served.request("GET", HEALTH, {}).status == 200
     with closing(sqlite3.connect(tmp_path / "data" / "related-images.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -156,7 +156,7 @@ def test_the_health_of_recording_has_a_url_of_its_own(served: Served, tmp_path: 
     eventually(lambda: [served.request("GET", HEALTH, {}).status for _ in range(9)] == [200] * 9)
 
 
-def test_a_recording_whose_body_comes_in_chunks(served: Served) -> None:
+def test_chunked_body_is_recorded(served: Served) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
     with closing(connection):
         body = json.dumps(IMAGE).encode()
@@ -169,7 +169,7 @@ def test_a_recording_whose_body_comes_in_chunks(served: Served) -> None:
         assert json.loads(response.read())["disk_format"] == "raw"
 
 
-def test_the_default_buffer_takes_as_many_ids_as_our_programs_ask_for(served: Served) -> None:
+def test_default_buffer_holds_the_ids_that_the_commands_send(served: Served) -> None:
     ids = ",".join(str(uuid4()) for _ in range(max(relations.IDS, reconcile.BATCH)))
     long_token = {"X-Auth-Token": f"alice:demo:member,{'r' * 1000}"}
     assert served.request("GET", f"/v2/usages?image_ids={ids}", long_token).status == 200
