@@ -1,4 +1,4 @@
-"""Options in, frozen settings out; what is wrong is named; the programs of oslo.config know all."""
+"""Options, their sources and errors, and the programs of oslo.config."""
 
 import itertools
 import re
@@ -91,7 +91,7 @@ def test_file_is_found_by_the_project(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where oslo.config looks first for the files of Glance."""
+    """The directory where oslo.config looks first for the files of Glance."""
     monkeypatch.delenv("OS_GLANCE_CONFIG_DIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     directory = tmp_path / ".glance" / "glance-api.conf.d"
@@ -169,7 +169,7 @@ WriteRoles = Callable[[str], None]
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, WriteRoles]:
-    """The places of a value, the strongest first: each writes ``admin_roles`` there."""
+    """The sources of a value in order of precedence; each function writes ``admin_roles`` there."""
 
     def environment(value: str) -> None:
         monkeypatch.setenv("OS_RELATED_IMAGES__ADMIN_ROLES", value)
@@ -267,7 +267,7 @@ def test_invalid_environment_is_refused(
 
 @pytest.mark.parametrize("line", ["Guard = in-use", "database-timeout = 1", "gard = in-use"])
 def test_misspelled_names_are_refused(tmp_path: Path, line: str) -> None:
-    (tmp_path / "x.conf").write_text(f"[Related_Images]\n{line}\n")  # oslo.config reads it
+    (tmp_path / "x.conf").write_text(f"[Related_Images]\n{line}\n")  # oslo.config reads this name
     with pytest.raises(ConfigurationError, match=r"x\.conf has an unknown option"):
         load(SECTION, {}, config.read([str(tmp_path / "x.conf")]))
 
@@ -284,7 +284,7 @@ filter_factory({}, **dict(word.split("=") for word in sys.argv[3:]))
 
 
 def served(directory: Path, *paste: str) -> subprocess.CompletedProcess[str]:
-    """The filter in a service that has read its configuration."""
+    """Load the filter in a service that has read its configuration."""
     words = [str(directory / "glance-api.conf"), str(directory / "conf.d"), *paste]
     return subprocess.run(
         [sys.executable, "-c", SERVICE, *words],

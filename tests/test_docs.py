@@ -1,4 +1,4 @@
-"""The docs say what the code does: options, headers, routes, codes, commands, the tour."""
+"""The docs match the code: options, headers, routes, codes and commands."""
 
 import os
 import re
@@ -64,7 +64,7 @@ def test_every_error_code_is_documented_once_and_no_other() -> None:
 
 
 def documentable(kind: type[errors.RelatedImagesError]) -> bool:
-    """Errors of clients and commands are documented where those are."""
+    """Whether errors.md must document the error; those of clients and commands are elsewhere."""
     return is_answered(kind) or kind in (errors.RelatedImagesError, errors.ConfigurationError)
 
 
@@ -95,7 +95,7 @@ COMMANDS = sorted(set(re.findall(r"`[^`]*(?<!\w)(pytest [^`]*tests/[^`]*)`", GUA
 
 @pytest.fixture(scope="module")
 def tests_by_marker() -> dict[str, list[str]]:
-    """The tests of the files that the page about guarantees names, by what ``-m`` chooses them."""
+    """The tests in the files that guarantees.md names, by the value of ``-m`` that selects them."""
     files = sorted({word for line in COMMANDS for word in shlex.split(line) if is_test(word)})
     return {marker: collected(marker, files) for marker in ("not slow", "slow", "")}
 

@@ -1,4 +1,4 @@
-"""Every ini file in the docs is loaded, and the pipeline of docs/deploy.md by the real Glance."""
+"""Every ini block of the docs loads, and the real Glance loads the pipeline of docs/deploy.md."""
 
 import configparser
 import os
@@ -33,7 +33,7 @@ def blocks() -> list[tuple[str, configparser.ConfigParser]]:
 
 
 def with_section(section: str) -> list[configparser.ConfigParser]:
-    """The blocks with that section; Heat has one of the same name, for its own plugin."""
+    """Return the blocks with that section, except those of Heat, which has the same name."""
     return [block for page, block in blocks() if block.has_section(section) and page != "heat.md"]
 
 
@@ -78,7 +78,7 @@ b"".join(app(environ, lambda status, headers, *_: print("answer", status)))
 
 
 def started(tmp_path: Path, ours: str) -> subprocess.CompletedProcess[str]:
-    """The real Glance with its own paste file, and with what docs/deploy.md puts into it.
+    """Start the real Glance with its own paste file and the additions of docs/deploy.md.
 
     :param ours: the lines of [related_images] in glance-api.conf
     """
@@ -105,7 +105,7 @@ def started(tmp_path: Path, ours: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_keystone_pipeline_of_the_deployment_page(tmp_path: Path) -> None:
-    # in the paste file the % would be an error of PasteDeploy
+    # in the paste file, PasteDeploy would refuse the %
     done = started(tmp_path, f"connection = sqlite:///{tmp_path}/related-50%.db\n")
     assert "answer 401" in done.stdout, done.stderr
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CONSTRAINTS = ROOT / "tests" / "lowest-constraints.txt"
 BINARY = "psycopg-binary"
-"""Not named in setup.cfg: an extra of psycopg brings it, in the same version."""
+"""Not in setup.cfg: an extra of psycopg installs it in the same version."""
 
 
 def pinned() -> dict[str, str]:
@@ -20,7 +20,7 @@ def pinned() -> dict[str, str]:
 
 
 def allowed() -> dict[str, str]:
-    """The lowest version of each package of the filter, as setup.cfg has it."""
+    """Return the lowest version of each dependency of the filter in setup.cfg."""
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg")
     extras = parser["options.extras_require"]

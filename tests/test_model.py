@@ -1,4 +1,4 @@
-"""Dataclass, JSON and published schema agree, since the last two are made from the first."""
+"""The JSON and the published schemas match the dataclasses from which they are generated."""
 
 import json
 from collections.abc import Mapping
@@ -69,7 +69,7 @@ def test_published_schema_has_the_fields_and_two_links(
 
 @dataclass(frozen=True, slots=True)
 class Grown(Relation):
-    """A relation with one field more."""
+    """A relation with an additional field."""
 
     checked_at: datetime | None = None
 

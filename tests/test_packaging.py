@@ -1,4 +1,4 @@
-"""What a deployer gets: the wheel, alone in an empty environment, without extras."""
+"""The wheel, installed without extras in an empty environment."""
 
 import subprocess
 import sys
@@ -58,8 +58,8 @@ def test_bare_install_migrates_and_loads(environment: Path) -> None:
     (environment / "paste.ini").write_text(
         f"[filter:related-images]\nuse = egg:related-images#instance_aware\nconnection = {url}\n"
     )
-    said = run(environment / "env/bin/python", "-c", loading, cwd=environment)
-    assert said.split() == ["InstanceAwareMiddleware"] * 2
+    output = run(environment / "env/bin/python", "-c", loading, cwd=environment)
+    assert output.split() == ["InstanceAwareMiddleware"] * 2
 
 
 def test_bare_install_is_small(environment: Path) -> None:

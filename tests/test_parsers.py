@@ -1,6 +1,6 @@
-"""Each type of value is read by one parser: every program takes the same inputs for the same value.
+"""Each type of value has one parser: every program accepts the same forms.
 
-The parsers of commands are asked through the commands themselves.
+The parsers of commands are called through the commands.
 """
 
 import json
@@ -27,7 +27,7 @@ Read = Callable[[str], Any]
 
 
 def option(command: Any, name: str, *more: str) -> Read:
-    """How a command reads the value of an option or, for a ``name`` without dashes, an argument."""
+    """Return how a command parses an option or, for a ``name`` without dashes, an argument."""
     parser = command(None, None).get_parser("program")
 
     def read(text: str) -> Any:

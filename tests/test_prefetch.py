@@ -1,4 +1,4 @@
-"""What comes next is asked for while the one before is dealt with."""
+"""The next page is requested while the current one is processed."""
 
 import threading
 from collections.abc import Iterator

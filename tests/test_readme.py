@@ -1,4 +1,4 @@
-"""The commands of the README do what the README shows."""
+"""The commands of the README print what the README shows."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ PROGRAM = f"{Path(sys.executable).parent}/related-images"
 
 
 def steps(text: str) -> list[tuple[str, str]]:
-    """Each command of the console blocks, and what is shown below it."""
+    """Return each command of the console blocks with its printed output."""
     shown = "\n".join(re.findall(r"```console\n(.*?)```", text, re.DOTALL))
     found = re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", shown + "\n", re.MULTILINE)
     return [(command, output.strip()) for command, output in found]
@@ -31,8 +31,8 @@ def test_commands_of_the_readme(glance: ServedGlance, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
-    said = [part.strip().replace("\r", "") for part in done.stdout.split("<end>")[:-1]]
-    assert said == [output for _, output in taken], done.stderr
+    outputs = [part.strip().replace("\r", "") for part in done.stdout.split("<end>")[:-1]]
+    assert outputs == [output for _, output in taken], done.stderr
 
 
 @pytest.mark.parametrize("goal", re.findall(r"^\$ make (\w+)", README, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""A server of the tests that ends before it answers: its own words are told."""
+"""If a server of the tests fails to start, its output is reported."""
 
 from pathlib import Path
 

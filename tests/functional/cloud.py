@@ -1,4 +1,4 @@
-"""The real Glance in this process with the filter in its pipeline, and who talks to it."""
+"""The real Glance in this process with the filter in its pipeline, and its callers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ SERVICE_TOKEN = {
 
 
 def user_of(project: str) -> dict[str, str]:
-    """An ordinary user of the project."""
+    """Return the identity headers of a member of the project."""
     return wsgi.identity(f"user-of-{project}", project)
 
 
 def service_for(project: str) -> dict[str, str]:
-    """The compute service, with the token of a user of the project."""
+    """Return the identity headers of the compute service with a token of a user of the project."""
     return user_of(project) | SERVICE_TOKEN
 
 
@@ -36,7 +36,7 @@ def a_project() -> str:
 
 @dataclass(frozen=True)
 class Vm:
-    """An instance with its project."""
+    """A server with its project."""
 
     installation: str
     id: str
@@ -79,21 +79,21 @@ class Cloud:
         return self.call("POST", "/v2/images", vm.service | vm.headers, {"name": "n"} | fields)
 
     def create(self, vm: Vm, **fields: Any) -> str:
-        """An image of the instance, made by the service for the instance's project."""
+        """Create an image of the server, as the service does for its project; return its ID."""
         answer = self.try_to_create(vm, **fields)
         assert answer.status == 201, answer.body
         assert answer.headers["X-Relation-Recorded"] == "snapshot"
         return str(answer.json["id"])
 
     def create_for(self, owner: str, vm: Vm, **fields: Any) -> str:
-        """An image of the instance that another project owns, as an administrator's snapshot is."""
+        """Create an image of the server for another ``owner``, as an administrator's snapshot."""
         fields = {"name": "n", "owner": owner} | fields
         answer = self.call("POST", "/v2/images", ADMIN | SERVICE_TOKEN | vm.headers, fields)
         assert answer.status == 201, answer.body
         return str(answer.json["id"])
 
     def pages(self, path: str, headers: Mapping[str, str], key: str) -> list[list[Any]]:
-        """Every page, by the links between them."""
+        """Return every page, by following ``next``."""
         found, next = [], path
         while next:
             answer = self.call("GET", next, headers)
@@ -104,12 +104,12 @@ class Cloud:
         return found
 
     def image_ids(self, headers: Mapping[str, str], **query: Any) -> list[str]:
-        """The ids of an image list, page after page."""
+        """Return the IDs of all pages of an image list."""
         pages = self.pages(f"/v2/images?{urlencode(query, doseq=True)}", headers, "images")
         return [image["id"] for page in pages for image in page]
 
     def relations(self, **query: str) -> list[dict[str, Any]]:
-        """What an administrator is told is recorded."""
+        """Return the recorded relations, as an administrator sees them."""
         pages = self.pages(f"/v2/relations?{urlencode(query)}", ADMIN, "relations")
         return [relation for page in pages for relation in page]
 
@@ -121,6 +121,6 @@ class Cloud:
         return wsgi.call(self.bare, "GET", f"/v2/images/{image_id}", ADMIN).status == 200
 
     def total(self, project: str) -> int:
-        """How many images the project has, by Glance alone."""
+        """Return the number of images of the project, from Glance without the filter."""
         path = f"/v2/images?owner={project}&limit=1000"
         return len(wsgi.call(self.bare, "GET", path, ADMIN).json["images"])

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def cloud(
     registry_app: "WSGIApplication", registry_home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Cloud:
-    """The same Glance twice: with the filter in the shipped pipeline, and bare."""
+    """The same Glance twice: with the filter in the shipped pipeline, and without it."""
     schema.upgrade(f"sqlite:///{registry_home}/related-images.db")
-    # this process has read the files already; how busy the machine is decides nothing
+    # this process has read the files already; a long timeout, so that a busy machine does not fail
     options = {
         embedded.CONFIG_DIRECTORY: str(registry_home),
         "OS_RELATED_IMAGES__DATABASE_TIMEOUT": "60",

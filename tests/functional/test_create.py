@@ -1,4 +1,4 @@
-"""Images made with the tuple, and without."""
+"""Images created with and without instance headers."""
 
 import json
 from typing import Any
@@ -28,8 +28,8 @@ def test_image_created_with_instance_headers_is_recorded(cloud: Cloud) -> None:
 
 def test_kind_and_label_are_recorded(cloud: Cloud) -> None:
     vm = a_vm()
-    said = tuple_of(vm.installation, vm.id, kind="backup", label="daily")
-    answer = cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"})
+    sent_headers = tuple_of(vm.installation, vm.id, kind="backup", label="daily")
+    answer = cloud.call("POST", "/v2/images", vm.service | sent_headers, {"name": "n"})
     assert answer.headers["X-Relation-Recorded"] == "backup"
     (relation,) = cloud.relations(**vm.query)
     assert (relation["kind"], relation["label"]) == ("backup", "daily")
@@ -90,8 +90,8 @@ def test_other_callers_may_not_record_and_no_image_is_created(
 
 def test_boot_is_refused_for_a_new_image(cloud: Cloud) -> None:
     vm = a_vm()
-    said = tuple_of(vm.installation, vm.id, kind="boot")
-    answer = cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"})
+    sent_headers = tuple_of(vm.installation, vm.id, kind="boot")
+    answer = cloud.call("POST", "/v2/images", vm.service | sent_headers, {"name": "n"})
     assert (answer.status, answer.json["error"]["code"]) == (400, "kind.unknown")
     assert cloud.total(vm.project) == 0
 
@@ -157,8 +157,10 @@ def test_taken_id_makes_no_relation_to_another_server(cloud: Cloud) -> None:
 def test_taken_id_makes_no_relation_of_another_kind(cloud: Cloud) -> None:
     vm = a_vm()
     image_id = cloud.create(vm)
-    said = tuple_of(vm.installation, vm.id, kind="backup")
-    assert cloud.call("POST", "/v2/images", vm.service | said, {"id": image_id}).status == 409
+    sent_headers = tuple_of(vm.installation, vm.id, kind="backup")
+    assert (
+        cloud.call("POST", "/v2/images", vm.service | sent_headers, {"id": image_id}).status == 409
+    )
     assert [relation["kind"] for relation in cloud.relations(**vm.query)] == ["snapshot"]
 
 
@@ -189,8 +191,8 @@ def test_two_installations_may_have_the_same_server_id(cloud: Cloud) -> None:
 
 def test_installation_uuid_ignores_case(cloud: Cloud) -> None:
     vm = a_vm()
-    said = tuple_of(vm.installation.upper(), vm.id)
-    answer = cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"})
+    sent_headers = tuple_of(vm.installation.upper(), vm.id)
+    answer = cloud.call("POST", "/v2/images", vm.service | sent_headers, {"name": "n"})
     assert cloud.image_ids(vm.user | vm.headers) == [answer.json["id"]]
 
 

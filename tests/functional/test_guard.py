@@ -1,4 +1,4 @@
-"""The guard over the real Glance: what is in use stays, whatever asks for its deletion."""
+"""Delete protection with the real Glance."""
 
 import logging
 from collections.abc import Iterable
@@ -102,7 +102,7 @@ def test_invisible_image_is_answered_as_a_missing_one(
 
 
 class Shaky:
-    """A registry that answers each question for an image with ``status``, once that is given."""
+    """A Glance that answers each GET of an image with ``status`` once that is set."""
 
     def __init__(self, registry: Any) -> None:
         self.registry, self.status = registry, ""
@@ -122,7 +122,7 @@ def shaky(cloud: Cloud) -> Shaky:
 
 @pytest.fixture
 def used(shaky: Shaky, cloud: Cloud, tmp_path: Path) -> tuple[Cloud, Vm, str]:
-    """An image from which an instance was started, guarded before that registry."""
+    """An image from which a server was started, with delete protection in front of that Glance."""
     before = Cloud(filtering(shaky, migrated(tmp_path), guard="in-use"), cloud.bare)
     vm = a_vm()
     image_id = before.create(vm)
@@ -175,7 +175,7 @@ def test_other_header_values_do_not_force(guarded: Cloud, value: str) -> None:
 
 
 def test_unidentified_caller_does_not_bypass_delete_protection(guarded: Cloud) -> None:
-    """Without an identity service the registry may take everybody for an administrator."""
+    """Without keystonemiddleware Glance may treat every caller as an administrator."""
     vm, base = a_vm(), a_public_image(guarded)
     start(guarded, vm, base)
     answer = delete(guarded, base, {})
@@ -267,7 +267,7 @@ def test_deletion_refused_by_glance_blocks_no_boot(guarded: Cloud) -> None:
 
 
 def test_boot_of_an_image_that_is_being_deleted_is_refused(cloud: Cloud, tmp_path: Path) -> None:
-    """The registry is held at its answer; the instance is started meanwhile, and afterwards."""
+    """The response of Glance is delayed; the server is started before and after it."""
     vm = a_vm()
     answers: list[Answer] = []
 
@@ -296,7 +296,7 @@ def test_boot_of_an_image_that_is_being_deleted_is_refused(cloud: Cloud, tmp_pat
 
 
 def test_deletion_by_another_project_blocks_no_boot(cloud: Cloud, tmp_path: Path) -> None:
-    """His deletion, which the registry is about to refuse, is held there."""
+    """The deletion, which Glance will refuse, is delayed in Glance."""
     vm, base = a_vm(), a_public_image(cloud)
 
     def held(environ: Any, start_response: Any) -> Iterable[bytes]:

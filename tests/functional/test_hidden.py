@@ -1,4 +1,4 @@
-"""What others do changes no byte of what a caller is answered that does not see it."""
+"""Relations that a caller does not see change no byte of its responses."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -58,14 +58,14 @@ def of_servers(world: World, images: list[str], servers: list[str]) -> Iterator[
 def answered(world: World, caller: str, path: str) -> Answered:
     answer = world.ask(caller, path)
     is_of_glance = path.startswith("/v2/images?") or answer.status == 200
-    said = answer.body if is_of_glance else {**answer.json["error"], "request_id": None}
-    return answer.status, said, answer.headers["X-Relation-Filters-Applied"]
+    body = answer.body if is_of_glance else {**answer.json["error"], "request_id": None}
+    return answer.status, body, answer.headers["X-Relation-Filters-Applied"]
 
 
 def test_hidden_relations_change_no_response(cloud: Cloud) -> None:
     world = World(cloud)
-    said = {"name": "base", "owner": world.project("base-owner"), "visibility": "public"}
-    base, fresh = (cloud.call("POST", "/v2/images", ADMIN, said).json["id"] for _ in range(2))
+    image = {"name": "base", "owner": world.project("base-owner"), "visibility": "public"}
+    base, fresh = (cloud.call("POST", "/v2/images", ADMIN, image).json["id"] for _ in range(2))
     one, two, three = (f"{name}-{world.suffix}" for name in ("one", "two", "three"))
     world.start(one, "server-owner", base, "base-owner")
     public = world.make(one, "server-owner", "image-owner", "snapshot", "public")
@@ -75,7 +75,7 @@ def test_hidden_relations_change_no_response(cloud: Cloud) -> None:
     images, servers = [base, fresh, public, new_uuid()], [one, two, three]
     asked = [*lists(world, images, servers), *of_images(images)]
     asked += of_servers(world, images, servers)
-    # the owner of the public image is told that others use it, as it is from the beginning
+    # used_by_others of the public image is true for its owner from the beginning
     before = {(caller, path): answered(world, caller, path) for caller in CALLERS for path in asked}
     world.start(three, "hidden", base, "base-owner")
     world.start(f"{three}-1", "hidden", fresh, "base-owner")
@@ -87,4 +87,4 @@ def test_hidden_relations_change_no_response(cloud: Cloud) -> None:
     path = f"/v2/instances/{world.installation}/{three}-0"
     assert cloud.call("DELETE", path, ADMIN | SERVICE_TOKEN).status == 204
     after = {(caller, path): answered(world, caller, path) for caller, path in before}
-    assert {key: said for key, said in after.items() if said != before[key]} == {}
+    assert {key: response for key, response in after.items() if response != before[key]} == {}

@@ -1,4 +1,4 @@
-"""What becomes of images with relations: upload, import, deletion, and a registry that fails."""
+"""Upload, import and deletion of images with relations, and failures of Glance."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -41,10 +41,10 @@ def test_image_data_passes_unchanged(cloud: Cloud) -> None:
 def test_image_is_staged_and_imported(cloud: Cloud) -> None:
     vm = a_vm()
     image_id = cloud.create(vm, **FORMATS)
-    said = vm.service | vm.headers
-    assert cloud.call("PUT", f"/v2/images/{image_id}/stage", said, b"data").status == 204
+    sent_headers = vm.service | vm.headers
+    assert cloud.call("PUT", f"/v2/images/{image_id}/stage", sent_headers, b"data").status == 204
     method = {"method": {"name": "glance-direct"}}
-    assert cloud.call("POST", f"/v2/images/{image_id}/import", said, method).status == 202
+    assert cloud.call("POST", f"/v2/images/{image_id}/import", sent_headers, method).status == 202
     assert until_active(cloud, image_id, vm.user).json["size"] == 4
     assert cloud.image_ids(vm.user | vm.headers, status="active") == [image_id]
 
@@ -53,8 +53,8 @@ def test_image_is_staged_and_imported(cloud: Cloud) -> None:
 def test_deletion_is_recorded(cloud: Cloud, with_tuple: bool) -> None:
     vm = a_vm()
     image_id, kept = cloud.create(vm), cloud.create(vm)
-    said = vm.headers if with_tuple else {}
-    assert cloud.call("DELETE", f"/v2/images/{image_id}", vm.user | said).status == 204
+    sent_headers = vm.headers if with_tuple else {}
+    assert cloud.call("DELETE", f"/v2/images/{image_id}", vm.user | sent_headers).status == 204
     by_image = {relation["image_id"]: relation for relation in cloud.relations(**vm.query)}
     assert by_image[image_id]["image_deleted_at"].endswith("Z")
     assert by_image[kept]["image_deleted_at"] is None
@@ -77,7 +77,7 @@ def test_deletion_by_method_override_is_recorded(cloud: Cloud, method: str, quer
 
 
 def test_id_in_upper_case_is_another_image(cloud: Cloud) -> None:
-    """On a database that tells them apart anybody may make, and delete, the other one."""
+    """On a case-sensitive database any user may create and delete the other image."""
     vm, stranger = a_vm(), a_vm()
     image_id = cloud.create(vm)
     made = cloud.call("POST", "/v2/images", stranger.user, {"id": image_id.upper(), "name": "n"})
@@ -96,7 +96,7 @@ def test_deletion_by_another_spelling_of_the_id_is_recorded(
     cloud: Cloud, tmp_path: "Path", spelling: Callable[[str], str], tells: bool
 ) -> None:
     def of_any_spelling(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """A registry whose database compares as MariaDB does, by letters without their accents."""
+        """A Glance whose database compares without case and accents, as MariaDB does."""
         if environ["REQUEST_METHOD"] == "GET" and not tells:
             start_response("503 Service Unavailable", [])
             return [b""]
@@ -147,7 +147,7 @@ def answering(status: str) -> App:
 
 
 class Fallen:
-    """The real Glance, whose answer is lost on the way: the image is there all the same."""
+    """The real Glance, which creates the image but whose response is lost."""
 
     def __init__(self, bare: Any) -> None:
         self._bare = bare
@@ -211,5 +211,5 @@ def test_image_with_two_relations_is_listed_for_both_servers(cloud: Cloud) -> No
     assert cloud.call("POST", "/v2/relations", vm.service, body).status == 201
     assert cloud.call("POST", "/v2/relations", vm.service, body).status == 200
     for one in (vm, other):
-        said = tuple_of(one.installation, one.id)
-        assert cloud.image_ids(vm.user | said) == [image_id]
+        sent_headers = tuple_of(one.installation, one.id)
+        assert cloud.image_ids(vm.user | sent_headers) == [image_id]

@@ -1,4 +1,4 @@
-"""Ancestry and descendants over the real Glance: shapes, pages, projects, circles, refusals."""
+"""Ancestry and descendants with the real Glance: fields, pages, projects, cycles, errors."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def asked(cloud: Cloud, image_id: str, what: str, headers: dict[str, str] = ADMI
 
 
 def a_chain(cloud: Cloud, length: int, project: str) -> list[str]:
-    """Images, each made of an instance of the one before."""
+    """Create images, each from a server that was started from the previous one."""
     images = [a_public_image(cloud)]
     for _ in range(length):
         vm = a_vm(project=project)

@@ -1,4 +1,4 @@
-"""Glance's own image list, restricted to an instance."""
+"""Glance's own image list, restricted to a server."""
 
 import json
 import random
@@ -16,7 +16,7 @@ APPLIED = "X-Relation-Filters-Applied"
 
 @pytest.fixture(scope="module")
 def vm(cloud: Cloud) -> Vm:
-    """An instance with nine images of many sorts, in a project with others besides."""
+    """A server with nine different images, in a project with other images."""
     vm = a_vm()
     neighbour = a_vm(project=vm.project)
     for number in range(9):
@@ -84,9 +84,9 @@ def test_restricted_list_is_a_part_of_the_whole_list_in_its_order(
 ) -> None:
     mine = of_instance(cloud, vm)
     whole = cloud.image_ids(vm.user, **query | {"limit": 1000})
-    said = vm.headers if by == "headers" else {}
+    sent_headers = vm.headers if by == "headers" else {}
     asked = query | (vm.query if by == "query" else {})
-    assert cloud.image_ids(vm.user | said, **asked) == [id for id in whole if id in mine]
+    assert cloud.image_ids(vm.user | sent_headers, **asked) == [id for id in whole if id in mine]
 
 
 def test_pages_have_the_requested_length_and_are_acknowledged(cloud: Cloud, vm: Vm) -> None:
@@ -126,8 +126,8 @@ def test_queries_that_glance_refuses_are_refused(cloud: Cloud, vm: Vm, query: st
 @pytest.mark.parametrize("headers", [True, False])
 def test_unknown_server_has_no_images(cloud: Cloud, vm: Vm, headers: bool) -> None:
     unknown = a_vm()
-    said, query = (unknown.headers, "") if headers else ({}, _query(unknown.query))
-    answer = cloud.call("GET", f"/v2/images?{query}", vm.user | said)
+    sent_headers, query = (unknown.headers, "") if headers else ({}, _query(unknown.query))
+    answer = cloud.call("GET", f"/v2/images?{query}", vm.user | sent_headers)
     assert (answer.status, answer.json["images"]) == (200, [])
     assert answer.headers[APPLIED] == "installation_uuid, instance_id"
 
@@ -139,10 +139,10 @@ def _query(values: dict[str, str]) -> str:
 def test_kind_and_label_restrict_the_list(cloud: Cloud) -> None:
     vm, made = a_vm(), {}
     for kind, label in (("snapshot", None), ("backup", "daily"), ("backup", "weekly")):
-        said = tuple_of(vm.installation, vm.id, kind=kind) | (
+        sent_headers = tuple_of(vm.installation, vm.id, kind=kind) | (
             {"X-Relation-Label": label} if label else {}
         )
-        answer = cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"})
+        answer = cloud.call("POST", "/v2/images", vm.service | sent_headers, {"name": "n"})
         made[kind, label] = answer.json["id"]
     backups = {made["backup", "daily"], made["backup", "weekly"]}
     assert set(cloud.image_ids(vm.user | vm.headers)) == set(made.values())
@@ -174,7 +174,7 @@ def test_two_projects_see_what_glance_shows_them(cloud: Cloud) -> None:
 
 
 def test_community_and_public_images_are_listed_as_glance_lists_them(cloud: Cloud) -> None:
-    """To the project that owns the server; who owns neither that nor an image of it gets none."""
+    """The project that owns the server gets them; other projects get none."""
     vm, stranger = a_vm(), user_of(a_project())
     maker = a_vm(vm.installation, vm.id)
     public, community, private, shared = (

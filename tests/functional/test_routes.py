@@ -1,4 +1,4 @@
-"""The routes of our own: shapes, paging, filters, and who sees what."""
+"""The filter's own routes: fields, paging, filters and visibility."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ KINDS = ("snapshot", "backup")
 
 
 def fits(cloud: Cloud, name: str, body: Any) -> None:
-    """Hold ``body`` against the schema that is published under ``name``."""
+    """Check ``body`` against the schema published as ``name``."""
     published = cloud.call("GET", f"/v2/schemas/{name}", user_of("anybody")).json
     assert published == schemas.SCHEMAS[name]
     jsonschema.validate(
@@ -40,15 +40,17 @@ def without_request_id(answer: Answer) -> Any:
 
 @pytest.fixture(scope="module")
 def vm(cloud: Cloud) -> Vm:
-    """An instance with two snapshots and three backups, and a project that has another one."""
+    """A server with two snapshots and three backups; its project has another server."""
     vm = a_vm()
     for kind, label in (
         *(("snapshot", None), ("backup", "daily"), ("backup", "daily")),
         *(("backup", "weekly"), ("snapshot", "daily")),
     ):
         more = {"kind": kind} | ({"label": label} if label else {})
-        said = vm.headers | tuple_of(vm.installation, vm.id, **more)
-        assert cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"}).status == 201
+        sent_headers = vm.headers | tuple_of(vm.installation, vm.id, **more)
+        assert (
+            cloud.call("POST", "/v2/images", vm.service | sent_headers, {"name": "n"}).status == 201
+        )
     cloud.create(a_vm(vm.installation, project=vm.project))
     return vm
 
@@ -182,7 +184,7 @@ def test_relation_is_attached_and_detached(cloud: Cloud) -> None:
 
 
 def own(report: str, created_at: str = "") -> str:
-    """The query that takes one's own report back."""
+    """Return the query that rolls back the caller's own report."""
     at = f"&created_at={created_at}" if created_at else ""
     return f"?own_report={report}{at}"
 
@@ -286,8 +288,8 @@ def test_admin_removes_despite_the_binding(cloud: Cloud, caplog: pytest.LogCaptu
     assert cloud.call("DELETE", relation, ADMIN).status == 204
     assert cloud.relations(**vm.query) == []
     by = "administrator, user 'admin' of project 'admin-project' [req-"
-    told = [it for it in caplog.messages if vm.id in it]
-    assert [it.split(": ", 1)[1].startswith(by) for it in told] == [True, True]
+    lines = [it for it in caplog.messages if vm.id in it]
+    assert [it.split(": ", 1)[1].startswith(by) for it in lines] == [True, True]
 
 
 def test_removal_by_a_service_is_logged_with_both_users(
@@ -300,9 +302,9 @@ def test_removal_by_a_service_is_logged_with_both_users(
     assert (
         cloud.call("DELETE", f"/v2/instances/{vm.installation}/{vm.id}", vm.service).status == 204
     )
-    (told,) = [it for it in caplog.messages if "was deleted" in it]
+    (line,) = [it for it in caplog.messages if "was deleted" in it]
     user = f"user 'user-of-{vm.project}' of project '{vm.project}'"
-    assert f"was deleted: service, {user} through service user 'nova' [req-" in told
+    assert f"was deleted: service, {user} through service user 'nova' [req-" in line
 
 
 def test_installations_are_registered_bound_and_unregistered(cloud: Cloud) -> None:
@@ -346,7 +348,7 @@ def test_unidentified_caller_gets_401(cloud: Cloud, template: str) -> None:
 
 
 def strangers_view(cloud: Cloud, vm: Vm) -> list[tuple[str, str]]:
-    """Paths that name another tenant's thing, and the same with one that does not exist."""
+    """Return pairs of paths: a resource of another project, and a missing one."""
     row = cloud.relations(**vm.query)[0]
     image_id, nothing = row["image_id"], new_uuid()
     return [
@@ -363,11 +365,11 @@ def test_resources_of_another_project_are_answered_as_missing(cloud: Cloud, vm: 
     for theirs, nothing in strangers_view(cloud, vm):
         one, other = (cloud.call("GET", path, stranger) for path in (theirs, nothing))
         assert one.status == other.status == 404
-        said = json.dumps(without_request_id(one)), json.dumps(without_request_id(other))
+        bodies = json.dumps(without_request_id(one)), json.dumps(without_request_id(other))
         parts = (theirs.split("/")[3:], nothing.split("/")[3:])
         for mine, none in zip(*parts, strict=True):
-            said = said[0].replace(mine, "X"), said[1].replace(none, "X")
-        assert said[0] == said[1]
+            bodies = bodies[0].replace(mine, "X"), bodies[1].replace(none, "X")
+        assert bodies[0] == bodies[1]
 
 
 LISTS = ["/v2/relations", "/v2/instances"]
@@ -478,5 +480,5 @@ def test_info_of_the_deployment(cloud: Cloud) -> None:
     assert info["limits"]["page"] == 1000
     assert info["database"] == "up"
     assert info["unreconciled"] is None
-    told = wsgi.call(cloud.app, "GET", "/v2/info/relations", ADMIN).json
-    assert told["unreconciled"] > 0
+    info = wsgi.call(cloud.app, "GET", "/v2/info/relations", ADMIN).json
+    assert info["unreconciled"] > 0

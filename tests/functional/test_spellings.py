@@ -1,4 +1,4 @@
-"""Whatever way to an image Glance knows, the filter knows it too."""
+"""The filter recognizes every spelling of a request that Glance accepts."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tests import wsgi
 from tests.functional.cloud import ADMIN, Cloud, Vm, a_vm
 
 EXAMPLES = int(os.environ.get("RELATED_IMAGES_FUZZ_EXAMPLES", "300"))
-"""Requests that each property is tried with."""
+"""The number of requests for each property."""
 
 METHODS = ["POST", "GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 JSON = "application/json"
@@ -28,7 +28,7 @@ def send(
     script: str = "",
     more: dict[str, str] | None = None,
 ) -> int:
-    """The status of a request that is written as no client would write it."""
+    """Send a request with an unusual spelling; return the status."""
     environ = wsgi.environ_of(method, "/", vm.service | (more or {}), BODY)
     environ |= {"PATH_INFO": path, "QUERY_STRING": query, "SCRIPT_NAME": script}
     environ["CONTENT_TYPE"] = JSON
@@ -36,10 +36,13 @@ def send(
 
 
 def recorded_or_refused(cloud: Cloud, vm: Vm, **request: Any) -> int:
-    """Send it with the tuple; whatever was made has its relation, and nothing refused has one."""
+    """Send it with instance headers; check that exactly the created images have relations."""
     try:
         status = send(cloud.app, vm, **{**request, "more": vm.headers | request.get("more", {})})
-    except (AssertionError, ValueError):  # Glance's own, of paths that are none or not UTF-8
+    except (
+        AssertionError,
+        ValueError,
+    ):  # Glance's own errors for malformed paths and paths that are not UTF-8
         status = 500
     path = f"/v2/images?owner={vm.project}&limit=1000"
     made = {image["id"] for image in wsgi.call(cloud.bare, "GET", path, ADMIN).json["images"]}
@@ -116,8 +119,8 @@ def test_requests_that_create_no_image_are_not_recorded(
 )
 def test_server_in_the_query_cannot_create_an_image(cloud: Cloud, query: str) -> None:
     vm = a_vm()
-    said = f"installation_uuid={vm.installation}&instance_id={vm.id}"
-    assert send(cloud.app, vm, "GET", query=query.format(said)) == 400
+    server_query = f"installation_uuid={vm.installation}&instance_id={vm.id}"
+    assert send(cloud.app, vm, "GET", query=query.format(server_query)) == 400
     assert cloud.total(vm.project) == 0
 
 
@@ -153,7 +156,7 @@ def pieces() -> st.SearchStrategy[str]:
 
 @st.composite
 def paths(draw: st.DrawFn) -> str:
-    """The right path with a few pieces put in or taken out."""
+    """Return the path with a few pieces inserted or removed."""
     path = "/v2/images"
     for piece in draw(st.lists(pieces() | st.none(), max_size=3)):
         at = draw(st.integers(0, len(path)))

@@ -1,4 +1,4 @@
-"""Bodies of every size pass through, and connections behave, as if the filter were not there."""
+"""Bodies of every size and connections are handled as without the filter."""
 
 import os
 import time
@@ -12,10 +12,10 @@ from tests.functional.streams import BLOCK, TOKEN, Way, Wire, request
 from tests.servers import PATIENCE, ServedGlance
 
 MEBIBYTES = int(os.environ.get("RELATED_IMAGES_STREAM_MIB", "32"))
-"""The size of an image here; 1024 in a full run."""
+"""The size of an image in MiB; 1024 in a full run."""
 
 ALLOWANCE = 16
-"""Mebibytes by which two runs of the same may differ; a body that is held would be far more."""
+"""Allowed difference of memory in MiB; a buffered body would need far more."""
 
 WAYS = [Way("file", chunked=False), Way("file", chunked=True)]
 STAGES = [Way("stage", chunked=False), Way("stage", chunked=True)]
@@ -27,7 +27,7 @@ def both(glance: ServedGlance, plain_glance: ServedGlance) -> dict[str, ServedGl
 
 
 def settled(served: ServedGlance, image_id: str, *busy: str) -> str:
-    """The status of the image once it is none of the ``busy`` ones."""
+    """Wait until the status of the image is not in ``busy``; return it."""
     deadline = time.monotonic() + PATIENCE
     while (status := streams.status(served, image_id)) in busy and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -87,7 +87,7 @@ Talk = Callable[[Wire, str], Iterator[Any]]
 
 
 def expecting(wire: Wire, image_id: str) -> Iterator[Any]:
-    """A body is sent only after the server says that it will be read."""
+    """Send a body only after ``100 Continue``."""
     head = request(
         "PUT",
         f"/v2/images/{image_id}/file",
@@ -104,7 +104,7 @@ def expecting(wire: Wire, image_id: str) -> Iterator[Any]:
 
 
 def kept_alive(wire: Wire, image_id: str) -> Iterator[Any]:
-    """One request after another over one connection, until it is told to be the last."""
+    """Send requests over one connection, the last with ``Connection: close``."""
     for path in ("/v2/schemas/image", "/v2/nothing", "/v2/images/nothing"):
         wire.send(request("GET", path))
         yield wire.answer()
@@ -114,7 +114,7 @@ def kept_alive(wire: Wire, image_id: str) -> Iterator[Any]:
 
 
 def pipelined(wire: Wire, image_id: str) -> Iterator[Any]:
-    """Requests are sent before the answers to those before them are read."""
+    """Send requests before the responses to the earlier ones are read."""
     file = f"/v2/images/{image_id}/file"
     wire.send(
         request("PUT", file, body=b"12345678"),

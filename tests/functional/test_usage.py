@@ -1,4 +1,4 @@
-"""What is in use and what is not, over the real Glance."""
+"""Use of images, with the real Glance."""
 
 import json
 from pathlib import Path

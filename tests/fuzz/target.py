@@ -1,4 +1,4 @@
-"""One request to the filter before the registry's own router, and what may never come of it."""
+"""Send a request to the filter in front of Glance's own router, and check the invariants."""
 
 import json
 import tempfile
@@ -26,7 +26,7 @@ ADMIN = wsgi.identity("root", "admins", "admin")
 
 @dataclass
 class Request:
-    """A request as a server may hand it over; text is of the characters up to U+00FF."""
+    """A request as a WSGI server passes it; text has characters up to U+00FF."""
 
     method: str = "POST"
     path: str = "/v2/images"
@@ -54,7 +54,7 @@ class Request:
 
 
 class RoutedRegistry:
-    """What stands before Glance's own code: its URL map, its router and its table of images."""
+    """The parts of Glance before its controllers: URL map and router, with a table of images."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
@@ -113,19 +113,19 @@ class RoutedRegistry:
 
 
 class Target:
-    """The filter with a database of its own; ``tried`` counts requests."""
+    """The filter with its own database; ``tried`` counts requests."""
 
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory()
         home = Path(self._directory.name) / "home"
         home.mkdir()
         self.registry = RoutedRegistry()
-        # how busy the machine is decides nothing
+        # long, so that a busy machine does not fail the test
         self.app = filtering(self.registry, migrated(home), database_timeout="60")
         self.tried = 0
 
     def hold(self, request: Request) -> None:
-        """Send the request and see that nothing came of it that never may."""
+        """Send the request and check the invariants."""
         self.tried += 1
         self.registry.seen.clear()
         self.registry.created.clear()
@@ -134,7 +134,7 @@ class Target:
         try:
             answer = wsgi.run(self.app, environ)
         except (AssertionError, ValueError, OSError) as error:
-            # the router's own, of what is no path or not UTF-8; never ours
+            # errors of Glance's router for malformed paths, not of the filter
             where = traceback.extract_tb(error.__traceback__)[-1].filename
             assert "related_images" not in where, request
         else:
@@ -193,7 +193,7 @@ WORDS = (
     *("null", '"id"', '"owner"', '"uuid"', '"name"', '"instance_id"', '"installation_uuid"'),
     *('"image_id"', '"kind"', '"\\ud800"', '"\\u0000"', "1e999", "NaN"),
 )
-"""Pieces that requests to the filter are made of."""
+"""Pieces of requests."""
 
 BODIES = (
     b'{"name": "n"}',

@@ -1,4 +1,4 @@
-"""A filter that makes every request one of a trusted service, for one and the same instance."""
+"""A filter that adds a service token and the instance headers of one server to every request."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ ASSERTED = {
 
 
 def filter_factory(global_conf: dict[str, str], **local_conf: str) -> Callable[[Any], Any]:
-    """Make the filter for paste."""
+    """Return the filter for paste."""
 
     def make(app: Any) -> Any:
         return lambda environ, start_response: app(environ | ASSERTED, start_response)

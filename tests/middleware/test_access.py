@@ -1,4 +1,4 @@
-"""Who the caller is and what the caller may do, by the headers that keystonemiddleware sets."""
+"""The identity and the permissions of a caller, from the headers of keystonemiddleware."""
 
 import pytest
 
@@ -11,8 +11,8 @@ SETTINGS = config.load("filter:related-images", {"connection": "sqlite://"})
 
 
 def caller(roles: str, **more: str) -> Caller:
-    said = wsgi.identity("u", "p", roles) | more
-    return Caller(wsgi.environ_of("GET", "/", said), SETTINGS)
+    sent_headers = wsgi.identity("u", "p", roles) | more
+    return Caller(wsgi.environ_of("GET", "/", sent_headers), SETTINGS)
 
 
 @pytest.mark.parametrize("roles", ["service", "SERVICE", " Service,,member , ", "member,service"])
@@ -42,7 +42,7 @@ def test_unconfirmed_token_gives_no_rights() -> None:
 
 
 def with_service(roles: str, service_roles: str, **more: str) -> Caller:
-    """A caller whose request a service sent with its own token beside the user's."""
+    """Return a caller whose request has a user token and a service token."""
     service = {
         "X-Service-Identity-Status": "Confirmed",
         "X-Service-User-Id": "nova",

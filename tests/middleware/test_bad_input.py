@@ -1,4 +1,4 @@
-"""Each wrong request has an answer of its own, and makes nothing."""
+"""Each malformed request gets its own error, and has no effect."""
 
 from typing import Any
 
@@ -53,16 +53,16 @@ def code_of(answer: Any, status: int = 400) -> str:
         *(("PUT", f"/v2/images/{UUID}/file"), ("GET", "/v2/relations"), ("GET", "/elsewhere")),
     ],
 )
-@pytest.mark.parametrize(("said", "code"), TUPLES)
+@pytest.mark.parametrize(("sent_headers", "code"), TUPLES)
 def test_malformed_instance_headers_are_refused_on_every_request(
     make_filter: MakeFilter,
     registry: NotingRegistry,
     method: str,
     path: str,
-    said: Headers,
+    sent_headers: Headers,
     code: str,
 ) -> None:
-    answer = wsgi.call(make_filter(registry), method, path, SERVICE | said, {"name": "n"})
+    answer = wsgi.call(make_filter(registry), method, path, SERVICE | sent_headers, {"name": "n"})
     assert code_of(answer) == code
     assert registry.seen == []
 
@@ -108,8 +108,8 @@ def test_malformed_body_creates_no_image_and_no_relation(
 def test_incomplete_body_is_refused(
     make_filter: MakeFilter, registry: NotingRegistry, path: str
 ) -> None:
-    said = TUPLE | {"Content-Length": "99"}
-    answer = wsgi.call(make_filter(registry), "POST", path, ADMIN | said, b'{"name": "n"}')
+    sent_headers = TUPLE | {"Content-Length": "99"}
+    answer = wsgi.call(make_filter(registry), "POST", path, ADMIN | sent_headers, b'{"name": "n"}')
     assert code_of(answer) == "body.incomplete"
     assert registry.seen == []
 

@@ -1,4 +1,4 @@
-"""What may be said is kept the same by every database."""
+"""Every database stores and compares the accepted values exactly."""
 
 from urllib.parse import quote
 
@@ -31,8 +31,10 @@ def test_every_project_sees_its_own_relations(database_url: str, registry: Notin
     guarded = filtering(registry, database_url, database_timeout="60")
     installation = new_uuid()
     for number, text in enumerate(TEXTS):
-        said = ADMIN | tuple_of(installation, f"i-{number}", label="Daily" if number else "daily")
-        answer = wsgi.call(guarded, "POST", "/v2/images", said, {"owner": text})
+        sent_headers = ADMIN | tuple_of(
+            installation, f"i-{number}", label="Daily" if number else "daily"
+        )
+        answer = wsgi.call(guarded, "POST", "/v2/images", sent_headers, {"owner": text})
         assert answer.status == 201
     for number, text in enumerate(TEXTS):
         path = f"/v2/relations?project_id={quote(text)}"
@@ -47,9 +49,9 @@ def test_unstorable_text_is_refused_on_every_database(
 ) -> None:
     schema.upgrade(database_url)
     guarded = filtering(registry, database_url, database_timeout="60")
-    said = ADMIN | tuple_of(new_uuid(), "i")
+    sent_headers = ADMIN | tuple_of(new_uuid(), "i")
     for owner in ("a\0b", "\ud800", "x" * 256, "a\nb", "a ", " a"):
-        answer = wsgi.call(guarded, "POST", "/v2/images", said, {"owner": owner})
+        answer = wsgi.call(guarded, "POST", "/v2/images", sent_headers, {"owner": owner})
         assert answer.status == 400
     for query in (
         "project_id=a%00b",

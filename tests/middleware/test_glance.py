@@ -1,4 +1,4 @@
-"""What is asked of Glance in a request's name, and what is taken for its answer."""
+"""Requests of the filter to Glance, and how it reads the responses."""
 
 import sys
 from collections.abc import Iterator
@@ -61,8 +61,8 @@ def test_request_to_glance_has_no_conditional_headers_of_the_caller() -> None:
         start_response("404 Not Found", [])
         return [b""]
 
-    said = {"If-None-Match": "*", "Range": "bytes=0-1", "X-Roles": "member"}
-    environ = wsgi.environ_of("DELETE", "/v2/images/x?_method=GET", said, b"body")
+    sent_headers = {"If-None-Match": "*", "Range": "bytes=0-1", "X-Roles": "member"}
+    environ = wsgi.environ_of("DELETE", "/v2/images/x?_method=GET", sent_headers, b"body")
     before = dict(environ)
     assert glance.find_image(app, environ, "x") == {}
     assert environ == before

@@ -1,4 +1,4 @@
-"""What the guard makes of each deletion, without a server: Glance is a function that answers."""
+"""Delete protection, with a function in the place of Glance."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ NOBODY: dict[str, str] = {}
 
 @dataclass
 class Answering:
-    """Shows the image, and answers a deletion with ``status``."""
+    """A Glance that shows the image and answers a deletion with ``status``."""
 
     status: str = "204 No Content"
     image: Any = field(
@@ -66,7 +66,7 @@ def start(database: Database, instance: str = "inst-1") -> None:
 def delete(
     database: Database, glance: Answering, who: Mapping[str, str], *, forced: bool = False
 ) -> int:
-    """The status that the caller gets."""
+    """Send a deletion; return the status of the response."""
     environ = wsgi.environ_of("DELETE", f"/v2/images/{IMAGE}", who)
     settings = config.load("filter:related-images", {"connection": "sqlite://"})
     guarded = Guarded(glance, database, Caller(environ, settings), IMAGE, forced)
@@ -74,7 +74,7 @@ def delete(
 
 
 def is_free(database: Database) -> bool:
-    """Whether an instance can be started from the image."""
+    """Whether a ``boot`` of the image can be recorded."""
     try:
         start(database, "later")
     except (ImageBeingDeleted, ImageGone):

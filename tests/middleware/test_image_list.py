@@ -16,7 +16,7 @@ IMAGES = [ListedImage(id, NOON, NOON) for id in ("b", "a")]
 
 
 def listed(query: str, page: Any, status: str = "200 OK") -> tuple[str, dict[str, str], Any]:
-    """What the registry was asked, and the headers and the body that the caller got."""
+    """Return the query that Glance got, and the headers and the body of the response."""
     asked, started = [], []
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:

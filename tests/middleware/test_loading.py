@@ -1,4 +1,4 @@
-"""What the filter loads into the service whose process it shares."""
+"""The modules that the filter loads into the process of Glance."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Nova's own backup rotation sees nothing but the instance's recorded, active backups."""
+"""Nova's own backup rotation gets only the recorded, active backups of the server."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ ACKNOWLEDGED = "installation_uuid, instance_id, kind"
 
 
 class Cloud:
-    """One registry with the filter, on a database of its own."""
+    """A Glance with the filter and its own database."""
 
     def __init__(self, app: "WSGIApplication", url: str, **options: str) -> None:
         self.database = Database(url, 2.0)
@@ -46,7 +46,7 @@ class Cloud:
         active: bool = True,
         **properties: str,
     ) -> str:
-        """An image that claims to be a daily backup; recorded if there is an installation."""
+        """Create an image with the properties of a daily backup; record it for ``installation``."""
         headers = {**caller, **SERVICE_TOKEN}
         if installation:
             headers |= {"X-Installation-UUID": installation, "X-Instance-ID": INSTANCE}
@@ -62,7 +62,7 @@ class Cloud:
         return image_id
 
     def rotate(self, caller: dict[str, str] = BY_NOVA, /, **changes: str) -> Any:
-        """Ask as Nova does, and give the answer."""
+        """Send the query of Nova's rotation; return the response."""
         query = {
             "image_type": "backup",
             "backup_type": "daily",
@@ -183,12 +183,12 @@ def test_server_id_of_two_installations_has_no_backups_and_a_log_line(
     answer = cloud.rotate(caller)
     assert answer.json["images"] == []
     assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
-    (said,) = [
+    (record,) = [
         row for row in caplog.records if row.name == "related_images.middleware.nova_rotation"
     ]
-    assert said.levelname == "WARNING"
+    assert record.levelname == "WARNING"
     assert all(
-        word in said.getMessage()
+        word in record.getMessage()
         for word in (INSTANCE, NOVA, OTHER_NOVA, "bind the service user of each Nova")
     )
 

@@ -1,4 +1,4 @@
-"""What a request is taken for, and what is read from it."""
+"""How requests are classified, and the values that are read from them."""
 
 from typing import Any
 
@@ -28,15 +28,15 @@ CLAIMS = "image_type=backup&backup_type=daily&instance_uuid=i"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-def asked(method: str, path: str, said: dict[str, str] | None = None) -> Any:
-    environ = wsgi.environ_of(method, path, said)
+def asked(method: str, path: str, sent_headers: dict[str, str] | None = None) -> Any:
+    environ = wsgi.environ_of(method, path, sent_headers)
     found = classify(environ)
     assert environ.keys().isdisjoint(OURS)
     return found
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "said", "kind"),
+    ("method", "path", "sent_headers", "kind"),
     [
         ("POST", "/v2/images", TUPLE, Creation),
         ("GET", "/v2/images", TUPLE, Listing),
@@ -66,9 +66,9 @@ def asked(method: str, path: str, said: dict[str, str] | None = None) -> Any:
     ],
 )
 def test_request_is_classified(
-    method: str, path: str, said: dict[str, str], kind: type[object]
+    method: str, path: str, sent_headers: dict[str, str], kind: type[object]
 ) -> None:
-    assert type(asked(method, path, said)) is kind
+    assert type(asked(method, path, sent_headers)) is kind
 
 
 def test_classification_has_the_parsed_values() -> None:

@@ -17,11 +17,11 @@ PROGRAMS = (
     errors.NovaUnreachable,
     errors.UntrustedGlanceAnswer,
 )
-"""What stops a start or a command, and so is answered to nobody."""
+"""Errors of starts and commands, which are never in a response."""
 
 
 def tree(root: type[RelatedImagesError] = RelatedImagesError) -> Iterator[type[RelatedImagesError]]:
-    """Every error below the root that the project itself defines."""
+    """Yield every error class of the project below ``root``."""
     for kind in root.__subclasses__():
         if kind.__module__.startswith("related_images."):
             yield kind
@@ -51,7 +51,7 @@ def test_every_error_has_the_same_json_format(kind: type[RelatedImagesError]) ->
     body = b"".join(response(environ, lambda status, headers: started(status, headers, seen)))
     answered = json.loads(body)
     shown = answered["error"]
-    # python-glanceclient asks each value at the top for its message
+    # python-glanceclient reads the message of each top-level value
     assert list(answered) == ["error"]
     assert shown["status"] == int(seen[0].split()[0]) == responses.status_of(error)
     assert (shown["code"], shown["title"], shown["message"]) == (kind.code, kind.title, str(error))
@@ -79,7 +79,7 @@ def test_only_database_errors_have_a_5xx_status() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in EVERY if issubclass(kind, StoreUnavailable)])
 def test_503_has_retry_after(kind: type[StoreUnavailable]) -> None:
-    """openstacksdk waits as long five times before its user hears of it."""
+    """openstacksdk waits this long before each of five retries."""
     seen: list[Any] = []
     error = kind("down")
     responses.error_response(GET, error)(

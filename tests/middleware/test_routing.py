@@ -1,4 +1,4 @@
-"""Which paths are ours, and what is read from them."""
+"""The paths that the filter handles, and the IDs that it reads from them."""
 
 import re
 

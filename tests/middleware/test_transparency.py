@@ -1,4 +1,4 @@
-"""What is not ours passes as if the filter were not there."""
+"""Requests that the filter does not handle pass unchanged."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ SERVICE = wsgi.identity("nova", "p", "service")
 
 
 class Unread:
-    """A body that nobody may touch."""
+    """A body that fails the test if it is read."""
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"the body was touched: {name}")
@@ -51,11 +51,11 @@ PASSING = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "said"), PASSING)
+@pytest.mark.parametrize(("method", "path", "sent_headers"), PASSING)
 def test_environ_passes_with_an_unread_body(
-    make_filter: MakeFilter, method: str, path: str, said: dict[str, str]
+    make_filter: MakeFilter, method: str, path: str, sent_headers: dict[str, str]
 ) -> None:
-    environ = wsgi.environ_of(method, path, SERVICE | said)
+    environ = wsgi.environ_of(method, path, SERVICE | sent_headers)
     environ["wsgi.input"] = Unread()
     expected = {name: value for name, value in environ.items() if name not in OURS}
     seen: list[tuple[Any, Any]] = []
@@ -95,8 +95,8 @@ def test_filter_complies_with_wsgi(make_filter: MakeFilter) -> None:
     guarded = make_filter(validator(app))
     for method in ("GET", "POST", "PUT", "DELETE"):
         for path in PATHS:
-            for said in ({}, TUPLE):
-                answer = wsgi.call(guarded, method, path, SERVICE | said, {"name": "n"})
+            for sent_headers in ({}, TUPLE):
+                answer = wsgi.call(guarded, method, path, SERVICE | sent_headers, {"name": "n"})
                 assert answer.status == 200
 
 
@@ -108,9 +108,9 @@ MANY = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "said"), MANY)
+@pytest.mark.parametrize(("method", "path", "sent_headers"), MANY)
 def test_generator_is_not_consumed_early(
-    make_filter: MakeFilter, method: str, path: str, said: dict[str, str]
+    make_filter: MakeFilter, method: str, path: str, sent_headers: dict[str, str]
 ) -> None:
     done: list[str] = []
 
@@ -124,7 +124,7 @@ def test_generator_is_not_consumed_early(
         finally:
             done.append("closed")
 
-    environ = wsgi.environ_of(method, path, SERVICE | said, {"name": "n"})
+    environ = wsgi.environ_of(method, path, SERVICE | sent_headers, {"name": "n"})
     started: list[Any] = []
     pieces = make_filter(app)(environ, lambda *given: started.append(given))
     assert (done, started) == ([], [])
@@ -135,9 +135,9 @@ def test_generator_is_not_consumed_early(
     assert done == ["begun", "closed"]
 
 
-@pytest.mark.parametrize(("method", "path", "said"), MANY)
+@pytest.mark.parametrize(("method", "path", "sent_headers"), MANY)
 def test_write_exc_info_and_status_line_pass(
-    make_filter: MakeFilter, method: str, path: str, said: dict[str, str]
+    make_filter: MakeFilter, method: str, path: str, sent_headers: dict[str, str]
 ) -> None:
     started: list[Any] = []
 
@@ -156,7 +156,7 @@ def test_write_exc_info_and_status_line_pass(
             start_response("500 Other", [("X-A", "c")], sys.exc_info())
         return []
 
-    environ = wsgi.environ_of(method, path, SERVICE | said, {"name": "n"})
+    environ = wsgi.environ_of(method, path, SERVICE | sent_headers, {"name": "n"})
     assert list(make_filter(app)(environ, start_response)) == []
     first, data, (status, headers, exc_info) = started
     assert (first, data) == (("500 Odd Phrase", [("X-A", "b")]), b"written")
@@ -167,8 +167,8 @@ def test_exception_of_glance_passes(make_filter: MakeFilter) -> None:
     def app(environ: Any, start_response: Start) -> list[bytes]:
         raise LookupError("of the registry")
 
-    for method, path, said in MANY:
-        environ = wsgi.environ_of(method, path, SERVICE | said, {"name": "n"})
+    for method, path, sent_headers in MANY:
+        environ = wsgi.environ_of(method, path, SERVICE | sent_headers, {"name": "n"})
         with pytest.raises(LookupError, match="of the registry"):
             make_filter(app)(environ, lambda *_: None)
 

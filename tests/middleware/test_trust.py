@@ -1,6 +1,6 @@
-"""Who may do what: the whole product of identities and routes, against an oracle of its own.
+"""Permissions: all combinations of identities and routes, compared with independent rules.
 
-The registry behind the filter only notes what reaches it: its answers are not what is tested.
+An app that stores its requests replaces Glance, because Glance's responses do not matter here.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ BINDINGS: Final = {UNREGISTERED: None, REGISTERED: None, BOUND: BOUND_TO}
 
 @dataclass(frozen=True)
 class Identity:
-    """What keystonemiddleware may say of a request; ``None`` is a header that is not there."""
+    """The identity headers of a request; ``None`` is a missing header."""
 
     status: str | None
     roles: str | None
@@ -55,16 +55,18 @@ ROLES = (None, "member,reader", "service", "admin", "reader, Service ,admin", "s
 SERVICE_ROLES = (None, "service", "member,SERVICE", "admin")
 USERS = (BOUND_TO, "somebody")
 IDENTITIES = [
-    Identity(*said)
-    for said in product(STATUSES, ROLES, USERS, STATUSES, SERVICE_ROLES, (BOUND_TO, "other", None))
+    Identity(*values)
+    for values in product(
+        STATUSES, ROLES, USERS, STATUSES, SERVICE_ROLES, (BOUND_TO, "other", None)
+    )
 ]
 
 READERS = [who for who in IDENTITIES if (who.user, who.service_user) == ("somebody", "other")]
-"""For what no binding to a user decides."""
+"""Identities for tests in which the binding to a user does not matter."""
 
 
 class Oracle:
-    """The rules of trust once more, told from the contract and not from the code."""
+    """The rules of the design, implemented independently of the code."""
 
     def __init__(self, who: Identity, require_registered: bool) -> None:
         own = {role.strip().lower() for role in (who.roles or "").split(",")}
@@ -81,7 +83,7 @@ class Oracle:
         self.require_registered = require_registered
 
     def recording(self, installation: str) -> tuple[int, str]:
-        """What comes of saying something of the installation; 0 is: it may."""
+        """Return status and code of recording for the installation; status 0 if it is permitted."""
         if not self.records:
             return 403, "relation.forbidden"
         if self.require_registered and installation == UNREGISTERED:
@@ -91,7 +93,7 @@ class Oracle:
         return 0, ""
 
     def removing(self, installation: str) -> tuple[int, str]:
-        """The same of taking something back, or of saying that an instance is gone."""
+        """Return the same for removing a relation or recording that a server was deleted."""
         return (0, "") if self.admin else self.recording(installation)
 
     def own_route(self) -> tuple[int, str]:
@@ -117,14 +119,14 @@ registered_or_not = pytest.mark.parametrize(
 def guarded(
     make_filter: MakeFilter, registry: NotingRegistry, require_registered: bool
 ) -> InstanceAwareMiddleware:
-    """A filter that knows three installations and a relation of another project."""
+    """Return a filter with three installations and a relation of another project."""
     made = make_filter(registry, require_registered_installation=str(require_registered))
     for uuid, user in ((REGISTERED, None), (BOUND, BOUND_TO)):
         body = {"uuid": uuid, "name": uuid, "service_user_id": user}
         assert wsgi.call(made, "POST", "/v2/installations", ADMIN, body).status == 201
-    said = ADMIN | tuple_of(REGISTERED, SEEDED_INSTANCE)
+    sent_headers = ADMIN | tuple_of(REGISTERED, SEEDED_INSTANCE)
     image = {"id": SEEDED_IMAGE, "owner": "theirs"}
-    assert wsgi.call(made, "POST", "/v2/images", said, image).status == 201
+    assert wsgi.call(made, "POST", "/v2/images", sent_headers, image).status == 201
     return made
 
 
@@ -138,8 +140,8 @@ def test_who_may_record_an_image(
 ) -> None:
     for who, installation in both():
         registry.created.clear()
-        said = who.headers | tuple_of(installation, "i")
-        answer = wsgi.call(guarded, "POST", "/v2/images", said, {"name": "n"})
+        sent_headers = who.headers | tuple_of(installation, "i")
+        answer = wsgi.call(guarded, "POST", "/v2/images", sent_headers, {"name": "n"})
         status, code = Oracle(who, require_registered).recording(installation)
         assert outcome(answer) == (status or 201, code), (who, installation)
         assert len(registry.created) == (not status), (who, installation)
@@ -280,8 +282,8 @@ def test_usages_report_whether_all_projects_are_counted(guarded: InstanceAwareMi
 
 def test_every_caller_may_list_with_instance_headers(guarded: InstanceAwareMiddleware) -> None:
     for who in READERS:
-        said = who.headers | tuple_of(REGISTERED, SEEDED_INSTANCE)
-        answer = wsgi.call(guarded, "GET", "/v2/images", said)
+        sent_headers = who.headers | tuple_of(REGISTERED, SEEDED_INSTANCE)
+        answer = wsgi.call(guarded, "GET", "/v2/images", sent_headers)
         assert outcome(answer) == (200, "")
 
 

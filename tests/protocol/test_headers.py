@@ -36,10 +36,10 @@ def test_no_headers_give_no_assertion() -> None:
 
 @pytest.mark.parametrize("more", [{}, KIND, LABEL, PROJECT, KIND | LABEL | PROJECT])
 def test_assertion_round_trip(more: dict[str, str]) -> None:
-    said = headers.read(TUPLE | more)
-    assert said is not None
-    assert said.instance == InstanceRef(UUID, "i-1")
-    assert said.as_headers() == TUPLE | more
+    assertion = headers.read(TUPLE | more)
+    assert assertion is not None
+    assert assertion.instance == InstanceRef(UUID, "i-1")
+    assert assertion.as_headers() == TUPLE | more
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_malformed_value_is_refused(wrong: dict[str, str], error: type[Exception
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "expected"),
     [
         ({}, "installation_uuid, instance_id"),
         (KIND, "installation_uuid, instance_id, kind"),
@@ -82,10 +82,10 @@ def test_malformed_value_is_refused(wrong: dict[str, str], error: type[Exception
         (KIND | LABEL, "installation_uuid, instance_id, kind, label"),
     ],
 )
-def test_acknowledgement_names_the_applied_filters(more: dict[str, str], said: str) -> None:
+def test_acknowledgement_names_the_applied_filters(more: dict[str, str], expected: str) -> None:
     assertion = headers.read(TUPLE | more)
     assert assertion is not None
-    assert assertion.acknowledgement() == said
+    assert assertion.acknowledgement() == expected
 
 
 def test_headers_and_query_are_combined() -> None:

@@ -1,4 +1,4 @@
-"""The real Glance with the filter under the real uWSGI: three processes of two threads each."""
+"""The real Glance with the filter in the real uWSGI: three processes with two threads each."""
 
 import http.client
 import json
@@ -47,7 +47,7 @@ schema.upgrade(config.load("related_images", {"oslo_config_project": "glance"}).
 
 @dataclass(frozen=True)
 class Served:
-    """Glance under uWSGI."""
+    """Glance in uWSGI."""
 
     port: int
     master: int
@@ -66,7 +66,7 @@ class Served:
         return [int(pid) for pid in children.split()]
 
     def recorded(self) -> float:
-        """What one scrape says."""
+        """Return the number of recorded relations in one scrape."""
         answer = self.request("GET", "/metrics", {})
         assert answer.status == 200
         found = re.findall(
