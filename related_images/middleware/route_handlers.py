@@ -157,7 +157,7 @@ def end_instance(request: RouteRequest) -> WSGIApp:
         request.database, ref.installation_uuid, ref.instance_id, request.caller.remover()
     )
     LOG.info(
-        "recorded that instance %s of %s was deleted: %s [%s]",
+        "recorded that server %s of installation %s was deleted: %s [%s]",
         *(ref.instance_id, ref.installation_uuid),
         *(request.caller.description, request_id(request.environ)),
     )
