@@ -88,18 +88,18 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def registry_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def glance_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of configuration and data of the Glance in this process."""
-    return tmp_path_factory.mktemp("registry")
+    return tmp_path_factory.mktemp("glance")
 
 
 @pytest.fixture(scope="session")
-def registry_app(registry_home: Path) -> Iterator["WSGIApplication"]:
+def glance_app(glance_home: Path) -> Iterator["WSGIApplication"]:
     """The real Glance in this process; the identity headers give the caller."""
-    paste = servers.paste_without(registry_home, "development-identity", "related-images")
+    paste = servers.paste_without(glance_home, "development-identity", "related-images")
     named = mock.patch.dict(os.environ, {embedded.PASTE_FILE: str(paste)})
     with named, commands.logging_as_it_was():
-        embedded.prepare(registry_home)
+        embedded.prepare(glance_home)
         app = embedded.load_app()
     from glance.common.wsgi_app import drain_workers
 

@@ -42,7 +42,7 @@ def filtering(app: Any, connection: str, **options: str) -> InstanceAwareMiddlew
     )
 
 
-def tuple_of(installation: str, instance: str, **others: str) -> dict[str, str]:
+def instance_headers(installation: str, instance: str, **others: str) -> dict[str, str]:
     """Return the instance headers of a server; ``kind`` and ``label`` are optional."""
     values = {"X-Installation-UUID": installation, "X-Instance-ID": instance}
     return values | {f"X-Relation-{name.title()}": text for name, text in others.items()}
@@ -52,7 +52,7 @@ def new_uuid() -> str:
     return str(uuid4())
 
 
-class NotingRegistry:
+class StubGlance:
     """Stores each request. Answers a POST with an image, shows every image, and lists none.
 
     For tests that do not depend on Glance's responses: permissions, and requests that pass.
@@ -90,11 +90,11 @@ class NotingRegistry:
         self.created.append(body.get("id", ""))
         return body
 
-    def tuples_seen(self) -> list[str]:
+    def instance_headers_seen(self) -> list[str]:
         """Return the instance headers that reached the app; there must be none."""
         return [key for environ in self.seen for key in OURS if key in environ]
 
 
-def app_of(registry: Any) -> "WSGIApplication":
-    app: WSGIApplication = registry
+def app_of(glance: Any) -> "WSGIApplication":
+    app: WSGIApplication = glance
     return app

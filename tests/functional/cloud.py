@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from tests import wsgi
-from tests.filters import new_uuid, tuple_of
+from tests.filters import instance_headers, new_uuid
 from tests.servers import Answer
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ class Vm:
 
     @property
     def headers(self) -> dict[str, str]:
-        return tuple_of(self.installation, self.id) | {"X-Instance-Project-ID": self.project}
+        return instance_headers(self.installation, self.id) | {
+            "X-Instance-Project-ID": self.project
+        }
 
     @property
     def query(self) -> dict[str, str]:

@@ -103,7 +103,7 @@ class Wire:
 
 def request(method: str, path: str, *headers: str, body: bytes = b"") -> bytes:
     """Return the bytes of one HTTP request."""
-    given = [f"{method} {path} HTTP/1.1", "Host: registry", f"X-Auth-Token: {TOKEN}", *headers]
+    given = [f"{method} {path} HTTP/1.1", "Host: glance", f"X-Auth-Token: {TOKEN}", *headers]
     if body:
         given += [f"Content-Length: {len(body)}", "Content-Type: application/octet-stream"]
     return "\r\n".join([*given, "", ""]).encode() + body

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests import wsgi
-from tests.filters import new_uuid, tuple_of
+from tests.filters import instance_headers, new_uuid
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, a_project, a_vm, user_of
 from tests.servers import Answer
 
@@ -28,7 +28,7 @@ def test_image_created_with_instance_headers_is_recorded(cloud: Cloud) -> None:
 
 def test_kind_and_label_are_recorded(cloud: Cloud) -> None:
     vm = a_vm()
-    sent_headers = tuple_of(vm.installation, vm.id, kind="backup", label="daily")
+    sent_headers = instance_headers(vm.installation, vm.id, kind="backup", label="daily")
     answer = cloud.call("POST", "/v2/images", vm.service | sent_headers, {"name": "n"})
     assert answer.headers["X-Relation-Recorded"] == "backup"
     (relation,) = cloud.relations(**vm.query)
@@ -90,7 +90,7 @@ def test_other_callers_may_not_record_and_no_image_is_created(
 
 def test_boot_is_refused_for_a_new_image(cloud: Cloud) -> None:
     vm = a_vm()
-    sent_headers = tuple_of(vm.installation, vm.id, kind="boot")
+    sent_headers = instance_headers(vm.installation, vm.id, kind="boot")
     answer = cloud.call("POST", "/v2/images", vm.service | sent_headers, {"name": "n"})
     assert (answer.status, answer.json["error"]["code"]) == (400, "kind.unknown")
     assert cloud.total(vm.project) == 0
@@ -157,7 +157,7 @@ def test_taken_id_makes_no_relation_to_another_server(cloud: Cloud) -> None:
 def test_taken_id_makes_no_relation_of_another_kind(cloud: Cloud) -> None:
     vm = a_vm()
     image_id = cloud.create(vm)
-    sent_headers = tuple_of(vm.installation, vm.id, kind="backup")
+    sent_headers = instance_headers(vm.installation, vm.id, kind="backup")
     assert (
         cloud.call("POST", "/v2/images", vm.service | sent_headers, {"id": image_id}).status == 409
     )
@@ -191,7 +191,7 @@ def test_two_installations_may_have_the_same_server_id(cloud: Cloud) -> None:
 
 def test_installation_uuid_ignores_case(cloud: Cloud) -> None:
     vm = a_vm()
-    sent_headers = tuple_of(vm.installation.upper(), vm.id)
+    sent_headers = instance_headers(vm.installation.upper(), vm.id)
     answer = cloud.call("POST", "/v2/images", vm.service | sent_headers, {"name": "n"})
     assert cloud.image_ids(vm.user | vm.headers) == [answer.json["id"]]
 

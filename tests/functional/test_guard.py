@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import wsgi
-from tests.filters import NotingRegistry, filtering, migrated, new_uuid
+from tests.filters import StubGlance, filtering, migrated, new_uuid
 from tests.functional.cloud import ADMIN, Cloud, Vm, a_project, a_vm, user_of
 from tests.functional.test_lineage import a_public_image, start
 from tests.servers import Answer
@@ -104,14 +104,14 @@ def test_invisible_image_is_answered_as_a_missing_one(
 class Shaky:
     """A Glance that answers each GET of an image with ``status`` once that is set."""
 
-    def __init__(self, registry: Any) -> None:
-        self.registry, self.status = registry, ""
+    def __init__(self, glance: Any) -> None:
+        self.glance, self.status = glance, ""
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         if self.status and environ["REQUEST_METHOD"] == "GET":
             start_response(self.status, [("Content-Type", "text/plain")])
             return [b""]
-        result: Iterable[bytes] = self.registry(environ, start_response)
+        result: Iterable[bytes] = self.glance(environ, start_response)
         return result
 
 
@@ -197,16 +197,16 @@ def test_other_callers_cannot_force_and_the_message_names_the_roles(guarded: Clo
 
 @pytest.mark.parametrize("guard", ["off", "in-use"])
 def test_force_header_does_not_reach_glance(tmp_path: Path, guard: str) -> None:
-    registry = NotingRegistry()
-    app = filtering(registry, migrated(tmp_path), guard=guard)
+    stub_glance = StubGlance()
+    app = filtering(stub_glance, migrated(tmp_path), guard=guard)
     for method, path in (
         ("DELETE", f"/v2/images/{new_uuid()}"),
         ("GET", "/v2/tasks"),
         ("GET", "/"),
     ):
         wsgi.call(app, method, path, ADMIN | FORCE)
-    assert len(registry.seen) == 3
-    assert registry.tuples_seen() == []
+    assert len(stub_glance.seen) == 3
+    assert stub_glance.instance_headers_seen() == []
 
 
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}

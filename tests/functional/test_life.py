@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import wsgi
-from tests.filters import filtering, migrated, new_uuid, tuple_of
+from tests.filters import filtering, instance_headers, migrated, new_uuid
 from tests.functional.cloud import ADMIN, Cloud, a_vm
 from tests.servers import Answer
 
@@ -135,7 +135,7 @@ App = Callable[..., Iterable[bytes]]
 
 
 def broken_before(environ: Any, start_response: Any) -> Iterable[bytes]:
-    raise ConnectionRefusedError("the registry is down")
+    raise ConnectionRefusedError("Glance is down")
 
 
 def answering(status: str) -> App:
@@ -211,5 +211,5 @@ def test_image_with_two_relations_is_listed_for_both_servers(cloud: Cloud) -> No
     assert cloud.call("POST", "/v2/relations", vm.service, body).status == 201
     assert cloud.call("POST", "/v2/relations", vm.service, body).status == 200
     for one in (vm, other):
-        sent_headers = tuple_of(one.installation, one.id)
+        sent_headers = instance_headers(one.installation, one.id)
         assert cloud.image_ids(vm.user | sent_headers) == [image_id]

@@ -8,7 +8,7 @@ import pytest
 
 from related_images.db import listing
 from tests import wsgi
-from tests.filters import new_uuid, tuple_of
+from tests.filters import instance_headers, new_uuid
 from tests.functional.cloud import ADMIN, Cloud, Vm, a_project, a_vm, service_for, user_of
 
 APPLIED = "X-Relation-Filters-Applied"
@@ -139,7 +139,7 @@ def _query(values: dict[str, str]) -> str:
 def test_kind_and_label_restrict_the_list(cloud: Cloud) -> None:
     vm, made = a_vm(), {}
     for kind, label in (("snapshot", None), ("backup", "daily"), ("backup", "weekly")):
-        sent_headers = tuple_of(vm.installation, vm.id, kind=kind) | (
+        sent_headers = instance_headers(vm.installation, vm.id, kind=kind) | (
             {"X-Relation-Label": label} if label else {}
         )
         answer = cloud.call("POST", "/v2/images", vm.service | sent_headers, {"name": "n"})
@@ -268,8 +268,8 @@ def test_too_many_images_of_others_are_not_revealed(
 ) -> None:
     monkeypatch.setattr(listing, "IMAGES_LIMIT", 2)
     vm, stranger = a_vm(), a_project()
-    theirs = service_for(stranger) | tuple_of(vm.installation, vm.id, label="daily")
-    mine = vm.service | tuple_of(vm.installation, vm.id, label="daily")
+    theirs = service_for(stranger) | instance_headers(vm.installation, vm.id, label="daily")
+    mine = vm.service | instance_headers(vm.installation, vm.id, label="daily")
     for _ in range(3):
         assert cloud.call("POST", "/v2/images", mine, {"name": "n"}).status == 201
     query = vm.query | label

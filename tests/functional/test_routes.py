@@ -12,7 +12,7 @@ import pytest
 from related_images.middleware import routing
 from related_images.protocol import schemas
 from tests import wsgi
-from tests.filters import new_uuid, tuple_of
+from tests.filters import instance_headers, new_uuid
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, Vm, a_project, a_vm, user_of
 from tests.servers import Answer
 
@@ -47,7 +47,7 @@ def vm(cloud: Cloud) -> Vm:
         *(("backup", "weekly"), ("snapshot", "daily")),
     ):
         more = {"kind": kind} | ({"label": label} if label else {})
-        sent_headers = vm.headers | tuple_of(vm.installation, vm.id, **more)
+        sent_headers = vm.headers | instance_headers(vm.installation, vm.id, **more)
         assert (
             cloud.call("POST", "/v2/images", vm.service | sent_headers, {"name": "n"}).status == 201
         )
@@ -71,9 +71,9 @@ def test_relations_are_newest_first_and_match_their_schema(cloud: Cloud, vm: Vm)
 
 
 @pytest.mark.parametrize("query", ["", "&kind=backup", "&label=daily", "&source=service"])
-@pytest.mark.parametrize("who", ["tenant", "admin"])
+@pytest.mark.parametrize("who", ["project", "admin"])
 def test_relations_are_paged(cloud: Cloud, vm: Vm, query: str, who: str) -> None:
-    caller = vm.user if who == "tenant" else ADMIN
+    caller = vm.user if who == "project" else ADMIN
     path = f"/v2/relations?installation_uuid={vm.installation}{query}"
     (whole,) = cloud.pages(path, caller, "relations")
     assert len(whole) >= 2

@@ -42,10 +42,10 @@ class Reader:
         return bytes(self._data.ConsumeBytes(3)).decode("latin-1")
 
     def request(self) -> Request:
-        instance_headers = dict(self.pick(target.TUPLES))
-        for name in list(instance_headers):
+        given_headers = dict(self.pick(target.TUPLES))
+        for name in list(given_headers):
             if not self._data.ConsumeIntInRange(0, 15):
-                instance_headers[name] = self.text(instance_headers[name])
+                given_headers[name] = self.text(given_headers[name])
         bodies = [body.decode() for body in target.BODIES]
         return Request(
             method=self.pick(target.METHODS),
@@ -56,7 +56,7 @@ class Reader:
             length=None if self.flip() else self.text("", "1", "99"),
             terminated=self.flip(),
             body=self.text(*bodies).encode("utf-8", "surrogatepass"),
-            headers={**self.pick(target.CALLERS), **instance_headers},
+            headers={**self.pick(target.CALLERS), **given_headers},
         )
 
 

@@ -53,7 +53,7 @@ class Request:
         return environ
 
 
-class RoutedRegistry:
+class RoutedGlance:
     """The parts of Glance before its controllers: URL map and router, with a table of images."""
 
     def __init__(self) -> None:
@@ -119,16 +119,16 @@ class Target:
         self._directory = tempfile.TemporaryDirectory()
         home = Path(self._directory.name) / "home"
         home.mkdir()
-        self.registry = RoutedRegistry()
+        self.glance = RoutedGlance()
         # long, so that a busy machine does not fail the test
-        self.app = filtering(self.registry, migrated(home), database_timeout="60")
+        self.app = filtering(self.glance, migrated(home), database_timeout="60")
         self.tried = 0
 
     def hold(self, request: Request) -> None:
         """Send the request and check the invariants."""
         self.tried += 1
-        self.registry.seen.clear()
-        self.registry.created.clear()
+        self.glance.seen.clear()
+        self.glance.created.clear()
         environ = request.environ()
         carried = any(key in environ for key in OURS)
         try:
@@ -140,22 +140,22 @@ class Target:
         else:
             assert answer.status < 500, (request, answer)
             self._hold_answer(request, answer)
-        for seen in self.registry.seen:
+        for seen in self.glance.seen:
             assert not any(key in seen for key in OURS), request
         if carried:
-            for image_id in self.registry.created:
+            for image_id in self.glance.created:
                 assert self._is_recorded(image_id), request
 
     def _hold_answer(self, request: Request, answer: Any) -> None:
-        if not self.registry.seen:
+        if not self.glance.seen:
             assert answer.body == b"" or isinstance(answer.json, dict), request
         if headers.FILTERS_APPLIED in answer.headers:
-            (asked,) = (seen["QUERY_STRING"] for seen in self.registry.seen)
+            (asked,) = (seen["QUERY_STRING"] for seen in self.glance.seen)
             names = [name for name, _ in parse_qsl_text(asked, "latin-1")]
             assert not set(names) & set(headers.QUERY), request
             assert names.count("id") == 1, request
         if headers.RECORDED in answer.headers:
-            assert len(self.registry.created) == 1, request
+            assert len(self.glance.created) == 1, request
 
     def _is_recorded(self, image_id: Any) -> bool:
         if not isinstance(image_id, str):

@@ -28,5 +28,5 @@ def make_filter(empty_store: Path) -> MakeFilter:
 
 
 @pytest.fixture
-def registry() -> filters.NotingRegistry:
-    return filters.NotingRegistry()
+def stub_glance() -> filters.StubGlance:
+    return filters.StubGlance()

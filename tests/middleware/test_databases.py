@@ -6,7 +6,7 @@ import pytest
 
 from related_images.db import schema
 from tests import wsgi
-from tests.filters import NotingRegistry, filtering, new_uuid, tuple_of
+from tests.filters import StubGlance, filtering, instance_headers, new_uuid
 
 ADMIN = wsgi.identity("root", "admins", "admin", "service")
 TEXTS = [
@@ -22,16 +22,16 @@ TEXTS = [
 
 
 @pytest.fixture
-def registry() -> NotingRegistry:
-    return NotingRegistry()
+def stub_glance() -> StubGlance:
+    return StubGlance()
 
 
-def test_every_project_sees_its_own_relations(database_url: str, registry: NotingRegistry) -> None:
+def test_every_project_sees_its_own_relations(database_url: str, stub_glance: StubGlance) -> None:
     schema.upgrade(database_url)
-    guarded = filtering(registry, database_url, database_timeout="60")
+    guarded = filtering(stub_glance, database_url, database_timeout="60")
     installation = new_uuid()
     for number, text in enumerate(TEXTS):
-        sent_headers = ADMIN | tuple_of(
+        sent_headers = ADMIN | instance_headers(
             installation, f"i-{number}", label="Daily" if number else "daily"
         )
         answer = wsgi.call(guarded, "POST", "/v2/images", sent_headers, {"owner": text})
@@ -45,11 +45,11 @@ def test_every_project_sees_its_own_relations(database_url: str, registry: Notin
 
 
 def test_unstorable_text_is_refused_on_every_database(
-    database_url: str, registry: NotingRegistry
+    database_url: str, stub_glance: StubGlance
 ) -> None:
     schema.upgrade(database_url)
-    guarded = filtering(registry, database_url, database_timeout="60")
-    sent_headers = ADMIN | tuple_of(new_uuid(), "i")
+    guarded = filtering(stub_glance, database_url, database_timeout="60")
+    sent_headers = ADMIN | instance_headers(new_uuid(), "i")
     for owner in ("a\0b", "\ud800", "x" * 256, "a\nb", "a ", " a"):
         answer = wsgi.call(guarded, "POST", "/v2/images", sent_headers, {"owner": owner})
         assert answer.status == 400

@@ -100,5 +100,5 @@ def fuzzed() -> Target:
 @example(Request("GET", "/v2/relations", "project_id=%00", headers=SAID))
 def test_no_request_violates_the_invariants(fuzzed: Target, request: Request) -> None:
     fuzzed.hold(request)
-    event("an image was made" if fuzzed.registry.created else "no image was made")
-    event("the registry was asked" if fuzzed.registry.seen else "the registry was not asked")
+    event("an image was made" if fuzzed.glance.created else "no image was made")
+    event("the stub_glance was asked" if fuzzed.glance.seen else "the stub_glance was not asked")

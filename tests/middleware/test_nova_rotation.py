@@ -80,17 +80,17 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud(registry_app: "WSGIApplication", sqlite_url: str) -> Cloud:
+def cloud(glance_app: "WSGIApplication", sqlite_url: str) -> Cloud:
     schema.upgrade(make_url(sqlite_url))
-    return Cloud(registry_app, sqlite_url)
+    return Cloud(glance_app, sqlite_url)
 
 
 @pytest.fixture(autouse=True)
-def _no_images_left(registry_app: "WSGIApplication") -> Any:
+def _no_images_left(glance_app: "WSGIApplication") -> Any:
     yield
     path = f"/v2/images?limit=1000&instance_uuid={INSTANCE}"
-    for image in call(registry_app, "GET", path, ADMIN).json["images"]:
-        assert call(registry_app, "DELETE", f"/v2/images/{image['id']}", ADMIN).status == 204
+    for image in call(glance_app, "GET", path, ADMIN).json["images"]:
+        assert call(glance_app, "DELETE", f"/v2/images/{image['id']}", ADMIN).status == 204
 
 
 def test_inherited_failed_and_other_labels_are_not_listed(cloud: Cloud) -> None:
@@ -194,11 +194,11 @@ def test_server_id_of_two_installations_has_no_backups_and_a_log_line(
 
 
 def test_list_is_not_restricted_without_the_option(
-    registry_app: "WSGIApplication", cloud: Cloud, sqlite_url: str
+    glance_app: "WSGIApplication", cloud: Cloud, sqlite_url: str
 ) -> None:
     unrecorded = cloud.backup(installation=None)
     recorded = cloud.backup()
-    passing = Cloud(registry_app, sqlite_url, nova_rotation="pass")
+    passing = Cloud(glance_app, sqlite_url, nova_rotation="pass")
     assert passing.sees() == [recorded, unrecorded]
 
 
@@ -231,8 +231,8 @@ def test_service_user_bound_to_two_installations(cloud: Cloud) -> None:
 
 
 def test_list_is_empty_while_the_database_is_down(
-    registry_app: "WSGIApplication", cloud: Cloud, tmp_path: Path
+    glance_app: "WSGIApplication", cloud: Cloud, tmp_path: Path
 ) -> None:
     cloud.backup()
-    down = Cloud(registry_app, f"sqlite:///{tmp_path}/missing/nowhere.db")
+    down = Cloud(glance_app, f"sqlite:///{tmp_path}/missing/nowhere.db")
     assert down.sees() == []

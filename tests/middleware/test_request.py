@@ -18,10 +18,10 @@ from related_images.middleware.routing import Route
 from related_images.model import InstanceRef
 from related_images.protocol.headers import Assertion
 from tests import wsgi
-from tests.filters import OURS, tuple_of
+from tests.filters import OURS, instance_headers
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
-TUPLE = tuple_of(UUID, "i", kind="backup")
+TUPLE = instance_headers(UUID, "i", kind="backup")
 SAID = Assertion(InstanceRef(UUID, "i"), "backup")
 ASKED = f"installation_uuid={UUID}&instance_id=i"
 CLAIMS = "image_type=backup&backup_type=daily&instance_uuid=i"

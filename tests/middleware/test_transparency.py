@@ -10,13 +10,13 @@ import pytest
 
 from related_images.middleware import filter_factory
 from tests import wsgi
-from tests.filters import OURS, new_uuid, tuple_of
+from tests.filters import OURS, instance_headers, new_uuid
 from tests.middleware.conftest import MakeFilter
 
 Start = Callable[..., Any]
 NOVA = "3af926a8-1084-4627-a7b9-e3559b5c9865"
 IMAGE = "e47cd6b6-c422-4bea-8010-ffaf61f94165"
-TUPLE = tuple_of(NOVA, "i-1", kind="backup", label="daily")
+TUPLE = instance_headers(NOVA, "i-1", kind="backup", label="daily")
 SERVICE = wsgi.identity("nova", "p", "service")
 
 
@@ -165,11 +165,11 @@ def test_write_exc_info_and_status_line_pass(
 
 def test_exception_of_glance_passes(make_filter: MakeFilter) -> None:
     def app(environ: Any, start_response: Start) -> list[bytes]:
-        raise LookupError("of the registry")
+        raise LookupError("of Glance")
 
     for method, path, sent_headers in MANY:
         environ = wsgi.environ_of(method, path, SERVICE | sent_headers, {"name": "n"})
-        with pytest.raises(LookupError, match="of the registry"):
+        with pytest.raises(LookupError, match="of Glance"):
             make_filter(app)(environ, lambda *_: None)
 
 

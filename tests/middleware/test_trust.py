@@ -14,7 +14,7 @@ import pytest
 from related_images.db import listing
 from related_images.middleware import InstanceAwareMiddleware, routing
 from tests import wsgi
-from tests.filters import NotingRegistry, new_uuid, tuple_of
+from tests.filters import StubGlance, instance_headers, new_uuid
 from tests.middleware.conftest import MakeFilter
 
 ADMIN = wsgi.identity("root", "admins", "admin", "service")
@@ -117,14 +117,14 @@ registered_or_not = pytest.mark.parametrize(
 
 @pytest.fixture
 def guarded(
-    make_filter: MakeFilter, registry: NotingRegistry, require_registered: bool
+    make_filter: MakeFilter, stub_glance: StubGlance, require_registered: bool
 ) -> InstanceAwareMiddleware:
     """Return a filter with three installations and a relation of another project."""
-    made = make_filter(registry, require_registered_installation=str(require_registered))
+    made = make_filter(stub_glance, require_registered_installation=str(require_registered))
     for uuid, user in ((REGISTERED, None), (BOUND, BOUND_TO)):
         body = {"uuid": uuid, "name": uuid, "service_user_id": user}
         assert wsgi.call(made, "POST", "/v2/installations", ADMIN, body).status == 201
-    sent_headers = ADMIN | tuple_of(REGISTERED, SEEDED_INSTANCE)
+    sent_headers = ADMIN | instance_headers(REGISTERED, SEEDED_INSTANCE)
     image = {"id": SEEDED_IMAGE, "owner": "theirs"}
     assert wsgi.call(made, "POST", "/v2/images", sent_headers, image).status == 201
     return made
@@ -136,17 +136,17 @@ def both() -> Iterator[tuple[Identity, str]]:
 
 @registered_or_not
 def test_who_may_record_an_image(
-    guarded: InstanceAwareMiddleware, registry: NotingRegistry, require_registered: bool
+    guarded: InstanceAwareMiddleware, stub_glance: StubGlance, require_registered: bool
 ) -> None:
     for who, installation in both():
-        registry.created.clear()
-        sent_headers = who.headers | tuple_of(installation, "i")
+        stub_glance.created.clear()
+        sent_headers = who.headers | instance_headers(installation, "i")
         answer = wsgi.call(guarded, "POST", "/v2/images", sent_headers, {"name": "n"})
         status, code = Oracle(who, require_registered).recording(installation)
         assert outcome(answer) == (status or 201, code), (who, installation)
-        assert len(registry.created) == (not status), (who, installation)
+        assert len(stub_glance.created) == (not status), (who, installation)
         assert ("X-Relation-Recorded" in answer.headers) == (not status)
-    assert registry.tuples_seen() == []
+    assert stub_glance.instance_headers_seen() == []
 
 
 RECORDING: list[tuple[str, str, dict[str, Any] | None, tuple[int, str]]] = [
@@ -282,7 +282,7 @@ def test_usages_report_whether_all_projects_are_counted(guarded: InstanceAwareMi
 
 def test_every_caller_may_list_with_instance_headers(guarded: InstanceAwareMiddleware) -> None:
     for who in READERS:
-        sent_headers = who.headers | tuple_of(REGISTERED, SEEDED_INSTANCE)
+        sent_headers = who.headers | instance_headers(REGISTERED, SEEDED_INSTANCE)
         answer = wsgi.call(guarded, "GET", "/v2/images", sent_headers)
         assert outcome(answer) == (200, "")
 

@@ -58,7 +58,7 @@ class Served:
         return ask(self.port, method, path, headers, body)
 
     def record(self, instance: str = "web-1") -> Answer:
-        tuple_ = filters.tuple_of(INSTALLATION, instance)
+        tuple_ = filters.instance_headers(INSTALLATION, instance)
         return self.request("POST", "/v2/images", NOVA | tuple_, IMAGE)
 
     def workers(self) -> list[int]:
@@ -161,7 +161,7 @@ def test_chunked_body_is_recorded(served: Served) -> None:
     with closing(connection):
         body = json.dumps(IMAGE).encode()
         headers = {"Content-Type": "application/json"}
-        headers |= NOVA | filters.tuple_of(INSTALLATION, "web-1")
+        headers |= NOVA | filters.instance_headers(INSTALLATION, "web-1")
         pieces = iter([body[:10], body[10:]])
         connection.request("POST", "/v2/images", pieces, headers, encode_chunked=True)
         response = connection.getresponse()
