@@ -340,11 +340,11 @@ class StoreUnavailable(RelatedImagesError):
 
     code = "store.unavailable"
     title = "The database is unavailable"
-    said = ""
+    database_message = ""
     """The error code and message of the database, for the log only."""
 
     def for_log(self) -> str:
-        return f"{self} [{self.said}]" if self.said else str(self)
+        return f"{self} [{self.database_message}]" if self.database_message else str(self)
 
 
 class StoreInDoubt(StoreUnavailable):
