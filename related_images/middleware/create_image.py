@@ -142,8 +142,8 @@ class _ImageCreation:
     def respond(self, pieces: Iterable[bytes]) -> Iterable[bytes]:
         """Return Glance's body, after recording the ``created_at`` that it contains.
 
-        A body before whose first piece Glance sends no status passes through; a reconciliation
-        records ``created_at`` then.
+        If Glance sends the status only with the first piece of the body, the body passes through
+        unread, and a reconciliation records ``created_at``.
         """
         self.holds_back = False
         if self.created is None:

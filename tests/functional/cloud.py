@@ -35,7 +35,7 @@ def a_project() -> str:
 
 
 @dataclass(frozen=True)
-class Vm:
+class Server:
     """A server with its project."""
 
     installation: str
@@ -61,8 +61,10 @@ class Vm:
         return user_of(self.project)
 
 
-def a_vm(installation: str | None = None, id: str | None = None, project: str | None = None) -> Vm:
-    return Vm(installation or new_uuid(), id or new_uuid(), project or a_project())
+def new_server(
+    installation: str | None = None, id: str | None = None, project: str | None = None
+) -> Server:
+    return Server(installation or new_uuid(), id or new_uuid(), project or a_project())
 
 
 class Cloud:
@@ -77,20 +79,22 @@ class Cloud:
     ) -> Answer:
         return wsgi.call(self.app, method, path, headers, body)
 
-    def try_to_create(self, vm: Vm, **fields: Any) -> Answer:
-        return self.call("POST", "/v2/images", vm.service | vm.headers, {"name": "n"} | fields)
+    def try_to_create(self, server: Server, **fields: Any) -> Answer:
+        return self.call(
+            "POST", "/v2/images", server.service | server.headers, {"name": "n"} | fields
+        )
 
-    def create(self, vm: Vm, **fields: Any) -> str:
+    def create(self, server: Server, **fields: Any) -> str:
         """Create an image of the server, as the service does for its project; return its ID."""
-        answer = self.try_to_create(vm, **fields)
+        answer = self.try_to_create(server, **fields)
         assert answer.status == 201, answer.body
         assert answer.headers["X-Relation-Recorded"] == "snapshot"
         return str(answer.json["id"])
 
-    def create_for(self, owner: str, vm: Vm, **fields: Any) -> str:
+    def create_for(self, owner: str, server: Server, **fields: Any) -> str:
         """Create an image of the server for another ``owner``, as an administrator's snapshot."""
         fields = {"name": "n", "owner": owner} | fields
-        answer = self.call("POST", "/v2/images", ADMIN | SERVICE_TOKEN | vm.headers, fields)
+        answer = self.call("POST", "/v2/images", ADMIN | SERVICE_TOKEN | server.headers, fields)
         assert answer.status == 201, answer.body
         return str(answer.json["id"])
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests import wsgi
 from tests.filters import StubGlance, filtering, migrated, new_uuid
-from tests.functional.cloud import ADMIN, Cloud, Vm, a_project, a_vm, user_of
+from tests.functional.cloud import ADMIN, Cloud, Server, a_project, new_server, user_of
 from tests.functional.test_lineage import a_public_image, start
 from tests.servers import Answer
 
@@ -31,19 +31,21 @@ def error(answer: Answer) -> Any:
     return answer.json["error"]
 
 
-def end(cloud: Cloud, vm: Vm) -> None:
-    answer = cloud.call("DELETE", f"/v2/instances/{vm.installation}/{vm.id}", vm.service)
+def end(cloud: Cloud, server: Server) -> None:
+    answer = cloud.call(
+        "DELETE", f"/v2/instances/{server.installation}/{server.id}", server.service
+    )
     assert answer.status == 204
 
 
 def test_image_in_use_is_not_deleted(guarded: Cloud) -> None:
-    vm, base = a_vm(), a_public_image(guarded)
-    start(guarded, vm, base)
+    server, base = new_server(), a_public_image(guarded)
+    start(guarded, server, base)
     answer = delete(guarded, base, ADMIN)
     assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
-    assert f"1 live instance ({vm.id} of {vm.installation})" in error(answer)["message"]
+    assert f"1 live instance ({server.id} of {server.installation})" in error(answer)["message"]
     assert guarded.exists(base)
-    end(guarded, vm)
+    end(guarded, server)
     assert delete(guarded, base, ADMIN).status == 204
     assert not guarded.exists(base)
     (boot,) = guarded.relations(image_id=base)
@@ -51,38 +53,38 @@ def test_image_in_use_is_not_deleted(guarded: Cloud) -> None:
 
 
 def test_image_in_use_is_deleted_without_delete_protection(cloud: Cloud) -> None:
-    vm, base = a_vm(), a_public_image(cloud)
-    start(cloud, vm, base)
+    server, base = new_server(), a_public_image(cloud)
+    start(cloud, server, base)
     assert delete(cloud, base, ADMIN).status == 204
 
 
 def test_image_with_descendants_but_no_live_servers_is_deleted(guarded: Cloud) -> None:
-    vm = a_vm()
-    image_id = guarded.create(vm)
-    assert delete(guarded, image_id, vm.user).status == 204
+    server = new_server()
+    image_id = guarded.create(server)
+    assert delete(guarded, image_id, server.user).status == 204
     assert guarded.relations(image_id=image_id)[0]["image_deleted_at"]
 
 
 def test_message_names_the_first_servers_and_counts_all(guarded: Cloud) -> None:
-    vms, base = [a_vm() for _ in range(7)], a_public_image(guarded)
-    for vm in vms:
-        start(guarded, vm, base)
+    servers, base = [new_server() for _ in range(7)], a_public_image(guarded)
+    for server in servers:
+        start(guarded, server, base)
     message = error(delete(guarded, base, ADMIN))["message"]
     assert "7 live instances" in message
-    assert [vm.id in message for vm in vms] == [True] * 5 + [False] * 2
+    assert [server.id in message for server in servers] == [True] * 5 + [False] * 2
 
 
 def test_owner_learns_only_that_other_projects_use_the_image(guarded: Cloud) -> None:
-    mine, theirs = a_vm(), [a_vm(), a_vm()]
+    mine, theirs = new_server(), [new_server(), new_server()]
     image_id = guarded.create(mine, visibility="shared")
-    for vm in theirs:
-        body = {"member": vm.project}
+    for server in theirs:
+        body = {"member": server.project}
         path = f"/v2/images/{image_id}/members"
         assert guarded.call("POST", path, mine.user, body).status == 200
-        start(guarded, vm, image_id)
+        start(guarded, server, image_id)
     message = error(delete(guarded, image_id, mine.user))["message"]
     assert "live instances of other projects" in message
-    assert not any(vm.id in message or vm.project in message for vm in theirs)
+    assert not any(server.id in message or server.project in message for server in theirs)
     assert not any(digit in message.replace(image_id, "") for digit in "0123456789")
     start(guarded, mine, image_id)
     message = error(delete(guarded, image_id, mine.user))["message"]
@@ -92,9 +94,9 @@ def test_owner_learns_only_that_other_projects_use_the_image(guarded: Cloud) -> 
 def test_invisible_image_is_answered_as_a_missing_one(
     guarded: Cloud,
 ) -> None:
-    vm, stranger = a_vm(), user_of(a_project())
-    image_id = guarded.create(vm)
-    start(guarded, vm, image_id)
+    server, stranger = new_server(), user_of(a_project())
+    image_id = guarded.create(server)
+    start(guarded, server, image_id)
     hidden, missing = delete(guarded, image_id, stranger), delete(guarded, new_uuid(), stranger)
     assert hidden.status == missing.status == 404
     assert b"error" not in hidden.body
@@ -121,13 +123,13 @@ def shaky(cloud: Cloud) -> Shaky:
 
 
 @pytest.fixture
-def used(shaky: Shaky, cloud: Cloud, tmp_path: Path) -> tuple[Cloud, Vm, str]:
+def used(shaky: Shaky, cloud: Cloud, tmp_path: Path) -> tuple[Cloud, Server, str]:
     """An image from which a server was started, with delete protection in front of that Glance."""
     before = Cloud(filtering(shaky, migrated(tmp_path), guard="in-use"), cloud.bare)
-    vm = a_vm()
-    image_id = before.create(vm)
-    start(before, vm, image_id)
-    return before, vm, image_id
+    server = new_server()
+    image_id = before.create(server)
+    start(before, server, image_id)
+    return before, server, image_id
 
 
 @pytest.mark.parametrize(
@@ -135,21 +137,21 @@ def used(shaky: Shaky, cloud: Cloud, tmp_path: Path) -> tuple[Cloud, Vm, str]:
     ["503 Service Unavailable", "500 Internal Server Error", "429 Too Many Requests", "200 OK"],
 )
 def test_image_stays_protected_if_glance_fails_to_show_it(
-    shaky: Shaky, used: tuple[Cloud, Vm, str], status: str
+    shaky: Shaky, used: tuple[Cloud, Server, str], status: str
 ) -> None:
-    cloud, vm, image_id = used
+    cloud, server, image_id = used
     shaky.status = status
-    answer = delete(cloud, image_id, vm.user)
+    answer = delete(cloud, image_id, server.user)
     assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
     assert cloud.exists(image_id)
 
 
 def test_hidden_image_that_glance_deletes_is_marked_deleted(
-    shaky: Shaky, used: tuple[Cloud, Vm, str]
+    shaky: Shaky, used: tuple[Cloud, Server, str]
 ) -> None:
-    cloud, vm, image_id = used
+    cloud, server, image_id = used
     shaky.status = "404 Not Found"
-    assert delete(cloud, image_id, vm.user).status == 204
+    assert delete(cloud, image_id, server.user).status == 204
     assert not cloud.exists(image_id)
     shaky.status = ""
     assert all(relation["image_deleted_at"] for relation in cloud.relations(image_id=image_id))
@@ -158,8 +160,8 @@ def test_hidden_image_that_glance_deletes_is_marked_deleted(
 def test_admin_may_force_a_deletion_and_it_is_logged(
     guarded: Cloud, caplog: pytest.LogCaptureFixture
 ) -> None:
-    vm, base = a_vm(), a_public_image(guarded)
-    start(guarded, vm, base)
+    server, base = new_server(), a_public_image(guarded)
+    start(guarded, server, base)
     caplog.set_level(logging.WARNING)
     caplog.clear()
     assert delete(guarded, base, ADMIN | FORCE).status == 204
@@ -169,25 +171,25 @@ def test_admin_may_force_a_deletion_and_it_is_logged(
 
 @pytest.mark.parametrize("value", ["false", "", "1", "yes", "true, true"])
 def test_other_header_values_do_not_force(guarded: Cloud, value: str) -> None:
-    vm, base = a_vm(), a_public_image(guarded)
-    start(guarded, vm, base)
+    server, base = new_server(), a_public_image(guarded)
+    start(guarded, server, base)
     assert delete(guarded, base, ADMIN | {"X-Relation-Force": value}).status == 409
 
 
 def test_unidentified_caller_does_not_bypass_delete_protection(guarded: Cloud) -> None:
     """Without keystonemiddleware Glance may treat every caller as an administrator."""
-    vm, base = a_vm(), a_public_image(guarded)
-    start(guarded, vm, base)
+    server, base = new_server(), a_public_image(guarded)
+    start(guarded, server, base)
     answer = delete(guarded, base, {})
     assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
 
 
 def test_other_callers_cannot_force_and_the_message_names_the_roles(guarded: Cloud) -> None:
-    vm = a_vm()
-    image_id = guarded.create(vm)
-    start(guarded, vm, image_id)
+    server = new_server()
+    image_id = guarded.create(server)
+    start(guarded, server, image_id)
     advice = f"`openstack image force delete {image_id}`"
-    for caller in (vm.user, vm.service):
+    for caller in (server.user, server.service):
         assert advice in error(delete(guarded, image_id, caller))["message"]
         refused = delete(guarded, image_id, caller | FORCE)
         assert refused.status == 409
@@ -226,8 +228,8 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 def test_method_override_does_not_bypass_delete_protection(
     guarded: Cloud, method: str, query: str, more: dict[str, str]
 ) -> None:
-    vm, base = a_vm(), a_public_image(guarded)
-    start(guarded, vm, base)
+    server, base = new_server(), a_public_image(guarded)
+    start(guarded, server, base)
     path = f"/v2/images/{base}{query}"
     answer = guarded.call(method, path, ADMIN | more, b"_method=DELETE")
     assert answer.status == 409
@@ -238,8 +240,8 @@ def test_method_override_does_not_bypass_delete_protection(
     ("method", "query"), [("GET", ""), ("GET", "?x=_method"), ("GET", "?_method=GET"), ("POST", "")]
 )
 def test_requests_that_delete_nothing_pass(guarded: Cloud, method: str, query: str) -> None:
-    vm, base = a_vm(), a_public_image(guarded)
-    start(guarded, vm, base)
+    server, base = new_server(), a_public_image(guarded)
+    start(guarded, server, base)
     path = f"/v2/images/{base}{query}"
     answer, bare = (wsgi.call(app, method, path, ADMIN) for app in (guarded.app, guarded.bare))
     assert (answer.status, answer.body) == (bare.status, bare.body)
@@ -247,7 +249,7 @@ def test_requests_that_delete_nothing_pass(guarded: Cloud, method: str, query: s
 
 @pytest.mark.parametrize("visibility", ["public", "community"])
 def test_refusal_of_another_project_does_not_depend_on_use(guarded: Cloud, visibility: str) -> None:
-    owner, stranger = a_vm(), user_of(a_project())
+    owner, stranger = new_server(), user_of(a_project())
     used, free = (guarded.create(owner) for _ in range(2))
     for image_id in (used, free):
         change = [{"op": "replace", "path": "/visibility", "value": visibility}]
@@ -259,16 +261,16 @@ def test_refusal_of_another_project_does_not_depend_on_use(guarded: Cloud, visib
 
 
 def test_deletion_refused_by_glance_blocks_no_boot(guarded: Cloud) -> None:
-    vm = a_vm()
-    image_id = guarded.create(vm, protected=True)
-    assert delete(guarded, image_id, vm.user).status == 403
-    start(guarded, vm, image_id)
+    server = new_server()
+    image_id = guarded.create(server, protected=True)
+    assert delete(guarded, image_id, server.user).status == 403
+    start(guarded, server, image_id)
     assert guarded.relations(image_id=image_id)[0]["image_deleted_at"] is None
 
 
 def test_boot_of_an_image_that_is_being_deleted_is_refused(cloud: Cloud, tmp_path: Path) -> None:
     """The response of Glance is delayed; the server is started before and after it."""
-    vm = a_vm()
+    server = new_server()
     answers: list[Answer] = []
 
     def held(environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -280,16 +282,16 @@ def test_boot_of_an_image_that_is_being_deleted_is_refused(cloud: Cloud, tmp_pat
 
     def attach() -> Answer:
         body = {
-            "installation_uuid": vm.installation,
-            "instance_id": vm.id,
+            "installation_uuid": server.installation,
+            "instance_id": server.id,
             "image_id": image_id,
             "kind": "boot",
         }
-        return slow.call("POST", "/v2/relations", vm.service, body)
+        return slow.call("POST", "/v2/relations", server.service, body)
 
     slow = Cloud(filtering(held, migrated(tmp_path), guard="in-use"), cloud.bare)
-    image_id = slow.create(vm)
-    assert delete(slow, image_id, vm.user).status == 204
+    image_id = slow.create(server)
+    assert delete(slow, image_id, server.user).status == 204
     assert (answers[0].status, error(answers[0])["code"]) == (409, "image.being-deleted")
     assert attach().status == 404
     assert [relation["kind"] for relation in slow.relations(image_id=image_id)] == ["snapshot"]
@@ -297,12 +299,12 @@ def test_boot_of_an_image_that_is_being_deleted_is_refused(cloud: Cloud, tmp_pat
 
 def test_deletion_by_another_project_blocks_no_boot(cloud: Cloud, tmp_path: Path) -> None:
     """The deletion, which Glance will refuse, is delayed in Glance."""
-    vm, base = a_vm(), a_public_image(cloud)
+    server, base = new_server(), a_public_image(cloud)
 
     def held(environ: Any, start_response: Any) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] == "DELETE":
             with ThreadPoolExecutor() as pool:
-                pool.submit(start, slow, vm, base).result()
+                pool.submit(start, slow, server, base).result()
         result: Iterable[bytes] = cloud.bare(environ, start_response)
         return result
 
@@ -322,10 +324,10 @@ def test_boot_of_an_image_marked_deleted_is_recorded_if_glance_has_it(
         return result
 
     wrong = Cloud(filtering(keeping, migrated(tmp_path), guard="in-use"), cloud.bare)
-    vm = a_vm()
-    image_id = wrong.create(vm)
-    assert delete(wrong, image_id, vm.user).status == 204
-    start(wrong, vm, image_id)
+    server = new_server()
+    image_id = wrong.create(server)
+    assert delete(wrong, image_id, server.user).status == 204
+    start(wrong, server, image_id)
     assert {r["image_deleted_at"] for r in wrong.relations(image_id=image_id)} == {None}
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests import wsgi
-from tests.functional.cloud import ADMIN, Cloud, Vm, a_vm
+from tests.functional.cloud import ADMIN, Cloud, Server, new_server
 
 EXAMPLES = int(os.environ.get("RELATED_IMAGES_FUZZ_EXAMPLES", "300"))
 """The number of requests for each property."""
@@ -21,7 +21,7 @@ BODY = b'{"name": "n"}'
 
 def send(
     app: Any,
-    vm: Vm,
+    server: Server,
     method: str = "POST",
     path: str = "/v2/images",
     query: str = "",
@@ -29,24 +29,26 @@ def send(
     more: dict[str, str] | None = None,
 ) -> int:
     """Send a request with an unusual spelling; return the status."""
-    environ = wsgi.environ_of(method, "/", vm.service | (more or {}), BODY)
+    environ = wsgi.environ_of(method, "/", server.service | (more or {}), BODY)
     environ |= {"PATH_INFO": path, "QUERY_STRING": query, "SCRIPT_NAME": script}
     environ["CONTENT_TYPE"] = JSON
     return wsgi.run(app, environ).status
 
 
-def recorded_or_refused(cloud: Cloud, vm: Vm, **request: Any) -> int:
+def recorded_or_refused(cloud: Cloud, server: Server, **request: Any) -> int:
     """Send it with instance headers; check that exactly the created images have relations."""
     try:
-        status = send(cloud.app, vm, **{**request, "more": vm.headers | request.get("more", {})})
+        status = send(
+            cloud.app, server, **{**request, "more": server.headers | request.get("more", {})}
+        )
     except (
         AssertionError,
         ValueError,
     ):  # Glance's own errors for malformed paths and paths that are not UTF-8
         status = 500
-    path = f"/v2/images?owner={vm.project}&limit=1000"
+    path = f"/v2/images?owner={server.project}&limit=1000"
     made = {image["id"] for image in wsgi.call(cloud.bare, "GET", path, ADMIN).json["images"]}
-    recorded = {relation["image_id"] for relation in cloud.relations(**vm.query)}
+    recorded = {relation["image_id"] for relation in cloud.relations(**server.query)}
     assert made <= recorded
     assert made == recorded or status >= 500
     return status
@@ -93,24 +95,24 @@ NOTHING = [
 
 @pytest.mark.parametrize("request_", TAKEN, ids=str)
 def test_every_spelling_of_the_path_is_recorded(cloud: Cloud, request_: dict[str, Any]) -> None:
-    assert send(cloud.bare, a_vm(), **request_) == 201
-    assert recorded_or_refused(cloud, a_vm(), **request_) == 201
+    assert send(cloud.bare, new_server(), **request_) == 201
+    assert recorded_or_refused(cloud, new_server(), **request_) == 201
 
 
 @pytest.mark.parametrize("request_", REFUSED, ids=str)
 def test_method_override_in_the_query_is_refused(cloud: Cloud, request_: dict[str, Any]) -> None:
-    vm = a_vm()
-    assert recorded_or_refused(cloud, vm, **request_) == 400
-    assert cloud.total(vm.project) == 0
+    server = new_server()
+    assert recorded_or_refused(cloud, server, **request_) == 400
+    assert cloud.total(server.project) == 0
 
 
 @pytest.mark.parametrize("request_", NOTHING, ids=str)
 def test_requests_that_create_no_image_are_not_recorded(
     cloud: Cloud, request_: dict[str, Any]
 ) -> None:
-    vm = a_vm()
-    assert recorded_or_refused(cloud, vm, **request_) != 201
-    assert cloud.relations(**vm.query) == []
+    server = new_server()
+    assert recorded_or_refused(cloud, server, **request_) != 201
+    assert cloud.relations(**server.query) == []
 
 
 @pytest.mark.parametrize(
@@ -118,21 +120,21 @@ def test_requests_that_create_no_image_are_not_recorded(
     ["_method=POST&{}", "{};_method=POST", "x;_method=POST&{}", "{}&x=_method&%5fmethod=POST"],
 )
 def test_server_in_the_query_cannot_create_an_image(cloud: Cloud, query: str) -> None:
-    vm = a_vm()
-    server_query = f"installation_uuid={vm.installation}&instance_id={vm.id}"
-    assert send(cloud.app, vm, "GET", query=query.format(server_query)) == 400
-    assert cloud.total(vm.project) == 0
+    server = new_server()
+    server_query = f"installation_uuid={server.installation}&instance_id={server.id}"
+    assert send(cloud.app, server, "GET", query=query.format(server_query)) == 400
+    assert cloud.total(server.project) == 0
 
 
 @pytest.mark.parametrize(
     "type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"]
 )
 def test_method_in_a_form_creates_no_unrecorded_image(cloud: Cloud, type: str) -> None:
-    vm = a_vm()
+    server = new_server()
     for body in (b"_method=POST", b'{"name": "&_method=PUT&"}', b'{"name": "&_method=POST&"}'):
-        headers = vm.service | vm.headers | {"Content-Type": type}
+        headers = server.service | server.headers | {"Content-Type": type}
         cloud.call("POST", "/v2/images", headers, body)
-    assert len(cloud.relations(**vm.query)) == cloud.total(vm.project)
+    assert len(cloud.relations(**server.query)) == cloud.total(server.project)
 
 
 def pieces() -> st.SearchStrategy[str]:
@@ -192,7 +194,7 @@ def test_no_spelling_creates_an_image_without_a_relation(
     cloud: Cloud, method: str, path: str, query: str, script: str, accept: dict[str, str]
 ) -> None:
     recorded_or_refused(
-        cloud, a_vm(), method=method, path=path, query=query, script=script, more=accept
+        cloud, new_server(), method=method, path=path, query=query, script=script, more=accept
     )
 
 
@@ -204,13 +206,17 @@ LENGTHS = ["0", "-1", "+13", " 13", "13 ", "13", "12", "14", "x", "", "1e1", "01
 def test_no_body_length_creates_an_image_without_a_relation(
     cloud: Cloud, length: str, terminated: bool
 ) -> None:
-    vm = a_vm()
-    environ = wsgi.environ_of("POST", "/v2/images", vm.service | vm.headers, BODY)
+    server = new_server()
+    environ = wsgi.environ_of("POST", "/v2/images", server.service | server.headers, BODY)
     environ |= {"CONTENT_LENGTH": length, "wsgi.input_terminated": terminated}
     environ["HTTP_TRANSFER_ENCODING"] = "chunked"
     answer = wsgi.run(cloud.app, environ)
     assert answer.status in (201, 400)
-    assert len(cloud.relations(**vm.query)) == cloud.total(vm.project) == (answer.status == 201)
+    assert (
+        len(cloud.relations(**server.query))
+        == cloud.total(server.project)
+        == (answer.status == 201)
+    )
 
 
 NESTED = [10, 500, 900, 970, 980, 990, 1000, 100_000]
@@ -218,16 +224,16 @@ NESTED = [10, 500, 900, 970, 980, 990, 1000, 100_000]
 
 @pytest.mark.parametrize("depth", NESTED)
 def test_no_body_depth_creates_an_image_without_a_relation(cloud: Cloud, depth: int) -> None:
-    vm = a_vm()
+    server = new_server()
     body = b'{"name": ' + b"[" * depth + b"]" * depth + b"}"
-    environ = wsgi.environ_of("POST", "/v2/images", vm.service | vm.headers, body)
+    environ = wsgi.environ_of("POST", "/v2/images", server.service | server.headers, body)
     assert wsgi.run(cloud.app, environ).status in (400, 500)
-    assert cloud.total(vm.project) == 0
+    assert cloud.total(server.project) == 0
 
 
 def test_unusual_numbers_and_names_pass(cloud: Cloud) -> None:
-    vm = a_vm()
+    server = new_server()
     fields = {"name": "облако", "tags": ["ä"], "min_disk": 2**31 - 1}
-    image_id = cloud.create(vm, **fields)
-    shown = cloud.call("GET", f"/v2/images/{image_id}", vm.user).json
+    image_id = cloud.create(server, **fields)
+    shown = cloud.call("GET", f"/v2/images/{image_id}", server.user).json
     assert json.loads(json.dumps(fields)) == {name: shown[name] for name in fields}
