@@ -47,7 +47,7 @@ class Asked:
 
     def __init__(self, url: str) -> None:
         options = {"database_timeout": "30"}
-        self._app = filters.filtering(filters.NotingRegistry(), url, **options)
+        self._app = filters.filtering(filters.StubGlance(), url, **options)
 
     def __call__(self, path: str, query: str = "") -> Any:
         environ = {

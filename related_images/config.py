@@ -1,6 +1,7 @@
-"""The options of the filter: oslo.config reads them, a frozen :class:`Settings` holds them.
+"""The options of the filter, read by oslo.config.
 
-A value in the paste section wins over the environment, which wins over the configuration files.
+A value in the paste section takes precedence over the environment, and the environment over the
+configuration files.
 """
 
 import glob
@@ -19,21 +20,21 @@ IN_USE: Final = "in-use"
 VERIFIED: Final = "verified"
 
 GROUP: Final = "related_images"
-"""The section of a configuration file."""
+"""The section of the configuration files."""
 
 OSLO_CONFIG: Final = "oslo_config_config"
 OSLO_PROJECT: Final = "oslo_config_project"
 OSLO_FILE: Final = "oslo_config_file"
 
 UNREADABLE: Final = (cfg.ParseError, OSError, UnicodeDecodeError)
-"""What a configuration file raises that cannot be read."""
+"""The errors of reading a configuration file."""
 
 _PREFIX: Final = f"OS_{GROUP.upper()}__"
 _SECONDS: Final = (0.05, 60.0)
 
 
 class _Url(types.String):  # type: ignore[misc,unused-ignore]  # older oslo.config has no types
-    """A string that may be an SQLAlchemy URL. It holds a password: the error leaves it out."""
+    """An SQLAlchemy URL. The error message does not contain the value, which has a password."""
 
     def __call__(self, value: Any) -> str:
         text = str(super().__call__(value))
@@ -51,12 +52,12 @@ class _Roles(types.List):  # type: ignore[misc,unused-ignore]
     def __call__(self, value: Any) -> list[str]:
         roles = [role.lower() for role in super().__call__(value) if role]
         if not roles:
-            raise ValueError("at least one role is needed, several are separated by commas")
+            raise ValueError("at least one role is needed; separate several with commas")
         return roles
 
 
 class _Seconds(types.Float):  # type: ignore[misc,unused-ignore]
-    """A number of seconds. The type of oslo.config takes `nan` and nothing at all as well."""
+    """A number of seconds. ``types.Float`` also accepts ``nan`` and an empty value."""
 
     def __init__(self) -> None:
         super().__init__(*_SECONDS)
@@ -87,13 +88,14 @@ OPTIONS: Final[dict[str, cfg.Opt]] = {
             "recording_roles",
             type=_Roles(),
             default=["service"],
-            help="Roles that may record relations, separated by commas.",
+            help="Roles that may record and remove relations, separated by commas.",
         ),
         cfg.Opt(
             "admin_roles",
             type=_Roles(),
             default=["admin"],
-            help="Roles that see all relations and register installations, separated by commas.",
+            help="Roles that see the relations of all projects, remove relations and register "
+            "installations, separated by commas.",
         ),
         cfg.BoolOpt(
             "require_registered_installation",
@@ -104,38 +106,39 @@ OPTIONS: Final[dict[str, cfg.Opt]] = {
             "guard",
             default="off",
             choices=[
-                ("off", "Images are deleted as in a Glance without the filter."),
-                (IN_USE, "Refuse to delete an image that live instances were started from."),
+                ("off", "No images. Glance deletes images as it does without the filter."),
+                (IN_USE, "An image from which live servers were started cannot be deleted."),
             ],
-            help="Which images the filter protects from deletion.",
+            help="Delete protection: which images cannot be deleted.",
         ),
         cfg.StrOpt(
             "nova_rotation",
             default="pass",
             choices=[
-                ("pass", "Nova's backup rotation sees the images that Glance lists."),
-                (VERIFIED, "It sees nothing but the recorded, active backups of that server."),
+                ("pass", "The images that Glance lists."),
+                (VERIFIED, "Only the recorded, active backups of the server."),
             ],
-            help="What Nova's own backup rotation sees when it looks for backups to delete.",
+            help="Which images Nova's own backup rotation gets when it lists the backups of a "
+            "server. It deletes the oldest of them.",
         ),
         cfg.Opt(
             "database_timeout",
             type=_Seconds(),
             default=2.0,
-            help="Seconds before a database that does not answer counts as down.",
+            help="Seconds to wait for the database before it counts as unavailable, 0.05 to 60.",
         ),
     )
 }
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    """The options, for the programs of oslo.config: entry point group ``oslo.config.opts``."""
+    """Return the options for oslo-config-generator: entry point group ``oslo.config.opts``."""
     return [(GROUP, list(OPTIONS.values()))]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The options in force. ``database_timeout`` is in seconds; roles are in lower case."""
+    """The values of the options. ``database_timeout`` is in seconds; roles are in lower case."""
 
     connection: str = field(repr=False)
     recording_roles: frozenset[str]
@@ -146,7 +149,7 @@ class Settings:
     database_timeout: float
 
     def shown(self) -> str:
-        """The options as they may stand in a log: without those that hold secrets."""
+        """Return the options for a log line, without those that hold secrets."""
         return ", ".join(
             f"{name} = {_text(getattr(self, name))}"
             for name, option in OPTIONS.items()
@@ -161,24 +164,26 @@ def _text(value: Any) -> str:
 
 
 def load(section: str, given: Mapping[str, Any], conf: cfg.ConfigOpts | None = None) -> Settings:
-    """Read the options of the paste section over those of the environment and of ``conf``.
+    """Read the options of the paste section, of the environment and of the configuration files.
 
-    :param given: the options of ``section``. As in keystonemiddleware, ``oslo_config_config`` is
-        taken instead of ``conf``, or ``oslo_config_project`` or ``oslo_config_file`` is read
-    :param conf: its files are read; without it there are none
-    :raises ConfigurationError: naming the section, the option and what is known, or the file that
-        cannot be read
+    :param section: the name of the paste section, for error messages
+    :param given: the options of the paste section. As in keystonemiddleware, one of
+        ``oslo_config_config`` (an object), ``oslo_config_project`` and ``oslo_config_file``
+        replaces ``conf``
+    :param conf: the configuration whose files are read; ``None`` for no files
+    :raises ConfigurationError: if an option is unknown or invalid, or a file cannot be read; the
+        message names the section and the option, or the file
     """
     paste = dict(given)
-    chosen = _chosen(paste)
-    conf = chosen if chosen is not None else conf if conf is not None else read([])
+    replacement = _pop_oslo_config(paste)
+    conf = replacement if replacement is not None else conf if conf is not None else read([])
     conf.register_opts(OPTIONS.values(), GROUP)
-    below = [*map(_of_file, _files_of(conf)), _of_environment()]
-    above = _Source(f"[{section}]", paste)
-    for source in (*below, above):
+    fallbacks = [*map(_file_source, _files_of(conf)), _environment_source()]
+    paste_source = _Source(f"[{section}]", paste)
+    for source in (*fallbacks, paste_source):
         source.require_known()
-    values = {name: _value(conf, name, below) for name in OPTIONS}
-    values |= {name: above.converted(name) for name in paste}
+    values = {name: _value(conf, name, fallbacks) for name in OPTIONS}
+    values |= {name: paste_source.converted(name) for name in paste}
     return Settings(**{name: _frozen(value) for name, value in values.items()})
 
 
@@ -187,40 +192,43 @@ def _frozen(value: Any) -> Any:
 
 
 def host() -> cfg.ConfigOpts | None:
-    """The configuration that the service of this process has read, such as Glance."""
-    # an object of oslo.config that nobody has called yet has no such option
+    """Return the configuration that the service of this process has read, such as Glance's."""
+    # before ConfigOpts is called, it does not have this option
     return cfg.CONF if hasattr(cfg.CONF, "config_file") else None
 
 
 def read(files: Sequence[str]) -> cfg.ConfigOpts:
-    """Read configuration files; a later one wins.
+    """Read configuration files; a value in a later file takes precedence.
 
     :raises ConfigurationError: if one cannot be read
     """
     for path in files:
-        _sections(path)  # its error shows no value, that of oslo.config shows a whole line
+        _sections(path)  # the error of oslo.config would show a whole line of the file
     conf = cfg.ConfigOpts()
     conf([], default_config_files=list(files), default_config_dirs=[])
     return conf
 
 
 def files_in(files: Iterable[str], directories: Iterable[str]) -> list[str]:
-    """The ``files``, then each ``*.conf`` in ``directories``: what oslo.config reads, in its order.
+    """Return ``files`` and each ``*.conf`` in ``directories``, in the order of oslo.config.
 
-    :raises ConfigurationError: if there is no such directory
+    :raises ConfigurationError: if one of ``directories`` is not a directory
     """
     found = list(files)
     for directory in directories:
         if not os.path.isdir(directory):
-            raise ConfigurationError(f"{directory} is not a directory; name one with *.conf files")
+            raise ConfigurationError(
+                f"{directory} is not a directory; name a directory with *.conf files"
+            )
         found += _snippets(directory)
     return found
 
 
 def files_of_service(project: str, beside: Path | None = None) -> list[str]:
-    """The files that the API service of ``project`` reads, in its order.
+    """Return the configuration files that the API service of ``project`` reads, in its order.
 
-    :param beside: a directory in which its first file may be, if no variable names another
+    :param beside: a directory to look in for the first file, unless the environment variable
+        ``OS_{PROJECT}_CONFIG_DIR`` names another
     """
     program = f"{project}-api"
     usual = None if beside is None else beside / f"{program}.conf"
@@ -231,15 +239,15 @@ def files_of_service(project: str, beside: Path | None = None) -> list[str]:
         files = [str(usual)]
     else:
         files = cfg.find_config_files(project=project, prog=program)
-    # Glance looks for these in the usual places even where the variable names a directory
+    # Glance reads these from the default directories even if the variable is set
     return files_in(files, cfg.find_config_dirs(project=project, prog=program))
 
 
 def unreadable(path: str | Path, error: Exception) -> ConfigurationError:
-    """What to say of a configuration file that raised ``error``, one of :data:`UNREADABLE`.
+    """Return the error for a configuration file that raised ``error``, one of :data:`UNREADABLE`.
 
-    The texts of the errors show a line or a value, and with it perhaps a password. Whoever raises
-    this leaves out the cause: a traceback would show it.
+    The text of ``error`` may show a line of the file, and with it a password. Raise the result
+    ``from None``: a traceback of the cause would show the text.
     """
     if isinstance(error, UnicodeDecodeError):
         reason = "it is not UTF-8 text"
@@ -252,7 +260,7 @@ def unreadable(path: str | Path, error: Exception) -> ConfigurationError:
 
 @dataclass(frozen=True)
 class _Source:
-    """A place where options are written, and the text of each."""
+    """A source of options: its description for messages, and the text of each option."""
 
     where: str
     texts: Mapping[str, Any] = field(repr=False)
@@ -261,7 +269,8 @@ class _Source:
         for name in self.texts:
             if name not in OPTIONS:
                 raise ConfigurationError(
-                    f"{self.where} has an unknown option {name!r}; known are: {', '.join(OPTIONS)}"
+                    f"{self.where} has an unknown option {name!r}; allowed are: "
+                    f"{', '.join(OPTIONS)}"
                 )
 
     def converted(self, name: str) -> Any:
@@ -272,28 +281,30 @@ class _Source:
             raise self.not_valid(name, str(error)) from None
 
     def not_valid(self, name: str, reason: str) -> ConfigurationError:
-        hidden = OPTIONS[name].secret or name not in self.texts
-        shown = name if hidden else f"{name} = {self.texts[name]!r}"
+        is_hidden = OPTIONS[name].secret or name not in self.texts
+        shown = name if is_hidden else f"{name} = {self.texts[name]!r}"
         return ConfigurationError(f"{self.where} {shown} is not valid: {reason}")
 
 
-def _chosen(paste: dict[str, Any]) -> cfg.ConfigOpts | None:
-    """Take out of the section where else options are, as keystonemiddleware does."""
+def _pop_oslo_config(paste: dict[str, Any]) -> cfg.ConfigOpts | None:
+    """Remove the ``oslo_config_…`` options of keystonemiddleware, and return what they name."""
     given: cfg.ConfigOpts | None = paste.pop(OSLO_CONFIG, None)
     project, path = paste.pop(OSLO_PROJECT, None), paste.pop(OSLO_FILE, None)
     if given is not None:
         return given
     if path is not None:
-        if not any(_is_ours(section) for section in _sections(path)):
-            raise ConfigurationError(f"{path} has no section [{GROUP}]")
+        if not any(_is_own_section(section) for section in _sections(path)):
+            raise ConfigurationError(
+                f"{path} has no section [{GROUP}]; add it, or name another file"
+            )
         return read([path])
     if project is None:
         return None
     files = files_of_service(project)
     if not files:
         raise ConfigurationError(
-            f"{OSLO_PROJECT} = {project}: there is no {project}-api.conf where oslo.config looks "
-            "for it"
+            f"{OSLO_PROJECT} = {project}: oslo.config finds no {project}-api.conf in its default "
+            "directories; create it, or name a file with oslo_config_file"
         )
     return read(files)
 
@@ -302,17 +313,17 @@ def _value(conf: cfg.ConfigOpts, name: str, sources: Sequence[_Source]) -> Any:
     try:
         return conf[GROUP][name]
     except ValueError as error:
-        # oslo.config adds the place to the error of the type, in words that say less than ours
+        # the error of the type itself: oslo.config wraps it in a message without the file
         reason = str(error.__context__ or error)
     except cfg.Error:
         reason = "a $ is not followed by the name of an option; write $$ for each $ of a value"
-    named = (source for source in reversed(sources) if name in source.texts)
-    source = next(named, _Source(f"[{GROUP}]", {}))
+    in_sources = (source for source in reversed(sources) if name in source.texts)
+    source = next(in_sources, _Source(f"[{GROUP}]", {}))
     raise source.not_valid(name, reason)
 
 
-def _of_environment() -> _Source:
-    # oslo.config takes names in capitals alone; others become names that are not known
+def _environment_source() -> _Source:
+    # oslo.config reads upper-case names only; swapcase() makes other names unknown options
     texts = {
         name.removeprefix(_PREFIX).swapcase(): text
         for name, text in os.environ.items()
@@ -321,18 +332,18 @@ def _of_environment() -> _Source:
     return _Source(f"the environment ({_PREFIX}…)", texts)
 
 
-def _of_file(path: str) -> _Source:
+def _file_source(path: str) -> _Source:
     texts = {
         name: values[-1]
         for section, options in _sections(path).items()
-        if _is_ours(section)
+        if _is_own_section(section)
         for name, values in options.items()
     }
     return _Source(f"[{GROUP}] of {path}", texts)
 
 
-def _is_ours(section: str) -> bool:
-    return section.lower() == GROUP  # as oslo.config compares names of sections
+def _is_own_section(section: str) -> bool:
+    return section.lower() == GROUP  # oslo.config ignores the case of section names
 
 
 def _sections(path: str) -> dict[str, dict[str, list[str]]]:
@@ -345,7 +356,7 @@ def _sections(path: str) -> dict[str, dict[str, list[str]]]:
 
 
 def _files_of(conf: cfg.ConfigOpts) -> list[str]:
-    # these are options of oslo.config itself, which it has only after it has read something
+    # oslo.config has these options only after it was called
     directories = getattr(conf, "config_dir", None) or ()
     snippets = [path for directory in directories for path in _snippets(directory)]
     return [*(getattr(conf, "config_file", None) or ()), *snippets]

@@ -1,295 +1,375 @@
-"""Every error this project raises on purpose.
+"""The errors that this project raises deliberately.
 
     RelatedImagesError
-    ├── ConfigurationError          a setting that cannot be used
+    ├── ConfigurationError          the configuration is invalid
     │   └── NovaUnexpected
-    ├── NotServed                   the embedded registry cannot be served
-    ├── UntrustedGlanceAnswer          what the registry says cannot be acted upon
-    ├── NovaUnreachable             Nova does not answer as it must
-    ├── BusUnusable                 a message bus does not take us as a listener
-    ├── NotificationMalformed       Nova did not send what it is known to send
-    ├── BadInput                    the request itself is wrong
+    ├── NotServed                   the embedded Glance cannot start
+    ├── UntrustedGlanceAnswer       a response of Glance cannot be relied on
+    ├── NovaUnreachable             Nova cannot be queried
+    ├── BusUnusable                 the message bus cannot be used
+    ├── NotificationMalformed       a notification of Nova is malformed
+    ├── BadInput                    the request is malformed
     │   ├── TupleIncomplete, TupleMalformed, TupleConflict, KindUnknown, LabelMalformed
     │   ├── ProjectMalformed
     │   ├── MethodOverridden
     │   ├── BodyMalformed, BodyIncomplete, BodyTooLarge, FieldInvalid
     │   └── ImageIdMalformed, ParameterUnknown, ParameterMalformed, LimitMalformed, MarkerUnknown
-    ├── NotIdentified               nobody vouches for the caller
-    ├── Forbidden                   the caller may not do this
+    ├── NotIdentified               the request has no valid token
+    ├── Forbidden                   the caller is not permitted to do this
     │   └── RecordingForbidden, InstallationBound, InstallationUnregistered, AdminOnly
-    ├── NotFound                    it is not there, or not for this caller
+    ├── NotFound                    it does not exist, or the caller may not see it
     │   └── ImageNotFound, InstanceNotFound, RelationNotFound, InstallationNotFound
-    ├── Conflict                    it contradicts what is recorded
+    ├── Conflict                    the request conflicts with recorded relations
     │   ├── ImageInUse, ImageBeingDeleted, ImageGone
     │   └── RelationConflict, InstallationConflict, InstanceTooLarge
-    └── StoreUnavailable            the database cannot be used now
+    └── StoreUnavailable            the database is unavailable
         └── StoreInDoubt, SchemaOutdated, SchemaMissing, SchemaTooNew
 
-Nothing here knows HTTP. ``code`` is the dotted word that programs may rely on, ``title`` names the
-kind of fault, and the message says what was wrong, what is allowed and what to do next.
+Nothing here depends on HTTP. Programs may rely on ``code``, a dotted word. ``title`` names the kind
+of error. The message says what was wrong, what is allowed and what to do next.
 """
 
 
 class RelatedImagesError(Exception):
-    """Root of the tree. ``code`` never changes once released."""
+    """The root of the tree. ``code`` never changes once released."""
 
     code = "internal"
-    title = "Something went wrong"
+    title = "An unexpected error occurred"
 
     def for_log(self) -> str:
-        """The message, and what else is only for the log."""
+        """Return the message with details that belong in the log only."""
         return str(self)
 
 
 class ConfigurationError(RelatedImagesError):
-    """A section holds an option that is unknown or that cannot be understood."""
+    """A section has an unknown option, or an option with an invalid value."""
 
     code = "settings.invalid"
-    title = "The configuration cannot be used"
+    title = "The configuration is invalid"
 
 
 class NovaUnexpected(ConfigurationError):
-    """A function of Nova that is to be wrapped is not there, or takes other arguments."""
+    """A function of Nova that must be wrapped is missing or takes other arguments."""
 
     code = "nova.unexpected"
-    title = "This Nova is not one that is known"
+    title = "This version of Nova is not supported"
 
 
 class NotServed(RelatedImagesError):
-    """Something on this machine is in the way: an address, a directory, a missing package."""
+    """The address is taken, the directory cannot be used, or a package is missing."""
 
     code = "serve.failed"
-    title = "The embedded registry cannot be served"
+    title = "The embedded Glance cannot start"
 
 
 class UntrustedGlanceAnswer(RelatedImagesError):
-    """The registry hides images from this caller, or is not the one that is related here."""
+    """Glance hides images from this caller, or it is not the Glance of the recorded images."""
 
     code = "glance.untrusted-answer"
-    title = "What the registry says cannot be acted upon"
+    title = "The response of Glance cannot be relied on"
 
 
 class NovaUnreachable(RelatedImagesError):
-    """Nova is not where it is said to be, or does not let this caller see all servers."""
+    """Nova has another address, or does not list the servers of all projects to this caller."""
 
     code = "nova.unreachable"
-    title = "Nova cannot be asked"
+    title = "Nova cannot be queried"
 
 
 class BadInput(RelatedImagesError):
+    """The root of the errors of malformed requests."""
+
     code = "request.invalid"
     title = "The request is not valid"
 
 
 class TupleIncomplete(BadInput):
+    """Only one of the two instance headers is given, or an optional one without them."""
+
     code = "tuple.incomplete"
-    title = "Half of the instance tuple is missing"
+    title = "An instance header is missing"
 
 
 class TupleMalformed(BadInput):
+    """An installation UUID or a server ID is malformed."""
+
     code = "tuple.malformed"
-    title = "The instance tuple is malformed"
+    title = "The installation UUID or the server ID is malformed"
 
 
 class TupleConflict(BadInput):
+    """A header and a query parameter give different values."""
+
     code = "tuple.conflict"
-    title = "Two different instances are named"
+    title = "The headers and the query differ"
 
 
 class KindUnknown(BadInput):
+    """A relation kind is unknown, or is not allowed for this request."""
+
     code = "kind.unknown"
-    title = "There is no such kind of relation here"
+    title = "The relation kind is not allowed"
 
 
 class ProjectMalformed(BadInput):
+    """``X-Instance-Project-ID`` is malformed."""
+
     code = "project.malformed"
-    title = "The project that owns the instance is malformed"
+    title = "The project ID of the server is malformed"
 
 
 class LabelMalformed(BadInput):
+    """A label is malformed."""
+
     code = "label.malformed"
     title = "The label is malformed"
 
 
 class MethodOverridden(BadInput):
+    """The query overrides the method of a request with instance headers."""
+
     code = "request.method-overridden"
-    title = "The instance tuple does not go with a method override"
+    title = "Instance headers cannot be combined with a method override"
 
 
 class BusUnusable(RelatedImagesError):
+    """The message bus refuses the connection or the credentials."""
+
     code = "bus.unusable"
-    title = "The message bus cannot be listened to"
+    title = "The message bus cannot be used"
 
 
 class NotificationMalformed(RelatedImagesError):
+    """A notification does not have the fields that Nova documents."""
+
     code = "notification.malformed"
-    title = "A notification cannot be understood"
+    title = "The notification is malformed"
 
 
 class BodyMalformed(BadInput):
+    """The body is not a JSON object in UTF-8."""
+
     code = "body.malformed"
     title = "The body is not a JSON object"
 
 
 class BodyIncomplete(BadInput):
+    """The body is shorter than its Content-Length."""
+
     code = "body.incomplete"
-    title = "The body ended too early"
+    title = "The body is incomplete"
 
 
 class BodyTooLarge(BadInput):
+    """The body is larger than the filter reads."""
+
     code = "body.too-large"
     title = "The body is too large"
 
 
 class FieldInvalid(BadInput):
+    """A field of the body is missing, unknown or malformed."""
+
     code = "body.field-invalid"
     title = "A field of the body is not valid"
 
 
 class ImageIdMalformed(BadInput):
+    """An image ID is not a UUID in lower case."""
+
     code = "image.id-malformed"
-    title = "The image id is malformed"
+    title = "The image ID is malformed"
 
 
 class ParameterUnknown(BadInput):
+    """A query parameter is unknown to the route."""
+
     code = "parameter.unknown"
-    title = "There is no such query parameter here"
+    title = "The query parameter is unknown"
 
 
 class ParameterMalformed(BadInput):
+    """A query parameter has a malformed value, is missing or is given twice."""
+
     code = "parameter.malformed"
     title = "A query parameter is malformed"
 
 
 class LimitMalformed(BadInput):
+    """``limit`` is not a whole number from 1."""
+
     code = "limit.malformed"
     title = "The limit is not a positive whole number"
 
 
 class MarkerUnknown(BadInput):
+    """``marker`` does not come from a page of this list, or its row was deleted."""
+
     code = "marker.unknown"
-    title = "The marker is not one that was given out"
+    title = "The marker is invalid"
 
 
 class NotIdentified(RelatedImagesError):
+    """The request has no valid token."""
+
     code = "identity.required"
-    title = "The caller is not authenticated"
+    title = "Authentication is required"
 
 
 class Forbidden(RelatedImagesError):
+    """The root of the errors of missing permissions."""
+
     code = "request.forbidden"
-    title = "The caller may not do this"
+    title = "The caller is not permitted to do this"
 
 
 class RecordingForbidden(Forbidden):
+    """The caller has no role that may record or remove relations."""
+
     code = "relation.forbidden"
-    title = "The caller may not change what is recorded"
+    title = "The caller may not record or remove relations"
 
 
 class InstallationBound(Forbidden):
+    """The installation is bound to other service users than those of the request."""
+
     code = "installation.bound"
-    title = "The installation belongs to another service user"
+    title = "The installation is bound to another service user"
 
 
 class InstallationUnregistered(Forbidden):
+    """The installation must be registered and is not."""
+
     code = "installation.unregistered"
     title = "The installation is not registered"
 
 
 class AdminOnly(Forbidden):
+    """The caller has no admin role."""
+
     code = "admin.required"
-    title = "Only an administrator may do this"
+    title = "An admin role is required"
 
 
 class NotFound(RelatedImagesError):
+    """The root of the errors of resources that do not exist or that the caller may not see."""
+
     code = "request.not-found"
-    title = "There is no such thing"
+    title = "There is no such resource"
 
 
 class ImageNotFound(NotFound):
+    """The image does not exist, or the caller may not see it."""
+
     code = "image.not-found"
     title = "There is no such image"
 
 
 class InstanceNotFound(NotFound):
+    """The server is not recorded, or the caller may not see it."""
+
     code = "instance.not-found"
-    title = "There is no such instance"
+    title = "There is no such server"
 
 
 class RelationNotFound(NotFound):
+    """There is no such relation, or the caller may not see it."""
+
     code = "relation.not-found"
     title = "There is no such relation"
 
 
 class InstallationNotFound(NotFound):
+    """The installation is not registered."""
+
     code = "installation.not-found"
     title = "There is no such installation"
 
 
 class Conflict(RelatedImagesError):
+    """The root of the errors of requests that conflict with recorded relations."""
+
     code = "request.conflict"
-    title = "The request contradicts what is recorded"
+    title = "The request conflicts with recorded relations"
 
 
 class RelationConflict(Conflict):
+    """The relation is recorded with another label."""
+
     code = "relation.conflict"
     title = "The relation is recorded with another label"
 
 
 class InstallationConflict(Conflict):
+    """The installation is registered with another name or service user."""
+
     code = "installation.conflict"
-    title = "The installation is registered differently"
+    title = "The installation is registered with other values"
 
 
 class InstanceTooLarge(Conflict):
+    """The server has more images than one image list can carry."""
+
     code = "instance.too-large"
-    title = "The instance has more images than one image list can carry"
+    title = "The server has too many images for one image list"
 
 
 class ImageInUse(Conflict):
+    """Live servers were started from the image, and delete protection is on."""
+
     code = "image.in-use"
-    title = "Live instances were started from the image"
+    title = "Live servers were started from the image"
 
 
 class ImageBeingDeleted(Conflict):
+    """A ``boot`` of an image that Glance is deleting."""
+
     code = "image.being-deleted"
-    title = "The image is being deleted at the moment"
+    title = "The image is being deleted"
 
 
 class ImageGone(Conflict):
+    """A ``boot`` of an image that is marked deleted."""
+
     code = "image.gone"
     title = "The image is marked deleted"
 
 
 class StoreUnavailable(RelatedImagesError):
-    """The database is down, slow, locked, full or read-only."""
+    """The database does not respond in time, refuses the connection, is full or is read-only."""
 
     code = "store.unavailable"
-    title = "Relations cannot be stored or read now"
-    said = ""
-    """The code and the message of the database itself; for the log alone."""
+    title = "The database is unavailable"
+    database_message = ""
+    """The error code and message of the database, for the log only."""
 
     def for_log(self) -> str:
-        return f"{self} [{self.said}]" if self.said else str(self)
+        return f"{self} [{self.database_message}]" if self.database_message else str(self)
 
 
 class StoreInDoubt(StoreUnavailable):
-    """The connection was lost during a commit: what was to be stored may be stored or not."""
+    """The connection was lost during a commit. The transaction may be committed or not."""
 
     code = "store.in-doubt"
-    title = "Whether it was stored cannot be told"
+    title = "The result of the commit is unknown"
 
 
 class SchemaMissing(StoreUnavailable):
+    """The tables were not created."""
+
     code = "schema.missing"
-    title = "The database holds no tables of related-images"
+    title = "The database has no tables of related-images"
 
 
 class SchemaOutdated(StoreUnavailable):
+    """The tables have an older revision than this program needs."""
+
     code = "schema.outdated"
     title = "The database schema is older than this program"
 
 
 class SchemaTooNew(StoreUnavailable):
+    """The tables have a newer revision than this program knows."""
+
     code = "schema.too-new"
     title = "The database schema is newer than this program"

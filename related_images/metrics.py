@@ -1,8 +1,8 @@
-"""Counters and histograms for Prometheus, kept by its own client.
+"""Counters and histograms for Prometheus.
 
-``PROMETHEUS_MULTIPROC_DIR`` must name a directory before this module is first imported, if a server
-has several processes: they keep their numbers there, and one scrape gives the sums. Without it each
-process shows its own numbers.
+If the service has several processes, set ``PROMETHEUS_MULTIPROC_DIR`` to a directory before this
+module is first imported. The processes store their values there, and a scrape returns the sums.
+Without it, a scrape returns the values of one process.
 """
 
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 REGISTRY: Final = CollectorRegistry()
-"""Our own, so that a scrape shows nothing of other libraries in the process."""
+"""A separate registry, so that a scrape has no metrics of other libraries in the process."""
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -18,16 +18,21 @@ RECORDED: Final = Counter(
     "related_images_recorded", "Relations recorded, by kind", ["kind"], registry=REGISTRY
 )
 REFUSED: Final = Counter(
-    "related_images_refused", "Requests refused, by error code", ["code"], registry=REGISTRY
+    "related_images_refused",
+    "Requests answered with an error, except database errors, by error code",
+    ["code"],
+    registry=REGISTRY,
 )
 FAILED: Final = Counter(
     "related_images_failed",
-    "Requests that failed because of the database, by error code",
+    "Requests that failed because of a database error, by error code",
     ["code"],
     registry=REGISTRY,
 )
 RESTRICTED: Final = Counter(
-    "related_images_restricted_lists", "Image lists restricted by relation", registry=REGISTRY
+    "related_images_restricted_lists",
+    "Image lists restricted to a server or to recorded backups",
+    registry=REGISTRY,
 )
 RECORDING_SECONDS: Final = Histogram(
     "related_images_recording_seconds",
@@ -37,7 +42,7 @@ RECORDING_SECONDS: Final = Histogram(
 )
 _DATABASE_SECONDS: Final = Histogram(
     "related_images_database_seconds",
-    "Time of a transaction, waiting and retries included, by task",
+    "Time of a transaction including waits and retries, by task (read or write)",
     ["task"],
     buckets=_SECONDS,
     registry=REGISTRY,

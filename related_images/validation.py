@@ -1,12 +1,12 @@
-"""One parser for each type of value. Every program takes the same forms of it, and no others.
+"""One parser for each type of value. All programs of the project accept the same forms.
 
 - UUID: ``8-4-4-4-12`` hexadecimal digits in upper or lower case; without braces and ``urn:uuid:``.
 - Installation: a UUID; kept in lower case.
 - Image ID: a UUID in lower case, as Glance writes it.
-- Instance ID and label: up to 255 or 64 of ``A-Z a-z 0-9 . _ : -``.
+- Server ID and label: up to 255 or 64 of ``A-Z a-z 0-9 . _ : -``.
 - Text: 1 to 255 printable characters without a space at either end.
-- Time: ISO 8601; in UTC where it has no zone.
-- Span of time: whole hours, days or weeks such as ``26h``, also one after the other as ``1d12h``.
+- Time: ISO 8601; UTC if it has no zone.
+- Span of time: whole hours, days or weeks such as ``26h``, or several together as in ``1d12h``.
 """
 
 import argparse
@@ -31,10 +31,10 @@ INSTANCE_ID_LENGTH: Final = 255
 LABEL_LENGTH: Final = 64
 LETTERS: Final = "A-Z a-z 0-9 . _ : -"
 LONGEST_SPAN: Final = timedelta(days=7305)
-"""Twenty years: what is further back than any image cannot be counted from today."""
+"""Twenty years. A longer span would lead to dates before any image, or before year 1."""
 
 CLOCK_SKEW: Final = timedelta(minutes=5)
-"""How far the clocks of a deployment may differ; the date of an image beyond that is wrong."""
+"""The largest difference of clocks in a deployment. A later date of an image is wrong."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WORD = re.compile(r"[A-Za-z0-9._:-]+")
@@ -45,7 +45,7 @@ Value = TypeVar("Value")
 
 
 def argument(read: Callable[[str], Value]) -> Callable[[str], Value]:
-    """``read`` as the ``type`` of an argument of argparse: what it refuses is wrong usage."""
+    """Return ``read`` as an argparse ``type``: a :exc:`BadInput` is then a usage error."""
 
     def value(text: str) -> Value:
         try:
@@ -62,19 +62,19 @@ def is_uuid(text: object) -> bool:
 
 
 def is_image_id(text: object) -> TypeGuard[str]:
-    """Whether ``text`` is a UUID in lower case, as the id of each image with relations is."""
+    """Whether ``text`` is a UUID in lower case, as the ID of every image with relations is."""
     return is_uuid(text) and text == str(text).lower()
 
 
 def is_word(text: object, longest: int) -> bool:
-    """Whether ``text`` is 1 to ``longest`` of the letters that ids and labels are made of."""
+    """Whether ``text`` is 1 to ``longest`` of the characters of server IDs and labels."""
     return isinstance(text, str) and 0 < len(text) <= longest and bool(_WORD.fullmatch(text))
 
 
 def is_text(value: object) -> TypeGuard[str]:
-    """Whether ``value`` is text that every database keeps, and tells from every other.
+    """Whether ``value`` is text that every database stores and compares exactly.
 
-    To MariaDB and MySQL what ends in spaces is the same as without.
+    MariaDB and MySQL ignore trailing spaces when they compare.
     """
     if not isinstance(value, str) or value != value.strip():
         return False
@@ -82,83 +82,101 @@ def is_text(value: object) -> TypeGuard[str]:
 
 
 def text(field: str, value: object) -> str:
-    """Give ``value``, of a ``field`` of a body, if it is text, or raise :exc:`FieldInvalid`."""
+    """Return ``value`` of the body field ``field``.
+
+    :raises FieldInvalid: if it is not text as :func:`is_text` defines it
+    """
     if not is_text(value):
-        raise FieldInvalid(f"the field {field} is not text of {TEXT}")
+        raise FieldInvalid(f"the field {field} is malformed; give {TEXT}")
     return value
 
 
 def project_id(header: str, value: str) -> str:
-    """Give ``value``, of a ``header``, if it can be a project, or raise :exc:`ProjectMalformed`.
+    """Return ``value`` of ``header``, a project ID.
 
-    A comma stands between the values of a header that is given twice.
+    A comma is refused: WSGI servers join the values of a repeated header with commas.
+
+    :raises ProjectMalformed: if it is not text, or has a comma
     """
     if not is_text(value) or "," in value:
-        raise ProjectMalformed(f"the header {header} is not {TEXT}, or has a comma: {shown(value)}")
+        raise ProjectMalformed(
+            f"the header {header} is malformed: {shown(value)}; give {TEXT} and without a comma"
+        )
     return value
 
 
 def shown(value: object) -> str:
-    """``value`` as it may stand in an error: printable ASCII, cut after 80 characters."""
+    """Return ``value`` for an error message: quoted, printable ASCII, at most 80 characters."""
     text = ascii(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def instance_id(text: object) -> str:
-    """Give ``text`` if it is the ID of an instance, or raise :exc:`TupleMalformed`."""
+    """Return ``text``, a server ID.
+
+    :raises TupleMalformed: if it is malformed
+    """
     if not is_word(text, INSTANCE_ID_LENGTH):
         raise TupleMalformed(
-            f"the instance id {shown(text)} is not 1 to {INSTANCE_ID_LENGTH} "
-            f"of the characters {LETTERS}"
+            f"the server ID {shown(text)} is malformed; give 1 to {INSTANCE_ID_LENGTH} of the "
+            f"characters {LETTERS}"
         )
     return str(text)
 
 
 def installation_uuid(text: object) -> str:
-    """Give ``text`` in lower case, or raise :exc:`TupleMalformed`."""
+    """Return ``text``, the UUID of an installation, in lower case.
+
+    :raises TupleMalformed: if it is not a UUID
+    """
     if not is_uuid(text):
         raise TupleMalformed(
-            f"the installation {shown(text)} is not a UUID such as "
+            f"the installation UUID {shown(text)} is not a UUID such as "
             "0f8fad5b-d9cb-469f-a165-70867728950e; "
-            "`related-images generate-installation-uuid` makes one"
+            "`related-images generate-installation-uuid` creates one"
         )
     return str(text).lower()
 
 
 def label(text: object) -> str:
-    """Give ``text`` if it may label a relation, or raise :exc:`LabelMalformed`."""
+    """Return ``text``, a label.
+
+    :raises LabelMalformed: if it is malformed
+    """
     if not is_word(text, LABEL_LENGTH):
         raise LabelMalformed(
-            f"the relation label {shown(text)} is not 1 to {LABEL_LENGTH} "
-            f"of the characters {LETTERS}"
+            f"the relation label {shown(text)} is malformed; give 1 to {LABEL_LENGTH} of the "
+            f"characters {LETTERS}"
         )
     return str(text)
 
 
 def image_id(text: object) -> str:
-    """Give ``text`` if it is a UUID in lower case, or raise :exc:`ImageIdMalformed`.
+    """Return ``text``, an image ID.
 
-    The registry keeps an id as it was written, so two spellings would be two images.
+    Upper case is refused: Glance stores an ID as it is given, so two spellings are two images.
+
+    :raises ImageIdMalformed: if it is not a UUID in lower case
     """
     if not is_image_id(text):
         raise ImageIdMalformed(
-            f"the image id {shown(text)} is not a UUID in lower case, as each image with relations "
-            "has; who creates an image may leave it out and one is chosen"
+            f"the image ID {shown(text)} is not a UUID in lower case; give the ID as Glance shows "
+            "it, or create the image without an ID"
         )
     return text
 
 
 def format_time(time: datetime | None) -> str | None:
-    """A time in UTC as ISO 8601 ending in ``Z``, with microseconds; ``None`` stays."""
+    """Return a time as ISO 8601 in UTC with microseconds and ``Z``, or ``None`` for ``None``."""
     if time is None:
         return None
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def parse_time(name: str, text: object) -> datetime:
-    """Read an ISO 8601 time; one without a zone is in UTC.
+    """Return an ISO 8601 time as a datetime in UTC. A time without a zone is in UTC.
 
-    :param name: the parameter it came in, for the error
+    :param name: the name of the parameter, for the error message
     :raises ParameterMalformed: if it is not a time
     """
     try:
@@ -166,27 +184,30 @@ def parse_time(name: str, text: object) -> datetime:
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise ParameterMalformed(
-            f"{name}={shown(text)} is not a time in ISO 8601 such as 2026-01-31T12:00:00Z"
+            f"{name}={shown(text)} is not an ISO 8601 time such as 2026-01-31T12:00:00Z"
         ) from error
 
 
 def parse_span(text: str) -> timedelta:
-    """Read a span of time such as ``26h``, ``7d`` or ``2w``, or several together as in ``1d12h``.
+    """Return a span such as ``26h``, ``7d`` or ``2w``, or several together as in ``1d12h``.
 
-    :raises ParameterMalformed: if it is not one, or is longer than :data:`LONGEST_SPAN`
+    :raises ParameterMalformed: if it is malformed or longer than :data:`LONGEST_SPAN`
     """
     if not _SPAN.fullmatch(text):
         raise ParameterMalformed(
-            f"{shown(text)} is not a span such as 26h, 7d, 2w or 1d12h: whole hours, days or weeks"
+            f"{shown(text)} is not a span such as 26h, 7d, 2w or 1d12h; give whole hours, days or "
+            "weeks"
         )
     parts = re.findall(r"([0-9]+)([hdw])", text)
     span = sum((int(number) * _UNITS[unit] for number, unit in parts), timedelta())
     if span > LONGEST_SPAN:
-        raise ParameterMalformed(f"{shown(text)} is longer than {LONGEST_SPAN.days} days")
+        raise ParameterMalformed(
+            f"{shown(text)} is longer than {LONGEST_SPAN.days} days; give a shorter span"
+        )
     return span
 
 
 def format_span(span: timedelta) -> str:
-    """A span in whole days or hours, such that :func:`parse_span` reads it."""
+    """Return a span as text in whole days or hours, which :func:`parse_span` parses."""
     hours = span // timedelta(hours=1)
     return f"{hours // 24}d" if hours % 24 == 0 else f"{hours}h"

@@ -1,4 +1,4 @@
-"""Makes docs/commands.md from `--help`: `python -m tests.command_reference > docs/commands.md`."""
+"""Print docs/commands.md from `--help`: `python -m tests.command_reference > docs/commands.md`."""
 
 import os
 import subprocess
@@ -18,12 +18,12 @@ OPENSTACK_GROUP = "openstack.related_images.v1"
 
 
 def commands(group: str) -> list[str]:
-    """The commands of a group of entry points, as they are typed."""
+    """Return the commands of a group of entry points, as users type them."""
     return sorted(entry.name.replace("_", " ") for entry in entry_points(group=group))
 
 
 def reference() -> str:
-    """The whole page."""
+    """Return the text of docs/commands.md."""
     own = _section("related-images", commands("related_images.manage"))
     people = _section("openstack", commands(OPENSTACK_GROUP))
     return HEAD + "\n".join([own, people] if people else [own])

@@ -1,4 +1,4 @@
-"""The operators' program, run in this process."""
+"""Run ``related-images`` in this process."""
 
 import logging
 from collections.abc import Iterator
@@ -7,21 +7,21 @@ from contextlib import contextmanager
 from related_images.manage import main
 
 CHANGED = ("alembic", "related_images.db.circuit_breaker")
-"""Loggers whose level a command sets."""
+"""The loggers whose level a command sets."""
 
 
 def run(*words: str) -> int:
-    """Run one command; gives its exit code."""
+    """Run one command; return its exit code."""
     with logging_as_it_was():
         return main(words)
 
 
 @contextmanager
 def logging_as_it_was() -> Iterator[None]:
-    """A program sets up the log of its process, which is the tests' here.
+    """Restore the logging configuration of the test process afterwards.
 
-    It writes to a stream that one test captures; the migrations of Glance, and the check of the
-    import directions, silence every logger.
+    A command logs to a stream that one test captures. Glance's migrations and the check of the
+    import contracts disable all loggers.
     """
     root = logging.getLogger()
     handlers = root.handlers[:]

@@ -1,4 +1,4 @@
-"""What every room's tests may use: databases of each kind, and the real Glance."""
+"""Fixtures of all tests: databases of each type, and the real Glance."""
 
 import atexit
 import os
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Server = TypeVar("Server")
 
 REQUIRE_SERVERS = "RELATED_IMAGES_REQUIRE_SERVERS"
-"""As ``1``, a database server that is not installed fails the tests that need it."""
+"""With ``1``, tests fail instead of being skipped if their database server is not installed."""
 
 
 def started(start: Callable[[], AbstractContextManager[Server]]) -> Iterator[Server]:
@@ -36,8 +36,8 @@ def started(start: Callable[[], AbstractContextManager[Server]]) -> Iterator[Ser
 
 
 @event.listens_for(Engine, "before_cursor_execute")
-def nothing_is_looked_for_among_no_names(*given: object) -> None:
-    """SQLAlchemy asks it of the database, and SQLite's looks through a whole index to find none."""
+def fail_on_empty_in_list(*given: object) -> None:
+    """Fail on a query with an empty ``IN`` list: SQLite scans a whole index for it."""
     statement = str(given[2])
     assert "related_" not in statement or "1!=1" not in statement, statement
 
@@ -55,8 +55,8 @@ mock.patch.object(Database, "__init__", _make_and_remember).start()
 
 
 @pytest.fixture(autouse=True)
-def failures_end_with_their_test() -> Iterator[None]:
-    """No database that a test left broken is tried any more, and talks into the log of another."""
+def stop_probes() -> Iterator[None]:
+    """Stop the probes of databases that a test left broken: they would log in other tests."""
     yield
     for database in list(_databases):
         if not database.is_up():
@@ -80,7 +80,7 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """An empty database, of each kind in turn."""
+    """An empty database of each type in turn."""
     if request.param == "sqlite":
         return str(request.getfixturevalue("sqlite_url"))
     server: servers.DatabaseServer = request.getfixturevalue(request.param)
@@ -88,18 +88,18 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def registry_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the Glance in this process has its configuration and data."""
-    return tmp_path_factory.mktemp("registry")
+def glance_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of configuration and data of the Glance in this process."""
+    return tmp_path_factory.mktemp("glance")
 
 
 @pytest.fixture(scope="session")
-def registry_app(registry_home: Path) -> Iterator["WSGIApplication"]:
-    """The real Glance in this process; who calls is what the identity headers say."""
-    paste = servers.paste_without(registry_home, "development-identity", "related-images")
+def glance_app(glance_home: Path) -> Iterator["WSGIApplication"]:
+    """The real Glance in this process; the identity headers give the caller."""
+    paste = servers.paste_without(glance_home, "development-identity", "related-images")
     named = mock.patch.dict(os.environ, {embedded.PASTE_FILE: str(paste)})
     with named, commands.logging_as_it_was():
-        embedded.prepare(registry_home)
+        embedded.prepare(glance_home)
         app = embedded.load_app()
     from glance.common.wsgi_app import drain_workers
 
@@ -110,13 +110,13 @@ def registry_app(registry_home: Path) -> Iterator["WSGIApplication"]:
 
 @pytest.fixture(scope="session")
 def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.ServedGlance]:
-    """The real Glance in a process of its own, with the filter."""
+    """The real Glance in its own process, with the filter."""
     with servers.ServedGlance(tmp_path_factory.mktemp("glance")) as served:
         yield served
 
 
 @pytest.fixture(scope="session")
 def plain_glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.ServedGlance]:
-    """The same without the filter."""
+    """The real Glance in its own process, without the filter."""
     with servers.ServedGlance(tmp_path_factory.mktemp("plain"), with_filter=False) as served:
         yield served

@@ -1,4 +1,4 @@
-"""The filter in this process, its database, and a registry that only notes what reaches it."""
+"""The filter in this process, its database, and an app in the place of Glance."""
 
 import json
 import shutil
@@ -22,11 +22,11 @@ OURS = (
     "HTTP_X_INSTANCE_PROJECT_ID",
     "HTTP_X_RELATION_FORCE",
 )
-"""Our request headers as a WSGI environ names them, written out on purpose."""
+"""The environ keys of the instance headers, written out to check the computed ones."""
 
 
 def migrated(directory: Path) -> str:
-    """The URL of a database with our tables and nothing in them, copied from one made before."""
+    """Return the URL of a database with empty tables, copied from a template."""
     template = directory.parent / "migrated.db"
     if not template.exists():
         schema.upgrade(f"sqlite:///{template}")
@@ -36,26 +36,26 @@ def migrated(directory: Path) -> str:
 
 
 def filtering(app: Any, connection: str, **options: str) -> InstanceAwareMiddleware:
-    """The filter before ``app``, with its options as they stand in an ini file."""
+    """Return the filter in front of ``app``, with options as text as in a paste file."""
     return InstanceAwareMiddleware(
         app, config.load("filter:related-images", {"connection": connection, **options})
     )
 
 
-def tuple_of(installation: str, instance: str, **others: str) -> dict[str, str]:
-    """The headers of a tuple; ``kind`` and ``label`` may be given."""
-    said = {"X-Installation-UUID": installation, "X-Instance-ID": instance}
-    return said | {f"X-Relation-{name.title()}": text for name, text in others.items()}
+def instance_headers(installation: str, instance: str, **others: str) -> dict[str, str]:
+    """Return the instance headers of a server; ``kind`` and ``label`` are optional."""
+    values = {"X-Installation-UUID": installation, "X-Instance-ID": instance}
+    return values | {f"X-Relation-{name.title()}": text for name, text in others.items()}
 
 
 def new_uuid() -> str:
     return str(uuid4())
 
 
-class NotingRegistry:
-    """Notes each request; makes an image of a POST, knows every image, and lists none.
+class StubGlance:
+    """Stores each request. Answers a POST with an image, shows every image, and lists none.
 
-    For what Glance's answer does not decide: who may do what, and what is handed on.
+    For tests that do not depend on Glance's responses: permissions, and requests that pass.
     """
 
     def __init__(self, owner: str = "own") -> None:
@@ -90,11 +90,11 @@ class NotingRegistry:
         self.created.append(body.get("id", ""))
         return body
 
-    def tuples_seen(self) -> list[str]:
-        """What of ours reached the registry; nothing ever should."""
+    def instance_headers_seen(self) -> list[str]:
+        """Return the instance headers that reached the app; there must be none."""
         return [key for environ in self.seen for key in OURS if key in environ]
 
 
-def app_of(registry: Any) -> "WSGIApplication":
-    app: WSGIApplication = registry
+def app_of(glance: Any) -> "WSGIApplication":
+    app: WSGIApplication = glance
     return app

@@ -1,4 +1,4 @@
-"""A throwaway RabbitMQ on loopback, that may be killed and comes back with what it had stored."""
+"""A temporary RabbitMQ on loopback, which can be killed and restarted with its stored messages."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ CONTROL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 
 
 class RabbitMQ:
-    """One broker with a node name, ports and directories of its own."""
+    """A broker with its own node name, ports and directories."""
 
     def __init__(self, directory: Path) -> None:
         self._port = free_port()
@@ -50,13 +50,13 @@ class RabbitMQ:
 
     def start(self) -> None:
         if not self._processes:
-            # started by the broker itself, which does so where none answers, it would outlive us
+            # otherwise the broker starts an epmd that outlives the tests
             names = self._start(["epmd", "-port", str(self._names), "-address", "127.0.0.1"])
             self._wait(names, lambda: self._connects(self._names))
         self._wait(self._start([BROKER]), self._accepts)
 
     def kill(self) -> None:
-        """End it in the middle of whatever it does."""
+        """Kill the broker with SIGKILL."""
         self._end(self._processes.pop())
 
     def stop(self) -> None:
@@ -64,13 +64,13 @@ class RabbitMQ:
             self.kill()
 
     def add_host(self, name: str) -> str:
-        """Add a virtual host, which is as a bus of its own; gives its URL."""
+        """Add a virtual host, which is a separate bus; return its URL."""
         self._control("add_vhost", name)
         self._control("set_permissions", "--vhost", name, "guest", ".*", ".*", ".*")
         return f"{self.url}{name}"
 
     def consumers(self, queue: str) -> int:
-        """How many take messages from a queue, which need not be there."""
+        """Return the number of consumers of a queue; 0 if there is no such queue."""
         address = self.url.replace("rabbit://", "amqp://")
         with Connection(address) as connection:  # type: ignore[no-untyped-call]
             try:
@@ -116,7 +116,7 @@ class RabbitMQ:
         return process
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
-        with suppress(ProcessLookupError):  # it ended by itself
+        with suppress(ProcessLookupError):  # it has ended already
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(PATIENCE)
 
@@ -124,7 +124,7 @@ class RabbitMQ:
 @contextmanager
 def rabbitmq() -> Iterator[RabbitMQ]:
     """
-    :raises ServerMissing: if it is not installed
+    :raises ServerMissing: if RabbitMQ is not installed
     """
     if not Path(BROKER).exists() or shutil.which("epmd") is None:
         raise ServerMissing("rabbitmq-server is not installed on this machine")

@@ -1,4 +1,4 @@
-"""Throwaway servers on free loopback ports: databases, and the real Glance as ``serve`` runs it."""
+"""Temporary servers on free loopback ports: databases, and the real Glance as ``serve`` runs it."""
 
 import http.client
 import json
@@ -31,22 +31,22 @@ ROOT = Path(__file__).parent.parent
 SHIPPED_PASTE = ROOT / "etc" / "paste.ini"
 
 PATIENCE = 60
-"""Seconds that a server may take to answer, or to end."""
+"""The timeout for a server to respond or to end, in seconds."""
 
 FIRST_PORT = 10_000
 _CHANCE = random.SystemRandom()
-"""Of its own: what seeds the common one would have two processes take the same ports."""
+"""A separate generator: plugins seed the global one, so that processes choose the same ports."""
 
 RELATED_IMAGES = "import sys; from related_images.manage import main; sys.exit(main())"
 
 
 class ServerMissing(Exception):
-    """The programs of a database are not on this machine."""
+    """The programs of a server are not installed."""
 
 
 @dataclass(frozen=True)
 class DatabaseServer:
-    """A running server; ``create`` makes a fresh, empty database and gives its URL."""
+    """A running database server; ``create`` creates an empty database and returns its URL."""
 
     url: str
     run: Callable[[str], None]
@@ -58,19 +58,19 @@ class DatabaseServer:
 
 
 def free_port() -> int:
-    """A port of loopback where nobody listens, and which no connection is given from its other end.
+    """Return a free port of loopback below the range of ephemeral ports.
 
-    The system gives those beyond to connections: one of a test that runs beside this one might have
-    the port before the server does that it is meant for.
+    The kernel assigns ephemeral ports to outgoing connections, so that a connection of a concurrent
+    test could take the port before the server binds it.
     """
     while True:
-        port = _CHANCE.randrange(FIRST_PORT, _first_of_connections())
+        port = _CHANCE.randrange(FIRST_PORT, _first_ephemeral_port())
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
 
 
-def _first_of_connections() -> int:
+def _first_ephemeral_port() -> int:
     try:
         first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     except (OSError, ValueError):
@@ -134,7 +134,7 @@ def postgresql() -> Iterator[DatabaseServer]:
 
 @contextmanager
 def pgbouncer(server: DatabaseServer, mode: str, **settings: str) -> Iterator[DatabaseServer]:
-    """A pooler before PostgreSQL, with fewer connections than those who ask at once."""
+    """PgBouncer in front of PostgreSQL, with fewer connections than concurrent clients."""
     program, behind, port = _program("pgbouncer"), make_url(server.url), free_port()
     as_postgres = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
     given = {
@@ -177,13 +177,13 @@ class Answer:
 
 
 class ServedGlance:
-    """The real Glance in a process of its own, as ``related-images serve`` runs it.
+    """The real Glance in its own process, as ``related-images serve`` runs it.
 
-    :param options: options of the filter; how busy the machine is decides nothing unless they say
-        another ``database_timeout``
-    :param with_filter: without it, the same pipeline but for the filter
+    :param options: options of the filter; ``database_timeout`` is long unless given, so that a busy
+        machine does not fail the test
+    :param with_filter: whether the pipeline has the filter
     :param glance_conf: lines for ``glance-api.conf``
-    :param paste: the paste file, if not the shipped one; it may name modules of the tests
+    :param paste: the paste file instead of the shipped one; it may name modules of the tests
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class ServedGlance:
         headers: Mapping[str, str] | None = None,
         body: Any = None,
     ) -> Answer:
-        """Send one request; a ``body`` that is not bytes goes as JSON."""
+        """Send one request; a ``body`` that is not bytes is sent as JSON."""
         identity = {"X-Auth-Token": token} if token else {}
         return ask(self.port, method, path, {**identity, **(headers or {})}, body)
 
@@ -268,15 +268,15 @@ class ServedGlance:
         self.end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it in the middle of whatever it does."""
+        """Kill all its processes with SIGKILL."""
         self.end(signal.SIGKILL)
 
     def end(self, sent: signal.Signals) -> int:
-        """Send a signal to all its processes, as a terminal does; gives the exit code."""
+        """Send a signal to all its processes, as a terminal does; return the exit code."""
         process, self._process = self._process, None
         if process is None:
             return 0
-        with suppress(ProcessLookupError):  # it ended by itself
+        with suppress(ProcessLookupError):  # it has ended already
             os.killpg(process.pid, sent)
         return process.wait(PATIENCE)
 
@@ -285,13 +285,13 @@ class ServedGlance:
         self.start()
 
     def lose_tables(self) -> None:
-        """Leave the filter, from the next request on, with a database that it cannot use."""
+        """Make the database unusable for the filter from the next request on."""
         with closing(sqlite3.connect(self.directory / "related-images.db")) as connection:
             connection.execute("DROP TABLE related_relation")
             connection.commit()
 
     def peak_memory(self) -> int:
-        """Bytes that the process which answers held at the most, since this was last asked."""
+        """Return the peak memory of the worker in bytes since the last call, and reset it."""
         worker = Path(f"/proc/{self._worker()}")
         status = dict(line.split(":", 1) for line in (worker / "status").read_text().splitlines())
         (worker / "clear_refs").write_text("5")
@@ -317,7 +317,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
     body: Any = None,
 ) -> Answer:
-    """Send one request to a server on loopback; a ``body`` that is not bytes goes as JSON."""
+    """Send one request to a server on loopback; a ``body`` that is not bytes is sent as JSON."""
     sent, content = as_body(body)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
@@ -329,7 +329,7 @@ def ask(
 
 
 def paste_without(directory: Path, *filters: str) -> Path:
-    """A copy of the shipped paste file whose pipelines lack ``filters``."""
+    """Copy the shipped paste file without ``filters`` in its pipelines; return its path."""
     lines = [_without(line, filters) for line in SHIPPED_PASTE.read_text().splitlines()]
     path = directory / "paste.ini"
     path.write_text("\n".join(lines))
@@ -343,7 +343,7 @@ def _without(line: str, filters: tuple[str, ...]) -> str:
 
 
 def as_body(body: Any) -> tuple[dict[str, str], bytes | None]:
-    """The headers and the bytes in which ``body`` is sent."""
+    """Return the headers and the bytes of ``body``."""
     if body is None:
         return {}, None
     if isinstance(body, bytes):

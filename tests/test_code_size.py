@@ -1,4 +1,4 @@
-"""The code stays in small pieces."""
+"""Functions are short."""
 
 import ast
 import multiprocessing
@@ -11,7 +11,7 @@ LONGEST = 40
 
 
 def lengths() -> dict[str, int]:
-    """Lines of each function, its docstring left out."""
+    """Return the number of lines of each function without its docstring."""
     found = {}
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -30,9 +30,9 @@ def _lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, int]:
-    """From a process of its own: two threads disturb each other in CPython 3.11's ``ast``.
+    """Computed in a separate process: ``ast`` of CPython 3.11 is not safe with several threads.
 
-    A thread that another test left comes to it when it logs an error with its traceback.
+    A thread of another test may use ``ast`` when it logs a traceback.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(lengths)

@@ -1,4 +1,4 @@
-"""Options in, frozen settings out; what is wrong is named; the programs of oslo.config know all."""
+"""Options, their sources and errors, and the programs of oslo.config."""
 
 import itertools
 import re
@@ -57,21 +57,21 @@ def test_values_are_converted() -> None:
         ("database_timeout", "3600"),
     ],
 )
-def test_a_malformed_value_is_named(option: str, value: str) -> None:
+def test_malformed_option_is_named(option: str, value: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(SECTION, {option: value})
     assert SECTION in str(caught.value)
     assert option in str(caught.value)
 
 
-def test_an_unknown_option_is_named_with_the_known_ones() -> None:
+def test_unknown_option_is_named_with_the_allowed_ones() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(SECTION, {"conection": "sqlite:///x.db"})
     assert "'conection'" in str(caught.value)
     assert all(name in str(caught.value) for name in config.OPTIONS)
 
 
-def test_the_file_of_the_service_is_read_and_the_section_wins(tmp_path: Path) -> None:
+def test_paste_section_takes_precedence_over_the_service_file(tmp_path: Path) -> None:
     file = tmp_path / "glance-api.conf"
     file.write_text(
         "[DEFAULT]\ndebug = true\n[related_images]\n"
@@ -83,7 +83,7 @@ def test_the_file_of_the_service_is_read_and_the_section_wins(tmp_path: Path) ->
     assert found.admin_roles == {"boss"}
 
 
-def test_the_file_is_found_by_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_found_by_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "glance-api.conf").write_text("[related_images]\nadmin_roles = boss\n")
     monkeypatch.setenv("OS_GLANCE_CONFIG_DIR", str(tmp_path))
     assert load(SECTION, {"oslo_config_project": "glance"}).admin_roles == {"boss"}
@@ -91,7 +91,7 @@ def test_the_file_is_found_by_the_project(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where oslo.config looks first for the files of Glance."""
+    """The directory where oslo.config looks first for the files of Glance."""
     monkeypatch.delenv("OS_GLANCE_CONFIG_DIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     directory = tmp_path / ".glance" / "glance-api.conf.d"
@@ -99,7 +99,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory.parent
 
 
-def test_the_files_are_those_that_the_service_reads(home: Path) -> None:
+def test_files_are_those_of_the_service(home: Path) -> None:
     texts = {
         "glance-api.conf": "admin_roles = one\nrecording_roles = one\nnova_rotation = verified\n",
         "glance-api.conf.d/10-b.conf": "admin_roles = two\nrecording_roles = two\n",
@@ -114,13 +114,13 @@ def test_the_files_are_those_that_the_service_reads(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("home")
-def test_a_project_without_a_file() -> None:
-    with pytest.raises(ConfigurationError, match=r"glnace: there is no glnace-api\.conf"):
+def test_project_without_a_file_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"glnace: oslo\.config finds no glnace-api\.conf"):
         load(SECTION, {"oslo_config_project": "glnace"})
 
 
 @pytest.mark.parametrize("name", ["", "missing.conf", "."])
-def test_a_file_that_cannot_be_read(name: str, tmp_path: Path) -> None:
+def test_unreadable_file_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         load(SECTION, {"oslo_config_file": name and str(tmp_path / name)})
 
@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_read(name: str, tmp_path: Path) -> None:
         (b"[related_images]\nconnection = mysql:/u:secret@db/x\n", "connection is not valid"),
     ],
 )
-def test_a_file_that_cannot_be_used(text: bytes, reason: str, tmp_path: Path) -> None:
+def test_invalid_file_is_refused(text: bytes, reason: str, tmp_path: Path) -> None:
     file = tmp_path / "glance-api.conf"
     file.write_bytes(text)
     with pytest.raises(ConfigurationError, match=reason) as caught:
@@ -145,7 +145,7 @@ def test_a_file_that_cannot_be_used(text: bytes, reason: str, tmp_path: Path) ->
     assert "secret" not in str(caught.value)
 
 
-def test_an_unknown_option_in_the_file_is_named_with_the_file(tmp_path: Path) -> None:
+def test_unknown_option_in_a_file_is_named_with_the_file(tmp_path: Path) -> None:
     file = tmp_path / "glance-api.conf"
     file.write_text("[related_images]\nconnexion = sqlite:///x.db\n")
     with pytest.raises(ConfigurationError, match="connexion") as caught:
@@ -164,17 +164,17 @@ def test_settings_cannot_be_changed() -> None:
         load(SECTION, {}).guard = "in-use"  # type: ignore[misc]
 
 
-InstancePosition = Callable[[str], None]
+WriteRoles = Callable[[str], None]
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, InstancePosition]:
-    """The places of a value, the strongest first: each writes ``admin_roles`` there."""
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, WriteRoles]:
+    """The sources of a value in order of precedence; each function writes ``admin_roles`` there."""
 
     def environment(value: str) -> None:
         monkeypatch.setenv("OS_RELATED_IMAGES__ADMIN_ROLES", value)
 
-    def file_named(name: str) -> InstancePosition:
+    def file_named(name: str) -> WriteRoles:
         return lambda value: write(tmp_path / name, f"admin_roles = {value}")
 
     return {
@@ -204,8 +204,8 @@ NAMES = ("paste", "environment", "directory", "second file", "first file")
 
 
 @pytest.mark.parametrize(("stronger", "weaker"), list(itertools.combinations(NAMES, 2)))
-def test_the_stronger_place_wins(
-    places: dict[str, InstancePosition], tmp_path: Path, stronger: str, weaker: str
+def test_source_with_precedence_wins(
+    places: dict[str, WriteRoles], tmp_path: Path, stronger: str, weaker: str
 ) -> None:
     places[weaker]("weaker")
     assert roles_in(tmp_path) == {"weaker"}
@@ -226,18 +226,18 @@ def test_the_stronger_place_wins(
         ("connection = sqlite:///${guard}.db", "connection", "sqlite:///off.db"),
     ],
 )
-def test_the_notation_of_oslo_config(tmp_path: Path, line: str, option: str, value: object) -> None:
+def test_oslo_config_notation(tmp_path: Path, line: str, option: str, value: object) -> None:
     write(tmp_path / "x.conf", line)
     found = getattr(load(SECTION, {}, config.read([str(tmp_path / "x.conf")])), option)
     assert found == value
 
 
-def test_the_environment_has_the_notation_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_uses_the_notation_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OS_RELATED_IMAGES__CONNECTION", "mysql://u:a$$b@db/x")
     assert load(SECTION, {}).connection == "mysql://u:a$b@db/x"
 
 
-def test_a_dollar_in_the_paste_section_stays() -> None:
+def test_dollar_in_the_paste_section_is_literal() -> None:
     assert load(SECTION, {"connection": "mysql://u:a$$b@db/x"}).connection == "mysql://u:a$$b@db/x"
 
 
@@ -245,7 +245,7 @@ def test_a_dollar_in_the_paste_section_stays() -> None:
     ("variable", "value", "reason"),
     [
         ("GUARD", "on", "guard = 'on' is not valid"),
-        ("GARD", "in-use", "unknown option 'gard'; known are: connection"),
+        ("GARD", "in-use", "unknown option 'gard'; allowed are: connection"),
         ("guard", "in-use", "unknown option 'GUARD'"),
         ("DATABASE_TIMEOUT", "nan", "a number of seconds from 0.05 to 60"),
         ("DATABASE_TIMEOUT", "", "a number of seconds from 0.05 to 60"),
@@ -255,7 +255,7 @@ def test_a_dollar_in_the_paste_section_stays() -> None:
         ("GUARD", "$secret", r"write \$\$ for each \$"),
     ],
 )
-def test_the_environment_may_be_wrong(
+def test_invalid_environment_is_refused(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
 ) -> None:
     monkeypatch.setenv(f"OS_RELATED_IMAGES__{variable}", value)
@@ -266,8 +266,8 @@ def test_the_environment_may_be_wrong(
 
 
 @pytest.mark.parametrize("line", ["Guard = in-use", "database-timeout = 1", "gard = in-use"])
-def test_names_are_spelled_as_documented(tmp_path: Path, line: str) -> None:
-    (tmp_path / "x.conf").write_text(f"[Related_Images]\n{line}\n")  # oslo.config reads it
+def test_misspelled_names_are_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "x.conf").write_text(f"[Related_Images]\n{line}\n")  # oslo.config reads this name
     with pytest.raises(ConfigurationError, match=r"x\.conf has an unknown option"):
         load(SECTION, {}, config.read([str(tmp_path / "x.conf")]))
 
@@ -284,7 +284,7 @@ filter_factory({}, **dict(word.split("=") for word in sys.argv[3:]))
 
 
 def served(directory: Path, *paste: str) -> subprocess.CompletedProcess[str]:
-    """The filter in a service that has read its configuration."""
+    """Load the filter in a service that has read its configuration."""
     words = [str(directory / "glance-api.conf"), str(directory / "conf.d"), *paste]
     return subprocess.run(
         [sys.executable, "-c", SERVICE, *words],
@@ -295,7 +295,7 @@ def served(directory: Path, *paste: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_the_service_has_read_is_enough(tmp_path: Path) -> None:
+def test_configuration_of_the_service_is_enough(tmp_path: Path) -> None:
     write(tmp_path / "glance-api.conf", "guard = in-use\nadmin_roles = boss")
     write(tmp_path / "conf.d/10.conf", "nova_rotation = verified")
     done = served(tmp_path, "admin_roles=chief")
@@ -307,7 +307,9 @@ def test_what_the_service_has_read_is_enough(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["glance-api.conf", "conf.d/10.conf"])
 @pytest.mark.parametrize("line", ["gard = in-use", "guard = on"])
-def test_what_the_service_has_read_may_be_wrong(tmp_path: Path, name: str, line: str) -> None:
+def test_invalid_configuration_of_the_service_is_refused(
+    tmp_path: Path, name: str, line: str
+) -> None:
     write(tmp_path / "glance-api.conf", "")
     write(tmp_path / name, line)
     done = served(tmp_path)
@@ -315,7 +317,7 @@ def test_what_the_service_has_read_may_be_wrong(tmp_path: Path, name: str, line:
     assert f"ConfigurationError: [related_images] of {tmp_path / name} " in done.stderr
 
 
-def test_a_configuration_may_be_handed_in_as_to_keystonemiddleware(tmp_path: Path) -> None:
+def test_configuration_object_is_accepted_as_in_keystonemiddleware(tmp_path: Path) -> None:
     write(tmp_path / "x.conf", "guard = in-use")
     conf = config.read([str(tmp_path / "x.conf")])
     given = {"oslo_config_config": conf, "oslo_config_project": "nobody"}
@@ -332,7 +334,7 @@ def program(name: str, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_generator_prints_every_option_with_default_and_help() -> None:
+def test_generator_prints_every_option_with_default_and_help() -> None:
     done = program("oslo-config-generator", "--wrap-width", "0")
     assert done.returncode == 0, done.stderr
     assert "[related_images]" in done.stdout
@@ -342,14 +344,14 @@ def test_the_generator_prints_every_option_with_default_and_help() -> None:
         assert str(option.help) in done.stdout
 
 
-def test_what_the_generator_prints_is_read(tmp_path: Path) -> None:
+def test_output_of_the_generator_is_readable(tmp_path: Path) -> None:
     text = program("oslo-config-generator").stdout
     (tmp_path / "x.conf").write_text(re.sub(r"^#(?=\w+ = )", "", text, flags=re.MULTILINE))
     assert load(SECTION, {}, config.read([str(tmp_path / "x.conf")])) == load(SECTION, {})
 
 
 @pytest.mark.parametrize(("line", "code"), [("guard = in-use", 0), ("gard = in-use", 1)])
-def test_the_validator_knows_the_options(tmp_path: Path, line: str, code: int) -> None:
+def test_validator_knows_the_options(tmp_path: Path, line: str, code: int) -> None:
     write(tmp_path / "x.conf", line)
     done = program("oslo-config-validator", "--input-file", str(tmp_path / "x.conf"))
     assert done.returncode == code

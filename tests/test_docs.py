@@ -1,4 +1,4 @@
-"""The docs say what the code does: options, headers, routes, codes, commands, the tour."""
+"""The docs match the code: options, headers, routes, codes and commands."""
 
 import os
 import re
@@ -58,13 +58,13 @@ def test_every_filter_is_documented(name: str) -> None:
     assert f"`{name}`" in API.split("### Filters")[1].split("###")[0]
 
 
-def test_every_error_code_is_documented_once_and_none_besides() -> None:
+def test_every_error_code_is_documented_once_and_no_other() -> None:
     documented = re.findall(r"^\| `([a-z.-]+)` \|", ERRORS, re.MULTILINE)
     assert sorted(documented) == sorted(kind.code for kind in error_classes() if documentable(kind))
 
 
 def documentable(kind: type[errors.RelatedImagesError]) -> bool:
-    """Errors of clients and commands are documented where those are."""
+    """Whether errors.md must document the error; those of clients and commands are elsewhere."""
     return is_answered(kind) or kind in (errors.RelatedImagesError, errors.ConfigurationError)
 
 
@@ -73,13 +73,13 @@ def is_answered(kind: type[errors.RelatedImagesError]) -> bool:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in error_classes() if is_answered(kind)])
-def test_the_documented_status_is_the_one_answered(kind: type[errors.RelatedImagesError]) -> None:
+def test_documented_status_is_the_returned_one(kind: type[errors.RelatedImagesError]) -> None:
     error = MethodNotAllowed("PUT", ["GET"]) if kind is MethodNotAllowed else kind("x")
     assert f"| `{kind.code}` | {status_of(error).value} |" in ERRORS
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
+def test_links_between_pages_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         assert "://" in target or (page.parent / target).exists(), target
 
@@ -95,7 +95,7 @@ COMMANDS = sorted(set(re.findall(r"`[^`]*(?<!\w)(pytest [^`]*tests/[^`]*)`", GUA
 
 @pytest.fixture(scope="module")
 def tests_by_marker() -> dict[str, list[str]]:
-    """The tests of the files that the page about guarantees names, by what ``-m`` chooses them."""
+    """The tests in the files that guarantees.md names, by the value of ``-m`` that selects them."""
     files = sorted({word for line in COMMANDS for word in shlex.split(line) if is_test(word)})
     slow, every = collected("slow", files), collected("", files)
     return {"slow": slow, "not slow": [test for test in every if test not in set(slow)], "": every}
@@ -118,7 +118,7 @@ def collected(marker: str, files: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_command_of_a_guarantee_runs_every_file_as_a_whole(
+def test_command_of_a_guarantee_runs_whole_files(
     command: str, tests_by_marker: dict[str, list[str]]
 ) -> None:
     words = shlex.split(command)

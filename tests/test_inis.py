@@ -1,4 +1,4 @@
-"""Every ini file in the docs is loaded, and the pipeline of docs/deploy.md by the real Glance."""
+"""Every ini block of the docs loads, and the real Glance loads the pipeline of docs/deploy.md."""
 
 import configparser
 import os
@@ -33,17 +33,17 @@ def blocks() -> list[tuple[str, configparser.ConfigParser]]:
 
 
 def with_section(section: str) -> list[configparser.ConfigParser]:
-    """The blocks with that section; Heat has one of the same name, for its own plugin."""
+    """Return the blocks with that section, except those of Heat, which has the same name."""
     return [block for page, block in blocks() if block.has_section(section) and page != "heat.md"]
 
 
-def test_there_are_some() -> None:
+def test_docs_have_ini_blocks() -> None:
     assert len(with_section(FILTER)) >= 3
     assert with_section(config.GROUP)
 
 
 @pytest.mark.parametrize("block", [b for b in with_section(FILTER) if "use" in b[FILTER]])
-def test_a_filter_section_loads(
+def test_filter_section_loads(
     block: configparser.ConfigParser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "glance-api.conf").write_text("[related_images]\n")
@@ -59,7 +59,7 @@ def test_a_filter_section_loads(
 
 
 @pytest.mark.parametrize("block", with_section(config.GROUP))
-def test_an_options_section_is_understood(block: configparser.ConfigParser) -> None:
+def test_options_section_is_valid(block: configparser.ConfigParser) -> None:
     config.load(config.GROUP, dict(block[config.GROUP]))
 
 
@@ -78,7 +78,7 @@ b"".join(app(environ, lambda status, headers, *_: print("answer", status)))
 
 
 def started(tmp_path: Path, ours: str, page: str = "deploy.md") -> subprocess.CompletedProcess[str]:
-    """The real Glance with its own paste file, and with what a page puts into it.
+    """Start the real Glance with its own paste file and the additions of a page.
 
     :param ours: the lines of [related_images] in glance-api.conf
     """
@@ -107,7 +107,7 @@ def started(tmp_path: Path, ours: str, page: str = "deploy.md") -> subprocess.Co
 
 
 @pytest.mark.parametrize("page", ["README.md", "deploy.md"])
-def test_the_keystone_pipeline_of_the_pages(tmp_path: Path, page: str) -> None:
+def test_keystone_pipeline_of_the_pages(tmp_path: Path, page: str) -> None:
     # in the paste file the % would be an error of PasteDeploy
     done = started(tmp_path, f"connection = sqlite:///{tmp_path}/related-50%.db\n", page)
     assert "answer 401" in done.stdout, done.stderr
@@ -116,13 +116,15 @@ def test_the_keystone_pipeline_of_the_pages(tmp_path: Path, page: str) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("gard = in-use", "unknown option 'gard'; known are: connection"),
+        ("gard = in-use", "unknown option 'gard'; allowed are: connection"),
         ("guard = on", "guard = 'on' is not valid"),
         ("connection = mysql:/u:hush@db", "connection is not valid: an SQLAlchemy URL is needed"),
         ("connection = mysql://u:$hush@db/x", "connection is not valid: a $ is not followed"),
     ],
 )
-def test_glance_does_not_start_with_a_wrong_option(tmp_path: Path, line: str, reason: str) -> None:
+def test_glance_does_not_start_with_an_invalid_option(
+    tmp_path: Path, line: str, reason: str
+) -> None:
     done = started(tmp_path, f"{line}\n")
     assert done.returncode == 1
     assert f"[related_images] of {tmp_path}/glance-api.conf" in done.stderr
@@ -131,9 +133,7 @@ def test_glance_does_not_start_with_a_wrong_option(tmp_path: Path, line: str, re
 
 
 @pytest.mark.parametrize(("line", "code"), [("guard = in-use", 0), ("gard = in-use", 1)])
-def test_the_validator_as_the_deployment_page_calls_it(
-    tmp_path: Path, line: str, code: int
-) -> None:
+def test_validator_command_of_the_deployment_page(tmp_path: Path, line: str, code: int) -> None:
     glance.write_configuration(tmp_path)
     conf = tmp_path / "glance-api.conf"
     text = conf.read_text().partition("[os_glance")[0]

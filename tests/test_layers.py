@@ -1,4 +1,4 @@
-"""The rooms of the package look only into the rooms that they may."""
+"""Packages import only the packages that their import contracts allow."""
 
 import tomllib
 from pathlib import Path
@@ -11,45 +11,45 @@ from tests.commands import logging_as_it_was
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "related_images"
-ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
+PACKAGES = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
 EDGES = ("middleware", "osc", "manage", "integrations")
-"""Rooms that nobody else looks into."""
+"""Packages that no other package imports."""
 STARTS_THE_SERVER = "related_images.manage.serve"
 
 
 @pytest.fixture(scope="module")
 def imports() -> ImportGraph:
-    """Every import in the package, wherever it is written, those of third parties too."""
+    """The graph of all imports in the package, third-party libraries included."""
     return build_graph(PACKAGE.name, include_external_packages=True, cache_dir=None)
 
 
-def test_the_directions_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_contracts_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     with logging_as_it_was():
         code = lint_imports(config_filename="pyproject.toml", no_cache=True)
     assert code == EXIT_STATUS_SUCCESS
 
 
-def test_every_room_has_a_direction() -> None:
+def test_every_package_has_an_import_contract() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     bound = {source for one in contracts["contracts"] for source in one["source_modules"]}
-    assert {f"related_images.{room}" for room in ROOMS} <= bound
+    assert {f"related_images.{package}" for package in PACKAGES} <= bound
 
 
-@pytest.mark.parametrize("room", EDGES)
-def test_nobody_looks_into_an_edge(imports: ImportGraph, room: str) -> None:
-    inside = imports.find_descendants(edge := f"{PACKAGE.name}.{room}") | {edge}
-    lookers = {
-        looker
+@pytest.mark.parametrize("package", EDGES)
+def test_no_other_package_imports_it(imports: ImportGraph, package: str) -> None:
+    inside = imports.find_descendants(edge := f"{PACKAGE.name}.{package}") | {edge}
+    importers = {
+        importer
         for module in inside
-        for looker in imports.find_modules_that_directly_import(module)
-        if looker not in inside
+        for importer in imports.find_modules_that_directly_import(module)
+        if importer not in inside
     }
-    assert lookers <= ({STARTS_THE_SERVER} if room == "integrations" else set())
+    assert importers <= ({STARTS_THE_SERVER} if package == "integrations" else set())
 
 
 @pytest.mark.parametrize(
-    ("room", "strangers"),
+    ("package", "forbidden"),
     [
         ("protocol", {"sqlalchemy", "webob", "paste", "keystoneauth1"}),
         ("client", {"sqlalchemy", "alembic", "webob", "paste", "glance"}),
@@ -57,9 +57,11 @@ def test_nobody_looks_into_an_edge(imports: ImportGraph, room: str) -> None:
         ("db", {"webob", "paste", "keystoneauth1", "glance"}),
     ],
 )
-def test_a_room_knows_no_strangers(imports: ImportGraph, room: str, strangers: set[str]) -> None:
-    inside = imports.find_descendants(f"{PACKAGE.name}.{room}")
+def test_package_imports_no_forbidden_library(
+    imports: ImportGraph, package: str, forbidden: set[str]
+) -> None:
+    inside = imports.find_descendants(f"{PACKAGE.name}.{package}")
     known = {
         name for module in inside for name in imports.find_modules_directly_imported_by(module)
     }
-    assert not known & strangers
+    assert not known & forbidden

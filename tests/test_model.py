@@ -1,4 +1,4 @@
-"""Dataclass, JSON and published schema agree, since the last two are made from the first."""
+"""The JSON and the published schemas match the dataclasses from which they are generated."""
 
 import json
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ ALL: Final[list[JsonForm]] = [
 
 
 @pytest.mark.parametrize("item", ALL)
-def test_what_is_written_is_read_and_fits_its_schema(item: JsonForm) -> None:
+def test_json_round_trip_matches_the_schema(item: JsonForm) -> None:
     written = json.loads(json.dumps(item.as_json()))
     assert type(item).from_json(written) == item
     properties = schemas.properties(type(item))
@@ -60,7 +60,7 @@ def test_what_is_written_is_read_and_fits_its_schema(item: JsonForm) -> None:
 
 
 @pytest.mark.parametrize(("name", "item"), [("relation", RELATION), ("instance", INSTANCE)])
-def test_the_published_schema_has_the_fields_and_two_links(
+def test_published_schema_has_the_fields_and_two_links(
     name: str, item: Relation | Instance
 ) -> None:
     published = schemas.SCHEMAS[name]["properties"]
@@ -69,12 +69,12 @@ def test_the_published_schema_has_the_fields_and_two_links(
 
 @dataclass(frozen=True, slots=True)
 class Grown(Relation):
-    """A relation with one field more."""
+    """A relation with an additional field."""
 
     checked_at: datetime | None = None
 
 
-def test_a_new_field_is_one_edit() -> None:
+def test_new_field_is_one_edit() -> None:
     values: dict[str, Any] = {it.name: getattr(RELATION, it.name) for it in fields(RELATION)}
     grown = Grown(**values, checked_at=NOON)
     assert grown.as_json() == RELATION.as_json() | {"checked_at": "2026-01-31T12:00:00.123456Z"}
@@ -85,7 +85,7 @@ def test_a_new_field_is_one_edit() -> None:
     }
 
 
-def test_readers_understand_a_newer_server() -> None:
+def test_clients_accept_newer_responses() -> None:
     newer: dict[str, Any] = {"kind": "clone", "source": "scheduler", "checked_at": "now"}
     read = Relation.from_json(RELATION.as_json() | newer)
     assert read == replace(RELATION, kind="clone", source="scheduler")
@@ -94,14 +94,14 @@ def test_readers_understand_a_newer_server() -> None:
     assert not {"clone", "scheduler"} & {*KINDS, *SOURCES}
 
 
-def test_readers_understand_an_older_server() -> None:
+def test_clients_accept_older_responses() -> None:
     assert Usage.from_json({"image_id": UUID, "instances": 1, "live_instances": 1}) == Usage(
         UUID, 1, 1
     )
 
 
 @pytest.mark.parametrize("name", [it.name for it in fields(Relation)])
-def test_what_is_missing_is_not_made_up(name: str) -> None:
+def test_missing_field_is_an_error(name: str) -> None:
     shown = RELATION.as_json()
     del shown[name]
     with pytest.raises(KeyError, match=name):
@@ -122,9 +122,9 @@ def test_malformed_times_and_ids_are_refused(name: str, value: object) -> None:
         Relation.from_json(RELATION.as_json() | {name: value})
 
 
-def test_the_instance_of_a_relation_is_a_pair() -> None:
+def test_instance_of_a_relation() -> None:
     assert RELATION.instance == INSTANCE.instance == REF
 
 
-def test_the_filters_are_those_of_the_api() -> None:
+def test_filters_match_the_api() -> None:
     assert {it.name for it in fields(Filters)} == {*paging.FILTERS, "visible_to"}

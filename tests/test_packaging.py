@@ -1,4 +1,4 @@
-"""What a deployer gets: the wheel, alone in an empty environment, without extras."""
+"""The wheel, installed without extras in an empty environment."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
+def test_wheel_contains_only_the_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
@@ -45,7 +45,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
     assert any(name.startswith("related_images/migrations/versions/0001") for name in names)
 
 
-def test_the_bare_install_migrates_and_loads(environment: Path) -> None:
+def test_bare_install_migrates_and_loads(environment: Path) -> None:
     related_images = environment / "env/bin/related-images"
     url = "sqlite:///bare.db"
     run(related_images, "db", "upgrade", "--connection", url, cwd=environment)
@@ -58,17 +58,17 @@ def test_the_bare_install_migrates_and_loads(environment: Path) -> None:
     (environment / "paste.ini").write_text(
         f"[filter:related-images]\nuse = egg:related-images#instance_aware\nconnection = {url}\n"
     )
-    said = run(environment / "env/bin/python", "-c", loading, cwd=environment)
-    assert said.split() == ["InstanceAwareMiddleware"] * 2
+    output = run(environment / "env/bin/python", "-c", loading, cwd=environment)
+    assert output.split() == ["InstanceAwareMiddleware"] * 2
 
 
-def test_the_bare_install_is_small(environment: Path) -> None:
+def test_bare_install_is_small(environment: Path) -> None:
     listed = run(environment / "env/bin/pip", "list", "--format", "freeze", cwd=environment)
     names = {line.split("==")[0].lower() for line in listed.splitlines()}
     assert not names & {"glance", "nova", "keystoneauth1", "openstacksdk"}
 
 
-def test_the_client_needs_neither_database_nor_server(environment: Path) -> None:
+def test_client_needs_no_database_and_no_server(environment: Path) -> None:
     python = environment / "env/bin/python"
     run(environment / "env/bin/pip", "install", "--quiet", "keystoneauth1", cwd=environment)
     importing = "import sys, related_images.client; print(*sys.modules)"

@@ -1,6 +1,6 @@
-"""Each type of value is read by one parser: every program takes the same inputs for the same value.
+"""Each type of value has one parser: every program accepts the same forms.
 
-The parsers of commands are asked through the commands themselves.
+The parsers of commands are called through the commands.
 """
 
 import json
@@ -27,7 +27,7 @@ Read = Callable[[str], Any]
 
 
 def option(command: Any, name: str, *more: str) -> Read:
-    """How a command reads the value of an option or, for a ``name`` without dashes, an argument."""
+    """Return how a command parses an option or, for a ``name`` without dashes, an argument."""
     parser = command(None, None).get_parser("program")
 
     def read(text: str) -> Any:
@@ -76,29 +76,29 @@ UUIDS: Final[Mapping[str, Read]] = {
     "openstack instance backup overdue": option(
         overdue.OverdueInstanceBackup, "--installation", "--older-than=1h"
     ),
-    "API": paging.FILTERS["installation_uuid"].read,
+    "API": paging.FILTERS["installation_uuid"].parse,
     "client": lambda text: InstanceRef(text, "i").installation_uuid,
     "import": remote_image,
 }
 INSTANCE_IDS: Final[Mapping[str, Read]] = {
     "openstack instance image list": option(instance.ListInstanceImage, "instance_id"),
     "openstack instance backup prune": option(backup.PruneInstanceBackup, "instance_id"),
-    "API": paging.FILTERS["instance_id"].read,
+    "API": paging.FILTERS["instance_id"].parse,
     "client": lambda text: InstanceRef(UUID, text).instance_id,
 }
 LABELS: Final[Mapping[str, Read]] = {
     "openstack image relation list": option(relation.ListRelation, "--label"),
     "openstack instance backup prune": option(backup.PruneInstanceBackup, "--keep-label"),
-    "API": paging.FILTERS["label"].read,
+    "API": paging.FILTERS["label"].parse,
     "policy": label_of_policy,
 }
 TEXTS: Final[Mapping[str, Read]] = {
     "installation add": option(installation.Add, "--name", UUID),
-    "API": paging.FILTERS["project_id"].read,
+    "API": paging.FILTERS["project_id"].parse,
 }
 TIMES: Final[Mapping[str, Read]] = {
     "openstack image relation list": option(relation.ListRelation, "--created-after"),
-    "API": paging.FILTERS["created_after"].read,
+    "API": paging.FILTERS["created_after"].parse,
     "listen": notified,
 }
 SPANS: Final[Mapping[str, Read]] = {
@@ -124,7 +124,7 @@ INPUTS: Final = [
 
 
 @pytest.mark.parametrize(("programs", "taken", "refused"), INPUTS)
-def test_every_program_reads_the_same(
+def test_every_program_parses_alike(
     programs: Mapping[str, Read], taken: list[str], refused: list[str]
 ) -> None:
     for text in [*taken, *refused]:
@@ -135,9 +135,9 @@ def test_every_program_reads_the_same(
 
 
 @pytest.mark.parametrize("text", ["26h", "7d", "14d", "36h"])
-def test_a_span_is_written_as_it_is_read(text: str) -> None:
+def test_span_round_trip(text: str) -> None:
     assert format_span(parse_span(text)) == text
 
 
-def test_the_longest_span_is_twenty_years() -> None:
+def test_longest_span_is_twenty_years() -> None:
     assert parse_span("7305d") == LONGEST_SPAN > timedelta(days=20 * 365)

@@ -1,4 +1,4 @@
-"""What comes next is asked for while the one before is dealt with."""
+"""The next page is requested while the current one is processed."""
 
 import threading
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from related_images.errors import BadInput
 from related_images.prefetch import prefetch
 
 
-def test_who_leaves_does_not_wait_for_the_page_on_its_way() -> None:
+def test_closing_does_not_wait_for_the_pending_page() -> None:
     may_go_on = threading.Event()
 
     def pages() -> Iterator[int]:
@@ -22,7 +22,7 @@ def test_who_leaves_does_not_wait_for_the_page_on_its_way() -> None:
     may_go_on.set()
 
 
-def test_a_page_that_fails_does_so_where_it_is_due() -> None:
+def test_failed_page_raises_when_it_is_consumed() -> None:
     def pages() -> Iterator[int]:
         yield 1
         raise BadInput("no second one")

@@ -1,4 +1,4 @@
-"""A server of the tests that ends before it answers: its own words are told."""
+"""If a server of the tests fails to start, its output is reported."""
 
 from pathlib import Path
 
@@ -8,13 +8,15 @@ from tests import rabbitmq, servers
 from tests.conftest import started
 
 
-def test_a_glance_that_ends_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_of_a_failed_glance_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(servers, "RELATED_IMAGES", "import sys; sys.exit('for a reason')")
     with pytest.raises(AssertionError, match="serve does not answer: for a reason"):
         servers.ServedGlance(tmp_path).start()
 
 
-def test_a_broker_that_ends_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_of_a_failed_broker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rabbitmq, "BROKER", "/bin/false")
     with pytest.raises(AssertionError, match="the broker does not answer"):
         next(started(rabbitmq.rabbitmq))

@@ -20,45 +20,45 @@ NOT_IDS = ["", "a" * 256, "a b", "a\n", "a/b", "ä", "a,b", None, 3]
 
 
 @pytest.mark.parametrize("text", NOT_UUIDS)
-def test_what_is_no_uuid_is_no_installation(text: object) -> None:
+def test_malformed_installation_uuid_is_refused(text: object) -> None:
     with pytest.raises(TupleMalformed, match="generate-installation-uuid"):
         validation.installation_uuid(text)
 
 
 @pytest.mark.parametrize("text", [*NOT_UUIDS, UUID.upper()])
-def test_an_image_id_has_one_spelling(text: object) -> None:
+def test_image_id_must_be_in_lower_case(text: object) -> None:
     with pytest.raises(ImageIdMalformed):
         validation.image_id(text)
 
 
 @pytest.mark.parametrize("text", NOT_IDS)
-def test_an_instance_id_is_made_of_few_letters(text: str) -> None:
+def test_malformed_server_id_is_refused(text: str) -> None:
     with pytest.raises(TupleMalformed):
         model.InstanceRef(UUID, text)
 
 
-def test_an_installation_is_kept_in_lower_case() -> None:
+def test_installation_uuid_is_stored_in_lower_case() -> None:
     assert model.InstanceRef(UUID.upper(), "i") == model.InstanceRef(UUID, "i")
 
 
-def test_the_longest_words_are_taken() -> None:
+def test_longest_ids_and_labels_are_accepted() -> None:
     assert model.InstanceRef(UUID, "a.Z_0:-" + "x" * 248).instance_id.endswith("x")
     assert validation.label("l" * 64) == "l" * 64
 
 
 @pytest.mark.parametrize("text", ["", "l" * 65, "a b", "ä", 3])
-def test_a_label_is_a_short_word(text: object) -> None:
+def test_malformed_label_is_refused(text: object) -> None:
     with pytest.raises(LabelMalformed):
         validation.label(text)
 
 
 @pytest.mark.parametrize("text", ["", "Backup", "backup ", "image", None, ["backup"]])
-def test_a_kind_is_one_of_three(text: object) -> None:
+def test_unknown_kind_is_refused(text: object) -> None:
     with pytest.raises(KindUnknown, match="snapshot, backup, boot"):
         model.kind(text)
 
 
-def test_some_places_take_fewer_kinds() -> None:
+def test_allowed_kinds_can_be_restricted() -> None:
     assert model.kind("backup", model.MADE_FROM) == "backup"
     with pytest.raises(KindUnknown, match=r"allowed are snapshot, backup$"):
         model.kind("boot", model.MADE_FROM)
@@ -67,40 +67,40 @@ def test_some_places_take_fewer_kinds() -> None:
 @pytest.mark.parametrize(
     "value", ["", "x" * 256, "a\0b", "a\nb", "\ud800", "a ", " a", " ", None, 3]
 )
-def test_what_a_database_may_not_keep_is_no_text(value: object) -> None:
+def test_unstorable_text_is_refused(value: object) -> None:
     assert not validation.is_text(value)
     with pytest.raises(FieldInvalid, match="the field name"):
         validation.text("name", value)
 
 
-def test_text_of_every_alphabet_is_kept() -> None:
+def test_text_in_every_alphabet_is_accepted() -> None:
     assert validation.text("name", "Wolke 7, облако, 雲 🌥") == "Wolke 7, облако, 雲 🌥"
 
 
 @given(st.text() | st.integers() | st.binary())
-def test_what_is_shown_is_short_printable_ascii(value: object) -> None:
+def test_shown_value_is_short_printable_ascii(value: object) -> None:
     text = validation.shown(value)
     assert text.isascii()
     assert text.isprintable()
     assert len(text) <= 80
 
 
-def test_times_are_shown_in_utc() -> None:
+def test_times_are_formatted_in_utc() -> None:
     time = datetime(2026, 1, 31, 14, 0, tzinfo=timezone(timedelta(hours=2)))
     assert validation.format_time(time) == "2026-01-31T12:00:00.000000Z"
     assert validation.format_time(None) is None
 
 
 @given(st.datetimes(min_value=datetime(1000, 1, 1), timezones=st.just(UTC)))
-def test_a_time_survives_the_wire(time: datetime) -> None:
+def test_time_round_trip(time: datetime) -> None:
     assert validation.parse_time("created_after", str(validation.format_time(time))) == time
 
 
-def test_a_time_without_a_zone_is_in_utc() -> None:
+def test_time_without_a_zone_is_in_utc() -> None:
     assert validation.parse_time("t", "2026-01-31T12:00:00").tzinfo == UTC
 
 
 @pytest.mark.parametrize("text", ["", "now", "2026-13-01", "0001-01-01T00:00:00+14:00", "x" * 99])
-def test_what_is_no_time_is_refused_by_the_name_of_its_parameter(text: str) -> None:
+def test_malformed_time_is_refused_with_the_name_of_its_parameter(text: str) -> None:
     with pytest.raises(ParameterMalformed, match=r"^created_after="):
         validation.parse_time("created_after", text)

@@ -1,4 +1,4 @@
-"""One request to a WSGI application in this process."""
+"""Requests to a WSGI application in this process."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def identity(user: str, project: str, *roles: str) -> dict[str, str]:
-    """The headers that keystonemiddleware sets for a caller it knows."""
+    """Return the headers that keystonemiddleware sets for an authenticated caller."""
     return {
         "X-Identity-Status": "Confirmed",
         "X-User-Id": user,
@@ -26,7 +26,7 @@ def identity(user: str, project: str, *roles: str) -> dict[str, str]:
 def environ_of(
     method: str, path: str, headers: Mapping[str, str] | None = None, body: Any = None
 ) -> "WSGIEnvironment":
-    """What a server makes of a request; a ``body`` that is not bytes goes as JSON."""
+    """Return the environ of a request; a ``body`` that is not bytes is sent as JSON."""
     sent, content = as_body(body)
     target = urlsplit(path)
     environ: WSGIEnvironment = {
@@ -61,9 +61,9 @@ def call(
     headers: Mapping[str, str] | None = None,
     body: Any = None,
 ) -> Answer:
-    """Give ``app`` the request, with wsgiref's validator watching.
+    """Send a request to ``app`` through wsgiref's validator; return the response.
 
-    Glance names a ``Content-Type`` in answers without content; that is taken away before.
+    Glance sends a ``Content-Type`` in responses without content; it is removed before validation.
     """
     return run(validator(_without_needless_type(app)), environ_of(method, path, headers, body))
 
@@ -81,7 +81,7 @@ def _without_needless_type(app: "WSGIApplication") -> "WSGIApplication":
 
 
 def run(app: "WSGIApplication", environ: "WSGIEnvironment") -> Answer:
-    """Give ``app`` the request and take its whole answer."""
+    """Send the request to ``app``; return the whole response."""
     started: list[tuple[str, list[tuple[str, str]]]] = []
     written: list[bytes] = []
 
@@ -100,7 +100,7 @@ def run(app: "WSGIApplication", environ: "WSGIEnvironment") -> Answer:
 
 
 class _Errors:
-    """Takes what an application says on its error stream."""
+    """An error stream that collects what the application writes."""
 
     def write(self, text: str) -> None:
         pass

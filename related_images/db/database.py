@@ -274,7 +274,7 @@ class Database:
 
     def _failed(self, cause: BaseException | None) -> StoreUnavailable:
         error = _unavailable(type(cause).__name__)
-        error.said = dialects.said(cause, self._url)
+        error.database_message = dialects.said(cause, self._url)
         return error
 
     def _verify(self, connection: Connection) -> None:

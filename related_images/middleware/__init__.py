@@ -1,12 +1,15 @@
-"""The filter in front of the registry.
+"""The WSGI filter in front of Glance.
 
-Headers in: ``X-Installation-UUID`` and ``X-Instance-ID``, both or neither; ``X-Relation-Kind`` and
-``X-Relation-Label``. They are removed from every request before the registry sees it. Headers out:
-``X-Relation-Recorded`` on the answer to a request that recorded a relation,
-``X-Relation-Filters-Applied`` on an image list that was restricted to an instance.
+Request headers: ``X-Installation-UUID`` and ``X-Instance-ID``, both or neither; optionally
+``X-Relation-Kind``, ``X-Relation-Label``, ``X-Instance-Project-ID`` and ``X-Relation-Force``. The
+filter removes them from every request before Glance sees it.
 
-Place in the pipeline: after ``authtoken`` and ``context``, right before ``rootapp``. The identity
-is read from the headers that keystonemiddleware sets; without it anybody could set them.
+Response headers: ``X-Relation-Recorded`` on the response to a request that recorded a relation,
+``X-Relation-Filters-Applied`` on an image list that was restricted to a server.
+
+In the pipeline, the filter comes after ``authtoken`` and ``context``, right before ``rootapp``. It
+trusts the identity headers that keystonemiddleware sets. Without keystonemiddleware in front of the
+filter, any client can set them.
 """
 
 from related_images.middleware.filter import InstanceAwareMiddleware, filter_factory

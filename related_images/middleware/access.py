@@ -1,8 +1,8 @@
-"""Who is calling, from the headers that keystonemiddleware sets, and what the caller may do.
+"""The caller's identity, from the headers that keystonemiddleware sets, and its permissions.
 
-Roles decide what is recorded and removed, projects what is seen. Which service may report on an
-installation, its registration decides: :mod:`related_images.db.installations` checks that in the
-transaction that records, for the users that :meth:`Caller.reporter` names.
+Roles decide what a caller may record and remove. The project decides which relations it sees. The
+registration of an installation decides which service users may report on it:
+:mod:`related_images.db.installations` checks that in the transaction that records.
 """
 
 from dataclasses import dataclass, replace
@@ -18,85 +18,102 @@ CONFIRMED = "Confirmed"
 
 @dataclass(frozen=True)
 class Caller:
-    """The caller of one request, as far as the identity service confirms it."""
+    """The caller of one request, as far as keystonemiddleware confirms it."""
 
     environ: Environ
     settings: Settings
 
     @property
     def is_identified(self) -> bool:
-        """Whether the user's own token is confirmed."""
+        """Whether keystonemiddleware confirmed the user's token."""
         return self.environ.get("HTTP_X_IDENTITY_STATUS") == CONFIRMED
 
     @property
     def project_id(self) -> str | None:
-        """The project that the user's token is for."""
+        """The project of the user's token, or ``None`` if the token is not confirmed."""
         return self.environ.get("HTTP_X_PROJECT_ID") or None if self.is_identified else None
 
     @property
     def is_admin(self) -> bool:
-        """Whether the user has one of the administrator's roles."""
-        return self.is_identified and self._has(self.settings.admin_roles, "HTTP_X_ROLES")
+        """Whether the user has an admin role."""
+        return self.is_identified and self._has_role(self.settings.admin_roles, "HTTP_X_ROLES")
 
     @property
-    def is_backed_by_service(self) -> bool:
-        """Whether a trusted service sent the user's request with its own token beside it.
+    def has_service_token(self) -> bool:
+        """Whether the request has a confirmed service token with a recording role.
 
-        The role counts, not the status alone: any token may be sent as a service token.
+        A confirmed token is not enough: any valid token can be sent as a service token.
         """
-        return self.environ.get("HTTP_X_SERVICE_IDENTITY_STATUS") == CONFIRMED and self._has(
+        return self.environ.get("HTTP_X_SERVICE_IDENTITY_STATUS") == CONFIRMED and self._has_role(
             self.settings.recording_roles, "HTTP_X_SERVICE_ROLES"
         )
 
     @property
-    def is_service(self) -> bool:
-        """Whether the user is itself a trusted service."""
-        return self.is_identified and self._has(self.settings.recording_roles, "HTTP_X_ROLES")
+    def has_recording_role(self) -> bool:
+        """Whether the user has a recording role."""
+        return self.is_identified and self._has_role(self.settings.recording_roles, "HTTP_X_ROLES")
 
     @property
     def may_record(self) -> bool:
-        return self.is_backed_by_service or self.is_service
+        """Whether the caller may record relations."""
+        return self.has_service_token or self.has_recording_role
 
     @property
-    def sees_all(self) -> bool:
+    def sees_all_projects(self) -> bool:
+        """Whether the caller sees the relations of all projects."""
         return self.is_admin or self.may_record
 
     @property
     def visible_to(self) -> str | None:
-        """The project whose relations this caller sees, or ``None`` if it sees those of all."""
-        return None if self.sees_all else self.project_id or ""
+        """The project whose relations the caller sees, or ``None`` for all projects."""
+        return None if self.sees_all_projects else self.project_id or ""
 
     @property
     def may_remove(self) -> bool:
-        """Whether the caller may take back what was recorded, and record that a server is gone."""
+        """Whether the caller may remove relations and record that a server was deleted."""
         return self.may_record or self.is_admin
 
-    def must_be_identified(self) -> None:
-        """Raise :exc:`NotIdentified` unless the identity service confirms the caller's token."""
+    def require_identity(self) -> None:
+        """Check that the user's token is confirmed.
+
+        :raises NotIdentified: if it is not
+        """
         if not self.is_identified:
-            raise NotIdentified("a token that the identity service confirms is needed")
+            raise NotIdentified("the request has no valid token; send one in X-Auth-Token")
 
-    def must_record(self) -> None:
-        """Raise :exc:`RecordingForbidden` unless the caller may record."""
+    def require_recording_role(self) -> None:
+        """Check that the caller may record relations.
+
+        :raises RecordingForbidden: if it may not; the message names the roles
+        """
         if not self.may_record:
-            raise RecordingForbidden(self._recorders())
+            raise RecordingForbidden(self._recording_roles_needed())
 
-    def must_remove(self) -> None:
-        """Raise :exc:`RecordingForbidden` unless the caller may remove."""
+    def require_removal_role(self) -> None:
+        """Check that the caller may remove relations.
+
+        :raises RecordingForbidden: if it may not; the message names the roles
+        """
         if not self.may_remove:
-            raise RecordingForbidden(f"{self._recorders()}; or an administrator's: {self.admins}")
+            raise RecordingForbidden(
+                f"{self._recording_roles_needed()}; or one of these admin roles, in the caller's "
+                f"own token: {self.admin_roles}"
+            )
 
-    def must_administrate(self) -> None:
-        """Raise :exc:`AdminOnly` unless the caller is an administrator."""
+    def require_admin_role(self) -> None:
+        """Check that the caller is an administrator.
+
+        :raises AdminOnly: if it is not; the message names the roles
+        """
         if not self.is_admin:
-            raise AdminOnly(f"one of these roles is needed: {self.admins}")
+            raise AdminOnly(f"one of these roles is needed: {self.admin_roles}")
 
     @property
-    def admins(self) -> str:
-        """The roles of administrators, as an error names them."""
+    def admin_roles(self) -> str:
+        """The admin roles, separated by commas, for an error message."""
         return ", ".join(sorted(self.settings.admin_roles))
 
-    def _recorders(self) -> str:
+    def _recording_roles_needed(self) -> str:
         roles = ", ".join(sorted(self.settings.recording_roles))
         return (
             "one of these roles is needed, in the caller's own token or in a service token: "
@@ -104,19 +121,19 @@ class Caller:
         )
 
     @property
-    def described(self) -> str:
-        """Who the caller is and by which right it may remove, as a log names it."""
-        named = self.environ.get("HTTP_X_SERVICE_USER_ID") if self.is_backed_by_service else None
+    def description(self) -> str:
+        """The caller and the right by which it removes relations, for a log line."""
+        service = self.environ.get("HTTP_X_SERVICE_USER_ID") if self.has_service_token else None
         right = "administrator" if self.is_admin else "service"
-        through = f" through service user {shown(named)}" if named else ""
+        through = f" through service user {shown(service)}" if service else ""
         user = shown(self.environ.get("HTTP_X_USER_ID"))
         return f"{right}, user {user} of project {shown(self.project_id)}{through}"
 
     def reporter(self) -> Reporter:
-        """The service users whose token or service token this caller sent."""
+        """Return the service users of this request, to check when it records a relation."""
         users = {
-            self.environ.get("HTTP_X_SERVICE_USER_ID") if self.is_backed_by_service else None,
-            self.environ.get("HTTP_X_USER_ID") if self.is_service else None,
+            self.environ.get("HTTP_X_SERVICE_USER_ID") if self.has_service_token else None,
+            self.environ.get("HTTP_X_USER_ID") if self.has_recording_role else None,
         }
         return Reporter(
             frozenset(user for user in users if user),
@@ -124,9 +141,9 @@ class Caller:
         )
 
     def remover(self) -> Reporter:
-        """The same for a removal, which an administrator may do in any installation."""
+        """Return the same for a removal: an administrator may remove from any installation."""
         return replace(self.reporter(), for_any_installation=self.is_admin)
 
-    def _has(self, roles: frozenset[str], key: str) -> bool:
-        named = self.environ.get(key, "").lower().split(",")
-        return not roles.isdisjoint(map(str.strip, named))
+    def _has_role(self, roles: frozenset[str], key: str) -> bool:
+        callers_roles = self.environ.get(key, "").lower().split(",")
+        return not roles.isdisjoint(map(str.strip, callers_roles))

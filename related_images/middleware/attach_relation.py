@@ -1,4 +1,4 @@
-"""Attaching a relation to an image that exists: what the body says, checked with the registry."""
+"""Attach a relation to an image that exists: read the request body and ask Glance for the image."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,24 +11,25 @@ from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
 from related_images.middleware.responses import WSGIApp
 
-NEEDED: Final = ("installation_uuid", "instance_id", "image_id", "kind")
-OPTIONAL: Final = ("label", "instance_project_id")
-"""``instance_project_id`` tells whose the instance is, where the service knows."""
+REQUIRED_FIELDS: Final = ("installation_uuid", "instance_id", "image_id", "kind")
+OPTIONAL_FIELDS: Final = ("label", "instance_project_id")
+"""``instance_project_id`` is the project that owns the server."""
 
 
-def relation_of(
+def new_relation(
     body: dict[str, Any], app: WSGIApp, environ: Environ, caller: Caller
 ) -> NewRelation:
-    """The relation that ``body`` asks for.
+    """Return the relation that ``body`` describes.
 
+    :param body: a body with all required fields and no unknown ones
     :raises BadInput: if a field is malformed
-    :raises ImageNotFound: if the image is not there for the caller
+    :raises ImageNotFound: if the image does not exist or the caller may not see it
     """
     ref = model.InstanceRef(body["installation_uuid"], body["instance_id"])
     image_id, kind = validation.image_id(body["image_id"]), model.kind(body["kind"])
     label = None if body.get("label") is None else validation.label(body["label"])
-    told = _instance_project(body, kind, caller)
-    image = glance.image(app, environ, image_id)
+    instance_project_id = _instance_project_id(body, kind, caller)
+    image = glance.get_image(app, environ, image_id)
     return NewRelation(
         installation_uuid=ref.installation_uuid,
         instance_id=ref.instance_id,
@@ -36,34 +37,37 @@ def relation_of(
         kind=kind,
         label=label,
         source=model.SERVICE,
-        project_id=told if kind == model.BOOT else image.get("owner"),
+        project_id=instance_project_id if kind == model.BOOT else image.get("owner"),
         created_at=datetime.now(UTC),
-        instance_project_id=told,
-        seen=glance.seen(image),
+        instance_project_id=instance_project_id,
+        seen=glance.image_state(image),
     )
 
 
 def attach(
     new: NewRelation, app: WSGIApp, environ: Environ, database: Database, reporter: Reporter
 ) -> tuple[Relation, bool]:
-    """Record the relation; say whether it was not there before.
+    """Record a relation.
 
-    :raises ImageNotFound: if the image was deleted since it was looked at
+    :returns: the relation as recorded, and whether it is new
+    :raises ImageNotFound: if the image was deleted after :func:`new_relation` read it
     """
     try:
         return recording.attach(database, new, reporter)
     except ImageGone:
-        glance.image(app, environ, new.image_id)
+        glance.get_image(app, environ, new.image_id)
         return recording.attach(database, new, reporter, vouched=True)
 
 
-def _instance_project(body: dict[str, Any], kind: str, caller: Caller) -> str | None:
-    """Whose the instance is: as told, or for a boot the project of the user behind the service.
+def _instance_project_id(body: dict[str, Any], kind: str, caller: Caller) -> str | None:
+    """Return the project that owns the server, or ``None`` if the request does not say it.
 
-    An administrator acts on the instances of every project.
+    It is ``instance_project_id`` of the body. For a ``boot`` without it, it is the project of the
+    user, if a service sends a user's token with its own service token. An administrator acts on
+    servers of other projects, so the project of an administrator is not taken.
     """
-    told = body.get("instance_project_id")
-    if told is not None:
-        return validation.text("instance_project_id", told)
-    is_users = caller.is_backed_by_service and not (caller.is_service or caller.is_admin)
-    return caller.project_id if kind == model.BOOT and is_users else None
+    project_id = body.get("instance_project_id")
+    if project_id is not None:
+        return validation.text("instance_project_id", project_id)
+    is_user = caller.has_service_token and not (caller.has_recording_role or caller.is_admin)
+    return caller.project_id if kind == model.BOOT and is_user else None

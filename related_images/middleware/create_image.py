@@ -1,8 +1,9 @@
-"""A request that makes an image of an instance: first the relation, then the image.
+"""Create an image of a server: record the relation first, then let Glance create the image.
 
-The relation is committed before the registry is asked, so that a process which is killed at any
-moment leaves no image without it. What the registry refuses is taken back; what it may or may not
-have made (a 5xx, an exception, a kill) is left, and reconciled with the registry later.
+The relation is committed before the request goes to Glance. A process that is killed at any moment
+therefore leaves no image without its relation. If Glance refuses the request, the relation is
+rolled back. If Glance may have created the image (a 5xx status, an exception, a kill), the relation
+stays until a reconciliation compares it with Glance.
 """
 
 import json
@@ -32,16 +33,20 @@ CREATED: Final = "201"
 
 
 def json_object(environ: Environ) -> dict[str, Any]:
-    """The body as a JSON object.
+    """Return the request body as a JSON object.
 
-    :raises BodyMalformed: if it is anything else
+    :raises BodyMalformed: if it is not a JSON object in UTF-8
+    :raises BodyTooLarge: if it is larger than 1 MiB
+    :raises BodyIncomplete: if the connection ended before the whole body arrived
     """
     try:
         body = json.loads(read_body(environ).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise BodyMalformed(f"the body cannot be read as JSON: {error}") from error
+        raise BodyMalformed(
+            f"the body is not valid JSON in UTF-8: {error}; send a JSON object"
+        ) from error
     if not isinstance(body, dict):
-        raise BodyMalformed(f"the body is a JSON {type(body).__name__}, an object is needed")
+        raise BodyMalformed(f"the body is a JSON {type(body).__name__}; send a JSON object")
     return body
 
 
@@ -53,20 +58,27 @@ def create_image(
     assertion: headers.Assertion,
     caller: Caller,
 ) -> Iterable[bytes]:
-    """Record the relation, let Glance make the image, and acknowledge."""
-    caller.must_record()
+    """Record the relation and let Glance create the image.
+
+    :returns: the body of Glance's response; on success the response has ``X-Relation-Recorded``
+    :raises RecordingForbidden: if the caller has no recording role
+    :raises BadInput: if the body or the kind is malformed
+    :raises Forbidden: if the caller may not use the installation
+    :raises StoreUnavailable: if the relation cannot be recorded; Glance gets no request then
+    """
+    caller.require_recording_role()
     body = json_object(environ)
     image_id = validation.image_id(body.setdefault("id", str(uuid.uuid4())))
     new = _relation(assertion, image_id, _owner(body, caller))
     _replace_body(environ, body)
     with metrics.RECORDING_SECONDS.time():
         recorded = recording.announce(database, new, caller.reporter())
-    outcome = _Outcome(database, new, recorded, request_id(environ), start_response)
-    return outcome.answer(app(environ, outcome.start_response))
+    creation = _ImageCreation(database, new, recorded, request_id(environ), start_response)
+    return creation.respond(app(environ, creation.start_response))
 
 
 def _owner(body: dict[str, Any], caller: Caller) -> str | None:
-    """Whose the image will be: as the body says, which the registry lets administrators say."""
+    """Return the future owner: ``owner`` of the body, which Glance takes from administrators."""
     owner = body.get("owner", caller.project_id)
     return None if owner is None else validation.text("owner", owner)
 
@@ -86,7 +98,7 @@ def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) ->
 
 
 def _replace_body(environ: Environ, body: dict[str, Any]) -> None:
-    """Let the registry read what was read here, and not its own idea of the same bytes."""
+    """Pass the parsed body to Glance, since another parser may read the same bytes differently."""
     content = json.dumps(body).encode()
     environ["wsgi.input"] = BytesIO(content)
     environ["CONTENT_LENGTH"] = str(len(content))
@@ -94,83 +106,88 @@ def _replace_body(environ: Environ, body: dict[str, Any]) -> None:
 
 
 @dataclass
-class _Outcome:
-    """What Glance makes of a request whose relation is already recorded.
+class _ImageCreation:
+    """Glance's response to a request whose relation is recorded.
 
-    ``made`` is the answer that it made the image, kept back until its body is read; ``written`` is
-    what of that body comes by itself.
+    ``created`` is the status and the headers of a 201, held back until the body was read.
+    ``body`` collects what Glance passes to ``write()`` and yields.
     """
 
     database: Database
     new: NewRelation
     recorded: Recorded
     request_id: str | None
-    respond: StartResponse
-    keeps_back: bool = True
-    made: tuple[str, Headers] | None = None
-    written: list[bytes] = field(default_factory=list)
+    send: StartResponse
+    holds_back: bool = True
+    created: tuple[str, Headers] | None = None
+    body: list[bytes] = field(default_factory=list)
 
     def start_response(self, status: str, given: Headers, exc_info: Any = None) -> Any:
-        self.made = None
+        """Confirm the relation on 201, keep it on 5xx, roll it back on any other status."""
+        self.created = None
         if status.startswith(CREATED):
             failpoints.reach(Point.CREATE_ANSWERED)
             given = [*given, (headers.RECORDED, self.new.kind)]
             self._log("recorded")
             metrics.RECORDED.labels(self.new.kind).inc()
-            if self.keeps_back:
-                self.made = status, given
-                return self.written.append
+            if self.holds_back:
+                self.created = status, given
+                return self.body.append
         elif status.startswith("5"):
-            self._log(f"in doubt after {status[:3]}, left to be reconciled")
+            self._log(f"kept for reconciliation: Glance answered {status[:3]}")
         else:
-            self._withdraw(status)
-        return self.respond(status, given, exc_info) if exc_info else self.respond(status, given)
+            self._roll_back(status)
+        return self.send(status, given, exc_info) if exc_info else self.send(status, given)
 
-    def answer(self, pieces: Iterable[bytes]) -> Iterable[bytes]:
-        """Answer with what Glance did; which image it made is read from the body, and noted.
+    def respond(self, pieces: Iterable[bytes]) -> Iterable[bytes]:
+        """Return Glance's body, after recording the ``created_at`` that it contains.
 
-        A body of which even the status is still to come goes through: a reconciliation learns it.
+        If Glance sends the status only with the first piece of the body, the body passes through
+        unread, and a reconciliation records ``created_at``.
         """
-        self.keeps_back = False
-        if self.made is None:
+        self.holds_back = False
+        if self.created is None:
             return pieces
         try:
-            # what Glance writes and what it yields come in the order of its doing so
+            # one list for write() and the iterable keeps the order of the pieces
             for piece in pieces:
-                self.written.append(piece)
+                self.body.append(piece)
         finally:
             iter_close(pieces)
-        body = b"".join(self.written)
-        self._learn(body)
-        self.respond(*self.made)
+        body = b"".join(self.body)
+        self._record_created_at(body)
+        self.send(*self.created)
         return [body]
 
-    def _learn(self, body: bytes) -> None:
-        seen = glance.seen(glance.json_of(body))
-        if seen is None:
+    def _record_created_at(self, body: bytes) -> None:
+        state = glance.image_state(glance.parse_json(body))
+        if state is None:
             return
         try:
-            recording.created(self.database, self.new, self.recorded, seen)
+            recording.created(self.database, self.new, self.recorded, state)
         except StoreUnavailable as error:
-            self._log(f"when its image was made is left to be reconciled: {error}")
+            self._log(f"created_at of the image is left to reconciliation: {error}")
 
-    def _withdraw(self, status: str) -> None:
+    def _roll_back(self, status: str) -> None:
         failpoints.reach(Point.CREATE_REFUSED)
         try:
             recording.withdraw(self.database, self.recorded)
         except StoreUnavailable as error:
-            self._log(f"refused with {status[:3]}, left to be reconciled: {error.for_log()}")
+            self._log(
+                f"kept for reconciliation: Glance answered {status[:3]} and the relation cannot be "
+                f"rolled back: {error.for_log()}"
+            )
         else:
             failpoints.reach(Point.CREATE_WITHDRAWN)
-            self._log(f"refused with {status[:3]}, taken back")
+            self._log(f"rolled back: Glance answered {status[:3]}")
 
-    def _log(self, what: str) -> None:
+    def _log(self, event: str) -> None:
         LOG.info(
-            "relation of image %s with instance %s of %s (%s): %s [%s]",
+            "relation of image %s to server %s of installation %s (%s): %s [%s]",
             self.new.image_id,
             self.new.instance_id,
             self.new.installation_uuid,
             self.new.kind,
-            what,
+            event,
             self.request_id,
         )

@@ -1,7 +1,7 @@
-"""Deleting an image: noting that the registry did, and before, whether images in use are guarded.
+"""Delete an image: check the delete protection before, mark the image deleted after.
 
-Where the database cannot tell, the deletion passes as if there were no guard, as every request
-without a tuple does.
+If the database is unavailable, the request passes without the check, as does every request without
+instance headers.
 """
 
 import logging
@@ -30,72 +30,77 @@ def answer(
     app: WSGIApp,
     database: Database,
     caller: Caller,
-    asked: Deletion,
+    request: Deletion,
     environ: Environ,
     start_response: StartResponse,
 ) -> Iterable[bytes]:
-    """Let Glance delete the image, unless images in use are guarded and it is, and note that.
+    """Let Glance delete the image, and mark it deleted if Glance did.
 
-    :raises ImageInUse: if live instances were started from it, and no administrator forces it
+    :returns: the body of Glance's response
+    :raises ImageInUse: if delete protection is on, live servers were started from the image, and
+        the request is not a forced one of an administrator
     """
-    image_id = _image_to_delete(app, environ, asked.spelled)
+    image_id = _image_to_delete(app, environ, request.image)
     if image_id is None:
         return app(environ, start_response)
     if caller.settings.guard == IN_USE:
-        guarded = Guarded(app, database, caller, image_id, asked.forced)
+        guarded = Guarded(app, database, caller, image_id, request.forced)
         return guarded.delete(environ, start_response)
     return app(environ, Outcome(database, image_id, start_response).start_response)
 
 
-def _image_to_delete(app: WSGIApp, environ: Environ, spelled: str) -> str | None:
-    """The image that Glance deletes if it answers 204, by the ID it has in relations.
+def _image_to_delete(app: WSGIApp, environ: Environ, image: str) -> str | None:
+    """Return the ID of the image that Glance will delete, or ``None`` if there is none.
 
-    Some databases find an image by other spellings of its ID too, in capitals or with accents:
-    which image that is, if any, Glance says.
+    Some databases compare without case or accents and find an image by another spelling of its ID.
+    Glance is asked which image it finds.
     """
-    if validation.is_image_id(spelled):
-        return spelled
-    shown = glance.shown(app, environ, spelled)
-    found = spelled.lower() if shown is None else shown.get("id")
-    return found if validation.is_image_id(found) else None
+    if validation.is_image_id(image):
+        return image
+    found = glance.find_image(app, environ, image)
+    image_id = image.lower() if found is None else found.get("id")
+    return image_id if validation.is_image_id(image_id) else None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the registry makes of a deletion; ``begun`` if it is noted as on its way."""
+    """Glance's response to a deletion; ``started`` is the deletion as recorded before."""
 
     database: Database
     image_id: str
-    respond: StartResponse
-    begun: StartedDeletion | None = None
+    send: StartResponse
+    started: StartedDeletion | None = None
 
     def start_response(self, status: str, given: Headers, *exc_info: Any) -> Any:
-        """Note it, and answer as the registry does."""
+        """Record the result and pass Glance's status and headers on."""
         try:
-            self._note(status)
+            self._record(status)
         except StoreUnavailable as error:
             LOG.warning(
-                "outcome of deleting image %s is left to be reconciled: %s",
+                "result of the deletion of image %s is left to reconciliation: %s",
                 self.image_id,
                 error.for_log(),
             )
-        return self.respond(status, given, *exc_info)
+        return self.send(status, given, *exc_info)
 
-    def _note(self, status: str) -> None:
+    def _record(self, status: str) -> None:
         if status.startswith("204"):
             failpoints.reach(Point.DELETE_ANSWERED)
-            if self.begun:
-                deletions.deleted(self.database, self.begun)
+            if self.started:
+                deletions.deleted(self.database, self.started)
             else:
                 image_deleted(self.database, self.image_id)
             failpoints.reach(Point.DELETE_NOTED)
-        elif self.begun and not status.startswith("5"):
-            deletions.withdraw(self.database, self.begun)
+        elif self.started and not status.startswith("5"):
+            deletions.withdraw(self.database, self.started)
 
 
 @dataclass(frozen=True)
 class Guarded:
-    """A request to delete ``image_id``; ``forced`` if it asks to do so although it is in use."""
+    """A request to delete ``image_id``, with delete protection on.
+
+    ``forced`` is whether the request has ``X-Relation-Force``.
+    """
 
     app: WSGIApp
     database: Database
@@ -104,41 +109,42 @@ class Guarded:
     forced: bool
 
     def delete(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Let the registry delete the image unless live instances were started from it.
+        """Let Glance delete the image unless live servers were started from it.
 
-        :raises ImageInUse: if there are such, and no administrator forces it
+        :returns: the body of Glance's response
+        :raises ImageInUse: if there are live servers and no administrator forces the deletion
         """
-        begun = self._begin() if self._may_be_deleted() else None
-        if begun is not None and begun.in_use:
-            self._log_force(begun, environ)
-        outcome = Outcome(self.database, self.image_id, start_response, begun)
+        started = self._start() if self._may_be_deleted() else None
+        if started is not None and started.in_use:
+            self._log_force(started, environ)
+        outcome = Outcome(self.database, self.image_id, start_response, started)
         return self.app(environ, outcome.start_response)
 
     def _may_be_deleted(self) -> bool:
-        """Whether the registry may do it: the image is the caller's own, or he an administrator.
+        """Whether Glance may delete the image for this caller: an owner or an administrator.
 
-        Anybody else is left to the registry, which refuses. He must learn nothing of who uses the
-        image, and keep nobody from starting an instance from it. Where nobody is identified, the
-        registry may take everybody for an administrator.
+        Glance refuses all others. The check must not tell them who uses the image, nor stop others
+        from starting servers from it. If the caller is not identified, Glance may run without
+        authentication and treat every caller as an administrator.
         """
         if self.caller.is_admin or not self.caller.is_identified:
             return True
-        image, own = self._image, self.caller.project_id
-        return image is None or (own is not None and image.get("owner") == own)
+        image, project_id = self._image, self.caller.project_id
+        return image is None or (project_id is not None and image.get("owner") == project_id)
 
     @cached_property
     def _image(self) -> dict[str, Any] | None:
-        """The image as Glance shows it to the caller; ``None`` if Glance fails to say."""
-        return glance.shown(self.app, self.caller.environ, self.image_id)
+        """The image as Glance shows it to the caller; ``None`` if Glance fails."""
+        return glance.find_image(self.app, self.caller.environ, self.image_id)
 
-    def _begin(self) -> StartedDeletion | None:
+    def _start(self) -> StartedDeletion | None:
         try:
-            return self._begun(None)
+            return self._start_deletion(None)
         except ImageInUse:
-            # another image that had the ID before may be what they were started from
-            return self._begun(glance.seen(self._image))
+            # the servers may have been started from an earlier image with this ID
+            return self._start_deletion(glance.image_state(self._image))
 
-    def _begun(self, seen: ImageState | None) -> StartedDeletion | None:
+    def _start_deletion(self, seen: ImageState | None) -> StartedDeletion | None:
         caller = self.caller
         forced = self.forced and caller.is_admin
         try:
@@ -149,20 +155,24 @@ class Guarded:
             if not self.forced:
                 raise
             raise ImageInUse(
-                f"{error}; this caller sent X-Relation-Force and has none of the roles of an "
-                f"administrator: {caller.admins}"
+                f"{error}; X-Relation-Force was ignored, because the caller has none of these "
+                f"admin roles: {caller.admin_roles}"
             ) from error
         except StoreUnavailable as error:
-            LOG.warning("deletion of image %s passes unguarded: %s", self.image_id, error.for_log())
+            LOG.warning(
+                "image %s is deleted without the check of its use: %s",
+                self.image_id,
+                error.for_log(),
+            )
         return None
 
-    def _log_force(self, begun: StartedDeletion, environ: Environ) -> None:
+    def _log_force(self, started: StartedDeletion, environ: Environ) -> None:
         LOG.warning(
-            "deletion of image %s is forced by user %s of project %s, though %d live instances "
+            "deletion of image %s is forced by user %s of project %s, although %d live servers "
             "were started from it [%s]",
-            begun.image_id,
+            started.image_id,
             environ.get("HTTP_X_USER_ID"),
             self.caller.project_id,
-            begun.in_use,
+            started.in_use,
             request_id(environ),
         )

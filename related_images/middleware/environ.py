@@ -1,4 +1,4 @@
-"""Reading a WSGI environ: our headers, the path as the registry will take it, the body."""
+"""Read a WSGI environ: the instance headers, the path as Glance reads it, the body."""
 
 import re
 from collections.abc import Mapping
@@ -11,37 +11,37 @@ from related_images.protocol import headers, paths
 Environ = dict[str, Any]
 
 BODY_LIMIT: Final = 1024 * 1024
-"""Bytes of a body that is read; the registry's own schema allows far less for an image."""
+"""The largest body that is read, in bytes; Glance's own schema allows less for an image."""
 
 
-def key_of(header: str) -> str:
-    """The name of a request header in an environ."""
+def environ_key(header: str) -> str:
+    """Return the key of a request header in a WSGI environ."""
     return "HTTP_" + header.upper().replace("-", "_")
 
 
-_KEYS: Final = {name: key_of(name) for name in headers.STRIPPED}
-TUPLE_KEYS: Final = frozenset(_KEYS.values())
+_KEYS: Final = {name: environ_key(name) for name in headers.STRIPPED}
+HEADER_KEYS: Final = frozenset(_KEYS.values())
 
 _DOMAIN: Final = re.compile(r"https?://[^/]*")
 _SLASHES: Final = re.compile(r"//+")
 _MINOR: Final = re.compile(r"/v2\.\d{1,2}(?=/)")
 
 
-def take_tuple(environ: Environ) -> tuple[dict[str, str], bool]:
-    """Remove our headers from the environ.
+def pop_headers(environ: Environ) -> tuple[dict[str, str], bool]:
+    """Remove the instance headers and ``X-Relation-Force`` from the environ.
 
-    :returns: what is said of an instance, by header, and whether a deletion is forced
+    :returns: the values of the instance headers by name, and whether a deletion is forced
     """
-    taken = {name: environ.pop(_KEYS[name], None) for name in headers.STRIPPED}
-    forced = str(taken.pop(headers.FORCE)).lower() == headers.FORCED
-    return {name: value for name, value in taken.items() if value is not None}, forced
+    values = {name: environ.pop(_KEYS[name], None) for name in headers.STRIPPED}
+    forced = str(values.pop(headers.FORCE)).lower() == headers.FORCED
+    return {name: value for name, value in values.items() if value is not None}, forced
 
 
 def path_below_api(environ: Environ) -> str | None:
-    """The path below ``/v2`` as the registry's URL map will see it; ``None`` for other paths.
+    """Return the path below ``/v2`` as Glance's URL map sees it; ``None`` for other paths.
 
-    The map takes several slashes for one, and a whole URL for its path. The mount point may lie
-    before ``/v2`` or contain it.
+    Like ``paste.urlmap``, this reads several slashes as one and a complete URL as its path. The
+    mount point (``SCRIPT_NAME``) is in front of ``/v2`` or contains it.
     """
     path: str = environ.get("PATH_INFO", "")
     if path.startswith("/v2/") and "//" not in path:
@@ -56,93 +56,98 @@ def path_below_api(environ: Environ) -> str | None:
 
 
 class Parameter(NamedTuple):
-    """A parameter of a query, and how it was ``written`` there."""
+    """A query parameter, and its ``raw`` text in the query string."""
 
     name: str
     value: str
-    written: str
+    raw: str
 
 
 def parameters(query: str) -> list[Parameter]:
-    """Each parameter of a query, as Glance reads it: a semicolon is taken for an ampersand."""
+    """Return the parameters of a query string; like Glance, read a semicolon as an ampersand."""
     found = []
-    for written in query.replace(";", "&").split("&"):
-        if written:
-            name, _, value = written.partition("=")
-            found.append(Parameter(unquote_plus(name), unquote_plus(value), written))
+    for raw in query.replace(";", "&").split("&"):
+        if raw:
+            name, _, value = raw.partition("=")
+            found.append(Parameter(unquote_plus(name), unquote_plus(value), raw))
     return found
 
 
 def set_path_below_api(environ: Environ, path: str) -> None:
-    """Point the environ at another ``path`` below ``/v2``."""
+    """Set the path of the environ to ``path`` below ``/v2``, at the same mount point."""
     mounted = environ.get("SCRIPT_NAME", "").endswith(paths.API)
     environ["PATH_INFO"] = path if mounted else paths.API + path
 
 
 def read_body(environ: Environ) -> bytes:
-    """The whole body.
+    """Return the whole request body.
 
     :raises BodyTooLarge: if it is longer than :data:`BODY_LIMIT`
-    :raises BodyIncomplete: if the caller went away, or sent less than announced
+    :raises BodyIncomplete: if the connection broke, or the body is shorter than Content-Length
     """
-    announced = _announced_length(environ)
-    if announced is not None and announced > BODY_LIMIT:
+    length = _content_length(environ)
+    if length is not None and length > BODY_LIMIT:
         raise _too_large()
     stream = environ["wsgi.input"]
-    if announced is None and not environ.get("wsgi.input_terminated"):
-        if not _comes_in_chunks_of_uwsgi(environ):
+    if length is None and not environ.get("wsgi.input_terminated"):
+        if not _is_chunked_by_uwsgi(environ):
             return b""
         stream = _UwsgiChunks()
-    body = _read(stream, BODY_LIMIT + 1 if announced is None else announced)
+    body = _read(stream, BODY_LIMIT + 1 if length is None else length)
     if len(body) > BODY_LIMIT:
         raise _too_large()
-    if announced is not None and len(body) < announced:
-        raise BodyIncomplete(f"{announced} bytes of body were announced, {len(body)} came")
+    if length is not None and len(body) < length:
+        raise BodyIncomplete(
+            f"Content-Length is {length}, but the body has {len(body)} bytes; send it again"
+        )
     return body
 
 
-def _announced_length(environ: Environ) -> int | None:
+def _content_length(environ: Environ) -> int | None:
     text = environ.get("CONTENT_LENGTH", "")
     return int(text) if text.isascii() and text.isdecimal() else None
 
 
-def _comes_in_chunks_of_uwsgi(environ: Environ) -> bool:
+def _is_chunked_by_uwsgi(environ: Environ) -> bool:
     encoding = environ.get("HTTP_TRANSFER_ENCODING", "")
     return encoding.lower() == "chunked" and "uwsgi.version" in environ
 
 
 class _UwsgiChunks:
-    """A body in chunks, which uWSGI gives through a function of its own and not in ``wsgi.input``.
+    """A chunked body, which uWSGI provides by ``uwsgi.chunked_read()``, not by ``wsgi.input``.
 
-    Glance reads it in the same way.
+    ``glance.common.wsgi._UWSGIChunkFile`` reads it in the same way.
     """
 
-    def read(self, most: int) -> bytes:
-        import uwsgi  # it is there only in a process of uWSGI
+    def read(self, size: int) -> bytes:
+        """Return the next chunk, whatever its size; empty at the end of the body."""
+        import uwsgi  # exists only in a uWSGI process
 
         piece: bytes = uwsgi.chunked_read()
         return piece
 
 
-def _read(stream: Any, most: int) -> bytes:
+def _read(stream: Any, size: int) -> bytes:
     pieces: list[bytes] = []
-    while most > 0:
+    while size > 0:
         try:
-            piece = stream.read(most)
-        except OSError as error:  # what servers raise when the connection breaks
-            raise BodyIncomplete(f"the body could not be read: {error}") from error
+            piece = stream.read(size)
+        except OSError as error:  # WSGI servers raise it when the connection breaks
+            raise BodyIncomplete(f"the body cannot be read: {error}; send it again") from error
         if not piece:
             break
         pieces.append(piece)
-        most -= len(piece)
+        size -= len(piece)
     return b"".join(pieces)
 
 
 def _too_large() -> BodyTooLarge:
-    return BodyTooLarge(f"a body of more than {BODY_LIMIT} bytes is not taken here")
+    return BodyTooLarge(
+        f"the body has more than {BODY_LIMIT} bytes, the limit of this route; send a smaller one"
+    )
 
 
 def request_id(environ: Mapping[str, Any]) -> str | None:
-    """The id that the registry gave this request, from its context or its request-id filter."""
+    """Return the request ID from Glance's context or request-id filter, if it has one."""
     context = environ.get("webob.adhoc_attrs", {}).get("context")
     return getattr(context, "request_id", None) or environ.get("openstack.request_id")

@@ -1,4 +1,4 @@
-"""The filter itself: what is done about each sort of request."""
+"""The WSGI filter: it classifies each request and passes it to the module that handles it."""
 
 import logging
 import weakref
@@ -33,16 +33,16 @@ from related_images.middleware.responses import StartResponse, WSGIApp
 LOG = logging.getLogger(__name__)
 
 SECTION: Final = "filter:related-images"
-"""The section of the filter as it is called by convention: paste tells a filter no name."""
+"""The conventional name of the filter's section: paste does not pass the real one."""
 
 
 class InstanceAwareMiddleware:
-    """A WSGI filter that lets the registry ``app`` know its images' instances.
+    """A WSGI filter that records which image belongs to which server.
 
-    The package :mod:`related_images.middleware` says what goes in and out.
+    :mod:`related_images.middleware` describes the headers that it reads and sets.
 
-    :param app: the registry, speaking Images API v2
-    :param settings: what the section of the filter says
+    :param app: Glance, or the next filter in front of it
+    :param settings: the options of the filter
     :raises ConfigurationError: if the database URL cannot be used
     """
 
@@ -53,50 +53,56 @@ class InstanceAwareMiddleware:
         LOADED.add(self)
 
     def check_recording(self) -> None:
-        """Find out whether relations can be recorded.
+        """Check that relations can be recorded.
 
-        :raises StoreUnavailable: if they cannot
+        :raises StoreUnavailable: if the database is unavailable or read-only
         """
         self._database.check_recording()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Handle a request, or pass it to Glance unchanged.
+
+        :returns: the response body
+        """
         app, database = self._app, self._database
-        asked = classify(environ)
-        if asked is None:
+        request = classify(environ)
+        if request is None:
             return app(environ, start_response)
         caller = Caller(environ, self._settings)
         try:
-            match asked:
+            match request:
                 case Creation(assertion):
                     return create_image.create_image(
                         app, database, environ, start_response, assertion, caller
                     )
                 case Listing():
-                    return image_list.answer(app, database, caller, asked, environ, start_response)
+                    return image_list.answer(
+                        app, database, caller, request, environ, start_response
+                    )
                 case Rotation() if self._settings.nova_rotation == VERIFIED:
                     return nova_rotation.answer(
-                        app, database, caller, asked, environ, start_response
+                        app, database, caller, request, environ, start_response
                     )
                 case Deletion():
                     return delete_image.answer(
-                        app, database, caller, asked, environ, start_response
+                        app, database, caller, request, environ, start_response
                     )
                 case routing.Route():
-                    response = routing.answer(app, database, caller, asked, environ)
+                    response = routing.handle(app, database, caller, request, environ)
                     return response(environ, start_response)
                 case Malformed(error):
                     raise error
             return app(environ, start_response)
         except RelatedImagesError as error:
-            _report(error, environ)
-            return responses.refusal(environ, error)(environ, start_response)
+            _log_error(error, environ)
+            return responses.error_response(environ, error)(environ, start_response)
 
 
 LOADED: Final[weakref.WeakSet[InstanceAwareMiddleware]] = weakref.WeakSet()
-"""The filters of this process, for the healthcheck, which paste makes on its own."""
+"""The filters of this process. The healthcheck reads them: paste creates it separately."""
 
 
-def _report(error: RelatedImagesError, environ: Environ) -> None:
+def _log_error(error: RelatedImagesError, environ: Environ) -> None:
     failed = isinstance(error, StoreUnavailable)
     counter = metrics.FAILED if failed else metrics.REFUSED
     counter.labels(error.code).inc()
@@ -107,20 +113,22 @@ def _report(error: RelatedImagesError, environ: Environ) -> None:
 def filter_factory(
     global_conf: dict[str, str] | None, **local_conf: str
 ) -> Callable[[WSGIApp], InstanceAwareMiddleware]:
-    """Make the filter for paste, by ``paste.filter_factory`` or ``egg:related-images``.
+    """Return the filter for paste: ``egg:related-images``, or ``paste.filter_factory``.
 
-    :raises ConfigurationError: naming what is wrong in the section of the filter
+    :param local_conf: the options in the filter's section of the paste file
+    :returns: a function that takes the app behind the filter
+    :raises ConfigurationError: if an option is unknown or invalid; the message names it
     """
     settings = options.load(SECTION, local_conf, options.host())
-    _report_state(settings)
+    _log_settings(settings)
     return lambda app: InstanceAwareMiddleware(app, settings)
 
 
-def _report_state(settings: Settings) -> None:
-    """Log what is in force, and what would otherwise be found out at the first request."""
+def _log_settings(settings: Settings) -> None:
+    """Log the options, and an error now if the first request would find the database unusable."""
     database = Database(settings.connection, settings.database_timeout)
     LOG.info("related-images %s: database %s, %s", __version__, database.address, settings.shown())
     try:
         database.check()
     except StoreUnavailable as error:
-        LOG.error("relations cannot be recorded for now: %s", error.for_log())
+        LOG.error("relations cannot be recorded now: %s", error.for_log())

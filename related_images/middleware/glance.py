@@ -1,4 +1,4 @@
-"""Asking the registry behind the filter, as the caller."""
+"""Send requests to Glance behind the filter, with the caller's identity."""
 
 import json
 from collections.abc import Collection
@@ -18,7 +18,7 @@ from related_images.middleware.environ import Environ, set_path_below_api
 from related_images.middleware.responses import WSGIApp
 from related_images.protocol import paths
 
-_CONDITIONS = (
+_CONDITIONAL_HEADERS = (
     "CONTENT_TYPE",
     "HTTP_ACCEPT_ENCODING",
     "HTTP_IF_MATCH",
@@ -27,16 +27,19 @@ _CONDITIONS = (
     "HTTP_RANGE",
     "HTTP_TRANSFER_ENCODING",
 )
-"""What belongs to the caller's own request and would change the answer to another one."""
+"""Headers of the caller's request that would change the response to another request."""
 
 
-def ask(app: WSGIApp, environ: Environ) -> Response:
-    """What Glance answers to a request of ours, as a whole.
+def call(app: WSGIApp, environ: Environ) -> Response:
+    """Send a request to Glance.
 
-    An answer that takes another back, with an exception, counts as the answer; WebOb would raise.
+    If Glance calls ``start_response`` a second time with ``exc_info``, that response counts;
+    without ``catch_exc_info`` WebOb raises the exception.
+
+    :returns: the response with its whole body
     """
-    called = Request(environ).call_application(app, catch_exc_info=True)
-    status, given, pieces, _ = called
+    result = Request(environ).call_application(app, catch_exc_info=True)
+    status, given, pieces, _ = result
     try:
         body = b"".join(pieces)
     finally:
@@ -44,8 +47,8 @@ def ask(app: WSGIApp, environ: Environ) -> Response:
     return Response(status=status, headerlist=list(given), body=body)
 
 
-def json_of(body: bytes) -> Any:
-    """The body read as JSON, or ``None`` if it is something else."""
+def parse_json(body: bytes) -> Any:
+    """Return the body parsed as JSON, or ``None`` if it is not JSON."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -53,39 +56,51 @@ def json_of(body: bytes) -> Any:
 
 
 def get(app: WSGIApp, environ: Environ, path: str, query: str = "") -> Response:
-    """Ask for ``path`` below ``/v2`` with the identity of the request ``environ``."""
-    own = {key: value for key, value in environ.items() if key not in _CONDITIONS}
-    own |= {"REQUEST_METHOD": "GET", "QUERY_STRING": query, "CONTENT_LENGTH": "0"}
-    own["wsgi.input"] = BytesIO()
-    set_path_below_api(own, path)
-    return ask(app, own)
+    """Send a GET request with the identity in ``environ``.
 
-
-def image(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any]:
-    """The image as the registry shows it to the caller.
-
-    :raises ImageNotFound: if it does not
+    :param path: the path below ``/v2``
+    :returns: Glance's response, whatever its status
     """
-    found = shown(app, environ, image_id)
+    request = {key: value for key, value in environ.items() if key not in _CONDITIONAL_HEADERS}
+    request |= {"REQUEST_METHOD": "GET", "QUERY_STRING": query, "CONTENT_LENGTH": "0"}
+    request["wsgi.input"] = BytesIO()
+    set_path_below_api(request, path)
+    return call(app, request)
+
+
+def get_image(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any]:
+    """Return the image as Glance shows it to the caller.
+
+    :raises ImageNotFound: if the image does not exist or the caller may not see it
+    """
+    found = find_image(app, environ, image_id)
     if not found or found.get("id") != image_id:
-        raise ImageNotFound(f"no image {image_id} is there for this caller")
+        raise ImageNotFound(
+            f"the image {image_id} does not exist, or the caller may not see it; check the ID"
+        )
     return found
 
 
-def shown(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any] | None:
-    """The image as the registry shows it to the caller, whatever spelling of its id this is.
+def find_image(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any] | None:
+    """Return the image as Glance shows it to the caller.
 
-    :returns: nothing of one that is not there, and ``None`` if the registry fails to say
+    :param image_id: the ID, in any spelling for which Glance's database finds the image
+    :returns: an empty object if Glance answers 404, ``None`` if Glance fails
     """
     answer = get(app, environ, f"{paths.IMAGES}/{image_id}")
     if answer.status_code == HTTPStatus.NOT_FOUND:
         return {}
-    found = json_of(answer.body) if answer.status_code == HTTPStatus.OK else None
+    found = parse_json(answer.body) if answer.status_code == HTTPStatus.OK else None
     return found if isinstance(found, dict) else None
 
 
-def seen(image: Any) -> ImageState | None:
-    """What tells the image from another with its ID; ``None`` if the answer does not say."""
+def image_state(image: Any) -> ImageState | None:
+    """Return ``created_at`` and the owner of an image in Glance's JSON.
+
+    Two images with the same ID differ in ``created_at``.
+
+    :returns: ``None`` if ``image`` is not an object with a valid ``created_at``
+    """
     made_at = created_at(image)
     if made_at is None:
         return None
@@ -94,7 +109,7 @@ def seen(image: Any) -> ImageState | None:
 
 
 def created_at(image: Any) -> datetime | None:
-    """When Glance made the image; ``None`` if the answer does not say."""
+    """Return ``created_at`` of an image in Glance's JSON; ``None`` if it is missing or invalid."""
     written = image.get("created_at") if isinstance(image, dict) else None
     if written is None:
         return None
@@ -104,22 +119,22 @@ def created_at(image: Any) -> datetime | None:
         return None
 
 
-def owners(
+def image_owners(
     app: WSGIApp, environ: Environ, image_ids: Collection[str]
 ) -> dict[str, str | None] | None:
-    """Whose each of the images is that Glance lists for the caller, the hidden ones too.
+    """Return the owner of each image that Glance lists for the caller, hidden images included.
 
-    :returns: ``None`` if Glance fails to say
+    :returns: owners by image ID, or ``None`` if Glance fails
     """
     found: dict[str, str | None] = {}
     for hidden in ("false", "true"):
         query = {"id": f"in:{','.join(image_ids)}", "visibility": "all", "os_hidden": hidden}
-        following = urlencode(query | {"limit": str(len(image_ids))})
-        while following:
-            answer = get(app, environ, paths.IMAGES, following)
-            page = json_of(answer.body) if answer.status_code == HTTPStatus.OK else None
+        next_query = urlencode(query | {"limit": str(len(image_ids))})
+        while next_query:
+            answer = get(app, environ, paths.IMAGES, next_query)
+            page = parse_json(answer.body) if answer.status_code == HTTPStatus.OK else None
             if not isinstance(page, dict):
                 return None
             found |= {image["id"]: image["owner"] for image in page["images"]}
-            following = urlsplit(page.get("next", "")).query
+            next_query = urlsplit(page.get("next", "")).query
     return found

@@ -1,7 +1,7 @@
-"""The registry's own image list, restricted to an instance by rewriting its query and its links.
+"""Glance's own image list, restricted to a server by rewriting its query and its links.
 
-The registry stays the only judge of what the caller may see: it is given the ids of the instance's
-images as one more condition, and everything else as the caller wrote it.
+Glance alone decides which images the caller may see. The filter adds the IDs of the server's images
+to the query as one more condition, and leaves the rest of the query as the caller wrote it.
 """
 
 import json
@@ -17,7 +17,7 @@ from related_images.db import Database, ListedImage, listing
 from related_images.errors import ParameterMalformed
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ, Parameter
-from related_images.middleware.glance import ask, created_at, json_of
+from related_images.middleware.glance import call, created_at, parse_json
 from related_images.middleware.request import Listing
 from related_images.middleware.responses import StartResponse, WSGIApp
 from related_images.protocol import headers, paths
@@ -32,22 +32,27 @@ def answer(
     app: WSGIApp,
     database: Database,
     caller: Caller,
-    asked: Listing,
+    request: Listing,
     environ: Environ,
     start_response: StartResponse,
 ) -> Iterable[bytes]:
-    """Answer with Glance's image list, of the instance's images."""
-    said = asked.assertion
+    """Answer with Glance's image list, restricted to the images of the server in the request.
+
+    :returns: the response body
+    :raises InstanceTooLarge: if the server has more images than one list can carry
+    :raises ParameterMalformed: if the caller's condition on ``id`` is malformed
+    """
+    assertion = request.assertion
     images = listing.images_of_instance(
         database,
-        said.instance.installation_uuid,
-        said.instance.instance_id,
-        said.kind,
-        said.label,
+        assertion.instance.installation_uuid,
+        assertion.instance.instance_id,
+        assertion.kind,
+        assertion.label,
         caller.visible_to,
     )
     return answer_restricted(
-        app, environ, start_response, asked.query, said.acknowledgement(), images
+        app, environ, start_response, request.query, assertion.acknowledgement(), images
     )
 
 
@@ -60,18 +65,20 @@ def answer_restricted(
     images: Iterable[ListedImage],
     *conditions: str,
 ) -> Iterable[bytes]:
-    """Answer with Glance's image list, of nothing but ``images``.
+    """Answer with Glance's image list, restricted to ``images``.
 
-    An image that has the ID of one of them and is another is left out: then Glance is asked again
-    without it, so that the page is as long as it should be.
+    If Glance lists an image with the ID of one of ``images`` and another ``created_at``, the list
+    is requested again without it, so that the page has its full length.
 
-    :param query: the caller's own
-    :param acknowledgement: by what the list is restricted, as the answer says it
-    :param conditions: more of the registry's own, as they stand in a query
+    :param query: the caller's query
+    :param acknowledgement: the value of ``X-Relation-Filters-Applied``
+    :param conditions: more query parameters for Glance, encoded
+    :returns: the response body
+    :raises ParameterMalformed: if the caller's condition on ``id`` is malformed
     """
-    environ.pop("HTTP_ACCEPT_ENCODING", None)  # the links in the answer are to be read
+    environ.pop("HTTP_ACCEPT_ENCODING", None)  # the links in the response must be readable
     known = {image.image_id: image for image in images}
-    found, page = _asked(app, environ, query, known, conditions)
+    found, page = _request_list(app, environ, query, known, conditions)
     if found.status_code == HTTPStatus.OK:
         _restore_links(found, page, query)
         found.headers.add(headers.FILTERS_APPLIED, acknowledgement)
@@ -81,28 +88,31 @@ def answer_restricted(
     return pieces
 
 
-def _asked(
+def _request_list(
     app: WSGIApp,
     environ: Environ,
     query: Sequence[Parameter],
     known: dict[str, ListedImage],
     conditions: Iterable[str],
 ) -> tuple[Response, Any]:
-    """Glance's list of the ``known`` images, also read as JSON; others with their IDs go."""
+    """Return Glance's response and its JSON, without other images that have a known ID.
+
+    Remove the IDs of such images from ``known``.
+    """
     while True:
-        environ["QUERY_STRING"] = "&".join([_restricted(query, known), *conditions])
-        # what Glance keeps in the environ is of one request
-        found = ask(app, dict(environ))
-        page = json_of(found.body) if found.status_code == HTTPStatus.OK else None
-        others = _others(page, known)
-        if not others:
+        environ["QUERY_STRING"] = "&".join([_restricted_query(query, known), *conditions])
+        # Glance stores state of one request in its environ
+        found = call(app, dict(environ))
+        page = parse_json(found.body) if found.status_code == HTTPStatus.OK else None
+        reused = _reused_ids(page, known)
+        if not reused:
             return found, page
-        for image_id in others:
+        for image_id in reused:
             del known[image_id]
 
 
-def _others(page: Any, known: dict[str, ListedImage]) -> list[str]:
-    """The IDs of images in a list that are not the ``known`` ones with these IDs."""
+def _reused_ids(page: Any, known: dict[str, ListedImage]) -> list[str]:
+    """Return the known IDs that belong to other images in a page of Glance's list."""
     images = page.get("images") if isinstance(page, dict) else None
     if not isinstance(images, list):
         return []
@@ -115,22 +125,23 @@ def _others(page: Any, known: dict[str, ListedImage]) -> list[str]:
     ]
 
 
-def _restricted(query: Sequence[Parameter], image_ids: Iterable[str]) -> str:
+def _restricted_query(query: Sequence[Parameter], image_ids: Iterable[str]) -> str:
+    """Return the caller's query without the relation parameters, with a condition on ``id``."""
     wanted, condition, kept = set(image_ids), None, []
-    for name, value, written in query:
+    for name, value, raw in query:
         if name == IDS:
-            condition = value  # of several the registry takes the last
+            condition = value  # Glance takes the last of several
         elif name not in headers.QUERY:
-            kept.append(written)
+            kept.append(raw)
     if condition is not None:
-        wanted &= _ids(condition)
+        wanted &= _ids_in(condition)
     return "&".join([*kept, f"{IDS}={ONE_OF}:{','.join(sorted(wanted))}"])
 
 
-def _ids(condition: str) -> set[str]:
-    """What a condition on the id that the caller set itself lets through.
+def _ids_in(condition: str) -> set[str]:
+    """Return the IDs that the caller's own condition on ``id`` allows.
 
-    :raises ParameterMalformed: if it is one that the registry does not know either
+    :raises ParameterMalformed: if its operator is not ``eq`` or ``in``, the ones that Glance knows
     """
     operator, colon, value = condition.partition(":")
     if not colon:
@@ -140,16 +151,16 @@ def _ids(condition: str) -> set[str]:
     if operator == ONE_OF:
         return {id.strip('"') for id in value.split(",")}
     raise ParameterMalformed(
-        f"the parameter {IDS} is an image id, or {EQUAL}: and one, or {ONE_OF}: and several with "
-        f"commas between them, not {validation.shown(condition)}"
+        f"{IDS}={validation.shown(condition)} is malformed; give {IDS}=ID, {IDS}={EQUAL}:ID or "
+        f"{IDS}={ONE_OF}:ID,ID,…"
     )
 
 
 def _restore_links(found: Response, page: Any, query: Sequence[Parameter]) -> None:
-    """Let ``first`` and ``next`` lead on with the caller's own query."""
+    """Rewrite ``first`` and ``next`` so that they repeat the caller's query."""
     if not isinstance(page, dict):
         return
-    own = [written for name, _, written in query if name != MARKER]
+    own = [raw for name, _, raw in query if name != MARKER]
     page["first"] = _link(own)
     if "next" in page:
         marker = parse_qs(urlsplit(page["next"]).query)[MARKER][-1]
@@ -157,6 +168,6 @@ def _restore_links(found: Response, page: Any, query: Sequence[Parameter]) -> No
     found.body = json.dumps(page, ensure_ascii=False).encode()
 
 
-def _link(written: list[str]) -> str:
+def _link(parameters: list[str]) -> str:
     path = paths.href(paths.IMAGES)
-    return f"{path}?{'&'.join(written)}" if written else path
+    return f"{path}?{'&'.join(parameters)}" if parameters else path

@@ -1,4 +1,4 @@
-"""The routes that tell where an image comes from and what was made from it."""
+"""The handlers of the routes for the ancestry and the descendants of an image."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -16,49 +16,59 @@ from related_images.db.lineage import (
 )
 from related_images.errors import ParameterMalformed
 from related_images.middleware import glance, paging
-from related_images.middleware.responses import WSGIApp, written
+from related_images.middleware.responses import WSGIApp, json_response
 from related_images.middleware.route_request import RouteRequest
 from related_images.model import Ancestor, Descendant, InstanceRef
 from related_images.protocol import paths, schemas
 from related_images.protocol.schemas import Json
 
-RISING: Final = "r"
+UPWARDS: Final = "r"
 
 
-def list_ancestry(call: RouteRequest) -> WSGIApp:
-    image_id, query = call.image_id(), call.query
-    after = _climb(query.marker)
-    visible_to = call.caller.visible_to
-    chain = lineage.ancestry(call.database, image_id, query.limit, after, visible_to)
-    _must_see(call, image_id, chain.links)
-    marker = None if chain.next is None else _climb_marker(chain.next)
+def list_ancestry(request: RouteRequest) -> WSGIApp:
+    """Return a page of the images from which an image was made, nearest first.
+
+    :raises ImageNotFound: if neither Glance nor the recorded relations show the caller the image
+    :raises MarkerUnknown: if the marker is invalid
+    """
+    image_id, query = request.image_id(), request.query
+    after = _chain_position(query.marker)
+    visible_to = request.caller.visible_to
+    chain = lineage.ancestry(request.database, image_id, query.limit, after, visible_to)
+    _require_visible(request, image_id, chain.links)
+    marker = None if chain.next is None else _chain_marker(chain.next)
     path = paths.href(paths.ANCESTRY, image_id=image_id)
     page = _page(image_id, "ancestry", map(_ancestor, chain.links), path, query, marker)
-    return written(page | _circle(chain))
+    return json_response(page | _cycle_flag(chain))
 
 
-def list_descendants(call: RouteRequest) -> WSGIApp:
-    image_id, query = call.image_id(), call.query
-    wanted = Wanted(image_id, visible_to=call.caller.visible_to, **query.filters)
-    tree = lineage.descendants(call.database, wanted, query.limit, _place(query.marker))
-    _must_see(call, image_id, tree.branches)
-    marker = None if tree.next is None else _place_marker(tree.next)
+def list_descendants(request: RouteRequest) -> WSGIApp:
+    """Return a page of the images that were made from an image, directly or indirectly.
+
+    :raises ImageNotFound: if neither Glance nor the recorded relations show the caller the image
+    :raises MarkerUnknown: if the marker is invalid
+    """
+    image_id, query = request.image_id(), request.query
+    wanted = Wanted(image_id, visible_to=request.caller.visible_to, **query.filters)
+    tree = lineage.descendants(request.database, wanted, query.limit, _tree_position(query.marker))
+    _require_visible(request, image_id, tree.branches)
+    marker = None if tree.next is None else _tree_marker(tree.next)
     path = paths.href(paths.DESCENDANTS, image_id=image_id)
     page = _page(image_id, "descendants", map(_descendant, tree.branches), path, query, marker)
-    return written(page | _circle(tree))
+    return json_response(page | _cycle_flag(tree))
 
 
-def _must_see(call: RouteRequest, image_id: str, found: Iterable[Any]) -> None:
-    """Answer for no image that the caller does not see here or in the registry.
+def _require_visible(request: RouteRequest, image_id: str, found: Iterable[Any]) -> None:
+    """Check that the caller sees the image in Glance or in the recorded relations.
 
-    :raises ImageNotFound: if it sees it in neither
+    :raises ImageNotFound: if it does not
     """
-    visible_to = call.caller.visible_to
+    visible_to = request.caller.visible_to
     if visible_to is None and found:
         return
     of_image = Filters(image_id=image_id, visible_to=visible_to)
-    if not listing.relations(call.database, of_image, 1, None).items:
-        glance.image(call.app, call.environ, image_id)
+    if not listing.relations(request.database, of_image, 1, None).items:
+        glance.get_image(request.app, request.environ, image_id)
 
 
 def _page(
@@ -74,14 +84,16 @@ def _page(
     return {"image_id": image_id, **page}
 
 
-def _circle(found: Chain | Tree) -> Json:
-    """Told only where there is one: relations that contradict each other."""
+def _cycle_flag(found: Chain | Tree) -> Json:
+    """Return ``cycle`` if the relations contain one: then they contradict each other."""
     return {"cycle": True} if found.circular else {}
 
 
 def _ancestor(link: Link) -> Json:
-    made = _made(link)
-    return Ancestor(link.parent_image_id, image_deleted_at=link.parent_deleted_at, **made).as_json()
+    fields = _link_fields(link)
+    return Ancestor(
+        link.parent_image_id, image_deleted_at=link.parent_deleted_at, **fields
+    ).as_json()
 
 
 def _descendant(step: TreeStep) -> Json:
@@ -91,11 +103,11 @@ def _descendant(step: TreeStep) -> Json:
         step.depth,
         link.parent_image_id,
         image_deleted_at=link.image_deleted_at,
-        **_made(link),
+        **_link_fields(link),
     ).as_json()
 
 
-def _made(link: Link) -> dict[str, Any]:
+def _link_fields(link: Link) -> dict[str, Any]:
     return {
         "via": InstanceRef(link.installation_uuid, link.instance_id),
         "kind": link.kind,
@@ -108,42 +120,48 @@ def _made(link: Link) -> dict[str, Any]:
 def _depth(text: str) -> int:
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
     if number < 1:
-        raise ParameterMalformed(f"depth={validation.shown(text)} is not a whole number from 1 up")
+        raise ParameterMalformed(
+            f"depth={validation.shown(text)} is malformed; give a whole number from 1 to 999999999"
+        )
     return number
 
 
-def _made_kind(text: str) -> str:
+def _kind_made_from_server(text: str) -> str:
     return model.kind(text, model.MADE_FROM)
 
 
 DESCENDANT_FILTERS: Final[paging.Filters] = {
-    "depth": paging.Filter(_depth, "How many generations to follow", schemas.COUNT),
-    "kind": paging.Filter(_made_kind, "Images of this kind", schemas.MADE_KIND),
+    "depth": paging.Filter(_depth, "The number of generations to follow", schemas.COUNT),
+    "kind": paging.Filter(_kind_made_from_server, "Images of this kind", schemas.MADE_KIND),
 }
 
 
-def _climb_marker(climb: ChainPosition) -> str:
-    return paging.mark(climb.key, climb.passed, str(climb.pages))
+def _chain_marker(position: ChainPosition) -> str:
+    return paging.encode_marker(position.key, position.passed, str(position.pages))
 
 
-def _climb(marker: str | None) -> ChainPosition | None:
+def _chain_position(marker: str | None) -> ChainPosition | None:
     if marker is None:
         return None
-    return ChainPosition(*paging.marked(marker, validation.image_id, validation.image_id, _number))
+    return ChainPosition(
+        *paging.decode_marker(marker, validation.image_id, validation.image_id, _number)
+    )
 
 
-def _place_marker(place: TreePosition) -> str:
-    return paging.mark(place.key, str(place.depth), RISING if place.upwards else "")
+def _tree_marker(position: TreePosition) -> str:
+    return paging.encode_marker(
+        position.key, str(position.depth), UPWARDS if position.upwards else ""
+    )
 
 
-def _place(marker: str | None) -> TreePosition | None:
+def _tree_position(marker: str | None) -> TreePosition | None:
     if marker is None:
         return None
-    key, depth, state = paging.marked(marker, validation.image_id, _number, str)
-    return TreePosition(key, depth, state == RISING)
+    key, depth, state = paging.decode_marker(marker, validation.image_id, _number, str)
+    return TreePosition(key, depth, state == UPWARDS)
 
 
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 9:
-        raise ParameterMalformed("a whole number is needed")
+        raise ParameterMalformed("the number in the marker is malformed")
     return int(text)

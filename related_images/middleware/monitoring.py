@@ -1,6 +1,6 @@
-"""What a monitoring system asks: numbers for Prometheus, and whether relations can be recorded.
+"""Monitoring: metrics for Prometheus, and a healthcheck of recording.
 
-Both are paste apps beside Glance's own, at URLs of their own, so that neither needs a token.
+Both are paste apps beside Glance's own, with their own URLs, so that they need no token.
 """
 
 import os
@@ -16,31 +16,33 @@ from related_images.middleware.environ import Environ
 from related_images.middleware.filter import LOADED
 from related_images.middleware.responses import StartResponse, WSGIApp
 
-SHARED: Final = "PROMETHEUS_MULTIPROC_DIR"
+MULTIPROC_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def metrics_factory(global_conf: dict[str, str] | None, **local_conf: str) -> WSGIApp:
-    """Make the paste app ``egg:related-images#metrics``, which answers a scrape of Prometheus.
+    """Return the paste app ``egg:related-images#metrics``, which Prometheus scrapes.
 
-    :raises ConfigurationError: if it is given an option, or ``PROMETHEUS_MULTIPROC_DIR`` names no
-        directory
+    :raises ConfigurationError: if ``local_conf`` has an option, or ``PROMETHEUS_MULTIPROC_DIR`` is
+        set and is not a directory
     """
     if local_conf:
         raise ConfigurationError(
-            f"[app:related-images-metrics] has an unknown option {min(local_conf)!r}; it takes none"
+            f"[app:related-images-metrics] has an unknown option {min(local_conf)!r}; this app "
+            "has no options, remove it"
         )
-    directory = os.environ.get(SHARED)
+    directory = os.environ.get(MULTIPROC_DIR)
     if directory is None:
         return make_wsgi_app(metrics.REGISTRY)
     if not os.path.isdir(directory):
         raise ConfigurationError(
-            f"{SHARED}={directory} is not a directory; make it before the service starts, and empty"
+            f"{MULTIPROC_DIR}={directory} is not a directory; create it empty before the "
+            "service starts"
         )
-    return _sums
+    return _multiprocess_metrics
 
 
-def _sums(environ: Environ, start_response: StartResponse) -> Any:
-    """Answer with the sums over all processes of the server, those that have ended included."""
+def _multiprocess_metrics(environ: Environ, start_response: StartResponse) -> Any:
+    """Answer a scrape with the sums over all processes of the service, ended ones included."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return make_wsgi_app(registry)(environ, start_response)
@@ -49,12 +51,13 @@ def _sums(environ: Environ, start_response: StartResponse) -> Any:
 class RecordingHealthcheck(HealthcheckBaseExtension):
     """The backend ``related_images`` of oslo.middleware's healthcheck app.
 
-    It is available if the filter of this process can record relations. It belongs on a URL of its
-    own: one backend that is unavailable makes the whole answer a 503, and on Glance's own
-    ``/healthcheck`` a load balancer would take Glance out of service.
+    It is available if the filter of this process can record relations. Give it its own URL: one
+    unavailable backend makes the response a 503, and on Glance's own ``/healthcheck`` that makes a
+    load balancer take Glance out of service.
     """
 
     def healthcheck(self, server_port: int) -> HealthcheckResult:
+        """Return whether relations can be recorded, and why not."""
         try:
             for loaded in list(LOADED):
                 loaded.check_recording()
@@ -63,5 +66,7 @@ class RecordingHealthcheck(HealthcheckBaseExtension):
                 available=False, reason="relations cannot be recorded", details=str(error)
             )
         if not LOADED:
-            return HealthcheckResult(available=False, reason="no pipeline here has the filter")
+            return HealthcheckResult(
+                available=False, reason="no pipeline of this process has the filter"
+            )
         return HealthcheckResult(available=True, reason="relations can be recorded")

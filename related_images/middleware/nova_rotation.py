@@ -1,9 +1,9 @@
-"""Nova's own backup rotation, which is shown nothing but the server's recorded backups.
+"""Nova's own backup rotation: restrict its image list to the recorded backups of the server.
 
-Nova lists what claims to be a backup of the server and deletes the oldest. Users can set these
-claims, and images inherit them. Nova may send the query with the user's token alone, so it is
-narrowed for every caller. An image that is left out is not deleted: a rotation that cannot be
-answered now gets an empty list, and the next rotation deletes what this one left.
+Nova lists the images with the properties of a backup of the server and deletes the oldest. Users
+can set these properties, and images inherit them. Nova may send the query with the user's token
+alone, so the list is restricted for every caller. Nova does not delete an image that is not in the
+list: if the database is unavailable, the list is empty, and a later rotation deletes the images.
 """
 
 import logging
@@ -34,14 +34,20 @@ def answer(
     environ: Environ,
     start_response: StartResponse,
 ) -> Iterable[bytes]:
-    """Answer a rotation with Glance's image list, of recorded, active backups alone."""
-    image_ids = _recorded(database, caller, rotation)
+    """Answer the query with Glance's image list, restricted to recorded, active backups.
+
+    The list is empty if the database is unavailable, or if the server ID is recorded for several
+    installations and the caller's service user is not bound to one of them.
+
+    :returns: the response body
+    """
+    images = _recorded_images(database, caller, rotation)
     return image_list.answer_restricted(
-        app, environ, start_response, rotation.query, ACKNOWLEDGEMENT, image_ids, ACTIVE
+        app, environ, start_response, rotation.query, ACKNOWLEDGEMENT, images, ACTIVE
     )
 
 
-def _recorded(database: Database, caller: Caller, rotation: Rotation) -> list[ListedImage]:
+def _recorded_images(database: Database, caller: Caller, rotation: Rotation) -> list[ListedImage]:
     users, instance_id = caller.reporter().user_ids, rotation.instance_id
     try:
         return recorded_backups(
@@ -53,9 +59,9 @@ def _recorded(database: Database, caller: Caller, rotation: Rotation) -> list[Li
         )
     except InstallationAmbiguous as error:
         LOG.warning(
-            "the backup rotation of server %s gets an empty list: %s; bind each Nova's service "
-            "user to its installation with `related-images installation add`, and let "
-            "nova-compute send a service token",
+            "the backup rotation of server %s gets an empty list: %s; bind the service user of "
+            "each Nova to its installation with `related-images installation add`, and configure "
+            "nova-compute to send a service token",
             instance_id,
             error,
         )

@@ -1,7 +1,7 @@
-"""The OpenAPI document of our own routes, made of what answers them.
+"""The OpenAPI document of the filter's routes, generated from the table of routes.
 
-Paths and methods are those of the table of routes, parameters are the filters that read them, and
-bodies are the schemas of :mod:`related_images.protocol.schemas`.
+Parameters are described by the filters that parse them, bodies by the schemas of
+:mod:`related_images.protocol.schemas`.
 """
 
 import re
@@ -16,40 +16,40 @@ from related_images.protocol.schemas import Json
 
 VERSION: Final = "3.1.0"
 
-REFUSALS: Final = {
-    HTTPStatus.BAD_REQUEST: "The request itself is wrong",
-    HTTPStatus.UNAUTHORIZED: "The identity service confirms no token",
-    HTTPStatus.FORBIDDEN: "The caller may not do this",
-    HTTPStatus.NOT_FOUND: "It is not there, or not for this caller",
-    HTTPStatus.CONFLICT: "It contradicts what is recorded",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is over 1 MiB",
-    HTTPStatus.SERVICE_UNAVAILABLE: "The database cannot be used now",
+ERRORS: Final = {
+    HTTPStatus.BAD_REQUEST: "The request is malformed",
+    HTTPStatus.UNAUTHORIZED: "The request has no valid token",
+    HTTPStatus.FORBIDDEN: "The caller lacks the role, or may not use the installation",
+    HTTPStatus.NOT_FOUND: "The resource does not exist, or the caller may not see it",
+    HTTPStatus.CONFLICT: "The request conflicts with recorded relations",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than 1 MiB",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The database is unavailable",
 }
-"""What each status says with which a request is refused."""
+"""The description of each error status."""
 
 RETRY_AFTER: Final = {
-    "description": "Seconds to wait",
+    "description": "Seconds to wait before the next attempt",
     "required": True,
     "schema": {"type": "integer"},
 }
 
-ALWAYS: Final = (
+COMMON_ERRORS: Final = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
-"""What every operation may answer."""
+"""The error statuses of every operation."""
 
 
 def document(routes: Mapping[str, Mapping[str, Operation]]) -> Json:
-    """The document of ``routes``, by path and method."""
+    """Return the OpenAPI document of ``routes``, which are operations by path and method."""
     return {
         "openapi": VERSION,
         "info": {
             "title": "Relations of images",
             "version": "2",
-            "description": "The routes that related-images adds to the Images API v2. Every other "
-            "method of a path is answered with 405 and Allow.",
+            "description": "The routes that related-images adds to the Images API v2. For any "
+            "other method of these paths the response is 405 with Allow.",
         },
         "security": [{"token": []}],
         "paths": {paths.API + path: _path(path, methods) for path, methods in routes.items()},
@@ -57,7 +57,7 @@ def document(routes: Mapping[str, Mapping[str, Operation]]) -> Json:
             "securitySchemes": {
                 "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}
             },
-            "responses": {status.name: _refusal(status) for status in REFUSALS},
+            "responses": {status.name: _error_response(status) for status in ERRORS},
             "schemas": schemas.COMPONENTS,
         },
     }
@@ -73,43 +73,46 @@ def _path(path: str, methods: Mapping[str, Operation]) -> Json:
 
 
 def _operation(operation: Operation) -> Json:
-    refusals = sorted((*ALWAYS, *operation.refusals))
-    told: Json = {
+    errors = sorted((*COMMON_ERRORS, *operation.errors))
+    described: Json = {
         "operationId": _camel(operation.handler.__name__),
         "summary": operation.summary,
         "parameters": [_parameter(name, one) for name, one in operation.filters.items()],
         "responses": {
-            **{str(status.value): _answer(*answer) for status, answer in operation.answers.items()},
+            **{
+                str(status.value): _response(*response)
+                for status, response in operation.responses.items()
+            },
             **{
                 str(status.value): {"$ref": f"#/components/responses/{status.name}"}
-                for status in refusals
+                for status in errors
             },
         },
     }
     if operation.body is not None:
-        told["requestBody"] = {"required": True, **_content(operation.body)}
-    return told
+        described["requestBody"] = {"required": True, **_content(operation.body)}
+    return described
 
 
 def _parameter(name: str, filter: paging.Filter) -> Json:
-    told = {"name": name, "in": "query", "description": filter.means, "schema": filter.schema}
-    return told | {"required": True} if filter.needed else told
+    parameter = {
+        "name": name,
+        "in": "query",
+        "description": filter.description,
+        "schema": filter.schema,
+    }
+    return parameter | {"required": True} if filter.required else parameter
 
 
-def _answer(means: str, schema: str | None = None) -> Json:
-    return {"description": means, **(_content(schema) if schema else {})}
+def _response(description: str, schema: str | None = None) -> Json:
+    return {"description": description, **(_content(schema) if schema else {})}
 
 
-def _refusal(status: HTTPStatus) -> Json:
-    told = _answer(REFUSALS[status], "error")
+def _error_response(status: HTTPStatus) -> Json:
+    response = _response(ERRORS[status], "error")
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        seconds = {
-            "description": "Seconds to wait",
-            "required": True,
-            "schema": {"type": "integer"},
-        }
-        told["headers"] = {"Retry-After": seconds}
-    return told
+        response["headers"] = {"Retry-After": RETRY_AFTER}
+    return response
 
 
 def _content(schema: str) -> Json:

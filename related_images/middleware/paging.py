@@ -1,4 +1,4 @@
-"""Query parameters of our own routes: filters, limit and marker, how each is read and described."""
+"""The query parameters of the filter's routes: filters, ``limit`` and ``marker``."""
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
@@ -19,58 +19,65 @@ from related_images.errors import (
 from related_images.protocol import schemas
 
 LIMIT_DEFAULT: Final = 100
-LIMIT_MOST: Final = 1000
-"""Rows of a page; a larger limit is taken for this one, as the registry does with its own."""
+LIMIT_MAX: Final = 1000
+"""Rows of a page. A larger limit is reduced to this one, as Glance does with its own."""
 
-IDS_MOST: Final = 100
-"""Images whose usage is told at once: their ids are in the query."""
+IMAGE_IDS_MAX: Final = 100
+"""The largest number of images in one request for usages: their IDs are in the query."""
 
 NO_TIME: Final = "-"
-"""Stands in a marker where an instance has no time."""
+"""In a marker: the instance has no ``latest_at``."""
 
-Read = Callable[[str], Any]
-Given = Sequence[tuple[str, str]]
-"""The parameters of a query."""
+Parser = Callable[[str], Any]
+Parameters = Sequence[tuple[str, str]]
+"""The names and values of the parameters of a query."""
 
 
 def _instance_id(text: str) -> str:
     if not validation.is_word(text, validation.INSTANCE_ID_LENGTH):
-        raise TupleMalformed(f"the instance id {validation.shown(text)} is malformed")
+        raise TupleMalformed(
+            f"instance_id={validation.shown(text)} is malformed; give 1 to "
+            f"{validation.INSTANCE_ID_LENGTH} of the characters {validation.LETTERS}"
+        )
     return text
 
 
 def _project_id(text: str) -> str:
     if not validation.is_text(text):
-        raise ParameterMalformed(f"project_id={validation.shown(text)} is not {validation.TEXT}")
+        raise ParameterMalformed(
+            f"project_id={validation.shown(text)} is malformed; give {validation.TEXT}"
+        )
     return text
 
 
 def _source(text: str) -> str:
     if text not in model.SOURCES:
         raise ParameterMalformed(
-            f"source={validation.shown(text)} is not one of {', '.join(model.SOURCES)}"
+            f"source={validation.shown(text)} is unknown; allowed are: {', '.join(model.SOURCES)}"
         )
     return text
 
 
-def _time(name: str) -> Read:
+def _time(name: str) -> Parser:
     return lambda text: validation.parse_time(name, text)
 
 
-def _truth(name: str) -> Read:
-    def read(text: str) -> bool:
+def _boolean(name: str) -> Parser:
+    def parse(text: str) -> bool:
         if text not in ("true", "false"):
-            raise ParameterMalformed(f"{name}={validation.shown(text)} is neither true nor false")
+            raise ParameterMalformed(
+                f"{name}={validation.shown(text)} is malformed; give true or false"
+            )
         return text == "true"
 
-    return read
+    return parse
 
 
 def _image_ids(text: str) -> list[str]:
     ids = text.split(",")
-    if len(ids) > IDS_MOST:
+    if len(ids) > IMAGE_IDS_MAX:
         raise ParameterMalformed(
-            f"image_ids has {len(ids)} ids and at most {IDS_MOST} may be asked"
+            f"image_ids has {len(ids)} IDs; give at most {IMAGE_IDS_MAX} in one request"
         )
     return [validation.image_id(id) for id in dict.fromkeys(ids)]
 
@@ -79,15 +86,16 @@ def _limit(text: str) -> int:
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
     if number < 1:
         raise LimitMalformed(
-            f"limit={validation.shown(text)} is not a whole number from 1 to {LIMIT_MOST}"
+            f"limit={validation.shown(text)} is malformed; give a whole number from 1 to "
+            f"{LIMIT_MAX}"
         )
-    return min(number, LIMIT_MOST)
+    return min(number, LIMIT_MAX)
 
 
 def _own_report(text: str) -> str:
     if text not in OWN_REPORTS:
         raise ParameterMalformed(
-            f"own_report={validation.shown(text)} is not one of {', '.join(OWN_REPORTS)}"
+            f"own_report={validation.shown(text)} is unknown; allowed are: {', '.join(OWN_REPORTS)}"
         )
     return text
 
@@ -99,15 +107,12 @@ OWN_REPORTS: Final = (ATTACHMENT, CREATION)
 
 @dataclass(frozen=True)
 class Filter:
-    """A query parameter: how it is read, what it means, and its JSON schema.
+    """A query parameter: its parser, its description and its JSON schema."""
 
-    ``needed`` is whether it must be given.
-    """
-
-    read: Read
-    means: str
+    parse: Parser
+    description: str
     schema: schemas.Json
-    needed: bool = False
+    required: bool = False
 
 
 Filters = dict[str, Filter]
@@ -116,12 +121,12 @@ FILTERS: Final[Filters] = {
     "installation_uuid": Filter(
         validation.installation_uuid, "Relations of this installation", schemas.ANY_UUID
     ),
-    "instance_id": Filter(_instance_id, "Relations of this instance", schemas.INSTANCE_ID),
+    "instance_id": Filter(_instance_id, "Relations of this server", schemas.INSTANCE_ID),
     "image_id": Filter(validation.image_id, "Relations of this image", schemas.UUID),
     "project_id": Filter(_project_id, "Relations of this project", schemas.TEXT),
     "kind": Filter(model.kind, "Relations of this kind", schemas.KIND),
     "label": Filter(validation.label, "Relations with this label", schemas.LABEL),
-    "source": Filter(_source, "Relations that this source reports", schemas.SOURCE),
+    "source": Filter(_source, "Relations from this source", schemas.SOURCE),
     "created_after": Filter(
         _time("created_after"), "Relations recorded after this time", schemas.TIME
     ),
@@ -129,19 +134,19 @@ FILTERS: Final[Filters] = {
         _time("created_before"), "Relations recorded before this time", schemas.TIME
     ),
     "in_use": Filter(
-        _truth("in_use"),
-        "Whether the relation tells from which image a live instance was started",
+        _boolean("in_use"),
+        "true: `boot` relations of servers that are not recorded as deleted; false: all others",
         {"type": "boolean"},
     ),
 }
-"""The filters of relations and instances."""
+"""The filters of lists of relations and of instances."""
 
 LATEST_BEFORE: Final = "latest_before"
 INSTANCE_FILTERS: Final[Filters] = {
     **FILTERS,
     LATEST_BEFORE: Filter(
         _time(LATEST_BEFORE),
-        "Instances without an image of the kind and label since this time",
+        "Servers without an image of this kind and label since this time",
         schemas.TIME,
     ),
 }
@@ -152,41 +157,41 @@ _ONE_ID: Final = schemas.UUID["pattern"].strip("^$")
 USAGE_FILTERS: Final[Filters] = {
     IMAGE_IDS: Filter(
         _image_ids,
-        f"1 to {IDS_MOST} ids, separated by commas",
-        {"type": "string", "pattern": f"^{_ONE_ID}(,{_ONE_ID}){{0,{IDS_MOST - 1}}}$"},
-        needed=True,
+        f"1 to {IMAGE_IDS_MAX} image IDs, separated by commas",
+        {"type": "string", "pattern": f"^{_ONE_ID}(,{_ONE_ID}){{0,{IMAGE_IDS_MAX - 1}}}$"},
+        required=True,
     )
 }
 
 DETACHMENT: Final[Filters] = {
     "own_report": Filter(
         _own_report,
-        "Take only one's own report of the relation back: one attachment, or the creation of the "
-        "image",
+        "Roll back the caller's own report alone: one attachment, or the creation of the image. "
+        "Other reports of the relation stay",
         {"type": "string", "enum": list(OWN_REPORTS)},
     ),
     "created_at": Filter(
         _time("created_at"),
-        "created_at of the relation with which the attachment was answered",
+        "With own_report=attachment: created_at of the relation in the response to the attachment",
         schemas.TIME,
     ),
 }
-"""What says that not the relation is removed, but one's own report of it taken back."""
+"""The parameters that roll back the caller's own report instead of removing the relation."""
 
 PAGE: Final[Filters] = {
     "limit": Filter(
         _limit,
-        f"Rows of a page; more than {LIMIT_MOST} are taken for {LIMIT_MOST}",
+        f"Rows of a page; a value above {LIMIT_MAX} is reduced to {LIMIT_MAX}",
         {**schemas.COUNT, "default": LIMIT_DEFAULT},
     ),
-    "marker": Filter(str, "Where the page before ended, from its next link", {"type": "string"}),
+    "marker": Filter(str, "The marker in the next link of the previous page", {"type": "string"}),
 }
-"""What every list takes besides its filters."""
+"""The parameters of every list, in addition to its filters."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query as it was understood: ``kept`` is what links repeat."""
+    """A parsed query. ``kept`` are the parameters that the links of a page repeat."""
 
     filters: dict[str, Any]
     limit: int
@@ -194,23 +199,27 @@ class Query:
     kept: list[tuple[str, str]]
 
 
-def read(query: Given, known: Filters) -> Query:
-    """Read a query whose parameters are the ``known`` ones.
+def read(query: Parameters, known: Filters) -> Query:
+    """Parse a query whose parameters are among the ``known`` ones.
 
-    :raises ParameterUnknown: naming what is known
+    :raises ParameterUnknown: if a parameter is unknown; the message names the known ones
     :raises BadInput: if a value is malformed or missing, or a parameter is repeated
     """
     given = dict(query)
     for name in given:
         if name not in known:
-            allowed = f"known are {', '.join(known)}" if known else "leave the query out"
-            raise ParameterUnknown(f"{validation.shown(name)} is not known here; {allowed}")
+            allowed = (
+                f"allowed are: {', '.join(known)}" if known else "this route has no parameters"
+            )
+            raise ParameterUnknown(
+                f"the query parameter {validation.shown(name)} is unknown; {allowed}"
+            )
     if len(given) < len(query):
-        raise ParameterMalformed("a parameter is given twice; give each once")
+        raise ParameterMalformed("a query parameter is given twice; give each once")
     for name, one in known.items():
-        if one.needed and name not in given:
-            raise ParameterMalformed(f"{name} is needed here")
-    values = {name: known[name].read(text) for name, text in given.items()}
+        if one.required and name not in given:
+            raise ParameterMalformed(f"the query parameter {name} is missing; give it")
+    values = {name: known[name].parse(text) for name, text in given.items()}
     return Query(
         limit=values.pop("limit", LIMIT_DEFAULT),
         marker=values.pop("marker", None),
@@ -219,34 +228,38 @@ def read(query: Given, known: Filters) -> Query:
     )
 
 
-def own_report(filters: Mapping[str, Any]) -> tuple[str | None, datetime | None]:
-    """Which report of one's own is to be taken back, and of a relation that was recorded when.
+def report_to_roll_back(filters: Mapping[str, Any]) -> tuple[str | None, datetime | None]:
+    """Return the report to roll back, and ``created_at`` of its relation for an attachment.
 
-    :raises ParameterMalformed: if one of the two is given that does not belong to the other
+    :returns: two times ``None`` if the relation is to be removed
+    :raises ParameterMalformed: if ``created_at`` is given without ``own_report=attachment``, or
+        missing with it
     """
     report, recorded_at = filters.get("own_report"), filters.get("created_at")
     if (report == ATTACHMENT) != (recorded_at is not None):
         raise ParameterMalformed(
-            "own_report=attachment and created_at, the time of the relation that the attachment "
-            "was answered with, belong together: give both or neither"
+            "give both own_report=attachment and created_at, or neither; created_at is that of the "
+            "relation in the response to the attachment"
         )
     return report, recorded_at
 
 
 def relation_marker(last: Relation) -> str:
-    """The marker of a page that ends with this relation: what is in it, the caller has seen."""
+    """Return the marker of a page whose last relation is ``last``."""
     created = validation.format_time(last.created_at)
-    return mark(str(created), last.image_id, last.installation_uuid, last.instance_id, last.kind)
+    return encode_marker(
+        str(created), last.image_id, last.installation_uuid, last.instance_id, last.kind
+    )
 
 
 def relation_position(marker: str | None) -> RelationPosition | None:
-    """Where a marker of :func:`relation_marker` points.
+    """Return the position in a marker of :func:`relation_marker`; ``None`` for no marker.
 
-    :raises MarkerUnknown: if it was not made by it
+    :raises MarkerUnknown: if it is not such a marker
     """
     if marker is None:
         return None
-    created_at, image_id, installation, instance, kind = marked(
+    created_at, image_id, installation, instance, kind = decode_marker(
         marker,
         _time("marker"),
         validation.image_id,
@@ -258,20 +271,20 @@ def relation_position(marker: str | None) -> RelationPosition | None:
 
 
 def instance_marker(last: Instance) -> str:
-    """The marker of a page that ends with this instance."""
+    """Return the marker of a page whose last instance is ``last``."""
     latest = validation.format_time(last.latest_at) or NO_TIME
-    return mark(last.installation_uuid, last.instance_id, latest)
+    return encode_marker(last.installation_uuid, last.instance_id, latest)
 
 
 def instance_position(marker: str | None) -> InstancePosition | None:
-    """The instance that a marker of :func:`instance_marker` names.
+    """Return the position in a marker of :func:`instance_marker`; ``None`` for no marker.
 
-    :raises MarkerUnknown: if it was not made by it
+    :raises MarkerUnknown: if it is not such a marker
     """
     if marker is None:
         return None
     return InstancePosition(
-        *marked(marker, validation.installation_uuid, _instance_id, _time_or_none)
+        *decode_marker(marker, validation.installation_uuid, _instance_id, _time_or_none)
     )
 
 
@@ -279,21 +292,21 @@ def _time_or_none(text: str) -> datetime | None:
     return None if text == NO_TIME else validation.parse_time("marker", text)
 
 
-def mark(*parts: str) -> str:
-    """A marker of these ``parts``, none of which the caller has not seen."""
+def encode_marker(*parts: str) -> str:
+    """Return a marker that holds ``parts``. It is readable: pass only what the caller may see."""
     return base64.urlsafe_b64encode("|".join(parts).encode()).decode().rstrip("=")
 
 
-def marked(marker: str, *reads: Read) -> list[Any]:
-    """The parts of a marker, each as one of ``reads`` reads it.
+def decode_marker(marker: str, *parsers: Parser) -> list[Any]:
+    """Return the parts of a marker of :func:`encode_marker`, parsed by ``parsers`` in order.
 
-    :raises MarkerUnknown: if it was not made by :func:`mark` of such parts
+    :raises MarkerUnknown: if it is not such a marker
     """
     try:
         padded = marker + "=" * (-len(marker) % 4)
         parts = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split("|")
-        return [read(part) for read, part in zip(reads, parts, strict=True)]
+        return [parse(part) for parse, part in zip(parsers, parts, strict=True)]
     except (ValueError, BadInput) as error:
         raise MarkerUnknown(
-            "the marker is not one of this list; ask for the first page, without a marker"
+            "the marker is invalid; request the first page, without a marker, and follow next"
         ) from error

@@ -1,6 +1,6 @@
-"""What a request is. It is read once: its path, our headers, its query and its method.
+"""Classify a request by its path, instance headers, query and method.
 
-A request that is not ours is looked at no further than that takes, and passes as it came.
+A request that the filter does not handle passes unchanged; only what decides that is read.
 """
 
 from collections.abc import Sequence
@@ -12,41 +12,42 @@ from related_images import model, validation
 from related_images.errors import BadInput, MethodOverridden
 from related_images.middleware import routing
 from related_images.middleware.environ import (
-    TUPLE_KEYS,
+    HEADER_KEYS,
     Environ,
     Parameter,
     parameters,
     path_below_api,
-    take_tuple,
+    pop_headers,
 )
 from related_images.protocol import headers, paths
 
 METHOD_OVERRIDE: Final = "_method"
-"""Where this query parameter or form field is, Glance's router takes the method from it."""
+"""The query parameter or form field from which Glance's router (Routes) takes the method."""
 
 FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
-"""In what is posted as one of these Glance's router looks for such a field."""
+"""The content types of a POST in which Routes looks for the field."""
 
-DELETING: Final = ("DELETE", "POST")
-"""A request with another method and without a query cannot delete."""
+METHODS_OF_DELETION: Final = ("DELETE", "POST")
+"""A request with another method can delete an image only if it has a query."""
 
 IMAGES: Final = (paths.IMAGES, paths.IMAGES + "\n")
-"""Glance's router lets a path end in a line break."""
+"""Routes matches a path that ends in a line break too."""
 
-CLAIMS: Final = ("image_type", "backup_type", "instance_uuid")
+BACKUP_PROPERTIES: Final = ("image_type", "backup_type", "instance_uuid")
+"""The image properties by which Nova lists the backups of a server."""
 PAGING: Final = ("limit", "marker", "sort_key", "sort_dir")
 
 
 @dataclass(frozen=True)
 class Creation:
-    """An image is to be made of the instance."""
+    """A request to create an image of a server."""
 
     assertion: headers.Assertion
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The image list is to be restricted to the instance."""
+    """A request for the image list of a server."""
 
     assertion: headers.Assertion
     query: Sequence[Parameter]
@@ -54,7 +55,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Rotation:
-    """Nova asks for the backups of a server, to delete the oldest."""
+    """Nova's request for the backups of a server, of which it deletes the oldest."""
 
     instance_id: str
     backup_type: str
@@ -63,77 +64,87 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Deletion:
-    """Glance may take the request for the deletion of the image that is ``spelled`` so."""
+    """A request that Glance may treat as the deletion of an image.
 
-    spelled: str
+    ``image`` is the last segment of the path: the ID of the image, in any spelling.
+    """
+
+    image: str
     forced: bool
 
 
 @dataclass(frozen=True)
 class Malformed:
-    """Our headers or parameters are wrong, which nothing but ``error`` comes of."""
+    """A request whose instance headers or parameters are malformed; the response is ``error``."""
 
     error: BadInput
 
 
-Asked = Creation | Listing | Rotation | Deletion | Malformed | routing.Route
-"""What a request that is ours is."""
+Request = Creation | Listing | Rotation | Deletion | Malformed | routing.Route
+"""A request that the filter handles."""
 
 
-def classify(environ: Environ) -> Asked | None:
-    """Read a request, and take our headers from it; ``None`` if it goes to Glance as it then is."""
+def classify(environ: Environ) -> Request | None:
+    """Classify a request, and remove the instance headers from it.
+
+    :returns: ``None`` if the request passes to Glance
+    """
     path = path_below_api(environ)
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     forced = False
-    if not environ.keys().isdisjoint(TUPLE_KEYS):
-        given, forced = take_tuple(environ)
+    if not environ.keys().isdisjoint(HEADER_KEYS):
+        values, forced = pop_headers(environ)
     try:
         if path in IMAGES:
-            return _of_images(environ, given)
-        if given:
-            headers.read(given)
+            return _classify_images(environ, values)
+        if values:
+            headers.read(values)
     except BadInput as error:
         return Malformed(error)
     if path is None:
         return None
     method = environ["REQUEST_METHOD"]
-    if not routing.WORDS.isdisjoint(path.split("/")):
+    if not routing.LAST_SEGMENTS.isdisjoint(path.split("/")):
         route = routing.match(path, method)
         if route is not None:
             return route
-    if method in DELETING or environ.get("QUERY_STRING"):
-        spelled = _image_of(path)
-        return Deletion(spelled, forced) if spelled and _may_be_deletion(environ) else None
+    if method in METHODS_OF_DELETION or environ.get("QUERY_STRING"):
+        image = _image_in(path)
+        return Deletion(image, forced) if image and _may_be_deletion(environ) else None
     return None
 
 
-def _of_images(environ: Environ, given: dict[str, str]) -> Asked | None:
-    """What a request to Glance's collection of images is."""
-    written = environ.get("QUERY_STRING", "")
-    if not given:
-        # without any of our headers, nothing is ours but a query that has one of these names
-        names = unquote(written)
-        if headers.QUERY[0] not in names and CLAIMS[-1] not in names:
+def _classify_images(environ: Environ, values: dict[str, str]) -> Request | None:
+    """Classify a request to ``/v2/images``; ``values`` are those of the instance headers."""
+    query_string = environ.get("QUERY_STRING", "")
+    if not values:
+        # without instance headers, only a query with one of these two names can concern us
+        names = unquote(query_string)
+        if headers.QUERY[0] not in names and BACKUP_PROPERTIES[-1] not in names:
             return None
-    method, query = environ["REQUEST_METHOD"], parameters(written)
+    method, query = environ["REQUEST_METHOD"], parameters(query_string)
     if method == "GET" and query:
-        asserted = asserted_in(query)
-        if given or headers.QUERY[0] in asserted:
-            given = headers.combined(given, asserted)
-    assertion = headers.read(given)
+        relation_values = relation_parameters(query)
+        if values or headers.QUERY[0] in relation_values:
+            values = headers.combined(values, relation_values)
+    assertion = headers.read(values)
     if assertion is None:
         return _rotation(query) if method == "GET" else None
     if METHOD_OVERRIDE in [name for name, _, _ in query]:
         raise MethodOverridden(
-            f"leave out the query parameter {METHOD_OVERRIDE}, and use the method itself"
+            f"the query parameter {METHOD_OVERRIDE} is not allowed with instance headers; leave it "
+            "out and send the request with the method itself"
         )
     if method == "POST":
         return Creation(assertion)
     return Listing(assertion, query) if method == "GET" else None
 
 
-def asserted_in(query: Sequence[Parameter]) -> dict[str, str]:
-    """Our own parameters of a query, by name; of a repeated one all, which is malformed."""
+def relation_parameters(query: Sequence[Parameter]) -> dict[str, str]:
+    """Return the values of the relation parameters of an image list query, by name.
+
+    The values of a repeated parameter are joined with commas, which makes the value malformed.
+    """
     found: dict[str, str] = {}
     for name, value, _ in query:
         if name in headers.QUERY:
@@ -142,12 +153,15 @@ def asserted_in(query: Sequence[Parameter]) -> dict[str, str]:
 
 
 def _rotation(query: Sequence[Parameter]) -> Rotation | None:
-    """The rotation of backups that a query of the image list is, if it is one."""
-    given = {name: value for name, value, _ in query}
-    claims = {name: value for name, value in given.items() if name not in PAGING}
-    if claims.keys() != set(CLAIMS) or len(given) != len(query):
+    """Return the rotation if the query is the one of Nova's rotation.
+
+    It is ``_rotate_backups()`` of ``nova.compute.manager`` that sends it.
+    """
+    values = {name: value for name, value, _ in query}
+    filters = {name: value for name, value in values.items() if name not in PAGING}
+    if filters.keys() != set(BACKUP_PROPERTIES) or len(values) != len(query):
         return None
-    image_type, backup_type, instance_id = (claims[name] for name in CLAIMS)
+    image_type, backup_type, instance_id = (filters[name] for name in BACKUP_PROPERTIES)
     if image_type != model.BACKUP or not validation.is_word(
         instance_id, validation.INSTANCE_ID_LENGTH
     ):
@@ -155,19 +169,19 @@ def _rotation(query: Sequence[Parameter]) -> Rotation | None:
     return Rotation(instance_id, backup_type, query)
 
 
-def _image_of(path: str) -> str | None:
-    """How the image is spelled whose own path this is."""
+def _image_in(path: str) -> str | None:
+    """Return ``{id}`` of a path ``/images/{id}``, or ``None`` for other paths."""
     if not path.startswith(paths.IMAGES + "/"):
         return None
-    spelled = path.removeprefix(paths.IMAGES + "/").removesuffix("\n")
-    return spelled if spelled and "/" not in spelled else None
+    image = path.removeprefix(paths.IMAGES + "/").removesuffix("\n")
+    return image if image and "/" not in image else None
 
 
 def _may_be_deletion(environ: Environ) -> bool:
-    """Whether Glance may take the request for a DELETE.
+    """Whether Glance may treat the request as a DELETE.
 
-    Its router may find another method than the request's in the query, or in a form that is posted.
-    It leaves out of the query what cannot be decoded.
+    Routes takes the method from ``_method`` in the query or in a posted form, if it is there. It
+    drops bytes of the query that it cannot decode.
     """
     method, query = environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "")
     if method == "DELETE" or (method == "POST" and _is_form(environ)):

@@ -1,4 +1,4 @@
-"""Answers of our own: JSON, errors as JSON, and which status each error has."""
+"""Responses of the filter: JSON, errors as JSON, and the status of each error."""
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -25,14 +25,16 @@ WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
 class MethodNotAllowed(RelatedImagesError):
-    """The path is ours, but does not answer this method; ``allowed`` are those it does."""
+    """The path is one of the filter's own, and does not support the method."""
 
     code = "method.not-allowed"
-    title = "The method is not allowed here"
+    title = "The method is not allowed"
 
     def __init__(self, method: str, allowed: Iterable[str]) -> None:
         self.allowed = ", ".join(sorted(allowed))
-        super().__init__(f"{method} is not answered here; allowed are {self.allowed}")
+        super().__init__(
+            f"the method {method} is not allowed for this path; allowed are: {self.allowed}"
+        )
 
 
 STATUSES: Final[dict[type[RelatedImagesError], HTTPStatus]] = {
@@ -45,22 +47,24 @@ STATUSES: Final[dict[type[RelatedImagesError], HTTPStatus]] = {
     Conflict: HTTPStatus.CONFLICT,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-"""By the class of the error or the nearest one above it."""
+"""The status of each error class and of its subclasses."""
 
 
 JSON: Final = "application/json; charset=UTF-8"
 
 RETRY_AFTER: Final = 1
-"""Seconds, of every 503: openstacksdk waits as long before each of five attempts of its own."""
+"""Seconds, in every 503. openstacksdk retries five times and waits this long before each."""
 
 
 def status_of(error: RelatedImagesError) -> HTTPStatus:
-    """The status of an error; every class below those of :data:`STATUSES` has one."""
+    """Return the HTTP status of an error whose class is in or below :data:`STATUSES`."""
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
-def written(body: Any, status: HTTPStatus = HTTPStatus.OK, more: Headers | None = None) -> WSGIApp:
-    """An answer with ``body`` as JSON, and ``more`` headers."""
+def json_response(
+    body: Any, status: HTTPStatus = HTTPStatus.OK, more: Headers | None = None
+) -> WSGIApp:
+    """Return a response with ``body`` as JSON and with ``more`` headers."""
     response = Response(json_body=body, status=status.value, content_type=JSON)
     response.headerlist.extend(more or [])
     answer: WSGIApp = response
@@ -68,15 +72,16 @@ def written(body: Any, status: HTTPStatus = HTTPStatus.OK, more: Headers | None 
 
 
 def no_content() -> WSGIApp:
+    """Return a response with status 204."""
     response: WSGIApp = Response(status=HTTPStatus.NO_CONTENT.value)
     return response
 
 
-def refusal(environ: Environ, error: RelatedImagesError) -> WSGIApp:
-    """The answer that is an error, in the shape in which all of ours are."""
+def error_response(environ: Environ, error: RelatedImagesError) -> WSGIApp:
+    """Return the response for an error, in the format of all errors of the filter."""
     status = status_of(error)
     shown = schemas.fault(status.value, error, request_id(environ))
-    return written(shown, status, _headers_of(error))
+    return json_response(shown, status, _headers_of(error))
 
 
 def _headers_of(error: RelatedImagesError) -> Headers:

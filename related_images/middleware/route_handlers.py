@@ -1,4 +1,8 @@
-"""The handlers of our own routes. A handler parses, asks, serialises."""
+"""The handlers of the filter's routes, except those of :mod:`.lineage_handlers`.
+
+A handler takes a :class:`RouteRequest` and returns the response. It raises an error of
+:mod:`related_images.errors` for a response that is an error.
+"""
 
 import logging
 from contextlib import suppress
@@ -16,167 +20,225 @@ from related_images.middleware import (
 )
 from related_images.middleware.create_image import json_object
 from related_images.middleware.environ import request_id
-from related_images.middleware.responses import WSGIApp, no_content, written
+from related_images.middleware.responses import WSGIApp, json_response, no_content
 from related_images.middleware.route_request import RouteRequest, fields
 from related_images.protocol import paths, schemas
 
 LOG = logging.getLogger(__name__)
 
 
-def list_relations(call: RouteRequest) -> WSGIApp:
-    return written(_relations(call, call.query, paths.href(paths.RELATIONS)))
+def list_relations(request: RouteRequest) -> WSGIApp:
+    """Return a page of relations, newest first."""
+    return json_response(_relations(request, request.query, paths.href(paths.RELATIONS)))
 
 
-def list_image_relations(call: RouteRequest) -> WSGIApp:
-    image_id = call.image_id()
-    query = call.query
+def list_image_relations(request: RouteRequest) -> WSGIApp:
+    """Return a page of the relations of one image, newest first.
+
+    :raises ImageNotFound: if neither Glance nor the recorded relations show the caller the image
+    """
+    image_id = request.image_id()
+    query = request.query
     query.filters["image_id"] = image_id
-    body = _relations(call, query, paths.href(paths.IMAGE_RELATIONS, image_id=image_id))
-    if not body["relations"] and not _has_relations(call, image_id):
-        glance.image(call.app, call.environ, image_id)
-    return written(body)
+    body = _relations(request, query, paths.href(paths.IMAGE_RELATIONS, image_id=image_id))
+    if not body["relations"] and not _has_relations(request, image_id):
+        glance.get_image(request.app, request.environ, image_id)
+    return json_response(body)
 
 
-def _has_relations(call: RouteRequest, image_id: str) -> bool:
-    """Whether the caller sees the image here, though the registry may have forgotten it."""
-    filters = Filters(image_id=image_id, visible_to=call.caller.visible_to)
-    return bool(listing.relations(call.database, filters, 1, None).items)
+def _has_relations(request: RouteRequest, image_id: str) -> bool:
+    """Whether the caller sees relations of the image. Glance may have purged the image."""
+    filters = Filters(image_id=image_id, visible_to=request.caller.visible_to)
+    return bool(listing.relations(request.database, filters, 1, None).items)
 
 
-def _relations(call: RouteRequest, query: paging.Query, path: str) -> schemas.Json:
-    filters = Filters(**query.filters, visible_to=call.caller.visible_to)
+def _relations(request: RouteRequest, query: paging.Query, path: str) -> schemas.Json:
+    filters = Filters(**query.filters, visible_to=request.caller.visible_to)
     after = paging.relation_position(query.marker)
-    found = listing.relations(call.database, filters, query.limit, after)
+    found = listing.relations(request.database, filters, query.limit, after)
     marker = paging.relation_marker(found.items[-1]) if found.more else None
     rows = map(schemas.linked, found.items)
     return schemas.page("relations", rows, path, query.kept, marker)
 
 
-def attach(call: RouteRequest) -> WSGIApp:
-    call.caller.must_record()
+def attach(request: RouteRequest) -> WSGIApp:
+    """Attach an existing image to a server; 201, or 200 if the relation is recorded already.
+
+    :raises RecordingForbidden: if the caller has no recording role
+    :raises BadInput: if the body is malformed
+    :raises ImageNotFound: if the image does not exist or the caller may not see it
+    :raises RelationConflict: if the relation is recorded with another label
+    :raises ImageBeingDeleted: if a ``boot`` is recorded while Glance deletes the image
+    """
+    request.caller.require_recording_role()
     body = fields(
-        json_object(call.environ),
-        needed=attach_relation.NEEDED,
-        optional=attach_relation.OPTIONAL,
+        json_object(request.environ),
+        required=attach_relation.REQUIRED_FIELDS,
+        optional=attach_relation.OPTIONAL_FIELDS,
     )
-    new = attach_relation.relation_of(body, call.app, call.environ, call.caller)
-    reporter = call.caller.reporter()
-    found, created = attach_relation.attach(new, call.app, call.environ, call.database, reporter)
+    new = attach_relation.new_relation(body, request.app, request.environ, request.caller)
+    reporter = request.caller.reporter()
+    found, created = attach_relation.attach(
+        new, request.app, request.environ, request.database, reporter
+    )
     if created:
-        LOG.info("attached image %s to instance %s (%s)", new.image_id, new.instance_id, new.kind)
-    return written(schemas.linked(found), HTTPStatus.CREATED if created else HTTPStatus.OK)
+        LOG.info("attached image %s to server %s (%s)", new.image_id, new.instance_id, new.kind)
+    return json_response(schemas.linked(found), HTTPStatus.CREATED if created else HTTPStatus.OK)
 
 
-def detach(call: RouteRequest) -> WSGIApp:
-    call.caller.must_remove()
-    own_report, recorded_at = paging.own_report(call.query.filters)
+def detach(request: RouteRequest) -> WSGIApp:
+    """Remove a relation, or roll back the caller's own report of it.
+
+    :returns: 204 if the relation is removed, 200 with the relation if others reported it too
+    :raises RecordingForbidden: if the caller has neither a recording role nor an admin role
+    :raises RelationNotFound: if there is no such relation
+    """
+    request.caller.require_removal_role()
+    own_report, recorded_at = paging.report_to_roll_back(request.query.filters)
     if own_report is not None:
-        call.caller.must_record()
-    ref, image_id, kind = call.instance(), call.image_id(), model.kind(call.ids["kind"])
+        request.caller.require_recording_role()
+    ref, image_id, kind = request.instance(), request.image_id(), model.kind(request.ids["kind"])
     ids = (ref.installation_uuid, ref.instance_id, image_id, kind)
-    left = None
+    remaining = None
     if own_report is None:
-        recording.detach(call.database, *ids, call.caller.remover())
+        recording.detach(request.database, *ids, request.caller.remover())
     else:
-        left = recording.revoke(call.database, *ids, call.caller.reporter(), recorded_at)
-    done = "detached" if left is None else f"took the {own_report} back, which others report too:"
-    LOG.info(
-        "%s image %s from instance %s of %s (%s): %s [%s]",
-        *(done, image_id, ref.instance_id, ref.installation_uuid, kind),
-        *(call.caller.described, request_id(call.environ)),
+        remaining = recording.revoke(request.database, *ids, request.caller.reporter(), recorded_at)
+    action = (
+        "detached"
+        if remaining is None
+        else f"rolled back the {own_report}, but others reported the relation too:"
     )
-    if left is None:
+    LOG.info(
+        "%s image %s from server %s of installation %s (%s): %s [%s]",
+        *(action, image_id, ref.instance_id, ref.installation_uuid, kind),
+        *(request.caller.description, request_id(request.environ)),
+    )
+    if remaining is None:
         return no_content()
-    return written(schemas.linked(left))
+    return json_response(schemas.linked(remaining))
 
 
-def list_instances(call: RouteRequest) -> WSGIApp:
-    query = call.query
+def list_instances(request: RouteRequest) -> WSGIApp:
+    """Return a page of servers with the counts and dates of their images."""
+    query = request.query
     latest_before = query.filters.pop(paging.LATEST_BEFORE, None)
-    filters = Filters(**query.filters, visible_to=call.caller.visible_to)
+    filters = Filters(**query.filters, visible_to=request.caller.visible_to)
     after = paging.instance_position(query.marker)
     until = datetime.now(UTC) + validation.CLOCK_SKEW
-    found = instances.page(call.database, filters, query.limit, after, latest_before, until)
+    found = instances.page(request.database, filters, query.limit, after, latest_before, until)
     marker = paging.instance_marker(found.items[-1]) if found.more else None
     path = paths.href(paths.INSTANCES)
     rows = map(schemas.linked, found.items)
-    return written(schemas.page("instances", rows, path, query.kept, marker))
+    return json_response(schemas.page("instances", rows, path, query.kept, marker))
 
 
-def show_instance(call: RouteRequest) -> WSGIApp:
-    ref = call.instance()
+def show_instance(request: RouteRequest) -> WSGIApp:
+    """Return one server with the counts and dates of its images.
+
+    :raises InstanceNotFound: if the caller sees no relation of the server
+    """
+    ref = request.instance()
     found = instances.show(
-        call.database, ref.installation_uuid, ref.instance_id, call.caller.visible_to
+        request.database, ref.installation_uuid, ref.instance_id, request.caller.visible_to
     )
-    return written(schemas.linked(found))
+    return json_response(schemas.linked(found))
 
 
-def end_instance(call: RouteRequest) -> WSGIApp:
-    call.caller.must_remove()
-    ref = call.instance()
+def end_instance(request: RouteRequest) -> WSGIApp:
+    """Record that a server was deleted.
+
+    :raises RecordingForbidden: if the caller has neither a recording role nor an admin role
+    :raises InstanceNotFound: if the server is not recorded
+    """
+    request.caller.require_removal_role()
+    ref = request.instance()
     recording.end_instance(
-        call.database, ref.installation_uuid, ref.instance_id, call.caller.remover()
+        request.database, ref.installation_uuid, ref.instance_id, request.caller.remover()
     )
     LOG.info(
-        "recorded that instance %s of %s was deleted: %s [%s]",
+        "recorded that server %s of installation %s was deleted: %s [%s]",
         *(ref.instance_id, ref.installation_uuid),
-        *(call.caller.described, request_id(call.environ)),
+        *(request.caller.description, request_id(request.environ)),
     )
     return no_content()
 
 
-def list_usages(call: RouteRequest) -> WSGIApp:
-    image_ids = call.query.filters[paging.IMAGE_IDS]
-    visible_to = call.caller.visible_to
-    found = listing.usages(call.database, image_ids, visible_to, _owners(call, image_ids))
+def list_usages(request: RouteRequest) -> WSGIApp:
+    """Return how many servers were started from each of the given images."""
+    image_ids = request.query.filters[paging.IMAGE_IDS]
+    visible_to = request.caller.visible_to
+    found = listing.usages(request.database, image_ids, visible_to, _owners(request, image_ids))
     rows = [row.as_json() for row in found]
-    return written({"usages": rows, "all_projects": visible_to is None})
+    return json_response({"usages": rows, "all_projects": visible_to is None})
 
 
-def _owners(call: RouteRequest, image_ids: list[str]) -> dict[str, str | None] | None:
-    """Whose the images are of which the caller may know whether others use them.
+def _owners(request: RouteRequest, image_ids: list[str]) -> dict[str, str | None] | None:
+    """Return the owners of the images for which the caller may know whether others use them.
 
-    Glance is asked about all of them, so that neither the answer nor its time tells more of an
-    image that is not the caller's own.
+    Glance is asked for all images, so that neither the response nor its time depends on whether
+    others use an image that the caller does not own.
+
+    :returns: owners by image ID, or ``None`` if Glance fails
     """
-    found = glance.owners(call.app, call.environ, image_ids)
-    if found is None or call.caller.sees_all:
+    found = glance.image_owners(request.app, request.environ, image_ids)
+    if found is None or request.caller.sees_all_projects:
         return found
-    own = call.caller.project_id
-    return {id: owner for id, owner in found.items() if own is not None and owner == own}
+    project_id = request.caller.project_id
+    return {
+        id: owner for id, owner in found.items() if project_id is not None and owner == project_id
+    }
 
 
-def list_installations(call: RouteRequest) -> WSGIApp:
-    call.caller.must_administrate()
-    found = installations.registered(call.database)
-    return written({"installations": [row.as_json() for row in found]})
+def list_installations(request: RouteRequest) -> WSGIApp:
+    """Return all registered installations.
+
+    :raises AdminOnly: if the caller is not an administrator
+    """
+    request.caller.require_admin_role()
+    found = installations.registered(request.database)
+    return json_response({"installations": [row.as_json() for row in found]})
 
 
-def register_installation(call: RouteRequest) -> WSGIApp:
-    call.caller.must_administrate()
-    body = fields(json_object(call.environ), needed=("uuid", "name"), optional=("service_user_id",))
+def register_installation(request: RouteRequest) -> WSGIApp:
+    """Register an installation; 201, or 200 if it is registered already.
+
+    :raises AdminOnly: if the caller is not an administrator
+    :raises BadInput: if the body is malformed
+    :raises InstallationConflict: if it is registered with another name or service user
+    """
+    request.caller.require_admin_role()
+    body = fields(
+        json_object(request.environ), required=("uuid", "name"), optional=("service_user_id",)
+    )
     uuid = validation.installation_uuid(body["uuid"])
     name, user = validation.text("name", body["name"]), body.get("service_user_id")
-    bound = None if user is None else validation.text("service_user_id", user)
-    found, created = installations.register(call.database, uuid, name, bound)
-    return written(found.as_json(), HTTPStatus.CREATED if created else HTTPStatus.OK)
+    service_user_id = None if user is None else validation.text("service_user_id", user)
+    found, created = installations.register(request.database, uuid, name, service_user_id)
+    return json_response(found.as_json(), HTTPStatus.CREATED if created else HTTPStatus.OK)
 
 
-def unregister_installation(call: RouteRequest) -> WSGIApp:
-    call.caller.must_administrate()
-    installations.unregister(call.database, validation.installation_uuid(call.ids["uuid"]))
+def unregister_installation(request: RouteRequest) -> WSGIApp:
+    """Remove the registration of an installation; its relations stay.
+
+    :raises AdminOnly: if the caller is not an administrator
+    :raises InstallationNotFound: if it is not registered
+    """
+    request.caller.require_admin_role()
+    installations.unregister(request.database, validation.installation_uuid(request.ids["uuid"]))
     return no_content()
 
 
-def show_info(call: RouteRequest) -> WSGIApp:
-    # asked first: where the database hangs, the question finds out
-    settings, reconciliation = call.caller.settings, _reconciliation(call)
+def show_info(request: RouteRequest) -> WSGIApp:
+    """Return the version, kinds, limits, options and state of this deployment."""
+    # before is_up(): if the database hangs, this query is the one that notices it
+    settings, reconciliation = request.caller.settings, _reconciliation(request)
     info = {
         "version": related_images.__version__,
         "kinds": list(model.KINDS),
         "sources": list(model.SOURCES),
         "limits": {
-            "page": paging.LIMIT_MOST,
+            "page": paging.LIMIT_MAX,
             "images_of_instance": listing.IMAGES_LIMIT,
             "instance_id_length": validation.INSTANCE_ID_LENGTH,
             "label_length": validation.LABEL_LENGTH,
@@ -184,19 +246,19 @@ def show_info(call: RouteRequest) -> WSGIApp:
         "require_registered_installation": settings.require_registered_installation,
         "guard": settings.guard,
         "nova_rotation": settings.nova_rotation,
-        "database": "up" if call.database.is_up() else "down",
+        "database": "up" if request.database.is_up() else "down",
         **reconciliation,
     }
-    return written(info)
+    return json_response(info)
 
 
-def _reconciliation(call: RouteRequest) -> schemas.Json:
-    """Null where the database is down; only for those who see everything is something counted."""
+def _reconciliation(request: RouteRequest) -> schemas.Json:
+    """Return the last reconciliation, and the count of later relations for who may see it."""
     last = unreconciled = None
     with suppress(StoreUnavailable):
-        last = listing.reconciliation(call.database)
-        if call.caller.sees_all:
-            unreconciled = listing.unreconciled(call.database, last)
-    if last and not call.caller.sees_all:
+        last = listing.reconciliation(request.database)
+        if request.caller.sees_all_projects:
+            unreconciled = listing.unreconciled(request.database, last)
+    if last and not request.caller.sees_all_projects:
         last = {name: last[name] for name in ("until", "finished_at")}
     return {"last_reconciliation": last, "unreconciled": unreconciled}

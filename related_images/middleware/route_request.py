@@ -1,4 +1,4 @@
-"""One request to a route of ours: what handlers ask of it."""
+"""A request to one of the filter's routes, as its handler gets it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from related_images.middleware.responses import WSGIApp
 
 @dataclass(frozen=True)
 class RouteRequest:
-    """One request to a route of ours, with the ``ids`` in its path and its ``query``."""
+    """A request to one of the filter's routes: the IDs in its path, its parsed query."""
 
     app: WSGIApp
     database: Database
@@ -28,63 +28,71 @@ class RouteRequest:
     query: paging.Query
 
     def instance(self) -> model.InstanceRef:
-        """The instance in the path."""
+        """Return the instance in the path.
+
+        :raises TupleMalformed: if its installation UUID or server ID is malformed
+        """
         return model.InstanceRef(self.ids["installation_uuid"], self.ids["instance_id"])
 
     def image_id(self) -> str:
-        """The image in the path."""
+        """Return the ID of the image in the path.
+
+        :raises ImageIdMalformed: if it is not a UUID in lower case
+        """
         return validation.image_id(self.ids["image_id"])
 
 
 Handler = Callable[[RouteRequest], WSGIApp]
-Answers = Mapping[HTTPStatus, tuple[str] | tuple[str, str]]
-"""What each status says with which a request is done, and the schema of its body."""
+Responses = Mapping[HTTPStatus, tuple[str] | tuple[str, str]]
+"""The description of each success status, and the name of the schema of its body."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What a method of a path does: its handler, what it takes, and how it is described.
+    """A method of a path: its handler, its parameters and its description for OpenAPI.
 
-    ``refusals`` are the statuses that it may answer besides those of every operation. ``body`` is
-    the schema of the body that it takes.
+    ``errors`` are its error statuses in addition to those of every operation. ``body`` is the name
+    of the schema of the request body.
     """
 
     handler: Handler
     summary: str
-    answers: Answers
-    refusals: Sequence[HTTPStatus] = ()
+    responses: Responses
+    errors: Sequence[HTTPStatus] = ()
     filters: paging.Filters = field(default_factory=dict)
     body: str | None = None
 
 
 def query_of(environ: Environ) -> list[tuple[str, str]]:
-    """The parameters of a query.
+    """Return the names and values of the query parameters.
 
-    :raises ParameterMalformed: if they are not UTF-8
+    :raises ParameterMalformed: if they are not percent-encoded UTF-8
     """
-    written = environ.get("QUERY_STRING", "")
-    if not written:
+    query_string = environ.get("QUERY_STRING", "")
+    if not query_string:
         return []
     try:
-        # of the query alone: what WebOb reads refers to its environ, and is kept in it
-        return list(Request({"QUERY_STRING": written}).GET.items())
+        # a new environ, since WebOb stores the parsed query in the one that it gets
+        return list(Request({"QUERY_STRING": query_string}).GET.items())
     except UnicodeError as error:
         raise ParameterMalformed(
-            "the query is not UTF-8 in percent-encoding; encode each parameter as UTF-8"
+            "the query is not percent-encoded UTF-8; encode each parameter as UTF-8"
         ) from error
 
 
-def fields(body: dict[str, Any], needed: Iterable[str], optional: Iterable[str]) -> dict[str, Any]:
-    """The body, which has the ``needed`` fields and none but these and the ``optional`` ones.
+def fields(
+    body: dict[str, Any], required: Iterable[str], optional: Iterable[str]
+) -> dict[str, Any]:
+    """Return ``body`` after checking that it has all required fields and no unknown ones.
 
-    :raises FieldInvalid: naming the field
+    :raises FieldInvalid: if it does not; the message names the first such field
     """
-    known = [*needed, *optional]
-    missing = [name for name in needed if name not in body]
+    known = [*required, *optional]
+    missing = [name for name in required if name not in body]
     unknown = [name for name in body if name not in known]
     if missing or unknown:
         wrong = (
             f"{missing[0]} is missing" if missing else f"{validation.shown(unknown[0])} is unknown"
         )
-        raise FieldInvalid(f"the field {wrong}; known are {', '.join(known)}")
+        raise FieldInvalid(f"the field {wrong}; allowed are: {', '.join(known)}")
     return body

@@ -1,4 +1,4 @@
-"""Our own routes: one table of path and method to operation, and the mapper that finds them."""
+"""The filter's own routes: the table of paths, methods and operations, and their mapper."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from related_images.db import Database
 from related_images.middleware import lineage_handlers, openapi, paging, route_handlers
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
-from related_images.middleware.responses import MethodNotAllowed, WSGIApp, written
+from related_images.middleware.responses import MethodNotAllowed, WSGIApp, json_response
 from related_images.middleware.route_request import Operation, RouteRequest, query_of
 from related_images.protocol import paths, schemas
 
@@ -23,21 +23,22 @@ TOO_LARGE: Final = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 def _schema(name: str) -> Operation:
-    def show_schema(call: RouteRequest) -> WSGIApp:
-        return written(schemas.SCHEMAS[name])
+    def show_schema(request: RouteRequest) -> WSGIApp:
+        return json_response(schemas.SCHEMAS[name])
 
     show_schema.__name__ = f"show_schema_{name}"
     summary = f"The JSON schema of {name}"
     return Operation(show_schema, summary, {OK: ("A JSON schema", "json_schema")})
 
 
-def show_openapi(call: RouteRequest) -> WSGIApp:
-    return written(document())
+def show_openapi(request: RouteRequest) -> WSGIApp:
+    """Return the OpenAPI document."""
+    return json_response(document())
 
 
 @cache
 def document() -> schemas.Json:
-    """The OpenAPI document of our routes."""
+    """Return the OpenAPI document of the filter's routes."""
     return openapi.document(ROUTES)
 
 
@@ -51,10 +52,10 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
         ),
         "POST": Operation(
             route_handlers.attach,
-            "Attach an image that exists to an instance (a recording role)",
+            "Attach an existing image to a server (recording role)",
             {
-                OK: ("The relation was there", "relation"),
-                CREATED: ("The relation was recorded", "relation"),
+                OK: ("The relation was recorded before", "relation"),
+                CREATED: ("The relation is recorded", "relation"),
             },
             (FORBIDDEN, NOT_FOUND, CONFLICT, TOO_LARGE),
             body="new_relation",
@@ -72,13 +73,13 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     paths.RELATION: {
         "DELETE": Operation(
             route_handlers.detach,
-            "Detach an image from an instance (a recording role or an administrator)",
+            "Detach an image from a server (recording role or administrator)",
             {
                 OK: (
-                    "The report is taken back, and the relation stays since others report it too",
+                    "The report is rolled back; the relation stays, because others reported it too",
                     "relation",
                 ),
-                NO_CONTENT: ("The relation is gone",),
+                NO_CONTENT: ("The relation is removed",),
             },
             (FORBIDDEN, NOT_FOUND),
             paging.DETACHMENT,
@@ -87,7 +88,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     paths.ANCESTRY: {
         "GET": Operation(
             lineage_handlers.list_ancestry,
-            "The chain of images and instances an image comes from, nearest first",
+            "The chain of images and servers from which an image was made, nearest first",
             {OK: ("A page of ancestors", "ancestry")},
             (NOT_FOUND,),
             paging.PAGE,
@@ -96,7 +97,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     paths.DESCENDANTS: {
         "GET": Operation(
             lineage_handlers.list_descendants,
-            "Everything that was made from an image",
+            "All images that were made from an image, directly or indirectly",
             {OK: ("A page of descendants", "descendants")},
             (NOT_FOUND,),
             lineage_handlers.DESCENDANT_FILTERS | paging.PAGE,
@@ -105,46 +106,46 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     paths.INSTANCES: {
         "GET": Operation(
             route_handlers.list_instances,
-            "Instances and their images",
-            {OK: ("A page of instances", "instances")},
+            "Servers and their images",
+            {OK: ("A page of servers", "instances")},
             filters=paging.INSTANCE_FILTERS | paging.PAGE,
         )
     },
     paths.INSTANCE: {
         "GET": Operation(
             route_handlers.show_instance,
-            "One instance",
-            {OK: ("The instance", "instance")},
+            "One server",
+            {OK: ("The server", "instance")},
             (NOT_FOUND,),
         ),
         "DELETE": Operation(
             route_handlers.end_instance,
-            "Record that the instance was deleted (a recording role or an administrator)",
-            {NO_CONTENT: ("It is noted",)},
+            "Record that the server was deleted (recording role or administrator)",
+            {NO_CONTENT: ("The deletion is recorded",)},
             (FORBIDDEN, NOT_FOUND),
         ),
     },
     paths.USAGES: {
         "GET": Operation(
             route_handlers.list_usages,
-            "How much images are used, of those that are asked for",
-            {OK: ("One row for each image, in the order asked for", "usages")},
+            "How many servers were started from each of the given images",
+            {OK: ("One row per image, in the order of image_ids", "usages")},
             filters=paging.USAGE_FILTERS,
         )
     },
     paths.INSTALLATIONS: {
         "GET": Operation(
             route_handlers.list_installations,
-            "Registered installations (an administrator)",
-            {OK: ("All of them", "installations")},
+            "Registered installations (administrator)",
+            {OK: ("All registered installations", "installations")},
             (FORBIDDEN,),
         ),
         "POST": Operation(
             route_handlers.register_installation,
-            "Register an installation (an administrator)",
+            "Register an installation (administrator)",
             {
-                OK: ("It was registered", "installation"),
-                CREATED: ("It is registered now", "installation"),
+                OK: ("The installation was registered before", "installation"),
+                CREATED: ("The installation is registered", "installation"),
             },
             (FORBIDDEN, CONFLICT, TOO_LARGE),
             body="new_installation",
@@ -153,15 +154,15 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     paths.INSTALLATION: {
         "DELETE": Operation(
             route_handlers.unregister_installation,
-            "Forget the registration; relations stay (an administrator)",
-            {NO_CONTENT: ("It is forgotten",)},
+            "Remove the registration of an installation; its relations stay (administrator)",
+            {NO_CONTENT: ("The registration is removed",)},
             (FORBIDDEN, NOT_FOUND),
         )
     },
     paths.INFO: {
         "GET": Operation(
             route_handlers.show_info,
-            "What this deployment does",
+            "The capabilities and the state of this deployment",
             {OK: ("Version, kinds, limits and options", "info")},
         )
     },
@@ -174,7 +175,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
 
 @dataclass(frozen=True)
 class Route:
-    """A request to a path of ours: its operation, or the methods that are ``allowed`` instead."""
+    """A match of a path: the operation, or ``None`` if only other, ``allowed`` methods exist."""
 
     operation: Operation | None
     allowed: tuple[str, ...]
@@ -183,49 +184,52 @@ class Route:
 
 _ID: Final = re.compile(r"{(\w+)}")
 
-WORDS: Final = frozenset(_ID.sub("", path).rstrip("/").rpartition("/")[2] for path in ROUTES)
-"""The last fixed word of each path: a path without any of them is not ours, which is soon seen."""
+LAST_SEGMENTS: Final = frozenset(
+    _ID.sub("", path).rstrip("/").rpartition("/")[2] for path in ROUTES
+)
+"""The last fixed segment of each path. Without any of them, no path matches: a cheap check."""
 
 
 def _mapper() -> Mapper:
-    """Each method of a path, then the same path with the answer to every other method."""
-    made = Mapper(controller_scan=None, explicit=True)
+    """Return a mapper with each method of each path, followed by the path for other methods."""
+    mapper = Mapper(controller_scan=None, explicit=True)
     for path, methods in ROUTES.items():
-        # what Routes takes for an id by itself leaves a line break at the end out
+        # the default pattern of Routes drops a line break at the end
         ids = dict.fromkeys(_ID.findall(path), "[^/]+")
         for method in methods:
             only = {"method": [method]}
-            made.connect(path, action=method, _path=path, requirements=ids, conditions=only)
-        made.connect(path, action=None, _path=path, requirements=ids)
-    made.create_regs([])  # now, not at the first request: two threads may bring that at once
-    return made
+            mapper.connect(path, action=method, _path=path, requirements=ids, conditions=only)
+        mapper.connect(path, action=None, _path=path, requirements=ids)
+    mapper.create_regs([])  # now, since two threads may send the first requests at the same time
+    return mapper
 
 
 _MAPPER: Final = _mapper()
 
 
 def match(path: str, method: str) -> Route | None:
-    """The route of ours that a request for ``path``, below ``/v2``, is; ``None`` if it is none."""
+    """Return the route of ``path`` (below ``/v2``), or ``None`` if the filter has no such path."""
     found: dict[str, Any] | None = _MAPPER.match(path, {"REQUEST_METHOD": method})
     if found is None:
         return None
-    answered, template = found.pop("action"), found.pop("_path")
-    if template.format(**found) != path:  # Routes lets a path end in a line break
+    action, template = found.pop("action"), found.pop("_path")
+    if template.format(**found) != path:  # Routes matches a path that ends in a line break
         return None
     methods = ROUTES[template]
-    return Route(None if answered is None else methods[answered], tuple(methods), found)
+    return Route(None if action is None else methods[action], tuple(methods), found)
 
 
-def answer(
+def handle(
     app: WSGIApp, database: Database, caller: Caller, route: Route, environ: Environ
 ) -> WSGIApp:
-    """The answer to a request to the ``route``.
+    """Return the response to a request that matched ``route``.
 
-    :raises NotIdentified: if nobody vouches for the caller
-    :raises MethodNotAllowed: if the path does not answer the method
-    :raises BadInput: if the query is not one that is taken there
+    :raises NotIdentified: if the caller has no valid token
+    :raises MethodNotAllowed: if the path does not support the method
+    :raises BadInput: if the query is malformed or has unknown parameters
+    :raises RelatedImagesError: if the operation fails
     """
-    caller.must_be_identified()
+    caller.require_identity()
     operation = route.operation
     if operation is None:
         raise MethodNotAllowed(environ["REQUEST_METHOD"], route.allowed)

@@ -1,4 +1,4 @@
-"""What goes over the wire: headers, paths, parameters and JSON shapes, each named once.
+"""The wire protocol: headers, paths, query parameters and JSON schemas.
 
-Pure: no input or output, no third-party library, nothing that knows a database or a WSGI server.
+The package does no I/O, uses no third-party library and depends on no database or WSGI server.
 """

@@ -1,4 +1,4 @@
-"""The headers of the project, named once: what is stripped is computed from this table."""
+"""The headers of the project. The filter removes the request headers that are listed here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,31 +20,31 @@ REQUEST: Final = (
     RELATION_LABEL,
     INSTANCE_PROJECT_ID,
 )
-"""What a request says of an instance."""
+"""The instance headers of a request."""
 
 FORCE: Final = "X-Relation-Force"
 FORCED: Final = "true"
-"""With this value: the deletion of an image in use is meant; an administrator may say so."""
+"""The value with which an administrator deletes an image despite delete protection."""
 
 STRIPPED: Final = (*REQUEST, FORCE)
-"""Read from a request, and removed from it before the registry sees it."""
+"""The headers that are removed from a request before Glance sees it."""
 
 RECORDED: Final = "X-Relation-Recorded"
 FILTERS_APPLIED: Final = "X-Relation-Filters-Applied"
-"""Both set on a response: what was done with the tuple of its request."""
+"""The response headers that acknowledge the instance headers of the request."""
 
 QUERY: Final = ("installation_uuid", "instance_id", "relation_kind", "relation_label")
-"""The first four as query parameters of the image list, in the order of :data:`REQUEST`."""
+"""The query parameters of the image list for the first four headers of :data:`REQUEST`."""
 
 FILTER_WORDS: Final = ("installation_uuid", "instance_id", "kind", "label")
-"""The same four as the acknowledgement of a filtered list names them."""
+"""The names of these four in :data:`FILTERS_APPLIED`."""
 
 
 @dataclass(frozen=True)
 class Assertion:
-    """What a request says of an instance: the tuple, and if given a kind and a label.
+    """The instance headers of a request: the server, and optionally a kind and a label.
 
-    ``project_id`` is whose the instance is, where that is known.
+    ``project_id`` is the project that owns the server, if the request names it.
     """
 
     instance: InstanceRef
@@ -53,11 +53,11 @@ class Assertion:
     project_id: str | None = None
 
     def as_headers(self) -> dict[str, str]:
-        """The request headers that say this."""
+        """Return the request headers with these values."""
         return {name: text for name, text in zip(REQUEST, self._texts(), strict=True) if text}
 
     def acknowledgement(self) -> str:
-        """The value of :data:`FILTERS_APPLIED` on a list that was filtered by this."""
+        """Return the value of :data:`FILTERS_APPLIED` for a list restricted by this assertion."""
         pairs = zip(FILTER_WORDS, self._texts(), strict=False)
         return ", ".join(word for word, text in pairs if text)
 
@@ -67,10 +67,11 @@ class Assertion:
 
 
 def read(values: Mapping[str, str]) -> Assertion | None:
-    """Read what the headers say; ``values`` by their names.
+    """Parse the instance headers.
 
-    :returns: ``None`` if none of them is there
-    :raises TupleIncomplete: if a part of the tuple is missing
+    :param values: the values by the names of the headers
+    :returns: ``None`` if there are none
+    :raises TupleIncomplete: if the installation UUID or the server ID is missing
     :raises BadInput: if a value is malformed
     """
     installation, instance, kind, label, project_id = map(values.get, REQUEST)
@@ -78,7 +79,7 @@ def read(values: Mapping[str, str]) -> Assertion | None:
         return None
     if installation is None or instance is None:
         raise TupleIncomplete(
-            f"{' and '.join(values)} came alone; give both {INSTALLATION_UUID} and {INSTANCE_ID} "
+            f"only {' and '.join(values)} given; give both {INSTALLATION_UUID} and {INSTANCE_ID} "
             f"({QUERY[0]} and {QUERY[1]} in a query), or none of {', '.join(REQUEST)}"
         )
     return Assertion(
@@ -90,14 +91,15 @@ def read(values: Mapping[str, str]) -> Assertion | None:
 
 
 def combined(given: Mapping[str, str], query: Mapping[str, str]) -> dict[str, str]:
-    """The values of headers and those of query parameters, all by the names of the headers.
+    """Return the values of headers and query parameters, by the names of the headers.
 
-    :raises TupleConflict: if both name the same thing differently
+    :raises TupleConflict: if a header and its query parameter have different values
     """
     both = dict(given)
     for name, parameter in zip(REQUEST, QUERY, strict=False):
         if parameter in query and both.setdefault(name, query[parameter]) != query[parameter]:
             raise TupleConflict(
-                f"the header {name} and the query parameter {parameter} differ; give one of them"
+                f"the header {name} and the query parameter {parameter} have different values; "
+                "give one of them"
             )
     return both

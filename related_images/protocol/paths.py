@@ -1,4 +1,4 @@
-"""The paths of the project under the registry's ``/v2``, and the methods each answers."""
+"""The paths of the filter's routes below Glance's ``/v2``."""
 
 from typing import Final
 
@@ -19,9 +19,9 @@ SCHEMA: Final = "/schemas/{name}"
 OPENAPI: Final = "/schemas/openapi-relations"
 
 IMAGES: Final = "/images"
-"""The registry's own."""
+"""Glance's own collection of images."""
 
 
 def href(template: str, **ids: str) -> str:
-    """The path of ``template`` with its ``ids``, as it stands in links."""
+    """Return the path for a link: ``/v2`` and ``template`` with ``ids`` filled in."""
     return API + template.format(**ids)

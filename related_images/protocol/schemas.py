@@ -1,4 +1,4 @@
-"""The JSON shapes: what an answer holds, and the schemas published for it."""
+"""The JSON bodies of requests and responses, and their schemas."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -23,32 +23,35 @@ Json = dict[str, Any]
 
 
 def linked(item: Relation | Instance) -> Json:
-    """The JSON form of ``item``, with the links to it and to its schema."""
+    """Return the JSON of ``item`` with links to itself and to its schema."""
     name, path = (
         ("relation", paths.RELATION) if isinstance(item, Relation) else ("instance", paths.INSTANCE)
     )
-    shown = item.as_json()
+    body = item.as_json()
     return {
-        **shown,
-        "self": paths.href(path, **shown),
+        **body,
+        "self": paths.href(path, **body),
         "schema": paths.href(paths.SCHEMA, name=name),
     }
 
 
 def fault(status: int, error: RelatedImagesError, request_id: str | None) -> Json:
-    """The body of an answer that is an error of ours.
+    """Return the body of an error response.
 
-    One object at the top, with a ``message``: python-glanceclient reads that of each value at the
-    top and fails on one that is no object, and openstacksdk looks for it there too.
+    The only top-level value is an object with a ``message``: python-glanceclient
+    (``glanceclient.exc.from_response``) and openstacksdk (``raise_from_response``) read ``message``
+    of top-level objects, and glanceclient fails on a list.
+
+    :param status: the HTTP status
     """
-    shown = {
+    described = {
         "status": status,
         "code": error.code,
         "title": error.title,
         "message": str(error),
         "request_id": request_id,
     }
-    return {"error": shown}
+    return {"error": described}
 
 
 def page(
@@ -58,9 +61,11 @@ def page(
     query: Iterable[tuple[str, str]],
     marker: str | None,
 ) -> Json:
-    """A page of a collection with ``first`` and, if there is a ``marker``, ``next``.
+    """Return a page of a collection with ``first`` and, if there is a ``marker``, ``next``.
 
-    :param query: the caller's own parameters, without the marker
+    :param name: the key of the items, and the name of the schema
+    :param query: the caller's query parameters without ``marker``
+    :param marker: the marker of the next page, or ``None`` on the last page
     """
     kept = list(query)
     body: Json = {name: list(items), "first": link(path, kept)}
@@ -71,6 +76,7 @@ def page(
 
 
 def link(path: str, query: Iterable[tuple[str, str]]) -> str:
+    """Return ``path`` with the encoded query, if there is one."""
     encoded = urlencode(list(query))
     return f"{path}?{encoded}" if encoded else path
 
@@ -84,9 +90,9 @@ UUID: Final = {
     "type": "string",
     "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
 }
-"""A UUID as it is answered, and as the ID of an image has to be."""
+"""A UUID in lower case: in responses, and everywhere for the ID of an image."""
 ANY_UUID: Final = UUID | {"pattern": UUID["pattern"].replace("0-9a-f", "0-9a-fA-F")}
-"""A UUID that is taken in capitals too."""
+"""A UUID in lower or upper case: in requests."""
 _WORD: Final = {"type": "string", "pattern": "^[A-Za-z0-9._:-]+$", "minLength": 1}
 INSTANCE_ID: Final = _WORD | {"maxLength": validation.INSTANCE_ID_LENGTH}
 LABEL: Final = _WORD | {"maxLength": validation.LABEL_LENGTH}
@@ -104,7 +110,7 @@ IDS: Final[dict[str, Json]] = {
     "kind": KIND,
     "uuid": ANY_UUID,
 }
-"""The IDs in paths."""
+"""The schemas of the path parameters."""
 
 _OF_TYPE: Final[Mapping[Any, Json]] = {
     str: {"type": "string"},
@@ -122,7 +128,7 @@ _OF_TYPE: Final[Mapping[Any, Json]] = {
 
 
 def properties(shape: type) -> Json:
-    """The schemas of the properties that the JSON form of ``shape`` has, from their types."""
+    """Return the schemas of the properties of a dataclass's JSON, from the types of its fields."""
     return {name: _of_type(kind) for name, kind in types_of(shape).items()}
 
 
@@ -140,7 +146,7 @@ _RELATION: Final = properties(Relation) | _LINKS
 _INSTANCE: Final = properties(Instance) | _LINKS
 
 
-def _thing(name: str, properties: Json) -> Json:
+def _item_schema(name: str, properties: Json) -> Json:
     return {
         "name": name,
         "properties": properties,
@@ -150,11 +156,11 @@ def _thing(name: str, properties: Json) -> Json:
     }
 
 
-def _collection(name: str, thing: Json) -> Json:
+def _collection_schema(name: str, item: Json) -> Json:
     return {
         "name": name,
         "properties": {
-            name: {"type": "array", "items": thing},
+            name: {"type": "array", "items": item},
             "first": {"type": "string"},
             "next": {"type": "string"},
             "schema": {"type": "string"},
@@ -169,16 +175,16 @@ def _collection(name: str, thing: Json) -> Json:
 
 
 SCHEMAS: Final[dict[str, Json]] = {
-    "relation": (_relation := _thing("relation", _RELATION)),
-    "relations": _collection("relations", _relation),
-    "instance": (_instance := _thing("instance", _INSTANCE)),
-    "instances": _collection("instances", _instance),
+    "relation": (_relation := _item_schema("relation", _RELATION)),
+    "relations": _collection_schema("relations", _relation),
+    "instance": (_instance := _item_schema("instance", _INSTANCE)),
+    "instances": _collection_schema("instances", _instance),
 }
-"""The schemas by the name under which ``/v2/schemas`` publishes them."""
+"""The schemas that ``/v2/schemas/{name}`` returns, by name."""
 
 
 def reference(name: str) -> Json:
-    """The schema of this name in the OpenAPI document."""
+    """Return a reference to a schema of :data:`COMPONENTS` in the OpenAPI document."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -203,16 +209,20 @@ _DESCENDANT: Final = _object(
 )
 _LINEAGE: Final = {"image_id": UUID, **_PAGE, "cycle": {"type": "boolean"}}
 _USAGE: Final = properties(Usage)
-_TOLD_OF_USAGE: Final[dict[str, Json]] = {
-    "instances": {"minimum": 0, "description": "How many were ever started from it"},
-    "live_instances": {"minimum": 0, "description": "How many of them have not ended"},
+_USAGE_DESCRIPTIONS: Final[dict[str, Json]] = {
+    "instances": {"minimum": 0, "description": "Number of servers ever started from the image"},
+    "live_instances": {
+        "minimum": 0,
+        "description": "Number of these servers that are not recorded as deleted",
+    },
     "unused_since": {
-        "description": "When the last of them ended; null while one lives, or if none ever was"
+        "description": "When the last of these servers was deleted; null while one is live, or if "
+        "none was ever started"
     },
     "used_by_others": {
-        "description": "Whether live servers of other projects than the image's owner were "
-        "started from it; false unless the caller owns the image or sees all projects; null if "
-        "Glance did not say whose the image is",
+        "description": "Whether live servers of projects other than the image's owner were "
+        "started from the image. Always false if the caller neither owns the image nor sees all "
+        "projects; null if Glance did not return the owner",
     },
 }
 _INFO: Final = {
@@ -234,7 +244,7 @@ _NEW_RELATION: Final = {
     "kind": KIND,
     "label": _MAYBE_LABEL,
     "instance_project_id": _MAYBE_OWN_TEXT
-    | {"description": "Whose the instance is, where the service knows"},
+    | {"description": "The project that owns the server, if the service knows it"},
 }
 _ERROR: Final = {
     "status": {"type": "integer"},
@@ -253,11 +263,13 @@ COMPONENTS: Final[dict[str, Json]] = {
     "descendants": _list("descendants", _DESCENDANT, **_LINEAGE),
     "usages": _list(
         "usages",
-        _object({name: shape | _TOLD_OF_USAGE.get(name, {}) for name, shape in _USAGE.items()}),
+        _object(
+            {name: shape | _USAGE_DESCRIPTIONS.get(name, {}) for name, shape in _USAGE.items()}
+        ),
         all_projects={
             "type": "boolean",
-            "description": "Whether the instances of all projects are counted, or those the caller "
-            "sees",
+            "description": "Whether the servers of all projects are counted, or only those that "
+            "the caller sees",
         },
     ),
     "installation": _object(properties(Installation) | {"name": TEXT}),
@@ -270,4 +282,4 @@ COMPONENTS: Final[dict[str, Json]] = {
     "json_schema": {"type": "object"},
     "error": _object({"error": _object(_ERROR)}),
 }
-"""The schemas of bodies by their name in the OpenAPI document."""
+"""The schemas of request and response bodies in the OpenAPI document, by name."""

@@ -1,4 +1,4 @@
-"""The real Glance in this process with the filter in its pipeline, and who talks to it."""
+"""The real Glance in this process with the filter in its pipeline, and its callers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from tests import wsgi
-from tests.filters import new_uuid, tuple_of
+from tests.filters import instance_headers, new_uuid
 from tests.servers import Answer
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ SERVICE_TOKEN = {
 
 
 def user_of(project: str) -> dict[str, str]:
-    """An ordinary user of the project."""
+    """Return the identity headers of a member of the project."""
     return wsgi.identity(f"user-of-{project}", project)
 
 
 def service_for(project: str) -> dict[str, str]:
-    """The compute service, with the token of a user of the project."""
+    """Return the identity headers of the compute service with a token of a user of the project."""
     return user_of(project) | SERVICE_TOKEN
 
 
@@ -35,8 +35,8 @@ def a_project() -> str:
 
 
 @dataclass(frozen=True)
-class Vm:
-    """An instance with its project."""
+class Server:
+    """A server with its project."""
 
     installation: str
     id: str
@@ -44,7 +44,9 @@ class Vm:
 
     @property
     def headers(self) -> dict[str, str]:
-        return tuple_of(self.installation, self.id) | {"X-Instance-Project-ID": self.project}
+        return instance_headers(self.installation, self.id) | {
+            "X-Instance-Project-ID": self.project
+        }
 
     @property
     def query(self) -> dict[str, str]:
@@ -59,8 +61,10 @@ class Vm:
         return user_of(self.project)
 
 
-def a_vm(installation: str | None = None, id: str | None = None, project: str | None = None) -> Vm:
-    return Vm(installation or new_uuid(), id or new_uuid(), project or a_project())
+def new_server(
+    installation: str | None = None, id: str | None = None, project: str | None = None
+) -> Server:
+    return Server(installation or new_uuid(), id or new_uuid(), project or a_project())
 
 
 class Cloud:
@@ -75,25 +79,27 @@ class Cloud:
     ) -> Answer:
         return wsgi.call(self.app, method, path, headers, body)
 
-    def try_to_create(self, vm: Vm, **fields: Any) -> Answer:
-        return self.call("POST", "/v2/images", vm.service | vm.headers, {"name": "n"} | fields)
+    def try_to_create(self, server: Server, **fields: Any) -> Answer:
+        return self.call(
+            "POST", "/v2/images", server.service | server.headers, {"name": "n"} | fields
+        )
 
-    def create(self, vm: Vm, **fields: Any) -> str:
-        """An image of the instance, made by the service for the instance's project."""
-        answer = self.try_to_create(vm, **fields)
+    def create(self, server: Server, **fields: Any) -> str:
+        """Create an image of the server, as the service does for its project; return its ID."""
+        answer = self.try_to_create(server, **fields)
         assert answer.status == 201, answer.body
         assert answer.headers["X-Relation-Recorded"] == "snapshot"
         return str(answer.json["id"])
 
-    def create_for(self, owner: str, vm: Vm, **fields: Any) -> str:
-        """An image of the instance that another project owns, as an administrator's snapshot is."""
+    def create_for(self, owner: str, server: Server, **fields: Any) -> str:
+        """Create an image of the server for another ``owner``, as an administrator's snapshot."""
         fields = {"name": "n", "owner": owner} | fields
-        answer = self.call("POST", "/v2/images", ADMIN | SERVICE_TOKEN | vm.headers, fields)
+        answer = self.call("POST", "/v2/images", ADMIN | SERVICE_TOKEN | server.headers, fields)
         assert answer.status == 201, answer.body
         return str(answer.json["id"])
 
     def pages(self, path: str, headers: Mapping[str, str], key: str) -> list[list[Any]]:
-        """Every page, by the links between them."""
+        """Return every page, by following ``next``."""
         found, next = [], path
         while next:
             answer = self.call("GET", next, headers)
@@ -104,12 +110,12 @@ class Cloud:
         return found
 
     def image_ids(self, headers: Mapping[str, str], **query: Any) -> list[str]:
-        """The ids of an image list, page after page."""
+        """Return the IDs of all pages of an image list."""
         pages = self.pages(f"/v2/images?{urlencode(query, doseq=True)}", headers, "images")
         return [image["id"] for page in pages for image in page]
 
     def relations(self, **query: str) -> list[dict[str, Any]]:
-        """What an administrator is told is recorded."""
+        """Return the recorded relations, as an administrator sees them."""
         pages = self.pages(f"/v2/relations?{urlencode(query)}", ADMIN, "relations")
         return [relation for page in pages for relation in page]
 
@@ -121,6 +127,6 @@ class Cloud:
         return wsgi.call(self.bare, "GET", f"/v2/images/{image_id}", ADMIN).status == 200
 
     def total(self, project: str) -> int:
-        """How many images the project has, by Glance alone."""
+        """Return the number of images of the project, from Glance without the filter."""
         path = f"/v2/images?owner={project}&limit=1000"
         return len(wsgi.call(self.bare, "GET", path, ADMIN).json["images"])

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def cloud(
-    registry_app: "WSGIApplication", registry_home: Path, tmp_path_factory: pytest.TempPathFactory
+    glance_app: "WSGIApplication", glance_home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Cloud:
-    """The same Glance twice: with the filter in the shipped pipeline, and bare."""
-    schema.upgrade(f"sqlite:///{registry_home}/related-images.db")
-    # this process has read the files already; how busy the machine is decides nothing
+    """The same Glance twice: with the filter in the shipped pipeline, and without it."""
+    schema.upgrade(f"sqlite:///{glance_home}/related-images.db")
+    # this process has read the files already; a long timeout, so that a busy machine does not fail
     options = {
-        embedded.CONFIG_DIRECTORY: str(registry_home),
+        embedded.CONFIG_DIRECTORY: str(glance_home),
         "OS_RELATED_IMAGES__DATABASE_TIMEOUT": "60",
     }
     paste = servers.paste_without(tmp_path_factory.mktemp("filtered"), "development-identity")
     with mock.patch.dict(os.environ, options):
-        return Cloud(loadapp(f"config:{paste}", name="glance-api"), registry_app)
+        return Cloud(loadapp(f"config:{paste}", name="glance-api"), glance_app)

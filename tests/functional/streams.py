@@ -1,4 +1,4 @@
-"""Sending and fetching great bodies without holding them, and speaking HTTP byte by byte."""
+"""Send and fetch large bodies as streams, and send raw HTTP."""
 
 import hashlib
 import http.client
@@ -13,7 +13,7 @@ TOKEN = ServedGlance.token("alice", "demo", "member")
 
 
 def blocks(mebibytes: int) -> Iterator[bytes]:
-    """So much that does not repeat itself."""
+    """Yield ``mebibytes`` blocks of 1 MiB that do not repeat."""
     for number in range(mebibytes):
         yield number.to_bytes(8, "big") + BLOCK[8:]
 
@@ -27,7 +27,7 @@ def checksum(pieces: Iterable[bytes]) -> str:
 
 @dataclass(frozen=True)
 class Way:
-    """How a body goes to the registry: to which path, and announced or chunked."""
+    """How a body is sent to Glance: the path, and with Content-Length or chunked."""
 
     path: str
     chunked: bool
@@ -45,7 +45,7 @@ def status(served: ServedGlance, image_id: str) -> str:
 
 
 def send(served: ServedGlance, image_id: str, way: Way, mebibytes: int) -> int:
-    """Send the body and give the status of the answer."""
+    """Send the body; return the status of the response."""
     headers = {"X-Auth-Token": TOKEN, "Content-Type": "application/octet-stream"}
     if not way.chunked:
         headers["Content-Length"] = str(mebibytes * len(BLOCK))
@@ -59,7 +59,7 @@ def send(served: ServedGlance, image_id: str, way: Way, mebibytes: int) -> int:
 
 
 def fetched(served: ServedGlance, image_id: str) -> str:
-    """The checksum of what the registry gives back."""
+    """Return the checksum of the data that Glance returns."""
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10 * PATIENCE)
     connection.request("GET", f"/v2/images/{image_id}/file", headers={"X-Auth-Token": TOKEN})
     answer = connection.getresponse()
@@ -69,7 +69,7 @@ def fetched(served: ServedGlance, image_id: str) -> str:
 
 
 class Wire:
-    """A socket to the registry, for what no client library sends."""
+    """A socket to Glance, for requests that no client library sends."""
 
     def __init__(self, served: ServedGlance) -> None:
         self.socket = socket.create_connection(("127.0.0.1", served.port), PATIENCE)
@@ -86,7 +86,7 @@ class Wire:
         self.socket.sendall(b"".join(requests))
 
     def answer(self) -> tuple[str, list[str], bytes]:
-        """The status line, the names of the headers, and the body of the next answer."""
+        """Return the status line, the header names and the body of the next response."""
         line = self._file.readline().decode().strip()
         headers = dict(self._headers())
         body = self._file.read(int(headers.get("content-length", "0")))
@@ -102,8 +102,8 @@ class Wire:
 
 
 def request(method: str, path: str, *headers: str, body: bytes = b"") -> bytes:
-    """One request as it goes over the wire."""
-    given = [f"{method} {path} HTTP/1.1", "Host: registry", f"X-Auth-Token: {TOKEN}", *headers]
+    """Return the bytes of one HTTP request."""
+    given = [f"{method} {path} HTTP/1.1", "Host: glance", f"X-Auth-Token: {TOKEN}", *headers]
     if body:
         given += [f"Content-Length: {len(body)}", "Content-Type: application/octet-stream"]
     return "\r\n".join([*given, "", ""]).encode() + body

@@ -1,4 +1,4 @@
-"""Images made with the tuple, and without."""
+"""Images created with and without instance headers."""
 
 import json
 from typing import Any
@@ -6,62 +6,65 @@ from typing import Any
 import pytest
 
 from tests import wsgi
-from tests.filters import new_uuid, tuple_of
-from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, a_project, a_vm, user_of
+from tests.filters import instance_headers, new_uuid
+from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, a_project, new_server, user_of
 from tests.servers import Answer
 
 
-def test_an_image_made_with_the_tuple_is_recorded(cloud: Cloud) -> None:
-    vm = a_vm()
-    answer = cloud.try_to_create(vm)
+def test_image_created_with_instance_headers_is_recorded(cloud: Cloud) -> None:
+    server = new_server()
+    answer = cloud.try_to_create(server)
     assert answer.status == 201
     assert answer.headers["X-Relation-Recorded"] == "snapshot"
     assert "OpenStack-image-import-methods" in answer.headers
     assert f"/v2/images/{answer.json['id']}" in str(answer.headers["Location"])
-    (relation,) = cloud.relations(**vm.query)
+    (relation,) = cloud.relations(**server.query)
     assert relation["image_id"] == answer.json["id"]
-    assert relation["project_id"] == vm.project
+    assert relation["project_id"] == server.project
     assert (relation["kind"], relation["source"], relation["label"]) == (
         *("snapshot", "service", None),
     )
 
 
-def test_kind_and_label_are_kept(cloud: Cloud) -> None:
-    vm = a_vm()
-    said = tuple_of(vm.installation, vm.id, kind="backup", label="daily")
-    answer = cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"})
+def test_kind_and_label_are_recorded(cloud: Cloud) -> None:
+    server = new_server()
+    sent_headers = instance_headers(server.installation, server.id, kind="backup", label="daily")
+    answer = cloud.call("POST", "/v2/images", server.service | sent_headers, {"name": "n"})
     assert answer.headers["X-Relation-Recorded"] == "backup"
-    (relation,) = cloud.relations(**vm.query)
+    (relation,) = cloud.relations(**server.query)
     assert (relation["kind"], relation["label"]) == ("backup", "daily")
 
 
-def test_the_callers_own_id_is_kept(cloud: Cloud) -> None:
-    vm, image_id = a_vm(), new_uuid()
-    assert cloud.create(vm, id=image_id) == image_id
-    assert cloud.image_ids(vm.user | vm.headers) == [image_id]
+def test_id_in_the_body_is_kept(cloud: Cloud) -> None:
+    server, image_id = new_server(), new_uuid()
+    assert cloud.create(server, id=image_id) == image_id
+    assert cloud.image_ids(server.user | server.headers) == [image_id]
 
 
-def test_the_relation_belongs_to_the_owner_that_an_administrator_sets(cloud: Cloud) -> None:
-    vm = a_vm()
+def test_relation_belongs_to_the_owner_that_an_admin_sets(cloud: Cloud) -> None:
+    server = new_server()
     answer = cloud.call(
-        "POST", "/v2/images", ADMIN | SERVICE_TOKEN | vm.headers, {"name": "n", "owner": vm.project}
+        "POST",
+        "/v2/images",
+        ADMIN | SERVICE_TOKEN | server.headers,
+        {"name": "n", "owner": server.project},
     )
-    assert (answer.status, answer.json["owner"]) == (201, vm.project)
-    (relation,) = cloud.relations(**vm.query)
-    assert relation["project_id"] == vm.project
-    assert cloud.image_ids(vm.user | vm.headers) == [answer.json["id"]]
+    assert (answer.status, answer.json["owner"]) == (201, server.project)
+    (relation,) = cloud.relations(**server.query)
+    assert relation["project_id"] == server.project
+    assert cloud.image_ids(server.user | server.headers) == [answer.json["id"]]
 
 
-def test_nobody_else_sets_an_owner(cloud: Cloud) -> None:
-    vm = a_vm()
-    assert cloud.try_to_create(vm, owner=a_project()).status == 403
-    assert cloud.relations(**vm.query) == []
+def test_other_callers_cannot_set_an_owner(cloud: Cloud) -> None:
+    server = new_server()
+    assert cloud.try_to_create(server, owner=a_project()).status == 403
+    assert cloud.relations(**server.query) == []
 
 
-def test_the_service_itself_may_record(cloud: Cloud) -> None:
-    vm = a_vm()
-    service = wsgi.identity("nova", vm.project, "service", "member")
-    answer = cloud.call("POST", "/v2/images", service | vm.headers, {"name": "n"})
+def test_service_with_its_own_token_may_record(cloud: Cloud) -> None:
+    server = new_server()
+    service = wsgi.identity("nova", server.project, "service", "member")
+    answer = cloud.call("POST", "/v2/images", service | server.headers, {"name": "n"})
     assert answer.headers["X-Relation-Recorded"] == "snapshot"
 
 
@@ -75,28 +78,32 @@ def test_the_service_itself_may_record(cloud: Cloud) -> None:
         {"X-Roles": "services,myservice"},
     ],
 )
-def test_nobody_else_may_record_and_nothing_is_made(cloud: Cloud, more: dict[str, str]) -> None:
-    vm = a_vm()
-    answer = cloud.call("POST", "/v2/images", vm.user | more | vm.headers, {"name": "n"})
+def test_other_callers_may_not_record_and_no_image_is_created(
+    cloud: Cloud, more: dict[str, str]
+) -> None:
+    server = new_server()
+    answer = cloud.call("POST", "/v2/images", server.user | more | server.headers, {"name": "n"})
     assert answer.status == 403
     error = answer.json["error"]
     assert error["code"] == "relation.forbidden"
     assert error["request_id"].startswith("req-")
-    assert cloud.total(vm.project) == 0
-    assert cloud.relations(**vm.query) == []
+    assert cloud.total(server.project) == 0
+    assert cloud.relations(**server.query) == []
 
 
-def test_a_kind_that_cannot_be_made_is_refused(cloud: Cloud) -> None:
-    vm = a_vm()
-    said = tuple_of(vm.installation, vm.id, kind="boot")
-    answer = cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"})
+def test_boot_is_refused_for_a_new_image(cloud: Cloud) -> None:
+    server = new_server()
+    sent_headers = instance_headers(server.installation, server.id, kind="boot")
+    answer = cloud.call("POST", "/v2/images", server.service | sent_headers, {"name": "n"})
     assert (answer.status, answer.json["error"]["code"]) == (400, "kind.unknown")
-    assert cloud.total(vm.project) == 0
+    assert cloud.total(server.project) == 0
 
 
-def test_without_the_tuple_nothing_is_recorded(cloud: Cloud) -> None:
-    vm = a_vm()
-    answer = cloud.call("POST", "/v2/images", vm.service, {"name": "n", "instance_uuid": vm.id})
+def test_nothing_is_recorded_without_instance_headers(cloud: Cloud) -> None:
+    server = new_server()
+    answer = cloud.call(
+        "POST", "/v2/images", server.service, {"name": "n", "instance_uuid": server.id}
+    )
     assert answer.status == 201
     assert "X-Relation-Recorded" not in answer.headers
     assert cloud.relations(image_id=answer.json["id"]) == []
@@ -113,96 +120,101 @@ REFUSED: list[tuple[Any, int]] = [
 
 
 @pytest.mark.parametrize(("fields", "status"), REFUSED)
-def test_what_glance_refuses_leaves_no_relation(
+def test_relation_is_rolled_back_if_glance_refuses_the_image(
     cloud: Cloud, fields: dict[str, Any], status: int
 ) -> None:
-    vm = a_vm()
-    answer = cloud.try_to_create(vm, **fields)
+    server = new_server()
+    answer = cloud.try_to_create(server, **fields)
     assert answer.status == status
     assert "X-Relation-Recorded" not in answer.headers
-    assert cloud.relations(**vm.query) == []
-    assert cloud.call("GET", f"/v2/instances/{vm.installation}/{vm.id}", ADMIN).status == 404
+    assert cloud.relations(**server.query) == []
+    assert (
+        cloud.call("GET", f"/v2/instances/{server.installation}/{server.id}", ADMIN).status == 404
+    )
 
 
-def bare_answer(cloud: Cloud, vm_headers: dict[str, str], body: Any) -> Answer:
-    return wsgi.call(cloud.bare, "POST", "/v2/images", vm_headers, body)
+def bare_answer(cloud: Cloud, server_headers: dict[str, str], body: Any) -> Answer:
+    return wsgi.call(cloud.bare, "POST", "/v2/images", server_headers, body)
 
 
 @pytest.mark.parametrize("fields", [fields for fields, _ in REFUSED])
-def test_the_refusal_of_glance_is_its_own(cloud: Cloud, fields: dict[str, Any]) -> None:
-    vm = a_vm()
+def test_refusal_of_glance_passes_unchanged(cloud: Cloud, fields: dict[str, Any]) -> None:
+    server = new_server()
     body = {"name": "n"} | fields
-    through = cloud.call("POST", "/v2/images", vm.service | vm.headers, body)
-    assert through.body == bare_answer(cloud, vm.service, body).body
+    through = cloud.call("POST", "/v2/images", server.service | server.headers, body)
+    assert through.body == bare_answer(cloud, server.service, body).body
 
 
-def test_a_taken_id_keeps_the_relation_of_its_image(cloud: Cloud) -> None:
-    vm = a_vm()
-    image_id = cloud.create(vm)
-    assert cloud.try_to_create(vm, id=image_id).status == 409
-    assert [relation["image_id"] for relation in cloud.relations(**vm.query)] == [image_id]
+def test_taken_id_keeps_the_relation_of_its_image(cloud: Cloud) -> None:
+    server = new_server()
+    image_id = cloud.create(server)
+    assert cloud.try_to_create(server, id=image_id).status == 409
+    assert [relation["image_id"] for relation in cloud.relations(**server.query)] == [image_id]
 
 
-def test_a_taken_id_makes_no_relation_with_another_instance(cloud: Cloud) -> None:
-    vm, other = a_vm(), a_vm()
-    image_id = cloud.create(vm)
+def test_taken_id_makes_no_relation_to_another_server(cloud: Cloud) -> None:
+    server, other = new_server(), new_server()
+    image_id = cloud.create(server)
     assert cloud.try_to_create(other, id=image_id).status == 409
     assert cloud.relations(**other.query) == []
     (relation,) = cloud.relations(image_id=image_id)
-    assert relation["instance_id"] == vm.id
+    assert relation["instance_id"] == server.id
 
 
-def test_a_taken_id_of_another_kind_makes_no_relation(cloud: Cloud) -> None:
-    vm = a_vm()
-    image_id = cloud.create(vm)
-    said = tuple_of(vm.installation, vm.id, kind="backup")
-    assert cloud.call("POST", "/v2/images", vm.service | said, {"id": image_id}).status == 409
-    assert [relation["kind"] for relation in cloud.relations(**vm.query)] == ["snapshot"]
+def test_taken_id_makes_no_relation_of_another_kind(cloud: Cloud) -> None:
+    server = new_server()
+    image_id = cloud.create(server)
+    sent_headers = instance_headers(server.installation, server.id, kind="backup")
+    assert (
+        cloud.call("POST", "/v2/images", server.service | sent_headers, {"id": image_id}).status
+        == 409
+    )
+    assert [relation["kind"] for relation in cloud.relations(**server.query)] == ["snapshot"]
 
 
-def test_the_id_of_a_deleted_image_stays_deleted(cloud: Cloud) -> None:
-    vm = a_vm()
-    image_id = cloud.create(vm)
-    assert cloud.call("DELETE", f"/v2/images/{image_id}", vm.user).status == 204
-    (before,) = cloud.relations(**vm.query)
-    assert cloud.try_to_create(vm, id=image_id).status == 409
-    assert cloud.relations(**vm.query) == [before]
+def test_image_stays_marked_deleted_if_its_id_is_refused(cloud: Cloud) -> None:
+    server = new_server()
+    image_id = cloud.create(server)
+    assert cloud.call("DELETE", f"/v2/images/{image_id}", server.user).status == 204
+    (before,) = cloud.relations(**server.query)
+    assert cloud.try_to_create(server, id=image_id).status == 409
+    assert cloud.relations(**server.query) == [before]
     assert before["image_deleted_at"] is not None
 
 
-def test_an_id_in_another_spelling_is_refused(cloud: Cloud) -> None:
-    vm = a_vm()
-    answer = cloud.try_to_create(vm, id=new_uuid().upper())
+def test_id_in_upper_case_is_refused(cloud: Cloud) -> None:
+    server = new_server()
+    answer = cloud.try_to_create(server, id=new_uuid().upper())
     assert (answer.status, answer.json["error"]["code"]) == (400, "image.id-malformed")
-    assert cloud.total(vm.project) == 0
+    assert cloud.total(server.project) == 0
 
 
-def test_two_installations_may_have_the_same_instance_id(cloud: Cloud) -> None:
-    one = a_vm()
-    two = a_vm(id=one.id, project=one.project)
+def test_two_installations_may_have_the_same_server_id(cloud: Cloud) -> None:
+    one = new_server()
+    two = new_server(id=one.id, project=one.project)
     first, second = cloud.create(one), cloud.create(two)
     assert cloud.image_ids(one.user | one.headers) == [first]
     assert cloud.image_ids(one.user | two.headers) == [second]
 
 
-def test_an_installation_in_upper_case_is_the_same(cloud: Cloud) -> None:
-    vm = a_vm()
-    said = tuple_of(vm.installation.upper(), vm.id)
-    answer = cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"})
-    assert cloud.image_ids(vm.user | vm.headers) == [answer.json["id"]]
+def test_installation_uuid_ignores_case(cloud: Cloud) -> None:
+    server = new_server()
+    sent_headers = instance_headers(server.installation.upper(), server.id)
+    answer = cloud.call("POST", "/v2/images", server.service | sent_headers, {"name": "n"})
+    assert cloud.image_ids(server.user | server.headers) == [answer.json["id"]]
 
 
-def test_a_field_given_twice_is_read_the_same_way_by_both(cloud: Cloud) -> None:
-    vm, first, last = a_vm(), new_uuid(), new_uuid()
+def test_repeated_field_is_read_the_same_by_filter_and_glance(cloud: Cloud) -> None:
+    server, first, last = new_server(), new_uuid(), new_uuid()
     body = f'{{"id": "{first}", "name": "n", "id": "{last}"}}'.encode()
-    answer = cloud.call("POST", "/v2/images", vm.service | vm.headers, body)
+    answer = cloud.call("POST", "/v2/images", server.service | server.headers, body)
     assert answer.status == 201
-    assert [relation["image_id"] for relation in cloud.relations(**vm.query)] == [last]
+    assert [relation["image_id"] for relation in cloud.relations(**server.query)] == [last]
     assert answer.json["id"] == last
     assert not cloud.exists(first)
 
 
-def test_unmodified_clients_see_no_difference(cloud: Cloud) -> None:
+def test_unmodified_clients_work_unchanged(cloud: Cloud) -> None:
     user = user_of(a_project())
     for method, path, body in (
         ("GET", "/", None),

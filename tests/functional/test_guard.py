@@ -1,4 +1,4 @@
-"""The guard over the real Glance: what is in use stays, whatever asks for its deletion."""
+"""Delete protection with the real Glance."""
 
 import logging
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests import wsgi
-from tests.filters import NotingRegistry, filtering, migrated, new_uuid
-from tests.functional.cloud import ADMIN, Cloud, Vm, a_project, a_vm, user_of
+from tests.filters import StubGlance, filtering, migrated, new_uuid
+from tests.functional.cloud import ADMIN, Cloud, Server, a_project, new_server, user_of
 from tests.functional.test_lineage import a_public_image, start
 from tests.servers import Answer
 
@@ -31,70 +31,72 @@ def error(answer: Answer) -> Any:
     return answer.json["error"]
 
 
-def end(cloud: Cloud, vm: Vm) -> None:
-    answer = cloud.call("DELETE", f"/v2/instances/{vm.installation}/{vm.id}", vm.service)
+def end(cloud: Cloud, server: Server) -> None:
+    answer = cloud.call(
+        "DELETE", f"/v2/instances/{server.installation}/{server.id}", server.service
+    )
     assert answer.status == 204
 
 
-def test_an_image_in_use_is_not_deleted(guarded: Cloud) -> None:
-    vm, base = a_vm(), a_public_image(guarded)
-    start(guarded, vm, base)
+def test_image_in_use_is_not_deleted(guarded: Cloud) -> None:
+    server, base = new_server(), a_public_image(guarded)
+    start(guarded, server, base)
     answer = delete(guarded, base, ADMIN)
     assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
-    assert f"1 live server ({vm.id} of {vm.installation})" in error(answer)["message"]
+    assert f"1 live server ({server.id} of {server.installation})" in error(answer)["message"]
     assert guarded.exists(base)
-    end(guarded, vm)
+    end(guarded, server)
     assert delete(guarded, base, ADMIN).status == 204
     assert not guarded.exists(base)
     (boot,) = guarded.relations(image_id=base)
     assert boot["image_deleted_at"].endswith("Z")
 
 
-def test_without_the_guard_it_is_deleted(cloud: Cloud) -> None:
-    vm, base = a_vm(), a_public_image(cloud)
-    start(cloud, vm, base)
+def test_image_in_use_is_deleted_without_delete_protection(cloud: Cloud) -> None:
+    server, base = new_server(), a_public_image(cloud)
+    start(cloud, server, base)
     assert delete(cloud, base, ADMIN).status == 204
 
 
-def test_an_image_of_which_only_images_were_made_is_deleted(guarded: Cloud) -> None:
-    vm = a_vm()
-    image_id = guarded.create(vm)
-    assert delete(guarded, image_id, vm.user).status == 204
+def test_image_with_descendants_but_no_live_servers_is_deleted(guarded: Cloud) -> None:
+    server = new_server()
+    image_id = guarded.create(server)
+    assert delete(guarded, image_id, server.user).status == 204
     assert guarded.relations(image_id=image_id)[0]["image_deleted_at"]
 
 
-def test_the_first_blockers_are_named_and_all_are_counted(guarded: Cloud) -> None:
-    vms, base = [a_vm() for _ in range(7)], a_public_image(guarded)
-    for vm in vms:
-        start(guarded, vm, base)
+def test_message_names_the_first_servers_and_counts_all(guarded: Cloud) -> None:
+    servers, base = [new_server() for _ in range(7)], a_public_image(guarded)
+    for server in servers:
+        start(guarded, server, base)
     message = error(delete(guarded, base, ADMIN))["message"]
     assert "7 live servers" in message
-    assert [vm.id in message for vm in vms] == [True] * 5 + [False] * 2
+    assert [server.id in message for server in servers] == [True] * 5 + [False] * 2
 
 
-def test_of_others_an_owner_learns_only_that_there_are_some(guarded: Cloud) -> None:
-    mine, theirs = a_vm(), [a_vm(), a_vm()]
+def test_owner_learns_only_that_other_projects_use_the_image(guarded: Cloud) -> None:
+    mine, theirs = new_server(), [new_server(), new_server()]
     image_id = guarded.create(mine, visibility="shared")
-    for vm in theirs:
-        body = {"member": vm.project}
+    for server in theirs:
+        body = {"member": server.project}
         path = f"/v2/images/{image_id}/members"
         assert guarded.call("POST", path, mine.user, body).status == 200
-        start(guarded, vm, image_id)
+        start(guarded, server, image_id)
     message = error(delete(guarded, image_id, mine.user))["message"]
     assert "live servers of other projects" in message
-    assert not any(vm.id in message or vm.project in message for vm in theirs)
+    assert not any(server.id in message or server.project in message for server in theirs)
     assert not any(digit in message.replace(image_id, "") for digit in "0123456789")
     start(guarded, mine, image_id)
     message = error(delete(guarded, image_id, mine.user))["message"]
     assert f"1 live server ({mine.id} of {mine.installation}) and live servers" in message
 
 
-def test_who_does_not_see_the_image_is_answered_as_for_one_that_is_not_there(
+def test_invisible_image_is_answered_as_a_missing_one(
     guarded: Cloud,
 ) -> None:
-    vm, stranger = a_vm(), user_of(a_project())
-    image_id = guarded.create(vm)
-    start(guarded, vm, image_id)
+    server, stranger = new_server(), user_of(a_project())
+    image_id = guarded.create(server)
+    start(guarded, server, image_id)
     hidden, missing = delete(guarded, image_id, stranger), delete(guarded, new_uuid(), stranger)
     assert hidden.status == missing.status == 404
     assert b"error" not in hidden.body
@@ -102,16 +104,16 @@ def test_who_does_not_see_the_image_is_answered_as_for_one_that_is_not_there(
 
 
 class Shaky:
-    """A registry that answers each question for an image with ``status``, once that is given."""
+    """A Glance that answers each GET of an image with ``status`` once that is set."""
 
-    def __init__(self, registry: Any) -> None:
-        self.registry, self.status = registry, ""
+    def __init__(self, glance: Any) -> None:
+        self.glance, self.status = glance, ""
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         if self.status and environ["REQUEST_METHOD"] == "GET":
             start_response(self.status, [("Content-Type", "text/plain")])
             return [b""]
-        result: Iterable[bytes] = self.registry(environ, start_response)
+        result: Iterable[bytes] = self.glance(environ, start_response)
         return result
 
 
@@ -121,92 +123,92 @@ def shaky(cloud: Cloud) -> Shaky:
 
 
 @pytest.fixture
-def used(shaky: Shaky, cloud: Cloud, tmp_path: Path) -> tuple[Cloud, Vm, str]:
-    """An image from which an instance was started, guarded before that registry."""
+def used(shaky: Shaky, cloud: Cloud, tmp_path: Path) -> tuple[Cloud, Server, str]:
+    """An image from which a server was started, with delete protection in front of that Glance."""
     before = Cloud(filtering(shaky, migrated(tmp_path), guard="in-use"), cloud.bare)
-    vm = a_vm()
-    image_id = before.create(vm)
-    start(before, vm, image_id)
-    return before, vm, image_id
+    server = new_server()
+    image_id = before.create(server)
+    start(before, server, image_id)
+    return before, server, image_id
 
 
 @pytest.mark.parametrize(
     "status",
     ["503 Service Unavailable", "500 Internal Server Error", "429 Too Many Requests", "200 OK"],
 )
-def test_a_registry_that_cannot_say_whether_the_image_is_seen_frees_nothing(
-    shaky: Shaky, used: tuple[Cloud, Vm, str], status: str
+def test_image_stays_protected_if_glance_fails_to_show_it(
+    shaky: Shaky, used: tuple[Cloud, Server, str], status: str
 ) -> None:
-    cloud, vm, image_id = used
+    cloud, server, image_id = used
     shaky.status = status
-    answer = delete(cloud, image_id, vm.user)
+    answer = delete(cloud, image_id, server.user)
     assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
     assert cloud.exists(image_id)
 
 
-def test_what_the_registry_hides_and_yet_deletes_is_marked_deleted(
-    shaky: Shaky, used: tuple[Cloud, Vm, str]
+def test_hidden_image_that_glance_deletes_is_marked_deleted(
+    shaky: Shaky, used: tuple[Cloud, Server, str]
 ) -> None:
-    cloud, vm, image_id = used
+    cloud, server, image_id = used
     shaky.status = "404 Not Found"
-    assert delete(cloud, image_id, vm.user).status == 204
+    assert delete(cloud, image_id, server.user).status == 204
     assert not cloud.exists(image_id)
     shaky.status = ""
     assert all(relation["image_deleted_at"] for relation in cloud.relations(image_id=image_id))
 
 
-def test_an_administrator_may_force_it_and_that_is_logged(
+def test_admin_may_force_a_deletion_and_it_is_logged(
     guarded: Cloud, caplog: pytest.LogCaptureFixture
 ) -> None:
-    vm, base = a_vm(), a_public_image(guarded)
-    start(guarded, vm, base)
+    server, base = new_server(), a_public_image(guarded)
+    start(guarded, server, base)
     caplog.set_level(logging.WARNING)
     caplog.clear()
     assert delete(guarded, base, ADMIN | FORCE).status == 204
     (logged,) = [record.getMessage() for record in caplog.records if base in record.getMessage()]
-    assert "forced by user admin of project admin-project, though 1 live instances" in logged
+    assert "forced by user admin of project admin-project, although 1 live servers" in logged
 
 
 @pytest.mark.parametrize("value", ["false", "", "1", "yes", "true, true"])
-def test_any_other_word_forces_nothing(guarded: Cloud, value: str) -> None:
-    vm, base = a_vm(), a_public_image(guarded)
-    start(guarded, vm, base)
+def test_other_header_values_do_not_force(guarded: Cloud, value: str) -> None:
+    server, base = new_server(), a_public_image(guarded)
+    start(guarded, server, base)
     assert delete(guarded, base, ADMIN | {"X-Relation-Force": value}).status == 409
 
 
-def test_who_is_not_identified_does_not_pass_the_guard(guarded: Cloud) -> None:
-    """Without an identity service the registry may take everybody for an administrator."""
-    vm, base = a_vm(), a_public_image(guarded)
-    start(guarded, vm, base)
+def test_unidentified_caller_does_not_bypass_delete_protection(guarded: Cloud) -> None:
+    """Without keystonemiddleware Glance may treat every caller as an administrator."""
+    server, base = new_server(), a_public_image(guarded)
+    start(guarded, server, base)
     answer = delete(guarded, base, {})
     assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
 
 
-def test_nobody_else_may_force_it_and_is_told_who_may(guarded: Cloud) -> None:
-    vm = a_vm()
-    image_id = guarded.create(vm)
-    start(guarded, vm, image_id)
+def test_other_callers_cannot_force_and_the_message_names_the_roles(guarded: Cloud) -> None:
+    server = new_server()
+    image_id = guarded.create(server)
+    start(guarded, server, image_id)
     advice = f"`openstack image force delete {image_id}`"
-    for caller in (vm.user, vm.service):
+    for caller in (server.user, server.service):
         assert advice in error(delete(guarded, image_id, caller))["message"]
         refused = delete(guarded, image_id, caller | FORCE)
         assert refused.status == 409
-        assert "has none of the roles of an administrator: admin" in error(refused)["message"]
+        assert "the caller has none of these admin roles: admin" in error(refused)["message"]
     assert guarded.exists(image_id)
 
 
 @pytest.mark.parametrize("guard", ["off", "in-use"])
-def test_the_registry_never_sees_the_header(tmp_path: Path, guard: str) -> None:
-    registry = NotingRegistry()
-    app = filtering(registry, migrated(tmp_path), guard=guard)
+def test_force_header_does_not_reach_glance(tmp_path: Path, guard: str) -> None:
+    stub_glance = StubGlance()
+    app = filtering(stub_glance, migrated(tmp_path), guard=guard)
     for method, path in (
         ("DELETE", f"/v2/images/{new_uuid()}"),
         ("GET", "/v2/tasks"),
         ("GET", "/"),
     ):
         wsgi.call(app, method, path, ADMIN | FORCE)
-    assert len(registry.seen) == 3
-    assert registry.tuples_seen() == []
+    assert len(stub_glance.seen) == 3
+    assert stub_glance.instance_headers_seen() == []
 
 
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
@@ -223,11 +225,11 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
         ("POST", "", {"Content-Type": "multipart/form-data; boundary=b"}),
     ],
 )
-def test_a_method_override_is_no_way_round(
+def test_method_override_does_not_bypass_delete_protection(
     guarded: Cloud, method: str, query: str, more: dict[str, str]
 ) -> None:
-    vm, base = a_vm(), a_public_image(guarded)
-    start(guarded, vm, base)
+    server, base = new_server(), a_public_image(guarded)
+    start(guarded, server, base)
     path = f"/v2/images/{base}{query}"
     answer = guarded.call(method, path, ADMIN | more, b"_method=DELETE")
     assert answer.status == 409
@@ -237,21 +239,17 @@ def test_a_method_override_is_no_way_round(
 @pytest.mark.parametrize(
     ("method", "query"), [("GET", ""), ("GET", "?x=_method"), ("GET", "?_method=GET"), ("POST", "")]
 )
-def test_what_deletes_nothing_is_answered_by_the_registry(
-    guarded: Cloud, method: str, query: str
-) -> None:
-    vm, base = a_vm(), a_public_image(guarded)
-    start(guarded, vm, base)
+def test_requests_that_delete_nothing_pass(guarded: Cloud, method: str, query: str) -> None:
+    server, base = new_server(), a_public_image(guarded)
+    start(guarded, server, base)
     path = f"/v2/images/{base}{query}"
     answer, bare = (wsgi.call(app, method, path, ADMIN) for app in (guarded.app, guarded.bare))
     assert (answer.status, answer.body) == (bare.status, bare.body)
 
 
 @pytest.mark.parametrize("visibility", ["public", "community"])
-def test_a_stranger_is_refused_alike_whether_the_image_is_in_use(
-    guarded: Cloud, visibility: str
-) -> None:
-    owner, stranger = a_vm(), user_of(a_project())
+def test_refusal_of_another_project_does_not_depend_on_use(guarded: Cloud, visibility: str) -> None:
+    owner, stranger = new_server(), user_of(a_project())
     used, free = (guarded.create(owner) for _ in range(2))
     for image_id in (used, free):
         change = [{"op": "replace", "path": "/visibility", "value": visibility}]
@@ -262,19 +260,17 @@ def test_a_stranger_is_refused_alike_whether_the_image_is_in_use(
     assert refused[0].body.replace(used.encode(), free.encode()) == refused[1].body
 
 
-def test_what_the_registry_refuses_leaves_the_image_free(guarded: Cloud) -> None:
-    vm = a_vm()
-    image_id = guarded.create(vm, protected=True)
-    assert delete(guarded, image_id, vm.user).status == 403
-    start(guarded, vm, image_id)
+def test_deletion_refused_by_glance_blocks_no_boot(guarded: Cloud) -> None:
+    server = new_server()
+    image_id = guarded.create(server, protected=True)
+    assert delete(guarded, image_id, server.user).status == 403
+    start(guarded, server, image_id)
     assert guarded.relations(image_id=image_id)[0]["image_deleted_at"] is None
 
 
-def test_an_instance_is_not_started_from_an_image_that_is_being_deleted(
-    cloud: Cloud, tmp_path: Path
-) -> None:
-    """The registry is held at its answer; the instance is started meanwhile, and afterwards."""
-    vm = a_vm()
+def test_boot_of_an_image_that_is_being_deleted_is_refused(cloud: Cloud, tmp_path: Path) -> None:
+    """The response of Glance is delayed; the server is started before and after it."""
+    server = new_server()
     answers: list[Answer] = []
 
     def held(environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -286,29 +282,29 @@ def test_an_instance_is_not_started_from_an_image_that_is_being_deleted(
 
     def attach() -> Answer:
         body = {
-            "installation_uuid": vm.installation,
-            "instance_id": vm.id,
+            "installation_uuid": server.installation,
+            "instance_id": server.id,
             "image_id": image_id,
             "kind": "boot",
         }
-        return slow.call("POST", "/v2/relations", vm.service, body)
+        return slow.call("POST", "/v2/relations", server.service, body)
 
     slow = Cloud(filtering(held, migrated(tmp_path), guard="in-use"), cloud.bare)
-    image_id = slow.create(vm)
-    assert delete(slow, image_id, vm.user).status == 204
+    image_id = slow.create(server)
+    assert delete(slow, image_id, server.user).status == 204
     assert (answers[0].status, error(answers[0])["code"]) == (409, "image.being-deleted")
     assert attach().status == 404
     assert [relation["kind"] for relation in slow.relations(image_id=image_id)] == ["snapshot"]
 
 
-def test_a_stranger_keeps_no_instance_from_being_started(cloud: Cloud, tmp_path: Path) -> None:
-    """His deletion, which the registry is about to refuse, is held there."""
-    vm, base = a_vm(), a_public_image(cloud)
+def test_deletion_by_another_project_blocks_no_boot(cloud: Cloud, tmp_path: Path) -> None:
+    """The deletion, which Glance will refuse, is delayed in Glance."""
+    server, base = new_server(), a_public_image(cloud)
 
     def held(environ: Any, start_response: Any) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] == "DELETE":
             with ThreadPoolExecutor() as pool:
-                pool.submit(start, slow, vm, base).result()
+                pool.submit(start, slow, server, base).result()
         result: Iterable[bytes] = cloud.bare(environ, start_response)
         return result
 
@@ -317,7 +313,7 @@ def test_a_stranger_keeps_no_instance_from_being_started(cloud: Cloud, tmp_path:
     assert [relation["kind"] for relation in slow.relations(image_id=base)] == ["boot"]
 
 
-def test_an_image_marked_deleted_that_the_registry_has_can_be_started(
+def test_boot_of_an_image_marked_deleted_is_recorded_if_glance_has_it(
     cloud: Cloud, tmp_path: Path
 ) -> None:
     def keeping(environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -328,14 +324,14 @@ def test_an_image_marked_deleted_that_the_registry_has_can_be_started(
         return result
 
     wrong = Cloud(filtering(keeping, migrated(tmp_path), guard="in-use"), cloud.bare)
-    vm = a_vm()
-    image_id = wrong.create(vm)
-    assert delete(wrong, image_id, vm.user).status == 204
-    start(wrong, vm, image_id)
+    server = new_server()
+    image_id = wrong.create(server)
+    assert delete(wrong, image_id, server.user).status == 204
+    start(wrong, server, image_id)
     assert {r["image_deleted_at"] for r in wrong.relations(image_id=image_id)} == {None}
 
 
-def test_while_the_database_is_down_deletions_pass(cloud: Cloud, tmp_path: Path) -> None:
+def test_deletions_pass_while_the_database_is_down(cloud: Cloud, tmp_path: Path) -> None:
     nowhere = f"sqlite:///{tmp_path}/none/none.db"
     app = filtering(cloud.bare, nowhere, guard="in-use", database_timeout="0.2")
     base = a_public_image(cloud)
@@ -343,6 +339,6 @@ def test_while_the_database_is_down_deletions_pass(cloud: Cloud, tmp_path: Path)
     assert not cloud.exists(base)
 
 
-def test_the_guard_is_told(guarded: Cloud, cloud: Cloud) -> None:
+def test_info_has_the_guard_option(guarded: Cloud, cloud: Cloud) -> None:
     assert guarded.call("GET", "/v2/info/relations", ADMIN).json["guard"] == "in-use"
     assert cloud.call("GET", "/v2/info/relations", ADMIN).json["guard"] == "off"

@@ -1,4 +1,4 @@
-"""What others do changes no byte of what a caller is answered that does not see it."""
+"""Relations that a caller does not see change no byte of its responses."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -33,7 +33,10 @@ def of_images(images: list[str]) -> Iterator[str]:
     for image in images:
         yield f"/v2/images/{image}/relations"
         for other in images:
-            climb, place = paging.mark(other, other, "1"), paging.mark(other, "1", "")
+            climb, place = (
+                paging.encode_marker(other, other, "1"),
+                paging.encode_marker(other, "1", ""),
+            )
             yield f"/v2/images/{image}/ancestry?marker={climb}"
             yield f"/v2/images/{image}/descendants?marker={place}"
         yield f"/v2/images/{image}/ancestry"
@@ -43,7 +46,7 @@ def of_images(images: list[str]) -> Iterator[str]:
 def of_servers(world: World, images: list[str], servers: list[str]) -> Iterator[str]:
     for server in servers:
         yield f"/v2/instances/{world.installation}/{server}"
-        marker = paging.mark(world.installation, server, paging.NO_TIME)
+        marker = paging.encode_marker(world.installation, server, paging.NO_TIME)
         yield f"/v2/instances?installation_uuid={world.installation}&marker={marker}"
         more: list[dict[str, str]] = [{}, {"relation_kind": "boot"}, {"relation_label": "daily"}]
         more += [{"limit": "1"}, {"id": images[0]}, {"marker": images[0]}]
@@ -55,14 +58,14 @@ def of_servers(world: World, images: list[str], servers: list[str]) -> Iterator[
 def answered(world: World, caller: str, path: str) -> Answered:
     answer = world.ask(caller, path)
     is_of_glance = path.startswith("/v2/images?") or answer.status == 200
-    said = answer.body if is_of_glance else {**answer.json["error"], "request_id": None}
-    return answer.status, said, answer.headers["X-Relation-Filters-Applied"]
+    body = answer.body if is_of_glance else {**answer.json["error"], "request_id": None}
+    return answer.status, body, answer.headers["X-Relation-Filters-Applied"]
 
 
-def test_what_is_hidden_changes_no_answer(cloud: Cloud) -> None:
+def test_hidden_relations_change_no_response(cloud: Cloud) -> None:
     world = World(cloud)
-    said = {"name": "base", "owner": world.project("base-owner"), "visibility": "public"}
-    base, fresh = (cloud.call("POST", "/v2/images", ADMIN, said).json["id"] for _ in range(2))
+    image = {"name": "base", "owner": world.project("base-owner"), "visibility": "public"}
+    base, fresh = (cloud.call("POST", "/v2/images", ADMIN, image).json["id"] for _ in range(2))
     one, two, three = (f"{name}-{world.suffix}" for name in ("one", "two", "three"))
     world.start(one, "server-owner", base, "base-owner")
     public = world.make(one, "server-owner", "image-owner", "snapshot", "public")
@@ -72,7 +75,7 @@ def test_what_is_hidden_changes_no_answer(cloud: Cloud) -> None:
     images, servers = [base, fresh, public, new_uuid()], [one, two, three]
     asked = [*lists(world, images, servers), *of_images(images)]
     asked += of_servers(world, images, servers)
-    # the owner of the public image is told that others use it, as it is from the beginning
+    # used_by_others of the public image is true for its owner from the beginning
     before = {(caller, path): answered(world, caller, path) for caller in CALLERS for path in asked}
     world.start(three, "hidden", base, "base-owner")
     world.start(f"{three}-1", "hidden", fresh, "base-owner")
@@ -84,4 +87,4 @@ def test_what_is_hidden_changes_no_answer(cloud: Cloud) -> None:
     path = f"/v2/instances/{world.installation}/{three}-0"
     assert cloud.call("DELETE", path, ADMIN | SERVICE_TOKEN).status == 204
     after = {(caller, path): answered(world, caller, path) for caller, path in before}
-    assert {key: said for key, said in after.items() if said != before[key]} == {}
+    assert {key: response for key, response in after.items() if response != before[key]} == {}

@@ -1,4 +1,4 @@
-"""Ancestry and descendants over the real Glance: shapes, pages, projects, circles, refusals."""
+"""Ancestry and descendants with the real Glance: fields, pages, projects, cycles, errors."""
 
 from typing import Any
 
@@ -6,17 +6,17 @@ import pytest
 
 from related_images.middleware import paging
 from tests.filters import new_uuid
-from tests.functional.cloud import ADMIN, Cloud, Vm, a_project, a_vm, user_of
+from tests.functional.cloud import ADMIN, Cloud, Server, a_project, new_server, user_of
 
 
-def start(cloud: Cloud, vm: Vm, image_id: str, **more: str) -> None:
+def start(cloud: Cloud, server: Server, image_id: str, **more: str) -> None:
     body = {
-        "installation_uuid": vm.installation,
-        "instance_id": vm.id,
+        "installation_uuid": server.installation,
+        "instance_id": server.id,
         "image_id": image_id,
         "kind": "boot",
     }
-    answer = cloud.call("POST", "/v2/relations", vm.service, body | more)
+    answer = cloud.call("POST", "/v2/relations", server.service, body | more)
     assert answer.status in (200, 201), answer.body
 
 
@@ -34,35 +34,35 @@ def asked(cloud: Cloud, image_id: str, what: str, headers: dict[str, str] = ADMI
 
 
 def a_chain(cloud: Cloud, length: int, project: str) -> list[str]:
-    """Images, each made of an instance of the one before."""
+    """Create images, each from a server that was started from the previous one."""
     images = [a_public_image(cloud)]
     for _ in range(length):
-        vm = a_vm(project=project)
-        start(cloud, vm, images[-1])
-        images.append(cloud.create(vm))
+        server = new_server(project=project)
+        start(cloud, server, images[-1])
+        images.append(cloud.create(server))
     return images
 
 
-def test_the_shapes_are_those_of_the_design(cloud: Cloud) -> None:
-    vm, base = a_vm(), a_public_image(cloud)
-    start(cloud, vm, base)
-    image_id = cloud.create(vm)
+def test_responses_have_the_documented_fields(cloud: Cloud) -> None:
+    server, base = new_server(), a_public_image(cloud)
+    start(cloud, server, base)
+    image_id = cloud.create(server)
     made_at = cloud.relations(image_id=image_id)[0]["created_at"]
-    via = {"installation_uuid": vm.installation, "instance_id": vm.id}
+    via = {"installation_uuid": server.installation, "instance_id": server.id}
     common = {
         "via": via,
         "kind": "snapshot",
         "created_at": made_at,
         "image_deleted_at": None,
-        "project_id": vm.project,
+        "project_id": server.project,
         "instance_ended_at": None,
     }
-    assert asked(cloud, image_id, "ancestry", vm.user) == {
+    assert asked(cloud, image_id, "ancestry", server.user) == {
         "image_id": image_id,
         "ancestry": [{"image_id": base, **common}],
         "first": f"/v2/images/{image_id}/ancestry",
     }
-    assert asked(cloud, base, "descendants", vm.user) == {
+    assert asked(cloud, base, "descendants", server.user) == {
         "image_id": base,
         "descendants": [{"image_id": image_id, "depth": 1, "parent_image_id": base, **common}],
         "first": f"/v2/images/{base}/descendants",
@@ -70,7 +70,7 @@ def test_the_shapes_are_those_of_the_design(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 100])
-def test_pages_lead_through_all(cloud: Cloud, limit: int) -> None:
+def test_pages_contain_all_entries(cloud: Cloud, limit: int) -> None:
     project = a_project()
     images = a_chain(cloud, 5, project)
     for headers in (ADMIN, user_of(project)):
@@ -81,7 +81,7 @@ def test_pages_lead_through_all(cloud: Cloud, limit: int) -> None:
         assert [entry["image_id"] for page in down for entry in page] == images[1:]
 
 
-def test_depth_and_kind_restrict(cloud: Cloud) -> None:
+def test_depth_and_kind_restrict_descendants(cloud: Cloud) -> None:
     project = a_project()
     images = a_chain(cloud, 3, project)
     found = asked(cloud, images[0], "descendants?depth=2")["descendants"]
@@ -91,25 +91,25 @@ def test_depth_and_kind_restrict(cloud: Cloud) -> None:
     assert [entry["image_id"] for entry in found] == images[1:]
 
 
-def test_the_way_leads_through_what_is_gone(cloud: Cloud) -> None:
-    vm = a_vm()
-    base, other = a_public_image(cloud), a_vm(project=vm.project)
-    start(cloud, vm, base)
-    middle = cloud.create(vm)
+def test_lineage_includes_deleted_images_and_servers(cloud: Cloud) -> None:
+    server = new_server()
+    base, other = a_public_image(cloud), new_server(project=server.project)
+    start(cloud, server, base)
+    middle = cloud.create(server)
     start(cloud, other, middle)
     leaf = cloud.create(other)
-    assert cloud.call("DELETE", f"/v2/images/{middle}", vm.user).status == 204
+    assert cloud.call("DELETE", f"/v2/images/{middle}", server.user).status == 204
     ended = f"/v2/instances/{other.installation}/{other.id}"
-    assert cloud.call("DELETE", ended, vm.service).status == 204
-    nearest, root = asked(cloud, leaf, "ancestry", vm.user)["ancestry"]
+    assert cloud.call("DELETE", ended, server.service).status == 204
+    nearest, root = asked(cloud, leaf, "ancestry", server.user)["ancestry"]
     assert nearest["image_deleted_at"].endswith("Z")
     assert nearest["instance_ended_at"].endswith("Z")
     assert (root["image_id"], root["image_deleted_at"]) == (base, None)
-    assert asked(cloud, middle, "ancestry", vm.user)["ancestry"][0]["image_id"] == base
+    assert asked(cloud, middle, "ancestry", server.user)["ancestry"][0]["image_id"] == base
 
 
-def test_a_project_learns_nothing_of_what_others_made(cloud: Cloud) -> None:
-    mine, theirs = a_vm(), a_vm()
+def test_project_does_not_see_images_of_others(cloud: Cloud) -> None:
+    mine, theirs = new_server(), new_server()
     base = a_public_image(cloud)
     start(cloud, mine, base)
     shared = cloud.create(mine, visibility="shared")
@@ -128,10 +128,10 @@ def test_a_project_learns_nothing_of_what_others_made(cloud: Cloud) -> None:
     assert len(asked(cloud, base, "descendants")["descendants"]) == 4
 
 
-def test_an_image_that_the_caller_does_not_see_is_not_there(cloud: Cloud) -> None:
-    vm = a_vm()
-    start(cloud, vm, a_public_image(cloud))
-    image_id = cloud.create(vm)
+def test_invisible_image_is_not_found(cloud: Cloud) -> None:
+    server = new_server()
+    start(cloud, server, a_public_image(cloud))
+    image_id = cloud.create(server)
     for what in ("ancestry", "descendants"):
         for unseen, headers in ((image_id, user_of(a_project())), (new_uuid(), ADMIN)):
             answer = cloud.call("GET", f"/v2/images/{unseen}/{what}", headers)
@@ -139,11 +139,11 @@ def test_an_image_that_the_caller_does_not_see_is_not_there(cloud: Cloud) -> Non
             assert answer.json["error"]["code"] == "image.not-found"
 
 
-def test_a_circle_is_cut_and_told(cloud: Cloud) -> None:
-    vm = a_vm()
-    other = a_vm(project=vm.project)
-    images = [cloud.create(vm), cloud.create(other)]
-    start(cloud, vm, images[1])
+def test_cycle_ends_the_chain_and_is_reported(cloud: Cloud) -> None:
+    server = new_server()
+    other = new_server(project=server.project)
+    images = [cloud.create(server), cloud.create(other)]
+    start(cloud, server, images[1])
     start(cloud, other, images[0])
     up = asked(cloud, images[0], "ancestry")
     assert [entry["image_id"] for entry in up["ancestry"]] == [images[1]]
@@ -156,15 +156,15 @@ def test_a_circle_is_cut_and_told(cloud: Cloud) -> None:
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 10])
 @pytest.mark.parametrize(("tail", "length"), [(0, 3), (2, 1), (3, 4), (5, 2)])
-def test_a_circle_above_is_cut_whatever_the_pages(
+def test_cycle_above_ends_the_chain_for_every_page_size(
     cloud: Cloud, tail: int, length: int, limit: int
 ) -> None:
     project = a_project()
-    vms = [a_vm(project=project) for _ in range(tail + length)]
-    images = [cloud.create(vm) for vm in vms]
-    for number, vm in enumerate(vms):
-        above = number + 1 if number + 1 < len(vms) else tail
-        start(cloud, vm, images[above])
+    servers = [new_server(project=project) for _ in range(tail + length)]
+    images = [cloud.create(server) for server in servers]
+    for number, server in enumerate(servers):
+        above = number + 1 if number + 1 < len(servers) else tail
+        start(cloud, server, images[above])
     pages, next = [], f"/v2/images/{images[0]}/ancestry?limit={limit}"
     while next:
         answer = cloud.call("GET", next, ADMIN)
@@ -189,16 +189,16 @@ def test_a_circle_above_is_cut_whatever_the_pages(
         ("descendants?limit=0", "limit.malformed"),
     ],
 )
-def test_a_malformed_question_is_refused(cloud: Cloud, what: str, code: str) -> None:
+def test_malformed_lineage_request_is_refused(cloud: Cloud, what: str, code: str) -> None:
     answer = cloud.call("GET", f"/v2/images/{new_uuid()}/{what}", ADMIN)
     assert (answer.status, answer.json["error"]["code"]) == (400, code)
 
 
-def test_a_marker_whose_image_is_gone_is_refused(cloud: Cloud) -> None:
+def test_marker_of_a_removed_image_is_refused(cloud: Cloud) -> None:
     images = a_chain(cloud, 3, a_project())
     next = asked(cloud, images[0], "descendants?limit=1")["next"]
     (made,) = (r for r in cloud.relations(image_id=images[1]) if r["kind"] == "snapshot")
-    service = a_vm(project=made["project_id"]).service
+    service = new_server(project=made["project_id"]).service
     assert cloud.call("DELETE", made["self"], service).status == 204
     answer = cloud.call("GET", next, ADMIN)
     assert (answer.status, answer.json["error"]["code"]) == (400, "marker.unknown")
@@ -208,15 +208,15 @@ def test_a_marker_whose_image_is_gone_is_refused(cloud: Cloud) -> None:
     ("what", "rest"),
     [("ancestry", ("11111111-1111-4111-8111-111111111111", "1")), ("descendants", ("2", ""))],
 )
-def test_a_made_up_marker_tells_of_no_image_of_others(
+def test_forged_marker_reveals_no_image_of_others(
     cloud: Cloud, what: str, rest: tuple[str, ...]
 ) -> None:
-    stranger = a_vm()
+    stranger = new_server()
     own = cloud.create(stranger)
-    others = [*a_chain(cloud, 2, a_project()), cloud.create(a_vm()), new_uuid()]
+    others = [*a_chain(cloud, 2, a_project()), cloud.create(new_server()), new_uuid()]
     refusals = []
     for image_id in others:
-        path = f"/v2/images/{own}/{what}?marker={paging.mark(image_id, *rest)}"
+        path = f"/v2/images/{own}/{what}?marker={paging.encode_marker(image_id, *rest)}"
         answer = cloud.call("GET", path, stranger.user)
         assert answer.status == 400, image_id
         refusals.append(answer.json["error"] | {"request_id": None})
@@ -224,17 +224,17 @@ def test_a_made_up_marker_tells_of_no_image_of_others(
     assert all(refusal == refusals[0] for refusal in refusals)
 
 
-def test_a_made_up_marker_leads_no_further_than_an_own_path(cloud: Cloud) -> None:
+def test_forged_marker_stays_on_visible_links(cloud: Cloud) -> None:
     project = a_project()
     images = a_chain(cloud, 3, project)
-    other = cloud.create(a_vm(project=project))
-    marker = paging.mark(images[2], images[2], "1")
+    other = cloud.create(new_server(project=project))
+    marker = paging.encode_marker(images[2], images[2], "1")
     found = asked(cloud, other, f"ancestry?marker={marker}", user_of(project))
     assert found["ancestry"] == asked(cloud, images[2], "ancestry", user_of(project))["ancestry"]
     path = f"/v2/images/{new_uuid()}/ancestry?marker={marker}"
     assert cloud.call("GET", path, user_of(project)).status == 404
 
 
-def test_only_get_is_answered(cloud: Cloud) -> None:
+def test_only_get_is_allowed(cloud: Cloud) -> None:
     answer = cloud.call("POST", f"/v2/images/{new_uuid()}/ancestry", ADMIN, {})
     assert (answer.status, answer.headers["Allow"]) == (405, "GET")

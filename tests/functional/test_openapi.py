@@ -1,4 +1,4 @@
-"""The OpenAPI document of our routes says what the code does, and the filter does what it says."""
+"""The OpenAPI document of the filter's routes matches the code and the responses."""
 
 import copy
 import json
@@ -20,14 +20,14 @@ from related_images.model import Ancestor, Descendant, Installation, Usage
 from related_images.protocol import paths, schemas
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, user_of
 
-SPOKEN: dict[str, Any] = json.loads(json.dumps(routing.document()))
-COMPONENTS = SPOKEN["components"]
+DOCUMENT: dict[str, Any] = json.loads(json.dumps(routing.document()))
+COMPONENTS = DOCUMENT["components"]
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 EXAMPLES = int(os.environ.get("RELATED_IMAGES_FUZZ_EXAMPLES", "15"))
-"""Requests of each sort that an operation is tried with."""
+"""The number of requests of each type that are sent to an operation."""
 OPERATIONS = [
     (path, method)
-    for path, item in SPOKEN["paths"].items()
+    for path, item in DOCUMENT["paths"].items()
     for method in sorted(METHODS & set(item))
 ]
 
@@ -37,22 +37,22 @@ def named(parameters: list[dict[str, str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("who", [ADMIN, user_of("anybody")], ids=["administrator", "user"])
-def test_the_document_is_served_to_everybody(cloud: Cloud, who: dict[str, str]) -> None:
+def test_document_is_returned_to_every_caller(cloud: Cloud, who: dict[str, str]) -> None:
     answer = cloud.call("GET", "/v2/schemas/openapi-relations", who)
-    assert (answer.status, answer.json) == (200, SPOKEN)
+    assert (answer.status, answer.json) == (200, DOCUMENT)
 
 
-def test_every_route_and_method_is_told_and_no_other() -> None:
-    told = {path: METHODS & set(item) for path, item in SPOKEN["paths"].items()}
-    assert told == {
+def test_document_has_every_route_and_method_and_no_other() -> None:
+    described = {path: METHODS & set(item) for path, item in DOCUMENT["paths"].items()}
+    assert described == {
         paths.API + path: {method.lower() for method in methods}
         for path, methods in routing.ROUTES.items()
     }
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_each_operation_has_a_summary_and_every_answer(path: str, method: str) -> None:
-    operation = SPOKEN["paths"][path][method]
+def test_every_operation_has_a_summary_and_its_responses(path: str, method: str) -> None:
+    operation = DOCUMENT["paths"][path][method]
     assert operation["summary"]
     responses = operation["responses"]
     assert {"400", "401", "503"} < set(responses)
@@ -62,13 +62,13 @@ def test_each_operation_has_a_summary_and_every_answer(path: str, method: str) -
             assert response["$ref"].rpartition("/")[2] in COMPONENTS["responses"]
 
 
-def test_each_operation_has_an_id_of_its_own() -> None:
-    ids = [SPOKEN["paths"][path][method]["operationId"] for path, method in OPERATIONS]
+def test_every_operation_has_its_own_id() -> None:
+    ids = [DOCUMENT["paths"][path][method]["operationId"] for path, method in OPERATIONS]
     assert len(set(ids)) == len(ids)
     assert {"listRelations", "attach", "endInstance", "showSchemaRelation"} < set(ids)
 
 
-def test_every_parameter_that_is_read_is_told_and_no_other() -> None:
+def test_document_has_every_parameter_and_no_other() -> None:
     filters = ["installation_uuid", "instance_id", "image_id", "project_id", "kind", "label"]
     filters += ["source", "created_after", "created_before", "in_use"]
     page = ["limit", "marker"]
@@ -81,60 +81,63 @@ def test_every_parameter_that_is_read_is_told_and_no_other() -> None:
         paths.USAGES: ["image_ids"],
     }
     for path, expected in known.items():
-        assert named(SPOKEN["paths"][paths.API + path]["get"]["parameters"]) == expected
-    detach = SPOKEN["paths"][paths.API + paths.RELATION]["delete"]
+        assert named(DOCUMENT["paths"][paths.API + path]["get"]["parameters"]) == expected
+    detach = DOCUMENT["paths"][paths.API + paths.RELATION]["delete"]
     assert named(detach["parameters"]) == ["own_report", "created_at"]
 
 
-def test_the_ids_in_a_path_are_told() -> None:
-    for path, item in SPOKEN["paths"].items():
-        told = named(item.get("parameters", []))
-        assert path.format(**dict.fromkeys(told, "")).count("{") == 0
-        assert path.count("{") == len(told)
+def test_document_has_the_path_parameters() -> None:
+    for path, item in DOCUMENT["paths"].items():
+        described = named(item.get("parameters", []))
+        assert path.format(**dict.fromkeys(described, "")).count("{") == 0
+        assert path.count("{") == len(described)
 
 
-def test_every_reference_leads_somewhere() -> None:
-    for reference in re.findall(r'"#/components/([^"]*)"', json.dumps(SPOKEN)):
+def test_every_reference_resolves() -> None:
+    for reference in re.findall(r'"#/components/([^"]*)"', json.dumps(DOCUMENT)):
         sort, _, name = reference.partition("/")
         assert name in COMPONENTS[sort]
 
 
 @pytest.mark.parametrize("name", schemas.SCHEMAS)
-def test_the_shapes_are_those_that_are_published(name: str) -> None:
-    told, published = COMPONENTS["schemas"][name], schemas.SCHEMAS[name]
-    assert set(told["required"]) == set(published["required"])
-    assert set(told["properties"]) == set(published["properties"])
-    if "items" not in told["properties"].get(name, {}):
-        assert told["properties"] == published["properties"]
+def test_components_match_the_published_schemas(name: str) -> None:
+    described, published = COMPONENTS["schemas"][name], schemas.SCHEMAS[name]
+    assert set(described["required"]) == set(published["required"])
+    assert set(described["properties"]) == set(published["properties"])
+    if "items" not in described["properties"].get(name, {}):
+        assert described["properties"] == published["properties"]
 
 
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("usages", Usage), ("ancestry", Ancestor), ("descendants", Descendant)],
 )
-def test_the_items_of_other_lists_have_the_fields_of_the_model(name: str, shape: type) -> None:
-    told = COMPONENTS["schemas"][name]["properties"][name]["items"]
-    assert set(told["properties"]) == set(told["required"]) == set(types_of(shape))
+def test_items_of_other_lists_have_the_fields_of_the_model(name: str, shape: type) -> None:
+    described = COMPONENTS["schemas"][name]["properties"][name]["items"]
+    assert set(described["properties"]) == set(described["required"]) == set(types_of(shape))
 
 
-def test_an_installation_has_the_fields_of_the_model() -> None:
+def test_installation_has_the_fields_of_the_model() -> None:
     assert set(COMPONENTS["schemas"]["installation"]["properties"]) == set(types_of(Installation))
 
 
 @pytest.mark.parametrize("name", schemas.COMPONENTS)
-def test_every_shape_is_a_json_schema(name: str) -> None:
+def test_every_component_is_a_json_schema(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(COMPONENTS["schemas"][name])
 
 
-def test_the_fields_of_bodies_are_told() -> None:
+def test_document_has_the_fields_of_request_bodies() -> None:
     relation = COMPONENTS["schemas"]["new_relation"]
-    assert set(relation["required"]) == set(attach_relation.NEEDED)
-    assert tuple(relation["properties"]) == attach_relation.NEEDED + attach_relation.OPTIONAL
+    assert set(relation["required"]) == set(attach_relation.REQUIRED_FIELDS)
+    assert (
+        tuple(relation["properties"])
+        == attach_relation.REQUIRED_FIELDS + attach_relation.OPTIONAL_FIELDS
+    )
 
 
 def tried() -> dict[str, Any]:
-    """The document without what cannot be made up: a token, and a marker that was given out."""
-    spoken = copy.deepcopy(SPOKEN)
+    """Return the document without values that cannot be generated: the token and the marker."""
+    spoken = copy.deepcopy(DOCUMENT)
     del spoken["security"], spoken["components"]["securitySchemes"]
     for item in spoken["paths"].values():
         for method in METHODS & set(item):
@@ -146,13 +149,13 @@ def tried() -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", schemathesis.GenerationMode, ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_what_is_told_is_done(
+def test_responses_match_the_document(
     cloud: Cloud, path: str, method: str, mode: schemathesis.GenerationMode
 ) -> None:
     spoken = schemathesis.openapi.from_dict(tried())
     spoken.app = cloud.app
     operation = spoken[path][method.upper()]
-    # what text is printable, a schema cannot say
+    # a JSON schema cannot express printable text
     left_out: Any = [CHECKS.get_one("positive_data_acceptance")]
 
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -161,5 +164,5 @@ def test_what_is_told_is_done(
         response = case.call(headers=ADMIN | SERVICE_TOKEN)
         case.validate_response(response, excluded_checks=left_out)
 
-    with suppress(Unsatisfiable):  # a route that takes nothing has nothing wrong to be given
+    with suppress(Unsatisfiable):  # an operation without parameters cannot get malformed ones
         hold()

@@ -1,4 +1,4 @@
-"""The routes of our own: shapes, paging, filters, and who sees what."""
+"""The filter's own routes: fields, paging, filters and visibility."""
 
 import base64
 import json
@@ -12,15 +12,23 @@ import pytest
 from related_images.middleware import routing
 from related_images.protocol import schemas
 from tests import wsgi
-from tests.filters import new_uuid, tuple_of
-from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, Vm, a_project, a_vm, user_of
+from tests.filters import instance_headers, new_uuid
+from tests.functional.cloud import (
+    ADMIN,
+    SERVICE_TOKEN,
+    Cloud,
+    Server,
+    a_project,
+    new_server,
+    user_of,
+)
 from tests.servers import Answer
 
 KINDS = ("snapshot", "backup")
 
 
 def fits(cloud: Cloud, name: str, body: Any) -> None:
-    """Hold ``body`` against the schema that is published under ``name``."""
+    """Check ``body`` against the schema published as ``name``."""
     published = cloud.call("GET", f"/v2/schemas/{name}", user_of("anybody")).json
     assert published == schemas.SCHEMAS[name]
     jsonschema.validate(
@@ -39,26 +47,29 @@ def without_request_id(answer: Answer) -> Any:
 
 
 @pytest.fixture(scope="module")
-def vm(cloud: Cloud) -> Vm:
-    """An instance with two snapshots and three backups, and a project that has another one."""
-    vm = a_vm()
+def server(cloud: Cloud) -> Server:
+    """A server with two snapshots and three backups; its project has another server."""
+    server = new_server()
     for kind, label in (
         *(("snapshot", None), ("backup", "daily"), ("backup", "daily")),
         *(("backup", "weekly"), ("snapshot", "daily")),
     ):
         more = {"kind": kind} | ({"label": label} if label else {})
-        said = vm.headers | tuple_of(vm.installation, vm.id, **more)
-        assert cloud.call("POST", "/v2/images", vm.service | said, {"name": "n"}).status == 201
-    cloud.create(a_vm(vm.installation, project=vm.project))
-    return vm
+        sent_headers = server.headers | instance_headers(server.installation, server.id, **more)
+        assert (
+            cloud.call("POST", "/v2/images", server.service | sent_headers, {"name": "n"}).status
+            == 201
+        )
+    cloud.create(new_server(server.installation, project=server.project))
+    return server
 
 
 def ids(found: list[list[dict[str, Any]]]) -> list[str]:
     return [row["image_id"] for page in found for row in page]
 
 
-def test_relations_are_newest_first_and_fit_their_schema(cloud: Cloud, vm: Vm) -> None:
-    answer = cloud.call("GET", "/v2/relations", vm.user)
+def test_relations_are_newest_first_and_match_their_schema(cloud: Cloud, server: Server) -> None:
+    answer = cloud.call("GET", "/v2/relations", server.user)
     fits(cloud, "relations", answer.json)
     rows = answer.json["relations"]
     assert len(rows) == 6
@@ -69,10 +80,10 @@ def test_relations_are_newest_first_and_fit_their_schema(cloud: Cloud, vm: Vm) -
 
 
 @pytest.mark.parametrize("query", ["", "&kind=backup", "&label=daily", "&source=service"])
-@pytest.mark.parametrize("who", ["tenant", "admin"])
-def test_relations_are_paged_one_by_one(cloud: Cloud, vm: Vm, query: str, who: str) -> None:
-    caller = vm.user if who == "tenant" else ADMIN
-    path = f"/v2/relations?installation_uuid={vm.installation}{query}"
+@pytest.mark.parametrize("who", ["project", "admin"])
+def test_relations_are_paged(cloud: Cloud, server: Server, query: str, who: str) -> None:
+    caller = server.user if who == "project" else ADMIN
+    path = f"/v2/relations?installation_uuid={server.installation}{query}"
     (whole,) = cloud.pages(path, caller, "relations")
     assert len(whole) >= 2
     pages = cloud.pages(f"{path}&limit=1", caller, "relations")
@@ -80,20 +91,20 @@ def test_relations_are_paged_one_by_one(cloud: Cloud, vm: Vm, query: str, who: s
     assert [row for page in pages for row in page] == whole
 
 
-def test_instances_are_paged_one_by_one(cloud: Cloud, vm: Vm) -> None:
-    (whole,) = cloud.pages("/v2/instances", vm.user, "instances")
-    pages = cloud.pages("/v2/instances?limit=1", vm.user, "instances")
+def test_servers_are_paged(cloud: Cloud, server: Server) -> None:
+    (whole,) = cloud.pages("/v2/instances", server.user, "instances")
+    pages = cloud.pages("/v2/instances?limit=1", server.user, "instances")
     assert [row for page in pages for row in page] == whole
     assert len(whole) == 2
-    fits(cloud, "instances", cloud.call("GET", "/v2/instances", vm.user).json)
+    fits(cloud, "instances", cloud.call("GET", "/v2/instances", server.user).json)
 
 
-def test_a_page_stays_in_place_while_relations_are_added(cloud: Cloud) -> None:
-    vm = a_vm()
-    made = [cloud.create(vm) for _ in range(3)]
-    first = cloud.call("GET", f"/v2/relations?instance_id={vm.id}&limit=2", vm.user).json
-    cloud.create(vm)
-    rest = cloud.call("GET", first["next"], vm.user).json
+def test_pages_are_stable_while_relations_are_added(cloud: Cloud) -> None:
+    server = new_server()
+    made = [cloud.create(server) for _ in range(3)]
+    first = cloud.call("GET", f"/v2/relations?instance_id={server.id}&limit=2", server.user).json
+    cloud.create(server)
+    rest = cloud.call("GET", first["next"], server.user).json
     assert ids([first["relations"], rest["relations"]]) == made[::-1]
 
 
@@ -118,30 +129,30 @@ FILTERS = [
 
 
 @pytest.mark.parametrize(("query", "count"), FILTERS)
-def test_each_filter_of_relations(cloud: Cloud, vm: Vm, query: dict[str, str], count: int) -> None:
+def test_relation_filters(cloud: Cloud, server: Server, query: dict[str, str], count: int) -> None:
     words = "&".join(f"{name}={text.replace('+', '%2B')}" for name, text in query.items())
-    answer = cloud.call("GET", f"/v2/relations?{words}", vm.user)
+    answer = cloud.call("GET", f"/v2/relations?{words}", server.user)
     assert len(answer.json["relations"]) == count
     assert answer.json["first"].startswith("/v2/relations?")
 
 
-def test_relations_by_instance_image_and_project(cloud: Cloud, vm: Vm) -> None:
-    assert len(cloud.relations(**vm.query)) == 5
-    assert len(cloud.relations(instance_id=vm.id)) == 5
-    assert len(cloud.relations(installation_uuid=vm.installation)) == 6
-    assert len(cloud.relations(project_id=vm.project)) == 6
-    one = cloud.relations(**vm.query)[0]
+def test_relations_by_server_image_and_project(cloud: Cloud, server: Server) -> None:
+    assert len(cloud.relations(**server.query)) == 5
+    assert len(cloud.relations(instance_id=server.id)) == 5
+    assert len(cloud.relations(installation_uuid=server.installation)) == 6
+    assert len(cloud.relations(project_id=server.project)) == 6
+    one = cloud.relations(**server.query)[0]
     assert cloud.relations(image_id=one["image_id"]) == [one]
-    of_image = cloud.call("GET", f"/v2/images/{one['image_id']}/relations", vm.user)
+    of_image = cloud.call("GET", f"/v2/images/{one['image_id']}/relations", server.user)
     assert of_image.json["relations"] == [one]
     fits(cloud, "relations", of_image.json)
 
 
-def test_one_instance_tells_of_its_images(cloud: Cloud, vm: Vm) -> None:
-    shown = cloud.call("GET", f"/v2/instances/{vm.installation}/{vm.id}", vm.user)
+def test_server_has_the_counts_and_dates_of_its_images(cloud: Cloud, server: Server) -> None:
+    shown = cloud.call("GET", f"/v2/instances/{server.installation}/{server.id}", server.user)
     assert shown.status == 200
     fits(cloud, "instance", shown.json)
-    rows = cloud.relations(**vm.query)
+    rows = cloud.relations(**server.query)
     for kind, count in (("snapshot", 2), ("backup", 3)):
         times = [row["created_at"] for row in rows if row["kind"] == kind]
         images = shown.json["images"][kind]
@@ -150,81 +161,81 @@ def test_one_instance_tells_of_its_images(cloud: Cloud, vm: Vm) -> None:
         )
         latest = next(row for row in rows if row["kind"] == kind)
         assert images["latest_image_id"] == latest["image_id"]
-    assert (shown.json["project_id"], shown.json["ended_at"]) == (vm.project, None)
+    assert (shown.json["project_id"], shown.json["ended_at"]) == (server.project, None)
 
 
-def test_instances_without_an_image_since(cloud: Cloud, vm: Vm) -> None:
-    path = f"/v2/instances?instance_id={vm.id}&latest_before="
-    (one,) = cloud.call("GET", f"{path}2099-01-01", vm.user).json["instances"]
-    assert one["instance_id"] == vm.id
-    assert cloud.call("GET", f"{path}2020-01-01", vm.user).json["instances"] == []
-    overdue = cloud.call("GET", f"{path}2020-01-01&kind=boot", vm.user).json["instances"]
-    assert [row["instance_id"] for row in overdue] == [vm.id]
+def test_servers_without_an_image_since(cloud: Cloud, server: Server) -> None:
+    path = f"/v2/instances?instance_id={server.id}&latest_before="
+    (one,) = cloud.call("GET", f"{path}2099-01-01", server.user).json["instances"]
+    assert one["instance_id"] == server.id
+    assert cloud.call("GET", f"{path}2020-01-01", server.user).json["instances"] == []
+    overdue = cloud.call("GET", f"{path}2020-01-01&kind=boot", server.user).json["instances"]
+    assert [row["instance_id"] for row in overdue] == [server.id]
 
 
-def test_a_relation_is_attached_and_detached(cloud: Cloud) -> None:
-    vm = a_vm()
-    image_id = cloud.call("POST", "/v2/images", vm.user, {"name": "n"}).json["id"]
-    body = {**vm.query, "image_id": image_id, "kind": "backup", "label": "daily"}
-    first = cloud.call("POST", "/v2/relations", vm.service, body)
-    again = cloud.call("POST", "/v2/relations", vm.service, body)
+def test_relation_is_attached_and_detached(cloud: Cloud) -> None:
+    server = new_server()
+    image_id = cloud.call("POST", "/v2/images", server.user, {"name": "n"}).json["id"]
+    body = {**server.query, "image_id": image_id, "kind": "backup", "label": "daily"}
+    first = cloud.call("POST", "/v2/relations", server.service, body)
+    again = cloud.call("POST", "/v2/relations", server.service, body)
     assert (first.status, again.status) == (201, 200)
-    assert first.json == again.json == cloud.relations(**vm.query)[0]
+    assert first.json == again.json == cloud.relations(**server.query)[0]
     fits(cloud, "relation", first.json)
-    other = cloud.call("POST", "/v2/relations", vm.service, body | {"label": "weekly"})
+    other = cloud.call("POST", "/v2/relations", server.service, body | {"label": "weekly"})
     assert code_of(other) == (409, "relation.conflict")
-    gone = cloud.call("DELETE", first.json["self"], vm.service)
+    gone = cloud.call("DELETE", first.json["self"], server.service)
     assert (gone.status, gone.body) == (204, b"")
-    assert code_of(cloud.call("DELETE", first.json["self"], vm.service)) == (
+    assert code_of(cloud.call("DELETE", first.json["self"], server.service)) == (
         *(404, "relation.not-found"),
     )
-    assert cloud.relations(**vm.query) == []
+    assert cloud.relations(**server.query) == []
 
 
 def own(report: str, created_at: str = "") -> str:
-    """The query that takes one's own report back."""
+    """Return the query that rolls back the caller's own report."""
     at = f"&created_at={created_at}" if created_at else ""
     return f"?own_report={report}{at}"
 
 
-def test_an_attachment_is_taken_back_and_the_relation_stays_for_others(cloud: Cloud) -> None:
-    vm = a_vm()
-    image_id = cloud.create(a_vm(project=vm.project))
-    body = vm.query | {"image_id": image_id, "kind": "backup"}
-    first, again = (cloud.call("POST", "/v2/relations", vm.service, body) for _ in range(2))
+def test_attachment_is_rolled_back_and_the_relation_stays_for_others(cloud: Cloud) -> None:
+    server = new_server()
+    image_id = cloud.create(new_server(project=server.project))
+    body = server.query | {"image_id": image_id, "kind": "backup"}
+    first, again = (cloud.call("POST", "/v2/relations", server.service, body) for _ in range(2))
     assert (first.status, again.status) == (201, 200)
     taking_back = first.json["self"] + own("attachment", first.json["created_at"])
-    left = cloud.call("DELETE", taking_back, vm.service)
+    left = cloud.call("DELETE", taking_back, server.service)
     assert (left.status, left.json) == (200, first.json)
-    assert cloud.call("DELETE", taking_back, vm.user).status == 403
-    assert cloud.call("DELETE", taking_back, vm.service).status == 204
-    assert code_of(cloud.call("DELETE", taking_back, vm.service)) == (404, "relation.not-found")
-    assert cloud.relations(**vm.query) == []
+    assert cloud.call("DELETE", taking_back, server.user).status == 403
+    assert cloud.call("DELETE", taking_back, server.service).status == 204
+    assert code_of(cloud.call("DELETE", taking_back, server.service)) == (404, "relation.not-found")
+    assert cloud.relations(**server.query) == []
 
 
-def test_an_attachment_to_another_relation_is_not_taken_back(cloud: Cloud) -> None:
-    vm = a_vm()
-    image_id = cloud.create(a_vm(project=vm.project))
-    body = vm.query | {"image_id": image_id, "kind": "backup"}
-    shown = cloud.call("POST", "/v2/relations", vm.service, body).json
+def test_attachment_of_an_earlier_relation_is_not_rolled_back(cloud: Cloud) -> None:
+    server = new_server()
+    image_id = cloud.create(new_server(project=server.project))
+    body = server.query | {"image_id": image_id, "kind": "backup"}
+    shown = cloud.call("POST", "/v2/relations", server.service, body).json
     earlier = own("attachment", "2020-01-01T00:00:00Z")
-    refused = cloud.call("DELETE", shown["self"] + earlier, vm.service)
+    refused = cloud.call("DELETE", shown["self"] + earlier, server.service)
     assert code_of(refused) == (404, "relation.not-found")
-    assert cloud.relations(**vm.query) == [shown]
+    assert cloud.relations(**server.query) == [shown]
 
 
-def test_the_creation_of_an_image_is_taken_back_and_the_relation_stays_for_others(
+def test_creation_is_rolled_back_and_the_relation_stays_for_others(
     cloud: Cloud,
 ) -> None:
-    vm = a_vm()
-    alone, shared = cloud.create(vm), cloud.create(vm)
-    body = vm.query | {"image_id": shared, "kind": "snapshot"}
-    assert cloud.call("POST", "/v2/relations", vm.service, body).status == 200
+    server = new_server()
+    alone, shared = cloud.create(server), cloud.create(server)
+    body = server.query | {"image_id": shared, "kind": "snapshot"}
+    assert cloud.call("POST", "/v2/relations", server.service, body).status == 200
     for image_id, status in ((alone, 204), (shared, 200)):
-        (shown,) = cloud.relations(**vm.query, image_id=image_id)
-        answer = cloud.call("DELETE", shown["self"] + own("creation"), vm.service)
+        (shown,) = cloud.relations(**server.query, image_id=image_id)
+        answer = cloud.call("DELETE", shown["self"] + own("creation"), server.service)
         assert answer.status == status
-    assert [row["image_id"] for row in cloud.relations(**vm.query)] == [shared]
+    assert [row["image_id"] for row in cloud.relations(**server.query)] == [shared]
 
 
 @pytest.mark.parametrize(
@@ -237,95 +248,96 @@ def test_the_creation_of_an_image_is_taken_back_and_the_relation_stays_for_other
         "?own_report=attachment&created_at=noon",
     ],
 )
-def test_what_is_to_be_taken_back_must_be_clear(cloud: Cloud, query: str) -> None:
-    vm = a_vm()
-    image_id = cloud.create(vm)
-    (shown,) = cloud.relations(**vm.query)
-    answer = cloud.call("DELETE", shown["self"] + query, vm.service)
+def test_ambiguous_roll_back_is_refused(cloud: Cloud, query: str) -> None:
+    server = new_server()
+    image_id = cloud.create(server)
+    (shown,) = cloud.relations(**server.query)
+    answer = cloud.call("DELETE", shown["self"] + query, server.service)
     assert code_of(answer) == (400, "parameter.malformed")
-    assert [row["image_id"] for row in cloud.relations(**vm.query)] == [image_id]
+    assert [row["image_id"] for row in cloud.relations(**server.query)] == [image_id]
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_only_an_image_that_the_caller_sees_is_attached(cloud: Cloud, known: bool) -> None:
-    vm, stranger = a_vm(), a_vm()
+def test_only_a_visible_image_is_attached(cloud: Cloud, known: bool) -> None:
+    server, stranger = new_server(), new_server()
     image_id = cloud.create(stranger) if known else new_uuid()
-    body = {**vm.query, "image_id": image_id, "kind": "backup"}
-    answer = cloud.call("POST", "/v2/relations", vm.service, body)
+    body = {**server.query, "image_id": image_id, "kind": "backup"}
+    answer = cloud.call("POST", "/v2/relations", server.service, body)
     assert code_of(answer) == (404, "image.not-found")
-    assert cloud.relations(**vm.query) == []
+    assert cloud.relations(**server.query) == []
 
 
-def test_an_instance_ends_once(cloud: Cloud) -> None:
-    vm = a_vm()
-    image_id = cloud.create(vm)
-    path = f"/v2/instances/{vm.installation}/{vm.id}"
-    assert cloud.call("DELETE", path, vm.service).status == 204
-    ended_at = cloud.call("GET", path, vm.user).json["ended_at"]
+def test_server_deletion_is_recorded_once(cloud: Cloud) -> None:
+    server = new_server()
+    image_id = cloud.create(server)
+    path = f"/v2/instances/{server.installation}/{server.id}"
+    assert cloud.call("DELETE", path, server.service).status == 204
+    ended_at = cloud.call("GET", path, server.user).json["ended_at"]
     assert ended_at.endswith("Z")
-    assert cloud.call("DELETE", path, vm.service).status == 204
-    assert cloud.call("GET", path, vm.user).json["ended_at"] == ended_at
-    assert cloud.image_ids(vm.user | vm.headers) == [image_id]
+    assert cloud.call("DELETE", path, server.service).status == 204
+    assert cloud.call("GET", path, server.user).json["ended_at"] == ended_at
+    assert cloud.image_ids(server.user | server.headers) == [image_id]
 
 
-def test_an_administrator_removes_whatever_the_installation_is_bound_to(
-    cloud: Cloud, caplog: pytest.LogCaptureFixture
-) -> None:
-    vm = a_vm()
-    image_id = cloud.create(vm)
-    body = {"uuid": vm.installation, "name": "n", "service_user_id": "nova-of-another"}
+def test_admin_removes_despite_the_binding(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
+    server = new_server()
+    image_id = cloud.create(server)
+    body = {"uuid": server.installation, "name": "n", "service_user_id": "nova-of-another"}
     assert cloud.call("POST", "/v2/installations", ADMIN, body).status == 201
     caplog.set_level(logging.INFO)
-    instance = f"/v2/instances/{vm.installation}/{vm.id}"
-    relation = f"/v2/images/{image_id}/relations/{vm.installation}/{vm.id}/snapshot"
+    instance = f"/v2/instances/{server.installation}/{server.id}"
+    relation = f"/v2/images/{image_id}/relations/{server.installation}/{server.id}/snapshot"
     for path in (instance, relation):
-        assert code_of(cloud.call("DELETE", path, vm.service)) == (403, "installation.bound")
-        assert code_of(cloud.call("DELETE", path, vm.user)) == (403, "relation.forbidden")
+        assert code_of(cloud.call("DELETE", path, server.service)) == (403, "installation.bound")
+        assert code_of(cloud.call("DELETE", path, server.user)) == (403, "relation.forbidden")
     caplog.clear()
     assert cloud.call("DELETE", instance, ADMIN).status == 204
-    assert cloud.call("GET", instance, vm.user).json["ended_at"].endswith("Z")
-    assert [row["source"] for row in cloud.relations(**vm.query)] == ["service"]
+    assert cloud.call("GET", instance, server.user).json["ended_at"].endswith("Z")
+    assert [row["source"] for row in cloud.relations(**server.query)] == ["service"]
     assert cloud.call("DELETE", relation, ADMIN).status == 204
-    assert cloud.relations(**vm.query) == []
+    assert cloud.relations(**server.query) == []
     by = "administrator, user 'admin' of project 'admin-project' [req-"
-    told = [it for it in caplog.messages if vm.id in it]
-    assert [it.split(": ", 1)[1].startswith(by) for it in told] == [True, True]
+    lines = [it for it in caplog.messages if server.id in it]
+    assert [it.split(": ", 1)[1].startswith(by) for it in lines] == [True, True]
 
 
-def test_what_a_service_removes_is_logged_with_its_users(
+def test_removal_by_a_service_is_logged_with_both_users(
     cloud: Cloud, caplog: pytest.LogCaptureFixture
 ) -> None:
-    vm = a_vm()
-    cloud.create(vm)
+    server = new_server()
+    cloud.create(server)
     caplog.set_level(logging.INFO)
     caplog.clear()
     assert (
-        cloud.call("DELETE", f"/v2/instances/{vm.installation}/{vm.id}", vm.service).status == 204
+        cloud.call(
+            "DELETE", f"/v2/instances/{server.installation}/{server.id}", server.service
+        ).status
+        == 204
     )
-    (told,) = [it for it in caplog.messages if "was deleted" in it]
-    user = f"user 'user-of-{vm.project}' of project '{vm.project}'"
-    assert f"was deleted: service, {user} through service user 'nova' [req-" in told
+    (line,) = [it for it in caplog.messages if "was deleted" in it]
+    user = f"user 'user-of-{server.project}' of project '{server.project}'"
+    assert f"was deleted: service, {user} through service user 'nova' [req-" in line
 
 
-def test_installations_are_registered_bound_and_forgotten(cloud: Cloud) -> None:
-    vm = a_vm()
-    body = {"uuid": vm.installation, "name": "n", "service_user_id": "nova-of-another"}
+def test_installations_are_registered_bound_and_unregistered(cloud: Cloud) -> None:
+    server = new_server()
+    body = {"uuid": server.installation, "name": "n", "service_user_id": "nova-of-another"}
     first = cloud.call("POST", "/v2/installations", ADMIN, body)
     assert first.status == 201
     assert cloud.call("POST", "/v2/installations", ADMIN, body).json == first.json
     conflict = cloud.call("POST", "/v2/installations", ADMIN, body | {"name": "m"})
     assert code_of(conflict) == (409, "installation.conflict")
     assert first.json in cloud.call("GET", "/v2/installations", ADMIN).json["installations"]
-    assert code_of(cloud.try_to_create(vm)) == (403, "installation.bound")
-    assert cloud.total(vm.project) == 0
-    path = f"/v2/installations/{vm.installation}"
+    assert code_of(cloud.try_to_create(server)) == (403, "installation.bound")
+    assert cloud.total(server.project) == 0
+    path = f"/v2/installations/{server.installation}"
     assert cloud.call("DELETE", path, ADMIN).status == 204
     assert code_of(cloud.call("DELETE", path, ADMIN)) == (404, "installation.not-found")
-    cloud.create(vm)
+    cloud.create(server)
 
 
 @pytest.mark.parametrize("template", routing.ROUTES)
-def test_another_method_is_told_which_are_answered(cloud: Cloud, template: str) -> None:
+def test_other_methods_get_405_with_allow(cloud: Cloud, template: str) -> None:
     path = "/v2" + template.format(
         image_id=new_uuid(), installation_uuid=new_uuid(), instance_id="i", kind="boot", uuid="u"
     )
@@ -338,7 +350,7 @@ def test_another_method_is_told_which_are_answered(cloud: Cloud, template: str) 
 
 
 @pytest.mark.parametrize("template", routing.ROUTES)
-def test_nobody_is_answered_nothing(cloud: Cloud, template: str) -> None:
+def test_unidentified_caller_gets_401(cloud: Cloud, template: str) -> None:
     path = "/v2" + template.format(
         image_id=new_uuid(), installation_uuid=new_uuid(), instance_id="i", kind="boot", uuid="u"
     )
@@ -347,71 +359,84 @@ def test_nobody_is_answered_nothing(cloud: Cloud, template: str) -> None:
         assert answer.status == 401
 
 
-def strangers_view(cloud: Cloud, vm: Vm) -> list[tuple[str, str]]:
-    """Paths that name another tenant's thing, and the same with one that does not exist."""
-    row = cloud.relations(**vm.query)[0]
+def strangers_view(cloud: Cloud, server: Server) -> list[tuple[str, str]]:
+    """Return pairs of paths: a resource of another project, and a missing one."""
+    row = cloud.relations(**server.query)[0]
     image_id, nothing = row["image_id"], new_uuid()
     return [
         (f"/v2/images/{image_id}/relations", f"/v2/images/{nothing}/relations"),
         (f"/v2/images/{image_id}/ancestry", f"/v2/images/{nothing}/ancestry"),
         (f"/v2/images/{image_id}/descendants", f"/v2/images/{nothing}/descendants"),
-        (f"/v2/instances/{vm.installation}/{vm.id}", f"/v2/instances/{vm.installation}/{nothing}"),
-        (f"/v2/instances/{vm.installation}/{vm.id}", f"/v2/instances/{nothing}/{vm.id}"),
+        (
+            f"/v2/instances/{server.installation}/{server.id}",
+            f"/v2/instances/{server.installation}/{nothing}",
+        ),
+        (
+            f"/v2/instances/{server.installation}/{server.id}",
+            f"/v2/instances/{nothing}/{server.id}",
+        ),
     ]
 
 
-def test_what_a_stranger_may_not_see_is_not_there(cloud: Cloud, vm: Vm) -> None:
+def test_resources_of_another_project_are_answered_as_missing(cloud: Cloud, server: Server) -> None:
     stranger = user_of(a_project())
-    for theirs, nothing in strangers_view(cloud, vm):
+    for theirs, nothing in strangers_view(cloud, server):
         one, other = (cloud.call("GET", path, stranger) for path in (theirs, nothing))
         assert one.status == other.status == 404
-        said = json.dumps(without_request_id(one)), json.dumps(without_request_id(other))
+        bodies = json.dumps(without_request_id(one)), json.dumps(without_request_id(other))
         parts = (theirs.split("/")[3:], nothing.split("/")[3:])
         for mine, none in zip(*parts, strict=True):
-            said = said[0].replace(mine, "X"), said[1].replace(none, "X")
-        assert said[0] == said[1]
+            bodies = bodies[0].replace(mine, "X"), bodies[1].replace(none, "X")
+        assert bodies[0] == bodies[1]
 
 
 LISTS = ["/v2/relations", "/v2/instances"]
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_a_stranger_lists_nothing_of_others(cloud: Cloud, vm: Vm, path: str) -> None:
+def test_lists_have_nothing_of_other_projects(cloud: Cloud, server: Server, path: str) -> None:
     project = a_project()
-    own = a_vm(vm.installation, vm.id, project)
+    own = new_server(server.installation, server.id, project)
     cloud.create(own)
-    image_id = cloud.relations(**vm.query)[-1]["image_id"]
+    image_id = cloud.relations(**server.query)[-1]["image_id"]
     key = path.rpartition("/")[2]
     for query in (
-        *("", f"?installation_uuid={vm.installation}", f"?instance_id={vm.id}", "?kind=snapshot"),
-        *(f"?project_id={vm.project}", f"?image_id={image_id}", "?limit=1"),
+        *(
+            "",
+            f"?installation_uuid={server.installation}",
+            f"?instance_id={server.id}",
+            "?kind=snapshot",
+        ),
+        *(f"?project_id={server.project}", f"?image_id={image_id}", "?limit=1"),
     ):
         answer = cloud.call("GET", path + query, own.user)
         assert answer.status == 200
         assert len(answer.json[key]) <= 1
         assert "next" not in answer.json
-        assert vm.project not in json.dumps(answer.json[key])
+        assert server.project not in json.dumps(answer.json[key])
         assert image_id not in json.dumps(answer.json[key])
 
 
-def test_counts_and_the_instances_project_tell_a_stranger_nothing(cloud: Cloud, vm: Vm) -> None:
-    own = a_vm(vm.installation, vm.id)
+def test_counts_and_project_of_a_server_are_hidden_from_other_projects(
+    cloud: Cloud, server: Server
+) -> None:
+    own = new_server(server.installation, server.id)
     image_id = cloud.create(own)
-    shown = cloud.call("GET", f"/v2/instances/{vm.installation}/{vm.id}", own.user).json
+    shown = cloud.call("GET", f"/v2/instances/{server.installation}/{server.id}", own.user).json
     assert shown["images"]["snapshot"]["count"] == 1
     assert shown["images"]["snapshot"]["latest_image_id"] == image_id
     assert list(shown["images"]) == ["snapshot"]
-    assert vm.project not in json.dumps(shown)
+    assert server.project not in json.dumps(shown)
 
 
 def forged(*parts: str) -> str:
     return base64.urlsafe_b64encode("|".join(parts).encode()).decode().rstrip("=")
 
 
-def test_a_made_up_marker_tells_a_stranger_nothing(cloud: Cloud, vm: Vm) -> None:
-    own = a_vm(vm.installation)
+def test_forged_marker_reveals_nothing(cloud: Cloud, server: Server) -> None:
+    own = new_server(server.installation)
     cloud.create(own)
-    mine, theirs = cloud.relations(**own.query)[0], cloud.relations(**vm.query)[0]
+    mine, theirs = cloud.relations(**own.query)[0], cloud.relations(**server.query)[0]
 
     def marker_of(row: dict[str, Any], time: str) -> str:
         names = ("image_id", "installation_uuid", "instance_id", "kind")
@@ -428,13 +453,13 @@ def test_a_made_up_marker_tells_a_stranger_nothing(cloud: Cloud, vm: Vm) -> None
     assert page(mine)["relations"] == []
 
 
-def test_a_marker_of_another_tenants_instance_is_unknown(cloud: Cloud, vm: Vm) -> None:
-    theirs = cloud.call("GET", "/v2/instances?limit=1", vm.user).json["next"]
+def test_marker_of_another_projects_server_is_unknown(cloud: Cloud, server: Server) -> None:
+    theirs = cloud.call("GET", "/v2/instances?limit=1", server.user).json["next"]
     stranger = user_of(a_project())
     seen = cloud.call("GET", theirs, stranger)
     marker = theirs.rpartition("marker=")[2]
     decoded = base64.urlsafe_b64decode(marker + "==").decode()
-    made_up = decoded.replace(vm.id, "unknown").replace(vm.installation, new_uuid())
+    made_up = decoded.replace(server.id, "unknown").replace(server.installation, new_uuid())
     unknown = cloud.call("GET", f"/v2/instances?marker={forged(made_up)}", stranger)
     assert seen.status == unknown.status
     if seen.status == 200:
@@ -443,8 +468,8 @@ def test_a_marker_of_another_tenants_instance_is_unknown(cloud: Cloud, vm: Vm) -
         assert without_request_id(seen) == without_request_id(unknown)
 
 
-def test_a_refused_attachment_does_not_tell_what_is_there(cloud: Cloud, vm: Vm) -> None:
-    row = cloud.relations(**vm.query)[0]
+def test_refused_attachment_does_not_reveal_relations(cloud: Cloud, server: Server) -> None:
+    row = cloud.relations(**server.query)[0]
     body = {name: row[name] for name in ("installation_uuid", "instance_id", "image_id", "kind")}
     stranger = user_of(a_project())
     answers = [
@@ -457,26 +482,26 @@ def test_a_refused_attachment_does_not_tell_what_is_there(cloud: Cloud, vm: Vm) 
     assert [code_of(answer) for answer in gone] == [(403, "relation.forbidden")] * 2
 
 
-def test_the_service_of_one_project_sees_all(cloud: Cloud, vm: Vm) -> None:
+def test_service_sees_all_projects(cloud: Cloud, server: Server) -> None:
     service = user_of(a_project()) | SERVICE_TOKEN
-    path = f"/v2/relations?instance_id={vm.id}&installation_uuid={vm.installation}"
+    path = f"/v2/relations?instance_id={server.id}&installation_uuid={server.installation}"
     seen = cloud.call("GET", path, service).json["relations"]
-    assert seen == cloud.relations(**vm.query)
-    assert {row["project_id"] for row in seen} >= {vm.project}
+    assert seen == cloud.relations(**server.query)
+    assert {row["project_id"] for row in seen} >= {server.project}
 
 
-def test_a_caller_without_a_project_sees_nothing(cloud: Cloud, vm: Vm) -> None:
-    nobody = {name: text for name, text in vm.user.items() if name != "X-Project-Id"}
+def test_caller_without_project_sees_nothing(cloud: Cloud, server: Server) -> None:
+    nobody = {name: text for name, text in server.user.items() if name != "X-Project-Id"}
     assert cloud.call("GET", "/v2/relations", nobody).json["relations"] == []
     assert cloud.call("GET", "/v2/instances", nobody).json["instances"] == []
-    assert len(cloud.relations(**vm.query)) >= 5
+    assert len(cloud.relations(**server.query)) >= 5
 
 
-def test_what_this_deployment_does_is_told(cloud: Cloud) -> None:
+def test_info_of_the_deployment(cloud: Cloud) -> None:
     info = cloud.call("GET", "/v2/info/relations", user_of(a_project())).json
     assert info["kinds"] == ["snapshot", "backup", "boot"]
     assert info["limits"]["page"] == 1000
     assert info["database"] == "up"
     assert info["unreconciled"] is None
-    told = wsgi.call(cloud.app, "GET", "/v2/info/relations", ADMIN).json
-    assert told["unreconciled"] > 0
+    info = wsgi.call(cloud.app, "GET", "/v2/info/relations", ADMIN).json
+    assert info["unreconciled"] > 0

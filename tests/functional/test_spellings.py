@@ -1,4 +1,4 @@
-"""Whatever way to an image Glance knows, the filter knows it too."""
+"""The filter recognizes every spelling of a request that Glance accepts."""
 
 import json
 import os
@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests import wsgi
-from tests.functional.cloud import ADMIN, Cloud, Vm, a_vm
+from tests.functional.cloud import ADMIN, Cloud, Server, new_server
 
 EXAMPLES = int(os.environ.get("RELATED_IMAGES_FUZZ_EXAMPLES", "300"))
-"""Requests that each property is tried with."""
+"""The number of requests for each property."""
 
 METHODS = ["POST", "GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 JSON = "application/json"
@@ -21,29 +21,34 @@ BODY = b'{"name": "n"}'
 
 def send(
     app: Any,
-    vm: Vm,
+    server: Server,
     method: str = "POST",
     path: str = "/v2/images",
     query: str = "",
     script: str = "",
     more: dict[str, str] | None = None,
 ) -> int:
-    """The status of a request that is written as no client would write it."""
-    environ = wsgi.environ_of(method, "/", vm.service | (more or {}), BODY)
+    """Send a request with an unusual spelling; return the status."""
+    environ = wsgi.environ_of(method, "/", server.service | (more or {}), BODY)
     environ |= {"PATH_INFO": path, "QUERY_STRING": query, "SCRIPT_NAME": script}
     environ["CONTENT_TYPE"] = JSON
     return wsgi.run(app, environ).status
 
 
-def recorded_or_refused(cloud: Cloud, vm: Vm, **request: Any) -> int:
-    """Send it with the tuple; whatever was made has its relation, and nothing refused has one."""
+def recorded_or_refused(cloud: Cloud, server: Server, **request: Any) -> int:
+    """Send it with instance headers; check that exactly the created images have relations."""
     try:
-        status = send(cloud.app, vm, **{**request, "more": vm.headers | request.get("more", {})})
-    except (AssertionError, ValueError):  # Glance's own, of paths that are none or not UTF-8
+        status = send(
+            cloud.app, server, **{**request, "more": server.headers | request.get("more", {})}
+        )
+    except (
+        AssertionError,
+        ValueError,
+    ):  # Glance's own errors for malformed paths and paths that are not UTF-8
         status = 500
-    path = f"/v2/images?owner={vm.project}&limit=1000"
+    path = f"/v2/images?owner={server.project}&limit=1000"
     made = {image["id"] for image in wsgi.call(cloud.bare, "GET", path, ADMIN).json["images"]}
-    recorded = {relation["image_id"] for relation in cloud.relations(**vm.query)}
+    recorded = {relation["image_id"] for relation in cloud.relations(**server.query)}
     assert made <= recorded
     assert made == recorded or status >= 500
     return status
@@ -90,46 +95,46 @@ NOTHING = [
 
 @pytest.mark.parametrize("request_", TAKEN, ids=str)
 def test_every_spelling_of_the_path_is_recorded(cloud: Cloud, request_: dict[str, Any]) -> None:
-    assert send(cloud.bare, a_vm(), **request_) == 201
-    assert recorded_or_refused(cloud, a_vm(), **request_) == 201
+    assert send(cloud.bare, new_server(), **request_) == 201
+    assert recorded_or_refused(cloud, new_server(), **request_) == 201
 
 
 @pytest.mark.parametrize("request_", REFUSED, ids=str)
-def test_another_method_in_the_query_is_refused(cloud: Cloud, request_: dict[str, Any]) -> None:
-    vm = a_vm()
-    assert recorded_or_refused(cloud, vm, **request_) == 400
-    assert cloud.total(vm.project) == 0
+def test_method_override_in_the_query_is_refused(cloud: Cloud, request_: dict[str, Any]) -> None:
+    server = new_server()
+    assert recorded_or_refused(cloud, server, **request_) == 400
+    assert cloud.total(server.project) == 0
 
 
 @pytest.mark.parametrize("request_", NOTHING, ids=str)
-def test_what_glance_makes_no_image_of_is_not_recorded(
+def test_requests_that_create_no_image_are_not_recorded(
     cloud: Cloud, request_: dict[str, Any]
 ) -> None:
-    vm = a_vm()
-    assert recorded_or_refused(cloud, vm, **request_) != 201
-    assert cloud.relations(**vm.query) == []
+    server = new_server()
+    assert recorded_or_refused(cloud, server, **request_) != 201
+    assert cloud.relations(**server.query) == []
 
 
 @pytest.mark.parametrize(
     "query",
     ["_method=POST&{}", "{};_method=POST", "x;_method=POST&{}", "{}&x=_method&%5fmethod=POST"],
 )
-def test_a_list_in_the_query_alone_cannot_make_an_image(cloud: Cloud, query: str) -> None:
-    vm = a_vm()
-    said = f"installation_uuid={vm.installation}&instance_id={vm.id}"
-    assert send(cloud.app, vm, "GET", query=query.format(said)) == 400
-    assert cloud.total(vm.project) == 0
+def test_server_in_the_query_cannot_create_an_image(cloud: Cloud, query: str) -> None:
+    server = new_server()
+    server_query = f"installation_uuid={server.installation}&instance_id={server.id}"
+    assert send(cloud.app, server, "GET", query=query.format(server_query)) == 400
+    assert cloud.total(server.project) == 0
 
 
 @pytest.mark.parametrize(
     "type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"]
 )
-def test_a_method_in_a_form_makes_nothing_unrecorded(cloud: Cloud, type: str) -> None:
-    vm = a_vm()
+def test_method_in_a_form_creates_no_unrecorded_image(cloud: Cloud, type: str) -> None:
+    server = new_server()
     for body in (b"_method=POST", b'{"name": "&_method=PUT&"}', b'{"name": "&_method=POST&"}'):
-        headers = vm.service | vm.headers | {"Content-Type": type}
+        headers = server.service | server.headers | {"Content-Type": type}
         cloud.call("POST", "/v2/images", headers, body)
-    assert len(cloud.relations(**vm.query)) == cloud.total(vm.project)
+    assert len(cloud.relations(**server.query)) == cloud.total(server.project)
 
 
 def pieces() -> st.SearchStrategy[str]:
@@ -153,7 +158,7 @@ def pieces() -> st.SearchStrategy[str]:
 
 @st.composite
 def paths(draw: st.DrawFn) -> str:
-    """The right path with a few pieces put in or taken out."""
+    """Return the path with a few pieces inserted or removed."""
     path = "/v2/images"
     for piece in draw(st.lists(pieces() | st.none(), max_size=3)):
         at = draw(st.integers(0, len(path)))
@@ -185,11 +190,11 @@ FUZZ = settings(
 )
 @example("POST", "/v2/images", "", "", {})
 @example("GET", "/v2/images", "a;_method=POST", "", {})
-def test_no_spelling_makes_an_image_without_a_relation(
+def test_no_spelling_creates_an_image_without_a_relation(
     cloud: Cloud, method: str, path: str, query: str, script: str, accept: dict[str, str]
 ) -> None:
     recorded_or_refused(
-        cloud, a_vm(), method=method, path=path, query=query, script=script, more=accept
+        cloud, new_server(), method=method, path=path, query=query, script=script, more=accept
     )
 
 
@@ -198,33 +203,37 @@ LENGTHS = ["0", "-1", "+13", " 13", "13 ", "13", "12", "14", "x", "", "1e1", "01
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("terminated", [True, False])
-def test_no_length_of_the_body_makes_an_image_without_a_relation(
+def test_no_body_length_creates_an_image_without_a_relation(
     cloud: Cloud, length: str, terminated: bool
 ) -> None:
-    vm = a_vm()
-    environ = wsgi.environ_of("POST", "/v2/images", vm.service | vm.headers, BODY)
+    server = new_server()
+    environ = wsgi.environ_of("POST", "/v2/images", server.service | server.headers, BODY)
     environ |= {"CONTENT_LENGTH": length, "wsgi.input_terminated": terminated}
     environ["HTTP_TRANSFER_ENCODING"] = "chunked"
     answer = wsgi.run(cloud.app, environ)
     assert answer.status in (201, 400)
-    assert len(cloud.relations(**vm.query)) == cloud.total(vm.project) == (answer.status == 201)
+    assert (
+        len(cloud.relations(**server.query))
+        == cloud.total(server.project)
+        == (answer.status == 201)
+    )
 
 
 NESTED = [10, 500, 900, 970, 980, 990, 1000, 100_000]
 
 
 @pytest.mark.parametrize("depth", NESTED)
-def test_no_depth_of_the_body_makes_an_image_without_a_relation(cloud: Cloud, depth: int) -> None:
-    vm = a_vm()
+def test_no_body_depth_creates_an_image_without_a_relation(cloud: Cloud, depth: int) -> None:
+    server = new_server()
     body = b'{"name": ' + b"[" * depth + b"]" * depth + b"}"
-    environ = wsgi.environ_of("POST", "/v2/images", vm.service | vm.headers, body)
+    environ = wsgi.environ_of("POST", "/v2/images", server.service | server.headers, body)
     assert wsgi.run(cloud.app, environ).status in (400, 500)
-    assert cloud.total(vm.project) == 0
+    assert cloud.total(server.project) == 0
 
 
-def test_numbers_and_names_of_every_kind_go_through(cloud: Cloud) -> None:
-    vm = a_vm()
+def test_unusual_numbers_and_names_pass(cloud: Cloud) -> None:
+    server = new_server()
     fields = {"name": "облако", "tags": ["ä"], "min_disk": 2**31 - 1}
-    image_id = cloud.create(vm, **fields)
-    shown = cloud.call("GET", f"/v2/images/{image_id}", vm.user).json
+    image_id = cloud.create(server, **fields)
+    shown = cloud.call("GET", f"/v2/images/{image_id}", server.user).json
     assert json.loads(json.dumps(fields)) == {name: shown[name] for name in fields}

@@ -1,4 +1,4 @@
-"""Bodies of every size pass through, and connections behave, as if the filter were not there."""
+"""Bodies of every size and connections are handled as without the filter."""
 
 import os
 import time
@@ -12,10 +12,10 @@ from tests.functional.streams import BLOCK, TOKEN, Way, Wire, request
 from tests.servers import PATIENCE, ServedGlance
 
 MEBIBYTES = int(os.environ.get("RELATED_IMAGES_STREAM_MIB", "32"))
-"""The size of an image here; 1024 in a full run."""
+"""The size of an image in MiB; 1024 in a full run."""
 
 ALLOWANCE = 16
-"""Mebibytes by which two runs of the same may differ; a body that is held would be far more."""
+"""Allowed difference of memory in MiB; a buffered body would need far more."""
 
 WAYS = [Way("file", chunked=False), Way("file", chunked=True)]
 STAGES = [Way("stage", chunked=False), Way("stage", chunked=True)]
@@ -27,7 +27,7 @@ def both(glance: ServedGlance, plain_glance: ServedGlance) -> dict[str, ServedGl
 
 
 def settled(served: ServedGlance, image_id: str, *busy: str) -> str:
-    """The status of the image once it is none of the ``busy`` ones."""
+    """Wait until the status of the image is not in ``busy``; return it."""
     deadline = time.monotonic() + PATIENCE
     while (status := streams.status(served, image_id)) in busy and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -35,7 +35,7 @@ def settled(served: ServedGlance, image_id: str, *busy: str) -> str:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_an_image_comes_back_as_it_was_sent(both: dict[str, ServedGlance], way: Way) -> None:
+def test_image_data_round_trip(both: dict[str, ServedGlance], way: Way) -> None:
     peaks = {}
     for name, served in both.items():
         image_id = streams.new_image(served)
@@ -49,7 +49,7 @@ def test_an_image_comes_back_as_it_was_sent(both: dict[str, ServedGlance], way: 
 
 
 @pytest.mark.parametrize("way", STAGES, ids=str)
-def test_a_staged_image_is_imported_as_it_was_sent(both: dict[str, ServedGlance], way: Way) -> None:
+def test_staged_image_data_round_trip(both: dict[str, ServedGlance], way: Way) -> None:
     for served in both.values():
         image_id = streams.new_image(served)
         assert streams.send(served, image_id, way, MEBIBYTES) == 204
@@ -60,7 +60,7 @@ def test_a_staged_image_is_imported_as_it_was_sent(both: dict[str, ServedGlance]
         assert streams.fetched(served, image_id) == streams.checksum(streams.blocks(MEBIBYTES))
 
 
-def test_a_client_that_goes_away_leaves_the_same_behind(both: dict[str, ServedGlance]) -> None:
+def test_aborted_upload_has_the_same_result(both: dict[str, ServedGlance]) -> None:
     left = {name: after_half_an_upload(served) for name, served in both.items()}
     assert left["with"] == left["without"]
 
@@ -73,7 +73,7 @@ def after_half_an_upload(served: ServedGlance) -> str:
     return settled(served, image_id, "saving")
 
 
-def test_a_client_may_leave_a_download(both: dict[str, ServedGlance]) -> None:
+def test_aborted_download_is_harmless(both: dict[str, ServedGlance]) -> None:
     for served in both.values():
         image_id = streams.new_image(served)
         assert streams.send(served, image_id, WAYS[0], 4) == 204
@@ -87,7 +87,7 @@ Talk = Callable[[Wire, str], Iterator[Any]]
 
 
 def expecting(wire: Wire, image_id: str) -> Iterator[Any]:
-    """A body is sent only after the server says that it will be read."""
+    """Send a body only after ``100 Continue``."""
     head = request(
         "PUT",
         f"/v2/images/{image_id}/file",
@@ -104,7 +104,7 @@ def expecting(wire: Wire, image_id: str) -> Iterator[Any]:
 
 
 def kept_alive(wire: Wire, image_id: str) -> Iterator[Any]:
-    """One request after another over one connection, until it is told to be the last."""
+    """Send requests over one connection, the last with ``Connection: close``."""
     for path in ("/v2/schemas/image", "/v2/nothing", "/v2/images/nothing"):
         wire.send(request("GET", path))
         yield wire.answer()
@@ -114,7 +114,7 @@ def kept_alive(wire: Wire, image_id: str) -> Iterator[Any]:
 
 
 def pipelined(wire: Wire, image_id: str) -> Iterator[Any]:
-    """Requests are sent before the answers to those before them are read."""
+    """Send requests before the responses to the earlier ones are read."""
     file = f"/v2/images/{image_id}/file"
     wire.send(
         request("PUT", file, body=b"12345678"),
@@ -126,7 +126,9 @@ def pipelined(wire: Wire, image_id: str) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("talk", [expecting, kept_alive, pipelined])
-def test_a_connection_behaves_the_same(both: dict[str, ServedGlance], talk: Talk) -> None:
+def test_connection_behaves_as_without_the_filter(
+    both: dict[str, ServedGlance], talk: Talk
+) -> None:
     heard = {}
     for name, served in both.items():
         image_id = streams.new_image(served)

@@ -1,4 +1,4 @@
-"""What is in use and what is not, over the real Glance."""
+"""Use of images, with the real Glance."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from oslo_config import cfg
 
 from tests.filters import filtering, migrated
-from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, Vm, a_vm, user_of
+from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, Server, new_server, user_of
 from tests.functional.test_guard import Shaky
 from tests.functional.test_lineage import a_public_image, start
 
@@ -21,32 +21,32 @@ def usage(cloud: Cloud, *image_ids: str, headers: dict[str, str] = ADMIN) -> Any
     return answer.json
 
 
-def end(cloud: Cloud, vm: Vm) -> None:
-    path = f"/v2/instances/{vm.installation}/{vm.id}"
-    assert cloud.call("DELETE", path, vm.service).status == 204
+def end(cloud: Cloud, server: Server) -> None:
+    path = f"/v2/instances/{server.installation}/{server.id}"
+    assert cloud.call("DELETE", path, server.service).status == 204
 
 
-def test_the_use_of_images_is_told_in_the_order_asked_for(cloud: Cloud) -> None:
-    vm, base, unused = a_vm(), a_public_image(cloud), a_public_image(cloud)
-    start(cloud, vm, base)
+def test_usages_are_in_the_requested_order(cloud: Cloud) -> None:
+    server, base, unused = new_server(), a_public_image(cloud), a_public_image(cloud)
+    start(cloud, server, base)
     never = {"instances": 0, "live_instances": 0, "unused_since": None, "used_by_others": False}
     once = {"instances": 1, "live_instances": 1, "unused_since": None, "used_by_others": True}
     assert usage(cloud, unused, base, unused) == {
         "usages": [{"image_id": unused, **never}, {"image_id": base, **once}],
         "all_projects": True,
     }
-    end(cloud, vm)
+    end(cloud, server)
     (row,) = usage(cloud, base)["usages"]
-    path = f"/v2/instances/{vm.installation}/{vm.id}"
+    path = f"/v2/instances/{server.installation}/{server.id}"
     assert row["unused_since"] == cloud.call("GET", path, ADMIN).json["ended_at"]
     assert row["live_instances"] == 0
 
 
-def test_a_project_counts_its_own_alone(cloud: Cloud) -> None:
-    vm, base = a_vm(), a_public_image(cloud)
-    start(cloud, vm, base)
-    start(cloud, a_vm(), base)
-    own = usage(cloud, base, headers=user_of(vm.project))
+def test_project_counts_only_its_own_servers(cloud: Cloud) -> None:
+    server, base = new_server(), a_public_image(cloud)
+    start(cloud, server, base)
+    start(cloud, new_server(), base)
+    own = usage(cloud, base, headers=user_of(server.project))
     assert (own["usages"][0]["live_instances"], own["all_projects"]) == (1, False)
     assert usage(cloud, base)["usages"][0]["live_instances"] == 2
 
@@ -57,7 +57,7 @@ def others(cloud: Cloud, image_id: str, headers: dict[str, str]) -> bool | None:
     return found
 
 
-def shared(cloud: Cloud, owner: Vm, with_whom: Vm) -> str:
+def shared(cloud: Cloud, owner: Server, with_whom: Server) -> str:
     image_id = cloud.create(owner, visibility="shared")
     path, body = f"/v2/images/{image_id}/members", {"member": with_whom.project}
     assert cloud.call("POST", path, owner.user, body).status == 200
@@ -71,8 +71,8 @@ def change(cloud: Cloud, image_id: str, headers: dict[str, str], name: str, valu
     assert answer.status == 200, answer.body
 
 
-def test_an_owner_learns_that_others_use_the_image_and_nothing_more(cloud: Cloud) -> None:
-    mine, theirs = a_vm(), a_vm()
+def test_owner_learns_only_that_others_use_the_image(cloud: Cloud) -> None:
+    mine, theirs = new_server(), new_server()
     image_id = shared(cloud, mine, theirs)
     start(cloud, mine, image_id)
     assert others(cloud, image_id, mine.user) is False
@@ -90,25 +90,27 @@ def test_an_owner_learns_that_others_use_the_image_and_nothing_more(cloud: Cloud
 @pytest.mark.parametrize(
     ("name", "value"), [("os_hidden", True), ("visibility", "community"), ("protected", True)]
 )
-def test_others_are_told_of_each_image_that_is_owned(cloud: Cloud, name: str, value: Any) -> None:
-    mine, theirs = a_vm(), a_vm()
+def test_used_by_others_covers_every_image_of_the_owner(
+    cloud: Cloud, name: str, value: Any
+) -> None:
+    mine, theirs = new_server(), new_server()
     image_id = shared(cloud, mine, theirs)
     change(cloud, image_id, mine.user, name, value)
     start(cloud, theirs, image_id)
     assert others(cloud, image_id, mine.user) is True
 
 
-def test_a_server_of_an_unknown_project_is_one_of_others(cloud: Cloud) -> None:
-    mine = a_vm()
+def test_server_of_unknown_project_counts_as_of_others(cloud: Cloud) -> None:
+    mine = new_server()
     image_id = cloud.create(mine)
-    body = {**a_vm().query, "image_id": image_id, "kind": "boot"}
+    body = {**new_server().query, "image_id": image_id, "kind": "boot"}
     assert cloud.call("POST", "/v2/relations", ADMIN | SERVICE_TOKEN, body).status == 201
     (boot,) = cloud.relations(image_id=image_id, kind="boot")
     assert others(cloud, image_id, mine.user) is (boot["project_id"] != mine.project)
 
 
-def test_who_does_not_own_the_image_learns_nothing_of_others(cloud: Cloud) -> None:
-    owner, user, stranger = a_vm(), a_vm(), a_vm()
+def test_other_projects_learn_nothing_of_used_by_others(cloud: Cloud) -> None:
+    owner, user, stranger = new_server(), new_server(), new_server()
     used, unused = shared(cloud, owner, user), shared(cloud, owner, user)
     public = a_public_image(cloud)
     for image_id in (used, public):
@@ -120,10 +122,10 @@ def test_who_does_not_own_the_image_learns_nothing_of_others(cloud: Cloud) -> No
     assert others(cloud, used, user.user) is False
 
 
-def test_many_images_are_asked_for_at_once_whatever_glance_gives_on_a_page(
+def test_usages_of_many_images_with_small_glance_pages(
     cloud: Cloud,
 ) -> None:
-    mine, theirs = a_vm(), a_vm()
+    mine, theirs = new_server(), new_server()
     images = [shared(cloud, mine, theirs) for _ in range(5)]
     start(cloud, theirs, images[0])
     start(cloud, theirs, images[3])
@@ -136,15 +138,15 @@ def test_many_images_are_asked_for_at_once_whatever_glance_gives_on_a_page(
 
 
 @pytest.mark.parametrize("status", ["503 Service Unavailable", "403 Forbidden", "200 OK"])
-def test_where_glance_does_not_say_whose_an_image_is_the_use_is_unknown(
+def test_used_by_others_is_null_if_glance_does_not_return_the_owner(
     cloud: Cloud, tmp_path: Path, status: str
 ) -> None:
     glance = Shaky(cloud.bare)
     before = Cloud(filtering(glance, migrated(tmp_path)), cloud.bare)
-    vm = a_vm()
-    image_id = before.create(vm)
+    server = new_server()
+    image_id = before.create(server)
     glance.status = status
-    assert others(before, image_id, vm.user) is None
+    assert others(before, image_id, server.user) is None
     assert others(before, image_id, ADMIN) is None
 
 
@@ -160,16 +162,16 @@ def test_where_glance_does_not_say_whose_an_image_is_the_use_is_unknown(
         (f"image_ids={SOME}&image_ids={SOME}", "parameter.malformed"),
     ],
 )
-def test_what_cannot_be_asked(cloud: Cloud, query: str, code: str) -> None:
+def test_malformed_usage_requests_are_refused(cloud: Cloud, query: str, code: str) -> None:
     answer = cloud.call("GET", f"/v2/usages?{query}", ADMIN)
     assert (answer.status, answer.json["error"]["code"]) == (400, code)
 
 
 @pytest.mark.parametrize("path", ["/v2/relations", "/v2/instances"])
-def test_lists_are_narrowed_by_use(cloud: Cloud, path: str) -> None:
-    alive, gone, base = a_vm(), a_vm(), a_public_image(cloud)
-    for vm in (alive, gone):
-        start(cloud, vm, base)
+def test_in_use_restricts_lists(cloud: Cloud, path: str) -> None:
+    alive, gone, base = new_server(), new_server(), a_public_image(cloud)
+    for server in (alive, gone):
+        start(cloud, server, base)
     end(cloud, gone)
 
     def found(value: str) -> list[str]:
@@ -179,4 +181,4 @@ def test_lists_are_narrowed_by_use(cloud: Cloud, path: str) -> None:
 
     assert (found("true"), found("false")) == ([alive.id], [gone.id])
     refused = cloud.call("GET", f"{path}?in_use=yes", ADMIN)
-    assert "neither true nor false" in refused.json["error"]["message"]
+    assert "give true or false" in refused.json["error"]["message"]

@@ -1,7 +1,7 @@
-"""Every route and filter, for every sort of caller, against what a project may see, found naively.
+"""Every route and filter, for every type of caller, compared with a naive implementation.
 
 A project sees that an image was made from a server if it owns the image, and that a server was
-started from an image if it owns the server. Nothing else decides what an answer of ours says.
+started from an image if it owns the server. Responses depend on nothing else.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ EVERYBODY = (*PROJECTS, "admin", "service")
 
 @dataclass(frozen=True)
 class Related:
-    """A relation: of which server, whose that is, of which image, whose that is."""
+    """A relation: server, owner of the server, image, owner of the image."""
 
     server: str
     server_owner: str
@@ -39,7 +39,7 @@ class Related:
 
 @dataclass
 class World:
-    """What is recorded, and how to ask about it."""
+    """The recorded relations, and requests for them."""
 
     cloud: Cloud
     installation: str = field(default_factory=new_uuid)
@@ -53,7 +53,7 @@ class World:
     def headers(self, caller: str) -> dict[str, str]:
         if caller == "admin":
             return ADMIN
-        # a service speaks with the token of any user
+        # a service sends requests with the token of any user
         user = user_of(self.project("stranger" if caller == "service" else caller))
         return user | (SERVICE_TOKEN if caller == "service" else {})
 
@@ -63,7 +63,7 @@ class World:
     def make(
         self, server: str, server_owner: str, owner: str, kind: str, visibility: str, **label: str
     ) -> str:
-        said = {
+        sent_headers = {
             "X-Installation-UUID": self.installation,
             "X-Instance-ID": server,
             "X-Instance-Project-ID": self.project(server_owner),
@@ -71,7 +71,7 @@ class World:
             **{f"X-Relation-{name.title()}": text for name, text in label.items()},
         }
         body = {"name": "n", "owner": self.project(owner), "visibility": visibility}
-        answer = self.cloud.call("POST", "/v2/images", ADMIN | SERVICE_TOKEN | said, body)
+        answer = self.cloud.call("POST", "/v2/images", ADMIN | SERVICE_TOKEN | sent_headers, body)
         assert answer.status == 201, answer.body
         made = str(answer.json["id"])
         self.related.append(Related(server, server_owner, made, owner, kind, label.get("label")))
@@ -93,7 +93,7 @@ class World:
         return [one for one in self.related if one.is_seen_by(caller)]
 
     def glance_shows(self, caller: str, **query: str) -> set[str]:
-        """Glance's own list, of which others than ours are left out."""
+        """Return the images of this test in Glance's own list."""
         whole = self.cloud.image_ids(self.headers(caller), visibility="all", limit=1000, **query)
         return set(whole) & {one.image for one in self.related}
 
@@ -114,7 +114,7 @@ def world(cloud: Cloud) -> World:
     world.start(gone, "both", own, "both")
     world.make(gone, "both", "both", "snapshot", "private")
     world.make(gone, "both", "image-owner", "snapshot", "private")
-    # whose this server is was never reported
+    # the owner of this server was never reported
     unknown = f"unknown-{world.suffix}"
     body = {"installation_uuid": world.installation, "instance_id": unknown, "image_id": public}
     service = ADMIN | SERVICE_TOKEN
@@ -142,7 +142,7 @@ def keys(rows: list[Related]) -> list[tuple[str, str, str]]:
 
 
 def questions(world: World) -> Iterator[tuple[dict[str, str], Any]]:
-    """Each filter, and some together; and which relations fulfil it."""
+    """Yield each filter and some combinations, with a predicate of the matching relations."""
     yield {}, lambda row: True
     for kind in (*MADE, "boot"):
         yield {"kind": kind}, lambda row, kind=kind: row.kind == kind
@@ -173,7 +173,7 @@ def questions(world: World) -> Iterator[tuple[dict[str, str], Any]]:
 
 
 @pytest.mark.parametrize("caller", EVERYBODY)
-def test_relations_are_those_that_the_caller_sees(world: World, caller: str) -> None:
+def test_relation_list_has_what_the_caller_sees(world: World, caller: str) -> None:
     for query, fulfils in questions(world):
         asked = urlencode({"installation_uuid": world.installation, **query})
         rows = world.ask(caller, f"/v2/relations?{asked}").json["relations"]
@@ -186,7 +186,7 @@ def test_relations_are_those_that_the_caller_sees(world: World, caller: str) -> 
 
 
 @pytest.mark.parametrize("caller", EVERYBODY)
-def test_relations_of_an_image_are_those_that_the_caller_sees(world: World, caller: str) -> None:
+def test_relation_list_of_an_image_has_what_the_caller_sees(world: World, caller: str) -> None:
     visible = world.glance_shows(caller)
     for image in {row.image for row in world.related}:
         expected = [row for row in world.seen(caller) if row.image == image]
@@ -198,7 +198,7 @@ def test_relations_of_an_image_are_those_that_the_caller_sees(world: World, call
 
 
 def shown_instance(world: World, caller: str, server: str) -> dict[str, Any]:
-    """What the row of a server says to the caller."""
+    """Return the row of the server as the caller should see it."""
     seen = [row for row in world.seen(caller) if row.server == server]
     owner = next(row.server_owner for row in world.related if row.server == server)
     owns = caller in ("admin", "service", owner)
@@ -222,7 +222,7 @@ def read_instance(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("caller", EVERYBODY)
-def test_instances_say_what_the_caller_sees(world: World, caller: str) -> None:
+def test_server_list_has_what_the_caller_sees(world: World, caller: str) -> None:
     for query, fulfils in questions(world):
         asked = urlencode({"installation_uuid": world.installation, **query})
         rows = world.ask(caller, f"/v2/instances?{asked}").json["instances"]
@@ -238,7 +238,7 @@ def test_instances_say_what_the_caller_sees(world: World, caller: str) -> None:
 
 
 @pytest.mark.parametrize("caller", EVERYBODY)
-def test_who_lacks_a_backup_is_judged_by_what_the_caller_sees(world: World, caller: str) -> None:
+def test_overdue_servers_depend_on_what_the_caller_sees(world: World, caller: str) -> None:
     for kind, label in product((*MADE, "boot"), (None, "daily", "weekly")):
         query = {"kind": kind, "latest_before": "2000-01-01"} | ({"label": label} if label else {})
         asked = urlencode({"installation_uuid": world.installation, **query})
@@ -249,7 +249,7 @@ def test_who_lacks_a_backup_is_judged_by_what_the_caller_sees(world: World, call
 
 
 @pytest.mark.parametrize("caller", EVERYBODY)
-def test_an_image_list_holds_what_the_caller_sees_of_both_sides(world: World, caller: str) -> None:
+def test_image_list_has_what_the_caller_sees(world: World, caller: str) -> None:
     visible = world.glance_shows(caller)
     servers = {row.server: row.server_owner for row in world.related}
     for server, kind, label in product(
@@ -272,7 +272,7 @@ def test_an_image_list_holds_what_the_caller_sees_of_both_sides(world: World, ca
 
 
 def links(world: World, caller: str) -> dict[str, str]:
-    """From which image each descends, as far as the caller sees both relations."""
+    """Return the parent of each image, if the caller sees both relations."""
     seen = world.seen(caller)
     started = {row.server: row.image for row in seen if row.kind == "boot"}
     return {
@@ -283,7 +283,7 @@ def links(world: World, caller: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("caller", EVERYBODY)
-def test_lineage_leads_by_links_that_the_caller_sees(world: World, caller: str) -> None:
+def test_lineage_uses_links_that_the_caller_sees(world: World, caller: str) -> None:
     above, visible = links(world, caller), world.glance_shows(caller)
     for image in {row.image for row in world.related}:
         is_seen = image in visible or any(row.image == image for row in world.seen(caller))
@@ -304,7 +304,7 @@ def _ancestry(above: dict[str, str], image: str) -> list[str]:
 
 
 def _tree(above: dict[str, str], image: str) -> list[str]:
-    """As they were recorded, each followed by those made from it."""
+    """Return the descendants in the order of recording, each followed by its own."""
     found = []
     for child, parent in above.items():
         if parent == image:
@@ -323,7 +323,7 @@ def test_usages_count_what_the_caller_sees(world: World, caller: str) -> None:
         assert (usage["instances"], usage["live_instances"]) == (len(of_image), len(live))
 
 
-def test_a_later_report_of_another_owner_counts_everywhere(cloud: Cloud) -> None:
+def test_later_report_of_the_owner_applies_everywhere(cloud: Cloud) -> None:
     world = World(cloud)
     server, image_id = f"moved-{world.suffix}", new_uuid()
     base = {"name": "base", "owner": world.project("base-owner"), "visibility": "public"}

@@ -1,1 +1,1 @@
-"""Any request at all, however it is written: what may never come of it."""
+"""Fuzzing of the filter: invariants that hold for every request."""

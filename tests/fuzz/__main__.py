@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing: ``python -m tests.fuzz [--seconds 60] [CORPUS]``.
 
-Ends with the number of requests tried, and with a non-zero exit code and the request at the first
-one that does what none may.
+Print the number of requests. At the first request that violates an invariant, print it and exit
+with a non-zero code.
 """
 
 import argparse
@@ -18,7 +18,7 @@ with atheris.instrument_imports(
 
 
 class Reader:
-    """Draws a request from the fuzzer's bytes."""
+    """Derives a request from the fuzzer's bytes."""
 
     def __init__(self, data: bytes) -> None:
         self._data = atheris.FuzzedDataProvider(data)
@@ -30,7 +30,7 @@ class Reader:
         return bool(self._data.ConsumeBool())
 
     def text(self, *starts: str) -> str:
-        """A beginning with pieces and letters put into it."""
+        """Return one of ``starts`` with pieces and letters inserted."""
         text = self.pick(starts)
         for _ in range(self._data.ConsumeIntInRange(0, 5)):
             at = self._data.ConsumeIntInRange(0, len(text))
@@ -42,10 +42,10 @@ class Reader:
         return bytes(self._data.ConsumeBytes(3)).decode("latin-1")
 
     def request(self) -> Request:
-        said = dict(self.pick(target.TUPLES))
-        for name in list(said):
+        given_headers = dict(self.pick(target.TUPLES))
+        for name in list(given_headers):
             if not self._data.ConsumeIntInRange(0, 15):
-                said[name] = self.text(said[name])
+                given_headers[name] = self.text(given_headers[name])
         bodies = [body.decode() for body in target.BODIES]
         return Request(
             method=self.pick(target.METHODS),
@@ -56,7 +56,7 @@ class Reader:
             length=None if self.flip() else self.text("", "1", "99"),
             terminated=self.flip(),
             body=self.text(*bodies).encode("utf-8", "surrogatepass"),
-            headers={**self.pick(target.CALLERS), **said},
+            headers={**self.pick(target.CALLERS), **given_headers},
         )
 
 

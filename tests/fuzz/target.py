@@ -1,4 +1,4 @@
-"""One request to the filter before the registry's own router, and what may never come of it."""
+"""Send a request to the filter in front of Glance's own router, and check the invariants."""
 
 import json
 import tempfile
@@ -26,7 +26,7 @@ ADMIN = wsgi.identity("root", "admins", "admin")
 
 @dataclass
 class Request:
-    """A request as a server may hand it over; text is of the characters up to U+00FF."""
+    """A request as a WSGI server passes it; text has characters up to U+00FF."""
 
     method: str = "POST"
     path: str = "/v2/images"
@@ -53,8 +53,8 @@ class Request:
         return environ
 
 
-class RoutedRegistry:
-    """What stands before Glance's own code: its URL map, its router and its table of images."""
+class RoutedGlance:
+    """The parts of Glance before its controllers: URL map and router, with a table of images."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
@@ -113,49 +113,49 @@ class RoutedRegistry:
 
 
 class Target:
-    """The filter with a database of its own; ``tried`` counts requests."""
+    """The filter with its own database; ``tried`` counts requests."""
 
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory()
         home = Path(self._directory.name) / "home"
         home.mkdir()
-        self.registry = RoutedRegistry()
-        # how busy the machine is decides nothing
-        self.app = filtering(self.registry, migrated(home), database_timeout="60")
+        self.glance = RoutedGlance()
+        # long, so that a busy machine does not fail the test
+        self.app = filtering(self.glance, migrated(home), database_timeout="60")
         self.tried = 0
 
     def hold(self, request: Request) -> None:
-        """Send the request and see that nothing came of it that never may."""
+        """Send the request and check the invariants."""
         self.tried += 1
-        self.registry.seen.clear()
-        self.registry.created.clear()
+        self.glance.seen.clear()
+        self.glance.created.clear()
         environ = request.environ()
         carried = any(key in environ for key in OURS)
         try:
             answer = wsgi.run(self.app, environ)
         except (AssertionError, ValueError, OSError) as error:
-            # the router's own, of what is no path or not UTF-8; never ours
+            # errors of Glance's router for malformed paths, not of the filter
             where = traceback.extract_tb(error.__traceback__)[-1].filename
             assert "related_images" not in where, request
         else:
             assert answer.status < 500, (request, answer)
             self._hold_answer(request, answer)
-        for seen in self.registry.seen:
+        for seen in self.glance.seen:
             assert not any(key in seen for key in OURS), request
         if carried:
-            for image_id in self.registry.created:
+            for image_id in self.glance.created:
                 assert self._is_recorded(image_id), request
 
     def _hold_answer(self, request: Request, answer: Any) -> None:
-        if not self.registry.seen:
+        if not self.glance.seen:
             assert answer.body == b"" or isinstance(answer.json, dict), request
         if headers.FILTERS_APPLIED in answer.headers:
-            (asked,) = (seen["QUERY_STRING"] for seen in self.registry.seen)
+            (asked,) = (seen["QUERY_STRING"] for seen in self.glance.seen)
             names = [name for name, _ in parse_qsl_text(asked, "latin-1")]
             assert not set(names) & set(headers.QUERY), request
             assert names.count("id") == 1, request
         if headers.RECORDED in answer.headers:
-            assert len(self.registry.created) == 1, request
+            assert len(self.glance.created) == 1, request
 
     def _is_recorded(self, image_id: Any) -> bool:
         if not isinstance(image_id, str):
@@ -193,7 +193,7 @@ WORDS = (
     *("null", '"id"', '"owner"', '"uuid"', '"name"', '"instance_id"', '"installation_uuid"'),
     *('"image_id"', '"kind"', '"\\ud800"', '"\\u0000"', "1e999", "NaN"),
 )
-"""Pieces that requests to the filter are made of."""
+"""Pieces of requests."""
 
 BODIES = (
     b'{"name": "n"}',

@@ -1,1 +1,1 @@
-"""Runs Glance's own functional tests, from its installed package, with and without the filter."""
+"""Run Glance's own functional tests, from its installed package, with and without the filter."""

@@ -1,10 +1,10 @@
-"""Compares the outcome of every functional test of Glance with and without the filter.
+"""Compare the outcome of every functional test of Glance with and without the filter.
 
     python -m tests.glance_suite [--part [PART]] [--tuple] [--processes N]
 
-A test that differs is run once more on both sides, and by itself: some of Glance's tests wait for a
-time only, and fail on a busy machine. Exit code 0 if no test differs but those listed in
-``differences.txt`` (with the tuple), 1 if one does, and 1 if a listed one no longer does.
+A test with different outcomes is run again alone on both sides: some of Glance's tests wait for a
+fixed time and fail on a busy machine. The exit code is 0 if the tests with different outcomes are
+exactly those in ``differences.txt`` (for ``--tuple``; none otherwise), else 1.
 """
 
 import argparse
@@ -25,13 +25,13 @@ ROOT = Path(__file__).parent.parent.parent
 LISTED = Path(__file__).parent / "differences.txt"
 SUITE = "glance.tests.functional"
 PART = "test_images_api_policy or test_image_members or test_schemas or test_discovery"
-"""What is run where there is no time for all: what concerns images and their policies most."""
+"""The tests of ``--part``: those of images and policies."""
 
 Outcomes = dict[str, str]
 
 
 def run(mode: str, home: Path, *chosen: str, name: str = "") -> Outcomes:
-    """The outcome of each test, by name; ``chosen`` are arguments for pytest."""
+    """Return the outcome of each test by name; ``chosen`` are arguments for pytest."""
     log, report = (home / f"{name or mode}{ending}" for ending in (".log", ".xml"))
     command = [sys.executable, "-m", "pytest", "--pyargs", *chosen, "-q", "-p", "no:cacheprovider"]
     command += ["-p", "tests.glance_suite.plugin", f"--junitxml={report}"]
@@ -42,7 +42,7 @@ def run(mode: str, home: Path, *chosen: str, name: str = "") -> Outcomes:
         "GLANCE_SUITE_DATABASE": str(home / "template.db"),
         "PYTHONPATH": str(ROOT),
     }
-    # the suite finds its data by a path relative to where glance lies
+    # the suite finds its data relative to the directory of the glance package
     packages = Path(str(files("glance"))).parent
     with log.open("w") as out:
         subprocess.run(command, cwd=packages, env=environment, stdout=out, stderr=out, check=False)
@@ -62,27 +62,27 @@ def outcomes(report: Path) -> Outcomes:
 
 
 def differing(without: Outcomes, with_it: Outcomes) -> dict[str, str]:
-    """Each test whose outcome is not the same, and both outcomes."""
+    """Return both outcomes of each test whose outcomes differ."""
     names = sorted(without.keys() | with_it.keys())
     pairs = {name: (without.get(name, "absent"), with_it.get(name, "absent")) for name in names}
     return {name: f"{a} -> {b}" for name, (a, b) in pairs.items() if a != b}
 
 
 def listed() -> dict[str, str]:
-    """The tests that may differ with the tuple on every request, and why."""
+    """Return the tests that may differ with instance headers on every request, with reasons."""
     lines = [line.strip() for line in LISTED.read_text().splitlines()]
     rows = [line.partition(":") for line in lines if line and not line.startswith("#")]
     return {name.strip(): reason.strip() for name, _, reason in rows}
 
 
 def selection(names: Iterable[str]) -> list[str]:
-    """Arguments by which pytest runs these tests alone."""
+    """Return the arguments with which pytest runs only these tests."""
     pairs = (name.rsplit(".", 2)[1:] for name in names)
     return [SUITE, "-k", " or ".join(f"({group} and {test})" for group, test in pairs)]
 
 
 def compare(mode: str, without: Outcomes, home: Path, chosen: list[str]) -> int:
-    """Run the suite with the filter; what differs, once more on both sides."""
+    """Run the suite with the filter, then the tests with different outcomes again on both sides."""
     with_it = run(mode, home, *chosen)
     differing_once = differing(without, with_it)
     if differing_once:
@@ -98,7 +98,7 @@ def main() -> int:
     home = options.output.resolve()
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    # one file: what is in the write-ahead log would stay behind when it is copied
+    # one file, since the copy does not include the write-ahead log
     schema.upgrade(f"sqlite:///{home}/template.db")
     chosen = [SUITE, "-n", str(options.processes), *(["-k", options.part] if options.part else [])]
     without = run("off", home, *chosen)
@@ -107,7 +107,7 @@ def main() -> int:
 
 
 def report(without: Outcomes, with_it: Outcomes, mode: str, allowed: dict[str, str]) -> int:
-    """Print what differs, and give the exit code."""
+    """Print the differences; return the exit code."""
     found = differing(without, with_it)
     print(f"glance {version('glance')}, {SUITE}, filter {mode}")
     print(f"without: {dict(Counter(without.values()))}")

@@ -1,7 +1,7 @@
-"""The pytest plugin that puts the filter into every pipeline that Glance's tests write.
+"""A pytest plugin that puts the filter into every pipeline that Glance's tests write.
 
-``GLANCE_SUITE`` says how: ``off`` leaves them alone, ``on`` inserts the filter before ``rootapp``,
-``tuple`` inserts also, before it, what makes every request one of a trusted service with a tuple.
+``GLANCE_SUITE`` is ``off`` for unchanged pipelines, ``on`` for the filter in front of ``rootapp``,
+or ``tuple`` for the filter behind :mod:`.asserting`, which adds instance headers to every request.
 """
 
 import inspect
@@ -28,7 +28,7 @@ connection = sqlite:///{database}
 
 
 def with_filter(text: str, inserted: str, database: Path) -> str:
-    """The paste file ``text`` with ``inserted`` before the root application of each pipeline."""
+    """Return the paste file ``text`` with ``inserted`` before the root app of each pipeline."""
     changed, count = re.subn(
         r"^(\s*pipeline\s*=.*\s)(rootapp)\s*$", rf"\1{inserted} \2", text, flags=re.MULTILINE
     )
@@ -38,7 +38,7 @@ def with_filter(text: str, inserted: str, database: Path) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Patch the place where the suite writes its paste file."""
+    """Patch the function with which the suite writes its paste file."""
     from glance.tests import functional
 
     if MODE in INSERTED:
@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> list[Any] | None:
-    """Pass over helpers that derive from TestCase and cannot be made as one."""
+    """Skip helpers that derive from TestCase and cannot be instantiated."""
     if isinstance(obj, type) and issubclass(obj, TestCase):
         own = inspect.signature(obj.__init__).parameters.values()
         needed = [p for p in own if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]

@@ -24,7 +24,7 @@ SLACK = 15.0
 """What Glance itself and a busy machine may add; more would be to block."""
 
 MEMBER = wsgi.identity("alice", "demo", "member", "reader", "service")
-TUPLE = filters.tuple_of(INSTALLATION, "i-1")
+TUPLE = filters.instance_headers(INSTALLATION, "i-1")
 CASES = [
     *[("sqlite", failure) for failure in failures.SQLITE],
     *[(server, each) for server in ("mariadb", "postgresql") for each in failures.SERVERS],
@@ -116,13 +116,13 @@ def test_other_requests_work_during(
     kind: str,
     failure: failures.Failure,
     request: pytest.FixtureRequest,
-    registry_app: Any,
+    glance_app: Any,
     sqlite_url: str,
 ) -> None:
     admin = sqlite_url if kind == "sqlite" else request.getfixturevalue(kind).create()
     schema.upgrade(admin)
     url = failures.ordinary_user(admin)
-    filtered = Filtered(registry_app, url)
+    filtered = Filtered(glance_app, url)
     related = [recorded(filtered) for _ in range(2)]
     with failure(admin, url):
         if failure is failures.full:
@@ -141,11 +141,11 @@ def test_other_requests_work_during(
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
 @pytest.mark.parametrize("first", ["/v2/relations", "/v2/info/relations"])
 def test_a_query_that_hangs_is_reported_and_not_repeated(
-    kind: str, first: str, request: pytest.FixtureRequest, registry_app: Any
+    kind: str, first: str, request: pytest.FixtureRequest, glance_app: Any
 ) -> None:
     url = request.getfixturevalue(kind).create()
     schema.upgrade(url)
-    filtered = Filtered(registry_app, url)
+    filtered = Filtered(glance_app, url)
     recorded(filtered)
     with failures.hanging(url, url):
         with in_time():
@@ -162,11 +162,11 @@ def test_a_query_that_hangs_is_reported_and_not_repeated(
 
 
 def test_the_first_request_to_a_database_that_hangs_gets_an_error(
-    postgresql: DatabaseServer, registry_app: Any
+    postgresql: DatabaseServer, glance_app: Any
 ) -> None:
     url = postgresql.create()
     schema.upgrade(url)
-    filtered = Filtered(registry_app, url)
+    filtered = Filtered(glance_app, url)
     with failures.hanging(url, url):
         assert filtered.ask("GET", "/v2/info/relations").json["database"] == "down"
 
@@ -179,12 +179,12 @@ def node() -> Iterator[galera.Node]:
 
 @pytest.mark.parametrize("end", [galera.Node.stop, galera.Node.kill])
 def test_other_requests_work_during_a_restart(
-    end: Callable[[galera.Node], None], node: galera.Node, registry_app: Any
+    end: Callable[[galera.Node], None], node: galera.Node, glance_app: Any
 ) -> None:
     name = f"t{uuid4().hex}"
     node.ask(f"CREATE DATABASE {name}")
     schema.upgrade(node.url(name))
-    filtered = Filtered(registry_app, node.url(name))
+    filtered = Filtered(glance_app, node.url(name))
     related = [recorded(filtered) for _ in range(2)]
     end(node)
     use_plainly(filtered, related[0])

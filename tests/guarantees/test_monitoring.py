@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MEMBER = wsgi.identity("alice", "demo", "member", "reader")
 SERVICE = wsgi.identity("nova", "demo", "member", "reader", "service")
 ADMIN = wsgi.identity("root", "admin", "admin")
-TUPLE = filters.tuple_of(INSTALLATION, "i-1")
+TUPLE = filters.instance_headers(INSTALLATION, "i-1")
 IMAGE = {"disk_format": "raw", "container_format": "bare"}
 
 TIMEOUT = 2.0
@@ -54,14 +54,14 @@ def counted() -> dict[str, float]:
     return {name: float(value) for name, value in samples}
 
 
-def test_everything_is_counted(registry_app: Any, url: str) -> None:
-    app = filtering(registry_app, url)
+def test_everything_is_counted(glance_app: Any, url: str) -> None:
+    app = filtering(glance_app, url)
     before = counted()
     assert create(app, SERVICE, TUPLE).status == 201
     assert create(app, MEMBER, TUPLE).status == 403
     assert wsgi.call(app, "GET", "/v2/images", MEMBER | TUPLE).status == 200
     with hosts.locked(url):
-        assert create(filtering(registry_app, url, TIMEOUT), SERVICE, TUPLE).status == 503
+        assert create(filtering(glance_app, url, TIMEOUT), SERVICE, TUPLE).status == 503
     after = counted()
     for name, number in {
         'related_images_recorded_total{kind="snapshot"}': 1,
@@ -109,7 +109,7 @@ def test_a_filter_without_tables_leaves_no_file(
     # whatever configuration another test had Glance read in this process
     make = filter_factory({}, connection="sqlite:///related-images.db")
     assert "run `related-images db upgrade`" in caplog.text
-    answer = create(make(filters.app_of(filters.NotingRegistry())), SERVICE, TUPLE)
+    answer = create(make(filters.app_of(filters.StubGlance())), SERVICE, TUPLE)
     assert answer.status == 503
     assert list(tmp_path.iterdir()) == []
 
@@ -123,10 +123,10 @@ def ours(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 
 
 def test_each_recording_refusal_and_failure_is_logged_and_other_requests_are_not(
-    registry_app: Any, url: str, caplog: pytest.LogCaptureFixture
+    glance_app: Any, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    app = filtering(registry_app, url)
+    app = filtering(glance_app, url)
     plain = create(app, MEMBER, {})
     assert wsgi.call(app, "GET", f"/v2/images/{plain.json['id']}", MEMBER).status == 200
     assert ours(caplog) == []
@@ -139,17 +139,17 @@ def test_each_recording_refusal_and_failure_is_logged_and_other_requests_are_not
     assert (level, "refused: relation.forbidden" in line) == ("INFO", True)
     caplog.clear()
     with hosts.locked(url):
-        create(filtering(registry_app, url, TIMEOUT), SERVICE, TUPLE)
+        create(filtering(glance_app, url, TIMEOUT), SERVICE, TUPLE)
         lines = [line for line in ours(caplog) if "failed: store.unavailable" in line[1]]
     assert [level for level, _ in lines] == ["WARNING"]
 
 
 @pytest.mark.parametrize("text", ["x\r\nforged: line", "\x1b[31m", "é\u2028", "a" * 5000])
 def test_headers_are_escaped_in_the_log(
-    registry_app: Any, url: str, caplog: pytest.LogCaptureFixture, text: str
+    glance_app: Any, url: str, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
     caplog.set_level(logging.INFO)
-    app = filtering(registry_app, url)
+    app = filtering(glance_app, url)
     environ = wsgi.environ_of("POST", "/v2/images", SERVICE | TUPLE, IMAGE)
     environ["HTTP_X_INSTANCE_ID"] = text
     assert wsgi.run(app, environ).status == 400

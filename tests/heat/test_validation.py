@@ -89,7 +89,7 @@ def test_the_kind_boot_needs_a_source_that_may_come_later(source: str) -> None:
         ({"server": SERVER, "instance": {"id": "i"}}, "server and instance exclude each other"),
         ({"label": "daily"}, "a label needs a server or an instance"),
         ({"server": SERVER, "label": "two words"}, "the relation label"),
-        ({"instance": {"id": "two words"}}, "the instance id"),
+        ({"instance": {"id": "two words"}}, "the server ID"),
         ({"instance": {"id": "i", "installation": "x"}}, "is not a UUID"),
     ],
 )

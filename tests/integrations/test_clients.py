@@ -34,9 +34,9 @@ SENTENCES = {
     400: "X-Instance-ID",
     401: "X-Auth-Token is malformed",
     403: "one of these roles is needed",
-    404: "is there for this caller",
+    404: "does not exist, or the caller may not see it",
     409: IN_USE,
-    413: "a body of more than 1048576 bytes",
+    413: "the body has more than 1048576 bytes",
     503: DOWN,
 }
 """What the message of each status holds."""
@@ -98,7 +98,7 @@ def of_instance(installation: str) -> tuple[str, ...]:
 def test_glance_shows_what_was_wrong(guarded: ServedGlance) -> None:
     shown = glance(guarded, *of_instance("nonsense"))
     assert shown.code == 1
-    assert shown.errors.startswith("HTTP the installation 'nonsense' is not a UUID")
+    assert shown.errors.startswith("HTTP the installation UUID 'nonsense' is not a UUID")
 
 
 def test_glance_shows_that_relations_are_down(down: ServedGlance) -> None:

@@ -296,7 +296,10 @@ def naming(directory: Path, urls: dict[str, str]) -> list[str]:
     [
         (None, "cannot be read: [Errno 2]"),
         ("[related_images]\n", "no configuration file names the database"),
-        ("[related_images]\nconection = x\n", "unknown option 'conection'; known are: connection"),
+        (
+            "[related_images]\nconection = x\n",
+            "unknown option 'conection'; allowed are: connection",
+        ),
         ("[related_images]\nguard = on\n", "guard = 'on' is not valid"),
     ],
 )

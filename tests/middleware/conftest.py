@@ -17,10 +17,10 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_filter(empty_store: Path) -> MakeFilter:
-    """Makes the filter before an app, with options and a database of its own."""
+    """Return a function that puts a filter with options and its own database before an app."""
 
     def make(app: Any, **options: str) -> InstanceAwareMiddleware:
-        # how busy the machine is decides nothing
+        # long, so that a busy machine does not fail the test
         given = {"database_timeout": "60"} | options
         return filters.filtering(app, filters.migrated(empty_store), **given)
 
@@ -28,5 +28,5 @@ def make_filter(empty_store: Path) -> MakeFilter:
 
 
 @pytest.fixture
-def registry() -> filters.NotingRegistry:
-    return filters.NotingRegistry()
+def stub_glance() -> filters.StubGlance:
+    return filters.StubGlance()

@@ -1,4 +1,4 @@
-"""Who the caller is and what the caller may do, by the headers that keystonemiddleware sets."""
+"""The identity and the permissions of a caller, from the headers of keystonemiddleware."""
 
 import pytest
 
@@ -11,36 +11,38 @@ SETTINGS = config.load("filter:related-images", {"connection": "sqlite://"})
 
 
 def caller(roles: str, **more: str) -> Caller:
-    said = wsgi.identity("u", "p", roles) | more
-    return Caller(wsgi.environ_of("GET", "/", said), SETTINGS)
+    sent_headers = wsgi.identity("u", "p", roles) | more
+    return Caller(wsgi.environ_of("GET", "/", sent_headers), SETTINGS)
 
 
 @pytest.mark.parametrize("roles", ["service", "SERVICE", " Service,,member , ", "member,service"])
-def test_a_role_counts_in_any_case_and_place(roles: str) -> None:
+def test_role_matches_in_any_case_and_position(roles: str) -> None:
     assert caller(roles).may_record
 
 
 @pytest.mark.parametrize("roles", ["", ",", "services", "ser vice", "service;admin"])
-def test_what_is_no_role_of_a_service_does_not_record(roles: str) -> None:
+def test_caller_without_recording_role_may_not_record(roles: str) -> None:
     stranger = caller(roles)
-    assert (stranger.sees_all, stranger.visible_to) == (False, "p")
+    assert (stranger.sees_all_projects, stranger.visible_to) == (False, "p")
     with pytest.raises(RecordingForbidden, match=r"in a service token: service$"):
-        stranger.must_record()
-    with pytest.raises(RecordingForbidden, match="or an administrator's: admin"):
-        stranger.must_remove()
+        stranger.require_recording_role()
+    with pytest.raises(
+        RecordingForbidden, match="or one of these admin roles, in the caller's own token: admin"
+    ):
+        stranger.require_removal_role()
     with pytest.raises(AdminOnly, match="admin"):
-        stranger.must_administrate()
+        stranger.require_admin_role()
 
 
-def test_a_token_that_is_not_confirmed_gives_no_right() -> None:
+def test_unconfirmed_token_gives_no_rights() -> None:
     stranger = caller("admin,service", **{"X-Identity-Status": "Invalid"})
     assert [stranger.may_record, stranger.may_remove, stranger.is_admin] == [False] * 3
     with pytest.raises(NotIdentified):
-        stranger.must_be_identified()
+        stranger.require_identity()
 
 
 def with_service(roles: str, service_roles: str, **more: str) -> Caller:
-    """A caller whose request a service sent with its own token beside the user's."""
+    """Return a caller whose request has a user token and a service token."""
     service = {
         "X-Service-Identity-Status": "Confirmed",
         "X-Service-User-Id": "nova",
@@ -49,49 +51,49 @@ def with_service(roles: str, service_roles: str, **more: str) -> Caller:
     return caller(roles, **service | more)
 
 
-def test_a_service_token_gives_the_right_to_record_and_to_see_all() -> None:
+def test_service_token_may_record_and_sees_all_projects() -> None:
     user = with_service("member", "service")
-    assert [user.is_service, user.is_backed_by_service] == [False, True]
+    assert [user.has_recording_role, user.has_service_token] == [False, True]
     assert [user.may_record, user.may_remove, user.is_admin] == [True, True, False]
     assert user.visible_to is None
-    user.must_record()
-    user.must_remove()
+    user.require_recording_role()
+    user.require_removal_role()
     with pytest.raises(AdminOnly):
-        user.must_administrate()
+        user.require_admin_role()
 
 
 @pytest.mark.parametrize("roles", ["", "member", "admin", "services"])
-def test_a_service_token_without_the_role_gives_no_right(roles: str) -> None:
+def test_service_token_without_the_role_gives_no_rights(roles: str) -> None:
     user = with_service("member", roles)
-    assert [user.is_backed_by_service, user.may_record, user.may_remove] == [False] * 3
+    assert [user.has_service_token, user.may_record, user.may_remove] == [False] * 3
     assert user.visible_to == "p"
 
 
-def test_a_service_token_that_is_not_confirmed_gives_no_right() -> None:
+def test_unconfirmed_service_token_gives_no_rights() -> None:
     user = with_service("member", "service", **{"X-Service-Identity-Status": "Invalid"})
-    assert [user.is_backed_by_service, user.may_record] == [False] * 2
+    assert [user.has_service_token, user.may_record] == [False] * 2
 
 
-def test_a_service_token_is_enough_where_the_token_of_the_user_is_not_confirmed() -> None:
+def test_service_token_is_enough_if_the_user_token_is_not_confirmed() -> None:
     user = with_service("admin,service", "service", **{"X-Identity-Status": "Invalid"})
-    assert [user.may_record, user.is_admin, user.is_service] == [True, False, False]
+    assert [user.may_record, user.is_admin, user.has_recording_role] == [True, False, False]
     assert user.project_id is None
 
 
-def test_an_administrator_sees_all_and_removes_and_does_not_record() -> None:
+def test_admin_sees_all_projects_and_removes_but_does_not_record() -> None:
     admin = caller("admin")
     assert [admin.is_admin, admin.may_remove, admin.may_record] == [True, True, False]
     assert admin.visible_to is None
-    admin.must_administrate()
-    admin.must_remove()
+    admin.require_admin_role()
+    admin.require_removal_role()
     with pytest.raises(RecordingForbidden):
-        admin.must_record()
+        admin.require_recording_role()
 
 
 @pytest.mark.parametrize(
     "more", [{"X-Project-Id": ""}, {"X-Identity-Status": "Invalid"}, {"X-Identity-Status": ""}]
 )
-def test_a_caller_without_a_project_sees_the_relations_of_none(more: dict[str, str]) -> None:
+def test_caller_without_project_sees_no_relations(more: dict[str, str]) -> None:
     assert caller("member", **more).visible_to == ""
 
 
@@ -105,7 +107,7 @@ def test_a_caller_without_a_project_sees_the_relations_of_none(more: dict[str, s
         ("admin", "member", set()),
     ],
 )
-def test_only_users_with_the_role_speak_for_an_installation(
+def test_only_users_with_the_role_are_checked_against_the_binding(
     roles: str, service_roles: str, users: set[str]
 ) -> None:
     found = with_service(roles, service_roles)
@@ -115,25 +117,25 @@ def test_only_users_with_the_role_speak_for_an_installation(
     assert found.remover().for_any_installation is (roles == "admin")
 
 
-def test_a_service_without_a_user_id_speaks_as_nobody() -> None:
+def test_service_token_without_user_id_has_no_service_user() -> None:
     assert (
         with_service("member", "service", **{"X-Service-User-Id": ""}).reporter().user_ids == set()
     )
 
 
 @pytest.mark.parametrize("required", [True, False])
-def test_whether_an_installation_must_be_registered_is_an_option(required: bool) -> None:
+def test_required_registration_follows_the_option(required: bool) -> None:
     options = {"connection": "sqlite://", "require_registered_installation": str(required)}
     settings = config.load("filter:related-images", options)
     environ = wsgi.environ_of("GET", "/", wsgi.identity("u", "p", "service"))
     assert Caller(environ, settings).reporter().require_registered is required
 
 
-def test_a_log_names_the_right_the_user_and_the_service() -> None:
-    assert caller("admin").described == "administrator, user 'u' of project 'p'"
-    by_service = with_service("member", "service").described
+def test_log_description_has_the_right_the_user_and_the_service() -> None:
+    assert caller("admin").description == "administrator, user 'u' of project 'p'"
+    by_service = with_service("member", "service").description
     assert by_service == "service, user 'u' of project 'p' through service user 'nova'"
 
 
-def test_a_log_shows_an_id_with_a_line_break_on_one_line() -> None:
-    assert "\n" not in caller("admin", **{"X-User-Id": "u\nforged"}).described
+def test_log_description_escapes_line_breaks() -> None:
+    assert "\n" not in caller("admin", **{"X-User-Id": "u\nforged"}).description

@@ -1,17 +1,17 @@
-"""Each wrong request has an answer of its own, and makes nothing."""
+"""Each malformed request gets its own error, and has no effect."""
 
 from typing import Any
 
 import pytest
 
 from tests import wsgi
-from tests.filters import NotingRegistry, tuple_of
+from tests.filters import StubGlance, instance_headers
 from tests.middleware.conftest import MakeFilter
 
 UUID = "19175c19-2809-4e50-868f-186553dd7470"
 SERVICE = wsgi.identity("nova", "p", "service")
 ADMIN = wsgi.identity("admin", "p", "admin", "service")
-TUPLE = tuple_of(UUID, "i-1")
+TUPLE = instance_headers(UUID, "i-1")
 ATTACH = {"installation_uuid": UUID, "instance_id": "i", "image_id": UUID, "kind": "backup"}
 Headers = dict[str, str]
 
@@ -21,15 +21,15 @@ TUPLES: list[tuple[Headers, str]] = [
     ({"X-Relation-Kind": "backup"}, "tuple.incomplete"),
     ({"X-Relation-Label": "daily"}, "tuple.incomplete"),
     ({"X-Installation-UUID": "nova"} | {"X-Instance-ID": "i"}, "tuple.malformed"),
-    (tuple_of(UUID + "\n", "i"), "tuple.malformed"),
-    (tuple_of(UUID.replace("-", ""), "i"), "tuple.malformed"),
-    (tuple_of(UUID, ""), "tuple.malformed"),
-    (tuple_of(UUID, "i" * 256), "tuple.malformed"),
-    (tuple_of(UUID, "i\n"), "tuple.malformed"),
-    (tuple_of(UUID, "i i"), "tuple.malformed"),
-    (tuple_of(UUID, "ï".encode().decode("latin-1")), "tuple.malformed"),
-    (tuple_of(UUID, "i-1,i-1"), "tuple.malformed"),
-    (tuple_of(f"{UUID},{UUID}", "i"), "tuple.malformed"),
+    (instance_headers(UUID + "\n", "i"), "tuple.malformed"),
+    (instance_headers(UUID.replace("-", ""), "i"), "tuple.malformed"),
+    (instance_headers(UUID, ""), "tuple.malformed"),
+    (instance_headers(UUID, "i" * 256), "tuple.malformed"),
+    (instance_headers(UUID, "i\n"), "tuple.malformed"),
+    (instance_headers(UUID, "i i"), "tuple.malformed"),
+    (instance_headers(UUID, "ï".encode().decode("latin-1")), "tuple.malformed"),
+    (instance_headers(UUID, "i-1,i-1"), "tuple.malformed"),
+    (instance_headers(f"{UUID},{UUID}", "i"), "tuple.malformed"),
     (TUPLE | {"X-Relation-Kind": "image"}, "kind.unknown"),
     (TUPLE | {"X-Relation-Kind": "backup,backup"}, "kind.unknown"),
     (TUPLE | {"X-Relation-Kind": "BACKUP"}, "kind.unknown"),
@@ -53,18 +53,20 @@ def code_of(answer: Any, status: int = 400) -> str:
         *(("PUT", f"/v2/images/{UUID}/file"), ("GET", "/v2/relations"), ("GET", "/elsewhere")),
     ],
 )
-@pytest.mark.parametrize(("said", "code"), TUPLES)
-def test_a_wrong_tuple_is_refused_everywhere(
+@pytest.mark.parametrize(("sent_headers", "code"), TUPLES)
+def test_malformed_instance_headers_are_refused_on_every_request(
     make_filter: MakeFilter,
-    registry: NotingRegistry,
+    stub_glance: StubGlance,
     method: str,
     path: str,
-    said: Headers,
+    sent_headers: Headers,
     code: str,
 ) -> None:
-    answer = wsgi.call(make_filter(registry), method, path, SERVICE | said, {"name": "n"})
+    answer = wsgi.call(
+        make_filter(stub_glance), method, path, SERVICE | sent_headers, {"name": "n"}
+    )
     assert code_of(answer) == code
-    assert registry.seen == []
+    assert stub_glance.seen == []
 
 
 BODIES: list[tuple[bytes, str, int]] = [
@@ -94,24 +96,26 @@ IMAGE_BODIES: list[tuple[bytes, str, int]] = [
 
 
 @pytest.mark.parametrize(("body", "code", "status"), BODIES + IMAGE_BODIES)
-def test_a_wrong_body_makes_no_image_and_no_relation(
-    make_filter: MakeFilter, registry: NotingRegistry, body: bytes, code: str, status: int
+def test_malformed_body_creates_no_image_and_no_relation(
+    make_filter: MakeFilter, stub_glance: StubGlance, body: bytes, code: str, status: int
 ) -> None:
-    guarded = make_filter(registry)
+    guarded = make_filter(stub_glance)
     answer = wsgi.call(guarded, "POST", "/v2/images", SERVICE | TUPLE, body)
     assert code_of(answer, status) == code
-    assert registry.seen == []
+    assert stub_glance.seen == []
     assert wsgi.call(guarded, "GET", "/v2/relations", ADMIN).json["relations"] == []
 
 
 @pytest.mark.parametrize("path", ["/v2/images", "/v2/relations", "/v2/installations"])
-def test_a_body_cut_short_is_refused(
-    make_filter: MakeFilter, registry: NotingRegistry, path: str
+def test_incomplete_body_is_refused(
+    make_filter: MakeFilter, stub_glance: StubGlance, path: str
 ) -> None:
-    said = TUPLE | {"Content-Length": "99"}
-    answer = wsgi.call(make_filter(registry), "POST", path, ADMIN | said, b'{"name": "n"}')
+    sent_headers = TUPLE | {"Content-Length": "99"}
+    answer = wsgi.call(
+        make_filter(stub_glance), "POST", path, ADMIN | sent_headers, b'{"name": "n"}'
+    )
     assert code_of(answer) == "body.incomplete"
-    assert registry.seen == []
+    assert stub_glance.seen == []
 
 
 FIELDS: list[tuple[dict[str, Any], str]] = [
@@ -135,36 +139,36 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "code"), FIELDS)
-def test_a_wrong_field_attaches_nothing(
-    make_filter: MakeFilter, registry: NotingRegistry, change: dict[str, Any], code: str
+def test_malformed_field_attaches_nothing(
+    make_filter: MakeFilter, stub_glance: StubGlance, change: dict[str, Any], code: str
 ) -> None:
-    guarded = make_filter(registry)
+    guarded = make_filter(stub_glance)
     answer = wsgi.call(guarded, "POST", "/v2/relations", SERVICE, ATTACH | change)
     assert code_of(answer) == code
     assert wsgi.call(guarded, "GET", "/v2/relations", ADMIN).json["relations"] == []
 
 
 @pytest.mark.parametrize("missing", ["installation_uuid", "instance_id", "image_id", "kind"])
-def test_a_missing_field_is_named(
-    make_filter: MakeFilter, registry: NotingRegistry, missing: str
+def test_missing_field_is_named(
+    make_filter: MakeFilter, stub_glance: StubGlance, missing: str
 ) -> None:
     body = {name: text for name, text in ATTACH.items() if name != missing}
-    answer = wsgi.call(make_filter(registry), "POST", "/v2/relations", SERVICE, body)
+    answer = wsgi.call(make_filter(stub_glance), "POST", "/v2/relations", SERVICE, body)
     assert code_of(answer) == "body.field-invalid"
     assert missing in answer.json["error"]["message"]
 
 
 @pytest.mark.parametrize(("body", "code", "status"), BODIES)
 @pytest.mark.parametrize("path", ["/v2/relations", "/v2/installations"])
-def test_a_wrong_body_is_refused_on_our_routes(
+def test_malformed_body_is_refused_on_the_filters_routes(
     make_filter: MakeFilter,
-    registry: NotingRegistry,
+    stub_glance: StubGlance,
     path: str,
     body: bytes,
     code: str,
     status: int,
 ) -> None:
-    assert code_of(wsgi.call(make_filter(registry), "POST", path, ADMIN, body), status) == code
+    assert code_of(wsgi.call(make_filter(stub_glance), "POST", path, ADMIN, body), status) == code
 
 
 @pytest.mark.parametrize(
@@ -174,11 +178,11 @@ def test_a_wrong_body_is_refused_on_our_routes(
         *({"service_user_id": ""}, {"service_user_id": 7}, {"other": 1}),
     ],
 )
-def test_a_wrong_installation_is_refused(
-    make_filter: MakeFilter, registry: NotingRegistry, change: dict[str, Any]
+def test_malformed_installation_is_refused(
+    make_filter: MakeFilter, stub_glance: StubGlance, change: dict[str, Any]
 ) -> None:
     body = {"uuid": UUID, "name": "nova"} | change
-    answer = wsgi.call(make_filter(registry), "POST", "/v2/installations", ADMIN, body)
+    answer = wsgi.call(make_filter(stub_glance), "POST", "/v2/installations", ADMIN, body)
     assert code_of(answer) in ("tuple.malformed", "body.field-invalid")
 
 
@@ -207,10 +211,10 @@ QUERIES = [
 
 @pytest.mark.parametrize("path", ["/v2/relations", "/v2/instances", f"/v2/images/{UUID}/relations"])
 @pytest.mark.parametrize(("query", "code"), QUERIES)
-def test_a_wrong_query_is_refused(
-    make_filter: MakeFilter, registry: NotingRegistry, path: str, query: str, code: str
+def test_malformed_query_is_refused(
+    make_filter: MakeFilter, stub_glance: StubGlance, path: str, query: str, code: str
 ) -> None:
-    answer = wsgi.call(make_filter(registry), "GET", f"{path}?{query}", ADMIN)
+    answer = wsgi.call(make_filter(stub_glance), "GET", f"{path}?{query}", ADMIN)
     assert code_of(answer) == code
 
 
@@ -237,10 +241,10 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("method", "path", "code"), PATHS)
-def test_a_wrong_path_is_refused(
-    make_filter: MakeFilter, registry: NotingRegistry, method: str, path: str, code: str
+def test_malformed_path_is_refused(
+    make_filter: MakeFilter, stub_glance: StubGlance, method: str, path: str, code: str
 ) -> None:
-    assert code_of(wsgi.call(make_filter(registry), method, path, ADMIN)) == code
+    assert code_of(wsgi.call(make_filter(stub_glance), method, path, ADMIN)) == code
 
 
 LISTS = [
@@ -255,22 +259,24 @@ LISTS = [
 
 
 @pytest.mark.parametrize(("query", "code"), LISTS)
-def test_a_wrong_image_list_is_refused(
-    make_filter: MakeFilter, registry: NotingRegistry, query: str, code: str
+def test_malformed_image_list_request_is_refused(
+    make_filter: MakeFilter, stub_glance: StubGlance, query: str, code: str
 ) -> None:
-    answer = wsgi.call(make_filter(registry), "GET", f"/v2/images?{query}", SERVICE)
+    answer = wsgi.call(make_filter(stub_glance), "GET", f"/v2/images?{query}", SERVICE)
     assert code_of(answer) == code
-    assert registry.seen == []
+    assert stub_glance.seen == []
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"<html>", b"\xff{", b"[1]", b"null", b""])
-def test_an_image_is_recorded_whatever_its_answer_says(
+def test_image_is_recorded_whatever_the_body_of_the_response_is(
     make_filter: MakeFilter, body: bytes
 ) -> None:
-    def registry(environ: Any, start_response: Any) -> list[bytes]:
+    def stub_glance(environ: Any, start_response: Any) -> list[bytes]:
         start_response("201 Created", [("Content-Type", "application/json")])
         return [body]
 
-    answer = wsgi.call(make_filter(registry), "POST", "/v2/images", SERVICE | TUPLE, {"name": "n"})
+    answer = wsgi.call(
+        make_filter(stub_glance), "POST", "/v2/images", SERVICE | TUPLE, {"name": "n"}
+    )
     assert (answer.status, answer.body) == (201, body)
     assert answer.headers["X-Relation-Recorded"] == "snapshot"

@@ -1,4 +1,4 @@
-"""What may be said is kept the same by every database."""
+"""Every database stores and compares the accepted values exactly."""
 
 from urllib.parse import quote
 
@@ -6,7 +6,7 @@ import pytest
 
 from related_images.db import schema
 from tests import wsgi
-from tests.filters import NotingRegistry, filtering, new_uuid, tuple_of
+from tests.filters import StubGlance, filtering, instance_headers, new_uuid
 
 ADMIN = wsgi.identity("root", "admins", "admin", "service")
 TEXTS = [
@@ -22,17 +22,19 @@ TEXTS = [
 
 
 @pytest.fixture
-def registry() -> NotingRegistry:
-    return NotingRegistry()
+def stub_glance() -> StubGlance:
+    return StubGlance()
 
 
-def test_every_project_sees_its_own(database_url: str, registry: NotingRegistry) -> None:
+def test_every_project_sees_its_own_relations(database_url: str, stub_glance: StubGlance) -> None:
     schema.upgrade(database_url)
-    guarded = filtering(registry, database_url, database_timeout="60")
+    guarded = filtering(stub_glance, database_url, database_timeout="60")
     installation = new_uuid()
     for number, text in enumerate(TEXTS):
-        said = ADMIN | tuple_of(installation, f"i-{number}", label="Daily" if number else "daily")
-        answer = wsgi.call(guarded, "POST", "/v2/images", said, {"owner": text})
+        sent_headers = ADMIN | instance_headers(
+            installation, f"i-{number}", label="Daily" if number else "daily"
+        )
+        answer = wsgi.call(guarded, "POST", "/v2/images", sent_headers, {"owner": text})
         assert answer.status == 201
     for number, text in enumerate(TEXTS):
         path = f"/v2/relations?project_id={quote(text)}"
@@ -42,14 +44,14 @@ def test_every_project_sees_its_own(database_url: str, registry: NotingRegistry)
     assert [row["instance_id"] for row in labelled] == ["i-0"]
 
 
-def test_no_wrong_text_gets_the_database_out_of_step(
-    database_url: str, registry: NotingRegistry
+def test_unstorable_text_is_refused_on_every_database(
+    database_url: str, stub_glance: StubGlance
 ) -> None:
     schema.upgrade(database_url)
-    guarded = filtering(registry, database_url, database_timeout="60")
-    said = ADMIN | tuple_of(new_uuid(), "i")
+    guarded = filtering(stub_glance, database_url, database_timeout="60")
+    sent_headers = ADMIN | instance_headers(new_uuid(), "i")
     for owner in ("a\0b", "\ud800", "x" * 256, "a\nb", "a ", " a"):
-        answer = wsgi.call(guarded, "POST", "/v2/images", said, {"owner": owner})
+        answer = wsgi.call(guarded, "POST", "/v2/images", sent_headers, {"owner": owner})
         assert answer.status == 400
     for query in (
         "project_id=a%00b",

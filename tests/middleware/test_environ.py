@@ -8,20 +8,20 @@ from related_images.middleware import environ as reading
 from tests.filters import OURS
 
 
-def test_what_is_stripped_is_computed_from_the_headers_names() -> None:
-    assert set(OURS) == reading.TUPLE_KEYS
+def test_removed_headers_match_the_environ_keys() -> None:
+    assert set(OURS) == reading.HEADER_KEYS
 
 
-def test_taking_the_tuple_leaves_nothing_of_it() -> None:
+def test_popping_removes_all_headers() -> None:
     environ = {**dict.fromkeys(OURS, "x"), "HTTP_X_OTHER": "y"}
-    taken, forced = reading.take_tuple(environ)
+    taken, forced = reading.pop_headers(environ)
     assert set(taken) == {
         *("X-Installation-UUID", "X-Instance-ID"),
         *("X-Relation-Kind", "X-Relation-Label", "X-Instance-Project-ID"),
     }
     assert not forced
     assert environ == {"HTTP_X_OTHER": "y"}
-    assert reading.take_tuple(environ) == ({}, False)
+    assert reading.pop_headers(environ) == ({}, False)
 
 
 @pytest.mark.parametrize(
@@ -55,16 +55,14 @@ def test_taking_the_tuple_leaves_nothing_of_it() -> None:
         ("", "/image/v2/images", None),
     ],
 )
-def test_the_path_is_read_as_the_registry_reads_it(
-    script: str, path: str, below: str | None
-) -> None:
+def test_path_is_read_as_glance_reads_it(script: str, path: str, below: str | None) -> None:
     assert reading.path_below_api({"SCRIPT_NAME": script, "PATH_INFO": path}) == below
 
 
 @pytest.mark.parametrize(
     ("script", "path"), [("", "/v2/images/x"), ("/image", "/v2/images/x"), ("/v2", "/images/x")]
 )
-def test_another_path_is_set_where_the_first_was(script: str, path: str) -> None:
+def test_path_is_set_at_the_same_mount_point(script: str, path: str) -> None:
     environ = {"SCRIPT_NAME": script}
     reading.set_path_below_api(environ, "/images/x")
     assert environ["PATH_INFO"] == path
@@ -76,25 +74,25 @@ def body(length: str | None, sent: bytes, **more: Any) -> dict[str, Any]:
     return {**announced, "wsgi.input": BytesIO(sent), **more}
 
 
-def test_as_much_body_is_read_as_was_announced() -> None:
+def test_body_is_read_up_to_its_content_length() -> None:
     assert reading.read_body(body("3", b"abcdef")) == b"abc"
 
 
-def test_a_body_that_ends_by_itself_is_read_to_its_end() -> None:
+def test_terminated_body_is_read_to_its_end() -> None:
     assert reading.read_body(body(None, b"abc", **{"wsgi.input_terminated": True})) == b"abc"
 
 
 @pytest.mark.parametrize("length", [None, "", "x", "-1", "+3", " 3", "٣"])
-def test_a_body_of_unknown_length_is_none(length: str | None) -> None:
+def test_body_of_unknown_length_is_empty(length: str | None) -> None:
     assert reading.read_body(body(length, b"abc")) == b""
 
 
-def test_a_body_cut_short_is_refused() -> None:
-    with pytest.raises(BodyIncomplete, match="4 bytes of body were announced, 3 came"):
+def test_incomplete_body_is_refused() -> None:
+    with pytest.raises(BodyIncomplete, match="Content-Length is 4, but the body has 3 bytes"):
         reading.read_body(body("4", b"abc"))
 
 
-def test_a_broken_connection_is_a_body_cut_short() -> None:
+def test_broken_connection_is_an_incomplete_body() -> None:
     class Broken:
         def read(self, size: int) -> bytes:
             raise ConnectionResetError("gone")
@@ -103,20 +101,20 @@ def test_a_broken_connection_is_a_body_cut_short() -> None:
         reading.read_body(body("4", b"") | {"wsgi.input": Broken()})
 
 
-def test_a_body_at_the_limit_is_read() -> None:
+def test_body_at_the_limit_is_read() -> None:
     full = b"x" * reading.BODY_LIMIT
     assert reading.read_body(body(str(len(full)), full)) == full
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_a_body_over_the_limit_is_refused(announced: bool) -> None:
+def test_body_over_the_limit_is_refused(announced: bool) -> None:
     size = reading.BODY_LIMIT + 1
     ended = {"wsgi.input_terminated": True}
     with pytest.raises(BodyTooLarge):
         reading.read_body(body(str(size) if announced else None, b"x" * size, **ended))
 
 
-def test_a_body_announced_too_large_is_not_read_at_all() -> None:
+def test_body_is_not_read_if_its_content_length_is_too_large() -> None:
     stream = BytesIO(b"x")
     with pytest.raises(BodyTooLarge):
         reading.read_body({"CONTENT_LENGTH": str(10**12), "wsgi.input": stream})

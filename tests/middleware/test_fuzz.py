@@ -1,4 +1,4 @@
-"""Requests of every kind, thousands of them, each held against what may never come of one."""
+"""Thousands of random requests, each checked against the invariants of the filter."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from tests.fuzz.target import Request, Target
 pytestmark = pytest.mark.slow
 
 EXAMPLES = int(os.environ.get("RELATED_IMAGES_FUZZ_EXAMPLES", "2000"))
-"""Requests that the property is tried with."""
+"""The number of requests."""
 
 LATIN = st.text(st.characters(max_codepoint=255), max_size=20)
 
 
 def text_of(*pieces: str) -> st.SearchStrategy[str]:
-    """One of the ``pieces``, with others of their kind and any letters put into it."""
+    """One of ``pieces``, with other pieces and random letters inserted."""
     more = st.lists(st.sampled_from(target.WORDS) | LATIN, max_size=4)
 
     def mixed(start: str, words: list[str], at: int) -> str:
@@ -80,7 +80,7 @@ RECORDING = st.builds(
     body=st.sampled_from(target.BODIES[:3]),
     headers=st.just(SAID),
 )
-"""Those of a trusted service that are nearly right."""
+"""Requests of a trusted service that are almost valid."""
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def fuzzed() -> Target:
 @example(Request("GET", query="a;_method=POST", headers=SAID))
 @example(Request(body=b'{"owner": "\\ud800"}', headers=SAID))
 @example(Request("GET", "/v2/relations", "project_id=%00", headers=SAID))
-def test_no_request_does_what_none_may(fuzzed: Target, request: Request) -> None:
+def test_no_request_violates_the_invariants(fuzzed: Target, request: Request) -> None:
     fuzzed.hold(request)
-    event("an image was made" if fuzzed.registry.created else "no image was made")
-    event("the registry was asked" if fuzzed.registry.seen else "the registry was not asked")
+    event("an image was made" if fuzzed.glance.created else "no image was made")
+    event("the stub_glance was asked" if fuzzed.glance.seen else "the stub_glance was not asked")

@@ -1,4 +1,4 @@
-"""What is asked of Glance in a request's name, and what is taken for its answer."""
+"""Requests of the filter to Glance, and how it reads the responses."""
 
 import sys
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from tests import wsgi
 
 
 def asked(app: Any) -> Any:
-    return glance.ask(app, wsgi.environ_of("GET", "/v2/images"))
+    return glance.call(app, wsgi.environ_of("GET", "/v2/images"))
 
 
-def test_an_answer_that_is_taken_back_is_the_second_one() -> None:
+def test_second_start_response_replaces_the_first() -> None:
     def app(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [("Content-Length", "2")])
         try:
@@ -28,7 +28,7 @@ def test_an_answer_that_is_taken_back_is_the_second_one() -> None:
     assert (found.headers["Retry-After"], found.headers["Content-Length"]) == ("1", "4")
 
 
-def test_an_app_that_is_a_generator_is_run() -> None:
+def test_generator_app_is_run() -> None:
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [("Content-Type", "text/plain")])
         yield b"a"
@@ -38,7 +38,7 @@ def test_an_app_that_is_a_generator_is_run() -> None:
 
 
 @pytest.mark.parametrize("pieces", [[], [b"a"], [b"a", b"b"]])
-def test_an_answer_is_closed_once(pieces: list[bytes]) -> None:
+def test_response_is_closed_once(pieces: list[bytes]) -> None:
     closed: list[bool] = []
 
     class Closing(list[bytes]):
@@ -53,7 +53,7 @@ def test_an_answer_is_closed_once(pieces: list[bytes]) -> None:
     assert closed == [True]
 
 
-def test_a_question_has_none_of_the_callers_conditions() -> None:
+def test_request_to_glance_has_no_conditional_headers_of_the_caller() -> None:
     seen: list[Any] = []
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
@@ -61,10 +61,10 @@ def test_a_question_has_none_of_the_callers_conditions() -> None:
         start_response("404 Not Found", [])
         return [b""]
 
-    said = {"If-None-Match": "*", "Range": "bytes=0-1", "X-Roles": "member"}
-    environ = wsgi.environ_of("DELETE", "/v2/images/x?_method=GET", said, b"body")
+    sent_headers = {"If-None-Match": "*", "Range": "bytes=0-1", "X-Roles": "member"}
+    environ = wsgi.environ_of("DELETE", "/v2/images/x?_method=GET", sent_headers, b"body")
     before = dict(environ)
-    assert glance.shown(app, environ, "x") == {}
+    assert glance.find_image(app, environ, "x") == {}
     assert environ == before
     assert "HTTP_RANGE" not in seen[0]
     assert "HTTP_IF_NONE_MATCH" not in seen[0]

@@ -1,4 +1,4 @@
-"""What the guard makes of each deletion, without a server: Glance is a function that answers."""
+"""Delete protection, with a function in the place of Glance."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ NOBODY: dict[str, str] = {}
 
 @dataclass
 class Answering:
-    """Shows the image, and answers a deletion with ``status``."""
+    """A Glance that shows the image and answers a deletion with ``status``."""
 
     status: str = "204 No Content"
     image: Any = field(
@@ -66,7 +66,7 @@ def start(database: Database, instance: str = "inst-1") -> None:
 def delete(
     database: Database, glance: Answering, who: Mapping[str, str], *, forced: bool = False
 ) -> int:
-    """The status that the caller gets."""
+    """Send a deletion; return the status of the response."""
     environ = wsgi.environ_of("DELETE", f"/v2/images/{IMAGE}", who)
     settings = config.load("filter:related-images", {"connection": "sqlite://"})
     guarded = Guarded(glance, database, Caller(environ, settings), IMAGE, forced)
@@ -74,7 +74,7 @@ def delete(
 
 
 def is_free(database: Database) -> bool:
-    """Whether an instance can be started from the image."""
+    """Whether a ``boot`` of the image can be recorded."""
     try:
         start(database, "later")
     except (ImageBeingDeleted, ImageGone):
@@ -83,7 +83,9 @@ def is_free(database: Database) -> bool:
 
 
 @pytest.mark.parametrize("who", [OWNER, ADMIN, NOBODY], ids=["owner", "admin", "nobody"])
-def test_an_image_in_use_never_gets_to_glance(database: Database, who: Mapping[str, str]) -> None:
+def test_deletion_of_an_image_in_use_does_not_reach_glance(
+    database: Database, who: Mapping[str, str]
+) -> None:
     start(database)
     glance = Answering()
     with pytest.raises(ImageInUse):
@@ -93,7 +95,7 @@ def test_an_image_in_use_never_gets_to_glance(database: Database, who: Mapping[s
 
 
 @pytest.mark.parametrize("who", [OWNER, ADMIN, NOBODY], ids=["owner", "admin", "nobody"])
-def test_an_image_that_nobody_uses_is_deleted_and_marked(
+def test_unused_image_is_deleted_and_marked_deleted(
     database: Database, who: Mapping[str, str]
 ) -> None:
     assert delete(database, Answering(), who) == 204
@@ -101,7 +103,7 @@ def test_an_image_that_nobody_uses_is_deleted_and_marked(
         start(database)
 
 
-def test_a_stranger_is_left_to_glance_and_keeps_no_instance_from_starting(
+def test_deletion_by_another_project_passes_and_blocks_no_boot(
     database: Database,
 ) -> None:
     start(database)
@@ -114,7 +116,7 @@ def test_a_stranger_is_left_to_glance_and_keeps_no_instance_from_starting(
 @pytest.mark.parametrize(
     "shown", [{"shows": "503 Service Unavailable"}, {"image": ["no image"]}], ids=["503", "list"]
 )
-def test_a_glance_that_does_not_say_whose_the_image_is_frees_nothing(
+def test_image_stays_protected_if_glance_does_not_return_its_owner(
     database: Database, shown: dict[str, Any]
 ) -> None:
     start(database)
@@ -123,21 +125,19 @@ def test_a_glance_that_does_not_say_whose_the_image_is_frees_nothing(
 
 
 @pytest.mark.parametrize("status", ["403 Forbidden", "404 Not Found", "409 Conflict"])
-def test_a_deletion_that_glance_refuses_leaves_the_image_free(
-    database: Database, status: str
-) -> None:
+def test_refused_deletion_is_rolled_back(database: Database, status: str) -> None:
     assert delete(database, Answering(status), OWNER) == int(status[:3])
     assert is_free(database)
 
 
 @pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Service Unavailable"])
-def test_a_deletion_of_unknown_outcome_stays_on_its_way(database: Database, status: str) -> None:
+def test_deletion_with_unknown_result_stays_recorded(database: Database, status: str) -> None:
     assert delete(database, Answering(status), OWNER) == int(status[:3])
     with pytest.raises(ImageBeingDeleted):
         start(database)
 
 
-def test_an_administrator_forces_a_deletion_and_that_is_logged(
+def test_forced_deletion_by_an_admin_is_logged(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     start(database)
@@ -145,10 +145,10 @@ def test_an_administrator_forces_a_deletion_and_that_is_logged(
         assert delete(database, Answering(), ADMIN, forced=True) == 204
     (line,) = caplog.messages
     assert f"deletion of image {IMAGE} is forced by user root of project admin" in line
-    assert "1 live instances" in line
+    assert "1 live servers" in line
 
 
-def test_a_forced_deletion_of_an_image_that_nobody_uses_is_not_logged(
+def test_forced_deletion_of_an_unused_image_is_not_logged(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert delete(database, Answering(), ADMIN, forced=True) == 204
@@ -156,17 +156,17 @@ def test_a_forced_deletion_of_an_image_that_nobody_uses_is_not_logged(
 
 
 @pytest.mark.parametrize("who", [OWNER, NOBODY], ids=["owner", "nobody"])
-def test_nobody_else_forces_a_deletion_and_the_refusal_says_who_may(
+def test_only_admins_force_a_deletion_and_the_message_names_the_roles(
     database: Database, who: Mapping[str, str]
 ) -> None:
     start(database)
     glance = Answering()
-    with pytest.raises(ImageInUse, match="none of the roles of an administrator: admin"):
+    with pytest.raises(ImageInUse, match="none of these admin roles: admin"):
         delete(database, glance, who, forced=True)
     assert "DELETE" not in glance.asked
 
 
-def test_a_start_from_another_image_that_had_the_id_before_guards_nothing(
+def test_boot_of_an_earlier_image_with_the_id_does_not_protect(
     database: Database,
 ) -> None:
     start(database)
@@ -174,16 +174,18 @@ def test_a_start_from_another_image_that_had_the_id_before_guards_nothing(
     assert delete(database, Answering(image=later), OWNER) == 204
 
 
-def test_without_the_database_a_deletion_passes(
+def test_deletion_passes_without_the_database(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lost = Database(f"sqlite:///{tmp_path}/without-tables.db", 1)
     with caplog.at_level(logging.WARNING):
         assert delete(lost, Answering(), OWNER) == 204
     lost.close()
-    passes, left = [line.message for line in caplog.records if line.name == delete_image.__name__]
-    assert "passes unguarded" in passes
-    assert "is left to be reconciled" in left
+    unchecked, unrecorded = [
+        line.message for line in caplog.records if line.name == delete_image.__name__
+    ]
+    assert "is deleted without the check of its use" in unchecked
+    assert "is left to reconciliation" in unrecorded
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_without_the_database_a_deletion_passes(
         (IMAGE.upper(), Answering(image={"id": 7}), None),
     ],
 )
-def test_glance_says_which_image_another_spelling_of_an_id_names(
+def test_glance_resolves_other_spellings_of_an_id(
     spelled: str, glance: Answering, image: str | None
 ) -> None:
     environ = wsgi.environ_of("DELETE", "/v2/images/x", OWNER)

@@ -16,7 +16,7 @@ IMAGES = [ListedImage(id, NOON, NOON) for id in ("b", "a")]
 
 
 def listed(query: str, page: Any, status: str = "200 OK") -> tuple[str, dict[str, str], Any]:
-    """What the registry was asked, and the headers and the body that the caller got."""
+    """Return the query that Glance got, and the headers and the body of the response."""
     asked, started = [], []
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -61,17 +61,17 @@ def listed(query: str, page: Any, status: str = "200 OK") -> tuple[str, dict[str
         ("limit=1;id=a", "limit=1&id=in:a"),
     ],
 )
-def test_the_query_is_the_callers_and_the_ids(query: str, asked: str) -> None:
+def test_query_to_glance_is_the_callers_query_with_the_ids(query: str, asked: str) -> None:
     assert listed(query, {"images": []})[0] == asked
 
 
 @pytest.mark.parametrize("condition", ["neq:a", "IN:a", "id:a", ":a"])
-def test_a_condition_on_the_id_that_the_registry_does_not_know_is_refused(condition: str) -> None:
-    with pytest.raises(ParameterMalformed, match="or eq: and one, or in: and several"):
+def test_unknown_operator_on_the_id_is_refused(condition: str) -> None:
+    with pytest.raises(ParameterMalformed, match="give id=ID, id=eq:ID or id=in:ID,ID,…"):
         listed(f"id={condition}", {"images": []})
 
 
-def test_links_lead_on_with_the_callers_own_query() -> None:
+def test_links_repeat_the_callers_query() -> None:
     own = f"installation_uuid={UUID}&instance_id=i&name=x%20y&marker=m0"
     page = {"images": [], "first": "/v2/images?id=in:a", "next": "/v2/images?id=in:a&marker=m%261"}
     _, _, body = listed(own, page)
@@ -79,24 +79,24 @@ def test_links_lead_on_with_the_callers_own_query() -> None:
     assert json.loads(body) == {"images": [], "first": kept, "next": f"{kept}&marker=m%261"}
 
 
-def test_links_without_a_query_stay_bare() -> None:
+def test_links_without_query_have_no_question_mark() -> None:
     page = {"images": [], "next": "/v2/images?id=in:a&marker=m"}
     body = json.loads(listed("", page)[2])
     assert (body["first"], body["next"]) == ("/v2/images", "/v2/images?marker=m")
 
 
-def test_a_list_is_acknowledged_and_its_other_headers_stay() -> None:
+def test_list_is_acknowledged_and_other_headers_are_kept() -> None:
     _, headers, _ = listed("", {"images": []})
     assert headers["X-Relation-Filters-Applied"] == "installation_uuid, instance_id, kind"
     assert headers["X-Kept"] == "yes"
 
 
-def test_a_refusal_of_the_registry_passes_as_it_is() -> None:
+def test_error_of_glance_passes_unchanged() -> None:
     _, headers, body = listed("limit=x", b"<html>no</html>", status="400 Bad Request")
     assert body == b"<html>no</html>"
     assert "X-Relation-Filters-Applied" not in headers
 
 
-def test_text_in_any_alphabet_stays_as_long_as_it_was() -> None:
+def test_non_ascii_text_is_not_escaped() -> None:
     _, _, body = listed("", {"images": [{"name": "облако"}]})
     assert "облако" in body.decode()

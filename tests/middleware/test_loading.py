@@ -1,4 +1,4 @@
-"""What the filter loads into the service whose process it shares."""
+"""The modules that the filter loads into the process of Glance."""
 
 import subprocess
 import sys
@@ -39,6 +39,6 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         "yaml",
     ],
 )
-def test_what_is_not_needed_is_not_loaded(loaded: set[str], stranger: str) -> None:
+def test_unneeded_modules_are_not_loaded(loaded: set[str], stranger: str) -> None:
     assert "related_images.db.relations" in loaded
     assert stranger not in loaded

@@ -1,4 +1,4 @@
-"""Nova's own backup rotation sees nothing but the instance's recorded, active backups."""
+"""Nova's own backup rotation gets only the recorded, active backups of the server."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ ACKNOWLEDGED = "installation_uuid, instance_id, kind"
 
 
 class Cloud:
-    """One registry with the filter, on a database of its own."""
+    """A Glance with the filter and its own database."""
 
     def __init__(self, app: "WSGIApplication", url: str, **options: str) -> None:
         self.database = Database(url, 2.0)
@@ -46,7 +46,7 @@ class Cloud:
         active: bool = True,
         **properties: str,
     ) -> str:
-        """An image that claims to be a daily backup; recorded if there is an installation."""
+        """Create an image with the properties of a daily backup; record it for ``installation``."""
         headers = {**caller, **SERVICE_TOKEN}
         if installation:
             headers |= {"X-Installation-UUID": installation, "X-Instance-ID": INSTANCE}
@@ -62,7 +62,7 @@ class Cloud:
         return image_id
 
     def rotate(self, caller: dict[str, str] = BY_NOVA, /, **changes: str) -> Any:
-        """Ask as Nova does, and give the answer."""
+        """Send the query of Nova's rotation; return the response."""
         query = {
             "image_type": "backup",
             "backup_type": "daily",
@@ -80,20 +80,20 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud(registry_app: "WSGIApplication", sqlite_url: str) -> Cloud:
+def cloud(glance_app: "WSGIApplication", sqlite_url: str) -> Cloud:
     schema.upgrade(make_url(sqlite_url))
-    return Cloud(registry_app, sqlite_url)
+    return Cloud(glance_app, sqlite_url)
 
 
 @pytest.fixture(autouse=True)
-def _no_images_left(registry_app: "WSGIApplication") -> Any:
+def _no_images_left(glance_app: "WSGIApplication") -> Any:
     yield
     path = f"/v2/images?limit=1000&instance_uuid={INSTANCE}"
-    for image in call(registry_app, "GET", path, ADMIN).json["images"]:
-        assert call(registry_app, "DELETE", f"/v2/images/{image['id']}", ADMIN).status == 204
+    for image in call(glance_app, "GET", path, ADMIN).json["images"]:
+        assert call(glance_app, "DELETE", f"/v2/images/{image['id']}", ADMIN).status == 204
 
 
-def test_inheritors_leftovers_and_other_labels_are_not_seen(cloud: Cloud) -> None:
+def test_inherited_failed_and_other_labels_are_not_listed(cloud: Cloud) -> None:
     mine = [cloud.backup() for _ in range(3)]
     cloud.backup(installation=None)
     cloud.backup(active=False)
@@ -103,7 +103,7 @@ def test_inheritors_leftovers_and_other_labels_are_not_seen(cloud: Cloud) -> Non
     assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
 
 
-def test_deleted_backups_and_other_labels_take_no_others_place(
+def test_deleted_backups_and_other_labels_do_not_count_for_the_limit(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorded_backups, "BACKUPS_LIMIT", 2)
@@ -115,7 +115,7 @@ def test_deleted_backups_and_other_labels_take_no_others_place(
     assert cloud.sees() == mine[::-1]
 
 
-def test_pages_lead_on_with_the_query_of_the_caller(cloud: Cloud) -> None:
+def test_pages_repeat_the_callers_query(cloud: Cloud) -> None:
     mine = [cloud.backup() for _ in range(3)]
     cloud.backup(installation=None)
     page = cloud.rotate(limit="2").json
@@ -129,18 +129,18 @@ def test_pages_lead_on_with_the_query_of_the_caller(cloud: Cloud) -> None:
 @pytest.mark.parametrize(
     "changes", [{"image_type": "snapshot"}, {"status": "active"}, {"instance_uuid": "no id"}]
 )
-def test_other_queries_pass(cloud: Cloud, changes: dict[str, str]) -> None:
+def test_other_queries_pass_unchanged(cloud: Cloud, changes: dict[str, str]) -> None:
     cloud.backup()
     assert "X-Relation-Filters-Applied" not in cloud.rotate(**changes).headers
 
 
-def test_a_server_may_leave_out_an_empty_query(cloud: Cloud) -> None:
+def test_environ_without_query_string_is_accepted(cloud: Cloud) -> None:
     environ = environ_of("GET", "/v2/images", BY_NOVA)
     del environ["QUERY_STRING"]
     assert run(cloud.app, environ).status == 200
 
 
-def test_two_forged_backups_do_not_push_out_two_true_ones_without_a_service_token(
+def test_forged_backups_do_not_displace_recorded_ones_without_a_service_token(
     cloud: Cloud,
 ) -> None:
     true = [cloud.backup() for _ in range(2)]
@@ -151,7 +151,7 @@ def test_two_forged_backups_do_not_push_out_two_true_ones_without_a_service_toke
     assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
 
 
-def test_without_a_service_token_a_server_of_which_nothing_is_recorded_has_no_backups(
+def test_unrecorded_server_has_no_backups_without_a_service_token(
     cloud: Cloud,
 ) -> None:
     cloud.backup(installation=None)
@@ -160,7 +160,7 @@ def test_without_a_service_token_a_server_of_which_nothing_is_recorded_has_no_ba
     assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
 
 
-def test_without_a_service_token_a_project_gets_its_own_backups_alone(cloud: Cloud) -> None:
+def test_project_gets_only_its_own_backups_without_a_service_token(cloud: Cloud) -> None:
     public = cloud.backup(caller=ADMIN, visibility="public")
     mine = cloud.backup()
     assert cloud.sees(USER) == [mine]
@@ -168,14 +168,14 @@ def test_without_a_service_token_a_project_gets_its_own_backups_alone(cloud: Clo
     assert cloud.sees(BY_NOVA) == cloud.sees(ADMIN) == [mine, public]
 
 
-def test_without_a_service_token_the_binding_of_a_user_does_not_count(cloud: Cloud) -> None:
+def test_binding_of_a_user_does_not_count_without_a_service_token(cloud: Cloud) -> None:
     installations.register(cloud.database, OTHER_NOVA, "two", "alice")
     mine = cloud.backup()
     assert cloud.sees(USER) == [mine]
 
 
 @pytest.mark.parametrize("caller", [BY_NOVA, USER], ids=["service token", "no service token"])
-def test_a_server_of_two_installations_has_no_backups_and_the_log_says_why(
+def test_server_id_of_two_installations_has_no_backups_and_a_log_line(
     cloud: Cloud, caplog: pytest.LogCaptureFixture, caller: dict[str, str]
 ) -> None:
     cloud.backup(NOVA)
@@ -183,23 +183,26 @@ def test_a_server_of_two_installations_has_no_backups_and_the_log_says_why(
     answer = cloud.rotate(caller)
     assert answer.json["images"] == []
     assert answer.headers["X-Relation-Filters-Applied"] == ACKNOWLEDGED
-    (said,) = [
+    (record,) = [
         row for row in caplog.records if row.name == "related_images.middleware.nova_rotation"
     ]
-    assert said.levelname == "WARNING"
-    assert all(word in said.getMessage() for word in (INSTANCE, NOVA, OTHER_NOVA, "bind each"))
+    assert record.levelname == "WARNING"
+    assert all(
+        word in record.getMessage()
+        for word in (INSTANCE, NOVA, OTHER_NOVA, "bind the service user of each Nova")
+    )
 
 
-def test_without_the_option_nothing_is_narrowed(
-    registry_app: "WSGIApplication", cloud: Cloud, sqlite_url: str
+def test_list_is_not_restricted_without_the_option(
+    glance_app: "WSGIApplication", cloud: Cloud, sqlite_url: str
 ) -> None:
     unrecorded = cloud.backup(installation=None)
     recorded = cloud.backup()
-    passing = Cloud(registry_app, sqlite_url, nova_rotation="pass")
+    passing = Cloud(glance_app, sqlite_url, nova_rotation="pass")
     assert passing.sees() == [recorded, unrecorded]
 
 
-def test_two_installations_with_the_same_instance_are_told_apart_by_the_binding(
+def test_binding_distinguishes_two_installations_with_the_same_server_id(
     cloud: Cloud,
 ) -> None:
     ours = cloud.backup(NOVA)
@@ -210,7 +213,7 @@ def test_two_installations_with_the_same_instance_are_told_apart_by_the_binding(
     assert cloud.sees({**BY_NOVA, "X-Service-User-Id": "nova-2"}) == []
 
 
-def test_a_bound_service_user_is_shown_nothing_of_an_instance_without_backups(
+def test_bound_service_user_gets_an_empty_list_for_a_server_without_backups(
     cloud: Cloud,
 ) -> None:
     installations.register(cloud.database, NOVA, "one", "nova")
@@ -218,7 +221,7 @@ def test_a_bound_service_user_is_shown_nothing_of_an_instance_without_backups(
     assert cloud.sees() == []
 
 
-def test_one_service_user_of_two_installations(cloud: Cloud) -> None:
+def test_service_user_bound_to_two_installations(cloud: Cloud) -> None:
     installations.register(cloud.database, NOVA, "one", "nova")
     installations.register(cloud.database, OTHER_NOVA, "two", "nova")
     cloud.backup(installation=None)
@@ -227,9 +230,9 @@ def test_one_service_user_of_two_installations(cloud: Cloud) -> None:
     assert cloud.sees() == [ours]
 
 
-def test_while_the_database_is_down_nothing_can_be_rotated_away(
-    registry_app: "WSGIApplication", cloud: Cloud, tmp_path: Path
+def test_list_is_empty_while_the_database_is_down(
+    glance_app: "WSGIApplication", cloud: Cloud, tmp_path: Path
 ) -> None:
     cloud.backup()
-    down = Cloud(registry_app, f"sqlite:///{tmp_path}/missing/nowhere.db")
+    down = Cloud(glance_app, f"sqlite:///{tmp_path}/missing/nowhere.db")
     assert down.sees() == []

@@ -1,4 +1,4 @@
-"""What a request is taken for, and what is read from it."""
+"""How requests are classified, and the values that are read from them."""
 
 from typing import Any
 
@@ -18,25 +18,25 @@ from related_images.middleware.routing import Route
 from related_images.model import InstanceRef
 from related_images.protocol.headers import Assertion
 from tests import wsgi
-from tests.filters import OURS, tuple_of
+from tests.filters import OURS, instance_headers
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
-TUPLE = tuple_of(UUID, "i", kind="backup")
+TUPLE = instance_headers(UUID, "i", kind="backup")
 SAID = Assertion(InstanceRef(UUID, "i"), "backup")
 ASKED = f"installation_uuid={UUID}&instance_id=i"
 CLAIMS = "image_type=backup&backup_type=daily&instance_uuid=i"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-def asked(method: str, path: str, said: dict[str, str] | None = None) -> Any:
-    environ = wsgi.environ_of(method, path, said)
+def asked(method: str, path: str, sent_headers: dict[str, str] | None = None) -> Any:
+    environ = wsgi.environ_of(method, path, sent_headers)
     found = classify(environ)
     assert environ.keys().isdisjoint(OURS)
     return found
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "said", "kind"),
+    ("method", "path", "sent_headers", "kind"),
     [
         ("POST", "/v2/images", TUPLE, Creation),
         ("GET", "/v2/images", TUPLE, Listing),
@@ -67,13 +67,13 @@ def asked(method: str, path: str, said: dict[str, str] | None = None) -> Any:
         ("GET", "/elsewhere", TUPLE, type(None)),
     ],
 )
-def test_each_request_is_of_one_sort(
-    method: str, path: str, said: dict[str, str], kind: type[object]
+def test_request_is_classified(
+    method: str, path: str, sent_headers: dict[str, str], kind: type[object]
 ) -> None:
-    assert type(asked(method, path, said)) is kind
+    assert type(asked(method, path, sent_headers)) is kind
 
 
-def test_what_is_read_is_handed_on() -> None:
+def test_classification_has_the_parsed_values() -> None:
     assert asked("POST", "/v2/images", TUPLE) == Creation(SAID)
     assert asked("GET", "/v2/images?limit=1", TUPLE) == Listing(SAID, parameters("limit=1"))
     assert asked("GET", f"/v2/images?{CLAIMS}") == Rotation("i", "daily", parameters(CLAIMS))
@@ -95,5 +95,5 @@ def test_what_is_read_is_handed_on() -> None:
         ("INSTANCE_ID=a&instance_id[]=a", {}),
     ],
 )
-def test_our_parameters_are_found_in_every_spelling(query: str, found: dict[str, str]) -> None:
-    assert request.asserted_in(parameters(query)) == found
+def test_relation_parameters_are_found_in_every_encoding(query: str, found: dict[str, str]) -> None:
+    assert request.relation_parameters(parameters(query)) == found

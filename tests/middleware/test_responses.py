@@ -17,11 +17,11 @@ PROGRAMS = (
     errors.NovaUnreachable,
     errors.UntrustedGlanceAnswer,
 )
-"""What stops a start or a command, and so is answered to nobody."""
+"""Errors of starts and commands, which are never in a response."""
 
 
 def tree(root: type[RelatedImagesError] = RelatedImagesError) -> Iterator[type[RelatedImagesError]]:
-    """Every error below the root that the project itself defines."""
+    """Yield every error class of the project below ``root``."""
     for kind in root.__subclasses__():
         if kind.__module__.startswith("related_images."):
             yield kind
@@ -43,15 +43,15 @@ def started(status: str, headers: list[tuple[str, str]], into: list[Any]) -> Non
 
 
 @pytest.mark.parametrize("kind", ANSWERED, ids=[kind.__name__ for kind in ANSWERED])
-def test_every_error_is_answered_in_one_shape(kind: type[RelatedImagesError]) -> None:
+def test_every_error_has_the_same_json_format(kind: type[RelatedImagesError]) -> None:
     seen: list[Any] = []
     error = made(kind)
     environ = {"REQUEST_METHOD": "GET", "openstack.request_id": "req-1"}
-    response = responses.refusal(environ, error)
+    response = responses.error_response(environ, error)
     body = b"".join(response(environ, lambda status, headers: started(status, headers, seen)))
     answered = json.loads(body)
     shown = answered["error"]
-    # python-glanceclient asks each value at the top for its message
+    # python-glanceclient reads the message of each top-level value
     assert list(answered) == ["error"]
     assert shown["status"] == int(seen[0].split()[0]) == responses.status_of(error)
     assert (shown["code"], shown["title"], shown["message"]) == (kind.code, kind.title, str(error))
@@ -61,40 +61,44 @@ def test_every_error_is_answered_in_one_shape(kind: type[RelatedImagesError]) ->
     assert shown["status"] >= 400
 
 
-def test_every_code_is_one_errors_own() -> None:
+def test_every_error_has_its_own_code() -> None:
     codes = [RelatedImagesError.code, *(kind.code for kind in EVERY)]
     assert sorted(set(codes)) == sorted(codes)
 
 
-def test_every_error_is_in_the_drawn_tree() -> None:
+def test_every_error_is_in_the_documented_tree() -> None:
     drawn = str(errors.__doc__)
     missing = [kind for kind in EVERY if kind.__name__ not in drawn]
     assert missing == [responses.MethodNotAllowed]
 
 
-def test_only_a_store_that_is_down_is_a_fault_of_ours() -> None:
+def test_only_database_errors_have_a_5xx_status() -> None:
     faults = {kind for kind in ANSWERED if responses.status_of(made(kind)) >= 500}
     assert faults == {kind for kind in ANSWERED if issubclass(kind, StoreUnavailable)}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EVERY if issubclass(kind, StoreUnavailable)])
-def test_a_503_says_to_come_again_soon(kind: type[StoreUnavailable]) -> None:
-    """openstacksdk waits as long five times before its user hears of it."""
+def test_503_has_retry_after(kind: type[StoreUnavailable]) -> None:
+    """openstacksdk waits this long before each of five retries."""
     seen: list[Any] = []
     error = kind("down")
-    responses.refusal(GET, error)(GET, lambda status, headers: started(status, headers, seen))
+    responses.error_response(GET, error)(
+        GET, lambda status, headers: started(status, headers, seen)
+    )
     assert seen[0] == "503 Service Unavailable"
     assert seen[1]["Retry-After"] == "1"
 
 
-def test_a_wrong_method_says_which_are_right() -> None:
+def test_405_has_allow() -> None:
     seen: list[Any] = []
     error = responses.MethodNotAllowed("PUT", ["POST", "GET"])
-    responses.refusal(GET, error)(GET, lambda status, headers: started(status, headers, seen))
+    responses.error_response(GET, error)(
+        GET, lambda status, headers: started(status, headers, seen)
+    )
     assert seen[1]["Allow"] == "GET, POST"
 
 
-def test_no_content_has_no_length() -> None:
+def test_204_has_no_content_length() -> None:
     seen: list[Any] = []
     body = responses.no_content()(GET, lambda status, headers: started(status, headers, seen))
     assert (body, seen) == ([b""], ["204 No Content", {}])

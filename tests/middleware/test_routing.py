@@ -1,4 +1,4 @@
-"""Which paths are ours, and what is read from them."""
+"""The paths that the filter handles, and the IDs that it reads from them."""
 
 import re
 
@@ -12,7 +12,7 @@ PATHS_AND_METHODS = [
 
 
 @pytest.mark.parametrize(("template", "method"), PATHS_AND_METHODS)
-def test_every_path_and_method_leads_to_its_own_operation(template: str, method: str) -> None:
+def test_every_path_and_method_matches_its_operation(template: str, method: str) -> None:
     names = re.findall(r"{(\w+)}", template)
     ids = {name: f"relations{number}\n" for number, name in enumerate(names)}
     found = routing.match(template.format(**ids), method)
@@ -22,7 +22,7 @@ def test_every_path_and_method_leads_to_its_own_operation(template: str, method:
 
 @pytest.mark.parametrize("template", routing.ROUTES)
 @pytest.mark.parametrize("method", ["PUT", "HEAD", "OPTIONS", "get", "", "_method"])
-def test_any_other_method_leads_to_those_that_are_allowed(template: str, method: str) -> None:
+def test_other_methods_match_the_allowed_ones(template: str, method: str) -> None:
     found = routing.match(re.sub(r"{\w+}", "x", template), method)
     assert found is not None
     assert (found.operation, found.allowed) == (None, tuple(routing.ROUTES[template]))
@@ -30,7 +30,7 @@ def test_any_other_method_leads_to_those_that_are_allowed(template: str, method:
 
 @pytest.mark.parametrize("id", ["x", "relations", "instances", "relation"])
 @pytest.mark.parametrize("template", routing.ROUTES)
-def test_what_is_nearly_a_path_of_ours_is_none(template: str, id: str) -> None:
+def test_similar_paths_do_not_match(template: str, id: str) -> None:
     path = re.sub(r"{\w+}", id, template)
     nearly = [path + "/", "/" + path, path + "/x/y/z/a", path[1:], path.replace("/", "//")]
     if not template.endswith("}"):
@@ -41,5 +41,5 @@ def test_what_is_nearly_a_path_of_ours_is_none(template: str, id: str) -> None:
 @pytest.mark.parametrize(
     "path", ["", "/", "/images", "/images/x", "/images/x/file", "/images//relations", "/schemas/x"]
 )
-def test_a_path_of_the_registry_is_not_ours(path: str) -> None:
+def test_glances_own_paths_do_not_match(path: str) -> None:
     assert routing.match(path, "GET") is None

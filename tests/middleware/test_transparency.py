@@ -1,4 +1,4 @@
-"""What is not ours passes as if the filter were not there."""
+"""Requests that the filter does not handle pass unchanged."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,18 +10,18 @@ import pytest
 
 from related_images.middleware import filter_factory
 from tests import wsgi
-from tests.filters import OURS, new_uuid, tuple_of
+from tests.filters import OURS, instance_headers, new_uuid
 from tests.middleware.conftest import MakeFilter
 
 Start = Callable[..., Any]
 NOVA = "3af926a8-1084-4627-a7b9-e3559b5c9865"
 IMAGE = "e47cd6b6-c422-4bea-8010-ffaf61f94165"
-TUPLE = tuple_of(NOVA, "i-1", kind="backup", label="daily")
+TUPLE = instance_headers(NOVA, "i-1", kind="backup", label="daily")
 SERVICE = wsgi.identity("nova", "p", "service")
 
 
 class Unread:
-    """A body that nobody may touch."""
+    """A body that fails the test if it is read."""
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"the body was touched: {name}")
@@ -51,11 +51,11 @@ PASSING = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "said"), PASSING)
-def test_the_same_environ_goes_on_with_an_untouched_body(
-    make_filter: MakeFilter, method: str, path: str, said: dict[str, str]
+@pytest.mark.parametrize(("method", "path", "sent_headers"), PASSING)
+def test_environ_passes_with_an_unread_body(
+    make_filter: MakeFilter, method: str, path: str, sent_headers: dict[str, str]
 ) -> None:
-    environ = wsgi.environ_of(method, path, SERVICE | said)
+    environ = wsgi.environ_of(method, path, SERVICE | sent_headers)
     environ["wsgi.input"] = Unread()
     expected = {name: value for name, value in environ.items() if name not in OURS}
     seen: list[tuple[Any, Any]] = []
@@ -75,7 +75,7 @@ def test_the_same_environ_goes_on_with_an_untouched_body(
 
 
 @pytest.mark.parametrize("key", [key for key in OURS if key != "HTTP_X_RELATION_FORCE"])
-def test_no_header_of_ours_reaches_the_registry_alone(make_filter: MakeFilter, key: str) -> None:
+def test_single_instance_header_does_not_reach_glance(make_filter: MakeFilter, key: str) -> None:
     environ = wsgi.environ_of("PUT", "/v2/images/x/file", SERVICE) | {key: "x"}
     started: list[str] = []
     body = make_filter(lambda *_: [b"reached"])(environ, lambda status, _: started.append(status))
@@ -87,7 +87,7 @@ def test_no_header_of_ours_reaches_the_registry_alone(make_filter: MakeFilter, k
 PATHS = ["/v2/images", "/v2/relations-not", f"/v2/images/{IMAGE}"]
 
 
-def test_both_sides_keep_to_the_protocol(make_filter: MakeFilter) -> None:
+def test_filter_complies_with_wsgi(make_filter: MakeFilter) -> None:
     def app(environ: Any, start_response: Start) -> list[bytes]:
         start_response("200 OK", [("Content-Type", "application/json")])
         return [b'{"images": []}']
@@ -95,8 +95,8 @@ def test_both_sides_keep_to_the_protocol(make_filter: MakeFilter) -> None:
     guarded = make_filter(validator(app))
     for method in ("GET", "POST", "PUT", "DELETE"):
         for path in PATHS:
-            for said in ({}, TUPLE):
-                answer = wsgi.call(guarded, method, path, SERVICE | said, {"name": "n"})
+            for sent_headers in ({}, TUPLE):
+                answer = wsgi.call(guarded, method, path, SERVICE | sent_headers, {"name": "n"})
                 assert answer.status == 200
 
 
@@ -108,9 +108,9 @@ MANY = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "said"), MANY)
-def test_a_generator_is_not_run_ahead(
-    make_filter: MakeFilter, method: str, path: str, said: dict[str, str]
+@pytest.mark.parametrize(("method", "path", "sent_headers"), MANY)
+def test_generator_is_not_consumed_early(
+    make_filter: MakeFilter, method: str, path: str, sent_headers: dict[str, str]
 ) -> None:
     done: list[str] = []
 
@@ -124,7 +124,7 @@ def test_a_generator_is_not_run_ahead(
         finally:
             done.append("closed")
 
-    environ = wsgi.environ_of(method, path, SERVICE | said, {"name": "n"})
+    environ = wsgi.environ_of(method, path, SERVICE | sent_headers, {"name": "n"})
     started: list[Any] = []
     pieces = make_filter(app)(environ, lambda *given: started.append(given))
     assert (done, started) == ([], [])
@@ -135,9 +135,9 @@ def test_a_generator_is_not_run_ahead(
     assert done == ["begun", "closed"]
 
 
-@pytest.mark.parametrize(("method", "path", "said"), MANY)
-def test_write_exc_info_and_the_status_line_go_through(
-    make_filter: MakeFilter, method: str, path: str, said: dict[str, str]
+@pytest.mark.parametrize(("method", "path", "sent_headers"), MANY)
+def test_write_exc_info_and_status_line_pass(
+    make_filter: MakeFilter, method: str, path: str, sent_headers: dict[str, str]
 ) -> None:
     started: list[Any] = []
 
@@ -156,24 +156,24 @@ def test_write_exc_info_and_the_status_line_go_through(
             start_response("500 Other", [("X-A", "c")], sys.exc_info())
         return []
 
-    environ = wsgi.environ_of(method, path, SERVICE | said, {"name": "n"})
+    environ = wsgi.environ_of(method, path, SERVICE | sent_headers, {"name": "n"})
     assert list(make_filter(app)(environ, start_response)) == []
     first, data, (status, headers, exc_info) = started
     assert (first, data) == (("500 Odd Phrase", [("X-A", "b")]), b"written")
     assert (status, headers, exc_info[0]) == ("500 Other", [("X-A", "c")], LookupError)
 
 
-def test_an_exception_of_the_registry_goes_through(make_filter: MakeFilter) -> None:
+def test_exception_of_glance_passes(make_filter: MakeFilter) -> None:
     def app(environ: Any, start_response: Start) -> list[bytes]:
-        raise LookupError("of the registry")
+        raise LookupError("of Glance")
 
-    for method, path, said in MANY:
-        environ = wsgi.environ_of(method, path, SERVICE | said, {"name": "n"})
-        with pytest.raises(LookupError, match="of the registry"):
+    for method, path, sent_headers in MANY:
+        environ = wsgi.environ_of(method, path, SERVICE | sent_headers, {"name": "n"})
+        with pytest.raises(LookupError, match="of Glance"):
             make_filter(app)(environ, lambda *_: None)
 
 
-def test_a_list_that_is_asked_for_is_closed(make_filter: MakeFilter) -> None:
+def test_restricted_list_is_closed(make_filter: MakeFilter) -> None:
     closed: list[bool] = []
 
     class Pieces(list[bytes]):
@@ -190,7 +190,7 @@ def test_a_list_that_is_asked_for_is_closed(make_filter: MakeFilter) -> None:
     assert closed == [True]
 
 
-def test_the_body_of_a_recording_request_is_what_was_read(make_filter: MakeFilter) -> None:
+def test_body_of_a_recording_request_is_the_parsed_one(make_filter: MakeFilter) -> None:
     seen: list[Any] = []
 
     def app(environ: Any, start_response: Start) -> list[bytes]:
@@ -207,7 +207,7 @@ def test_the_body_of_a_recording_request_is_what_was_read(make_filter: MakeFilte
     assert "HTTP_TRANSFER_ENCODING" not in environ
 
 
-def test_paste_makes_the_filter() -> None:
+def test_paste_creates_the_filter() -> None:
     made = filter_factory({"here": "/", "__file__": "x"}, connection="sqlite:///no/such/file.db")
     answer = [b""]
     assert made(lambda *_: answer)(wsgi.environ_of("GET", "/v2/images"), lambda *_: None) is answer

@@ -1,6 +1,6 @@
-"""Who may do what: the whole product of identities and routes, against an oracle of its own.
+"""Permissions: all combinations of identities and routes, compared with independent rules.
 
-The registry behind the filter only notes what reaches it: its answers are not what is tested.
+An app that stores its requests replaces Glance, because Glance's responses do not matter here.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import pytest
 from related_images.db import listing
 from related_images.middleware import InstanceAwareMiddleware, routing
 from tests import wsgi
-from tests.filters import NotingRegistry, new_uuid, tuple_of
+from tests.filters import StubGlance, instance_headers, new_uuid
 from tests.middleware.conftest import MakeFilter
 
 ADMIN = wsgi.identity("root", "admins", "admin", "service")
@@ -27,7 +27,7 @@ BINDINGS: Final = {UNREGISTERED: None, REGISTERED: None, BOUND: BOUND_TO}
 
 @dataclass(frozen=True)
 class Identity:
-    """What keystonemiddleware may say of a request; ``None`` is a header that is not there."""
+    """The identity headers of a request; ``None`` is a missing header."""
 
     status: str | None
     roles: str | None
@@ -55,16 +55,18 @@ ROLES = (None, "member,reader", "service", "admin", "reader, Service ,admin", "s
 SERVICE_ROLES = (None, "service", "member,SERVICE", "admin")
 USERS = (BOUND_TO, "somebody")
 IDENTITIES = [
-    Identity(*said)
-    for said in product(STATUSES, ROLES, USERS, STATUSES, SERVICE_ROLES, (BOUND_TO, "other", None))
+    Identity(*values)
+    for values in product(
+        STATUSES, ROLES, USERS, STATUSES, SERVICE_ROLES, (BOUND_TO, "other", None)
+    )
 ]
 
 READERS = [who for who in IDENTITIES if (who.user, who.service_user) == ("somebody", "other")]
-"""For what no binding to a user decides."""
+"""Identities for tests in which the binding to a user does not matter."""
 
 
 class Oracle:
-    """The rules of trust once more, told from the contract and not from the code."""
+    """The rules of the design, implemented independently of the code."""
 
     def __init__(self, who: Identity, require_registered: bool) -> None:
         own = {role.strip().lower() for role in (who.roles or "").split(",")}
@@ -74,14 +76,14 @@ class Oracle:
         self.through_a_service = who.service_status == "Confirmed" and "service" in lent
         self.records = self.itself_a_service or self.through_a_service
         self.admin = self.identified and "admin" in own
-        self.sees_all = self.admin or self.records
+        self.sees_all_projects = self.admin or self.records
         self.speaks_as = ({who.user} if self.itself_a_service else set()) | (
             {who.service_user} if self.through_a_service else set()
         )
         self.require_registered = require_registered
 
     def recording(self, installation: str) -> tuple[int, str]:
-        """What comes of saying something of the installation; 0 is: it may."""
+        """Return status and code of recording for the installation; status 0 if it is permitted."""
         if not self.records:
             return 403, "relation.forbidden"
         if self.require_registered and installation == UNREGISTERED:
@@ -91,7 +93,7 @@ class Oracle:
         return 0, ""
 
     def removing(self, installation: str) -> tuple[int, str]:
-        """The same of taking something back, or of saying that an instance is gone."""
+        """Return the same for removing a relation or recording that a server was deleted."""
         return (0, "") if self.admin else self.recording(installation)
 
     def own_route(self) -> tuple[int, str]:
@@ -115,16 +117,16 @@ registered_or_not = pytest.mark.parametrize(
 
 @pytest.fixture
 def guarded(
-    make_filter: MakeFilter, registry: NotingRegistry, require_registered: bool
+    make_filter: MakeFilter, stub_glance: StubGlance, require_registered: bool
 ) -> InstanceAwareMiddleware:
-    """A filter that knows three installations and a relation of another project."""
-    made = make_filter(registry, require_registered_installation=str(require_registered))
+    """Return a filter with three installations and a relation of another project."""
+    made = make_filter(stub_glance, require_registered_installation=str(require_registered))
     for uuid, user in ((REGISTERED, None), (BOUND, BOUND_TO)):
         body = {"uuid": uuid, "name": uuid, "service_user_id": user}
         assert wsgi.call(made, "POST", "/v2/installations", ADMIN, body).status == 201
-    said = ADMIN | tuple_of(REGISTERED, SEEDED_INSTANCE)
+    sent_headers = ADMIN | instance_headers(REGISTERED, SEEDED_INSTANCE)
     image = {"id": SEEDED_IMAGE, "owner": "theirs"}
-    assert wsgi.call(made, "POST", "/v2/images", said, image).status == 201
+    assert wsgi.call(made, "POST", "/v2/images", sent_headers, image).status == 201
     return made
 
 
@@ -133,18 +135,18 @@ def both() -> Iterator[tuple[Identity, str]]:
 
 
 @registered_or_not
-def test_recording_an_image(
-    guarded: InstanceAwareMiddleware, registry: NotingRegistry, require_registered: bool
+def test_who_may_record_an_image(
+    guarded: InstanceAwareMiddleware, stub_glance: StubGlance, require_registered: bool
 ) -> None:
     for who, installation in both():
-        registry.created.clear()
-        said = who.headers | tuple_of(installation, "i")
-        answer = wsgi.call(guarded, "POST", "/v2/images", said, {"name": "n"})
+        stub_glance.created.clear()
+        sent_headers = who.headers | instance_headers(installation, "i")
+        answer = wsgi.call(guarded, "POST", "/v2/images", sent_headers, {"name": "n"})
         status, code = Oracle(who, require_registered).recording(installation)
         assert outcome(answer) == (status or 201, code), (who, installation)
-        assert len(registry.created) == (not status), (who, installation)
+        assert len(stub_glance.created) == (not status), (who, installation)
         assert ("X-Relation-Recorded" in answer.headers) == (not status)
-    assert registry.tuples_seen() == []
+    assert stub_glance.instance_headers_seen() == []
 
 
 RECORDING: list[tuple[str, str, dict[str, Any] | None, tuple[int, str]]] = [
@@ -158,7 +160,7 @@ REMOVING: list[tuple[str, str, dict[str, Any] | None, tuple[int, str]]] = [
 
 @registered_or_not
 @pytest.mark.parametrize(("method", "path", "body", "allowed"), RECORDING + REMOVING)
-def test_saying_something_of_an_installation(
+def test_who_may_attach_detach_and_record_deletions(
     guarded: InstanceAwareMiddleware,
     require_registered: bool,
     method: str,
@@ -186,7 +188,7 @@ ADMINISTRATING = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "allowed"), ADMINISTRATING)
-def test_administrating_installations(
+def test_who_may_administrate_installations(
     guarded: InstanceAwareMiddleware, method: str, path: str, body: Any, allowed: tuple[int, str]
 ) -> None:
     for who in READERS:
@@ -207,7 +209,7 @@ READING = [
 
 
 @pytest.mark.parametrize(("path", "key"), READING)
-def test_seeing_what_belongs_to_another_project(
+def test_who_sees_relations_of_another_project(
     guarded: InstanceAwareMiddleware, path: str, key: str
 ) -> None:
     for who in READERS:
@@ -215,13 +217,13 @@ def test_seeing_what_belongs_to_another_project(
         answer = wsgi.call(guarded, "GET", path, who.headers)
         assert outcome(answer) == ((200, "") if oracle.identified else oracle.own_route()), who
         if oracle.identified:
-            assert len(answer.json[key]) == oracle.sees_all, who
+            assert len(answer.json[key]) == oracle.sees_all_projects, who
 
 
-def test_seeing_one_instance_of_another_project(guarded: InstanceAwareMiddleware) -> None:
+def test_who_sees_a_server_of_another_project(guarded: InstanceAwareMiddleware) -> None:
     for who in READERS:
         oracle = Oracle(who, False)
-        expected = (200, "") if oracle.sees_all else (404, "instance.not-found")
+        expected = (200, "") if oracle.sees_all_projects else (404, "instance.not-found")
         path = f"/v2/instances/{REGISTERED}/{SEEDED_INSTANCE}"
         answer = wsgi.call(guarded, "GET", path, who.headers)
         assert outcome(answer) == (expected if oracle.identified else oracle.own_route()), who
@@ -238,24 +240,24 @@ OPEN = [
 
 
 @pytest.mark.parametrize("path", OPEN)
-def test_what_everybody_known_may_ask(guarded: InstanceAwareMiddleware, path: str) -> None:
+def test_routes_for_every_identified_caller(guarded: InstanceAwareMiddleware, path: str) -> None:
     for who in READERS:
         oracle = Oracle(who, False)
         answer = wsgi.call(guarded, "GET", path, who.headers)
         assert outcome(answer) == ((200, "") if oracle.identified else oracle.own_route()), who
 
 
-def test_how_much_is_unreconciled_is_for_those_who_see_all(
+def test_unreconciled_count_is_shown_to_callers_who_see_all_projects(
     guarded: InstanceAwareMiddleware,
 ) -> None:
     for who in READERS:
         oracle = Oracle(who, False)
         if oracle.identified:
             info = wsgi.call(guarded, "GET", "/v2/info/relations", who.headers).json
-            assert (info["unreconciled"] is not None) == oracle.sees_all, who
+            assert (info["unreconciled"] is not None) == oracle.sees_all_projects, who
 
 
-def test_what_is_not_told_is_not_counted(
+def test_unreconciled_is_not_counted_for_other_callers(
     guarded: InstanceAwareMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = wsgi.call(guarded, "GET", "/v2/info/relations", ADMIN)
@@ -265,7 +267,7 @@ def test_what_is_not_told_is_not_counted(
     assert wsgi.call(guarded, "GET", "/v2/info/relations", member).json["unreconciled"] is None
 
 
-def test_whose_instances_are_counted_is_told(guarded: InstanceAwareMiddleware) -> None:
+def test_usages_report_whether_all_projects_are_counted(guarded: InstanceAwareMiddleware) -> None:
     body = {"installation_uuid": REGISTERED, "image_id": SEEDED_IMAGE, "instance_id": "started"}
     more = {"kind": "boot", "instance_project_id": "theirs"}
     assert wsgi.call(guarded, "POST", "/v2/relations", ADMIN, body | more).status == 201
@@ -274,18 +276,18 @@ def test_whose_instances_are_counted_is_told(guarded: InstanceAwareMiddleware) -
         if oracle.identified:
             path = f"/v2/usages?image_ids={SEEDED_IMAGE}"
             answer = wsgi.call(guarded, "GET", path, who.headers).json
-            assert answer["all_projects"] is oracle.sees_all, who
-            assert answer["usages"][0]["instances"] == oracle.sees_all, who
+            assert answer["all_projects"] is oracle.sees_all_projects, who
+            assert answer["usages"][0]["instances"] == oracle.sees_all_projects, who
 
 
-def test_anybody_may_list_with_the_tuple(guarded: InstanceAwareMiddleware) -> None:
+def test_every_caller_may_list_with_instance_headers(guarded: InstanceAwareMiddleware) -> None:
     for who in READERS:
-        said = who.headers | tuple_of(REGISTERED, SEEDED_INSTANCE)
-        answer = wsgi.call(guarded, "GET", "/v2/images", said)
+        sent_headers = who.headers | instance_headers(REGISTERED, SEEDED_INSTANCE)
+        answer = wsgi.call(guarded, "GET", "/v2/images", sent_headers)
         assert outcome(answer) == (200, "")
 
 
-def test_no_route_is_forgotten() -> None:
+def test_every_route_is_covered() -> None:
     asked = {
         *((method, path) for method, path, *_ in RECORDING + REMOVING + ADMINISTRATING),
         *(("GET", path) for path, _ in READING),

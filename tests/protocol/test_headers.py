@@ -17,7 +17,7 @@ KIND, LABEL = {"X-Relation-Kind": "backup"}, {"X-Relation-Label": "daily"}
 PROJECT = {"X-Instance-Project-ID": "demo"}
 
 
-def test_the_names_are_those_of_the_contract() -> None:
+def test_header_names_match_the_design() -> None:
     assert headers.REQUEST == (
         "X-Installation-UUID",
         "X-Instance-ID",
@@ -30,23 +30,23 @@ def test_the_names_are_those_of_the_contract() -> None:
     assert headers.QUERY == ("installation_uuid", "instance_id", "relation_kind", "relation_label")
 
 
-def test_no_header_says_nothing() -> None:
+def test_no_headers_give_no_assertion() -> None:
     assert headers.read({}) is None
 
 
 @pytest.mark.parametrize("more", [{}, KIND, LABEL, PROJECT, KIND | LABEL | PROJECT])
-def test_what_is_read_can_be_said_again(more: dict[str, str]) -> None:
-    said = headers.read(TUPLE | more)
-    assert said is not None
-    assert said.instance == InstanceRef(UUID, "i-1")
-    assert said.as_headers() == TUPLE | more
+def test_assertion_round_trip(more: dict[str, str]) -> None:
+    assertion = headers.read(TUPLE | more)
+    assert assertion is not None
+    assert assertion.instance == InstanceRef(UUID, "i-1")
+    assert assertion.as_headers() == TUPLE | more
 
 
 @pytest.mark.parametrize(
     "given",
     [{name: text} for name, text in (TUPLE | KIND | LABEL | PROJECT).items()] + [KIND | LABEL],
 )
-def test_a_part_of_the_tuple_is_not_enough(given: dict[str, str]) -> None:
+def test_incomplete_instance_headers_are_refused(given: dict[str, str]) -> None:
     with pytest.raises(TupleIncomplete, match=next(iter(given))):
         headers.read(given)
 
@@ -68,13 +68,13 @@ def test_a_part_of_the_tuple_is_not_enough(given: dict[str, str]) -> None:
         ({"X-Instance-Project-ID": "x" * 256}, ProjectMalformed),
     ],
 )
-def test_a_malformed_value_is_refused(wrong: dict[str, str], error: type[Exception]) -> None:
+def test_malformed_value_is_refused(wrong: dict[str, str], error: type[Exception]) -> None:
     with pytest.raises(error):
         headers.read(TUPLE | wrong)
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "expected"),
     [
         ({}, "installation_uuid, instance_id"),
         (KIND, "installation_uuid, instance_id, kind"),
@@ -82,17 +82,17 @@ def test_a_malformed_value_is_refused(wrong: dict[str, str], error: type[Excepti
         (KIND | LABEL, "installation_uuid, instance_id, kind, label"),
     ],
 )
-def test_the_acknowledgement_names_what_was_applied(more: dict[str, str], said: str) -> None:
+def test_acknowledgement_names_the_applied_filters(more: dict[str, str], expected: str) -> None:
     assertion = headers.read(TUPLE | more)
     assert assertion is not None
-    assert assertion.acknowledgement() == said
+    assert assertion.acknowledgement() == expected
 
 
-def test_headers_and_query_add_up() -> None:
+def test_headers_and_query_are_combined() -> None:
     both = headers.combined(TUPLE, {"instance_id": "i-1", "relation_kind": "backup"})
     assert both == TUPLE | KIND
 
 
-def test_headers_and_query_may_not_contradict_each_other() -> None:
+def test_conflicting_headers_and_query_are_refused() -> None:
     with pytest.raises(TupleConflict, match="X-Instance-ID"):
         headers.combined(TUPLE, {"instance_id": "i-2"})

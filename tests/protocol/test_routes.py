@@ -1,7 +1,7 @@
 from related_images.protocol import paths
 
 
-def test_a_link_stands_below_the_registrys_api() -> None:
+def test_link_is_below_the_api_prefix() -> None:
     path = paths.href(
         paths.RELATION, image_id="a", installation_uuid="b", instance_id="c", kind="d"
     )

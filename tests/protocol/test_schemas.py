@@ -17,7 +17,7 @@ def fits(name: str, body: schemas.Json) -> bool:
     return True
 
 
-def test_a_relation_has_the_fields_of_the_contract() -> None:
+def test_relation_has_the_fields_of_the_design() -> None:
     assert schemas.linked(RELATION) == {
         "installation_uuid": UUID,
         "instance_id": "i:1",
@@ -34,7 +34,7 @@ def test_a_relation_has_the_fields_of_the_contract() -> None:
     }
 
 
-def test_an_instance_has_the_fields_of_the_contract() -> None:
+def test_instance_has_the_fields_of_the_design() -> None:
     shown = schemas.linked(INSTANCE)
     assert shown["ended_at"] == "2026-01-31T12:00:00.000000Z"
     assert shown["images"] == {
@@ -47,7 +47,7 @@ def test_an_instance_has_the_fields_of_the_contract() -> None:
     }
 
 
-def test_what_is_shown_fits_what_is_published() -> None:
+def test_responses_match_the_published_schemas() -> None:
     relation, instance = schemas.linked(RELATION), schemas.linked(INSTANCE)
     assert fits("relation", relation)
     assert fits("instance", instance)
@@ -56,7 +56,7 @@ def test_what_is_shown_fits_what_is_published() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(schemas.SCHEMAS))
-def test_every_schema_is_one(name: str) -> None:
+def test_every_published_schema_is_valid(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schemas.SCHEMAS[name])
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({}, schemas.SCHEMAS[name])

@@ -1,4 +1,4 @@
-"""What uWSGI loads before it forks: the real Glance with the filter."""
+"""The app that uWSGI loads before it forks: the real Glance with the filter."""
 
 from related_images.integrations.glance import load_app
 

@@ -1,4 +1,4 @@
-"""The real Glance with the filter under the real uWSGI: three processes of two threads each."""
+"""The real Glance with the filter in the real uWSGI: three processes with two threads each."""
 
 import http.client
 import json
@@ -47,7 +47,7 @@ schema.upgrade(config.load("related_images", {"oslo_config_project": "glance"}).
 
 @dataclass(frozen=True)
 class Served:
-    """Glance under uWSGI."""
+    """Glance in uWSGI."""
 
     port: int
     master: int
@@ -58,7 +58,7 @@ class Served:
         return ask(self.port, method, path, headers, body)
 
     def record(self, instance: str = "web-1") -> Answer:
-        tuple_ = filters.tuple_of(INSTALLATION, instance)
+        tuple_ = filters.instance_headers(INSTALLATION, instance)
         return self.request("POST", "/v2/images", NOVA | tuple_, IMAGE)
 
     def workers(self) -> list[int]:
@@ -66,7 +66,7 @@ class Served:
         return [int(pid) for pid in children.split()]
 
     def recorded(self) -> float:
-        """What one scrape says."""
+        """Return the number of recorded relations in one scrape."""
         answer = self.request("GET", "/metrics", {})
         assert answer.status == 200
         found = re.findall(
@@ -132,7 +132,7 @@ def wait_for(port: int, run: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(log.read_text())
 
 
-def test_one_scrape_gives_the_sum_of_all_workers_also_after_one_was_replaced(
+def test_scrape_returns_the_sum_of_all_workers_even_after_one_was_replaced(
     served: Served,
 ) -> None:
     with ThreadPoolExecutor(6) as threads:
@@ -146,7 +146,7 @@ def test_one_scrape_gives_the_sum_of_all_workers_also_after_one_was_replaced(
     assert [served.recorded() for _ in range(5)] == [25.0] * 5
 
 
-def test_the_health_of_recording_has_a_url_of_its_own(served: Served, tmp_path: Path) -> None:
+def test_recording_healthcheck_has_its_own_url(served: Served, tmp_path: Path) -> None:
     assert served.request("GET", HEALTH, {}).status == 200
     with closing(sqlite3.connect(tmp_path / "data" / "related-images.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -156,12 +156,12 @@ def test_the_health_of_recording_has_a_url_of_its_own(served: Served, tmp_path: 
     eventually(lambda: [served.request("GET", HEALTH, {}).status for _ in range(9)] == [200] * 9)
 
 
-def test_a_recording_whose_body_comes_in_chunks(served: Served) -> None:
+def test_chunked_body_is_recorded(served: Served) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
     with closing(connection):
         body = json.dumps(IMAGE).encode()
         headers = {"Content-Type": "application/json"}
-        headers |= NOVA | filters.tuple_of(INSTALLATION, "web-1")
+        headers |= NOVA | filters.instance_headers(INSTALLATION, "web-1")
         pieces = iter([body[:10], body[10:]])
         connection.request("POST", "/v2/images", pieces, headers, encode_chunked=True)
         response = connection.getresponse()
@@ -169,7 +169,7 @@ def test_a_recording_whose_body_comes_in_chunks(served: Served) -> None:
         assert json.loads(response.read())["disk_format"] == "raw"
 
 
-def test_the_default_buffer_takes_as_many_ids_as_our_programs_ask_for(served: Served) -> None:
+def test_default_buffer_holds_the_ids_that_the_commands_send(served: Served) -> None:
     ids = ",".join(str(uuid4()) for _ in range(max(relations.IDS, reconcile.BATCH)))
     long_token = {"X-Auth-Token": f"alice:demo:member,{'r' * 1000}"}
     assert served.request("GET", f"/v2/usages?image_ids={ids}", long_token).status == 200
