@@ -207,7 +207,7 @@ def test_without_the_rights_of_an_administrator_nothing_is_judged(
     created(served)
     reconciler.announce(image_id)
     for token in (OWNER, "nova:service:member,service", "eve:demo:reader"):
-        assert "Administrator's rights are needed" in reconciler.refusal(*NOW, token=token)
+        assert "use an account with the admin role" in reconciler.refusal(*NOW, token=token)
     assert not reconciler.is_marked(image_id)
     reconciler.run(*NOW)
 

@@ -159,7 +159,7 @@ def test_every_image_is_recorded_with_the_instance_it_was_made_from(
 
 def test_what_nova_writes_into_the_properties_is_wrong(outcome: Outcome) -> None:
     first, shelved = outcome.instance_id("snapshot"), outcome.instance_id("shelve")
-    # the image of a shelved instance is gone when that is unshelved
+    # Nova deletes the image of a shelved server when it is unshelved
     there = [deed for deed in SNAPSHOTS if deed != "shelve"]
     named = {deed: outcome.image(deed).get("instance_uuid") for deed in there}
     assert named["snapshot"] == named["backup"] == first
@@ -169,13 +169,15 @@ def test_what_nova_writes_into_the_properties_is_wrong(outcome: Outcome) -> None
     assert outcome.image("volume-backed, started from a backup")["image_type"] == "backup"
 
 
-def test_backfill_believes_what_nova_writes_and_not_what_is_inherited(outcome: Outcome) -> None:
-    # the image of a shelved instance is gone when that is unshelved
+def test_backfill_rejects_inherited_properties(outcome: Outcome) -> None:
+    # Nova deletes the image of a shelved server when it is unshelved
     there = [deed for deed in SNAPSHOTS if deed != "shelve"]
     found = {deed: nova_properties.read(outcome.image(deed)) for deed in there}
-    doubted = {deed: claim.doubt for deed, claim in found.items() if claim and claim.doubt}
-    assert list(doubted) == ["volume-backed, started from a backup"]
-    assert "on volumes" in str(doubted["volume-backed, started from a backup"])
+    rejected = {
+        deed: claim.contradiction for deed, claim in found.items() if claim and claim.contradiction
+    }
+    assert list(rejected) == ["volume-backed, started from a backup"]
+    assert "booted from a volume" in str(rejected["volume-backed, started from a backup"])
     assert [deed for deed, claim in found.items() if claim is None] == ["volume-backed snapshot"]
 
 
