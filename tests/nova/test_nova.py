@@ -259,7 +259,7 @@ def test_verified_rotation_deletes_exactly_the_oldest(outcome: Outcome, name: st
 def test_without_the_filter_snapshots_work_and_one_warning_is_logged(outcome: Outcome) -> None:
     plain = outcome.told["plain"]
     assert plain["made"] == ["active", "active"]
-    assert plain["log"].count("does not say that it recorded") == 1
+    assert plain["log"].count("does not confirm that it recorded") == 1
 
 
 def test_while_relations_are_down_nothing_is_half_made(outcome: Outcome) -> None:
