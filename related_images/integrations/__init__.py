@@ -1,1 +1,1 @@
-"""Thin adapters to the services: each imports its service's own library, and only when used."""
+"""Adapters to the services. Each imports the library of its service on first use only."""

@@ -1,4 +1,4 @@
-"""A stand-in for Keystone on a developer's own machine: it believes every token."""
+"""A replacement for keystonemiddleware in development, which accepts every token."""
 
 import configparser
 import ipaddress
@@ -23,34 +23,40 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 ALLOW_REMOTE = "RELATED_IMAGES_DEVELOPMENT_IDENTITY_ALLOW_REMOTE"
-"""The environment variable that, as ``1``, lets callers from other machines in."""
+"""The environment variable that, set to ``1``, allows callers from other hosts."""
 
 TOKEN_FORM = "user:project:role,role"
+"""The format of a token."""
 
 _TOKEN = re.compile(r"([\w.@~-]{1,64}):([\w.@~-]{1,64}):([\w.@~-]+(?:,[\w.@~-]+)*)", re.ASCII)
 _DOMAIN = "default"
 _IMPLIED = {"admin": "manager", "manager": "member", "member": "reader"}
 
-# By prefix, not by list: whatever a neighbour may come to read of these, no caller has sent it.
-_CLAIMED = re.compile(
+# By prefix, not by list: a later filter may read a header that no list names.
+_IDENTITY_HEADERS = re.compile(
     r"HTTP_(?:X_(?:SERVICE_(?!TOKEN$)|USER|PROJECT|TENANT|DOMAIN|ROLE|IDENTITY_|IS_ADMIN)"
     r"|OPENSTACK_SYSTEM_SCOPE)"
 )
-_MARKS_OF_AUTHTOKEN = ("keystone.token_auth", "keystone.token_info")
+_AUTHTOKEN_KEYS = ("keystone.token_auth", "keystone.token_info")
+"""The keys that ``authtoken`` sets in the WSGI environment."""
 
 
 class DevelopmentIdentity:
-    """WSGI filter: a token says who the caller is, and is believed.
+    """WSGI filter that takes the identity of the caller from the token, without a check.
 
-    In: ``X-Auth-Token: user:project:role,role``, and likewise ``X-Service-Token`` if there is one;
-    percent-encoded characters are understood. The words are ids and names at once. As in a fresh
-    Keystone, ``admin`` implies ``manager``, that ``member``, and that ``reader``.
+    Headers in: ``X-Auth-Token: user:project:role,role`` and optionally ``X-Service-Token`` in the
+    same format. Characters may be percent-encoded. Each part is both ID and name. As Keystone
+    bootstraps them, ``admin`` implies ``manager``, which implies ``member``, which implies
+    ``reader``.
 
-    Out: the ``X-…`` and ``X-Service-…`` headers that keystonemiddleware's ``authtoken`` would set.
-    Every such header that the caller sent is removed.
+    Headers out: the ``X-…`` and ``X-Service-…`` headers that keystonemiddleware's ``authtoken``
+    sets. The filter removes such headers from the request first.
 
-    Answers 401 without a well-formed token, 403 to another machine unless ``allow_remote``, and 500
-    where ``authtoken`` has already judged the request.
+    Responses: 401 without a well-formed token, 403 to another host unless ``allow_remote``, and 500
+    if ``authtoken`` has already processed the request.
+
+    :param app: the next WSGI application
+    :param allow_remote: whether callers from other hosts are allowed
     """
 
     def __init__(self, app: "WSGIApplication", *, allow_remote: bool = False) -> None:
@@ -61,7 +67,7 @@ class DevelopmentIdentity:
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
         try:
-            self._refuse_strangers(environ)
+            self._check_request(environ)
             identity = _identity(environ)
         except NotIdentified as error:
             return _refuse(environ, start_response, HTTPStatus.UNAUTHORIZED, error)
@@ -69,35 +75,38 @@ class DevelopmentIdentity:
             return _refuse(environ, start_response, HTTPStatus.FORBIDDEN, error)
         except ConfigurationError as error:
             return _refuse(environ, start_response, HTTPStatus.INTERNAL_SERVER_ERROR, error)
-        for name in [name for name in environ if _CLAIMED.match(name)]:
+        for name in [name for name in environ if _IDENTITY_HEADERS.match(name)]:
             del environ[name]
         environ.update(identity)
         return self._app(environ, start_response)
 
-    def _refuse_strangers(self, environ: "WSGIEnvironment") -> None:
-        if any(mark in environ for mark in _MARKS_OF_AUTHTOKEN):
-            raise ConfigurationError(_BESIDE_AUTHTOKEN.format(where="this pipeline"))
+    def _check_request(self, environ: "WSGIEnvironment") -> None:
+        if any(key in environ for key in _AUTHTOKEN_KEYS):
+            raise ConfigurationError(_WITH_AUTHTOKEN.format(where="this pipeline"))
         if not (self._allow_remote or _is_loopback(environ.get("REMOTE_ADDR", ""))):
             raise Forbidden(
-                "the development identity filter believes every token and so answers callers on "
-                "the loopback interface only; use keystonemiddleware's authtoken for others"
+                "the development identity filter accepts every token, and therefore only callers "
+                "on the loopback interface; use keystonemiddleware's authtoken for other callers"
             )
 
 
 def development_identity_factory(
     global_conf: Mapping[str, str], **local_conf: str
 ) -> Callable[["WSGIApplication"], DevelopmentIdentity]:
-    """Paste's ``filter_factory``; there are no options.
+    """Return the filter for PasteDeploy, a ``filter_factory`` without options.
 
-    :raises ConfigurationError: if there is an option, or if a pipeline of the paste file has this
-        filter and keystonemiddleware's ``authtoken``
+    :param global_conf: the defaults of the paste file
+    :param local_conf: the options in the section of the filter; there are none
+    :returns: a function that wraps a WSGI application
+    :raises ConfigurationError: if there is an option, or if a pipeline of the paste file has both
+        this filter and keystonemiddleware's ``authtoken``
     """
     if local_conf:
         raise ConfigurationError(
-            f"the development identity filter has no options, but {', '.join(local_conf)} is given"
+            f"the development identity filter has no options; remove {', '.join(local_conf)}"
         )
     if "__file__" in global_conf:
-        _refuse_beside_authtoken(global_conf["__file__"])
+        _check_pipelines(global_conf["__file__"])
     allow_remote = os.environ.get(ALLOW_REMOTE) == "1"
     return lambda app: DevelopmentIdentity(app, allow_remote=allow_remote)
 
@@ -109,7 +118,7 @@ class _Token:
     roles: str
 
     def as_environ(self, prefix: str) -> dict[str, str]:
-        said = {
+        headers = {
             "IDENTITY_STATUS": "Confirmed",
             "USER_ID": self.user,
             "USER_NAME": self.user,
@@ -121,34 +130,34 @@ class _Token:
             "PROJECT_DOMAIN_NAME": _DOMAIN,
             "ROLES": ",".join(_with_implied(self.roles.split(","))),
         }
-        return {prefix + name: text for name, text in said.items()}
+        return {prefix + name: text for name, text in headers.items()}
 
 
 def _identity(environ: "WSGIEnvironment") -> dict[str, str]:
-    identity = _read("X-Auth-Token", environ.get("HTTP_X_AUTH_TOKEN", "")).as_environ("HTTP_X_")
+    identity = _parse("X-Auth-Token", environ.get("HTTP_X_AUTH_TOKEN", "")).as_environ("HTTP_X_")
     if "HTTP_X_SERVICE_TOKEN" in environ:
-        service = _read("X-Service-Token", environ["HTTP_X_SERVICE_TOKEN"])
+        service = _parse("X-Service-Token", environ["HTTP_X_SERVICE_TOKEN"])
         identity |= service.as_environ("HTTP_X_SERVICE_")
     return identity
 
 
-def _read(header: str, text: str) -> _Token:
+def _parse(header: str, text: str) -> _Token:
     match = _TOKEN.fullmatch(unquote(text))
     if not match:
         raise NotIdentified(
-            f"{header} {'is malformed' if text else 'is missing'}; here it has the form "
-            f"{TOKEN_FORM}, as in `{header}: alice:demo:member,reader`"
+            f"{header} {'is malformed' if text else 'is missing'}; the development identity filter "
+            f"needs the format {TOKEN_FORM}, such as `{header}: alice:demo:member,reader`"
         )
     return _Token(*match.groups())
 
 
 def _with_implied(roles: list[str]) -> list[str]:
-    held = list(dict.fromkeys(roles))
-    for role in held:  # grows on the way
+    result = list(dict.fromkeys(roles))
+    for role in result:  # the loop also visits appended roles
         implied = _IMPLIED.get(role)
-        if implied and implied not in held:
-            held.append(implied)
-    return held
+        if implied and implied not in result:
+            result.append(implied)
+    return result
 
 
 def _is_loopback(address: str) -> bool:
@@ -165,8 +174,8 @@ def _refuse(
     status: HTTPStatus,
     error: RelatedImagesError,
 ) -> Iterable[bytes]:
-    said = schemas.fault(status.value, error, environ.get("openstack.request_id"))
-    body = json.dumps(said).encode()
+    fault = schemas.fault(status.value, error, environ.get("openstack.request_id"))
+    body = json.dumps(fault).encode()
     headers = [
         ("Content-Type", "application/json; charset=UTF-8"),
         ("Content-Length", str(len(body))),
@@ -177,28 +186,28 @@ def _refuse(
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
-_BESIDE_AUTHTOKEN = (
-    "{where} has keystonemiddleware's authtoken and the development identity filter, which "
-    "believes every token; leave the development identity filter out"
+_WITH_AUTHTOKEN = (
+    "{where} has both keystonemiddleware's authtoken and the development identity filter, which "
+    "accepts every token; remove the development identity filter"
 )
 
 
-def _refuse_beside_authtoken(path: str) -> None:
+def _check_pipelines(path: str) -> None:
     parser = configparser.RawConfigParser(strict=False, default_section="DEFAULT")
     parser.read(path, encoding="utf-8")
     for section in parser.sections():
         for option, value in parser.items(section):
-            behind = [_behind(word, parser) for word in value.split()]
-            if any("keystonemiddleware" in text for text in behind) and any(
-                "development_identity" in text for text in behind
+            filters = [_resolve(word, parser) for word in value.split()]
+            if any("keystonemiddleware" in text for text in filters) and any(
+                "development_identity" in text for text in filters
             ):
                 where = f"{option!r} of [{section}] in {path}"
-                raise ConfigurationError(_BESIDE_AUTHTOKEN.format(where=where))
+                raise ConfigurationError(_WITH_AUTHTOKEN.format(where=where))
 
 
-def _behind(name: str, parser: Any, depth: int = 8) -> str:
-    """What stands behind a filter's ``name`` in a paste file, through its ``use`` lines."""
+def _resolve(name: str, parser: Any, depth: int = 8) -> str:
+    """Return the option values of a filter, with those of the sections that ``use`` refers to."""
     section = f"filter:{name}"
     if not depth or not parser.has_section(section):
         return name
-    return " ".join(_behind(value, parser, depth - 1) for _, value in parser.items(section))
+    return " ".join(_resolve(value, parser, depth - 1) for _, value in parser.items(section))

@@ -1,6 +1,6 @@
-"""The embedded default: the real Glance, with SQLite and a file store under one data directory.
+"""Run a real Glance with SQLite and a file store in one data directory.
 
-Glance keeps its configuration in globals, so there is one such Glance a process.
+Glance keeps its configuration in global variables, so a process can run only one.
 """
 
 import fcntl
@@ -38,25 +38,28 @@ __all__ = [
 ]
 
 PASTE_FILE = "OS_PASTE_DEPLOY__CONFIG_FILE"
-"""The environment variable by which Glance takes another paste file than the shipped one."""
+"""The environment variable that sets the paste file of Glance."""
 
 CONFIG_DIRECTORY = "OS_GLANCE_CONFIG_DIR"
+"""The environment variable that sets the directory of Glance's configuration files."""
 _CONFIG = "glance-api.conf"
 _DATABASE = "glance.db"
 _SYNCED = "glance-version"
 _LOCK = "serve.lock"
 _GRACE: Final = 5.0
-"""Seconds in which the processes of a `serve` that was killed notice it and end."""
+"""Seconds until the worker of a killed `serve` has stopped."""
 
-_MUCH_MORE: Final = 10
-_LOOKED_AT: Final = 400
-"""Rows of each index, so that looking takes milliseconds; as SQLite's documentation advises."""
+_GROWTH: Final = 10
+"""The number of images must grow by this factor before ``ANALYZE`` runs again."""
 
-_HOME: Final = "# in "
+_ANALYSIS_LIMIT: Final = 400
+"""Rows of each index that ``ANALYZE`` reads, in milliseconds; SQLite advises 100 to 1000."""
+
+_DIRECTORY_COMMENT: Final = "# in "
 _CONFIG_TEXT = """\
-{home}{directory}
-# The Glance that `related-images serve` runs. This file is written once: what you change stays.
-# The pipeline is the one shipped with related-images unless {variable} names a file.
+{directory_comment}{directory}
+# The Glance that `related-images serve` runs. This file is written once; you may change it.
+# The paste file is the one of related-images unless {variable} is set.
 
 [DEFAULT]
 enabled_backends = local:file
@@ -65,7 +68,7 @@ log_file = {directory}/glance-api.log
 
 [database]
 connection = sqlite:///{directory}/{database}?timeout=30
-# the same file, so that who only reads need not wait for who writes
+# the same file; with a connection of its own, reads do not wait for writes
 slave_connection = sqlite:///{directory}/{database}?timeout=30
 
 [glance_store]
@@ -86,29 +89,29 @@ connection = sqlite:///{directory}/related-images.db
 
 
 def prepare(directory: Path) -> None:
-    """Make ``directory`` the home of a Glance: what is missing is made, what is there stays.
+    """Create the files of a Glance in ``directory`` that are missing, and configure this process.
 
-    Afterwards this process and its children are configured for it, see :func:`configure`.
+    See :func:`configure` for the latter.
 
     :param directory: an absolute path
-    :raises NotServed: if Glance or gunicorn is not installed, the directory cannot be written, or
-        its database cannot be brought to the schema of the Glance installed
-    :raises ConfigurationError: if the path cannot stand in Glance's configuration
+    :raises NotServed: if Glance or gunicorn is not installed, if the directory is not writable or
+        is a copy of another one, or if Glance cannot upgrade its database
+    :raises ConfigurationError: if Glance's configuration cannot contain the path
     """
     _require_installed("glance", "gunicorn")
-    _refuse_odd_path(directory)
-    with _told_if_unusable(directory):
+    _check_path(directory)
+    with _explain_os_errors(directory):
         for name in ("images", "staging", "tasks"):
             (directory / name).mkdir(parents=True, exist_ok=True)
         write_configuration(directory)
-        _refuse_copy(directory)
-        _synchronise(directory)
-        _have_counted(directory / _DATABASE)
+        _check_location(directory)
+        _sync_database(directory)
+        _analyze(directory / _DATABASE)
     configure(directory)
 
 
 @contextmanager
-def _told_if_unusable(directory: Path) -> Iterator[None]:
+def _explain_os_errors(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -119,31 +122,31 @@ def _told_if_unusable(directory: Path) -> Iterator[None]:
 
 
 def claim(directory: Path) -> None:
-    """Keep every other process from serving ``directory`` for as long as this one runs.
+    """Lock ``directory`` until this process ends, so that no other process serves it.
 
-    The lock is the file's, so that the kernel releases it however the process ends.
+    The lock is an ``flock``, which the kernel releases even when the process is killed.
 
-    :param directory: made if it is not there
-    :raises NotServed: if another process serves it, or it cannot be written
+    :param directory: created if it is missing
+    :raises NotServed: if another process serves the directory, or it is not writable
     """
-    with _told_if_unusable(directory):
+    with _explain_os_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     deadline = time.monotonic() + _GRACE
-    while not _locked(descriptor):
+    while not _try_lock(descriptor):
         if time.monotonic() > deadline:
             owner = os.pread(descriptor, 20, 0).decode() or "unknown"
             raise NotServed(
-                f"the data directory {directory} is served by another process, {owner}; stop "
-                "that one, or choose another directory with --data-dir"
+                f"the data directory {directory} is served by the process {owner}; stop it, or "
+                "choose another directory with --data-dir"
             )
         time.sleep(0.1)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    # left open on purpose: closing it would release the lock
+    # not closed, because that would release the lock
 
 
-def _locked(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -152,66 +155,78 @@ def _locked(descriptor: int) -> bool:
 
 
 def write_configuration(directory: Path) -> None:
-    """Write Glance's configuration into ``directory`` unless there is one."""
+    """Write ``glance-api.conf`` unless it exists.
+
+    :param directory: the data directory
+    """
     text = _CONFIG_TEXT.format(
-        home=_HOME, directory=directory, database=_DATABASE, variable=PASTE_FILE
+        directory_comment=_DIRECTORY_COMMENT,
+        directory=directory,
+        database=_DATABASE,
+        variable=PASTE_FILE,
     )
     with suppress(FileExistsError), (directory / _CONFIG).open("x", encoding="utf-8") as file:
         file.write(text)
 
 
-def _refuse_copy(directory: Path) -> None:
-    """Glance keeps absolute paths, in its database too: a copy would go on in the original."""
+def _check_location(directory: Path) -> None:
+    """Raise if the directory was moved or copied: absolute paths, also in the database, are old."""
     text = (directory / _CONFIG).read_text("utf-8", "replace")
-    homes = re.findall(rf"^\ufeff?{_HOME}(/.*)$", text, re.MULTILINE)
-    if homes and Path(homes[0]).resolve() != directory.resolve():
+    paths = re.findall(rf"^\ufeff?{_DIRECTORY_COMMENT}(/.*)$", text, re.MULTILINE)
+    if paths and Path(paths[0]).resolve() != directory.resolve():
         raise NotServed(
-            f"the data directory {directory} was made as {homes[0]} and names its files there; "
+            f"the data directory {directory} was created as {paths[0]} and refers to files there; "
             "move it back, or choose an empty directory with --data-dir"
         )
 
 
 def configure(directory: Path) -> None:
-    """Point this process and its children at the configuration in ``directory``."""
+    """Set the environment variables of Glance, for this process and its children.
+
+    :param directory: the data directory with ``glance-api.conf``
+    """
     os.environ[CONFIG_DIRECTORY] = str(directory)
     os.environ.setdefault(PASTE_FILE, str(files("related_images.etc") / "paste.ini"))
 
 
 def load_app() -> "WSGIApplication":
-    """Build Glance's WSGI application from the configuration of this process."""
+    """Return Glance's WSGI application, configured by the environment of this process."""
     from glance.common.wsgi_app import init_app
 
     app = cast("WSGIApplication", init_app())
-    _let_writers_queue()
+    _begin_transactions_immediately()
     return app
 
 
 def serve(directory: Path, listener: socket, threads: int, greeting: str) -> None:
-    """Serve a prepared ``directory`` until SIGTERM or SIGINT; ends in :exc:`SystemExit`.
+    """Serve Glance until SIGTERM or SIGINT.
 
+    :param directory: a directory after :func:`prepare`
     :param listener: a listening socket
-    :param greeting: written to standard output once the first request was answered
+    :param threads: the number of threads
+    :param greeting: written to standard output after the first response
+    :raises SystemExit: at the end
     """
     from related_images.integrations.http_server import HttpServer
 
     HttpServer(load_app, listener, threads, directory / "server.log", greeting).run()
 
 
-def _let_writers_queue() -> None:
-    """Have writers lock SQLite at their beginning.
+def _begin_transactions_immediately() -> None:
+    """Make each transaction of Glance acquire SQLite's write lock when it begins.
 
-    Glance reads before it writes; two such transactions side by side, and one fails at once,
-    however long it might wait.
+    Glance's transactions read before they write. If two of them run concurrently, SQLite fails one
+    with SQLITE_BUSY immediately, whatever the timeout (https://sqlite.org/lang_transaction.html).
     """
     from glance.db.sqlalchemy.api import get_engine
     from sqlalchemy import event
 
     engine = get_engine()
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "before_cursor_execute", _begin_immediately, retval=True)
+        event.listen(engine, "before_cursor_execute", _begin_immediate, retval=True)
 
 
-def _begin_immediately(
+def _begin_immediate(
     connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
 ) -> tuple[str, Any]:
     return ("BEGIN IMMEDIATE" if statement == "BEGIN" else statement), parameters
@@ -221,22 +236,23 @@ def _require_installed(*modules: str) -> None:
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise NotServed(
-                f"{module} is not installed here; `pip install 'related-images[glance]'` brings it"
+                f"{module} is not installed; run `pip install 'related-images[glance]'`"
             )
 
 
-def _refuse_odd_path(directory: Path) -> None:
-    # what is no UTF-8 comes as lone surrogates
-    odd = set(re.findall("[$?#\n\r\ud800-\udfff]", str(directory)))
-    if odd:
+def _check_path(directory: Path) -> None:
+    # Python decodes bytes that are not UTF-8 to lone surrogates
+    unsupported = set(re.findall("[$?#\n\r\ud800-\udfff]", str(directory)))
+    if unsupported:
+        shown = " ".join(map(repr, sorted(unsupported)))
         raise ConfigurationError(
-            f"the data directory {str(directory)!r} has {' '.join(map(repr, sorted(odd)))} in its "
-            "path, which Glance's configuration cannot hold; choose another with --data-dir"
+            f"the path of the data directory {str(directory)!r} has {shown}, which Glance's "
+            "configuration cannot contain; choose another directory with --data-dir"
         )
 
 
-def _synchronise(directory: Path) -> None:
-    """Bring Glance's database to the schema of the Glance installed, in a process of its own."""
+def _sync_database(directory: Path) -> None:
+    """Upgrade Glance's database with ``glance-manage db sync`` after Glance was upgraded."""
     version = importlib.metadata.version("glance")
     synced = directory / _SYNCED
     if synced.exists() and synced.read_text() == version and (directory / _DATABASE).exists():
@@ -247,44 +263,45 @@ def _synchronise(directory: Path) -> None:
         log = directory / "glance-db-sync.log"
         log.write_text(result.stdout + result.stderr)
         raise NotServed(
-            f"Glance {version} cannot use {directory / _DATABASE}: {_reason(result.stderr)}; "
-            f"{log} has the rest. Use the Glance that made it, or another --data-dir"
+            f"Glance {version} cannot use {directory / _DATABASE}: {_reason(result.stderr)}; see "
+            f"{log}; use the version of Glance that created it, or another --data-dir"
         )
-    _let_readers_go_on(directory / _DATABASE)
+    _use_wal(directory / _DATABASE)
     synced.write_text(version)
 
 
-def _let_readers_go_on(database: Path) -> None:
+def _use_wal(database: Path) -> None:
+    """Set SQLite's write-ahead log, so that reads do not wait for writes."""
     if database.exists():
         with closing(sqlite3.connect(database)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")  # SQLite keeps it in the file
+            connection.execute("PRAGMA journal_mode=WAL")  # SQLite stores the mode in the file
 
 
-def _have_counted(database: Path) -> None:
-    """Have SQLite look at what is there, if that became much more since it last did.
+def _analyze(database: Path) -> None:
+    """Update SQLite's statistics if there are many more images than at the last update.
 
-    Nothing else tells it, and not knowing it goes through all images to find ten by their ids.
-    No start depends on it.
+    Without statistics SQLite reads all images to find ten by ID. Errors are ignored, because Glance
+    works without statistics.
     """
     if not database.exists():
         return
     with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as connection:
         (last,) = connection.execute("SELECT MAX(rowid) FROM images").fetchone()
-        if (last or 0) > _MUCH_MORE * _counted(connection):
-            connection.execute(f"PRAGMA analysis_limit={_LOOKED_AT}")
+        if (last or 0) > _GROWTH * _analyzed_images(connection):
+            connection.execute(f"PRAGMA analysis_limit={_ANALYSIS_LIMIT}")
             connection.execute("ANALYZE")
 
 
-def _counted(connection: sqlite3.Connection) -> int:
-    """How many images SQLite found when it last looked."""
-    asked = "SELECT stat FROM sqlite_stat1 WHERE tbl = 'images' LIMIT 1"
-    with suppress(sqlite3.OperationalError):  # it never did, and has no such table
-        for (stat,) in connection.execute(asked):
+def _analyzed_images(connection: sqlite3.Connection) -> int:
+    """Return the number of images in SQLite's statistics."""
+    query = "SELECT stat FROM sqlite_stat1 WHERE tbl = 'images' LIMIT 1"
+    with suppress(sqlite3.OperationalError):  # before the first ANALYZE there is no such table
+        for (stat,) in connection.execute(query):
             return int(stat.split()[0])
     return 0
 
 
 def _reason(text: str) -> str:
-    """The last error that Glance's log names."""
-    named = re.findall(r"[\w.]+(?:Error|Exception): .+", text)
-    return str(named[-1]) if named else "no reason given"
+    """Return the last error in the output of ``glance-manage``."""
+    errors = re.findall(r"[\w.]+(?:Error|Exception): .+", text)
+    return str(errors[-1]) if errors else "no reason given"

@@ -1,13 +1,13 @@
-"""A paste filter for nova-api: every image that this Nova creates is created with the tuple.
+"""A paste filter for nova-api, which adds the instance headers when Nova creates an image.
 
     [filter:related-images]
     paste.filter_factory = related_images.integrations.nova:filter_factory
     installation_uuid = …
 
-It stands before ``osapi_compute_app_v21``, and is in the way of no request: when it is loaded it
-wraps the three functions of Nova through which images are created, and the one of glanceclient that
-makes errors of answers, after it has made sure that they are the ones it knows. No file of Nova or
-glanceclient is edited.
+Its place in the pipeline is before ``osapi_compute_app_v21``. It passes on the application
+unchanged. When it is loaded, it patches three functions of Nova that create images, and a function
+of glanceclient that converts responses to exceptions. It first checks the names and the arguments
+of these functions. No file of Nova or glanceclient is changed.
 """
 
 import functools
@@ -40,7 +40,7 @@ CREATION: Final = paths.API + paths.IMAGES
 
 @dataclass(frozen=True)
 class PatchTarget:
-    """A function of Nova as this module knows it: where it is, and the names of its arguments."""
+    """A function to patch: its module, its path in the module, and the names of its arguments."""
 
     module: str
     path: str
@@ -68,143 +68,152 @@ MAKE_CLIENT: Final = PatchTarget(
 MAKE_ERROR: Final = PatchTarget("glanceclient.exc", "from_response", ("response", "body"))
 
 _installed: list[str] = []
-"""The installation for which Nova's functions are wrapped in this process."""
+"""The installation for which this process is patched; empty if it is not."""
 
 
 def filter_factory(
     global_conf: Mapping[str, str] | None, **local_conf: str
 ) -> Callable[[App], App]:
-    """Paste's ``filter_factory``; the one option is ``installation_uuid``.
+    """Patch Nova, and return a filter for PasteDeploy that does nothing.
 
-    :raises ConfigurationError: if the option is missing, malformed or not the only one
-    :raises NovaUnexpected: if this Nova is not as it must be
+    :param global_conf: the defaults of the paste file
+    :param local_conf: the options of the filter; ``installation_uuid`` is the only one
+    :returns: a function that returns its argument
+    :raises BadInput: if the UUID is malformed
+    :raises ConfigurationError: if the option is missing, or another one is present
+    :raises NovaUnexpected: if a function to patch is missing or has other arguments
     """
     unknown = set(local_conf) - {OPTION}
     if unknown or OPTION not in local_conf:
         raise ConfigurationError(
-            f"the filter of nova-api needs the option {OPTION} and knows no other, "
-            f"but is given: {', '.join(sorted(local_conf)) or 'none'}"
+            f"the filter of nova-api needs the option {OPTION} and has no other option, "
+            f"but the section has: {', '.join(sorted(local_conf)) or 'none'}"
         )
-    install(local_conf[OPTION], answers_users=True)
+    install(local_conf[OPTION], is_api=True)
     _warn_without_service_token()
     return lambda app: app
 
 
-def install(installation_uuid: str, *, answers_users: bool = False) -> None:
-    """Let every image that this process creates through Nova's functions carry the tuple.
+def install(installation_uuid: str, *, is_api: bool = False) -> None:
+    """Patch the functions of Nova in this process, so that they send the instance headers.
 
-    The same again changes nothing: Nova loads a filter once for each of its pipelines.
+    Another call with the same UUID does nothing, because Nova loads a filter once per pipeline.
 
-    :param answers_users: the process is nova-api, which tells its users why Glance refuses an image
+    :param installation_uuid: the UUID of this Nova deployment
+    :param is_api: whether the process is nova-api, which reports Glance's error to the user
     :raises BadInput: if the UUID is malformed
-    :raises ConfigurationError: if it was installed for another installation
-    :raises NovaUnexpected: if this Nova is not as it must be
+    :raises ConfigurationError: if the process is patched for another installation
+    :raises NovaUnexpected: if a function to patch is missing or has other arguments
     """
     uuid = validation.installation_uuid(installation_uuid.strip())
     if _installed == [uuid]:
         return
     if _installed:
         raise ConfigurationError(
-            f"this process speaks for the installation {_installed[0]} and cannot for {uuid} too"
+            f"this process sends the instance headers of the installation {_installed[0]} and "
+            f"cannot send those of {uuid}; use one installation_uuid in all pipelines"
         )
     wrappers: list[tuple[PatchTarget, Callable[[Any], Any]]] = [
-        (CREATE_IMAGE, functools.partial(_speaking, uuid)),
-        (SNAPSHOT_VOLUMES, functools.partial(_speaking, uuid)),
-        (MAKE_CLIENT, _carrying),
+        (CREATE_IMAGE, functools.partial(_set_instance, uuid)),
+        (SNAPSHOT_VOLUMES, functools.partial(_set_instance, uuid)),
+        (MAKE_CLIENT, _send_instance_headers),
     ]
-    if answers_users:
+    if is_api:
         wrappers += [
-            (CREATE_IMAGE, nova_errors.telling),
-            (SNAPSHOT_VOLUMES, nova_errors.telling),
-            (MAKE_ERROR, nova_errors.noting),
+            (CREATE_IMAGE, nova_errors.raise_refusals),
+            (SNAPSHOT_VOLUMES, nova_errors.raise_refusals),
+            (MAKE_ERROR, nova_errors.keep_refusals),
         ]
-    for seam, _ in wrappers:
-        _find(seam)
-    for seam, wrapper in wrappers:
-        owner, name, function = _find(seam)
+    for target, _ in wrappers:
+        _find(target)
+    for target, wrapper in wrappers:
+        owner, name, function = _find(target)
         setattr(owner, name, wrapper(function))
     _installed.append(uuid)
-    LOG.info("images are created for instances of the installation %s", uuid)
+    LOG.info("sending the instance headers of the installation %s", uuid)
 
 
-def _find(seam: PatchTarget) -> tuple[Any, str, Callable[..., Any]]:
-    """What holds the function, its name there, and the function itself."""
-    *owners, name = seam.path.split(".")
+def _find(target: PatchTarget) -> tuple[Any, str, Callable[..., Any]]:
+    """Return the module or class with the function, the name of the attribute, and the function.
+
+    :raises NovaUnexpected: if the function is missing or has other arguments
+    """
+    *owners, name = target.path.split(".")
     try:
-        owner = functools.reduce(getattr, owners, importlib.import_module(seam.module))
+        owner = functools.reduce(getattr, owners, importlib.import_module(target.module))
         function = getattr(owner, name)
     except (ImportError, AttributeError) as error:
-        raise _unexpected(f"has no {seam} ({error})") from error
+        raise _unexpected(f"has no {target} ({error})") from error
     arguments = tuple(inspect.signature(function).parameters)
-    if arguments != seam.arguments:
-        known, there = ", ".join(seam.arguments), ", ".join(arguments)
-        raise _unexpected(f"has {seam}({there}), known is {seam}({known})")
+    if arguments != target.arguments:
+        expected, actual = ", ".join(target.arguments), ", ".join(arguments)
+        raise _unexpected(f"has {target}({actual}), expected is {target}({expected})")
     return owner, name, function
 
 
 def _unexpected(difference: str) -> NovaUnexpected:
     version = importlib.metadata.version("nova")
     return NovaUnexpected(
-        f"Nova {version} {difference}; take a version of related-images that was tried with this "
-        "Nova, or take the filter out and run `related-images listen` instead"
+        f"Nova {version} {difference}; install a version of related-images that supports this "
+        "Nova, or remove the filter and run `related-images listen` instead"
     )
 
 
-def _speaking(installation_uuid: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, speaking for the instance that it is given."""
+def _set_instance(installation_uuid: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function that creates an image, so that requests in it are for its server."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def speak(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs).arguments
-        server = given["instance"]
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        arguments = signature.bind(*args, **kwargs).arguments
+        server = arguments["instance"]
         instance = InstanceRef(installation_uuid, server.uuid)
-        kind = given.get("image_type", model.SNAPSHOT)
+        kind = arguments.get("image_type", model.SNAPSHOT)
         with for_instance(
-            instance, kind=kind, label=_label(kind, given), project_id=server.project_id
+            instance, kind=kind, label=_label(kind, arguments), project_id=server.project_id
         ):
             return function(*args, **kwargs)
 
-    return speak
+    return wrapper
 
 
-def _label(kind: str, given: Mapping[str, Any]) -> str | None:
-    """The type of a backup. Nova takes any text for it; what cannot be a label is left out."""
-    text = (given.get("extra_properties") or {}).get("backup_type")
+def _label(kind: str, arguments: Mapping[str, Any]) -> str | None:
+    """Return the type of a backup. Nova accepts any text; one that is no valid label is omitted."""
+    text = (arguments.get("extra_properties") or {}).get("backup_type")
     is_label = kind == model.BACKUP and validation.is_word(text, validation.LABEL_LENGTH)
     return text if is_label else None
 
 
-def _carrying(make_client: Callable[..., Any]) -> Callable[..., Any]:
-    """``make_client``, whose clients send the tuple and look for its acknowledgement."""
+def _send_instance_headers(make_client: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``make_client``, so that clients send the instance headers and check the response."""
 
     @functools.wraps(make_client)
-    def make(*args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
         client = carry_tuple(make_client(*args, **kwargs))
-        client.http_client.post = _watched(client.http_client.post)
+        client.http_client.post = _check_response(client.http_client.post)
         return client
 
-    return make
+    return wrapper
 
 
-def _watched(post: Callable[..., Any]) -> Callable[..., Any]:
+def _check_response(post: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(post)
-    def watch(url: str, *args: Any, **kwargs: Any) -> Any:
+    def wrapper(url: str, *args: Any, **kwargs: Any) -> Any:
         response, body = post(url, *args, **kwargs)
-        carried = headers.INSTALLATION_UUID in TupleHeaders()
-        if url == CREATION and carried and headers.RECORDED not in response.headers:
+        is_sent = headers.INSTALLATION_UUID in TupleHeaders()
+        if url == CREATION and is_sent and headers.RECORDED not in response.headers:
             _warn_without_filter()
         return response, body
 
-    return watch
+    return wrapper
 
 
 @functools.cache
 def _warn_without_filter() -> None:
-    """Warn once in this process."""
+    """Warn once per process."""
     LOG.warning(
-        "the image service does not say that it recorded whose image was created: "
-        "related-images is not in its pipeline, and no image will be found by its instance"
+        "Glance does not confirm that it recorded the server of an image: related-images is not "
+        "in its pipeline, and image lists of a server will be empty"
     )
 
 

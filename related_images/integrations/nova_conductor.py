@@ -1,7 +1,7 @@
-"""``related-images-nova-conductor``: nova-conductor, whose images carry the tuple.
+"""``related-images-nova-conductor``: nova-conductor, patched to send the instance headers.
 
-The conductor creates one image itself, when it resizes an instance from one cell into another, and
-has no paste file to be told by.
+The conductor creates an image itself when it resizes a server from one cell into another. It has no
+paste file, so the filter for nova-api cannot patch it.
 """
 
 import argparse
@@ -11,25 +11,25 @@ from related_images.errors import RelatedImagesError
 
 
 def main() -> None:
-    """Run nova-conductor with the options that are not ours; ends as it does.
+    """Patch Nova, and run nova-conductor with all other options; exits as nova-conductor does.
 
-    If it cannot be made to carry the tuple, one line on standard error says why; exit code 2.
+    If Nova cannot be patched, it writes one line to standard error and exits with code 2.
     """
     parser = argparse.ArgumentParser(
-        description="nova-conductor, whose images carry the tuple; takes all its options too.",
+        description="Run nova-conductor with instance headers; takes its options as well.",
         allow_abbrev=False,
     )
     parser.add_argument("--installation-uuid", required=True, metavar="UUID")
-    given, of_nova = parser.parse_known_args()
-    # Nova chooses between threads and greenlets when this is imported, before anything else is
+    options, nova_options = parser.parse_known_args()
+    # Nova chooses between threads and greenlets on this import, which must be its first one
     from nova.cmd import conductor
 
     from related_images.integrations import nova
 
     try:
-        nova.install(given.installation_uuid)
+        nova.install(options.installation_uuid)
     except RelatedImagesError as error:
         parser.error(str(error))
-    # oslo.config finds the configuration of the program that has this name
-    sys.argv = ["nova-conductor", *of_nova]
+    # oslo.config looks for the configuration files of the program with this name
+    sys.argv = ["nova-conductor", *nova_options]
     conductor.main()

@@ -1,7 +1,7 @@
-"""What Glance's filter refuses, told to whoever asked nova-api for an image.
+"""Pass on the errors of the filter in Glance to the users of nova-api.
 
-Nova passes on what Glance says with 400, 401 and 403. Of everything else it makes a 500 that does
-not say why.
+Nova itself passes on Glance's message for 400, 401 and 403. For every other status it responds with
+a 500 without the reason.
 """
 
 import functools
@@ -15,14 +15,17 @@ from webob.exc import HTTPConflict
 
 LOG = logging.getLogger(__name__)
 
-TOLD_BY_NOVA: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+PASSED_ON_BY_NOVA: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
-_NOTE: Final = "related_images_refusal"
+_ATTRIBUTE: Final = "related_images_refusal"
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error of the filter, as a client of Glance got it."""
+    """An error response of the filter.
+
+    :ivar retry_after: the value of the header ``Retry-After``
+    """
 
     status: int
     message: str
@@ -30,10 +33,10 @@ class Refusal:
 
 
 class Refused(HTTPConflict):  # type: ignore[misc]
-    """A refusal as an error that Nova's API answers with the refusal's own status.
+    """A refusal as an exception for which nova-api responds with the status of the refusal.
 
-    An action of Nova turns every error into a 500 whose ``code`` it does not list, and answers the
-    others with their ``status``. All actions that make images list 409, and none lists 503.
+    Nova's ``expected_errors`` converts an exception to a 500 unless the action lists its ``code``;
+    the response has its ``status``. All actions that create images list 409, and none lists 503.
     """
 
     def __init__(self, refusal: Refusal) -> None:
@@ -42,43 +45,51 @@ class Refused(HTTPConflict):  # type: ignore[misc]
         self.status = refusal.status
 
 
-def noting(from_response: Callable[..., Any]) -> Callable[..., Any]:
-    """glanceclient's ``from_response``, whose errors keep what the filter said, if it did."""
+def keep_refusals(from_response: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap glanceclient's ``from_response``, so that exceptions keep an error of the filter.
+
+    :param from_response: the function of glanceclient
+    :returns: a function with the same arguments
+    """
 
     @functools.wraps(from_response)
-    def note(response: Any, body: Any = None) -> Any:
+    def wrapper(response: Any, body: Any = None) -> Any:
         error = from_response(response, body)
-        setattr(error, _NOTE, _read(response))
+        setattr(error, _ATTRIBUTE, _parse(response))
         return error
 
-    return note
+    return wrapper
 
 
-def telling(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` of nova-api, which raises :class:`Refused` where Nova would not say why."""
+def raise_refusals(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function of nova-api, so that it raises :class:`Refused` for errors of the filter.
+
+    :param function: creates an image in Glance
+    :returns: a function with the same arguments
+    """
     from glanceclient.exc import HTTPException
     from nova.exception import GlanceConnectionFailed
 
     @functools.wraps(function)
-    def tell(*args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except (HTTPException, GlanceConnectionFailed) as error:
-            refusal = _noted(error)
-            if refusal is None or refusal.status in TOLD_BY_NOVA:
+            refusal = _refusal_of(error)
+            if refusal is None or refusal.status in PASSED_ON_BY_NOVA:
                 raise
             LOG.warning("Glance refuses an image with %d: %s", refusal.status, refusal.message)
             raise Refused(refusal) from error
 
-    return tell
+    return wrapper
 
 
-def _noted(error: BaseException) -> Refusal | None:
-    """What is noted on ``error``, or on the one that it was raised for after the last attempt."""
-    return getattr(error, _NOTE, None) or getattr(error.__context__, _NOTE, None)
+def _refusal_of(error: BaseException) -> Refusal | None:
+    """Return the refusal of an exception, or of the one that Nova's last retry replaced."""
+    return getattr(error, _ATTRIBUTE, None) or getattr(error.__context__, _ATTRIBUTE, None)
 
 
-def _read(response: Any) -> Refusal | None:
+def _parse(response: Any) -> Refusal | None:
     try:
         body = response.json()
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""``related-images``: the commands of operators, who have the database at hand."""
+"""``related-images``: the commands for operators, which need access to the database."""
 
 import sys
 from collections.abc import Sequence
@@ -7,9 +7,10 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit code: 0 done, 1 failed, 2 wrong usage, else see its help.
+    """Run one command.
 
-    :param argv: the words of the command line behind the program's name; by default the process's
+    :param argv: the command line without the name of the program; that of the process by default
+    :returns: the exit code: 0 done, 1 failed, 2 wrong usage, others as the help of the command says
     """
     from related_images.manage.app import Operators
 

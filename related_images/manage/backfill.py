@@ -1,4 +1,4 @@
-"""``backfill``: recording what images claimed before there was a filter, if it is credible."""
+"""``backfill``: record the credible relations of images that are older than the filter."""
 
 import argparse
 import json
@@ -25,58 +25,70 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 PAGE: Final = 200
-"""Images that are asked for and judged at once."""
+"""Images in one page."""
 
-AT_ONCE: Final = 50
-"""Claims that are recorded in one transaction: a slow database gets through them in time."""
+BATCH: Final = 50
+"""Claims in one transaction, few enough for a slow database to finish within its time limit."""
 
 Position = tuple[str, Mapping[str, str]]
-"""Whether among hidden images, and the parameters that ask for those behind the last one."""
+"""The value of ``os_hidden``, and the query parameters for the images after the last one."""
 
-BEGINNING: Final[Position] = ("false", {})
-"""Where a backfill begins: the images that are not hidden, behind none."""
+FIRST_PAGE: Final[Position] = ("false", {})
+"""The first page of the images that are not hidden."""
 
 COLUMNS: Final = ("image_id", "instance_id", "project_id", "reason")
 _WIDTHS: Final = (36, 36, 32, 0)
 
 
 class Backfill(options.OnDatabase):
-    """Record the images that Nova's properties say were made from an instance.
+    """Record the images that have the properties which Nova sets on an image of a server.
 
-    Users can set these properties, and images inherit them. A claim is recorded, with the source
-    backfill, unless something known contradicts it: those that are not recorded are listed with the
-    reason. A run that was interrupted is taken up where it ended; to run it again changes nothing.
+    Users can set these properties, and images inherit them. A relation is recorded, with the source
+    backfill, unless something known contradicts it. Rejected images are listed with the reason. The
+    next run continues an interrupted one. Running the command twice changes nothing.
     """
 
     exit_codes = (
-        f"{options.OnDatabase.exit_codes} That claims are doubted is no failure: they are listed. "
-        "An account from which Glance may hide images is a failure, and nothing is recorded."
+        f"{options.OnDatabase.exit_codes} Rejected images are listed and are not a failure. An "
+        "account that Glance may hide images from is a failure, and nothing is recorded."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of ``backfill``.
+
+        :param parser: the parser of the command
+        """
         parser.add_argument(
             "--installation",
             metavar="UUID",
             type=validation.argument(validation.installation_uuid),
             required=True,
-            help="whose instances the images claim to be made from",
+            help="UUID of the Nova deployment whose servers the images were made from",
         )
-        parser.add_argument("--dry-run", action="store_true", help="judge, and record nothing")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="check the images, and record nothing"
+        )
         parser.add_argument(
             "--ask-nova",
             action="store_true",
-            help="ask Nova whose each instance is or was; what it does not know is doubted",
+            help="ask Nova for the project of each server; reject the servers that it does not "
+            "know",
         )
         parser.add_argument(
             "-f",
             "--format",
             choices=("table", "json"),
             default="table",
-            help="how what is doubted is written (default: %(default)s)",
+            help="output format of the rejected images (default: %(default)s)",
         )
         cloud_options.add_options(parser)
 
     def take_action(self, given: argparse.Namespace) -> None:
+        """Run the backfill, and write the rejected images and the counts to standard output.
+
+        :param given: the parsed arguments
+        :raises RelatedImagesError: if Glance, Nova or the database cannot be used
+        """
         from related_images.manage import database_access
         from related_images.manage.glance_admin import GlanceAdmin
         from related_images.manage.nova_servers import Compute
@@ -85,17 +97,20 @@ class Backfill(options.OnDatabase):
         glance = GlanceAdmin(cloud_options.image_adapter(given), RateLimit(math.inf))
         compute = Compute(cloud_options.adapter(given, "compute")) if given.ask_nova else None
         with database_access.open_database(given) as database:
-            glance.must_show_all()
+            glance.require_administrator()
             run = _Run(database, given.installation, compute, given.dry_run)
             report = _REPORTS[given.format](self.app.stdout)
-            for claim, reason in run.doubts(glance):
+            for claim, reason in run.rejected(glance):
                 report.add(claim, reason)
         report.end({**run.counts, "dry_run": given.dry_run})
 
 
 @dataclass
 class _Run:
-    """One backfill; ``counts`` says how many images were looked at, and what became of them."""
+    """One backfill.
+
+    :ivar counts: the number of images that were read, by outcome
+    """
 
     database: "Database"
     installation_uuid: str
@@ -105,13 +120,13 @@ class _Run:
         default_factory=lambda: Counter(images=0, recorded=0, known=0, doubted=0, unreadable=0)
     )
 
-    def doubts(self, glance: "GlanceAdmin") -> Iterator[tuple["NovaClaim", str]]:
-        """Carry the backfill out, giving each claim that is not recorded with the reason."""
+    def rejected(self, glance: "GlanceAdmin") -> Iterator[tuple["NovaClaim", str]]:
+        """Run the backfill and yield each rejected claim with the reason."""
         from related_images.db import backfill
 
         for images, position in prefetch(_pages(glance, self._position(glance))):
             self.counts["images"] += len(images)
-            yield from self._settle(list(self._claims(images)))
+            yield from self._process(list(self._claims(images)))
             if not self.dry_run:
                 backfill.remember(self.database, self.installation_uuid, position)
         if not self.dry_run:
@@ -123,14 +138,14 @@ class _Run:
 
         text = backfill.position(self.database, self.installation_uuid)
         if self.dry_run or text is None:
-            return BEGINNING
+            return FIRST_PAGE
         hidden, _, marker = text.partition(" ")
         try:
-            behind = glance.ask("GET", f"/images/{marker}").read(_behind)
+            query = glance.ask("GET", f"/images/{marker}").read(_query_after)
         except NotFound:
-            return BEGINNING
-        LOG.info("going on behind the image %s", marker)
-        return hidden, behind
+            return FIRST_PAGE
+        LOG.info("continuing after the image %s", marker)
+        return hidden, query
 
     def _claims(self, images: Iterable[dict[str, Any]]) -> Iterator["NovaClaim"]:
         from related_images.manage import nova_properties
@@ -140,18 +155,18 @@ class _Run:
                 claim = nova_properties.read(image)
             except (BadInput, KeyError) as error:
                 self.counts["unreadable"] += 1
-                LOG.warning("the image %s cannot be understood: %s", image.get("id"), error)
+                LOG.warning("the image %s cannot be read: %s", image.get("id"), error)
                 continue
             if claim is not None:
                 yield claim
 
-    def _settle(self, claims: list["NovaClaim"]) -> Iterator[tuple["NovaClaim", str]]:
+    def _process(self, claims: list["NovaClaim"]) -> Iterator[tuple["NovaClaim", str]]:
         candidates = [self._candidate(claim) for claim in claims]
         verdicts = self._verdicts([one for one in candidates if one is not None])
         for claim, candidate in zip(claims, candidates, strict=True):
             if candidate is None:
                 self.counts["doubted"] += 1
-                yield claim, claim.doubt or "Nova knows no such instance"
+                yield claim, claim.contradiction or "Nova does not know the server"
                 continue
             verdict = next(verdicts)
             self.counts[verdict.outcome] += 1
@@ -161,15 +176,15 @@ class _Run:
     def _verdicts(self, candidates: list["Candidate"]) -> Iterator["Verdict"]:
         from related_images.db import backfill
 
-        settle = backfill.judge if self.dry_run else backfill.record
-        for begin in range(0, len(candidates), AT_ONCE):
-            part = candidates[begin : begin + AT_ONCE]
-            yield from settle(self.database, self.installation_uuid, part)
+        check = backfill.judge if self.dry_run else backfill.record
+        for begin in range(0, len(candidates), BATCH):
+            batch = candidates[begin : begin + BATCH]
+            yield from check(self.database, self.installation_uuid, batch)
 
     def _candidate(self, claim: "NovaClaim") -> "Candidate | None":
         from related_images.db.backfill import Candidate
 
-        if claim.doubt or claim.instance_id is None or not claim.owner or not claim.kind:
+        if claim.contradiction or claim.instance_id is None or not claim.owner or not claim.kind:
             return None
         project = None
         if self.compute is not None:
@@ -188,15 +203,15 @@ class _Run:
 
 
 def _pages(glance: "GlanceAdmin", position: Position) -> Iterator[tuple[list[dict[str, Any]], str]]:
-    """All images, hidden ones last, page by page, each with the position behind it."""
-    hidden, behind = position
-    yield from _pages_of(glance, hidden, behind)
-    if hidden == BEGINNING[0]:
+    """Yield the pages of all images, hidden images last, each with the position after it."""
+    hidden, query = position
+    yield from _pages_of(glance, hidden, query)
+    if hidden == FIRST_PAGE[0]:
         yield from _pages_of(glance, "true", {})
 
 
 def _pages_of(
-    glance: "GlanceAdmin", hidden: str, behind: Mapping[str, str]
+    glance: "GlanceAdmin", hidden: str, after: Mapping[str, str]
 ) -> Iterator[tuple[list[dict[str, Any]], str]]:
     from tqdm import tqdm
 
@@ -204,28 +219,28 @@ def _pages_of(
     query |= {"sort_key": "created_at", "sort_dir": "asc"}
     with tqdm(unit="image", disable=not sys.stderr.isatty()) as bar:
         while True:
-            answer = glance.ask("GET", "/images", params={**query, **behind})
+            answer = glance.ask("GET", "/images", params={**query, **after})
             images = answer.read(lambda body: list(body["images"]))
             if not images:
                 return
             bar.update(len(images))
             yield images, f"{hidden} {images[-1]['id']}"
-            before, behind = behind, _behind(images[-1])
-            if behind == before:
-                raise answer.unusable("it ends with the image behind which it should begin")
+            before, after = after, _query_after(images[-1])
+            if after == before:
+                raise answer.unusable("the last image of the page is its marker")
 
 
-def _behind(image: Mapping[str, Any]) -> dict[str, str]:
-    """The parameters that ask for the images behind this one, in the order of their times.
+def _query_after(image: Mapping[str, Any]) -> dict[str, str]:
+    """Return the query parameters for the images after this one, in the order of creation.
 
-    The marker alone would do; many a database then goes through all that lie before it.
+    The marker alone is sufficient, but makes many databases read all images before it.
     """
-    since = {"created_at": f"gte:{image['created_at']}"} if image.get("created_at") else {}
-    return {"marker": image["id"], **since}
+    created = {"created_at": f"gte:{image['created_at']}"} if image.get("created_at") else {}
+    return {"marker": image["id"], **created}
 
 
 class _Table:
-    """Writes row by row, so that a million take no more memory than one."""
+    """Write rejected claims as a table, row by row, so that memory use stays constant."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -235,12 +250,12 @@ class _Table:
         if not self._rows:
             self._write(COLUMNS)
         self._rows += 1
-        named = (claim.image_id, claim.instance_id or "-", claim.owner or "-", reason)
-        self._write(text if text.isprintable() else validation.shown(text) for text in named)
+        cells = (claim.image_id, claim.instance_id or "-", claim.owner or "-", reason)
+        self._write(text if text.isprintable() else validation.shown(text) for text in cells)
 
     def end(self, counts: dict[str, Any]) -> None:
-        said = ", ".join(f"{name}: {number}" for name, number in counts.items())
-        self._out.write(f"{said}\n")
+        line = ", ".join(f"{name}: {number}" for name, number in counts.items())
+        self._out.write(f"{line}\n")
 
     def _write(self, row: Iterable[str]) -> None:
         cells = [text.ljust(width) for text, width in zip(row, _WIDTHS, strict=True)]
@@ -248,18 +263,18 @@ class _Table:
 
 
 class _Json:
-    """Writes one object: the doubted claims and the counts."""
+    """Write one JSON object with the rejected claims and the counts."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._out.write('{"doubted": [')
-        self._between = "\n"
+        self._separator = "\n"
 
     def add(self, claim: "NovaClaim", reason: str) -> None:
         values = (claim.image_id, claim.instance_id, claim.owner, reason)
         row = json.dumps(dict(zip(COLUMNS, values, strict=True)))
-        self._out.write(f"{self._between}{row}")
-        self._between = ",\n"
+        self._out.write(f"{self._separator}{row}")
+        self._separator = ",\n"
 
     def end(self, counts: dict[str, Any]) -> None:
         self._out.write(f'],\n"counts": {json.dumps(counts)}}}\n')

@@ -1,4 +1,4 @@
-"""The registry that a command line names, in the words of every OpenStack client."""
+"""The options that select a cloud and an account, as every OpenStack client has them."""
 
 import argparse
 from typing import Any, Final
@@ -6,21 +6,25 @@ from typing import Any, Final
 from related_images.errors import ConfigurationError
 
 _PLUGINS: Final = ("admin_token", "password", "token", "v3applicationcredential")
-"""The ways of authentication that have options here; clouds.yaml and OS_* take all of them."""
+"""The authentication plugins with options here; clouds.yaml and OS_* variables accept any."""
 
-PATIENCE: Final = 60.0
-"""Seconds to wait for an answer, unless clouds.yaml says otherwise."""
+TIMEOUT: Final = 60.0
+"""Seconds to wait for a response, unless clouds.yaml sets ``api_timeout``."""
 
-_REMEDY: Final = (
-    "name a cloud of clouds.yaml with --os-cloud, or give --os-auth-type and what belongs to it"
+_ADVICE: Final = (
+    "select a cloud of clouds.yaml with --os-cloud, or set --os-auth-type and the options that it "
+    "needs"
 )
-_MISSING: Final = "openstacksdk is not installed here; `pip install 'related-images[reconcile]'`"
+_MISSING: Final = "openstacksdk is not installed; run `pip install 'related-images[reconcile]'`"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Let the command line say where the registry is and who asks it."""
+    """Add the options for the endpoint of Glance and the account.
+
+    :param parser: the parser of a command
+    """
     group = parser.add_argument_group(
-        "which registry", "as the openstack command takes them; OS_* variables do the same"
+        "cloud and account", "the options of the openstack command; OS_* variables work as well"
     )
     group.add_argument("--os-cloud", metavar="NAME", help="a cloud of clouds.yaml")
     group.add_argument("--os-auth-type", metavar="NAME", help="such as password or admin_token")
@@ -38,19 +42,25 @@ def _authentication_options() -> list[str]:
         from keystoneauth1.loading import get_plugin_options
     except ImportError:
         return []
-    found = {option.name for plugin in _PLUGINS for option in get_plugin_options(plugin)}
-    return sorted(name.replace("_", "-") for name in found)
+    names = {option.name for plugin in _PLUGINS for option in get_plugin_options(plugin)}
+    return sorted(name.replace("_", "-") for name in names)
 
 
 def image_adapter(given: argparse.Namespace) -> Any:
-    """A keystoneauth adapter of the image service, as :func:`adapter` makes it."""
+    """Return a keystoneauth adapter of Glance, see :func:`adapter`.
+
+    :param given: the parsed arguments
+    :raises ConfigurationError: if they do not select a cloud and an account
+    """
     return adapter(given, "image")
 
 
 def adapter(given: argparse.Namespace, service: str) -> Any:
-    """A keystoneauth adapter of a service of the cloud that the command line names.
+    """Return a keystoneauth adapter of a service of the selected cloud.
 
-    :raises ConfigurationError: if it names none
+    :param given: the parsed arguments
+    :param service: the service type, such as ``image``
+    :raises ConfigurationError: if the arguments do not select a cloud and an account
     """
     try:
         from keystoneauth1.exceptions import ClientException
@@ -58,16 +68,16 @@ def adapter(given: argparse.Namespace, service: str) -> Any:
         from openstack.exceptions import ConfigException
     except ImportError as error:
         raise ConfigurationError(_MISSING) from error
-    ours = {name: value for name, value in vars(given).items() if name.startswith("os_")}
+    os_options = {name: value for name, value in vars(given).items() if name.startswith("os_")}
     try:
-        cloud = OpenStackConfig().get_one(argparse=argparse.Namespace(**ours))
-        found = cloud.get_session_client(service)
+        cloud = OpenStackConfig().get_one(argparse=argparse.Namespace(**os_options))
+        client = cloud.get_session_client(service)
     except (ConfigException, ClientException) as error:
-        raise ConfigurationError(f"the registry cannot be asked: {error}; {_REMEDY}") from error
+        raise ConfigurationError(f"the cloud cannot be used: {error}; {_ADVICE}") from error
     except (AttributeError, TypeError, ValueError) as error:
-        # openstacksdk reads what is in the file without looking what it is
+        # openstacksdk does not check the types of the values in clouds.yaml
         raise ConfigurationError(
-            f"something in clouds.yaml or OS_* is of the wrong type: {error}; {_REMEDY}"
+            f"a value in clouds.yaml or an OS_* variable is of the wrong type: {error}; {_ADVICE}"
         ) from error
-    found.session.timeout = found.session.timeout or PATIENCE
-    return found
+    client.session.timeout = client.session.timeout or TIMEOUT
+    return client

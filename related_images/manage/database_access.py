@@ -1,4 +1,4 @@
-"""The way of a command to its database, and what it says when there is no way."""
+"""Open the database of a command, and explain why it cannot be used."""
 
 import argparse
 import logging
@@ -17,44 +17,48 @@ from related_images.db.database import Database, usable
 from related_images.errors import ConfigurationError, StoreUnavailable
 from related_images.manage import paste_file
 
-PATIENCE: Final = 20.0
+TIMEOUT: Final = 20.0
 """Seconds that a command waits for the database."""
 
 
 @contextmanager
 def open_database(given: argparse.Namespace) -> Iterator[Database]:
-    """The database that the command line names, with the schema that this program needs.
+    """Open the database of a command, after a check of its schema.
 
-    :raises ConfigurationError: if it names none that can be used
-    :raises StoreUnavailable: with the reason and the next step
+    :param given: the parsed arguments
+    :raises ConfigurationError: if the setting of the database is missing or malformed
+    :raises StoreUnavailable: if the database or its schema cannot be used; also from the body of
+        the ``with`` statement. The message has the reason and the next step.
     """
-    with inspected(given) as connection:
+    with connected(given) as connection:
         schema.verify(connection)
-    with named(given) as url:
-        # a command fails once, and says so itself
+    with database_url(given) as url:
+        # the command prints the error itself
         logging.getLogger(circuit_breaker.__name__).setLevel(logging.CRITICAL)
-        yield Database(url.render_as_string(hide_password=False), PATIENCE)
+        yield Database(url.render_as_string(hide_password=False), TIMEOUT)
 
 
 @contextmanager
-def inspected(given: argparse.Namespace) -> Iterator[Connection]:
-    """A connection to the database that the command line names, whatever tables are there.
+def connected(given: argparse.Namespace) -> Iterator[Connection]:
+    """Connect to the database of a command, without a check of its schema.
 
-    :raises ConfigurationError: if it names none that can be used
-    :raises StoreUnavailable: with the reason and the next step
+    :param given: the parsed arguments
+    :raises ConfigurationError: see :func:`open_database`
+    :raises StoreUnavailable: see :func:`open_database`
     """
-    with named(given) as url:
+    with database_url(given) as url:
         _require_file(url)
         with schema.connected(url) as connection:
             yield connection
 
 
 @contextmanager
-def named(given: argparse.Namespace) -> Iterator[URL]:
-    """The URL that the command line names; what fails at it is told with the next step.
+def database_url(given: argparse.Namespace) -> Iterator[URL]:
+    """Yield the URL of the database of a command.
 
-    :raises ConfigurationError: if it names none that can be used
-    :raises StoreUnavailable: with the reason and the next step
+    :param given: the parsed arguments
+    :raises ConfigurationError: see :func:`open_database`
+    :raises StoreUnavailable: see :func:`open_database`
     """
     with at(_connection(given)) as url:
         yield url
@@ -62,10 +66,11 @@ def named(given: argparse.Namespace) -> Iterator[URL]:
 
 @contextmanager
 def at(connection: str) -> Iterator[URL]:
-    """The URL in the setting ``connection``; what fails at it is told with the next step.
+    """Yield the URL of a database, and explain the errors of the body of the ``with`` statement.
 
-    :raises ConfigurationError: if it cannot be used
-    :raises StoreUnavailable: with the reason and the next step
+    :param connection: the value of the setting ``connection``
+    :raises ConfigurationError: if it is malformed
+    :raises StoreUnavailable: if the body cannot use the database
     """
     url = usable(connection)
     try:
@@ -82,14 +87,15 @@ def _connection(given: argparse.Namespace) -> str:
     files = config.files_in(given.config_file, given.config_dir)
     if given.paste is not None:
         return paste_file.connection(given.paste, files)
-    stated = {} if given.connection is None else {"connection": given.connection}
-    found = config.load("command line", stated, config.read(files)).connection
-    if found == config.DEFAULT_CONNECTION and given.connection is None and _reads_files(given):
+    local = {} if given.connection is None else {"connection": given.connection}
+    connection = config.load("command line", local, config.read(files)).connection
+    is_default = connection == config.DEFAULT_CONNECTION
+    if is_default and given.connection is None and _reads_files(given):
         raise ConfigurationError(
-            f"no configuration file names the database: {', '.join(files) or 'there is none'}; "
-            f"write `connection` into [{config.GROUP}] of one, or name it with --connection"
+            f"no configuration file sets the database: {', '.join(files) or 'no file found'}; "
+            f"set `connection` in [{config.GROUP}] of a file, or use --connection"
         )
-    return found
+    return connection
 
 
 def _reads_files(given: argparse.Namespace) -> bool:
@@ -97,15 +103,15 @@ def _reads_files(given: argparse.Namespace) -> bool:
 
 
 def _require_file(url: URL) -> None:
-    """Opening a SQLite file that is not there would make an empty one."""
+    """Raise if the file of a SQLite database is missing: SQLite would create it."""
     path = url.database or ""
     is_file = url.get_backend_name() == "sqlite" and not path.startswith("file:")
     if is_file and not Path(path).exists():
-        raise StoreUnavailable(f"there is no such file; {schema.UPGRADE} to make it")
+        raise StoreUnavailable(f"the file does not exist; {schema.UPGRADE} to create it")
 
 
 def _failure(url: URL, error: DBAPIError) -> StoreUnavailable:
     return StoreUnavailable(
-        f"{dialects.shown(url)} cannot be used: {dialects.said(error.orig, url)}; check that the "
-        "address is right, that the server runs, and that this user may read and write there"
+        f"{dialects.shown(url)} cannot be used: {dialects.said(error.orig, url)}; check the "
+        "address, that the database server is running, and that this user may read and write"
     )

@@ -1,4 +1,4 @@
-"""``db``: the tables in the database, and what has become too old in them."""
+"""``db``: upgrade and check the schema of the database, and purge old rows."""
 
 import argparse
 import logging
@@ -19,17 +19,21 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 INCOMPLETE: Final = 3
-"""Exit code of ``db check`` where something is missing."""
+"""Exit code of ``db check`` if the schema differs from the one that this program needs."""
 
 
 class Upgrade(options.OnDatabase):
-    """Make the tables, or bring them to the version that this program needs.
+    """Create the tables, or upgrade them to the version that this program needs.
 
-    May be run twice, and on several machines at once. The services may go on meanwhile; on SQLite
-    recordings wait until it is done.
+    The command may run repeatedly, and on several hosts at once. Services may keep running. On
+    SQLite, requests that record relations wait until the upgrade is complete.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of ``db upgrade``.
+
+        :param parser: the parser of the command
+        """
         parser.add_argument(
             "--to",
             metavar="REVISION",
@@ -38,43 +42,65 @@ class Upgrade(options.OnDatabase):
         )
 
     def take_action(self, given: argparse.Namespace) -> None:
+        """Upgrade the schema, and log its version.
+
+        :param given: the parsed arguments
+        :raises RelatedImagesError: if the database cannot be used
+        """
         from related_images.db import dialects, schema
         from related_images.manage import database_access
 
-        with database_access.named(given) as url:
+        with database_access.database_url(given) as url:
             schema.upgrade(url, given.to or "head")
             with schema.connected(url) as connection:
                 LOG.info("%s: the schema is %s", dialects.shown(url), schema.version(connection))
 
 
 class Version(options.OnDatabase, ShowOne):
-    """Show the version of the tables, and the one that this program needs."""
+    """Show the schema version of the database, and the version that this program needs."""
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+        """Return both versions as cliff shows them.
+
+        :param given: the parsed arguments
+        :returns: names of the columns, and their values
+        :raises RelatedImagesError: if the database cannot be used
+        """
         from related_images.db import schema
         from related_images.manage import database_access
 
-        with database_access.inspected(given) as connection:
-            found = schema.version(connection)
-        return ("version", "needed"), (found, schema.REVISIONS[-1])
+        with database_access.connected(given) as connection:
+            version = schema.version(connection)
+        return ("version", "needed"), (version, schema.REVISIONS[-1])
 
 
 class Check(options.OnDatabase, Lister):
-    """Say what the database lacks of the tables and indexes that this program needs."""
+    """List the tables and indexes that are missing in the database, or different."""
 
     exit_codes = (
-        "Exit codes: 0 nothing is missing, 1 could not be checked (one line on stderr says why), "
+        "Exit codes: 0 nothing is missing, 1 the check failed (one line on stderr says why), "
         f"2 wrong usage, {INCOMPLETE} something is missing or different."
     )
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+        """Return the problems as cliff shows them.
+
+        :param given: the parsed arguments
+        :returns: names of the columns, and the rows
+        :raises RelatedImagesError: if the database cannot be used
+        """
         from related_images.manage import database_access
 
-        with database_access.inspected(given) as connection:
+        with database_access.connected(given) as connection:
             self.problems = list(_problems(connection))
         return ("problem", "next_step"), self.problems
 
     def run(self, given: argparse.Namespace) -> int:
+        """Run the check.
+
+        :param given: the parsed arguments
+        :returns: the exit code, :data:`INCOMPLETE` if there are problems
+        """
         failed: int = super().run(given)
         if failed or self.problems:
             return failed or INCOMPLETE
@@ -83,38 +109,48 @@ class Check(options.OnDatabase, Lister):
 
 
 class Purge(options.OnDatabase, ShowOne):
-    """Forget relations of images that were deleted long ago, and what is then left over.
+    """Remove the relations of images that were deleted long ago.
 
-    An image that an instance was started from keeps its place for as long as that instance lives
-    or has an image itself. Images in no relation go too, and ended instances without any. A purge
-    that was interrupted is finished by the next one.
+    The image that a server was booted from stays in the lineage until the server is deleted and has
+    no images. Images and deleted servers without relations are removed as well. The next run
+    completes an interrupted one.
     """
 
     exit_codes = (
-        f"{options.OnDatabase.exit_codes} A dry run counts what can go at once; more may follow "
-        "when that is gone."
+        f"{options.OnDatabase.exit_codes} A dry run counts the rows that can be removed "
+        "immediately; removing them may allow to remove more."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of ``db purge``.
+
+        :param parser: the parser of the command
+        """
         parser.add_argument(
             "--older-than",
             metavar="AGE",
             type=validation.argument(validation.parse_span),
             required=True,
-            help="how long ago an image must have been deleted, an instance have ended: 90d, 12w, "
-            "36h",
+            help="minimum time since the image or the server was deleted, such as 90d, 12w or 36h",
         )
         parser.add_argument("--dry-run", action="store_true", help="count, and remove nothing")
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+        """Purge, or count in a dry run.
+
+        :param given: the parsed arguments
+        :returns: names of the columns, and the number of rows removed
+        :raises RelatedImagesError: if the database cannot be used
+        """
         from related_images.db import purge
         from related_images.manage import database_access
 
         before = datetime.now(UTC) - given.older_than
         with database_access.open_database(given) as database:
-            found = purge.due(database, before) if given.dry_run else purge.purge(database, before)
+            purge_rows = purge.due if given.dry_run else purge.purge
+            counts = purge_rows(database, before)
         names = ("relations", "images", "instances")
-        return names, tuple(getattr(found, name) for name in names)
+        return names, tuple(getattr(counts, name) for name in names)
 
 
 def _revision(text: str) -> str:
@@ -122,7 +158,7 @@ def _revision(text: str) -> str:
 
     if text not in schema.REVISIONS:
         known = ", ".join(schema.REVISIONS)
-        raise argparse.ArgumentTypeError(f"there is no revision {text!r}; known are {known}")
+        raise argparse.ArgumentTypeError(f"unknown revision {text!r}; known are {known}")
     return text
 
 
@@ -136,4 +172,4 @@ def _problems(connection: "Connection") -> Iterator[tuple[str, str]]:
         yield problem, step
         return
     for difference in schema.differences(connection):
-        yield difference, "put it right by hand, or restore the database"
+        yield difference, "correct the schema manually, or restore the database"

@@ -1,4 +1,4 @@
-"""The registry as its administrator sees it, believed only where it leaves no doubt."""
+"""A client of Glance for an administrator, which raises if a response is not reliable."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
@@ -31,112 +31,121 @@ from related_images.protocol.paths import IMAGES, INSTALLATIONS
 LOG = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 4
-"""How often one thing is asked while the registry asks to wait, or cannot be reached."""
+"""Attempts per request, while Glance is unreachable or sends ``Retry-After``."""
 
 LONGEST_WAIT: Final = 60
-"""Seconds that are waited when the registry asks for it; who is asked for more comes again."""
+"""The longest ``Retry-After`` that is obeyed, in seconds. A longer one ends the command."""
 
-_GROWING: Final = wait_exponential(multiplier=2)
-"""How long is waited for one that cannot be reached: as a restart takes, all in all."""
+_BACKOFF: Final = wait_exponential(multiplier=2)
+"""Waits before retries of an unreachable Glance; their sum is long enough for a restart."""
 
 ALL: Final = (("visibility", "all"),)
-"""What is shown to an administrator only when asked for: the community images of others."""
+"""Without this filter Glance hides the community images of other projects."""
 
-_FOR_ADMINISTRATORS: Final = (("/tasks", "tasks"), (INSTALLATIONS, "installations"))
-"""Routes that answer an administrator alone, and what their answer holds; Glance's own first."""
+_ADMIN_ROUTES: Final = (("/tasks", "tasks"), (INSTALLATIONS, "installations"))
+"""Routes for administrators only, and the key in their response; Glance's own route first."""
 
 
 class GlanceAdmin(Glance):
-    """Asks through ``client``, a keystoneauth1 ``Adapter``, as often as ``pace`` lets it.
+    """Send rate-limited requests to Glance, and retry those that may succeed later.
 
-    A registry that says when it can be asked again is asked again then, if that is soon; one that
-    breaks the connection, after pauses that grow. Each method raises
-    :exc:`~related_images.client.errors.GlanceError` for an answer that is no success or not in
-    the registry's own form.
+    A response with a short ``Retry-After`` is obeyed. A broken connection is retried with
+    exponential backoff. Each method raises :exc:`~related_images.client.errors.GlanceError` for a
+    response that is not a success or not in Glance's format.
+
+    :param client: a keystoneauth1 ``Adapter``
+    :param rate_limit: limits all requests, retries included
     """
 
-    def __init__(self, client: Any, pace: RateLimit) -> None:
-        # what the client sends again by itself is sent at a pace of its own
+    def __init__(self, client: Any, rate_limit: RateLimit) -> None:
+        # the client's own retries would not respect the rate limit
         client.connect_retries = client.status_code_retries = 0
         super().__init__(client)
-        self._pace = pace
-        self._patiently = Retrying(
-            retry=retry_if_exception(_may_pass),
+        self._rate_limit = rate_limit
+        self._retrying = Retrying(
+            retry=retry_if_exception(_is_retriable),
             wait=_wait,
             stop=stop_after_attempt(ATTEMPTS),
-            sleep=pace.sleep,
-            before_sleep=_tell,
+            sleep=rate_limit.sleep,
+            before_sleep=_log_retry,
             reraise=True,
         )
 
-    def must_show_all(self) -> None:
-        """Make sure that no image is hidden from this caller.
+    def require_administrator(self) -> None:
+        """Raise unless the caller is an administrator, to whom Glance shows every image.
 
-        :raises UntrustedGlanceAnswer: if the caller is no administrator of the registry
+        :raises UntrustedGlanceAnswer: if the caller is not an administrator
         """
-        for path, name in _FOR_ADMINISTRATORS:
+        for path, name in _ADMIN_ROUTES:
             try:
                 self.ask("GET", path, params={"limit": "1"}).read(itemgetter(name))
                 return
             except NotFound:
                 continue
             except (Forbidden, Unauthorized) as error:
-                raise _hidden(str(error)) from error
-        raise _hidden("it has none of the routes by which that shows")
+                raise _not_administrator(str(error)) from error
+        raise _not_administrator("Glance has no route that only administrators may use")
 
     def created(self, image_ids: Collection[str]) -> Mapping[str, ImageState]:
-        """When those images were created that Glance lists, hidden ones included, and for whom."""
+        """Return the creation time and the owner of images, hidden ones included.
+
+        :param image_ids: the images to look for
+        :returns: the images that Glance lists, by ID
+        """
         found: dict[str, ImageState] = {}
         for hidden in HIDDEN:
             if missing := sorted(set(image_ids) - found.keys()):
-                asked = (("id", f"in:{','.join(missing)}"), ("limit", str(len(missing))))
-                pages = self.pages(IMAGES, (*ALL, *asked, ("os_hidden", hidden)))
-                for page in _with_something(pages, len(missing)):
+                query = (("id", f"in:{','.join(missing)}"), ("limit", str(len(missing))))
+                pages = self.pages(IMAGES, (*ALL, *query, ("os_hidden", hidden)))
+                for page in _limited(pages, len(missing)):
                     found |= page.read(_created)
                     if found.keys() >= set(missing):
                         break
         return found
 
     def is_gone(self, image_id: str) -> bool:
-        """Whether the registry itself says that it has no such image."""
+        """Return whether Glance itself responds that the image does not exist.
+
+        :raises UntrustedGlanceAnswer: if another program sends the 404
+        """
         try:
             self.ask("GET", f"{IMAGES}/{image_id}").read(itemgetter("id"))
         except NotFound as error:
             if error.request_id is None:
                 raise UntrustedGlanceAnswer(
-                    f"a 404 came that is not the registry's own: {error}; check the endpoint and "
-                    "the proxies on the way to it"
+                    f"a 404 does not come from Glance: {error}; check the endpoint and the proxies "
+                    "in front of it"
                 ) from error
             return True
         return False
 
     def is_empty(self) -> bool:
-        """Whether the registry lists no image at all, hidden ones included."""
+        """Return whether Glance lists no image, hidden ones included."""
         queries = ((*ALL, ("limit", "1"), ("os_hidden", hidden)) for hidden in HIDDEN)
         return not any(self.ask("GET", IMAGES, params=query).read(_created) for query in queries)
 
     def ask(self, method: str, path: str, **options: Any) -> Answer:
-        """Send one request, again after a while if that may help."""
-        return self._patiently(self._ask_once, method, path, **options)
+        """Send one request, with retries; see :meth:`Glance.ask`."""
+        return self._retrying(self._ask_once, method, path, **options)
 
     def _ask_once(self, method: str, path: str, **options: Any) -> Answer:
-        self._pace.keep()
+        self._rate_limit.wait()
         return super().ask(method, path, **options)
 
 
-def _with_something(pages: Iterator[Answer], most: int) -> Iterator[Answer]:
-    """The pages, of which there are no more than the ``most`` images that were asked for.
+def _limited(pages: Iterator[Answer], images: int) -> Iterator[Answer]:
+    """Yield the pages, and raise if there are more pages than ``images``.
 
-    Glance gives no ``next`` with an empty page. Who answers otherwise is not followed for ever.
+    Glance sends no ``next`` with an empty page. Another server could send pages without end.
     """
     for number, page in enumerate(pages):
-        if number > most:
-            raise page.unusable(f"more pages follow than the {most} images that were asked for")
+        if number > images:
+            raise page.unusable(f"there are more pages than the {images} requested images")
         yield page
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Whether asking again soon may help. Who did not answer in time is not waited for again."""
+def _is_retriable(error: BaseException) -> bool:
+    """Return whether a retry may succeed soon. A timeout is not retried."""
     if isinstance(error, GlanceUnreachable):
         return isinstance(error.__cause__, ConnectFailure)
     if not isinstance(error, ServiceUnavailable) or error.retry_after is None:
@@ -146,13 +155,13 @@ def _may_pass(error: BaseException) -> bool:
 
 def _wait(state: RetryCallState) -> float:
     error = state.outcome and state.outcome.exception()
-    asked = getattr(error, "retry_after", None)
-    return _GROWING(state) if asked is None else float(asked)
+    retry_after = getattr(error, "retry_after", None)
+    return _BACKOFF(state) if retry_after is None else float(retry_after)
 
 
-def _tell(state: RetryCallState) -> None:
+def _log_retry(state: RetryCallState) -> None:
     error = state.outcome and state.outcome.exception()
-    LOG.info("asking again in %g seconds: %s", _wait(state), error)
+    LOG.info("retrying in %g seconds: %s", _wait(state), error)
 
 
 def _created(body: Mapping[str, Any]) -> dict[str, ImageState]:
@@ -164,8 +173,8 @@ def _created(body: Mapping[str, Any]) -> dict[str, ImageState]:
     }
 
 
-def _hidden(reason: str) -> UntrustedGlanceAnswer:
+def _not_administrator(reason: str) -> UntrustedGlanceAnswer:
     return UntrustedGlanceAnswer(
-        f"the registry may hide images from this caller ({reason}): nothing was changed. "
-        "Administrator's rights are needed"
+        f"Glance may hide images from this caller ({reason}): nothing was changed; use an "
+        "account with the admin role"
     )

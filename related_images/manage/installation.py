@@ -1,4 +1,4 @@
-"""``installation``: the Nova deployments that may be named in a tuple."""
+"""``installation``: register the Nova deployments whose servers may have relations."""
 
 import argparse
 from typing import TYPE_CHECKING, Any, Final
@@ -16,49 +16,76 @@ COLUMNS: Final = ("uuid", "name", "service_user_id", "registered_at")
 
 
 class Add(options.OnDatabase, ShowOne):
-    """Register an installation; the same again changes nothing."""
+    """Register an installation. Repeating the command changes nothing."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments of ``installation add``.
+
+        :param parser: the parser of the command
+        """
         _add_uuid(parser)
         parser.add_argument(
-            "--name", required=True, type=options.short_text, help="what people call it"
+            "--name", required=True, type=options.short_text, help="name of the installation"
         )
         parser.add_argument(
             "--service-user-id",
             metavar="ID",
             type=options.short_text,
-            help="the only service user who may then speak for it (default: any)",
+            help="the only service user that may record relations of its servers (default: any)",
         )
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+        """Register the installation.
+
+        :param given: the parsed arguments
+        :returns: names of the columns, and their values
+        :raises RelatedImagesError: if the database cannot be used, or the installation is
+            registered with another name or service user
+        """
         from related_images.db import installations
         from related_images.manage import database_access
 
         with database_access.open_database(given) as database:
-            found, _ = installations.register(
+            registered, _ = installations.register(
                 database, given.uuid, given.name, given.service_user_id
             )
-        return COLUMNS, _row(found)
+        return COLUMNS, _row(registered)
 
 
 class List(options.OnDatabase, Lister):
     """List the registered installations, by name."""
 
     def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+        """Return the installations as cliff shows them.
+
+        :param given: the parsed arguments
+        :returns: names of the columns, and the rows
+        :raises RelatedImagesError: if the database cannot be used
+        """
         from related_images.db import installations
         from related_images.manage import database_access
 
         with database_access.open_database(given) as database:
-            return COLUMNS, [_row(found) for found in installations.registered(database)]
+            return COLUMNS, [_row(one) for one in installations.registered(database)]
 
 
 class Remove(options.OnDatabase):
-    """Forget the registration of an installation; its relations stay."""
+    """Remove the registration of an installation. Its relations stay."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the argument of ``installation remove``.
+
+        :param parser: the parser of the command
+        """
         _add_uuid(parser)
 
     def take_action(self, given: argparse.Namespace) -> None:
+        """Remove the registration.
+
+        :param given: the parsed arguments
+        :raises RelatedImagesError: if the database cannot be used, or the installation is not
+            registered
+        """
         from related_images.db import installations
         from related_images.manage import database_access
 
@@ -71,10 +98,10 @@ def _add_uuid(parser: argparse.ArgumentParser) -> None:
         "uuid",
         metavar="UUID",
         type=validation.argument(validation.installation_uuid),
-        help="the installation",
+        help="UUID of the installation",
     )
 
 
-def _row(found: "Installation") -> tuple[str | None, ...]:
-    registered_at = f"{found.registered_at:%Y-%m-%dT%H:%M:%SZ}"
-    return found.uuid, found.name, found.service_user_id, registered_at
+def _row(one: "Installation") -> tuple[str | None, ...]:
+    registered_at = f"{one.registered_at:%Y-%m-%dT%H:%M:%SZ}"
+    return one.uuid, one.name, one.service_user_id, registered_at

@@ -1,4 +1,4 @@
-"""Naming an installation."""
+"""``generate-installation-uuid``: generate the UUID of a Nova deployment."""
 
 import argparse
 import uuid
@@ -7,8 +7,8 @@ from typing import Final
 from related_images.manage import options
 
 _CONF: Final = """\
-# In the api-paste.ini of this installation's Nova, and in the same words on each of its nova-api
-# hosts; name the filter in the pipeline just before osapi_compute_app_v21.
+# For api-paste.ini of Nova, on each nova-api host with the same UUID. Insert related-images into
+# the pipeline right before osapi_compute_app_v21.
 [filter:related-images]
 paste.filter_factory = related_images.integrations.nova:filter_factory
 installation_uuid = {uuid}
@@ -16,18 +16,26 @@ installation_uuid = {uuid}
 
 
 class Generate(options.Operation):
-    """Make the UUID of an installation: once for each Nova deployment, and kept from then on."""
+    """Generate the UUID of an installation. Each Nova deployment needs one, which never changes."""
 
     exit_codes = "Exit codes: 0 done, 2 wrong usage."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the option of ``generate-installation-uuid``.
+
+        :param parser: the parser of the command
+        """
         parser.add_argument(
             "--format",
             choices=("plain", "conf"),
             default="plain",
-            help="plain: the UUID alone (the default); conf: the lines for Nova's api-paste.ini",
+            help="plain: only the UUID (the default); conf: a section for Nova's api-paste.ini",
         )
 
     def take_action(self, given: argparse.Namespace) -> None:
+        """Write a random UUID to standard output.
+
+        :param given: the parsed arguments
+        """
         text = _CONF if given.format == "conf" else "{uuid}\n"
         self.app.stdout.write(text.format(uuid=uuid.uuid4()))

@@ -1,4 +1,4 @@
-"""Taking notifications from message buses in batches, each acknowledged when it is stored."""
+"""Receive notifications in batches, and acknowledge them after they are stored."""
 
 import json
 import logging
@@ -26,29 +26,32 @@ from related_images.manage.notification_parser import read
 LOG = logging.getLogger(__name__)
 
 PRIORITIES: Final = ("info", "error")
-"""Nova sends under these; the queue of one that nobody takes from would grow for ever."""
+"""The priorities that Nova uses. A queue without a consumer would grow without limit."""
 
 BATCH: Final = 100
 BATCH_SECONDS: Final = 0.5
-"""How long a batch waits to become full."""
+"""Seconds to wait for a batch to become full."""
 
 PAUSE: Final = 1.0
-"""Seconds before the database, or the file, is tried again."""
+"""Seconds before a retry of the database or the dead-letter file."""
 
 PREFETCH: Final = 1000
-"""How many unacknowledged messages the bus hands out at once.
+"""Unacknowledged messages that RabbitMQ delivers, its ``prefetch_count``.
 
-Of those that come again after a loss of the bus, oslo.messaging leaves up to 512 unacknowledged;
-with fewer than these at once, nothing else would ever come.
+oslo.messaging leaves up to 512 messages unacknowledged that RabbitMQ delivers again after a lost
+connection. With a smaller value RabbitMQ would deliver no further message.
 """
 
 
-REFUSED: Final = "the database cannot keep what it says"
+REFUSED: Final = "the database cannot store a value of the notification"
 
 
 @dataclass(frozen=True)
 class Bus:
-    """Where the notifications of one Nova are."""
+    """The message bus of one Nova.
+
+    :ivar url: the transport URL; ``None`` for the one in the configuration files
+    """
 
     installation_uuid: str
     url: str | None = field(repr=False)
@@ -58,7 +61,7 @@ class Bus:
 
 @dataclass(frozen=True)
 class Malformed:
-    """A message that cannot be understood, or not be kept, and why."""
+    """A message that cannot be parsed or stored, and the reason."""
 
     message: object
     reason: str
@@ -66,89 +69,96 @@ class Malformed:
 
 @dataclass
 class Listener:
-    """Stores what notifications say.
+    """Store notifications in the database, and malformed ones as dead letters in a file.
 
-    :param set_aside: the file that malformed ones are appended to, one JSON object a line
+    :param dead_letters: the file, one JSON object per line
+    :ivar stopping: set it to stop the listener
+    :ivar counts: the number of messages by outcome
     """
 
     database: Database
-    set_aside: Path
+    dead_letters: Path
     stopping: threading.Event = field(default_factory=threading.Event)
     counts: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _at_once: int = BATCH
+    _batch_size: int = BATCH
 
-    def take(self, installation_uuid: str, messages: Sequence[object]) -> bool:
-        """Store a batch, for as long as it takes; say whether that was done before the stop."""
-        found = [_understood(installation_uuid, message) for message in messages]
-        refused = self._store([one for one in found if isinstance(one, Event)])
+    def store(self, installation_uuid: str, messages: Sequence[object]) -> bool:
+        """Store a batch of messages, and wait for the database as long as necessary.
+
+        :param installation_uuid: the installation of the bus
+        :param messages: notifications as oslo.messaging delivers them
+        :returns: whether all messages are stored; otherwise they must be delivered again
+        """
+        parsed = [_parse(installation_uuid, message) for message in messages]
+        refused = self._store_events([one for one in parsed if isinstance(one, Event)])
         if refused is None:
             return False
-        found = [
+        parsed = [
             Malformed(message, REFUSED) if one in refused else one
-            for one, message in zip(found, messages, strict=True)
+            for one, message in zip(parsed, messages, strict=True)
         ]
-        malformed = [one for one in found if isinstance(one, Malformed)]
-        if not self._put_aside(installation_uuid, malformed):
+        malformed = [one for one in parsed if isinstance(one, Malformed)]
+        if not self._write_dead_letters(installation_uuid, malformed):
             return False
         with self._lock:
-            self.counts.update(_outcome(one) for one in found)
+            self.counts.update(_outcome(one) for one in parsed)
         return True
 
-    def _put_aside(self, installation_uuid: str, malformed: Iterable[Malformed]) -> bool:
-        """Whether the file took them; if not, they come again after a pause."""
+    def _write_dead_letters(self, installation_uuid: str, malformed: Iterable[Malformed]) -> bool:
+        """Append to the file; return ``False`` after a pause if that fails."""
         lines = [_line(installation_uuid, one) for one in malformed]
         try:
             if lines:
-                with self._lock, self.set_aside.open("a", encoding="utf-8") as file:
+                with self._lock, self.dead_letters.open("a", encoding="utf-8") as file:
                     file.writelines(lines)
         except OSError as error:
-            LOG.error("waiting for the file that takes what is malformed: %s", error)
+            LOG.error("waiting for the dead-letter file: %s", error)
             self.stopping.wait(PAUSE)
             return False
         for one in malformed:
-            LOG.warning("set aside in %s: %s", self.set_aside, one.reason)
+            LOG.warning("wrote a dead letter to %s: %s", self.dead_letters, one.reason)
         return True
 
-    def _store(self, events: Sequence[Event]) -> list[Event] | None:
-        """Those that the database cannot keep, when all others are stored; ``None`` at the stop.
+    def _store_events(self, events: Sequence[Event]) -> list[Event] | None:
+        """Store events, and return those that the database refuses; ``None`` if stopped.
 
-        Of a database that is away or too slow fewer are asked at once, so that some get through,
-        and of one that refuses some until it refuses one alone.
+        The batch size is halved while the database is unavailable or slow, so that small batches
+        succeed. It is halved as well to find the one event that the database refuses.
         """
-        waits, refused = False, list[Event]()
+        is_waiting, refused = False, list[Event]()
         while events and not self.stopping.is_set():
-            part = events[: self._at_once]
+            batch = events[: self._batch_size]
             try:
-                store(self.database, part)
+                store(self.database, batch)
             except StoreUnavailable as error:
-                if not waits:
+                if not is_waiting:
                     LOG.error("waiting for the database, no message is lost: %s", error.for_log())
-                waits = True
-                self._at_once = max(1, len(part) // 2)
+                is_waiting = True
+                self._batch_size = max(1, len(batch) // 2)
                 self.stopping.wait(PAUSE)
             except FieldInvalid:
-                self._at_once = max(1, len(part) // 2)
-                if len(part) == 1:
-                    refused += part
+                self._batch_size = max(1, len(batch) // 2)
+                if len(batch) == 1:
+                    refused += batch
                     events = events[1:]
             else:
-                events = events[len(part) :]
-                self._at_once = min(BATCH, self._at_once + 1)
+                events = events[len(batch) :]
+                self._batch_size = min(BATCH, self._batch_size + 1)
         return None if events else refused
 
 
-def _understood(installation_uuid: str, message: object) -> Event | Malformed | None:
+def _parse(installation_uuid: str, message: object) -> Event | Malformed | None:
     try:
         return read(installation_uuid, message)
     except NotificationMalformed as error:
         return Malformed(message, str(error))
 
 
-def _outcome(found: Event | Malformed | None) -> str:
-    if found is None:
-        return "of no concern"
-    return "set aside" if isinstance(found, Malformed) else "stored"
+def _outcome(parsed: Event | Malformed | None) -> str:
+    if parsed is None:
+        return "ignored"
+    return "dead letters" if isinstance(parsed, Malformed) else "stored"
 
 
 def _line(installation_uuid: str, one: Malformed) -> str:
@@ -157,60 +167,72 @@ def _line(installation_uuid: str, one: Malformed) -> str:
 
 
 class _Dispatcher:
-    """What oslo.messaging gives a batch to, and hears from which messages are to come again."""
+    """A dispatcher of oslo.messaging.
+
+    :param store_batch: stores messages, and returns whether it succeeded
+    """
 
     supported_priorities = PRIORITIES
 
-    def __init__(self, take: Callable[[Sequence[object]], bool]) -> None:
-        self._take = take
+    def __init__(self, store_batch: Callable[[Sequence[object]], bool]) -> None:
+        self._store_batch = store_batch
 
     def dispatch(self, incoming: Sequence[Any]) -> Sequence[Any]:
-        return () if self._take([message.message for message in incoming]) else incoming
+        """Store a batch.
+
+        :param incoming: the messages of the batch
+        :returns: the messages to requeue: all or none
+        """
+        return () if self._store_batch([message.message for message in incoming]) else incoming
 
 
 def serve(buses: Iterable[Bus], listener: Listener, config_files: Sequence[str]) -> None:
-    """Listen to all the buses until the listener is stopped.
+    """Listen to all buses until the listener is stopped, and wait for buses that are unavailable.
 
-    A bus that is away is waited for.
-
-    :param config_files: of oslo.config, for what else oslo.messaging may be told
-    :raises BusUnusable: if one cannot be listened to
+    :param buses: one for each Nova
+    :param listener: stores the notifications
+    :param config_files: files of oslo.config with the options of oslo.messaging
+    :raises BusUnusable: if a bus refuses the connection or the queues
     """
-    begun = [_Begun(_server(bus, listener, config_files), listener.stopping) for bus in buses]
+    threads = [
+        _ServerThread(_server(bus, listener, config_files), listener.stopping) for bus in buses
+    ]
     listener.stopping.wait()
-    for bus in begun:
-        bus.end()
-    for bus in begun:
-        if bus.error is not None:
-            raise BusUnusable(f"a bus cannot be listened to: {bus.error}") from bus.error
+    for thread in threads:
+        thread.stop()
+    for thread in threads:
+        if thread.error is not None:
+            raise BusUnusable(f"a message bus cannot be used: {thread.error}") from thread.error
 
 
-class _Begun:
-    """A server that is begun in a thread of its own, since that waits for the bus."""
+class _ServerThread:
+    """Start a server of oslo.messaging in its own thread, since the start waits for the bus."""
 
     def __init__(self, server: BatchNotificationServer, stopping: threading.Event) -> None:
         self.error: Exception | None = None
         self._server = server
         self._stopping = stopping
-        self._thread = threading.Thread(target=self._begin, daemon=True)
+        self._thread = threading.Thread(target=self._start, daemon=True)
         self._thread.start()
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         try:
             self._server.start()
-        except Exception as error:  # noqa: BLE001 - nobody is above a thread
+        except Exception as error:  # noqa: BLE001 - serve() raises it in the main thread
             self.error = error
             self._stopping.set()
 
-    def end(self) -> None:
+    def stop(self) -> None:
+        """Stop the server, if it has started, and wait until it has stored its batch."""
         if not self._thread.is_alive() and self.error is None:
             self._server.stop()
             self._server.wait()
 
 
 def _transport(conf: cfg.ConfigOpts, url: str | None) -> Any:
-    """
-    :raises BusUnusable: without what oslo.messaging says, which may be a part of the password
+    """Return the transport of a URL.
+
+    :raises BusUnusable: without the message of oslo.messaging, which may show the password
     """
     try:
         if url is None or "://" in url:
@@ -232,7 +254,7 @@ def _server(bus: Bus, listener: Listener, config_files: Sequence[str]) -> BatchN
     server = BatchNotificationServer(
         transport,
         [oslo_messaging.Target(topic=bus.topic, exchange=bus.exchange)],
-        _Dispatcher(lambda messages: listener.take(bus.installation_uuid, messages)),
+        _Dispatcher(lambda messages: listener.store(bus.installation_uuid, messages)),
         executor="threading",
         allow_requeue=True,
         batch_size=BATCH,

@@ -1,9 +1,9 @@
-"""What Nova's properties on an image claim, and what on the image itself contradicts them.
+"""Read the relation of an image from the properties that Nova sets on it.
 
-Nova writes ``instance_uuid``, ``image_type``, ``user_id`` and ``base_image_ref`` into each image
-that it makes of a server on a local disk. Other images inherit these properties: the snapshot of a
-server on volumes, and what Cinder uploads from a volume. Cinder leaves ``base_image_ref`` out, and
-of a server on volumes Nova has no image to write there.
+Nova sets ``instance_uuid``, ``image_type``, ``user_id`` and ``base_image_ref`` on each image that
+it makes of a server with a local disk. Other images inherit these properties: the snapshot of a
+server that is booted from a volume, and an image that Cinder uploads from a volume. Cinder omits
+``base_image_ref``. For a server that is booted from a volume, Nova has no image ID for it.
 """
 
 from collections.abc import Mapping
@@ -16,18 +16,21 @@ from related_images import model, validation
 Image = Mapping[str, Any]
 
 MARKS: Final = ("instance_uuid", "image_type")
-"""An image that has neither was not made by Nova."""
+"""Nova did not make an image that has neither property."""
 
 BASE: Final = "base_image_ref"
-"""Where Nova writes the image at the root of all that the server was started from."""
+"""The property with the ID of the image that the server, or its original, was booted from."""
 
 VOLUMES: Final = ("block_device_mapping", "bdm_v2")
-"""An image that has one of these is a list of volumes, made from an instance on volumes."""
+"""An image with one of these properties lists volumes of a server booted from a volume."""
 
 
 @dataclass(frozen=True)
 class NovaClaim:
-    """An image that claims to have been made from an instance; ``doubt`` is what contradicts."""
+    """The relation that the properties of an image claim.
+
+    :ivar contradiction: why the claim is not credible; ``None`` if nothing on the image contradicts
+    """
 
     image_id: str
     owner: str | None
@@ -35,13 +38,15 @@ class NovaClaim:
     kind: str | None
     label: str | None
     created_at: datetime
-    doubt: str | None
+    contradiction: str | None
 
 
 def read(image: Image) -> NovaClaim | None:
-    """What the image claims, or ``None`` if it claims nothing.
+    """Return the relation that an image claims.
 
-    :raises BadInput: if its own id or time cannot be understood
+    :param image: the image as Glance shows it
+    :returns: ``None`` if the image has no property of Nova
+    :raises BadInput: if the ID or the creation time of the image is malformed
     """
     if not any(mark in image for mark in MARKS):
         return None
@@ -56,29 +61,29 @@ def read(image: Image) -> NovaClaim | None:
         if kind == model.BACKUP and validation.is_word(label, validation.LABEL_LENGTH)
         else None,
         created_at=validation.parse_time("created_at", image["created_at"]),
-        doubt=_doubt(image),
+        contradiction=_contradiction(image),
     )
 
 
-def _doubt(image: Image) -> str | None:
+def _contradiction(image: Image) -> str | None:
     if image.get("size") == 0 or any(image.get(name) not in (None, "", "[]") for name in VOLUMES):
-        return "it was made from an instance on volumes, so the claim is inherited"
+        return "the server is booted from a volume, so the image inherited the properties"
     if BASE not in image:
         return (
-            "Cinder uploaded it, or its properties were written by hand: Nova's own images carry "
+            "Cinder uploaded the image, or a user set its properties: images that Nova makes have "
             f"{BASE}"
         )
     if not validation.is_uuid(image[BASE]):
-        return f"its {BASE} is {validation.shown(image[BASE])}, and Nova writes the ID of an image"
+        return f"{BASE} is {validation.shown(image[BASE])}, and Nova sets it to an image ID"
     if not validation.is_uuid(image.get("instance_uuid")):
-        return "it names no instance"
+        return "instance_uuid is not a server ID"
     if image.get("image_type") not in model.MADE_FROM:
         shown = validation.shown(image.get("image_type"))
-        return f"its image_type is {shown}, which Nova never writes"
+        return f"image_type is {shown}, which Nova never sets"
     if not image.get("user_id"):
-        return "it has no user_id, which Nova always writes"
+        return "user_id is missing, which Nova always sets"
     if not image.get("owner"):
-        return "it has no owner"
+        return "the image has no owner"
     if not validation.is_text(image["owner"]):
-        return "its owner is no project"
+        return "the owner of the image is not a project ID"
     return None

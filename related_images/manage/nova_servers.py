@@ -1,4 +1,4 @@
-"""Nova as its administrator sees it: whose the instances are, and those that were."""
+"""Look up servers of all projects in Nova as an administrator, deleted ones included."""
 
 from functools import lru_cache
 from typing import Any, Final
@@ -8,33 +8,34 @@ from keystoneauth1.exceptions import ClientException
 
 from related_images.errors import NovaUnreachable
 
-REMEMBERED: Final = 10_000
-"""Instances whose project is not asked for again."""
+CACHE_SIZE: Final = 10_000
+"""Servers whose project is cached."""
 
 
 class Compute:
-    """Asks Nova through ``adapter``, in the name of an administrator.
+    """A client of Nova.
 
-    :raises NovaUnreachable: as each method does, if it does not answer as Nova does
+    :param adapter: a keystoneauth adapter of the compute service, with an administrator's account
+    :raises NovaUnreachable: if Nova does not return servers; methods raise it too
     """
 
     def __init__(self, adapter: Adapter) -> None:
         self._adapter = adapter
-        self.project_of = lru_cache(REMEMBERED)(self._project_of)
+        self.project_of = lru_cache(CACHE_SIZE)(self._project_of)
         self._servers(limit="1")
 
     def _project_of(self, instance_id: str) -> str | None:
-        """Whose the instance is or was; ``None`` if Nova knows none of this id."""
+        """Return the project ID of a server; ``None`` if Nova does not know the server."""
         for deleted in ({}, {"deleted": "true"}):
             for server in self._servers(uuid=instance_id, **deleted):
-                # Nova ignores a filter that this caller may not use
+                # Nova ignores a filter that its policy denies to the caller
                 if server["id"] == instance_id:
                     return str(server["tenant_id"])
         return None
 
     def _servers(self, **query: str) -> Any:
         try:
-            # openstacksdk's own request() wants a connection around the adapter
+            # the request() of openstacksdk's Proxy requires a Connection
             response = Adapter.request(
                 self._adapter,
                 "/servers/detail",
@@ -44,10 +45,10 @@ class Compute:
             )
             if response.status_code == 200:
                 return response.json()["servers"]
-            said = f"it answers {response.status_code}"
+            reason = f"the status is {response.status_code}"
         except (ClientException, ValueError, KeyError, TypeError) as error:
-            said = str(error) or type(error).__name__
+            reason = str(error) or type(error).__name__
         raise NovaUnreachable(
-            f"Nova cannot be asked for the servers of all projects: {said}; name an administrator "
-            "and Nova's endpoint, or leave --ask-nova out"
+            f"Nova does not list the servers of all projects: {reason}; use an administrator's "
+            "account and check Nova's endpoint, or omit --ask-nova"
         )

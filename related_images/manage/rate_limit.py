@@ -1,13 +1,15 @@
-"""How often a command may ask a service that others need too."""
+"""A limit for the requests that a command sends to a service."""
 
 import time
 from collections.abc import Callable
 
 
 class RateLimit:
-    """At most ``rate`` requests a second, evenly spread.
+    """Allow at most ``rate`` requests per second, evenly spaced.
 
-    :ivar sleep: waits for so many seconds
+    :param rate: requests per second; ``math.inf`` for no limit
+    :param clock: returns seconds of a monotonic clock
+    :param sleep: waits for a number of seconds
     """
 
     def __init__(
@@ -18,12 +20,12 @@ class RateLimit:
     ) -> None:
         self.sleep = sleep
         self._clock = clock
-        self._pause = 1 / rate
+        self._interval = 1 / rate
         self._next = clock()
 
-    def keep(self) -> None:
-        """Wait until the next request may go out."""
-        early = self._next - self._clock()
-        if early > 0:
-            self.sleep(early)
-        self._next = self._clock() + self._pause
+    def wait(self) -> None:
+        """Wait until the next request is allowed."""
+        remaining = self._next - self._clock()
+        if remaining > 0:
+            self.sleep(remaining)
+        self._next = self._clock() + self._interval

@@ -1,4 +1,4 @@
-"""``reconcile``: putting right what a kill or a deletion behind the filter's back left wrong."""
+"""``reconcile``: update the relations after killed requests and deletions outside the filter."""
 
 import argparse
 import json
@@ -16,25 +16,29 @@ if TYPE_CHECKING:
     from related_images.manage.glance_admin import GlanceAdmin
 
 RATE: Final = 20.0
-"""Requests a second to the registry, unless told otherwise."""
+"""Requests per second to Glance by default."""
 
 
 class Reconcile(options.OnDatabase):
-    """Compare the relations with the images that the registry has, and put them right.
+    """Compare the relations with the images in Glance, and correct the relations.
 
-    An image that Glance does not have is marked deleted in its relations, also if another image has
-    its ID now; the mark comes off when the image comes back. Relations follow an image to another
-    project. A relation is removed only if it was announced for an image that had been there before.
-    A run that was interrupted is taken up where it ended. The last line of the
-    output is JSON and counts what was found and done.
+    An image that Glance does not have is marked deleted in its relations, even if another image has
+    its ID now. The mark is removed if the image comes back. When the owner of an image changes, so
+    does the project of its relations. A relation is removed only if the filter recorded it for a
+    new image whose ID already belonged to another image. The next run continues an interrupted one.
+    The last line of the output is JSON with the counts.
     """
 
     exit_codes = (
-        f"{options.OnDatabase.exit_codes} Nothing is changed on an answer of the registry that "
-        "leaves doubt: that is a failure too."
+        f"{options.OnDatabase.exit_codes} A response that may not come from Glance is a failure, "
+        "and nothing is changed because of it."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of ``reconcile``.
+
+        :param parser: the parser of the command
+        """
         add = parser.add_argument
         add("--dry-run", action="store_true", help="count, and change nothing")
         add(
@@ -42,7 +46,7 @@ class Reconcile(options.OnDatabase):
             metavar="AGE",
             type=validation.argument(validation.parse_span),
             default="1h",
-            help="leave newer relations alone, whose image may be in the making: 1h, 2d "
+            help="skip relations newer than this, whose image may not exist yet, such as 1h or 2d "
             "(default: %(default)s)",
         )
         add(
@@ -50,16 +54,21 @@ class Reconcile(options.OnDatabase):
             metavar="NUMBER",
             type=_rate,
             default=RATE,
-            help="requests a second to the registry at the most (default: %(default)s)",
+            help="maximum number of requests to Glance per second (default: %(default)s)",
         )
         add(
             "--trust-registry",
             action="store_true",
-            help="go on although the registry knows none of the images that are related here",
+            help="continue even if Glance has none of the images in the relations",
         )
         cloud_options.add_options(parser)
 
     def take_action(self, given: argparse.Namespace) -> None:
+        """Reconcile, and write the counts to standard output.
+
+        :param given: the parsed arguments
+        :raises RelatedImagesError: if Glance or the database cannot be used
+        """
         from related_images.db import reconcile
         from related_images.manage import database_access
         from related_images.manage.glance_admin import GlanceAdmin
@@ -67,32 +76,32 @@ class Reconcile(options.OnDatabase):
 
         glance = GlanceAdmin(cloud_options.image_adapter(given), RateLimit(given.rate))
         with database_access.open_database(given) as database:
-            glance.must_show_all()
+            glance.require_administrator()
             run = reconcile.begin(database, given.older_than, given.dry_run)
             if not given.trust_registry:
                 reconcile.check_glance(database, glance, run.until)
-            _carry_out(database, glance, run, given.dry_run)
+            _reconcile(database, glance, run, given.dry_run)
         counts = {**reconcile.summary(run), "dry_run": given.dry_run}
         self.app.stdout.write(json.dumps(counts) + "\n")
 
 
-def _carry_out(database: "Database", glance: "GlanceAdmin", run: "Run", dry_run: bool) -> None:
+def _reconcile(database: "Database", glance: "GlanceAdmin", run: "Run", dry_run: bool) -> None:
     from related_images.db import reconcile
 
-    with _progress(reconcile.images_known(database), run.after) as seen:
-        reconcile.reconcile(database, glance, run, dry_run, seen)
+    with _progress(reconcile.images_known(database), run.after) as update:
+        reconcile.reconcile(database, glance, run, dry_run, update)
 
 
 @contextmanager
 def _progress(total: int, done: int) -> Iterator[Callable[[int], Any]]:
-    """A bar on a terminal, to be told the number that was come to."""
+    """Show a progress bar on a terminal; yields a function that takes the images done so far."""
     if not sys.stderr.isatty():
-        yield lambda reached: None
+        yield lambda done: None
         return
     from tqdm import tqdm
 
     with tqdm(total=total, initial=done, unit="image") as bar:
-        yield lambda reached: bar.update(reached - bar.n)
+        yield lambda done: bar.update(done - bar.n)
 
 
 def _rate(text: str) -> float:

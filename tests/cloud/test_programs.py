@@ -68,7 +68,7 @@ def test_an_ordinary_user_cannot_reconcile(cloud: Cloud) -> None:
     words = ("reconcile", "--os-cloud", "alice", *on_database(cloud))
     done = cloud.command("related-images", *words)
     assert done.returncode == 1
-    assert "Administrator's rights are needed" in done.stderr
+    assert "use an account with the admin role" in done.stderr
 
 
 def test_a_project_is_found_by_its_name(cloud: Cloud, deeds: Deeds) -> None:

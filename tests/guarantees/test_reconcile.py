@@ -209,7 +209,7 @@ def test_reconcile_refuses_a_token_without_administrator_rights(
     created(served)
     reconciler.announce(image_id)
     for token in (OWNER, "nova:service:member,service", "eve:demo:reader"):
-        assert "Administrator's rights are needed" in reconciler.refusal(*NOW, token=token)
+        assert "use an account with the admin role" in reconciler.refusal(*NOW, token=token)
     assert not reconciler.is_marked(image_id)
     reconciler.run(*NOW)
 

@@ -160,21 +160,21 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_requests_are_evenly_spread(clock: Clock) -> None:
-    kept = rate_limit.RateLimit(4)
+    limit = rate_limit.RateLimit(4)
     times = []
     for _ in range(9):
-        kept.keep()
+        limit.wait()
         times.append(clock.now - 1000)
     assert times == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]
 
 
 def test_unused_time_does_not_raise_the_rate(clock: Clock) -> None:
-    kept = rate_limit.RateLimit(4)
-    kept.keep()
+    limit = rate_limit.RateLimit(4)
+    limit.wait()
     clock.now += 60
-    kept.keep()
+    limit.wait()
     assert clock.slept == []
-    kept.keep()
+    limit.wait()
     assert clock.slept == [0.25]
 
 
@@ -284,7 +284,7 @@ def test_the_timeout_of_clouds_yaml_applies(home: Path) -> None:
     assert cloud_options.image_adapter(Namespace(os_cloud="admin")).session.timeout == WAIT
     (home / "clouds.yaml").unlink()
     named = Namespace(os_auth_type="admin_token", os_endpoint="http://127.0.0.1:9", os_token=ADMIN)
-    assert cloud_options.image_adapter(named).session.timeout == cloud_options.PATIENCE
+    assert cloud_options.image_adapter(named).session.timeout == cloud_options.TIMEOUT
 
 
 def test_a_glance_that_never_responds_ends_the_run(

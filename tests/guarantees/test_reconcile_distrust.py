@@ -15,11 +15,14 @@ ERROR_PAGE = Reply(200, b"<html><h1>Maintenance</h1></html>", {"Content-Type": "
     [
         ({"tasks": ERROR_PAGE}, "not the JSON"),
         ({"tasks": Reply(503)}, "503"),
-        ({"tasks": Reply(401)}, "Administrator's rights"),
+        ({"tasks": Reply(401)}, "the admin role"),
         ({"listing": ERROR_PAGE}, "not the JSON"),
         ({"listing": Reply(502)}, "502"),
         ({"listing": shown({"images": None})}, "not the JSON"),
-        ({"single": Reply(404, b"<html>no such backend</html>")}, "not the registry's own"),
+        (
+            {"single": Reply(404, b"<html>no such backend</html>")},
+            "a 404 does not come from Glance",
+        ),
         ({"single": Reply(403)}, "403"),
         ({"single": ERROR_PAGE}, "not the JSON"),
     ],

@@ -1,4 +1,4 @@
-"""The paste filter of nova-api at its loading; what it does is tested in tests/nova."""
+"""Loading of the paste filter of nova-api. Its effects are tested in tests/nova."""
 
 import subprocess
 import sys
@@ -11,21 +11,21 @@ from related_images.errors import ConfigurationError, NovaUnexpected, TupleMalfo
 from related_images.integrations import nova
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
-SEAMS = (nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.MAKE_CLIENT, nova.MAKE_ERROR)
+TARGETS = (nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.MAKE_CLIENT, nova.MAKE_ERROR)
 OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
 
 @pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    """Nova's functions, unwrapped again."""
-    found = [nova._find(seam) for seam in SEAMS]
+def _unpatched() -> Iterator[None]:
+    """Restore Nova's functions after each test."""
+    found = [nova._find(target) for target in TARGETS]
     yield
     for owner, name, function in found:
         setattr(owner, name, function)
     nova._installed.clear()
 
 
-def test_it_is_loaded_once_for_each_pipeline() -> None:
+def test_each_pipeline_loads_the_filter() -> None:
     app = object()
     for _ in range(2):
         assert nova.filter_factory({"here": "/"}, installation_uuid=NOVA.upper())(app) is app
@@ -41,16 +41,16 @@ def test_it_warns_without_service_user(sends: bool, caplog: pytest.LogCaptureFix
     assert ("the account in [keystone_authtoken]" in caplog.text) != sends
 
 
-def test_it_speaks_for_one_installation() -> None:
+def test_a_second_installation_is_refused() -> None:
     nova.filter_factory({}, installation_uuid=NOVA)
-    with pytest.raises(ConfigurationError, match=f"speaks for the installation {NOVA}"):
+    with pytest.raises(ConfigurationError, match=f"headers of the installation {NOVA}"):
         nova.filter_factory({}, installation_uuid=OTHER_NOVA)
 
 
 @pytest.mark.parametrize(
     "options", [{}, {"installation": NOVA}, {"installation_uuid": NOVA, "x": ""}]
 )
-def test_it_has_one_option(options: dict[str, str]) -> None:
+def test_installation_uuid_is_the_only_option(options: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match="needs the option installation_uuid"):
         nova.filter_factory({}, **options)
 
@@ -60,25 +60,25 @@ def test_a_malformed_installation_stops_the_start() -> None:
         nova.filter_factory({}, installation_uuid="nova")
 
 
-@pytest.mark.parametrize("seam", SEAMS)
+@pytest.mark.parametrize("target", TARGETS)
 def test_a_function_with_other_arguments_stops_the_start(
-    seam: nova.PatchTarget, monkeypatch: pytest.MonkeyPatch
+    target: nova.PatchTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others = {owner: getattr(owner, name) for owner, name, _ in map(nova._find, _all_but(seam))}
-    owner, name, _ = nova._find(seam)
+    others = {owner: getattr(owner, name) for owner, name, _ in map(nova._find, _all_but(target))}
+    owner, name, _ = nova._find(target)
     monkeypatch.setattr(owner, name, lambda context, server: None)
     with pytest.raises(
-        NovaUnexpected, match=r"Nova \d+.* has (nova|glanceclient)\..*\(context, server\), known"
+        NovaUnexpected, match=r"Nova \d+.* has (nova|glanceclient)\..*\(context, server\), expected"
     ):
         nova.filter_factory({}, installation_uuid=NOVA)
-    assert all(nova._find(other)[2] in others.values() for other in _all_but(seam))
+    assert all(nova._find(other)[2] in others.values() for other in _all_but(target))
 
 
-def _all_but(seam: nova.PatchTarget) -> list[nova.PatchTarget]:
-    return [other for other in SEAMS if other != seam]
+def _all_but(target: nova.PatchTarget) -> list[nova.PatchTarget]:
+    return [other for other in TARGETS if other != target]
 
 
-def test_a_function_that_is_gone_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_function_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     owner, name, _ = nova._find(nova.CREATE_IMAGE)
     monkeypatch.delattr(owner, name)
     with pytest.raises(NovaUnexpected, match=r"has no nova\.compute\.utils\.create_image"):
@@ -86,14 +86,14 @@ def test_a_function_that_is_gone_stops_the_start(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "--installation-uuid"),
         (["--installation-uuid", "nova"], "is not a UUID"),
         (["--installation-uuid", NOVA, "--config-file", "/nowhere"], "/nowhere"),
     ],
 )
-def test_the_conductor_is_started_after_ours_is_understood(arguments: list[str], said: str) -> None:
+def test_wrong_options_stop_the_conductor(arguments: list[str], message: str) -> None:
     program = "from related_images.integrations.nova_conductor import main; main()"
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program, *arguments],
@@ -103,4 +103,4 @@ def test_the_conductor_is_started_after_ours_is_understood(arguments: list[str],
         check=False,
     )
     assert ended.returncode != 0
-    assert said in ended.stderr
+    assert message in ended.stderr

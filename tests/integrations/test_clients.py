@@ -1,6 +1,6 @@
-"""What the OpenStack clients that people have make of the filter's errors, before the real Glance.
+"""How OpenStack clients show the errors of the filter in a real Glance.
 
-Nova and Heat need processes of their own: see ``tests/nova`` and ``tests/heat/engine``.
+Nova and Heat run in separate processes: see ``tests/nova`` and ``tests/heat/engine``.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ GLANCE = Path(sys.executable).parent / "glance"
 MEMBER = "alice:demo:member"
 SERVICE = "nova:demo:member,service"
 INSTALLATION = "0b5d2a47-6f38-4c9e-8f61-2d7c4e9a1b30"
-NOBODY = "no token of the form"
+INVALID_TOKEN = "no token of the form"
 TUPLE = {"X-Installation-UUID": INSTALLATION, "X-Instance-ID": "web-1"}
 TOO_LONG = "n" * (1024 * 1024)
 
@@ -39,7 +39,7 @@ SENTENCES = {
     413: "the body has more than 1048576 bytes",
     503: DOWN,
 }
-"""What the message of each status holds."""
+"""A part of the message for each status."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
 
 @pytest.fixture(scope="module")
 def down(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
-    """A Glance whose filter lost its tables."""
+    """A Glance whose filter has no tables."""
     with ServedGlance(tmp_path_factory.mktemp("down")) as served:
         served.lose_tables()
         yield served
@@ -58,7 +58,7 @@ def down(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
 
 @pytest.fixture(scope="module")
 def used(guarded: ServedGlance) -> str:
-    """The id of an image of the project demo, from which a live instance was started."""
+    """The ID of an image of the project demo, which a server was booted from."""
     body = {"name": "base", "disk_format": "raw", "container_format": "bare"}
     made = guarded.request("POST", "/v2/images", SERVICE, body=body)
     image_id = str(made.json["id"])
@@ -95,30 +95,30 @@ def of_instance(installation: str) -> tuple[str, ...]:
     )
 
 
-def test_glance_shows_what_was_wrong(guarded: ServedGlance) -> None:
+def test_the_glance_command_shows_the_message_of_a_400(guarded: ServedGlance) -> None:
     shown = glance(guarded, *of_instance("nonsense"))
     assert shown.code == 1
     assert shown.errors.startswith("HTTP the installation UUID 'nonsense' is not a UUID")
 
 
-def test_glance_shows_that_relations_are_down(down: ServedGlance) -> None:
+def test_the_glance_command_shows_the_message_of_a_503(down: ServedGlance) -> None:
     shown = glance(down, *of_instance(INSTALLATION))
     assert shown.code == 1
     assert shown.errors.startswith(f"HTTP {DOWN}")
 
 
-def test_glance_has_its_own_words_for_who_is_not_known_and_what_is_in_use(
+def test_the_glance_command_has_its_own_messages_for_401_and_409(
     guarded: ServedGlance, used: str
 ) -> None:
-    unknown = glance(guarded, "image-list", token=NOBODY)
+    unknown = glance(guarded, "image-list", token=INVALID_TOKEN)
     assert (unknown.code, unknown.errors.strip()) == (1, "Invalid OpenStack Identity credentials.")
     refused = glance(guarded, "image-delete", used)
-    said = f"Unable to delete image '{used}' because it is in use."
-    assert (refused.code, refused.errors.strip()) == (1, said)
+    message = f"Unable to delete image '{used}' because it is in use."
+    assert (refused.code, refused.errors.strip()) == (1, message)
 
 
 def openstack_of(served: ServedGlance, token: str = MEMBER) -> Cloud:
-    # admin_token hands out the endpoint as it is, and openstacksdk looks for no version below it
+    # admin_token returns the endpoint unchanged, and openstacksdk does not discover its versions
     return Cloud(f"{served.url}/v2", token)
 
 
@@ -133,16 +133,16 @@ def test_openstack_shows_why_an_image_is_not_deleted(guarded: ServedGlance, used
     assert f"the image {used} cannot be deleted: {IN_USE}" in shown.errors
 
 
-def test_openstack_shows_who_is_not_known(guarded: ServedGlance) -> None:
-    shown = openstack_of(guarded, NOBODY).openstack("image", "list")
+def test_openstack_shows_the_message_of_a_401(guarded: ServedGlance) -> None:
+    shown = openstack_of(guarded, INVALID_TOKEN).openstack("image", "list")
     assert shown.code == 1
     assert SENTENCES[401] in shown.errors
 
 
 @pytest.mark.parametrize(
-    ("status", "token", "deed", "message"),
+    ("status", "token", "command", "message"),
     [
-        (401, NOBODY, "list", SENTENCES[401]),
+        (401, INVALID_TOKEN, "list", SENTENCES[401]),
         (403, MEMBER, f"create {of('web-2')}", SENTENCES[403]),
         (404, SERVICE, f"delete {of('web-2')}", "web-2"),
         (409, SERVICE, f"create --label other {of('web-1')}", "is recorded with the label"),
@@ -150,10 +150,10 @@ def test_openstack_shows_who_is_not_known(guarded: ServedGlance) -> None:
     ],
 )
 def test_the_commands_of_the_plugin_show_every_message(
-    request: pytest.FixtureRequest, used: str, status: int, token: str, deed: str, message: str
+    request: pytest.FixtureRequest, used: str, status: int, token: str, command: str, message: str
 ) -> None:
     served = request.getfixturevalue("down" if status == 503 else "guarded")
-    shown = openstack_of(served, token).openstack("image", "relation", *deed.split(), used)
+    shown = openstack_of(served, token).openstack("image", "relation", *command.split(), used)
     assert shown.code == 1
     assert f"answered {status}: " in shown.errors
     assert message in shown.errors
@@ -194,7 +194,7 @@ HALF = {"X-Installation-UUID": INSTALLATION}
 
 CAUSES: list[tuple[int, str, dict[str, str], Failing, Failing]] = [
     (400, SERVICE, HALF, sdk_create, gc_create),
-    (401, NOBODY, {}, sdk_create, gc_create),
+    (401, INVALID_TOKEN, {}, sdk_create, gc_create),
     (403, MEMBER, TUPLE, sdk_create, gc_create),
     (404, MEMBER, {}, sdk_relations, gc_relations),
     (
@@ -206,7 +206,7 @@ CAUSES: list[tuple[int, str, dict[str, str], Failing, Failing]] = [
     ),
     (503, SERVICE, TUPLE, sdk_create, gc_create),
 ]
-"""A status, who asks with which headers, and how each client asks for it."""
+"""A status, and the token, the headers and the calls of both clients that cause it."""
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,9 @@ def test_glanceclient_raises_every_message(
     assert SENTENCES[status] in str(caught.value)
 
 
-def test_both_raise_why_an_image_is_not_deleted(guarded: ServedGlance, used: str) -> None:
+def test_both_clients_raise_the_message_of_a_refused_deletion(
+    guarded: ServedGlance, used: str
+) -> None:
     with pytest.raises(openstack.exceptions.ConflictException, match="1 live server"):
         sdk(guarded.url, MEMBER, {}).delete_image(used)
     with pytest.raises(HTTPException, match="1 live server") as caught:
@@ -243,8 +245,8 @@ def test_both_raise_why_an_image_is_not_deleted(guarded: ServedGlance, used: str
     assert caught.value.code == 409
 
 
-def test_openstacksdk_ignores_that_an_image_is_not_deactivated(guarded: ServedGlance) -> None:
-    """Whatever the answer says; this is known of it, and documented."""
+def test_openstacksdk_ignores_errors_of_deactivate_image(guarded: ServedGlance) -> None:
+    """docs/errors.md documents it."""
     missing = str(uuid4())
     image = sdk(guarded.url, MEMBER, {})
     assert image.post(f"/images/{missing}/actions/deactivate").status_code >= 400

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 ALICE = {"X-Auth-Token": "alice:demo:reader"}
 
 
-class Registry:
-    """Answers every request with 200 and keeps the environment it was given."""
+class App:
+    """Answers every request with 200, and keeps the WSGI environment of the last one."""
 
     def __init__(self) -> None:
         self.seen: dict[str, Any] | None = None
@@ -34,9 +34,9 @@ class Registry:
 
 
 def ask(headers: dict[str, str], **environ: Any) -> tuple[Answer, dict[str, Any] | None]:
-    registry = Registry()
+    app = App()
     request = wsgi.environ_of("GET", "/v2/images", headers) | environ
-    return wsgi.run(DevelopmentIdentity(registry), request), registry.seen
+    return wsgi.run(DevelopmentIdentity(app), request), app.seen
 
 
 def identity_seen(headers: dict[str, str]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def identity_seen(headers: dict[str, str]) -> dict[str, Any]:
     return seen
 
 
-def test_the_token_becomes_what_authtoken_would_set() -> None:
+def test_the_token_sets_the_headers_of_authtoken() -> None:
     seen = identity_seen({"X-Auth-Token": "alice:demo:reader,service"})
     assert {name: text for name, text in seen.items() if name.startswith("HTTP_")} == {
         "HTTP_X_AUTH_TOKEN": "alice:demo:reader,service",
@@ -63,7 +63,7 @@ def test_the_token_becomes_what_authtoken_would_set() -> None:
     }
 
 
-def test_a_service_token_speaks_for_the_service_beside_the_user() -> None:
+def test_a_service_token_sets_the_service_headers() -> None:
     seen = identity_seen({**ALICE, "X-Service-Token": "nova:service:service"})
     assert (seen["HTTP_X_USER_ID"], seen["HTTP_X_ROLES"]) == ("alice", "reader")
     assert seen["HTTP_X_SERVICE_IDENTITY_STATUS"] == "Confirmed"
@@ -73,7 +73,7 @@ def test_a_service_token_speaks_for_the_service_beside_the_user() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "held"),
+    ("given", "expected"),
     [
         ("reader", "reader"),
         ("member", "member,reader"),
@@ -82,11 +82,11 @@ def test_a_service_token_speaks_for_the_service_beside_the_user() -> None:
         ("reader,member,member", "reader,member"),
     ],
 )
-def test_roles_imply_others_as_in_a_fresh_keystone(given: str, held: str) -> None:
-    assert identity_seen({"X-Auth-Token": f"alice:demo:{given}"})["HTTP_X_ROLES"] == held
+def test_roles_imply_others_as_in_a_fresh_keystone(given: str, expected: str) -> None:
+    assert identity_seen({"X-Auth-Token": f"alice:demo:{given}"})["HTTP_X_ROLES"] == expected
 
 
-def test_percent_encoded_characters_are_understood() -> None:
+def test_percent_encoded_characters_are_decoded() -> None:
     seen = identity_seen({"X-Auth-Token": "alice%40home:demo:reader%2Cservice"})
     assert (seen["HTTP_X_USER_ID"], seen["HTTP_X_ROLES"]) == ("alice@home", "reader,service")
 
@@ -110,7 +110,7 @@ def test_percent_encoded_characters_are_understood() -> None:
         f"{'a' * 65}:demo:member",
     ],
 )
-def test_a_malformed_token_is_refused_naming_the_form(header: str, token: str) -> None:
+def test_a_malformed_token_is_refused_with_the_format(header: str, token: str) -> None:
     answer, seen = ask(ALICE | {header: token})
     assert (answer.status, seen) == (401, None)
     error = answer.json["error"]
@@ -127,20 +127,20 @@ def test_a_request_without_a_token_is_refused() -> None:
 
 
 def test_a_head_is_refused_without_a_body() -> None:
-    app = development_identity_factory({})(Registry())
+    app = development_identity_factory({})(App())
     answer = wsgi.run(app, wsgi.environ_of("HEAD", "/v2/images", {}))
     assert (answer.status, answer.body) == (401, b"")
     assert int(str(answer.headers["Content-Length"])) > 0
 
 
-def test_what_a_caller_claims_is_removed_as_authtoken_removes_it() -> None:
+def test_identity_headers_of_the_caller_are_removed() -> None:
     removed_by_authtoken = set(_AuthTokenRequest.blank("/")._all_auth_headers())
-    claimed = removed_by_authtoken | {"OpenStack-System-Scope", "X-Service-Catalog"}
-    seen = identity_seen(ALICE | dict.fromkeys(claimed, "forged"))
+    forged = removed_by_authtoken | {"OpenStack-System-Scope", "X-Service-Catalog"}
+    seen = identity_seen(ALICE | dict.fromkeys(forged, "forged"))
     assert [name for name, text in seen.items() if text == "forged"] == []
 
 
-def test_headers_that_claim_nothing_stay() -> None:
+def test_other_headers_stay() -> None:
     others = {"X-Image-Meta-Store": "local", "X-Instance-ID": "web-1", "User-Agent": "curl"}
     seen = identity_seen(ALICE | others)
     assert (seen["HTTP_X_INSTANCE_ID"], seen["HTTP_USER_AGENT"]) == ("web-1", "curl")
@@ -148,7 +148,7 @@ def test_headers_that_claim_nothing_stay() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
-def test_callers_on_this_machine_are_answered(address: str) -> None:
+def test_callers_on_this_host_are_accepted(address: str) -> None:
     answer, _ = ask(ALICE, REMOTE_ADDR=address)
     assert answer.status == 200
 
@@ -156,39 +156,39 @@ def test_callers_on_this_machine_are_answered(address: str) -> None:
 @pytest.mark.parametrize(
     "address", ["192.0.2.7", "2001:db8::7", "::ffff:192.0.2.7", "", "localhost"]
 )
-def test_callers_elsewhere_are_refused(address: str) -> None:
+def test_callers_on_other_hosts_are_refused(address: str) -> None:
     answer, seen = ask(ALICE, REMOTE_ADDR=address)
     assert (answer.status, seen) == (403, None)
     assert answer.json["error"]["code"] == "request.forbidden"
 
 
 @pytest.mark.parametrize(("allowed", "status"), [("1", 200), ("0", 403), ("true", 403)])
-def test_callers_elsewhere_are_answered_if_that_was_allowed(
+def test_callers_on_other_hosts_are_accepted_if_allowed(
     monkeypatch: pytest.MonkeyPatch, allowed: str, status: int
 ) -> None:
     monkeypatch.setenv(ALLOW_REMOTE, allowed)
-    app = development_identity_factory({})(Registry())
+    app = development_identity_factory({})(App())
     request = wsgi.environ_of("GET", "/v2/images", ALICE) | {"REMOTE_ADDR": "192.0.2.7"}
     assert wsgi.run(app, request).status == status
 
 
-@pytest.mark.parametrize("mark", ["keystone.token_auth", "keystone.token_info"])
-def test_a_request_that_authtoken_judged_is_refused(mark: str) -> None:
-    answer, seen = ask(ALICE, **{mark: object()})
+@pytest.mark.parametrize("key", ["keystone.token_auth", "keystone.token_info"])
+def test_a_request_that_authtoken_processed_is_refused(key: str) -> None:
+    answer, seen = ask(ALICE, **{key: object()})
     assert (answer.status, seen) == (500, None)
     assert answer.json["error"]["code"] == "settings.invalid"
 
 
-def test_it_has_no_options() -> None:
+def test_an_option_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="allow_remote"):
         development_identity_factory({}, allow_remote="true")
 
 
-OURS = (
+DEVELOPMENT = (
     "use = egg:related-images#development_identity",
     "paste.filter_factory = related_images.integrations.glance:development_identity_factory",
 )
-THEIRS = (
+AUTHTOKEN = (
     "paste.filter_factory = keystonemiddleware.auth_token:filter_factory",
     "use = egg:keystonemiddleware#auth_token",
     "use = renamed",
@@ -201,35 +201,41 @@ pipeline = {filters} app
 paste.app_factory = tests.integrations.test_development_identity:app_factory
 
 [filter:dev]
-{ours}
+{development}
 
 [filter:auth]
-{theirs}
+{authtoken}
 
 [filter:renamed]
 paste.filter_factory = keystonemiddleware.auth_token:filter_factory
 """
 
 
-def app_factory(global_conf: dict[str, str]) -> Registry:
-    return Registry()
+def app_factory(global_conf: dict[str, str]) -> App:
+    return App()
 
 
-def load(directory: Path, filters: str, ours: str = OURS[0], theirs: str = THEIRS[0]) -> Any:
+def load(
+    directory: Path, filters: str, development: str = DEVELOPMENT[0], authtoken: str = AUTHTOKEN[0]
+) -> Any:
     path = directory / "paste.ini"
-    path.write_text(PASTE.format(filters=filters, ours=ours, theirs=theirs))
+    path.write_text(PASTE.format(filters=filters, development=development, authtoken=authtoken))
     return deploy.loadapp(f"config:{path}", "main")
 
 
-@pytest.mark.parametrize(("ours", "theirs"), list(itertools.product(OURS, THEIRS)))
+@pytest.mark.parametrize(
+    ("development", "authtoken"), list(itertools.product(DEVELOPMENT, AUTHTOKEN))
+)
 @pytest.mark.parametrize("filters", ["dev auth", "auth dev"])
-def test_it_is_not_loaded_beside_authtoken(
-    tmp_path: Path, filters: str, ours: str, theirs: str
+def test_a_pipeline_with_authtoken_is_refused(
+    tmp_path: Path, filters: str, development: str, authtoken: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match=r"authtoken.*leave .* out"):
-        load(tmp_path, filters, ours, theirs)
+    with pytest.raises(
+        ConfigurationError, match=r"authtoken.*; remove the development identity filter"
+    ):
+        load(tmp_path, filters, development, authtoken)
 
 
-def test_it_is_loaded_where_authtoken_stands_in_another_pipeline(tmp_path: Path) -> None:
+def test_authtoken_in_another_pipeline_is_accepted(tmp_path: Path) -> None:
     app = load(tmp_path, "dev")
     assert wsgi.call(app, "GET", "/v2/images", ALICE).status == 200

@@ -1,4 +1,4 @@
-"""The filter for nova-api, in a process without Glance: both keep their options in one global."""
+"""The filter of nova-api, in a process without Glance: both register options in one global."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 CHECKS = Path(__file__).with_name("nova_checks.py")
 
 
-def test_the_checks_of_the_filter_for_nova() -> None:
+def test_loading_of_the_filter_of_nova_api() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CHECKS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout

@@ -34,7 +34,7 @@ IMAGE = {"name": "web-1 on Monday", "disk_format": "raw", "container_format": "b
 
 
 def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a ``serve`` that is expected to end by itself."""
+    """Run a ``serve`` that is expected to fail."""
     inherited = {name: text for name, text in os.environ.items() if name != embedded.PASTE_FILE}
     return subprocess.run(
         [sys.executable, "-c", servers.RELATED_IMAGES, "serve", "--port", "0", *arguments],
@@ -62,17 +62,17 @@ def prepare(data: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def synchronised(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with Glance's database, to be copied."""
-    directory = tmp_path_factory.mktemp("synchronised")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with Glance's database, which tests copy."""
+    directory = tmp_path_factory.mktemp("template")
     prepare(directory)
     (directory / "glance-api.conf").unlink()
     return directory
 
 
 @pytest.fixture
-def data(synchronised: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(synchronised, tmp_path / "data")
+def data(template: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(template, tmp_path / "data")
 
 
 @pytest.fixture
@@ -186,15 +186,15 @@ def test_a_second_start_finds_the_data(served: servers.ServedGlance) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_when_told_to(served: servers.ServedGlance, end: signal.Signals) -> None:
+def test_a_signal_ends_it(served: servers.ServedGlance, end: signal.Signals) -> None:
     assert served.end(end) == 0
     with pytest.raises(ConnectionRefusedError):
         served.request("GET", "/")
 
 
-def test_a_directory_that_is_served_is_refused(served: servers.ServedGlance) -> None:
+def test_a_directory_of_another_process_is_refused(served: servers.ServedGlance) -> None:
     result = serve("--data-dir", str(served.directory))
-    assert_refused(result, str(served.directory), "is served by another process", "--data-dir")
+    assert_refused(result, str(served.directory), "is served by the process", "--data-dir")
     assert served.request("GET", "/v2/images", ALICE).status == 200
     served.restart()
 
@@ -205,14 +205,14 @@ def test_a_copy_of_a_data_directory_is_refused(
     served.end(signal.SIGTERM)
     copy = shutil.copytree(served.directory, tmp_path / "copy")
     result = serve("--data-dir", str(copy))
-    assert_refused(result, str(copy), f"was made as {served.directory}", "--data-dir")
+    assert_refused(result, str(copy), f"was created as {served.directory}", "--data-dir")
     (copy / "glance-api.conf").write_bytes(
         b"# ge\xe4ndert\n" + (copy / "glance-api.conf").read_bytes()
     )
-    assert_refused(serve("--data-dir", str(copy)), f"was made as {served.directory}")
+    assert_refused(serve("--data-dir", str(copy)), f"was created as {served.directory}")
 
 
-def test_what_a_person_changes_in_the_configuration_stays(data: Path) -> None:
+def test_changes_of_the_configuration_stay(data: Path) -> None:
     with servers.ServedGlance(data, {"recording_roles": "scribe"}) as served:
         before = (data / "glance-api.conf").read_text()
         served.restart()
@@ -247,18 +247,18 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     assert_refused(result, "127.0.0.1", port, "in use", "--port")
 
 
-def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     result = serve("--data-dir", str(tmp_path / "file" / "data"))
     assert_refused(result, str(tmp_path / "file"), "--data-dir")
 
 
-def test_a_path_that_configuration_cannot_hold_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_configuration_cannot_contain_is_refused(tmp_path: Path) -> None:
     assert_refused(serve("--data-dir", str(tmp_path / "a$b")), "'$'", "--data-dir")
 
 
 @pytest.mark.parametrize("options", [(), ("--allow-remote",), ("--believe-every-token",)])
-def test_an_address_that_others_can_reach_is_refused(
+def test_an_address_that_other_hosts_can_reach_is_refused(
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     result = serve("--host", "0.0.0.0", "--data-dir", str(tmp_path), *options)
@@ -272,34 +272,34 @@ def test_wrong_usage_exits_with_2(options: tuple[str, ...]) -> None:
     assert options[0] in result.stderr
 
 
-def test_a_schema_of_a_later_version_is_named(data: Path) -> None:
+def test_a_newer_schema_is_refused(data: Path) -> None:
     with servers.ServedGlance(data):
         pass
     execute(data / "related-images.db", "UPDATE related_alembic_version SET version_num = '9999'")
     assert_refused(serve("--data-dir", str(data)), "9999", "install the version")
 
 
-def test_a_database_of_another_glance_is_named(data: Path) -> None:
+def test_a_database_of_another_glance_is_refused(data: Path) -> None:
     execute(data / "glance.db", "UPDATE alembic_version SET version_num = 'later'")
     (data / "glance-version").write_text("99.0.0")
     assert_refused(serve("--data-dir", str(data)), "glance.db", "later", "--data-dir")
 
 
-def test_an_unknown_option_of_the_filter_is_named(data: Path) -> None:
+def test_an_unknown_option_of_the_filter_is_refused(data: Path) -> None:
     embedded.write_configuration(data)
     with (data / "glance-api.conf").open("a") as file:
         file.write("recording_role = scribe\n")
     assert_refused(serve("--data-dir", str(data)), "'recording_role'", "recording_roles")
 
 
-def test_a_pipeline_with_authtoken_beside_is_not_served(data: Path) -> None:
+def test_a_pipeline_with_authtoken_is_refused(data: Path) -> None:
     paste = servers.paste_without(data)
     text = paste.read_text().replace(
         "development-identity context", "authtoken development-identity context"
     )
     paste.write_text(f"{text}\n[filter:authtoken]\nuse = egg:keystonemiddleware#auth_token\n")
     result = serve("--data-dir", str(data), **{embedded.PASTE_FILE: str(paste)})
-    assert_refused(result, "authtoken", "leave the development identity", exit_code=3)
+    assert_refused(result, "authtoken", "remove the development identity", exit_code=3)
 
 
 def execute(database: Path, statement: str) -> None:
@@ -307,16 +307,16 @@ def execute(database: Path, statement: str) -> None:
         assert connection.execute(statement).rowcount >= 1
 
 
-def test_a_missing_glance_is_named(
+def test_a_missing_glance_is_reported(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    # the only way to be without Glance on a machine that tests it
+    # tests run in an environment with Glance
     monkeypatch.setitem(sys.modules, "glance", None)
     assert commands.run("serve", "--port", "0", "--data-dir", str(tmp_path)) == 1
     assert "pip install 'related-images[glance]'" in capfd.readouterr().err
 
 
-MADE = (
+INSERT = (
     "INSERT INTO images (id, status, created_at, deleted, min_disk, min_ram) "
     "VALUES (?, 'active', '2026-01-01', 0, 0, 0)"
 )
@@ -324,12 +324,12 @@ BY_IDS = (
     "SELECT id FROM images WHERE os_hidden = 0 AND deleted = 0 AND status IN ('active', 'queued') "
     "AND id IN (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ORDER BY created_at DESC, id DESC LIMIT 25"
 )
-"""As Glance asks for an image list with ``id=in:``."""
+"""Glance's query for an image list with ``id=in:``."""
 
 
 def make_images(data: Path, number: int) -> None:
     with closing(sqlite3.connect(data / "glance.db")) as database, database:
-        database.executemany(MADE, [(str(uuid.uuid4()),) for _ in range(number)])
+        database.executemany(INSERT, [(str(uuid.uuid4()),) for _ in range(number)])
 
 
 def plan(data: Path) -> str:
@@ -338,31 +338,31 @@ def plan(data: Path) -> str:
         return "; ".join(row[-1] for row in rows)
 
 
-def counts(data: Path) -> dict[str, str]:
+def statistics(data: Path) -> dict[str, str]:
     with closing(sqlite3.connect(data / "glance.db")) as database:
         return dict(database.execute("SELECT idx, stat FROM sqlite_stat1 WHERE tbl = 'images'"))
 
 
-def test_images_are_found_by_their_ids_after_a_start_with_many(data: Path) -> None:
+def test_a_start_with_many_images_lets_sqlite_find_them_by_id(data: Path) -> None:
     make_images(data, 1000)
     assert "(id=?)" not in plan(data)
     prepare(data)
     assert "(id=?)" in plan(data)
 
 
-def test_images_are_counted_anew_only_when_they_became_many_more(data: Path) -> None:
+def test_statistics_are_updated_after_many_more_images(data: Path) -> None:
     make_images(data, 100)
     prepare(data)
-    first = counts(data)
+    first = statistics(data)
     make_images(data, 800)
     prepare(data)
-    assert counts(data) == first
+    assert statistics(data) == first
     make_images(data, 200)
     prepare(data)
-    assert counts(data) != first
+    assert statistics(data) != first
 
 
-def test_a_database_that_is_busy_is_served_uncounted(data: Path) -> None:
+def test_a_busy_database_is_served_without_statistics(data: Path) -> None:
     make_images(data, 1000)
     with closing(sqlite3.connect(data / "glance.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""``related-images backfill`` with the real Glance: what is credible is recorded, and why not."""
+"""``related-images backfill`` with a real Glance."""
 
 import json
 from collections.abc import Iterator
@@ -53,12 +53,12 @@ BY_CINDER = {
     "disk_format": "raw",
     "container_format": "bare",
 }
-"""What `openstack image create --volume` leaves on an image of a volume made from a backup."""
+"""The properties that `openstack image create --volume` sets, for a volume made from a backup."""
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """A Glance with images, and a database that knows nothing of them."""
+    """A Glance with images, and a database without relations."""
 
     glance: ServedGlance
     url: str
@@ -92,8 +92,8 @@ class Cloud:
 
 @pytest.fixture(scope="module")
 def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
-    """A Glance where no other test makes images: every image is counted."""
-    with ServedGlance(tmp_path_factory.mktemp("claims")) as served:
+    """A Glance without images of other tests, since a backfill counts every image."""
+    with ServedGlance(tmp_path_factory.mktemp("backfill")) as served:
         yield served
 
 
@@ -113,14 +113,14 @@ def report(cloud: Cloud, capsys: pytest.CaptureFixture[str], *options: str) -> A
     return json.loads(capsys.readouterr().out)
 
 
-def test_what_is_credible_is_recorded(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+def test_credible_relations_are_recorded(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     snapshot = cloud.image()
     backup = cloud.image(image_type="backup", backup_type="daily", os_hidden=True)
-    cloud.glance.request("POST", "/v2/images", ALICE, body={"name": "no claim"})
-    said = report(cloud, capsys)
-    assert said["doubted"] == []
+    cloud.glance.request("POST", "/v2/images", ALICE, body={"name": "not made by Nova"})
+    printed = report(cloud, capsys)
+    assert printed["doubted"] == []
     counts = {"images": 3, "recorded": 2, "known": 0, "doubted": 0, "unreadable": 0}
-    assert said["counts"] == {**counts, "dry_run": False}
+    assert printed["counts"] == {**counts, "dry_run": False}
     recorded = cloud.relations()
     assert {id: (row.kind, row.label, row.source) for id, row in recorded.items()} == {
         snapshot: ("snapshot", None, "backfill"),
@@ -131,7 +131,7 @@ def test_what_is_credible_is_recorded(cloud: Cloud, capsys: pytest.CaptureFixtur
     assert recorded[backup].created_at == parse_time("created_at", image["created_at"])
 
 
-def test_again_changes_nothing(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_changes_nothing(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.image()
     report(cloud, capsys)
     before = cloud.relations()
@@ -139,30 +139,30 @@ def test_again_changes_nothing(cloud: Cloud, capsys: pytest.CaptureFixture[str])
     assert cloud.relations() == before
 
 
-def test_a_dry_run_says_the_same_and_records_nothing(
+def test_a_dry_run_reports_the_outcome_and_records_nothing(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cloud.image()
     cloud.image(bdm_v2="True")
     dry = report(cloud, capsys, "--dry-run")
     assert cloud.relations() == {}
-    wet = report(cloud, capsys)
-    assert dry["counts"] == {**wet["counts"], "dry_run": True}
-    assert dry["doubted"] == wet["doubted"]
+    real = report(cloud, capsys)
+    assert dry["counts"] == {**real["counts"], "dry_run": True}
+    assert dry["doubted"] == real["doubted"]
 
 
 @pytest.mark.parametrize(
     ("properties", "reason"),
     [
-        ({"bdm_v2": "True", "block_device_mapping": "[{}]"}, "on volumes"),
-        ({"instance_uuid": "my favourite"}, "names no instance"),
-        ({"image_type": "holiday"}, "which Nova never writes"),
-        ({"user_id": ""}, "no user_id"),
-        ({"base_image_ref": ""}, "its base_image_ref is ''"),
-        ({"base_image_ref": "cirros"}, "its base_image_ref is 'cirros'"),
+        ({"bdm_v2": "True", "block_device_mapping": "[{}]"}, "booted from a volume"),
+        ({"instance_uuid": "my favourite"}, "instance_uuid is not a server ID"),
+        ({"image_type": "holiday"}, "which Nova never sets"),
+        ({"user_id": ""}, "user_id is missing"),
+        ({"base_image_ref": ""}, "base_image_ref is ''"),
+        ({"base_image_ref": "cirros"}, "base_image_ref is 'cirros'"),
     ],
 )
-def test_what_contradicts_itself_is_listed(
+def test_contradictory_properties_are_rejected(
     cloud: Cloud,
     capsys: pytest.CaptureFixture[str],
     properties: dict[str, str],
@@ -175,21 +175,21 @@ def test_what_contradicts_itself_is_listed(
     assert cloud.relations() == {}
 
 
-def test_an_image_that_cinder_uploaded_from_a_backup_is_listed(
+def test_an_image_that_cinder_uploaded_from_a_backup_is_rejected(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     daily = {"image_type": "backup", "backup_type": "daily"}
-    true = {cloud.image(**daily) for _ in range(2)}
+    made_by_nova = {cloud.image(**daily) for _ in range(2)}
     uploaded = cloud.create(BY_CINDER)
     cloud.upload(uploaded, b"a volume")
     (row,) = report(cloud, capsys)["doubted"]
     assert (row["image_id"], row["instance_id"]) == (uploaded, INSTANCE)
-    assert row["reason"].startswith("Cinder uploaded it, or its properties were written by hand")
-    assert set(cloud.relations()) == true
+    assert row["reason"].startswith("Cinder uploaded the image, or a user set its properties")
+    assert set(cloud.relations()) == made_by_nova
 
 
 @pytest.mark.parametrize("missing", ["instance_uuid", "image_type", "user_id", "base_image_ref"])
-def test_a_claim_that_lacks_what_nova_always_writes_is_listed(
+def test_an_image_without_a_property_that_nova_always_sets_is_rejected(
     cloud: Cloud, capsys: pytest.CaptureFixture[str], missing: str
 ) -> None:
     image_id = cloud.create({name: text for name, text in BY_NOVA.items() if name != missing})
@@ -198,31 +198,31 @@ def test_a_claim_that_lacks_what_nova_always_writes_is_listed(
     assert cloud.relations() == {}
 
 
-def test_an_image_without_data_is_a_list_of_volumes(
+def test_an_image_without_data_is_of_a_server_booted_from_a_volume(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image_id = cloud.image(disk_format="raw", container_format="bare")
     cloud.upload(image_id, b"")
     (row,) = report(cloud, capsys)["doubted"]
     assert row["image_id"] == image_id
-    assert "on volumes" in row["reason"]
+    assert "booted from a volume" in row["reason"]
 
 
 @pytest.mark.parametrize("options", [(), ("--dry-run",)], ids=["run", "dry run"])
 @pytest.mark.parametrize("roles", ["member", "reader", "service", "member,service"])
-def test_an_account_that_sees_a_part_of_the_images_is_refused(
+def test_an_account_without_the_admin_role_is_refused(
     cloud: Cloud, capsys: pytest.CaptureFixture[str], roles: str, options: tuple[str, ...]
 ) -> None:
     cloud.image()
     capsys.readouterr()
     assert cloud.run(*options, token=ServedGlance.token("alice", "demo", roles)) == 1
-    said = capsys.readouterr()
-    assert "Administrator's rights are needed" in said.err
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert "use an account with the admin role" in printed.err
+    assert printed.out == ""
     assert cloud.relations() == {}
 
 
-def test_images_of_another_project_are_listed(
+def test_images_of_another_project_are_rejected(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = cloud.image(instance_uuid=OTHER)
@@ -234,7 +234,7 @@ def test_images_of_another_project_are_listed(
     assert set(cloud.relations()) == {base, mine}
 
 
-def test_without_other_knowledge_the_oldest_claim_decides_whose_the_instance_is(
+def test_the_oldest_image_decides_the_project_of_an_unknown_server(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine, foreign = cloud.image(), cloud.image(MALLORY)
@@ -242,7 +242,7 @@ def test_without_other_knowledge_the_oldest_claim_decides_whose_the_instance_is(
     assert (row["image_id"], set(cloud.relations())) == (foreign, {mine})
 
 
-def test_the_oldest_recorded_claim_decides_in_a_later_run_too(
+def test_the_oldest_recorded_image_decides_in_a_later_run(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = cloud.image()
@@ -252,16 +252,16 @@ def test_the_oldest_recorded_claim_decides_in_a_later_run_too(
     assert (row["image_id"], set(cloud.relations())) == (foreign, {mine})
 
 
-def test_a_claim_does_not_make_an_instance_anybodys(
+def test_a_backfilled_relation_does_not_set_the_project_of_a_server(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cloud.image(MALLORY)
     report(cloud, capsys)
-    told = NewRelation(
+    reported = NewRelation(
         *(NOVA, INSTANCE, cloud.image(), "snapshot", None, "service", "demo", NOW),
         instance_project_id="demo",
     )
-    announce(cloud.database, told, Reporter(frozenset()))
+    announce(cloud.database, reported, Reporter(frozenset()))
     base = cloud.image(instance_uuid=OTHER)
     boot = NewRelation(NOVA, INSTANCE, base, "boot", None, "service", None, NOW)
     started, _ = attach(cloud.database, boot, Reporter(frozenset()))
@@ -274,12 +274,12 @@ def test_a_claim_does_not_make_an_instance_anybodys(
 
 
 @pytest.mark.parametrize("starts", [0, 150])
-def test_what_differs_from_a_recorded_relation_is_listed(
+def test_an_image_with_another_recorded_relation_is_rejected(
     cloud: Cloud, capsys: pytest.CaptureFixture[str], starts: int
 ) -> None:
     forged = cloud.image()
-    truth = NewRelation(NOVA, OTHER, forged, "snapshot", None, "service", "demo", NOW)
-    attach(cloud.database, truth, Reporter(frozenset()))
+    recorded = NewRelation(NOVA, OTHER, forged, "snapshot", None, "service", "demo", NOW)
+    attach(cloud.database, recorded, Reporter(frozenset()))
     later = NOW + timedelta(minutes=1)
     store(cloud.database, [Started(NOVA, f"vm-{n}", "demo", later, forged) for n in range(starts)])
     (row,) = report(cloud, capsys)["doubted"]
@@ -289,7 +289,7 @@ def test_what_differs_from_a_recorded_relation_is_listed(
 
 
 @pytest.mark.parametrize("marker_stays", [True, False])
-def test_an_interrupted_run_is_taken_up(
+def test_the_next_run_continues_an_interrupted_one(
     cloud: Cloud, capsys: pytest.CaptureFixture[str], marker_stays: bool
 ) -> None:
     seen, rest = cloud.image(), cloud.image()
@@ -302,25 +302,25 @@ def test_an_interrupted_run_is_taken_up(
     assert cloud.database.read(stored_state.get, position) is None
 
 
-def test_each_page_begins_where_the_one_before_ended(
+def test_each_page_starts_after_the_previous_one(
     cloud: Cloud, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, asked, ask = [cloud.image() for _ in range(4)], list[Any](), Glance.ask
+    images, queries, ask = [cloud.image() for _ in range(4)], list[Any](), Glance.ask
 
-    def remembered(*given: Any, **options: Any) -> Answer:
-        asked.append(options["params"])
-        return ask(*given, **options)
+    def logged(*args: Any, **options: Any) -> Answer:
+        queries.append(options["params"])
+        return ask(*args, **options)
 
     monkeypatch.setattr(backfill, "PAGE", 2)
-    monkeypatch.setattr(Glance, "ask", remembered)
+    monkeypatch.setattr(Glance, "ask", logged)
     assert report(cloud, capsys)["counts"]["images"] == 4
     assert set(cloud.relations()) == set(images)
-    behind = [one for one in asked if one.get("marker")]
-    assert [one["marker"] for one in behind] == images[1::2]
-    assert all(one["created_at"].startswith("gte:2") for one in behind)
+    later = [query for query in queries if query.get("marker")]
+    assert [query["marker"] for query in later] == images[1::2]
+    assert all(query["created_at"].startswith("gte:2") for query in later)
 
 
-def test_short_pages_are_all_read(
+def test_all_short_pages_are_read(
     sqlite_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     schema.upgrade(make_url(sqlite_url))
@@ -332,12 +332,12 @@ def test_short_pages_are_all_read(
         assert set(cloud.relations()) == images
 
 
-def test_a_registry_that_stays_where_it_is_is_left() -> None:
+def test_a_page_that_ends_with_its_marker_is_refused() -> None:
     image = {"id": OTHER, "created_at": "2026-01-31T12:00:00Z"}
     stuck = Mock(ask=lambda *_, **__: Answer("GET", 200, {}, lambda: {"images": [image]}))
-    pages = backfill._pages(stuck, backfill.BEGINNING)
+    pages = backfill._pages(stuck, backfill.FIRST_PAGE)
     assert len([next(pages), next(pages)]) == 2
-    with pytest.raises(InvalidResponse, match="behind which it should begin"):
+    with pytest.raises(InvalidResponse, match="the last image of the page is its marker"):
         next(pages)
 
 
@@ -351,7 +351,7 @@ def test_the_table_ends_with_the_counts(cloud: Cloud, capsys: pytest.CaptureFixt
     assert counts.startswith("images: 1, recorded: 0, known: 0, doubted: 1")
 
 
-def test_what_users_wrote_cannot_change_the_terminal(
+def test_control_characters_in_properties_are_escaped(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cloud.image(instance_uuid="\x1b[2J\nimages: 0")
@@ -361,6 +361,8 @@ def test_what_users_wrote_cannot_change_the_terminal(
     assert r"'\x1b[2J\nimages: 0'" in row
 
 
-def test_who_is_not_nova_is_not_believed(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_endpoint_that_is_not_nova_is_refused(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cloud.run("--ask-nova") == 1
-    assert "leave --ask-nova out" in capsys.readouterr().err
+    assert "omit --ask-nova" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The commands as an operator runs them: what they print, and their exit codes."""
+"""Output and exit codes of the commands."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run one command; gives its exit code, what it printed, and its errors."""
+    """Return a function that runs a command and returns exit code, output and errors."""
 
     def run(*words: str) -> tuple[int, str, str]:
         code = commands.run(*words)
@@ -40,27 +40,27 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture
 def sqlite(sqlite_url: str) -> tuple[str, str]:
-    """The words that name a database of SQLite with our tables."""
+    """The arguments for a SQLite database with the tables of related-images."""
     schema.upgrade(sqlite_url)
     return "--connection", sqlite_url
 
 
-def asked(command: Command, *words: str) -> Any:
-    """What the command answers to a program."""
+def json_output(command: Command, *words: str) -> Any:
+    """Return the JSON output of a command."""
     code, printed, _ = command(*words, "-f", "json")
     assert code == 0
     return json.loads(printed)
 
 
-def told(answer: tuple[int, str, str]) -> str:
-    """The one line of a failure."""
-    code, printed, line = answer
+def error_line(result: tuple[int, str, str]) -> str:
+    """Return the only line that a failed command writes."""
+    code, printed, line = result
     assert (code, printed) == (1, "")
     assert line.count("\n") == 1
     return line
 
 
-def test_a_command_does_not_look_through_all_that_is_installed(
+def test_a_command_does_not_read_all_installed_distributions(
     command: Command, monkeypatch: pytest.MonkeyPatch, sqlite: tuple[str, str]
 ) -> None:
     monkeypatch.setattr("cliff.command._dists_by_mods", None)
@@ -77,7 +77,7 @@ def test_without_a_command_the_help_is_printed(command: Command) -> None:
 
 
 @pytest.mark.parametrize("entry", entry_points(group="related_images.manage"), ids=str)
-def test_every_command_tells_its_exit_codes(command: Command, entry: Any) -> None:
+def test_every_command_documents_its_exit_codes(command: Command, entry: Any) -> None:
     code, printed, _ = command(*entry.name.split("_"), "--help")
     assert code == 0
     assert "Exit codes:" in printed
@@ -100,12 +100,12 @@ def test_wrong_usage(command: Command, words: tuple[str, ...]) -> None:
     assert command(*words)[0] == 2
 
 
-def test_a_uuid_is_made_anew_each_time(command: Command) -> None:
+def test_each_generated_uuid_is_different(command: Command) -> None:
     first, second = (command("generate-installation-uuid")[1] for _ in range(2))
     assert UUID(first.strip()) != UUID(second.strip())
 
 
-def test_a_uuid_is_made_as_lines_for_a_file(command: Command) -> None:
+def test_a_uuid_is_generated_as_a_section_of_a_paste_file(command: Command) -> None:
     _, printed, _ = command("generate-installation-uuid", "--format", "conf")
     *_, factory, uuid = printed.splitlines()
     assert factory == "paste.filter_factory = related_images.integrations.nova:filter_factory"
@@ -113,50 +113,50 @@ def test_a_uuid_is_made_as_lines_for_a_file(command: Command) -> None:
     assert (name, str(UUID(value))) == ("installation_uuid", value)
 
 
-def test_the_tables_are_made_checked_and_their_version_shown(
+def test_the_schema_is_upgraded_checked_and_its_version_shown(
     command: Command, database_url: str
 ) -> None:
     where = ("--connection", database_url)
-    beside_the_registry(database_url)
+    create_table_of_glance(database_url)
     assert command("db", "upgrade", *where)[0] == 0
     assert command("db", "upgrade", *where)[0] == 0
-    assert asked(command, "db", "version", *where) == {"version": NEEDED, "needed": NEEDED}
-    assert asked(command, "db", "check", *where) == []
+    assert json_output(command, "db", "version", *where) == {"version": NEEDED, "needed": NEEDED}
+    assert json_output(command, "db", "check", *where) == []
 
 
-def beside_the_registry(url: str) -> None:
-    """A table of the registry stands in the same database."""
+def create_table_of_glance(url: str) -> None:
+    """Create a table as if Glance used the same database."""
     execute(url, "CREATE TABLE images (id INTEGER)")
 
 
-def test_what_is_missing_is_listed(command: Command, sqlite: tuple[str, str]) -> None:
+def test_a_missing_table_is_listed(command: Command, sqlite: tuple[str, str]) -> None:
     execute(sqlite[1], "DROP TABLE related_state")
     code, printed, _ = command("db", "check", *sqlite, "-f", "json")
     assert code == 3
     assert [row["problem"] for row in json.loads(printed)] == ["missing: table related_state"]
 
 
-def test_a_database_without_our_tables(command: Command, sqlite_url: str) -> None:
+def test_a_database_without_tables_of_related_images(command: Command, sqlite_url: str) -> None:
     where = ("--connection", sqlite_url)
     execute(sqlite_url, "CREATE TABLE images (id INTEGER)")
-    assert asked(command, "db", "version", *where)["version"] is None
+    assert json_output(command, "db", "version", *where)["version"] is None
     code, printed, _ = command("db", "check", *where)
     assert code == 3
     assert "related-images db upgrade" in printed
-    assert "related-images db upgrade" in told(command("installation", "list", *where))
+    assert "related-images db upgrade" in error_line(command("installation", "list", *where))
 
 
-def test_tables_of_a_later_version(command: Command, sqlite: tuple[str, str]) -> None:
+def test_a_newer_schema_is_refused(command: Command, sqlite: tuple[str, str]) -> None:
     execute(sqlite[1], "UPDATE related_alembic_version SET version_num = '9999'")
     for words in (("db", "upgrade"), ("installation", "list"), ("db", "purge", "--older-than=1d")):
-        assert "install the version of related-images" in told(command(*words, *sqlite))
+        assert "install the version of related-images" in error_line(command(*words, *sqlite))
     assert command("db", "check", *sqlite)[0] == 3
 
 
-def test_a_file_that_is_not_there_is_not_made(command: Command, tmp_path: Path) -> None:
+def test_a_missing_file_is_not_created(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "typo.db"
     for words in (("db", "version"), ("db", "check"), ("installation", "list")):
-        line = told(command(*words, "--connection", f"sqlite:///{path}"))
+        line = error_line(command(*words, "--connection", f"sqlite:///{path}"))
         assert "related-images db upgrade" in line
     assert not path.exists()
 
@@ -170,27 +170,29 @@ def test_a_file_that_is_not_there_is_not_made(command: Command, tmp_path: Path) 
         ("sqlite:////missing/directory/related-images.db", "unable to open"),
     ],
 )
-def test_a_url_that_cannot_be_used(command: Command, url: str, reason: str) -> None:
-    assert reason in told(command("db", "upgrade", "--connection", url))
+def test_an_invalid_url_is_refused(command: Command, url: str, reason: str) -> None:
+    assert reason in error_line(command("db", "upgrade", "--connection", url))
 
 
 @pytest.mark.parametrize("driver", ["mysql+pymysql", "postgresql+psycopg"])
 @pytest.mark.parametrize("words", [("db", "upgrade"), ("db", "check"), ("installation", "list")])
-def test_a_server_that_is_not_there(command: Command, driver: str, words: tuple[str, ...]) -> None:
+def test_an_unreachable_database_server(
+    command: Command, driver: str, words: tuple[str, ...]
+) -> None:
     url = f"{driver}://user:secret@127.0.0.1:{servers.free_port()}/nothing"
-    line = told(command(*words, "--connection", url))
-    assert "check that the address is right" in line
+    line = error_line(command(*words, "--connection", url))
+    assert "check the address" in line
     assert "secret" not in line
 
 
-def test_a_database_that_can_only_be_read(command: Command, sqlite: tuple[str, str]) -> None:
+def test_a_read_only_database(command: Command, sqlite: tuple[str, str]) -> None:
     path = sqlite[1].removeprefix("sqlite:///")
     where = ("--connection", f"sqlite:///file:{path}?mode=ro&uri=true")
-    assert asked(command, "installation", "list", *where) == []
-    assert "readonly" in told(command("installation", "add", NOVA, "--name", "east", *where))
+    assert json_output(command, "installation", "list", *where) == []
+    assert "readonly" in error_line(command("installation", "add", NOVA, "--name", "east", *where))
 
 
-def test_a_traceback_is_shown_to_who_asks(
+def test_debug_shows_a_traceback(
     command: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     command("db", "version", "--connection", f"sqlite:///{tmp_path}/typo.db", "--debug")
@@ -202,12 +204,13 @@ def test_the_database_of_the_filter_in_a_paste_file(
 ) -> None:
     paste = tmp_path / "paste.ini"
     paste.write_text(
-        "[DEFAULT]\nname = ours\n"
+        "[DEFAULT]\nname = value\n"
         "[filter:context]\npaste.filter_factory = glance.api:factory\n"
-        "[filter:ours]\nuse = egg:related-images#instance_aware\nrecording_roles = service, nova\n"
+        "[filter:related-images]\nuse = egg:related-images#instance_aware\n"
+        "recording_roles = service, nova\n"
         "connection = sqlite:///%(here)s/related-images.db\n"
     )
-    found = asked(command, "db", "version", "--paste", str(paste))
+    found = json_output(command, "db", "version", "--paste", str(paste))
     assert found["version"] == NEEDED
 
 
@@ -217,8 +220,8 @@ def test_the_database_in_the_configuration_that_a_paste_file_names(
     conf, paste = tmp_path / "glance-api.conf", tmp_path / "paste.ini"
     conf.write_text(f"[related_images]\nconnection = {sqlite[1]}\n")
     factory = "paste.filter_factory = related_images.middleware:filter_factory"
-    paste.write_text(f"[filter:ours]\n{factory}\noslo_config_file = {conf}\n")
-    found = asked(command, "db", "version", "--paste", str(paste))
+    paste.write_text(f"[filter:related-images]\n{factory}\noslo_config_file = {conf}\n")
+    found = json_output(command, "db", "version", "--paste", str(paste))
     assert found["version"] == NEEDED
 
 
@@ -229,7 +232,7 @@ def test_the_database_in_the_configuration_that_a_paste_file_names(
         ("no section", "cannot be read"),
         ("[filter:other]\nuse = egg:other\n", "has no filter section"),
         ("[filter:o]\nuse = egg:related-images#instance_aware\nconection = x\n", "conection"),
-        ("[filter:o]\nuse = egg:related-images#instance_aware\n", "write `connection`"),
+        ("[filter:o]\nuse = egg:related-images#instance_aware\n", "set `connection`"),
         (
             "[filter:a]\nuse = egg:related-images#instance_aware\nconnection = sqlite:///a\n"
             "[filter:b]\nuse = egg:related-images#instance_aware\nconnection = sqlite:///b\n",
@@ -237,47 +240,47 @@ def test_the_database_in_the_configuration_that_a_paste_file_names(
         ),
     ],
 )
-def test_a_paste_file_that_does_not_say(
+def test_a_paste_file_without_one_database_is_refused(
     command: Command, tmp_path: Path, text: str | None, reason: str
 ) -> None:
     paste = tmp_path / "paste.ini"
     if text is not None:
         paste.write_text(text)
-    assert reason in told(command("db", "version", "--paste", str(paste)))
+    assert reason in error_line(command("db", "version", "--paste", str(paste)))
 
 
-PLACES = ("connection", "paste", "environment", "directory", "second", "first", "glance")
-"""Where a command finds its database, the strongest first; the last is used with a paste file."""
+SOURCES = ("connection", "paste", "environment", "directory", "second", "first", "glance")
+"""The sources of the database URL, by precedence; the last one is used with a paste file only."""
 
 EXCLUSIVE = [("connection", "paste"), ("connection", "glance")]
 
 
 @pytest.mark.parametrize(
-    "pair", [pair for pair in itertools.combinations(PLACES, 2) if pair not in EXCLUSIVE], ids=str
+    "pair", [pair for pair in itertools.combinations(SOURCES, 2) if pair not in EXCLUSIVE], ids=str
 )
-def test_the_stronger_place_names_the_database(
+def test_the_source_with_the_higher_precedence_wins(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: tuple[str, str]
 ) -> None:
     monkeypatch.delenv("OS_GLANCE_CONFIG_DIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for named in (pair[1:], pair):
-        urls = {place: f"sqlite:///{tmp_path}/{place}.db" for place in named}
-        if "environment" in named:
+    for sources in (pair[1:], pair):
+        urls = {source: f"sqlite:///{tmp_path}/{source}.db" for source in sources}
+        if "environment" in sources:
             monkeypatch.setenv("OS_RELATED_IMAGES__CONNECTION", urls["environment"])
-        said = told(command("db", "version", *naming(tmp_path, urls)))
-        assert f"{urls[named[0]]}: there is no such file" in said
+        line = error_line(command("db", "version", *write_sources(tmp_path, urls)))
+        assert f"{urls[sources[0]]}: the file does not exist" in line
 
 
-def naming(directory: Path, urls: dict[str, str]) -> list[str]:
-    """Write each URL to its place; gives the words by which a command looks there."""
-    lines = {place: f"connection = {url}\n" for place, url in urls.items()}
-    sections = {place: f"[related_images]\n{line}" for place, line in lines.items()}
+def write_sources(directory: Path, urls: dict[str, str]) -> list[str]:
+    """Write each URL to its source, and return the arguments that make a command read it."""
+    lines = {source: f"connection = {url}\n" for source, url in urls.items()}
+    sections = {source: f"[related_images]\n{line}" for source, line in lines.items()}
     words = []
     if "connection" in urls:
         words += ["--connection", urls["connection"]]
     if urls.keys() & {"paste", "glance"}:
-        ours = "[filter:ours]\nuse = egg:related-images#instance_aware\n"
-        (directory / "paste.ini").write_text(ours + lines.get("paste", ""))
+        section = "[filter:related-images]\nuse = egg:related-images#instance_aware\n"
+        (directory / "paste.ini").write_text(section + lines.get("paste", ""))
         (directory / "glance-api.conf").write_text(sections.get("glance", ""))
         words += ["--paste", str(directory / "paste.ini")]
     if "directory" in urls:
@@ -295,7 +298,7 @@ def naming(directory: Path, urls: dict[str, str]) -> list[str]:
     ("text", "reason"),
     [
         (None, "cannot be read: [Errno 2]"),
-        ("[related_images]\n", "no configuration file names the database"),
+        ("[related_images]\n", "no configuration file sets the database"),
         (
             "[related_images]\nconection = x\n",
             "unknown option 'conection'; allowed are: connection",
@@ -303,18 +306,18 @@ def naming(directory: Path, urls: dict[str, str]) -> list[str]:
         ("[related_images]\nguard = on\n", "guard = 'on' is not valid"),
     ],
 )
-def test_a_configuration_file_that_does_not_say(
+def test_a_configuration_file_without_a_database_is_refused(
     command: Command, tmp_path: Path, text: str | None, reason: str
 ) -> None:
     conf = tmp_path / "glance-api.conf"
     if text is not None:
         conf.write_text(text)
-    said = told(command("db", "version", "--config-file", str(conf)))
-    assert reason in said
-    assert str(conf) in said
+    line = error_line(command("db", "version", "--config-file", str(conf)))
+    assert reason in line
+    assert str(conf) in line
 
 
-def test_the_help_names_the_default() -> None:
+def test_the_help_shows_the_default_database() -> None:
     done = subprocess.run(
         [sys.executable, "-c", servers.RELATED_IMAGES, "db", "version", "--help"],
         capture_output=True,
@@ -325,53 +328,55 @@ def test_the_help_names_the_default() -> None:
     assert config.DEFAULT_CONNECTION in done.stdout
 
 
-def test_a_configuration_directory_that_is_not_there(command: Command, tmp_path: Path) -> None:
-    said = told(command("db", "version", "--config-dir", str(tmp_path / "none")))
-    assert f"{tmp_path}/none is not a directory" in said
+def test_a_missing_configuration_directory_is_refused(command: Command, tmp_path: Path) -> None:
+    line = error_line(command("db", "version", "--config-dir", str(tmp_path / "none")))
+    assert f"{tmp_path}/none is not a directory" in line
 
 
 def test_installations_are_added_listed_and_removed(
     command: Command, sqlite: tuple[str, str]
 ) -> None:
     add = ("installation", "add", NOVA.upper(), "--service-user-id", "nova", *sqlite)
-    added = asked(command, *add, "--name", "east")
+    added = json_output(command, *add, "--name", "east")
     assert added["registered_at"].endswith("Z")
     assert (added["uuid"], added["name"], added["service_user_id"]) == (NOVA, "east", "nova")
-    assert asked(command, *add, "--name", "east") == added
-    assert "`related-images installation remove" in told(command(*add, "--name", "west"))
-    assert asked(command, "installation", "list", *sqlite) == [added]
+    assert json_output(command, *add, "--name", "east") == added
+    assert "`related-images installation remove" in error_line(command(*add, "--name", "west"))
+    assert json_output(command, "installation", "list", *sqlite) == [added]
     assert command("installation", "remove", NOVA, *sqlite)[0] == 0
-    assert NOVA in told(command("installation", "remove", NOVA, *sqlite))
-    assert asked(command, "installation", "list", *sqlite) == []
+    assert NOVA in error_line(command("installation", "remove", NOVA, *sqlite))
+    assert json_output(command, "installation", "list", *sqlite) == []
 
 
-def test_a_purge_counts_first_and_then_removes(command: Command, sqlite: tuple[str, str]) -> None:
+def test_a_purge_counts_in_a_dry_run_and_then_removes(
+    command: Command, sqlite: tuple[str, str]
+) -> None:
     database, wanted = Database(sqlite[1], 5.0), new()
     record(database, wanted, new())
     long_ago = datetime.now(UTC) - timedelta(days=91)
     database.write(relations.mark_deleted, wanted.image_id, long_ago)
     purge = ("db", "purge", "--older-than", "90d", *sqlite)
     nothing = {"relations": 0, "images": 0, "instances": 0}
-    assert asked(command, *purge, "--dry-run") == nothing | {"relations": 1}
-    assert asked(command, *purge) == nothing | {"relations": 1, "images": 1}
-    assert asked(command, *purge) == nothing
-    assert asked(command, "db", "purge", "--older-than", "0d", *sqlite) == nothing
+    assert json_output(command, *purge, "--dry-run") == nothing | {"relations": 1}
+    assert json_output(command, *purge) == nothing | {"relations": 1, "images": 1}
+    assert json_output(command, *purge) == nothing
+    assert json_output(command, "db", "purge", "--older-than", "0d", *sqlite) == nothing
     database.close()
 
 
-def test_a_pooler_that_refuses_an_option_is_told_by_a_check(
+def test_a_check_reports_that_pgbouncer_refuses_an_option(
     command: Command, postgresql: servers.DatabaseServer
 ) -> None:
     with servers.pgbouncer(postgresql, "transaction") as pooler:
         where = ("--connection", pooler.create())
         assert command("db", "upgrade", *where)[0] == 0
-        assert asked(command, "db", "check", *where) == []
+        assert json_output(command, "db", "check", *where) == []
         with_option = f"{where[1]}?options=-csearch_path%3Dpublic"
-        line = told(command("db", "check", "--connection", with_option))
+        line = error_line(command("db", "check", "--connection", with_option))
     assert "unsupported startup parameter: options" in line
 
 
-def test_no_command_tells_a_password(command: Command, mariadb: servers.DatabaseServer) -> None:
+def test_no_command_shows_a_password(command: Command, mariadb: servers.DatabaseServer) -> None:
     url = f"{mariadb.create().replace('root@', 'root:s3cret@')}?password=s3cret"
     for words in (("db", "check"), ("db", "upgrade"), ("installation", "list")):
         _, printed, line = command(*words, "--connection", url)

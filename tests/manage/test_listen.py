@@ -1,4 +1,4 @@
-"""``related-images listen`` with a real RabbitMQ: nothing is lost, nothing counts twice."""
+"""``related-images listen`` with a real RabbitMQ: no notification is lost or stored twice."""
 
 import json
 import os
@@ -57,13 +57,13 @@ def nth(number: int) -> str:
 
 
 def notification(event: str, instance: str = "inst-1", **data: Any) -> tuple[str, dict[str, Any]]:
-    """What Nova sends; of its many fields those that matter, and one that does not."""
-    said = {"uuid": instance, "tenant_id": "demo", "image_uuid": "", "host": "c1", **data}
-    return f"instance.{event}", {"nova_object.name": "Payload", "nova_object.data": said}
+    """Return the event type and the payload of a notification, with few of Nova's fields."""
+    fields = {"uuid": instance, "tenant_id": "demo", "image_uuid": "", "host": "c1", **data}
+    return f"instance.{event}", {"nova_object.name": "Payload", "nova_object.data": fields}
 
 
 class Nova:
-    """Sends notifications as Nova does, again and again until the bus has them."""
+    """Sends notifications as Nova does, with retries until the bus accepts them."""
 
     def __init__(self, url: str, topic: str) -> None:
         conf = cfg.ConfigOpts()
@@ -103,11 +103,11 @@ class Listening:
             "[oslo_messaging_rabbit]\namqp_durable_queues = true\n"
             "rabbit_retry_interval = 1\nrabbit_interval_max = 1\n"
         )
-        self.set_aside = directory / "set-aside.jsonl"
+        self.dead_letters = directory / "dead-letters.jsonl"
         self.log = directory / "listen.log"
         named = where or ["--connection", url, "--config-file", str(self._options)]
         self._arguments = ["listen", *named]
-        self._arguments += ["--set-aside", str(self.set_aside)]
+        self._arguments += ["--set-aside", str(self.dead_letters)]
         for installation, bus, topic in buses:
             self._arguments += ["--installation", installation, "--transport-url", bus]
             self._arguments += ["--topic", topic]
@@ -125,7 +125,7 @@ class Listening:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
 
     def forget_options(self) -> None:
-        """Declare queues in another way than Nova does."""
+        """Declare queues with other arguments than Nova does."""
         self._options.write_text("")
 
     def wait(self) -> int:
@@ -143,22 +143,22 @@ class Listening:
         return self._process.wait(PATIENCE)
 
 
-def relations(url: str, **asked: Any) -> list[Relation]:
-    return Database(url, PATIENCE).read(relation_queries.find, Filters(**asked), 100_000)
+def relations(url: str, **filters: Any) -> list[Relation]:
+    return Database(url, PATIENCE).read(relation_queries.find, Filters(**filters), 100_000)
 
 
-def wait_for(number: int, url: str, listening: Listening, **asked: Any) -> list[Relation]:
-    """The relations that are stored, once there are so many."""
+def wait_for(number: int, url: str, listening: Listening, **filters: Any) -> list[Relation]:
+    """Wait until ``number`` relations are stored, and return them."""
     deadline = time.monotonic() + 4 * PATIENCE
-    while len(found := relations(url, **asked)) < number:
-        said = (len(found), listening.log.read_text()[-2000:])
-        assert time.monotonic() < deadline, said
-        assert listening.is_running(), said
+    while len(found := relations(url, **filters)) < number:
+        state = (len(found), listening.log.read_text()[-2000:])
+        assert time.monotonic() < deadline, state
+        assert listening.is_running(), state
         time.sleep(0.1)
     return found
 
 
-def test_what_nova_says_is_recorded(tmp_path: Path, url: str, broker: RabbitMQ) -> None:
+def test_relations_are_recorded(tmp_path: Path, url: str, broker: RabbitMQ) -> None:
     bus = (NOVA, broker.url, "one")
     with Listening(tmp_path, url, [bus]) as listening, Nova(*bus[1:]) as nova:
         nova.send(*notification("delete.end", "inst-2"))
@@ -173,8 +173,8 @@ def test_what_nova_says_is_recorded(tmp_path: Path, url: str, broker: RabbitMQ) 
         nova.send(*notification("rebuild.end", image_uuid=nth(3)))
         wait_for(4, url, listening)
         assert listening.end(signal.SIGTERM) == 0
-    said = {(row.instance_id, row.image_id, row.kind, row.source) for row in relations(url)}
-    assert said == {
+    found = {(row.instance_id, row.image_id, row.kind, row.source) for row in relations(url)}
+    assert found == {
         ("inst-1", nth(1), "boot", "notification"),
         ("inst-1", nth(2), "backup", "notification"),
         ("inst-1", nth(3), "boot", "notification"),
@@ -215,7 +215,9 @@ def test_no_password_is_on_the_command_line(
         assert listening.end(signal.SIGTERM) == 0
 
 
-def test_what_cannot_be_understood_is_set_aside(tmp_path: Path, url: str, broker: RabbitMQ) -> None:
+def test_malformed_notifications_become_dead_letters(
+    tmp_path: Path, url: str, broker: RabbitMQ
+) -> None:
     bus = (NOVA, broker.url, "odd")
     odd: list[tuple[str, Any]] = [
         ("instance.create.end", None),
@@ -231,15 +233,15 @@ def test_what_cannot_be_understood_is_set_aside(tmp_path: Path, url: str, broker
         nova.send(*notification("create.end", image_uuid=nth(1)))
         wait_for(1, url, listening)
         assert listening.end(signal.SIGTERM) == 0
-    rows = [json.loads(line) for line in listening.set_aside.read_text().splitlines()]
+    rows = [json.loads(line) for line in listening.dead_letters.read_text().splitlines()]
     payloads = [row["message"].get("payload") for row in rows]
     assert payloads == [*(payload for _, payload in odd), None, None]
     assert "'tenant_id' is missing" in rows[1]["reason"]
-    assert "7 set aside, 1 stored" in listening.log.read_text()
+    assert "7 dead letters, 1 stored" in listening.log.read_text()
 
 
 def _send_garbage(broker: RabbitMQ, topic: str) -> None:
-    """Messages that are not even oslo.messaging's."""
+    """Send messages that are not in the format of oslo.messaging."""
     address = broker.url.replace("rabbit://", "amqp://")
     with Connection(address) as connection:  # type: ignore[no-untyped-call]
         producer = connection.Producer()
@@ -252,7 +254,9 @@ def _send_garbage(broker: RabbitMQ, topic: str) -> None:
             )
 
 
-def test_a_bus_that_does_not_take_us_ends_it(tmp_path: Path, url: str, broker: RabbitMQ) -> None:
+def test_a_bus_that_refuses_the_queue_stops_the_listener(
+    tmp_path: Path, url: str, broker: RabbitMQ
+) -> None:
     bus = (NOVA, broker.url, "declared-otherwise")
     with Nova(*bus[1:]) as nova:
         nova.send(*notification("create.end", image_uuid=nth(1)))
@@ -298,7 +302,7 @@ def test_each_installation_has_a_bus(url: str, arguments: list[str], said: str) 
     assert said in done.stderr
 
 
-def test_nothing_is_lost_while_the_database_is_away(
+def test_nothing_is_lost_while_the_database_is_unavailable(
     tmp_path: Path, url: str, broker: RabbitMQ
 ) -> None:
     bus = (NOVA, broker.url, "waiting")
@@ -325,7 +329,7 @@ def _wait_for_word(word: str, listening: Listening) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_or_doubled_while_the_bus_and_the_listeners_are_killed(
+def test_nothing_is_lost_or_stored_twice_while_the_bus_and_the_listeners_are_killed(
     tmp_path: Path, url: str
 ) -> None:
     chance = random.Random(20260131)
@@ -365,7 +369,7 @@ def _kill_at_random(
     url: str,
     sender: threading.Thread,
 ) -> dict[str, int]:
-    """Kill one after another, each when a random number more is stored; say how often."""
+    """Kill listeners and the bus after random numbers of relations; return how often."""
     killed = {"broker": 0, "listener": 0}
     for broker_too in (False, True, False, True):
         goal = len(relations(url)) + chance.randrange(NUMBER // 8)

@@ -1,4 +1,4 @@
-"""What a listener does with a batch when the file or the database does not take it."""
+"""Batches that the dead-letter file or the database does not accept."""
 
 import json
 from collections.abc import Sequence
@@ -42,51 +42,51 @@ def stored(database: Database) -> set[str]:
     return {row.instance_id for row in database.read(relation_queries.find, Filters(), 1000)}
 
 
-def test_what_stands_beside_the_malformed_is_stored_though_the_file_takes_nothing(
+def test_valid_notifications_are_stored_while_the_dead_letter_file_is_not_writable(
     database: Database, tmp_path: Path
 ) -> None:
-    listener = Listener(database, tmp_path / "later" / "set-aside.jsonl")
-    batch = [started("vm-1"), {"event_type": "instance.create.end"}, started("vm-2")]
-    assert not listener.take(NOVA, batch)
-    assert stored(database) == {"vm-1", "vm-2"}
-    listener.set_aside.parent.mkdir()
-    assert listener.take(NOVA, batch)
-    assert len(listener.set_aside.read_text().splitlines()) == 1
-    assert listener.counts == {"stored": 2, "set aside": 1}
+    listener = Listener(database, tmp_path / "later" / "dead-letters.jsonl")
+    batch = [started("server-1"), {"event_type": "instance.create.end"}, started("server-2")]
+    assert not listener.store(NOVA, batch)
+    assert stored(database) == {"server-1", "server-2"}
+    listener.dead_letters.parent.mkdir()
+    assert listener.store(NOVA, batch)
+    assert len(listener.dead_letters.read_text().splitlines()) == 1
+    assert listener.counts == {"stored": 2, "dead letters": 1}
 
 
-def test_a_file_that_takes_nothing_is_refused_from_the_start(
+def test_a_dead_letter_file_that_is_not_writable_stops_the_start(
     database: Database,
     sqlite_url: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = ["--connection", sqlite_url, "--installation", NOVA, "--transport-url", "fake://"]
-    missing = tmp_path / "missing" / "set-aside.jsonl"
-    assert commands.run("listen", *given, "--set-aside", str(missing)) == 1
+    options = ["--connection", sqlite_url, "--installation", NOVA, "--transport-url", "fake://"]
+    missing = tmp_path / "missing" / "dead-letters.jsonl"
+    assert commands.run("listen", *options, "--set-aside", str(missing)) == 1
     assert f"nothing can be set aside in {missing}" in capsys.readouterr().err
 
 
-def test_a_slow_database_is_given_less_at_once(
+def test_batches_for_a_slow_database_become_smaller(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = []
+    sizes = []
 
     def slow(database: Database, events: Sequence[Event]) -> None:
-        given.append(len(events))
+        sizes.append(len(events))
         if len(events) > 5:
-            raise StoreUnavailable("it answers too slowly")
+            raise StoreUnavailable("the database is slow")
 
     monkeypatch.setattr(notification_listener, "store", slow)
     monkeypatch.setattr(notification_listener, "PAUSE", 0)
-    listener = Listener(database, tmp_path / "set-aside.jsonl")
-    assert listener.take(NOVA, [started(f"vm-{n}") for n in range(BATCH)])
-    taken = [size for size in given if size <= 5]
-    assert sum(taken) == BATCH
-    assert len(given) - len(taken) < len(taken)
+    listener = Listener(database, tmp_path / "dead-letters.jsonl")
+    assert listener.store(NOVA, [started(f"server-{n}") for n in range(BATCH)])
+    stored_sizes = [size for size in sizes if size <= 5]
+    assert sum(stored_sizes) == BATCH
+    assert len(sizes) - len(stored_sizes) < len(stored_sizes)
 
 
-def test_what_the_database_cannot_keep_is_set_aside_and_the_rest_is_stored(
+def test_a_notification_that_the_database_refuses_becomes_a_dead_letter(
     postgresql: DatabaseServer, tmp_path: Path
 ) -> None:
     name = f"t{uuid4().hex}"
@@ -95,26 +95,26 @@ def test_what_the_database_cannot_keep_is_set_aside_and_the_rest_is_stored(
     url = f"{postgresql.url}/{name}"
     schema.upgrade(make_url(url))
     database = Database(url, 20)
-    batch = [started(f"vm-{number}") for number in range(10)]
+    batch = [started(f"server-{number}") for number in range(10)]
     batch[6]["payload"]["nova_object.data"]["tenant_id"] = "проект"
-    listener = Listener(database, tmp_path / "set-aside.jsonl")
-    assert listener.take(NOVA, batch)
-    assert stored(database) == {f"vm-{number}" for number in range(10) if number != 6}
-    (line,) = listener.set_aside.read_text().splitlines()
+    listener = Listener(database, tmp_path / "dead-letters.jsonl")
+    assert listener.store(NOVA, batch)
+    assert stored(database) == {f"server-{number}" for number in range(10) if number != 6}
+    (line,) = listener.dead_letters.read_text().splitlines()
     assert json.loads(line)["message"] == batch[6]
-    assert listener.counts == {"stored": 9, "set aside": 1}
+    assert listener.counts == {"stored": 9, "dead letters": 1}
     database.close()
 
 
 @pytest.mark.parametrize("project", ["demo ", " demo", " "])
-def test_a_project_that_a_database_may_take_for_another_is_malformed(project: str) -> None:
-    message = started("vm-1")
+def test_a_project_id_with_spaces_at_an_end_is_malformed(project: str) -> None:
+    message = started("server-1")
     message["payload"]["nova_object.data"]["tenant_id"] = project
     with pytest.raises(NotificationMalformed):
         notification_parser.read(NOVA, message)
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
-def test_a_time_that_is_none_in_utc_is_malformed(time: str) -> None:
+def test_a_time_outside_the_range_of_utc_is_malformed(time: str) -> None:
     with pytest.raises(NotificationMalformed):
-        notification_parser.read(NOVA, started("vm-1", time))
+        notification_parser.read(NOVA, started("server-1", time))

@@ -15,7 +15,7 @@ SERVER = "20000000-0000-4000-8000-000000000001"
 
 
 def image(**more: Any) -> dict[str, Any]:
-    """An image as Glance shows one that Nova made; a property that is ``...`` is left out."""
+    """Return an image of Nova as Glance shows it, without the properties that are ``...``."""
     given = {
         "id": IMAGE,
         "owner": "demo",
@@ -35,18 +35,18 @@ def read(**more: Any) -> NovaClaim:
     return claim
 
 
-def test_an_image_of_nova_is_believed() -> None:
+def test_an_image_that_nova_made_is_credible() -> None:
     noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert read() == NovaClaim(IMAGE, "demo", SERVER, "snapshot", None, noon, None)
 
 
-def test_an_image_without_either_mark_claims_nothing() -> None:
+def test_an_image_without_properties_of_nova_claims_no_relation() -> None:
     assert nova_properties.read(image(instance_uuid=..., image_type=...)) is None
 
 
 @pytest.mark.parametrize("mark", nova_properties.MARKS)
-def test_one_mark_alone_is_a_doubted_claim(mark: str) -> None:
-    assert read(**{mark: ...}).doubt is not None
+def test_an_image_with_only_one_property_is_rejected(mark: str) -> None:
+    assert read(**{mark: ...}).contradiction is not None
 
 
 @pytest.mark.parametrize(
@@ -60,42 +60,42 @@ def test_one_mark_alone_is_a_doubted_claim(mark: str) -> None:
         ("snapshot", "daily", None),
     ],
 )
-def test_a_backup_alone_has_a_label_if_it_is_a_word(
+def test_only_backups_have_a_label_which_must_be_a_word(
     kind: str, written: Any, label: str | None
 ) -> None:
     claim = read(image_type=kind, backup_type=written)
-    assert (claim.kind, claim.label, claim.doubt) == (kind, label, None)
+    assert (claim.kind, claim.label, claim.contradiction) == (kind, label, None)
 
 
 @pytest.mark.parametrize(
-    ("more", "doubt"),
+    ("more", "contradiction"),
     [
-        ({"size": 0}, "it was made from an instance on volumes"),
-        ({"block_device_mapping": '[{"volume_size": 1}]'}, "from an instance on volumes"),
-        ({"bdm_v2": "true"}, "from an instance on volumes"),
-        ({"base_image_ref": ...}, "Cinder uploaded it"),
-        ({"base_image_ref": ""}, "its base_image_ref is"),
-        ({"base_image_ref": "no-uuid"}, "its base_image_ref is"),
-        ({"instance_uuid": ...}, "it names no instance"),
-        ({"instance_uuid": "vm-1"}, "it names no instance"),
-        ({"image_type": ...}, "its image_type is"),
-        ({"image_type": "boot"}, "its image_type is"),
-        ({"user_id": ...}, "it has no user_id"),
-        ({"user_id": ""}, "it has no user_id"),
-        ({"owner": None}, "it has no owner"),
-        ({"owner": "a\nb"}, "its owner is no project"),
+        ({"size": 0}, "the server is booted from a volume"),
+        ({"block_device_mapping": '[{"volume_size": 1}]'}, "booted from a volume"),
+        ({"bdm_v2": "true"}, "booted from a volume"),
+        ({"base_image_ref": ...}, "Cinder uploaded the image"),
+        ({"base_image_ref": ""}, "base_image_ref is"),
+        ({"base_image_ref": "no-uuid"}, "base_image_ref is"),
+        ({"instance_uuid": ...}, "instance_uuid is not a server ID"),
+        ({"instance_uuid": "server-1"}, "instance_uuid is not a server ID"),
+        ({"image_type": ...}, "image_type is"),
+        ({"image_type": "boot"}, "image_type is"),
+        ({"user_id": ...}, "user_id is missing"),
+        ({"user_id": ""}, "user_id is missing"),
+        ({"owner": None}, "the image has no owner"),
+        ({"owner": "a\nb"}, "the owner of the image is not a project ID"),
     ],
 )
-def test_what_contradicts_a_claim_is_named(more: dict[str, Any], doubt: str) -> None:
-    found = read(**more).doubt
+def test_the_contradiction_is_named(more: dict[str, Any], contradiction: str) -> None:
+    found = read(**more).contradiction
     assert found is not None
-    assert doubt in found
+    assert contradiction in found
 
 
 @pytest.mark.parametrize("nothing", [None, "", "[]"])
 @pytest.mark.parametrize("name", nova_properties.VOLUMES)
-def test_an_empty_list_of_volumes_contradicts_nothing(name: str, nothing: str | None) -> None:
-    assert read(**{name: nothing}).doubt is None
+def test_an_empty_list_of_volumes_is_ignored(name: str, nothing: str | None) -> None:
+    assert read(**{name: nothing}).contradiction is None
 
 
 @pytest.mark.parametrize("broken", [{"id": "no id\n"}, {"created_at": "yesterday"}])

@@ -1,4 +1,4 @@
-"""What the commands say of a wrong configuration never shows a part of a password."""
+"""Error messages about a wrong configuration never show a part of a password."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ WRONG = {
     "mysql+pymysql://127.0.0.1:1/db?user=u&password=hush": "cannot be used",
     "postgresql+psycopg://127.0.0.1:1/db?user=u&password=hush": "cannot be used",
 }
-"""URLs with a password, or what is taken for one, in them, and what is said of each."""
+"""Wrong URLs with a password, and a part of the error message of each."""
 
 COMMANDS = [
     ("db", "version"),
@@ -61,7 +61,7 @@ Failing = Callable[..., str]
 def failing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Failing:
-    """All that a command writes, which must fail."""
+    """Return a function that runs a command, which must fail, and returns its output."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> str:
@@ -73,7 +73,7 @@ def failing(
 
 
 def paste_file(directory: Path, *lines: str) -> tuple[str, str]:
-    """The words that name a paste file of these lines."""
+    """Write a paste file, and return the arguments that select it."""
     path = directory / "paste.ini"
     path.write_text("\n".join([*lines, ""]), "utf-8")
     return "--paste", str(path)
@@ -94,7 +94,7 @@ def test_a_url_on_the_command_line(failing: Failing, url: str, options: tuple[st
 
 @pytest.mark.parametrize("url", WRONG)
 def test_a_url_in_a_paste_file(failing: Failing, tmp_path: Path, url: str) -> None:
-    where = paste_file(tmp_path, "[filter:ours]", USE, f"connection = {url}")
+    where = paste_file(tmp_path, "[filter:related-images]", USE, f"connection = {url}")
     said = failing("db", "version", *where)
     assert WRONG[url] in said
     assert_hidden(said)
@@ -109,7 +109,7 @@ def test_a_url_in_a_paste_file(failing: Failing, tmp_path: Path, url: str) -> No
         "mysql+pymysql://127.0.0.1:1/db?user=u&password=hush",
     ],
 )
-def test_every_command_keeps_it(failing: Failing, command: tuple[str, ...], url: str) -> None:
+def test_no_command_shows_a_password(failing: Failing, command: tuple[str, ...], url: str) -> None:
     assert_hidden(failing("--debug", *command, "--connection", url))
 
 
@@ -119,9 +119,14 @@ def test_a_percent_sign_in_a_paste_file(
     failing: Failing, tmp_path: Path, password: str, options: tuple[str, ...]
 ) -> None:
     url = f"connection = mysql+pymysql://u:{password}@127.0.0.1:1/db"
-    where = paste_file(tmp_path, "[filter:ours]", USE, url)
+    where = paste_file(tmp_path, "[filter:related-images]", USE, url)
     said = failing(*options, "db", "version", *where)
-    for named in (where[1], "[filter:ours]", "the option connection", "write %% for each %"):
+    for named in (
+        where[1],
+        "[filter:related-images]",
+        "the option connection",
+        "write %% for each %",
+    ):
         assert named in said
     assert_hidden(said)
     assert "%sh" not in said
@@ -129,25 +134,36 @@ def test_a_percent_sign_in_a_paste_file(
 
 
 def test_a_percent_sign_in_the_defaults_of_a_paste_file(failing: Failing, tmp_path: Path) -> None:
-    lines = ("[DEFAULT]", "password = %hush", "[filter:ours]", USE, "connection = sqlite:///x.db")
+    lines = (
+        "[DEFAULT]",
+        "password = %hush",
+        "[filter:related-images]",
+        USE,
+        "connection = sqlite:///x.db",
+    )
     said = failing("--debug", "db", "version", *paste_file(tmp_path, *lines))
     assert "the option password of [" in said
     assert_hidden(said)
 
 
-def test_doubled_percent_signs_are_one(failing: Failing, tmp_path: Path) -> None:
+def test_doubled_percent_signs_are_an_escape(failing: Failing, tmp_path: Path) -> None:
     url = "connection = mysql+pymysql://us%%25er:hush@127.0.0.1:1/db"
-    said = failing("db", "version", *paste_file(tmp_path, "[filter:ours]", USE, url))
+    said = failing("db", "version", *paste_file(tmp_path, "[filter:related-images]", USE, url))
     assert "mysql+pymysql://us%25er:***@127.0.0.1:1/db cannot be used" in said
 
 
 @pytest.mark.parametrize("options", [(), ("--debug",)], ids=["", "with tracebacks"])
 @pytest.mark.parametrize(
     "lines",
-    [("hush",), ("[filter:ours]", USE, "hush"), ("[filter:ours]", USE, "[hush"), ("# h\u00fcsh",)],
+    [
+        ("hush",),
+        ("[filter:related-images]", USE, "hush"),
+        ("[filter:related-images]", USE, "[hush"),
+        ("# h\u00fcsh",),
+    ],
     ids=str,
 )
-def test_a_line_that_is_nothing(
+def test_a_line_that_is_not_an_option(
     failing: Failing, tmp_path: Path, lines: tuple[str, ...], options: tuple[str, ...]
 ) -> None:
     where = paste_file(tmp_path, *lines)
@@ -214,7 +230,7 @@ def test_a_dollar_in_a_configuration_file(failing: Failing, tmp_path: Path, pass
         "# h\xfcsh\n",
     ],
 )
-def test_a_line_of_a_configuration_file_that_is_nothing(
+def test_a_line_of_a_configuration_file_that_is_not_an_option(
     failing: Failing, tmp_path: Path, text: str
 ) -> None:
     conf = tmp_path / "glance-api.conf"

@@ -1,4 +1,4 @@
-"""A compute driver that runs nothing, but uploads what it is told to snapshot, as libvirt does."""
+"""A fake compute driver that uploads snapshots as the libvirt driver does."""
 
 from io import BytesIO
 from typing import Any

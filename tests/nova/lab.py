@@ -1,16 +1,16 @@
-"""The real Nova in one process: its API, conductor, scheduler and a compute, from its own fixtures.
+"""A real Nova in one process: API, conductor, scheduler and compute, started by Nova's fixtures.
 
-Run as ``python -m tests.nova.lab PLAN OUTCOME``, two JSON files. It is a process of its own because
-Nova and Glance share one global configuration. The plan names the Glances to be used:
+Run as ``python -m tests.nova.lab PLAN OUTCOME``, two JSON files. It is a separate process because
+Nova and Glance share one global configuration. The plan has the URLs of these Glances:
 
 - ``filtered``: each kind of image that Nova creates
 - ``passing`` and ``verified``: three backups with a rotation of three, and then a fourth
-- ``unaccompanied``: the same as ``verified``, where the compute sends no service token
+- ``unaccompanied``: like ``verified``, but the compute sends no service token
 - ``plain``: a Glance without the filter
 - ``down``: a Glance whose filter has no database
-- ``refusing``: a stand-in for Glance, which refuses each image as the image's name says
+- ``refusing``: a fake Glance that refuses each image with the status in its name
 
-The outcome says which image was made from which instance, and what Nova's notifications said.
+The outcome has the server of each image, and Nova's notifications.
 """
 
 # ruff: noqa: I001, F401
@@ -64,9 +64,9 @@ USER: Final = "alice:demo:member"
 ADMIN: Final = "root:administration:admin"
 NOVA: Final = "nova:service:service"
 PATIENCE: Final = 60
-"""Seconds that Nova may take for anything."""
+"""Seconds to wait for any action of Nova."""
 
-_OURS: Final = """
+_FILTERS: Final = """
 [filter:development-identity]
 use = egg:related-images#development_identity
 
@@ -77,17 +77,17 @@ installation_uuid = {installation}
 
 
 def _paste_file(directory: Path) -> Path:
-    """Nova's own paste file with two filters more, one of them in authtoken's place."""
+    """Write Nova's paste file with two more filters, one of which replaces authtoken."""
     text = (Path(sys.prefix) / "etc" / "nova" / "api-paste.ini").read_text()
     text = text.replace(" authtoken ", " development-identity ")
     text = text.replace(" osapi_compute_app_v21", " related-images osapi_compute_app_v21")
     path = directory / "api-paste.ini"
-    path.write_text(text + _OURS.format(installation=INSTALLATION))
+    path.write_text(text + _FILTERS.format(installation=INSTALLATION))
     return path
 
 
-class Registry:
-    """A Glance, as someone who calls it past Nova."""
+class Glance:
+    """A client of one Glance."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -109,13 +109,13 @@ class Registry:
         return image_id
 
     def backups(self) -> list[str]:
-        """The names of the images that claim to be backups, oldest first."""
-        asked = "/images?image_type=backup&sort_key=created_at&sort_dir=asc"
-        return [image["name"] for image in self.call("GET", asked, ADMIN).json()["images"]]
+        """Return the names of the images with ``image_type=backup``, oldest first."""
+        query = "/images?image_type=backup&sort_key=created_at&sort_dir=asc"
+        return [image["name"] for image in self.call("GET", query, ADMIN).json()["images"]]
 
 
 class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
-    """One Nova; what is done with it stands in the only test."""
+    """One Nova with one test, which runs all actions."""
 
     STUB_KEYSTONE = False
     NUMBER_OF_CELLS = 1
@@ -143,14 +143,14 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         )
         self.flags(num_retries=0, group="glance")
         self.flags(instances=-1, group="quota")
-        # Nova loads its drivers from a package of its own
+        # Nova loads drivers only from its own package
         fake.UploadingDriver = UploadingDriver
         self.flags(compute_driver="fake.UploadingDriver")
         self._describe_volumes()
         super()._setup_services()
 
     def _describe_volumes(self) -> None:
-        """Nova's stand-in for Cinder leaves out what a snapshot of a volume needs."""
+        """Add the description to volumes of Nova's fake Cinder, which snapshots need."""
         get = cinder.API.get
         described = lambda _, *args, **kwargs: {  # noqa: E731
             "display_description": "",
@@ -159,11 +159,11 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         self.stub_out("nova.volume.cinder.API.get", described)
 
     @contextmanager
-    def _with(self, name: str) -> Iterator[Registry]:
-        """Nova works with the Glance of this name."""
+    def _with(self, name: str) -> Iterator[Glance]:
+        """Make Nova use one Glance, and yield a client of it."""
         url = self._plan[name]
         self.flags(api_servers=[url], group="glance")
-        yield Registry(url)
+        yield Glance(url)
 
     def _nova(self, path: str, body: Any, token: str = USER) -> Any:
         response = requests.request(
@@ -184,7 +184,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         return server_id
 
     def _settled(self, server_id: str) -> str:
-        """The state of the server, once Nova has finished what it does with it."""
+        """Wait until Nova has finished its task, and return the state of the server."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             found = objects.Instance.get_by_uuid(get_admin_context(), server_id)
@@ -228,8 +228,8 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         OUTCOME.write_text(json.dumps(self._outcome, indent=1))
 
     def _make_each_kind(self) -> None:
-        with self._with("filtered") as registry:
-            base = registry.image(ADMIN, visibility="public", name="base")
+        with self._with("filtered") as glance:
+            base = glance.image(ADMIN, visibility="public", name="base")
             first = self._server("first", imageRef=base)
             self._note("snapshot", first, self._snapshot(first))
             backup = self._backup(first, "backup", 5)
@@ -240,7 +240,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             self._note("backup of an odd type", first, odd["image_id"])
             shelved = self._server("shelved", imageRef=base)
             self._act(shelved, shelve=None)
-            self._note("shelve", shelved, self._named(registry, "shelved-shelved"))
+            self._note("shelve", shelved, self._named(glance, "shelved-shelved"))
             self._act(shelved, unshelve=None)
             volumes = self._server("volumes", block_device_mapping_v2=[self._volume()])
             self._note("volume-backed snapshot", volumes, self._snapshot(volumes))
@@ -256,11 +256,11 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             self._nova_delete(heir)
             self._outcome["deleted"] = heir
 
-    def _note(self, deed: str, server_id: str, image_id: str) -> None:
-        self._outcome["images"][deed] = {"instance_id": server_id, "image_id": image_id}
+    def _note(self, action: str, server_id: str, image_id: str) -> None:
+        self._outcome["images"][action] = {"instance_id": server_id, "image_id": image_id}
 
-    def _named(self, registry: Registry, name: str) -> str:
-        newest = registry.call("GET", f"/images?name={name}&limit=1").json()["images"][0]
+    def _named(self, glance: Glance, name: str) -> str:
+        newest = glance.call("GET", f"/images?name={name}&limit=1").json()["images"][0]
         image_id: str = newest["id"]
         return image_id
 
@@ -278,7 +278,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         return {**boot, "uuid": image_id, "volume_size": 1}
 
     def _resize_across_cells(self, server_id: str) -> str:
-        """The task of the conductor that makes an image, with the rest of the resize left out."""
+        """Run the conductor's task that creates an image, without the rest of the resize."""
         context = get_admin_context()
         context.project_id, context.user_id, context.auth_token = "demo", "alice", USER
         context.service_catalog = []
@@ -302,24 +302,24 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         return image_id
 
     def _rotate(self, name: str) -> dict[str, list[str]]:
-        """What claims to be a backup of the server, before and after one more backup."""
-        with self._with(name) as registry:
-            base = registry.image(ADMIN, visibility="public", name="base")
+        """Return the images with ``image_type=backup`` before and after a fourth backup."""
+        with self._with(name) as glance:
+            base = glance.image(ADMIN, visibility="public", name="base")
             server = self._server("rotated", imageRef=base)
             backups = [self._backup(server, f"backup {number}", 3) for number in (1, 2, 3)]
             heir = self._server("heir", block_device_mapping_v2=[self._from_image(backups[2])])
             inherited = self._snapshot(heir)
             rename = [{"op": "replace", "path": "/name", "value": "of another server"}]
             patch = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
-            registry.call("PATCH", f"/images/{inherited}", data=json.dumps(rename), headers=patch)
+            glance.call("PATCH", f"/images/{inherited}", data=json.dumps(rename), headers=patch)
             claims = {"instance_uuid": server, "image_type": "backup", "backup_type": "daily"}
-            registry.image(active=False, name="never uploaded", **claims)
-            before = registry.backups()
+            glance.image(active=False, name="never uploaded", **claims)
+            before = glance.backups()
             self._backup(server, "backup 4", 3)
-            return {"before": before, "after": registry.backups()}
+            return {"before": before, "after": glance.backups()}
 
     def _send_no_service_token_in_rotations(self) -> None:
-        """The compute shares its configuration with the API here, which sends one."""
+        """Only during rotations, since the API has the same configuration."""
         rotate = ComputeManager._rotate_backups
 
         def without(*args: Any) -> None:
@@ -357,7 +357,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         return {id: it.project_id for id, it in found.items() if it.policy}
 
     def _ask_nova(self) -> dict[str, str | None]:
-        """Whose servers Nova says that they are: one, one that was deleted, and none."""
+        """Return the projects of a server, of a deleted server and of an unknown one."""
         compute = Compute(Adapter(self._session(ADMIN), service_type="compute"))
         first = self._outcome["images"]["snapshot"]["instance_id"]
         asked = {"first": first, "deleted": self._outcome["deleted"], "unknown": INSTALLATION}
@@ -385,28 +385,28 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         return ""
 
     def _without_filter(self) -> dict[str, Any]:
-        with self._with("plain") as registry:
-            server = self._server("plain", imageRef=registry.image(name="base"))
+        with self._with("plain") as glance:
+            server = self._server("plain", imageRef=glance.image(name="base"))
             made = [self._snapshot(server), self._backup(server, "backup", 3)]
-            there = registry.call("GET", "/images").json()["images"]
+            there = glance.call("GET", "/images").json()["images"]
             known = {image["id"]: image["status"] for image in there}
         return {"made": [known[id] for id in made], "log": self._warnings.output}
 
     def _without_database(self) -> dict[str, Any]:
         self.flags(num_retries=1, group="glance")
-        with self._with("down") as registry:
-            base = registry.image(name="base")
+        with self._with("down") as glance:
+            base = glance.image(name="base")
             server = self._server("down", imageRef=base)
             shelved = self._server("not shelved", imageRef=base)
             volumes = self._outcome["images"]["volume-backed snapshot"]["instance_id"]
-            deeds = {
+            actions = {
                 "createImage": lambda: self._snapshot(server),
                 "createBackup": lambda: self._backup(server, "backup", 3),
                 "createImage of volumes": lambda: self._snapshot(volumes),
                 "shelve": lambda: self._act(shelved, shelve=None),
             }
-            refused = {name: _refusal(deed) for name, deed in deeds.items()}
-            there = registry.call("GET", "/images").json()["images"]
+            refused = {name: _refusal(action) for name, action in actions.items()}
+            there = glance.call("GET", "/images").json()["images"]
         self.flags(num_retries=0, group="glance")
         left = self._state(shelved)
         self._nova(f"/servers/{shelved}/action", {"os-resetState": {"state": "active"}}, ADMIN)
@@ -422,9 +422,9 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         return [found.vm_state, found.task_state]
 
     def _refused(self) -> dict[str, Any]:
-        """What Nova makes of each refusal, and of the filter's own for want of a service token."""
-        with self._with("filtered") as registry:
-            server = self._server("refused", imageRef=registry.image(name="base"))
+        """Return Nova's response to each refusal, and to that of a missing service token."""
+        with self._with("filtered") as glance:
+            server = self._server("refused", imageRef=glance.image(name="base"))
             self.flags(send_service_user_token=False, group="service_user")
             refused = {"without a service token": _refusal(lambda: self._snapshot(server))}
             self.flags(send_service_user_token=True, group="service_user")
@@ -435,29 +435,29 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         return refused
 
     def _shown(self) -> dict[str, list[Any]]:
-        """What the openstack command shows for each refusal, with its exit code."""
+        """Return the exit code and the errors of the openstack command for each refusal."""
         server = self._outcome["images"]["snapshot"]["instance_id"]
         identity = f"--os-auth-type admin_token --os-token {USER} --os-endpoint"
         words = [*identity.split(), self.api_fixture.base_url, "server", "image", "create", server]
         shown = {}
         with self._with("refusing"):
             for name in self._plan["refusals"].split(","):
-                with redirect_stderr(io.StringIO()) as said:
+                with redirect_stderr(io.StringIO()) as errors:
                     code = shell.main([*words, "--name", name])
-                shown[name] = [code, said.getvalue()]
+                shown[name] = [code, errors.getvalue()]
         return shown
 
 
-def _refusal(deed: Callable[[], object]) -> list[Any] | None:
-    """Status, message and ``Retry-After`` of Nova's answer, if that is an error."""
+def _refusal(action: Callable[[], object]) -> list[Any] | None:
+    """Return status, message and ``Retry-After`` of an error response of Nova."""
     try:
-        deed()
+        action()
     except requests.HTTPError as error:
         answer = error.response
         assert answer is not None
-        (said,) = answer.json().values()
-        assert said["code"] == answer.status_code
-        return [answer.status_code, said["message"], answer.headers.get("Retry-After")]
+        (fault,) = answer.json().values()
+        assert fault["code"] == answer.status_code
+        return [answer.status_code, fault["message"], answer.headers.get("Retry-After")]
     return None
 
 

@@ -1,4 +1,4 @@
-"""The real Nova with the real Glance: whose image is recorded, which backups are rotated away."""
+"""A real Nova with a real Glance: recorded relations, and the rotation of backups."""
 
 import json
 import os
@@ -35,8 +35,10 @@ NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 ADMIN = ServedGlance.token("root", "administration", "admin")
 PATIENCE = 600
 
-REFUSALS = [f"{whose} {status}" for whose in ("ours", "foreign") for status in (400, 403, 409, 503)]
-REFUSALS += ["ours 413"]
+REFUSALS = [
+    f"{origin} {status}" for origin in ("filter", "proxy") for status in (400, 403, 409, 503)
+]
+REFUSALS += ["filter 413"]
 
 GLANCES: dict[str, dict[str, Any]] = {
     "filtered": {},
@@ -59,7 +61,7 @@ SNAPSHOTS = {
     "volume-backed, started from a backup": ("snapshot", None),
     "cross-cell resize": ("snapshot", None),
 }
-"""What Nova did, and the kind and label that are recorded."""
+"""Actions of Nova, and the kind and label that are recorded for their images."""
 
 SILENT = {
     "shelve",
@@ -67,28 +69,28 @@ SILENT = {
     "volume-backed, started from a backup",
     "cross-cell resize",
 }
-"""Of the images that come of these, Nova sends no notification."""
+"""Nova sends no notification for the images of these actions."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the lab reports, and the Glance that holds an image of each kind."""
+    """The results of the lab, and the Glance with the images."""
 
-    told: dict[str, Any]
+    results: dict[str, Any]
     glance: ServedGlance
 
-    def image_id(self, deed: str) -> str:
-        return str(self.told["images"][deed]["image_id"])
+    def image_id(self, action: str) -> str:
+        return str(self.results["images"][action]["image_id"])
 
-    def instance_id(self, deed: str) -> str:
-        return str(self.told["images"][deed]["instance_id"])
+    def instance_id(self, action: str) -> str:
+        return str(self.results["images"][action]["instance_id"])
 
-    def image(self, deed: str) -> dict[str, Any]:
-        return dict(self._get(f"/v2/images/{self.image_id(deed)}"))
+    def image(self, action: str) -> dict[str, Any]:
+        return dict(self._get(f"/v2/images/{self.image_id(action)}"))
 
-    def relation(self, deed: str) -> dict[str, Any]:
+    def relation(self, action: str) -> dict[str, Any]:
         """The only relation of the image."""
-        (found,) = self._get(f"/v2/images/{self.image_id(deed)}/relations")["relations"]
+        (found,) = self._get(f"/v2/images/{self.image_id(action)}/relations")["relations"]
         return dict(found)
 
     def _get(self, path: str) -> Any:
@@ -103,17 +105,17 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     with ExitStack() as stack:
         glances: dict[str, ServedGlance] = {}
         for name, options in GLANCES.items():
-            _make_alike(directory / name, directory / "filtered")
+            _copy_database(directory / name, directory / "filtered")
             glances[name] = stack.enter_context(ServedGlance(directory / name, **options))
         glances["down"].lose_tables()
-        plan, told = directory / "plan.json", directory / "outcome.json"
+        plan, results = directory / "plan.json", directory / "outcome.json"
         refusing = stack.enter_context(serving())
         refusing.script = refuse
         urls = {name: glance.url for name, glance in glances.items()}
-        told_of = {"refusing": refusing.url, "refusals": ",".join(REFUSALS)}
-        plan.write_text(json.dumps(urls | told_of))
+        refusing_plan = {"refusing": refusing.url, "refusals": ",".join(REFUSALS)}
+        plan.write_text(json.dumps(urls | refusing_plan))
         lab = subprocess.run(
-            [sys.executable, "-m", "tests.nova.lab", str(plan), str(told)],
+            [sys.executable, "-m", "tests.nova.lab", str(plan), str(results)],
             env={**os.environ, "OS_NOVA_DISABLE_EVENTLET_PATCHING": "true"},
             capture_output=True,
             text=True,
@@ -121,11 +123,11 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
             check=False,
         )
         assert lab.returncode == 0, lab.stderr[-5000:]
-        yield Outcome(json.loads(told.read_text()), glances["filtered"])
+        yield Outcome(json.loads(results.read_text()), glances["filtered"])
 
 
-def _make_alike(directory: Path, first: Path) -> None:
-    """Spare a Glance the making of its database, which takes seconds."""
+def _copy_database(directory: Path, first: Path) -> None:
+    """Copy the database of the first Glance, since creating one takes seconds."""
     directory.mkdir()
     for name in ("glance.db", "glance-version"):
         if (first / name).exists():
@@ -133,66 +135,74 @@ def _make_alike(directory: Path, first: Path) -> None:
 
 
 def refuse(asked: Asked) -> Reply:
-    """Refuse as the name of the image says, with an error of the filter or a foreign one.
+    """Refuse with the status in the name of the image, as the filter does or as a proxy does.
 
-    The real filter refuses none of Nova's images with 400, 409 or 413, and Glance none with 503.
+    The real filter never refuses an image of Nova with 400, 409 or 413, nor Glance with 503.
     """
     if asked.path == "/v2/schemas/image":
         return shown({"name": "image", "properties": {}})
-    whose, status = json.loads(asked.body)["name"].split()
-    if whose == "foreign":
-        return Reply(int(status), b"<html>Not of ours</html>", {"Content-Type": "text/html"})
+    origin, status = json.loads(asked.body)["name"].split()
+    if origin == "proxy":
+        return Reply(int(status), b"<html>an error page</html>", {"Content-Type": "text/html"})
     error = Conflict("What was wrong and what to do.")
     return shown(schemas.fault(int(status), error, None), int(status), Retry_After="1")
 
 
-@pytest.mark.parametrize("deed", SNAPSHOTS)
-def test_every_image_is_recorded_with_the_instance_it_was_made_from(
-    outcome: Outcome, deed: str
-) -> None:
-    recorded = outcome.relation(deed)
-    kind, label = SNAPSHOTS[deed]
+@pytest.mark.parametrize("action", SNAPSHOTS)
+def test_every_image_is_recorded_with_its_server(outcome: Outcome, action: str) -> None:
+    recorded = outcome.relation(action)
+    kind, label = SNAPSHOTS[action]
     assert recorded["installation_uuid"] == NOVA
-    assert recorded["instance_id"] == outcome.instance_id(deed)
+    assert recorded["instance_id"] == outcome.instance_id(action)
     assert (recorded["kind"], recorded["label"], recorded["source"]) == (kind, label, "service")
 
 
-def test_what_nova_writes_into_the_properties_is_wrong(outcome: Outcome) -> None:
+def test_properties_that_nova_sets_can_be_wrong(outcome: Outcome) -> None:
     first, shelved = outcome.instance_id("snapshot"), outcome.instance_id("shelve")
-    # the image of a shelved instance is gone when that is unshelved
-    there = [deed for deed in SNAPSHOTS if deed != "shelve"]
-    named = {deed: outcome.image(deed).get("instance_uuid") for deed in there}
-    assert named["snapshot"] == named["backup"] == first
-    assert named["volume-backed snapshot"] is None
-    assert named["snapshot with forged metadata"] == shelved
-    assert named["volume-backed, started from a backup"] == first
+    # Nova deletes the image of a shelved server when it is unshelved
+    there = [action for action in SNAPSHOTS if action != "shelve"]
+    servers = {action: outcome.image(action).get("instance_uuid") for action in there}
+    assert servers["snapshot"] == servers["backup"] == first
+    assert servers["volume-backed snapshot"] is None
+    assert servers["snapshot with forged metadata"] == shelved
+    assert servers["volume-backed, started from a backup"] == first
     assert outcome.image("volume-backed, started from a backup")["image_type"] == "backup"
 
 
-def test_backfill_believes_what_nova_writes_and_not_what_is_inherited(outcome: Outcome) -> None:
-    # the image of a shelved instance is gone when that is unshelved
-    there = [deed for deed in SNAPSHOTS if deed != "shelve"]
-    found = {deed: nova_properties.read(outcome.image(deed)) for deed in there}
-    doubted = {deed: claim.doubt for deed, claim in found.items() if claim and claim.doubt}
-    assert list(doubted) == ["volume-backed, started from a backup"]
-    assert "on volumes" in str(doubted["volume-backed, started from a backup"])
-    assert [deed for deed, claim in found.items() if claim is None] == ["volume-backed snapshot"]
+def test_backfill_rejects_inherited_properties(outcome: Outcome) -> None:
+    # Nova deletes the image of a shelved server when it is unshelved
+    there = [action for action in SNAPSHOTS if action != "shelve"]
+    found = {action: nova_properties.read(outcome.image(action)) for action in there}
+    rejected = {
+        action: claim.contradiction
+        for action, claim in found.items()
+        if claim and claim.contradiction
+    }
+    assert list(rejected) == ["volume-backed, started from a backup"]
+    assert "booted from a volume" in str(rejected["volume-backed, started from a backup"])
+    assert [action for action, claim in found.items() if claim is None] == [
+        "volume-backed snapshot"
+    ]
 
 
-def test_an_administrators_snapshot_is_the_administrators(outcome: Outcome) -> None:
+def test_a_snapshot_by_an_administrator_belongs_to_the_administrators_project(
+    outcome: Outcome,
+) -> None:
     recorded = outcome.relation("snapshot by an administrator")
     assert recorded["project_id"] == outcome.image("snapshot by an administrator")["owner"]
     assert recorded["project_id"] == "administration"
 
 
-def test_notifications_name_the_same_instances(outcome: Outcome, sqlite_url: str) -> None:
+def test_notifications_record_the_relations_of_the_filter(
+    outcome: Outcome, sqlite_url: str
+) -> None:
     schema.upgrade(make_url(sqlite_url))
     database = Database(sqlite_url, 20)
-    stamped = [
+    notifications = [
         {"timestamp": "2026-01-31 12:00:00.000000", **sent}
-        for sent in outcome.told["notifications"]
+        for sent in outcome.results["notifications"]
     ]
-    events = [event for sent in stamped if (event := read(NOVA, sent)) is not None]
+    events = [event for sent in notifications if (event := read(NOVA, sent)) is not None]
     for _ in range(2):
         store(database, events)
     found = {
@@ -200,26 +210,28 @@ def test_notifications_name_the_same_instances(outcome: Outcome, sqlite_url: str
         for row in database.read(relation_queries.find, Filters(), 1000)
         if row.kind != "boot"
     }
-    for deed, (kind, _) in SNAPSHOTS.items():
-        said = None if deed in SILENT else (outcome.instance_id(deed), kind)
-        assert found.get(outcome.image_id(deed)) == said, deed
+    for action, (kind, _) in SNAPSHOTS.items():
+        expected = None if action in SILENT else (outcome.instance_id(action), kind)
+        assert found.get(outcome.image_id(action)) == expected, action
     first, heir = (
-        database.read(instances._find, Filters(NOVA, outcome.instance_id(deed)), 1)[0]
-        for deed in ("snapshot", "volume-backed, started from a backup")
+        database.read(instances._find, Filters(NOVA, outcome.instance_id(action)), 1)[0]
+        for action in ("snapshot", "volume-backed, started from a backup")
     )
-    assert (first.boot_image_id, first.project_id) == (outcome.told["base"], "demo")
+    assert (first.boot_image_id, first.project_id) == (outcome.results["base"], "demo")
     assert first.ended_at is None
     assert heir.ended_at is not None
 
 
-def test_nova_says_whose_an_instance_is_or_was(outcome: Outcome) -> None:
-    assert outcome.told["projects"] == {"first": "demo", "deleted": "demo", "unknown": None}
+def test_nova_returns_the_project_of_a_server(outcome: Outcome) -> None:
+    assert outcome.results["projects"] == {"first": "demo", "deleted": "demo", "unknown": None}
 
 
-def test_nova_tells_which_policies_servers_carry_to_who_sees_them(outcome: Outcome) -> None:
+def test_nova_shows_the_backup_policies_of_servers_that_the_caller_may_see(
+    outcome: Outcome,
+) -> None:
     seen = {outcome.instance_id("snapshot"): "demo"}
     nobody: dict[str, str] = {}
-    assert outcome.told["policies"] == {
+    assert outcome.results["policies"] == {
         "one": seen,
         "none": nobody,
         "own": seen,
@@ -230,62 +242,64 @@ def test_nova_tells_which_policies_servers_carry_to_who_sees_them(outcome: Outco
     }
 
 
-def test_the_deletion_of_a_server_that_nova_has_or_hides_is_not_recorded(
+def test_the_deletion_of_a_server_that_nova_shows_or_hides_is_not_recorded(
     outcome: Outcome,
 ) -> None:
-    told = outcome.told["deletions"]
-    assert (told["deleted"], told["unknown"]) == ("", "")
-    assert "the compute service still has the server" in told["there"]
-    assert "it answered 403 to a question about all projects" in told["by its user"]
+    deletions = outcome.results["deletions"]
+    assert (deletions["deleted"], deletions["unknown"]) == ("", "")
+    assert "the compute service still has the server" in deletions["there"]
+    assert "it answered 403 to a question about all projects" in deletions["by its user"]
 
 
-def test_plain_rotation_deletes_real_backups(outcome: Outcome) -> None:
-    assert outcome.told["rotation"]["passing"] == {
+def test_the_rotation_of_nova_deletes_wrong_backups(outcome: Outcome) -> None:
+    assert outcome.results["rotation"]["passing"] == {
         "before": BACKUPS,
         "after": ["of another server", "never uploaded", "backup 4"],
     }
 
 
 @pytest.mark.parametrize("name", ["verified", "unaccompanied"])
-def test_verified_rotation_deletes_exactly_the_oldest(outcome: Outcome, name: str) -> None:
-    assert outcome.told["rotation"][name] == {
+def test_verified_rotation_deletes_only_the_oldest_backup(outcome: Outcome, name: str) -> None:
+    assert outcome.results["rotation"][name] == {
         "before": BACKUPS,
         "after": [*BACKUPS[1:], "backup 4"],
     }
 
 
 def test_without_the_filter_snapshots_work_and_one_warning_is_logged(outcome: Outcome) -> None:
-    plain = outcome.told["plain"]
+    plain = outcome.results["plain"]
     assert plain["made"] == ["active", "active"]
-    assert plain["log"].count("does not say that it recorded") == 1
+    assert plain["log"].count("does not confirm that it recorded") == 1
 
 
-def test_while_relations_are_down_nothing_is_half_made(outcome: Outcome) -> None:
-    down = outcome.told["down"]
+def test_nothing_is_left_over_while_the_database_is_unavailable(outcome: Outcome) -> None:
+    down = outcome.results["down"]
     assert down["images"] == ["base"]
     assert down["states"] == ["active", "active"]
-    # Nova sets this state before it asks Glance, and leaves it; docs/nova.md says how to end it
+    # Nova sets this state before the request to Glance and does not reset it; see docs/nova.md
     assert down["shelved"] == [["active", "shelving"], ["active", None]]
 
 
 @pytest.mark.parametrize(
-    "deed", ["createImage", "createBackup", "createImage of volumes", "shelve"]
+    "action", ["createImage", "createBackup", "createImage of volumes", "shelve"]
 )
-def test_while_relations_are_down_nova_says_so_to_its_user(outcome: Outcome, deed: str) -> None:
-    status, message, retry_after = outcome.told["down"]["refused"][deed]
+def test_nova_shows_the_message_while_the_database_is_unavailable(
+    outcome: Outcome, action: str
+) -> None:
+    status, message, retry_after = outcome.results["down"]["refused"][action]
     assert (status, retry_after) == (503, "1")
     assert message.startswith("the database cannot be used now")
 
 
-def test_without_a_service_token_nova_says_what_is_needed(outcome: Outcome) -> None:
-    status, message, _ = outcome.told["refused"]["without a service token"]
+def test_nova_shows_the_message_without_a_service_token(outcome: Outcome) -> None:
+    status, message, _ = outcome.results["refused"]["without a service token"]
     assert status == 403
     assert "one of these roles is needed" in message
 
 
 @pytest.mark.parametrize("status", [400, 403, 409, 413, 503])
-def test_nova_passes_every_refusal_on(outcome: Outcome, status: int) -> None:
-    answered, message, retry_after = outcome.told["refused"][f"ours {status}"]
+def test_nova_passes_on_every_refusal_of_the_filter(outcome: Outcome, status: int) -> None:
+    answered, message, retry_after = outcome.results["refused"][f"filter {status}"]
     assert answered == status
     assert "What was wrong and what to do." in message
     assert retry_after == (None if status in (400, 403) else "1")
@@ -293,15 +307,15 @@ def test_nova_passes_every_refusal_on(outcome: Outcome, status: int) -> None:
 
 @pytest.mark.parametrize("status", [400, 403, 409, 413, 503])
 def test_the_openstack_command_shows_every_refusal(outcome: Outcome, status: int) -> None:
-    code, said = outcome.told["shown"][f"ours {status}"]
+    code, errors = outcome.results["shown"][f"filter {status}"]
     assert code == 1
-    assert "What was wrong and what to do." in said
+    assert "What was wrong and what to do." in errors
 
 
 @pytest.mark.parametrize(("status", "answered"), [(400, 400), (403, 403), (409, 500), (503, 500)])
-def test_what_others_refuse_is_answered_as_ever(
+def test_nova_handles_other_refusals_as_without_the_filter(
     outcome: Outcome, status: int, answered: int
 ) -> None:
-    got, message, _ = outcome.told["refused"][f"foreign {status}"]
-    assert got == answered
+    status_of_nova, message, _ = outcome.results["refused"][f"proxy {status}"]
+    assert status_of_nova == answered
     assert ("Unexpected API Error" in message) == (answered == 500)
