@@ -18,7 +18,7 @@ from related_images.middleware.create_image import json_object
 from related_images.middleware.environ import request_id
 from related_images.middleware.responses import WSGIApp, no_content, written
 from related_images.middleware.route_request import RouteRequest, fields
-from related_images.protocol import paths, schemas
+from related_images.protocol import parameters, paths, schemas
 
 LOG = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def detach(call: RouteRequest) -> WSGIApp:
 
 def list_instances(call: RouteRequest) -> WSGIApp:
     query = call.query
-    latest_before = query.filters.pop(paging.LATEST_BEFORE, None)
+    latest_before = query.filters.pop(parameters.LATEST_BEFORE, None)
     filters = Filters(**query.filters, visible_to=call.caller.visible_to)
     after = paging.instance_position(query.marker)
     until = datetime.now(UTC) + validation.CLOCK_SKEW
@@ -126,7 +126,7 @@ def end_instance(call: RouteRequest) -> WSGIApp:
 
 
 def list_usages(call: RouteRequest) -> WSGIApp:
-    image_ids = call.query.filters[paging.IMAGE_IDS]
+    image_ids = call.query.filters[parameters.IMAGE_IDS]
     visible_to = call.caller.visible_to
     found = listing.usages(call.database, image_ids, visible_to, _owners(call, image_ids))
     rows = [row.as_json() for row in found]
@@ -176,7 +176,7 @@ def show_info(call: RouteRequest) -> WSGIApp:
         "kinds": list(model.KINDS),
         "sources": list(model.SOURCES),
         "limits": {
-            "page": paging.LIMIT_MOST,
+            "page": parameters.LIMIT_MOST,
             "images_of_instance": listing.IMAGES_LIMIT,
             "instance_id_length": validation.INSTANCE_ID_LENGTH,
             "label_length": validation.LABEL_LENGTH,

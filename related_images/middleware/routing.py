@@ -15,7 +15,7 @@ from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
 from related_images.middleware.responses import MethodNotAllowed, WSGIApp, written
 from related_images.middleware.route_request import Operation, RouteRequest, query_of
-from related_images.protocol import paths, schemas
+from related_images.protocol import parameters, paths, schemas
 
 OK, CREATED, NO_CONTENT = HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 FORBIDDEN, NOT_FOUND, CONFLICT = HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT
@@ -47,7 +47,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             route_handlers.list_relations,
             "Relations, newest first",
             {OK: ("A page of relations", "relations")},
-            filters=paging.FILTERS | paging.PAGE,
+            filters=parameters.FILTERS | parameters.PAGE,
         ),
         "POST": Operation(
             route_handlers.attach,
@@ -66,7 +66,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             "Relations of one image",
             {OK: ("A page of relations", "relations")},
             (NOT_FOUND,),
-            paging.IMAGE_FILTERS | paging.PAGE,
+            parameters.IMAGE_FILTERS | parameters.PAGE,
         )
     },
     paths.RELATION: {
@@ -81,7 +81,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
                 NO_CONTENT: ("The relation is gone",),
             },
             (FORBIDDEN, NOT_FOUND),
-            paging.DETACHMENT,
+            parameters.DETACHMENT,
         )
     },
     paths.ANCESTRY: {
@@ -90,7 +90,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             "The chain of images and instances an image comes from, nearest first",
             {OK: ("A page of ancestors", "ancestry")},
             (NOT_FOUND,),
-            paging.PAGE,
+            parameters.PAGE,
         )
     },
     paths.DESCENDANTS: {
@@ -99,7 +99,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             "Everything that was made from an image",
             {OK: ("A page of descendants", "descendants")},
             (NOT_FOUND,),
-            lineage_handlers.DESCENDANT_FILTERS | paging.PAGE,
+            parameters.DESCENDANT_FILTERS | parameters.PAGE,
         )
     },
     paths.INSTANCES: {
@@ -107,7 +107,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             route_handlers.list_instances,
             "Instances and their images",
             {OK: ("A page of instances", "instances")},
-            filters=paging.INSTANCE_FILTERS | paging.PAGE,
+            filters=parameters.INSTANCE_FILTERS | parameters.PAGE,
         )
     },
     paths.INSTANCE: {
@@ -129,7 +129,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             route_handlers.list_usages,
             "How much images are used, of those that are asked for",
             {OK: ("One row for each image, in the order asked for", "usages")},
-            filters=paging.USAGE_FILTERS,
+            filters=parameters.USAGE_FILTERS,
         )
     },
     paths.INSTALLATIONS: {
