@@ -5,6 +5,7 @@
 - Image ID: a UUID in lower case, as Glance writes it.
 - Server ID and label: up to 255 or 64 of ``A-Z a-z 0-9 . _ : -``.
 - Text: 1 to 255 printable characters without a space at either end.
+- Whole number: 1 to 999999999, in decimal digits.
 - Time: ISO 8601; UTC if it has no zone.
 - Span of time: whole hours, days or weeks such as ``26h``, or several together as in ``1d12h``.
 """
@@ -13,7 +14,7 @@ import argparse
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeGuard, TypeVar
+from typing import Final, TypeGuard, TypeVar, cast
 
 from related_images.errors import (
     BadInput,
@@ -30,6 +31,7 @@ TEXT: Final = f"1 to {TEXT_LENGTH} printable characters without a space at eithe
 INSTANCE_ID_LENGTH: Final = 255
 LABEL_LENGTH: Final = 64
 LETTERS: Final = "A-Z a-z 0-9 . _ : -"
+LARGEST: Final = 999_999_999
 LONGEST_SPAN: Final = timedelta(days=7305)
 """Twenty years. A longer span would lead to dates before any image, or before year 1."""
 
@@ -79,6 +81,34 @@ def is_text(value: object) -> TypeGuard[str]:
     if not isinstance(value, str) or value != value.strip():
         return False
     return 0 < len(value) <= TEXT_LENGTH and value.isprintable()
+
+
+def is_positive(value: object) -> bool:
+    """Whether ``value`` is a whole number from 1 to :data:`LARGEST`, or the digits of one."""
+    if isinstance(value, str):
+        return value.isascii() and value.isdecimal() and len(value) < 10 and int(value) > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
+
+
+def positive(name: str, value: object, error: type[BadInput] = ParameterMalformed) -> int:
+    """Read a whole number from 1 to :data:`LARGEST`.
+
+    :param name: the parameter it came in, for the error
+    :raises BadInput: ``error``, if it is not such a number
+    """
+    if not is_positive(value):
+        raise error(f"{name}={shown(value)} is not a whole number from 1 to {LARGEST}")
+    return int(cast(int | str, value))
+
+
+def flag(name: str, value: object) -> bool:
+    """Give ``value`` if it is a bool: as a condition, the text ``"false"`` would hold.
+
+    :raises ParameterMalformed: if it is not
+    """
+    if not isinstance(value, bool):
+        raise ParameterMalformed(f"{name}={shown(value)} is neither True nor False")
+    return value
 
 
 def text(field: str, value: object) -> str:

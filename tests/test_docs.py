@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from related_images import config, errors
-from related_images.middleware import paging, routing
+from related_images.middleware import routing
 from related_images.middleware.responses import STATUSES, MethodNotAllowed, status_of
-from related_images.protocol import headers, paths
+from related_images.protocol import headers, parameters, paths
 
 ROOT = Path(__file__).parent.parent
 API = (ROOT / "docs/api.md").read_text()
@@ -53,7 +53,7 @@ def test_every_route_is_documented_with_its_methods(path: str, method: str) -> N
     assert f"| {method} |" in following
 
 
-@pytest.mark.parametrize("name", paging.INSTANCE_FILTERS)
+@pytest.mark.parametrize("name", parameters.INSTANCE_FILTERS)
 def test_every_filter_is_documented(name: str) -> None:
     assert f"`{name}`" in API.split("### Filters")[1].split("###")[0]
 

@@ -11,7 +11,6 @@ import pytest
 
 from related_images.errors import BadInput
 from related_images.jsonform import JsonForm, types_of
-from related_images.middleware import paging
 from related_images.model import (
     KINDS,
     SOURCES,
@@ -26,7 +25,7 @@ from related_images.model import (
     Relation,
     Usage,
 )
-from related_images.protocol import schemas
+from related_images.protocol import parameters, schemas
 
 UUID: Final = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NOON: Final = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
@@ -127,4 +126,4 @@ def test_instance_of_a_relation() -> None:
 
 
 def test_filters_match_the_api() -> None:
-    assert {it.name for it in fields(Filters)} == {*paging.FILTERS, "visible_to"}
+    assert {it.name for it in fields(Filters)} == {*parameters.FILTERS, "visible_to"}

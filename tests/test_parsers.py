@@ -14,9 +14,9 @@ from related_images.client.backups import stored_policy
 from related_images.client.import_request import RemoteImage, _wrong_remote
 from related_images.errors import RelatedImagesError
 from related_images.manage import backfill, db, installation, listen, notification_parser, reconcile
-from related_images.middleware import paging
 from related_images.model import InstanceRef
 from related_images.osc import backup, instance, overdue, relation, usage
+from related_images.protocol import parameters
 from related_images.validation import LONGEST_SPAN, format_span, parse_span
 
 UUID: Final = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -76,29 +76,29 @@ UUIDS: Final[Mapping[str, Read]] = {
     "openstack instance backup overdue": option(
         overdue.OverdueInstanceBackup, "--installation", "--older-than=1h"
     ),
-    "API": paging.FILTERS["installation_uuid"].parse,
+    "API": parameters.FILTERS["installation_uuid"].parse,
     "client": lambda text: InstanceRef(text, "i").installation_uuid,
     "import": remote_image,
 }
 INSTANCE_IDS: Final[Mapping[str, Read]] = {
     "openstack instance image list": option(instance.ListInstanceImage, "instance_id"),
     "openstack instance backup prune": option(backup.PruneInstanceBackup, "instance_id"),
-    "API": paging.FILTERS["instance_id"].parse,
+    "API": parameters.FILTERS["instance_id"].parse,
     "client": lambda text: InstanceRef(UUID, text).instance_id,
 }
 LABELS: Final[Mapping[str, Read]] = {
     "openstack image relation list": option(relation.ListRelation, "--label"),
     "openstack instance backup prune": option(backup.PruneInstanceBackup, "--keep-label"),
-    "API": paging.FILTERS["label"].parse,
+    "API": parameters.FILTERS["label"].parse,
     "policy": label_of_policy,
 }
 TEXTS: Final[Mapping[str, Read]] = {
     "installation add": option(installation.Add, "--name", UUID),
-    "API": paging.FILTERS["project_id"].parse,
+    "API": parameters.FILTERS["project_id"].parse,
 }
 TIMES: Final[Mapping[str, Read]] = {
     "openstack image relation list": option(relation.ListRelation, "--created-after"),
-    "API": paging.FILTERS["created_after"].parse,
+    "API": parameters.FILTERS["created_after"].parse,
     "listen": notified,
 }
 SPANS: Final[Mapping[str, Read]] = {

@@ -24,6 +24,7 @@ from related_images.client.errors import (
     ServiceUnavailable,
     StoreNotOffered,
     Unauthorized,
+    UploadInvalid,
 )
 from related_images.client.image import FilterInfo, Image
 from related_images.client.images import InstanceAwareImageService
@@ -73,6 +74,7 @@ __all__ = [
     "Stores",
     "TupleHeaders",
     "Unauthorized",
+    "UploadInvalid",
     "Usage",
     "carry_tuple",
     "for_instance",

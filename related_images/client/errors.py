@@ -7,6 +7,7 @@
         ├── PolicyEmpty             the rules for backups keep nothing
         ├── PolicyInvalid           a policy for backups cannot be understood
         ├── InstallationAmbiguous   servers are known in several installations
+        ├── UploadInvalid           the data cannot be sent
         ├── ImportInvalid           the import cannot be asked for like this
         ├── ImportNotOffered        the deployment has no import method for this source
         │   └── StoreNotOffered     the deployment has no such store
@@ -94,6 +95,13 @@ class PolicyInvalid(ClientError):
 class InstallationAmbiguous(ClientError):
     code = "backups.installation-ambiguous"
     title = "Servers are known in several installations"
+
+
+class UploadInvalid(ClientError):
+    """The data is in no form in which it can be sent."""
+
+    code = "upload.invalid"
+    title = "The data cannot be sent"
 
 
 class ImportInvalid(ClientError):

@@ -31,7 +31,7 @@ from related_images.client.errors import (
 )
 from related_images.client.instance_context import for_nobody, image_part
 from related_images.client.urls import hide_credentials
-from related_images.errors import BadInput
+from related_images.errors import BadInput, LimitMalformed
 from related_images.protocol.paths import API, IMAGES
 
 Item = TypeVar("Item")
@@ -58,6 +58,32 @@ _TAG = re.compile(r"<(title|h1|style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.
 _NO_JSON: Final = (ValueError, TypeError, RecursionError)
 _NO_ANSWER: Final = (keystone.ClientException, OSError, ValueError)
 """As when a file of certificates is missing, or the endpoint is no URL."""
+
+
+@dataclass(frozen=True)
+class PageSizes:
+    """How much a list reads: ``limit`` items in all, ``of_a_page`` by one request."""
+
+    limit: int | None
+    of_a_page: int | None
+
+    @classmethod
+    def of(cls, limit: object, page_size: object) -> "PageSizes":
+        """The sizes that a caller gives; ``None`` is no limit.
+
+        :raises LimitMalformed: if one is not a whole number from 1
+        """
+        given = {"limit": limit, "page_size": page_size}
+        sizes = {
+            name: validation.positive(name, value, LimitMalformed)
+            for name, value in given.items()
+            if value is not None
+        }
+        return cls(sizes.get("limit"), min(sizes.values(), default=None))
+
+    def query(self) -> Query:
+        """What a request says of it: ``limit`` is the size of a page there."""
+        return () if self.of_a_page is None else (("limit", str(self.of_a_page)),)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """Images of the instances of one installation."""
 
+import difflib
 import itertools
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from related_images import model, validation
 from related_images.client.errors import (
@@ -14,13 +15,14 @@ from related_images.client.errors import (
     NotFound,
     NotInstanceAware,
 )
-from related_images.client.glance import OCTETS, Answer, image_path
+from related_images.client.glance import OCTETS, Answer, PageSizes, image_path
 from related_images.client.image import FilterInfo, Image
+from related_images.client.image_data import Data, check_data, opened
 from related_images.client.import_request import (
     Source,
     Stores,
-    check_deadline,
     check_formats,
+    check_waiting,
 )
 from related_images.client.importing import (
     DEADLINE,
@@ -31,12 +33,18 @@ from related_images.client.importing import (
     wait,
 )
 from related_images.client.relations import Filter, RelationsClient
-from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation
+from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
 from related_images.protocol import headers, paths
 from related_images.protocol.headers import Assertion
 
-Data = Any
-"""What can be sent as an image: bytes, a binary file, or an iterable of bytes."""
+ALIKE: Final = 0.75
+"""How alike two names are, of 1, that one is taken for the other misspelled: ``knd`` and ``kind``
+are, and no property that Glance describes is like an argument."""
+
+
+IMPORT_ARGUMENTS: Final = (
+    *("kind", "label", "method", "stores", "deadline", "progress", "properties"),
+)
 
 
 class InstanceAwareImageService:
@@ -48,9 +56,15 @@ class InstanceAwareImageService:
     :raises TypeError: if ``client`` is none of them
     :raises TupleMalformed: if ``installation_uuid`` is no UUID
 
-    Every method raises :exc:`NotInstanceAware` before it creates, lists or deletes anything if the
-    registry does not know about instances, :exc:`GlanceError` if a request does not succeed, and
-    :exc:`BadInput` if an id, a kind or a label is malformed. One service may be shared by threads.
+    Every method raises :exc:`BadInput` if an argument is malformed, before it sends a request,
+    :exc:`NotInstanceAware` before it creates, lists or deletes anything if Glance does not know
+    about instances, and :exc:`GlanceError` if a request does not succeed. Threads may share one
+    service.
+
+    A method that returns an iterator requests a page when the caller reads that far. Its ``limit``
+    is the number of items of all pages together, its ``page_size`` the number of items that one
+    request asks for. Both are whole numbers from 1; without them it reads to the end, in the pages
+    that Glance chooses.
     """
 
     def __init__(self, client: object, installation_uuid: str) -> None:
@@ -70,7 +84,7 @@ class InstanceAwareImageService:
         self,
         instance_id: str,
         *,
-        kind: str = model.SNAPSHOT,
+        kind: str,
         label: str | None = None,
         properties: Mapping[str, Any] | None = None,
         **attributes: Any,
@@ -85,16 +99,22 @@ class InstanceAwareImageService:
         :param label: of the relation; the image may have a property of that name besides
         :param properties: more attributes, by whatever name, such as ``label``
         :param attributes: of the image, such as ``name``, ``disk_format``, ``container_format``
+        :raises TypeError: if an attribute looks like a misspelled argument; ``properties`` takes it
         :raises NotInstanceAware: also if the registry did not say that it recorded the relation,
             with the ``image_id``
         """
+        _check_spelling(attributes, ("label", "properties"))
+        return self._create(*self._new(instance_id, kind, label, _all(attributes, properties)))
+
+    def _new(
+        self, instance_id: str, kind: str, label: str | None, attributes: Mapping[str, Any]
+    ) -> tuple[Assertion, dict[str, Any]]:
+        """What a new image is recorded as, and its attributes, all of them checked."""
         model.kind(kind, model.MADE_FROM)
-        assertion = self._assertion(instance_id, kind, label)
-        body = _with_id(_all(attributes, properties))
-        self.info()
-        return self._create(assertion, body)
+        return self._assertion(instance_id, kind, label), _with_id(attributes)
 
     def _create(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
+        self.info()
         try:
             return self._create_once(assertion, body)
         except GlanceError as error:
@@ -146,11 +166,15 @@ class InstanceAwareImageService:
     def upload(self, image_id: str, data: Data) -> None:
         """Send the data of an image; it is streamed, once.
 
-        :param data: bytes, a binary file, or an iterable of bytes
+        :param data: bytes, a binary file, the ``Path`` of a file, or an iterable of bytes
+        :raises UploadInvalid: if it is none of these, or a file that cannot be read
         :raises Conflict: if the image has data already
         :raises PayloadTooLarge: if it is more than the quota allows
         """
-        self._glance.ask("PUT", f"{image_path(image_id)}/file", data=data, headers=OCTETS)
+        path = f"{image_path(image_id)}/file"
+        check_data(data)
+        with opened(data) as body:
+            self._glance.ask("PUT", path, data=body, headers=OCTETS)
 
     def import_image(
         self,
@@ -174,38 +198,43 @@ class InstanceAwareImageService:
 
         What can be known to be wrong is refused before anything is created or sent.
 
-        :param source: bytes, a binary file or an iterable of bytes (``glance-direct``), a URL
-            (``web-download``), a :class:`RemoteImage` (``glance-download``), or none
+        :param source: bytes, a binary file, a ``Path`` or an iterable of bytes (``glance-direct``),
+            a URL (``web-download``), a :class:`RemoteImage` (``glance-download``), or none
             (``copy-image``)
         :param kind: and ``label``, ``properties`` and ``attributes``, of a new image, as for
-            :meth:`create`; both formats are needed
+            :meth:`create`; the kind and both formats are needed
         :param method: refuse if the source calls for another method than this
         :param stores: where to, if not to the default store
         :param deadline: seconds to wait for the end of it; the last look is at the deadline
         :param progress: called with the image each time it was looked at
+        :raises TypeError: if arguments are missing or contradict each other, or if an attribute
+            looks like a misspelled argument
         :raises ImportInvalid: before anything is created, if this can never be imported
         :raises ImportNotOffered: before anything is created, if the deployment lacks the method or,
             as :exc:`StoreNotOffered`, a store
         :raises ImportFailed: if Glance refused it or it ended without success
         :raises ImportUnfinished: if it did not end within ``deadline``
         """
+        _check_spelling(attributes, IMPORT_ARGUMENTS)
         given = _all(attributes, properties)
-        if image_id is None:
-            _check_new(source, instance_id)
-        else:
+        importer = Importer(self._glance, source, Stores() if stores is None else stores)
+        check_waiting(deadline, progress)
+        if image_id is not None:
             _check_existing(instance_id, given, kind=kind, label=label)
-        check_deadline(deadline)
-        self.info()
-        importer = Importer(self._glance, source, stores or Stores())
-        importer.check_offered(method)
-        if instance_id is not None:
-            check_formats(given)
-            kind = model.SNAPSHOT if kind is None else kind
-            image_id = self.create(instance_id, kind=kind, label=label, properties=given).id
+            validation.image_id(image_id)
+            self.info()
+            importer.check_offered(method)
+            importer.check_image(image_id)
         else:
-            importer.check_image(str(image_id))
-        with _about(str(image_id)):
-            return importer.run(str(image_id), deadline, progress)
+            instance_id, kind = _check_new(source, instance_id, kind)
+            new = self._new(instance_id, kind, label, given)
+            check_formats(given)
+            self.info()
+            importer.check_offered(method)
+            importer.check_formats(given)
+            image_id = str(self._create(*new).id)
+        with _about(image_id):
+            return importer.run(image_id, deadline, progress)
 
     def wait_for_import(
         self,
@@ -225,7 +254,7 @@ class InstanceAwareImageService:
         :raises ImportUnfinished: if it did not end within ``deadline``
         :raises NotFound: if there is no such image for the caller
         """
-        check_deadline(deadline)
+        check_waiting(deadline, progress)
         return wait(StartedImport(self._glance, image_id), deadline, progress)
 
     def list(
@@ -241,20 +270,21 @@ class InstanceAwareImageService:
     ) -> Iterator[Image]:
         """Images of an instance that the caller may see; none if the instance is not known.
 
-        :param limit: at most so many in all
-        :param page_size: at most so many a request
         :param properties: more filters, by whatever name, such as ``label``
         :param filters: Glance's own, such as ``status``, ``visibility``, ``sort_key``, ``sort_dir``
+        :raises TypeError: if a filter looks like a misspelled argument; ``properties`` takes it
         :raises NotInstanceAware: also if the registry did not say that it filtered
         """
+        _check_spelling(filters, ("kind", "label", "limit", "page_size", "properties"))
         if kind is not None:
             model.kind(kind)
         assertion = self._assertion(instance_id, kind, label)
-        query = tuple(_query(assertion, _filters(filters, properties), limit, page_size))
+        sizes = PageSizes.of(limit, page_size)
+        query = (*_query(assertion, _filters(filters, properties)), *sizes.query())
         self.info()
         pages = self._glance.pages(paths.IMAGES, query)
         images = (image for page in pages for image in _read(page, assertion))
-        return itertools.islice(images, limit)
+        return itertools.islice(images, sizes.limit)
 
     def backups(
         self,
@@ -262,11 +292,12 @@ class InstanceAwareImageService:
         label: str | None = None,
         *,
         limit: int | None = None,
+        page_size: int | None = None,
         **filters: Any,
     ) -> Iterator[Image]:
         """The active backups of an instance, newest first.
 
-        :param limit: and ``filters``, as for :meth:`list`
+        :param filters: as for :meth:`list`
         :raises NotInstanceAware: also if the registry did not say that it filtered
         """
         return self.list(
@@ -274,6 +305,7 @@ class InstanceAwareImageService:
             kind=model.BACKUP,
             label=label,
             limit=limit,
+            page_size=page_size,
             status="active",
             sort_key="created_at",
             sort_dir="desc",
@@ -289,9 +321,12 @@ class InstanceAwareImageService:
         :raises Conflict: if live servers were started from it and the deployment guards those
         :raises NotFound: if there is no such image for the caller
         """
+        validation.image_id(image_id)
+        validation.flag("force", force)
+        instance = None if instance_id is None else self.instance_ref(instance_id)
         self.info()
-        if instance_id is not None:
-            self._check_made_of(self.instance_ref(instance_id), image_id)
+        if instance is not None:
+            self._check_made_of(instance, image_id)
         self._relations.delete_image(image_id, force=force)
 
     def _check_made_of(self, instance: InstanceRef, image_id: str) -> None:
@@ -313,14 +348,25 @@ class InstanceAwareImageService:
         there = self.get(relation.image_id)
         return relation.image_created_at == validation.parse_time("created_at", there.created_at)
 
-    def relations(self, instance_id: str | None = None, **filters: Filter) -> Iterator[Relation]:
+    def relations(
+        self,
+        instance_id: str | None = None,
+        *,
+        limit: int | None = None,
+        page_size: int | None = None,
+        **filters: Filter,
+    ) -> Iterator[Relation]:
         """Relations of this installation, newest first.
 
         :param filters: ``image_id``, ``project_id``, ``kind``, ``label``, ``source``,
-            ``created_after``, ``created_before``, and ``limit``, the size of a page
+            ``created_after``, ``created_before`` and ``in_use``
         """
         return self._relations.relations(
-            installation_uuid=self.installation_uuid, instance_id=instance_id, **filters
+            installation_uuid=self.installation_uuid,
+            instance_id=instance_id,
+            limit=limit,
+            page_size=page_size,
+            **filters,
         )
 
     def attach(
@@ -350,14 +396,18 @@ class InstanceAwareImageService:
         """
         self._relations.detach(self.instance_ref(instance_id), image_id, kind)
 
-    def instances(self, **filters: Filter) -> Iterator[Instance]:
+    def instances(
+        self, *, limit: int | None = None, page_size: int | None = None, **filters: Filter
+    ) -> Iterator[Instance]:
         """Instances of this installation and how many images of each kind they have.
 
         :param filters: ``instance_id``, ``image_id``, ``project_id``, ``kind``, ``label``,
-            ``source``, ``created_after``, ``created_before``, ``latest_before`` (no image of that
-            ``kind`` since), and ``limit``, the size of a page
+            ``source``, ``created_after``, ``created_before``, ``in_use``, and ``latest_before`` (no
+            image of that ``kind`` since)
         """
-        return self._relations.instances(installation_uuid=self.installation_uuid, **filters)
+        return self._relations.instances(
+            installation_uuid=self.installation_uuid, limit=limit, page_size=page_size, **filters
+        )
 
     def instance_ended(self, instance_id: str) -> None:
         """Record that the instance was deleted: its images stay, it no longer uses any image.
@@ -367,13 +417,39 @@ class InstanceAwareImageService:
         """
         self._relations.instance_ended(self.instance_ref(instance_id))
 
-    def ancestry(self, image_id: str) -> Iterator[Ancestor]:
-        """The images that one descends from, the nearest first, of any installation."""
-        return self._relations.ancestry(image_id)
+    def usages(
+        self,
+        image_ids: Iterable[str],
+        *,
+        limit: int | None = None,
+        page_size: int | None = None,
+    ) -> Iterator[Usage]:
+        """How many instances of any installation were started from each image, in their order.
 
-    def descendants(self, image_id: str, *, depth: int | None = None) -> Iterator[Descendant]:
-        """The images made from one, down to ``depth`` steps, of any installation."""
-        return self._relations.descendants(image_id, depth=depth)
+        :param limit: ask about the first images only
+        :param page_size: images that one request asks about: 32 unless given, and at most
+        """
+        return self._relations.usages(image_ids, limit=limit, page_size=page_size)
+
+    def ancestry(
+        self, image_id: str, *, limit: int | None = None, page_size: int | None = None
+    ) -> Iterator[Ancestor]:
+        """The images that one descends from, the nearest first, of any installation."""
+        return self._relations.ancestry(image_id, limit=limit, page_size=page_size)
+
+    def descendants(
+        self,
+        image_id: str,
+        *,
+        depth: int | None = None,
+        limit: int | None = None,
+        page_size: int | None = None,
+    ) -> Iterator[Descendant]:
+        """The images made from one, of any installation.
+
+        :param depth: number of generations, from 1
+        """
+        return self._relations.descendants(image_id, depth=depth, limit=limit, page_size=page_size)
 
     def _assertion(self, instance_id: str, kind: str | None, label: str | None) -> Assertion:
         return Assertion(
@@ -381,11 +457,21 @@ class InstanceAwareImageService:
         )
 
 
-def _check_new(source: Source | None, instance_id: str | None) -> None:
+def _check_new(source: Source | None, instance_id: str | None, kind: str | None) -> tuple[str, str]:
+    """The instance and the kind of a new image, which have to be given."""
     if instance_id is None:
-        raise TypeError("give either instance_id, for a new image, or image_id")
+        raise TypeError(
+            "give either instance_id, for a new image, or image_id"
+            + (", and a source unless the image is to be copied" if source is None else "")
+        )
     if source is None:
-        raise TypeError("a new image needs a source; without one, image_id names the image to copy")
+        raise TypeError(
+            "no source is given, and a new image needs a source; without one, image_id names the "
+            "image to copy"
+        )
+    if kind is None:
+        raise TypeError(f"a new image needs a kind: {' or '.join(model.MADE_FROM)}")
+    return instance_id, kind
 
 
 def _check_existing(
@@ -413,6 +499,19 @@ def _all(attributes: Mapping[str, Any], properties: Mapping[str, Any] | None) ->
     return {**attributes, **(properties or {})}
 
 
+def _check_spelling(given: Mapping[str, Any], arguments: Iterable[str]) -> None:
+    """Make sure that no name that is ``given`` for the image looks like one of ``arguments``.
+
+    :raises TypeError: if one does: otherwise it would be a property of the image, unnoticed
+    """
+    for name in given:
+        for meant in difflib.get_close_matches(name.lower(), arguments, n=1, cutoff=ALIKE):
+            raise TypeError(
+                f"there is no argument {name}; did you mean {meant}? A property of the image that "
+                f"is named so is given as properties={{{name!r}: …}}"
+            )
+
+
 def _filters(filters: Mapping[str, Any], properties: Mapping[str, Any] | None) -> Mapping[str, Any]:
     given = _all(filters, properties)
     ours = sorted(given.keys() & set(headers.QUERY))
@@ -435,9 +534,7 @@ def _about(image_id: str, *, is_there: bool = True) -> Iterator[None]:
         raise
 
 
-def _query(
-    assertion: Assertion, filters: Mapping[str, Any], limit: int | None, page_size: int | None
-) -> Iterator[tuple[str, str]]:
+def _query(assertion: Assertion, filters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The query of a list. In headers a registry without the filter would overlook the tuple."""
     said = assertion.as_headers()
     yield from (
@@ -445,9 +542,6 @@ def _query(
         for word, name in zip(headers.QUERY, headers.REQUEST, strict=False)
         if name in said
     )
-    sizes = [size for size in (limit, page_size) if size is not None]
-    if sizes:
-        yield "limit", str(min(sizes))
     for name, value in filters.items():
         values = value if isinstance(value, tuple) else (value,)
         yield from ((name, str(each)) for each in values)

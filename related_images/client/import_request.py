@@ -1,10 +1,9 @@
 """What an import is asked for, and what is found wrong with it before anything is created."""
 
-import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from related_images import validation
@@ -15,6 +14,7 @@ from related_images.client.errors import (
     StoreNotOffered,
 )
 from related_images.client.glance import Glance
+from related_images.client.image_data import FORMS, Data, fault
 
 GLANCE_DIRECT: Final = "glance-direct"
 WEB_DOWNLOAD: Final = "web-download"
@@ -23,6 +23,7 @@ GLANCE_DOWNLOAD: Final = "glance-download"
 
 METHODS_PATH: Final = "/info/import"
 STORES_PATH: Final = "/info/stores"
+SCHEMA_PATH: Final = "/schemas/image"
 FORMATS: Final = ("disk_format", "container_format")
 SCHEMES: Final = ("http", "https")
 """What Glance can download from, whatever more a deployment allows."""
@@ -68,7 +69,7 @@ class Stores:
         return shown
 
 
-Source = bytes | BinaryIO | Iterable[bytes] | str | RemoteImage
+Source = Data | str | RemoteImage
 
 
 def method_for(source: Source | None) -> str:
@@ -90,20 +91,37 @@ def check_source(source: Source | None) -> None:
     elif isinstance(source, str):
         wrong = _wrong_url(source)
     else:
-        wrong = None if source is None else _wrong_data(source)
+        wrong = None if source is None else fault(source, f"{FORMS}, a URL or a RemoteImage")
     if wrong:
         raise ImportInvalid(f"{wrong}; {NOTHING_DONE}")
 
 
-def check_deadline(deadline: float) -> None:
-    """Make sure that it is a number of seconds.
+def check_stores_given(stores: Stores) -> None:
+    """Make sure that the stores are given as :class:`Stores`.
 
-    :raises ImportInvalid: if it is not
+    :raises ImportInvalid: if they are not
+    """
+    if not isinstance(stores, Stores):
+        raise ImportInvalid(
+            f"stores is {validation.shown(stores)}, and has to be Stores(ids=(…,)) or "
+            f"Stores(every=True); {NOTHING_DONE}"
+        )
+
+
+def check_waiting(deadline: float, progress: Callable[..., object]) -> None:
+    """Make sure that the deadline is a number of seconds, and that progress can be called.
+
+    :raises ImportInvalid: if not
     """
     if not isinstance(deadline, int | float) or not deadline >= 0:
         raise ImportInvalid(
             f"deadline is {deadline!r}, and has to be a number of seconds, 0 or more; "
             f"{NOTHING_DONE}"
+        )
+    if not callable(progress):
+        raise ImportInvalid(
+            f"progress is {validation.shown(progress)}, and has to be a function that takes the "
+            f"image; {NOTHING_DONE}"
         )
 
 
@@ -121,6 +139,22 @@ def check_formats(attributes: Mapping[str, Any]) -> None:
         )
 
 
+def check_formats_offered(glance: Glance, attributes: Mapping[str, Any]) -> None:
+    """Make sure that the formats of a new image are among those of the deployment.
+
+    :raises ImportInvalid: if they are not
+    """
+    offered = glance.ask("GET", SCHEMA_PATH).read(
+        lambda body: {name: body["properties"][name]["enum"] for name in FORMATS}
+    )
+    for name, allowed in offered.items():
+        if attributes[name] not in allowed:
+            raise ImportInvalid(
+                f"{name} is {validation.shown(attributes[name])}, and this Glance takes "
+                f"{', '.join(filter(None, allowed))}; {NOTHING_DONE}"
+            )
+
+
 def missing_formats(attributes: Mapping[str, Any]) -> str:
     return " and ".join(name for name in FORMATS if not attributes.get(name))
 
@@ -133,9 +167,14 @@ def check_method(glance: Glance, method: str, wanted: str | None) -> None:
     answer = glance.ask("GET", METHODS_PATH)
     offered = tuple(answer.read(lambda body: body["import-methods"]["value"]))
     if wanted not in (None, method) or method not in offered:
+        subject = (
+            "no source is given, so that the image would be copied"
+            if method == COPY_IMAGE
+            else "this source is imported"
+        )
         raise ImportNotOffered(
-            f"this source is imported by {method}, asked for is {wanted or 'any method'}, and the "
-            f"deployment offers {', '.join(offered) or 'none'}; {NOTHING_DONE}",
+            f"{subject} by {method}, asked for is {wanted or 'any method'}, and the deployment "
+            f"offers {', '.join(offered) or 'none'}; {NOTHING_DONE}",
             offered=offered,
         )
 
@@ -180,7 +219,7 @@ def _writable_stores(glance: Glance) -> tuple[str, ...] | None:
 def _wrong_remote(source: RemoteImage) -> str | None:
     if not validation.is_uuid(source.image_id):
         return f"the image_id {source.image_id!r} of the remote image is not a UUID"
-    if not source.region:
+    if not validation.is_text(source.region):
         return "the remote image has no region"
     if source.service_interface not in INTERFACES:
         return (
@@ -201,22 +240,6 @@ def _wrong_url(url: str) -> str | None:
         return None
     return (
         "a source that is a text must be a URL that begins with http:// or https://, names a host, "
-        f"and has no spaces (its scheme is {parts.scheme!r}); give a local file as an open binary "
-        "file"
+        f"and has no spaces (its scheme is {parts.scheme!r}); give a local file as a Path "
+        "or an open binary file"
     )
-
-
-def _wrong_data(source: object) -> str | None:
-    if isinstance(source, io.TextIOBase):
-        return "the file is open as text; open it with mode 'rb'"
-    if getattr(source, "closed", False) is True:
-        return "the file is closed; open it with mode 'rb'"
-    readable = getattr(source, "readable", None)
-    if callable(readable) and not readable():
-        return "the file is not open for reading; open it with mode 'rb'"
-    if isinstance(source, Mapping) or not (hasattr(source, "read") or isinstance(source, Iterable)):
-        return (
-            f"a source of type {type(source).__name__} cannot be sent; give bytes, an open binary "
-            "file, an iterable of bytes, a URL or a RemoteImage"
-        )
-    return None

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from related_images import validation
 from related_images.client.errors import (
@@ -20,6 +20,7 @@ from related_images.client.errors import (
 )
 from related_images.client.glance import OCTETS, Glance, image_path
 from related_images.client.image import Image
+from related_images.client.image_data import Data, opened
 from related_images.client.import_request import (
     COPY_IMAGE,
     GLANCE_DIRECT,
@@ -27,9 +28,11 @@ from related_images.client.import_request import (
     RemoteImage,
     Source,
     Stores,
+    check_formats_offered,
     check_method,
     check_source,
     check_stores,
+    check_stores_given,
     method_for,
     missing_formats,
 )
@@ -58,24 +61,34 @@ def ignore_progress(_image: Image) -> None:
 
 
 class Importer:
-    """One import from ``source``."""
+    """One import from ``source``.
+
+    :raises ImportInvalid: if the source cannot be sent or fetched, or ``stores`` is malformed
+    """
 
     def __init__(self, glance: Glance, source: Source | None, stores: Stores) -> None:
+        check_source(source)
+        check_stores_given(stores)
         self._glance = glance
         self._source = source
         self._stores = stores
         self.method = method_for(source)
 
     def check_offered(self, wanted: str | None) -> None:
-        """Make sure that the source can be sent, and that the deployment has method and stores.
+        """Make sure that the deployment has the method and the stores.
 
-        :raises ImportInvalid: if the source cannot be sent or fetched
         :raises ImportNotOffered: if the method is not offered, or if another one is ``wanted``
         :raises StoreNotOffered: if there is no such store
         """
-        check_source(self._source)
         check_method(self._glance, self.method, wanted)
         check_stores(self._glance, self._stores, self.method)
+
+    def check_formats(self, attributes: Mapping[str, Any]) -> None:
+        """Make sure that the deployment takes the formats of a new image.
+
+        :raises ImportInvalid: if it does not
+        """
+        check_formats_offered(self._glance, attributes)
 
     def check_image(self, image_id: str) -> None:
         """Make sure that an image that is there can be imported into.
@@ -88,7 +101,8 @@ class Importer:
         needed = "active" if self.method == COPY_IMAGE else "queued"
         missing = missing_formats(image)
         if image.status != needed:
-            wrong = f"{self.method} needs one that is {needed}; {_advice(image)}"
+            without = "no source is given, and " if self._source is None else ""
+            wrong = f"{without}{self.method} needs one that is {needed}; {_advice(image)}"
         elif missing:
             wrong = f"it has no {missing}; set what is missing on the image first"
         else:
@@ -143,7 +157,8 @@ class Importer:
 
     def _send(self, path: str) -> None:
         if self.method == GLANCE_DIRECT:
-            self._glance.ask("PUT", f"{path}/stage", data=self._source, headers=OCTETS)
+            with opened(cast(Data, self._source)) as data:
+                self._glance.ask("PUT", f"{path}/stage", data=data, headers=OCTETS)
         stores = self._stores
         if self.method == COPY_IMAGE and stores.ids:
             # Glance refuses to copy to any of them if one has the image already

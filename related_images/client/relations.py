@@ -3,19 +3,21 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from related_images import model, validation
 from related_images.client.errors import NotFound, NotInstanceAware, ServiceUnavailable
-from related_images.client.glance import Glance, image_path
+from related_images.client.glance import Glance, PageSizes, Query, image_path
 from related_images.client.image import FilterInfo
+from related_images.errors import ParameterMalformed, TupleMalformed
 from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
-from related_images.protocol import headers, paths
+from related_images.protocol import headers, parameters, paths
 
 Item = TypeVar("Item")
-Filter = str | int | datetime | None
+Filter = str | bool | date | None
+"""The value of a filter: ``None`` leaves it out, a time is a ``datetime`` or its ISO 8601 text."""
 
 IDS: Final = 32
 """Images whose usage is asked for at once: uWSGI keeps a request in 4,096 bytes unless it
@@ -29,9 +31,14 @@ class RelationsClient:
         keystoneauth1 ``Adapter`` of the image service
     :raises TypeError: if ``client`` is none of them
 
-    Every method raises :exc:`NotInstanceAware` if the registry has no relations, before it asks for
-    anything else, and :exc:`GlanceError` if a request does not succeed. What gives an iterator
-    asks for a page when it comes to it.
+    Every method raises :exc:`BadInput` if an argument is malformed, before it sends a request,
+    :exc:`NotInstanceAware` if Glance has no relations, before it asks for anything else, and
+    :exc:`GlanceError` if a request does not succeed.
+
+    A method that returns an iterator requests a page when the caller reads that far. Its ``limit``
+    is the number of items of all pages together, its ``page_size`` the number of items that one
+    request asks for. Both are whole numbers from 1; without them it reads to the end, in the pages
+    that Glance chooses.
     """
 
     def __init__(self, client: object) -> None:
@@ -54,22 +61,29 @@ class RelationsClient:
             ) from error
         return answer.read(FilterInfo.from_json)
 
-    def relations(self, **filters: Filter) -> Iterator[Relation]:
+    def relations(
+        self, *, limit: int | None = None, page_size: int | None = None, **filters: Filter
+    ) -> Iterator[Relation]:
         """Relations, newest first.
 
         :param filters: ``installation_uuid``, ``instance_id``, ``image_id``, ``project_id``,
-            ``kind``, ``label``, ``source``, ``created_after``, ``created_before``, ``in_use``
-            (whether a live instance was started from the image), and ``limit``, the size of a page
+            ``kind``, ``label``, ``source``, ``created_after``, ``created_before``, and ``in_use``
+            (whether a live instance was started from the image)
         """
-        return self._items(paths.RELATIONS, "relations", Relation.from_json, filters)
+        query = _query(filters, parameters.FILTERS)
+        sizes = PageSizes.of(limit, page_size)
+        return self._items(paths.RELATIONS, "relations", Relation.from_json, query, sizes)
 
-    def relations_of_image(self, image_id: str) -> Iterator[Relation]:
+    def relations_of_image(
+        self, image_id: str, *, limit: int | None = None, page_size: int | None = None
+    ) -> Iterator[Relation]:
         """Relations of one image.
 
         :raises NotFound: if there is no such image for the caller
         """
         path = paths.IMAGE_RELATIONS.format(image_id=validation.image_id(image_id))
-        return self._items(path, "relations", Relation.from_json, {})
+        sizes = PageSizes.of(limit, page_size)
+        return self._items(path, "relations", Relation.from_json, (), sizes)
 
     def attach(
         self,
@@ -86,17 +100,18 @@ class RelationsClient:
         :raises NotFound: if there is no such image for the caller
         :raises Forbidden: if the caller may not record
         """
-        self.info()
         body = {
-            "installation_uuid": instance.installation_uuid,
-            "instance_id": instance.instance_id,
+            **_ids(instance),
             "image_id": validation.image_id(image_id),
             "kind": model.kind(kind),
         }
         if label is not None:
             body["label"] = validation.label(label)
         if instance_project_id is not None:
-            body["instance_project_id"] = instance_project_id
+            body["instance_project_id"] = validation.text(
+                "instance_project_id", instance_project_id
+            )
+        self.info()
         return self.glance.ask("POST", paths.RELATIONS, json=body).read(Relation.from_json)
 
     def detach(self, instance: InstanceRef, image_id: str, kind: str) -> None:
@@ -105,8 +120,9 @@ class RelationsClient:
         :raises NotFound: if there is no such relation
         :raises Forbidden: if the caller neither may record nor is an administrator
         """
+        path = _relation(instance, image_id, kind)
         self.info()
-        self.glance.ask("DELETE", _relation(instance, image_id, kind))
+        self.glance.ask("DELETE", path)
 
     def take_back(
         self, instance: InstanceRef, image_id: str, kind: str, recorded_at: datetime | None = None
@@ -118,28 +134,34 @@ class RelationsClient:
         :returns: whether the relation is gone
         :raises NotFound: if there is no such relation, or none that was recorded then
         """
-        self.info()
-        report = {"own_report": "creation"}
+        path = _relation(instance, image_id, kind)
+        query = {"own_report": parameters.CREATION}
         if recorded_at is not None:
-            report = {"own_report": "attachment", "created_at": recorded_at.isoformat()}
-        answer = self.glance.ask("DELETE", _relation(instance, image_id, kind), params=report)
+            time = validation.parse_time("recorded_at", _text(recorded_at))
+            query = {"own_report": parameters.ATTACHMENT, "created_at": time.isoformat()}
+        self.info()
+        answer = self.glance.ask("DELETE", path, params=query)
         return answer.status == HTTPStatus.NO_CONTENT
 
-    def instances(self, **filters: Filter) -> Iterator[Instance]:
+    def instances(
+        self, *, limit: int | None = None, page_size: int | None = None, **filters: Filter
+    ) -> Iterator[Instance]:
         """Instances and how many images of each kind they have.
 
         :param filters: as for :meth:`relations`, and ``latest_before``: no image of that ``kind``
             since
         """
-        return self._items(paths.INSTANCES, "instances", Instance.from_json, filters)
+        query = _query(filters, parameters.INSTANCE_FILTERS)
+        sizes = PageSizes.of(limit, page_size)
+        return self._items(paths.INSTANCES, "instances", Instance.from_json, query, sizes)
 
     def instance(self, instance: InstanceRef) -> Instance:
         """One instance.
 
         :raises NotFound: if the registry knows none such for the caller
         """
+        path = paths.INSTANCE.format(**_ids(instance))
         self.info()
-        path = paths.INSTANCE.format(**instance.as_json())
         return self.glance.ask("GET", path).read(Instance.from_json)
 
     def instance_ended(self, instance: InstanceRef) -> None:
@@ -148,8 +170,9 @@ class RelationsClient:
         :raises NotFound: if no such instance is recorded
         :raises Forbidden: if the caller neither may record nor is an administrator
         """
+        path = paths.INSTANCE.format(**_ids(instance))
         self.info()
-        self.glance.ask("DELETE", paths.INSTANCE.format(**instance.as_json()))
+        self.glance.ask("DELETE", path)
 
     def delete_image(self, image_id: str, *, force: bool = False) -> None:
         """Delete an image.
@@ -158,16 +181,37 @@ class RelationsClient:
         :raises Conflict: if live servers were started from it and the deployment guards those
         :raises NotFound: if there is no such image for the caller
         """
+        path = image_path(image_id)
+        said = {headers.FORCE: headers.FORCED} if validation.flag("force", force) else {}
         self.info()
-        said = {headers.FORCE: headers.FORCED} if force else {}
-        self.glance.ask("DELETE", image_path(image_id), headers=said)
+        self.glance.ask("DELETE", path, headers=said)
 
-    def usages(self, image_ids: Iterable[str]) -> Iterator[Usage]:
-        """How many instances were started from each of the images, in their order."""
+    def usages(
+        self,
+        image_ids: Iterable[str],
+        *,
+        limit: int | None = None,
+        page_size: int | None = None,
+    ) -> Iterator[Usage]:
+        """How many instances were started from each of the images, in their order.
+
+        :param limit: ask about the first images only
+        :param page_size: images that one request asks about: 32 unless given, and at most
+        """
+        sizes = PageSizes.of(limit, page_size)
+        if isinstance(image_ids, str) or not isinstance(image_ids, Iterable):
+            raise ParameterMalformed(
+                f"image_ids={validation.shown(image_ids)} is not an iterable of image IDs; "
+                "give one image as [image_id]"
+            )
+        ids = [validation.image_id(id) for id in itertools.islice(image_ids, sizes.limit)]
         self.info()
-        remaining = iter(image_ids)
-        while batch := [validation.image_id(id) for id in itertools.islice(remaining, IDS)]:
-            yield from self._usages(batch)
+        step = min(sizes.of_a_page or IDS, IDS)
+        return (
+            usage
+            for start in range(0, len(ids), step)
+            for usage in self._usages(ids[start : start + step])
+        )
 
     def _usages(self, image_ids: list[str]) -> list[Usage]:
         asked = {"image_ids": ",".join(image_ids)}
@@ -182,36 +226,65 @@ class RelationsClient:
                 raise
         return [*self._usages(image_ids[:half]), *self._usages(image_ids[half:])]
 
-    def ancestry(self, image_id: str) -> Iterator[Ancestor]:
+    def ancestry(
+        self, image_id: str, *, limit: int | None = None, page_size: int | None = None
+    ) -> Iterator[Ancestor]:
         """The images that one descends from, the nearest first."""
         path = paths.ANCESTRY.format(image_id=validation.image_id(image_id))
-        return self._items(path, "ancestry", Ancestor.from_json, {})
+        sizes = PageSizes.of(limit, page_size)
+        return self._items(path, "ancestry", Ancestor.from_json, (), sizes)
 
-    def descendants(self, image_id: str, *, depth: int | None = None) -> Iterator[Descendant]:
-        """The images made from one, down to ``depth`` steps."""
+    def descendants(
+        self,
+        image_id: str,
+        *,
+        depth: int | None = None,
+        limit: int | None = None,
+        page_size: int | None = None,
+    ) -> Iterator[Descendant]:
+        """The images made from one.
+
+        :param depth: number of generations, from 1
+        """
         path = paths.DESCENDANTS.format(image_id=validation.image_id(image_id))
-        return self._items(path, "descendants", Descendant.from_json, {"depth": depth})
+        query = () if depth is None else (("depth", str(validation.positive("depth", depth))),)
+        sizes = PageSizes.of(limit, page_size)
+        return self._items(path, "descendants", Descendant.from_json, query, sizes)
 
     def _items(
         self,
         path: str,
         name: str,
         shape: Callable[[Mapping[str, Any]], Item],
-        filters: Mapping[str, Filter],
+        query: Query,
+        sizes: PageSizes,
     ) -> Iterator[Item]:
         self.info()
-        query = [(word, _text(value)) for word, value in filters.items() if value is not None]
-        return (
+        items = (
             item
-            for answer in self.glance.pages(path, query)
+            for answer in self.glance.pages(path, (*query, *sizes.query()))
             for item in answer.read(lambda body: [shape(shown) for shown in body[name]])
         )
+        return itertools.islice(items, sizes.limit)
+
+
+def _ids(instance: InstanceRef) -> Mapping[str, Any]:
+    """The IDs of the instance, as paths and bodies name them.
+
+    :raises TupleMalformed: if it is no :class:`InstanceRef`
+    """
+    if not isinstance(instance, InstanceRef):
+        raise TupleMalformed(
+            f"the instance {validation.shown(instance)} is not an "
+            "InstanceRef(installation_uuid, instance_id)"
+        )
+    return instance.as_json()
 
 
 def _relation(instance: InstanceRef, image_id: str, kind: str) -> str:
     """The path of one relation."""
     return paths.RELATION.format(
-        image_id=validation.image_id(image_id), kind=model.kind(kind), **instance.as_json()
+        image_id=validation.image_id(image_id), kind=model.kind(kind), **_ids(instance)
     )
 
 
@@ -222,7 +295,22 @@ def _usages(body: Mapping[str, Any]) -> list[Usage]:
     ]
 
 
-def _text(value: str | int | datetime) -> str:
+def _query(filters: Mapping[str, Filter], known: parameters.Filters) -> Query:
+    """The query of these filters, each read as the filter in Glance reads it.
+
+    :raises ParameterUnknown: if one is not ``known``
+    :raises BadInput: if a value is malformed
+    """
+    for name in filters:
+        parameters.check_known(name, known)
+    query = [(name, _text(value)) for name, value in filters.items() if value is not None]
+    for name, text in query:
+        known[name].parse(text)
+    return tuple(query)
+
+
+def _text(value: Any) -> Any:
+    """A value as a query has it; what is of no type that a filter takes is left as it is."""
     if isinstance(value, bool):
         return str(value).lower()
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    return value.isoformat() if isinstance(value, date) else value

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from related_images import model, validation
+from related_images import validation
 from related_images.db import Filters, lineage, listing
 from related_images.db.lineage import (
     Chain,
@@ -115,25 +115,6 @@ def _link_fields(link: Link) -> dict[str, Any]:
         "project_id": link.project_id,
         "instance_ended_at": link.instance_ended_at,
     }
-
-
-def _depth(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
-    if number < 1:
-        raise ParameterMalformed(
-            f"depth={validation.shown(text)} is malformed; give a whole number from 1 to 999999999"
-        )
-    return number
-
-
-def _kind_made_from_server(text: str) -> str:
-    return model.kind(text, model.MADE_FROM)
-
-
-DESCENDANT_FILTERS: Final[paging.Filters] = {
-    "depth": paging.Filter(_depth, "The number of generations to follow", schemas.COUNT),
-    "kind": paging.Filter(_kind_made_from_server, "Images of this kind", schemas.MADE_KIND),
-}
 
 
 def _chain_marker(position: ChainPosition) -> str:

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
-from related_images.middleware import paging
 from related_images.middleware.route_request import Operation
-from related_images.protocol import paths, schemas
+from related_images.protocol import parameters, paths, schemas
 from related_images.protocol.schemas import Json
 
 VERSION: Final = "3.1.0"
@@ -94,7 +93,7 @@ def _operation(operation: Operation) -> Json:
     return described
 
 
-def _parameter(name: str, filter: paging.Filter) -> Json:
+def _parameter(name: str, filter: parameters.Filter) -> Json:
     parameter = {
         "name": name,
         "in": "query",

@@ -1,192 +1,26 @@
-"""The query parameters of the filter's routes: filters, ``limit`` and ``marker``."""
+"""The queries of the filter's routes, and the markers of their pages."""
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from related_images import model, validation
 from related_images.db import Instance, InstancePosition, Relation, RelationPosition
 from related_images.errors import (
     BadInput,
-    LimitMalformed,
     MarkerUnknown,
     ParameterMalformed,
-    ParameterUnknown,
-    TupleMalformed,
 )
-from related_images.protocol import schemas
-
-LIMIT_DEFAULT: Final = 100
-LIMIT_MAX: Final = 1000
-"""Rows of a page. A larger limit is reduced to this one, as Glance does with its own."""
-
-IMAGE_IDS_MAX: Final = 100
-"""The largest number of images in one request for usages: their IDs are in the query."""
+from related_images.protocol import parameters
 
 NO_TIME: Final = "-"
 """In a marker: the instance has no ``latest_at``."""
 
-Parser = Callable[[str], Any]
 Parameters = Sequence[tuple[str, str]]
 """The names and values of the parameters of a query."""
-
-
-def _instance_id(text: str) -> str:
-    if not validation.is_word(text, validation.INSTANCE_ID_LENGTH):
-        raise TupleMalformed(
-            f"instance_id={validation.shown(text)} is malformed; give 1 to "
-            f"{validation.INSTANCE_ID_LENGTH} of the characters {validation.LETTERS}"
-        )
-    return text
-
-
-def _project_id(text: str) -> str:
-    if not validation.is_text(text):
-        raise ParameterMalformed(
-            f"project_id={validation.shown(text)} is malformed; give {validation.TEXT}"
-        )
-    return text
-
-
-def _source(text: str) -> str:
-    if text not in model.SOURCES:
-        raise ParameterMalformed(
-            f"source={validation.shown(text)} is unknown; allowed are: {', '.join(model.SOURCES)}"
-        )
-    return text
-
-
-def _time(name: str) -> Parser:
-    return lambda text: validation.parse_time(name, text)
-
-
-def _boolean(name: str) -> Parser:
-    def parse(text: str) -> bool:
-        if text not in ("true", "false"):
-            raise ParameterMalformed(
-                f"{name}={validation.shown(text)} is malformed; give true or false"
-            )
-        return text == "true"
-
-    return parse
-
-
-def _image_ids(text: str) -> list[str]:
-    ids = text.split(",")
-    if len(ids) > IMAGE_IDS_MAX:
-        raise ParameterMalformed(
-            f"image_ids has {len(ids)} IDs; give at most {IMAGE_IDS_MAX} in one request"
-        )
-    return [validation.image_id(id) for id in dict.fromkeys(ids)]
-
-
-def _limit(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
-    if number < 1:
-        raise LimitMalformed(
-            f"limit={validation.shown(text)} is malformed; give a whole number from 1 to "
-            f"{LIMIT_MAX}"
-        )
-    return min(number, LIMIT_MAX)
-
-
-def _own_report(text: str) -> str:
-    if text not in OWN_REPORTS:
-        raise ParameterMalformed(
-            f"own_report={validation.shown(text)} is unknown; allowed are: {', '.join(OWN_REPORTS)}"
-        )
-    return text
-
-
-ATTACHMENT: Final = "attachment"
-CREATION: Final = "creation"
-OWN_REPORTS: Final = (ATTACHMENT, CREATION)
-
-
-@dataclass(frozen=True)
-class Filter:
-    """A query parameter: its parser, its description and its JSON schema."""
-
-    parse: Parser
-    description: str
-    schema: schemas.Json
-    required: bool = False
-
-
-Filters = dict[str, Filter]
-
-FILTERS: Final[Filters] = {
-    "installation_uuid": Filter(
-        validation.installation_uuid, "Relations of this installation", schemas.ANY_UUID
-    ),
-    "instance_id": Filter(_instance_id, "Relations of this server", schemas.INSTANCE_ID),
-    "image_id": Filter(validation.image_id, "Relations of this image", schemas.UUID),
-    "project_id": Filter(_project_id, "Relations of this project", schemas.TEXT),
-    "kind": Filter(model.kind, "Relations of this kind", schemas.KIND),
-    "label": Filter(validation.label, "Relations with this label", schemas.LABEL),
-    "source": Filter(_source, "Relations from this source", schemas.SOURCE),
-    "created_after": Filter(
-        _time("created_after"), "Relations recorded after this time", schemas.TIME
-    ),
-    "created_before": Filter(
-        _time("created_before"), "Relations recorded before this time", schemas.TIME
-    ),
-    "in_use": Filter(
-        _boolean("in_use"),
-        "true: `boot` relations of servers that are not recorded as deleted; false: all others",
-        {"type": "boolean"},
-    ),
-}
-"""The filters of lists of relations and of instances."""
-
-LATEST_BEFORE: Final = "latest_before"
-INSTANCE_FILTERS: Final[Filters] = {
-    **FILTERS,
-    LATEST_BEFORE: Filter(
-        _time(LATEST_BEFORE),
-        "Servers without an image of this kind and label since this time",
-        schemas.TIME,
-    ),
-}
-IMAGE_FILTERS: Final[Filters] = {name: one for name, one in FILTERS.items() if name != "image_id"}
-
-IMAGE_IDS: Final = "image_ids"
-_ONE_ID: Final = schemas.UUID["pattern"].strip("^$")
-USAGE_FILTERS: Final[Filters] = {
-    IMAGE_IDS: Filter(
-        _image_ids,
-        f"1 to {IMAGE_IDS_MAX} image IDs, separated by commas",
-        {"type": "string", "pattern": f"^{_ONE_ID}(,{_ONE_ID}){{0,{IMAGE_IDS_MAX - 1}}}$"},
-        required=True,
-    )
-}
-
-DETACHMENT: Final[Filters] = {
-    "own_report": Filter(
-        _own_report,
-        "Roll back the caller's own report alone: one attachment, or the creation of the image. "
-        "Other reports of the relation stay",
-        {"type": "string", "enum": list(OWN_REPORTS)},
-    ),
-    "created_at": Filter(
-        _time("created_at"),
-        "With own_report=attachment: created_at of the relation in the response to the attachment",
-        schemas.TIME,
-    ),
-}
-"""The parameters that roll back the caller's own report instead of removing the relation."""
-
-PAGE: Final[Filters] = {
-    "limit": Filter(
-        _limit,
-        f"Rows of a page; a value above {LIMIT_MAX} is reduced to {LIMIT_MAX}",
-        {**schemas.COUNT, "default": LIMIT_DEFAULT},
-    ),
-    "marker": Filter(str, "The marker in the next link of the previous page", {"type": "string"}),
-}
-"""The parameters of every list, in addition to its filters."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +33,7 @@ class Query:
     kept: list[tuple[str, str]]
 
 
-def read(query: Parameters, known: Filters) -> Query:
+def read(query: Parameters, known: parameters.Filters) -> Query:
     """Parse a query whose parameters are among the ``known`` ones.
 
     :raises ParameterUnknown: if a parameter is unknown; the message names the known ones
@@ -207,13 +41,7 @@ def read(query: Parameters, known: Filters) -> Query:
     """
     given = dict(query)
     for name in given:
-        if name not in known:
-            allowed = (
-                f"allowed are: {', '.join(known)}" if known else "this route has no parameters"
-            )
-            raise ParameterUnknown(
-                f"the query parameter {validation.shown(name)} is unknown; {allowed}"
-            )
+        parameters.check_known(name, known)
     if len(given) < len(query):
         raise ParameterMalformed("a query parameter is given twice; give each once")
     for name, one in known.items():
@@ -221,7 +49,7 @@ def read(query: Parameters, known: Filters) -> Query:
             raise ParameterMalformed(f"the query parameter {name} is missing; give it")
     values = {name: known[name].parse(text) for name, text in given.items()}
     return Query(
-        limit=values.pop("limit", LIMIT_DEFAULT),
+        limit=values.pop("limit", parameters.LIMIT_DEFAULT),
         marker=values.pop("marker", None),
         filters=values,
         kept=[(name, text) for name, text in given.items() if name != "marker"],
@@ -236,7 +64,7 @@ def report_to_roll_back(filters: Mapping[str, Any]) -> tuple[str | None, datetim
         missing with it
     """
     report, recorded_at = filters.get("own_report"), filters.get("created_at")
-    if (report == ATTACHMENT) != (recorded_at is not None):
+    if (report == parameters.ATTACHMENT) != (recorded_at is not None):
         raise ParameterMalformed(
             "give both own_report=attachment and created_at, or neither; created_at is that of the "
             "relation in the response to the attachment"
@@ -261,10 +89,10 @@ def relation_position(marker: str | None) -> RelationPosition | None:
         return None
     created_at, image_id, installation, instance, kind = decode_marker(
         marker,
-        _time("marker"),
+        partial(validation.parse_time, "marker"),
         validation.image_id,
         validation.installation_uuid,
-        _instance_id,
+        validation.instance_id,
         model.kind,
     )
     return RelationPosition(created_at, installation, instance, image_id, kind)
@@ -284,7 +112,7 @@ def instance_position(marker: str | None) -> InstancePosition | None:
     if marker is None:
         return None
     return InstancePosition(
-        *decode_marker(marker, validation.installation_uuid, _instance_id, _time_or_none)
+        *decode_marker(marker, validation.installation_uuid, validation.instance_id, _time_or_none)
     )
 
 
@@ -297,7 +125,7 @@ def encode_marker(*parts: str) -> str:
     return base64.urlsafe_b64encode("|".join(parts).encode()).decode().rstrip("=")
 
 
-def decode_marker(marker: str, *parsers: Parser) -> list[Any]:
+def decode_marker(marker: str, *parsers: parameters.Parser) -> list[Any]:
     """Return the parts of a marker of :func:`encode_marker`, parsed by ``parsers`` in order.
 
     :raises MarkerUnknown: if it is not such a marker

@@ -22,7 +22,7 @@ from related_images.middleware.create_image import json_object
 from related_images.middleware.environ import request_id
 from related_images.middleware.responses import WSGIApp, json_response, no_content
 from related_images.middleware.route_request import RouteRequest, fields
-from related_images.protocol import paths, schemas
+from related_images.protocol import parameters, paths, schemas
 
 LOG = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def detach(request: RouteRequest) -> WSGIApp:
 def list_instances(request: RouteRequest) -> WSGIApp:
     """Return a page of servers with the counts and dates of their images."""
     query = request.query
-    latest_before = query.filters.pop(paging.LATEST_BEFORE, None)
+    latest_before = query.filters.pop(parameters.LATEST_BEFORE, None)
     filters = Filters(**query.filters, visible_to=request.caller.visible_to)
     after = paging.instance_position(query.marker)
     until = datetime.now(UTC) + validation.CLOCK_SKEW
@@ -166,7 +166,7 @@ def end_instance(request: RouteRequest) -> WSGIApp:
 
 def list_usages(request: RouteRequest) -> WSGIApp:
     """Return how many servers were started from each of the given images."""
-    image_ids = request.query.filters[paging.IMAGE_IDS]
+    image_ids = request.query.filters[parameters.IMAGE_IDS]
     visible_to = request.caller.visible_to
     found = listing.usages(request.database, image_ids, visible_to, _owners(request, image_ids))
     rows = [row.as_json() for row in found]
@@ -238,7 +238,7 @@ def show_info(request: RouteRequest) -> WSGIApp:
         "kinds": list(model.KINDS),
         "sources": list(model.SOURCES),
         "limits": {
-            "page": paging.LIMIT_MAX,
+            "page": parameters.LIMIT_MAX,
             "images_of_instance": listing.IMAGES_LIMIT,
             "instance_id_length": validation.INSTANCE_ID_LENGTH,
             "label_length": validation.LABEL_LENGTH,

@@ -14,6 +14,7 @@ from related_images.middleware import paging
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
 from related_images.middleware.responses import WSGIApp
+from related_images.protocol import parameters
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Operation:
     summary: str
     responses: Responses
     errors: Sequence[HTTPStatus] = ()
-    filters: paging.Filters = field(default_factory=dict)
+    filters: parameters.Filters = field(default_factory=dict)
     body: str | None = None
 
 

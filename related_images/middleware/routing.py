@@ -15,7 +15,7 @@ from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
 from related_images.middleware.responses import MethodNotAllowed, WSGIApp, json_response
 from related_images.middleware.route_request import Operation, RouteRequest, query_of
-from related_images.protocol import paths, schemas
+from related_images.protocol import parameters, paths, schemas
 
 OK, CREATED, NO_CONTENT = HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 FORBIDDEN, NOT_FOUND, CONFLICT = HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT
@@ -48,7 +48,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             route_handlers.list_relations,
             "Relations, newest first",
             {OK: ("A page of relations", "relations")},
-            filters=paging.FILTERS | paging.PAGE,
+            filters=parameters.FILTERS | parameters.PAGE,
         ),
         "POST": Operation(
             route_handlers.attach,
@@ -67,7 +67,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             "Relations of one image",
             {OK: ("A page of relations", "relations")},
             (NOT_FOUND,),
-            paging.IMAGE_FILTERS | paging.PAGE,
+            parameters.IMAGE_FILTERS | parameters.PAGE,
         )
     },
     paths.RELATION: {
@@ -82,7 +82,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
                 NO_CONTENT: ("The relation is removed",),
             },
             (FORBIDDEN, NOT_FOUND),
-            paging.DETACHMENT,
+            parameters.DETACHMENT,
         )
     },
     paths.ANCESTRY: {
@@ -91,7 +91,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             "The chain of images and servers from which an image was made, nearest first",
             {OK: ("A page of ancestors", "ancestry")},
             (NOT_FOUND,),
-            paging.PAGE,
+            parameters.PAGE,
         )
     },
     paths.DESCENDANTS: {
@@ -100,7 +100,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             "All images that were made from an image, directly or indirectly",
             {OK: ("A page of descendants", "descendants")},
             (NOT_FOUND,),
-            lineage_handlers.DESCENDANT_FILTERS | paging.PAGE,
+            parameters.DESCENDANT_FILTERS | parameters.PAGE,
         )
     },
     paths.INSTANCES: {
@@ -108,7 +108,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             route_handlers.list_instances,
             "Servers and their images",
             {OK: ("A page of servers", "instances")},
-            filters=paging.INSTANCE_FILTERS | paging.PAGE,
+            filters=parameters.INSTANCE_FILTERS | parameters.PAGE,
         )
     },
     paths.INSTANCE: {
@@ -130,7 +130,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             route_handlers.list_usages,
             "How many servers were started from each of the given images",
             {OK: ("One row per image, in the order of image_ids", "usages")},
-            filters=paging.USAGE_FILTERS,
+            filters=parameters.USAGE_FILTERS,
         )
     },
     paths.INSTALLATIONS: {

@@ -92,6 +92,8 @@ def add_sort(parser: Parser) -> None:
 
 def positive(text: str) -> int:
     """A whole number from 1, of at most nine digits."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 999999999")
+    if not validation.is_positive(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number from 1 to {validation.LARGEST}"
+        )
     return int(text)

@@ -1,7 +1,6 @@
 """``openstack instance backup prune``: which backups may go."""
 
 import argparse
-import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC
@@ -112,7 +111,7 @@ class PruneInstanceBackup(Counting, TableCommand):
         self.log.error(
             "no backup matches %s; labels of the newest backups without --label: %s",
             " ".join(f"--{name} {getattr(given, name)}" for name in names),
-            listed(relation.label for relation in itertools.islice(there, PAGE)),
+            listed(relation.label for relation in there),
         )
         self.failures += 1
 

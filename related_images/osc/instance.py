@@ -71,7 +71,7 @@ class _ImageLister(RelatedLister):
             **{name: text for name, text in filters.items() if text is not None},
         )
         relations: dict[str, list[Relation]] = defaultdict(list)
-        for relation in service.relations(instance.instance_id, kind=kind, limit=PAGE):
+        for relation in service.relations(instance.instance_id, kind=kind, page_size=PAGE):
             relations[relation.image_id].append(relation)
         return (Row(image, relations[image.id]) for image in images)
 

@@ -69,7 +69,7 @@ class ListRelation(RelatedLister):
         client = self.clients.relations
         filters = self._filters(given)
         if given.image is None:
-            return client.relations(**filters, limit=min(given.limit or PAGE, PAGE))
+            return client.relations(**filters, limit=given.limit, page_size=PAGE)
         image_id = resolve.image(client, given.image)
         if filters:
             return client.relations(image_id=image_id, **filters)

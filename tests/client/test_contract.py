@@ -4,6 +4,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -88,7 +89,7 @@ def test_properties_may_have_the_names_of_arguments(
     assert {name: image[name] for name in said} == said
     (relation,) = images.relations(instance)
     assert (relation.kind, relation.label) == ("backup", "daily")
-    images.create(instance)
+    images.create(instance, kind="snapshot")
     found = images.list(instance, label="daily", properties={"label": "red", "kind": "x"})
     assert [it.id for it in found] == [image.id]
     assert not list(images.list(instance, properties={"label": "daily"}))
@@ -98,7 +99,7 @@ def test_properties_that_contradict_the_arguments_are_refused(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     with pytest.raises(TypeError, match="name is given as an argument and in properties"):
-        images.create(instance, name="x", properties={"name": "y"})
+        images.create(instance, kind="snapshot", name="x", properties={"name": "y"})
     for name in ("installation_uuid", "instance_id", "relation_kind", "relation_label"):
         with pytest.raises(TypeError, match=f"{name} is about the relation"):
             images.list(instance, properties={name: "x"})
@@ -109,21 +110,24 @@ def test_the_id_may_be_chosen_and_is_taken_once(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     chosen = str(uuid4())
-    assert images.create(instance, id=chosen).id == chosen
+    assert images.create(instance, kind="snapshot", id=chosen).id == chosen
     with pytest.raises(Conflict, match="already exists") as caught:
-        images.create(instance, id=chosen)
+        images.create(instance, kind="snapshot", id=chosen)
     assert caught.value.image_id is None  # this call created none
     assert [image.id for image in images.list(instance)] == [chosen]
 
 
-@pytest.mark.parametrize("data", [b"12345", io.BytesIO(b"12345"), (b"12", b"345")])
+@pytest.mark.parametrize("data", [b"12345", io.BytesIO(b"12345"), (b"12", b"345"), Path("12345")])
 def test_data_of_each_form_is_stored(
-    images: InstanceAwareImageService, instance: str, data: object
+    images: InstanceAwareImageService, instance: str, data: Any, tmp_path: Path
 ) -> None:
-    image = images.create(instance, **FORMATS)
+    if isinstance(data, Path):
+        data = tmp_path / data
+        data.write_bytes(b"12345")
+    image = images.create(instance, kind="snapshot", **FORMATS)
     if isinstance(data, io.BytesIO):
         data.seek(0)
-    images.upload(image.id, iter(data) if isinstance(data, tuple) else data)
+    images.upload(image.id, data)
     stored = images.get(image.id)
     assert (stored.status, stored.size) == ("active", 5)
     assert stored.acknowledgement is None
@@ -135,7 +139,7 @@ def test_data_over_the_quota_is_told_and_the_client_goes_on(
     make_client: Maker, small_glance: ServedGlance, instance: str
 ) -> None:
     images = InstanceAwareImageService(make_client(small_glance.url, SERVICE), INSTALLATION)
-    image = images.create(instance, **FORMATS)
+    image = images.create(instance, kind="snapshot", **FORMATS)
     with pytest.raises(PayloadTooLarge, match="quota"):
         images.upload(image.id, b"x" * 2_000_000)
     images.delete(image.id, instance_id=instance)
@@ -145,20 +149,19 @@ def test_data_over_the_quota_is_told_and_the_client_goes_on(
 def test_lists_hold_that_instance_alone_over_several_pages(
     images: InstanceAwareImageService, instance: str
 ) -> None:
-    images.create(f"{instance}-other", name="other")
-    made = [images.create(instance, name=f"n{number}").id for number in range(5)]
+    images.create(f"{instance}-other", kind="snapshot", name="other")
+    made = [images.create(instance, kind="snapshot", name=f"n{number}").id for number in range(5)]
     found = list(images.list(instance, page_size=2, sort_key="name", sort_dir="asc"))
     assert [image.id for image in found] == made
     assert {image.acknowledgement for image in found} == {"installation_uuid, instance_id"}
     assert [image.id for image in images.list(instance, sort="name:desc", limit=3)] == made[:1:-1]
     assert [image.name for image in images.list(instance, name="n3")] == ["n3"]
-    assert not list(images.list(instance, limit=0))
 
 
 def test_lists_are_narrowed_by_kind_label_and_glances_own_filters(
     images: InstanceAwareImageService, instance: str
 ) -> None:
-    snapshot = images.create(instance, tags=["a"], os_version="1")
+    snapshot = images.create(instance, kind="snapshot", tags=["a"], os_version="1")
     daily = images.create(instance, kind="backup", label="daily", tags=["a", "b"])
     weekly = images.create(instance, kind="backup", label="weekly")
 
@@ -180,7 +183,10 @@ def test_two_installations_share_an_instance_id_and_nothing_else(
     images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
 ) -> None:
     others = InstanceAwareImageService(make_client(glance.url, SERVICE), OTHER_INSTALLATION)
-    mine, theirs = images.create(instance), others.create(instance)
+    mine, theirs = (
+        images.create(instance, kind="snapshot"),
+        others.create(instance, kind="snapshot"),
+    )
     assert [image.id for image in images.list(instance)] == [mine.id]
     assert [image.id for image in others.list(instance)] == [theirs.id]
     assert [relation.image_id for relation in others.relations(instance)] == [theirs.id]
@@ -202,7 +208,7 @@ def test_backups_are_active_and_come_newest_first(
 ) -> None:
     first, second, weekly = backup("daily"), backup("daily"), backup("weekly")
     images.create(instance, kind="backup", label="daily", name="never uploaded")
-    images.upload(images.create(instance, **FORMATS).id, b"a snapshot")
+    images.upload(images.create(instance, kind="snapshot", **FORMATS).id, b"a snapshot")
     found = list(images.backups(instance))
     assert {image.id for image in found} == {first.id, second.id, weekly.id}
     assert sorted(found, key=lambda image: str(image.created_at), reverse=True) == found
@@ -212,7 +218,7 @@ def test_backups_are_active_and_come_newest_first(
 def test_an_image_is_deleted_for_its_own_instance_alone(
     images: InstanceAwareImageService, instance: str
 ) -> None:
-    image = images.create(instance)
+    image = images.create(instance, kind="snapshot")
     with pytest.raises(ImageNotOfInstance, match="nothing was deleted"):
         images.delete(image.id, instance_id=f"{instance}-other")
     assert images.get(image.id).status == "queued"
@@ -230,7 +236,7 @@ def test_an_image_is_deleted_for_its_own_instance_alone(
 def test_a_later_image_with_the_id_is_not_deleted(
     images: InstanceAwareImageService, glance: ServedGlance, instance: str, is_noted: bool
 ) -> None:
-    image = images.create(instance)
+    image = images.create(instance, kind="snapshot")
     if is_noted:
         images.delete(image.id)
     glance.purge(image.id)
@@ -246,7 +252,7 @@ def test_a_later_image_with_the_id_is_not_deleted(
 def test_what_an_instance_was_started_from_is_not_its_own(
     images: InstanceAwareImageService, instance: str
 ) -> None:
-    image = images.create(f"{instance}-other")
+    image = images.create(f"{instance}-other", kind="snapshot")
     images.attach(instance, image.id, kind="boot")
     with pytest.raises(ImageNotOfInstance):
         images.delete(image.id, instance_id=instance)
@@ -254,7 +260,7 @@ def test_what_an_instance_was_started_from_is_not_its_own(
 
 
 def test_attaching_twice_and_detaching(images: InstanceAwareImageService, instance: str) -> None:
-    image = images.create(f"{instance}-other")
+    image = images.create(f"{instance}-other", kind="snapshot")
     attached = images.attach(instance, image.id, kind="backup", label="daily")
     assert images.attach(instance, image.id, kind="backup", label="daily") == attached
     assert list(images.relations(instance)) == [attached]
@@ -271,7 +277,7 @@ def test_attaching_twice_and_detaching(images: InstanceAwareImageService, instan
 def test_what_others_report_too_outlasts_what_is_taken_back(
     images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
 ) -> None:
-    image = images.create(f"{instance}-other")
+    image = images.create(f"{instance}-other", kind="snapshot")
     relations, ref = (
         RelationsClient(make_client(glance.url, SERVICE)),
         images.instance_ref(instance),
@@ -288,7 +294,7 @@ def test_what_others_report_too_outlasts_what_is_taken_back(
 def test_a_boot_is_seen_by_the_project_of_the_instance(
     images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
 ) -> None:
-    image = images.create(f"{instance}-other", visibility="community")
+    image = images.create(f"{instance}-other", kind="snapshot", visibility="community")
     project = f"project-of-{instance}"
     told = images.attach(instance, image.id, kind="boot", instance_project_id=project)
     assert told.project_id == project
@@ -304,7 +310,7 @@ def test_the_service_speaks_for_its_own_instance_in_any_context(
     images = InstanceAwareImageService(client, INSTALLATION)
     other = InstanceRef(OTHER_INSTALLATION, f"{instance}-other")
     with for_instance(other, kind="backup", label="daily"):
-        image = images.create(instance)
+        image = images.create(instance, kind="snapshot")
         assert [found.id for found in images.list(instance)] == [image.id]
     (relation,) = RelationsClient(client).relations(image_id=image.id)
     assert relation.instance == images.instance_ref(instance)
@@ -313,7 +319,7 @@ def test_the_service_speaks_for_its_own_instance_in_any_context(
 
 def test_relations_are_filtered_and_paged(images: InstanceAwareImageService, instance: str) -> None:
     made = [images.create(instance, kind=kind).id for kind in ("snapshot", "backup", "backup")]
-    newest_first = [relation.image_id for relation in images.relations(instance, limit=1)]
+    newest_first = [relation.image_id for relation in images.relations(instance, page_size=1)]
     assert newest_first == made[::-1]
     assert [one.image_id for one in images.relations(instance, kind="snapshot")] == made[:1]
     assert [one.image_id for one in images.relations(image_id=made[1])] == [made[1]]
@@ -326,7 +332,7 @@ def test_instances_are_counted_and_end(
     images: InstanceAwareImageService, instance: str, backup: Callable[[str], Image]
 ) -> None:
     made = [backup("daily"), backup("daily")]
-    snapshot = images.create(instance)
+    snapshot = images.create(instance, kind="snapshot")
     (found,) = images.instances(instance_id=instance)
     assert found.instance == images.instance_ref(instance)
     assert (found.images["backup"].count, found.images["snapshot"].count) == (2, 1)
@@ -346,10 +352,10 @@ def test_instances_are_counted_and_end(
 def test_who_may_not_record_reads_only(
     images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
 ) -> None:
-    image = images.create(instance)
+    image = images.create(instance, kind="snapshot")
     member = InstanceAwareImageService(make_client(glance.url, MEMBER), INSTALLATION)
     with pytest.raises(Forbidden) as caught:
-        member.create(instance)
+        member.create(instance, kind="snapshot")
     assert caught.value.code == "relation.forbidden"
     assert caught.value.request_id
     with pytest.raises(Forbidden):
@@ -360,7 +366,7 @@ def test_who_may_not_record_reads_only(
 def test_other_tenants_see_nothing(
     images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
 ) -> None:
-    image = images.create(instance)
+    image = images.create(instance, kind="snapshot")
     foreign = glance.token("bob", "another-project", "member", "reader")
     stranger = InstanceAwareImageService(make_client(glance.url, foreign), INSTALLATION)
     assert not list(stranger.list(instance))
@@ -374,7 +380,7 @@ def test_glances_own_refusals_are_told_in_its_words(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     with pytest.raises(GlanceError, match="nope"):
-        images.create(instance, disk_format="nope")
+        images.create(instance, kind="snapshot", disk_format="nope")
     with pytest.raises(GlanceError):
         list(images.list(instance, sort_key="nope"))
     assert not list(images.relations(instance))
@@ -387,7 +393,7 @@ def test_an_administrator_deletes_what_is_in_use_if_he_forces_it(
         return InstanceAwareImageService(make_client(guarded_glance.url, token), INSTALLATION)
 
     nova, admin = service_of(SERVICE), service_of(ADMIN)
-    image = nova.create(f"{instance}-other")
+    image = nova.create(f"{instance}-other", kind="snapshot")
     nova.attach(instance, image.id, kind="boot")
     with pytest.raises(Conflict, match=f"openstack image force delete {image.id}") as refused:
         admin.delete(image.id)
@@ -403,7 +409,7 @@ def test_an_administrator_detaches_and_records_that_an_instance_was_deleted(
     make_client: Maker, glance: ServedGlance, images: InstanceAwareImageService, instance: str
 ) -> None:
     admin = InstanceAwareImageService(make_client(glance.url, ADMIN), INSTALLATION)
-    image = images.create(instance)
+    image = images.create(instance, kind="snapshot")
     admin.instance_ended(instance)
     (ended,) = images.instances(instance_id=instance)
     assert ended.ended_at is not None
@@ -425,7 +431,7 @@ def test_the_use_of_images_is_told(
     make_client: Maker, glance: ServedGlance, images: InstanceAwareImageService, instance: str
 ) -> None:
     client = RelationsClient(make_client(glance.url, SERVICE))
-    made = [images.create(instance, name=str(number)).id for number in range(2)]
+    made = [images.create(instance, kind="snapshot", name=str(number)).id for number in range(2)]
     user = InstanceRef(INSTALLATION, f"{instance}-user")
     client.attach(user, made[1], "boot")
     # more than are asked for at once

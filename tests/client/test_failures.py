@@ -55,7 +55,7 @@ def test_malformed_words_never_leave(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     with pytest.raises(TupleMalformed):
-        service.create("a b")
+        service.create("a b", kind="snapshot")
     with pytest.raises(KindUnknown):
         service.create("inst-1", kind="boot")
     with pytest.raises(KindUnknown):
@@ -294,7 +294,7 @@ def test_info_is_asked_once_when_known_and_again_when_not(
     scripted.info = Reply(404)
     for _ in range(2):
         with pytest.raises(NotInstanceAware, match="install related-images"):
-            service.create("inst-1")
+            service.create("inst-1", kind="snapshot")
     assert len(scripted.asked) == 2
     scripted.info = shown({"version": "1", "kinds": ["backup"], "guard": "off"})
     assert service.info().kinds == ("backup",)
@@ -309,7 +309,7 @@ def test_a_creation_that_was_not_recorded_names_its_image(
     said = {"X_Relation_Recorded": recorded} if recorded else {}
     scripted.script = lambda asked: shown(json.loads(asked.body), 201, **said)
     with pytest.raises(NotInstanceAware, match="not snapshot") as caught:
-        service.create("inst-1", name="x")
+        service.create("inst-1", kind="snapshot", name="x")
     (asked,) = scripted.of("POST", "/v2/images")
     assert caught.value.image_id == json.loads(asked.body)["id"]
 
@@ -367,7 +367,7 @@ def test_a_lost_answer_is_looked_for(
     service: InstanceAwareImageService, scripted: Scripted, lost: Reply | None
 ) -> None:
     scripted.script = glance = Lossy(makes=True, relates=True, replies=[lost])
-    image = service.create("inst-1", name="x")
+    image = service.create("inst-1", kind="snapshot", name="x")
     assert image.id == glance.image["id"]
     assert image.acknowledgement == "snapshot"
     assert len(scripted.of("POST", "/v2/images")) == 1
@@ -378,7 +378,7 @@ def test_a_lost_request_is_sent_again_under_the_same_id(
     service: InstanceAwareImageService, scripted: Scripted, lost: Reply | None
 ) -> None:
     scripted.script = Lossy(makes=False, relates=False, replies=[lost])
-    image = service.create("inst-1", name="x")
+    image = service.create("inst-1", kind="snapshot", name="x")
     first, second = scripted.of("POST", "/v2/images")
     assert first.body == second.body
     assert image.id == json.loads(first.body)["id"]
@@ -389,7 +389,7 @@ def test_a_creation_lost_twice_is_given_up_with_its_id(
 ) -> None:
     scripted.script = Lossy(makes=False, relates=False, replies=[HANG_UP] * 3)
     with pytest.raises(GlanceUnreachable) as caught:
-        service.create("inst-1")
+        service.create("inst-1", kind="snapshot")
     first, _second = scripted.of("POST", "/v2/images")
     assert caught.value.image_id == json.loads(first.body)["id"]
 
@@ -399,7 +399,7 @@ def test_an_image_found_without_its_relation_is_not_taken(
 ) -> None:
     scripted.script = glance = Lossy(makes=True, relates=False, replies=[HANG_UP])
     with pytest.raises(NotInstanceAware) as caught:
-        service.create("inst-1")
+        service.create("inst-1", kind="snapshot")
     assert caught.value.image_id == glance.image["id"]
     assert len(scripted.of("POST", "/v2/images")) == 1
 
@@ -417,7 +417,7 @@ def test_a_first_request_that_arrives_late_is_taken(
         return late(asked)
 
     scripted.script = script
-    assert service.create("inst-1").id == late.image["id"]
+    assert service.create("inst-1", kind="snapshot").id == late.image["id"]
     assert len(scripted.of("POST", "/v2/images")) == 2
 
 
@@ -427,7 +427,7 @@ def test_a_refused_creation_is_not_sent_again(
 ) -> None:
     scripted.script = lambda asked: Reply(status)
     with pytest.raises(GlanceError) as caught:
-        service.create("inst-1", id=IMAGE)
+        service.create("inst-1", kind="snapshot", id=IMAGE)
     assert caught.value.image_id is None
     assert len(scripted.of("POST", "/v2/images")) == 1
     assert not scripted.of("GET", f"/v2/images/{IMAGE}")
@@ -441,7 +441,7 @@ def test_a_creation_that_may_have_come_in_between_has_its_id(
     posts = [HANG_UP, Reply(409)]
     scripted.script = lambda asked: (looks if asked.method == "GET" else posts).pop(0)
     with pytest.raises(Conflict) as caught:
-        service.create("inst-1", id=IMAGE)
+        service.create("inst-1", kind="snapshot", id=IMAGE)
     assert caught.value.image_id == IMAGE
 
 
@@ -449,11 +449,11 @@ def test_an_id_that_is_none_is_chosen(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     scripted.script = Lossy(makes=False, relates=False, replies=[HANG_UP])
-    image = service.create("inst-1", id=None)
+    image = service.create("inst-1", kind="snapshot", id=None)
     (looked,) = {asked.path for asked in scripted.asked if asked.path.startswith("/v2/images/")}
     assert looked == f"/v2/images/{image.id}"
     with pytest.raises(ImageIdMalformed):
-        service.create("inst-1", id="None")
+        service.create("inst-1", kind="snapshot", id="None")
 
 
 def test_the_filters_own_503_creates_nothing_and_is_not_sent_again(
@@ -462,7 +462,7 @@ def test_the_filters_own_503_creates_nothing_and_is_not_sent_again(
     told = {"code": "store.unavailable", "message": "The database is down"}
     scripted.script = lambda asked: shown({"error": told}, 503, Retry_After="3")
     with pytest.raises(ServiceUnavailable, match="try again after 3 seconds") as caught:
-        service.create("inst-1")
+        service.create("inst-1", kind="snapshot")
     assert caught.value.code == "store.unavailable"
     assert len(scripted.of("POST", "/v2/images")) == 1
 
@@ -598,7 +598,7 @@ def test_the_503_of_another_is_no_promise_that_nothing_was_begun(
     told = {"code": "GW-1", "message": "No upstream answered in time"}
     scripted.script = lambda asked: shown({"error": told}, 503)
     with pytest.raises(ServiceUnavailable, match="No upstream answered") as caught:
-        service.create("inst-1")
+        service.create("inst-1", kind="snapshot")
     assert caught.value.doubtful
     assert scripted.of("GET", f"/v2/images/{caught.value.image_id}")
 

@@ -126,11 +126,15 @@ def _check_is_backup(images: InstanceAwareImageService, instance: str, image: Im
     assert [backup.id for backup in images.backups(instance)] == [image.id]
 
 
-@pytest.mark.parametrize("form", ["bytes", "file", "chunks"])
-def test_glance_direct(images: InstanceAwareImageService, instance: str, form: str) -> None:
+@pytest.mark.parametrize("form", ["bytes", "file", "path", "chunks"])
+def test_glance_direct(
+    images: InstanceAwareImageService, instance: str, form: str, tmp_path: Path
+) -> None:
+    (tmp_path / "image.raw").write_bytes(b"data")
     sources: dict[str, Source] = {
         "bytes": b"data",
         "file": io.BytesIO(b"data"),
+        "path": tmp_path / "image.raw",
         "chunks": iter([b"da", b"ta"]),
     }
     seen: list[str] = []
@@ -233,7 +237,12 @@ def test_several_stores_and_a_copy(images: InstanceAwareImageService, instance: 
     assert set(everywhere.stores.split(",")) == {"local", "second"}
 
     one = images.import_image(
-        b"data", instance_id=instance, stores=Stores(("second",)), deadline=60, **FORMATS
+        b"data",
+        instance_id=instance,
+        kind="snapshot",
+        stores=Stores(("second",)),
+        deadline=60,
+        **FORMATS,
     )
     assert one.stores == "second"
     copied = images.import_image(image_id=one.id, stores=Stores(("local",)), deadline=60)
@@ -269,7 +278,7 @@ def test_a_url_that_glance_does_not_allow_is_explained_without_its_credentials(
 ) -> None:
     url = "http://user:secret@127.0.0.1:9/image?signature=secret&copy=secret"
     with pytest.raises(ImportFailed, match="does not pass filtering") as caught:
-        images.import_image(url, instance_id=instance, **FORMATS)
+        images.import_image(url, instance_id=instance, kind="snapshot", **FORMATS)
     said = str(caught.value)
     assert "[import_filtering_opts]" in said
     assert "ask the operators of Glance" in said
@@ -293,7 +302,7 @@ def test_glance_download(
     importing: ServedGlance,
     instance: str,
 ) -> None:
-    origin = remote.create(f"{instance}-origin", hw_disk_bus="scsi", **FORMATS)
+    origin = remote.create(f"{instance}-origin", kind="snapshot", hw_disk_bus="scsi", **FORMATS)
     remote.upload(origin.id, b"from afar")
     related: list[list[str]] = []
     image = images.import_image(
@@ -316,7 +325,7 @@ def test_glance_download(
 def test_what_another_region_does_not_give_fails_and_keeps_the_relation(
     images: InstanceAwareImageService, remote: InstanceAwareImageService, instance: str
 ) -> None:
-    queued = remote.create(f"{instance}-origin", **FORMATS)
+    queued = remote.create(f"{instance}-origin", kind="snapshot", **FORMATS)
     unreachable = [
         RemoteImage(queued.id, "two"),
         RemoteImage(str(uuid4()), "two"),
@@ -344,15 +353,40 @@ def test_an_image_without_a_format_is_refused_before_anything_is_created(
     given = {name: value for name, value in FORMATS.items() if name != missing}
     for source in (io.BytesIO(b"data"), "http://127.0.0.1/", RemoteImage(str(uuid4()), "two")):
         with pytest.raises(ImportInvalid, match=f"^{missing} must be given"):
-            images.import_image(source, instance_id=instance, **given)
+            images.import_image(source, instance_id=instance, kind="snapshot", **given)
         assert not isinstance(source, io.BytesIO) or not _sent(source)
+    assert not list(images.relations(instance))
+
+
+@pytest.mark.parametrize("name", ["container_format", "disk_format"])
+@pytest.mark.parametrize("wrong", ["nope", 7, ["raw"]], ids=repr)
+def test_a_format_that_glance_does_not_take_is_refused_before_anything_is_created(
+    images: InstanceAwareImageService, instance: str, name: str, wrong: Any
+) -> None:
+    source, given = io.BytesIO(b"data"), FORMATS | {name: wrong}
+    with pytest.raises(ImportInvalid, match=f"^{name} is .*, and this Glance takes .*(raw|bare)"):
+        images.import_image(source, instance_id=instance, kind="backup", **given)
+    assert not _sent(source)
+    assert not list(images.relations(instance))
+
+
+def test_a_new_image_without_a_source_or_a_kind_is_refused_before_anything_is_created(
+    images: InstanceAwareImageService, instance: str
+) -> None:
+    with pytest.raises(TypeError, match="no source is given"):
+        images.import_image(instance_id=instance, kind="backup", **FORMATS)
+    with pytest.raises(TypeError, match="needs a kind"):
+        images.import_image(b"data", instance_id=instance, **FORMATS)
     assert not list(images.relations(instance))
 
 
 def test_an_image_that_lacks_a_format_is_refused_before_anything_is_sent(
     images: InstanceAwareImageService, instance: str
 ) -> None:
-    queued, source = images.create(instance, disk_format="raw"), io.BytesIO(b"data")
+    queued, source = (
+        images.create(instance, kind="snapshot", disk_format="raw"),
+        io.BytesIO(b"data"),
+    )
     with pytest.raises(ImportFailed, match="has no container_format; set") as caught:
         images.import_image(source, image_id=queued.id)
     assert (caught.value.image_id, caught.value.image_status) == (queued.id, "queued")
@@ -366,8 +400,10 @@ def test_copying_what_is_not_there_and_what_is_not_active(
     with pytest.raises(NotFound) as absent:
         images.import_image(image_id=str(uuid4()), stores=Stores(every=True))
     assert absent.value.image_id is None
-    queued = images.create(instance, **FORMATS)
-    with pytest.raises(ImportFailed, match="copy-image needs one that is active") as caught:
+    queued = images.create(instance, kind="snapshot", **FORMATS)
+    with pytest.raises(
+        ImportFailed, match="no source is given, and copy-image needs one that is active"
+    ) as caught:
         images.import_image(image_id=queued.id, stores=Stores(every=True))
     assert (caught.value.image_id, caught.value.image_status) == (queued.id, "queued")
 
@@ -375,7 +411,9 @@ def test_copying_what_is_not_there_and_what_is_not_active(
 def test_an_active_image_is_not_filled_again(
     images: InstanceAwareImageService, instance: str, web: Scripted
 ) -> None:
-    image = images.import_image(b"data", instance_id=instance, deadline=60, **FORMATS)
+    image = images.import_image(
+        b"data", instance_id=instance, kind="snapshot", deadline=60, **FORMATS
+    )
     for source in (io.BytesIO(b"data"), f"{web.url}/data"):
         with pytest.raises(ImportFailed, match="needs one that is queued") as caught:
             images.import_image(source, image_id=image.id)
@@ -390,12 +428,14 @@ def test_a_store_that_does_not_exist_is_refused_before_anything_is_created(
     source, stores = io.BytesIO(b"data"), Stores(("local", "nosuch"))
     offered = "no store nosuch that can be written to; the deployment offers local, second;"
     with pytest.raises(StoreNotOffered, match=offered) as caught:
-        images.import_image(source, instance_id=instance, stores=stores, **FORMATS)
+        images.import_image(source, instance_id=instance, kind="snapshot", stores=stores, **FORMATS)
     assert caught.value.offered == ("local", "second")
     assert not _sent(source)
     assert not list(images.relations(instance))
 
-    image = images.import_image(source, instance_id=instance, deadline=60, **FORMATS)
+    image = images.import_image(
+        source, instance_id=instance, kind="snapshot", deadline=60, **FORMATS
+    )
     with pytest.raises(StoreNotOffered, match=offered):
         images.import_image(image_id=image.id, stores=stores)
     assert images.get(image.id).stores == "local"
@@ -420,8 +460,11 @@ def _closed() -> io.BytesIO:
         ("user:secret@host/image", "must be a URL"),
         (io.StringIO("data"), "open as text"),
         (_closed(), "closed"),
-        (Path("image.raw"), "type PosixPath cannot be sent"),
-        (7, "type int cannot be sent"),
+        (Path("no/image.raw"), "no file no/image.raw"),
+        (Path("/"), "/ is a directory"),
+        (bytearray(b"data"), "type bytearray cannot be sent"),
+        ({}, "type dict cannot be sent"),
+        (7, "type int cannot be sent; give bytes, .* a URL or a RemoteImage"),
         (RemoteImage("7", "two"), "'7' of the remote image is not a UUID"),
         (RemoteImage(str(UUID(int=7)), ""), "no region"),
         (RemoteImage(str(UUID(int=7)), "two", "private"), "not one of public, internal, admin"),
@@ -433,7 +476,7 @@ def test_a_source_that_cannot_be_imported_is_refused_before_anything_is_created(
     images: InstanceAwareImageService, instance: str, source: Any, said: str
 ) -> None:
     with pytest.raises(ImportInvalid, match=said) as caught:
-        images.import_image(source, instance_id=instance, **FORMATS)
+        images.import_image(source, instance_id=instance, kind="snapshot", **FORMATS)
     assert "secret" not in str(caught.value)
     assert not list(images.relations(instance))
 
@@ -445,7 +488,7 @@ def test_a_file_that_is_not_open_for_reading_is_refused(
         (tmp_path / "image").open("wb") as file,
         pytest.raises(ImportInvalid, match="not open for reading"),
     ):
-        images.import_image(file, instance_id=instance, **FORMATS)
+        images.import_image(file, instance_id=instance, kind="snapshot", **FORMATS)
     assert not list(images.relations(instance))
 
 
@@ -454,7 +497,9 @@ def test_a_deadline_that_is_no_number_of_seconds_is_refused(
     images: InstanceAwareImageService, instance: str, deadline: Any
 ) -> None:
     with pytest.raises(ImportInvalid, match="deadline is"):
-        images.import_image(b"data", instance_id=instance, deadline=deadline, **FORMATS)
+        images.import_image(
+            b"data", instance_id=instance, kind="snapshot", deadline=deadline, **FORMATS
+        )
     with pytest.raises(ImportInvalid, match="deadline is"):
         images.wait_for_import(str(uuid4()), deadline=deadline)
     assert not list(images.relations(instance))
@@ -472,10 +517,16 @@ def test_what_the_deployment_lacks_is_refused_before_anything_is_made(
 ) -> None:
     images = InstanceAwareImageService(make_client(glance.url, SERVICE), INSTALLATION)
     with pytest.raises(ImportNotOffered, match="offers glance-direct, web-download") as caught:
-        images.import_image(RemoteImage(str(uuid4()), "elsewhere"), instance_id=instance)
+        images.import_image(
+            RemoteImage(str(uuid4()), "elsewhere"), instance_id=instance, kind="snapshot", **FORMATS
+        )
     assert caught.value.offered == ("glance-direct", "web-download")
     with pytest.raises(ImportNotOffered, match="imported by glance-direct, asked for is copy"):
-        images.import_image(b"data", instance_id=instance, method="copy-image")
+        images.import_image(
+            b"data", instance_id=instance, kind="snapshot", method="copy-image", **FORMATS
+        )
+    with pytest.raises(ImportNotOffered, match="no source is given, so that the image would be"):
+        images.import_image(image_id=str(uuid4()))
     assert not list(images.relations(instance))
 
 
@@ -491,7 +542,7 @@ def test_arguments_that_contradict_each_other(images: InstanceAwareImageService)
     with pytest.raises(TypeError, match="kind, label can only"):
         images.import_image(b"data", image_id=str(uuid4()), kind="backup", label="daily")
     with pytest.raises(TypeError, match="a new image needs a source"):
-        images.import_image(instance_id="i", **FORMATS)
+        images.import_image(instance_id="i", kind="snapshot", **FORMATS)
 
 
 def test_properties_of_an_imported_image_may_have_the_names_of_arguments(
@@ -499,7 +550,13 @@ def test_properties_of_an_imported_image_may_have_the_names_of_arguments(
 ) -> None:
     said = {"method": "by hand", "deadline": "never", "label": "red"}
     image = images.import_image(
-        b"data", instance_id=instance, label="daily", deadline=60, properties=said, **FORMATS
+        b"data",
+        instance_id=instance,
+        kind="snapshot",
+        label="daily",
+        deadline=60,
+        properties=said,
+        **FORMATS,
     )
     assert {name: image[name] for name in said} == said
     assert [it.label for it in images.relations(instance)] == ["daily"]
@@ -542,11 +599,13 @@ def test_waiting_for_an_import_that_failed_for_one_that_never_was_and_for_no_ima
     images: InstanceAwareImageService, instance: str, web: Scripted
 ) -> None:
     with holding(web), pytest.raises(ImportUnfinished) as unfinished:
-        images.import_image(f"{web.url}/missing", instance_id=instance, deadline=0, **FORMATS)
+        images.import_image(
+            f"{web.url}/missing", instance_id=instance, kind="snapshot", deadline=0, **FORMATS
+        )
     with pytest.raises(ImportFailed, match="Task failed") as failed:
         images.wait_for_import(unfinished.value.image_id, deadline=60)
     assert not isinstance(failed.value, ImportUnfinished)
-    queued = images.create(instance, **FORMATS)
+    queued = images.create(instance, kind="snapshot", **FORMATS)
     with pytest.raises(ImportFailed, match="no import into it is under way"):
         images.wait_for_import(queued.id)
     with pytest.raises(NotFound) as absent:
@@ -582,6 +641,7 @@ def test_the_last_look_is_at_the_deadline(
         images.import_image(
             f"{web.url}/data",
             instance_id=instance,
+            kind="snapshot",
             deadline=deadline,
             progress=lambda _: looks.append(clock.now - 1000),
             **FORMATS,

@@ -159,11 +159,18 @@ def test_an_import_to_a_full_store_among_others(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     some = Stores(("full", "second"), all_must_succeed=False)
-    image = images.import_image(b"data", instance_id=instance, stores=some, deadline=60, **FORMATS)
+    image = images.import_image(
+        b"data", instance_id=instance, kind="snapshot", stores=some, deadline=60, **FORMATS
+    )
     assert (image.status, image.stores) == ("active", "second")
     with pytest.raises(ImportFailed, match="not stored in full"):
         images.import_image(
-            b"data", instance_id=instance, stores=Stores(("second", "full")), deadline=60, **FORMATS
+            b"data",
+            instance_id=instance,
+            kind="snapshot",
+            stores=Stores(("second", "full")),
+            deadline=60,
+            **FORMATS,
         )
 
 
@@ -171,7 +178,9 @@ def _fails(
     images: InstanceAwareImageService, instance: str, source: Any, stores: Stores
 ) -> ImportFailed:
     with pytest.raises(ImportFailed) as caught:
-        images.import_image(source, instance_id=instance, stores=stores, deadline=60, **FORMATS)
+        images.import_image(
+            source, instance_id=instance, kind="snapshot", stores=stores, deadline=60, **FORMATS
+        )
     return caught.value
 
 
@@ -254,12 +263,14 @@ def test_where_glance_has_one_store_no_store_can_be_named(
     images = InstanceAwareImageService(client, INSTALLATION)
     for stores in (Stores(("local",)), Stores(all_must_succeed=False)):
         with pytest.raises(StoreNotOffered, match="one store, without an id") as caught:
-            images.import_image(b"data", instance_id=instance, stores=stores, **FORMATS)
+            images.import_image(
+                b"data", instance_id=instance, kind="snapshot", stores=stores, **FORMATS
+            )
         assert caught.value.offered == ()
     assert not list(images.relations(instance))
     for stores in (Stores(), Stores(every=True)):
         image = images.import_image(
-            b"data", instance_id=instance, stores=stores, deadline=60, **FORMATS
+            b"data", instance_id=instance, kind="snapshot", stores=stores, deadline=60, **FORMATS
         )
         assert image.status == "active"
     with pytest.raises(StoreNotOffered, match="cannot be copied"):

@@ -14,8 +14,14 @@ def test_it_is_found_out_before_anything_is_done(
     assert made.status == 201
     images = InstanceAwareImageService(make_client(plain_glance.url, SERVICE), INSTALLATION)
     for deed in (
-        lambda: images.create("inst-1", name="new"),
-        lambda: images.import_image(b"data", instance_id="inst-1", name="new"),
+        lambda: images.create("inst-1", kind="snapshot", name="new"),
+        lambda: images.import_image(
+            b"data",
+            instance_id="inst-1",
+            kind="snapshot",
+            disk_format="raw",
+            container_format="bare",
+        ),
         lambda: images.list("inst-1"),
         lambda: images.backups("inst-1"),
         lambda: images.delete(made.json["id"]),

@@ -31,7 +31,9 @@ SHARED = UUID("0d4a2f63-8d3f-4a8c-9a52-6f5f6e1f3b77")
 
 def _told(adapter: Adapter, installation: UUID) -> dict[str, str]:
     """The instance of each image, as the registry tells it."""
-    relations = RelationsClient(adapter).relations(installation_uuid=str(installation), limit=1000)
+    relations = RelationsClient(adapter).relations(
+        installation_uuid=str(installation), page_size=1000
+    )
     return {relation.image_id: relation.instance.instance_id for relation in relations}
 
 
@@ -68,7 +70,9 @@ def test_one_shared_service(glance: ServedGlance) -> None:
 
     def create_all(thread: int) -> dict[str, str]:
         start.wait(30)
-        return {images.create(instance).id: instance for instance in _instances(thread)}
+        return {
+            images.create(instance, kind="snapshot").id: instance for instance in _instances(thread)
+        }
 
     with ThreadPoolExecutor(THREADS) as executor:
         made = {k: v for each in executor.map(create_all, range(THREADS)) for k, v in each.items()}

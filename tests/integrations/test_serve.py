@@ -155,9 +155,11 @@ def test_only_the_service_of_the_clouds_records(
 ) -> None:
     installation = INSTANCE["X-Installation-UUID"]
     images = InstanceAwareImageService(connect("nova"), installation)
-    assert images.create("web-1", name="recorded").acknowledgement == "snapshot"
+    assert images.create("web-1", kind="snapshot", name="recorded").acknowledgement == "snapshot"
     with pytest.raises(Forbidden, match="one of these roles is needed"):
-        InstanceAwareImageService(connect(cloud), installation).create("web-1", name="refused")
+        InstanceAwareImageService(connect(cloud), installation).create(
+            "web-1", kind="snapshot", name="refused"
+        )
 
 
 def test_a_clouds_yaml_of_somebody_else_is_not_overwritten(data: Path) -> None:

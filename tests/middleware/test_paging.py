@@ -20,6 +20,7 @@ from related_images.model import (
     Relation,
     RelationPosition,
 )
+from related_images.protocol import parameters
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 NOON = datetime(2026, 1, 31, 12, 0, 0, 7, tzinfo=UTC)
@@ -81,18 +82,18 @@ def test_forged_marker_is_refused(read: Callable[[str | None], object], marker: 
     ("text", "limit"), [("1", 1), ("100", 100), ("1000", 1000), ("1001", 1000), ("999999999", 1000)]
 )
 def test_limit_is_reduced_to_the_maximum(text: str, limit: int) -> None:
-    assert paging.read(given_in(f"limit={text}"), paging.PAGE).limit == limit
+    assert paging.read(given_in(f"limit={text}"), parameters.PAGE).limit == limit
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "", "1.5", "1e3", "%D9%A3", "9" * 5000, "%001"])
 def test_malformed_limit_is_refused(text: str) -> None:
     with pytest.raises(LimitMalformed):
-        paging.read(given_in(f"limit={text}"), paging.PAGE)
+        paging.read(given_in(f"limit={text}"), parameters.PAGE)
 
 
 def test_links_keep_all_parameters_except_the_marker() -> None:
     query = paging.read(
-        given_in("kind=boot&limit=2&marker=m&label=a%3Ab"), paging.FILTERS | paging.PAGE
+        given_in("kind=boot&limit=2&marker=m&label=a%3Ab"), parameters.FILTERS | parameters.PAGE
     )
     assert query.kept == [("kind", "boot"), ("limit", "2"), ("label", "a:b")]
     assert query.marker == "m"
@@ -103,7 +104,7 @@ def test_unknown_parameter_is_refused_and_known_ones_are_named() -> None:
     with pytest.raises(
         ParameterUnknown, match="'sort_key' is unknown; allowed are: installation_uuid, "
     ):
-        paging.read(given_in("sort_key=x"), paging.FILTERS)
+        paging.read(given_in("sort_key=x"), parameters.FILTERS)
 
 
 def test_route_without_parameters_refuses_a_query() -> None:
@@ -113,12 +114,12 @@ def test_route_without_parameters_refuses_a_query() -> None:
 
 def test_missing_required_parameter_is_named() -> None:
     with pytest.raises(ParameterMalformed, match="image_ids is missing"):
-        paging.read([], paging.USAGE_FILTERS)
+        paging.read([], parameters.USAGE_FILTERS)
 
 
 def test_repeated_parameter_is_refused() -> None:
     with pytest.raises(ParameterMalformed, match="twice"):
-        paging.read(given_in("limit=1&limit=1"), paging.PAGE)
+        paging.read(given_in("limit=1&limit=1"), parameters.PAGE)
 
 
 WRONG = [
@@ -132,13 +133,13 @@ WRONG = [
 @pytest.mark.parametrize("query", WRONG)
 def test_malformed_filter_is_refused(query: str) -> None:
     with pytest.raises(BadInput):
-        paging.read(given_in(query), paging.INSTANCE_FILTERS)
+        paging.read(given_in(query), parameters.INSTANCE_FILTERS)
 
 
 @given(st.text())
 def test_any_query_is_parsed_or_refused(query: str) -> None:
     try:
-        read = paging.read(given_in(query), paging.INSTANCE_FILTERS | paging.PAGE)
+        read = paging.read(given_in(query), parameters.INSTANCE_FILTERS | parameters.PAGE)
     except BadInput:
         return
     assert 1 <= read.limit <= 1000

@@ -45,14 +45,16 @@ class Inventory:
             label=label,
             project_id=project_id,
             installation_uuid=installation_uuid,
-            limit=PAGE,
+            page_size=PAGE,
         )
 
     def backups(self, instance: Instance, label: str | None = None) -> list[Backup]:
         """Every backup of the instance, those that are hidden or unfinished among them."""
         ref = instance.instance
         service = self.images(ref.installation_uuid)
-        recorded = service.relations(ref.instance_id, kind=model.BACKUP, label=label, limit=PAGE)
+        recorded = service.relations(
+            ref.instance_id, kind=model.BACKUP, label=label, page_size=PAGE
+        )
         labels = {relation.image_id: relation.label for relation in recorded}
         listed = itertools.chain.from_iterable(
             service.list(
@@ -68,7 +70,7 @@ class Inventory:
         ]
 
     def _backup(self, image: Image, instance: Instance, label: str | None, usage: Usage) -> Backup:
-        relations = list(self.relations.relations(image_id=image.id, limit=PAGE))
+        relations = list(self.relations.relations(image_id=image.id, page_size=PAGE))
         return Backup(
             image_id=image.id,
             instance=instance.instance,

@@ -62,7 +62,7 @@ class OverdueSearch:
 
     def instances(self) -> Iterator[Instance]:
         """Every instance among which it looks."""
-        return self.inventory.relations.instances(**self._filters, limit=PAGE)
+        return self.inventory.relations.instances(**self._filters, page_size=PAGE)
 
     def overdue(self, ages: Ages, among: Container[str] | None = None) -> Iterator[OverdueServer]:
         """Those with no active backup as young as ``ages`` say.
@@ -73,7 +73,11 @@ class OverdueSearch:
         since = self.now - ages.older_than
         relations = self.inventory.relations
         none_since = relations.instances(
-            kind=model.BACKUP, label=self.label, latest_before=since, limit=PAGE, **self._filters
+            kind=model.BACKUP,
+            label=self.label,
+            latest_before=since,
+            page_size=PAGE,
+            **self._filters,
         )
         idle = (relations.instance(ref) for ref in self._without_active(since))
         seen = set[InstanceRef]()
@@ -117,7 +121,7 @@ class OverdueSearch:
             label=self.label,
             # just before, since that time itself is not overdue
             created_after=since - timedelta(microseconds=1),
-            limit=PAGE,
+            page_size=PAGE,
             **self._filters,
         )
         images: dict[InstanceRef, dict[str, datetime | None]] = {}
@@ -169,7 +173,7 @@ class OverdueSearch:
         """Its newest active backup that is not hidden, and the newest that is."""
         service = self.inventory.images(ref.installation_uuid)
         owner = self.project_id
-        owned = {} if owner is None else {"owner": owner}
+        owned: dict[str, Any] = {} if owner is None else {"owner": owner}
         for hidden in HIDDEN:
             yield from service.backups(
                 ref.instance_id, self.label, limit=1, visibility="all", os_hidden=hidden, **owned

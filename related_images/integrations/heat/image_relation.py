@@ -23,8 +23,6 @@ from related_images.model import InstanceRef
 
 REPORTS: Final = "reports"
 """The key of the resource's data that holds what the stack reported."""
-NOT_BY_NAME: Final = ("instance_id", "kind", "label")
-"""User-defined properties whose names mean something else where an image is created."""
 
 
 class RelationTaken(ClientError):
@@ -91,12 +89,11 @@ class ImageRelation:
     def create(self, wanted: WantedRelation, body: Mapping[str, Any]) -> Image:
         """Create the image of the resource for the instance."""
         instance = wanted.instance
-        attributes = {name: value for name, value in body.items() if name not in NOT_BY_NAME}
 
         def deed(adapter: Adapter, _project: str | None) -> Image:
             images = InstanceAwareImageService(adapter, instance.installation_uuid)
             return images.create(
-                instance.instance_id, kind=wanted.kind, label=wanted.label, **attributes
+                instance.instance_id, kind=wanted.kind, label=wanted.label, properties=body
             )
 
         image = self._recorder.record(deed, lambda: self._vouch(wanted, False))

@@ -234,6 +234,15 @@ def later(**properties: Any) -> dict[str, Any]:
     return said
 
 
+def test_a_property_may_have_any_name(user: User) -> None:
+    named = {"kind": "a", "label": "b", "instance_id": "c", "properties": "d", "lable": "e"}
+    backup = {"kind": "backup", "label": "daily", "instance": of_instance("inst-1")}
+    _, image_id = created(user, imported(properties=named, **backup))
+    image = user.image(image_id)
+    assert {name: image[name] for name in named} == named
+    assert relations(user, image_id) == [("inst-1", "backup", "daily")]
+
+
 @pytest.mark.parametrize("kind", [Stack, ConvergingStack])
 def test_every_value_may_come_from_a_resource_that_is_still_to_be_made(
     user: User, kind: type[Stack]

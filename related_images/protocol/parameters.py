@@ -1,0 +1,188 @@
+"""The query parameters of the filter's routes: parsers, descriptions and JSON schemas.
+
+The filter parses queries with them. The client checks its arguments with them before a request.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from related_images import model, validation
+from related_images.errors import LimitMalformed, ParameterMalformed, ParameterUnknown
+from related_images.protocol import schemas
+
+LIMIT_DEFAULT: Final = 100
+LIMIT_MAX: Final = 1000
+"""Rows of a page. A larger limit is reduced to this one, as Glance does with its own."""
+
+IMAGE_IDS_MAX: Final = 100
+"""The largest number of images in one request for usages: their IDs are in the query."""
+
+Parser = Callable[[Any], Any]
+"""Returns the value of a text; raises :exc:`BadInput` for a malformed text and for another type."""
+
+
+def _project_id(text: str) -> str:
+    if not validation.is_text(text):
+        raise ParameterMalformed(
+            f"project_id={validation.shown(text)} is malformed; give {validation.TEXT}"
+        )
+    return text
+
+
+def _source(text: str) -> str:
+    if text not in model.SOURCES:
+        raise ParameterMalformed(
+            f"source={validation.shown(text)} is unknown; allowed are: {', '.join(model.SOURCES)}"
+        )
+    return text
+
+
+def _time(name: str) -> Parser:
+    return lambda text: validation.parse_time(name, text)
+
+
+def _boolean(name: str) -> Parser:
+    def parse(text: str) -> bool:
+        if text not in ("true", "false"):
+            raise ParameterMalformed(
+                f"{name}={validation.shown(text)} is malformed; give true or false"
+            )
+        return text == "true"
+
+    return parse
+
+
+def _image_ids(text: str) -> list[str]:
+    ids = text.split(",")
+    if len(ids) > IMAGE_IDS_MAX:
+        raise ParameterMalformed(
+            f"image_ids has {len(ids)} IDs; give at most {IMAGE_IDS_MAX} in one request"
+        )
+    return [validation.image_id(id) for id in dict.fromkeys(ids)]
+
+
+def _limit(text: str) -> int:
+    return min(validation.positive("limit", text, LimitMalformed), LIMIT_MAX)
+
+
+def _depth(text: str) -> int:
+    return validation.positive("depth", text)
+
+
+def _kind_made_from_server(text: str) -> str:
+    return model.kind(text, model.MADE_FROM)
+
+
+def _own_report(text: str) -> str:
+    if text not in OWN_REPORTS:
+        raise ParameterMalformed(
+            f"own_report={validation.shown(text)} is unknown; allowed are: {', '.join(OWN_REPORTS)}"
+        )
+    return text
+
+
+ATTACHMENT: Final = "attachment"
+CREATION: Final = "creation"
+OWN_REPORTS: Final = (ATTACHMENT, CREATION)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A query parameter: its parser, its description and its JSON schema."""
+
+    parse: Parser
+    description: str
+    schema: schemas.Json
+    required: bool = False
+
+
+Filters = dict[str, Filter]
+
+FILTERS: Final[Filters] = {
+    "installation_uuid": Filter(
+        validation.installation_uuid, "Relations of this installation", schemas.ANY_UUID
+    ),
+    "instance_id": Filter(validation.instance_id, "Relations of this server", schemas.INSTANCE_ID),
+    "image_id": Filter(validation.image_id, "Relations of this image", schemas.UUID),
+    "project_id": Filter(_project_id, "Relations of this project", schemas.TEXT),
+    "kind": Filter(model.kind, "Relations of this kind", schemas.KIND),
+    "label": Filter(validation.label, "Relations with this label", schemas.LABEL),
+    "source": Filter(_source, "Relations from this source", schemas.SOURCE),
+    "created_after": Filter(
+        _time("created_after"), "Relations recorded after this time", schemas.TIME
+    ),
+    "created_before": Filter(
+        _time("created_before"), "Relations recorded before this time", schemas.TIME
+    ),
+    "in_use": Filter(
+        _boolean("in_use"),
+        "true: `boot` relations of servers that are not recorded as deleted; false: all others",
+        {"type": "boolean"},
+    ),
+}
+"""The filters of lists of relations and of instances."""
+
+LATEST_BEFORE: Final = "latest_before"
+INSTANCE_FILTERS: Final[Filters] = {
+    **FILTERS,
+    LATEST_BEFORE: Filter(
+        _time(LATEST_BEFORE),
+        "Servers without an image of this kind and label since this time",
+        schemas.TIME,
+    ),
+}
+IMAGE_FILTERS: Final[Filters] = {name: one for name, one in FILTERS.items() if name != "image_id"}
+
+IMAGE_IDS: Final = "image_ids"
+_ONE_ID: Final = schemas.UUID["pattern"].strip("^$")
+USAGE_FILTERS: Final[Filters] = {
+    IMAGE_IDS: Filter(
+        _image_ids,
+        f"1 to {IMAGE_IDS_MAX} image IDs, separated by commas",
+        {"type": "string", "pattern": f"^{_ONE_ID}(,{_ONE_ID}){{0,{IMAGE_IDS_MAX - 1}}}$"},
+        required=True,
+    )
+}
+
+DESCENDANT_FILTERS: Final[Filters] = {
+    "depth": Filter(_depth, "The number of generations to follow", schemas.COUNT),
+    "kind": Filter(_kind_made_from_server, "Images of this kind", schemas.MADE_KIND),
+}
+
+DETACHMENT: Final[Filters] = {
+    "own_report": Filter(
+        _own_report,
+        "Roll back the caller's own report alone: one attachment, or the creation of the image. "
+        "Other reports of the relation stay",
+        {"type": "string", "enum": list(OWN_REPORTS)},
+    ),
+    "created_at": Filter(
+        _time("created_at"),
+        "With own_report=attachment: created_at of the relation in the response to the attachment",
+        schemas.TIME,
+    ),
+}
+"""The parameters that roll back the caller's own report instead of removing the relation."""
+
+PAGE: Final[Filters] = {
+    "limit": Filter(
+        _limit,
+        f"Rows of a page; a value above {LIMIT_MAX} is reduced to {LIMIT_MAX}",
+        {**schemas.COUNT, "default": LIMIT_DEFAULT},
+    ),
+    "marker": Filter(str, "The marker in the next link of the previous page", {"type": "string"}),
+}
+"""The parameters of every list, in addition to its filters."""
+
+
+def check_known(name: str, known: Filters) -> None:
+    """Raise unless ``name`` is one of the ``known`` parameters.
+
+    :raises ParameterUnknown: the message lists the known ones
+    """
+    if name not in known:
+        allowed = f"allowed are: {', '.join(known)}" if known else "this route has no parameters"
+        raise ParameterUnknown(
+            f"the query parameter {validation.shown(name)} is unknown; {allowed}"
+        )

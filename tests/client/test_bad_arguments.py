@@ -1,0 +1,387 @@
+"""What the client is given is checked before it sends a request."""
+
+import inspect
+import io
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import pytest
+from keystoneauth1.adapter import Adapter
+
+from related_images.client import (
+    ImportInvalid,
+    InstanceAwareImageService,
+    InstanceRef,
+    RelationsClient,
+    Stores,
+    UploadInvalid,
+)
+from related_images.errors import (
+    BadInput,
+    FieldInvalid,
+    ImageIdMalformed,
+    KindUnknown,
+    LabelMalformed,
+    ParameterMalformed,
+    ParameterUnknown,
+    RelatedImagesError,
+    TupleMalformed,
+)
+from tests.client.clients import INSTALLATION, SERVICE, session
+from tests.client.scripted import Scripted, shown
+from tests.servers import ServedGlance
+
+IMAGE = "8a6ff7cb-1a1f-4bd6-9a3a-4e0b0f2c2f3d"
+REF = InstanceRef(INSTALLATION, "inst-1")
+FORMATS: dict[str, Any] = {"disk_format": "raw", "container_format": "bare"}
+Service = InstanceAwareImageService
+RouteRequest = Callable[[Any], Any]
+
+
+@pytest.fixture
+def service(scripted: Scripted) -> Service:
+    return Service(Adapter(session(scripted.url, SERVICE), service_type="image"), INSTALLATION)
+
+
+@pytest.fixture
+def relations(scripted: Scripted) -> RelationsClient:
+    return RelationsClient(Adapter(session(scripted.url, SERVICE), service_type="image"))
+
+
+def refuses(
+    call: Callable[[], object], error: type[RelatedImagesError], said: str, scripted: Scripted
+) -> None:
+    with pytest.raises(error, match=said) as refused:
+        call()
+    assert refused.value.code == error.code
+    assert not scripted.asked
+
+
+FILTERS: Final[list[tuple[dict[str, Any], type[BadInput], str]]] = [
+    ({"knd": "backup"}, ParameterUnknown, "'knd' is not known here; known are .*kind, label"),
+    ({"marker": "m"}, ParameterUnknown, "'marker' is not known here"),
+    ({"instance_id": "a b"}, TupleMalformed, "'a b' is not 1 to 255 of the characters"),
+    ({"image_id": "x"}, ImageIdMalformed, "'x' is not a UUID"),
+    ({"image_id": uuid4()}, ImageIdMalformed, "is not a UUID in lower case"),
+    ({"project_id": ""}, ParameterMalformed, "project_id='' is not 1 to 255 printable"),
+    ({"project_id": 7}, ParameterMalformed, "project_id=7 is not"),
+    ({"kind": "copy"}, KindUnknown, "'copy' .* allowed are snapshot, backup, boot"),
+    ({"kind": ["backup"]}, KindUnknown, "allowed are snapshot"),
+    ({"label": "two words"}, LabelMalformed, "'two words' is not 1 to 64"),
+    ({"source": "user"}, ParameterMalformed, "source='user' is not one of service, "),
+    ({"created_after": "yesterday"}, ParameterMalformed, "created_after='yesterday' is not a time"),
+    ({"created_before": 1767225600}, ParameterMalformed, "created_before=1767225600 is not a time"),
+    ({"in_use": "yes"}, ParameterMalformed, "in_use='yes' is neither true nor false"),
+    ({"in_use": 1}, ParameterMalformed, "in_use=1 is neither true nor false"),
+]
+
+
+@pytest.mark.parametrize("method", ["relations", "instances"])
+@pytest.mark.parametrize(("filters", "error", "said"), FILTERS)
+def test_a_malformed_filter_is_refused(
+    relations: RelationsClient,
+    scripted: Scripted,
+    method: str,
+    filters: dict[str, Any],
+    error: type[BadInput],
+    said: str,
+) -> None:
+    refuses(lambda: getattr(relations, method)(**filters), error, said, scripted)
+
+
+@pytest.mark.parametrize("name", ["service", "relations"])
+def test_latest_before_is_a_time_and_a_filter_of_instances_alone(
+    request: pytest.FixtureRequest, scripted: Scripted, name: str
+) -> None:
+    client = request.getfixturevalue(name)
+    said = "^latest_before='yesterday' is not a time in ISO 8601 such as 2026-01-31T12:00:00Z$"
+    late = {"latest_before": "yesterday"}
+    refuses(lambda: client.instances(**late), ParameterMalformed, said, scripted)
+    known = "'latest_before' is not known here"
+    now = {"latest_before": datetime.now(UTC)}
+    refuses(lambda: client.relations(**now), ParameterUnknown, known, scripted)
+
+
+@pytest.mark.parametrize("name", ["service", "relations"])
+@pytest.mark.parametrize("depth", [0, -1, 1.5, "x", True, 10**9], ids=repr)
+def test_a_depth_is_a_number_of_generations(
+    request: pytest.FixtureRequest, scripted: Scripted, name: str, depth: Any
+) -> None:
+    client = request.getfixturevalue(name)
+    said = "^depth=.* is not a whole number from 1 to 999999999$"
+    refuses(lambda: client.descendants(IMAGE, depth=depth), ParameterMalformed, said, scripted)
+
+
+CALLS: Final[dict[str, tuple[RouteRequest, type[BadInput], str]]] = {
+    "create instance": (lambda s: s.create("a b", kind="backup"), TupleMalformed, "'a b'"),
+    "create kind": (lambda s: s.create("i", kind="boot"), KindUnknown, "are snapshot, backup$"),
+    "create no kind": (lambda s: s.create("i", kind=None), KindUnknown, "None"),
+    "create label": (lambda s: s.create("i", kind="backup", label=""), LabelMalformed, "''"),
+    "create id": (lambda s: s.create("i", kind="backup", id="x"), ImageIdMalformed, "'x'"),
+    "get": (lambda s: s.get("x"), ImageIdMalformed, "'x'"),
+    "upload": (lambda s: s.upload("x", b""), ImageIdMalformed, "'x'"),
+    "list": (lambda s: s.list("i", kind="copy"), KindUnknown, "'copy'"),
+    "backups": (lambda s: s.backups("i", "a b"), LabelMalformed, "'a b'"),
+    "delete": (lambda s: s.delete("../tasks"), ImageIdMalformed, "'../tasks'"),
+    "delete of": (lambda s: s.delete(IMAGE, instance_id="a b"), TupleMalformed, "'a b'"),
+    "force": (
+        lambda s: s.delete(IMAGE, force="false"),
+        ParameterMalformed,
+        "force='false' is neither True nor False",
+    ),
+    "attach image": (lambda s: s.attach("i", "x", kind="boot"), ImageIdMalformed, "'x'"),
+    "attach kind": (lambda s: s.attach("i", IMAGE, kind="copy"), KindUnknown, "'copy'"),
+    "attach project": (
+        lambda s: s.attach("i", IMAGE, kind="boot", instance_project_id=7),
+        FieldInvalid,
+        "the field instance_project_id is not text",
+    ),
+    "detach": (lambda s: s.detach("i", IMAGE, kind="copy"), KindUnknown, "'copy'"),
+    "instance_ended": (lambda s: s.instance_ended("a b"), TupleMalformed, "'a b'"),
+    "ancestry": (lambda s: s.ancestry("x"), ImageIdMalformed, "'x'"),
+    "descendants": (lambda s: s.descendants("x"), ImageIdMalformed, "'x'"),
+    "usages": (lambda s: s.usages([IMAGE] * 99 + ["x"]), ImageIdMalformed, "'x'"),
+    "usages of one": (
+        lambda s: s.usages(IMAGE),
+        ParameterMalformed,
+        r"is not an iterable of image IDs; give one image as \[image_id\]",
+    ),
+    "usages of none": (lambda s: s.usages(None), ParameterMalformed, "image_ids=None"),
+    "wait_for_import": (lambda s: s.wait_for_import("x"), ImageIdMalformed, "'x'"),
+    "import": (
+        lambda s: s.import_image(b"", instance_id="a b", kind="backup", **FORMATS),
+        TupleMalformed,
+        "'a b'",
+    ),
+    "import kind": (
+        lambda s: s.import_image(b"", instance_id="i", kind="boot", **FORMATS),
+        KindUnknown,
+        "'boot'",
+    ),
+    "import into": (lambda s: s.import_image(b"", image_id="x"), ImageIdMalformed, "'x'"),
+}
+RELATIONS_CALLS: Final[dict[str, tuple[RouteRequest, type[BadInput], str]]] = {
+    "attach": (lambda r: r.attach("i", IMAGE, "boot"), TupleMalformed, "'i' is not an InstanceRef"),
+    "detach": (lambda r: r.detach("i", IMAGE, "boot"), TupleMalformed, "'i' is not an InstanceRef"),
+    "take_back": (
+        lambda r: r.take_back(REF, IMAGE, "boot", "yesterday"),
+        ParameterMalformed,
+        "^recorded_at='yesterday' is not a time",
+    ),
+    "instance": (lambda r: r.instance("i"), TupleMalformed, "'i' is not an InstanceRef"),
+    "instance_ended": (lambda r: r.instance_ended(None), TupleMalformed, "None is not an Inst"),
+    "delete_image": (lambda r: r.delete_image(IMAGE, force=1), ParameterMalformed, "force=1"),
+    "relations_of_image": (lambda r: r.relations_of_image("x"), ImageIdMalformed, "'x'"),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "said"), CALLS.values(), ids=CALLS)
+def test_a_malformed_argument_of_the_service_is_refused(
+    service: Service, scripted: Scripted, call: RouteRequest, error: type[BadInput], said: str
+) -> None:
+    refuses(lambda: call(service), error, said, scripted)
+
+
+@pytest.mark.parametrize(("call", "error", "said"), RELATIONS_CALLS.values(), ids=RELATIONS_CALLS)
+def test_a_malformed_argument_of_the_relations_client_is_refused(
+    relations: RelationsClient,
+    scripted: Scripted,
+    call: RouteRequest,
+    error: type[BadInput],
+    said: str,
+) -> None:
+    refuses(lambda: call(relations), error, said, scripted)
+
+
+def test_a_kind_has_no_default(service: Service, scripted: Scripted) -> None:
+    create: Any = service.create
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'kind'"):
+        create("i", knd="backup")
+    for method in (service.create, service.attach, service.detach, RelationsClient.attach):
+        assert inspect.signature(method).parameters["kind"].default is inspect.Parameter.empty
+    with pytest.raises(TypeError, match="a new image needs a kind: snapshot or backup"):
+        service.import_image(b"", instance_id="i", **FORMATS)
+    assert not scripted.asked
+
+
+@pytest.mark.parametrize(
+    ("call", "meant"),
+    [
+        (lambda s: s.create("i", kind="backup", lable="daily"), "label"),
+        (lambda s: s.create("i", kind="backup", property={"a": "b"}), "properties"),
+        (lambda s: s.list("i", knd="backup"), "kind"),
+        (lambda s: s.list("i", pagesize=7), "page_size"),
+        (lambda s: s.backups("i", limt=1), "limit"),
+        (lambda s: s.import_image(b"", instance_id="i", knd="backup", **FORMATS), "kind"),
+        (lambda s: s.import_image(b"", instance_id="i", kind="backup", store="fast"), "stores"),
+        (lambda s: s.import_image(b"", instance_id="i", kind="backup", dead_line=7), "deadline"),
+    ],
+)
+def test_a_misspelled_argument_is_no_property(
+    service: Service, scripted: Scripted, call: RouteRequest, meant: str
+) -> None:
+    with pytest.raises(TypeError, match=f"; did you mean {meant}\\? .* properties={{'"):
+        call(service)
+    assert not scripted.asked
+
+
+def test_properties_take_any_name(service: Service, scripted: Scripted) -> None:
+    scripted.script = lambda asked: shown(json.loads(asked.body), 201, X_Relation_Recorded="backup")
+    image = service.create("i", kind="backup", properties={"lable": "x", "knd": "y"})
+    assert (image["lable"], image["knd"]) == ("x", "y")
+
+
+def _described(definition: dict[str, Any]) -> set[str]:
+    """The properties that a definition of Glance has for images."""
+    prefixes = [
+        associated.get("prefix", "")
+        for associated in definition.get("resource_type_associations", [])
+        if associated["name"] == "OS::Glance::Image"
+    ]
+    of_objects = [it["properties"] for it in definition.get("objects", [])]
+    names = set().union(definition.get("properties", {}), *of_objects)
+    return {prefix + name for prefix in prefixes for name in names}
+
+
+def test_no_property_that_glance_describes_is_taken_for_an_argument(
+    service: Service, scripted: Scripted, glance: ServedGlance
+) -> None:
+    names = set(glance.request("GET", "/v2/schemas/image", SERVICE).json["properties"])
+    for path in (Path(sys.prefix) / "etc" / "glance" / "metadefs").glob("*.json"):
+        names |= _described(json.loads(path.read_text()))
+    assert len(names) > 100
+    names -= {"id", "self"}  # the one is checked, the other is the first parameter of a method
+    scripted.script = lambda asked: shown(json.loads(asked.body), 201, X_Relation_Recorded="backup")
+    for name in names:
+        service.create("i", kind="backup", **{name: "x"})  # type: ignore[arg-type]
+        service.list("i", **{name: "x"})  # type: ignore[arg-type]
+        new: dict[str, Any] = {"instance_id": "i", "kind": "copy", name: "x"}
+        with pytest.raises((KindUnknown, ImportInvalid)):
+            service.import_image(b"", **new)
+
+
+class Opened(type(Path())):  # type: ignore[misc]
+    """A path that keeps what was opened from it."""
+
+    files: Final[list[io.BufferedReader]] = []
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        file = super().open(*args, **kwargs)
+        self.files.append(file)
+        return file
+
+
+@pytest.mark.parametrize("status", [204, 409])
+def test_a_path_is_opened_sent_with_its_size_and_closed(
+    service: Service, scripted: Scripted, tmp_path: Path, status: int
+) -> None:
+    path = Opened(tmp_path / "image.raw")
+    path.write_bytes(b"x" * 70_000)
+    Opened.files.clear()
+    scripted.script = lambda asked: shown({}, status)
+    if status == 204:
+        service.upload(IMAGE, path)
+    else:
+        with pytest.raises(RelatedImagesError):
+            service.upload(IMAGE, path)
+    (put,) = scripted.of("PUT", f"/v2/images/{IMAGE}/file")
+    assert put.headers["content-length"] == "70000"
+    assert put.body == b"x" * 70_000
+    assert [file.closed for file in Opened.files] == [True]
+
+
+class Readable:
+    """Something that can be read and not iterated over."""
+
+    def __init__(self, data: bytes) -> None:
+        self.read = io.BytesIO(data).read
+
+
+def test_what_can_only_be_read_is_sent(glance: ServedGlance) -> None:
+    service = Service(Adapter(session(glance.url, SERVICE), service_type="image"), INSTALLATION)
+    image = service.create("i", kind="snapshot", **FORMATS)
+    service.upload(image.id, Readable(b"x" * 70_000))  # type: ignore[arg-type]
+    assert service.get(image.id).size == 70_000
+
+
+def _text_file() -> io.TextIOBase:
+    return io.StringIO("data")
+
+
+def _closed() -> io.BytesIO:
+    file = io.BytesIO(b"data")
+    file.close()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("image.raw", r"a str cannot be sent; give Path\(…\) for the file .* or text.encode\(\)"),
+        (Path("no/image.raw"), "there is no file no/image.raw"),
+        (Path("/"), "/ is a directory; give the path of a file"),
+        (_text_file(), "the file is open as text; open it with mode 'rb'"),
+        (_closed(), "the file is closed; open it with mode 'rb'"),
+        (None, "data of type NoneType cannot be sent; give bytes, an open binary file, a Path or"),
+        (7, "data of type int cannot be sent"),
+        (bytearray(b"data"), "data of type bytearray cannot be sent"),
+        (memoryview(b"data"), "data of type memoryview cannot be sent"),
+        ({"a": b"data"}, "data of type dict cannot be sent"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_data_that_cannot_be_sent_is_refused(
+    service: Service, scripted: Scripted, data: Any, said: str
+) -> None:
+    refuses(
+        lambda: service.upload(IMAGE, data),
+        UploadInvalid,
+        f"^{said}.*; nothing was sent$",
+        scripted,
+    )
+
+
+def test_a_chunk_that_is_no_bytes_ends_the_upload(glance: ServedGlance) -> None:
+    service = Service(Adapter(session(glance.url, SERVICE), service_type="image"), INSTALLATION)
+    image = service.create("i", kind="snapshot", **FORMATS)
+    with pytest.raises(UploadInvalid, match="an item of the data is of type str"):
+        service.upload(image.id, iter([b"data", "text"]))  # type: ignore[arg-type]
+    assert service.get(image.id).status != "active"
+
+
+IMPORTS: Final[dict[str, tuple[dict[str, Any], type[RelatedImagesError], str]]] = {
+    "scheme": ({"source": "ftp://host/image"}, ImportInvalid, "scheme is 'ftp'"),
+    "path": ({"source": Path("no.raw")}, ImportInvalid, "there is no file no.raw"),
+    "deadline": ({"deadline": "1h"}, ImportInvalid, "deadline is '1h'"),
+    "progress": ({"progress": 7}, ImportInvalid, "progress is 7, and has to be a function"),
+    "stores": ({"stores": "fast"}, ImportInvalid, r"'fast', and has to be Stores\(ids="),
+    "no format": ({"disk_format": None}, ImportInvalid, "^disk_format must be given"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "error", "said"), IMPORTS.values(), ids=IMPORTS)
+def test_a_malformed_import_is_refused(
+    service: Service,
+    scripted: Scripted,
+    wrong: dict[str, Any],
+    error: type[RelatedImagesError],
+    said: str,
+) -> None:
+    given = {"source": b"", "instance_id": "i", "kind": "backup", **FORMATS, **wrong}
+    refuses(lambda: service.import_image(**given), error, said, scripted)
+
+
+def test_an_import_without_a_source_says_so(service: Service, scripted: Scripted) -> None:
+    new = {"instance_id": "i", "kind": "backup", **FORMATS}
+    with pytest.raises(TypeError, match=r"^no source is given, and a new"):
+        service.import_image(**new)
+    with pytest.raises(TypeError, match="and a source unless the image is to be copied"):
+        service.import_image()
+    with pytest.raises(TypeError, match="is a tuple of store ids"):
+        service.import_image(b"", stores=Stores("fast"), **new)  # type: ignore[arg-type]
+    assert not scripted.asked
