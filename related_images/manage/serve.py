@@ -50,10 +50,10 @@ _WITH_OPENSTACK = """
 The openstack client takes the same token; the images of that instance, and the relation:
 
   {openstack} --os-auth-type admin_token --os-token alice:demo:member \\
-    --os-endpoint {url}/v2 instance image list --installation {installation} web-1
+    --os-endpoint {url}/v2 server image list --installation {installation} web-1
 
   {openstack} --os-auth-type admin_token --os-token alice:demo:member \\
-    --os-endpoint {url}/v2 image relation list --instance web-1
+    --os-endpoint {url}/v2 image relation list --server web-1
 """
 
 

@@ -3,24 +3,22 @@
 import argparse
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
-from keystoneauth1.adapter import Adapter
-from keystoneauth1.exceptions import ClientException, EndpointNotFound
+from keystoneauth1.exceptions import ClientException
 from osc_lib.exceptions import CommandError
 
 from related_images import validation
 from related_images.client import RelationsClient, ServiceUnavailable
 from related_images.osc import arguments, resolve
 from related_images.osc.commands import (
+    UNKNOWN,
     OnSeveral,
     Table,
     TableCommand,
-    Unset,
     table,
 )
-
-UNKNOWN: Final = Unset("unknown")
+from related_images.osc.compute import Compute
 
 
 @dataclass(frozen=True)
@@ -93,23 +91,25 @@ class RecordServerDeletion(OnSeveral):
     def take_action(self, given: argparse.Namespace) -> None:
         client = self.clients.relations
         client.info()
-        compute = Compute(self.app.client_manager)
+        deleted = DeletedServers(self.app.client_manager)
 
         def record(server_id: str) -> None:
-            server = resolve.instance(client, given.installation, server_id)
+            server = resolve.recorded(client, given.installation, server_id)
             if not given.force:
-                compute.must_not_have(server_id)
+                deleted.must_not_have(server_id)
             client.instance_ended(server)
 
         self.each(given.servers, record)
 
 
-class Compute:
-    """The compute service of the cloud, if it has one, asked whether it still has a server."""
+class DeletedServers:
+    """Asks the compute service of the cloud, if it has one, whether it still has a server.
+
+    :param manager: python-openstackclient's ``ClientManager``
+    """
 
     def __init__(self, manager: Any) -> None:
-        self._adapter: Adapter = manager.sdk_connection.config.get_session_client("compute")
-        self._image_endpoint: str | None = manager.related_images.endpoint
+        self._compute = Compute(manager)
 
     def must_not_have(self, server_id: str) -> None:
         """Refuse a server that is there, or of which nobody says that it is not.
@@ -117,7 +117,7 @@ class Compute:
         :raises CommandError: if it is there, or if the compute service does not say
         """
         try:
-            status = self._status(f"/servers/{server_id}") if self._is_there else 404
+            status = self._status(f"/servers/{server_id}") if self._shows_every_project else 404
         except (ClientException, CommandError) as error:
             raise _silent(server_id, str(error)) from error
         if status == 200:
@@ -130,16 +130,12 @@ class Compute:
             raise _silent(server_id, f"it answered {status}")
 
     @cached_property
-    def _is_there(self) -> bool:
-        """Whether there is one, which shows this caller the servers of every project.
+    def _shows_every_project(self) -> bool:
+        """Whether there is a compute service; to who sees one project alone it denies the others.
 
-        To others it denies that there is the server of another project.
+        :raises CommandError: if it does not show this account the servers of every project
         """
-        try:
-            endpoint = self._adapter.get_endpoint()
-        except EndpointNotFound:
-            return False
-        if endpoint in (None, self._image_endpoint):  # without a catalogue one is given for all
+        if not self._compute.exists:
             return False
         status = self._status("/servers?all_tenants=True&limit=1")
         if status != 200:
@@ -147,8 +143,7 @@ class Compute:
         return True
 
     def _status(self, path: str) -> int:
-        # openstacksdk's own request() wants a connection around the adapter
-        return int(Adapter.request(self._adapter, path, "GET", raise_exc=False).status_code)
+        return int(self._compute.ask(path).status_code)
 
 
 def _silent(server_id: str, said: str) -> CommandError:
