@@ -15,7 +15,13 @@ from related_images.client.import_request import RemoteImage, _wrong_remote
 from related_images.errors import RelatedImagesError
 from related_images.manage import backfill, db, installation, listen, notification_parser, reconcile
 from related_images.model import InstanceRef
-from related_images.osc import backup, instance, overdue, relation, usage
+from related_images.osc import (
+    deletion,
+    relation,
+    server_backup_overdue,
+    server_backup_prune,
+    usage,
+)
 from related_images.protocol import parameters
 from related_images.validation import LONGEST_SPAN, format_span, parse_span
 
@@ -73,22 +79,21 @@ UUIDS: Final[Mapping[str, Read]] = {
     "backfill": option(backfill.Backfill, "--installation"),
     "listen": option(listen.Listen, "--installation"),
     "openstack image relation list": option(relation.ListRelation, "--installation"),
-    "openstack instance backup overdue": option(
-        overdue.OverdueInstanceBackup, "--installation", "--older-than=1h"
+    "openstack server backup overdue": option(
+        server_backup_overdue.OverdueServerBackup, "--installation", "--older-than=1h"
     ),
     "API": parameters.FILTERS["installation_uuid"].parse,
     "client": lambda text: InstanceRef(text, "i").installation_uuid,
     "import": remote_image,
 }
 INSTANCE_IDS: Final[Mapping[str, Read]] = {
-    "openstack instance image list": option(instance.ListInstanceImage, "instance_id"),
-    "openstack instance backup prune": option(backup.PruneInstanceBackup, "instance_id"),
+    "openstack server deletion record": option(deletion.RecordServerDeletion, "servers"),
     "API": parameters.FILTERS["instance_id"].parse,
     "client": lambda text: InstanceRef(UUID, text).instance_id,
 }
 LABELS: Final[Mapping[str, Read]] = {
     "openstack image relation list": option(relation.ListRelation, "--label"),
-    "openstack instance backup prune": option(backup.PruneInstanceBackup, "--keep-label"),
+    "openstack server backup prune": option(server_backup_prune.PruneServerBackup, "--keep-label"),
     "API": parameters.FILTERS["label"].parse,
     "policy": label_of_policy,
 }
@@ -104,8 +109,10 @@ TIMES: Final[Mapping[str, Read]] = {
 SPANS: Final[Mapping[str, Read]] = {
     "db purge": option(db.Purge, "--older-than"),
     "reconcile": option(reconcile.Reconcile, "--older-than"),
-    "openstack instance backup prune": option(backup.PruneInstanceBackup, "--keep-within"),
-    "openstack instance backup overdue": option(overdue.OverdueInstanceBackup, "--older-than"),
+    "openstack server backup prune": option(server_backup_prune.PruneServerBackup, "--keep-within"),
+    "openstack server backup overdue": option(
+        server_backup_overdue.OverdueServerBackup, "--older-than"
+    ),
     "openstack image usage list": option(usage.ListImageUsage, "--unused-for"),
     "policy": policy("older_than", lambda it: it.ages and it.ages.older_than),
 }

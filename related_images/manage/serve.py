@@ -53,8 +53,8 @@ record relations) and admin (an administrator):
   export PATH={programs}:$PATH
   export OS_CLIENT_CONFIG_FILE={clouds}
   export OS_CLOUD=alice
-  openstack instance image list web-2
-  openstack image relation list --instance web-2
+  openstack server image list web-2
+  openstack image relation list --server web-2
 """
 
 

@@ -2,21 +2,19 @@
 
 import argparse
 from functools import partial
+from typing import Final
 
 from related_images import model, validation
 from related_images.validation import argument
 
 Parser = argparse.ArgumentParser
 
+SERVER: Final = "name or ID; the recorded ID if Nova does not know it"
 
-def add_instance(parser: Parser) -> None:
+
+def add_server(parser: Parser) -> None:
     add_installation(parser)
-    parser.add_argument(
-        "instance_id",
-        metavar="<instance-id>",
-        type=argument(validation.instance_id),
-        help="the instance",
-    )
+    parser.add_argument("server", metavar="<server>", help=f"the server ({SERVER})")
 
 
 def add_installation(parser: Parser) -> None:
@@ -24,8 +22,8 @@ def add_installation(parser: Parser) -> None:
         "--installation",
         metavar="<installation-uuid>",
         type=argument(validation.installation_uuid),
-        help="the compute installation (Nova) of the instance; needed if it is not the only one "
-        "that knows this instance id",
+        help="the compute installation (Nova) of the server; needed if it is not the only one that "
+        "knows a server with this ID",
     )
 
 
@@ -42,7 +40,7 @@ def add_kind(parser: Parser, *, required: bool = False) -> None:
         "--kind",
         choices=model.KINDS,
         required=required,
-        help="snapshot or backup: made from the instance; boot: the instance was started from it",
+        help="snapshot or backup: made from the server; boot: the server was started from it",
     )
 
 
@@ -64,10 +62,10 @@ def add_project(parser: Parser, whose: str) -> None:
 def add_scope(parser: Parser) -> None:
     scope = parser.add_mutually_exclusive_group()
     scope.add_argument(
-        "--project", metavar="<project>", help="instances of this project (name or ID) only"
+        "--project", metavar="<project>", help="servers of this project (name or ID) only"
     )
     scope.add_argument(
-        "--all-projects", action="store_true", help="instances of every project that you see"
+        "--all-projects", action="store_true", help="servers of every project that you see"
     )
 
 

@@ -5,7 +5,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from cliff.columns import FormattableColumn
 from osc_lib.command import command
@@ -13,6 +13,7 @@ from osc_lib.exceptions import CommandError
 
 from related_images.errors import RelatedImagesError
 from related_images.osc import arguments
+from related_images.osc.names import Names
 from related_images.osc.plugin import Clients
 
 Column = tuple[str, Callable[[Any], Any]]
@@ -43,14 +44,17 @@ class RelatedCommand(command.Command):
 
 
 class Unset(FormattableColumn[None]):
-    """A value that is not there: null for programs, ``text`` in a table; sorted behind all."""
+    """A value that is not there: ``word`` for people, null for programs; sorted behind all others.
 
-    def __init__(self, text: str = "") -> None:
+    :param word: what stands in its place in a table, and with ``-f value``
+    """
+
+    def __init__(self, word: str) -> None:
         super().__init__(None)
-        self.text = text
+        self.word = word
 
     def human_readable(self) -> str:
-        return self.text
+        return self.word
 
     def __lt__(self, other: object) -> bool:
         return False
@@ -59,21 +63,44 @@ class Unset(FormattableColumn[None]):
         return not isinstance(other, Unset)
 
 
+class _Word(Unset):
+    """The same for ``-f value``, for which cliff asks columns as for programs."""
+
+    def machine_readable(self) -> Any:
+        return self.word
+
+
+NOTHING: Final = Unset("-")
+"""There is no such value. Nova's and Cinder's own clients show it so."""
+
+UNKNOWN: Final = Unset("unknown")
+"""There is a value, which this account is not told."""
+
+
 class TableCommand(RelatedCommand, command.Lister):
-    """A command that shows a table; what is not set is empty there, and null for programs."""
+    """A command that shows a table, with one word for what is not set, which is null in JSON."""
 
     def produce_output(self, given: argparse.Namespace, names: Any, rows: Any) -> int:
-        show = _for_people if given.formatter == "table" else _for_programs
+        show = _SHOWN.get(given.formatter, _null)
         shown = (tuple(show(value) for value in row) for row in rows)
         return int(super().produce_output(given, names, shown))
 
 
-def _for_people(value: Any) -> Any:
-    return Unset() if value is None else value
+def _cell(value: Any) -> Any:
+    return NOTHING if value is None else value
 
 
-def _for_programs(value: Any) -> Any:
+def _word(value: Any) -> Any:
+    cell = _cell(value)
+    return _Word(cell.word) if isinstance(cell, Unset) else cell
+
+
+def _null(value: Any) -> Any:
     return None if isinstance(value, Unset) else value
+
+
+_SHOWN: Final[dict[str, Callable[[Any], Any]]] = {"table": _cell, "value": _word}
+"""How a value is shown in the formats that people read."""
 
 
 class RelatedLister(TableCommand):
@@ -81,22 +108,42 @@ class RelatedLister(TableCommand):
 
     columns: tuple[Column, ...]
     more: tuple[Column, ...]
+    limit: int | None = None
+    """How many are listed unless ``--limit`` says so."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("--long", action="store_true", help="list more columns")
         parser.add_argument(
-            "--limit", metavar="<number>", type=arguments.positive, help="list at most so many"
+            "--limit",
+            metavar="<number>",
+            type=arguments.positive,
+            default=self.limit,
+            help=f"list at most so many (default: {self.limit or 'all'})",
         )
         return parser
 
     def take_action(self, given: argparse.Namespace) -> Table:
-        rows = itertools.islice(self.found(given), given.limit)
+        rows = self.shown(itertools.islice(self.found(given), given.limit))
         return table(self.columns + self.more if given.long else self.columns, rows)
 
     def found(self, given: argparse.Namespace) -> Iterator[Any]:
         """What is to be listed, page by page as it is read."""
         raise NotImplementedError
+
+    def shown(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """What the columns are taken from, for ``rows`` of what is found."""
+        return rows
+
+
+class NamedLister(RelatedLister):
+    """Lists rows about images with the names of the images and of their servers.
+
+    Its columns are those of :class:`~related_images.osc.names.Named`.
+    """
+
+    def shown(self, rows: Iterator[Any]) -> Iterator[Any]:
+        return Names(self.app.client_manager, self.log).beside(rows)
 
 
 class Counting(RelatedCommand):

@@ -3,24 +3,22 @@
 import argparse
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
-from keystoneauth1.adapter import Adapter
 from keystoneauth1.exceptions import ClientException
 from osc_lib.exceptions import CommandError
 
 from related_images import validation
 from related_images.client import RelationsClient, ServiceUnavailable
-from related_images.osc import arguments, compute, resolve
+from related_images.osc import arguments, resolve
 from related_images.osc.commands import (
+    UNKNOWN,
     OnSeveral,
     Table,
     TableCommand,
-    Unset,
     table,
 )
-
-UNKNOWN: Final = Unset("unknown")
+from related_images.osc.compute import Compute
 
 
 @dataclass(frozen=True)
@@ -93,22 +91,25 @@ class RecordServerDeletion(OnSeveral):
     def take_action(self, given: argparse.Namespace) -> None:
         client = self.clients.relations
         client.info()
-        nova = Compute(self.app.client_manager)
+        deleted = DeletedServers(self.app.client_manager)
 
         def record(server_id: str) -> None:
-            server = resolve.instance(client, given.installation, server_id)
+            server = resolve.recorded(client, given.installation, server_id)
             if not given.force:
-                nova.must_not_have(server_id)
+                deleted.must_not_have(server_id)
             client.instance_ended(server)
 
         self.each(given.servers, record)
 
 
-class Compute:
-    """The compute service of the cloud, if it has one, asked whether it still has a server."""
+class DeletedServers:
+    """Asks the compute service of the cloud, if it has one, whether it still has a server.
+
+    :param manager: python-openstackclient's ``ClientManager``
+    """
 
     def __init__(self, manager: Any) -> None:
-        self._manager = manager
+        self._compute = Compute(manager)
 
     def must_not_have(self, server_id: str) -> None:
         """Refuse a server that is there, or of which nobody says that it is not.
@@ -116,8 +117,7 @@ class Compute:
         :raises CommandError: if it is there, or if the compute service does not say
         """
         try:
-            adapter = self._adapter
-            status = 404 if adapter is None else _status(adapter, f"/servers/{server_id}")
+            status = self._status(f"/servers/{server_id}") if self._shows_every_project else 404
         except (ClientException, CommandError) as error:
             raise _silent(server_id, str(error)) from error
         if status == 200:
@@ -130,22 +130,20 @@ class Compute:
             raise _silent(server_id, f"it answered {status}")
 
     @cached_property
-    def _adapter(self) -> Adapter | None:
-        """Of a compute service that shows this caller the servers of every project.
+    def _shows_every_project(self) -> bool:
+        """Whether there is a compute service; to who sees one project alone it denies the others.
 
-        To others it denies that there is the server of another project.
+        :raises CommandError: if it does not show this account the servers of every project
         """
-        adapter = compute.adapter(self._manager)
-        if adapter is not None:
-            status = _status(adapter, "/servers?all_tenants=True&limit=1")
-            if status != 200:
-                raise CommandError(f"it answered {status} to a question about all projects")
-        return adapter
+        if not self._compute.exists:
+            return False
+        status = self._status("/servers?all_tenants=True&limit=1")
+        if status != 200:
+            raise CommandError(f"it answered {status} to a question about all projects")
+        return True
 
-
-def _status(adapter: Adapter, path: str) -> int:
-    # openstacksdk's own request() wants a connection around the adapter
-    return int(Adapter.request(adapter, path, "GET", raise_exc=False).status_code)
+    def _status(self, path: str) -> int:
+        return int(self._compute.ask(path).status_code)
 
 
 def _silent(server_id: str, said: str) -> CommandError:

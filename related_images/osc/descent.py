@@ -15,7 +15,8 @@ from related_images.client import (
     RelationsClient,
 )
 from related_images.osc import arguments, resolve
-from related_images.osc.commands import Column, RelatedLister, shown_time
+from related_images.osc.commands import Column, NamedLister, shown_time
+from related_images.osc.names import server_of
 
 
 @dataclass(frozen=True)
@@ -35,21 +36,23 @@ class Row:
 
 
 IMAGE: Final[tuple[Column, ...]] = (
-    ("Depth", lambda row: row.depth),
-    ("Image ID", lambda row: row.image_id),
+    ("Depth", lambda it: it.row.depth),
+    ("Image ID", lambda it: it.row.image_id),
+    ("Image Name", lambda it: it.image_name),
 )
 MADE: Final[tuple[Column, ...]] = (
-    ("Kind", lambda row: row.kind),
-    ("Instance ID", lambda row: row.via and row.via.instance_id),
-    ("Installation UUID", lambda row: row.via and row.via.installation_uuid),
-    ("Deleted At", lambda row: shown_time(row.image_deleted_at)),
+    ("Kind", lambda it: it.row.kind),
+    ("Server ID", lambda it: it.row.via and it.row.via.instance_id),
+    ("Server Name", lambda it: it.server_name),
+    ("Installation UUID", lambda it: it.row.via and it.row.via.installation_uuid),
+    ("Deleted At", lambda it: shown_time(it.row.image_deleted_at)),
 )
 
 
-class _DescentLister(RelatedLister):
+class _DescentLister(NamedLister):
     more = (
-        ("Created At", lambda row: shown_time(row.created_at)),
-        ("Project ID", lambda row: row.project_id),
+        ("Created At", lambda it: shown_time(it.row.created_at)),
+        ("Project ID", lambda it: it.row.project_id),
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -59,8 +62,8 @@ class _DescentLister(RelatedLister):
 class ListAncestry(_DescentLister):
     """List an image and the images that it descends from, the nearest first.
 
-    Each row says how its image was made: as a snapshot or backup of which instance. That instance
-    was started from the image in the next row. A project sees those that its own instances lead to.
+    Each row says how its image was made: as a snapshot or backup of which server. That server was
+    started from the image in the next row. A project sees those that its own servers lead to.
     """
 
     columns = (*IMAGE, *MADE)
@@ -71,12 +74,12 @@ class ListAncestry(_DescentLister):
 
 
 class ListDescendant(_DescentLister):
-    """List the images made from instances that were started from an image, and so on.
+    """List the images made from servers that were started from an image, and so on.
 
-    Each row says how its image was made. A project sees those that it made from its own instances.
+    Each row says how its image was made. A project sees those that it made from its own servers.
     """
 
-    columns = (*IMAGE, ("Parent Image ID", lambda row: row.parent_image_id), *MADE)
+    columns = (*IMAGE, ("Parent Image ID", lambda it: it.row.parent_image_id), *MADE)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         super().add_arguments(parser)
@@ -108,14 +111,17 @@ def ancestry(client: RelationsClient, image_id: str) -> Iterator[Row]:
 def _made(row: Row, how: Ancestor | Relation | None) -> Row:
     if how is None:
         return row
-    via = how.instance if isinstance(how, Relation) else how.via
     return replace(
-        row, kind=how.kind, via=via, created_at=how.created_at, project_id=how.project_id
+        row,
+        kind=how.kind,
+        via=server_of(how),
+        created_at=how.created_at,
+        project_id=how.project_id,
     )
 
 
 def _how_made(client: RelationsClient, image_id: str) -> Relation | None:
-    """How an image was made whose instance was started from nothing that the caller sees."""
+    """How an image was made whose server was started from nothing that the caller sees."""
     found = [
         relation
         for kind in model.MADE_FROM

@@ -18,10 +18,12 @@ class Node:
     """
 
     image_id: str
+    image_name: str | None = None
     kind: str | None = None
     created_at: str | None = None
     project_id: str | None = None
-    instance_id: str | None = None
+    server_id: str | None = None
+    server_name: str | None = None
     deleted_at: str | None = None
     folded: int = 0
     children: list["Node"] = field(default_factory=list)
@@ -32,8 +34,9 @@ class Node:
 
     @property
     def facts(self) -> str:
-        """Kind, date, project, instance and deletion, as far as they are known."""
-        known = (self.kind, self.created_at, self.project_id, self.instance_id)
+        """Name, kind, date, project, server and deletion, as far as they are known."""
+        server = f"{self.server_id} ({self.server_name})" if self.server_name else self.server_id
+        known = (self.image_name, self.kind, self.created_at, self.project_id, server)
         deleted = self.deleted_at and f"deleted at {self.deleted_at}"
         return ", ".join(text for text in (*known, deleted) if text)
 

@@ -9,7 +9,7 @@ from openstack.exceptions import NotFoundException, SDKException
 from osc_lib.exceptions import CommandError
 
 from related_images.client.backups.server_policies import ServerPolicies, policies_of_server
-from related_images.osc import compute
+from related_images.osc.compute import Compute
 
 STORED: Final = "stored"
 
@@ -29,7 +29,7 @@ def carried(manager: Any, scope: Scope) -> dict[str, ServerPolicies]:
     :raises CommandError: if there is no compute service, or it does not tell
     """
     try:
-        if compute.adapter(manager) is None:
+        if not Compute(manager).exists:
             raise CommandError(
                 "this cloud has no compute service (Nova), in which servers carry their policies; "
                 "give rules on the command line in place of --policy stored, or choose another "

@@ -1,40 +1,43 @@
-"""``openstack image relation``: which image belongs to which instance."""
+"""``openstack image relation``: which image belongs to which server."""
 
 import argparse
 from collections.abc import Iterator
 from typing import Any, Final
 
-from related_images import model, validation
+from related_images import model
 from related_images.client import Relation
 from related_images.client.glance import PAGE
 from related_images.osc import arguments, resolve
 from related_images.osc.commands import (
     Column,
+    NamedLister,
     OnSeveral,
-    RelatedLister,
     Table,
     TableCommand,
     shown_time,
     table,
 )
+from related_images.osc.names import Names
 
 COLUMNS: Final[tuple[Column, ...]] = (
-    ("Image ID", lambda row: row.image_id),
-    ("Kind", lambda row: row.kind),
-    ("Label", lambda row: row.label),
-    ("Instance ID", lambda row: row.instance.instance_id),
-    ("Installation UUID", lambda row: row.instance.installation_uuid),
-    ("Created At", lambda row: shown_time(row.created_at)),
-    ("Deleted At", lambda row: shown_time(row.image_deleted_at)),
+    ("Image ID", lambda it: it.row.image_id),
+    ("Image Name", lambda it: it.image_name),
+    ("Kind", lambda it: it.row.kind),
+    ("Label", lambda it: it.row.label),
+    ("Server ID", lambda it: it.row.instance_id),
+    ("Server Name", lambda it: it.server_name),
+    ("Installation UUID", lambda it: it.row.installation_uuid),
+    ("Created At", lambda it: shown_time(it.row.created_at)),
+    ("Deleted At", lambda it: shown_time(it.row.image_deleted_at)),
 )
 MORE: Final[tuple[Column, ...]] = (
-    ("Source", lambda row: row.source),
-    ("Project ID", lambda row: row.project_id),
+    ("Source", lambda it: it.row.source),
+    ("Project ID", lambda it: it.row.project_id),
 )
 
 
-class ListRelation(RelatedLister):
-    """List which images belong to which instances, newest first.
+class ListRelation(NamedLister):
+    """List which images belong to which servers, newest first.
 
     Deleted At is when the image was deleted; the relation stays.
     """
@@ -48,10 +51,9 @@ class ListRelation(RelatedLister):
         )
         arguments.add_installation(parser)
         parser.add_argument(
-            "--instance",
-            metavar="<instance-id>",
-            type=validation.argument(validation.instance_id),
-            help="relations of this instance only",
+            "--server",
+            metavar="<server>",
+            help=f"relations of this server ({arguments.SERVER}) only",
         )
         arguments.add_kind(parser)
         arguments.add_label(parser)
@@ -62,7 +64,7 @@ class ListRelation(RelatedLister):
             "--in-use",
             action="store_true",
             default=None,
-            help="only from which images live instances were started",
+            help="only which images live servers were started from",
         )
 
     def found(self, given: argparse.Namespace) -> Iterator[Relation]:
@@ -75,10 +77,13 @@ class ListRelation(RelatedLister):
             return client.relations(image_id=image_id, **filters)
         return client.relations_of_image(image_id)
 
+    def _server_id(self, text: str | None) -> str | None:
+        return None if text is None else resolve.server_id(self.app.client_manager, text)
+
     def _filters(self, given: argparse.Namespace) -> dict[str, Any]:
         filters = {
             "installation_uuid": given.installation,
-            "instance_id": given.instance,
+            "instance_id": self._server_id(given.server),
             "kind": given.kind,
             "label": given.label,
             "source": given.source,
@@ -91,16 +96,16 @@ class ListRelation(RelatedLister):
 
 
 class OnRelations(OnSeveral):
-    """A command on the relations of an instance with several images."""
+    """A command on the relations of a server with several images."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        arguments.add_instance(parser)
+        arguments.add_server(parser)
         arguments.add_images(parser)
         arguments.add_kind(parser, required=True)
 
 
 class CreateRelation(OnRelations, TableCommand):
-    """Record that images belong to an instance; the same again changes nothing.
+    """Record that images belong to a server; the same again changes nothing.
 
     Needs a recording role.
     """
@@ -109,34 +114,36 @@ class CreateRelation(OnRelations, TableCommand):
         super().add_arguments(parser)
         arguments.add_label(parser)
         parser.add_argument(
-            "--instance-project",
+            "--server-project",
             metavar="<project>",
-            help="the project (name or ID) of the instance, which sees a boot relation",
+            help="the project (name or ID) of the server, which sees a boot relation",
         )
 
     def take_action(self, given: argparse.Namespace) -> Table:
         client = self.clients.relations
-        instance = resolve.instance(client, given.installation, given.instance_id)
-        project_id = resolve.project(self.app.client_manager, given.instance_project)
+        server = resolve.server(self.app.client_manager, given.installation, given.server)
+        project_id = resolve.project(self.app.client_manager, given.server_project)
 
         def create(image: str) -> Relation:
             image_id = resolve.image(client, image)
-            return client.attach(instance, image_id, given.kind, given.label, project_id)
+            return client.attach(server, image_id, given.kind, given.label, project_id)
 
-        return table(COLUMNS + MORE, self.each(given.images, create))
+        made = self.each(given.images, create)
+        names = Names(self.app.client_manager, self.log)
+        return table(COLUMNS + MORE, names.beside(made))
 
 
 class DeleteRelation(OnRelations):
-    """Take back that images belong to an instance; the images stay.
+    """Remove the relations of images with a server; the images stay.
 
     Needs a recording role or an administrator's.
     """
 
     def take_action(self, given: argparse.Namespace) -> None:
         client = self.clients.relations
-        instance = resolve.instance(client, given.installation, given.instance_id)
+        server = resolve.server(self.app.client_manager, given.installation, given.server)
 
         def delete(image: str) -> None:
-            client.detach(instance, resolve.image(client, image), given.kind)
+            client.detach(server, resolve.image(client, image), given.kind)
 
         self.each(given.images, delete)

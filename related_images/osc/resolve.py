@@ -1,9 +1,9 @@
-"""From what people write to ids: images and projects by name, instances by their id alone."""
+"""Finds the IDs of the images, servers and projects that people name."""
 
 import argparse
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -11,7 +11,13 @@ from osc_lib.exceptions import CommandError
 
 from related_images import validation
 from related_images.client import InstanceRef, RelationsClient
+from related_images.client.glance import HIDDEN
+from related_images.errors import BadInput
+from related_images.osc.compute import Compute
 from related_images.protocol import paths
+
+BATCH: Final = 50
+"""Images that Glance is asked for at once: their IDs are in the query."""
 
 CANDIDATES: Final = 10
 """So many are named when there are several."""
@@ -50,8 +56,69 @@ def image(relations: RelationsClient, text: str) -> str:
     )
 
 
-def instance(relations: RelationsClient, installation: str | None, instance_id: str) -> InstanceRef:
-    """The instance with this id, of the ``installation`` or of the only one that knows it.
+def images(relations: RelationsClient, image_ids: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    """The images with these IDs that the account sees in Glance, hidden ones too, in any order.
+
+    A request asks for :data:`BATCH` of them.
+    """
+    remaining = iter(image_ids)
+    while missing := set(itertools.islice(remaining, BATCH)):
+        for hidden in HIDDEN:
+            if not missing:
+                break
+            query = [("id", f"in:{','.join(sorted(missing))}"), ("visibility", "all")]
+            # a page that is full would name a next one
+            query += [("os_hidden", hidden), ("limit", str(BATCH + 1))]
+            for page in relations.glance.pages(paths.IMAGES, query):
+                found = page.read(lambda body: {shown["id"]: shown for shown in body["images"]})
+                missing -= found.keys()
+                yield from found.values()
+
+
+def server(manager: Any, installation: str | None, text: str) -> InstanceRef:
+    """The server with this name or ID, of the ``installation`` or of the only one that knows it.
+
+    :raises NotInstanceAware: before anything else is asked
+    :raises CommandError: as :func:`server_id` and :func:`recorded`
+    """
+    return recorded(manager.related_images.relations, installation, server_id(manager, text))
+
+
+def server_id(manager: Any, text: str) -> str:
+    """The ID of the server that ``text`` is the name or the ID of.
+
+    A UUID is not looked up: relations of servers that are gone are kept. Anything else is looked
+    for among the names that Nova has, as Nova's own commands do. If there is no server of that
+    name, or no Nova, ``text`` is the recorded ID.
+
+    :raises NotInstanceAware: before anything else is asked
+    :raises CommandError: if several servers have the name, if Nova fails, or if ``text`` is neither
+        a name that Nova knows nor an ID
+    """
+    manager.related_images.relations.info()
+    if validation.is_uuid(text):
+        return text
+    try:
+        found = list(itertools.islice(Compute(manager).named(text), CANDIDATES))
+    except CommandError as error:
+        raise CommandError(
+            f"it is not known which server is named {validation.shown(text)}: {error}; try again "
+            "later, or give the server's ID"
+        ) from error
+    if found:
+        return _only(found, f"server named {validation.shown(text)}", "give the ID")
+    try:
+        return validation.instance_id(text)
+    except BadInput as error:
+        raise CommandError(
+            f"the compute service shows this account no server named {validation.shown(text)}, and "
+            f"an ID has 1 to {validation.INSTANCE_ID_LENGTH} of the characters "
+            f"{validation.LETTERS}; check the name, or give the server's ID"
+        ) from error
+
+
+def recorded(relations: RelationsClient, installation: str | None, instance_id: str) -> InstanceRef:
+    """The server with this ID, of the ``installation`` or of the only one that knows it.
 
     :raises NotInstanceAware: before anything else is asked
     :raises CommandError: if no installation knows it, or more than one does
@@ -61,7 +128,7 @@ def instance(relations: RelationsClient, installation: str | None, instance_id: 
         return InstanceRef(installation, instance_id)
     known = itertools.islice(relations.instances(instance_id=instance_id), CANDIDATES)
     found = {row.instance.installation_uuid: row.instance for row in known}
-    what = f"installation that knows an instance {instance_id}"
+    what = f"installation that knows a server {instance_id}"
     return found[_only(list(found), what, "give --installation")]
 
 

@@ -159,5 +159,5 @@ def test_rotation_deletes_exactly_the_oldest_real_backup(deeds: Deeds) -> None:
 
 
 def test_the_backups_of_a_server(cloud: Cloud, deeds: Deeds) -> None:
-    shown = cloud.shown("alice", "instance", "backup", "list", deeds.servers["first"])
+    shown = cloud.shown("alice", "server", "backup", "list", deeds.servers["first"])
     assert [row["Name"] for row in shown] == ["backup 4", "backup 3", "backup 2"]

@@ -52,6 +52,7 @@ from openstackclient import shell
 from osc_lib.exceptions import CommandError
 
 from related_images.osc import deletion
+from related_images.osc.compute import Compute as ComputeOfCloud
 from related_images.osc.nova_metadata import Scope, carried
 from related_images.client.backups.stored_policy import METADATA_KEY, write
 from related_images.manage.nova_servers import Compute
@@ -62,6 +63,8 @@ PLAN, OUTCOME = (Path(path) for path in sys.argv[1:3])
 INSTALLATION: Final = "0f8fad5b-d9cb-469f-a165-70867728950e"
 USER: Final = "alice:demo:member"
 ADMIN: Final = "root:administration:admin"
+STRANGER: Final = "eve:other:member"
+ODD_NAME: Final = "web (1)|^x.* Größe"
 NOVA: Final = "nova:service:service"
 PATIENCE: Final = 60
 """Seconds to wait for any action of Nova."""
@@ -217,6 +220,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         self._outcome["projects"] = self._ask_nova()
         self._outcome["policies"] = self._carry()
         self._outcome["deletions"] = self._judge_deletions()
+        self._outcome["names"] = self._find_by_name()
         self._outcome["plain"] = self._without_filter()
         self._outcome["down"] = self._without_database()
         self._outcome["refused"] = self._refused()
@@ -344,7 +348,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             "one": (USER, Scope(first)),
             "none": (USER, Scope(INSTALLATION)),
             "own": (USER, Scope()),
-            "stranger": ("eve:other:member", Scope()),
+            "stranger": (STRANGER, Scope()),
             "project": (ADMIN, Scope(project_id="demo")),
             "another": (ADMIN, Scope(project_id="other")),
             "all": (ADMIN, Scope(all_projects=True)),
@@ -374,12 +378,40 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         }
         return {name: self._refusal(*of) for name, of in asked.items()}
 
-    def _refusal(self, token: str, server_id: str) -> str:
+    def _find_by_name(self) -> dict[str, Any]:
+        """Which servers different users find by a name, and the pages of names that they see."""
+        with self._with("filtered"):
+            odd = self._server(ODD_NAME, imageRef=self._outcome["base"])
+            twin = self._server("shelved", imageRef=self._outcome["base"])
+        compute = {token: ComputeOfCloud(self._manager(token)) for token in (USER, STRANGER, ADMIN)}
+
+        def pages(token: str, **scope: str) -> list[int]:
+            return [len(names) for names in compute[token].pages({"limit": "3", **scope})]
+
+        everybody = {"all_tenants": "True"}
+        return {
+            "made": [odd, twin],
+            "odd": list(compute[USER].named(ODD_NAME)),
+            "twins": sorted(compute[USER].named("shelved")),
+            "nobody": [*compute[USER].named("shelve"), *compute[USER].named("SHELVED")],
+            "stranger": list(compute[STRANGER].named(ODD_NAME)),
+            "pages": {
+                "own": pages(USER),
+                "stranger": pages(STRANGER),
+                "refused": pages(USER, **everybody),
+                "all": pages(ADMIN, **everybody),
+            },
+        }
+
+    def _manager(self, token: str) -> Any:
+        """As python-openstackclient's, of a cloud whose catalogue names this Nova."""
         connection = Connection(session=self._session(token))
         images = SimpleNamespace(endpoint="http://glance.example")
-        manager = SimpleNamespace(sdk_connection=connection, related_images=images)
+        return SimpleNamespace(sdk_connection=connection, related_images=images)
+
+    def _refusal(self, token: str, server_id: str) -> str:
         try:
-            deletion.Compute(manager).must_not_have(server_id)
+            deletion.DeletedServers(self._manager(token)).must_not_have(server_id)
         except CommandError as error:
             return str(error)
         return ""

@@ -251,6 +251,22 @@ def test_the_deletion_of_a_server_that_nova_shows_or_hides_is_not_recorded(
     assert "it answered 403 to a question about all projects" in deletions["by its user"]
 
 
+def test_servers_are_found_by_name(outcome: Outcome) -> None:
+    told = outcome.results["names"]
+    odd, twin = told["made"]
+    assert told["odd"] == [odd]
+    assert told["twins"] == sorted([twin, outcome.instance_id("shelve")])
+    assert told["nobody"] == told["stranger"] == []
+
+
+def test_the_names_of_servers_are_listed_in_pages(outcome: Outcome) -> None:
+    pages = outcome.results["names"]["pages"]
+    assert len(pages["own"]) > 1
+    assert set(pages["own"][:-1]) == {3}
+    assert sum(pages["own"]) <= sum(pages["all"])
+    assert pages["stranger"] == pages["refused"] == [0]
+
+
 def test_the_rotation_of_nova_deletes_wrong_backups(outcome: Outcome) -> None:
     assert outcome.results["rotation"]["passing"] == {
         "before": BACKUPS,

@@ -4,6 +4,7 @@ That Nova proper answers so is tried with its own fixtures elsewhere.
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,9 +19,9 @@ VERSION = {"id": "v2.1", "status": "CURRENT", "version": "2.96", "min_version": 
 
 @dataclass
 class Compute:
-    """Servers by their ids; answers pages of one server.
+    """Servers by their ids; answers pages of one server, or of the ``limit`` that is asked for.
 
-    :ivar refusal: the status that whoever asks for the servers of all projects is answered
+    :ivar refusal: the status that whoever asks for a list of servers is answered
     :ivar failure: the status that whoever asks for one server is answered
     """
 
@@ -33,12 +34,19 @@ class Compute:
     def url(self) -> str:
         return f"{self.scripted.url}/v2.1"
 
-    def add(self, server_id: str, project_id: str, policy: Any = None, days: float = 100) -> None:
+    def add(
+        self,
+        server_id: str,
+        project_id: str,
+        policy: Any = None,
+        days: float = 100,
+        name: str | None = None,
+    ) -> None:
         """A server that is so many days old; the policy is JSON, or text as it is."""
         text = policy if isinstance(policy, str) else json.dumps(policy)
         self.servers[server_id] = {
             "id": server_id,
-            "name": server_id,
+            "name": name or server_id,
             "tenant_id": project_id,
             "created": f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}",
             "metadata": {} if policy is None else {METADATA_KEY: text},
@@ -53,8 +61,7 @@ class Compute:
         if rest == "servers/detail":
             return shown(self._page(parse_qs(asked.query)))
         if rest == "servers":
-            servers = [{"id": id} for id in self.servers]
-            return Reply(self.refusal) if self.refusal else shown({"servers": servers})
+            return Reply(self.refusal) if self.refusal else shown(self._page(parse_qs(asked.query)))
         if self.failure is not None:
             return Reply(self.failure)
         found = self.servers.get(rest.removeprefix("servers/"))
@@ -66,10 +73,13 @@ class Compute:
         return version | {"links": [{"rel": "self", "href": f"{self.scripted.url}/{path}/"}]}
 
     def _page(self, query: dict[str, list[str]]) -> dict[str, Any]:
-        (marker,) = query.pop("marker", [""])
-        ids = [id for id in sorted(self.servers) if id > marker]
-        page: dict[str, Any] = {"servers": [self.servers[id] for id in ids[:1]]}
-        if len(ids) > 1:
-            link = {"rel": "next", "href": f"{self.url}/servers/detail?marker={ids[0]}"}
+        (marker,), (limit,) = query.get("marker", [""]), query.get("limit", ["1"])
+        (name,) = query.get("name", [""])
+        named = {id: it for id, it in self.servers.items() if re.search(name, it["name"])}
+        ids = [id for id in sorted(named) if id > marker]
+        here = ids[: int(limit)]
+        page: dict[str, Any] = {"servers": [named[id] for id in here]}
+        if len(ids) > len(here):
+            link = {"rel": "next", "href": f"{self.url}/servers/detail?marker={here[-1]}"}
             page["servers_links"] = [link]
         return page

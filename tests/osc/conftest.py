@@ -4,6 +4,7 @@ from uuid import uuid4
 import pytest
 
 from tests.client.scripted import Scripted, serving
+from tests.osc.compute import Compute
 from tests.osc.running import Cloud, Instance
 from tests.servers import ServedGlance
 
@@ -31,3 +32,11 @@ def recorder(instance: Instance) -> Cloud:
 def scripted() -> Iterator[Scripted]:
     with serving() as server:
         yield server
+
+
+@pytest.fixture
+def nova(scripted: Scripted) -> Compute:
+    """A compute service without servers."""
+    compute = Compute(scripted)
+    scripted.script = compute.answer
+    return compute

@@ -91,7 +91,7 @@ class Cloud:
 
     def openstack(self, *arguments: str) -> Outcome:
         """Run the program, as a process."""
-        return openstack(*self._identity, *arguments)
+        return openstack(*self._identity, *arguments, **self._compute)
 
     def at_a_terminal(self, *arguments: str) -> tuple[int, str]:
         """Run the program with errors going to a terminal; gives the exit code and what is seen."""
@@ -108,6 +108,11 @@ class Cloud:
             seen = b"".join(iter(lambda: _read(terminal), b""))
             os.close(terminal)
             return running.wait(PATIENCE), seen.decode()
+
+    @property
+    def _compute(self) -> dict[str, str]:
+        """Where the compute service is, for who has no catalogue."""
+        return {"OS_COMPUTE_ENDPOINT_OVERRIDE": self.compute} if self.compute else {}
 
     @property
     def _identity(self) -> tuple[str, ...]:

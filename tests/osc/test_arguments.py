@@ -4,14 +4,13 @@ import pytest
 from osc_lib.command.command import Command
 
 from related_images.osc.descent import ListDescendant
-from related_images.osc.instance import ListInstanceImage
 from related_images.osc.relation import CreateRelation, DeleteRelation, ListRelation
+from related_images.osc.server_image import ListServerImage
 from tests.osc.running import Cloud
 
 NOBODY = Cloud("http://127.0.0.1:1", "t")
 REFUSED = [
     (ListRelation, ("--installation", "home"), "--installation: the installation 'home' is not"),
-    (ListRelation, ("--instance", "a b"), "'a b' is not 1 to 255 of the characters"),
     (ListRelation, ("--kind", "copy"), "choose from"),
     (ListRelation, ("--label", "ä"), "is not 1 to 64 of the characters"),
     (ListRelation, ("--source", "me"), "choose from"),
@@ -22,11 +21,10 @@ REFUSED = [
     (ListRelation, ("--limit", "-1"), "'-1' is not a whole number from 1"),
     (ListDescendant, ("--depth", "x", "image"), "'x' is not a whole number from 1"),
     (ListDescendant, (), "required: <image>"),
-    (ListInstanceImage, (), "required: <instance-id>"),
-    (ListInstanceImage, ("a/b",), "'a/b' is not 1 to 255 of the characters"),
+    (ListServerImage, (), "required: <server>"),
     (CreateRelation, ("web-1", "image"), "required: --kind"),
     (CreateRelation, ("--kind", "boot", "web-1"), "required: <image>"),
-    (DeleteRelation, ("--kind", "boot"), "required: <instance-id>, <image>"),
+    (DeleteRelation, ("--kind", "boot"), "required: <server>, <image>"),
 ]
 
 

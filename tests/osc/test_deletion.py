@@ -132,13 +132,6 @@ def test_an_administrator_deletes_a_relation(instance: Instance, member: Cloud) 
 
 
 @pytest.fixture
-def nova(scripted: Scripted) -> Compute:
-    compute = Compute(scripted)
-    scripted.script = compute.answer
-    return compute
-
-
-@pytest.fixture
 def admin(instance: Instance, nova: Compute) -> Cloud:
     return Cloud(instance.glance.url, ADMIN, nova.url)
 

@@ -15,7 +15,7 @@ from tests.servers import ServedGlance
 def started_from(recorder: Cloud, image_id: str, child: Instance) -> Instance:
     """Say that ``child`` was started from the image."""
     boot = ("--kind", "boot", "--installation", child.installation, child.id, image_id)
-    assert recorder.run(CreateRelation, "--instance-project", child.project, *boot).code == 0
+    assert recorder.run(CreateRelation, "--server-project", child.project, *boot).code == 0
     return child
 
 
@@ -35,7 +35,7 @@ def test_ancestors_are_listed_from_the_nearest(
     listed = member.listed(ListAncestry, "leaf")
     assert listed.column("Image ID") == generations[::-1]
     assert listed.column("Depth") == [0, 1, 2]
-    assert set(listed.column("Instance ID")) == {instance.id}
+    assert set(listed.column("Server ID")) == {instance.id}
     assert member.listed(ListAncestry, "--limit", "1", "leaf").rows == listed.rows[:1]
 
 
@@ -61,6 +61,7 @@ def test_an_image_that_was_made_from_no_instance_has_no_kind(
     first, last = member.listed(ListAncestry, "--long", child).rows
     assert (first["Image ID"], first["Kind"]) == (child, "backup")
     assert last.pop("Image ID") == uploaded
+    assert last.pop("Image Name") == "uploaded"
     assert last.pop("Depth") == 1
     assert set(last.values()) == {None}
 
@@ -126,7 +127,7 @@ def test_the_ancestry_ends_where_it_leaves_the_project(instance: Instance, recor
     made = other.image("theirs")
     cloud = Cloud(instance.glance.url, other.member)
     (row,) = cloud.listed(ListAncestry, made).rows
-    assert (row["Image ID"], row["Kind"], row["Instance ID"]) == (made, "snapshot", "theirs")
+    assert (row["Image ID"], row["Kind"], row["Server ID"]) == (made, "snapshot", "theirs")
     shown = cloud.openstack("image", "ancestry", "list", made)
     assert shown.code == 0
     assert secret not in shown.said

@@ -26,8 +26,8 @@ TEMPLATES = [
 """Commands in which SERVER and IMAGE stand for a server and an image; the rest needs a Nova."""
 
 FAILING = {
-    "openstack instance backup overdue --policy stored": 3,
-    "openstack instance backup prune --all-projects --policy stored --dry-run": 1,
+    "openstack server backup overdue --policy stored": 3,
+    "openstack server backup prune --all-projects --policy stored --dry-run": 1,
 }
 """What docs/backups.md says of them where there is no Nova."""
 

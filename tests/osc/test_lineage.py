@@ -51,7 +51,7 @@ def test_the_tree_stands_around_the_image(
     assert [node["kind"] for node in shown] == ["snapshot", "snapshot", "backup"]
     assert [node["deleted_at"] is None for node in shown] == [True, False, True]
     assert {node["project_id"] for node in shown} == {instance.project}
-    assert shown[2]["instance_id"] == f"{instance.id}-3"
+    assert shown[2]["server_id"] == f"{instance.id}-3"
     shown = json.loads(member.run(ShowImageLineage, "-f", "json", "--depth", "1", chain[0]).said)
     assert len(shown) == 2
 

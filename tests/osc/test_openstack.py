@@ -16,18 +16,18 @@ COMMANDS = {
     "image ancestry list": "--long",
     "image descendant list": "--depth",
     "image force delete": "--noindent",
-    "image relation create": "--instance-project",
+    "image relation create": "--server-project",
     "image relation delete": "--kind",
     "image relation list": "--created-after",
-    "instance backup list": "--label",
-    "instance image list": "--sort-column",
+    "server backup list": "--label",
     "server deletion record": "--force",
+    "server image list": "--sort-column",
 }
 
 
 def test_the_images_of_an_instance_as_a_table(instance: Instance, member: Cloud) -> None:
     image_id = instance.image("monday")
-    shown = member.openstack("instance", "image", "list", instance.id)
+    shown = member.openstack("server", "image", "list", instance.id)
     assert (shown.code, shown.errors) == (0, "")
     _, heading, _, row, _ = shown.said.splitlines()
     assert [word.strip() for word in heading.strip("|").split("|")] == [
@@ -42,9 +42,37 @@ def test_the_images_of_an_instance_as_a_table(instance: Instance, member: Cloud)
         image_id,
         "monday",
         "snapshot",
-        "",
+        "-",
         "queued",
     ]
+
+
+def test_what_is_not_set_is_one_word_for_people_and_null_for_programs(
+    instance: Instance, member: Cloud
+) -> None:
+    image_id = instance.image("monday")
+    relations = ("image", "relation", "list", "-c", "Image ID", "-c", "Label", "-c", "Deleted At")
+    commands = {
+        relations: [image_id, "-", "-"],
+        ("image", "ancestry", "list", image_id, "-c", "Image ID", "-c", "Deleted At"): [
+            image_id,
+            "-",
+        ],
+        ("server", "image", "list", instance.id, "-c", "ID", "-c", "Label"): [image_id, "-"],
+        ("server", "backup", "overdue", "--older-than", "1h", "-c", "Age", "-c", "State"): [
+            "-",
+            "critical",
+        ],
+    }
+    for command, expected in commands.items():
+        assert member.openstack(*command, "-f", "value").said.split() == expected
+        table = member.openstack(*command).said.splitlines()[3]
+        assert [cell.strip() for cell in table.strip("|").split("|")] == expected
+        (row,) = member.openstack(*command, "-f", "json").rows
+        nulls = [None if word == "-" else word for word in expected]
+        assert list(row.values()) == nulls
+        quoted = member.openstack(*command, "-f", "csv", "--quote", "none").said.splitlines()[1]
+        assert quoted.split(",") == [word or "" for word in nulls]
 
 
 def test_what_is_created_is_listed_and_deleted(instance: Instance, recorder: Cloud) -> None:
@@ -57,7 +85,7 @@ def test_what_is_created_is_listed_and_deleted(instance: Instance, recorder: Clo
     assert created.code == 0
     assert created.column("Image ID") == images
     listed = recorder.openstack(
-        "instance", "backup", "list", "-f", "csv", "--sort", "name:asc", *what[:2], instance.id
+        "server", "backup", "list", "-f", "csv", "--sort", "name:asc", *what[:2], instance.id
     )
     assert [row["ID"] for row in csv.DictReader(io.StringIO(listed.said))] == images
     deleted = recorder.openstack(*relation, "delete", *what, instance.id, "one", "three", "two")
@@ -70,7 +98,7 @@ def test_what_is_created_is_listed_and_deleted(instance: Instance, recorder: Clo
 
 
 def test_a_registry_without_the_filter(plain_glance: ServedGlance) -> None:
-    told = Cloud(plain_glance.url, "alice:demo:member").openstack("instance", "image", "list", "x")
+    told = Cloud(plain_glance.url, "alice:demo:member").openstack("server", "image", "list", "x")
     assert (told.code, told.said) == (1, "")
     (line,) = told.errors.splitlines()
     assert line.startswith("this registry does not know about instances")
@@ -126,9 +154,9 @@ def test_an_image_that_is_unknown_or_ambiguous(instance: Instance, member: Cloud
 
 
 def test_wrong_usage() -> None:
-    told = Cloud("http://127.0.0.1:1", "t").openstack("instance", "image", "list", "a/b")
+    told = Cloud("http://127.0.0.1:1", "t").openstack("server", "image", "list")
     assert told.code == 2
-    assert "'a/b' is not 1 to 255 of the characters" in told.errors
+    assert "the following arguments are required: <server>" in told.errors
 
 
 def test_a_cloud_that_is_not_configured() -> None:
@@ -144,7 +172,7 @@ def test_with_an_identity_service(instance: Instance, scripted: Scripted, record
 
     def images_of(project: str) -> list[str]:
         listing = ("image", "relation", "list", "-f", "json", "--project", project)
-        listed = openstack(*listing, "--instance", instance.id, **identity.options())
+        listed = openstack(*listing, "--server", instance.id, **identity.options())
         assert listed.code == 0, listed.errors
         return [str(image) for image in listed.column("Image ID")]
 
@@ -152,7 +180,7 @@ def test_with_an_identity_service(instance: Instance, scripted: Scripted, record
     assert images_of("another") == []
 
 
-OVERDUE = ("instance", "backup", "overdue", "-f", "json", "--older-than", "0h")
+OVERDUE = ("server", "backup", "overdue", "-f", "json", "--older-than", "0h")
 
 
 def test_who_is_overdue_with_an_identity_service(instance: Instance, scripted: Scripted) -> None:
@@ -185,6 +213,26 @@ def test_who_is_overdue_is_unknown_where_no_project_is_told(
     told = openstack(*OVERDUE, "--project", "the web team", **identity.options())
     assert (told.code, told.said) == (3, "")
     assert "project" in told.errors
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "argument"),
+    [
+        ("server backup", "create", "--rotate"),
+        ("server backup", "list", "--installation"),
+        ("server backup", "overdue", "--older-than"),
+        ("server backup", "prune", "--keep-daily"),
+        ("server image", "create", "--wait"),
+        ("server image", "list", "--installation"),
+    ],
+)
+def test_the_commands_stand_beside_those_of_python_openstackclient(
+    group: str, name: str, argument: str
+) -> None:
+    told = openstack(*group.split(), name, "--help")
+    assert (told.code, told.errors) == (0, "")
+    assert told.said.startswith(f"usage: openstack {group} {name} ")
+    assert argument in told.said
 
 
 @pytest.fixture(scope="module")

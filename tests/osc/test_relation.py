@@ -16,9 +16,11 @@ def test_relations_are_listed_newest_first(instance: Instance, member: Cloud) ->
     newest, oldest = member.listed(ListRelation).rows
     assert [newest["Image ID"], oldest["Image ID"]] == made[::-1]
     assert list(newest.items())[1:-2] == [
+        ("Image Name", "tuesday"),
         ("Kind", "backup"),
         ("Label", "daily"),
-        ("Instance ID", instance.id),
+        ("Server ID", instance.id),
+        ("Server Name", None),
         ("Installation UUID", instance.installation),
     ]
     assert newest["Created At"].endswith("Z")
@@ -38,11 +40,13 @@ def test_a_deleted_image_is_marked(instance: Instance, member: Cloud) -> None:
     rows = {row["Image ID"]: row for row in member.listed(ListRelation).rows}
     assert rows[gone]["Deleted At"].endswith("Z")
     assert rows[there]["Deleted At"] is None
-    shown = member.openstack("image", "relation", "list", "--sort-column", "Deleted At").said
-    lines = [line for line in shown.splitlines() if gone in line or there in line]
-    assert gone in lines[0]  # what is not set is sorted behind
-    assert rows[gone]["Deleted At"] in lines[0]
-    assert "None" not in shown
+    for format in ("table", "value"):
+        sorted_by = ("--sort-column", "Deleted At", "-f", format)
+        shown = member.openstack("image", "relation", "list", *sorted_by).said
+        lines = [line for line in shown.splitlines() if gone in line or there in line]
+        assert gone in lines[0]  # what is not set is sorted behind
+        assert rows[gone]["Deleted At"] in lines[0]
+        assert "None" not in shown
 
 
 def test_filters(instance: Instance, member: Cloud) -> None:
@@ -53,7 +57,7 @@ def test_filters(instance: Instance, member: Cloud) -> None:
     def found(*arguments: str) -> set[str]:
         return set(member.listed(ListRelation, *arguments).column("Image ID"))
 
-    assert found("--instance", instance.id) == {snapshot, backup, there}
+    assert found("--server", instance.id) == {snapshot, backup, there}
     assert found("--installation", instance.installation) == {snapshot, backup}
     assert found("--kind", "backup") == found("--label", "daily") == {backup}
     assert found("--source", "manual") == found("--project", "another") == set()
@@ -114,10 +118,10 @@ def test_several_images_are_attached(instance: Instance, recorder: Cloud) -> Non
 
 def test_the_project_of_a_boot_relation(instance: Instance, recorder: Cloud) -> None:
     image_id = instance.image("base")
-    booting = ("--kind", "boot", "--instance-project", "tenant", instance.id, image_id)
+    booting = ("--kind", "boot", "--server-project", "tenant", instance.id, image_id)
     assert recorder.listed(CreateRelation, *booting).column("Project ID") == ["tenant"]
     tenant = Cloud(recorder.url, "bob:tenant:member")
-    shown = tenant.listed(ListRelation, "--instance", instance.id)
+    shown = tenant.listed(ListRelation, "--server", instance.id)
     assert shown.column("Image ID") == [image_id]
 
 
@@ -134,7 +138,7 @@ def test_a_failure_is_counted_and_the_others_are_done(instance: Instance, record
     taken = recorder.run(DeleteRelation, *asked)
     assert (taken.code, taken.said) == (1, "")
     assert taken.errors.splitlines()[-1] == "2 of 4 failed"
-    left = recorder.listed(ListRelation, "--instance", instance.id)
+    left = recorder.listed(ListRelation, "--server", instance.id)
     assert set(left.column("Kind")) == {"snapshot"}
     assert sorted(left.column("Image ID")) == sorted([first, last])
 

@@ -1,7 +1,9 @@
 """``image usage list`` and ``image relation list --in-use`` against the real Glance."""
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qsl
 from uuid import uuid4
 
 import pytest
@@ -9,7 +11,9 @@ import pytest
 from related_images.client import RelationsClient
 from related_images.osc.relation import ListRelation
 from related_images.osc.usage import ListImageUsage
+from tests.client.scripted import Asked, Reply, Scripted, shown
 from tests.osc.running import Cloud, Instance
+from tests.servers import ServedGlance
 
 
 def start(instance: Instance, image_id: str, name: str, project: str | None = None) -> str:
@@ -53,21 +57,21 @@ def images(instance: Instance) -> tuple[str, str, str]:
     return used, idle, never
 
 
-def test_use_is_counted_by_image_the_largest_first(
+def test_use_is_counted_by_image_and_what_frees_most_comes_first(
     instance: Instance, recorder: Cloud, images: tuple[str, str, str]
 ) -> None:
     used, idle, never = images
     rows = listed(recorder, instance, "--long")
-    assert list(rows) == [idle, used, never]
-    shown = ("Name", "Live Instances", "Instances Ever", "Size", "Hidden")
+    assert list(rows) == [idle, never, used]
+    shown = ("Name", "Live Servers", "Servers Ever", "Size", "Gain", "Hidden")
     assert [[row[name] for name in shown] for row in rows.values()] == [
-        ["idle", 0, 1, 4, False],
-        ["used", 1, 2, 2, False],
-        ["never", 0, 0, 1, True],
+        ["idle", 0, 1, 4, 4, False],
+        ["never", 0, 0, 1, 1, True],
+        ["used", 1, 2, 2, 0, False],
     ]
     assert rows[used]["Unused Since"] is None
     assert rows[idle]["Unused Since"].endswith("Z")
-    assert rows[never]["Unused Since"] == "never used"
+    assert rows[never]["Unused Since"] == "never"
 
 
 def test_what_nobody_uses_is_found(
@@ -92,7 +96,7 @@ def test_an_image_that_others_use_is_not_unused(
         idle: True,
         never: False,
     }
-    assert (rows[idle]["Unused Since"], rows[idle]["Live Instances"]) == (None, 0)
+    assert (rows[idle]["Unused Since"], rows[idle]["Live Servers"]) == (None, 0)
     assert list(listed(member, instance, "--unused")) == [never]
     assert list(listed(member, instance, "--unused-for", "0h")) == [never]
 
@@ -114,6 +118,10 @@ def test_an_image_of_which_it_is_not_known_is_not_unused(
     assert set(listed(member, instance)) == set(images)
     assert listed(member, instance, "--unused") == {}
     assert any("3 images count as used" in said for said in caplog.messages)
+    long = ("--project", instance.project, "--long")
+    assert member.listed(ListImageUsage, *long).column("Used By Others") == [None] * 3
+    assert member.listed(ListImageUsage, *long).column("Gain") == [0] * 3
+    assert member.run(ListImageUsage, *long).said.count(" unknown ") == 3
 
 
 @pytest.mark.usefixtures("images")
@@ -155,4 +163,126 @@ def test_relations_in_use_are_listed(
 ) -> None:
     scope = ("--in-use", "--installation", instance.installation)
     (row,) = recorder.listed(ListRelation, *scope).rows
-    assert (row["Image ID"], row["Instance ID"]) == (images[0], f"{instance.id}-1")
+    assert (row["Image ID"], row["Server ID"]) == (images[0], f"{instance.id}-1")
+
+
+USAGE = ("image", "usage", "list", "-f", "json")
+
+
+def test_images_are_listed_by_pages(
+    instance: Instance, recorder: Cloud, images: tuple[str, str, str]
+) -> None:
+    used, idle, never = images
+    more = [instance.image(f"more {number}") for number in range(2)]
+    pages, marker = list[list[str]](), list[str]()
+    for is_last in (False, False, True):
+        scope = ("--project", instance.project, "--limit", "2")
+        page = recorder.openstack(*USAGE, *scope, *marker)
+        assert page.code == 0
+        pages.append(page.column("Image ID"))
+        marker = ["--marker", pages[-1][-1]]
+        said = f"there are more images; for the next page give --marker {pages[-1][-1]}"
+        assert page.errors.splitlines() == ([] if is_last else [said])
+    assert pages == [[idle, never], [used, min(more)], [max(more)]]
+
+
+def test_a_hundred_are_listed_unless_a_limit_is_given(
+    instance: Instance, recorder: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "(default: 100)" in recorder.openstack("image", "usage", "list", "--help").said
+    monkeypatch.setattr(ListImageUsage, "limit", 2)
+    for number in range(3):
+        instance.image(f"{number}")
+    assert len(listed(recorder, instance)) == 2
+    assert len(listed(recorder, instance, "--limit", "3")) == 3
+
+
+def test_a_page_is_kept_in_memory_and_not_the_whole_list(scripted: Scripted) -> None:
+    peaks = [peak_of_usage(scripted, pages) for pages in (2, 8)]
+    assert peaks[1] < peaks[0] * 1.5
+
+
+def peak_of_usage(scripted: Scripted, pages: int) -> int:
+    """The bytes that a list of ten images takes where Glance has so many pages of a thousand."""
+
+    def answer(asked: Asked) -> Reply:
+        scripted.asked.clear()  # what is kept here is not the command's
+        query = dict(parse_qsl(asked.query))
+        if asked.path.endswith("/usages"):
+            usages = [
+                {
+                    "image_id": image_id,
+                    "instances": 0,
+                    "live_instances": 0,
+                    "unused_since": None,
+                    "used_by_others": False,
+                }
+                for image_id in query["image_ids"].split(",")
+            ]
+            return shown({"usages": usages, "all_projects": True})
+        number = int(query.get("marker", "0"))
+        if query.get("os_hidden") == "true" or number == pages:
+            return shown({"images": []})
+        ids = [f"00000000-0000-4000-8000-{number:06d}{n:06d}" for n in range(1000)]
+        page = {"images": [{"id": id, "name": "x", "size": int(id[-6:])} for id in ids]}
+        return shown(page | {"next": f"/v2/images?marker={number + 1}"})
+
+    scripted.script = answer
+    tracemalloc.start()
+    outcome = Cloud(scripted.url, "t").listed(ListImageUsage, "--limit", "10")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert outcome.column("Size")[0] == 999
+    assert len(outcome.rows) == 10
+    return peak
+
+
+def test_images_are_named(
+    instance: Instance, recorder: Cloud, images: tuple[str, str, str]
+) -> None:
+    used, idle, never = images
+    asked = recorder.openstack(*USAGE, used, never, "idle", idle)
+    assert (asked.code, asked.column("Image ID")) == (0, [idle, never, used])
+    assert recorder.openstack(*USAGE, "--unused", used, idle).column("Image ID") == [idle]
+    limited = recorder.openstack(*USAGE, "--limit", "1", "--marker", idle, used, never, idle)
+    assert limited.column("Image ID") == [never]
+    body = {"name": "theirs", "visibility": "private"}
+    other = instance.glance.request("POST", "/v2/images", "eve:other:member", body=body).json["id"]
+    missing, deleted = str(uuid4()), instance.image("deleted")
+    instance.glance.request("DELETE", f"/v2/images/{deleted}", instance.member)
+    member = Cloud(recorder.url, instance.member)
+    asked = member.openstack(*USAGE, "--long", used, missing, other, deleted, "nothing")
+    assert (asked.code, asked.column("Image ID")) == (1, [used])
+    *unknown, unnamed, count, _ = asked.errors.splitlines()
+    assert unknown == [
+        f"{image_id}: there is no image with this ID that this account sees; check it"
+        for image_id in (missing, other, deleted)
+    ]
+    assert unnamed.startswith("nothing: there is no image with the name or ID 'nothing'")
+    assert count == "4 of 5 failed"
+
+
+def test_a_marker_that_is_no_image(instance: Instance, recorder: Cloud) -> None:
+    gone = str(uuid4())
+    told = recorder.openstack(*USAGE, "--marker", gone)
+    assert (told.code, told.said) == (1, "")
+    assert told.errors.startswith(f"there is no image {gone} that this account sees")
+    assert "begin again without --marker" in told.errors
+    told = recorder.openstack(*USAGE, "--marker", "x")
+    assert told.code == 2
+    assert "--marker" in told.errors
+
+
+def test_images_are_named_or_filtered(instance: Instance, recorder: Cloud) -> None:
+    image_id = instance.image("one")
+    for option in (("--project", instance.project), ("--visibility", "private")):
+        told = recorder.openstack(*USAGE, *option, image_id)
+        assert (told.code, told.said) == (1, "")
+        assert told.errors.startswith("give either images, or --visibility and --project")
+
+
+def test_without_the_filter_nothing_is_listed(plain_glance: ServedGlance) -> None:
+    for arguments in ((), ("name",), (str(uuid4()),), ("--marker", str(uuid4()))):
+        told = Cloud(plain_glance.url, "alice:demo:member").openstack(*USAGE, *arguments)
+        assert (told.code, told.said) == (1, "")
+        assert "install related-images there" in told.errors

@@ -75,7 +75,7 @@ ATTRIBUTES_SCHEMA: Final = {
 class BackupPolicy(resource.Resource):  # type: ignore[misc]
     """Retention rules and a maximal age, carried by servers in their metadata.
 
-    ``openstack instance backup overdue`` and ``prune`` read them there with ``--policy stored``.
+    ``openstack server backup overdue`` and ``prune`` read them there with ``--policy stored``.
     Each update of the stack puts the policy on its servers again, also on those that are new.
     """
 

@@ -1,4 +1,4 @@
-"""``openstack instance backup overdue``: which instances lack a recent backup."""
+"""``openstack server backup overdue``: which servers lack a recent backup."""
 
 import argparse
 from typing import Final
@@ -24,10 +24,10 @@ WARNING, CRITICAL, UNKNOWN = 1, 2, 3
 ALARMS: Final = {"critical", FUTURE}
 
 
-class OverdueInstanceBackup(TableCommand):
-    """List instances whose newest active backup is too old, or that have none at all.
+class OverdueServerBackup(TableCommand):
+    """List servers whose newest active backup is too old, or that have none at all.
 
-    Every instance counts that any relation tells of, also one that was only ever started; those
+    Every server that is recorded with any image counts, also if it was only ever started; servers
     that are gone do not. With --policy stored it is every server that carries a policy with an age.
     A newest backup that is dated more than 5 minutes in the future does not count as recent.
     """
@@ -35,7 +35,7 @@ class OverdueInstanceBackup(TableCommand):
     exit_codes = (
         "Exit codes, as monitoring plug-ins give them: 0 none is overdue, 1 some are, 2 some are "
         "by more than --critical, have no backup, or have a newest backup dated in the future, or "
-        "wrong usage, 3 it could not be found out, or no instance was there to be examined."
+        "wrong usage, 3 it could not be found out, or no server was there to be examined."
     )
     auth_required = False
     """Not before :meth:`run`: of what fails earlier the program makes a 1."""
@@ -65,7 +65,7 @@ class OverdueInstanceBackup(TableCommand):
             "--installation",
             metavar="<installation-uuid>",
             type=validation.argument(validation.installation_uuid),
-            help="instances of this compute installation (Nova) only",
+            help="servers of this compute installation (Nova) only",
         )
         arguments.add_scope(parser)
 
@@ -95,7 +95,7 @@ class OverdueInstanceBackup(TableCommand):
         self.worst = found if found == CRITICAL else max(found, self.worst)
         return table(
             (
-                ("Instance ID", lambda row: row.instance_id),
+                ("Server ID", lambda row: row.instance_id),
                 ("Installation UUID", lambda row: row.installation_uuid),
                 ("Project ID", lambda row: row.project_id),
                 ("Newest Backup", lambda row: row.image_id),
@@ -118,7 +118,7 @@ class OverdueInstanceBackup(TableCommand):
     def _by_ages(self, search: OverdueSearch, ages: Ages) -> list[OverdueServer]:
         late = list(search.overdue(ages))
         if not late and all(instance.ended_at for instance in search.instances()):
-            self._examined_nothing(f"no live instance is recorded for {_where(search)}")
+            self._examined_nothing(f"no live server is recorded for {_where(search)}")
         return late
 
     def _by_policy(self, search: OverdueSearch, scope: Scope) -> list[OverdueServer]:
@@ -133,7 +133,7 @@ class OverdueInstanceBackup(TableCommand):
                 f"no server of {_where(search)} carries a policy with older_than"
             )
         elif search.installation_uuid is not None and not instances:
-            self._examined_nothing(f"no instance is recorded for {_where(search)}")
+            self._examined_nothing(f"no server is recorded for {_where(search)}")
         told = {it.instance_id for it in instances}
         return list(search.overdue_by_policy(known, told))
 

@@ -1,4 +1,4 @@
-"""``instance backup overdue`` and ``prune`` against the real Glance."""
+"""``server backup overdue`` and ``prune`` against the real Glance."""
 
 import json
 import time
@@ -18,8 +18,8 @@ from related_images.client.backups.stored_policy import count
 from related_images.client.errors import PolicyEmpty, ServiceUnavailable
 from related_images.errors import ParameterMalformed
 from related_images.osc import resolve
-from related_images.osc.backup import PruneInstanceBackup
-from related_images.osc.overdue import OverdueInstanceBackup
+from related_images.osc.server_backup_overdue import OverdueServerBackup
+from related_images.osc.server_backup_prune import PruneServerBackup
 from related_images.validation import parse_span
 from tests.osc.running import Cloud, Instance
 from tests.osc.test_nightly import age
@@ -66,7 +66,7 @@ def actions(outcome: Any) -> dict[str, tuple[str, str]]:
 
 
 def prune(cloud: Cloud, *arguments: str) -> Any:
-    return cloud.listed(PruneInstanceBackup, *arguments)
+    return cloud.listed(PruneServerBackup, *arguments)
 
 
 def test_what_no_rule_keeps_is_removed(instance: Instance, member: Cloud) -> None:
@@ -388,7 +388,7 @@ def test_a_policy_and_a_scope_are_needed(instance: Instance, member: Cloud) -> N
 
 
 def test_a_bar_tells_at_a_terminal_how_far_it_is(instance: Instance, member: Cloud) -> None:
-    arguments = ("instance", "backup", "prune", "--keep-last", "1", instance.id)
+    arguments = ("server", "backup", "prune", "--keep-last", "1", instance.id)
     backups(instance, "1", "2", "3")
     code, seen = member.at_a_terminal(*arguments)
     assert code == 0
@@ -402,11 +402,11 @@ def test_a_bar_tells_at_a_terminal_how_far_it_is(instance: Instance, member: Clo
 
 
 def overdue(cloud: Cloud, *arguments: str) -> Any:
-    return cloud.listed(OverdueInstanceBackup, *arguments)
+    return cloud.listed(OverdueServerBackup, *arguments)
 
 
 def states(outcome: Any) -> dict[str, tuple[str, Any]]:
-    return {row["Instance ID"]: (row["State"], row["Newest Backup"]) for row in outcome.rows}
+    return {row["Server ID"]: (row["State"], row["Newest Backup"]) for row in outcome.rows}
 
 
 def test_an_instance_with_a_recent_backup_is_not_overdue(instance: Instance, member: Cloud) -> None:
@@ -531,7 +531,7 @@ def test_a_check_of_nothing_is_no_success(instance: Instance, recorder: Cloud, n
     unknown = str(uuid4())
     outcome = overdue(recorder, "--older-than", "1h", name, unknown)
     assert (outcome.code, outcome.rows) == (3, [])
-    assert "nothing was examined: no live instance is recorded" in outcome.errors
+    assert "nothing was examined: no live server is recorded" in outcome.errors
     assert unknown in outcome.errors
     assert overdue(recorder, "--older-than", "1h", "--project", instance.project).code == 0
     path = f"/v2/instances/{instance.installation}/{instance.id}"
@@ -544,12 +544,12 @@ def test_an_empty_cloud_is_no_success(tmp_path: Path) -> None:
         empty = Cloud(glance.url, "root:administration:admin")
         outcome = overdue(empty, "--older-than", "1h", "--all-projects")
         assert (outcome.code, outcome.rows) == (3, [])
-        assert "no live instance is recorded for all projects" in outcome.errors
+        assert "no live server is recorded for all projects" in outcome.errors
 
 
 def test_what_cannot_be_found_out_is_unknown() -> None:
     assert (
-        Cloud("http://127.0.0.1:9", "a:b:c").run(OverdueInstanceBackup, "--older-than=1h").code == 3
+        Cloud("http://127.0.0.1:9", "a:b:c").run(OverdueServerBackup, "--older-than=1h").code == 3
     )
 
 

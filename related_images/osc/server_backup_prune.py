@@ -1,4 +1,4 @@
-"""``openstack instance backup prune``: which backups may go."""
+"""``openstack server backup prune``: which backups may go."""
 
 import argparse
 from collections.abc import Iterable
@@ -27,12 +27,12 @@ from related_images.osc.commands import (
 from related_images.osc.nova_metadata import Scope
 
 
-class PruneInstanceBackup(Counting, TableCommand):
-    """Delete the backups that no rule keeps, of one instance, of a project, or of all.
+class PruneServerBackup(Counting, TableCommand):
+    """Delete the backups that no rule keeps, of one server, of a project, or of all.
 
-    Each instance's backups with one label are a group. A rule keeps the newest of each of so many
+    Each server's backups with one label are a group. A rule keeps the newest of each of so many
     hours, days and so on, and while that many are not there, the oldest; what any rule keeps is
-    kept. Only active backups count. Those that are protected, in use, made from another instance
+    kept. Only active backups count. Those that are protected, in use, made from another server
     too, hidden, deactivated or not finished are kept and count for nothing, and with --project so
     are those of other projects. One active backup of each group always stays. If no backup has a
     label that --keep-label names, nothing is deleted.
@@ -46,11 +46,10 @@ class PruneInstanceBackup(Counting, TableCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         arguments.add_installation(parser)
         parser.add_argument(
-            "instance_id",
-            metavar="<instance-id>",
+            "server",
+            metavar="<server>",
             nargs="?",
-            type=validation.argument(validation.instance_id),
-            help="the instance; or give --project or --all-projects",
+            help=f"the server ({arguments.SERVER}); or give --project or --all-projects",
         )
         arguments.add_scope(parser)
         arguments.add_label(parser)
@@ -58,7 +57,7 @@ class PruneInstanceBackup(Counting, TableCommand):
         parser.add_argument(
             "--orphans",
             action="store_true",
-            help="prune also the backups of instances that are gone",
+            help="prune also the backups of servers that are gone",
         )
         parser.add_argument(
             "--dry-run", action="store_true", help="delete nothing, only show what would be done"
@@ -104,9 +103,9 @@ class PruneInstanceBackup(Counting, TableCommand):
         there = self.clients.relations.relations(
             kind=model.BACKUP,
             installation_uuid=given.installation,
-            instance_id=given.instance_id,
+            instance_id=scope.server_id,
             project_id=scope.project_id,
-            limit=PAGE,
+            page_size=PAGE,
         )
         self.log.error(
             "no backup matches %s; labels of the newest backups without --label: %s",
@@ -123,19 +122,21 @@ class PruneInstanceBackup(Counting, TableCommand):
         return stored(known)
 
     def _scope(self, given: argparse.Namespace) -> Scope:
-        scopes = (given.instance_id, given.project, given.all_projects or None)
+        scopes = (given.server, given.project, given.all_projects or None)
         if sum(scope is not None for scope in scopes) != 1:
-            raise CommandError("give either an instance id, --project or --all-projects")
-        project = resolve.project(self.app.client_manager, given.project)
-        return Scope(given.instance_id, project, given.all_projects)
+            raise CommandError("give either a server, --project or --all-projects")
+        manager = self.app.client_manager
+        project = resolve.project(manager, given.project)
+        server_id = None if given.server is None else resolve.server_id(manager, given.server)
+        return Scope(server_id, project, given.all_projects)
 
     def _instances(
         self, inventory: Inventory, given: argparse.Namespace, scope: Scope
     ) -> list[Instance]:
         """Which are asked for; those that are gone come last."""
-        if given.instance_id is not None:
+        if scope.server_id is not None:
             relations = inventory.relations
-            ref = resolve.instance(relations, given.installation, given.instance_id)
+            ref = resolve.recorded(relations, given.installation, scope.server_id)
             return [relations.instance(ref)]
         found = inventory.instances(
             label=given.label,
@@ -149,7 +150,7 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
         choices=(nova_metadata.STORED,),
-        help="stored: for each instance the rules that its server carries in the compute service, "
+        help="stored: for each server the rules that it carries in the compute service, "
         "for images of the server's project alone; without any, nothing goes",
     )
     for rule in COUNTED:
@@ -209,7 +210,7 @@ def _rules(given: argparse.Namespace, scope: Scope) -> Policy | None:
 def _shown(verdicts: list[Verdict]) -> Table:
     return table(
         (
-            ("Instance ID", lambda verdict: verdict.decision.backup.instance.instance_id),
+            ("Server ID", lambda verdict: verdict.decision.backup.instance.instance_id),
             ("Label", lambda verdict: verdict.decision.backup.label),
             ("Project ID", lambda verdict: verdict.decision.backup.project_id),
             ("Image ID", lambda verdict: verdict.decision.backup.image_id),

@@ -1,10 +1,11 @@
-"""``instance image list`` and ``instance backup list``."""
+"""``server image list`` and ``server backup list``."""
 
 import pytest
 
 from related_images.client import GlanceError, NotInstanceAware
-from related_images.osc.instance import ListInstanceBackup, ListInstanceImage
 from related_images.osc.relation import CreateRelation
+from related_images.osc.server_backup import ListServerBackup
+from related_images.osc.server_image import ListServerImage
 from tests.client.clients import INSTALLATION
 from tests.client.scripted import Scripted, shown
 from tests.osc.running import Cloud, Instance
@@ -14,7 +15,7 @@ from tests.servers import ServedGlance
 def test_images_of_an_instance(instance: Instance, member: Cloud) -> None:
     snapshot = instance.image("monday")
     backup = instance.fill(instance.image("tuesday", kind="backup", label="daily"))
-    listed = member.listed(ListInstanceImage, "--sort", "name:asc", instance.id)
+    listed = member.listed(ListServerImage, "--sort", "name:asc", instance.id)
     first, second = listed.rows
     assert first.pop("Created At").endswith("Z")
     assert first == {
@@ -25,14 +26,14 @@ def test_images_of_an_instance(instance: Instance, member: Cloud) -> None:
         "Status": "queued",
     }
     assert (second["ID"], second["Kind"], second["Label"]) == (backup, "backup", "daily")
-    (long,) = member.listed(ListInstanceImage, "--long", "--kind", "backup", instance.id).rows
+    (long,) = member.listed(ListServerImage, "--long", "--kind", "backup", instance.id).rows
     assert (long["Size"], long["Disk Format"], long["Project ID"]) == (4, "raw", instance.project)
 
 
 def test_an_image_that_is_both(instance: Instance, recorder: Cloud) -> None:
     image_id = instance.image("both", kind="backup", label="daily")
     recorder.run(CreateRelation, "--kind", "snapshot", instance.id, image_id)
-    (row,) = recorder.listed(ListInstanceImage, instance.id).rows
+    (row,) = recorder.listed(ListServerImage, instance.id).rows
     assert (row["Kind"], row["Label"]) == ("backup, snapshot", "daily")
 
 
@@ -42,7 +43,7 @@ def test_filters(instance: Instance, member: Cloud) -> None:
     weekly = instance.image("wednesday", kind="backup", label="weekly")
 
     def found(*arguments: str) -> set[str]:
-        return set(member.listed(ListInstanceImage, *arguments, instance.id).column("ID"))
+        return set(member.listed(ListServerImage, *arguments, instance.id).column("ID"))
 
     assert found() == {snapshot, daily, weekly}
     assert found("--kind", "backup") == {daily, weekly}
@@ -50,7 +51,7 @@ def test_filters(instance: Instance, member: Cloud) -> None:
     assert found("--label", "daily") == found("--status", "active") == {daily}
     assert found("--project", instance.project) == {snapshot, daily, weekly}
     assert found("--project", "another") == set()
-    assert member.listed(ListInstanceImage, "--sort", "name", "--limit", "2", instance.id).column(
+    assert member.listed(ListServerImage, "--sort", "name", "--limit", "2", instance.id).column(
         "ID"
     ) == [weekly, daily]
 
@@ -58,7 +59,7 @@ def test_filters(instance: Instance, member: Cloud) -> None:
 def test_a_sort_key_that_the_registry_does_not_have(instance: Instance, member: Cloud) -> None:
     instance.image("monday")
     with pytest.raises(GlanceError, match=r"answered 400.*colour"):
-        member.listed(ListInstanceImage, "--sort", "colour", instance.id)
+        member.listed(ListServerImage, "--sort", "colour", instance.id)
 
 
 def test_backups_are_those_that_can_be_restored(instance: Instance, member: Cloud) -> None:
@@ -68,43 +69,43 @@ def test_backups_are_those_that_can_be_restored(instance: Instance, member: Clou
         instance.fill(instance.image(label, kind="backup", label=label))
         for label in ("daily", "weekly")
     )
-    listed = member.listed(ListInstanceBackup, "--sort", "name:asc", instance.id)
+    listed = member.listed(ListServerBackup, "--sort", "name:asc", instance.id)
     assert listed.column("ID") == [daily, weekly]
     assert listed.column("Label") == ["daily", "weekly"]
     assert listed.column("Size") == [4, 4]
-    weekly_ones = member.listed(ListInstanceBackup, "--label", "weekly", "--long", instance.id)
+    weekly_ones = member.listed(ListServerBackup, "--label", "weekly", "--long", instance.id)
     assert weekly_ones.column("ID") == [weekly]
 
 
 def test_an_instance_of_two_installations(instance: Instance, member: Cloud) -> None:
     here, there = instance.image("here"), instance.elsewhere()
-    assert member.listed(ListInstanceImage, instance.id).column("ID") == [here]
+    assert member.listed(ListServerImage, instance.id).column("ID") == [here]
     elsewhere = there.image("there")
     with pytest.raises(Exception, match="more than one installation that knows") as refused:
-        member.listed(ListInstanceImage, instance.id)
+        member.listed(ListServerImage, instance.id)
     for installation in (instance.installation, there.installation):
         assert installation in str(refused.value)
     chosen = ("--installation", there.installation, instance.id)
-    assert member.listed(ListInstanceImage, *chosen).column("ID") == [elsewhere]
+    assert member.listed(ListServerImage, *chosen).column("ID") == [elsewhere]
 
 
 def test_an_instance_nobody_knows(instance: Instance, member: Cloud) -> None:
     with pytest.raises(Exception, match=r"no installation that knows.*give --installation"):
-        member.listed(ListInstanceImage, instance.id)
+        member.listed(ListServerImage, instance.id)
     chosen = ("--installation", instance.installation, instance.id)
-    assert member.listed(ListInstanceImage, *chosen).rows == []
+    assert member.listed(ListServerImage, *chosen).rows == []
 
 
 def test_another_project_does_not_know_it(instance: Instance) -> None:
     instance.image("monday")
     other = Cloud(instance.glance.url, "mallory:evil:member")
     with pytest.raises(Exception, match="no installation that knows"):
-        other.listed(ListInstanceImage, instance.id)
+        other.listed(ListServerImage, instance.id)
 
 
 def test_without_the_filter_nothing_is_listed(plain_glance: ServedGlance) -> None:
     plain = Cloud(plain_glance.url, "alice:demo:member")
-    for command in (ListInstanceImage, ListInstanceBackup):
+    for command in (ListServerImage, ListServerBackup):
         for arguments in (("web-1",), ("--installation", INSTALLATION, "web-1")):
             with pytest.raises(NotInstanceAware, match="install related-images there"):
                 plain.listed(command, *arguments)
@@ -113,4 +114,4 @@ def test_without_the_filter_nothing_is_listed(plain_glance: ServedGlance) -> Non
 def test_a_list_that_was_not_filtered_is_not_shown(scripted: Scripted) -> None:
     scripted.script = lambda asked: shown({"images": [{"id": "not its own"}], "relations": []})
     with pytest.raises(NotInstanceAware, match="is not used"):
-        Cloud(scripted.url, "t").listed(ListInstanceImage, "--installation", INSTALLATION, "web-1")
+        Cloud(scripted.url, "t").listed(ListServerImage, "--installation", INSTALLATION, "web-1")

@@ -1,32 +1,25 @@
-"""``--policy stored`` of ``instance backup overdue`` and ``prune``: what servers carry decides."""
+"""``--policy stored`` of ``server backup overdue`` and ``prune``: what servers carry decides."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from osc_lib.exceptions import CommandError
 
 from related_images.client import InstallationAmbiguous
-from related_images.osc.backup import PruneInstanceBackup
-from related_images.osc.overdue import OverdueInstanceBackup
+from related_images.osc.server_backup_overdue import OverdueServerBackup
+from related_images.osc.server_backup_prune import PruneServerBackup
 from tests.client.scripted import Scripted
 from tests.osc.compute import Compute
 from tests.osc.identity import Identity
 from tests.osc.running import Cloud, Instance, openstack
-from tests.osc.test_backup import actions, backups, states, status
 from tests.osc.test_nightly import age
+from tests.osc.test_server_backup import actions, backups, states, status
 from tests.servers import ServedGlance
 
 STORED = ("--policy", "stored")
-
-
-@pytest.fixture
-def nova(scripted: Scripted) -> Compute:
-    compute = Compute(scripted)
-    scripted.script = compute.answer
-    return compute
 
 
 @pytest.fixture
@@ -40,11 +33,11 @@ def recorder(instance: Instance, nova: Compute) -> Cloud:
 
 
 def prune(cloud: Cloud, *arguments: str) -> Any:
-    return cloud.listed(PruneInstanceBackup, *STORED, *arguments)
+    return cloud.listed(PruneServerBackup, *STORED, *arguments)
 
 
 def overdue(cloud: Cloud, *arguments: str) -> Any:
-    return cloud.listed(OverdueInstanceBackup, *STORED, *arguments)
+    return cloud.listed(OverdueServerBackup, *STORED, *arguments)
 
 
 def test_each_server_has_its_own_rules(instance: Instance, recorder: Cloud, nova: Compute) -> None:
@@ -138,11 +131,12 @@ def test_the_rules_come_from_one_place(instance: Instance, member: Cloud, nova: 
     assert overdue(member, "--critical", "3d").code == 3
 
 
-def test_a_compute_service_that_does_not_tell_stops_all(instance: Instance, member: Cloud) -> None:
-    backups(instance, "1", "2")
+def test_a_compute_service_that_does_not_tell_stops_all(instance: Instance) -> None:
+    server = replace(instance, id=str(uuid4()))
+    backups(server, "1", "2")
     lost = Cloud(instance.glance.url, instance.member, "http://127.0.0.1:9/v2.1")
     with pytest.raises(CommandError, match="does not tell which policies servers carry"):
-        prune(lost, instance.id)
+        prune(lost, server.id)
     assert overdue(lost).code == 3
 
 
@@ -201,7 +195,7 @@ def test_a_check_of_nothing_is_no_success(instance: Instance, member: Cloud, nov
     young = instance.another()
     nova.add(young.id, instance.project, {"older_than": "26h"}, days=0.1)
     outcome = overdue(member, "--installation", instance.elsewhere().installation)
-    assert "no instance is recorded for" in outcome.errors
+    assert "no server is recorded for" in outcome.errors
     assert outcome.code == 2  # of the installation that is asked for, the older server has none
     del nova.servers[instance.id]
     assert overdue(member, "--installation", instance.elsewhere().installation).code == 3
@@ -241,19 +235,11 @@ def test_a_policy_that_is_not_understood_is_no_all_clear(
 
 
 def test_the_program_finds_the_compute_service(
-    instance: Instance, nova: Compute, tmp_path: Path
+    instance: Instance, member: Cloud, nova: Compute
 ) -> None:
     two = backups(instance, "1", "2")[1]
     nova.add(instance.id, instance.project, {"keep_last": 1})
-    cloud = {
-        "auth_type": "admin_token",
-        "auth": {"endpoint": f"{instance.glance.url}/v2", "token": instance.member},
-        "compute_endpoint_override": nova.url,
-    }
-    clouds = tmp_path / "clouds.json"
-    clouds.write_text(json.dumps({"clouds": {"mine": cloud}}))
-    asked = ("instance", "backup", "prune", *STORED, instance.id)
-    outcome = openstack(*asked, OS_CLOUD="mine", OS_CLIENT_CONFIG_FILE=str(clouds))
+    outcome = member.openstack("server", "backup", "prune", *STORED, instance.id)
     assert (outcome.code, outcome.errors) == (0, "")
     assert status(instance, two) == 404
 
@@ -276,7 +262,7 @@ def test_a_cloud_without_a_compute_service(
 ) -> None:
     cloud = where(instance.glance, instance.member, scripted)
     for command, code in (("prune", 1), ("overdue", 3)):
-        outcome = openstack("instance", "backup", command, *STORED, "--project", "own", **cloud)
+        outcome = openstack("server", "backup", command, *STORED, "--project", "own", **cloud)
         assert (outcome.code, outcome.said) == (code, "")
         assert outcome.errors.startswith("this cloud has no compute service (Nova)")
         assert "give rules on the command line in place of --policy stored" in outcome.errors

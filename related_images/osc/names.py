@@ -1,0 +1,109 @@
+"""Finds the names of images and servers, to be shown beside their IDs."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from logging import Logger
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from osc_lib.exceptions import CommandError
+
+from related_images.client import InstanceRef, Relation, RelationsClient
+from related_images.client.errors import GlanceError
+from related_images.client.glance import PAGE
+from related_images.osc import resolve
+from related_images.osc.compute import Compute
+
+ONE_TRY: Final = {"timeout": 10.0, "connect_retries": 0, "status_code_retries": 0}
+"""How Nova is asked for names, which no list waits for. The timeout is in seconds."""
+
+
+class ImageRow(Protocol):
+    """A row of a list, about one image."""
+
+    @property
+    def image_id(self) -> str: ...
+    @property
+    def image_deleted_at(self) -> datetime | None: ...
+    @property
+    def project_id(self) -> str | None: ...
+
+
+Row = TypeVar("Row", bound=ImageRow)
+
+
+@dataclass(frozen=True)
+class Named(Generic[Row]):
+    """A row and the names of its image and of its server; ``None`` if they are not known."""
+
+    row: Row
+    image_name: str | None
+    server_name: str | None
+
+
+def server_of(row: Any) -> InstanceRef | None:
+    """The server of a relation, or the one that an image of a lineage was made from."""
+    server: InstanceRef | None = row.instance if isinstance(row, Relation) else row.via
+    return server
+
+
+class Names:
+    """Looks for the names that belong to the rows of a list, a page of rows at a time.
+
+    Glance is asked for many images at once. Nova cannot be asked for several IDs, so for
+    each page that has servers without a name one more page of its own list is read. A list is
+    shown without names that cannot be had.
+
+    :param manager: python-openstackclient's ``ClientManager``
+    :param log: where it is said that a service failed
+    """
+
+    def __init__(self, manager: Any, log: Logger) -> None:
+        self._relations: RelationsClient = manager.related_images.relations
+        self._compute = Compute(manager)
+        self._own_project = manager.auth_ref.project_id if manager.auth_ref else None
+        self._log = log
+        self._images: dict[str, str | None] = {}
+        self._servers: dict[str, str] = {}
+        self._every_project = False
+        self._server_pages = self._pages({})
+
+    def beside(self, rows: Iterable[Row]) -> Iterator[Named[Row]]:
+        """Each of ``rows`` with its names; rows are read as they are wanted, a page at a time."""
+        remaining = iter(rows)
+        while page := list(itertools.islice(remaining, PAGE)):
+            self._learn_images(page)
+            self._learn_servers(page, {ref.instance_id for ref in map(server_of, page) if ref})
+            for row in page:
+                ref, is_there = server_of(row), row.image_deleted_at is None
+                yield Named(
+                    row,
+                    # another image may have the ID of one that was deleted
+                    self._images.get(row.image_id) if is_there else None,
+                    self._servers.get(ref.instance_id) if ref else None,
+                )
+
+    def _learn_images(self, page: list[Row]) -> None:
+        there = dict.fromkeys(row.image_id for row in page if row.image_deleted_at is None)
+        new = [image_id for image_id in there if image_id not in self._images]
+        self._images |= dict.fromkeys(new)
+        try:
+            for image in resolve.images(self._relations, new):
+                self._images[image["id"]] = image.get("name")
+        except GlanceError as error:
+            self._log.warning("some names of images are not shown: %s", error)
+
+    def _learn_servers(self, page: list[Row], server_ids: set[str]) -> None:
+        owners = {row.project_id for row in page} - {None, self._own_project}
+        if owners and not self._every_project:  # the caller sees more than Nova shows by default
+            self._every_project = True
+            self._server_pages = self._pages({"all_tenants": "True"})
+        if not server_ids <= self._servers.keys():
+            try:
+                self._servers |= next(self._server_pages, {})
+            except CommandError as error:
+                self._log.warning("the names of servers are not shown: %s", error)
+
+    def _pages(self, scope: dict[str, str]) -> Iterator[dict[str, str]]:
+        return self._compute.pages({"limit": str(PAGE), **scope}, **ONE_TRY)
