@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print the table, and write it down."""
+"""Run the benchmarks, print the table of results and write it to files."""
 
 import argparse
 import sys
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(parts: list[str], sizes: Sizes, results: list[Result]) -> None:
-    """Run the parts one after the other in a directory that is removed afterwards."""
+    """Run the parts in a temporary directory, and append to ``results``."""
     with (
         tempfile.TemporaryDirectory(prefix="related-images-bench-") as directory,
         Databases(_made(Path(directory) / "databases")) as databases,

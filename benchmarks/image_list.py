@@ -1,4 +1,4 @@
-"""The images of one instance: by the tuple, by the property, and by their ids typed in."""
+"""The image list of one instance: by instance headers, by property, and by image IDs."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +14,10 @@ from benchmarks.sizes import Sizes
 AIMS: Final = {100_000: Aim(40, at_least=True), 1_000_000: Aim(300, at_least=True)}
 FLOOR: Final = Aim(1.10)
 PROPERTIES: Final = 2
-"""Of each image; a snapshot by Nova has more, which makes the property query slower."""
+"""Properties of each image; a snapshot by Nova has more, with which queries are slower."""
 
 ASKED: Final = 7
-"""The number of the instance whose images are asked for."""
+"""The number of the instance whose images are listed."""
 
 
 def run(directory: Path, sizes: Sizes, databases: Databases) -> Iterator[Result]:
@@ -33,7 +33,7 @@ def _at(
     options = {"connection": databases.filled(kind, cloud)}
     with on(kind, directory, databases, options) as (served, url):
         filling.fill_glance(url, cloud, PROPERTIES)
-        served.restart()  # at its start it has SQLite count what is there
+        served.restart()  # at its start, it collects the statistics of SQLite
         yield from _compare(kind, Registry(served), cloud, rounds)
 
 

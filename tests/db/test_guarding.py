@@ -1,4 +1,4 @@
-"""What is remembered of deletions, on each database."""
+"""Delete protection, on each database."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Reconciling goes ahead of itself, and remembers no more than what is done, on each database."""
+"""Reconciliation prefetches batches, and stores only the position of finished ones."""
 
 import threading
 from collections.abc import Collection, Mapping
@@ -19,7 +19,7 @@ PATIENCE = 20
 
 @pytest.fixture
 def database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """With three images, each of which is a batch."""
+    """A database with three images, each of which is a batch."""
     monkeypatch.setattr(reconcile, "BATCH", 1)
     schema.upgrade(make_url(database_url))
     opened = Database(database_url, PATIENCE)
@@ -28,7 +28,7 @@ def database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Database:
 
 
 class Registry:
-    """Has every image; ``asked_ahead`` is set when it was asked for a second batch."""
+    """A Glance that has every image; ``asked_ahead`` is set at the request for the second batch."""
 
     def __init__(self) -> None:
         self.batches = 0

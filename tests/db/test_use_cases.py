@@ -1,4 +1,4 @@
-"""The modules of the use cases look alike."""
+"""The modules of the use cases have the same structure."""
 
 import importlib
 import inspect
@@ -19,7 +19,7 @@ USE_CASES = (
     "rotation",
 )
 FOR_OTHER_USE_CASES = {"deletions.check_start", "installations.find"}
-"""What recording asks in its own transaction."""
+"""A function that recording calls in its own transaction."""
 
 
 @pytest.mark.parametrize("name", USE_CASES)

@@ -1,4 +1,4 @@
-"""An ID that Glance gives to another image, and an image that gets another owner."""
+"""Images that reuse an ID, and images that get another owner."""
 
 import json
 import sqlite3
@@ -61,8 +61,8 @@ def forget(served: ServedGlance, image_id: str) -> None:
 
 
 def steal(served: ServedGlance, image_id: str) -> None:
-    """Let another project have an image with the ID, and everybody see it."""
-    time.sleep(1.1)  # Glance tells the time of an image in seconds
+    """Create a public image with the ID in another project."""
+    time.sleep(1.1)  # Glance reports creation times in seconds
     answer = create(served, THIEF, {}, id=image_id, visibility="community")
     assert answer.status == 201, answer.body
 
@@ -244,7 +244,7 @@ def test_an_image_with_a_used_id_keeps_its_relation_without_a_creation_time(
         ours.execute(f"UPDATE related_image SET created_at = {made_at}")  # noqa: S608
         ours.execute("UPDATE related_relation SET created_at = created_at - ?", (hour,))
     served.purge(image_id)
-    # as a process leaves it that is killed when Glance has made the image
+    # as after a kill of the process that has received Glance's response
     reconciler.announce(image_id, instance=other)
     user = "eve:demo:member"
     assert create(served, user, {}, id=image_id).status == 201
@@ -268,7 +268,7 @@ def move(served: ServedGlance, image_id: str, owner: str) -> None:
 
 
 def overdue(served: ServedGlance, user: str, instance: str) -> list[str]:
-    """The instances without a backup since a moment ago, as ``overdue`` asks for them."""
+    """Return the instances without a recent backup, with the query of ``overdue``."""
     asked = {"latest_before": "2020-01-01", "kind": "backup", "instance_id": instance}
     answer = served.request("GET", f"/v2/instances?{urlencode(asked)}", user)
     return [row["instance_id"] for row in answer.json["instances"]]

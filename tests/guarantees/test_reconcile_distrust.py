@@ -1,4 +1,4 @@
-"""Registries whose answers leave doubt: ``reconcile`` stops, says so, and changes nothing."""
+"""Inconclusive responses of Glance: ``reconcile`` stops with an error and changes nothing."""
 
 from datetime import timedelta
 
