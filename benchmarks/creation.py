@@ -9,7 +9,7 @@ from uuid import uuid4
 from benchmarks import filling
 from benchmarks.databases import Databases
 from benchmarks.measuring import Aim, Result, in_turns, ratio, scaled
-from benchmarks.serving import SERVICE, Registry, on
+from benchmarks.serving import SERVICE, Client, on
 from benchmarks.sizes import Sizes
 from tests.servers import ServedGlance
 
@@ -47,7 +47,7 @@ def _plain() -> dict[str, str]:
 
 
 def _one_client(served: ServedGlance, kind: str, posts: int) -> Result:
-    client = Registry(served)
+    client = Client(served)
     taken = in_turns(
         {
             "with": lambda: client.create(_asserting()),
@@ -70,9 +70,9 @@ def _one_client(served: ServedGlance, kind: str, posts: int) -> Result:
 
 
 def _throughput(served: ServedGlance, kind: str, clients: int, posts: int) -> Result:
-    connections = [Registry(served) for _ in range(clients)]
+    connections = [Client(served) for _ in range(clients)]
 
-    def create(client: Registry, headers: Callable[[], dict[str, str]]) -> None:
+    def create(client: Client, headers: Callable[[], dict[str, str]]) -> None:
         for _ in range(EACH):
             client.create(headers())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.measuring import Aim, Result, Spread, in_turns, scaled
-from benchmarks.serving import Registry
+from benchmarks.serving import Client
 from benchmarks.sizes import Sizes
 from tests import filters, servers
 
@@ -41,7 +41,7 @@ def run(directory: Path, sizes: Sizes) -> Iterator[Result]:
         Aim(2.0),
     )
     with servers.ServedGlance(directory / "cheap", with_filter=False) as served:
-        cheapest = _cheapest(Registry(served), rounds)
+        cheapest = _cheapest(Client(served), rounds)
     yield Result(
         "what the filter adds to a request",
         "Glance's cheapest request",
@@ -81,7 +81,7 @@ def _start(*_: object) -> None:
     """Ignore the response."""
 
 
-def _cheapest(glance: Registry, rounds: int) -> Spread:
+def _cheapest(glance: Client, rounds: int) -> Spread:
     sides = {path: lambda path=path: glance.get(path) for path in CHEAPEST}
     taken = in_turns(sides, 10 * rounds, 20)
     return scaled(min(taken.values(), key=lambda spread: spread.median), 1e6)

@@ -43,7 +43,7 @@ def on(
         yield served, url
 
 
-class Registry:
+class Client:
     """A client's connection to a served Glance."""
 
     def __init__(self, served: ServedGlance) -> None:

@@ -21,7 +21,7 @@ NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 
 
 def at(minutes: float) -> datetime:
-    """Return the time so many minutes after noon."""
+    """Return the time ``minutes`` after noon."""
     return NOON + timedelta(minutes=minutes)
 
 

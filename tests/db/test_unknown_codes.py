@@ -203,7 +203,7 @@ def test_the_unreconciled_count_ignores_unknown_kinds(database: Database) -> Non
     assert listing.unreconciled(database, None) == 1
 
 
-class Registry:
+class FakeGlance:
     """A Glance that has only the image B."""
 
     def created(self, image_ids: Collection[str]) -> Mapping[str, ImageState]:
@@ -222,8 +222,8 @@ def test_a_reconciliation_includes_images_of_unknown_codes(database: Database, c
     make_unknown(database, column, A, B)
     now = datetime.now(UTC) + timedelta(days=999)
     under_way = reconcile.Run(now, now)
-    reconcile.check_glance(database, Registry(), now)
-    reconcile.reconcile(database, Registry(), under_way, False, lambda _: None)
+    reconcile.check_glance(database, FakeGlance(), now)
+    reconcile.reconcile(database, FakeGlance(), under_way, False, lambda _: None)
     found = under_way.counts
     assert (found.checked, found.present, found.marked_deleted) == (2, 1, 1)
     assert counts(database)["relation"] == 2

@@ -115,8 +115,8 @@ class Node:
             except pymysql.MySQLError:
                 pass
             time.sleep(0.1)
-        told = (self.directory / "log").read_text(errors="replace")[-2000:]
-        raise TimeoutError(f"the server on port {self.port} does not answer: {told}")
+        log = (self.directory / "log").read_text(errors="replace")[-2000:]
+        raise TimeoutError(f"the server on port {self.port} does not answer: {log}")
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None

@@ -41,30 +41,30 @@ class Reconciler:
     capsys: pytest.CaptureFixture[str]
 
     def arguments(self, *options: str, token: str = ADMIN) -> list[str]:
-        of_registry = ["--os-auth-type", "admin_token", "--os-endpoint", self.endpoint]
-        return ["reconcile", *self._told(*of_registry, "--os-token", token, *options)]
+        glance_options = ["--os-auth-type", "admin_token", "--os-endpoint", self.endpoint]
+        return ["reconcile", *self._arguments(*glance_options, "--os-token", token, *options)]
 
-    def _told(self, *options: str) -> list[str]:
+    def _arguments(self, *options: str) -> list[str]:
         return ["--connection", self.connection, "--rate", "10000", *options]
 
     def code(self, *options: str) -> int:
         """Run the command with only these options for Glance, and return its exit code."""
-        return commands.run("reconcile", *self._told(*options))
+        return commands.run("reconcile", *self._arguments(*options))
 
     def run(self, *options: str, token: str = ADMIN) -> dict[str, Any]:
         """Run the command, assert that it succeeds, and return its counts."""
-        code, out, err = self._ended(self.arguments(*options, token=token))
+        code, out, err = self._run(self.arguments(*options, token=token))
         assert code == 0, err
         found: dict[str, Any] = json.loads(out)
         return found
 
     def refusal(self, *options: str, token: str = ADMIN) -> str:
         """Run the command, assert that it fails, and return its error."""
-        code, _, err = self._ended(self.arguments(*options, token=token))
+        code, _, err = self._run(self.arguments(*options, token=token))
         assert code == 1
         return err
 
-    def _ended(self, words: list[str]) -> tuple[int, str, str]:
+    def _run(self, words: list[str]) -> tuple[int, str, str]:
         self.capsys.readouterr()
         code = commands.run(*words)
         said = self.capsys.readouterr()
@@ -112,7 +112,7 @@ def new_id() -> str:
     return str(uuid4())
 
 
-class Registry:
+class FakeGlance:
     """Responds as Glance with the images ``ids``; ``others`` overrides responses."""
 
     def __init__(self, *ids: str, **others: Reply) -> None:

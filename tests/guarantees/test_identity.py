@@ -30,7 +30,7 @@ def instance() -> str:
     return new_uuid()
 
 
-def said(instance: str, kind: str = "backup") -> dict[str, str]:
+def instance_headers(instance: str, kind: str = "backup") -> dict[str, str]:
     return {
         "X-Installation-UUID": INSTALLATION,
         "X-Instance-ID": instance,
@@ -46,7 +46,7 @@ def create(served: ServedGlance, user: str, headers: dict[str, str], **fields: A
 
 
 def backup(served: ServedGlance, instance: str, **fields: Any) -> str:
-    answer = create(served, VICTIM, said(instance), **fields)
+    answer = create(served, VICTIM, instance_headers(instance), **fields)
     assert answer.status == 201, answer.body
     return str(answer.json["id"])
 
@@ -132,7 +132,7 @@ def test_a_used_id_does_not_restore_the_relations_of_the_former_image(
     image_id, other = backup(served, instance), new_uuid()
     forget(served, image_id)
     time.sleep(1.1)
-    answer = create(served, THIEF, said(other), id=image_id)
+    answer = create(served, THIEF, instance_headers(other), id=image_id)
     assert (answer.status, answer.headers["X-Relation-Recorded"]) == (201, "backup")
     for _ in range(2):
         new, old = relations(served, ADMIN, image_id)
@@ -158,7 +158,7 @@ def test_a_used_id_is_another_image_although_the_filter_missed_the_deletion(
     image_id, other = backup(served, instance), new_uuid()
     served.purge(image_id)
     time.sleep(1.1)
-    assert create(served, THIEF, said(other), id=image_id).status == 201
+    assert create(served, THIEF, instance_headers(other), id=image_id).status == 201
     new, old = relations(served, ADMIN, image_id)
     assert (new["instance_id"], new["image_deleted_at"]) == (other, None)
     assert (old["instance_id"], old["image_deleted_at"] is None) == (instance, False)
@@ -170,7 +170,7 @@ def test_an_id_of_an_existing_image_changes_nothing(served: ServedGlance, instan
     image_id = backup(served, instance)
     delete(served, image_id)
     before = relations(served, ADMIN, image_id)
-    assert create(served, VICTIM, said(new_uuid()), id=image_id).status == 409
+    assert create(served, VICTIM, instance_headers(new_uuid()), id=image_id).status == 409
     assert relations(served, ADMIN, image_id) == before
 
 

@@ -185,8 +185,8 @@ def test_a_position_in_an_unknown_format_is_ignored(
     served: ServedGlance, reconciler: Reconciler
 ) -> None:
     created(served)
-    told = reconcile.Run(datetime.now(UTC), datetime.now(UTC), after=10**9).as_json()
-    for text in (told.replace("checked", "seen"), "{}", "[]", "at 7"):
+    stored = reconcile.Run(datetime.now(UTC), datetime.now(UTC), after=10**9).as_json()
+    for text in (stored.replace("checked", "seen"), "{}", "[]", "at 7"):
         reconciler.database().write(stored_state.put, reconcile.POSITION, text)
         assert reconciler.run(*NOW)["checked"] > 0
 

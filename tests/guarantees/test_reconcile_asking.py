@@ -22,7 +22,7 @@ from benchmarks.filling import Cloud, fill
 from related_images.db import schema, tables
 from related_images.manage import cloud_options, rate_limit
 from tests.client.scripted import HANG_UP, Asked, Reply, Scripted
-from tests.guarantees.reconciling import ADMIN, NOW, Reconciler, Registry, new_id
+from tests.guarantees.reconciling import ADMIN, NOW, Reconciler, FakeGlance, new_id
 from tests.servers import RELATED_IMAGES, ServedGlance
 
 A_MINUTE = timedelta(minutes=1)
@@ -66,7 +66,7 @@ def test_credentials_are_read_as_by_the_openstack_command(
 ) -> None:
     known = new_id()
     reconciler.announce(known)
-    scripted.script = Registry(known)
+    scripted.script = FakeGlance(known)
     said = {"endpoint": scripted.url, **auth}
     options: list[str] = []
     if place == "clouds.yaml":
@@ -86,7 +86,7 @@ def test_credentials_are_read_as_by_the_openstack_command(
 def test_the_command_line_overrides_the_environment(
     reconciler: Reconciler, scripted: Scripted, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripted.script = Registry()
+    scripted.script = FakeGlance()
     write_clouds(
         home, {"auth_type": "admin_token", "auth": {"endpoint": scripted.url, "token": "wrong"}}
     )
@@ -184,7 +184,7 @@ def test_no_window_holds_more_requests_than_the_rate(
     known = new_id()
     ids = [known, *(new_id() for _ in range(30))]
     reconciler.announce(*ids, age=A_MINUTE)
-    sound, times = Registry(known), list[float]()
+    sound, times = FakeGlance(known), list[float]()
 
     def answer(asked: Asked) -> Reply | None:
         times.append(clock.now)
@@ -203,7 +203,7 @@ def test_no_window_holds_more_requests_than_the_rate(
 def test_retry_after_is_respected(reconciler: Reconciler, scripted: Scripted, clock: Clock) -> None:
     known, missed = new_id(), new_id()
     reconciler.announce(known, missed)
-    sound, busy = Registry(known), [Reply(503, b"", {"Retry-After": "7"})] * 3
+    sound, busy = FakeGlance(known), [Reply(503, b"", {"Retry-After": "7"})] * 3
     scripted.script = lambda asked: busy.pop() if busy else sound(asked)
     assert reconciler.run(*NOW)["marked_deleted"] == 1
     assert clock.slept.count(7) == 3
@@ -214,7 +214,7 @@ def test_a_restart_of_glance_is_waited_for(
 ) -> None:
     known, missed = new_id(), new_id()
     reconciler.announce(known, missed)
-    sound, begun = Registry(known), clock.now
+    sound, begun = FakeGlance(known), clock.now
     scripted.script = lambda asked: sound(asked) if clock.now > begun + 10 else HANG_UP
     assert reconciler.run(*NOW)["marked_deleted"] == 1
     assert clock.slept[:3] == [2, 4, 8]
@@ -245,7 +245,7 @@ def test_a_run_that_ends_because_glance_is_unavailable_is_continued_later(
 ) -> None:
     ids = [new_id() for _ in range(250)]
     reconciler.announce(*ids, age=A_MINUTE)
-    sound = Registry(*ids[:120], *ids[121:])
+    sound = FakeGlance(*ids[:120], *ids[121:])
     scripted.script = lambda asked: reply if asked.path.endswith(ids[120]) else sound(asked)
     assert said in reconciler.refusal(*NOW)
     assert len([asked for asked in scripted.asked if asked.path.endswith(ids[120])]) == attempts
@@ -254,7 +254,7 @@ def test_a_run_that_ends_because_glance_is_unavailable_is_continued_later(
 
 
 def _is_continued(
-    reconciler: Reconciler, scripted: Scripted, sound: Registry, ids: list[str]
+    reconciler: Reconciler, scripted: Scripted, sound: FakeGlance, ids: list[str]
 ) -> None:
     """Assert that the next run skips the first batch of a hundred and corrects the rest."""
     scripted.script = sound
@@ -307,7 +307,7 @@ def test_a_run_that_ends_because_glance_stops_responding_is_continued_later(
 ) -> None:
     ids = [new_id() for _ in range(250)]
     reconciler.announce(*ids, age=A_MINUTE)
-    sound, over = Registry(*ids[:120], *ids[121:]), threading.Event()
+    sound, over = FakeGlance(*ids[:120], *ids[121:]), threading.Event()
 
     def answer(asked: Asked) -> Reply | None:
         if not asked.path.endswith(ids[120]):
@@ -335,7 +335,7 @@ def five(reconciler: Reconciler, scripted: Scripted) -> Reconciler:
     """A database with five images, which Glance has."""
     ids = [new_id() for _ in range(5)]
     reconciler.announce(*ids)
-    scripted.script = Registry(*ids)
+    scripted.script = FakeGlance(*ids)
     return reconciler
 
 
@@ -393,7 +393,7 @@ sys.exit(main())
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
 
 
-class Omniscient(Registry):
+class Omniscient(FakeGlance):
     def made_at(self) -> datetime:
         return LATER
 
