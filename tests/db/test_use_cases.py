@@ -15,11 +15,11 @@ USE_CASES = (
     "notifications",
     "purge",
     "reconcile",
+    "recorded_backups",
     "recording",
-    "rotation",
 )
 FOR_OTHER_USE_CASES = {"deletions.check_start", "installations.find"}
-"""A function that recording calls in its own transaction."""
+"""Functions that recording calls in its own transaction."""
 
 
 @pytest.mark.parametrize("name", USE_CASES)

@@ -22,7 +22,7 @@ from benchmarks.filling import Cloud, fill
 from related_images.db import schema, tables
 from related_images.manage import cloud_options, rate_limit
 from tests.client.scripted import HANG_UP, Asked, Reply, Scripted
-from tests.guarantees.reconciling import ADMIN, NOW, Reconciler, FakeGlance, new_id
+from tests.guarantees.reconciling import ADMIN, NOW, FakeGlance, Reconciler, new_id
 from tests.servers import RELATED_IMAGES, ServedGlance
 
 A_MINUTE = timedelta(minutes=1)

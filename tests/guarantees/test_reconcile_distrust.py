@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tests.client.scripted import Reply, Scripted, shown
-from tests.guarantees.reconciling import NOW, Reconciler, FakeGlance, new_id
+from tests.guarantees.reconciling import NOW, FakeGlance, Reconciler, new_id
 
 ERROR_PAGE = Reply(200, b"<html><h1>Maintenance</h1></html>", {"Content-Type": "text/html"})
 
