@@ -149,7 +149,7 @@ def test_an_end_is_recorded_although_the_instance_is_rolled_back_concurrently(
         other.write(relation_removal.take_back, *overtaken)
         return reached
 
-    monkeypatch.setattr(notifications, "reach", overtake)
+    monkeypatch.setattr(notifications, "get_or_create", overtake)
     store(database, [Ended(NOVA, "inst-1", "demo", START)])
     (ended,) = database.read(instances._find, Filters(instance_id="inst-1"), 10)
     assert overtaken
