@@ -1,1 +1,1 @@
-"""What the filter costs and what it saves, measured beside the same thing without it."""
+"""Benchmarks of Glance with the filter against Glance without it."""

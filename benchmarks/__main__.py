@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print the table, and write it down."""
+"""Run the benchmarks, print the table of results and write it to files."""
 
 import argparse
 import sys
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(parts: list[str], sizes: Sizes, results: list[Result]) -> None:
-    """Run the parts one after the other in a directory that is removed afterwards."""
+    """Run the parts in a temporary directory, and append to ``results``."""
     with (
         tempfile.TemporaryDirectory(prefix="related-images-bench-") as directory,
         Databases(_made(Path(directory) / "databases")) as databases,
@@ -86,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="small sizes, in about two minutes")
     add("--full", action="store_true", help="up to 10^6 images and 10^7 relations: some hours")
     add("--images", type=int, nargs="+", metavar="NUMBER", help="images in Glance")
-    add("--relations", type=int, nargs="+", metavar="NUMBER", help="relations of ours")
-    add("--overdue", type=int, metavar="NUMBER", help="instances, of which some lack a backup")
+    add("--relations", type=int, nargs="+", metavar="NUMBER", help="recorded relations")
+    add("--overdue", type=int, metavar="NUMBER", help="instances, some of them without a backup")
     add("--upkeep", type=int, nargs="+", metavar="NUMBER", help="images to reconcile and backfill")
     add("--databases", nargs="+", choices=("sqlite", "mariadb", "postgresql"))
     add("--only", nargs="+", choices=PARTS, help="parts to run (default: all)")

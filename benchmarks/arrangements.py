@@ -1,6 +1,6 @@
-"""The layouts of the same relations that :mod:`benchmarks.layouts` compares.
+"""The table layouts that :mod:`benchmarks.layouts` compares.
 
-Each is told by how it differs from the shipped one, and asked the same questions.
+Each one is described by its differences from the shipped one, and runs the same queries.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ _IMAGE: Final = "related_image"
 
 
 def _copy(*names: str) -> MetaData:
-    """These of the shipped tables, to add others to them."""
+    """Return copies of these shipped tables, to which others can be added."""
     made = MetaData(naming_convention=tables.metadata.naming_convention)
     for name in names:
         tables.metadata.tables[name].to_metadata(made)
@@ -50,7 +50,7 @@ def _copy(*names: str) -> MetaData:
 
 
 def _relation(made: MetaData, own: Sequence[Column[Any]], *ways: Any, **options: Any) -> None:
-    """The relations, with what they have in each layout where they refer by number."""
+    """Add the table of relations, with the columns of all layouts that refer by primary key."""
     Table(
         "related_relation",
         made,
@@ -66,7 +66,7 @@ def _relation(made: MetaData, own: Sequence[Column[Any]], *ways: Any, **options:
 
 
 def _told() -> Iterator[Column[Any] | Index]:
-    """What a relation tells in every layout, and the order of all of them by time."""
+    """Yield the columns of a relation in every layout, and the index by time."""
     yield Column("kind", SmallInteger, nullable=False)
     yield Column("label", exact_text(64))
     yield Column("source", SmallInteger, nullable=False)
@@ -109,7 +109,7 @@ def _written_out() -> MetaData:
 
 
 def _with_deleted(made: MetaData, name: str = "related_relation") -> MetaData:
-    """The few that are deleted, by an index of nothing else where there are such."""
+    """Add the index of deleted images; it is partial where the database supports that."""
     deleted_at = made.tables[name].c.deleted_at
     known = deleted_at.is_not(None)
     Index(None, deleted_at, sqlite_where=known, postgresql_where=known)
@@ -129,12 +129,12 @@ def _without_images() -> MetaData:
 
 
 def _clustered(*ways: Index) -> MetaData:
-    """PostgreSQL clusters nothing: there the first key answers from itself alone instead."""
+    """Cluster by instance; PostgreSQL has a covering index instead."""
     made = _copy(*_NAMED, _IMAGE)
     key = PrimaryKeyConstraint(
         "instance_ref", "kind", "image_ref", postgresql_include=["created_at"]
     )
-    # what is not in an index is behind it in the key that the row is found by
+    # an index also holds the columns of the primary key
     _relation(
         made, [_refers_to_image()], key, Index(None, "image_ref"), *ways, sqlite_with_rowid=False
     )
@@ -142,7 +142,7 @@ def _clustered(*ways: Index) -> MetaData:
 
 
 def _with_pairs(made: MetaData) -> MetaData:
-    """Which instances a project has, each once."""
+    """Add the table with one row for each project and instance."""
     Table(
         "related_belonging",
         made,
@@ -166,7 +166,7 @@ def _paired() -> MetaData:
 
 
 def _narrow(made: MetaData) -> MetaData:
-    """Numbers of four bytes instead of eight, where a database stores them so."""
+    """Make integers four bytes wide instead of eight."""
     for table in made.tables.values():
         for column in table.c:
             if isinstance(column.type, BigInteger):
@@ -244,12 +244,12 @@ _WRITTEN: Final = (
     ":instance AS instance_id, :project AS project_id, 2 AS kind, 'daily' AS label, "
     ":at AS created_at) AS n"
 )
-"""One relation more, in place of the many that :mod:`benchmarks.filling` makes up."""
+"""One additional relation, in place of the rows of :mod:`benchmarks.filling`."""
 _NOTE_LATEST: Final = f"UPDATE related_instance SET latest_backup_at = :at / {{unit}} WHERE {_THIS}"  # noqa: S608
 
 
 def _insert(*own: str) -> str:
-    """Into the relations, from columns of the same names, or from ``value AS name``."""
+    """Return an INSERT of relations from columns of the same names, or from ``value AS name``."""
     given = ["kind", "label", "1 AS source", "created_at / {unit} AS created_at", "0 AS claimed"]
     values = [*own, *given]
     names = ", ".join(value.split(" AS ")[-1] for value in values)
@@ -269,7 +269,7 @@ _CLUSTERED: Final = (filling.IMAGES, _insert(*_REFS))
 
 @dataclass(frozen=True)
 class Layout:
-    """Tables, what puts relations into them, and the words in which its questions differ."""
+    """A layout: its tables, its inserts, and the differences of its queries."""
 
     tables: MetaData
     inserts: Sequence[str] = _NUMBERED
@@ -281,7 +281,7 @@ class Layout:
         return template.format(**{**_REFERRING, **self.words, **more})
 
     def make(self, url: str) -> None:
-        """Upgrade as always, and put these tables in the place of those."""
+        """Upgrade the database, and replace the shipped tables with those of the layout."""
         schema.upgrade(url)
         if self.tables is not tables.metadata:
             with schema.connected(url) as connection:

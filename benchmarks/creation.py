@@ -1,4 +1,4 @@
-"""Making images with the tuple and without, by one client and by several at once."""
+"""Create images with and without instance headers, by one client and by several."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ from uuid import uuid4
 from benchmarks import filling
 from benchmarks.databases import Databases
 from benchmarks.measuring import Aim, Result, in_turns, ratio, scaled
-from benchmarks.serving import SERVICE, Registry, on
+from benchmarks.serving import SERVICE, Client, on
 from benchmarks.sizes import Sizes
 from tests.servers import ServedGlance
 
@@ -17,10 +17,10 @@ AIMS: Final = {"sqlite": Aim(1.15), "mariadb": Aim(1.10), "postgresql": Aim(1.10
 THROUGHPUT: Final = Aim(0.9, at_least=True)
 CLIENTS: Final = (1, 2, 4, 8)
 EACH: Final = 3
-"""What each of several clients makes in a round: few, so that a machine changes less in between."""
+"""Images per client and round; few, so that the machine's load changes little within a round."""
 INSTANCES: Final = 50
 PATIENCE: Final = "60"
-"""On a busy disk the clients queue before SQLite for longer than the default allows."""
+"""Seconds; on a busy disk, clients wait for SQLite longer than the default timeout."""
 
 
 def run(directory: Path, sizes: Sizes, databases: Databases) -> Iterator[Result]:
@@ -47,7 +47,7 @@ def _plain() -> dict[str, str]:
 
 
 def _one_client(served: ServedGlance, kind: str, posts: int) -> Result:
-    client = Registry(served)
+    client = Client(served)
     taken = in_turns(
         {
             "with": lambda: client.create(_asserting()),
@@ -70,9 +70,9 @@ def _one_client(served: ServedGlance, kind: str, posts: int) -> Result:
 
 
 def _throughput(served: ServedGlance, kind: str, clients: int, posts: int) -> Result:
-    connections = [Registry(served) for _ in range(clients)]
+    connections = [Client(served) for _ in range(clients)]
 
-    def create(client: Registry, headers: Callable[[], dict[str, str]]) -> None:
+    def create(client: Client, headers: Callable[[], dict[str, str]]) -> None:
         for _ in range(EACH):
             client.create(headers())
 

@@ -1,4 +1,4 @@
-"""Databases filled once in a run, and the servers they live on."""
+"""Databases that are filled once per run, and their servers."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests import servers
 
 
 class Databases:
-    """Empty and filled databases of each kind under one directory, gone when it is closed."""
+    """Empty and filled databases of each kind in one directory; the servers stop at the end."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -25,7 +25,7 @@ class Databases:
         self._stack.close()
 
     def empty(self, kind: str) -> str:
-        """The URL of a new database.
+        """Return the URL of a new database.
 
         :raises tests.servers.ServerMissing: if there is no such server on this machine
         """
@@ -37,7 +37,7 @@ class Databases:
         return self._servers[kind].create()
 
     def filled(self, kind: str, cloud: Cloud) -> str:
-        """The URL of a database with the relations of ``cloud`` in it."""
+        """Return the URL of a database with the relations of ``cloud``."""
         if (kind, cloud) not in self._filled:
             url = self.empty(kind)
             filling.fill(url, cloud)

@@ -1,7 +1,7 @@
-"""Filling databases by the million, in SQL, with made-up relations and with made-up images.
+"""Fill databases with millions of generated relations and images, in SQL.
 
-Images are made of one instance after another, in an order that has nothing to do with their
-numbers, so that the images of one instance lie far apart, as they do after years of backups.
+The images of one instance are far apart in the tables, as after years of backups: consecutive
+images belong to different instances.
 """
 
 import hashlib
@@ -20,14 +20,18 @@ INSTALLATION: Final = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e01"
 PER_INSTANCE: Final = 10
 PROJECTS: Final = 1000
 STEP: Final = 7919
-"""From one instance to the next; a prime, so that all of them have their turn."""
+"""The step from one instance to the next; a prime, so that all instances get images."""
 BEGIN: Final = 1_760_000_000_000_000
-"""Microseconds since 1970 of the oldest relation; each next one is a second younger."""
+"""The time of the oldest relation, in microseconds since 1970; the next one is a second later."""
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """How much there is: ``relations`` of as many images, and the instances they were made from."""
+    """The size of a cloud.
+
+    :ivar relations: the number of relations, with one image each
+    :ivar per_instance: the number of images of each instance
+    """
 
     relations: int
     per_instance: int = PER_INSTANCE
@@ -42,7 +46,7 @@ def instance_id(number: int) -> str:
 
 
 def image_id(number: int) -> str:
-    """Scattered over all ids, as random ones are, and the same that each database makes up."""
+    """Return the ID that each database generates for the image: uniformly distributed UUIDs."""
     return str(uuid.UUID(hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()))
 
 
@@ -51,7 +55,7 @@ def project_id(number: int) -> str:
 
 
 def fill(url: str, cloud: Cloud) -> None:
-    """Make our tables at ``url`` and put the relations into them."""
+    """Create the tables at ``url`` and fill them with the relations."""
     schema.upgrade(url)
     with connected(url) as connection:
         begin(connection)
@@ -63,7 +67,7 @@ def fill(url: str, cloud: Cloud) -> None:
 
 @contextmanager
 def connected(url: str) -> Iterator[Connection]:
-    """A connection that knows how to make up the id of an image."""
+    """Open a connection with a function that generates image IDs."""
     with schema.connected(url) as connection:
         if connection.dialect.name == "sqlite":
             driver: Any = connection.connection.driver_connection
@@ -72,13 +76,13 @@ def connected(url: str) -> Iterator[Connection]:
 
 
 def begin(connection: Connection) -> None:
-    """Have the database take in much in a short time, and believe that it is right."""
+    """Configure the connection for bulk inserts without checks."""
     for statement in DIALECTS[connection.dialect.name].before:
         connection.execute(text(statement))
 
 
 def fill_relations(connection: Connection, cloud: Cloud, inserts: Sequence[str]) -> None:
-    """Run the ``inserts`` on all relations of the cloud, batch by batch in the order of time.
+    """Run the ``inserts`` for all relations of the cloud, in batches in the order of time.
 
     :param inserts: statements that select columns of :data:`_ROWS` from ``{rows}``
     """
@@ -94,7 +98,7 @@ def fill_latest(connection: Connection) -> None:
 
 
 def settle(connection: Connection) -> None:
-    """Commit, and have the database count what is there, if it does so by itself in time."""
+    """Commit, and collect statistics if the database does so automatically."""
     names = inspect(connection).get_table_names()
     connection.commit()
     analyze = DIALECTS[connection.dialect.name].analyze
@@ -104,7 +108,7 @@ def settle(connection: Connection) -> None:
 
 
 def image_uuid(connection: Connection, number: int) -> Any:
-    """The id of an image as the database has it."""
+    """Return the ID of an image as the database stores it."""
     dialect = DIALECTS[connection.dialect.name]
     numbers = dialect.numbers.format(first=number, last=number)
     asked = f"SELECT {dialect.image_uuid} FROM {numbers}"  # noqa: S608
@@ -116,7 +120,7 @@ BATCH: Final = 100_000
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a database counts from ``first`` to ``last`` and writes ids of a number ``i``."""
+    """The SQL of a database for the numbers ``first`` to ``last`` and the IDs of a number ``i``."""
 
     numbers: str
     instance_id: str
@@ -176,7 +180,7 @@ _ROWS: Final = (
     f"CASE {_TURN} WHEN 0 THEN NULL WHEN 1 THEN 'weekly' ELSE 'daily' END AS label, "
     f"{BEGIN} + i * 1000000 AS created_at FROM {{numbers}}) AS n"
 )
-"""All that there is to know of the relations with these numbers, each of the image so numbered."""
+"""All columns of the relations with these numbers; the image has the same number."""
 
 IMAGES: Final = "INSERT INTO related_image (id, uuid) SELECT i, image_uuid FROM {rows}"
 RELATIONS: Final = (
@@ -219,7 +223,7 @@ def _uuid(number: int) -> bytes:
 
 
 def _relation(number: int, instances: int) -> dict[str, object]:
-    """The same in Python, for Glance's tables."""
+    """Return the columns of a relation as :data:`_ROWS` does, for Glance's tables."""
     instance = number * STEP % instances + 1
     turn = number // instances
     return {
@@ -233,7 +237,7 @@ def _relation(number: int, instances: int) -> dict[str, object]:
 def fill_glance(url: str, cloud: Cloud, properties: int) -> None:
     """Put the images of ``cloud`` into Glance's own tables.
 
-    :param properties: how many of :func:`_properties` each has
+    :param properties: the number of properties of each image, from :func:`_properties`
     """
     with connected(url) as connection:
         begin(connection)
@@ -262,7 +266,7 @@ def _glance_image(number: int, cloud: Cloud) -> dict[str, str]:
     return {
         "id": image_id(number),
         "name": f"backup {number}",
-        # as Glance writes it: otherwise paging by it loses images and gives others twice
+        # Glance's own format: with another one, paging by this column loses and repeats images
         "at": f"{_EPOCH + timedelta(microseconds=BEGIN, seconds=number):%Y-%m-%d %H:%M:%S.%f}",
         "owner": project_id(int(str(row["project_ref"]))),
     }

@@ -1,4 +1,4 @@
-"""The images of one instance: by the tuple, by the property, and by their ids typed in."""
+"""The image list of one instance: by instance headers, by property, and by image IDs."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,16 +8,16 @@ from benchmarks import filling
 from benchmarks.databases import Databases
 from benchmarks.filling import Cloud
 from benchmarks.measuring import Aim, Result, Spread, in_turns, ratio, scaled
-from benchmarks.serving import Registry, member, of_instance, on
+from benchmarks.serving import Client, member, of_instance, on
 from benchmarks.sizes import Sizes
 
 AIMS: Final = {100_000: Aim(40, at_least=True), 1_000_000: Aim(300, at_least=True)}
 FLOOR: Final = Aim(1.10)
 PROPERTIES: Final = 2
-"""Of each image; a snapshot by Nova has more, which makes the property query slower."""
+"""Properties of each image; a snapshot by Nova has more, with which queries are slower."""
 
 ASKED: Final = 7
-"""The number of the instance whose images are asked for."""
+"""The number of the instance whose images are listed."""
 
 
 def run(directory: Path, sizes: Sizes, databases: Databases) -> Iterator[Result]:
@@ -33,11 +33,11 @@ def _at(
     options = {"connection": databases.filled(kind, cloud)}
     with on(kind, directory, databases, options) as (served, url):
         filling.fill_glance(url, cloud, PROPERTIES)
-        served.restart()  # at its start it has SQLite count what is there
-        yield from _compare(kind, Registry(served), cloud, rounds)
+        served.restart()  # at its start, it collects the statistics of SQLite
+        yield from _compare(kind, Client(served), cloud, rounds)
 
 
-def _compare(kind: str, glance: Registry, cloud: Cloud, rounds: int) -> Iterator[Result]:
+def _compare(kind: str, glance: Client, cloud: Cloud, rounds: int) -> Iterator[Result]:
     sides = _sides(glance)
     answers = {name: side() for name, side in sides.items()}
     different = {name for name, found in answers.items() if found != answers["tuple"]}
@@ -54,7 +54,7 @@ def _compare(kind: str, glance: Registry, cloud: Cloud, rounds: int) -> Iterator
     yield _result("?id=in: the floor", size, quick["tuple"], quick["ids"], FLOOR, None)
 
 
-def _sides(glance: Registry) -> dict[str, Callable[[], set[str]]]:
+def _sides(glance: Client) -> dict[str, Callable[[], set[str]]]:
     headers, named = of_instance(ASKED), f"instance_uuid={filling.instance_id(ASKED)}"
     tenant = member(filling.project_id(ASKED % filling.PROJECTS + 1))
     ids = ",".join(sorted(glance.images("", headers=headers)))

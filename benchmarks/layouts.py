@@ -1,8 +1,8 @@
-"""Several layouts of the same relations: their bytes, and how long each answers and records.
+"""Compare layouts of the relations: bytes, and the time of queries and of recording.
 
 Run: python -m benchmarks.layouts [--relations N] [--databases NAME ...] [--layouts NAME ...]
 
-No commit waits for the disk here: that takes as long in every layout.
+Commits do not wait for the disk, which takes equally long in every layout.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from tests import servers
 ROUNDS: Final = 31
 RECORDED: Final = 300
 SECONDS: Final = 120.0
-"""How long one question, or recording, is timed at the most."""
+"""The longest time in seconds for measuring one query, or recording."""
 POOL: Final = "4G"
-"""MariaDB's memory for pages: with its usual 128 MiB, filling is a matter of the disk."""
+"""MariaDB's buffer pool; with the default of 128 MiB, filling is limited by the disk."""
 
 _SERVERS: Final[dict[str, Callable[[], AbstractContextManager[servers.DatabaseServer]]]] = {
     "mariadb": partial(servers.mariadb, options=[f"--innodb-buffer-pool-size={POOL}"]),
@@ -42,7 +42,7 @@ Given = Mapping[str, Any]
 
 
 class Side:
-    """A layout in a database of its own, filled."""
+    """A layout in a filled database of its own."""
 
     def __init__(self, layout: Layout, url: str, cloud: Cloud) -> None:
         self._layout = layout
@@ -62,14 +62,14 @@ class Side:
         self._open.close()
 
     def asking(self, question: str, given: Sequence[Given]) -> Callable[[], object]:
-        """Ask it of the next of the ``given`` each time."""
+        """Return a function that runs the query with the next of the ``given`` values."""
         return partial(next, map(partial(self._layout.ask, self.connection, question), given))
 
     def recording(self, given: Sequence[Given]) -> Callable[[], object]:
         return partial(next, map(partial(self._layout.record, self.connection), given))
 
     def answers(self, given: Given) -> dict[str, list[tuple[Any, ...]]]:
-        """Of each question, in the words that all layouts have in common."""
+        """Return the result of each query, in a form that is equal for all layouts."""
         asked = {
             question: self._layout.ask(self.connection, question, given) for question in QUESTIONS
         }
@@ -80,14 +80,14 @@ class Side:
 
 
 def _named(row: Sequence[Any]) -> tuple[Any, ...]:
-    """Where a row is nothing but the number of an instance, its id."""
+    """Replace the primary key of an instance, if it is the whole row, with the server ID."""
     is_number = len(row) == 1 and isinstance(row[0], int)
     return (filling.instance_id(row[0]),) if is_number else tuple(row)
 
 
 @contextmanager
 def filled(kind: str, names: Sequence[str], cloud: Cloud) -> Iterator[dict[str, Side]]:
-    """The layouts so named, each in a database of its own of that ``kind``."""
+    """Yield the named layouts, each in a database of its own."""
     with _urls(kind) as new_url, ExitStack() as stack:
         sides = {}
         for name in names:
@@ -109,7 +109,7 @@ def _urls(kind: str) -> Iterator[Callable[[], str]]:
 
 
 def given(connection: Connection, cloud: Cloud, number: int) -> Given:
-    """What relation number ``number`` is, or would be, and what a question about it names."""
+    """Return the values of the relation with this number, for inserts and queries."""
     installation = UUID(INSTALLATION)
     instance = number * STEP % cloud.instances + 1
     return {
@@ -127,14 +127,14 @@ def _has_uuids(connection: Connection) -> bool:
 
 
 def differing(sides: Mapping[str, Side], asked_of: Given) -> list[str]:
-    """The layouts that answer otherwise than the first."""
+    """Return the layouts whose results differ from those of the first."""
     answers = {name: side.answers(asked_of) for name, side in sides.items()}
     first = next(iter(answers.values()))
     return [name for name, answer in answers.items() if answer != first]
 
 
 def _times(sides: Mapping[str, Side], cloud: Cloud) -> list[dict[str, Spread]]:
-    """The seconds that each side takes for each question, and at last for recording."""
+    """Return the time in seconds of each side for each query, and finally for recording."""
     connection = next(iter(sides.values())).connection
     known = [given(connection, cloud, n) for n in _scattered(cloud)]
     new = [given(connection, cloud, cloud.relations + n + 1) for n in range(RECORDED + 1)]
@@ -151,7 +151,7 @@ def _times(sides: Mapping[str, Side], cloud: Cloud) -> list[dict[str, Spread]]:
 
 
 def _scattered(cloud: Cloud) -> list[int]:
-    """Relations from everywhere between the first and the last."""
+    """Return the numbers of evenly distributed relations."""
     return [1 + n * (cloud.relations - 1) // ROUNDS for n in range(ROUNDS + 1)]
 
 

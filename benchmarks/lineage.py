@@ -40,15 +40,15 @@ def uuid(number: int) -> str:
 
 
 def begin(connection: Connection) -> None:
-    """The installation and the project that :func:`fill` speaks of."""
+    """Insert the installation and the project to which the rows of :func:`fill` refer."""
     _add(connection, installation, iter([{"id": 1, "uuid": uuid(10**9)}]))
     _add(connection, project, iter([{"id": 1, "project_id": "p"}]))
 
 
 def fill(connection: Connection, first: int, size: int, parent: Parent) -> None:
-    """Images from ``first`` on: the root, and ``size`` more, each below the one ``parent`` gives.
+    """Insert the root ``first`` and ``size`` descendants; ``parent`` gives the parent of each.
 
-    Each parent has one instance, so that an instance has as many images as its image has children.
+    Each parent has one instance, from which all children are made.
     """
     numbers = range(first, first + size + 1)
     _add(connection, image, ({"id": n + 1, "uuid": uuid(n)} for n in numbers))
@@ -73,7 +73,7 @@ def fill(connection: Connection, first: int, size: int, parent: Parent) -> None:
 
 
 def settle(connection: Connection) -> None:
-    """Commit, and have the database count what is there, as it does by itself in time."""
+    """Commit, and collect statistics as servers do automatically."""
     if connection.dialect.name != "sqlite":
         tables = "related_descent, related_relation, related_image, related_instance"
         word = "ANALYZE TABLE" if connection.dialect.name == "mysql" else "ANALYZE"

@@ -1,4 +1,4 @@
-"""What the filter adds to a running Glance: time until it answers, and memory."""
+"""The cost of the filter in a running Glance: time until the first response, and memory."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ def run(directory: Path, sizes: Sizes) -> Iterator[Result]:
 
 def _load(home: Path, paste: Path | None) -> tuple[float, float]:
     environment = {**os.environ, glance.CONFIG_DIRECTORY: str(home)}
-    # what is installed is compiled, and so is this, whatever it was told where it is developed
+    # an installed package is compiled, so that byte code is written here too
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment["PYTHONPYCACHEPREFIX"] = str(home / "compiled")
     shipped = Path(__file__).parent.parent / "etc" / "paste.ini"

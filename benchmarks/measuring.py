@@ -1,4 +1,4 @@
-"""Measuring several ways of doing a thing in turns, so that a busy machine is as busy for each."""
+"""Measure alternatives alternately, so that other load of the machine affects all equally."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Spread:
-    """What the rounds of one side gave, in one unit."""
+    """The results of the rounds of one side, in one unit."""
 
     median: float
     minimum: float
@@ -23,7 +23,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Aim:
-    """A limit on the ratio of a result: at most, or with ``at_least`` at least."""
+    """A limit on the value of a result: an upper one, or with ``at_least`` a lower one."""
 
     limit: float
     at_least: bool = False
@@ -37,11 +37,11 @@ class Aim:
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table: ``ours`` against ``theirs``, and the number that is aimed at.
+    """A line of the table: ``ours`` compared with ``theirs``, and the value that has an aim.
 
-    :param what: what was done
-    :param against: what it is compared with
-    :param size: how much there was, and where
+    :param what: the measured operation
+    :param against: the operation that it is compared with
+    :param size: the amount of data, and the database
     """
 
     what: str
@@ -75,10 +75,10 @@ def in_turns(
     budget: float = 30.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Spread]:
-    """The seconds that each side takes, one after the other, round by round.
+    """Run the sides alternately, and return the time of each in seconds.
 
-    The first round warms up; it is counted only if no other follows. After ``budget`` seconds no
-    round is begun.
+    The first round is a warm-up; it counts only if no other one follows. No round begins after
+    ``budget`` seconds.
     """
     taken: list[dict[str, float]] = []
     until = time.monotonic() + budget
@@ -95,7 +95,7 @@ def _seconds_of(side: Callable[[], object], clock: Callable[[], float]) -> float
 
 
 def scaled(spread: Spread, factor: float) -> Spread:
-    """The same in another unit, of which ``factor`` make one of the first."""
+    """Return the results in another unit: multiplied with ``factor``."""
     return Spread(
         spread.median * factor, spread.minimum * factor, spread.maximum * factor, spread.rounds
     )

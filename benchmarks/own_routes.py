@@ -1,4 +1,4 @@
-"""Our own routes of one instance, and of all that lack a backup, as the cloud grows."""
+"""The filter's own routes for one instance and for overdue instances, by size of the cloud."""
 
 import json
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ ROUTES: Final = {
     "GET /v2/relations, the newest 100": ("/v2/relations", ""),
 }
 STALE: Final = (0.001, 0.1)
-"""Which share of the instances has no recent backup."""
+"""The shares of instances without a recent backup."""
 
 
 def run(directory: Path, sizes: Sizes, databases: Databases) -> Iterator[Result]:
@@ -43,7 +43,7 @@ def run(directory: Path, sizes: Sizes, databases: Databases) -> Iterator[Result]
 
 
 class Asked:
-    """The filter in this process, over relations made up at ``url``."""
+    """The filter in this process, with the generated relations at ``url``."""
 
     def __init__(self, url: str) -> None:
         options = {"database_timeout": "30"}
@@ -131,7 +131,7 @@ def _page(
 
 
 def _since(url: str, stale: int) -> str:
-    """The time since which all but ``stale`` of the instances that have backups have one."""
+    """Return the time since which all but ``stale`` of the instances with backups have one."""
     asked = (
         "SELECT latest_backup_at FROM related_instance WHERE latest_backup_at > 0 "
         "ORDER BY latest_backup_at LIMIT 1 OFFSET :stale"
@@ -142,7 +142,7 @@ def _since(url: str, stale: int) -> str:
 
 
 def _places(ask: Asked, query: dict[str, str], stale: int) -> dict[str, dict[str, str]]:
-    """What to ask for the first page, for one in the middle and for the last one."""
+    """Return the parameters of the first page, a middle one and the last one."""
     pages: list[dict[str, str]] = [{}]
     step = {"limit": str(1000), **query}
     for _ in range(max(1, stale // 1000)):

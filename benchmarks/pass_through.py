@@ -1,4 +1,4 @@
-"""A request that is not ours: what the filter adds to an app that does nothing."""
+"""The cost of the filter for requests that pass through, with an app that does nothing."""
 
 import time
 import timeit
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.measuring import Aim, Result, Spread, in_turns, scaled
-from benchmarks.serving import Registry
+from benchmarks.serving import Client
 from benchmarks.sizes import Sizes
 from tests import filters, servers
 
@@ -41,7 +41,7 @@ def run(directory: Path, sizes: Sizes) -> Iterator[Result]:
         Aim(2.0),
     )
     with servers.ServedGlance(directory / "cheap", with_filter=False) as served:
-        cheapest = _cheapest(Registry(served), rounds)
+        cheapest = _cheapest(Client(served), rounds)
     yield Result(
         "what the filter adds to a request",
         "Glance's cheapest request",
@@ -56,7 +56,7 @@ def run(directory: Path, sizes: Sizes) -> Iterator[Result]:
 
 
 def _cost(app: Any, method: str, path: str, rounds: int) -> tuple[Spread, Spread]:
-    """Microseconds of the processor that a call takes, with the filter and without."""
+    """Return the processor time of a call in microseconds, with the filter and without."""
     environ = {
         "REQUEST_METHOD": method,
         "PATH_INFO": path,
@@ -78,10 +78,10 @@ def _null(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 
 
 def _start(*_: object) -> None:
-    """Nothing is answered."""
+    """Ignore the response."""
 
 
-def _cheapest(glance: Registry, rounds: int) -> Spread:
+def _cheapest(glance: Client, rounds: int) -> Spread:
     sides = {path: lambda path=path: glance.get(path) for path in CHEAPEST}
     taken = in_turns(sides, 10 * rounds, 20)
     return scaled(min(taken.values(), key=lambda spread: spread.median), 1e6)

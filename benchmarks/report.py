@@ -1,4 +1,4 @@
-"""The table, the file and the plot of a run, and what it ran on."""
+"""Reports of a run: table, files, plot, and a description of the machine."""
 
 import json
 import os
@@ -17,7 +17,7 @@ PACKAGES: Final = ("related-images", "glance", "SQLAlchemy", "gunicorn", "PyMySQ
 
 
 def machine() -> dict[str, str]:
-    """What a run ran on."""
+    """Return a description of the machine and the software."""
     import sqlite3
 
     return {
@@ -47,7 +47,7 @@ HEAD: Final = ("what", "size", "this", "against", "that", "ratio", "aim", "")
 
 
 def table(results: Iterable[Result]) -> str:
-    """The results as a table in Markdown: the median, and in brackets minimum and maximum."""
+    """Return the results as a Markdown table: median (minimum-maximum)."""
     head = [_row(HEAD), _row(["---"] * len(HEAD))]
     return "\n".join([*head, *map(line, results)])
 
@@ -57,7 +57,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def line(result: Result) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     cells = (
         result.what,
         result.size,
@@ -78,7 +78,7 @@ def _shown(spread: Spread, unit: str) -> str:
 
 
 def write(directory: Path, results: Sequence[Result], ran_on: dict[str, str]) -> None:
-    """Write ``results.json``, ``results.md`` and, where it can be drawn, ``results.svg``."""
+    """Write ``results.json``, ``results.md`` and, with matplotlib, ``results.svg``."""
     directory.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {"ran_on": ran_on, "results": [one.as_json() for one in results]}
     (directory / "results.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -91,7 +91,7 @@ def _sentence(ran_on: dict[str, str]) -> str:
 
 
 def draw(path: Path, results: Sequence[Result]) -> None:
-    """Draw latency against size, both sides, on logarithmic axes; needs the extra ``[bench]``."""
+    """Plot latency by size for both sides, on logarithmic axes; needs the extra ``[bench]``."""
     try:
         from matplotlib import colormaps
         from matplotlib.figure import Figure
@@ -113,7 +113,7 @@ def draw(path: Path, results: Sequence[Result]) -> None:
 
 
 def curves(results: Sequence[Result]) -> dict[str, list[tuple[int, float]]]:
-    """The lines of the plot: by the name of each, its sizes and milliseconds."""
+    """Return the lines of the plot by name: pairs of size and milliseconds."""
     lines: dict[str, list[tuple[int, float]]] = {}
     for result in results:
         if result.curve is None or result.unit != "ms":

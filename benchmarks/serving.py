@@ -1,4 +1,4 @@
-"""Asking a served Glance over one connection that is kept open, as clients do."""
+"""A client of a served Glance with a persistent connection."""
 
 import http.client
 import json
@@ -20,7 +20,7 @@ def member(project: str) -> str:
 
 
 def of_instance(number: int) -> dict[str, str]:
-    """The tuple of a made-up instance."""
+    """Return the instance headers of a generated instance."""
     return {
         "X-Installation-UUID": filling.INSTALLATION,
         "X-Instance-ID": filling.instance_id(number),
@@ -31,9 +31,9 @@ def of_instance(number: int) -> dict[str, str]:
 def on(
     kind: str, directory: Path, databases: Databases, options: Mapping[str, str]
 ) -> Iterator[tuple[ServedGlance, str]]:
-    """Glance with its own database on such a server, and the URL of that.
+    """Serve Glance with a database of this kind; yield it with the URL of that database.
 
-    :param options: of the filter
+    :param options: options of the filter
     """
     url, conf = f"sqlite:///{directory}/glance.db", ""
     if kind != "sqlite":
@@ -43,8 +43,8 @@ def on(
         yield served, url
 
 
-class Registry:
-    """One client's connection to a served Glance."""
+class Client:
+    """A client's connection to a served Glance."""
 
     def __init__(self, served: ServedGlance) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=600)
@@ -65,7 +65,7 @@ class Registry:
     def images(
         self, query: str, token: str = ADMIN, headers: Mapping[str, str] | None = None
     ) -> set[str]:
-        """The ids of the images of a list."""
+        """Return the IDs of the images in a list."""
         sent = {"X-Auth-Token": token, **(headers or {})}
         status, body = self.send("GET", f"/v2/images?{query}", sent)
         if status != 200:

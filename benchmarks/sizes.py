@@ -1,20 +1,20 @@
-"""How much is measured."""
+"""The sizes of a run."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a run measures, from ``--quick`` to ``--full``.
+    """The sizes of a run: ``--quick``, the default, or ``--full``.
 
-    :param images: of Glance, in each size of its list
-    :param relations: of ours, in each size of our own routes
-    :param overdue: instances among which those without a backup are looked for
-    :param rows: relations whose bytes are counted
-    :param posts: images made on each side by one client
-    :param upkeep: images to reconcile and to backfill
-    :param stream: mebibytes of an image that is sent and fetched
-    :param databases: on which to make images and ask our own routes
+    :param images: numbers of images in Glance, for its list
+    :param relations: numbers of relations, for the filter's own routes
+    :param overdue: number of instances, for the list of overdue ones
+    :param rows: number of relations whose bytes are measured
+    :param posts: number of images that one client creates on each side
+    :param upkeep: numbers of images to reconcile and to backfill
+    :param stream: size in MiB of an image that is uploaded and downloaded
+    :param databases: databases for creates, lists and the filter's own routes
     """
 
     images: tuple[int, ...]

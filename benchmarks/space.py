@@ -1,4 +1,4 @@
-"""Bytes on disk of a relation, against the same told by properties in Glance's own tables."""
+"""Bytes on disk of a relation, compared with image properties in Glance's tables."""
 
 import os
 import sqlite3
@@ -52,7 +52,7 @@ def run(directory: Path, sizes: Sizes, databases: Databases) -> Iterator[Result]
 
 
 def by_table(url: str) -> dict[str, int]:
-    """Bytes of each table and index of a SQLite database."""
+    """Return the bytes of each table and index of a SQLite database."""
     with schema.connected(url) as connection:
         found = connection.execute(text("SELECT name, SUM(pgsize) FROM dbstat GROUP BY name"))
         return {name: size for name, size in found if size > 100_000}
@@ -69,8 +69,8 @@ def bytes_on_disk(url: str) -> int:
 
 
 def _bytes_of_properties(directory: Path) -> float:
-    """What the properties take in the database of a Glance that has nothing else."""
-    # it points this process at that Glance, which the parts that follow do not mean
+    """Return the bytes of the properties of one image in Glance's database."""
+    # `prepare` changes the environment, which must not affect the following parts
     with mock.patch.dict(os.environ):
         glance.prepare(directory)
     database = directory / "glance.db"

@@ -1,4 +1,4 @@
-"""Great images through the served Glance: what the filter adds to its memory and to the time."""
+"""Upload and download large images: the memory and the time that the filter adds."""
 
 import time
 from collections.abc import Iterator
@@ -53,14 +53,14 @@ def _compare(ours: ServedGlance, plain: ServedGlance, what: str, way: Way, size:
 
 @dataclass(frozen=True)
 class _Sent:
-    """How many mebibytes the peak grew by, and how long it took."""
+    """The growth of the peak memory in MiB, and the duration in seconds."""
 
     peak: float
     seconds: float
 
 
 def _sent(served: ServedGlance, way: Way, size: int) -> _Sent:
-    """Send an image, and make sure that the bytes come back as they were sent."""
+    """Upload an image, download it, and check its bytes."""
     image_id = streams.new_image(served)
     served.peak_memory()
     before, begun = served.peak_memory(), time.perf_counter()

@@ -1,4 +1,4 @@
-"""Reconcile and backfill, against paging through the same images with python-glanceclient."""
+"""Reconcile and backfill, compared with listing the same images with python-glanceclient."""
 
 import subprocess
 import sys
@@ -18,9 +18,9 @@ from tests.servers import RELATED_IMAGES, ServedGlance
 
 AIM: Final = Aim(1.0)
 CLAIMED: Final = 5
-"""Properties of each image, by which Nova claims it: whose, of what kind, by whom."""
+"""The number of properties of each image, among them those that Nova sets."""
 UNHURRIED: Final = "10000"
-"""Requests a second that are allowed; as it comes, reconciling spares the registry."""
+"""The rate limit in requests per second; the default spares Glance."""
 
 _PAGING: Final = """\
 import sys
@@ -32,7 +32,7 @@ images = Client("2", session=session, endpoint_override=url).images
 print("all", sum(1 for _ in images.list(page_size=1000)), "images")
 """
 
-# a process that has much memory itself would be told that its children have as much
+# measured by a small process: a child's ru_maxrss includes the memory of its parent at the fork
 _WEIGHING: Final = """\
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[1:])
@@ -51,7 +51,7 @@ def _at(directory: Path, cloud: Cloud, rounds: int) -> Iterator[Result]:
     filling.fill(_filled(directory), cloud)
     with ServedGlance(directory) as served:
         filling.fill_glance(f"sqlite:///{directory}/glance.db", cloud, CLAIMED)
-        served.restart()  # at its start it has SQLite count what is there
+        served.restart()  # at its start, it collects the statistics of SQLite
         sides = _sides(directory, served.url, cloud.relations, rounds)
         taken = in_turns(sides, rounds, budget=600)
     for name in ("reconcile", "backfill"):
@@ -87,7 +87,7 @@ def _filled(directory: Path) -> str:
 
 
 def _empty(directory: Path) -> str:
-    """A database of its own for each backfill: a second one in the same finds all done."""
+    """Return a new database for each backfill; a second backfill would find nothing to do."""
     url = f"sqlite:///{directory}/backfill-{uuid4()}.db"
     schema.upgrade(url)
     return url
@@ -95,9 +95,9 @@ def _empty(directory: Path) -> str:
 
 @dataclass
 class _Command:
-    """A process to run as often as it is called; ``peak`` is the most memory it took, in MiB.
+    """A command; each call runs it once. ``peak`` is its peak memory in MiB.
 
-    It prints ``says`` if it went through all images.
+    It prints ``says`` if it processed all images.
     """
 
     line: Callable[[], list[str]]

@@ -26,7 +26,7 @@ from related_images.db.tables import deletion, image, installation, instance, re
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
 from related_images.model import BOOT, ImageState, NewRelation, Recorded
 
-NAMED: Final = 5
+LISTED: Final = 5
 """The number of servers that an error message lists."""
 
 LEASE: Final = timedelta(minutes=10)
@@ -87,7 +87,7 @@ def begin(
 
     def task(connection: Connection) -> StartedDeletion:
         deletion = _begin(connection, image_id, datetime.now(UTC), seen)
-        use = _use(connection, deletion.image_ref, visible_to, NAMED)
+        use = _use(connection, deletion.image_ref, visible_to, LISTED)
         if use.count and not forced:
             raise ImageInUse(_refusal(image_id, use))
         return StartedDeletion(image_id, deletion, use.count)
@@ -96,9 +96,9 @@ def begin(
 
 
 def _refusal(image_id: str, use: Use) -> str:
-    named = ", ".join(f"{id} of {uuid}" for uuid, id in use.first)
+    servers = ", ".join(f"{id} of {uuid}" for uuid, id in use.first)
     more = ", ..." if use.seen > len(use.first) else ""
-    users = [f"{use.seen} live server{'s' * (use.seen != 1)} ({named}{more})"] * bool(use.seen)
+    users = [f"{use.seen} live server{'s' * (use.seen != 1)} ({servers}{more})"] * bool(use.seen)
     users += ["live servers of other projects"] * (use.count > use.seen)
     return (
         f"the image {image_id} cannot be deleted: it is used by {' and '.join(users)}; "

@@ -280,23 +280,21 @@ def _compare(
     glance: ImageService, until: datetime, images: list[KnownImage], last: int
 ) -> _Findings:
     found = glance.created([image.image_id for image in images]) if images else {}
-    present = {
+    live = {
         image: seen
         for image in images
         if (seen := found.get(image.image_id)) and image.is_seen_as(seen)
     }
-    missing = [image for image in images if image not in present and not image.deleted_at]
+    missing = [image for image in images if image not in live and not image.deleted_at]
     absent = [image for image in missing if image.newest_at < until]
     # an announcement after this time was not for the creation of the image
-    created = {
-        image: seen.created_at + image_identity.CLOCKS_APART for image, seen in present.items()
-    }
+    created = {image: seen.created_at + CLOCKS_APART for image, seen in live.items()}
     return _Findings(
         last=last,
         checked=len(images),
-        present=len(present),
+        present=len(live),
         too_new=len(missing) - len(absent),
-        restored=[image.ref for image in present if image.deleted_at],
+        restored=[image.ref for image in live if image.deleted_at],
         deleted=[
             image.ref
             for image in absent
@@ -309,13 +307,11 @@ def _compare(
             if (image.announced_at or EPOCH) >= since
         ],
         learned={
-            image.ref: seen.created_at
-            for image, seen in present.items()
-            if image.created_at == EPOCH
+            image.ref: seen.created_at for image, seen in live.items() if image.created_at == EPOCH
         },
         moved={
             image.ref: seen.owner
-            for image, seen in present.items()
+            for image, seen in live.items()
             if image.owners and image.owners != {seen.owner}
         },
         replaced={image.ref: found[image.image_id] for image in absent if image.image_id in found},

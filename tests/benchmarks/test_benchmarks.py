@@ -1,4 +1,4 @@
-"""The benchmarks run, compare equal answers, and judge by their aims; no time decides here."""
+"""The benchmarks run, compare equal results and check their aims; no test depends on a duration."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ TINY = Sizes(
     quick=True,
 )
 TRIED = ("own-routes", "space", "image-list", "upkeep")
-"""Parts that together use every way of filling and asking."""
+"""Parts that together use all functions that fill and query databases."""
 
 
 def result(value: float, aim: Aim | None) -> Result:

@@ -1,4 +1,4 @@
-"""What is asked of databases, counted: whether a call is refused at once, no clock can tell."""
+"""Count the attempts of database calls: a call that an open circuit breaker refuses makes none."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from related_images.db.database import Database
 
 @contextmanager
 def attempts() -> Iterator[list[str]]:
-    """The transactions that this thread begins, by their kind; others may probe meanwhile."""
+    """Yield the transactions that this thread begins, ``read`` or ``write``, without probes."""
     asking, attempt, made = threading.get_ident(), Database._attempt, list[str]()
 
     def note(database: Database, writing: int, task: Callable[..., Any], *args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A store in a database of each kind."""
+"""Fixtures: a database of each kind."""
 
 import threading
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from tests.db.samples import empty
 
 @pytest.fixture
 def url(database_url: str) -> str:
-    """A database of its own, of each kind in turn, with our tables in it."""
+    """The URL of a new database of each kind, with the tables."""
     schema.upgrade(database_url)
     return database_url
 
 
 @pytest.fixture(params=["mariadb", "postgresql"])
 def server_url(request: pytest.FixtureRequest) -> str:
-    """A database of its own on each server, with our tables in it."""
+    """The URL of a new database on each server, with the tables."""
     url: str = request.getfixturevalue(request.param).create()
     schema.upgrade(url)
     return url
@@ -29,7 +29,7 @@ def server_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session", params=["sqlite", "mariadb", "postgresql"])
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A database of each kind in turn, for many tests one after the other."""
+    """The URL of a database of each kind, shared by many tests."""
     if request.param == "sqlite":
         path: Path = tmp_path_factory.mktemp("shared") / "related-images.db"
         url = f"sqlite:///{path}"
@@ -41,7 +41,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def database(shared: str) -> Iterator[Database]:
-    """A store without any row."""
+    """A database without rows."""
     opened = Database(shared, 10.0)
     yield opened
     opened.write(empty)
@@ -50,7 +50,7 @@ def database(shared: str) -> Iterator[Database]:
 
 @pytest.fixture(params=["mariadb", "postgresql"])
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Database, Database]]:
-    """Two ways into one store, of which both can be writing: SQLite has one write at a time."""
+    """Two clients of one database that can write concurrently; SQLite has one write at a time."""
     url = request.getfixturevalue(request.param).create()
     schema.upgrade(url)
     one, other = Database(url, 30.0), Database(url, 30.0)
@@ -61,7 +61,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Database, Database]]:
 
 @pytest.fixture
 def asleep(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set when what failed was tried again in the background, and the next attempt is far off."""
+    """An event that is set after a failed probe; the next probe is an hour later."""
     found = threading.Event()
 
     def an_hour(state: tenacity.RetryCallState) -> float:

@@ -1,4 +1,4 @@
-"""Deleting an image against starting an instance from it, at the same moment, in two processes."""
+"""Delete an image and start an instance from it concurrently, in two processes."""
 
 import multiprocessing
 import random
@@ -19,12 +19,12 @@ Outcome = str
 
 
 def play_rounds(url: str, rounds: int) -> Counter[tuple[Outcome, Outcome]]:
-    """How often each pair of outcomes came of that many rounds: of the deletion, of the start."""
+    """Return how often each pair of outcomes (deletion, start) occurred in the rounds."""
     spawn = multiprocessing.get_context("spawn")
     barrier, (result, sender) = spawn.Barrier(2), spawn.Pipe(duplex=False)
     other = spawn.Process(target=_start, args=(url, rounds, barrier, sender))
     other.start()
-    sender.close()  # or who waits for the result would not see that the other ended without one
+    sender.close()  # otherwise `recv` would not notice that the other process died
     deleted = _play(url, rounds, barrier, _delete)
     started = result.recv()
     other.join()
@@ -56,7 +56,7 @@ def _delete(database: Database, number: int) -> Outcome:
         begun = deletions.begin(database, _image(number), None, forced=False)
     except ImageInUse as error:
         return error.code
-    time.sleep(random.choice([0, 0.001]))  # the registry deletes the image
+    time.sleep(random.choice([0, 0.001]))  # Glance deletes the image
     deletions.deleted(database, begun)
     return "deleted"
 

@@ -1,4 +1,4 @@
-"""Doing to a database server what befalls one: it hangs, it drops its connections, it is locked."""
+"""Failures of a database server: it hangs, it closes connections, its tables are locked."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 
 def run(url: str, *statements: str) -> list[str]:
-    """Run statements from outside; gives the first column of what the last one found."""
+    """Run statements on a connection of their own; return the first column of the last result."""
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for statement in statements[:-1]:
@@ -26,7 +26,7 @@ def run(url: str, *statements: str) -> list[str]:
 
 @contextmanager
 def hanging(url: str) -> Iterator[None]:
-    """Every process of the server is stopped: it takes connections, and answers nothing."""
+    """Stop all processes of the server: it accepts connections and does not respond."""
     pids = _server_pids(url)
     _signal(pids, signal.SIGSTOP)
     try:
@@ -37,7 +37,7 @@ def hanging(url: str) -> Iterator[None]:
 
 @contextmanager
 def locked(url: str, statement: str | None = None) -> Iterator[None]:
-    """Another holds the tables for itself, or what the ``statement`` locks."""
+    """Lock the tables, or what the ``statement`` locks, in another connection."""
     usual = {
         "sqlite": "BEGIN IMMEDIATE",
         "mysql": "LOCK TABLES related_relation WRITE, related_instance WRITE, related_state WRITE",
@@ -53,7 +53,7 @@ def locked(url: str, statement: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def saying(words: bytes) -> Iterator[int]:
-    """Another service, which says these words to whoever connects; gives its port."""
+    """Run a service that sends ``words`` to each client; yield its port."""
 
     class Handler(BaseRequestHandler):
         def handle(self) -> None:
@@ -71,13 +71,13 @@ def saying(words: bytes) -> Iterator[int]:
 
 @contextmanager
 def silent() -> Iterator[int]:
-    """A host that takes connections and says nothing; gives its port."""
+    """Run a service that accepts connections and sends nothing; yield its port."""
     with socket.create_server(("127.0.0.1", 0), backlog=1000) as server:
         yield server.getsockname()[1]
 
 
 def drop_connections(url: str) -> None:
-    """End every connection to this database, as a restart does."""
+    """Close all connections to this database, as a restart does."""
     if url.startswith("postgresql"):
         run(
             url,
@@ -91,7 +91,7 @@ def drop_connections(url: str) -> None:
 
 
 def refuse_writes(url: str) -> str:
-    """Make the database one to read only; gives the URL under which it is."""
+    """Make the database read-only, and return the URL for it."""
     parsed = make_url(url)
     if url.startswith("sqlite"):
         return f"sqlite:///file:{parsed.database}?mode=ro&uri=true"
@@ -118,5 +118,5 @@ def _server_pids(url: str) -> list[int]:
 
 def _signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
-        with suppress(ProcessLookupError):  # one that served a connection of before
+        with suppress(ProcessLookupError):  # a process that served an earlier connection
             os.kill(pid, number)

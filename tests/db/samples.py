@@ -1,4 +1,4 @@
-"""What the tests of the store record."""
+"""Relations that the tests of the database record, and what is stored."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 
 
 def at(minutes: float) -> datetime:
-    """That many minutes after noon."""
+    """Return the time ``minutes`` after noon."""
     return NOON + timedelta(minutes=minutes)
 
 
@@ -49,26 +49,26 @@ def record(database: Database, *relations_: NewRelation) -> list[Recorded]:
 
 
 def record_claims(connection: Connection, *claims: NewRelation) -> None:
-    """Record what images claim of instances of :data:`NOVA` together."""
+    """Record relations of :data:`NOVA` in bulk, as a backfill does."""
     images, instances = {one.image_id for one in claims}, {one.instance_id for one in claims}
     backfill._record_claims(connection, backfill._lock(connection, NOVA, images, instances), claims)
 
 
 def shown(database: Database, instance_id: str = "vm-1", **more: Any) -> list[str]:
-    """The images of an instance, as the image list shows them."""
+    """Return the image IDs of an instance in an image list."""
     given: dict[str, Any] = {"kinds": MADE_FROM, "label": None, "limit": 100} | more
     found = database.read(relation_queries.image_ids, NOVA, instance_id, **given)
     return sorted(image.image_id for image in found)
 
 
 def found(database: Database, limit: int = 100, **filters: Any) -> list[tuple[str, str]]:
-    """The instance and kind of each relation found."""
+    """Return the instance and kind of each relation that matches."""
     rows = database.read(relation_queries.find, Filters(**filters), limit)
     return [(row.instance_id, row.kind) for row in rows]
 
 
 def counts(database: Database) -> dict[str, int]:
-    """How many rows each table has that has any."""
+    """Return the number of rows of each table that is not empty."""
     tables = metadata.tables.values()
     asked = select(*(select(func.count()).select_from(table).scalar_subquery() for table in tables))
     found = database.read(lambda connection: connection.execute(asked).one())
@@ -77,6 +77,6 @@ def counts(database: Database) -> dict[str, int]:
 
 
 def empty(connection: Connection) -> None:
-    """Remove every row of ours."""
+    """Remove all rows of all tables."""
     for table in reversed(metadata.sorted_tables):
         connection.execute(table.delete())

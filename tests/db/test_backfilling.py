@@ -1,4 +1,4 @@
-"""Claims beside what others record at the same moment, on each server."""
+"""Backfill concurrently with other recordings, on each server."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The memory of failure: what it tells while it lasts, and that it ends."""
+"""The circuit breaker: its errors while it is open, and how it closes."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ PATIENCE = 60
 
 
 class Probed:
-    """A breaker whose probe fails as it is told, one failure after the other."""
+    """A breaker whose probe fails with the given errors, one after the other."""
 
     def __init__(self, *failures: Exception) -> None:
         self.told: list[str] = []

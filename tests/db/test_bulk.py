@@ -1,4 +1,4 @@
-"""Claims recorded together leave what they leave one by one, whatever was known before."""
+"""Bulk recording has the same result as single recording, whatever was recorded before."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ def claim(instance_id: str, image: str, minutes: float = 0, **more: Any) -> NewR
 
 
 def nothing(database: Database) -> None:
-    """Nothing was known before."""
+    """Nothing was recorded before."""
 
 
 def known_instance(database: Database) -> None:
@@ -96,7 +96,7 @@ _CLAIMED = select(image.c.uuid, relation.c.kind, relation.c.claimed).join(
 
 
 def left(database: Database) -> list[set[Any]]:
-    """What was recorded, by its names outside."""
+    """Return what is recorded, by IDs and UUIDs."""
     asked = (_OF_DESCENT, _OF_INSTANCES, _CLAIMED)
     found = database.read(lambda connection: [set(connection.execute(one)) for one in asked])
     return [set(database.read(relation_queries.find, Filters(), 100)), *found]
@@ -174,7 +174,7 @@ def test_bulk_recording_takes_few_statements(database: Database, known: int) -> 
 
 
 def _written(connection: Connection) -> int:
-    """How many the server was sent so far, where it tells: a driver may send one for each row."""
+    """Return the number of writes that MariaDB received: a driver may send one for each row."""
     if connection.dialect.name != "mysql":
         return 0
     told = "SHOW SESSION STATUS WHERE Variable_name IN ('Com_insert', 'Com_update')"

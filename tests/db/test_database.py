@@ -1,4 +1,4 @@
-"""The way into the database when it hangs, is locked, refuses, restarts, or lacks its tables."""
+"""Database calls when the server hangs, is locked, refuses, restarts, or has no tables."""
 
 import ctypes
 import math
@@ -39,10 +39,10 @@ from tests.db.samples import found, new, record, shown
 
 TIMEOUT = 2.0
 SLACK = 15.0
-"""What a busy machine may add; more would be to hang."""
+"""The delay in seconds that a busy machine may add; a longer one counts as hanging."""
 
 PATIENCE = 60.0
-"""A timeout that no busy machine reaches."""
+"""A timeout in seconds that no busy machine reaches."""
 
 eventually = tenacity.Retrying(
     retry=tenacity.retry_if_exception_type(StoreUnavailable),
@@ -50,7 +50,7 @@ eventually = tenacity.Retrying(
     wait=tenacity.wait_fixed(0.05),
     reraise=True,
 )
-"""Calls what recovers by itself, or what a busy machine may keep from ending in time."""
+"""Repeats a call until the database is available again, also on a busy machine."""
 
 RouteRequest = Callable[[Database], object]
 
@@ -95,7 +95,7 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def refused(database: Database, call: RouteRequest) -> StoreUnavailable:
-    """The call fails within the timeout, and the next one without an attempt."""
+    """Assert that the call fails within the timeout, and that the next one is refused at once."""
     with limited(TIMEOUT + SLACK), attempts() as made, pytest.raises(StoreUnavailable):
         call(database)
     assert len(made) == 1
@@ -107,7 +107,7 @@ def refused(database: Database, call: RouteRequest) -> StoreUnavailable:
 
 
 def goes_on(database: Database, call: RouteRequest) -> None:
-    """The call is attempted at once, and works."""
+    """Assert that the call is attempted at once, and succeeds."""
     with attempts() as made, suppress(StoreUnavailable):
         call(database)
     assert len(made) == 1
@@ -136,7 +136,7 @@ def test_a_write_to_locked_tables_is_refused(impatient: Database, url: str) -> N
     with hosts.locked(url):
         refused(impatient, write)
         if url.startswith("sqlite"):
-            goes_on(impatient, read)  # who only reads
+            goes_on(impatient, read)  # reads do not wait for writes
     eventually(write, impatient)
     eventually(read, impatient)
 
@@ -160,7 +160,7 @@ def test_a_server_that_does_not_exist(driver: str) -> None:
 
 @pytest.fixture
 def nowhere(tmp_path: Path) -> Database:
-    """In a directory that is not there."""
+    """A database in a directory that does not exist."""
     return Database(f"sqlite:///{tmp_path}/missing/related-images.db", TIMEOUT)
 
 
@@ -227,11 +227,11 @@ def test_closing_leaves_no_connection_of_a_probe(url: str) -> None:
 FORKS = pytest.mark.parametrize(
     "fork", [os.fork, ctypes.PyDLL(None).fork], ids=["by Python", "unknown to Python"]
 )
-"""uWSGI does not tell Python that it forks, unless it is asked to."""
+"""Python does not notice a fork by uWSGI, unless uWSGI is configured to report it."""
 
 
 def in_child(fork: Callable[[], int], work: Callable[[], None]) -> int:
-    """The process that a ``fork`` makes, which ends with 0 if it can do that ``work``."""
+    """Fork a process that runs ``work`` and exits with 0 if that succeeds; return its ID."""
     child = fork()
     if child:
         return child
@@ -241,7 +241,7 @@ def in_child(fork: Callable[[], int], work: Callable[[], None]) -> int:
         work()
         code = 0
     finally:
-        os._exit(code)  # the parent's fixtures are not for the child to end
+        os._exit(code)  # the child must not finalize the fixtures of its parent
 
 
 @FORKS
@@ -270,7 +270,7 @@ def test_connections_that_a_restart_closed(call: RouteRequest, server_url: str) 
 
 
 def commit_and_lose_the_connection(client: Database, url: str) -> Callable[[Any], None]:
-    """A commit after which the connection is lost before the answer to it comes."""
+    """Return a commit after which the connection is lost before the response arrives."""
     commit = client._engine(1).dialect.do_commit
 
     def commit_and_lose(connection: Any) -> None:
@@ -320,7 +320,7 @@ def test_the_next_transaction_does_not_commit_one_that_could_not_be_ended(
             patched.setattr(dialect, ending, fail)
             with pytest.raises(StoreUnavailable):
                 client._attempt(1, record_and_fail)
-        client._attempt(1, lambda connection: None)  # as one that had come this far before
+        client._attempt(1, lambda connection: None)  # without the check of the circuit breaker
         assert shown(client) == []
 
 
@@ -479,6 +479,6 @@ def test_concurrent_health_checks_write_once(
         thread.start()
     for thread in asking:
         thread.join(PATIENCE)
-    # one in each second: on a busy machine it may take two
+    # one write per second; on a busy machine the calls may take two seconds
     assert 0 < len(written) < 4
     database.close()

@@ -1,4 +1,4 @@
-"""Deletions on their way: whoever tidies up the image's row keeps them."""
+"""Pending deletions: removing the row of an image keeps them."""
 
 import threading
 from collections.abc import Callable
@@ -95,7 +95,7 @@ def test_a_deletion_that_begins_while_the_image_row_is_removed_is_kept(
     def begin_meanwhile(connection: Connection) -> Deletion:
         begun = deletions._begin(connection, image, NOW)
         forgetting.start()
-        # it either waits for this transaction to end, or has not come so far
+        # it waits for the end of this transaction, or has not reached the lock
         forgetting.join(1)
         return begun
 

@@ -1,4 +1,4 @@
-"""Taking turns: in order, one at a time, and no turn is lost by who stops waiting."""
+"""The fair lock: one holder, first come first served, also with timeouts."""
 
 import threading
 

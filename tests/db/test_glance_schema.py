@@ -1,4 +1,4 @@
-"""Our tables in the real Glance's own database: neither disturbs the other."""
+"""The tables in the database of the real Glance: both work."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class GlanceManage:
-    """Glance's own program on one database; its ``db check`` refuses PostgreSQL, always."""
+    """``glance-manage`` for one database; its ``db check`` always refuses PostgreSQL."""
 
     directory: Path
 

@@ -1,4 +1,4 @@
-"""A deletion and a start at the same moment: one of both, in each database."""
+"""A concurrent deletion and start: only one of them succeeds, in each database."""
 
 import os
 

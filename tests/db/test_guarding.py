@@ -1,4 +1,4 @@
-"""What is remembered of deletions, on each database."""
+"""Delete protection, on each database."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -62,7 +62,7 @@ def refusal(database: Database, visible_to: str | None) -> str:
 
 
 def test_a_refusal_counts_all_servers_and_lists_the_first(database: Database) -> None:
-    for number in range(deletions.NAMED + 1):
+    for number in range(deletions.LISTED + 1):
         start(database, number)
     said = refusal(database, None)
     assert "6 live servers (inst-0 of " in said

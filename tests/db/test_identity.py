@@ -1,4 +1,4 @@
-"""Several images that had one ID, and who owns what: rows, races and plans, on each database."""
+"""Images that had the same ID, and owners of images and instances, on each database."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -50,13 +50,13 @@ def seen_at(minutes: float, owner: str | None = "p-1") -> ImageState:
 
 
 def rows(database: Database, **filters: Any) -> list[tuple[str, datetime | None, datetime | None]]:
-    """The instance of each relation, when its image was made, and since when that is deleted."""
+    """Return the instance, and when the image was created and deleted, of each relation."""
     found = database.read(relation_queries.find, Filters(**filters), 100)
     return [(row.instance_id, row.image_created_at, row.image_deleted_at) for row in found]
 
 
 def announced(database: Database, wanted: NewRelation, seen: ImageState) -> Recorded:
-    """Recorded as by a POST that Glance answers with 201."""
+    """Record a relation as for a POST to which Glance responds with 201."""
     (recorded,) = record(database, wanted)
     database.write(recording._note_created, recorded, replace(wanted, seen=seen))
     return recorded
@@ -99,7 +99,7 @@ def test_removing_a_void_announcement_gives_the_id_back(database: Database) -> N
     wanted = new()
     announced(database, wanted, seen_at(0))
     database.write(relations.mark_deleted, wanted.image_id, at(1))
-    # its process is killed before it can take it back
+    # the process is killed before it can roll the relation back
     (killed,) = record(database, new("vm-2", wanted.image_id, created_at=at(5)))
     withdrawn = (killed.image_ref, at(4), at(9))
     assert database.write(reconcile._remove_announcements, *withdrawn) == 1
@@ -137,7 +137,7 @@ def test_rolling_back_an_announcement_keeps_later_relations(database: Database) 
 
 @dataclass(frozen=True)
 class Reuse:
-    """Of all that announce an image under one used ID, one is meant and the others are refused."""
+    """Announce an image with a used ID; number 0 creates it, the others are rolled back."""
 
     image: str
 

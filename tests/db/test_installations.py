@@ -1,4 +1,4 @@
-"""Registering installations."""
+"""Registered installations."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The time of an instance's latest image of each kind follows whatever is done to its relations."""
+"""The times of the latest images of an instance follow all changes of its relations."""
 
 import threading
 from collections.abc import Callable
@@ -29,7 +29,7 @@ SNAPSHOT = new(created_at=at(3))
 
 
 def latest(database: Database, instance_id: str = "vm-1") -> tuple[datetime, datetime]:
-    """Of the snapshots and of the backups."""
+    """Return the time of the latest snapshot and of the latest backup."""
     asked = select(instance.c.latest_snapshot_at, instance.c.latest_backup_at)
     named = asked.where(instance.c.instance_id == instance_id)
     row = database.read(lambda connection: connection.execute(named).one())
@@ -197,7 +197,7 @@ def test_an_older_image_counts_if_the_latest_is_removed_concurrently(
     def record_older(connection: Connection) -> None:
         relations.record(connection, OLD)
         remover.start()
-        # it either waits for this transaction to end, or has not seen what this one records
+        # it waits for the end of this transaction, or has not read the relations yet
         remover.join(1)
 
     database.write(record_older)

@@ -1,4 +1,4 @@
-"""Lineage in each database: chains, trees, rebuilds, circles, what a project does not see."""
+"""Lineage in each database: chains, trees, rebuilds, cycles, hidden links."""
 
 import itertools
 import random
@@ -51,7 +51,7 @@ def tree(steps: Iterable[TreeStep]) -> list[tuple[int, str, str]]:
 
 
 def paged(database: Database, image: str, limit: int, **more: Any) -> list[tuple[int, str, str]]:
-    """The tree in pages of at most ``limit``."""
+    """Return the tree, read in pages of at most ``limit``."""
     found: list[tuple[int, str, str]] = []
     after: TreePosition | None = None
     while steps := visits(database, image, limit, after=after, **more)[after is not None :]:
@@ -248,7 +248,7 @@ def test_a_project_continues_only_from_an_image_of_its_own_links(database: Datab
 
 
 def grow(database: Database, size: int, seed: int) -> list[tuple[str, str]]:
-    """A tree of parents and children, each made of an instance of its own."""
+    """Record a random tree in which each image is made from an instance of its own."""
     chance = random.Random(seed)
     images, edges = [image_id()], []
     for number in range(size):
@@ -316,7 +316,7 @@ def rows_read(connection: Connection) -> int:
 def test_a_page_after_many_children_reads_no_more_rows_than_the_first(
     mariadb: servers.DatabaseServer, project_id: str | None, kind: str | None
 ) -> None:
-    """MariaDB alone would read all children of the parent again for each of them."""
+    """Without prefetched siblings, MariaDB would read all children of a parent for each one."""
     url, size, limit = mariadb.create(), 4000, 20
     schema.upgrade(url)
     with schema.connected(url) as connection:

@@ -1,4 +1,4 @@
-"""Pages of ancestors and descendants: where each ends, and where the next one begins."""
+"""Pages of ancestors and descendants: the end of a page, and the beginning of the next."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def derive(database: Database, parent: int, child: int, project: str = "p-1") -> None:
-    """Start an instance from an image and make another image of it."""
+    """Record a start of an instance from an image, and another image made from it."""
     vm, minute = f"vm-{parent}-{child}", 2 * child
     boot = new(vm, IMAGES[parent], "boot", created_at=at(minute), project_id=project)
     made = new(vm, IMAGES[child], created_at=at(minute + 1), project_id=project)
@@ -33,7 +33,7 @@ def derive(database: Database, parent: int, child: int, project: str = "p-1") ->
 def ancestors_on_pages(
     database: Database, image: int, limit: int, visible_to: str | None = None
 ) -> tuple[list[int], bool]:
-    """The ancestors on all pages, and whether the last one told of a circle."""
+    """Return the ancestors on all pages, and whether the last page reports a cycle."""
     found: list[int] = []
     after: ChainPosition | None = None
     while True:
@@ -47,7 +47,7 @@ def ancestors_on_pages(
 
 
 def descendants_on_pages(database: Database, wanted: Wanted, limit: int) -> list[tuple[int, int]]:
-    """The depth and image of each descendant on all pages."""
+    """Return the depth and the number of each descendant on all pages."""
     found: list[tuple[int, int]] = []
     after: TreePosition | None = None
     while True:

@@ -1,4 +1,4 @@
-"""Answering: which images, relations and instances are found, in which order, page by page."""
+"""Lists of images, relations and instances: filters, order and pages."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -154,7 +154,7 @@ def position(last: Relation) -> RelationPosition:
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
 def test_pages_hold_every_relation_once_and_newest_first(database: Database, limit: int) -> None:
-    # three at each time, so that a page ends among equals
+    # three relations at each time, so that a page ends between relations with equal times
     record(database, *(new(f"vm-{n}", created_at=at(n // 3)) for n in range(7)))
     rows = [row for page in pages(database, limit) for row in page]
     assert [row.instance_id for row in rows] == [f"vm-{n}" for n in reversed(range(7))]
@@ -223,7 +223,7 @@ def test_a_project_counts_only_images_that_it_sees(database: Database) -> None:
     assert row.images == {"snapshot": Images(1, at(1), at(1), mine.image_id)}
     theirs = database.read(instances._find, Filters(visible_to="p-2"), 10)
     assert [row.instance_id for row in theirs] == ["vm-1", "vm-2"]
-    assert theirs[0].project_id is None  # that vm-1 belongs to p-1 is not for p-2 to know
+    assert theirs[0].project_id is None  # p-2 does not see the owner of vm-1
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_pages_of_instances_hold_each_once(database: Database) -> None:
 
 
 class Interrupted:
-    """A connection that lets something happen after its first statement."""
+    """A connection that calls a function after its first statement."""
 
     def __init__(self, connection: Connection, deed: Callable[[], object]) -> None:
         self._connection, self._deed, self._statements = connection, deed, 0

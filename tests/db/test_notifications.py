@@ -1,4 +1,4 @@
-"""What Nova says, stored on each database: neither order nor repetition matters."""
+"""Events of Nova's notifications, on each database, in any order and repeated."""
 
 import itertools
 from datetime import timedelta

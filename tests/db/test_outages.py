@@ -1,4 +1,4 @@
-"""What is remembered of a database that fails: for as long as it fails in kind, and no longer."""
+"""The circuit breaker with real databases: it is open as long as the same access fails."""
 
 import logging
 import math
@@ -40,7 +40,7 @@ def list_relations(database: Database) -> object:
 
 
 def know_image(database: Database) -> object:
-    """What a deletion without instance headers asks."""
+    """The query of a deletion without instance headers."""
     return database.read(recording._knows_image, image_id())
 
 
@@ -57,7 +57,7 @@ def client(server_url: str) -> Iterator[Database]:
 
 
 def is_refused(database: Database, call: RouteRequest) -> bool:
-    """Whether the call fails without an attempt."""
+    """Return whether the call is refused without an attempt."""
     with attempts() as made, suppress(StoreUnavailable):
         call(database)
     return made == []
@@ -81,7 +81,7 @@ def test_a_query_that_hangs_opens_the_breaker_of_reads(client: Database, server_
 
 
 def spent(database: Database) -> Callable[[Connection], object]:
-    """A question to a database that works, for which no time is left."""
+    """Return a query of a working database that begins after the timeout."""
 
     def task(connection: Connection) -> object:
         database._budget.until = -math.inf
@@ -103,7 +103,7 @@ def test_slow_queries_of_one_project_do_not_affect_others(url: str) -> None:
 
 @pytest.fixture
 def probed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What came of each attempt in the background, which follow each other without a pause."""
+    """A list of the results of the probes, which follow each other without a pause."""
     came: list[str] = []
 
     def noting(name: str) -> None:
@@ -154,7 +154,7 @@ def test_the_breaker_is_open_while_tables_are_locked(
         record(patient, new())
     with closing(Database(url, TIMEOUT)) as database:
         with suppress(StoreUnavailable):
-            call(database)  # so that it has a connection
+            call(database)  # opens a connection
         until(database.is_up)
         probed.clear()
         caplog.clear()

@@ -1,4 +1,4 @@
-"""PostgreSQL behind the real PgBouncer, which lends connections for a session or a transaction."""
+"""PostgreSQL behind the real PgBouncer, in the modes ``session`` and ``transaction``."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ def pooler(
     request: pytest.FixtureRequest, postgresql: servers.DatabaseServer
 ) -> Iterator[servers.DatabaseServer]:
     mode, settings = LAYOUTS[request.param]
-    # in session mode a connection is one client's until that goes
+    # in session mode, a server connection belongs to a client until it disconnects
     size = {"default_pool_size": "30"} if mode == "session" else {}
     yield from started(lambda: servers.pgbouncer(postgresql, mode, **size, **settings))
 

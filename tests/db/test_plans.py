@@ -54,7 +54,7 @@ def filled(shared: str) -> Iterator[Database]:
     database = Database(shared, 20.0)
     with schema.connected(shared) as connection:
         _fill(connection)
-        # the servers count by themselves in time; SQLite plans without having counted
+        # servers collect statistics automatically; SQLite plans without statistics
         if connection.dialect.name != "sqlite":
             word = "TABLE " if connection.dialect.name == "mysql" else ""
             for name in (*GREAT, "related_project"):
@@ -66,7 +66,7 @@ def filled(shared: str) -> Iterator[Database]:
 
 
 def _fill(connection: Connection) -> None:
-    """One relation for each of many instances and images, numbered far from what comes later."""
+    """Record one relation for each of many instances and images, with low primary keys."""
     numbers = range(FIRST, FIRST + ROWS)
     made: dict[Table, list[dict[str, Any]]] = {
         installation: [{"id": FIRST, "uuid": NOVA}],
@@ -218,11 +218,11 @@ def test_a_rollback_scans_no_table(filled: Database) -> None:
 
 
 def _scanned(connection: Connection, task: Any) -> list[str]:
-    """The great tables of which a statement of the task would read every row, with its plan."""
+    """Return the large tables that a statement of the task would scan, with its plan."""
     sent: list[tuple[str, Any]] = []
 
     def remember(_: Any, __: Any, statement: str, values: Any, *___: Any) -> None:
-        # of many that are executed at once, the first
+        # the first one of an executemany
         sent.append((statement, values[0] if isinstance(values, list) else values))
 
     event.listen(connection, "before_cursor_execute", remember)
@@ -251,15 +251,15 @@ def _whole_tables(connection: Connection, statement: str, values: Any) -> list[s
 def _mariadb_reads_all(row: Any) -> bool:
     if row["type"] not in ("ALL", "index") or int(row["rows"] or 0) <= ROWS / 10:
         return False
-    # an index may be followed in its order where a limit ends it, of which a subquery tells nothing
+    # a scan of an index in its order is fine if a limit ends it, which is not shown for a subquery
     followed = row["type"] == "index" and row["select_type"] == "DERIVED"
     return not followed or "filesort" in row["Extra"]
 
 
 _SQLITE_READS_ALL = re.compile(
-    # "SCAN x USING INDEX" follows an index in its order, and a limit ends it
+    # "SCAN x USING INDEX" reads an index in its order until the limit
     r"SCAN (related_|newer)(?!.*USING)"
-    # one installation may have all instances
+    # one installation may contain all instances
     r"|SEARCH related_instance USING .*\(installation_ref=\?\)"
 )
 

@@ -1,4 +1,4 @@
-"""Forgetting: what goes, and what keeps its place."""
+"""Purge: rows that are removed, and rows that are kept."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def end(database: Database, instance_id: str, when: float = 1) -> None:
 
 
 def forget(database: Database) -> Purged:
-    """Purge until there is nothing more; what a dry run counted first must have gone."""
+    """Purge completely; assert that the rows that ``due`` counts are removed."""
     expected = purge.due(database, LATER)
     gone = purge.purge(database, LATER)
     for name in ("relations", "images", "instances"):
@@ -141,7 +141,7 @@ def test_an_image_restored_concurrently_keeps_its_relations(
     delete(database, wanted.image_id)
 
     def revived_then_purged(connection: Connection, *args: Any) -> int:
-        if not shared.startswith("sqlite"):  # there a transaction has the database for itself
+        if not shared.startswith("sqlite"):  # in SQLite, a write transaction excludes others
             again = new("vm-other", wanted.image_id)
             other.write(relations.record, again, relied_on=True)
         return purge._forget_relations(connection, LATER, 1, recorded.relation_ref)

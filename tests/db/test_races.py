@@ -1,4 +1,4 @@
-"""The same things at once, from several processes with several threads each."""
+"""Concurrent operations from several processes with several threads each."""
 
 import multiprocessing
 import os
@@ -45,7 +45,7 @@ def processes() -> Iterator[Pool]:
 
 @pytest.fixture
 def at_once(processes: Pool, shared: str) -> AtOnce:
-    """What a function gave for the numbers below ``times``, run by all threads of all processes."""
+    """Run a function for the numbers below ``times`` in all threads of all processes."""
 
     def run(work: Callable[[Database, int], Any], times: int) -> list[Any]:
         shares = [(shared, work, range(start, times, PROCESSES)) for start in range(PROCESSES)]
@@ -88,7 +88,7 @@ def test_concurrent_records_of_one_relation_create_one_row(
 
 @dataclass(frozen=True)
 class RecordAndRollBack:
-    """Even numbers mean it, odd ones take it back, as after a 409 of the registry."""
+    """Record; odd numbers roll back, as after Glance's response 409."""
 
     image: str
 
@@ -111,7 +111,7 @@ def test_concurrent_rollbacks_keep_a_relation_on_which_others_rely(
 
 @dataclass(frozen=True)
 class AttachAndRevoke:
-    """Each takes its own attachment back; ``stays`` are those that do not."""
+    """Attach, and revoke the attachment, except for the numbers in ``stays``."""
 
     image: str
     stays: tuple[int, ...]
@@ -147,7 +147,7 @@ def test_concurrent_records_lose_nothing(at_once: AtOnce, database: Database) ->
 
 @dataclass(frozen=True)
 class RandomOperations:
-    """Everything that can be done to a few relations, in an order of its own for each number."""
+    """Apply all operations to a few relations, in a random order for each number."""
 
     images: tuple[str, ...]
 
@@ -180,7 +180,7 @@ def test_concurrent_operations_leave_consistent_rows(at_once: AtOnce, database: 
     key = (relation.c.image_ref, relation.c.instance_ref, relation.c.kind)
     twice = select(*key).group_by(*key).having(func.count() > 1)
     assert database.read(lambda connection: connection.execute(twice).all()) == []
-    # each row that is left is found with all that it refers to
+    # each remaining row is found with the rows to which it refers
     assert len(found(database)) == counts(database).get("relation", 0)
     assert noted_latest(database) == actual_latest(database)
 
@@ -199,13 +199,13 @@ def noted_latest(database: Database) -> dict[tuple[str, str], datetime]:
 def actual_latest(database: Database) -> dict[tuple[str, str], datetime]:
     rows = database.read(relation_queries.find, Filters(), 1000)
     alive = [row for row in rows if row.image_deleted_at is None]
-    # the newest come first
+    # sorted by time, newest first
     return {(row.instance_id, row.kind): row.created_at for row in reversed(alive)}
 
 
 @dataclass(frozen=True)
 class ReportTwice:
-    """Each image is told of twice: by who knows its kind, and by who has to guess it."""
+    """Report each image twice: with a known kind, and with a guessed one."""
 
     images: tuple[str, ...]
 
@@ -222,7 +222,7 @@ def test_a_known_kind_replaces_a_guessed_one(at_once: AtOnce, database: Database
 
 
 def test_a_lock_timeout_is_tried_again(postgresql: servers.DatabaseServer) -> None:
-    """PostgreSQL looks for a deadlock only after a second, of which there is none by default."""
+    """PostgreSQL detects a deadlock after a second; the default lock timeout is shorter."""
     url = postgresql.create()
     schema.upgrade(url)
     database = Database(url, 8.0)

@@ -1,4 +1,4 @@
-"""Reconciling goes ahead of itself, and remembers no more than what is done, on each database."""
+"""Reconciliation prefetches batches, and stores only the position of finished ones."""
 
 import threading
 from collections.abc import Collection, Mapping
@@ -19,7 +19,7 @@ PATIENCE = 20
 
 @pytest.fixture
 def database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """With three images, each of which is a batch."""
+    """A database with three images and a batch size of one."""
     monkeypatch.setattr(reconcile, "BATCH", 1)
     schema.upgrade(make_url(database_url))
     opened = Database(database_url, PATIENCE)
@@ -27,8 +27,8 @@ def database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Database:
     return opened
 
 
-class Registry:
-    """Has every image; ``asked_ahead`` is set when it was asked for a second batch."""
+class FakeGlance:
+    """A Glance that has every image; ``asked_ahead`` is set at the request for the second batch."""
 
     def __init__(self) -> None:
         self.batches = 0
@@ -55,23 +55,23 @@ def run() -> reconcile.Run:
 def test_the_next_batch_is_requested_while_one_is_corrected(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry, ahead = Registry(), list[bool]()
+    glance, ahead = FakeGlance(), list[bool]()
 
     def written(point: Point) -> None:
         if point is Point.RECONCILE_WRITTEN:
-            ahead.append(registry.asked_ahead.wait(PATIENCE / 4))
+            ahead.append(glance.asked_ahead.wait(PATIENCE / 4))
 
     monkeypatch.setattr(failpoints, "hook", written)
-    reconcile.reconcile(database, registry, under_way := run(), False, lambda _: None)
+    reconcile.reconcile(database, glance, under_way := run(), False, lambda _: None)
     assert ahead == [True, True, True]
-    assert under_way.counts.present == under_way.counts.checked == registry.batches == 3
+    assert under_way.counts.present == under_way.counts.checked == glance.batches == 3
 
 
 def test_the_following_batch_is_read_while_one_is_requested(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry, read, ahead = Registry(), threading.Semaphore(0), list[bool]()
-    batch, created = reconcile._batch, registry.created
+    glance, read, ahead = FakeGlance(), threading.Semaphore(0), list[bool]()
+    batch, created = reconcile._batch, glance.created
 
     def reading(*given: Any) -> Any:
         read.release()
@@ -83,22 +83,22 @@ def test_the_following_batch_is_read_while_one_is_requested(
         return created(image_ids)
 
     monkeypatch.setattr(reconcile, "_batch", reading)
-    monkeypatch.setattr(registry, "created", asked_for)
-    reconcile.reconcile(database, registry, run(), False, lambda _: None)
+    monkeypatch.setattr(glance, "created", asked_for)
+    reconcile.reconcile(database, glance, run(), False, lambda _: None)
     assert ahead == [True, True, True]
 
 
 def test_a_prefetched_batch_does_not_advance_the_stored_position(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = Registry()
+    glance = FakeGlance()
 
     def ended(point: Point) -> None:
-        if point is Point.RECONCILE_SETTLED and registry.asked_ahead.wait(PATIENCE / 4):
+        if point is Point.RECONCILE_SETTLED and glance.asked_ahead.wait(PATIENCE / 4):
             raise StoreUnavailable("the database is gone")
 
     monkeypatch.setattr(failpoints, "hook", ended)
     with pytest.raises(StoreUnavailable):
-        reconcile.reconcile(database, registry, run(), False, lambda _: None)
+        reconcile.reconcile(database, glance, run(), False, lambda _: None)
     left = reconcile.begin(database, timedelta(0), dry_run=False)
     assert (left.after, left.counts.checked) == (1, 1)

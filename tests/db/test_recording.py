@@ -1,4 +1,4 @@
-"""What announcing an image takes, and who may do it, on each database."""
+"""The cost of recording an image, and who may record, on each database."""
 
 from dataclasses import replace
 from typing import Any
@@ -48,7 +48,7 @@ def test_the_parent_link_is_stored_with_and_without_insert_returning(
 ) -> None:
     announce(database, replace(image(1), kind="boot"), ANYBODY)
     dialect = database._engine(1).dialect
-    if not tells:  # as MySQL says of itself when it is first connected to
+    if not tells:  # SQLAlchemy sets this for MySQL at the first connection
         monkeypatch.setattr(dialect, "insert_returning", False)
     announce(database, image(2), ANYBODY)
     assert dialect.insert_returning is tells

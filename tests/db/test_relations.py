@@ -1,4 +1,4 @@
-"""Recording, taking back, detaching, deleting, ending: what each leaves behind."""
+"""Record, roll back, detach, delete and end: the rows that remain."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -173,7 +173,7 @@ def test_a_relation_outlasts_an_attachment_if_others_report_it(
     assert revoke(database, wanted) is False
     assert shown(database) == [wanted.image_id]
     if other is not attach:
-        assert revoke(database, wanted) is False  # nobody's to revoke
+        assert revoke(database, wanted) is False  # no attachment is left to revoke
 
 
 def test_a_revoked_attachment_does_not_turn_a_relation_into_a_void_announcement(

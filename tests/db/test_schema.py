@@ -1,4 +1,4 @@
-"""The tables: made, checked, upgraded by several at once, removed, next to other tables."""
+"""The schema: creation, checks, concurrent upgrades, removal, tables of others."""
 
 import multiprocessing
 import sqlite3
@@ -98,7 +98,7 @@ def test_several_may_upgrade_at_once(database_url: str) -> None:
 
 
 def test_an_upgrade_waits_for_concurrent_writes(sqlite_url: str) -> None:
-    """SQLite itself refuses at once to change the journal of a file that another writes."""
+    """SQLite refuses at once to change the journal mode while another connection writes."""
     file = make_url(sqlite_url).database
     assert file
     with closing(sqlite3.connect(file, check_same_thread=False)) as other:
@@ -131,22 +131,22 @@ def test_a_newer_schema_is_reported_and_not_changed(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("statement", "difference"),
     [
         ("DROP TABLE related_state", "missing: table related_state"),
         (
             "ALTER TABLE related_relation ADD COLUMN extra INTEGER",
-            "not ours: column extra of related_relation",
+            "additional: column extra of related_relation",
         ),
         (
             "CREATE INDEX ix_extra ON related_relation (label)",
-            "not ours: index ix_extra of related_relation",
+            "additional: index ix_extra of related_relation",
         ),
     ],
 )
-def test_a_difference_is_reported(url: str, broken: str, told: str) -> None:
-    execute(url, broken)
-    assert differences(url) == [told]
+def test_a_difference_is_reported(url: str, statement: str, difference: str) -> None:
+    execute(url, statement)
+    assert differences(url) == [difference]
 
 
 def test_a_missing_index_is_reported(url: str) -> None:
@@ -171,7 +171,7 @@ def test_an_upgrade_waits_for_another_upgrade(
 
 
 def refusing_named_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Percona XtraDB Cluster does, which cannot be had here."""
+    """Refuse named locks as Percona XtraDB Cluster does, which the tests do not install."""
     execute = Cursor.execute
 
     def refuse(cursor: Cursor, query: str, args: Any = None) -> Any:

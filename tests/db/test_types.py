@@ -1,4 +1,4 @@
-"""How values are laid down."""
+"""Column types."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

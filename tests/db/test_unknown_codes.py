@@ -1,4 +1,4 @@
-"""Rows of a newer version: a kind or a source that this version has no word for."""
+"""Rows of a newer version, with a kind or a source that this version does not know."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
@@ -37,7 +37,7 @@ A, B, C, D = (f"00000000-0000-4000-8000-00000000000{number}" for number in range
 
 
 def make_unknown(database: Database, column: str, *images: str) -> None:
-    """Give the relations of these images a kind or a source of a newer version."""
+    """Set a kind or a source of a newer version in the relations of these images."""
     which = select(image.c.id).where(image.c.uuid.in_(images))
     statements = [_unknown(relation, column).where(relation.c.image_ref.in_(which))]
     if column == "kind":
@@ -55,7 +55,7 @@ def run(connection: Connection, statement: Update) -> None:
 
 
 def paged(database: Database, filters: Filters, limit: int) -> list[str]:
-    """The images of the relations, in pages that are full but for the last."""
+    """Return the images of the relations; assert that all pages but the last are full."""
     found, after = list[str](), None
     while True:
         page = listing.relations(database, filters, limit, after)
@@ -138,7 +138,7 @@ def test_an_instance_is_seen_by_a_relation_of_an_unknown_source(database: Databa
 
 @pytest.fixture
 def chain(database: Database) -> Database:
-    """The image D was made of C, that of B, and that of A; the link from C to B is unknown."""
+    """D descends from C, C from B, B from A; the kind of the link from C to B is unknown."""
     record(database, new("vm-1", A, "boot", created_at=at(0)), new("vm-1", B, created_at=at(1)))
     record(database, new("vm-2", B, "boot", created_at=at(2)), new("vm-2", C, created_at=at(3)))
     record(database, new("vm-3", C, "boot", created_at=at(4)), new("vm-3", D, created_at=at(5)))
@@ -203,8 +203,8 @@ def test_the_unreconciled_count_ignores_unknown_kinds(database: Database) -> Non
     assert listing.unreconciled(database, None) == 1
 
 
-class Registry:
-    """Has the image B alone."""
+class FakeGlance:
+    """A Glance that has only the image B."""
 
     def created(self, image_ids: Collection[str]) -> Mapping[str, ImageState]:
         return {one: ImageState(at(0), "p-1") for one in image_ids if one == B}
@@ -222,8 +222,8 @@ def test_a_reconciliation_includes_images_of_unknown_codes(database: Database, c
     make_unknown(database, column, A, B)
     now = datetime.now(UTC) + timedelta(days=999)
     under_way = reconcile.Run(now, now)
-    reconcile.check_glance(database, Registry(), now)
-    reconcile.reconcile(database, Registry(), under_way, False, lambda _: None)
+    reconcile.check_glance(database, FakeGlance(), now)
+    reconcile.reconcile(database, FakeGlance(), under_way, False, lambda _: None)
     found = under_way.counts
     assert (found.checked, found.present, found.marked_deleted) == (2, 1, 1)
     assert counts(database)["relation"] == 2

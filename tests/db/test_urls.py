@@ -1,4 +1,4 @@
-"""What a database URL says beside the address: it is passed on, or refused by name."""
+"""Options in a database URL: they are passed to the driver, or refused by name."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager

@@ -1,4 +1,4 @@
-"""How much images are used, as it is counted."""
+"""The usage of images."""
 
 from datetime import datetime
 
@@ -54,7 +54,7 @@ def test_a_project_counts_the_starts_that_it_sees(database: Database) -> None:
 
 
 def used_by_others(database: Database, **owners: str | None) -> set[str]:
-    """The names of those images that others use."""
+    """Return the names of the images that others use."""
     named = {IMAGES[name]: owner for name, owner in owners.items()}
     found = database.read(listing._used_by_others, named)
     return {name for name, id in IMAGES.items() if id in found}
@@ -82,7 +82,7 @@ def test_live_instances_of_others_are_found(database: Database) -> None:
 
 
 def test_an_instance_of_the_image_owner_is_not_one_of_others(database: Database) -> None:
-    """The project that was reported for the instance counts, as in the numbers of the project."""
+    """The reported owner of the instance counts, as in the numbers of that project."""
     boot = new("vm-1", IMAGES["base"], "boot", project_id="p-2", instance_project_id="p-1")
     record(database, boot)
     for project, live in (("p-1", 1), ("p-2", 0)):

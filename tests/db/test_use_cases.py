@@ -1,4 +1,4 @@
-"""The modules of the use cases look alike."""
+"""The modules of the use cases have the same structure."""
 
 import importlib
 import inspect
@@ -15,11 +15,11 @@ USE_CASES = (
     "notifications",
     "purge",
     "reconcile",
-    "recording",
     "recorded_backups",
+    "recording",
 )
 FOR_OTHER_USE_CASES = {"deletions.check_start", "installations.check_reporter"}
-"""What recording asks in its own transaction."""
+"""Functions that recording calls in its own transaction."""
 
 
 @pytest.mark.parametrize("name", USE_CASES)

@@ -11,7 +11,7 @@ from tests.servers import ServedGlance
 
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
-    """The real Glance with the filter, which keeps the data of what is deleted for a while."""
+    """The real Glance with the filter and delayed deletion."""
     directory = tmp_path_factory.mktemp("served")
     with ServedGlance(directory, glance_conf="[DEFAULT]\ndelayed_delete = True") as running:
         yield running
@@ -19,7 +19,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
 
 @pytest.fixture
 def scripted() -> Iterator[Scripted]:
-    """A registry that answers as the test says."""
+    """A Glance whose responses the test defines."""
     with serving() as server:
         yield server
 
@@ -28,7 +28,7 @@ def scripted() -> Iterator[Scripted]:
 def reconciler(
     tmp_path: Path, scripted: Scripted, capsys: pytest.CaptureFixture[str]
 ) -> Reconciler:
-    """The command against that registry and an empty database."""
+    """The command with that Glance and an empty database."""
     connection = f"sqlite:///{tmp_path}/related-images.db"
     schema.upgrade(connection)
     return Reconciler(connection, scripted.url, capsys)

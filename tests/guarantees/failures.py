@@ -1,4 +1,4 @@
-"""What befalls a database, each as a context in which it is so, and after which it is mended."""
+"""Failures of a database, each as a context manager that repairs it at the end."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from sqlalchemy.pool import Pool
 from tests.db import hosts
 
 Failure = Callable[[str, str], AbstractContextManager[None]]
-"""Takes the URL of the administrator and that of the filter."""
+"""A failure; it takes the URL of the administrator and that of the filter."""
 
 PASSWORD: Final = "right"
 _LEAST_PAGES: Final = 1
@@ -22,7 +22,7 @@ _MOST_PAGES: Final = 1_073_741_823
 
 
 def ordinary_user(url: str) -> str:
-    """The same database under a user who has no rights but there; gives the URL."""
+    """Create a user with rights on this database only, and return the URL."""
     parsed = make_url(url)
     if url.startswith("sqlite"):
         return url
@@ -53,9 +53,9 @@ def locked(admin: str, filters: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def full(admin: str, filters: str) -> Iterator[None]:
-    """SQLite may not take one page more, which it reports as it does a full disk.
+    """Limit the pages of SQLite, which then reports a full disk.
 
-    What room there is in the pages it has is filled by the test.
+    The test fills the space in the existing pages.
     """
     is_full = True
 
@@ -67,7 +67,7 @@ def full(admin: str, filters: str) -> Iterator[None]:
 
     event.listen(Pool, "checkout", limit)
     yield
-    is_full = False  # the listener stays, for the connections that are limited by now
+    is_full = False  # the listener remains and lifts the limit of existing connections
 
 
 def _file(connection: sqlite3.Connection) -> str:
@@ -76,7 +76,7 @@ def _file(connection: sqlite3.Connection) -> str:
 
 @contextmanager
 def changed(admin: str, breaking: str, *mending: str) -> Iterator[None]:
-    """A statement breaks it for connections that are made anew."""
+    """Run a statement that breaks new connections, and those that repair it at the end."""
     hosts.run(admin, breaking)
     hosts.drop_connections(admin)
     try:
@@ -136,7 +136,7 @@ def _all_taken(url: str) -> Iterator[None]:
 
 
 def one_table_locked(admin: str, filters: str) -> AbstractContextManager[None]:
-    """Only those who write to that table find out."""
+    """Lock one table: only writes to it fail."""
     is_mysql = admin.startswith("mysql")
     return hosts.locked(
         admin, "LOCK TABLES related_relation WRITE" if is_mysql else "LOCK TABLE related_relation"

@@ -1,8 +1,8 @@
 """The real Glance with the filter in a process that is forked for every round of requests.
 
-Glance is loaded once; a round runs in a child, which is killed at a point of the code, and leaves
-behind what a killed server leaves. Run as ``python -m tests.guarantees.forge DIRECTORY``: it takes
-one JSON order a line and answers each with one JSON line.
+Glance is loaded once. A round runs in a child, which is killed at a failpoint and leaves behind
+what a killed server leaves. Run as ``python -m tests.guarantees.forge DIRECTORY``: it reads one
+JSON order per line and writes one JSON line for each.
 """
 
 import json
@@ -29,7 +29,7 @@ TURNS = 8
 
 
 class Forge:
-    """The forking process, as a test sees it."""
+    """The client of the forking process."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -49,17 +49,17 @@ class Forge:
         self._process.wait(servers.PATIENCE)
 
     def kill_at(self, point: Point, nth: int) -> int:
-        """Have requests made until ``point`` is reached for the ``nth`` time; gives the signal."""
+        """Send requests until ``point`` is reached for the ``nth`` time; return the signal."""
         ended: int = self._order({"point": point.name, "nth": nth})
         return ended
 
     def images(self) -> dict[str, str]:
-        """Every image that Glance has: its id and the instance that it was made of."""
+        """Return the instance of each image in Glance, by image ID."""
         found: dict[str, str] = self._order({"list": "/v2/images?limit=1000"})
         return found
 
     def images_of(self, instance: str) -> dict[str, str]:
-        """What the image list restricted to the instance shows."""
+        """Return the image list restricted to the instance."""
         query = f"installation_uuid={INSTALLATION}&instance_id={instance}&limit=1000"
         found: dict[str, str] = self._order({"list": f"/v2/images?{query}"})
         return found

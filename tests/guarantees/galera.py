@@ -1,4 +1,4 @@
-"""MariaDB on loopback, to be killed and started: one server alone, or a Galera cluster."""
+"""MariaDB servers to kill and restart: a single one or a Galera cluster."""
 
 import os
 import shutil
@@ -17,13 +17,13 @@ from tests import servers
 
 PROVIDERS: Final = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so")
 PATIENCE: Final = 90.0
-"""Seconds that a node may take to be ready, state transfer included."""
+"""The time in seconds until a node must be ready, with state transfer."""
 
 
 class Node:
-    """One server with a data directory of its own; a ``cluster`` makes it a node of one.
+    """A server with its own data directory; with ``cluster``, a node of that cluster.
 
-    :ivar port: where clients come
+    :ivar port: the port for clients
     """
 
     def __init__(self, directory: Path, number: int, cluster: "list[Node] | None" = None) -> None:
@@ -47,13 +47,13 @@ class Node:
         )
 
     def start(self, *, bootstrap: bool = False) -> None:
-        """Start it and wait until it takes statements; with ``bootstrap`` the cluster is new."""
+        """Start the server and wait until it is ready; ``bootstrap`` creates a new cluster."""
         command = [
             *(servers._program("mariadbd"), "--no-defaults", f"--datadir={self.directory}/data"),
             *(f"--port={self.port}", f"--socket={self.directory}/socket"),
             *("--bind-address=127.0.0.1", "--max-connections=200"),
             f"--log-error={self.directory}/log",
-            # what is committed outlives the process, as it must where a test kills it
+            # a commit survives a kill of the process, not a crash of the machine
             *("--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=0"),
             *self._cluster_options(),
             *(["--wsrep-new-cluster"] if bootstrap else []),
@@ -68,7 +68,7 @@ class Node:
         self._wait()
 
     def kill(self) -> None:
-        """End it in the middle of whatever it does."""
+        """Kill the server."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -78,7 +78,7 @@ class Node:
         return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}"
 
     def ask(self, statement: str) -> str | None:
-        """The last column of the first row that a statement finds."""
+        """Return the last column of the first row of the result."""
         with (
             pymysql.connect(host="127.0.0.1", port=self.port, user="root", read_timeout=30) as link,
             link.cursor() as cursor,
@@ -115,8 +115,8 @@ class Node:
             except pymysql.MySQLError:
                 pass
             time.sleep(0.1)
-        told = (self.directory / "log").read_text(errors="replace")[-2000:]
-        raise TimeoutError(f"the server on port {self.port} does not answer: {told}")
+        log = (self.directory / "log").read_text(errors="replace")[-2000:]
+        raise TimeoutError(f"the server on port {self.port} does not answer: {log}")
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
@@ -138,7 +138,7 @@ def _provider() -> str:
 
 @contextmanager
 def cluster(size: int = 3) -> Iterator[list[Node]]:
-    """So many nodes, all of which take writes."""
+    """Run a cluster of ``size`` nodes, all of which accept writes."""
     _provider()
     with _home() as directory:
         nodes: list[Node] = []
@@ -154,7 +154,7 @@ def cluster(size: int = 3) -> Iterator[list[Node]]:
 
 @contextmanager
 def alone() -> Iterator[Node]:
-    """One server by itself."""
+    """Run a single server."""
     with _home() as directory:
         node = Node(directory, 0)
         node.start()

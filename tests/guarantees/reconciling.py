@@ -1,4 +1,4 @@
-"""What the tests of ``reconcile`` share: the command, registries, what the database says."""
+"""Helpers for the tests of ``reconcile``: the command, scripted Glances, the database."""
 
 import json
 from argparse import Namespace
@@ -34,44 +34,44 @@ NOT_FOUND = Reply(404, b"404 Not Found", {"x-openstack-request-id": "req-1"})
 
 @dataclass(frozen=True)
 class Reconciler:
-    """The command against one registry and one database."""
+    """The command with one Glance and one database."""
 
     connection: str
     endpoint: str
     capsys: pytest.CaptureFixture[str]
 
     def arguments(self, *options: str, token: str = ADMIN) -> list[str]:
-        of_registry = ["--os-auth-type", "admin_token", "--os-endpoint", self.endpoint]
-        return ["reconcile", *self._told(*of_registry, "--os-token", token, *options)]
+        glance_options = ["--os-auth-type", "admin_token", "--os-endpoint", self.endpoint]
+        return ["reconcile", *self._arguments(*glance_options, "--os-token", token, *options)]
 
-    def _told(self, *options: str) -> list[str]:
+    def _arguments(self, *options: str) -> list[str]:
         return ["--connection", self.connection, "--rate", "10000", *options]
 
     def code(self, *options: str) -> int:
-        """The exit code of a run that is told no more than this of the registry."""
-        return commands.run("reconcile", *self._told(*options))
+        """Run the command with only these options for Glance, and return its exit code."""
+        return commands.run("reconcile", *self._arguments(*options))
 
     def run(self, *options: str, token: str = ADMIN) -> dict[str, Any]:
-        """The counts of a run, which must succeed."""
-        code, out, err = self._ended(self.arguments(*options, token=token))
+        """Run the command, assert that it succeeds, and return its counts."""
+        code, out, err = self._run(self.arguments(*options, token=token))
         assert code == 0, err
         found: dict[str, Any] = json.loads(out)
         return found
 
     def refusal(self, *options: str, token: str = ADMIN) -> str:
-        """What is said by a run, which must fail."""
-        code, _, err = self._ended(self.arguments(*options, token=token))
+        """Run the command, assert that it fails, and return its error."""
+        code, _, err = self._run(self.arguments(*options, token=token))
         assert code == 1
         return err
 
-    def _ended(self, words: list[str]) -> tuple[int, str, str]:
+    def _run(self, words: list[str]) -> tuple[int, str, str]:
         self.capsys.readouterr()
         code = commands.run(*words)
         said = self.capsys.readouterr()
         return code, said.out, said.err
 
     def glance(self) -> GlanceAdmin:
-        """The registry as the command asks it."""
+        """Glance's client of the command."""
         named = Namespace(os_auth_type="admin_token", os_endpoint=self.endpoint, os_token=ADMIN)
         return GlanceAdmin(cloud_options.image_adapter(named), RateLimit(10_000))
 
@@ -81,7 +81,7 @@ class Reconciler:
     def announce(
         self, *image_ids: str, age: timedelta = timedelta(0), instance: str = "i-1"
     ) -> None:
-        """Leave the relations that killed processes leave, whatever became of the images."""
+        """Record relations as killed processes leave them, with or without images."""
         created_at = datetime.now(UTC) - age
         announced = [
             NewRelation(
@@ -112,8 +112,8 @@ def new_id() -> str:
     return str(uuid4())
 
 
-class Registry:
-    """Answers as an administrator's Glance with the images ``ids``; ``others`` is what differs."""
+class FakeGlance:
+    """Responds as Glance with the images ``ids``; ``others`` overrides responses."""
 
     def __init__(self, *ids: str, **others: Reply) -> None:
         self.ids = ids
@@ -127,7 +127,7 @@ class Registry:
         return self.others.get("single", NOT_FOUND)
 
     def made_at(self) -> datetime:
-        """A time that fits what was announced from now to a minute and a half ago."""
+        """A creation time that matches announcements of the last minute and a half."""
         return datetime.now(UTC) - timedelta(seconds=30)
 
     def knows(self, image_id: str) -> bool:

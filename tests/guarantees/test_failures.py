@@ -1,4 +1,4 @@
-"""The filter before the real Glance while its database fails: nobody else is blocked."""
+"""The filter with the real Glance while its database fails: other requests work."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from tests.servers import PATIENCE, Answer, DatabaseServer
 
 TIMEOUT = 2.0
 SLACK = 15.0
-"""What Glance itself and a busy machine may add; more would be to block."""
+"""The delay in seconds that Glance and a busy machine may add; a longer one counts as blocking."""
 
 MEMBER = wsgi.identity("alice", "demo", "member", "reader", "service")
 TUPLE = filters.instance_headers(INSTALLATION, "i-1")
@@ -54,7 +54,7 @@ def in_time() -> Iterator[None]:
 
 
 def use_plainly(filtered: Filtered, related: str) -> None:
-    """Create, list, show and delete without the tuple, each in time."""
+    """Create, list, show and delete without instance headers, each in time."""
     with in_time():
         created = filtered.create()
         assert created.status == 201
@@ -69,7 +69,7 @@ def use_plainly(filtered: Filtered, related: str) -> None:
 
 
 def fill(url: str) -> None:
-    """Record as long as there is room."""
+    """Record until the database is full."""
     with closing(Database(url, PATIENCE)) as database:
         for _ in range(1000):
             try:
@@ -80,7 +80,7 @@ def fill(url: str) -> None:
 
 
 def recorded(filtered: Filtered) -> str:
-    """The image of an instance; a busy machine may keep it from being recorded in time."""
+    """Create an image of an instance; try again if a busy machine exceeds the timeout."""
     deadline = time.monotonic() + PATIENCE
     while (created := filtered.create(**TUPLE)).status != 201:
         assert time.monotonic() < deadline, created.body
@@ -89,7 +89,7 @@ def recorded(filtered: Filtered) -> str:
 
 
 def refuse_recording(filtered: Filtered) -> None:
-    """503 in time, and before anything is made."""
+    """Assert that recording gets 503 in time, before an image is created."""
     with in_time():
         refused = filtered.create(**TUPLE)
     assert refused.status == 503
@@ -99,7 +99,7 @@ def refuse_recording(filtered: Filtered) -> None:
 
 
 def recover(filtered: Filtered) -> None:
-    """By itself, within the time that lies between two attempts."""
+    """Assert that recording recovers within the pause between two probes."""
     image_id = recorded(filtered)
     path = f"/v2/images?installation_uuid={INSTALLATION}&instance_id=i-1"
     deadline = time.monotonic() + PATIENCE
@@ -132,7 +132,7 @@ def test_other_requests_work_during(
         with attempts() as made:
             use_plainly(filtered, related[1])
             refuse_recording(filtered)
-        # what is full still takes another time into the row that is there, as the watch finds out
+        # a full database still accepts an update of the heartbeat row, so that a probe succeeds
         assert "write" not in made or failure is failures.full
         assert made == [] or failure not in failures.UNREADABLE
     recover(filtered)
@@ -173,7 +173,7 @@ def test_the_first_request_to_a_database_that_hangs_gets_an_error(
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[galera.Node]:
-    """A server that no other test needs."""
+    """A server that no other test uses."""
     yield from started(galera.alone)
 
 

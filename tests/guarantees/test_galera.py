@@ -1,4 +1,4 @@
-"""Three Galera nodes take writes at once, one is killed and comes back: nothing is lost."""
+"""Three Galera nodes accept writes, one is killed and restarted: nothing is lost."""
 
 import os
 import random
@@ -19,13 +19,13 @@ from tests.guarantees.reconciling import INSTALLATION
 pytestmark = pytest.mark.slow
 
 NODE_KILLS = int(os.environ.get("RELATED_IMAGES_NODE_KILLS", "1"))
-"""How often a node is killed."""
+"""The number of kills of a node."""
 
 LOAD = float(os.environ.get("RELATED_IMAGES_GALERA_SECONDS", "3"))
-"""Seconds of load before, between and after the kills."""
+"""The duration in seconds of the load before, between and after the kills."""
 
 WRITERS = 2
-"""On each node."""
+"""The number of writers for each node."""
 
 REPORTER = Reporter(frozenset())
 
@@ -37,7 +37,7 @@ def cluster() -> Iterator[list[galera.Node]]:
 
 @pytest.fixture
 def nodes(cluster: list[galera.Node]) -> list[galera.Node]:
-    """A cluster with our tables."""
+    """A cluster with the tables."""
     cluster[0].ask("CREATE DATABASE related")
     schema.upgrade(cluster[0].url("related"))
     return cluster
@@ -46,7 +46,7 @@ def nodes(cluster: list[galera.Node]) -> list[galera.Node]:
 def relation(image_id: str) -> NewRelation:
     return NewRelation(
         installation_uuid=INSTALLATION,
-        instance_id=f"i-{random.randrange(3)}",  # so few that transactions meet
+        instance_id=f"i-{random.randrange(3)}",  # few, so that transactions conflict
         image_id=image_id,
         kind="snapshot",
         label=None,
@@ -57,7 +57,7 @@ def relation(image_id: str) -> NewRelation:
 
 
 class Writer(threading.Thread):
-    """Records through one node, new images and those that others record at the same time.
+    """Records through one node: new images, and images that others record concurrently.
 
     :ivar committed: the images whose recording returned
     """
@@ -80,7 +80,7 @@ class Writer(threading.Thread):
                 self.committed.append(image_id)
 
     def wait_for_more(self) -> None:
-        """Until one more is committed."""
+        """Wait until one more recording is committed."""
         before, deadline = len(self.committed), time.monotonic() + galera.PATIENCE
         while len(self.committed) == before:
             assert time.monotonic() < deadline, "the writer does not go on"
@@ -92,7 +92,7 @@ def total(nodes: list[galera.Node], status: str) -> int:
 
 
 def images_on(node: galera.Node) -> set[str]:
-    """What a node has, once it has caught up with the others."""
+    """Return the images on a node, after it has caught up with the others."""
     url = node.url("related")
     with schema.connected(url) as connection:
         connection.exec_driver_sql("SET SESSION wsrep_sync_wait=1")

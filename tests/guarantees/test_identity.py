@@ -1,4 +1,4 @@
-"""An ID that Glance gives to another image, and an image that gets another owner."""
+"""Images that reuse an ID, and images that get another owner."""
 
 import json
 import sqlite3
@@ -30,7 +30,7 @@ def instance() -> str:
     return new_uuid()
 
 
-def said(instance: str, kind: str = "backup") -> dict[str, str]:
+def instance_headers(instance: str, kind: str = "backup") -> dict[str, str]:
     return {
         "X-Installation-UUID": INSTALLATION,
         "X-Instance-ID": instance,
@@ -46,7 +46,7 @@ def create(served: ServedGlance, user: str, headers: dict[str, str], **fields: A
 
 
 def backup(served: ServedGlance, instance: str, **fields: Any) -> str:
-    answer = create(served, VICTIM, said(instance), **fields)
+    answer = create(served, VICTIM, instance_headers(instance), **fields)
     assert answer.status == 201, answer.body
     return str(answer.json["id"])
 
@@ -61,8 +61,8 @@ def forget(served: ServedGlance, image_id: str) -> None:
 
 
 def steal(served: ServedGlance, image_id: str) -> None:
-    """Let another project have an image with the ID, and everybody see it."""
-    time.sleep(1.1)  # Glance tells the time of an image in seconds
+    """Create a public image with the ID in another project."""
+    time.sleep(1.1)  # Glance reports creation times in seconds
     answer = create(served, THIEF, {}, id=image_id, visibility="community")
     assert answer.status == 201, answer.body
 
@@ -132,7 +132,7 @@ def test_a_used_id_does_not_restore_the_relations_of_the_former_image(
     image_id, other = backup(served, instance), new_uuid()
     forget(served, image_id)
     time.sleep(1.1)
-    answer = create(served, THIEF, said(other), id=image_id)
+    answer = create(served, THIEF, instance_headers(other), id=image_id)
     assert (answer.status, answer.headers["X-Relation-Recorded"]) == (201, "backup")
     for _ in range(2):
         new, old = relations(served, ADMIN, image_id)
@@ -158,7 +158,7 @@ def test_a_used_id_is_another_image_although_the_filter_missed_the_deletion(
     image_id, other = backup(served, instance), new_uuid()
     served.purge(image_id)
     time.sleep(1.1)
-    assert create(served, THIEF, said(other), id=image_id).status == 201
+    assert create(served, THIEF, instance_headers(other), id=image_id).status == 201
     new, old = relations(served, ADMIN, image_id)
     assert (new["instance_id"], new["image_deleted_at"]) == (other, None)
     assert (old["instance_id"], old["image_deleted_at"] is None) == (instance, False)
@@ -170,7 +170,7 @@ def test_an_id_of_an_existing_image_changes_nothing(served: ServedGlance, instan
     image_id = backup(served, instance)
     delete(served, image_id)
     before = relations(served, ADMIN, image_id)
-    assert create(served, VICTIM, said(new_uuid()), id=image_id).status == 409
+    assert create(served, VICTIM, instance_headers(new_uuid()), id=image_id).status == 409
     assert relations(served, ADMIN, image_id) == before
 
 
@@ -244,7 +244,7 @@ def test_an_image_with_a_used_id_keeps_its_relation_without_a_creation_time(
         ours.execute(f"UPDATE related_image SET created_at = {made_at}")  # noqa: S608
         ours.execute("UPDATE related_relation SET created_at = created_at - ?", (hour,))
     served.purge(image_id)
-    # as a process leaves it that is killed when Glance has made the image
+    # as after a kill of the process that has received Glance's response
     reconciler.announce(image_id, instance=other)
     user = "eve:demo:member"
     assert create(served, user, {}, id=image_id).status == 201
@@ -268,7 +268,7 @@ def move(served: ServedGlance, image_id: str, owner: str) -> None:
 
 
 def overdue(served: ServedGlance, user: str, instance: str) -> list[str]:
-    """The instances without a backup since a moment ago, as ``overdue`` asks for them."""
+    """Return the instances without a recent backup, with the query of ``overdue``."""
     asked = {"latest_before": "2020-01-01", "kind": "backup", "instance_id": instance}
     answer = served.request("GET", f"/v2/instances?{urlencode(asked)}", user)
     return [row["instance_id"] for row in answer.json["instances"]]

@@ -1,4 +1,4 @@
-"""Four writers, and a server that is killed again and again: no image lacks its relation."""
+"""Four writers and a server that is killed repeatedly: every image has its relation."""
 
 import http.client
 import os
@@ -16,16 +16,16 @@ from tests.servers import ServedGlance
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("RELATED_IMAGES_KILLS", "3"))
-"""How often the server is killed."""
+"""The number of kills of the server."""
 
 WRITERS = 4
 SERVICE = "nova:service:member,service"
 
 
 class Writer(threading.Thread):
-    """Creates images of its own instance until told to stop, and deletes some; goes on over kills.
+    """Creates and deletes images of its own instance until ``stop`` is set, in spite of kills.
 
-    :ivar acknowledged: the images whose creation was answered with 201
+    :ivar acknowledged: the images for whose creation the response was 201
     """
 
     def __init__(self, served: ServedGlance, stop: threading.Event) -> None:
@@ -54,7 +54,7 @@ class Writer(threading.Thread):
 
 
 def all_of(served: ServedGlance, path: str, name: str) -> list[dict[str, Any]]:
-    """Every page of a list."""
+    """Return all pages of a list."""
     found: list[dict[str, Any]] = []
     following: str | None = path
     while following:

@@ -1,4 +1,4 @@
-"""Killed at every named moment: no image lacks its relation, nothing shows that should not."""
+"""Kills at every failpoint: every image has its relation, and lists show no other images."""
 
 import os
 import random
@@ -22,7 +22,7 @@ from tests.guarantees.forge import Forge
 pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("RELATED_IMAGES_KILL_ROUNDS", "2"))
-"""How often the process is killed at each point."""
+"""The number of kills at each failpoint."""
 
 IN_REQUESTS = [point for point in Point if not point.name.startswith(("RECONCILE", "MIGRATE"))]
 IN_MIGRATIONS = [point for point in Point if point.name.startswith("MIGRATE")]
@@ -35,7 +35,7 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
 
 
 def related(directory: Path) -> dict[str, set[str]]:
-    """The images of each relation but ``boot``, by instance; those marked deleted are left out."""
+    """Return the images made from each instance, without images marked deleted."""
     database = Database(f"sqlite:///{directory}/related-images.db", 30)
     found: dict[str, set[str]] = {}
     for row in database.read(relation_queries.find, Filters(), 1_000_000):
@@ -70,7 +70,7 @@ sys.exit(main())
 
 
 def killed(point: Point, *arguments: str) -> int:
-    """Run ``related-images`` until ``point``; gives the exit code, -9 for a kill."""
+    """Run ``related-images`` until ``point``; return the exit code, -9 for a kill."""
     return subprocess.run(
         [sys.executable, "-c", KILLED, point.name, *arguments], check=False, capture_output=True
     ).returncode

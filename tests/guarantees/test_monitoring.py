@@ -1,4 +1,4 @@
-"""What the log and the counters say of a recording, a refusal, a failure, and of what passes."""
+"""Log and metrics of recordings, refusals, failures and other requests."""
 
 import logging
 import re
@@ -27,7 +27,7 @@ TUPLE = filters.instance_headers(INSTALLATION, "i-1")
 IMAGE = {"disk_format": "raw", "container_format": "bare"}
 
 TIMEOUT = 2.0
-"""For who finds the database locked."""
+"""The timeout of a filter whose database is locked."""
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def url(sqlite_url: str) -> str:
 
 
 def filtering(app: Any, connection: str, timeout: float = PATIENCE) -> "WSGIApplication":
-    """The filter, for which no machine is too busy unless ``timeout`` says so."""
+    """Return the filter, by default with a timeout that a busy machine does not reach."""
     return filters.filtering(app, connection, database_timeout=str(timeout))
 
 
@@ -46,7 +46,7 @@ def create(app: Any, identity: dict[str, str], tuple_: dict[str, str]) -> Answer
 
 
 def counted() -> dict[str, float]:
-    """The samples of a scrape, by name and labels."""
+    """Return the samples of the metrics, by name and labels."""
     scrape = wsgi.call(metrics_factory({}), "GET", "/", {})
     assert scrape.status == 200
     assert str(scrape.headers["Content-Type"]).startswith("text/plain; version=")
@@ -106,7 +106,7 @@ def test_a_filter_without_tables_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # whatever configuration another test had Glance read in this process
+    # another test may have loaded another configuration of Glance in this process
     make = filter_factory({}, connection="sqlite:///related-images.db")
     assert "run `related-images db upgrade`" in caplog.text
     answer = create(make(filters.app_of(filters.StubGlance())), SERVICE, TUPLE)

@@ -1,4 +1,4 @@
-"""What a kill or a deletion behind the filter's back left wrong is put right, and nothing else."""
+"""``reconcile`` corrects the results of kills and of deletions without the filter."""
 
 import sqlite3
 import subprocess
@@ -45,7 +45,7 @@ def delete(served: ServedGlance, image_id: str) -> None:
 
 @contextmanager
 def without_relations(served: ServedGlance) -> Iterator[None]:
-    """The table of the relations is not there, until the server has found it again."""
+    """Rename the table of relations; wait at the end until the server uses it again."""
     with closing(sqlite3.connect(served.directory / "related-images.db", PATIENCE)) as other:
         other.execute("ALTER TABLE related_relation RENAME TO elsewhere")
         yield
@@ -113,7 +113,7 @@ def test_a_dry_run_counts_and_changes_nothing(served: ServedGlance, reconciler: 
 
 
 def restore(served: ServedGlance, image_id: str) -> None:
-    """Have the scrubber restore the image; it refuses while another one runs on this machine."""
+    """Restore the image with the scrubber, which refuses to run twice on a machine."""
     conf = served.directory / "glance-api.conf"
     scrubber = [sys.executable, "-m", "glance.cmd.scrubber", "--config-file", str(conf)]
     deadline = time.monotonic() + PATIENCE
@@ -150,7 +150,7 @@ def test_an_announcement_of_an_existing_image_is_removed(
     later = image_identity.CLOCKS_APART + timedelta(seconds=5)
     for instance in ("i-2", "i-3"):
         reconciler.announce(image_id, age=-later, instance=instance)
-    # one that may be under way keeps none of the others
+    # a relation of a pending request does not keep the others
     reconciler.announce(image_id, age=-3 * later, instance="i-4")
     assert withdrawn(reconciler, 2 * later, dry_run=True) == 2
     assert withdrawn(reconciler, 2 * later) == 2
@@ -160,7 +160,7 @@ def test_an_announcement_of_an_existing_image_is_removed(
 
 
 def withdrawn(reconciler: Reconciler, ahead: timedelta, dry_run: bool = False) -> int:
-    """How many relations a run removes that judges those until so far ``ahead`` of now."""
+    """Return how many relations a run removes that examines those before now + ``ahead``."""
     now = datetime.now(UTC)
     run = reconcile.Run(until=now + ahead, started_at=now)
     reconcile.reconcile(
@@ -185,8 +185,8 @@ def test_a_position_in_an_unknown_format_is_ignored(
     served: ServedGlance, reconciler: Reconciler
 ) -> None:
     created(served)
-    told = reconcile.Run(datetime.now(UTC), datetime.now(UTC), after=10**9).as_json()
-    for text in (told.replace("checked", "seen"), "{}", "[]", "at 7"):
+    stored = reconcile.Run(datetime.now(UTC), datetime.now(UTC), after=10**9).as_json()
+    for text in (stored.replace("checked", "seen"), "{}", "[]", "at 7"):
         reconciler.database().write(stored_state.put, reconcile.POSITION, text)
         assert reconciler.run(*NOW)["checked"] > 0
 

@@ -1,4 +1,4 @@
-"""How ``reconcile`` asks the registry: as whom, how often, how long; and what it shows of it."""
+"""The requests of ``reconcile`` to Glance: credentials, rate, timeouts, progress."""
 
 import json
 import os
@@ -22,18 +22,18 @@ from benchmarks.filling import Cloud, fill
 from related_images.db import schema, tables
 from related_images.manage import cloud_options, rate_limit
 from tests.client.scripted import HANG_UP, Asked, Reply, Scripted
-from tests.guarantees.reconciling import ADMIN, NOW, Reconciler, Registry, new_id
+from tests.guarantees.reconciling import ADMIN, NOW, FakeGlance, Reconciler, new_id
 from tests.servers import RELATED_IMAGES, ServedGlance
 
 A_MINUTE = timedelta(minutes=1)
 
 WAIT = 5
-"""Seconds that clouds.yaml has answers waited for; what is answered is so sooner, however busy."""
+"""The timeout in seconds in clouds.yaml; every response comes sooner, also on a busy machine."""
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where clouds.yaml is, if there is one; nothing else of OpenStack is in the environment."""
+    """The directory of clouds.yaml; the environment has no other setting of OpenStack."""
     for name in [name for name in os.environ if name.startswith("OS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
@@ -41,7 +41,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_clouds(home: Path, cloud: Any) -> None:
-    """Any JSON is YAML too."""
+    """Write clouds.yaml; JSON is valid YAML."""
     (home / "clouds.yaml").write_text(json.dumps({"clouds": {"admin": cloud}}))
 
 
@@ -66,7 +66,7 @@ def test_credentials_are_read_as_by_the_openstack_command(
 ) -> None:
     known = new_id()
     reconciler.announce(known)
-    scripted.script = Registry(known)
+    scripted.script = FakeGlance(known)
     said = {"endpoint": scripted.url, **auth}
     options: list[str] = []
     if place == "clouds.yaml":
@@ -86,7 +86,7 @@ def test_credentials_are_read_as_by_the_openstack_command(
 def test_the_command_line_overrides_the_environment(
     reconciler: Reconciler, scripted: Scripted, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripted.script = Registry()
+    scripted.script = FakeGlance()
     write_clouds(
         home, {"auth_type": "admin_token", "auth": {"endpoint": scripted.url, "token": "wrong"}}
     )
@@ -137,7 +137,7 @@ def test_an_unusable_clouds_yaml_is_reported(
 
 
 class Clock:
-    """Time that goes on when somebody sleeps, or a request takes its time."""
+    """A clock that advances with each sleep and each request."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -153,7 +153,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time by which the command keeps its pace."""
+    """The clock of the command's rate limit."""
     found, real = Clock(), rate_limit.RateLimit
     monkeypatch.setattr(rate_limit, "RateLimit", lambda rate: real(rate, found, found.sleep))
     return found
@@ -184,7 +184,7 @@ def test_no_window_holds_more_requests_than_the_rate(
     known = new_id()
     ids = [known, *(new_id() for _ in range(30))]
     reconciler.announce(*ids, age=A_MINUTE)
-    sound, times = Registry(known), list[float]()
+    sound, times = FakeGlance(known), list[float]()
 
     def answer(asked: Asked) -> Reply | None:
         times.append(clock.now)
@@ -203,7 +203,7 @@ def test_no_window_holds_more_requests_than_the_rate(
 def test_retry_after_is_respected(reconciler: Reconciler, scripted: Scripted, clock: Clock) -> None:
     known, missed = new_id(), new_id()
     reconciler.announce(known, missed)
-    sound, busy = Registry(known), [Reply(503, b"", {"Retry-After": "7"})] * 3
+    sound, busy = FakeGlance(known), [Reply(503, b"", {"Retry-After": "7"})] * 3
     scripted.script = lambda asked: busy.pop() if busy else sound(asked)
     assert reconciler.run(*NOW)["marked_deleted"] == 1
     assert clock.slept.count(7) == 3
@@ -214,7 +214,7 @@ def test_a_restart_of_glance_is_waited_for(
 ) -> None:
     known, missed = new_id(), new_id()
     reconciler.announce(known, missed)
-    sound, begun = Registry(known), clock.now
+    sound, begun = FakeGlance(known), clock.now
     scripted.script = lambda asked: sound(asked) if clock.now > begun + 10 else HANG_UP
     assert reconciler.run(*NOW)["marked_deleted"] == 1
     assert clock.slept[:3] == [2, 4, 8]
@@ -245,7 +245,7 @@ def test_a_run_that_ends_because_glance_is_unavailable_is_continued_later(
 ) -> None:
     ids = [new_id() for _ in range(250)]
     reconciler.announce(*ids, age=A_MINUTE)
-    sound = Registry(*ids[:120], *ids[121:])
+    sound = FakeGlance(*ids[:120], *ids[121:])
     scripted.script = lambda asked: reply if asked.path.endswith(ids[120]) else sound(asked)
     assert said in reconciler.refusal(*NOW)
     assert len([asked for asked in scripted.asked if asked.path.endswith(ids[120])]) == attempts
@@ -254,9 +254,9 @@ def test_a_run_that_ends_because_glance_is_unavailable_is_continued_later(
 
 
 def _is_continued(
-    reconciler: Reconciler, scripted: Scripted, sound: Registry, ids: list[str]
+    reconciler: Reconciler, scripted: Scripted, sound: FakeGlance, ids: list[str]
 ) -> None:
-    """The first batch of a hundred is not asked for again, and the rest is put right."""
+    """Assert that the next run skips the first batch of a hundred and corrects the rest."""
     scripted.script = sound
     scripted.asked.clear()
     counts = reconciler.run(*NOW)
@@ -267,13 +267,13 @@ def _is_continued(
 
 @contextmanager
 def silence() -> Iterator[str]:
-    """The address of a server that lets clients connect and never answers."""
+    """The address of a server that accepts connections and never responds."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 def impatient(home: Path, endpoint: str) -> tuple[str, ...]:
-    """Options that name a cloud whose answers are waited for ``WAIT`` seconds."""
+    """Return the options for a cloud with a timeout of ``WAIT`` seconds."""
     auth = {"endpoint": endpoint, "token": ADMIN}
     write_clouds(home, {"auth_type": "admin_token", "auth": auth, "api_timeout": WAIT})
     return ("--os-cloud", "admin", *NOW)
@@ -307,7 +307,7 @@ def test_a_run_that_ends_because_glance_stops_responding_is_continued_later(
 ) -> None:
     ids = [new_id() for _ in range(250)]
     reconciler.announce(*ids, age=A_MINUTE)
-    sound, over = Registry(*ids[:120], *ids[121:]), threading.Event()
+    sound, over = FakeGlance(*ids[:120], *ids[121:]), threading.Event()
 
     def answer(asked: Asked) -> Reply | None:
         if not asked.path.endswith(ids[120]):
@@ -332,10 +332,10 @@ def _command(reconciler: Reconciler) -> list[str]:
 
 @pytest.fixture
 def five(reconciler: Reconciler, scripted: Scripted) -> Reconciler:
-    """Five images are related, and the registry has them."""
+    """A database with five images, which Glance has."""
     ids = [new_id() for _ in range(5)]
     reconciler.announce(*ids)
-    scripted.script = Registry(*ids)
+    scripted.script = FakeGlance(*ids)
     return reconciler
 
 
@@ -356,7 +356,7 @@ def test_progress_is_shown_on_a_terminal(five: Reconciler) -> None:
 
 
 def _read_all(terminal: int) -> Iterator[bytes]:
-    """What is written to a terminal until nobody has it open, which is an error there."""
+    """Yield what is written to a terminal until it is closed, which raises an error."""
     with suppress(OSError):
         while piece := os.read(terminal, 4096):
             yield piece
@@ -379,7 +379,7 @@ def measure(point):
         if not tracemalloc.is_tracing():
             gc.freeze()
             tracemalloc.start()
-        urllib.parse.clear_cache()  # bounded too, but not yet full after a few batches
+        urllib.parse.clear_cache()  # bounded, but not full after a few batches
         gc.collect()
     if point is failpoints.Point.RECONCILE_FINISHED:
         print(tracemalloc.get_traced_memory()[1])
@@ -387,13 +387,13 @@ def measure(point):
 failpoints.hook = measure
 sys.exit(main())
 """
-"""The command, which prints the most bytes that it held at once after the first batch."""
+"""The command; it prints the peak of its memory in bytes after the first batch."""
 
 
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
 
 
-class Omniscient(Registry):
+class Omniscient(FakeGlance):
     def made_at(self) -> datetime:
         return LATER
 

@@ -1,11 +1,11 @@
-"""Registries whose answers leave doubt: ``reconcile`` stops, says so, and changes nothing."""
+"""Inconclusive responses of Glance: ``reconcile`` stops with an error and changes nothing."""
 
 from datetime import timedelta
 
 import pytest
 
 from tests.client.scripted import Reply, Scripted, shown
-from tests.guarantees.reconciling import NOW, Reconciler, Registry, new_id
+from tests.guarantees.reconciling import NOW, FakeGlance, Reconciler, new_id
 
 ERROR_PAGE = Reply(200, b"<html><h1>Maintenance</h1></html>", {"Content-Type": "text/html"})
 
@@ -32,7 +32,7 @@ def test_an_inconclusive_response_changes_nothing(
 ) -> None:
     there, missed = new_id(), new_id()
     reconciler.announce(there, missed)
-    scripted.script = Registry(there, **others)
+    scripted.script = FakeGlance(there, **others)
     assert said in reconciler.refusal(*NOW)
     assert not reconciler.is_marked(there)
     assert not reconciler.is_marked(missed)
@@ -53,7 +53,7 @@ def test_an_empty_glance_is_trusted_only_with_the_option(
 ) -> None:
     missed = new_id()
     reconciler.announce(missed)
-    scripted.script = Registry()
+    scripted.script = FakeGlance()
     assert "lists no images" in reconciler.refusal(*NOW)
     assert not reconciler.is_marked(missed)
     assert reconciler.run(*NOW, "--trust-registry")["marked_deleted"] == 1
@@ -65,7 +65,7 @@ def test_the_glance_of_another_cloud_is_not_trusted(
 ) -> None:
     missed = [new_id() for _ in range(10)]
     reconciler.announce(*missed)
-    scripted.script = Registry(new_id())
+    scripted.script = FakeGlance(new_id())
     assert "has none of them" in reconciler.refusal(*NOW)
     assert not any(reconciler.is_marked(image_id) for image_id in missed)
 
@@ -75,7 +75,7 @@ def test_a_run_that_ended_with_an_error_is_continued(
 ) -> None:
     ids = [new_id() for _ in range(250)]
     reconciler.announce(*ids, age=timedelta(minutes=1))
-    sound = Registry(*ids[:100], ids[-1])
+    sound = FakeGlance(*ids[:100], ids[-1])
     scripted.script = lambda asked: Reply(502) if asked.path.endswith(ids[120]) else sound(asked)
     assert "502" in reconciler.refusal(*NOW)
     assert not any(reconciler.is_marked(image_id) for image_id in ids)

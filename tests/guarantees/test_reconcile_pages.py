@@ -1,4 +1,4 @@
-"""A Glance that gives short pages: ``reconcile`` follows each ``next``, and none for ever."""
+"""A Glance with short pages: ``reconcile`` follows each ``next``, but not endlessly."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ SHORT = "[DEFAULT]\napi_limit_max = 3\nlimit_param_default = 2"
 
 @pytest.fixture
 def short(tmp_path: Path) -> Iterator[ServedGlance]:
-    """The real Glance, three images a page at the most."""
+    """The real Glance with at most three images per page."""
     with ServedGlance(tmp_path / "short", glance_conf=SHORT) as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""Each revision forwards and back with data in it, the version before still writing."""
+"""Upgrades and downgrades of each revision with data, and with a previous version that writes."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -52,13 +52,13 @@ def test_the_previous_version_of_the_filter_still_works(
     until_before = schema.REVISIONS[: schema.REVISIONS.index(after)]
     monkeypatch.setattr(schema, "REVISIONS", until_before)
     database = Database(database_url, 20)
-    # columns that are there in each version
+    # columns that exist in each version
     assert database.read(recording._knows_image, INSTALLATION) is False
     database.close()
 
 
 def filled(url: str) -> tuple[int, object]:
-    """How many images descend from another, and when the latest snapshot was made."""
+    """Return the number of parent links, and the time of the latest snapshot."""
     with schema.connected(url) as connection:
         descents = connection.execute(select(tables.descent.c.relation_ref)).all()
         latest = connection.execute(select(tables.instance.c.latest_snapshot_at)).scalar_one()
@@ -75,7 +75,7 @@ def test_what_was_recorded_before_is_filled_in_range_by_range(
     monkeypatch.setattr(failpoints, "hook", reached.append)
     schema.upgrade(database_url)
     assert filled(database_url) == (6, BEGIN + timedelta(hours=7))
-    # seven relations are three ranges, gone through three times, the one instance is one
+    # seven relations are three ranges, filled three times; one instance is one range
     assert reached.count(Point.MIGRATE_FILLED) == 10
 
 

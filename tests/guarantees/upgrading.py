@@ -1,4 +1,4 @@
-"""A database of any revision, and what a filter of that revision writes into it."""
+"""A database of any revision, and the rows that a filter of that revision writes."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def columns_of(connection: Connection) -> Columns:
-    """What the version that this schema is of knows of its tables."""
+    """Return the columns of the tables in this revision."""
     found = inspect(connection)
     return {
         table.name: {column["name"] for column in found.get_columns(table.name)} for table in TABLES
@@ -23,7 +23,7 @@ def columns_of(connection: Connection) -> Columns:
 
 
 def rows(number: int) -> list[tuple[Table, dict[str, Any]]]:
-    """A boot of an instance for the first number, a snapshot of it for every other one."""
+    """Return the rows of a relation: a boot for the first number, a snapshot for the others."""
     at = BEGIN + timedelta(hours=number)
     kind = "boot" if number == 1 else "snapshot"
     relation = {"id": number, "instance_ref": 1, "image_ref": number, "project_ref": 1}
@@ -43,7 +43,7 @@ def rows(number: int) -> list[tuple[Table, dict[str, Any]]]:
 
 
 def write(url: str, *numbers: int, known: Columns | None = None) -> None:
-    """Write these relations, with the columns that a version knows: the one that is there."""
+    """Write these relations with the ``known`` columns, by default those of the revision."""
     with schema.connected(url) as connection:
         known = known or columns_of(connection)
         for table, row in (row for number in numbers for row in rows(number)):
