@@ -76,7 +76,7 @@ def get_image(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any]:
     found = find_image(app, environ, image_id)
     if not found or found.get("id") != image_id:
         raise ImageNotFound(
-            f"the image {image_id} does not exist, or the caller may not see it; check the ID"
+            f"no image {image_id} exists, or the caller may not see it; check the ID"
         )
     return found
 

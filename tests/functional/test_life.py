@@ -49,11 +49,11 @@ def test_image_is_staged_and_imported(cloud: Cloud) -> None:
     assert cloud.image_ids(server.user | server.headers, status="active") == [image_id]
 
 
-@pytest.mark.parametrize("with_tuple", [True, False])
-def test_deletion_is_recorded(cloud: Cloud, with_tuple: bool) -> None:
+@pytest.mark.parametrize("with_headers", [True, False])
+def test_deletion_is_recorded(cloud: Cloud, with_headers: bool) -> None:
     server = new_server()
     image_id, kept = cloud.create(server), cloud.create(server)
-    sent_headers = server.headers if with_tuple else {}
+    sent_headers = server.headers if with_headers else {}
     assert cloud.call("DELETE", f"/v2/images/{image_id}", server.user | sent_headers).status == 204
     by_image = {relation["image_id"]: relation for relation in cloud.relations(**server.query)}
     assert by_image[image_id]["image_deleted_at"].endswith("Z")

@@ -118,11 +118,11 @@ def test_callers_condition_on_the_id_applies(cloud: Cloud, server: Server) -> No
 
 @pytest.mark.parametrize("query", ["limit=x", "limit=-1", "marker=nothing", "sort_key=nothing"])
 def test_queries_that_glance_refuses_are_refused(cloud: Cloud, server: Server, query: str) -> None:
-    with_tuple = cloud.call("GET", f"/v2/images?{query}", server.user | server.headers)
+    with_headers = cloud.call("GET", f"/v2/images?{query}", server.user | server.headers)
     without = cloud.call("GET", f"/v2/images?{query}", server.user)
-    assert (with_tuple.status, with_tuple.body) == (without.status, without.body)
-    assert 400 <= with_tuple.status < 500
-    assert APPLIED not in with_tuple.headers
+    assert (with_headers.status, with_headers.body) == (without.status, without.body)
+    assert 400 <= with_headers.status < 500
+    assert APPLIED not in with_headers.headers
 
 
 @pytest.mark.parametrize("headers", [True, False])

@@ -128,7 +128,7 @@ def _options() -> argparse.Namespace:
         "--part", nargs="?", const=PART, help="a pytest expression; bare: CI's part"
     )
     parser.add_argument(
-        "--tuple", action="store_true", help="again with the tuple on every request"
+        "--tuple", action="store_true", help="run again with instance headers on every request"
     )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("build/glance-suite"), metavar="DIR")

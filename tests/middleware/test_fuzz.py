@@ -70,7 +70,7 @@ REQUESTS = st.builds(
     | st.binary(max_size=40),
     headers=st.builds(lambda one, two: {**one, **two}, st.sampled_from(target.CALLERS), HEADERS),
 )
-SAID = {**target.CALLERS[0], **target.TUPLES[0]}
+SERVICE_HEADERS = {**target.CALLERS[0], **target.TUPLES[0]}
 RECORDING = st.builds(
     Request,
     method=st.sampled_from(["POST", "POST", "POST", *target.METHODS]),
@@ -78,7 +78,7 @@ RECORDING = st.builds(
     query=st.just("") | QUERIES,
     content_type=st.sampled_from(target.TYPES),
     body=st.sampled_from(target.BODIES[:3]),
-    headers=st.just(SAID),
+    headers=st.just(SERVICE_HEADERS),
 )
 """Requests of a trusted service that are almost valid."""
 
@@ -94,10 +94,10 @@ def fuzzed() -> Target:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(request=REQUESTS | RECORDING)
-@example(Request(headers=SAID))
-@example(Request("GET", query="a;_method=POST", headers=SAID))
-@example(Request(body=b'{"owner": "\\ud800"}', headers=SAID))
-@example(Request("GET", "/v2/relations", "project_id=%00", headers=SAID))
+@example(Request(headers=SERVICE_HEADERS))
+@example(Request("GET", query="a;_method=POST", headers=SERVICE_HEADERS))
+@example(Request(body=b'{"owner": "\\ud800"}', headers=SERVICE_HEADERS))
+@example(Request("GET", "/v2/relations", "project_id=%00", headers=SERVICE_HEADERS))
 def test_no_request_violates_the_invariants(fuzzed: Target, request: Request) -> None:
     fuzzed.hold(request)
     event("an image was made" if fuzzed.glance.created else "no image was made")

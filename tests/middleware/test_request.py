@@ -22,7 +22,7 @@ from tests.filters import OURS, instance_headers
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 TUPLE = instance_headers(UUID, "i", kind="backup")
-SAID = Assertion(InstanceRef(UUID, "i"), "backup")
+ASSERTION = Assertion(InstanceRef(UUID, "i"), "backup")
 ASKED = f"installation_uuid={UUID}&instance_id=i"
 CLAIMS = "image_type=backup&backup_type=daily&instance_uuid=i"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -74,8 +74,8 @@ def test_request_is_classified(
 
 
 def test_classification_has_the_parsed_values() -> None:
-    assert asked("POST", "/v2/images", TUPLE) == Creation(SAID)
-    assert asked("GET", "/v2/images?limit=1", TUPLE) == Listing(SAID, parameters("limit=1"))
+    assert asked("POST", "/v2/images", TUPLE) == Creation(ASSERTION)
+    assert asked("GET", "/v2/images?limit=1", TUPLE) == Listing(ASSERTION, parameters("limit=1"))
     assert asked("GET", f"/v2/images?{CLAIMS}") == Rotation("i", "daily", parameters(CLAIMS))
     forced = {"X-Relation-Force": "True"}
     assert asked("DELETE", f"/v2/images/{UUID}", forced) == Deletion(UUID, True)

@@ -58,8 +58,8 @@ class Served:
         return ask(self.port, method, path, headers, body)
 
     def record(self, instance: str = "web-1") -> Answer:
-        tuple_ = filters.instance_headers(INSTALLATION, instance)
-        return self.request("POST", "/v2/images", NOVA | tuple_, IMAGE)
+        headers = filters.instance_headers(INSTALLATION, instance)
+        return self.request("POST", "/v2/images", NOVA | headers, IMAGE)
 
     def workers(self) -> list[int]:
         children = Path(f"/proc/{self.master}/task/{self.master}/children").read_text()
