@@ -1,4 +1,4 @@
-"""The tests in ``engine`` run where Heat is installed; ``test_engine`` sees to that."""
+"""The tests in ``engine`` need Heat; ``test_engine`` runs them in an environment with Heat."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""The resources in the real heat-engine, in an environment of its own, before the real Glance."""
+"""The resources in a real heat-engine, in a separate virtual environment, with a real Glance."""
 
 import functools
 import os
@@ -26,8 +26,8 @@ allowed_ports = [{port}]
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    """The Python that has Heat; it cannot have Glance too, so its environment is another one."""
-    made = subprocess.run(
+    """The Python with Heat, which cannot be installed together with Glance."""
+    build = subprocess.run(
         ["make", f"VENV={VENV}", f"{VENV}/.installed-heat"],
         cwd=ROOT,
         capture_output=True,
@@ -35,13 +35,13 @@ def python() -> Path:
         timeout=1800,
         check=False,
     )
-    assert made.returncode == 0, made.stdout + made.stderr
+    assert build.returncode == 0, build.stdout + build.stderr
     return ROOT / VENV / "bin" / "python"
 
 
 @contextmanager
 def files(directory: Path) -> Iterator[int]:
-    """The port at which there is something to download."""
+    """Serve files to import, and yield the port."""
     directory.mkdir()
     for name in ("disk.raw", "other.raw"):
         (directory / name).write_bytes(name.encode() * 100)
@@ -58,15 +58,14 @@ def files(directory: Path) -> Iterator[int]:
 
 def test_the_stacks_of_heat(python: Path, tmp_path: Path) -> None:
     with files(tmp_path / "files") as port:
-        ran = run(python, tmp_path, port)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert " passed" in ran.stdout
-    assert "skipped" not in ran.stdout
+        result = run(python, tmp_path, port)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert " passed" in result.stdout
+    assert "skipped" not in result.stdout
 
 
 def run(python: Path, directory: Path, port: int) -> subprocess.CompletedProcess[str]:
-    """Run the tests that need Heat, before Glances with the filter, without it, and with its
-    database lost."""
+    """Run the tests in ``engine`` with a Glance, one without the filter, and one without tables."""
     downloads = DOWNLOADS.format(port=port)
     with (
         ServedGlance(directory / "glance", {"guard": "in-use"}, glance_conf=downloads) as glance,

@@ -1,4 +1,4 @@
-"""The smallest patch."""
+"""The smallest JSON patch of an image."""
 
 import pytest
 
@@ -20,7 +20,7 @@ from related_images.integrations.heat import image_patch
         ({"protected": False}, {"protected": False}, (), []),
     ],
 )
-def test_a_patch_says_what_changes_and_no_more(
+def test_a_patch_has_only_the_changes(
     image: dict[str, object],
     wanted: dict[str, object],
     unwanted: tuple[str, ...],
@@ -33,5 +33,5 @@ def test_tags_of_others_stay() -> None:
     assert image_patch.tags(["theirs", "old"], ["old"], ["new"]) == ["new", "theirs"]
 
 
-def test_what_was_there_is_not_added() -> None:
+def test_existing_names_are_not_added() -> None:
     assert image_patch.added(["a"], ["b", "a", "c", "b"]) == ["b", "c"]

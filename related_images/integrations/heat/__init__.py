@@ -1,8 +1,9 @@
-"""Resources for Heat's templates: images with their metadata and instance, backup policies.
+"""Heat resources for images with their metadata and relation, and for backup policies.
 
-Heat finds them by ``plugin_dirs`` in its configuration, which names the directory of this package.
-It imports every module there by itself, and asks those that have one for ``resource_mapping()``:
-that is ``heat_plugin`` alone, so that each class is there once.
+``plugin_dirs`` in Heat's configuration must list the directory of this package. Heat imports each
+module of the directory under a name of its own, and calls ``resource_mapping()`` of modules that
+have it. Only ``heat_plugin`` has it, and it imports this package by its real name, so that each
+class exists once.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,10 @@ from typing import Any
 
 
 def resource_mapping() -> Mapping[str, Any]:
-    """The resource types of this package and their classes; needs Heat."""
+    """Return the classes of the resource types; needs Heat.
+
+    :returns: the classes by resource type
+    """
     from related_images.integrations.heat.backup_policy import BackupPolicy
     from related_images.integrations.heat.image import RelatedImage
 

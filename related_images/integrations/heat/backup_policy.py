@@ -1,4 +1,4 @@
-"""``OS::RelatedImages::BackupPolicy``: how servers' backups are kept, and how old they may be."""
+"""``OS::RelatedImages::BackupPolicy``: retention and maximum age of the backups of servers."""
 
 import json
 import uuid
@@ -25,10 +25,10 @@ POLICY_TYPE: Final = "OS::RelatedImages::BackupPolicy"
 
 
 class PolicyTaken(ClientError):
-    """A server has a backup policy that somebody else wrote."""
+    """A server has a backup policy that another resource or a user set."""
 
     code = "heat.policy-taken"
-    title = "The server carries another backup policy"
+    title = "The server has another backup policy"
 
 
 def _text(description: str) -> Any:
@@ -42,22 +42,22 @@ def _texts(description: str, *constraint: Any, **more: Any) -> Any:
 
 _RULES: Final = {
     **{
-        f"keep_{rule}": _text(f"How many {rule} backups are kept, or unlimited.")
+        f"keep_{rule}": _text(f"Number of {rule} backups to keep, or unlimited.")
         for rule in COUNTED
     },
     stored_policy.WITHIN: _text(
-        "Keep what was made within this span before the newest, such as 7d."
+        "Keep the backups created within this time before the newest one, such as 7d."
     ),
     stored_policy.LABELS: _texts("Keep every backup with one of these labels."),
-    stored_policy.TIMEZONE: _text("Where the hours and days are those of; UTC if none is given."),
-    stored_policy.OLDER_THAN: _text("How old the newest backup may be, such as 26h."),
-    stored_policy.CRITICAL: _text("From which age on it is critical."),
+    stored_policy.TIMEZONE: _text("Time zone of the hours and days; default: UTC."),
+    stored_policy.OLDER_THAN: _text("Maximum age of the newest backup, such as 26h."),
+    stored_policy.CRITICAL: _text("Age of the newest backup that is critical, such as 50h."),
 }
 
 
 PROPERTIES_SCHEMA: Final = {
     SERVERS: _texts(
-        "The servers that it is for; all of the stack if none are given.",
+        "The servers that get the policy; default: all servers of the stack.",
         constraints.CustomConstraint("nova.server"),
         constraints=[constraints.Length(min=1)],
     ),
@@ -65,7 +65,7 @@ PROPERTIES_SCHEMA: Final = {
 }
 ATTRIBUTES_SCHEMA: Final = {
     SERVERS: attributes.Schema(
-        "The servers that carry it.",
+        "The servers that have the policy.",
         cache_mode=attributes.Schema.CACHE_NONE,
         type=attributes.Schema.LIST,
     )
@@ -73,10 +73,10 @@ ATTRIBUTES_SCHEMA: Final = {
 
 
 class BackupPolicy(resource.Resource):  # type: ignore[misc]
-    """Retention rules and a maximal age, carried by servers in their metadata.
+    """Retention rules and a maximum age, which the resource stores in the metadata of servers.
 
-    ``openstack server backup overdue`` and ``prune`` read them there with ``--policy stored``.
-    Each update of the stack puts the policy on its servers again, also on those that are new.
+    ``openstack server backup overdue`` and ``prune`` use them with ``--policy stored``. Each
+    update of the stack sets the policy on all its servers, new ones included.
     """
 
     default_client_name = "nova"
@@ -85,91 +85,114 @@ class BackupPolicy(resource.Resource):  # type: ignore[misc]
     attributes_schema = ATTRIBUTES_SCHEMA
 
     def add_dependencies(self, deps: Any) -> None:
+        """Add the servers of the stack, if the template lists none.
+
+        :param deps: Heat's graph of dependencies
+        """
         super().add_dependencies(deps)
         if self.properties.data.get(SERVERS) is None:
             for name in self._names_of_servers():
                 deps += (self, self.stack[name])
 
     def validate(self) -> None:
-        """Find what is wrong before anything is made.
+        """Check the template before anything is created.
 
-        :raises StackValidationFailed: if it is no policy, or for no server
+        :raises StackValidationFailed: if the policy is invalid, has no server, or shares a server
+            with another policy of the stack
         """
         super().validate()
         raw = self.properties.data
         values = {name: self.properties[name] for name in _RULES}
-        if not any(_is_open(value, raw.get(name)) for name, value in values.items()):
-            _written(values)
+        if not any(_is_unknown(value, raw.get(name)) for name, value in values.items()):
+            _policy_text(values)
         if raw.get(SERVERS) is None and not list(self._names_of_servers()):
             raise exception.StackValidationFailed(
-                message="the stack has no server that could carry the backup policy; name servers"
+                message="the stack has no server for the backup policy; set servers"
             )
-        self._check_others()
+        self._check_other_policies()
 
-    def _check_others(self) -> None:
-        """Refuse another policy of the stack for the same server: it can carry one alone."""
-        mine = self._carried_by(self.properties.data.get(SERVERS), self.properties[SERVERS])
+    def _check_other_policies(self) -> None:
+        """Raise if another policy of the stack is for the same server, which can have only one."""
+        own = self._servers_of(self.properties.data.get(SERVERS), self.properties[SERVERS])
         defn = self.stack.defn
         for name in sorted(defn.enabled_rsrc_names()):
             definition = defn.resource_definition(name)
             if name == self.name or self._type_of(name) != POLICY_TYPE:
                 continue
             other = definition.properties(PROPERTIES_SCHEMA, self.context)
-            both = mine & self._carried_by(other.data.get(SERVERS), other[SERVERS])
+            both = own & self._servers_of(other.data.get(SERVERS), other[SERVERS])
             if both:
                 raise exception.StackValidationFailed(
                     message=f"the backup policies {' and '.join(sorted((self.name, name)))} are "
-                    f"both for the server {min(both)}, which can carry one alone; have each name "
-                    "its own servers"
+                    f"both for the server {min(both)}, which can have only one; set different "
+                    "servers for each"
                 )
 
-    def _carried_by(self, raw: Any, known: list[str] | None) -> set[str]:
-        """The servers that a policy is for: by their names in the stack, else by their ids."""
+    def _servers_of(self, raw: Any, known: list[str] | None) -> set[str]:
+        """Return the servers of a policy: the names of those in the stack, the IDs of others."""
         if raw is None:
             return set(self._names_of_servers())
         ids = {self.stack.defn[name].FnGetRefId(): name for name in self._names_of_servers()}
         references = (
-            [it for it in raw if isinstance(it, GetResource)] if isinstance(raw, list) else []
+            [one for one in raw if isinstance(one, GetResource)] if isinstance(raw, list) else []
         )
-        named = {function.resolve(it.args) for it in references}
-        return named | {ids.get(id, id) for id in known or () if id}
+        resources = {function.resolve(reference.args) for reference in references}
+        return resources | {ids.get(id, id) for id in known or () if id}
 
     def handle_create(self) -> None:
-        text = _written(self.properties)
+        """Set the policy on its servers.
+
+        :raises PolicyTaken: if a server has another policy
+        :raises StackValidationFailed: if the policy is invalid
+        """
+        text = _policy_text(self.properties)
         self.resource_id_set(str(uuid.uuid4()))
-        self._put_on(self._wanted(self.properties), text)
+        self._apply(self._wanted_servers(self.properties), text)
 
     def handle_update(self, json_snippet: Any, tmpl_diff: Any, prop_diff: Values) -> None:
+        """Set the policy on its servers, and remove it from others.
+
+        :param json_snippet: the new definition of the resource
+        :param tmpl_diff: the changed parts of the definition
+        :param prop_diff: the changed properties
+        :raises PolicyTaken: if a server has another policy
+        :raises StackValidationFailed: if the policy is invalid
+        """
         after = {**dict(self.properties), **prop_diff}
-        self._put_on(self._wanted(after), _written(after))
+        self._apply(self._wanted_servers(after), _policy_text(after))
 
     def handle_delete(self) -> None:
-        for server in self._carriers():
-            self._take_from(server)
+        """Remove the policy from its servers."""
+        for server in self._recorded_servers():
+            self._remove(server)
 
     def handle_check(self) -> None:
-        text, servers = _written(self.properties), self._carriers()
-        bare = [server for server in servers if not self._is_on(server, text)]
-        if bare:
+        """Check that all servers have the policy.
+
+        :raises heat.common.exception.Error: if a server does not have it
+        """
+        text, servers = _policy_text(self.properties), self._recorded_servers()
+        missing = [server for server in servers if not self._is_set(server, text)]
+        if missing:
             raise exception.Error(
-                f"the backup policy is not on the servers {', '.join(bare)} any more; an update "
-                "of the stack puts it back"
+                f"the backup policy is missing on the servers {', '.join(missing)}; an update of "
+                "the stack sets it again"
             )
 
     def needs_replace_failed(self) -> bool:
-        """What failed half-way is done again by the same resource, whose mark the servers bear."""
+        """Return whether a failed resource is replaced: not if servers may have its policy."""
         return self.resource_id is None
 
-    def _needs_update(self, *given: Any, **more: Any) -> bool:
-        # servers may be new, or have lost it, though nothing changed in the template here
-        super()._needs_update(*given, **more)
+    def _needs_update(self, *args: Any, **kwargs: Any) -> bool:
+        # even if this resource is unchanged, servers may be new or may have lost the policy
+        super()._needs_update(*args, **kwargs)
         return True
 
     def _resolve_attribute(self, name: str) -> Any:
-        return self._carriers()
+        return self._recorded_servers()
 
-    def _wanted(self, values: Values) -> list[str]:
-        """The ids of the servers that the template wants it on."""
+    def _wanted_servers(self, values: Values) -> list[str]:
+        """Return the IDs of the servers in the template."""
         if values[SERVERS] is not None:
             return list(dict.fromkeys(values[SERVERS]))
         return [self.stack.defn[name].FnGetRefId() for name in self._names_of_servers()]
@@ -180,59 +203,60 @@ class BackupPolicy(resource.Resource):  # type: ignore[misc]
                 yield name
 
     def _type_of(self, name: str) -> str:
-        """The type of a resource of the stack, for which an environment may have other names."""
+        """Return the type of a resource, after the mapping of types in the environment."""
         defn = self.stack.defn
         kind = defn.resource_definition(name).resource_type
         return str(defn.env.get_resource_info(kind, resource_name=name).name)
 
-    def _put_on(self, servers: list[str], text: str) -> None:
-        left = [server for server in self._carriers() if server not in servers]
-        # known before it is written, so that it is found and taken away whatever happens
-        self.data_set(SERVERS, json.dumps([*left, *servers]))
+    def _apply(self, servers: list[str], text: str) -> None:
+        others = [server for server in self._recorded_servers() if server not in servers]
+        # recorded first, so that a deletion after a failure removes the policy from all of them
+        self.data_set(SERVERS, json.dumps([*others, *servers]))
         for server in servers:
-            self._write(server, text)
-        for server in left:
-            self._take_from(server)
+            self._set(server, text)
+        for server in others:
+            self._remove(server)
         self.data_set(SERVERS, json.dumps(servers))
 
-    def _write(self, server: str, text: str) -> None:
+    def _set(self, server: str, text: str) -> None:
         metadata = self._metadata(server)
-        if METADATA_KEY in metadata and metadata.get(METADATA_WRITER) != self._mark:
+        if METADATA_KEY in metadata and metadata.get(METADATA_WRITER) != self._writer:
             raise PolicyTaken(
-                f"the server {server} carries a backup policy already, which this resource did not "
-                f"write; take the {METADATA_KEY} from its metadata first, or leave the server out"
+                f"the server {server} already has a backup policy, which this resource did not "
+                f"set; remove {METADATA_KEY} from its metadata first, or remove the server from "
+                "the template"
             )
-        said = {METADATA_KEY: text, METADATA_WRITER: self._mark}
-        self.client().servers.set_meta(server, said)
+        items = {METADATA_KEY: text, METADATA_WRITER: self._writer}
+        self.client().servers.set_meta(server, items)
 
-    def _take_from(self, server: str) -> None:
+    def _remove(self, server: str) -> None:
         with self.client_plugin().ignore_not_found:
-            if self._metadata(server).get(METADATA_WRITER) == self._mark:
+            if self._metadata(server).get(METADATA_WRITER) == self._writer:
                 self.client().servers.delete_meta(server, [METADATA_KEY, METADATA_WRITER])
 
-    def _is_on(self, server: str, text: str) -> bool:
+    def _is_set(self, server: str, text: str) -> bool:
         with self.client_plugin().ignore_not_found:
             return bool(self._metadata(server).get(METADATA_KEY) == text)
-        return True  # a server that is gone misses nothing
+        return True  # a deleted server needs no policy
 
     def _metadata(self, server: str) -> dict[str, str]:
-        found: dict[str, str] = self.client().servers.get(server).metadata
-        return found
+        metadata: dict[str, str] = self.client().servers.get(server).metadata
+        return metadata
 
-    def _carriers(self) -> list[str]:
-        """The servers that it was put on, or may have been."""
-        found: list[str] = json.loads(self.data().get(SERVERS, "[]"))
-        return found
+    def _recorded_servers(self) -> list[str]:
+        """Return the servers that have the policy, or may have it after a failure."""
+        servers: list[str] = json.loads(self.data().get(SERVERS, "[]"))
+        return servers
 
     @property
-    def _mark(self) -> str:
+    def _writer(self) -> str:
         return f"{self.stack.id}/{self.resource_id}"
 
 
-def _written(values: Values) -> str:
-    """The policy as servers carry it.
+def _policy_text(values: Values) -> str:
+    """Return the policy as the metadata of servers has it.
 
-    :raises StackValidationFailed: if it is none
+    :raises StackValidationFailed: if it is invalid
     """
     try:
         return stored_policy.write({name: values[name] for name in _RULES})
@@ -240,7 +264,7 @@ def _written(values: Values) -> str:
         raise exception.StackValidationFailed(message=str(error)) from error
 
 
-def _is_open(value: Any, raw: Any) -> bool:
-    """Whether a value comes from a resource that is still to be made, and is empty till then."""
+def _is_unknown(value: Any, raw: Any) -> bool:
+    """Return whether a value is empty because it comes from a resource not created yet."""
     is_missing = not value or (isinstance(value, list) and not all(value))
     return is_missing and not is_known(raw)

@@ -1,4 +1,4 @@
-"""Recording relations for a stack: by its user's own right, or by what Heat vouches for."""
+"""Record relations with the token of the stack's user, or with Heat's service token as well."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from related_images.client import Forbidden
 from related_images.client.errors import ClientError
 from related_images.errors import InstallationBound, RecordingForbidden
 
-Done = TypeVar("Done")
+Result = TypeVar("Result")
 
 GROUP: Final = "related_images"
 """The section of ``heat.conf``."""
@@ -23,8 +23,8 @@ GROUP: Final = "related_images"
 OPTIONS: Final = (
     cfg.StrOpt(
         "installation_uuid",
-        help="UUID of the Nova deployment whose servers the stacks have; needed where a template "
-        "names a server.",
+        help="UUID of the Nova deployment of the servers in stacks; needed for templates with a "
+        "server.",
     ),
     cfg.IntOpt(
         "property_quota",
@@ -39,7 +39,7 @@ loading.register_auth_conf_options(cfg.CONF, GROUP)
 
 
 class RecordingRefused(ClientError):
-    """Neither the user nor Heat may say this."""
+    """Neither the stack's user nor Heat may record the relation."""
 
     code = "heat.relation-refused"
     title = "The relation of the image could not be recorded"
@@ -47,40 +47,42 @@ class RecordingRefused(ClientError):
 
 @dataclass(frozen=True)
 class Recorder:
-    """Records by the rights of the stack's user, and where those do not suffice by Heat's own.
+    """Send requests that need a recording role, with Heat's service token if necessary.
 
-    Heat's identity may say anything of any instance. So it speaks only where ``vouch`` finds that
-    it is true, and that the user may say it.
+    Heat's account may record any relation. So a check precedes every request with its token: the
+    relation must be true, and the stack's user must be allowed to see that.
 
-    :ivar adapter: the user's, for Glance
+    :ivar adapter: the adapter of the stack's user for Glance
     """
 
     adapter: Adapter
 
     def record(
-        self, deed: Callable[[Adapter, str | None], Done], vouch: Callable[[], str | None]
-    ) -> Done:
-        """Do what records something.
+        self, send: Callable[[Adapter, str | None], Result], authorize: Callable[[], str | None]
+    ) -> Result:
+        """Send a request as the user, and again with Heat's service token if that is refused.
 
-        :param deed: takes the adapter with which it is to ask, and the instance's project if known
-        :param vouch: gives the instance's project if it is known, or raises :exc:`RecordingRefused`
-        :raises RecordingRefused: if neither may record it
+        :param send: sends the request; takes the adapter, and the project of the server if known
+        :param authorize: checks the relation before the request with Heat's token; returns the
+            project of the server if known, or raises :exc:`RecordingRefused`
+        :returns: the result of ``send``
+        :raises RecordingRefused: if neither the user nor Heat may record the relation
         """
         try:
-            return deed(self.adapter, None)
+            return send(self.adapter, None)
         except Forbidden as error:
             service = _service(error)
-        project = vouch()
+        project = authorize()
         try:
-            return deed(self._vouching(service), project)
+            return send(self._adapter_with(service), project)
         except Forbidden as error:
             advice = _ADVICE_FOR_HEAT.get(str(error.code))
             if advice is None:
                 raise
             raise RecordingRefused(f"{error}; {advice}") from error
 
-    def _vouching(self, service: BaseAuthPlugin) -> Adapter:
-        """The adapter with Heat's service token: the user stays the one who asks."""
+    def _adapter_with(self, service: BaseAuthPlugin) -> Adapter:
+        """Return an adapter that sends the user's token and Heat's service token."""
         adapter = self.adapter
         _authenticate(service, adapter)
         user: Any = adapter.auth or adapter.session.auth
@@ -94,31 +96,32 @@ class Recorder:
         )
 
 
-_IDENTITY: Final = f"[{GROUP}] of heat.conf"
+_SECTION: Final = f"[{GROUP}] of heat.conf"
 _ADVICE: Final = {
     RecordingForbidden.code: (
-        "the stack's user has no recording role and Heat has no identity that could vouch for it: "
-        f"set auth_type and what it needs under {_IDENTITY}"
+        "the stack's user has no recording role and Heat has no account that has one: set "
+        f"auth_type and the options that it needs in {_SECTION}"
     ),
     InstallationBound.code: (
-        f"set auth_type and what it needs under {_IDENTITY} to that service user, or have an "
-        "administrator register the installation without one"
+        f"set auth_type and the options that it needs in {_SECTION} to the account of that "
+        "service user, or ask an administrator to register the installation without one"
     ),
 }
-"""What the deployment lacks where it has no identity of Heat."""
+"""The next step if Heat has no account."""
 _ADVICE_FOR_HEAT: Final = {
-    RecordingForbidden.code: f"give a recording role to the identity that {_IDENTITY} names",
+    RecordingForbidden.code: f"assign a recording role to the account in {_SECTION}",
     InstallationBound.code: (
-        f"have {_IDENTITY} name that service user, or have an administrator register the "
-        "installation without one"
+        f"configure the account of that service user in {_SECTION}, or ask an administrator to "
+        "register the installation without one"
     ),
 }
+"""The next step if Heat's account is refused."""
 
 
 def _service(refusal: Forbidden) -> BaseAuthPlugin:
-    """The identity that may record what the user may not.
+    """Return Heat's account, if it may succeed where the user is refused.
 
-    :raises RecordingRefused: if there is none
+    :raises RecordingRefused: if ``heat.conf`` has no account
     """
     code = str(refusal.code)
     if code not in _ADVICE:
@@ -130,21 +133,21 @@ def _service(refusal: Forbidden) -> BaseAuthPlugin:
 
 
 def _authenticate(service: BaseAuthPlugin, adapter: Adapter) -> None:
-    """Have Heat's identity authenticate, so that a failure is not taken for Glance's."""
+    """Get a token for Heat's account now, so that an error is not attributed to Glance."""
     try:
         service.get_token(adapter.session)
     except (keystone.http.Unauthorized, keystone.AuthorizationFailure) as error:
         raise RecordingRefused(
-            f"Keystone does not accept the identity that {_IDENTITY} names: {error}; nothing was "
-            "recorded; an operator must check its auth_url, user, password and project there"
+            f"Keystone refuses the account in {_SECTION}: {error}; nothing was recorded; an "
+            "operator must check its auth_url, user, password and project"
         ) from error
     except keystone.ClientException as error:
         raise RecordingRefused(
-            f"Keystone cannot be asked for the identity that {_IDENTITY} names: {error}; nothing "
-            "was recorded; an operator must check auth_url there, and whether Keystone answers"
+            f"Keystone does not issue a token for the account in {_SECTION}: {error}; nothing "
+            "was recorded; an operator must check auth_url, and whether Keystone is available"
         ) from error
 
 
 def option(name: str) -> Any:
-    """An option of ``[related_images]``."""
+    """Return the value of an option in ``[related_images]`` of ``heat.conf``."""
     return cfg.CONF[GROUP][name]

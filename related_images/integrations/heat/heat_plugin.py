@@ -1,4 +1,4 @@
-"""What Heat's plugin loader looks for."""
+"""The module of this package that Heat's plugin loader uses."""
 
 from related_images.integrations.heat import resource_mapping
 

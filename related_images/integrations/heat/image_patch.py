@@ -1,4 +1,4 @@
-"""What has to change in an image, and nothing besides."""
+"""Compute the smallest change of an image, and remember changes of a failed update."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -11,9 +11,12 @@ Operation = dict[str, Any]
 def patch(
     image: Mapping[str, Any], wanted: Mapping[str, Any], unwanted: Iterable[str]
 ) -> list[Operation]:
-    """The JSON patch that gives ``image`` what is ``wanted`` and takes what is not.
+    """Return the JSON patch that sets and removes attributes of an image.
 
-    What neither names stays. The order of tags means nothing.
+    :param image: the image as Glance shows it
+    :param wanted: the attributes to set; the order of tags is ignored
+    :param unwanted: the names of the attributes to remove
+    :returns: the operations; none for attributes that need no change
     """
     return [*_removals(image, unwanted), *_settings(image, wanted)]
 
@@ -28,38 +31,44 @@ def _settings(image: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[O
     for name, value in sorted(wanted.items()):
         if name not in image:
             yield {"op": "add", "path": _pointer(name), "value": value}
-        elif not _same(image[name], value):
+        elif not _is_equal(image[name], value):
             yield {"op": "replace", "path": _pointer(name), "value": value}
 
 
-def _same(present: Any, wanted: Any) -> bool:
-    if isinstance(present, list) and isinstance(wanted, list):
-        return sorted(present) == sorted(wanted)
-    return bool(present == wanted)
+def _is_equal(current: Any, wanted: Any) -> bool:
+    if isinstance(current, list) and isinstance(wanted, list):
+        return sorted(current) == sorted(wanted)
+    return bool(current == wanted)
 
 
-def tags(present: Iterable[str], before: Iterable[str], after: Iterable[str]) -> list[str]:
-    """The tags that an image has once a template that named ``before`` names ``after``."""
-    return sorted((set(present) - set(before)) | set(after))
+def tags(current: Iterable[str], before: Iterable[str], after: Iterable[str]) -> list[str]:
+    """Return the tags of an image after an update of its template.
+
+    :param current: the tags of the image
+    :param before: the tags in the previous template
+    :param after: the tags in the new template
+    """
+    return sorted((set(current) - set(before)) | set(after))
 
 
 def added(before: Collection[str], after: Iterable[str]) -> list[str]:
-    """What is in ``after`` and was not there ``before``, in its order and once."""
+    """Return the names in ``after`` that are not in ``before``, in order and without duplicates."""
     return [name for name in dict.fromkeys(after) if name not in before]
 
 
 def _pointer(name: str) -> str:
+    """Return the JSON pointer of an attribute (RFC 6901)."""
     return "/" + name.replace("~", "~0").replace("/", "~1")
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What an update may have put on an image; it is known until the update has succeeded.
+    """The changes of an update that has not succeeded yet; a rollback reverts them.
 
-    :ivar was: the attributes that it changes and the template before did not name, as they were;
-        ``None`` for what was not there
-    :ivar tags: those that it adds
-    :ivar members: likewise
+    :ivar was: the previous values of attributes that the update sets and the previous template does
+        not name; ``None`` for an attribute that the image did not have
+    :ivar tags: the tags that the update adds
+    :ivar members: the members that the update adds
     """
 
     was: Mapping[str, Any] = field(default_factory=dict)
@@ -67,25 +76,27 @@ class Attempt:
     members: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, text: str) -> "Attempt":
-        said = json.loads(text)
-        return cls(said["was"], tuple(said["tags"]), tuple(said["members"]))
+    def from_json(cls, text: str) -> "Attempt":
+        """Return the attempt that :meth:`to_json` serialized."""
+        values = json.loads(text)
+        return cls(values["was"], tuple(values["tags"]), tuple(values["members"]))
 
-    def written(self) -> str:
+    def to_json(self) -> str:
+        """Return the attempt as a JSON object."""
         return json.dumps(asdict(self))
 
-    def then(self, more: "Attempt") -> "Attempt":
-        """This one, which failed, and one ``more`` after it."""
+    def merge(self, later: "Attempt") -> "Attempt":
+        """Return the changes of this failed attempt and of a later one together."""
         return Attempt(
-            {**more.was, **self.was},
-            tuple(dict.fromkeys((*self.tags, *more.tags))),
-            tuple(dict.fromkeys((*self.members, *more.members))),
+            {**later.was, **self.was},
+            tuple(dict.fromkeys((*self.tags, *later.tags))),
+            tuple(dict.fromkeys((*self.members, *later.members))),
         )
 
-    def restored(self) -> dict[str, Any]:
-        """What was on the image before."""
+    def to_restore(self) -> dict[str, Any]:
+        """Return the attributes to set to their previous values."""
         return {name: value for name, value in self.was.items() if value is not None}
 
-    def unwanted(self) -> set[str]:
-        """What was not."""
+    def to_remove(self) -> set[str]:
+        """Return the names of the attributes that the image did not have."""
         return {name for name, value in self.was.items() if value is None}

@@ -1,4 +1,4 @@
-"""The relation of an image that a stack describes, and what the stack itself reported of it."""
+"""Keep the relation of an image in step with its template, and the reports of the stack."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -22,11 +22,11 @@ from related_images.integrations.heat.validation import WantedRelation
 from related_images.model import InstanceRef
 
 REPORTS: Final = "reports"
-"""The key of the resource's data that holds what the stack reported."""
+"""The key of the resource data with the reports of the stack."""
 
 
 class RelationTaken(ClientError):
-    """Somebody else recorded the relation with another label."""
+    """The relation is recorded with another label, not only by this stack."""
 
     code = "heat.relation-taken"
     title = "The relation is recorded with another label"
@@ -36,23 +36,25 @@ class RelationTaken(ClientError):
 class Report:
     """A relation that the stack reported.
 
-    :ivar recorded_at: when the relation was recorded to which it attached the image; ``None`` if
-        it created the image for the instance
+    :ivar recorded_at: the creation time of the relation; ``None`` if the stack created the image
+        with the instance headers
     """
 
     relation: WantedRelation
     recorded_at: datetime | None
 
     @classmethod
-    def read(cls, said: Mapping[str, Any]) -> "Report":
-        instance = InstanceRef(said["installation_uuid"], said["instance_id"])
-        at = said["recorded_at"]
+    def from_json(cls, values: Mapping[str, Any]) -> "Report":
+        """Return the report that :meth:`to_json` converted."""
+        instance = InstanceRef(values["installation_uuid"], values["instance_id"])
+        at = values["recorded_at"]
         return cls(
-            WantedRelation(instance, said["kind"], said["label"]),
+            WantedRelation(instance, values["kind"], values["label"]),
             None if at is None else validation.parse_time("recorded_at", at),
         )
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as a JSON object."""
         instance, at = self.relation.instance, self.recorded_at
         return {
             "installation_uuid": instance.installation_uuid,
@@ -64,158 +66,179 @@ class Report:
 
 
 class ImageRelation:
-    """Keeps the relation of the image of one resource as its template says.
+    """Record and roll back the relation of the image of one resource.
 
-    It takes back only what the stack reported: what was there before stays, and what others
-    report too.
+    It rolls back only relations that the stack reported. A relation stays if it existed before, or
+    if others report it as well.
 
-    :param resource: Heat's, which has the id of the image and keeps the reports in its data
-    :param adapter: the user's, for Glance
-    :param vouch: whether Heat may record the relation of the image for the user
-        (:func:`server_check.project_of_instance`); there is no image yet where it is to be created
+    :param resource: a Heat resource, which has the image ID and stores the reports in its data
+    :param adapter: the adapter of the stack's user for Glance
+    :param authorize: raises unless Heat may record the relation for the user
+        (:func:`server_check.authorize`); its second argument is whether the image exists
     """
 
     def __init__(
         self,
         resource: Any,
         adapter: Adapter,
-        vouch: Callable[[WantedRelation, bool], str | None],
+        authorize: Callable[[WantedRelation, bool], str | None],
     ) -> None:
         self._resource = resource
         self._client = RelationsClient(adapter)
         self._recorder = Recorder(adapter)
-        self._vouch = vouch
+        self._authorize = authorize
 
     def create(self, wanted: WantedRelation, body: Mapping[str, Any]) -> Image:
-        """Create the image of the resource for the instance."""
+        """Create the image of the resource with the instance headers.
+
+        :param wanted: the relation
+        :param body: the attributes of the image
+        :returns: the image
+        :raises RecordingRefused: if the relation may not be recorded; the image is not created
+        """
         instance = wanted.instance
 
-        def deed(adapter: Adapter, _project: str | None) -> Image:
+        def send(adapter: Adapter, _project: str | None) -> Image:
             images = InstanceAwareImageService(adapter, instance.installation_uuid)
             return images.create(
                 instance.instance_id, kind=wanted.kind, label=wanted.label, properties=body
             )
 
-        image = self._recorder.record(deed, lambda: self._vouch(wanted, False))
-        self._remember(Report(wanted, None))
+        image = self._recorder.record(send, lambda: self._authorize(wanted, False))
+        self._add_report(Report(wanted, None))
         return image
 
-    def bring_in_line(self, wanted: WantedRelation | None) -> None:
-        """Report what is wanted, and take back whatever else the stack reported."""
+    def update(self, wanted: WantedRelation | None) -> None:
+        """Record a relation, and roll back the other relations that the stack reported.
+
+        :param wanted: the relation in the template
+        :raises RecordingRefused: if the relation may not be recorded
+        :raises RelationTaken: if it is recorded with another label, not only by this stack
+        """
         if wanted:
             self._attach(wanted)
         for report in self._reports():
             if wanted is None or _key(report.relation) != _key(wanted):
-                self._take_back(report)
+                self._roll_back(report)
 
-    def fault(self, wanted: WantedRelation | None) -> str | None:
-        """What is not as it is wanted."""
+    def difference(self, wanted: WantedRelation | None) -> str | None:
+        """Return how the recorded relation differs from the template; ``None`` if it does not.
+
+        :param wanted: the relation in the template
+        """
         if wanted is None:
             return None
-        present = self.present(wanted)
-        named = f"the {wanted.kind} relation with the instance {wanted.instance.instance_id}"
-        if present is None:
-            return f"{named} is gone"
-        if wanted.label not in (None, present.label):
-            return f"{named} has the label {present.label} instead of {wanted.label}"
+        recorded = self.recorded(wanted)
+        subject = f"the {wanted.kind} relation with the server {wanted.instance.instance_id}"
+        if recorded is None:
+            return f"{subject} is missing"
+        if wanted.label not in (None, recorded.label):
+            return f"{subject} has the label {recorded.label} instead of {wanted.label}"
         return None
 
-    def present(self, wanted: WantedRelation) -> Relation | None:
-        """The relation as it is recorded, if it is."""
-        found = self._client.relations(
+    def recorded(self, wanted: WantedRelation) -> Relation | None:
+        """Return the recorded relation with the same server and kind, whatever its label.
+
+        :param wanted: the relation in the template
+        """
+        matches = self._client.relations(
             installation_uuid=wanted.instance.installation_uuid,
             instance_id=wanted.instance.instance_id,
             image_id=self._image_id,
             kind=wanted.kind,
         )
-        return next(found, None)
+        return next(matches, None)
 
     def _attach(self, wanted: WantedRelation) -> None:
-        present, report = self.present(wanted), self._report_of(wanted)
-        if report and not _is_of(report, present):
-            self._forget(report)  # somebody removed the relation since
+        recorded, report = self.recorded(wanted), self._report_of(wanted)
+        if report and not _is_of(report, recorded):
+            self._remove_report(report)  # the relation was deleted in the meantime
             report = None
-        if report and present:
-            if wanted.label == report.relation.label and wanted.label in (None, present.label):
+        if report and recorded:
+            if wanted.label == report.relation.label and wanted.label in (None, recorded.label):
                 return
-            # reported once more, it is known that it may be, before anything is taken back
-            again = self._record(wanted, present.label)
-            self._take_back(report)
-            if self._take_back(again):
-                present = None
-        if present is None:
+            # A second report proves that the stack may record the relation, before the rollback
+            # of both removes it.
+            second = self._record(wanted, recorded.label)
+            self._roll_back(report)
+            if self._roll_back(second):
+                recorded = None
+        if recorded is None:
             self._record(wanted, wanted.label)
         else:
-            self._join(wanted, present, report)
+            self._join(wanted, recorded, report)
 
-    def _join(self, wanted: WantedRelation, present: Relation, report: Report | None) -> None:
-        """Report a relation that others report; its label is theirs."""
-        is_other = wanted.label not in (None, present.label)
+    def _join(self, wanted: WantedRelation, recorded: Relation, report: Report | None) -> None:
+        """Report a relation that others report as well, with their label."""
+        is_other = wanted.label not in (None, recorded.label)
         if report or not is_other:
-            self._record(replace(wanted, label=None) if is_other else wanted, present.label)
+            self._record(replace(wanted, label=None) if is_other else wanted, recorded.label)
         if is_other:
             raise RelationTaken(
-                f"the image {self._image_id} is recorded as a {wanted.kind} of the instance "
-                f"{wanted.instance.instance_id} with the label {present.label}, not only by this "
-                f"stack ({present.source}); it stays so; give that label, or none"
+                f"the image {self._image_id} is recorded as a {wanted.kind} of the server "
+                f"{wanted.instance.instance_id} with the label {recorded.label}, not only by this "
+                f"stack ({recorded.source}); the label is not changed; use that label, or none"
             )
 
     def _record(self, wanted: WantedRelation, label: str | None) -> Report:
-        def deed(adapter: Adapter, project: str | None) -> Relation:
+        def send(adapter: Adapter, project: str | None) -> Relation:
             return RelationsClient(adapter).attach(
                 wanted.instance, self._image_id, wanted.kind, label, project
             )
 
-        recorded = self._recorder.record(deed, lambda: self._vouch(wanted, True))
+        recorded = self._recorder.record(send, lambda: self._authorize(wanted, True))
         report = Report(wanted, recorded.created_at)
-        self._remember(report)
+        self._add_report(report)
         return report
 
-    def _take_back(self, report: Report) -> bool:
-        """Whether the relation is gone: nobody else reports it."""
+    def _roll_back(self, report: Report) -> bool:
+        """Roll back one report; return whether the relation is removed, as nobody else reports it.
+
+        :raises ClientError: if that fails; the report stays unless Glance may have processed it
+        """
         relation = report.relation
 
-        def deed(adapter: Adapter, _project: str | None) -> bool:
+        def send(adapter: Adapter, _project: str | None) -> bool:
             return RelationsClient(adapter).take_back(
                 relation.instance, self._image_id, relation.kind, report.recorded_at
             )
 
-        # forgotten first: taken back twice, it would be taken from somebody else
-        self._forget(report)
+        # removed first, because a second rollback would remove the report of another reporter
+        self._remove_report(report)
         try:
-            return self._recorder.record(deed, lambda: None)
+            return self._recorder.record(send, lambda: None)
         except NotFound:
             return True
         except ClientError as error:
             if not getattr(error, "doubtful", False):
-                self._remember(report)
+                self._add_report(report)
             raise
 
     def _report_of(self, wanted: WantedRelation) -> Report | None:
-        same = (it for it in self._reports() if _key(it.relation) == _key(wanted))
-        return next(same, None)
+        matches = (one for one in self._reports() if _key(one.relation) == _key(wanted))
+        return next(matches, None)
 
     def _reports(self) -> list[Report]:
-        said = json.loads(self._resource.data().get(REPORTS, "[]"))
-        return [Report.read(one) for one in said]
+        reports = json.loads(self._resource.data().get(REPORTS, "[]"))
+        return [Report.from_json(one) for one in reports]
 
-    def _remember(self, report: Report) -> None:
-        self._keep([*self._reports(), report])
+    def _add_report(self, report: Report) -> None:
+        self._store([*self._reports(), report])
 
-    def _forget(self, report: Report) -> None:
-        self._keep([one for one in self._reports() if one != report])
+    def _remove_report(self, report: Report) -> None:
+        self._store([one for one in self._reports() if one != report])
 
-    def _keep(self, reports: list[Report]) -> None:
-        self._resource.data_set(REPORTS, json.dumps([one.as_json() for one in reports]))
+    def _store(self, reports: list[Report]) -> None:
+        self._resource.data_set(REPORTS, json.dumps([one.to_json() for one in reports]))
 
     @property
     def _image_id(self) -> str:
         return str(self._resource.resource_id)
 
 
-def _is_of(report: Report, present: Relation | None) -> bool:
-    """Whether the report is of the relation that is there."""
-    return present is not None and report.recorded_at in (None, present.created_at)
+def _is_of(report: Report, recorded: Relation | None) -> bool:
+    """Return whether the report is about the recorded relation, not about a previous one."""
+    return recorded is not None and report.recorded_at in (None, recorded.created_at)
 
 
 def _key(relation: WantedRelation) -> tuple[Any, str]:

@@ -1,4 +1,4 @@
-"""The names of the properties and attributes of an image in a template."""
+"""The names of the properties and attributes of ``OS::RelatedImages::Image``."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -27,7 +27,7 @@ KIND: Final = "kind"
 LABEL: Final = "label"
 
 OPTIONAL: Final = (ARCHITECTURE, KERNEL_ID, RAMDISK_ID)
-"""What an image may lack altogether."""
+"""Attributes that an image may not have; they can be removed from it."""
 DEFAULTS: Final[Mapping[str, Any]] = {
     VISIBILITY: "shared",
     PROTECTED: False,
@@ -35,9 +35,9 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     MIN_RAM: 0,
     OS_HIDDEN: False,
 }
-"""What Glance gives an image of which nothing else is said."""
+"""The values that Glance sets by default."""
 PLAIN: Final = (NAME, *DEFAULTS, *OPTIONAL, DISK_FORMAT, CONTAINER_FORMAT)
-"""What is in the image under the same name."""
+"""Properties that are attributes of the image with the same name."""
 OF_TEMPLATES: Final = (
     *PLAIN,
     TAGS,
@@ -50,7 +50,7 @@ OF_TEMPLATES: Final = (
     KIND,
     LABEL,
 )
-"""Every property that a template may give."""
+"""All properties of the resource."""
 
 STATUS: Final = "status"
 CHECKSUM: Final = "checksum"

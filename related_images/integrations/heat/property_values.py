@@ -1,4 +1,4 @@
-"""Whether the value of a property is known already."""
+"""Decide whether Heat knows the value of a property yet."""
 
 from typing import Any
 
@@ -6,5 +6,8 @@ from heat.engine import function
 
 
 def is_known(source: Any) -> bool:
-    """Whether nothing that a template says here comes from a resource that is still to be made."""
+    """Return whether every resource that a value depends on has been created.
+
+    :param source: the value in the template, which may contain functions
+    """
     return all(resource.action != resource.INIT for resource in function.dependencies(source))

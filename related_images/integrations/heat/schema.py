@@ -1,4 +1,4 @@
-"""What a template may say of an image, in Heat's terms."""
+"""Heat's schemas of the properties and attributes of ``OS::RelatedImages::Image``."""
 
 from typing import Any, Final
 
@@ -30,58 +30,58 @@ _VISIBILITIES = constraints.AllowedValues(["public", "private", "shared", "commu
 PROPERTIES_SCHEMA: Final = {
     names.NAME: _plain(
         Schema.STRING,
-        "Name of the image; one made from the stack's and the resource's if none is given.",
+        "Name of the image; by default it is derived from the names of the stack and the resource.",
         constraints.Length(max=255),
     ),
-    names.VISIBILITY: _plain(Schema.STRING, "Who may see the image.", _VISIBILITIES),
-    names.TAGS: _texts("Tags; those that others gave the image stay."),
-    names.MEMBERS: _texts("Projects with which the image is shared; needs the visibility shared."),
+    names.VISIBILITY: _plain(Schema.STRING, "Visibility of the image.", _VISIBILITIES),
+    names.TAGS: _texts("Tags; tags that others added stay."),
+    names.MEMBERS: _texts("Projects that share the image; needs the visibility shared."),
     names.PROTECTED: _plain(Schema.BOOLEAN, "Whether the image may not be deleted."),
     names.MIN_DISK: _plain(
-        Schema.INTEGER, "Disk that a server of it needs, in GiB.", _NOT_NEGATIVE
+        Schema.INTEGER, "Minimum disk size of a server booted from it, in GiB.", _NOT_NEGATIVE
     ),
     names.MIN_RAM: _plain(
-        Schema.INTEGER, "Memory that a server of it needs, in MiB.", _NOT_NEGATIVE
+        Schema.INTEGER, "Minimum memory of a server booted from it, in MiB.", _NOT_NEGATIVE
     ),
-    names.OS_HIDDEN: _plain(
-        Schema.BOOLEAN, "Whether the image is left out of default image lists."
-    ),
+    names.OS_HIDDEN: _plain(Schema.BOOLEAN, "Whether default image lists omit the image."),
     names.ARCHITECTURE: _plain(Schema.STRING, "Processor architecture."),
-    names.KERNEL_ID: _plain(Schema.STRING, "Image that is the kernel.", _IMAGE),
-    names.RAMDISK_ID: _plain(Schema.STRING, "Image that is the RAM disk.", _IMAGE),
+    names.KERNEL_ID: _plain(Schema.STRING, "Image with the kernel.", _IMAGE),
+    names.RAMDISK_ID: _plain(Schema.STRING, "Image with the RAM disk.", _IMAGE),
     names.DISK_FORMAT: _plain(
-        Schema.STRING, "Format of the disk; Glance lets it be changed only before there is data."
+        Schema.STRING, "Disk format; Glance refuses a change after the image has data."
     ),
-    names.CONTAINER_FORMAT: _plain(Schema.STRING, "Format of the container; likewise."),
+    names.CONTAINER_FORMAT: _plain(
+        Schema.STRING, "Container format; Glance refuses a change after the image has data."
+    ),
     names.PROPERTIES: _plain(
         Schema.MAP,
-        "User-defined properties: any key, with text as its value. Those that are not named here "
-        "stay as they are.",
+        "User-defined properties: any key, with a string as its value. Other properties of the "
+        "image stay unchanged.",
         default={},
     ),
-    names.LOCATION: _source("URL that the image service downloads the image from."),
+    names.LOCATION: _source("URL that Glance imports the image from."),
     names.IMAGE: _source(
-        "An image that is there already; it is described, and never deleted.", _IMAGE
+        "An existing image; the resource changes its metadata and never deletes it.", _IMAGE
     ),
     names.SERVER: _plain(
         Schema.STRING,
-        "The server that the image belongs to; without location and image, a snapshot of it is "
-        "taken.",
+        "The server that the image belongs to. Without location and image, the resource creates "
+        "a snapshot of it.",
         constraints.CustomConstraint("nova.server"),
     ),
     names.INSTANCE: _plain(
         Schema.MAP,
-        "The instance that the image belongs to, if it is no server of this cloud's Nova.",
+        "The server that the image belongs to, in any Nova deployment.",
         schema={
             names.INSTALLATION: Schema(
-                Schema.STRING, "UUID of the Nova deployment; else the one in heat.conf."
+                Schema.STRING, "UUID of the Nova deployment; default: the one in heat.conf."
             ),
-            names.ID: Schema(Schema.STRING, "ID of the instance.", required=True),
+            names.ID: Schema(Schema.STRING, "ID of the server.", required=True),
         },
     ),
     names.KIND: _plain(
         Schema.STRING,
-        "How the image belongs to the server or instance.",
+        "Kind of the relation between the image and the server.",
         constraints.AllowedValues(list(model.KINDS)),
         default=model.SNAPSHOT,
     ),
@@ -93,8 +93,8 @@ ATTRIBUTES_SCHEMA: Final = {
     for name, description in {
         names.ID: "ID of the image.",
         names.STATUS: "Status of the image.",
-        names.CHECKSUM: "Checksum of its data.",
-        names.SIZE: "Size of its data in bytes.",
-        names.RELATIONS: "The relations of the image, as GET /v2/images/{id}/relations shows them.",
+        names.CHECKSUM: "Checksum of the image data.",
+        names.SIZE: "Size of the image data in bytes.",
+        names.RELATIONS: "Relations of the image, as GET /v2/images/{id}/relations returns them.",
     }.items()
 }

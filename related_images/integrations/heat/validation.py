@@ -1,4 +1,4 @@
-"""What is wrong with a template, found before anything is made; needs no Heat."""
+"""Find the errors in the template of an image before anything is created; needs no Heat."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,49 +21,53 @@ BASE: Final = frozenset((
     "size", "status", "stores", "tags", "updated_at", "virtual_size", "visibility",
 ))
 # fmt: on
-"""Names that every image of Glance has."""
+"""The attributes of every image; no user-defined property may have such a name."""
 NAME_LENGTH: Final = 255
-_MACHINE_FORMATS: Final = ("ami", "ari", "aki")
+_AMAZON_FORMATS: Final = ("ami", "ari", "aki")
 
 
 @dataclass(frozen=True)
 class Template:
     """The properties of an image in a template.
 
-    :ivar values: of all properties; empty where one is not known yet
-    :ivar raw: the same as the template has them, functions and all
-    :ivar is_known: whether what the template says there is known already
+    :ivar values: the values of all properties; empty if a value is not known yet
+    :ivar raw: the properties as the template has them, with functions
+    :ivar is_known: returns whether a raw value is known yet
     """
 
     values: Values
     raw: Values
     is_known: Callable[[Any], bool]
 
-    def knows(self, name: str) -> bool:
-        """Whether the value of the property is known already."""
+    def is_property_known(self, name: str) -> bool:
+        """Return whether the value of a property is known yet."""
         return self.is_known(self.raw.get(name))
 
-    def knows_part(self, name: str, key: str) -> bool:
-        """The same of one key of a map, which may come from elsewhere as a whole."""
-        written = self.raw.get(name)
-        return self.is_known(written.get(key) if isinstance(written, Mapping) else written)
+    def is_key_known(self, name: str, key: str) -> bool:
+        """Return whether the value of a key is known yet, in a property that is a map."""
+        source = self.raw.get(name)
+        return self.is_known(source.get(key) if isinstance(source, Mapping) else source)
 
-    def lacks(self, *properties: str) -> bool:
-        """Whether none of these properties has a value, nor will have one."""
-        return not any(self.values[name] or not self.knows(name) for name in properties)
+    def has_none_of(self, *properties: str) -> bool:
+        """Return whether no property has a value, nor will have one."""
+        return not any(self.values[name] or not self.is_property_known(name) for name in properties)
 
 
 @dataclass(frozen=True)
 class WantedRelation:
+    """The relation of an image in a template."""
+
     instance: InstanceRef
     kind: str
     label: str | None
 
 
 def wanted_relation(values: Values) -> WantedRelation | None:
-    """The relation that a template asks for.
+    """Return the relation in a template.
 
-    :raises BadInput: if the instance or the label is malformed
+    :param values: the values of all properties
+    :returns: ``None`` if the template has no server
+    :raises BadInput: if the server ID, the installation or the label is malformed
     """
     instance = _instance(values)
     if instance is None:
@@ -78,14 +82,14 @@ def _instance(values: Values) -> InstanceRef | None:
     configured = option("installation_uuid")
     if values[names.SERVER]:
         return InstanceRef(configured, values[names.SERVER])
-    given = values[names.INSTANCE]
-    if not given:
+    instance = values[names.INSTANCE]
+    if not instance:
         return None
-    return InstanceRef(given[names.INSTALLATION] or configured, given[names.ID])
+    return InstanceRef(instance[names.INSTALLATION] or configured, instance[names.ID])
 
 
-def faults(template: Template) -> list[str]:
-    """Everything that keeps a template from becoming an image."""
+def problems(template: Template) -> list[str]:
+    """Return every error of a template, as far as its values are known."""
     found = [*_source(template), *_relation(template), *_members(template.values)]
     return [*found, *_formats(template), *_user_defined(template)]
 
@@ -93,37 +97,37 @@ def faults(template: Template) -> list[str]:
 def _source(template: Template) -> Iterator[str]:
     values = template.values
     if values[names.LOCATION] and values[names.IMAGE]:
-        yield "location and image exclude each other: give one of them"
-    if template.lacks(names.LOCATION, names.IMAGE, names.SERVER):
+        yield "location and image exclude each other: use one of them"
+    if template.has_none_of(names.LOCATION, names.IMAGE, names.SERVER):
         yield (
-            "the image has no source: give location (a URL to import from), image (one that is "
-            "there) or server (to take a snapshot of)"
+            "the image has no source: set location (a URL to import from), image (an existing "
+            "image) or server (to create a snapshot of)"
         )
-    is_snapshot = template.lacks(names.LOCATION, names.IMAGE)
+    is_snapshot = template.has_none_of(names.LOCATION, names.IMAGE)
     if is_snapshot and values[names.KIND] == model.BOOT:
-        yield "a snapshot of the server cannot be of the kind boot: give location or image"
+        yield "a snapshot of the server cannot be of the kind boot: set location or image"
 
 
 def _relation(template: Template) -> Iterator[str]:
     values = template.values
     if values[names.SERVER] and values[names.INSTANCE]:
-        yield "server and instance exclude each other: give one of them"
-    elif values[names.LABEL] and template.lacks(names.SERVER, names.INSTANCE):
-        yield "a label needs a server or an instance to which the image belongs"
-    belongs = values[names.SERVER] or values[names.INSTANCE]
-    if belongs and not option("installation_uuid") and _lacks_installation(template):
+        yield "server and instance exclude each other: use one of them"
+    elif values[names.LABEL] and template.has_none_of(names.SERVER, names.INSTANCE):
+        yield "a label needs a server or an instance that the image belongs to"
+    has_server = values[names.SERVER] or values[names.INSTANCE]
+    if has_server and not option("installation_uuid") and _has_no_installation(template):
         yield (
-            "no installation is known: give instance its installation, or have installation_uuid "
-            f"set under [{GROUP}] of heat.conf"
+            "no installation is known: set installation of instance, or installation_uuid in "
+            f"[{GROUP}] of heat.conf"
         )
-    elif all(map(template.knows, (names.INSTANCE, names.SERVER, names.LABEL))):
+    elif all(map(template.is_property_known, (names.INSTANCE, names.SERVER, names.LABEL))):
         yield from _malformed(values)
 
 
-def _lacks_installation(template: Template) -> bool:
-    given = template.values[names.INSTANCE] or {}
-    known = template.knows_part(names.INSTANCE, names.INSTALLATION)
-    return not given.get(names.INSTALLATION) and known
+def _has_no_installation(template: Template) -> bool:
+    instance = template.values[names.INSTANCE] or {}
+    is_known = template.is_key_known(names.INSTANCE, names.INSTALLATION)
+    return not instance.get(names.INSTALLATION) and is_known
 
 
 def _malformed(values: Values) -> Iterator[str]:
@@ -136,50 +140,49 @@ def _malformed(values: Values) -> Iterator[str]:
 def _members(values: Values) -> Iterator[str]:
     visibility = values[names.VISIBILITY] or "shared"
     if values[names.MEMBERS] and visibility != "shared":
-        yield f"an image with members is shared, and not {visibility}"
+        yield f"an image with members must have the visibility shared, not {visibility}"
 
 
 def _formats(template: Template) -> Iterator[str]:
     values = template.values
     disk, container = values[names.DISK_FORMAT], values[names.CONTAINER_FORMAT]
-    lacks_disk = template.lacks(names.DISK_FORMAT)
-    if values[names.LOCATION] and (lacks_disk or template.lacks(names.CONTAINER_FORMAT)):
+    has_no_disk = template.has_none_of(names.DISK_FORMAT)
+    if values[names.LOCATION] and (has_no_disk or template.has_none_of(names.CONTAINER_FORMAT)):
         yield "an image from a location needs disk_format and container_format"
-    if container in _MACHINE_FORMATS and disk != container and (disk or lacks_disk):
-        yield f"with container_format {container}, disk_format must be the same and is {disk}"
+    if container in _AMAZON_FORMATS and disk != container and (disk or has_no_disk):
+        yield f"container_format {container} needs disk_format {container}, not {disk}"
 
 
 def _user_defined(template: Template) -> Iterator[str]:
     values = template.values
-    given = values[names.PROPERTIES] or {}
-    for name, value in given.items():
+    properties = values[names.PROPERTIES] or {}
+    for name, value in properties.items():
         yield from _name(name)
-        is_missing = value is None and not template.knows_part(names.PROPERTIES, name)
-        if not isinstance(value, str) and not is_missing:
+        is_unknown = value is None and not template.is_key_known(names.PROPERTIES, name)
+        if not isinstance(value, str) and not is_unknown:
             yield (
                 f"the value of the property {validation.shown(name)} is "
-                f"{validation.shown(value)}, which is "
-                "no text: put it into quotes; what a parameter or an attribute gives becomes text "
-                "by str_replace"
+                f"{validation.shown(value)}, which is not a string: quote it; convert the value "
+                "of a parameter or an attribute with str_replace"
             )
-    many = len(given) + sum(values[name] is not None for name in names.OPTIONAL)
-    if many > option("property_quota"):
+    number = len(properties) + sum(values[name] is not None for name in names.OPTIONAL)
+    if number > option("property_quota"):
         yield (
-            f"the image would have {many} properties and {option('property_quota')} are allowed "
-            f"(property_quota under [{GROUP}] of heat.conf)"
+            f"the image would have {number} properties and {option('property_quota')} are allowed "
+            f"(property_quota in [{GROUP}] of heat.conf)"
         )
 
 
 def _name(name: object) -> Iterator[str]:
     if not isinstance(name, str):
-        yield f"the property name {validation.shown(name)} is no text: put it into quotes"
+        yield f"the property name {validation.shown(name)} is not a string: quote it"
     elif name.startswith(RESERVED_PREFIX):
         shown = validation.shown(name)
-        yield f"the property {shown} is reserved for Glance, as all {RESERVED_PREFIX}*"
+        yield f"the property {shown} is reserved for Glance, like every {RESERVED_PREFIX}*"
     elif name in BASE or name in names.OPTIONAL:
-        own = name in names.OF_TEMPLATES
-        hint = "give it beside properties" if own else "it is Glance's to set"
-        yield f"{name} is a property that Glance's images have of themselves: {hint}"
+        is_settable = name in names.OF_TEMPLATES
+        hint = "set it outside properties" if is_settable else "only Glance sets it"
+        yield f"{name} is an attribute of Glance's images: {hint}"
     elif not 0 < len(name) <= NAME_LENGTH:
         shown = validation.shown(name)
         yield f"the property name {shown} is not 1 to {NAME_LENGTH} characters long"

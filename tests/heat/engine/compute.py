@@ -1,6 +1,6 @@
-"""What answers as Nova: it has every server, keeps metadata, and takes snapshots as Nova does.
+"""A fake Nova, which has every server, stores metadata and creates snapshots as Nova does.
 
-Nova proper is tried with its own fixtures elsewhere; it does not go into one environment with Heat.
+tests/nova uses a real Nova, which cannot be installed together with Heat.
 """
 
 import json
@@ -19,9 +19,9 @@ import requests
 from tests.heat.engine import stacks
 
 BROKEN = str(UUID(int=0))
-"""A server whose snapshots fail: Nova takes the image away again when its relation is known."""
+"""A server whose snapshots fail: the image is deleted after its relation is recorded."""
 BROKEN_AT_ONCE = str(UUID(int=2))
-"""Likewise, before anybody knows that there is an image."""
+"""A server whose snapshots fail before the response with the image ID."""
 MISSING = str(UUID(int=1))
 
 PATIENCE = 60
@@ -32,11 +32,11 @@ LIMITS = {"maxServerMeta": 128, "maxPersonality": 5, "maxPersonalitySize": 10240
 
 
 class Servers:
-    """What is known of servers: every id is one, unless it was deleted.
+    """The servers: each ID exists, unless it was deleted.
 
-    :cvar owners: the projects of those that are shown to nobody else
-    :cvar images: what they were started from; others were started from volumes
-    :cvar spellings: of ids that Nova's database takes for the same, and the ids
+    :cvar owners: the projects of servers that other projects cannot see
+    :cvar images: the images that servers were booted from; others were booted from volumes
+    :cvar spellings: IDs in another case, and the IDs that Nova's database finds for them
     """
 
     metadata: ClassVar[dict[str, dict[str, str]]] = {}
@@ -46,8 +46,8 @@ class Servers:
     spellings: ClassVar[dict[str, str]] = {}
 
     @classmethod
-    def of(cls, project: str, image: str | None = None) -> str:
-        """A server of the project."""
+    def add(cls, project: str, image: str | None = None) -> str:
+        """Add a server of the project, and return its ID."""
         server = str(uuid4())
         cls.owners[server] = project
         if image is not None:
@@ -66,7 +66,7 @@ class Servers:
 
 class Compute(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        kind, server, what = self._place
+        kind, server, what = self._parts
         if kind == "limits":
             return self._answer(200, {"limits": {"rate": [], "absolute": LIMITS}})
         if kind == "flavors":
@@ -80,18 +80,18 @@ class Compute(BaseHTTPRequestHandler):
         return self._answer(200, {"server": Servers.shown(server, project)})
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        _, server, what = self._place
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        _, server, what = self._parts
         if not server:
-            Servers.metadata[made := str(uuid4())] = dict(asked["server"].get("metadata", {}))
+            Servers.metadata[made := str(uuid4())] = dict(body["server"].get("metadata", {}))
             return self._answer(202, {"server": {"id": made}})
         if what == "metadata":
-            Servers.metadata.setdefault(server, {}).update(asked["metadata"])
-            return self._answer(200, asked)
-        return self._snapshot(server, asked["createImage"]["name"])
+            Servers.metadata.setdefault(server, {}).update(body["metadata"])
+            return self._answer(200, body)
+        return self._snapshot(server, body["createImage"]["name"])
 
     def do_DELETE(self) -> None:
-        _, server, what = self._place
+        _, server, what = self._parts
         if not what:
             Servers.deleted.add(server)
         else:
@@ -110,22 +110,22 @@ class Compute(BaseHTTPRequestHandler):
         if server == BROKEN_AT_ONCE:
             self._glance("DELETE", f"/{image_id}")
         elif server == BROKEN:
-            Thread(target=self._take_away, args=[image_id]).start()
+            Thread(target=self._delete_later, args=[image_id]).start()
         else:
             Timer(0.5, self._upload, [image_id]).start()
         self._answer(202, {"image_id": image_id})
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing of each request."""
+        """Do not log requests."""
 
     @property
-    def _place(self) -> tuple[str, str, str]:
-        """What is asked for: such as ``servers``, an id, and what of it."""
+    def _parts(self) -> tuple[str, str, str]:
+        """The parts of the path: such as ``servers``, an ID, and a sub-resource."""
         kind, _, rest = urlsplit(self.path).path.removeprefix("/v2.1/").partition("/")
         id, _, what = rest.partition("/")
         return kind, id, what
 
-    def _take_away(self, image_id: str) -> None:
+    def _delete_later(self, image_id: str) -> None:
         deadline = time.monotonic() + PATIENCE
         while not self._glance("GET", f"/{image_id}/relations").json()["relations"]:
             if time.monotonic() > deadline:
@@ -157,7 +157,7 @@ class Compute(BaseHTTPRequestHandler):
 
 @contextmanager
 def computing() -> Iterator[str]:
-    """The URL under which it answers."""
+    """Serve the fake Nova, and yield its URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Compute) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()

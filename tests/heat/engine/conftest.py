@@ -14,19 +14,19 @@ def engine() -> None:
 
 @pytest.fixture
 def user() -> User:
-    """A user who may record relations by its own roles."""
+    """A user with a recording role."""
     return User(f"project-{uuid4()}", "member,service")
 
 
 @pytest.fixture
 def member() -> User:
-    """A user who may not."""
+    """A user without a recording role."""
     return User(f"project-{uuid4()}")
 
 
 @pytest.fixture
 def nova(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Something that answers as Nova."""
+    """A fake Nova."""
     with compute.computing() as url:
         monkeypatch.setenv(stacks.NOVA, url)
         yield

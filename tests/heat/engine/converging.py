@@ -1,6 +1,6 @@
-"""Stacks as heat-engine makes them by default: by convergence, with a message for each resource.
+"""Stacks with convergence, Heat's default, which sends a message for each resource.
 
-The messages are worked off here one after the other, each as a worker of its own would do it.
+Here one worker processes the messages one after the other.
 """
 
 from collections import deque
@@ -15,13 +15,13 @@ from tests.heat.engine.stacks import Source, Stack
 
 
 class _Threads:
-    """Does at once what is to be done in a thread."""
+    """Run tasks immediately instead of in threads."""
 
     def start(self, stack_id: str, task: Any, *given: Any, **more: Any) -> None:
         task(*given, **more)
 
     def add_msg_queue(self, *_: Any) -> None:
-        """Nobody sends any."""
+        """Do nothing, since no messages are sent."""
 
     remove_msg_queue = add_msg_queue
 

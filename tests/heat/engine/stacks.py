@@ -1,7 +1,7 @@
-"""Stacks of the real heat-engine in this process, before a real Glance.
+"""Stacks of a real heat-engine in this process, with a real Glance.
 
-Heat's database is SQLite in memory, and Keystone is the stand-in that Heat brings for clouds
-without one. Everything that Heat asks of Glance goes over HTTP, and is written down on its way.
+Heat's database is SQLite in memory, and its client of Keystone is Heat's fake one. Requests to
+Glance go over HTTP and are recorded.
 """
 
 import json
@@ -29,15 +29,15 @@ from requests.adapters import HTTPAdapter
 from related_images.integrations import heat as plugin
 
 GLANCE = "RELATED_IMAGES_TEST_GLANCE"
-"""The environment variable that holds the URL of the served Glance."""
+"""The environment variable with the URL of a Glance with the filter."""
 PLAIN_GLANCE = "RELATED_IMAGES_TEST_PLAIN_GLANCE"
-"""The same for one without the filter."""
+"""The environment variable with the URL of a Glance without the filter."""
 DOWN_GLANCE = "RELATED_IMAGES_TEST_DOWN_GLANCE"
-"""The same for one whose filter lost its tables."""
+"""The environment variable with the URL of a Glance whose filter has no tables."""
 FILES = "RELATED_IMAGES_TEST_FILES"
-"""The environment variable that holds the URL from which Glance may download."""
+"""The environment variable with the URL of files that Glance may import."""
 NOVA = "RELATED_IMAGES_TEST_NOVA"
-"""The environment variable that holds the URL of what answers as Nova."""
+"""The environment variable with the URL of the fake Nova."""
 INSTALLATION = "2b9a5f3e-6a0d-4f6b-9d0a-5d0e7c1f4b11"
 KEYSTONE = "heat.engine.clients.os.keystone.fake_keystoneclient.FakeKeystoneClient"
 
@@ -48,7 +48,7 @@ TEMPLATES = Path(__file__).parents[3] / "docs" / "heat"
 
 
 def start_engine() -> None:
-    """Make this process a heat-engine that finds the plugin."""
+    """Configure this process as a heat-engine with the plugin."""
     conf = cfg.CONF
     conf.import_opt("keystone_backend", "heat.engine.clients.os.keystone.heat_keystoneclient")
     conf([], project="heat", default_config_files=[])
@@ -61,7 +61,7 @@ def start_engine() -> None:
     messaging.setup("fake://", optional=True)
     models.BASE.metadata.create_all(database.get_engine())
     resources.initialise()
-    # Heat looks once a second what has become of a resource, which is long for a test
+    # Heat checks a resource once per second, which is too slow for tests
     scheduler.TaskRunner._sleep = lambda _, seconds: time.sleep(min(seconds or 0, 0.05))
 
 
@@ -73,9 +73,9 @@ class Sent:
 
 
 class Recorder(HTTPAdapter):
-    """Sends, and writes down what it sent.
+    """Sends requests and records them.
 
-    :ivar lost: so many times a question about an image does not come through
+    :ivar lost: the number of GET requests for an image that get a 502
     """
 
     def __init__(self) -> None:
@@ -112,16 +112,16 @@ def _bad_gateway(request: Any) -> requests.Response:
 
 
 class Endpoints(token_endpoint.Token):
-    """A token that is used as it is, with one endpoint for images and one for computing."""
+    """A static token, with an endpoint of Glance and one of Nova."""
 
-    def get_endpoint(self, session: Any, **asked: Any) -> str:
-        nova = asked.get("service_type") == "compute"
-        return os.environ[NOVA] if nova else str(super().get_endpoint(session, **asked))
+    def get_endpoint(self, session: Any, **filters: Any) -> str:
+        nova = filters.get("service_type") == "compute"
+        return os.environ[NOVA] if nova else str(super().get_endpoint(session, **filters))
 
 
 @dataclass
 class User:
-    """A user of a project who has stacks."""
+    """A user of a project."""
 
     project: str
     roles: str = "member"
@@ -133,7 +133,7 @@ class User:
 
     @property
     def context(self) -> Any:
-        made = context.RequestContext(
+        result = context.RequestContext(
             auth_plugin=Endpoints(os.environ[GLANCE], self.token),
             project_id=self.project,
             user_id="user",
@@ -143,12 +143,12 @@ class User:
             roles=self.roles.split(","),
             overwrite=False,
         )
-        made._keystone_session.session = requests.Session()
-        made._keystone_session.session.mount("http://", self.recorder)
-        return made
+        result._keystone_session.session = requests.Session()
+        result._keystone_session.session.mount("http://", self.recorder)
+        return result
 
     def ask(self, method: str, path: str, token: str = "", **options: Any) -> Any:
-        """A request of somebody's own, not written down."""
+        """Send a request to Glance without Heat, which is not recorded."""
         headers = {"X-Auth-Token": token or self.token, **options.pop("headers", {})}
         url = f"{os.environ[GLANCE]}/v2{path}"
         return requests.request(method, url, headers=headers, timeout=60, **options)
@@ -158,9 +158,9 @@ class User:
 
 
 class Stack:
-    """A stack of ``user``, changed by giving it another template or other parameters.
+    """A stack of ``user``.
 
-    :param source: the text of a template, or what it says
+    :param source: a template, as YAML or as a mapping
     """
 
     def __init__(self, user: User, source: Source, **parameters: str) -> None:
@@ -183,8 +183,8 @@ class Stack:
     def update(self, source: Source, **parameters: str) -> "Stack":
         return self._update(self._parse(self._stack.name, source, parameters))
 
-    def update_or_go_back(self, source: Source) -> "Stack":
-        """Have the engine go back to the template before if this one fails."""
+    def update_with_rollback(self, source: Source) -> "Stack":
+        """Update the stack with a rollback if that fails."""
         return self._update(self._parse(self._stack.name, source, {}, disable_rollback=False))
 
     def _update(self, new: Any) -> "Stack":
@@ -194,10 +194,13 @@ class Stack:
         return self
 
     def adopt(self, name: str, resource_id: str, **data: Any) -> "Stack":
-        """Take over a resource of an abandoned stack, with what its data is said to be."""
+        """Adopt a resource of an abandoned stack.
+
+        :param data: the data of the resource
+        """
         texts = {key: json.dumps(value) for key, value in data.items()}
-        said = {"resource_id": resource_id, "resource_data": texts, "metadata": {}}
-        self._stack.adopt_stack_data = {"resources": {name: said}}
+        resource = {"resource_id": resource_id, "resource_data": texts, "metadata": {}}
+        self._stack.adopt_stack_data = {"resources": {name: resource}}
         self._stack.store()
         self._stack.adopt()
         self._reload()
@@ -213,7 +216,7 @@ class Stack:
         return self
 
     def _reload(self) -> None:
-        """Let the engine end what it did to the stack, and begin anew from its database."""
+        """Load the stack from Heat's database."""
         self._stack.persist_state_and_release_lock("engine")
         self._stack = stack.Stack.load(self.user.context, stack_id=self._stack.id)
 
@@ -238,7 +241,7 @@ class Stack:
 
 @contextmanager
 def configured(**options: Any) -> Iterator[None]:
-    """Heat with these options under ``[related_images]``."""
+    """Set options in ``[related_images]`` of Heat."""
     for name, value in options.items():
         cfg.CONF.set_override(name, value, "related_images")
     try:

@@ -1,4 +1,4 @@
-"""Backup policies: carried by the servers of a stack, changed and taken away with it."""
+"""Backup policies of stacks, set in and removed from the metadata of servers."""
 
 import json
 from datetime import timedelta
@@ -23,14 +23,14 @@ KEPT: dict[str, Any] = {"keep_daily": 7, "older_than": "26h"}
 
 @pytest.fixture(params=[Stack, ConvergingStack])
 def kind(request: pytest.FixtureRequest) -> type[Stack]:
-    """How Heat goes through a stack: from one end to the other, or by convergence."""
-    made: type[Stack] = request.param
-    return made
+    """Stacks without and with convergence."""
+    stack_class: type[Stack] = request.param
+    return stack_class
 
 
 @pytest.fixture
 def image(user: User) -> str:
-    """Something to start servers from."""
+    """The ID of an image to boot servers from."""
     body = {"name": "base", "disk_format": "raw", "container_format": "bare"}
     image_id = user.ask("POST", "/images", json=body).json()["id"]
     octets = {"Content-Type": "application/octet-stream"}
@@ -39,7 +39,7 @@ def image(user: User) -> str:
 
 
 def template(image: str = "", made: int = 0, role: str = "web", **policy: Any) -> dict[str, Any]:
-    """A policy, and so many servers that are made."""
+    """Return a template with a policy and ``made`` servers."""
     properties = {
         "image": image,
         "flavor": "1",
@@ -51,28 +51,30 @@ def template(image: str = "", made: int = 0, role: str = "web", **policy: Any) -
         f"server-{number}": {"type": "OS::Nova::Server", "properties": properties}
         for number in range(made)
     }
-    said = {"type": "OS::RelatedImages::BackupPolicy", "properties": policy}
-    return {"heat_template_version": "2021-04-16", "resources": {"policy": said, **servers}}
+    resource = {"type": "OS::RelatedImages::BackupPolicy", "properties": policy}
+    return {"heat_template_version": "2021-04-16", "resources": {"policy": resource, **servers}}
 
 
-def carried(server: str) -> Any:
+def policy_of(server: str) -> Any:
     return json.loads(Servers.metadata.get(server, {}).get(METADATA_KEY, "null"))
 
 
-def test_named_servers_carry_it_for_as_long_as_they_are_named(
+def test_listed_servers_have_the_policy_while_they_are_listed(
     user: User, kind: type[Stack]
 ) -> None:
     one, two, three = (str(uuid4()) for _ in range(3))
     Servers.metadata[two] = {"mine": "stays"}
     stack = kind(user, template(servers=[one, two], **KEPT)).create()
     assert (stack.state, stack.reason[:5]) == ("CREATE_COMPLETE", "Stack")
-    assert carried(one) == carried(two) == {"keep_daily": "7", "older_than": "26h"}
+    assert policy_of(one) == policy_of(two) == {"keep_daily": "7", "older_than": "26h"}
     assert stack["policy"].FnGetAtt("servers") == [one, two]
     made = stack["policy"].resource_id
 
     stack.update(template(servers=[one, three], keep_last="unlimited", keep_labels=["monthly"]))
     assert (stack.state, stack.reason[:5]) == ("UPDATE_COMPLETE", "Stack")
-    assert carried(one) == carried(three) == {"keep_labels": ["monthly"], "keep_last": "unlimited"}
+    assert (
+        policy_of(one) == policy_of(three) == {"keep_labels": ["monthly"], "keep_last": "unlimited"}
+    )
     assert Servers.metadata[two] == {"mine": "stays"}
     assert stack["policy"].resource_id == made
 
@@ -80,19 +82,19 @@ def test_named_servers_carry_it_for_as_long_as_they_are_named(
     assert Servers.metadata[one] == Servers.metadata[three] == {}
 
 
-def test_every_server_of_the_stack_carries_it_also_one_that_is_added(
+def test_every_server_of_the_stack_has_the_policy_new_ones_included(
     user: User, image: str, kind: type[Stack]
 ) -> None:
     stack = kind(user, template(image, 2, **KEPT)).create()
     assert (stack.state, stack.reason[:5]) == ("CREATE_COMPLETE", "Stack")
     first = [stack[f"server-{number}"].resource_id for number in range(2)]
     assert stack["policy"].FnGetAtt("servers") == first
-    # Heat itself takes away from a server's metadata what the template does not say
+    # Heat removes metadata of a server that the template does not have
     stack.update(template(image, 3, role="database", **KEPT))
     assert (stack.state, stack.reason[:5]) == ("UPDATE_COMPLETE", "Stack")
     servers = [*first, stack["server-2"].resource_id]
     for server in servers:
-        assert carried(server) == {"keep_daily": "7", "older_than": "26h"}
+        assert policy_of(server) == {"keep_daily": "7", "older_than": "26h"}
         assert Servers.metadata[server]["role"] == "database"
     stack.update(template(image, 1, **KEPT))
     assert stack.state == "UPDATE_COMPLETE"
@@ -117,26 +119,28 @@ def test_every_server_of_the_stack_carries_it_also_one_that_is_added(
         ({"servers": [], "keep_last": 1}, "servers"),
     ],
 )
-def test_what_is_no_policy_is_refused(user: User, policy: dict[str, Any], message: str) -> None:
+def test_an_invalid_policy_is_refused(user: User, policy: dict[str, Any], message: str) -> None:
     with pytest.raises(StackValidationFailed) as refused:
         Stack(user, template(**{"servers": [str(uuid4())], **policy})).validate()
     assert message in str(refused.value)
 
 
-def test_a_stack_without_servers_names_some(user: User) -> None:
-    with pytest.raises(StackValidationFailed, match="the stack has no server that could carry"):
+def test_a_stack_without_servers_is_refused(user: User) -> None:
+    with pytest.raises(
+        StackValidationFailed, match="the stack has no server for the backup policy"
+    ):
         Stack(user, template(keep_last=1)).validate()
 
 
 def two(first: dict[str, Any], other: dict[str, Any], made: int = 1) -> dict[str, Any]:
-    """Two policies in one template, beside servers."""
-    said = template("image", made, keep_last=1, **first)
+    """Return a template with two policies and ``made`` servers."""
+    source = template("image", made, keep_last=1, **first)
     properties = {"keep_last": 2, **other}
-    said["resources"]["other"] = {
+    source["resources"]["other"] = {
         "type": "OS::RelatedImages::BackupPolicy",
         "properties": properties,
     }
-    return said
+    return source
 
 
 SAME = str(uuid4())
@@ -152,61 +156,61 @@ SAME = str(uuid4())
         ({"servers": [SAME]}, {"servers": {"get_param": "servers"}}, SAME),
     ],
 )
-def test_two_policies_for_one_server_are_refused_before_anything_is_made(
+def test_two_policies_for_one_server_are_refused(
     user: User, image: str, first: dict[str, Any], other: dict[str, Any], server: str
 ) -> None:
-    said = two(first, other)
-    said["parameters"] = {"servers": {"type": "comma_delimited_list", "default": SAME}}
-    said["resources"]["server-0"]["properties"]["image"] = image
+    source = two(first, other)
+    source["parameters"] = {"servers": {"type": "comma_delimited_list", "default": SAME}}
+    source["resources"]["server-0"]["properties"]["image"] = image
     with pytest.raises(StackValidationFailed) as refused:
-        Stack(user, said).validate()
+        Stack(user, source).validate()
     assert f"policies other and policy are both for the server {server}" in str(refused.value)
 
 
-def test_two_policies_for_two_servers_live(user: User, image: str, kind: type[Stack]) -> None:
+def test_two_policies_for_two_servers(user: User, image: str, kind: type[Stack]) -> None:
     references = [{"servers": [{"get_resource": f"server-{n}"}]} for n in range(2)]
-    said = two(references[0], references[1], 2)
+    source = two(references[0], references[1], 2)
     for number in range(2):
-        said["resources"][f"server-{number}"]["properties"]["image"] = image
-    stack = kind(user, said).create()
+        source["resources"][f"server-{number}"]["properties"]["image"] = image
+    stack = kind(user, source).create()
     assert (stack.state, stack.reason[:5]) == ("CREATE_COMPLETE", "Stack")
-    assert carried(stack["server-0"].resource_id) == {"keep_last": "1"}
-    assert carried(stack["server-1"].resource_id) == {"keep_last": "2"}
-    assert stack.update(said).state == "UPDATE_COMPLETE"
+    assert policy_of(stack["server-0"].resource_id) == {"keep_last": "1"}
+    assert policy_of(stack["server-1"].resource_id) == {"keep_last": "2"}
+    assert stack.update(source).state == "UPDATE_COMPLETE"
     assert stack.delete().state == "DELETE_COMPLETE"
 
 
-def test_what_is_only_known_later_is_refused_then(user: User) -> None:
+def test_an_invalid_value_of_another_resource_fails_the_creation(user: User) -> None:
     server = str(uuid4())
     late = template(servers=[server], keep_within={"get_attr": ["value", "value"]})
     late["resources"]["value"] = {"type": "OS::Heat::Value", "properties": {"value": "a week"}}
     stack = Stack(user, late).create()
     assert stack.state == "CREATE_FAILED"
     assert "keep_within: 'a week' is not a span" in stack.reason
-    assert carried(server) is None
+    assert policy_of(server) is None
 
 
-def test_the_policy_of_somebody_else_stays(user: User, kind: type[Stack]) -> None:
+def test_the_policy_of_another_writer_stays(user: User, kind: type[Stack]) -> None:
     free, taken = str(uuid4()), str(uuid4())
     theirs = {METADATA_KEY: '{"keep_last":9}'}
     Servers.metadata[taken] = dict(theirs)
     stack = kind(user, template(servers=[free, taken], **KEPT)).create()
     assert stack.state == "CREATE_FAILED"
-    assert f"the server {taken} carries a backup policy already" in stack.reason
+    assert f"the server {taken} already has a backup policy" in stack.reason
     assert Servers.metadata[taken] == theirs
     made = stack["policy"].resource_id
 
     Servers.metadata[taken].clear()
     stack.update(template(servers=[free, taken], **KEPT))
     assert (stack.state, stack["policy"].resource_id) == ("UPDATE_COMPLETE", made)
-    assert carried(free) == carried(taken) == {"keep_daily": "7", "older_than": "26h"}
+    assert policy_of(free) == policy_of(taken) == {"keep_daily": "7", "older_than": "26h"}
     Servers.metadata[taken].update({METADATA_KEY: "{}", METADATA_WRITER: "somebody"})
     assert stack.delete().state == "DELETE_COMPLETE"
     assert Servers.metadata[free] == {}
     assert Servers.metadata[taken] == {METADATA_KEY: "{}", METADATA_WRITER: "somebody"}
 
 
-def test_a_check_finds_that_it_is_lost_and_an_update_puts_it_back(
+def test_a_check_finds_a_missing_policy_and_an_update_sets_it_again(
     user: User, kind: type[Stack]
 ) -> None:
     server, gone = str(uuid4()), str(uuid4())
@@ -216,16 +220,16 @@ def test_a_check_finds_that_it_is_lost_and_an_update_puts_it_back(
     assert stack.check().state == "CHECK_COMPLETE"
     Servers.metadata[server].clear()
     assert stack.check().state == "CHECK_FAILED"
-    assert f"not on the servers {server} any more" in stack.reason
+    assert f"the backup policy is missing on the servers {server};" in stack.reason
     stack.update(source)
     assert (stack.state, stack["policy"].resource_id) == ("UPDATE_COMPLETE", made)
-    assert carried(server) == {"keep_daily": "7", "older_than": "26h"}
+    assert policy_of(server) == {"keep_daily": "7", "older_than": "26h"}
     Servers.deleted.add(gone)
     assert stack.check().state == "CHECK_COMPLETE"
     assert stack.delete().state == "DELETE_COMPLETE"
 
 
-def test_the_template_of_the_docs_lives(user: User, image: str) -> None:
+def test_the_template_of_the_docs(user: User, image: str) -> None:
     text = (TEMPLATES / "backup-policy.yaml").read_text()
     given = {"image": image, "flavor": "1"}
     stack = Stack(user, text, **given).create()

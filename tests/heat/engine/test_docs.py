@@ -1,4 +1,4 @@
-"""The page about Heat leaves nothing out."""
+"""The page about Heat documents every property, attribute, option and error."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_every_property_is_documented(name: str) -> None:
     assert re.search(rf"^\| (`\w+`, )*`{name}`", PAGE, re.MULTILINE)
 
 
-def test_every_property_has_its_name() -> None:
+def test_every_property_has_a_constant() -> None:
     assert set(names.OF_TEMPLATES) == set(schema.PROPERTIES_SCHEMA)
 
 

@@ -1,4 +1,4 @@
-"""``OS::RelatedImages::Image`` in stacks of the real heat-engine, before the real Glance."""
+"""``OS::RelatedImages::Image`` in stacks of a real heat-engine, with a real Glance."""
 
 import os
 from collections.abc import Iterator
@@ -34,18 +34,18 @@ def of_instance(id: str) -> dict[str, str]:
     return {"installation": INSTALLATION, "id": id}
 
 
-def created(user: User, said: stacks.Source, **parameters: str) -> tuple[Stack, str]:
-    stack = Stack(user, said, **parameters).create()
+def created(user: User, content: stacks.Source, **parameters: str) -> tuple[Stack, str]:
+    stack = Stack(user, content, **parameters).create()
     assert (stack.state, stack.reason) == (
         "CREATE_COMPLETE",
         "Stack CREATE completed successfully",
     )
-    return stack, str(stack["image"].resource_id)
+    return stack, str(stack["image"].retemplate_id)
 
 
-def updated(stack: Stack, said: stacks.Source) -> None:
+def updated(stack: Stack, content: stacks.Source) -> None:
     stack.user.recorder.sent.clear()
-    assert (stack.update(said).state, stack.reason) == (
+    assert (stack.update(content).state, stack.reason) == (
         "UPDATE_COMPLETE",
         "Stack UPDATE completed successfully",
     )
@@ -56,7 +56,7 @@ def relations(user: User, image_id: str) -> list[tuple[str, str, str | None]]:
     return sorted((it["instance_id"], it["kind"], it["label"]) for it in shown)
 
 
-def test_an_image_keeps_its_id_and_its_data_while_all_its_metadata_changes(user: User) -> None:
+def test_metadata_is_updated_in_place(user: User) -> None:
     first = imported(properties={"kept": "1", "changed": "a", "removed": "x"}, tags=["one", "two"])
     stack, image_id = created(user, first)
     foreign = [{"op": "add", "path": "/from_elsewhere", "value": "stays"}]
@@ -85,7 +85,7 @@ def test_an_image_keeps_its_id_and_its_data_while_all_its_metadata_changes(user:
         ]
     ]
     assert user.recorder.bodies("POST") == []
-    assert stack["image"].resource_id == image_id
+    assert stack["image"].retemplate_id == image_id
     image = user.image(image_id)
     assert (image["from_elsewhere"], image["kept"], image["a/b~c"]) == ("stays", "1", "new")
     assert sorted(image["tags"]) == ["three", "two"]
@@ -95,14 +95,14 @@ def test_an_image_keeps_its_id_and_its_data_while_all_its_metadata_changes(user:
     assert user.ask("GET", f"/images/{image_id}").status_code == 404
 
 
-def test_what_is_as_the_template_says_already_is_not_sent(user: User) -> None:
+def test_an_update_without_differences_sends_no_patch(user: User) -> None:
     stack, image_id = created(user, imported(properties={"a": "1"}))
     updated(stack, imported(properties={"a": "1"}, min_disk=0, visibility="shared"))
     assert user.recorder.bodies("PATCH") == []
-    assert stack["image"].resource_id == image_id
+    assert stack["image"].retemplate_id == image_id
 
 
-def test_what_is_named_no_more_goes_back_to_what_it_is_of_itself(user: User) -> None:
+def test_attributes_removed_from_the_template_get_their_defaults(user: User) -> None:
     named = {"name": "mine", "min_ram": 64, "os_hidden": True, "architecture": "x86_64"}
     stack, image_id = created(user, imported(**named))
     assert user.image(image_id).items() >= named.items()
@@ -113,15 +113,15 @@ def test_what_is_named_no_more_goes_back_to_what_it_is_of_itself(user: User) -> 
     assert "architecture" not in image
 
 
-def test_another_source_makes_another_image(user: User) -> None:
+def test_another_template_replaces_the_image(user: User) -> None:
     stack, image_id = created(user, imported())
     elsewhere = source() | {"location": os.environ[stacks.FILES] + "/other.raw"}
     updated(stack, template(**elsewhere))
-    assert stack["image"].resource_id != image_id
+    assert stack["image"].retemplate_id != image_id
     assert user.ask("GET", f"/images/{image_id}").status_code == 404
 
 
-def test_members_come_and_go(user: User) -> None:
+def test_members_are_added_and_removed(user: User) -> None:
     stack, image_id = created(user, imported(members=["one", "two"]))
     assert members(user, image_id) == ["one", "two"]
     updated(stack, imported(members=["two", "three"]))
@@ -135,7 +135,7 @@ def members(user: User, image_id: str) -> list[str]:
     return sorted(it["member_id"] for it in shown)
 
 
-def test_attributes_tell_of_the_image(user: User) -> None:
+def test_attributes(user: User) -> None:
     stack, image_id = created(user, imported(instance=of_instance("inst-1")))
     image, shown = stack["image"], user.image(image_id)
     for name in ("id", "status", "checksum", "size"):
@@ -145,7 +145,7 @@ def test_attributes_tell_of_the_image(user: User) -> None:
     assert (relation["image_id"], relation["instance_id"]) == (image_id, "inst-1")
 
 
-def test_a_download_that_fails_fails_the_stack_with_the_reason_of_glance(user: User) -> None:
+def test_a_failed_import_fails_the_stack_with_the_reason_of_glance(user: User) -> None:
     nowhere = source() | {"location": os.environ[stacks.FILES] + "/nowhere.raw"}
     stack = Stack(user, template(**nowhere, properties={"a": "1"})).create()
     assert stack.state == "CREATE_FAILED"
@@ -155,35 +155,41 @@ def test_a_download_that_fails_fails_the_stack_with_the_reason_of_glance(user: U
     assert stack.delete().state == "DELETE_COMPLETE"
 
 
-def test_an_import_is_waited_for_though_a_proxy_fails(user: User) -> None:
+def test_a_bad_gateway_during_an_import_is_retried(user: User) -> None:
     user.recorder.lost = 2
     _stack, image_id = created(user, imported())
     assert (user.image(image_id)["status"], user.recorder.lost) == ("active", 0)
 
 
-def test_an_import_that_failed_is_made_anew_by_the_next_update(user: User) -> None:
+def test_the_next_update_creates_the_image_of_a_failed_import_again(user: User) -> None:
     nowhere = source() | {"location": os.environ[stacks.FILES] + "/nowhere.raw"}
     stack = Stack(user, template(**nowhere)).create()
     assert stack.state == "CREATE_FAILED"
     updated(stack, imported())
-    assert user.image(stack["image"].resource_id)["status"] == "active"
+    assert user.image(stack["image"].retemplate_id)["status"] == "active"
 
 
 @pytest.mark.parametrize(
     ("properties", "message"),
     [
         ({"properties": {"os_glance_importing": "x"}}, "'os_glance_importing' is reserved"),
-        ({"properties": {"checksum": "x"}}, "checksum is a property that Glance's images have"),
-        ({"properties": {"owner": "x"}}, "it is Glance's to set"),
-        ({"properties": {"min_disk": "1"}}, "give it beside properties"),
+        ({"properties": {"checksum": "x"}}, "checksum is an attribute of Glance's images"),
+        ({"properties": {"owner": "x"}}, "only Glance sets it"),
+        ({"properties": {"min_disk": "1"}}, "set it outside properties"),
         ({"properties": {"": "x"}}, "is not 1 to 255 characters long"),
-        ({"properties": {4: "cpus"}}, "the property name 4 is no text: put it into quotes"),
-        ({"properties": {"cpus": 4}}, "the value of the property 'cpus' is 4, which is no text"),
-        ({"properties": {"on": True}}, "which is no text: put it into quotes"),
-        ({"properties": {"none": None}}, "which is no text"),
-        ({"properties": {"deep": {"a": "b"}}}, "which is no text"),
+        ({"properties": {4: "cpus"}}, "the property name 4 is not a string: quote it"),
+        (
+            {"properties": {"cpus": 4}},
+            "the value of the property 'cpus' is 4, which is not a string",
+        ),
+        ({"properties": {"on": True}}, "which is not a string: quote it"),
+        ({"properties": {"none": None}}, "which is not a string"),
+        ({"properties": {"deep": {"a": "b"}}}, "which is not a string"),
         ({"properties": {f"p{n}": "x" for n in range(129)}}, "129 properties and 128 are allowed"),
-        ({"members": ["p"], "visibility": "private"}, "an image with members is shared"),
+        (
+            {"members": ["p"], "visibility": "private"},
+            "an image with members must have the visibility shared",
+        ),
         ({"label": "daily"}, "a label needs a server or an instance"),
         ({"instance": {"id": "inst-1"}}, "no installation is known"),
         ({"instance": {"installation": "x", "id": "i"}}, "is not a UUID"),
@@ -191,7 +197,7 @@ def test_an_import_that_failed_is_made_anew_by_the_next_update(user: User) -> No
         ({"kind": "other"}, "not an allowed value"),
     ],
 )
-def test_a_template_that_cannot_become_an_image_is_refused(
+def test_an_invalid_template_is_refused(
     user: User, properties: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(StackValidationFailed) as refused:
@@ -206,20 +212,20 @@ def test_two_sources_are_refused(user: User) -> None:
         Stack(user, imported(image=image_id)).validate()
 
 
-def test_a_template_without_a_source_is_refused(user: User) -> None:
+def test_a_template_without_a_template_is_refused(user: User) -> None:
     with pytest.raises(StackValidationFailed, match="the image has no source"):
         Stack(user, template(properties={"a": "b"})).validate()
 
 
-def test_a_value_may_come_from_a_resource_that_is_still_to_be_made(user: User) -> None:
-    said = imported(properties={"secret": {"get_attr": ["random", "value"]}})
-    said["resources"]["random"] = {"type": "OS::Heat::RandomString"}
-    stack, image_id = created(user, said)
+def test_a_value_may_come_from_a_retemplate_that_is_not_created_yet(user: User) -> None:
+    content = imported(properties={"secret": {"get_attr": ["random", "value"]}})
+    content["resources"]["random"] = {"type": "OS::Heat::RandomString"}
+    stack, image_id = created(user, content)
     assert user.image(image_id)["secret"] == stack["random"].FnGetAtt("value")
 
 
 def later(**properties: Any) -> dict[str, Any]:
-    """An image of which every single value comes from a resource that is made before it."""
+    """Return a template whose values all come from other resources."""
     resources: dict[str, Any] = {}
 
     def source_of(value: Any) -> Any:
@@ -229,9 +235,9 @@ def later(**properties: Any) -> dict[str, Any]:
         resources[name] = {"type": "OS::Heat::Value", "properties": {"value": value}}
         return {"get_attr": [name, "value"]}
 
-    said = template(**{name: source_of(value) for name, value in properties.items()})
-    said["resources"] |= resources
-    return said
+    content = template(**{name: source_of(value) for name, value in properties.items()})
+    content["resources"] |= resources
+    return content
 
 
 def test_a_property_may_have_any_name(user: User) -> None:
@@ -244,14 +250,14 @@ def test_a_property_may_have_any_name(user: User) -> None:
 
 
 @pytest.mark.parametrize("kind", [Stack, ConvergingStack])
-def test_every_value_may_come_from_a_resource_that_is_still_to_be_made(
+def test_every_value_may_come_from_a_retemplate_that_is_not_created_yet(
     user: User, kind: type[Stack]
 ) -> None:
     more = {"label": "daily", "visibility": "shared", "members": ["one"], "properties": {"a": "1"}}
     instance = of_instance("inst-1")
     stack = kind(user, later(**source(), **more, kind="backup", instance=instance)).create()
     assert (stack.state, stack.reason[:5]) == ("CREATE_COMPLETE", "Stack")
-    image_id = stack["image"].resource_id
+    image_id = stack["image"].retemplate_id
     assert relations(user, image_id) == [("inst-1", "backup", "daily")]
     assert members(user, image_id) == ["one"]
     assert user.image(image_id)["a"] == "1"
@@ -262,13 +268,19 @@ def test_every_value_may_come_from_a_resource_that_is_still_to_be_made(
     [
         ({"location": ""}, "the image has no source"),
         ({"container_format": ""}, "needs disk_format and container_format"),
-        ({"container_format": "ami", "disk_format": "ari"}, "disk_format must be the same"),
+        (
+            {"container_format": "ami", "disk_format": "ari"},
+            "container_format ami needs disk_format ami",
+        ),
         ({"instance": {"installation": "", "id": "i"}}, "no installation is known"),
         ({"instance": of_instance("i"), "label": "two words"}, "the relation label"),
-        ({"members": ["p"], "visibility": "private"}, "an image with members is shared"),
+        (
+            {"members": ["p"], "visibility": "private"},
+            "an image with members must have the visibility shared",
+        ),
     ],
 )
-def test_what_comes_later_is_looked_at_then(
+def test_values_of_other_resources_are_checked_at_creation(
     user: User, properties: dict[str, Any], message: str
 ) -> None:
     stack = Stack(user, later(**(source() | properties))).create()
@@ -277,29 +289,32 @@ def test_what_comes_later_is_looked_at_then(
     assert user.recorder.bodies("POST") == []
 
 
-def test_a_parameter_is_known_before_anything_is_made(user: User) -> None:
-    said = template(**source() | {"location": {"get_param": "from"}})
-    said["parameters"] = {"from": {"type": "string"}}
+def test_parameters_are_checked_before_creation(user: User) -> None:
+    content = template(**source() | {"location": {"get_param": "from"}})
+    content["parameters"] = {"from": {"type": "string"}}
     with pytest.raises(StackValidationFailed, match="the image has no source"):
-        Stack(user, said, **{"from": ""}).validate()
+        Stack(user, content, **{"from": ""}).validate()
 
 
-def test_a_protected_image_is_kept_and_the_stack_says_so(user: User) -> None:
+def test_a_protected_image_is_not_deleted(user: User) -> None:
     stack, image_id = created(user, imported(protected=True))
     stack.delete()
     assert stack.state == "DELETE_FAILED"
-    assert f"the image {image_id} is protected, so it stays and so does the stack" in stack.reason
+    assert (
+        f"the image {image_id} is protected, so neither the image nor the stack was deleted"
+        in stack.reason
+    )
     assert "account" not in stack.reason
     assert user.image(image_id)["status"] == "active"
     updated(stack, imported(protected=False))
     assert stack.delete().state == "DELETE_COMPLETE"
 
 
-def test_an_image_in_use_is_kept_and_the_stack_says_so(user: User) -> None:
+def test_an_image_in_use_is_not_deleted(user: User) -> None:
     stack, image_id = created(user, imported())
     server = str(uuid4())
-    said = {"installation_uuid": INSTALLATION, "instance_id": server, "image_id": image_id}
-    assert user.ask("POST", "/relations", json=said | {"kind": "boot"}).status_code == 201
+    content = {"installation_uuid": INSTALLATION, "instance_id": server, "image_id": image_id}
+    assert user.ask("POST", "/relations", json=content | {"kind": "boot"}).status_code == 201
     stack.delete()
     assert stack.state == "DELETE_FAILED"
     assert "answered 409" in stack.reason
@@ -308,17 +323,17 @@ def test_an_image_in_use_is_kept_and_the_stack_says_so(user: User) -> None:
     assert stack.delete().state == "DELETE_COMPLETE"
 
 
-def test_a_change_that_glance_refuses_is_told_and_the_image_is_not_made_again(user: User) -> None:
+def test_a_refused_change_fails_the_update_and_keeps_the_image(user: User) -> None:
     stack, image_id = created(user, imported(properties={"a": "1"}))
     stack.update(template(**(source() | {"disk_format": "qcow2"}), properties={"a": "1"}))
     assert stack.state == "UPDATE_FAILED"
     assert "disk_format" in stack.reason
     updated(stack, imported(properties={"a": "2"}))
-    assert stack["image"].resource_id == image_id
+    assert stack["image"].retemplate_id == image_id
     assert user.image(image_id)["a"] == "2"
 
 
-def test_the_relation_is_kept_in_step(user: User) -> None:
+def test_the_relation_is_updated(user: User) -> None:
     stack, image_id = created(user, imported(instance=of_instance("inst-1")))
     assert relations(user, image_id) == [("inst-1", "snapshot", None)]
     daily = {"kind": "backup", "label": "daily"}
@@ -338,7 +353,7 @@ def test_a_boot_relation_is_attached(user: User) -> None:
     assert relations(user, image_id) == [("inst-3", "boot", None)]
 
 
-def test_who_may_not_record_is_told_and_nothing_is_made(member: User) -> None:
+def test_a_user_without_a_recording_role_is_refused(member: User) -> None:
     stack = Stack(member, imported(name="refused", instance=of_instance("inst-1"))).create()
     assert stack.state == "CREATE_FAILED"
     assert "the stack's user has no recording role" in stack.reason
@@ -347,14 +362,14 @@ def test_who_may_not_record_is_told_and_nothing_is_made(member: User) -> None:
     assert stack.delete().state == "DELETE_COMPLETE"
 
 
-def test_an_image_that_was_there_is_described_and_stays(user: User) -> None:
+def test_an_existing_image_is_updated_and_not_deleted(user: User) -> None:
     body = {"name": "there", "disk_format": "raw", "container_format": "bare", "a": "1"}
     image_id = user.ask("POST", "/images", json=body).json()["id"]
-    said = {"image": image_id, "instance": of_instance("inst-1")}
-    stack, described = created(user, template(**said, properties={"b": "2"}))
+    content = {"image": image_id, "instance": of_instance("inst-1")}
+    stack, described = created(user, template(**content, properties={"b": "2"}))
     assert described == image_id
     assert relations(user, image_id) == [("inst-1", "snapshot", None)]
-    updated(stack, template(**said, properties={"b": "3"}))
+    updated(stack, template(**content, properties={"b": "3"}))
     assert user.recorder.bodies("PATCH") == [[{"op": "replace", "path": "/b", "value": "3"}]]
     assert stack.delete().state == "DELETE_COMPLETE"
     image = user.image(image_id)
@@ -363,7 +378,7 @@ def test_an_image_that_was_there_is_described_and_stays(user: User) -> None:
 
 
 def changed_elsewhere(user: User, image_id: str) -> None:
-    """What somebody does to the image past Heat."""
+    """Change the image without Heat."""
     changes: list[dict[str, Any]] = [
         {"op": "replace", "path": "/name", "value": "theirs"},
         {"op": "replace", "path": "/a", "value": "2"},
@@ -374,45 +389,45 @@ def changed_elsewhere(user: User, image_id: str) -> None:
     assert patched(user, image_id, changes) == 200
 
 
-MINE: dict[str, Any] = {"name": "mine", "properties": {"a": "1", "b": "2"}, "tags": ["kept"]}
+OWN: dict[str, Any] = {"name": "mine", "properties": {"a": "1", "b": "2"}, "tags": ["kept"]}
 
 
-def is_put_right(user: User, image_id: str) -> None:
+def assert_corrected(user: User, image_id: str) -> None:
     image = user.image(image_id)
     assert (image["name"], image["a"], image["b"], image["c"]) == ("mine", "1", "2", "3")
     assert sorted(image["tags"]) == ["added", "kept"]
 
 
-def test_a_check_finds_what_was_changed_and_an_update_puts_it_right(user: User) -> None:
-    stack, image_id = created(user, imported(**MINE))
+def test_a_check_finds_changes_and_an_update_reverts_them(user: User) -> None:
+    stack, image_id = created(user, imported(**OWN))
     assert stack.check().state == "CHECK_COMPLETE"
     changed_elsewhere(user, image_id)
     assert stack.check().state == "CHECK_FAILED"
-    assert "not as the template says any more: /a, /b, /name, /tags" in stack.reason
-    updated(stack, imported(**MINE))
-    assert stack["image"].resource_id == image_id
-    is_put_right(user, image_id)
+    assert "differs from the template: /a, /b, /name, /tags" in stack.reason
+    updated(stack, imported(**OWN))
+    assert stack["image"].retemplate_id == image_id
+    assert_corrected(user, image_id)
     assert stack.check().state == "CHECK_COMPLETE"
     assert user.ask("DELETE", f"/images/{image_id}").status_code == 204
     assert stack.check().state == "CHECK_FAILED"
 
 
-def test_an_update_sees_what_was_changed_where_heat_observes(user: User) -> None:
-    stack, image_id = created(user, imported(**MINE))
+def test_an_update_reverts_changes_with_observe_on_update(user: User) -> None:
+    stack, image_id = created(user, imported(**OWN))
     changed_elsewhere(user, image_id)
-    updated(stack, imported(**MINE))
+    updated(stack, imported(**OWN))
     assert user.image(image_id)["name"] == "theirs"
     with observing():
-        updated(stack, imported(**MINE))
-        assert stack["image"].resource_id == image_id
-        is_put_right(user, image_id)
+        updated(stack, imported(**OWN))
+        assert stack["image"].retemplate_id == image_id
+        assert_corrected(user, image_id)
         user.recorder.sent.clear()
-        updated(stack, imported(**MINE))
+        updated(stack, imported(**OWN))
         assert user.recorder.bodies("PATCH") == []
         assert user.ask("DELETE", f"/images/{image_id}").status_code == 204
-        updated(stack, imported(**MINE))
-    assert stack["image"].resource_id != image_id
-    assert user.image(stack["image"].resource_id)["status"] == "active"
+        updated(stack, imported(**OWN))
+    assert stack["image"].retemplate_id != image_id
+    assert user.image(stack["image"].retemplate_id)["status"] == "active"
 
 
 @contextmanager
@@ -425,38 +440,38 @@ def observing() -> Iterator[None]:
 
 
 def number_of_cpus(value: Any) -> dict[str, Any]:
-    said = imported(properties={"cpus": value})
-    said["parameters"] = {"cpus": {"type": "number"}}
-    return said
+    content = imported(properties={"cpus": value})
+    content["parameters"] = {"cpus": {"type": "number"}}
+    return content
 
 
-def test_a_number_that_a_parameter_gives_becomes_text_as_the_refusal_says(user: User) -> None:
+def test_a_number_of_a_parameter_is_converted_with_str_replace(user: User) -> None:
     parameter = {"get_param": "cpus"}
-    with pytest.raises(StackValidationFailed, match="gives becomes text by str_replace"):
+    with pytest.raises(StackValidationFailed, match="a parameter or an attribute with str_replace"):
         Stack(user, number_of_cpus(parameter), cpus="4").validate()
     text = {"str_replace": {"template": "n", "params": {"n": parameter}}}
     _stack, image_id = created(user, number_of_cpus(text), cpus="4")
     assert user.image(image_id)["cpus"] == "4"
 
 
-def test_glance_is_not_asked_for_an_image_that_was_never_made(user: User) -> None:
+def test_no_request_is_sent_for_an_image_that_was_never_created(user: User) -> None:
     stack = Stack(user, later(**(source() | {"location": ""}))).create()
-    assert (stack.state, stack["image"].resource_id) == ("CREATE_FAILED", None)
+    assert (stack.state, stack["image"].retemplate_id) == ("CREATE_FAILED", None)
     assert stack.check().state == "CHECK_FAILED"
-    assert "there is no image: it was never made" in stack.reason
+    assert "there is no image: it was never created" in stack.reason
     assert stack["image"].FnGetAtt("show") is None
     with observing():
         updated(stack, imported())
     assert not any("None" in path for path in user.recorder.paths)
 
 
-NOBODY = ""
-"""A project that an image cannot be shared with."""
+INVALID_PROJECT = ""
+"""A project ID that Glance refuses as a member."""
 
 
-def failed_then_back(stack: Stack, said: dict[str, Any]) -> None:
-    """An update that fails, after which the engine goes back to the template before."""
-    stack.update_or_go_back(said)
+def update_and_roll_back(stack: Stack, content: dict[str, Any]) -> None:
+    """Update the stack with a template that fails, so that Heat rolls back."""
+    stack.update_with_rollback(content)
     assert (stack.state, stack.reason[:27]) == (
         "ROLLBACK_COMPLETE",
         "Stack ROLLBACK completed su",
@@ -467,12 +482,12 @@ KINDS = pytest.mark.parametrize("kind", [Stack, ConvergingStack])
 
 
 @KINDS
-def test_going_back_undoes_what_an_update_that_failed_did(user: User, kind: type[Stack]) -> None:
+def test_a_rollback_reverts_a_failed_update(user: User, kind: type[Stack]) -> None:
     first = imported(
         instance=of_instance("inst-1"), members=["one", "two"], properties={"a": "1"}, tags=["t"]
     )
     stack = kind(user, first).create()
-    image_id = stack["image"].resource_id
+    image_id = stack["image"].retemplate_id
     theirs = [{"op": "add", "path": "/theirs", "value": "1"}]
     assert patched(user, image_id, theirs) == 200
     body = {"member": "their-member"}
@@ -483,14 +498,14 @@ def test_going_back_undoes_what_an_update_that_failed_did(user: User, kind: type
         instance=of_instance("inst-2"),
         kind="backup",
         label="daily",
-        members=["two", "three", "their-member", NOBODY],
+        members=["two", "three", "their-member", INVALID_PROJECT],
         properties={"b": "2", "theirs": "mine"},
         tags=["u"],
         min_ram=64,
         name="other",
         architecture="x86_64",
     )
-    failed_then_back(stack, failing)
+    update_and_roll_back(stack, failing)
     assert relations(user, image_id) == [("inst-1", "snapshot", None)]
     assert members(user, image_id) == shared_with
     assert {**user.image(image_id), "updated_at": ""} == {**before, "updated_at": ""}
@@ -499,22 +514,22 @@ def test_going_back_undoes_what_an_update_that_failed_did(user: User, kind: type
 
 
 @KINDS
-def test_going_back_undoes_a_relation_though_glance_refused_the_rest(
+def test_a_rollback_reverts_the_relation_if_glance_refused_the_patch(
     user: User, kind: type[Stack]
 ) -> None:
-    said = {"instance": of_instance("inst-1"), "kind": "backup", "label": "daily"}
-    stack = kind(user, imported(**said)).create()
-    image_id = stack["image"].resource_id
+    content = {"instance": of_instance("inst-1"), "kind": "backup", "label": "daily"}
+    stack = kind(user, imported(**content)).create()
+    image_id = stack["image"].retemplate_id
     refused = source() | {"disk_format": "qcow2"}
-    failed_then_back(stack, template(**refused, instance=of_instance("inst-2")))
+    update_and_roll_back(stack, template(**refused, instance=of_instance("inst-2")))
     assert relations(user, image_id) == [("inst-1", "backup", "daily")]
 
 
-def test_an_update_after_one_that_failed_takes_away_what_neither_template_names(
+def test_an_update_reverts_a_failed_update_before_it(
     user: User,
 ) -> None:
     stack, image_id = created(user, imported(members=["one"]))
-    stack.update(imported(members=["one", "two", NOBODY], properties={"b": "2"}))
+    stack.update(imported(members=["one", "two", INVALID_PROJECT], properties={"b": "2"}))
     assert stack.state == "UPDATE_FAILED"
     assert user.image(image_id)["b"] == "2"
     updated(stack, imported(members=["one", "three"]))
@@ -524,20 +539,20 @@ def test_an_update_after_one_that_failed_takes_away_what_neither_template_names(
 
 @KINDS
 @pytest.mark.parametrize("label", ["daily", None])
-def test_a_check_finds_a_lost_relation_or_member_and_an_update_puts_it_right(
+def test_a_check_finds_a_missing_relation_and_member_and_an_update_adds_them(
     user: User, kind: type[Stack], label: str | None
 ) -> None:
     more = {} if label is None else {"label": label}
-    said = imported(instance=of_instance("inst-1"), kind="backup", members=["one"], **more)
-    stack = kind(user, said).create()
-    image_id = stack["image"].resource_id
+    content = imported(instance=of_instance("inst-1"), kind="backup", members=["one"], **more)
+    stack = kind(user, content).create()
+    image_id = stack["image"].retemplate_id
     assert stack.check().state == "CHECK_COMPLETE"
     removed(user, f"/images/{image_id}/members/one")
     removed(user, f"/images/{image_id}/relations/{INSTALLATION}/inst-1/backup")
     assert stack.check().state == "CHECK_FAILED"
     assert "it is not shared with one" in stack.reason
-    assert "the backup relation with the instance inst-1 is gone" in stack.reason
-    updated(stack, said)
+    assert "the backup relation with the server inst-1 is missing" in stack.reason
+    updated(stack, content)
     assert relations(user, image_id) == [("inst-1", "backup", label)]
     assert members(user, image_id) == ["one"]
     assert stack.check().state == "CHECK_COMPLETE"
@@ -554,7 +569,7 @@ def test_a_check_finds_another_label(user: User) -> None:
     assert "has the label theirs instead of daily" in stack.reason
 
 
-def test_any_update_puts_a_lost_relation_and_member_right(user: User) -> None:
+def test_any_update_adds_a_missing_relation_and_member(user: User) -> None:
     more = {"instance": of_instance("inst-1"), "members": ["one"]}
     stack, image_id = created(user, imported(**more))
     removed(user, f"/images/{image_id}/members/one")
@@ -564,7 +579,7 @@ def test_any_update_puts_a_lost_relation_and_member_right(user: User) -> None:
     assert members(user, image_id) == ["one"]
 
 
-def test_an_update_sees_a_lost_relation_or_member_where_heat_observes(user: User) -> None:
+def test_an_update_adds_a_missing_relation_and_member_with_observe_on_update(user: User) -> None:
     more = {"instance": of_instance("inst-1"), "members": ["one"], "kind": "backup", "label": "a"}
     stack, image_id = created(user, imported(**more))
     with observing():
@@ -583,15 +598,15 @@ def removed(user: User, path: str) -> None:
 
 def patched(user: User, image_id: str, operations: list[dict[str, Any]]) -> int:
     headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
-    asked = user.ask("PATCH", f"/images/{image_id}", json=operations, headers=headers)
-    return int(asked.status_code)
+    response = user.ask("PATCH", f"/images/{image_id}", json=operations, headers=headers)
+    return int(response.status_code)
 
 
 PASSWORD = "s3cret"
 
 
 def secret(name: str) -> str:
-    """A location with credentials, where there is ``name``."""
+    """Return a location of the file ``name`` with credentials."""
     base = os.environ[stacks.FILES].replace("http://", f"http://user:{PASSWORD}@")
     return f"{base}/{name}?signature={PASSWORD}"
 
@@ -607,14 +622,14 @@ def secret(name: str) -> str:
         f"nonsense://user:{PASSWORD}@example.org",
     ],
 )
-def test_credentials_in_a_location_are_not_told(
+def test_credentials_in_a_location_are_not_shown(
     user: User, caplog: pytest.LogCaptureFixture, location: str
 ) -> None:
     with caplog.at_level("DEBUG"):
         stack = Stack(user, template(**(source() | {"location": location}))).create()
     assert stack.state == "CREATE_FAILED"
     assert PASSWORD not in stack.reason
-    ours = [it for it in caplog.records if it.name.startswith(("related_images", "keystoneauth"))]
-    assert not any(PASSWORD in it.getMessage() for it in ours)
+    own = [it for it in caplog.records if it.name.startswith(("related_images", "keystoneauth"))]
+    assert not any(PASSWORD in it.getMessage() for it in own)
     assert not any(PASSWORD in (it.exc_text or "") for it in caplog.records)
     assert stack.delete().state == "DELETE_COMPLETE"

@@ -1,4 +1,4 @@
-"""What Heat vouches for with its own identity, and what it takes back of it."""
+"""Relations that Heat records with its own account, and how it rolls them back."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def known_installation() -> Iterator[None]:
         yield
 
 
-def vouching(token: str = SERVICE, **more: Any) -> Any:
+def heat_account(token: str = SERVICE, **more: Any) -> Any:
     options = loading.get_auth_plugin_conf_options("admin_token")
     cfg.CONF.register_opts(options, "related_images")
     return configured(
@@ -39,9 +39,9 @@ def vouching(token: str = SERVICE, **more: Any) -> Any:
 
 
 @pytest.fixture
-def vouched() -> Iterator[None]:
-    """Heat with an identity that may record."""
-    with vouching():
+def with_account() -> Iterator[None]:
+    """Heat with an account that has a recording role."""
+    with heat_account():
         yield
 
 
@@ -60,15 +60,15 @@ def recorded(user: User, image_id: str) -> list[tuple[str, str, str | None]]:
 
 
 def record(user: User, image_id: str, instance: str, **more: str) -> None:
-    """What another witness reports."""
+    """Report a relation as another service."""
     body = {"installation_uuid": INSTALLATION, "instance_id": instance, "image_id": image_id}
     answer = user.ask("POST", "/relations", ADMIN, json={"kind": "snapshot", **body, **more})
     assert answer.status_code in (200, 201)
 
 
-@pytest.mark.usefixtures("vouched")
-def test_a_server_that_nova_shows_the_user_is_vouched_for(member: User) -> None:
-    one, two = Servers.of(member.project), Servers.of(member.project)
+@pytest.mark.usefixtures("with_account")
+def test_a_server_that_nova_shows_the_user_is_recorded(member: User) -> None:
+    one, two = Servers.add(member.project), Servers.add(member.project)
     stack, image_id = created(member, imported(server=one))
     assert relations(member, image_id) == [(one, "snapshot", None)]
     updated(stack, imported(instance={"id": two}))
@@ -76,16 +76,16 @@ def test_a_server_that_nova_shows_the_user_is_vouched_for(member: User) -> None:
     assert member.image(image_id)["owner"] == member.project
 
 
-@pytest.mark.usefixtures("vouched")
+@pytest.mark.usefixtures("with_account")
 @pytest.mark.parametrize("kind", ["boot", "snapshot", "backup"])
 @pytest.mark.parametrize("invented", [True, False])
 def test_a_server_that_nova_does_not_show_the_user_is_refused(
     member: User, kind: str, invented: bool
 ) -> None:
     image_id = public_image(member)
-    server = MISSING if invented else Servers.of("bob", image_id)
-    said = {"instance": {"id": server}, "kind": kind}
-    for source in (template(image=image_id, **said), imported(name="refused", **said)):
+    server = MISSING if invented else Servers.add("bob", image_id)
+    properties = {"instance": {"id": server}, "kind": kind}
+    for source in (template(image=image_id, **properties), imported(name="refused", **properties)):
         stack = Stack(member, source).create()
         assert stack.state == "CREATE_FAILED"
         assert f"Nova shows the stack's user no server {server}" in stack.reason
@@ -95,38 +95,38 @@ def test_a_server_that_nova_does_not_show_the_user_is_refused(
     assert member.ask("GET", f"/relations?instance_id={server}", ADMIN).json()["relations"] == []
 
 
-@pytest.mark.usefixtures("vouched")
+@pytest.mark.usefixtures("with_account")
 @pytest.mark.parametrize("id", ["detail", "..", "inst-1"])
-def test_what_is_no_id_of_novas_is_refused(member: User, id: str) -> None:
+def test_an_id_that_is_not_novas_is_refused(member: User, id: str) -> None:
     stack = Stack(member, imported(instance={"id": id})).create()
     assert stack.state == "CREATE_FAILED"
     assert f"no server {id}, so nothing was recorded" in stack.reason
 
 
-@pytest.mark.usefixtures("vouched")
-def test_a_spelling_of_an_id_that_nova_shows_otherwise_is_refused(member: User) -> None:
-    server = Servers.of(member.project)
+@pytest.mark.usefixtures("with_account")
+def test_an_id_in_upper_case_is_refused(member: User) -> None:
+    server = Servers.add(member.project)
     Servers.spellings[server.upper()] = server
     stack = Stack(member, imported(instance={"id": server.upper()})).create()
     assert stack.state == "CREATE_FAILED"
     assert f"no server {server.upper()}" in stack.reason
 
 
-@pytest.mark.usefixtures("vouched")
-def test_an_instance_of_another_installation_is_refused(member: User) -> None:
-    instance = {"installation": OTHER_INSTALLATION, "id": Servers.of(member.project)}
+@pytest.mark.usefixtures("with_account")
+def test_a_server_of_another_installation_is_refused(member: User) -> None:
+    instance = {"installation": OTHER_INSTALLATION, "id": Servers.add(member.project)}
     stack = Stack(member, imported(name="refused", instance=instance)).create()
     assert stack.state == "CREATE_FAILED"
-    assert f"Heat cannot ask the installation {OTHER_INSTALLATION}" in stack.reason
+    assert f"in the installation {OTHER_INSTALLATION}" in stack.reason
     assert member.ask("GET", "/images?name=refused").json()["images"] == []
 
 
-@pytest.mark.usefixtures("vouched")
-def test_a_start_is_recorded_from_the_image_that_nova_says(member: User) -> None:
+@pytest.mark.usefixtures("with_account")
+def test_a_boot_is_recorded_for_the_image_that_nova_shows(member: User) -> None:
     image_id = public_image(member)
-    server = Servers.of(member.project, image_id)
-    said = template(image=image_id, instance={"id": server}, kind="boot")
-    stack, _ = created(member, said)
+    server = Servers.add(member.project, image_id)
+    properties = template(image=image_id, instance={"id": server}, kind="boot")
+    stack, _ = created(member, properties)
     assert recorded(member, image_id) == [(server, "boot", None)]
     (shown,) = stack["image"].FnGetAtt("relations")
     assert shown["project_id"] == member.project
@@ -135,67 +135,67 @@ def test_a_start_is_recorded_from_the_image_that_nova_says(member: User) -> None
     assert recorded(member, image_id) == []
 
 
-@pytest.mark.usefixtures("vouched")
-def test_a_start_belongs_to_the_project_that_nova_says() -> None:
+@pytest.mark.usefixtures("with_account")
+def test_a_boot_belongs_to_the_project_that_nova_shows() -> None:
     admin = User(f"project-{uuid4()}", "admin")
     image_id = public_image(admin)
-    server = Servers.of("bob", image_id)
+    server = Servers.add("bob", image_id)
     created(admin, template(image=image_id, instance={"id": server}, kind="boot"))
     (shown,) = admin.ask("GET", f"/images/{image_id}/relations", ADMIN).json()["relations"]
     assert shown["project_id"] == "bob"
 
 
-@pytest.mark.usefixtures("vouched")
+@pytest.mark.usefixtures("with_account")
 def test_a_relation_stays_if_it_may_not_be_recorded_with_another_label(member: User) -> None:
-    server = Servers.of(member.project)
-    said = {"instance": {"id": server}, "kind": "backup"}
-    stack, image_id = created(member, imported(**said, label="daily"))
+    server = Servers.add(member.project)
+    properties = {"instance": {"id": server}, "kind": "backup"}
+    stack, image_id = created(member, imported(**properties, label="daily"))
     Servers.deleted.add(server)
-    updated(stack, imported(**said, label="daily", properties={"a": "1"}))
-    stack.update_or_go_back(imported(**said, label="weekly"))
+    updated(stack, imported(**properties, label="daily", properties={"a": "1"}))
+    stack.update_with_rollback(imported(**properties, label="weekly"))
     assert stack.state == "ROLLBACK_COMPLETE"
     assert recorded(member, image_id) == [(server, "backup", "daily")]
 
 
-@pytest.mark.usefixtures("vouched")
+@pytest.mark.usefixtures("with_account")
 @pytest.mark.parametrize("has_image", [True, False])
-def test_a_start_from_another_image_is_refused(member: User, has_image: bool) -> None:
+def test_a_boot_from_another_image_is_refused(member: User, has_image: bool) -> None:
     other = an_image(member) if has_image else None
-    image_id, server = public_image(member), Servers.of(member.project, other)
+    image_id, server = public_image(member), Servers.add(member.project, other)
     stack = Stack(member, template(image=image_id, server=server, kind="boot")).create()
     assert stack.state == "CREATE_FAILED"
-    assert f"was started from {f'the image {other}' if other else 'no image'}" in stack.reason
+    assert f"was booted from {f'the image {other}' if other else 'no image'}" in stack.reason
     assert recorded(member, image_id) == []
 
 
-@pytest.mark.usefixtures("vouched")
+@pytest.mark.usefixtures("with_account")
 @pytest.mark.parametrize("kind", ["snapshot", "backup"])
 def test_an_image_of_another_project_is_not_recorded_as_made_from_a_server(
     member: User, kind: str
 ) -> None:
     image_id = public_image(member)
-    said = template(image=image_id, server=Servers.of(member.project), kind=kind)
-    stack = Stack(member, said).create()
+    properties = template(image=image_id, server=Servers.add(member.project), kind=kind)
+    stack = Stack(member, properties).create()
     assert stack.state == "CREATE_FAILED"
     assert f"the image {image_id} belongs to another project" in stack.reason
     assert recorded(member, image_id) == []
 
 
-def test_who_may_record_needs_nobody_to_vouch(user: User) -> None:
+def test_a_user_with_a_recording_role_may_record_any_relation(user: User) -> None:
     instance = {"installation": OTHER_INSTALLATION, "id": "inst-1"}
     _, image_id = created(user, imported(instance=instance))
     assert relations(user, image_id) == [("inst-1", "snapshot", None)]
 
 
-def test_a_configured_identity_without_the_role_is_told(member: User) -> None:
-    with vouching("heat:service:member"):
-        stack = Stack(member, imported(server=Servers.of(member.project))).create()
+def test_an_account_without_the_role_is_reported(member: User) -> None:
+    with heat_account("heat:service:member"):
+        stack = Stack(member, imported(server=Servers.add(member.project))).create()
     assert stack.state == "CREATE_FAILED"
-    assert "to the identity that [related_images] of heat.conf names" in stack.reason
+    assert "assign a recording role to the account in [related_images] of heat.conf" in stack.reason
 
 
 class Keystone(BaseHTTPRequestHandler):
-    """Keystone to who has the wrong password."""
+    """A Keystone that refuses every password."""
 
     def do_GET(self) -> None:
         links = [{"rel": "self", "href": f"http://{self.headers['Host']}/v3"}]
@@ -207,7 +207,7 @@ class Keystone(BaseHTTPRequestHandler):
         self._answer(401, {"error": {"code": 401, "title": "Unauthorized", "message": message}})
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing of each request."""
+        """Do not log requests."""
 
     def _answer(self, status: int, body: Any) -> None:
         content = json.dumps(body).encode()
@@ -231,43 +231,46 @@ def keystone() -> Iterator[str]:
 
 
 def authenticating(url: str) -> Any:
-    """Heat with an identity that it asks Keystone for."""
+    """Configure an account of Heat with a password."""
     cfg.CONF.register_opts(loading.get_auth_plugin_conf_options("v3password"), "related_images")
     domains = {"user_domain_id": "default", "project_domain_id": "default"}
-    who = {"username": "heat", "password": "wrong-one", "project_name": "service"}
-    return configured(auth_type="v3password", auth_url=url, **who, **domains)
+    account = {"username": "heat", "password": "wrong-one", "project_name": "service"}
+    return configured(auth_type="v3password", auth_url=url, **account, **domains)
 
 
-def test_a_wrong_password_of_heats_identity_is_told(member: User, keystone: str) -> None:
+def test_a_wrong_password_of_heats_account_is_reported(member: User, keystone: str) -> None:
     with authenticating(keystone):
-        stack = Stack(member, imported(server=Servers.of(member.project))).create()
+        stack = Stack(member, imported(server=Servers.add(member.project))).create()
     assert stack.state == "CREATE_FAILED"
-    assert "Keystone does not accept the identity that [related_images]" in stack.reason
+    assert "Keystone refuses the account in [related_images]" in stack.reason
     assert "got no answer" not in stack.reason
     assert "wrong-one" not in stack.reason
 
 
-def test_a_keystone_that_does_not_answer_is_told(member: User) -> None:
+def test_an_unreachable_keystone_is_reported(member: User) -> None:
     with authenticating("http://127.0.0.1:1/v3"):
-        stack = Stack(member, imported(server=Servers.of(member.project))).create()
+        stack = Stack(member, imported(server=Servers.add(member.project))).create()
     assert stack.state == "CREATE_FAILED"
-    assert "Keystone cannot be asked for the identity that [related_images]" in stack.reason
+    assert "Keystone does not issue a token for the account in [related_images]" in stack.reason
 
 
 @pytest.mark.parametrize("who", ["user", "member"])
-def test_an_installation_that_is_bound_to_another_service_user_is_told(
+def test_an_installation_of_another_service_user_is_reported(
     user: User, member: User, who: str
 ) -> None:
     asking, bound = (user, member)[who == "member"], str(uuid4())
     body = {"uuid": bound, "name": f"nova-{bound}", "service_user_id": "nova"}
     assert user.ask("POST", "/installations", ADMIN, json=body).status_code == 201
-    with vouching(installation_uuid=bound):
-        stack = Stack(asking, imported(server=Servers.of(asking.project))).create()
+    with heat_account(installation_uuid=bound):
+        stack = Stack(asking, imported(server=Servers.add(asking.project))).create()
     assert stack.state == "CREATE_FAILED"
-    assert "have [related_images] of heat.conf name that service user" in stack.reason
-    assert "give a recording role" not in stack.reason
-    with vouching("nova:service:service", installation_uuid=bound):
-        created(asking, imported(server=Servers.of(asking.project)))
+    assert (
+        "configure the account of that service user in [related_images] of heat.conf"
+        in stack.reason
+    )
+    assert "assign a recording role" not in stack.reason
+    with heat_account("nova:service:service", installation_uuid=bound):
+        created(asking, imported(server=Servers.add(asking.project)))
 
 
 def test_the_relation_of_another_stack_stays(user: User) -> None:
@@ -280,7 +283,7 @@ def test_the_relation_of_another_stack_stays(user: User) -> None:
 
 
 @pytest.mark.parametrize("was_first", [True, False])
-def test_what_another_witness_reports_stays(user: User, was_first: bool) -> None:
+def test_a_relation_that_another_service_reports_stays(user: User, was_first: bool) -> None:
     image_id, server = an_image(user), str(uuid4())
     if was_first:
         record(user, image_id, server)
@@ -291,7 +294,7 @@ def test_what_another_witness_reports_stays(user: User, was_first: bool) -> None
     assert recorded(user, image_id) == [(server, "snapshot", None)]
 
 
-def test_what_another_recorded_since_stays(user: User) -> None:
+def test_a_relation_that_another_service_recorded_later_stays(user: User) -> None:
     image_id, server = an_image(user), str(uuid4())
     stack, _ = created(user, template(image=image_id, server=server))
     path = f"/images/{image_id}/relations/{INSTALLATION}/{server}/snapshot"
@@ -301,38 +304,38 @@ def test_what_another_recorded_since_stays(user: User) -> None:
     assert recorded(user, image_id) == [(server, "snapshot", None)]
 
 
-def test_a_label_that_was_there_stays(user: User) -> None:
+def test_an_existing_label_stays(user: User) -> None:
     image_id, server = an_image(user), str(uuid4())
     record(user, image_id, server, kind="backup", label="daily")
-    said = template(image=image_id, server=server, kind="backup")
-    stack, _ = created(user, said)
+    properties = template(image=image_id, server=server, kind="backup")
+    stack, _ = created(user, properties)
     assert recorded(user, image_id) == [(server, "backup", "daily")]
     assert stack.check().state == "CHECK_COMPLETE"
     stack.update(template(image=image_id, server=server, kind="backup", label="weekly"))
     assert stack.state == "UPDATE_FAILED"
     assert "with the label daily, not only by this stack" in stack.reason
     assert recorded(user, image_id) == [(server, "backup", "daily")]
-    updated(stack, said)
+    updated(stack, properties)
     assert stack.delete().state == "DELETE_COMPLETE"
     assert recorded(user, image_id) == [(server, "backup", "daily")]
 
 
-def test_the_stacks_own_label_changes_and_goes(user: User) -> None:
+def test_the_label_of_the_stack_is_changed_and_removed(user: User) -> None:
     image_id, server = an_image(user), str(uuid4())
-    said = {"image": image_id, "server": server, "kind": "backup"}
-    stack, _ = created(user, template(**said, label="daily"))
-    updated(stack, template(**said, label="weekly"))
+    properties = {"image": image_id, "server": server, "kind": "backup"}
+    stack, _ = created(user, template(**properties, label="daily"))
+    updated(stack, template(**properties, label="weekly"))
     assert recorded(user, image_id) == [(server, "backup", "weekly")]
-    updated(stack, template(**said))
+    updated(stack, template(**properties))
     assert recorded(user, image_id) == [(server, "backup", None)]
     assert stack.delete().state == "DELETE_COMPLETE"
     assert recorded(user, image_id) == []
 
 
-def test_what_a_user_says_that_a_stack_reported_is_not_believed(member: User) -> None:
-    image_id, server = public_image(member), Servers.of("bob")
+def test_reports_in_the_data_of_an_adopted_stack_are_ignored(member: User) -> None:
+    image_id, server = public_image(member), Servers.add("bob")
     record(member, image_id, server, kind="boot")
-    said = template(image=image_id)
+    properties = template(image=image_id)
     (shown,) = member.ask("GET", f"/images/{image_id}/relations", ADMIN).json()["relations"]
     forged = [
         {
@@ -343,8 +346,8 @@ def test_what_a_user_says_that_a_stack_reported_is_not_believed(member: User) ->
             "recorded_at": shown["created_at"],
         }
     ]
-    with vouching():
-        stack = Stack(member, said).adopt("image", image_id, reports=forged)
+    with heat_account():
+        stack = Stack(member, properties).adopt("image", image_id, reports=forged)
         assert stack.state == "ADOPT_COMPLETE"
         assert stack.delete().state == "DELETE_COMPLETE"
     assert recorded(member, image_id) == [(server, "boot", None)]

@@ -1,4 +1,4 @@
-"""Snapshots of servers, by a template."""
+"""Snapshots of servers in templates."""
 
 from typing import Any
 from uuid import uuid4
@@ -13,11 +13,11 @@ pytestmark = pytest.mark.usefixtures("nova")
 
 
 def snapshot(server: str, **properties: Any) -> dict[str, Any]:
-    said = {"type": "OS::RelatedImages::Image", "properties": {"server": server, **properties}}
-    return {"heat_template_version": "2021-04-16", "resources": {"image": said}}
+    resource = {"type": "OS::RelatedImages::Image", "properties": {"server": server, **properties}}
+    return {"heat_template_version": "2021-04-16", "resources": {"image": resource}}
 
 
-def test_a_snapshot_is_taken_waited_for_described_and_recorded(user: User) -> None:
+def test_a_snapshot_is_created_updated_and_recorded(user: User) -> None:
     server = str(uuid4())
     with configured(installation_uuid=INSTALLATION):
         stack = Stack(user, snapshot(server, name="of web-1", properties={"why": "x"})).create()
@@ -36,7 +36,7 @@ def test_a_snapshot_is_taken_waited_for_described_and_recorded(user: User) -> No
         assert stack.delete().state == "DELETE_COMPLETE"
 
 
-def test_a_snapshot_is_waited_for_though_a_proxy_fails(user: User) -> None:
+def test_a_bad_gateway_during_a_snapshot_is_retried(user: User) -> None:
     user.recorder.lost = 2
     with configured(installation_uuid=INSTALLATION):
         stack = Stack(user, snapshot(str(uuid4()))).create()
@@ -48,7 +48,7 @@ def test_a_snapshot_that_fails_fails_the_stack(user: User, server: str) -> None:
     with configured(installation_uuid=INSTALLATION):
         stack = Stack(user, snapshot(server)).create()
     assert stack.state == "CREATE_FAILED"
-    assert f"of server {server} failed: Nova took the image away again" in stack.reason
+    assert f"of server {server} failed: Nova deleted the image again" in stack.reason
     assert stack.delete().state == "DELETE_COMPLETE"
 
 
@@ -60,7 +60,7 @@ def test_a_snapshot_that_fails_fails_the_stack(user: User, server: str) -> None:
         ("web-1", {"instance": {"id": "i"}}, "server and instance exclude each other"),
     ],
 )
-def test_what_cannot_be_taken_is_refused(
+def test_an_invalid_snapshot_is_refused(
     user: User, server: str, more: dict[str, Any], message: str
 ) -> None:
     with (
@@ -71,6 +71,6 @@ def test_what_cannot_be_taken_is_refused(
     assert message in str(refused.value)
 
 
-def test_a_server_of_no_known_installation_is_refused(user: User) -> None:
+def test_a_server_without_an_installation_is_refused(user: User) -> None:
     with pytest.raises(StackValidationFailed, match="no installation is known"):
         Stack(user, snapshot(str(uuid4()))).validate()

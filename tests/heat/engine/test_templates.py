@@ -1,4 +1,4 @@
-"""The templates of the documentation, each created, updated and deleted."""
+"""The templates of the documentation. Each is created, updated and deleted."""
 
 import os
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ SERVER = str(uuid4())
 
 @dataclass(frozen=True)
 class Example:
-    """A template, what it is given, and what an update of it changes in the image."""
+    """A template, its parameters, and the attributes of the image that an update changes."""
 
     file: str
     needs: tuple[str, ...]
@@ -22,7 +22,7 @@ class Example:
     shown: dict[str, str] = field(default_factory=dict)
     related: bool = True
 
-    def given(self) -> dict[str, str]:
+    def parameters(self) -> dict[str, str]:
         known = {
             "location": os.environ[stacks.FILES] + "/disk.raw",
             "installation": INSTALLATION,
@@ -48,21 +48,21 @@ EXAMPLES = [
 
 
 def test_there_is_an_example_for_each_template() -> None:
-    told = {example.file for example in EXAMPLES} | WITHOUT_IMAGE
-    assert told == {it.name for it in TEMPLATES.glob("*.yaml")}
+    tested = {example.file for example in EXAMPLES} | WITHOUT_IMAGE
+    assert tested == {it.name for it in TEMPLATES.glob("*.yaml")}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.file)
 @pytest.mark.usefixtures("nova")
-def test_the_template_lives(user: User, example: Example) -> None:
+def test_a_template(user: User, example: Example) -> None:
     text = (TEMPLATES / example.file).read_text()
     with configured(installation_uuid=INSTALLATION):
-        stack = Stack(user, text, **example.given()).create()
+        stack = Stack(user, text, **example.parameters()).create()
         assert (stack.state, stack.reason[:5]) == ("CREATE_COMPLETE", "Stack")
         image_id = stack.output("image")
         assert user.image(image_id)["status"] == "active"
 
-        stack.update(text, **example.given(), **example.update)
+        stack.update(text, **example.parameters(), **example.update)
         assert (stack.state, stack.reason[:5]) == ("UPDATE_COMPLETE", "Stack")
         assert stack.output("image") == image_id
         assert user.image(image_id).items() >= example.shown.items()
