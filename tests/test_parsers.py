@@ -11,12 +11,14 @@ from typing import Any, Final
 import pytest
 
 from related_images.client.backups import stored_policy
+from related_images.client.glance import PageSizes
 from related_images.client.import_request import RemoteImage, _wrong_remote
 from related_images.errors import RelatedImagesError
 from related_images.manage import backfill, db, installation, listen, notification_parser, reconcile
 from related_images.model import InstanceRef
 from related_images.osc import (
     deletion,
+    descent,
     relation,
     server_backup_overdue,
     server_backup_prune,
@@ -116,6 +118,12 @@ SPANS: Final[Mapping[str, Read]] = {
     "openstack image usage list": option(usage.ListImageUsage, "--unused-for"),
     "policy": policy("older_than", lambda it: it.ages and it.ages.older_than),
 }
+NUMBERS: Final[Mapping[str, Read]] = {
+    "openstack image relation list": option(relation.ListRelation, "--limit"),
+    "openstack image descendant list": option(descent.ListDescendant, "--depth", "image"),
+    "API": parameters.DESCENDANT_FILTERS["depth"].parse,
+    "client": lambda text: PageSizes.of(text, None).limit,
+}
 
 INPUTS: Final = [
     (UUIDS, [UUID, UUID.upper()], ["{" + UUID + "}", "urn:uuid:" + UUID, UUID.replace("-", "")]),
@@ -125,6 +133,7 @@ INPUTS: Final = [
     (TEXTS, ["a b", "ä", "x" * 255], ["", " a", "a ", "x" * 256, "a\nb", "a\0"]),
     (TIMES, ["2026-01-31T12:00:00Z", "2026-01-31T12:00:00+02:00"], ["", "now", "2026-13-01"]),
     (TIMES, ["2026-01-31T12:00:00", "2026-01-31"], [" 2026-01-31", "2026-01-31T12:00:00Z\n", "7"]),
+    (NUMBERS, ["1", "007", "999999999"], ["0", "-1", "1.0", "", " 1", "1\n", "٣", "1" * 10]),
     (SPANS, ["26h", "7d", "2w", "1d12h", "1w1d1h", "7305d"], ["9999w", "99999d", "7306d"]),
     (SPANS, [], ["", "7", "d", "-1d", "1.5d", "1 d", "1d ", "1d\n", "1m", "1D", "٣d", "1h" * 11]),
 ]

@@ -4,7 +4,6 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -13,8 +12,6 @@ from related_images.client.errors import UploadInvalid
 Data = bytes | BinaryIO | Path | Iterable[bytes]
 
 FORMS: Final = "give bytes, an open binary file, a Path or an iterable of bytes"
-CHUNK: Final = 64 * 1024
-"""Bytes that are read at once from what can be read and not iterated over."""
 
 
 def fault(data: object, allowed: str = FORMS) -> str | None:
@@ -66,10 +63,8 @@ def opened(data: Data) -> Iterator[Any]:
     if isinstance(data, Path):
         with data.open("rb") as file:
             yield file
-    elif isinstance(data, bytes) or (hasattr(data, "read") and hasattr(data, "__iter__")):
+    elif isinstance(data, bytes) or hasattr(data, "read"):
         yield data
-    elif hasattr(data, "read"):
-        yield iter(partial(data.read, CHUNK), b"")
     else:
         yield _chunks(data)
 
