@@ -63,21 +63,29 @@ def refuses(
 
 
 FILTERS: Final[list[tuple[dict[str, Any], type[BadInput], str]]] = [
-    ({"knd": "backup"}, ParameterUnknown, "'knd' is not known here; known are .*kind, label"),
-    ({"marker": "m"}, ParameterUnknown, "'marker' is not known here"),
-    ({"instance_id": "a b"}, TupleMalformed, "'a b' is not 1 to 255 of the characters"),
+    ({"knd": "backup"}, ParameterUnknown, "'knd' is unknown; allowed are: .*kind, label"),
+    ({"marker": "m"}, ParameterUnknown, "'marker' is unknown"),
+    ({"instance_id": "a b"}, TupleMalformed, "'a b' is malformed; give 1 to 255 of the characters"),
     ({"image_id": "x"}, ImageIdMalformed, "'x' is not a UUID"),
     ({"image_id": uuid4()}, ImageIdMalformed, "is not a UUID in lower case"),
-    ({"project_id": ""}, ParameterMalformed, "project_id='' is not 1 to 255 printable"),
-    ({"project_id": 7}, ParameterMalformed, "project_id=7 is not"),
+    ({"project_id": ""}, ParameterMalformed, "project_id='' is malformed; give 1 to 255 printable"),
+    ({"project_id": 7}, ParameterMalformed, "project_id=7 is malformed"),
     ({"kind": "copy"}, KindUnknown, "'copy' .* allowed are snapshot, backup, boot"),
     ({"kind": ["backup"]}, KindUnknown, "allowed are snapshot"),
-    ({"label": "two words"}, LabelMalformed, "'two words' is not 1 to 64"),
-    ({"source": "user"}, ParameterMalformed, "source='user' is not one of service, "),
-    ({"created_after": "yesterday"}, ParameterMalformed, "created_after='yesterday' is not a time"),
-    ({"created_before": 1767225600}, ParameterMalformed, "created_before=1767225600 is not a time"),
-    ({"in_use": "yes"}, ParameterMalformed, "in_use='yes' is neither true nor false"),
-    ({"in_use": 1}, ParameterMalformed, "in_use=1 is neither true nor false"),
+    ({"label": "two words"}, LabelMalformed, "'two words' is malformed; give 1 to 64"),
+    ({"source": "user"}, ParameterMalformed, "source='user' is unknown; allowed are: service, "),
+    (
+        {"created_after": "yesterday"},
+        ParameterMalformed,
+        "created_after='yesterday' is not an ISO 8601 time",
+    ),
+    (
+        {"created_before": 1767225600},
+        ParameterMalformed,
+        "created_before=1767225600 is not an ISO 8601 time",
+    ),
+    ({"in_use": "yes"}, ParameterMalformed, "in_use='yes' is malformed; give true or false"),
+    ({"in_use": 1}, ParameterMalformed, "in_use=1 is malformed; give true or false"),
 ]
 
 
@@ -99,10 +107,10 @@ def test_latest_before_is_a_time_and_a_filter_of_instances_alone(
     request: pytest.FixtureRequest, scripted: Scripted, name: str
 ) -> None:
     client = request.getfixturevalue(name)
-    said = "^latest_before='yesterday' is not a time in ISO 8601 such as 2026-01-31T12:00:00Z$"
+    said = "^latest_before='yesterday' is not an ISO 8601 time such as 2026-01-31T12:00:00Z$"
     late = {"latest_before": "yesterday"}
     refuses(lambda: client.instances(**late), ParameterMalformed, said, scripted)
-    known = "'latest_before' is not known here"
+    known = "'latest_before' is unknown"
     now = {"latest_before": datetime.now(UTC)}
     refuses(lambda: client.relations(**now), ParameterUnknown, known, scripted)
 
@@ -139,7 +147,7 @@ CALLS: Final[dict[str, tuple[RouteRequest, type[BadInput], str]]] = {
     "attach project": (
         lambda s: s.attach("i", IMAGE, kind="boot", instance_project_id=7),
         FieldInvalid,
-        "the field instance_project_id is not text",
+        "the field instance_project_id is malformed",
     ),
     "detach": (lambda s: s.detach("i", IMAGE, kind="copy"), KindUnknown, "'copy'"),
     "instance_ended": (lambda s: s.instance_ended("a b"), TupleMalformed, "'a b'"),
@@ -171,7 +179,7 @@ RELATIONS_CALLS: Final[dict[str, tuple[RouteRequest, type[BadInput], str]]] = {
     "take_back": (
         lambda r: r.take_back(REF, IMAGE, "boot", "yesterday"),
         ParameterMalformed,
-        "^recorded_at='yesterday' is not a time",
+        "^recorded_at='yesterday' is not an ISO 8601 time",
     ),
     "instance": (lambda r: r.instance("i"), TupleMalformed, "'i' is not an InstanceRef"),
     "instance_ended": (lambda r: r.instance_ended(None), TupleMalformed, "None is not an Inst"),

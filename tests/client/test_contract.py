@@ -398,7 +398,7 @@ def test_an_administrator_deletes_what_is_in_use_if_he_forces_it(
     with pytest.raises(Conflict, match=f"openstack image force delete {image.id}") as refused:
         admin.delete(image.id)
     assert refused.value.code == "image.in-use"
-    with pytest.raises(Conflict, match="none of the roles of an administrator: admin"):
+    with pytest.raises(Conflict, match="none of these admin roles: admin"):
         nova.delete(image.id, force=True)
     admin.delete(image.id, force=True)
     with pytest.raises(NotFound):
