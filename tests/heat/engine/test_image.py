@@ -40,7 +40,7 @@ def created(user: User, content: stacks.Source, **parameters: str) -> tuple[Stac
         "CREATE_COMPLETE",
         "Stack CREATE completed successfully",
     )
-    return stack, str(stack["image"].retemplate_id)
+    return stack, str(stack["image"].resource_id)
 
 
 def updated(stack: Stack, content: stacks.Source) -> None:
@@ -85,7 +85,7 @@ def test_metadata_is_updated_in_place(user: User) -> None:
         ]
     ]
     assert user.recorder.bodies("POST") == []
-    assert stack["image"].retemplate_id == image_id
+    assert stack["image"].resource_id == image_id
     image = user.image(image_id)
     assert (image["from_elsewhere"], image["kept"], image["a/b~c"]) == ("stays", "1", "new")
     assert sorted(image["tags"]) == ["three", "two"]
@@ -99,7 +99,7 @@ def test_an_update_without_differences_sends_no_patch(user: User) -> None:
     stack, image_id = created(user, imported(properties={"a": "1"}))
     updated(stack, imported(properties={"a": "1"}, min_disk=0, visibility="shared"))
     assert user.recorder.bodies("PATCH") == []
-    assert stack["image"].retemplate_id == image_id
+    assert stack["image"].resource_id == image_id
 
 
 def test_attributes_removed_from_the_template_get_their_defaults(user: User) -> None:
@@ -117,7 +117,7 @@ def test_another_template_replaces_the_image(user: User) -> None:
     stack, image_id = created(user, imported())
     elsewhere = source() | {"location": os.environ[stacks.FILES] + "/other.raw"}
     updated(stack, template(**elsewhere))
-    assert stack["image"].retemplate_id != image_id
+    assert stack["image"].resource_id != image_id
     assert user.ask("GET", f"/images/{image_id}").status_code == 404
 
 
@@ -166,7 +166,7 @@ def test_the_next_update_creates_the_image_of_a_failed_import_again(user: User) 
     stack = Stack(user, template(**nowhere)).create()
     assert stack.state == "CREATE_FAILED"
     updated(stack, imported())
-    assert user.image(stack["image"].retemplate_id)["status"] == "active"
+    assert user.image(stack["image"].resource_id)["status"] == "active"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_template_without_a_template_is_refused(user: User) -> None:
         Stack(user, template(properties={"a": "b"})).validate()
 
 
-def test_a_value_may_come_from_a_retemplate_that_is_not_created_yet(user: User) -> None:
+def test_a_value_may_come_from_a_resource_that_is_not_created_yet(user: User) -> None:
     content = imported(properties={"secret": {"get_attr": ["random", "value"]}})
     content["resources"]["random"] = {"type": "OS::Heat::RandomString"}
     stack, image_id = created(user, content)
@@ -250,14 +250,14 @@ def test_a_property_may_have_any_name(user: User) -> None:
 
 
 @pytest.mark.parametrize("kind", [Stack, ConvergingStack])
-def test_every_value_may_come_from_a_retemplate_that_is_not_created_yet(
+def test_every_value_may_come_from_a_resource_that_is_not_created_yet(
     user: User, kind: type[Stack]
 ) -> None:
     more = {"label": "daily", "visibility": "shared", "members": ["one"], "properties": {"a": "1"}}
     instance = of_instance("inst-1")
     stack = kind(user, later(**source(), **more, kind="backup", instance=instance)).create()
     assert (stack.state, stack.reason[:5]) == ("CREATE_COMPLETE", "Stack")
-    image_id = stack["image"].retemplate_id
+    image_id = stack["image"].resource_id
     assert relations(user, image_id) == [("inst-1", "backup", "daily")]
     assert members(user, image_id) == ["one"]
     assert user.image(image_id)["a"] == "1"
@@ -329,7 +329,7 @@ def test_a_refused_change_fails_the_update_and_keeps_the_image(user: User) -> No
     assert stack.state == "UPDATE_FAILED"
     assert "disk_format" in stack.reason
     updated(stack, imported(properties={"a": "2"}))
-    assert stack["image"].retemplate_id == image_id
+    assert stack["image"].resource_id == image_id
     assert user.image(image_id)["a"] == "2"
 
 
@@ -405,7 +405,7 @@ def test_a_check_finds_changes_and_an_update_reverts_them(user: User) -> None:
     assert stack.check().state == "CHECK_FAILED"
     assert "differs from the template: /a, /b, /name, /tags" in stack.reason
     updated(stack, imported(**OWN))
-    assert stack["image"].retemplate_id == image_id
+    assert stack["image"].resource_id == image_id
     assert_corrected(user, image_id)
     assert stack.check().state == "CHECK_COMPLETE"
     assert user.ask("DELETE", f"/images/{image_id}").status_code == 204
@@ -419,15 +419,15 @@ def test_an_update_reverts_changes_with_observe_on_update(user: User) -> None:
     assert user.image(image_id)["name"] == "theirs"
     with observing():
         updated(stack, imported(**OWN))
-        assert stack["image"].retemplate_id == image_id
+        assert stack["image"].resource_id == image_id
         assert_corrected(user, image_id)
         user.recorder.sent.clear()
         updated(stack, imported(**OWN))
         assert user.recorder.bodies("PATCH") == []
         assert user.ask("DELETE", f"/images/{image_id}").status_code == 204
         updated(stack, imported(**OWN))
-    assert stack["image"].retemplate_id != image_id
-    assert user.image(stack["image"].retemplate_id)["status"] == "active"
+    assert stack["image"].resource_id != image_id
+    assert user.image(stack["image"].resource_id)["status"] == "active"
 
 
 @contextmanager
@@ -456,7 +456,7 @@ def test_a_number_of_a_parameter_is_converted_with_str_replace(user: User) -> No
 
 def test_no_request_is_sent_for_an_image_that_was_never_created(user: User) -> None:
     stack = Stack(user, later(**(source() | {"location": ""}))).create()
-    assert (stack.state, stack["image"].retemplate_id) == ("CREATE_FAILED", None)
+    assert (stack.state, stack["image"].resource_id) == ("CREATE_FAILED", None)
     assert stack.check().state == "CHECK_FAILED"
     assert "there is no image: it was never created" in stack.reason
     assert stack["image"].FnGetAtt("show") is None
@@ -487,7 +487,7 @@ def test_a_rollback_reverts_a_failed_update(user: User, kind: type[Stack]) -> No
         instance=of_instance("inst-1"), members=["one", "two"], properties={"a": "1"}, tags=["t"]
     )
     stack = kind(user, first).create()
-    image_id = stack["image"].retemplate_id
+    image_id = stack["image"].resource_id
     theirs = [{"op": "add", "path": "/theirs", "value": "1"}]
     assert patched(user, image_id, theirs) == 200
     body = {"member": "their-member"}
@@ -519,7 +519,7 @@ def test_a_rollback_reverts_the_relation_if_glance_refused_the_patch(
 ) -> None:
     content = {"instance": of_instance("inst-1"), "kind": "backup", "label": "daily"}
     stack = kind(user, imported(**content)).create()
-    image_id = stack["image"].retemplate_id
+    image_id = stack["image"].resource_id
     refused = source() | {"disk_format": "qcow2"}
     update_and_roll_back(stack, template(**refused, instance=of_instance("inst-2")))
     assert relations(user, image_id) == [("inst-1", "backup", "daily")]
@@ -545,7 +545,7 @@ def test_a_check_finds_a_missing_relation_and_member_and_an_update_adds_them(
     more = {} if label is None else {"label": label}
     content = imported(instance=of_instance("inst-1"), kind="backup", members=["one"], **more)
     stack = kind(user, content).create()
-    image_id = stack["image"].retemplate_id
+    image_id = stack["image"].resource_id
     assert stack.check().state == "CHECK_COMPLETE"
     removed(user, f"/images/{image_id}/members/one")
     removed(user, f"/images/{image_id}/relations/{INSTALLATION}/inst-1/backup")
