@@ -115,9 +115,9 @@ def test_the_clouds_are_those_of_the_last_start(data: Path) -> None:
 
 @pytest.fixture(scope="module")
 def shared(
-    synchronised: Path, tmp_path_factory: pytest.TempPathFactory
+    template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[servers.ServedGlance]:
-    directory = shutil.copytree(synchronised, tmp_path_factory.mktemp("shared") / "data")
+    directory = shutil.copytree(template, tmp_path_factory.mktemp("shared") / "data")
     with servers.ServedGlance(directory) as running:
         yield running
 
