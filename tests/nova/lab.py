@@ -356,8 +356,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         return {name: self._carried(*of) for name, of in asked.items()}
 
     def _carried(self, token: str, scope: Scope) -> dict[str, str]:
-        connection = Connection(session=self._session(token))
-        found = carried(SimpleNamespace(sdk_connection=connection, auth_ref=None), scope)
+        found = carried(self._manager(token), scope)
         return {id: it.project_id for id, it in found.items() if it.policy}
 
     def _ask_nova(self) -> dict[str, str | None]:
@@ -407,7 +406,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         """As python-openstackclient's, of a cloud whose catalogue names this Nova."""
         connection = Connection(session=self._session(token))
         images = SimpleNamespace(endpoint="http://glance.example")
-        return SimpleNamespace(sdk_connection=connection, related_images=images)
+        return SimpleNamespace(sdk_connection=connection, auth_ref=None, related_images=images)
 
     def _refusal(self, token: str, server_id: str) -> str:
         try:
