@@ -40,7 +40,7 @@ def test_the_snippets_run_one_after_the_other(
     assert "image.not-found 404 req-" in printed
     assert "limit.malformed limit=0 is not" in printed
     assert "parameter.malformed latest_before='yesterday' is not" in printed
-    assert "parameter.unknown 'knd' is not known here; known are" in printed
+    assert "parameter.unknown the query parameter 'knd' is unknown; allowed are:" in printed
 
 
 def test_every_error_and_its_code_are_on_the_page() -> None:
