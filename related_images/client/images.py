@@ -321,12 +321,9 @@ class InstanceAwareImageService:
         :raises Conflict: if live servers were started from it and the deployment guards those
         :raises NotFound: if there is no such image for the caller
         """
-        validation.image_id(image_id)
         validation.flag("force", force)
-        instance = None if instance_id is None else self.instance_ref(instance_id)
-        self.info()
-        if instance is not None:
-            self._check_made_of(instance, image_id)
+        if instance_id is not None:
+            self._check_made_of(self.instance_ref(instance_id), image_id)
         self._relations.delete_image(image_id, force=force)
 
     def _check_made_of(self, instance: InstanceRef, image_id: str) -> None:
