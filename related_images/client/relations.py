@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from related_images import model, validation
 from related_images.client.errors import NotFound, NotInstanceAware, ServiceUnavailable
-from related_images.client.glance import Glance, PageSizes, Query, image_path
+from related_images.client.glance import IDS, Glance, PageSizes, Query, image_path
 from related_images.client.image import FilterInfo
 from related_images.errors import ParameterMalformed, TupleMalformed
 from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
@@ -18,10 +18,6 @@ from related_images.protocol import headers, parameters, paths
 Item = TypeVar("Item")
 Filter = str | bool | date | None
 """The value of a filter: ``None`` leaves it out, a time is a ``datetime`` or its ISO 8601 text."""
-
-IDS: Final = 32
-"""Images whose usage is asked for at once: uWSGI keeps a request in 4,096 bytes unless it
-is told otherwise, the query twice, and drops headers that do not fit, such as the token."""
 
 
 class RelationsClient:

@@ -10,7 +10,7 @@ from keystoneauth1.exceptions import ClientException, EndpointNotFound
 from osc_lib.exceptions import CommandError
 
 REFUSED: Final = (401, 403, 404)
-"""The answers to an account that may not ask."""
+"""The statuses with which a service refuses an account, or does not know what is asked for."""
 
 
 class Compute:

@@ -12,7 +12,6 @@ from osc_lib.exceptions import CommandError
 from related_images.client import InstanceRef, Relation, RelationsClient
 from related_images.client.errors import GlanceError
 from related_images.client.glance import PAGE
-from related_images.osc import resolve
 from related_images.osc.compute import Compute
 
 ONE_TRY: Final = {"timeout": 10.0, "connect_retries": 0, "status_code_retries": 0}
@@ -89,8 +88,9 @@ class Names:
         new = [image_id for image_id in there if image_id not in self._images]
         self._images |= dict.fromkeys(new)
         try:
-            for image in resolve.images(self._relations, new):
-                self._images[image["id"]] = image.get("name")
+            found = self._relations.glance.images(new, lambda image: image.get("name"))
+            for image_id, name in found:
+                self._images[image_id] = name
         except GlanceError as error:
             self._log.warning("some names of images are not shown: %s", error)
 

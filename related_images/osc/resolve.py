@@ -3,7 +3,7 @@
 import argparse
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -11,21 +11,14 @@ from osc_lib.exceptions import CommandError
 
 from related_images import validation
 from related_images.client import InstanceRef, RelationsClient
-from related_images.client.glance import HIDDEN
 from related_images.errors import BadInput
-from related_images.osc.compute import Compute
+from related_images.osc.compute import REFUSED, Compute
 from related_images.protocol import paths
-
-BATCH: Final = 50
-"""Images that Glance is asked for at once: their IDs are in the query."""
 
 CANDIDATES: Final = 10
 """So many are named when there are several."""
 
 IDENTITY: Final = {"service_type": "identity", "version": (3,)}
-REFUSED: Final = (401, 403, 404)
-"""So the identity service answers who may not look, and about what is not there."""
-
 _PROJECT_ID: Final = re.compile("[0-9a-f]{32}")
 
 
@@ -54,25 +47,6 @@ def image(relations: RelationsClient, text: str) -> str:
         f"image with the name or ID {validation.shown(text)}",
         "give the ID",
     )
-
-
-def images(relations: RelationsClient, image_ids: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    """The images with these IDs that the account sees in Glance, hidden ones too, in any order.
-
-    A request asks for :data:`BATCH` of them.
-    """
-    remaining = iter(image_ids)
-    while missing := set(itertools.islice(remaining, BATCH)):
-        for hidden in HIDDEN:
-            if not missing:
-                break
-            query = [("id", f"in:{','.join(sorted(missing))}"), ("visibility", "all")]
-            # a page that is full would name a next one
-            query += [("os_hidden", hidden), ("limit", str(BATCH + 1))]
-            for page in relations.glance.pages(paths.IMAGES, query):
-                found = page.read(lambda body: {shown["id"]: shown for shown in body["images"]})
-                missing -= found.keys()
-                yield from found.values()
 
 
 def server(manager: Any, installation: str | None, text: str) -> InstanceRef:

@@ -192,7 +192,7 @@ class ListImageUsage(OnSeveral, RelatedLister):
         """The place of the image that the page before ended with."""
         if marker is None:
             return None
-        for image in resolve.images(self.clients.relations, [marker]):
+        for _, image in self.clients.relations.glance.images([marker], dict):
             (usage,) = self.clients.relations.usages([marker])
             return Used(image, usage).place
         raise CommandError(
@@ -234,13 +234,13 @@ class ListImageUsage(OnSeveral, RelatedLister):
             raise CommandError("give either images, or --visibility and --project")
         client = self.clients.relations
         ids = [name for name in given.images if validation.is_uuid(name)]
-        known = {image["id"]: image for image in resolve.images(client, ids)}
+        known = dict(client.glance.images(ids, dict))
 
         def find(name: str) -> Image:
             image_id = resolve.image(client, name)
             if image_id in known:
                 return known[image_id]
-            for image in () if image_id == name else resolve.images(client, [image_id]):
+            for _, image in () if image_id == name else client.glance.images([image_id], dict):
                 return image
             raise CommandError("there is no image with this ID that this account sees; check it")
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from related_images.client.glance import Glance
-from related_images.osc import names, resolve
+from related_images.osc import names
 from related_images.osc.relation import CreateRelation, ListRelation
 from related_images.protocol import paths
 from tests.client.scripted import Asked, Reply, Scripted, serving, shown
@@ -106,7 +106,7 @@ def test_glance_is_asked_for_many_images_at_once(
     asked: list[dict[str, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(resolve, "BATCH", 3)
+    monkeypatch.setattr("related_images.client.glance.IDS", 3)
     images = [instance.image(f"image {number}") for number in range(7)]
     gone = instance.image("gone")
     instance.glance.request("DELETE", f"/v2/images/{gone}", instance.member)

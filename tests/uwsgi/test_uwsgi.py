@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import pytest
 
-from related_images.client import relations
+from related_images.client.glance import IDS
 from related_images.db import reconcile
 from related_images.integrations import glance
 from tests import filters
@@ -170,7 +170,7 @@ def test_chunked_body_is_recorded(served: Served) -> None:
 
 
 def test_default_buffer_holds_the_ids_that_the_commands_send(served: Served) -> None:
-    ids = ",".join(str(uuid4()) for _ in range(max(relations.IDS, reconcile.BATCH)))
+    ids = ",".join(str(uuid4()) for _ in range(max(IDS, reconcile.BATCH)))
     long_token = {"X-Auth-Token": f"alice:demo:member,{'r' * 1000}"}
     assert served.request("GET", f"/v2/usages?image_ids={ids}", long_token).status == 200
     assert served.request("GET", f"/v2/images?id=in:{ids}&limit=50", long_token).status == 200

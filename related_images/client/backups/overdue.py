@@ -13,10 +13,6 @@ from related_images.client.backups.stored_policy import Ages
 from related_images.client.glance import HIDDEN, PAGE
 from related_images.client.image import Image
 from related_images.model import Instance, InstanceRef
-from related_images.protocol import paths
-
-BATCH: Final = 50
-"""Images looked up at once: their ids are in the query."""
 
 FUTURE: Final = "future"
 """The state of an instance whose newest backup is dated in the future: its age is not known."""
@@ -142,19 +138,9 @@ class OverdueSearch:
 
     def _active(self, image_ids: Iterable[str]) -> dict[str, datetime]:
         """When those were made that are active and not of the future, hidden ones among them."""
-        remaining, active = iter(image_ids), dict[str, datetime]()
         glance = self.inventory.relations.glance
-        while batch := list(itertools.islice(remaining, BATCH)):
-            for hidden in HIDDEN:
-                query = [("id", f"in:{','.join(batch)}"), ("status", "active")]
-                query += [("visibility", "all"), ("os_hidden", hidden), ("limit", str(BATCH))]
-                for page in glance.pages(paths.IMAGES, query):
-                    active |= page.read(self._of_the_past)
-        return active
-
-    def _of_the_past(self, body: Mapping[str, Any]) -> dict[str, datetime]:
-        made = {image["id"]: _made_at(image) for image in body["images"]}
-        return {id: at for id, at in made.items() if not self._is_future(at)}
+        made = glance.images(image_ids, _made_at, ("status", "active"))
+        return {id: at for id, at in made if not self._is_future(at)}
 
     def _is_future(self, time: datetime) -> bool:
         return time > self.now + validation.CLOCK_SKEW
