@@ -17,15 +17,21 @@ def instance(glance: ServedGlance) -> Instance:
 
 
 @pytest.fixture
-def member(instance: Instance) -> Cloud:
-    """What a user of the instance's project may do."""
-    return Cloud(instance.glance.url, instance.member)
+def compute_url() -> str:
+    """The endpoint of a compute service; empty where the cloud has none."""
+    return ""
 
 
 @pytest.fixture
-def recorder(instance: Instance) -> Cloud:
+def member(instance: Instance, compute_url: str) -> Cloud:
+    """What a user of the instance's project may do."""
+    return Cloud(instance.glance.url, instance.member, compute_url)
+
+
+@pytest.fixture
+def recorder(instance: Instance, compute_url: str) -> Cloud:
     """What a user of that project may do who may record too."""
-    return Cloud(instance.glance.url, instance.recorder)
+    return Cloud(instance.glance.url, instance.recorder, compute_url)
 
 
 @pytest.fixture

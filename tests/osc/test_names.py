@@ -25,13 +25,8 @@ RELATIONS = ("image", "relation", "list", "-f", "json")
 
 
 @pytest.fixture
-def member(instance: Instance, nova: Compute) -> Cloud:
-    return Cloud(instance.glance.url, instance.member, nova.url)
-
-
-@pytest.fixture
-def recorder(instance: Instance, nova: Compute) -> Cloud:
-    return Cloud(instance.glance.url, instance.recorder, nova.url)
+def compute_url(nova: Compute) -> str:
+    return nova.url
 
 
 def names_in(outcome: Any) -> dict[str, tuple[str | None, str | None]]:

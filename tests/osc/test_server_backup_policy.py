@@ -23,13 +23,8 @@ STORED = ("--policy", "stored")
 
 
 @pytest.fixture
-def member(instance: Instance, nova: Compute) -> Cloud:
-    return Cloud(instance.glance.url, instance.member, nova.url)
-
-
-@pytest.fixture
-def recorder(instance: Instance, nova: Compute) -> Cloud:
-    return Cloud(instance.glance.url, instance.recorder, nova.url)
+def compute_url(nova: Compute) -> str:
+    return nova.url
 
 
 def prune(cloud: Cloud, *arguments: str) -> Any:

@@ -22,13 +22,8 @@ def server(instance: Instance) -> Instance:
 
 
 @pytest.fixture
-def member(server: Instance, nova: Compute) -> Cloud:
-    return Cloud(server.glance.url, server.member, nova.url)
-
-
-@pytest.fixture
-def recorder(server: Instance, nova: Compute) -> Cloud:
-    return Cloud(server.glance.url, server.recorder, nova.url)
+def compute_url(nova: Compute) -> str:
+    return nova.url
 
 
 @pytest.mark.parametrize("name", NAMES)
