@@ -10,12 +10,20 @@ from tests.osc.running import Cloud
 
 NOBODY = Cloud("http://127.0.0.1:1", "t")
 REFUSED = [
-    (ListRelation, ("--installation", "home"), "--installation: the installation 'home' is not"),
+    (
+        ListRelation,
+        ("--installation", "home"),
+        "--installation: the installation UUID 'home' is not",
+    ),
     (ListRelation, ("--kind", "copy"), "choose from"),
-    (ListRelation, ("--label", "ä"), "is not 1 to 64 of the characters"),
+    (ListRelation, ("--label", "ä"), "is malformed; give 1 to 64 of the characters"),
     (ListRelation, ("--source", "me"), "choose from"),
-    (ListRelation, ("--created-after", "monday"), "--created-after='monday' is not a time"),
-    (ListRelation, ("--created-before", "13"), "--created-before='13' is not a time"),
+    (
+        ListRelation,
+        ("--created-after", "monday"),
+        "--created-after='monday' is not an ISO 8601 time",
+    ),
+    (ListRelation, ("--created-before", "13"), "--created-before='13' is not an ISO 8601 time"),
     (ListRelation, ("--limit", "0"), "'0' is not a whole number from 1"),
     (ListRelation, ("--limit", "1" * 20), "is not a whole number from 1 to 999999999"),
     (ListRelation, ("--limit", "-1"), "'-1' is not a whole number from 1"),

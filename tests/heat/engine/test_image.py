@@ -113,7 +113,7 @@ def test_attributes_removed_from_the_template_get_their_defaults(user: User) -> 
     assert "architecture" not in image
 
 
-def test_another_template_replaces_the_image(user: User) -> None:
+def test_another_source_replaces_the_image(user: User) -> None:
     stack, image_id = created(user, imported())
     elsewhere = source() | {"location": os.environ[stacks.FILES] + "/other.raw"}
     updated(stack, template(**elsewhere))
@@ -212,7 +212,7 @@ def test_two_sources_are_refused(user: User) -> None:
         Stack(user, imported(image=image_id)).validate()
 
 
-def test_a_template_without_a_template_is_refused(user: User) -> None:
+def test_a_template_without_a_source_is_refused(user: User) -> None:
     with pytest.raises(StackValidationFailed, match="the image has no source"):
         Stack(user, template(properties={"a": "b"})).validate()
 
