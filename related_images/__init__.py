@@ -1,3 +1,3 @@
-"""Which image belongs to which instance, answered by the image registry itself."""
+"""Record which image belongs to which server, and answer queries about it in front of Glance."""
 
 __version__ = "0.1.0"

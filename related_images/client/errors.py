@@ -2,7 +2,7 @@
 
     RelatedImagesError
     └── ClientError
-        ├── NotInstanceAware        the registry lacks the filter, or did not acknowledge
+        ├── NotInstanceAware        Glance has no filter, or did not acknowledge
         ├── ImageNotOfInstance      nothing recorded says that the image was made of the instance
         ├── PolicyEmpty             the rules for backups keep nothing
         ├── PolicyInvalid           a policy for backups cannot be understood
@@ -13,15 +13,15 @@
         │   └── StoreNotOffered     the deployment has no such store
         ├── ImportFailed            Glance refused the import, or it ended without success
         │   └── ImportUnfinished    the deadline passed first
-        └── GlanceError           a request to the registry did not succeed
-            ├── GlanceUnreachable no whole answer came, or nobody could be asked
-            ├── InvalidResponse      the answer is not what the registry gives
+        └── GlanceError             a request to Glance did not succeed
+            ├── GlanceUnreachable   no whole answer came, or nobody could be asked
+            ├── InvalidResponse     the response is not one of Glance
             ├── Unauthorized        401
-            ├── Forbidden        403
+            ├── Forbidden           403
             ├── NotFound            404
-            ├── Conflict       409
+            ├── Conflict            409
             ├── PayloadTooLarge     413
-            └── ServiceUnavailable 503, with ``retry_after`` if the registry says when
+            └── ServiceUnavailable  503, with ``retry_after`` if Glance says when
 
 Any other status is a plain :class:`GlanceError`.
 """
@@ -151,13 +151,13 @@ class ImportUnfinished(ImportFailed):
 class GlanceError(ClientError):
     """A request did not succeed.
 
-    :ivar code: the dotted word of the registry's own answer if it is one of the filter's errors,
+    :ivar code: the dotted word of the response if it is one of the filter's errors,
         else the one of the class
     :ivar request: method and path
     :ivar status: of the answer; ``None`` if there was none
-    :ivar request_id: by which the registry's log names the request
-    :ivar retry_after: seconds after which the registry asks to try again
-    :ivar doubtful: whether the registry may have done it all the same
+    :ivar request_id: of the request in Glance's log
+    :ivar retry_after: seconds after which Glance asks to try again
+    :ivar doubtful: whether Glance may have done it although it failed
     :ivar said: why, in the words of whoever answered
     :ivar image_id: the image that it was about; ``None`` if no image was created, and none can have
         been
@@ -234,7 +234,7 @@ class Unauthorized(GlanceError):
 
     def __init__(self, request: str, said: str, **answer: Any) -> None:
         super().__init__(request, said, **answer)
-        self.doubtful = False  # also where Keystone, not the registry, refused them
+        self.doubtful = False  # also if Keystone, not Glance, refused them
 
 
 class Forbidden(GlanceError):

@@ -1,7 +1,7 @@
-"""Asking the registry, whichever OpenStack client is at hand.
+"""Requests to Glance through any OpenStack client.
 
-Every client is brought down to the keystoneauth1 ``Adapter`` that it has or is, so that there is
-one way of sending, of reading answers and of telling what went wrong.
+Every client has, or is, a keystoneauth1 ``Adapter``. All requests use it, so that there is one way
+to send, to read responses and to raise errors.
 """
 
 import html
@@ -39,7 +39,7 @@ Item = TypeVar("Item")
 Query = tuple[tuple[str, str], ...]
 
 PAGE: Final = 1000
-"""Items asked for at once; the registry gives no more."""
+"""Items of one request; Glance gives no more."""
 
 HIDDEN: Final = ("false", "true")
 """Each value of ``os_hidden``: Glance lists images that are hidden, or those that are not."""
@@ -119,7 +119,7 @@ class Answer:
 
 
 def image_path(image_id: str) -> str:
-    """The path of an image, whose ID is checked: it could be another path of the registry."""
+    """The path of an image, whose ID is checked: it could be another path of Glance."""
     return f"{IMAGES}/{validation.image_id(image_id)}"
 
 
@@ -149,7 +149,7 @@ class Glance:
         :raises GlanceError: if it did not succeed
         """
         request = f"{method} {API}{path}"
-        # what is streamed may fail by itself, which is not for the registry to answer for
+        # the data that is streamed may fail by itself, which is no error of Glance
         no_answer = (keystone.ClientException,) if "data" in options else _NO_ANSWER
         try:
             response = self._send(method, path, **options)

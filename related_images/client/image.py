@@ -8,9 +8,9 @@ Json = Mapping[str, Any]
 
 
 class Image(Mapping[str, Any]):
-    """An image as the registry shows it, by key or by attribute.
+    """An image as Glance shows it, by key or by attribute.
 
-    :ivar acknowledgement: what the registry said it did with the tuple: the recorded kind, or the
+    :ivar acknowledgement: what the filter did with the instance headers: the recorded kind, or the
         filters of the list; ``None`` for an image that was looked at alone
     """
 

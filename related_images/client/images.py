@@ -100,7 +100,7 @@ class InstanceAwareImageService:
         :param properties: more attributes, by whatever name, such as ``label``
         :param attributes: of the image, such as ``name``, ``disk_format``, ``container_format``
         :raises TypeError: if an attribute looks like a misspelled argument; ``properties`` takes it
-        :raises NotInstanceAware: also if the registry did not say that it recorded the relation,
+        :raises NotInstanceAware: also if Glance did not acknowledge the relation,
             with the ``image_id``
         """
         _check_spelling(attributes, ("label", "properties"))
@@ -273,7 +273,7 @@ class InstanceAwareImageService:
         :param properties: more filters, by whatever name, such as ``label``
         :param filters: Glance's own, such as ``status``, ``visibility``, ``sort_key``, ``sort_dir``
         :raises TypeError: if a filter looks like a misspelled argument; ``properties`` takes it
-        :raises NotInstanceAware: also if the registry did not say that it filtered
+        :raises NotInstanceAware: also if Glance did not acknowledge the filters
         """
         _check_spelling(filters, ("kind", "label", "limit", "page_size", "properties"))
         if kind is not None:
@@ -298,7 +298,7 @@ class InstanceAwareImageService:
         """The active backups of an instance, newest first.
 
         :param filters: as for :meth:`list`
-        :raises NotInstanceAware: also if the registry did not say that it filtered
+        :raises NotInstanceAware: also if Glance did not acknowledge the filters
         """
         return self.list(
             instance_id,
@@ -532,7 +532,7 @@ def _about(image_id: str, *, is_there: bool = True) -> Iterator[None]:
 
 
 def _query(assertion: Assertion, filters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The query of a list. In headers a registry without the filter would overlook the tuple."""
+    """The query of a list. A Glance without the filter would ignore instance headers."""
     said = assertion.as_headers()
     yield from (
         (word, said[name])

@@ -1,4 +1,4 @@
-"""The relations that a registry knows, of every installation."""
+"""The relations of every installation."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -154,7 +154,7 @@ class RelationsClient:
     def instance(self, instance: InstanceRef) -> Instance:
         """One instance.
 
-        :raises NotFound: if the registry knows none such for the caller
+        :raises NotFound: if the caller sees no such server
         """
         path = paths.INSTANCE.format(**_ids(instance))
         self.info()

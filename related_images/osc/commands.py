@@ -21,7 +21,7 @@ Table = tuple[tuple[str, ...], Iterable[tuple[Any, ...]]]
 
 
 class RelatedCommand(command.Command):
-    """A command that asks the registry; takes what :meth:`add_arguments` adds."""
+    """A command that asks Glance; it takes the arguments that :meth:`add_arguments` adds."""
 
     exit_codes = "Exit codes: 0 done, 1 failed (stderr says why), 2 wrong usage."
 
@@ -192,5 +192,5 @@ def tell(text: str) -> None:
 
 
 def shown_time(time: datetime | None) -> str | None:
-    """A time as the registry shows its own."""
+    """Return a time as Glance shows its own."""
     return None if time is None else f"{time:%Y-%m-%dT%H:%M:%SZ}"

@@ -98,7 +98,7 @@ class ListDescendant(_DescentLister):
 def ancestry(client: RelationsClient, image_id: str) -> Iterator[Row]:
     """The image and those that it descends from, each with how it was made itself.
 
-    The registry's entries say it the other way round: with each image how the one before was made.
+    Glance's filter answers the other way round: each entry says how the image before it was made.
     """
     known = next(client.relations_of_image(image_id), None)
     row = Row(0, image_id, known.image_deleted_at if known else None)

@@ -25,7 +25,7 @@ _PROJECT_ID: Final = re.compile("[0-9a-f]{32}")
 def image(relations: RelationsClient, text: str) -> str:
     """The id of the image that ``text`` is the id or the name of.
 
-    An id is not looked up: the registry keeps relations of images that are gone.
+    An ID is not looked up: relations of deleted images are kept.
 
     :raises NotInstanceAware: before anything else is asked
     :raises CommandError: if there is none of that name, or more than one

@@ -1,4 +1,4 @@
-"""The backups of instances as the registry has them now."""
+"""The backups of servers as Glance has them now."""
 
 import itertools
 from collections.abc import Iterator
