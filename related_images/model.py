@@ -85,7 +85,7 @@ class NewRelation:
     :ivar project_id: the project that sees it: the owner of the image; for a ``boot`` relation the
         owner of the server
     :ivar instance_project_id: the project that owns the server, if it was reported
-    :ivar seen: the image as Glance reports it, if Glance was asked
+    :ivar image_state: the image as Glance reports it, if Glance was asked
     """
 
     installation_uuid: str
@@ -97,7 +97,7 @@ class NewRelation:
     project_id: str | None
     created_at: datetime
     instance_project_id: str | None = None
-    seen: ImageState | None = None
+    image_state: ImageState | None = None
 
 
 @dataclass(frozen=True, slots=True)

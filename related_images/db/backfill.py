@@ -232,7 +232,7 @@ def _relation(installation_uuid: str, candidate: Candidate) -> NewRelation:
         candidate.owner,
         candidate.created_at,
         instance_project_id=candidate.project_id,
-        seen=ImageState(candidate.created_at, candidate.owner),
+        image_state=ImageState(candidate.created_at, candidate.owner),
     )
 
 
@@ -340,7 +340,10 @@ def _record_bulk(connection: Connection, locked: _LockedRows, new: Sequence[NewR
 
 
 def _image_row(new: NewRelation) -> dict[str, Any]:
-    return {"uuid": new.image_id, "created_at": new.seen.created_at if new.seen else EPOCH}
+    return {
+        "uuid": new.image_id,
+        "created_at": new.image_state.created_at if new.image_state else EPOCH,
+    }
 
 
 def _update_latest(connection: Connection, locked: _LockedRows, new: Iterable[NewRelation]) -> None:

@@ -58,12 +58,12 @@ class Use:
     """The live servers that were started from an image.
 
     :ivar count: the number of all of them
-    :ivar seen: the number of those that the caller sees
+    :ivar visible: the number of those that the caller sees
     :ivar first: the first of those, each as (installation UUID, server ID)
     """
 
     count: int
-    seen: int
+    visible: int
     first: Collection[tuple[str, str]]
 
 
@@ -73,20 +73,20 @@ def begin(
     visible_to: str | None,
     *,
     forced: bool,
-    seen: ImageState | None = None,
+    image_state: ImageState | None = None,
 ) -> StartedDeletion:
     """Begin a deletion: until it ends, no start of a server from the image can be recorded.
 
     :param visible_to: the project whose servers the error may list; ``None`` for all projects
     :param forced: begin the deletion even if the image is in use
-    :param seen: the image as Glance reports it, if Glance was asked
+    :param image_state: the image as Glance reports it, if Glance was asked
     :returns: the deletion; pass it to :func:`deleted` or :func:`withdraw`
     :raises ImageInUse: if live servers were started from the image, unless ``forced``
     :raises StoreUnavailable: if the database is unavailable
     """
 
     def task(connection: Connection) -> StartedDeletion:
-        deletion = _begin(connection, image_id, datetime.now(UTC), seen)
+        deletion = _begin(connection, image_id, datetime.now(UTC), image_state)
         use = _use(connection, deletion.image_ref, visible_to, LISTED)
         if use.count and not forced:
             raise ImageInUse(_refusal(image_id, use))
@@ -97,9 +97,11 @@ def begin(
 
 def _refusal(image_id: str, use: Use) -> str:
     servers = ", ".join(f"{id} of {uuid}" for uuid, id in use.first)
-    more = ", ..." if use.seen > len(use.first) else ""
-    users = [f"{use.seen} live server{'s' * (use.seen != 1)} ({servers}{more})"] * bool(use.seen)
-    users += ["live servers of other projects"] * (use.count > use.seen)
+    more = ", ..." if use.visible > len(use.first) else ""
+    users = [f"{use.visible} live server{'s' * (use.visible != 1)} ({servers}{more})"] * bool(
+        use.visible
+    )
+    users += ["live servers of other projects"] * (use.count > use.visible)
     return (
         f"the image {image_id} cannot be deleted: it is used by {' and '.join(users)}; "
         "delete those servers first; an administrator can record that a server was deleted with "
@@ -133,12 +135,13 @@ def withdraw(database: Database, begun: StartedDeletion) -> None:
 
 
 def check_start(
-    connection: Connection, new: NewRelation, recorded: Recorded, *, vouched: bool
+    connection: Connection, new: NewRelation, recorded: Recorded, *, confirmed_by_glance: bool
 ) -> None:
     """Raise if ``new`` is a start from an image that is deleted or is being deleted.
 
     :param recorded: what recording ``new`` changed in this transaction
-    :param vouched: whether Glance showed the image after it had been found marked deleted
+    :param confirmed_by_glance: whether Glance showed the image after it had been found marked
+        deleted
     :raises ImageBeingDeleted: if a deletion of the image is pending
     :raises ImageGone: if the image is marked deleted
     """
@@ -149,20 +152,20 @@ def check_start(
             f"the image {new.image_id} is being deleted; repeat the request later to learn whether "
             "the deletion succeeded"
         )
-    was_marked = recorded.revived_from is not None and not vouched
+    was_marked = recorded.revived_from is not None and not confirmed_by_glance
     if was_marked or _is_marked(connection, recorded.image_ref):
         raise ImageGone(f"the image {new.image_id} is marked deleted; use another one")
 
 
 def _begin(
-    connection: Connection, image_id: str, at: datetime, seen: ImageState | None = None
+    connection: Connection, image_id: str, at: datetime, image_state: ImageState | None = None
 ) -> Deletion:
     """Insert the row of a pending deletion, with an exclusive lock on the row of the image.
 
-    :param seen: the image as Glance reports it, if Glance was asked; relations of another image
-        that had the same ID before do not count
+    :param image_state: the image as Glance reports it, if Glance was asked; relations of another
+        image that had the same ID before do not count
     """
-    image_ref = relations.hold_image(connection, image_id, seen, at)
+    image_ref = relations.lock_image(connection, image_id, image_state, at)
     connection.execute(delete(deletion).where(deletion.c.begun_at < at - LEASE))
     added = insert(deletion).values(image_ref=image_ref, begun_at=at)
     made: Any = connection.execute(added).inserted_primary_key
@@ -187,13 +190,13 @@ def _use(connection: Connection, image_ref: int, visible_to: str | None, limit: 
         relation.c.kind == BOOT,
         instance.c.ended_at.is_(None),
     )
-    seen = _seen(visible_to)
+    own = _visible(visible_to)
     count = connection.execute(_select_use(func.count()).where(*live)).scalar_one()
     if not count:
         return Use(0, 0, ())
-    visible_servers = _select_use(installation.c.uuid, instance.c.instance_id).where(*live, *seen)
+    visible_servers = _select_use(installation.c.uuid, instance.c.instance_id).where(*live, *own)
     first = connection.execute(visible_servers.order_by(relation.c.id).limit(limit)).all()
-    visible = connection.execute(_select_use(func.count()).where(*live, *seen)).scalar_one()
+    visible = connection.execute(_select_use(func.count()).where(*live, *own)).scalar_one()
     return Use(count, visible, [(uuid, id) for uuid, id in first])
 
 
@@ -217,7 +220,7 @@ def _is_marked(connection: Connection, image_ref: int) -> bool:
     return connection.execute(marked).scalar() is not None
 
 
-def _seen(visible_to: str | None) -> list[ColumnElement[bool]]:
+def _visible(visible_to: str | None) -> list[ColumnElement[bool]]:
     """Return the conditions for a start that the project ``visible_to`` may see."""
     if visible_to is None:
         return []

@@ -71,8 +71,8 @@ def is_same(
     return oldest_at is None or made_at <= oldest_at + CLOCKS_APART
 
 
-def stands_for(connection: Connection, ref: int, known: Any, seen: ImageState) -> bool:
-    """Return whether the row ``ref`` represents the image ``seen``.
+def stands_for(connection: Connection, ref: int, known: Any, image_state: ImageState) -> bool:
+    """Return whether the row ``ref`` represents the image ``image_state``.
 
     A row that is marked deleted does not represent an image with another owner: Glance reports
     creation times in whole seconds, so that two images can have equal times, and nobody can become
@@ -83,9 +83,9 @@ def stands_for(connection: Connection, ref: int, known: Any, seen: ImageState) -
     oldest_at = None
     if known.image_created_at == EPOCH:
         oldest_at = connection.execute(_oldest, {"image": ref}).scalar()
-    if not is_same(known.image_created_at, known.deleted_at, oldest_at, seen.created_at):
+    if not is_same(known.image_created_at, known.deleted_at, oldest_at, image_state.created_at):
         return False
-    return known.deleted_at is None or not _has_other_owner(connection, ref, seen.owner)
+    return known.deleted_at is None or not _has_other_owner(connection, ref, image_state.owner)
 
 
 def _has_other_owner(connection: Connection, ref: int, owner: str | None) -> bool:

@@ -71,7 +71,7 @@ _made: Final[Select[Any]] = (
     .select_from(_with_instance)
     .where(relation.c.instance_ref == _INSTANCE, relation.c.kind.in_(MADE_FROM))
 )
-_lock_instance: Final = (
+_instance_locked: Final = (
     select(instance.c.project_ref).where(instance.c.id == _INSTANCE).with_for_update()
 )
 _delete_links: Final = delete(descent).where(
@@ -89,12 +89,12 @@ def in_force(starts: Sequence[Start], at: datetime) -> Start | None:
     return max(before) if before else min(starts, default=None)
 
 
-def hold(connection: Connection, instance_ref: int) -> int | None:
+def lock_instance(connection: Connection, instance_ref: int) -> int | None:
     """Lock the row of the instance exclusively until the transaction ends.
 
     :returns: the primary key of the project that owns the instance, if that is known
     """
-    return connection.execute(_lock_instance, {"instance": instance_ref}).scalar()
+    return connection.execute(_instance_locked, {"instance": instance_ref}).scalar()
 
 
 def follow(connection: Connection, new: NewRelation, recorded: Recorded) -> None:

@@ -62,13 +62,15 @@ def _announce(connection: Connection, new: NewRelation, reporter: Reporter) -> R
     return recorded
 
 
-def created(database: Database, new: NewRelation, recorded: Recorded, seen: ImageState) -> None:
+def created(
+    database: Database, new: NewRelation, recorded: Recorded, image_state: ImageState
+) -> None:
     """Record when Glance created the announced image, which distinguishes it from former images.
 
-    :param seen: the image in Glance's response
+    :param image_state: the image in Glance's response
     :raises StoreUnavailable: if it could not be committed; a reconciliation makes up for that
     """
-    database.write(_note_created, recorded, replace(new, seen=seen))
+    database.write(_note_created, recorded, replace(new, image_state=image_state))
     failpoints.reach(Point.CREATE_NOTED)
 
 
@@ -78,17 +80,19 @@ def _note_created(connection: Connection, recorded: Recorded, new: NewRelation) 
     The row may represent a former image with the same ID, whose deletion was not recorded. Then the
     relation is rolled back and recorded for the new image.
     """
-    if new.seen is None:
+    if new.image_state is None:
         return
     if not recorded.image_created:
-        known = connection.execute(relations.held_image, {"image_ref": recorded.image_ref}).first()
+        known = connection.execute(
+            relations.locked_times, {"image_ref": recorded.image_ref}
+        ).first()
         if known is None or not image_identity.stands_for(
-            connection, recorded.image_ref, known, new.seen
+            connection, recorded.image_ref, known, new.image_state
         ):
-            relation_removal.take_back(connection, recorded)
+            relation_removal.roll_back(connection, recorded)
             relations.record(connection, new)
             return
-    image_identity.learn(connection, recorded.image_ref, new.seen.created_at)
+    image_identity.learn(connection, recorded.image_ref, new.image_state.created_at)
 
 
 def withdraw(database: Database, recorded: Recorded) -> bool:
@@ -97,15 +101,16 @@ def withdraw(database: Database, recorded: Recorded) -> bool:
     :returns: whether the relation was removed; it remains if others reported it too
     :raises StoreUnavailable: if it could not be committed
     """
-    return database.write(relation_removal.take_back, recorded)
+    return database.write(relation_removal.roll_back, recorded)
 
 
 def attach(
-    database: Database, new: NewRelation, reporter: Reporter, *, vouched: bool = False
+    database: Database, new: NewRelation, reporter: Reporter, *, confirmed_by_glance: bool = False
 ) -> tuple[Relation, bool]:
     """Record a relation of an existing image.
 
-    :param vouched: whether Glance showed the image after a first call raised :exc:`ImageGone`
+    :param confirmed_by_glance: whether Glance showed the image after a first call raised
+        :exc:`ImageGone`
     :returns: the relation, and whether it is new
     :raises InstallationUnregistered: if the installation must be registered and is not
     :raises InstallationBound: if the installation belongs to another service user
@@ -114,17 +119,17 @@ def attach(
     :raises RelationConflict: if the relation is recorded with another label
     :raises StoreUnavailable: if it could not be committed
     """
-    attached = database.write(_attach, new, reporter, vouched)
+    attached = database.write(_attach, new, reporter, confirmed_by_glance)
     failpoints.reach(Point.ATTACH_COMMITTED)
     return attached
 
 
 def _attach(
-    connection: Connection, new: NewRelation, reporter: Reporter, vouched: bool
+    connection: Connection, new: NewRelation, reporter: Reporter, confirmed_by_glance: bool
 ) -> tuple[Relation, bool]:
     installations.check_reporter(connection, new.installation_uuid, reporter)
     recorded = relations.record(connection, new, relied_on=True, revocable=True)
-    deletions.check_start(connection, new, recorded, vouched=vouched)
+    deletions.check_start(connection, new, recorded, confirmed_by_glance=confirmed_by_glance)
     if new.kind != BOOT and not recorded.image_created:
         image_owners.move(
             connection, recorded.image_ref, get_or_create_project(connection, new.project_id)

@@ -28,14 +28,14 @@ _lock_image: Final = select(image.c.id).where(image.c.id == bindparam("ref")).wi
 _lock_instance: Final = select(instance.c.id).where(*_THIS).with_for_update()
 
 
-def take_back(connection: Connection, recorded: Recorded) -> bool:
+def roll_back(connection: Connection, recorded: Recorded) -> bool:
     """Roll back one report of a relation; the relation remains while other reports rely on it.
 
     :param recorded: what recording the report changed
     :returns: whether the relation was removed
     """
     connection.execute(_lock_image, {"ref": recorded.image_ref})
-    parent_links.hold(connection, recorded.instance_ref)
+    parent_links.lock_instance(connection, recorded.instance_ref)
     removed = bool(connection.execute(_unclaimed(recorded)).rowcount)
     if not removed:
         connection.execute(_release(recorded))

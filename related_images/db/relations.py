@@ -98,7 +98,7 @@ _known: Final = select(
 _times_of_image: Final = select(
     image.c.deleted_at, image.c.created_at.label("image_created_at")
 ).where(image.c.id == bindparam("image_ref"), image_identity.HAS_ID)
-held_image: Final = _times_of_image.with_for_update(key_share=True)
+locked_times: Final = _times_of_image.with_for_update(key_share=True)
 
 
 def look(connection: Connection, new: NewRelation) -> Any:
@@ -140,9 +140,11 @@ def record(
     known = look(connection, new) if known is None else known
     held = _image(connection, new, known, relied_on)
     project_ref = known.project_ref or get_or_create_project(connection, new.project_id)
-    # whose the instance is as reported; who owns an image of it says nothing of that
-    told = new.instance_project_id or (new.project_id if new.kind == BOOT else None)
-    owner = project_ref if told == new.project_id else get_or_create_project(connection, told)
+    # the owner of an image says nothing about the owner of the instance
+    reported = new.instance_project_id or (new.project_id if new.kind == BOOT else None)
+    owner = (
+        project_ref if reported == new.project_id else get_or_create_project(connection, reported)
+    )
     instance_ref, instance_created = _instance(connection, new, known, owner)
     recorded = Recorded(
         image_id=new.image_id,
@@ -155,7 +157,7 @@ def record(
         revived_from=held.revived_from,
     )
     if new.kind == BOOT:
-        project_ref = parent_links.hold(connection, instance_ref)
+        project_ref = parent_links.lock_instance(connection, instance_ref)
     claims = FOR_GOOD if relied_on else 0
     if revocable:
         claims += NO_CREATOR
@@ -187,59 +189,70 @@ def _image(connection: Connection, new: NewRelation, known: Any, relied_on: bool
     :mod:`related_images.db.latest_images`.
     """
     ref, is_new = known.image_ref, False
-    named, made_at = {"uuid": new.image_id}, EPOCH if new.seen is None else new.seen.created_at
+    named, made_at = (
+        {"uuid": new.image_id},
+        EPOCH if new.image_state is None else new.image_state.created_at,
+    )
     if ref is None:
         ref, is_new = get_or_create(connection, image, named, created_at=made_at)
     if is_new:
         return _Image(ref, is_new)
     if known.image_ref is None or new.kind != BOOT:
-        known = _times(connection, ref, is_held=new.kind != BOOT)
+        known = _times(connection, ref, is_locked=new.kind != BOOT)
     if _is_another(connection, new, ref, known, relied_on):
         # read the times again with a lock
-        known = _times(connection, ref, is_held=True)
+        known = _times(connection, ref, is_locked=True)
         if not _is_another(connection, new, ref, known, relied_on):
             raise dialects.ConcurrentChange(
-                "it was learned at the same moment when the image was made"
+                "a concurrent transaction recorded the creation time of the image"
             )
         image_identity.retire(connection, ref, datetime.now(UTC))
         return _Image(*get_or_create(connection, image, named, created_at=made_at))
-    if new.seen is not None and known.image_created_at == EPOCH:
-        image_identity.learn(connection, ref, new.seen.created_at)
+    if new.image_state is not None and known.image_created_at == EPOCH:
+        image_identity.learn(connection, ref, new.image_state.created_at)
     if known.deleted_at is not None:
         has_id = image.c.id == ref, image_identity.HAS_ID
         if not connection.execute(update(image).where(*has_id).values(deleted_at=None)).rowcount:
             raise dialects.ConcurrentChange(
-                "the image gave up its ID to another at the same moment"
+                "a concurrent transaction gave the ID of the image to another image"
             )
     return _Image(ref, is_new, known.deleted_at)
 
 
-def hold_image(connection: Connection, image_id: str, seen: ImageState | None, at: datetime) -> int:
+def lock_image(
+    connection: Connection, image_id: str, image_state: ImageState | None, at: datetime
+) -> int:
     """Return the row of the image with this ID, locked exclusively until the transaction ends.
 
-    The row is created if there is none, or if it represents another image than ``seen``.
+    The row is created if there is none, or if it represents another image than ``image_state``.
 
-    :param seen: the image as Glance reports it, if Glance was asked
+    :param image_state: the image as Glance reports it, if Glance was asked
     :param at: the deletion time of a former image with this ID
     :raises ConcurrentChange: if a concurrent transaction took the ID from the image
     """
-    made_at = EPOCH if seen is None else seen.created_at
+    made_at = EPOCH if image_state is None else image_state.created_at
     ref, is_new = get_or_create(connection, image, {"uuid": image_id}, created_at=made_at)
     alone = _times_of_image.with_for_update()
     known = connection.execute(alone, {"image_ref": ref}).first()
     if known is None:
-        raise dialects.ConcurrentChange("the image gave up its ID to another at the same moment")
-    if is_new or seen is None or image_identity.stands_for(connection, ref, known, seen):
+        raise dialects.ConcurrentChange(
+            "a concurrent transaction gave the ID of the image to another image"
+        )
+    if (
+        is_new
+        or image_state is None
+        or image_identity.stands_for(connection, ref, known, image_state)
+    ):
         return ref
     image_identity.retire(connection, ref, at)
     return get_or_create(connection, image, {"uuid": image_id}, created_at=made_at)[0]
 
 
-def _times(connection: Connection, ref: int, *, is_held: bool) -> Any:
-    asked = held_image if is_held else _times_of_image
+def _times(connection: Connection, ref: int, *, is_locked: bool) -> Any:
+    asked = locked_times if is_locked else _times_of_image
     found = connection.execute(asked, {"image_ref": ref}).first()
     if found is None:
-        raise dialects.ConcurrentChange("the image was forgotten by another at the same moment")
+        raise dialects.ConcurrentChange("a concurrent transaction removed the row of the image")
     return found
 
 
@@ -249,7 +262,9 @@ def _is_another(
     """Return whether the row represents a former image with the ID of the relation's image."""
     if not relied_on and known.deleted_at is not None:
         return True
-    return new.seen is not None and not image_identity.stands_for(connection, ref, known, new.seen)
+    return new.image_state is not None and not image_identity.stands_for(
+        connection, ref, known, new.image_state
+    )
 
 
 def _note_latest(connection: Connection, recorded: Recorded) -> None:
@@ -328,7 +343,7 @@ def _claim(connection: Connection, key: dict[str, Any], claims: int) -> int:
         # this report is never revoked: it supports the relation in place of the creator
         more = case((claimed >= NO_CREATOR, claimed - NO_CREATOR + number), else_=more)
     if not connection.execute(update(relation).where(*same).values(claimed=more)).rowcount:
-        raise dialects.ConcurrentChange("the relation was taken back by another at the same moment")
+        raise dialects.ConcurrentChange("a concurrent transaction rolled back the relation")
     return int(connection.execute(select(relation.c.id).where(*same)).scalar_one())
 
 
@@ -369,9 +384,9 @@ def end_instance(
 def _instance(
     connection: Connection, new: NewRelation, known: Any, owner: int | None
 ) -> tuple[int, bool]:
-    """The row of the instance, which is held; and whether it was made.
+    """Return the row of the instance, locked, and whether it was created.
 
-    :param owner: the number of the project that owns it, if that is reported
+    :param owner: the primary key of the project that owns the instance, if that was reported
     """
     if known.instance_ref is None:
         home = (

@@ -91,7 +91,7 @@ def get_or_create(
     found = connection.execute(select(table.c.id).where(*same)).scalar()
     if found is None:
         raise dialects.ConcurrentChange(
-            f"a row of {table.name} was removed by another at the same moment"
+            f"a row of {table.name} was removed by a concurrent transaction"
         )
     return int(found), False
 

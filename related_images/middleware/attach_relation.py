@@ -40,7 +40,7 @@ def new_relation(
         project_id=instance_project_id if kind == model.BOOT else image.get("owner"),
         created_at=datetime.now(UTC),
         instance_project_id=instance_project_id,
-        seen=glance.image_state(image),
+        image_state=glance.image_state(image),
     )
 
 
@@ -56,7 +56,7 @@ def attach(
         return recording.attach(database, new, reporter)
     except ImageGone:
         glance.get_image(app, environ, new.image_id)
-        return recording.attach(database, new, reporter, vouched=True)
+        return recording.attach(database, new, reporter, confirmed_by_glance=True)
 
 
 def _instance_project_id(body: dict[str, Any], kind: str, caller: Caller) -> str | None:

@@ -144,12 +144,16 @@ class Guarded:
             # the servers may have been started from an earlier image with this ID
             return self._start_deletion(glance.image_state(self._image))
 
-    def _start_deletion(self, seen: ImageState | None) -> StartedDeletion | None:
+    def _start_deletion(self, image_state: ImageState | None) -> StartedDeletion | None:
         caller = self.caller
         forced = self.forced and caller.is_admin
         try:
             return deletions.begin(
-                self.database, self.image_id, caller.visible_to, forced=forced, seen=seen
+                self.database,
+                self.image_id,
+                caller.visible_to,
+                forced=forced,
+                image_state=image_state,
             )
         except ImageInUse as error:
             if not self.forced:

@@ -20,15 +20,15 @@ def begin(database: Database, image: str) -> Deletion:
     return database.write(deletions._begin, image, NOW)
 
 
-def take_back(database: Database, recorded: Recorded) -> None:
-    assert database.write(relation_removal.take_back, recorded)
+def roll_back(database: Database, recorded: Recorded) -> None:
+    assert database.write(relation_removal.roll_back, recorded)
 
 
 def remove_announcement(database: Database, recorded: Recorded) -> None:
     assert database.write(reconcile._remove_announcements, recorded.image_ref, NOON, at(99))
 
 
-REMOVALS = pytest.mark.parametrize("remove", [take_back, remove_announcement])
+REMOVALS = pytest.mark.parametrize("remove", [roll_back, remove_announcement])
 
 
 @REMOVALS
@@ -62,7 +62,7 @@ def withdrawing_another_deletion(database: Database, image: str) -> Callable[[Da
 
 def rolling_back(database: Database, image: str) -> Callable[[Database], None]:
     (announced,) = record(database, new(image=image))
-    return lambda other: take_back(other, announced)
+    return lambda other: roll_back(other, announced)
 
 
 def removing_an_announcement(database: Database, image: str) -> Callable[[Database], None]:

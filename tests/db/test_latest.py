@@ -84,7 +84,7 @@ def test_a_removed_image_is_not_the_latest(
 
 def test_a_rolled_back_image_is_not_the_latest(database: Database) -> None:
     _, late = record(database, OLD, LATE)
-    database.write(relation_removal.take_back, late)
+    database.write(relation_removal.roll_back, late)
     assert latest(database) == (EPOCH, at(1))
 
 
@@ -125,7 +125,7 @@ def test_an_image_with_a_used_id_counts_for_its_own_instance(
     mark_deleted(database)
     (recorded,) = record(database, new("vm-2", LATE.image_id, created_at=at(5)))
     assert (latest(database), latest(database, "vm-2")) == ((EPOCH, EPOCH), (at(5), EPOCH))
-    database.write(relation_removal.take_back, recorded)
+    database.write(relation_removal.roll_back, recorded)
     assert latest(database) == (EPOCH, EPOCH)
 
 

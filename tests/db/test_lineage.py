@@ -153,7 +153,7 @@ def test_an_image_that_is_detached_leaves_the_tree(database: Database) -> None:
 def test_a_rolled_back_image_leaves_the_tree(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     (recorded,) = record(database, new("vm-1", B, created_at=at(1)))
-    assert database.write(relation_removal.take_back, recorded)
+    assert database.write(relation_removal.roll_back, recorded)
     assert parents(database, B) == []
 
 

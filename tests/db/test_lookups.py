@@ -295,7 +295,7 @@ def test_a_page_is_full_although_instances_are_removed_meanwhile(
 
     def forget() -> None:
         for n in gone:
-            database.write(relation_removal.take_back, recorded[n])
+            database.write(relation_removal.roll_back, recorded[n])
 
     def task(connection: Connection) -> list[Instance]:
         return listing(Interrupted(connection, forget), Filters(kind="backup"), 3)

@@ -147,7 +147,7 @@ def test_an_end_is_recorded_although_the_instance_is_rolled_back_concurrently(
             return row_ids.get_or_create(connection, table, key, **others)
         overtaken.append(other.write(relations.record, announced))
         reached = row_ids.get_or_create(connection, table, key, **others)
-        other.write(relation_removal.take_back, *overtaken)
+        other.write(relation_removal.roll_back, *overtaken)
         return reached
 
     monkeypatch.setattr(notifications, "get_or_create", overtake)

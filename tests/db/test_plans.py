@@ -191,7 +191,7 @@ CHANGES: dict[str, Any] = {
     "record": lambda connection: relations.record(connection, new("vm-7")),
     "record claims": lambda connection: record_claims(connection, new("vm-7"), new("vm-claimed")),
     "attach": lambda connection: relations.record(
-        connection, new("vm-7", SOME_IMAGE, seen=SEEN), relied_on=True
+        connection, new("vm-7", SOME_IMAGE, image_state=SEEN), relied_on=True
     ),
     "reuse": lambda connection: relations.record(
         connection, new("vm-7", str(UUID(int=50)), created_at=at(ROWS))
@@ -212,7 +212,7 @@ def test_a_write_scans_no_table(filled: Database, change: str) -> None:
 def test_a_rollback_scans_no_table(filled: Database) -> None:
     (recorded,) = record(filled, new("vm-back"))
     scanned = filled.write(
-        _scanned, lambda connection: relation_removal.take_back(connection, recorded)
+        _scanned, lambda connection: relation_removal.roll_back(connection, recorded)
     )
     assert scanned == []
 

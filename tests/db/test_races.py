@@ -95,7 +95,7 @@ class RecordAndRollBack:
     def __call__(self, database: Database, number: int) -> bool:
         recorded = database.write(relations.record, new(image=self.image))
         if number % 2:
-            return not database.write(relation_removal.take_back, recorded)
+            return not database.write(relation_removal.roll_back, recorded)
         return True
 
 
@@ -164,7 +164,7 @@ class RandomOperations:
             wanted = new(instance, image, kind, created_at=at(minute))
             recorded = database.write(relations.record, wanted)
             if deed == 2:
-                database.write(relation_removal.take_back, recorded)
+                database.write(relation_removal.roll_back, recorded)
         elif deed == 3:
             database.write(relation_removal.detach, NOVA, instance, image, kind)
         elif deed == 4:

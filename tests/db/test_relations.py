@@ -80,28 +80,28 @@ def test_instances_images_and_projects_have_one_row_each(database: Database) -> 
 
 def test_a_rollback_removes_the_instance_and_the_image(database: Database) -> None:
     (recorded,) = record(database, new())
-    assert database.write(relation_removal.take_back, recorded) is True
+    assert database.write(relation_removal.roll_back, recorded) is True
     assert counts(database).keys() == {"installation", "project"}
 
 
 def test_a_second_rollback_changes_nothing(database: Database) -> None:
     (recorded,) = record(database, new())
-    assert database.write(relation_removal.take_back, recorded) is True
-    assert database.write(relation_removal.take_back, recorded) is False
+    assert database.write(relation_removal.roll_back, recorded) is True
+    assert database.write(relation_removal.roll_back, recorded) is False
 
 
 def test_a_rollback_keeps_a_relation_recorded_before(database: Database) -> None:
     wanted = new()
     record(database, wanted)
     (again,) = record(database, wanted)
-    assert database.write(relation_removal.take_back, again) is False
+    assert database.write(relation_removal.roll_back, again) is False
     assert shown(database) == [wanted.image_id]
 
 
 def test_a_rollback_keeps_a_relation_on_which_a_later_report_relies(database: Database) -> None:
     wanted = new()
     first, _ = record(database, wanted, wanted)
-    assert database.write(relation_removal.take_back, first) is False
+    assert database.write(relation_removal.roll_back, first) is False
     assert shown(database) == [wanted.image_id]
 
 
@@ -109,7 +109,7 @@ def test_a_rollback_by_the_creator_keeps_claims_of_others(database: Database) ->
     wanted = new()
     (announced,) = record(database, wanted)
     database.write(relations.record, wanted, relied_on=True)
-    assert database.write(relation_removal.take_back, announced) is False
+    assert database.write(relation_removal.roll_back, announced) is False
     database.write(reconcile._remove_announcements, announced.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
@@ -120,7 +120,7 @@ def test_the_last_of_two_rollbacks_removes_the_relation(
 ) -> None:
     wanted = new()
     recorded = record(database, wanted, wanted)
-    gone = [database.write(relation_removal.take_back, recorded[number]) for number in order]
+    gone = [database.write(relation_removal.roll_back, recorded[number]) for number in order]
     assert gone == [False, True]
     assert shown(database) == []
 
@@ -132,7 +132,7 @@ def test_a_relation_relied_on_outlasts_all_rollbacks(
     first, second = record(database, wanted, wanted)
     database.write(relations.record, wanted, relied_on=True)
     for recorded in (second, first):
-        assert database.write(relation_removal.take_back, recorded) is False
+        assert database.write(relation_removal.roll_back, recorded) is False
     database.write(reconcile._remove_announcements, first.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
@@ -184,7 +184,7 @@ def test_a_revoked_attachment_does_not_turn_a_relation_into_a_void_announcement(
     report(database, wanted)
     (announced,) = record(database, wanted)
     assert revoke(database, wanted) is False
-    assert database.write(relation_removal.take_back, announced) is False
+    assert database.write(relation_removal.roll_back, announced) is False
     database.write(reconcile._remove_announcements, announced.image_ref, NOON, at(99))
     assert shown(database) == [wanted.image_id]
 
@@ -219,7 +219,7 @@ def test_a_rolled_back_announcement_is_not_a_report(database: Database) -> None:
     attach(database, wanted)
     (announced,) = record(database, wanted)
     assert revoke(database, wanted) is False
-    assert database.write(relation_removal.take_back, announced) is True
+    assert database.write(relation_removal.roll_back, announced) is True
     assert shown(database) == []
 
 
@@ -234,7 +234,7 @@ def test_a_revoked_start_no_longer_determines_a_parent(database: Database) -> No
 def test_a_rollback_keeps_rows_of_other_relations(database: Database) -> None:
     (first,) = record(database, new())
     record(database, new("vm-1"), new("vm-2", "11111111-1111-4111-8111-111111111111"))
-    assert database.write(relation_removal.take_back, first) is True
+    assert database.write(relation_removal.roll_back, first) is True
     left = counts(database)
     assert (left["relation"], left["image"], left["instance"]) == (2, 2, 2)
 
@@ -242,7 +242,7 @@ def test_a_rollback_keeps_rows_of_other_relations(database: Database) -> None:
 def test_a_rollback_keeps_an_ended_instance(database: Database) -> None:
     (recorded,) = record(database, new())
     database.write(relations.end_instance, NOVA, "vm-1", at(1))
-    database.write(relation_removal.take_back, recorded)
+    database.write(relation_removal.roll_back, recorded)
     record(database, new(kind="boot"))
     (row,) = database.read(instances._find, Filters(NOVA, "vm-1"), 1)
     assert row.ended_at == at(1)
