@@ -111,6 +111,13 @@ class KindUnknown(BadInput):
     title = "The relation kind is not allowed"
 
 
+class ResourceTypeUnknown(BadInput):
+    """A resource type is malformed or unknown."""
+
+    code = "resource-type.unknown"
+    title = "The resource type is unknown"
+
+
 class ProjectMalformed(BadInput):
     """``X-Instance-Project-ID`` is malformed."""
 

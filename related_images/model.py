@@ -1,8 +1,9 @@
 """The data model: installations, instances, images and the relations between them.
 
-Every layer uses these classes. Times are aware and in UTC; IDs are text. An *instance* is a server
-of one Nova. The classes that the API shows derive from :class:`JsonForm`: their fields and types
-define the JSON of the API and the published schemas.
+Every layer uses these classes. Times are aware and in UTC; IDs are text. An *instance* is a
+resource of one installation: a server of a Nova, or a volume, volume snapshot or volume backup of a
+Cinder. The classes that the API shows derive from :class:`JsonForm`: their fields and types define
+the JSON of the API and the published schemas.
 """
 
 from collections.abc import Mapping, Set
@@ -11,7 +12,7 @@ from datetime import datetime
 from typing import Annotated, Final, NamedTuple
 
 from related_images import validation
-from related_images.errors import KindUnknown
+from related_images.errors import KindUnknown, ResourceTypeUnknown
 from related_images.jsonform import NOT_IN_JSON, JsonForm
 
 SNAPSHOT: Final = "snapshot"
@@ -20,6 +21,12 @@ BOOT: Final = "boot"
 MADE_FROM: Final = (SNAPSHOT, BACKUP)
 """The kinds of relation that state that the image was made from the instance."""
 KINDS: Final = (*MADE_FROM, BOOT)
+
+SERVER: Final = "server"
+VOLUME: Final = "volume"
+VOLUME_SNAPSHOT: Final = "volume-snapshot"
+VOLUME_BACKUP: Final = "volume-backup"
+RESOURCE_TYPES: Final = (SERVER, VOLUME, VOLUME_SNAPSHOT, VOLUME_BACKUP)
 
 SERVICE: Final = "service"
 NOTIFICATION: Final = "notification"
@@ -30,31 +37,43 @@ SOURCES: Final = (SERVICE, NOTIFICATION, BACKFILL, MANUAL)
 
 InstallationUuid = Annotated[str, validation.installation_uuid]
 InstanceId = Annotated[str, validation.instance_id]
+ResourceType = Annotated[str, "resource type"]
 ImageId = Annotated[str, "image ID"]
 Kind = Annotated[str, "kind"]
 Label = Annotated[str, "label"]
 Source = Annotated[str, "source"]
 Count = Annotated[int, "count"]
 """The meaning of a text or a number. A function in the annotation validates a value that is read
-from a response. Kinds, labels and sources are not validated: a newer server may have others."""
+from a response. Kinds, types, labels and sources are not validated: a newer server may have
+others."""
 
 
 @dataclass(frozen=True, order=True)
 class InstanceRef(JsonForm):
-    """The pair (installation UUID, server ID), which identifies a server.
+    """The name of a resource: its installation, its type and its ID.
 
-    :param installation_uuid: UUID of the Nova deployment; kept in lower case
+    A server and a volume with the same ID are two resources.
+
+    :param installation_uuid: UUID of the Nova or Cinder deployment; kept in lower case
     :param instance_id: opaque text, 1 to 255 of ``A-Z a-z 0-9 . _ : -``
-    :raises TupleMalformed: if one of them is malformed
+    :param resource_type: one of :data:`RESOURCE_TYPES`, or a type of a newer version
+    :raises TupleMalformed: if the UUID or the ID is malformed
+    :raises ResourceTypeUnknown: if the type is malformed
     """
 
     installation_uuid: InstallationUuid
     instance_id: InstanceId
+    resource_type: ResourceType = SERVER
 
     def __post_init__(self) -> None:
         uuid = validation.installation_uuid(self.installation_uuid)
         object.__setattr__(self, "installation_uuid", uuid)
         validation.instance_id(self.instance_id)
+        if self.resource_type not in RESOURCE_TYPES:
+            validation.resource_type(self.resource_type)
+
+    def __str__(self) -> str:
+        return f"{self.resource_type} {self.instance_id} of installation {self.installation_uuid}"
 
 
 def kind(text: object, allowed: tuple[str, ...] = KINDS) -> str:
@@ -66,6 +85,19 @@ def kind(text: object, allowed: tuple[str, ...] = KINDS) -> str:
         raise KindUnknown(
             f"the relation kind {validation.shown(text)} is not allowed here; allowed are "
             f"{', '.join(allowed)}"
+        )
+    return str(text)
+
+
+def resource_type(text: object) -> str:
+    """Return ``text`` if it is one of :data:`RESOURCE_TYPES`.
+
+    :raises ResourceTypeUnknown: if it is not
+    """
+    if text not in RESOURCE_TYPES:
+        raise ResourceTypeUnknown(
+            f"the resource type {validation.shown(text)} is unknown; allowed are "
+            f"{', '.join(RESOURCE_TYPES)}"
         )
     return str(text)
 
@@ -83,8 +115,8 @@ class NewRelation:
     """A relation to record.
 
     :ivar project_id: the project that sees it: the owner of the image; for a ``boot`` relation the
-        owner of the server
-    :ivar instance_project_id: the project that owns the server, if it was reported
+        owner of the resource
+    :ivar instance_project_id: the project that owns the resource, if it was reported
     :ivar image_state: the image as Glance reports it, if Glance was asked
     """
 
@@ -98,6 +130,12 @@ class NewRelation:
     created_at: datetime
     instance_project_id: str | None = None
     image_state: ImageState | None = None
+    resource_type: str = SERVER
+
+    @property
+    def instance(self) -> InstanceRef:
+        """The resource."""
+        return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +175,12 @@ class Relation(JsonForm):
     created_at: datetime
     image_created_at: datetime | None
     image_deleted_at: datetime | None
+    resource_type: ResourceType = SERVER
 
     @property
     def instance(self) -> InstanceRef:
-        """The pair (installation UUID, server ID)."""
-        return InstanceRef(self.installation_uuid, self.instance_id)
+        """The name of the resource."""
+        return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
 
 
 class ListedImage(NamedTuple):
@@ -171,8 +210,9 @@ class Images(JsonForm):
 class Instance(JsonForm):
     """An instance as one caller sees it.
 
-    :ivar boot_image_id: the image from which the server was last started or rebuilt
-    :ivar ended_at: when the server was deleted; ``None`` while it exists
+    :ivar boot_image_id: the image from which the server was last started or rebuilt, or from which
+        the volume was made
+    :ivar ended_at: when the resource was deleted; ``None`` while it exists
     :ivar images: the images made from it, by kind
     :ivar latest_at: the sort key of the instance in a list of overdue instances
     """
@@ -183,12 +223,13 @@ class Instance(JsonForm):
     boot_image_id: ImageId | None
     ended_at: datetime | None
     images: Mapping[Kind, Images]
+    resource_type: ResourceType = SERVER
     latest_at: datetime | None = field(default=None, metadata=NOT_IN_JSON)
 
     @property
     def instance(self) -> InstanceRef:
-        """The pair (installation UUID, server ID)."""
-        return InstanceRef(self.installation_uuid, self.instance_id)
+        """The name of the resource."""
+        return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +261,8 @@ class Reporter:
 class Filters:
     """Filters of a list of relations; ``None`` means no restriction.
 
-    :ivar in_use: whether a relation states that an live server was started from the image
+    :ivar resource_type: ``None`` for every type
+    :ivar in_use: whether a relation states that a live resource was made from the image
     :ivar visible_to: the project of the caller; ``None`` for callers who see all projects
     """
 
@@ -235,19 +277,20 @@ class Filters:
     created_before: datetime | None = None
     in_use: bool | None = None
     visible_to: str | None = None
+    resource_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Usage(JsonForm):
-    """The number of servers that were started from an image.
+    """The number of resources that were made from an image: servers and volumes.
 
     :ivar instances: all of them, deleted ones included
     :ivar live_instances: those that still exist
-    :ivar unused_since: when the last of them was deleted; ``None`` if one is live or if no
-        server was ever started from the image
-    :ivar used_by_others: whether live servers of projects other than the image's owner were
-        started from it; ``None`` if the caller may not know or it is unknown
-    :ivar all_projects: whether the servers of all projects are counted, or only those that the
+    :ivar unused_since: when the last of them was deleted; ``None`` if one is live or if none was
+        ever made from the image
+    :ivar used_by_others: whether live resources of projects other than the image's owner were
+        made from it; ``None`` if the caller may not know or it is unknown
+    :ivar all_projects: whether the resources of all projects are counted, or only those that the
         caller sees; a response states it once for all images
     """
 
@@ -260,7 +303,7 @@ class Usage(JsonForm):
 
     @property
     def is_unused(self) -> bool:
-        """Whether it is certain that no live server was started from the image."""
+        """Whether it is certain that no live resource was made from the image."""
         return self.live_instances == 0 and self.used_by_others is False
 
 
@@ -305,6 +348,7 @@ class RelationPosition:
     instance_id: str
     image_id: str
     kind: str
+    resource_type: str = SERVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +358,7 @@ class InstancePosition:
     installation_uuid: str
     instance_id: str
     latest_at: datetime | None
+    resource_type: str = SERVER
 
 
 @dataclass(frozen=True, slots=True)

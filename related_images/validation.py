@@ -23,6 +23,7 @@ from related_images.errors import (
     LabelMalformed,
     ParameterMalformed,
     ProjectMalformed,
+    ResourceTypeUnknown,
     TupleMalformed,
 )
 
@@ -30,6 +31,7 @@ TEXT_LENGTH: Final = 255
 TEXT: Final = f"1 to {TEXT_LENGTH} printable characters without a space at either end"
 INSTANCE_ID_LENGTH: Final = 255
 LABEL_LENGTH: Final = 64
+TYPE_LENGTH: Final = 64
 LETTERS: Final = "A-Z a-z 0-9 . _ : -"
 LARGEST: Final = 999_999_999
 LONGEST_SPAN: Final = timedelta(days=7305)
@@ -59,22 +61,22 @@ def argument(read: Callable[[str], Value]) -> Callable[[str], Value]:
 
 
 def is_uuid(text: object) -> bool:
-    """Whether ``text`` is a UUID in its 8-4-4-4-12 form, in upper or lower case."""
+    """Return whether ``text`` is a UUID in its 8-4-4-4-12 form, in upper or lower case."""
     return isinstance(text, str) and _UUID.fullmatch(text) is not None
 
 
 def is_image_id(text: object) -> TypeGuard[str]:
-    """Whether ``text`` is a UUID in lower case, as the ID of every image with relations is."""
+    """Return whether ``text`` is a UUID in lower case, as Glance writes the ID of an image."""
     return is_uuid(text) and text == str(text).lower()
 
 
 def is_word(text: object, longest: int) -> bool:
-    """Whether ``text`` is 1 to ``longest`` of the characters of server IDs and labels."""
+    """Return whether ``text`` is 1 to ``longest`` of the characters of server IDs and labels."""
     return isinstance(text, str) and 0 < len(text) <= longest and bool(_WORD.fullmatch(text))
 
 
 def is_text(value: object) -> TypeGuard[str]:
-    """Whether ``value`` is text that every database stores and compares exactly.
+    """Return whether ``value`` is text that every database stores and compares exactly.
 
     MariaDB and MySQL ignore trailing spaces when they compare.
     """
@@ -84,7 +86,7 @@ def is_text(value: object) -> TypeGuard[str]:
 
 
 def is_positive(value: object) -> bool:
-    """Whether ``value`` is a whole number from 1 to :data:`LARGEST`, or the digits of one."""
+    """Return whether ``value`` is a whole number from 1 to :data:`LARGEST`, or its digits."""
     if isinstance(value, str):
         return value.isascii() and value.isdecimal() and len(value) < 10 and int(value) > 0
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
@@ -102,7 +104,7 @@ def positive(name: str, value: object, error: type[BadInput] = ParameterMalforme
 
 
 def flag(name: str, value: object) -> bool:
-    """Give ``value`` if it is a bool: as a condition, the text ``"false"`` would hold.
+    """Return ``value`` if it is a bool: as a condition, the text ``"false"`` would hold.
 
     :raises ParameterMalformed: if it is not
     """
@@ -166,6 +168,19 @@ def installation_uuid(text: object) -> str:
             "`related-images generate-installation-uuid` creates one"
         )
     return str(text).lower()
+
+
+def resource_type(text: object) -> str:
+    """Return ``text``, a resource type, which may be one of a newer version.
+
+    :raises ResourceTypeUnknown: if it is malformed
+    """
+    if not is_word(text, TYPE_LENGTH):
+        raise ResourceTypeUnknown(
+            f"the resource type {shown(text)} is malformed; give 1 to {TYPE_LENGTH} of the "
+            f"characters {LETTERS}"
+        )
+    return str(text)
 
 
 def label(text: object) -> str:

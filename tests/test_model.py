@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -99,7 +99,13 @@ def test_clients_accept_older_responses() -> None:
     )
 
 
-@pytest.mark.parametrize("name", [it.name for it in fields(Relation)])
+def test_a_response_without_a_resource_type_is_about_servers() -> None:
+    shown = RELATION.as_json()
+    del shown["resource_type"]
+    assert Relation.from_json(shown).instance == InstanceRef(UUID, "i:1")
+
+
+@pytest.mark.parametrize("name", [it.name for it in fields(Relation) if it.default is MISSING])
 def test_missing_field_is_an_error(name: str) -> None:
     shown = RELATION.as_json()
     del shown[name]

@@ -25,13 +25,19 @@ from sqlalchemy import (
 from related_images.db import latest_images, relation_queries, relations, stored_state
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
-from related_images.db.row_ids import get_or_create, installation_ref
-from related_images.db.tables import LATEST, image, installation, instance, project, relation
+from related_images.db.row_ids import (
+    INSTALLATION_REF,
+    get_or_create,
+    get_or_create_installation,
+)
+from related_images.db.tables import LATEST, image, instance, project, relation
 from related_images.model import (
     BACKFILL,
     BOOT,
     MADE_FROM,
+    SERVER,
     ImageState,
+    InstanceRef,
     NewRelation,
     Relation,
 )
@@ -187,16 +193,21 @@ _oldest_owner: Final = (
 _owners: Final = (
     select(instance.c.instance_id, func.coalesce(project.c.project_id, _oldest_owner))
     .select_from(instance.outerjoin(project, instance.c.project_ref == project.c.id))
-    .where(instance.c.installation_ref == installation_ref(bindparam("installation_uuid")))
+    .where(instance.c.installation_ref == INSTALLATION_REF)
     .where(instance.c.instance_id.in_(bindparam("instance_ids", expanding=True)))
 )
+
+
+def _of_servers(installation_uuid: str) -> dict[str, str]:
+    """Return the parameters of :data:`related_images.db.row_ids.OF_TYPE` for servers."""
+    return {"named_row_uuid": installation_uuid, "named_type": SERVER}
 
 
 def _find_owners(
     connection: Connection, installation_uuid: str, instance_ids: Collection[str]
 ) -> dict[str, str | None]:
     """Return the ``owners`` of :class:`_Known` for the recorded instances among these."""
-    values = {"installation_uuid": installation_uuid, "instance_ids": list(instance_ids)}
+    values = {**_of_servers(installation_uuid), "instance_ids": list(instance_ids)}
     return {row[0]: row[1] for row in connection.execute(_owners, values)}
 
 
@@ -210,13 +221,13 @@ def _compare(
     made: Sequence[Relation | NewRelation], installation_uuid: str, candidate: Candidate
 ) -> Verdict:
     """Return the verdict on a candidate whose image has the relations ``made``."""
-    claimed = (installation_uuid, candidate.instance_id, candidate.kind)
-    if any((row.installation_uuid, row.instance_id, row.kind) == claimed for row in made):
+    claimed = (InstanceRef(installation_uuid, candidate.instance_id), candidate.kind)
+    if any((row.instance, row.kind) == claimed for row in made):
         return Verdict(KNOWN)
     row = made[0]
     return Verdict(
         DOUBTED,
-        f"it is recorded as a {row.kind} of the server {row.instance_id} of "
+        f"it is recorded as a {row.kind} of the {row.resource_type} {row.instance_id} of "
         f"{row.installation_uuid} ({row.source})",
     )
 
@@ -261,7 +272,7 @@ def _lock(
     instance_ids: Collection[str],
 ) -> _LockedRows:
     """Lock the existing rows of the images and of the instances of the installation."""
-    home = connection.execute(select(installation_ref(installation_uuid))).scalar()
+    home = connection.execute(select(INSTALLATION_REF), _of_servers(installation_uuid)).scalar()
     of_installation = instance.c.installation_ref == home
     return _LockedRows(
         home,
@@ -318,9 +329,8 @@ def _started(connection: Connection, instance_refs: Collection[int]) -> Collecti
 
 def _record_bulk(connection: Connection, locked: _LockedRows, new: Sequence[NewRelation]) -> None:
     _update_latest(connection, locked, new)
-    home = (
-        locked.installation_ref
-        or get_or_create(connection, installation, {"uuid": new[0].installation_uuid})[0]
+    home = locked.installation_ref or get_or_create_installation(
+        connection, new[0].installation_uuid
     )
     unknown = [one for one in new if one.instance_id not in locked.instances]
     if unknown:

@@ -1,7 +1,8 @@
-"""Delete protection: pending deletions, and images from which live servers were started.
+"""Delete protection: pending deletions, and images from which live resources were made.
 
-A transaction that begins a deletion locks the row of the image exclusively and then looks for
-live servers. A transaction that records a start shares a lock on that row, through its foreign
+A resource is a server that was started from the image, or a volume that was made from it. A
+transaction that begins a deletion locks the row of the image exclusively and then looks for live
+resources. A transaction that records a start shares a lock on that row, through its foreign
 key, and then looks for pending deletions. So the later of two concurrent transactions sees the
 other one.
 
@@ -9,7 +10,7 @@ A deletion is pending from before the request is sent to Glance until its outcom
 the process is killed in between, the deletion expires after :data:`LEASE`.
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -21,13 +22,13 @@ from related_images.db import (
     relations,
 )
 from related_images.db.database import Database
-from related_images.db.row_ids import project_ref
+from related_images.db.row_ids import project_ref, shown_installation
 from related_images.db.tables import deletion, image, installation, instance, relation
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
-from related_images.model import BOOT, ImageState, NewRelation, Recorded
+from related_images.model import BOOT, ImageState, InstanceRef, NewRelation, Recorded
 
 LISTED: Final = 5
-"""The number of servers that an error message lists."""
+"""The number of resources that an error message lists."""
 
 LEASE: Final = timedelta(minutes=10)
 """The time for which a deletion without an outcome prevents starts from the image."""
@@ -45,7 +46,7 @@ class Deletion:
 class StartedDeletion:
     """A pending deletion that may be sent to Glance.
 
-    :ivar in_use: the number of live servers that were started from the image
+    :ivar in_use: the number of live resources that were made from the image
     """
 
     image_id: str
@@ -55,16 +56,16 @@ class StartedDeletion:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """The live servers that were started from an image.
+    """The live servers and volumes that were made from an image.
 
     :ivar count: the number of all of them
-    :ivar visible: the number of those that the caller sees
-    :ivar first: the first of those, each as (installation UUID, server ID)
+    :ivar visible: the number of those that the caller sees, by resource type
+    :ivar first: the first of those, at most :data:`LISTED`
     """
 
     count: int
-    visible: int
-    first: Collection[tuple[str, str]]
+    visible: Mapping[str, int]
+    first: Sequence[InstanceRef]
 
 
 def begin(
@@ -75,19 +76,19 @@ def begin(
     forced: bool,
     image_state: ImageState | None = None,
 ) -> StartedDeletion:
-    """Begin a deletion: until it ends, no start of a server from the image can be recorded.
+    """Begin a deletion: until it ends, no start from the image can be recorded.
 
-    :param visible_to: the project whose servers the error may list; ``None`` for all projects
+    :param visible_to: the project whose resources the error may list; ``None`` for all projects
     :param forced: begin the deletion even if the image is in use
     :param image_state: the image as Glance reports it, if Glance was asked
     :returns: the deletion; pass it to :func:`deleted` or :func:`withdraw`
-    :raises ImageInUse: if live servers were started from the image, unless ``forced``
+    :raises ImageInUse: if live resources were made from the image, unless ``forced``
     :raises StoreUnavailable: if the database is unavailable
     """
 
     def task(connection: Connection) -> StartedDeletion:
         deletion = _begin(connection, image_id, datetime.now(UTC), image_state)
-        use = _use(connection, deletion.image_ref, visible_to, LISTED)
+        use = _use(connection, deletion.image_ref, visible_to)
         if use.count and not forced:
             raise ImageInUse(_refusal(image_id, use))
         return StartedDeletion(image_id, deletion, use.count)
@@ -96,18 +97,22 @@ def begin(
 
 
 def _refusal(image_id: str, use: Use) -> str:
-    servers = ", ".join(f"{id} of {uuid}" for uuid, id in use.first)
-    more = ", ..." if use.visible > len(use.first) else ""
-    users = [f"{use.visible} live server{'s' * (use.visible != 1)} ({servers}{more})"] * bool(
-        use.visible
-    )
-    users += ["live servers of other projects"] * (use.count > use.visible)
+    users = [_shown(type, number, use.first) for type, number in use.visible.items()]
+    users += ["live servers or volumes of other projects"] * (use.count > sum(use.visible.values()))
     return (
         f"the image {image_id} cannot be deleted: it is used by {' and '.join(users)}; "
-        "delete those servers first; an administrator can record that a server was deleted with "
+        "delete them first; an administrator can record that a server was deleted with "
         "`openstack server deletion record`, or delete the image although it is in use with "
         f"`openstack image force delete {image_id}` (X-Relation-Force: true)"
     )
+
+
+def _shown(resource_type: str, number: int, first: Sequence[InstanceRef]) -> str:
+    """Return the number of resources of a type, with the IDs of the first ones."""
+    listed = [one for one in first if one.resource_type == resource_type]
+    names = [f"{one.instance_id} of {one.installation_uuid}" for one in listed]
+    names += ["..."] * (number > len(listed))
+    return f"{number} live {resource_type}{'s' * (number != 1)} ({', '.join(names)})"
 
 
 def deleted(database: Database, begun: StartedDeletion) -> None:
@@ -183,21 +188,23 @@ def _withdraw(connection: Connection, begun: Deletion) -> None:
     orphans.forget_image(connection, begun.image_ref)
 
 
-def _use(connection: Connection, image_ref: int, visible_to: str | None, limit: int) -> Use:
-    """Return the live servers that were started from the image, at most ``limit`` with IDs."""
+def _use(connection: Connection, image_ref: int, visible_to: str | None) -> Use:
+    """Return the live servers and volumes that were made from the image."""
     live = (
         relation.c.image_ref == image_ref,
         relation.c.kind == BOOT,
         instance.c.ended_at.is_(None),
     )
-    own = _visible(visible_to)
     count = connection.execute(_select_use(func.count()).where(*live)).scalar_one()
     if not count:
-        return Use(0, 0, ())
-    visible_servers = _select_use(installation.c.uuid, instance.c.instance_id).where(*live, *own)
-    first = connection.execute(visible_servers.order_by(relation.c.id).limit(limit)).all()
-    visible = connection.execute(_select_use(func.count()).where(*live, *own)).scalar_one()
-    return Use(count, visible, [(uuid, id) for uuid, id in first])
+        return Use(0, {}, ())
+    visible = (*live, *_visible(visible_to))
+    resource_type = installation.c.resource_type
+    by_type = _select_use(resource_type, func.count()).where(*visible)
+    counts = connection.execute(by_type.group_by(resource_type).order_by(resource_type))
+    names = _select_use(shown_installation(), instance.c.instance_id, resource_type)
+    first = connection.execute(names.where(*visible).order_by(relation.c.id).limit(LISTED))
+    return Use(count, {row[0]: row[1] for row in counts}, [InstanceRef(*row) for row in first])
 
 
 def _select_use(*columns: Any) -> Select[Any]:

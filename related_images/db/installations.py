@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, select, update
 
 from related_images.db.database import Database
-from related_images.db.row_ids import get_or_create
+from related_images.db.row_ids import get_or_create_installation
 from related_images.db.tables import installation
 from related_images.errors import (
     InstallationBound,
@@ -14,7 +14,7 @@ from related_images.errors import (
     InstallationNotFound,
     InstallationUnregistered,
 )
-from related_images.model import Installation, Reporter
+from related_images.model import SERVER, Installation, InstanceRef, Reporter
 
 REGISTER_AGAIN: Final = (
     "`related-images installation remove {uuid}` (or DELETE /v2/installations/{uuid}), then "
@@ -68,7 +68,7 @@ _columns: Final = (
 )
 _by_uuid: Final = (
     select(*_columns)
-    .where(installation.c.uuid == bindparam("uuid"))
+    .where(installation.c.uuid == bindparam("uuid"), installation.c.resource_type == SERVER)
     .where(installation.c.registered_at.is_not(None))
 )
 
@@ -79,12 +79,12 @@ def _find(connection: Connection, uuid: str) -> Installation | None:
     return None if row is None else _installation(row)
 
 
-def check_reporter(connection: Connection, uuid: str, reporter: Reporter) -> None:
+def check_reporter(connection: Connection, instance: InstanceRef, reporter: Reporter) -> None:
     """Find out how the installation is registered, and raise as :func:`check_registration` does."""
     if not reporter.for_any_installation:
-        found = _find(connection, uuid)
+        found = _find(connection, instance.installation_uuid)
         bound_to = None if found is None else found.service_user_id
-        check_registration(uuid, reporter, found is not None, bound_to)
+        check_registration(instance.installation_uuid, reporter, found is not None, bound_to)
 
 
 def check_registration(
@@ -125,7 +125,7 @@ def _register(connection: Connection, new: Installation) -> tuple[Installation, 
 
     :returns: the installation as it is registered now, and whether this call registered it
     """
-    ref, _ = get_or_create(connection, installation, {"uuid": new.uuid})
+    ref = get_or_create_installation(connection, new.uuid)
     unregistered = update(installation).where(
         installation.c.id == ref, installation.c.registered_at.is_(None)
     )

@@ -27,7 +27,13 @@ from sqlalchemy import (
 from related_images.db import listing, relation_queries
 from related_images.db.column_types import EPOCH, FOREVER, KIND_CODES, is_known
 from related_images.db.database import Database
-from related_images.db.row_ids import is_instance, project_ref, shown_id
+from related_images.db.row_ids import (
+    IS_NAMED,
+    named,
+    project_ref,
+    shown_id,
+    shown_installation,
+)
 from related_images.db.tables import (
     LATEST,
     image,
@@ -45,6 +51,7 @@ from related_images.model import (
     Images,
     Instance,
     InstancePosition,
+    InstanceRef,
 )
 
 OverduePosition = tuple[datetime, int]
@@ -84,35 +91,36 @@ def page(
 
 
 def _find_marker(database: Database, marker: InstancePosition, filters: Filters) -> int:
-    pair = (marker.installation_uuid, marker.instance_id)
-    found = database.read(_visible_ref, *pair, filters.visible_to)
+    ref = InstanceRef(marker.installation_uuid, marker.instance_id, marker.resource_type)
+    found = database.read(_visible_ref, ref, filters.visible_to)
     if found is None:
         raise MarkerUnknown(
-            "the server of this marker is unknown; ask for the first page, without a marker"
+            "the resource of this marker is unknown; ask for the first page, without a marker"
         )
     return found
 
 
-def show(
-    database: Database, installation_uuid: str, instance_id: str, visible_to: str | None
-) -> Instance:
+def show(database: Database, ref: InstanceRef, visible_to: str | None) -> Instance:
     """Return one instance.
 
     :param visible_to: the project of the caller; ``None`` if the caller sees all projects
     :raises InstanceNotFound: if it has no relation that the caller sees
     :raises StoreUnavailable: if the database is unavailable
     """
-    filters = Filters(installation_uuid, instance_id, visible_to=visible_to)
+    filters = Filters(
+        ref.installation_uuid,
+        ref.instance_id,
+        visible_to=visible_to,
+        resource_type=ref.resource_type,
+    )
     for found in database.explore(_find, filters, 1):
         return found
-    raise InstanceNotFound(f"no instance {instance_id} of {installation_uuid} is known here")
+    raise InstanceNotFound(f"the {ref} is not recorded")
 
 
-def _visible_ref(
-    connection: Connection, installation_uuid: str, instance_id: str, visible_to: str | None
-) -> int | None:
+def _visible_ref(connection: Connection, ref: InstanceRef, visible_to: str | None) -> int | None:
     """Return the primary key of the instance, if the project ``visible_to`` sees it."""
-    query = select(instance.c.id).where(*is_instance(installation_uuid, instance_id))
+    query = select(instance.c.id).where(*IS_NAMED)
     if visible_to is not None:
         query = query.where(
             exists().where(
@@ -121,7 +129,7 @@ def _visible_ref(
                 is_known(relation.c.kind, KIND_CODES),
             )
         )
-    return connection.execute(query).scalar()
+    return connection.execute(query, named(ref)).scalar()
 
 
 def _find(
@@ -171,8 +179,15 @@ def _fill_page(
 
 def _knows_latest(filters: Filters) -> bool:
     """Return whether :func:`_overdue` supports the filters: one kind, any label, all projects."""
-    wanted = Filters(filters.installation_uuid, filters.instance_id, kind=filters.kind)
+    wanted = replace(_only_names(filters), kind=filters.kind)
     return filters == wanted and filters.kind in LATEST
+
+
+def _only_names(filters: Filters) -> Filters:
+    """Return the filters for the installation, the ID and the type alone."""
+    return Filters(
+        filters.installation_uuid, filters.instance_id, resource_type=filters.resource_type
+    )
 
 
 def _overdue(
@@ -224,8 +239,7 @@ def _overdue(
 def _refs(filters: Filters, latest_before: datetime | None, until: datetime) -> Select[Any]:
     """Return the query for the primary keys of the instances; see :func:`_find`."""
     wanted = replace(filters, kind=None, label=None) if latest_before else filters
-    of_pair = Filters(installation_uuid=filters.installation_uuid, instance_id=filters.instance_id)
-    if wanted == of_pair:
+    if wanted == _only_names(filters):
         query = select(instance.c.id).where(*relation_queries.of_instance(wanted, instance.c.id))
     else:
         query = (
@@ -287,7 +301,8 @@ def _summaries(*, of_one_project: bool) -> Select[Any]:
     return (
         select(
             instance.c.id.label("ref"),
-            installation.c.uuid.label("installation_uuid"),
+            shown_installation().label("installation_uuid"),
+            installation.c.resource_type,
             instance.c.instance_id,
             instance.c.ended_at,
             project.c.project_id,
@@ -352,6 +367,7 @@ def _instance(rows: Sequence[Any], visible_to: str | None) -> Instance:
     owns = visible_to in (None, first.project_id)
     return Instance(
         installation_uuid=first.installation_uuid,
+        resource_type=first.resource_type,
         instance_id=first.instance_id,
         project_id=first.project_id if owns else None,
         boot_image_id=booted.latest_image_id if booted else None,

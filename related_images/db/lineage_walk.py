@@ -33,7 +33,7 @@ from sqlalchemy import (
 
 from related_images.db.column_types import KIND_CODES, is_known
 from related_images.db.dialects import MYSQL
-from related_images.db.row_ids import image_ref, project_ref, shown_id
+from related_images.db.row_ids import image_ref, project_ref, shown_id, shown_installation
 from related_images.db.tables import (
     children,
     children_of_project,
@@ -79,6 +79,7 @@ class Link:
     parent_image_id: str
     parent_deleted_at: datetime | None
     installation_uuid: str
+    resource_type: str
     instance_id: str
     instance_ended_at: datetime | None
     project_id: str | None
@@ -125,7 +126,8 @@ _SHOWN: Final = (
     _child.c.deleted_at,
     shown_id(_parent),
     _parent.c.deleted_at,
-    installation.c.uuid,
+    shown_installation(),
+    installation.c.resource_type,
     instance.c.instance_id,
     instance.c.ended_at,
     project.c.project_id,
@@ -238,7 +240,7 @@ def descendants(
     steps = (literal(True), walk.c.step, walk.c.depth, walk.c.upwards)
     query = select(*_SHOWN, *steps, tree.closes(descent.c.image_ref)).select_from(_shown(walk))
     return [
-        TreeStep(Link(*row[:13]), row.step, row.depth, bool(row.upwards), row[-1])
+        TreeStep(Link(*row[:14]), row.step, row.depth, bool(row.upwards), row[-1])
         for row in connection.execute(query.order_by(walk.c.step))
     ]
 

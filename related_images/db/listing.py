@@ -29,6 +29,7 @@ from related_images.model import (
     BOOT,
     MADE_FROM,
     Filters,
+    InstanceRef,
     ListedImage,
     Relation,
     RelationPosition,
@@ -61,8 +62,7 @@ class Page(Generic[T]):
 
 def images_of_instance(
     database: Database,
-    installation_uuid: str,
-    instance_id: str,
+    instance: InstanceRef,
     kind: str | None,
     label: str | None,
     visible_to: str | None,
@@ -80,7 +80,7 @@ def images_of_instance(
     :raises StoreUnavailable: if the database is unavailable
     """
     kinds: Collection[str] = MADE_FROM if kind is None else (kind,)
-    arguments = (installation_uuid, instance_id, kinds, label, IMAGES_LIMIT + 1)
+    arguments = (instance, kinds, label, IMAGES_LIMIT + 1)
     of_either = relation_queries.OWNER_OF_EITHER
     found = database.explore(
         relation_queries.image_ids, *arguments, visible_to=visible_to, seen_by=of_either
@@ -89,7 +89,7 @@ def images_of_instance(
         found = database.explore(relation_queries.image_ids, *arguments, visible_to=visible_to)
     if len(found) > IMAGES_LIMIT:
         raise InstanceTooLarge(
-            f"the server {instance_id} has more than {IMAGES_LIMIT} images, the limit of an image "
+            f"the {instance} has more than {IMAGES_LIMIT} images, the limit of an image "
             "list; filter by one kind or label, or page through GET /v2/relations"
         )
     return found

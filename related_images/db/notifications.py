@@ -17,9 +17,24 @@ from sqlalchemy import Connection, bindparam, select
 
 from related_images.db import dialects, image_owners, relation_queries, relation_removal, relations
 from related_images.db.database import Database
-from related_images.db.row_ids import get_or_create, installation_ref, is_instance, project_ref
-from related_images.db.tables import installation, instance, project
-from related_images.model import BOOT, NOTIFICATION, SERVICE, SNAPSHOT, NewRelation, Relation
+from related_images.db.row_ids import (
+    INSTALLATION_REF,
+    IS_NAMED,
+    get_or_create,
+    get_or_create_installation,
+    named,
+    project_ref,
+)
+from related_images.db.tables import instance, project
+from related_images.model import (
+    BOOT,
+    NOTIFICATION,
+    SERVICE,
+    SNAPSHOT,
+    InstanceRef,
+    NewRelation,
+    Relation,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,11 @@ class Event:
     instance_id: str
     project_id: str
     at: datetime
+
+    @property
+    def instance(self) -> InstanceRef:
+        """The server."""
+        return InstanceRef(self.installation_uuid, self.instance_id)
 
 
 @dataclass(frozen=True)
@@ -77,9 +97,7 @@ def _store_all(connection: Connection, events: Iterable[Event]) -> None:
         elif isinstance(event, Started):
             _record(connection, event, event.image_id, BOOT, event.project_id)
         else:
-            _end_unseen_instance(
-                connection, event.installation_uuid, event.instance_id, event.project_id, event.at
-            )
+            _end_instance(connection, event)
 
 
 def _image_made(connection: Connection, event: ImageMade) -> None:
@@ -104,9 +122,7 @@ def _drop_guess(connection: Connection, event: ImageMade) -> None:
     if all(_is_guess(row) for row in known):
         return
     for row in filter(_is_guess, known):
-        relation_removal.detach(
-            connection, row.installation_uuid, row.instance_id, row.image_id, row.kind
-        )
+        relation_removal.detach(connection, row.instance, row.image_id, row.kind)
 
 
 def _is_guess(row: Relation) -> bool:
@@ -141,42 +157,37 @@ def _made(connection: Connection, event: ImageMade) -> list[Relation]:
     return [
         row
         for row in relation_queries.made(connection, [event.image_id])
-        if (row.installation_uuid, row.instance_id) == (event.installation_uuid, event.instance_id)
+        if row.instance == event.instance
     ]
 
 
 # these rows are looked up first: an insert consumes a key even if the row exists, and the keys of
 # these tables are integers of 32 bits
-_installation_and_owner: Final = select(
-    installation_ref(bindparam("installation_uuid")),
-    project_ref(bindparam("project_id")),
-)
+_installation_and_owner: Final = select(INSTALLATION_REF, project_ref(bindparam("project_id")))
 
 
-def _end_unseen_instance(
-    connection: Connection, installation_uuid: str, instance_id: str, project_id: str, at: datetime
-) -> None:
-    """Record that the instance was deleted at ``at``; create its row if it is not recorded.
+def _end_instance(connection: Connection, event: Event) -> None:
+    """Record the end of the instance; create its row if it is not recorded.
 
     If its end is recorded already, the recorded time remains.
     """
-    was_known = relations.end_instance(connection, installation_uuid, instance_id, at)
-    values = {"installation_uuid": installation_uuid, "project_id": project_id}
+    was_known = relations.end_instance(connection, event.instance, event.at)
+    values = {**named(event.instance), "project_id": event.project_id}
     home, owner = connection.execute(_installation_and_owner, values).one()
-    owner = owner or get_or_create(connection, project, {"project_id": project_id})[0]
+    owner = owner or get_or_create(connection, project, {"project_id": event.project_id})[0]
     if was_known:
-        _report(connection, installation_uuid, instance_id, owner)
+        _report_owner(connection, event.instance, owner)
         return
-    home = home or get_or_create(connection, installation, {"uuid": installation_uuid})[0]
-    key = {"instance_id": instance_id, "installation_ref": home}
-    _, made = get_or_create(connection, instance, key, project_ref=owner, ended_at=at)
+    home = home or get_or_create_installation(connection, event.installation_uuid)
+    key = {"instance_id": event.instance_id, "installation_ref": home}
+    _, made = get_or_create(connection, instance, key, project_ref=owner, ended_at=event.at)
     if not made:
         raise dialects.ConcurrentChange("a concurrent transaction recorded the instance")
 
 
-def _report(connection: Connection, installation_uuid: str, instance_id: str, owner: int) -> None:
+def _report_owner(connection: Connection, ref: InstanceRef, owner: int) -> None:
     """Record the owner of the instance, which :func:`relations.end_instance` has locked."""
-    query = select(instance.c.id, instance.c.project_ref)
-    found = connection.execute(query.where(*is_instance(installation_uuid, instance_id))).one()
+    query = select(instance.c.id, instance.c.project_ref).where(*IS_NAMED)
+    found = connection.execute(query, named(ref)).one()
     if found.project_ref != owner:
         image_owners.report(connection, found.id, owner)

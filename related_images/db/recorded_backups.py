@@ -14,7 +14,7 @@ from related_images.db import (
 )
 from related_images.db.database import Database
 from related_images.db.tables import installation, instance
-from related_images.model import BACKUP, ListedImage
+from related_images.model import BACKUP, SERVER, InstanceRef, ListedImage
 
 BACKUPS_LIMIT: Final = 10_000
 """The largest number of backups of one server in a result."""
@@ -58,8 +58,7 @@ def _recorded_backups(
         for uuid in candidates
         for image in relation_queries.image_ids(
             connection,
-            uuid,
-            instance_id,
+            InstanceRef(uuid, instance_id),
             [BACKUP],
             label,
             BACKUPS_LIMIT,
@@ -90,6 +89,6 @@ def _with_server(connection: Connection, instance_id: str) -> set[str]:
     known = (
         select(installation.c.uuid)
         .select_from(instance.join(installation, instance.c.installation_ref == installation.c.id))
-        .where(instance.c.instance_id == instance_id)
+        .where(instance.c.instance_id == instance_id, installation.c.resource_type == SERVER)
     )
     return set(connection.execute(known).scalars())

@@ -27,9 +27,11 @@ from related_images.errors import (
 from related_images.failpoints import Point
 from related_images.model import (
     BOOT,
+    SERVER,
     SERVICE,
     Filters,
     ImageState,
+    InstanceRef,
     NewRelation,
     Recorded,
     Relation,
@@ -127,7 +129,7 @@ def attach(
 def _attach(
     connection: Connection, new: NewRelation, reporter: Reporter, confirmed_by_glance: bool
 ) -> tuple[Relation, bool]:
-    installations.check_reporter(connection, new.installation_uuid, reporter)
+    installations.check_reporter(connection, new.instance, reporter)
     recorded = relations.record(connection, new, relied_on=True, revocable=True)
     deletions.check_start(connection, new, recorded, confirmed_by_glance=confirmed_by_glance)
     if new.kind != BOOT and not recorded.image_created:
@@ -140,10 +142,16 @@ def _attach(
         raise RelationConflict(
             f"this {new.kind} relation is recorded with the label {found.label!r}; to give it "
             "another one, delete it with `openstack image relation delete --kind "
-            f"{new.kind} --installation {new.installation_uuid} {new.instance_id} {new.image_id}` "
+            f"{new.kind}{_typed(new)} --installation {new.installation_uuid} {new.instance_id} "
+            f"{new.image_id}` "
             "and record it again"
         )
     return _with_source(found, new.source), recorded.created
+
+
+def _typed(new: NewRelation) -> str:
+    """Return the option of the ``openstack`` command for the type, which servers do not need."""
+    return "" if new.resource_type == SERVER else f" --resource-type {new.resource_type}"
 
 
 def _with_source(row: Relation, source: str) -> Relation:
@@ -152,12 +160,7 @@ def _with_source(row: Relation, source: str) -> Relation:
 
 
 def detach(
-    database: Database,
-    installation_uuid: str,
-    instance_id: str,
-    image_id: str,
-    kind: str,
-    reporter: Reporter,
+    database: Database, instance: InstanceRef, image_id: str, kind: str, reporter: Reporter
 ) -> None:
     """Remove one relation.
 
@@ -168,19 +171,18 @@ def detach(
     """
 
     def task(connection: Connection) -> bool:
-        installations.check_reporter(connection, installation_uuid, reporter)
-        found = relation_removal.detach(connection, installation_uuid, instance_id, image_id, kind)
+        installations.check_reporter(connection, instance, reporter)
+        found = relation_removal.detach(connection, instance, image_id, kind)
         failpoints.reach(Point.DETACH_WRITTEN)
         return found
 
     if not database.write(task):
-        raise _no_relation(installation_uuid, instance_id, image_id, kind)
+        raise _no_relation(instance, image_id, kind)
 
 
 def revoke(
     database: Database,
-    installation_uuid: str,
-    instance_id: str,
+    instance: InstanceRef,
     image_id: str,
     kind: str,
     reporter: Reporter,
@@ -196,47 +198,45 @@ def revoke(
     :raises RelationNotFound: if it is not recorded, or was recorded at another time
     :raises StoreUnavailable: if it could not be committed
     """
-    ids = (installation_uuid, instance_id, image_id, kind)
+    same = Filters(
+        instance.installation_uuid,
+        instance.instance_id,
+        image_id,
+        kind=kind,
+        resource_type=instance.resource_type,
+    )
 
     def task(connection: Connection) -> Relation | None:
-        installations.check_reporter(connection, installation_uuid, reporter)
-        same = Filters(installation_uuid, instance_id, image_id, kind=kind)
+        installations.check_reporter(connection, instance, reporter)
         found = relation_queries.find(connection, same, limit=1, of_any_source=True)
         if not found or recorded_at not in (None, found[0].created_at):
-            raise _no_relation(*ids)
-        gone = relation_removal.revoke(connection, *ids, recorded_at)
+            raise _no_relation(instance, image_id, kind)
+        gone = relation_removal.revoke(connection, instance, image_id, kind, recorded_at)
         failpoints.reach(Point.DETACH_WRITTEN)
         return None if gone else _with_source(found[0], SERVICE)
 
     return database.write(task)
 
 
-def _no_relation(
-    installation_uuid: str, instance_id: str, image_id: str, kind: str
-) -> RelationNotFound:
-    return RelationNotFound(
-        f"the image {image_id} has no such {kind} relation with the instance {instance_id} "
-        f"of {installation_uuid}"
-    )
+def _no_relation(instance: InstanceRef, image_id: str, kind: str) -> RelationNotFound:
+    return RelationNotFound(f"the image {image_id} has no such {kind} relation with the {instance}")
 
 
-def end_instance(
-    database: Database, installation_uuid: str, instance_id: str, reporter: Reporter
-) -> None:
-    """Record that the server was deleted; a repeated call changes nothing.
+def end_instance(database: Database, instance: InstanceRef, reporter: Reporter) -> None:
+    """Record that the resource was deleted; a repeated call changes nothing.
 
     :raises InstallationUnregistered: if the installation must be registered and is not
     :raises InstallationBound: if the installation belongs to another service user
-    :raises InstanceNotFound: if the server is not recorded
+    :raises InstanceNotFound: if the resource is not recorded
     :raises StoreUnavailable: if it could not be committed
     """
 
     def task(connection: Connection) -> bool:
-        installations.check_reporter(connection, installation_uuid, reporter)
-        return relations.end_instance(connection, installation_uuid, instance_id, _now())
+        installations.check_reporter(connection, instance, reporter)
+        return relations.end_instance(connection, instance, _now())
 
     if not database.write(task):
-        raise InstanceNotFound(f"no instance {instance_id} of {installation_uuid} is known here")
+        raise InstanceNotFound(f"the {instance} is not recorded")
 
 
 def image_deleted(database: Database, image_id: str) -> None:

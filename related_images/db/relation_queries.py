@@ -28,15 +28,24 @@ from sqlalchemy import (
 from related_images.db import image_identity
 from related_images.db.column_types import EPOCH, KIND_CODES, SOURCE_CODES, is_known
 from related_images.db.row_ids import (
+    IS_NAMED,
     former_images,
-    installation_ref,
-    instance_ref,
-    is_instance,
+    instance_refs,
+    named,
     project_ref,
     shown_id,
+    shown_installation,
 )
 from related_images.db.tables import image, installation, instance, project, relation
-from related_images.model import BOOT, MADE_FROM, Filters, ListedImage, Relation, RelationPosition
+from related_images.model import (
+    BOOT,
+    MADE_FROM,
+    Filters,
+    InstanceRef,
+    ListedImage,
+    Relation,
+    RelationPosition,
+)
 
 _VISIBLE_TO: Final = project_ref(bindparam("visible_to"))
 OWNER: Final = "owner"
@@ -47,7 +56,7 @@ _SEEN_BY: Final = {
     OWNER_OF_EITHER: or_(
         relation.c.project_ref == _VISIBLE_TO,
         exists().where(
-            *is_instance(bindparam("installation_uuid"), bindparam("instance_id")),
+            *IS_NAMED,
             instance.c.project_ref == _VISIBLE_TO,
         ),
     ),
@@ -58,8 +67,7 @@ the image or the instance."""
 
 def image_ids(
     connection: Connection,
-    installation_uuid: str,
-    instance_id: str,
+    ref: InstanceRef,
     kinds: Collection[str],
     label: str | None,
     limit: int,
@@ -75,13 +83,7 @@ def image_ids(
     :param visible_to: the project of the caller; ``None`` if the caller sees all projects
     :param seen_by: which relations the project sees: :data:`OWNER` or :data:`OWNER_OF_EITHER`
     """
-    values = {
-        "installation_uuid": installation_uuid,
-        "instance_id": instance_id,
-        "label": label,
-        "limit": limit,
-        "visible_to": visible_to,
-    }
+    values = {**named(ref), "label": label, "limit": limit, "visible_to": visible_to}
     query = _listed(
         tuple(kinds),
         labelled=label is not None,
@@ -98,10 +100,7 @@ def _listed(
     query = (
         select(image.c.uuid, image.c.created_at, image_identity.FIRST_RECORDED)
         .select_from(relation.join(image, relation.c.image_ref == image.c.id))
-        .where(
-            relation.c.instance_ref
-            == instance_ref(bindparam("installation_uuid"), bindparam("instance_id"))
-        )
+        .where(relation.c.instance_ref == select(instance.c.id).where(*IS_NAMED).scalar_subquery())
         # one parameter for each kind: SQLAlchemy expands a list parameter at each execution
         .where(relation.c.kind.in_([literal(kind, relation.c.kind.type) for kind in kinds]))
         .where(image.c.deleted_at.is_(None))
@@ -187,7 +186,7 @@ def _with_names(page: Subquery) -> Select[Any]:
     """
     return (
         select(
-            installation.c.uuid,
+            shown_installation(),
             instance.c.instance_id,
             shown_id(),
             page.c.kind,
@@ -197,6 +196,7 @@ def _with_names(page: Subquery) -> Select[Any]:
             page.c.created_at,
             image.c.created_at,
             image.c.deleted_at,
+            installation.c.resource_type,
         )
         .select_from(
             page.join(instance, page.c.instance_ref == instance.c.id)
@@ -239,7 +239,12 @@ def _follows(last: RelationPosition, visible_to: str | None) -> ColumnElement[bo
     ref = (
         select(func.max(relation.c.id))
         .where(_is_of_image(last.image_id))
-        .where(relation.c.instance_ref == instance_ref(last.installation_uuid, last.instance_id))
+        .where(
+            relation.c.instance_ref
+            == instance_refs(
+                last.installation_uuid, last.instance_id, last.resource_type
+            ).scalar_subquery()
+        )
         .where(relation.c.kind == last.kind, relation.c.created_at == last.created_at)
     )
     if visible_to is not None:
@@ -294,16 +299,14 @@ def _is_use() -> ColumnElement[bool]:
 
 
 def of_instance(filters: Filters, ref: ColumnElement[Any]) -> list[ColumnElement[bool]]:
-    """Return the conditions for the installation and the instance of the filters.
+    """Return the conditions for the installation, the ID and the type of the filters.
 
     :param ref: the column with the primary key of the instance
     """
-    uuid, id = filters.installation_uuid, filters.instance_id
-    if uuid is not None and id is not None:
-        return [ref == instance_ref(uuid, id)]
-    if id is not None:
-        return [ref.in_(select(instance.c.id).where(instance.c.instance_id == id))]
-    if uuid is not None:
-        found = select(instance.c.id).where(instance.c.installation_ref == installation_ref(uuid))
-        return [ref.in_(found)]
-    return []
+    names = (filters.installation_uuid, filters.instance_id, filters.resource_type)
+    given = [name for name in names if name is not None]
+    if not given:
+        return []
+    found = instance_refs(*names)
+    is_one = len(given) == len(names)
+    return [ref == found.scalar_subquery() if is_one else ref.in_(found)]

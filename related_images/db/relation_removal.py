@@ -17,15 +17,14 @@ from related_images.db import (
     parent_links,
 )
 from related_images.db.relations import CLAIMS_LIMIT, FOR_GOOD, NO_CREATOR, counted
-from related_images.db.row_ids import former_images, image_ref, is_instance
+from related_images.db.row_ids import IS_NAMED, former_images, image_ref, named
 from related_images.db.tables import image, instance, relation
-from related_images.model import BOOT, Recorded
+from related_images.model import BOOT, InstanceRef, Recorded
 
-_THIS: Final = is_instance(bindparam("installation_uuid"), bindparam("instance_id"))
-_INSTANCE_REF: Final = select(instance.c.id).where(*_THIS).scalar_subquery()
+_INSTANCE_REF: Final = select(instance.c.id).where(*IS_NAMED).scalar_subquery()
 _IMAGE_REF: Final = image_ref(bindparam("image_id"))
 _lock_image: Final = select(image.c.id).where(image.c.id == bindparam("ref")).with_for_update()
-_lock_instance: Final = select(instance.c.id).where(*_THIS).with_for_update()
+_lock_instance: Final = select(instance.c.id).where(*IS_NAMED).with_for_update()
 
 
 def roll_back(connection: Connection, recorded: Recorded) -> bool:
@@ -87,8 +86,7 @@ _unreported_row: Final = delete(relation).where(
 
 def revoke(
     connection: Connection,
-    installation_uuid: str,
-    instance_id: str,
+    instance: InstanceRef,
     image_id: str,
     kind: str,
     recorded_at: datetime | None,
@@ -99,8 +97,8 @@ def revoke(
         revoke the report of the service that created the image
     :returns: whether the relation was removed
     """
-    values = _parameters(installation_uuid, instance_id, image_id, kind)
-    ref = _lock(connection, installation_uuid, instance_id)
+    values = _parameters(instance, image_id, kind)
+    ref = connection.execute(_lock_instance, named(instance)).scalar()
     if recorded_at is None:
         connection.execute(_revoke_creation, values)
     else:
@@ -114,9 +112,7 @@ _detach_former: Final = delete(relation).where(
 )
 
 
-def detach(
-    connection: Connection, installation_uuid: str, instance_id: str, image_id: str, kind: str
-) -> bool:
+def detach(connection: Connection, instance: InstanceRef, image_id: str, kind: str) -> bool:
     """Remove one relation with all of its reports.
 
     It is the relation of the image that has the ID; if there is none, the relations of the images
@@ -124,25 +120,13 @@ def detach(
 
     :returns: whether a relation was removed
     """
-    values = _parameters(installation_uuid, instance_id, image_id, kind)
-    ref = _lock(connection, installation_uuid, instance_id)
+    values = _parameters(instance, image_id, kind)
+    ref = connection.execute(_lock_instance, named(instance)).scalar()
     return _remove(connection, ref, values, _detach, _detach_former)
 
 
-def _parameters(
-    installation_uuid: str, instance_id: str, image_id: str, kind: str
-) -> dict[str, str]:
-    return {
-        "installation_uuid": installation_uuid,
-        "instance_id": instance_id,
-        "image_id": image_id,
-        "relation_kind": kind,
-    }
-
-
-def _lock(connection: Connection, installation_uuid: str, instance_id: str) -> int | None:
-    pair = {"installation_uuid": installation_uuid, "instance_id": instance_id}
-    return connection.execute(_lock_instance, pair).scalar()
+def _parameters(instance: InstanceRef, image_id: str, kind: str) -> dict[str, str]:
+    return {**named(instance), "image_id": image_id, "relation_kind": kind}
 
 
 def _remove(

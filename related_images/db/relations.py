@@ -20,6 +20,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    Select,
     and_,
     bindparam,
     case,
@@ -40,9 +41,12 @@ from related_images.db import (
 )
 from related_images.db.column_types import EPOCH
 from related_images.db.row_ids import (
+    IS_NAMED,
+    OF_TYPE,
     get_or_create,
+    get_or_create_installation,
     get_or_create_project,
-    is_instance,
+    named,
     unless_taken,
 )
 from related_images.db.tables import (
@@ -52,7 +56,7 @@ from related_images.db.tables import (
     project,
     relation,
 )
-from related_images.model import BOOT, ImageState, NewRelation, Recorded
+from related_images.model import BOOT, SERVER, ImageState, InstanceRef, NewRelation, Recorded
 
 CLAIMS_LIMIT: Final = 9_000
 """The number of claims at which counting stops; the relation can no longer be rolled back then."""
@@ -68,32 +72,46 @@ FOR_GOOD: Final = 2
 """The claims of a report that relies on the relation for good. It is 2 because the service that
 announced the relation has no claim of its own, and yet subtracts one when it rolls back."""
 
-_INSTALLATION: Final[BindParameter[str]] = bindparam("installation_uuid")
 _IMAGE_ID: Final[BindParameter[str]] = bindparam("image_id")
 _one: Final = select(literal(1).label("there")).subquery("one")
-_known: Final = select(
-    installation.c.id.label("installation_ref"),
-    installation.c.registered_at,
-    installation.c.service_user_id,
-    project.c.id.label("project_ref"),
-    instance.c.id.label("instance_ref"),
-    instance.c.project_ref.label("instance_project_ref"),
-    image.c.id.label("image_ref"),
-    image.c.deleted_at,
-    image.c.created_at.label("image_created_at"),
-).select_from(
-    _one.outerjoin(installation, installation.c.uuid == _INSTALLATION)
-    .outerjoin(project, project.c.project_id == bindparam("project_id"))
-    .outerjoin(
-        instance,
-        and_(
-            instance.c.instance_id == bindparam("instance_id"),
-            instance.c.installation_ref == installation.c.id,
-        ),
+_home: Final = installation.alias("home")
+
+
+def _select_known(registration: Any, rows: Any) -> Select[Any]:
+    """Return the query for every row to which a new relation refers.
+
+    :param registration: the row of the installation itself
+    :param rows: the joined rows of installations
+    """
+    return select(
+        installation.c.id.label("installation_ref"),
+        registration.c.registered_at,
+        registration.c.service_user_id,
+        project.c.id.label("project_ref"),
+        instance.c.id.label("instance_ref"),
+        instance.c.project_ref.label("instance_project_ref"),
+        image.c.id.label("image_ref"),
+        image.c.deleted_at,
+        image.c.created_at.label("image_created_at"),
+    ).select_from(
+        rows.outerjoin(project, project.c.project_id == bindparam("project_id"))
+        .outerjoin(
+            instance,
+            and_(
+                instance.c.instance_id == bindparam("named_id"),
+                instance.c.installation_ref == installation.c.id,
+            ),
+        )
+        .outerjoin(image, image.c.uuid == _IMAGE_ID)
     )
-    .outerjoin(image, image.c.uuid == _IMAGE_ID)
+
+
+_rows_of_type: Final = _one.outerjoin(installation, and_(*OF_TYPE))
+_known_of_server: Final = _select_known(installation, _rows_of_type)
+_is_home: Final = and_(
+    _home.c.uuid == bindparam("installation_uuid"), _home.c.resource_type == SERVER
 )
-"""Every row to which a new relation refers, in one query."""
+_known_of_other: Final = _select_known(_home, _rows_of_type.outerjoin(_home, _is_home))
 
 _times_of_image: Final = select(
     image.c.deleted_at, image.c.created_at.label("image_created_at")
@@ -104,16 +122,14 @@ locked_times: Final = _times_of_image.with_for_update(key_share=True)
 def look(connection: Connection, new: NewRelation) -> Any:
     """Return the rows to which the relation refers, as one row with null for missing ones.
 
-    :returns: the columns of the query ``_known``; ``registered_at`` and ``service_user_id`` belong
+    :returns: the columns of :func:`_select_known`; ``registered_at`` and ``service_user_id`` belong
         to the installation
     """
-    named = {
-        "installation_uuid": new.installation_uuid,
-        "project_id": new.project_id,
-        "instance_id": new.instance_id,
-        "image_id": new.image_id,
-    }
-    return connection.execute(_known, named).one()
+    values = {**named(new), "project_id": new.project_id, "image_id": new.image_id}
+    if new.resource_type == SERVER:
+        return connection.execute(_known_of_server, values).one()
+    values["installation_uuid"] = new.installation_uuid
+    return connection.execute(_known_of_other, values).one()
 
 
 def record(
@@ -369,16 +385,18 @@ def mark_deleted(connection: Connection, image_id: str, at: datetime) -> bool:
     return marked
 
 
-def end_instance(
-    connection: Connection, installation_uuid: str, instance_id: str, at: datetime
-) -> bool:
+_first_end: Final = func.coalesce(
+    instance.c.ended_at, bindparam("at", type_=instance.c.ended_at.type)
+)
+_end_instance: Final = update(instance).where(*IS_NAMED).values(ended_at=_first_end)
+
+
+def end_instance(connection: Connection, ref: InstanceRef, at: datetime) -> bool:
     """Record that the instance was deleted at ``at``, unless an end is recorded.
 
     :returns: whether the instance is recorded
     """
-    ended = update(instance).where(*is_instance(installation_uuid, instance_id))
-    first = func.coalesce(instance.c.ended_at, bindparam(None, at, instance.c.ended_at.type))
-    return bool(connection.execute(ended.values(ended_at=first)).rowcount)
+    return bool(connection.execute(_end_instance, {**named(ref), "at": at}).rowcount)
 
 
 def _instance(
@@ -389,9 +407,8 @@ def _instance(
     :param owner: the primary key of the project that owns the instance, if that was reported
     """
     if known.instance_ref is None:
-        home = (
-            known.installation_ref
-            or get_or_create(connection, installation, {"uuid": new.installation_uuid})[0]
+        home = known.installation_ref or get_or_create_installation(
+            connection, new.installation_uuid, new.resource_type
         )
         key = {"instance_id": new.instance_id, "installation_ref": home}
         noted = latest_images.first(new.kind, new.created_at)

@@ -4,6 +4,7 @@ The arguments are values or ``bindparam``. Without such a row, the subquery is n
 nothing.
 """
 
+import uuid
 from functools import cache
 from typing import Any, Final
 
@@ -13,19 +14,73 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     Table,
+    bindparam,
     func,
     insert,
+    or_,
     select,
 )
 from sqlalchemy.dialects import sqlite
 
 from related_images.db import dialects
 from related_images.db.tables import image, installation, instance, project
+from related_images.errors import TupleMalformed
+from related_images.model import SERVER, InstanceRef, NewRelation
 
 
-def installation_ref(uuid: Any) -> ScalarSelect[Any]:
-    """Return the subquery for the installation with this UUID."""
-    return select(installation.c.id).where(installation.c.uuid == uuid).scalar_subquery()
+def row_uuid(installation_uuid: str, resource_type: str) -> str:
+    """Return the UUID of the installation's row for resources of this type.
+
+    It is the UUID of the installation for servers. For other types it is derived from that UUID
+    and the type as RFC 9562 defines it for version 5. So the unique key of the column, on which
+    versions before resource types rely, holds for each type.
+    """
+    if resource_type == SERVER:
+        return installation_uuid
+    return str(uuid.uuid5(uuid.UUID(installation_uuid), resource_type))
+
+
+def named(ref: InstanceRef | NewRelation) -> dict[str, str]:
+    """Return the values of the parameters in :data:`OF_TYPE` and :data:`IS_NAMED`."""
+    return {
+        "named_row_uuid": row_uuid(ref.installation_uuid, ref.resource_type),
+        "named_type": ref.resource_type,
+        "named_id": ref.instance_id,
+    }
+
+
+def of_installation(uuid: Any) -> ColumnElement[bool]:
+    """Return the condition for the rows of an installation, one for each type."""
+    is_own_row = (installation.c.uuid == uuid) & (installation.c.resource_type == SERVER)
+    return or_(is_own_row, installation.c.installation_uuid == uuid)
+
+
+def shown_installation(installations: Any = installation) -> ColumnElement[str]:
+    """Return the column with the UUID of the installation, for rows of every type."""
+    return func.coalesce(installations.c.installation_uuid, installations.c.uuid)
+
+
+def get_or_create_installation(
+    connection: Connection, installation_uuid: str, resource_type: str = SERVER
+) -> int:
+    """Return the primary key of the installation's row for a type.
+
+    :raises TupleMalformed: if the UUID of the installation is the derived one of another row
+    """
+    key = {"uuid": row_uuid(installation_uuid, resource_type)}
+    values = {
+        "resource_type": resource_type,
+        "installation_uuid": None if resource_type == SERVER else installation_uuid,
+    }
+    row, is_new = get_or_create(connection, installation, key, **values)
+    if not is_new:
+        kept = select(installation.c.resource_type).where(installation.c.id == row)
+        if connection.execute(kept).scalar() != resource_type:
+            raise TupleMalformed(
+                f"the UUID {installation_uuid} is reserved by this service; give the UUID of the "
+                "installation itself"
+            )
+    return row
 
 
 def project_ref(project_id: Any) -> ScalarSelect[Any]:
@@ -48,18 +103,36 @@ def shown_id(images: Any = image) -> ColumnElement[str]:
     return func.coalesce(images.c.former_uuid, images.c.uuid)
 
 
-def is_instance(installation_uuid: Any, instance_id: Any) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions for the row of this instance."""
-    return (
-        instance.c.instance_id == instance_id,
-        instance.c.installation_ref == installation_ref(installation_uuid),
-    )
+# the UUID alone is not enough: a report could name a derived UUID as an installation
+OF_TYPE: Final[tuple[ColumnElement[bool], ...]] = (
+    installation.c.uuid == bindparam("named_row_uuid"),
+    installation.c.resource_type == bindparam("named_type"),
+)
+"""The conditions for the installation's row for a type; the parameters are those of :func:`named`.
+"""
+
+INSTALLATION_REF: Final = select(installation.c.id).where(*OF_TYPE).scalar_subquery()
+
+IS_NAMED: Final[tuple[ColumnElement[bool], ...]] = (
+    instance.c.instance_id == bindparam("named_id"),
+    instance.c.installation_ref == INSTALLATION_REF,
+)
+"""The conditions for the row of an instance; the parameters are those of :func:`named`."""
 
 
-def instance_ref(installation_uuid: Any, instance_id: Any) -> ScalarSelect[Any]:
-    """Return the subquery for the instance."""
-    named = is_instance(installation_uuid, instance_id)
-    return select(instance.c.id).where(*named).scalar_subquery()
+def instance_refs(installation_uuid: Any, instance_id: Any, resource_type: Any) -> Select[Any]:
+    """Return the query for the instances that match; ``None`` means no restriction."""
+    homes = select(installation.c.id)
+    if installation_uuid is not None:
+        homes = homes.where(of_installation(installation_uuid))
+    if resource_type is not None:
+        homes = homes.where(installation.c.resource_type == resource_type)
+    query = select(instance.c.id)
+    if instance_id is not None:
+        query = query.where(instance.c.instance_id == instance_id)
+    if installation_uuid is not None or resource_type is not None:
+        query = query.where(instance.c.installation_ref.in_(homes))
+    return query
 
 
 def get_or_create_project(connection: Connection, project_id: str | None) -> int | None:

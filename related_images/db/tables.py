@@ -28,7 +28,7 @@ from related_images.db.column_types import (
     UuidText,
     exact_text,
 )
-from related_images.model import BACKUP, SNAPSHOT
+from related_images.model import BACKUP, SERVER, SNAPSHOT
 
 metadata = MetaData(
     naming_convention={
@@ -50,12 +50,24 @@ installation = Table(
     "related_installation",
     metadata,
     Column("id", Integer, primary_key=True),
+    # of an installation; in a row for another type than servers, a UUID derived from it
     Column("uuid", UuidText, nullable=False, unique=True),
     Column("name", exact_text(255)),
     Column("service_user_id", exact_text(255)),
     Column("registered_at", UtcDateTime),
+    Column("resource_type", exact_text(64), nullable=False, server_default=SERVER),
+    # of the installation, in a row for another type than servers; else null
+    Column("installation_uuid", UuidText),
+    # the resources of an installation, of all types
+    Index(None, "installation_uuid"),
     **_OPTIONS,
 )
+"""The installations, one row for each type of resource that they have.
+
+The row for servers is the registration of the installation. An instance refers to the row for its
+type. So a server and a volume with the same ID differ in ``installation_ref``, and the row of an
+instance needs no column for the type. See :func:`related_images.db.row_ids.row_uuid`.
+"""
 
 project = Table(
     "related_project",

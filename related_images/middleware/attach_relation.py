@@ -12,8 +12,8 @@ from related_images.middleware.environ import Environ
 from related_images.middleware.responses import WSGIApp
 
 REQUIRED_FIELDS: Final = ("installation_uuid", "instance_id", "image_id", "kind")
-OPTIONAL_FIELDS: Final = ("label", "instance_project_id")
-"""``instance_project_id`` is the project that owns the server."""
+OPTIONAL_FIELDS: Final = ("resource_type", "label", "instance_project_id")
+"""``instance_project_id`` is the project that owns the resource."""
 
 
 def new_relation(
@@ -25,7 +25,8 @@ def new_relation(
     :raises BadInput: if a field is malformed
     :raises ImageNotFound: if the image does not exist or the caller may not see it
     """
-    ref = model.InstanceRef(body["installation_uuid"], body["instance_id"])
+    resource_type = model.resource_type(body.get("resource_type", model.SERVER))
+    ref = model.InstanceRef(body["installation_uuid"], body["instance_id"], resource_type)
     image_id, kind = validation.image_id(body["image_id"]), model.kind(body["kind"])
     label = None if body.get("label") is None else validation.label(body["label"])
     instance_project_id = _instance_project_id(body, kind, caller)
@@ -41,6 +42,7 @@ def new_relation(
         created_at=datetime.now(UTC),
         instance_project_id=instance_project_id,
         image_state=glance.image_state(image),
+        resource_type=ref.resource_type,
     )
 
 
@@ -60,11 +62,11 @@ def attach(
 
 
 def _instance_project_id(body: dict[str, Any], kind: str, caller: Caller) -> str | None:
-    """Return the project that owns the server, or ``None`` if the request does not say it.
+    """Return the project that owns the resource, or ``None`` if the request does not say it.
 
     It is ``instance_project_id`` of the body. For a ``boot`` without it, it is the project of the
     user, if a service sends a user's token with its own service token. An administrator acts on
-    servers of other projects, so the project of an administrator is not taken.
+    resources of other projects, so the project of an administrator is not taken.
     """
     project_id = body.get("instance_project_id")
     if project_id is not None:

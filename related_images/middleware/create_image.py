@@ -1,4 +1,4 @@
-"""Create an image of a server: record the relation first, then let Glance create the image.
+"""Create an image of a resource: record the relation first, then let Glance create the image.
 
 The relation is committed before the request goes to Glance. A process that is killed at any moment
 therefore leaves no image without its relation. If Glance refuses the request, the relation is
@@ -94,6 +94,7 @@ def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) ->
         project_id=owner,
         created_at=datetime.now(UTC),
         instance_project_id=assertion.project_id,
+        resource_type=assertion.instance.resource_type,
     )
 
 
@@ -183,10 +184,9 @@ class _ImageCreation:
 
     def _log(self, event: str) -> None:
         LOG.info(
-            "relation of image %s to server %s of installation %s (%s): %s [%s]",
+            "relation of image %s to %s (%s): %s [%s]",
             self.new.image_id,
-            self.new.instance_id,
-            self.new.installation_uuid,
+            self.new.instance,
             self.new.kind,
             event,
             self.request_id,

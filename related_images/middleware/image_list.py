@@ -36,17 +36,16 @@ def answer(
     environ: Environ,
     start_response: StartResponse,
 ) -> Iterable[bytes]:
-    """Answer with Glance's image list, restricted to the images of the server in the request.
+    """Answer with Glance's image list, restricted to the images of the resource in the request.
 
     :returns: the response body
-    :raises InstanceTooLarge: if the server has more images than one list can carry
+    :raises InstanceTooLarge: if the resource has more images than one list can carry
     :raises ParameterMalformed: if the caller's condition on ``id`` is malformed
     """
     assertion = request.assertion
     images = listing.images_of_instance(
         database,
-        assertion.instance.installation_uuid,
-        assertion.instance.instance_id,
+        assertion.instance,
         assertion.kind,
         assertion.label,
         caller.visible_to,

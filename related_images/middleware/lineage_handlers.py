@@ -109,7 +109,7 @@ def _descendant(step: TreeStep) -> Json:
 
 def _link_fields(link: Link) -> dict[str, Any]:
     return {
-        "via": InstanceRef(link.installation_uuid, link.instance_id),
+        "via": InstanceRef(link.installation_uuid, link.instance_id, link.resource_type),
         "kind": link.kind,
         "created_at": link.created_at,
         "project_id": link.project_id,

@@ -76,7 +76,12 @@ def relation_marker(last: Relation) -> str:
     """Return the marker of a page whose last relation is ``last``."""
     created = validation.format_time(last.created_at)
     return encode_marker(
-        str(created), last.image_id, last.installation_uuid, last.instance_id, last.kind
+        str(created),
+        last.image_id,
+        last.installation_uuid,
+        last.instance_id,
+        last.kind,
+        *_type_part(last.resource_type),
     )
 
 
@@ -87,21 +92,29 @@ def relation_position(marker: str | None) -> RelationPosition | None:
     """
     if marker is None:
         return None
-    created_at, image_id, installation, instance, kind = decode_marker(
+    created_at, image_id, installation, instance, kind, *resource_type = decode_marker(
         marker,
         partial(validation.parse_time, "marker"),
         validation.image_id,
         validation.installation_uuid,
         validation.instance_id,
         model.kind,
+        optional=validation.resource_type,
     )
-    return RelationPosition(created_at, installation, instance, image_id, kind)
+    return RelationPosition(created_at, installation, instance, image_id, kind, *resource_type)
 
 
 def instance_marker(last: Instance) -> str:
     """Return the marker of a page whose last instance is ``last``."""
     latest = validation.format_time(last.latest_at) or NO_TIME
-    return encode_marker(last.installation_uuid, last.instance_id, latest)
+    return encode_marker(
+        last.installation_uuid, last.instance_id, latest, *_type_part(last.resource_type)
+    )
+
+
+def _type_part(resource_type: str) -> list[str]:
+    """Return the last part of a marker; servers have none, as before there were other types."""
+    return [] if resource_type == model.SERVER else [resource_type]
 
 
 def instance_position(marker: str | None) -> InstancePosition | None:
@@ -112,7 +125,13 @@ def instance_position(marker: str | None) -> InstancePosition | None:
     if marker is None:
         return None
     return InstancePosition(
-        *decode_marker(marker, validation.installation_uuid, validation.instance_id, _time_or_none)
+        *decode_marker(
+            marker,
+            validation.installation_uuid,
+            validation.instance_id,
+            _time_or_none,
+            optional=validation.resource_type,
+        )
     )
 
 
@@ -125,14 +144,19 @@ def encode_marker(*parts: str) -> str:
     return base64.urlsafe_b64encode("|".join(parts).encode()).decode().rstrip("=")
 
 
-def decode_marker(marker: str, *parsers: parameters.Parser) -> list[Any]:
+def decode_marker(
+    marker: str, *parsers: parameters.Parser, optional: parameters.Parser | None = None
+) -> list[Any]:
     """Return the parts of a marker of :func:`encode_marker`, parsed by ``parsers`` in order.
 
+    :param optional: the parser of one more part, which may be missing
     :raises MarkerUnknown: if it is not such a marker
     """
     try:
         padded = marker + "=" * (-len(marker) % 4)
         parts = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split("|")
+        if optional is not None and len(parts) > len(parsers):
+            parsers = (*parsers, optional)
         return [parse(part) for parse, part in zip(parsers, parts, strict=True)]
     except (ValueError, BadInput) as error:
         raise MarkerUnknown(

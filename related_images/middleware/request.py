@@ -178,7 +178,7 @@ def _image_in(path: str) -> str | None:
 
 
 def _may_be_deletion(environ: Environ) -> bool:
-    """Whether Glance may treat the request as a DELETE.
+    """Return whether Glance may treat the request as a DELETE.
 
     Routes takes the method from ``_method`` in the query or in a posted form, if it is there. It
     drops bytes of the query that it cannot decode.

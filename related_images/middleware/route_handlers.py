@@ -47,7 +47,7 @@ def list_image_relations(request: RouteRequest) -> WSGIApp:
 
 
 def _has_relations(request: RouteRequest, image_id: str) -> bool:
-    """Whether the caller sees relations of the image. Glance may have purged the image."""
+    """Return whether the caller sees relations of the image. Glance may have purged the image."""
     filters = Filters(image_id=image_id, visible_to=request.caller.visible_to)
     return bool(listing.relations(request.database, filters, 1, None).items)
 
@@ -62,7 +62,7 @@ def _relations(request: RouteRequest, query: paging.Query, path: str) -> schemas
 
 
 def attach(request: RouteRequest) -> WSGIApp:
-    """Attach an existing image to a server; 201, or 200 if the relation is recorded already.
+    """Attach an existing image to a resource; 201, or 200 if the relation is recorded already.
 
     :raises RecordingForbidden: if the caller has no recording role
     :raises BadInput: if the body is malformed
@@ -82,7 +82,7 @@ def attach(request: RouteRequest) -> WSGIApp:
         new, request.app, request.environ, request.database, reporter
     )
     if created:
-        LOG.info("attached image %s to server %s (%s)", new.image_id, new.instance_id, new.kind)
+        LOG.info("attached image %s to %s (%s)", new.image_id, new.instance, new.kind)
     return json_response(schemas.linked(found), HTTPStatus.CREATED if created else HTTPStatus.OK)
 
 
@@ -98,20 +98,20 @@ def detach(request: RouteRequest) -> WSGIApp:
     if own_report is not None:
         request.caller.require_recording_role()
     ref, image_id, kind = request.instance(), request.image_id(), model.kind(request.ids["kind"])
-    ids = (ref.installation_uuid, ref.instance_id, image_id, kind)
     remaining = None
     if own_report is None:
-        recording.detach(request.database, *ids, request.caller.remover())
+        recording.detach(request.database, ref, image_id, kind, request.caller.remover())
     else:
-        remaining = recording.revoke(request.database, *ids, request.caller.reporter(), recorded_at)
+        reporter = request.caller.reporter()
+        remaining = recording.revoke(request.database, ref, image_id, kind, reporter, recorded_at)
     action = (
         "detached"
         if remaining is None
         else f"rolled back the {own_report}, but others reported the relation too:"
     )
     LOG.info(
-        "%s image %s from server %s of installation %s (%s): %s [%s]",
-        *(action, image_id, ref.instance_id, ref.installation_uuid, kind),
+        "%s image %s from %s (%s): %s [%s]",
+        *(action, image_id, ref, kind),
         *(request.caller.description, request_id(request.environ)),
     )
     if remaining is None:
@@ -120,7 +120,7 @@ def detach(request: RouteRequest) -> WSGIApp:
 
 
 def list_instances(request: RouteRequest) -> WSGIApp:
-    """Return a page of servers with the counts and dates of their images."""
+    """Return a page of resources with the counts and dates of their images."""
     query = request.query
     latest_before = query.filters.pop(parameters.LATEST_BEFORE, None)
     filters = Filters(**query.filters, visible_to=request.caller.visible_to)
@@ -134,38 +134,33 @@ def list_instances(request: RouteRequest) -> WSGIApp:
 
 
 def show_instance(request: RouteRequest) -> WSGIApp:
-    """Return one server with the counts and dates of its images.
+    """Return one resource with the counts and dates of its images.
 
-    :raises InstanceNotFound: if the caller sees no relation of the server
+    :raises InstanceNotFound: if the caller sees no relation of the resource
     """
-    ref = request.instance()
-    found = instances.show(
-        request.database, ref.installation_uuid, ref.instance_id, request.caller.visible_to
-    )
+    found = instances.show(request.database, request.instance(), request.caller.visible_to)
     return json_response(schemas.linked(found))
 
 
 def end_instance(request: RouteRequest) -> WSGIApp:
-    """Record that a server was deleted.
+    """Record that a resource was deleted.
 
     :raises RecordingForbidden: if the caller has neither a recording role nor an admin role
-    :raises InstanceNotFound: if the server is not recorded
+    :raises InstanceNotFound: if the resource is not recorded
     """
     request.caller.require_removal_role()
     ref = request.instance()
-    recording.end_instance(
-        request.database, ref.installation_uuid, ref.instance_id, request.caller.remover()
-    )
+    recording.end_instance(request.database, ref, request.caller.remover())
     LOG.info(
-        "recorded that server %s of installation %s was deleted: %s [%s]",
-        *(ref.instance_id, ref.installation_uuid),
+        "recorded that %s was deleted: %s [%s]",
+        ref,
         *(request.caller.description, request_id(request.environ)),
     )
     return no_content()
 
 
 def list_usages(request: RouteRequest) -> WSGIApp:
-    """Return how many servers were started from each of the given images."""
+    """Return how many servers and volumes were made from each of the given images."""
     image_ids = request.query.filters[parameters.IMAGE_IDS]
     visible_to = request.caller.visible_to
     found = listing.usages(request.database, image_ids, visible_to, _owners(request, image_ids))
@@ -236,6 +231,7 @@ def show_info(request: RouteRequest) -> WSGIApp:
     info = {
         "version": related_images.__version__,
         "kinds": list(model.KINDS),
+        "resource_types": list(model.RESOURCE_TYPES),
         "sources": list(model.SOURCES),
         "limits": {
             "page": parameters.LIMIT_MAX,

@@ -29,11 +29,15 @@ class RouteRequest:
     query: paging.Query
 
     def instance(self) -> model.InstanceRef:
-        """Return the instance in the path.
+        """Return the resource that the path and the parameter ``resource_type`` name.
 
-        :raises TupleMalformed: if its installation UUID or server ID is malformed
+        :raises TupleMalformed: if its installation UUID or its ID is malformed
         """
-        return model.InstanceRef(self.ids["installation_uuid"], self.ids["instance_id"])
+        return model.InstanceRef(
+            self.ids["installation_uuid"],
+            self.ids["instance_id"],
+            self.query.filters.get(parameters.RESOURCE_TYPE, model.SERVER),
+        )
 
     def image_id(self) -> str:
         """Return the ID of the image in the path.

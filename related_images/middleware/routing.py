@@ -52,7 +52,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
         ),
         "POST": Operation(
             route_handlers.attach,
-            "Attach an existing image to a server (recording role)",
+            "Attach an existing image to a resource (recording role)",
             {
                 OK: ("The relation was recorded before", "relation"),
                 CREATED: ("The relation is recorded", "relation"),
@@ -73,7 +73,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     paths.RELATION: {
         "DELETE": Operation(
             route_handlers.detach,
-            "Detach an image from a server (recording role or administrator)",
+            "Detach an image from a resource (recording role or administrator)",
             {
                 OK: (
                     "The report is rolled back; the relation stays, because others reported it too",
@@ -88,7 +88,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     paths.ANCESTRY: {
         "GET": Operation(
             lineage_handlers.list_ancestry,
-            "The chain of images and servers from which an image was made, nearest first",
+            "The chain of images and resources from which an image was made, nearest first",
             {OK: ("A page of ancestors", "ancestry")},
             (NOT_FOUND,),
             parameters.PAGE,
@@ -106,29 +106,31 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     paths.INSTANCES: {
         "GET": Operation(
             route_handlers.list_instances,
-            "Servers and their images",
-            {OK: ("A page of servers", "instances")},
+            "Resources and their images",
+            {OK: ("A page of resources", "instances")},
             filters=parameters.INSTANCE_FILTERS | parameters.PAGE,
         )
     },
     paths.INSTANCE: {
         "GET": Operation(
             route_handlers.show_instance,
-            "One server",
-            {OK: ("The server", "instance")},
+            "One resource",
+            {OK: ("The resource", "instance")},
             (NOT_FOUND,),
+            parameters.RESOURCE,
         ),
         "DELETE": Operation(
             route_handlers.end_instance,
-            "Record that the server was deleted (recording role or administrator)",
+            "Record that the resource was deleted (recording role or administrator)",
             {NO_CONTENT: ("The deletion is recorded",)},
             (FORBIDDEN, NOT_FOUND),
+            parameters.RESOURCE,
         ),
     },
     paths.USAGES: {
         "GET": Operation(
             route_handlers.list_usages,
-            "How many servers were started from each of the given images",
+            "How many servers and volumes were made from each of the given images",
             {OK: ("One row per image, in the order of image_ids", "usages")},
             filters=parameters.USAGE_FILTERS,
         )

@@ -10,12 +10,14 @@ from related_images.model import InstanceRef
 
 INSTALLATION_UUID: Final = "X-Installation-UUID"
 INSTANCE_ID: Final = "X-Instance-ID"
+RESOURCE_TYPE: Final = "X-Resource-Type"
 RELATION_KIND: Final = "X-Relation-Kind"
 RELATION_LABEL: Final = "X-Relation-Label"
 INSTANCE_PROJECT_ID: Final = "X-Instance-Project-ID"
 REQUEST: Final = (
     INSTALLATION_UUID,
     INSTANCE_ID,
+    RESOURCE_TYPE,
     RELATION_KIND,
     RELATION_LABEL,
     INSTANCE_PROJECT_ID,
@@ -33,24 +35,32 @@ RECORDED: Final = "X-Relation-Recorded"
 FILTERS_APPLIED: Final = "X-Relation-Filters-Applied"
 """The response headers that acknowledge the instance headers of the request."""
 
-QUERY: Final = ("installation_uuid", "instance_id", "relation_kind", "relation_label")
-"""The query parameters of the image list for the first four headers of :data:`REQUEST`."""
+QUERY: Final = (
+    "installation_uuid",
+    "instance_id",
+    "relation_resource_type",
+    "relation_kind",
+    "relation_label",
+)
+"""The query parameters of the image list for the first five headers of :data:`REQUEST`."""
 
-FILTER_WORDS: Final = ("installation_uuid", "instance_id", "kind", "label")
-"""The names of these four in :data:`FILTERS_APPLIED`."""
+FILTER_WORDS: Final = ("installation_uuid", "instance_id", "resource_type", "kind", "label")
+"""The names of these five in :data:`FILTERS_APPLIED`."""
 
 
 @dataclass(frozen=True)
 class Assertion:
-    """The instance headers of a request: the server, and optionally a kind and a label.
+    """The instance headers of a request: the resource, and optionally a kind and a label.
 
-    ``project_id`` is the project that owns the server, if the request names it.
+    :ivar project_id: the project that owns the resource, if the request names it
+    :ivar names_type: whether the request names the resource type; the type is ``server`` otherwise
     """
 
     instance: InstanceRef
     kind: str | None = None
     label: str | None = None
     project_id: str | None = None
+    names_type: bool = False
 
     def as_headers(self) -> dict[str, str]:
         """Return the request headers with these values."""
@@ -63,7 +73,15 @@ class Assertion:
 
     def _texts(self) -> tuple[str | None, ...]:
         ref = self.instance
-        return (ref.installation_uuid, ref.instance_id, self.kind, self.label, self.project_id)
+        is_named = self.names_type or ref.resource_type != model.SERVER
+        return (
+            ref.installation_uuid,
+            ref.instance_id,
+            ref.resource_type if is_named else None,
+            self.kind,
+            self.label,
+            self.project_id,
+        )
 
 
 def read(values: Mapping[str, str]) -> Assertion | None:
@@ -71,10 +89,10 @@ def read(values: Mapping[str, str]) -> Assertion | None:
 
     :param values: the values by the names of the headers
     :returns: ``None`` if there are none
-    :raises TupleIncomplete: if the installation UUID or the server ID is missing
+    :raises TupleIncomplete: if the installation UUID or the ID of the resource is missing
     :raises BadInput: if a value is malformed
     """
-    installation, instance, kind, label, project_id = map(values.get, REQUEST)
+    installation, instance, resource_type, kind, label, project_id = map(values.get, REQUEST)
     if not values:
         return None
     if installation is None or instance is None:
@@ -83,10 +101,15 @@ def read(values: Mapping[str, str]) -> Assertion | None:
             f"({QUERY[0]} and {QUERY[1]} in a query), or none of {', '.join(REQUEST)}"
         )
     return Assertion(
-        InstanceRef(installation, instance),
+        InstanceRef(
+            installation,
+            instance,
+            model.SERVER if resource_type is None else model.resource_type(resource_type),
+        ),
         None if kind is None else model.kind(kind),
         None if label is None else validation.label(label),
         None if project_id is None else validation.project_id(INSTANCE_PROJECT_ID, project_id),
+        names_type=resource_type is not None,
     )
 
 

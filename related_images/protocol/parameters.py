@@ -103,7 +103,12 @@ FILTERS: Final[Filters] = {
     "installation_uuid": Filter(
         validation.installation_uuid, "Relations of this installation", schemas.ANY_UUID
     ),
-    "instance_id": Filter(validation.instance_id, "Relations of this server", schemas.INSTANCE_ID),
+    "resource_type": Filter(
+        model.resource_type, "Relations of resources of this type", schemas.RESOURCE_TYPE
+    ),
+    "instance_id": Filter(
+        validation.instance_id, "Relations of the resources with this ID", schemas.INSTANCE_ID
+    ),
     "image_id": Filter(validation.image_id, "Relations of this image", schemas.UUID),
     "project_id": Filter(_project_id, "Relations of this project", schemas.TEXT),
     "kind": Filter(model.kind, "Relations of this kind", schemas.KIND),
@@ -117,7 +122,7 @@ FILTERS: Final[Filters] = {
     ),
     "in_use": Filter(
         _boolean("in_use"),
-        "true: `boot` relations of servers that are not recorded as deleted; false: all others",
+        "true: `boot` relations of resources that are not recorded as deleted; false: all others",
         {"type": "boolean"},
     ),
 }
@@ -128,11 +133,21 @@ INSTANCE_FILTERS: Final[Filters] = {
     **FILTERS,
     LATEST_BEFORE: Filter(
         _time(LATEST_BEFORE),
-        "Servers without an image of this kind and label since this time",
+        "Resources without an image of this kind and label since this time",
         schemas.TIME,
     ),
 }
 IMAGE_FILTERS: Final[Filters] = {name: one for name, one in FILTERS.items() if name != "image_id"}
+
+RESOURCE_TYPE: Final = "resource_type"
+RESOURCE: Final[Filters] = {
+    RESOURCE_TYPE: Filter(
+        model.resource_type,
+        "The type of the resource in the path",
+        {**schemas.RESOURCE_TYPE, "default": model.SERVER},
+    )
+}
+"""The parameter of a route with the ID of a resource in its path."""
 
 IMAGE_IDS: Final = "image_ids"
 _ONE_ID: Final = schemas.UUID["pattern"].strip("^$")
@@ -151,6 +166,7 @@ DESCENDANT_FILTERS: Final[Filters] = {
 }
 
 DETACHMENT: Final[Filters] = {
+    **RESOURCE,
     "own_report": Filter(
         _own_report,
         "Roll back the caller's own report alone: one attachment, or the creation of the image. "

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from related_images.model import SERVER
+
 API: Final = "/v2"
 
 RELATIONS: Final = "/relations"
@@ -25,3 +27,11 @@ IMAGES: Final = "/images"
 def href(template: str, **ids: str) -> str:
     """Return the path for a link: ``/v2`` and ``template`` with ``ids`` filled in."""
     return API + template.format(**ids)
+
+
+def type_query(resource_type: str) -> list[tuple[str, str]]:
+    """Return the query of a route with the ID of a resource in its path.
+
+    Servers need none, since ``server`` is the default.
+    """
+    return [] if resource_type == SERVER else [("resource_type", resource_type)]

@@ -30,7 +30,7 @@ def linked(item: Relation | Instance) -> Json:
     body = item.as_json()
     return {
         **body,
-        "self": paths.href(path, **body),
+        "self": link(paths.href(path, **body), paths.type_query(item.resource_type)),
         "schema": paths.href(paths.SCHEMA, name=name),
     }
 
@@ -97,6 +97,7 @@ _WORD: Final = {"type": "string", "pattern": "^[A-Za-z0-9._:-]+$", "minLength": 
 INSTANCE_ID: Final = _WORD | {"maxLength": validation.INSTANCE_ID_LENGTH}
 LABEL: Final = _WORD | {"maxLength": validation.LABEL_LENGTH}
 _MAYBE_LABEL: Final = LABEL | {"type": ["string", "null"]}
+RESOURCE_TYPE: Final = {"type": "string", "enum": list(model.RESOURCE_TYPES)}
 KIND: Final = {"type": "string", "enum": list(model.KINDS)}
 MADE_KIND: Final = {"type": "string", "enum": list(model.MADE_FROM)}
 SOURCE: Final = {"type": "string", "enum": list(model.SOURCES)}
@@ -119,6 +120,7 @@ _OF_TYPE: Final[Mapping[Any, Json]] = {
     datetime: TIME,
     model.InstallationUuid: UUID,
     model.InstanceId: INSTANCE_ID,
+    model.ResourceType: RESOURCE_TYPE,
     model.ImageId: UUID,
     model.Kind: KIND,
     model.Label: LABEL,
@@ -210,24 +212,28 @@ _DESCENDANT: Final = _object(
 _LINEAGE: Final = {"image_id": UUID, **_PAGE, "cycle": {"type": "boolean"}}
 _USAGE: Final = properties(Usage)
 _USAGE_DESCRIPTIONS: Final[dict[str, Json]] = {
-    "instances": {"minimum": 0, "description": "Number of servers ever started from the image"},
+    "instances": {
+        "minimum": 0,
+        "description": "Number of servers and volumes ever made from the image",
+    },
     "live_instances": {
         "minimum": 0,
-        "description": "Number of these servers that are not recorded as deleted",
+        "description": "Number of these that are not recorded as deleted",
     },
     "unused_since": {
-        "description": "When the last of these servers was deleted; null while one is live, or if "
-        "none was ever started"
+        "description": "When the last of these was deleted; null while one is live, or if none was "
+        "ever made"
     },
     "used_by_others": {
-        "description": "Whether live servers of projects other than the image's owner were "
-        "started from the image. Always false if the caller neither owns the image nor sees all "
+        "description": "Whether live servers or volumes of projects other than the image's owner "
+        "were made from the image. Always false if the caller neither owns the image nor sees all "
         "projects; null if Glance did not return the owner",
     },
 }
 _INFO: Final = {
     "version": {"type": "string"},
     "kinds": {"type": "array", "items": {"type": "string"}},
+    "resource_types": {"type": "array", "items": {"type": "string"}},
     "sources": {"type": "array", "items": {"type": "string"}},
     "limits": {"type": "object", "additionalProperties": {"type": "integer"}},
     "require_registered_installation": {"type": "boolean"},
@@ -242,9 +248,10 @@ _NEW_RELATION: Final = {
     "instance_id": INSTANCE_ID,
     "image_id": UUID,
     "kind": KIND,
+    "resource_type": {**RESOURCE_TYPE, "default": model.SERVER},
     "label": _MAYBE_LABEL,
     "instance_project_id": _MAYBE_OWN_TEXT
-    | {"description": "The project that owns the server, if the service knows it"},
+    | {"description": "The project that owns the resource, if the service knows it"},
 }
 _ERROR: Final = {
     "status": {"type": "integer"},
@@ -268,14 +275,14 @@ COMPONENTS: Final[dict[str, Json]] = {
         ),
         all_projects={
             "type": "boolean",
-            "description": "Whether the servers of all projects are counted, or only those that "
+            "description": "Whether the resources of all projects are counted, or only those that "
             "the caller sees",
         },
     ),
     "installation": _object(properties(Installation) | {"name": TEXT}),
     "installations": _list("installations", reference("installation")),
     "info": _object(_INFO, closed=False),
-    "new_relation": _object(_NEW_RELATION, ("label", "instance_project_id")),
+    "new_relation": _object(_NEW_RELATION, ("resource_type", "label", "instance_project_id")),
     "new_installation": _object(
         {"uuid": ANY_UUID, "name": TEXT, "service_user_id": _MAYBE_OWN_TEXT}, ("service_user_id",)
     ),

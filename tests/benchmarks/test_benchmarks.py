@@ -14,6 +14,7 @@ from benchmarks.measuring import Aim, Result, Spread, in_turns
 from benchmarks.sizes import Sizes
 from related_images.db import Filters, instances, listing
 from related_images.db.database import Database
+from related_images.model import InstanceRef
 
 TINY = Sizes(
     images=(100,),
@@ -88,9 +89,10 @@ def test_filled_tables_give_the_same_results_as_recorded_ones(tmp_path: Path) ->
     with Databases(tmp_path) as databases:
         database = Database(databases.filled("sqlite", Cloud(200)), 10.0)
         named = (filling.INSTALLATION, filling.instance_id(7))
-        found = instances.show(database, *named, visible_to=None)
+        server = InstanceRef(*named)
+        found = instances.show(database, server, visible_to=None)
         assert sum(images.count for images in found.images.values()) == filling.PER_INSTANCE
-        images = listing.images_of_instance(database, *named, None, None, None)
+        images = listing.images_of_instance(database, server, None, None, None)
         rows = listing.relations(database, Filters(*named), 100, None).items
         assert sorted(image.image_id for image in images) == sorted(row.image_id for row in rows)
         database.close()

@@ -13,11 +13,16 @@ from related_images.db import (
 )
 from related_images.db.database import Database
 from related_images.db.tables import metadata
-from related_images.model import MADE_FROM, Filters, NewRelation, Recorded
+from related_images.model import MADE_FROM, Filters, InstanceRef, NewRelation, Recorded
 
 NOVA = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e01"
 OTHER_NOVA = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e02"
 NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def server(instance_id: str, installation: str = NOVA) -> InstanceRef:
+    """Return the name of a server."""
+    return InstanceRef(installation, instance_id)
 
 
 def at(minutes: float) -> datetime:
@@ -57,7 +62,7 @@ def record_claims(connection: Connection, *claims: NewRelation) -> None:
 def shown(database: Database, instance_id: str = "vm-1", **more: Any) -> list[str]:
     """Return the image IDs of an instance in an image list."""
     given: dict[str, Any] = {"kinds": MADE_FROM, "label": None, "limit": 100} | more
-    found = database.read(relation_queries.image_ids, NOVA, instance_id, **given)
+    found = database.read(relation_queries.image_ids, server(instance_id), **given)
     return sorted(image.image_id for image in found)
 
 

@@ -11,7 +11,7 @@ from related_images.db import deletions, purge, reconcile, relation_removal, rel
 from related_images.db.database import Database
 from related_images.db.deletions import Deletion
 from related_images.model import Recorded
-from tests.db.samples import NOON, NOVA, at, counts, image_id, new, record
+from tests.db.samples import NOON, at, counts, image_id, new, record, server
 
 NOW = datetime.now(UTC)
 
@@ -72,7 +72,7 @@ def removing_an_announcement(database: Database, image: str) -> Callable[[Databa
 
 def purging(database: Database, image: str) -> Callable[[Database], None]:
     record(database, new(image=image))
-    database.write(relation_removal.detach, NOVA, "vm-1", image, "snapshot")
+    database.write(relation_removal.detach, server("vm-1"), image, "snapshot")
 
     def forget(other: Database) -> None:
         purge.purge(other, NOW)

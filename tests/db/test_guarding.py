@@ -79,11 +79,12 @@ def test_a_refusal_lists_only_servers_of_the_callers_project(database: Database)
     start(database, 1, "demo")
     start(database, 2, "other")
     said = refusal(database, "demo")
-    assert f"1 live server (inst-1 of {NOVA}) and live servers of other projects" in said
+    assert f"1 live server (inst-1 of {NOVA}) and live servers or volumes of other projects" in said
     assert "inst-2" not in said
     said = refusal(database, "third")
     assert said.startswith(
-        f"the image {IMAGE} cannot be deleted: it is used by live servers of other projects"
+        f"the image {IMAGE} cannot be deleted: it is used by live servers or volumes of other "
+        "projects"
     )
     assert "inst-" not in said
 
@@ -113,7 +114,7 @@ def test_a_server_does_not_use_the_images_made_from_it(database: Database, kind:
 def test_only_live_servers_of_the_image_count_as_use(database: Database) -> None:
     start(database, 1)
     start(database, 2, image=OTHER_IMAGE)
-    database.write(relations.end_instance, NOVA, "inst-1", NOW)
+    database.write(relations.end_instance, START.instance, NOW)
     assert deletion(database).in_use == 0
 
 

@@ -38,6 +38,7 @@ from tests.db.samples import (
     new,
     record,
     record_claims,
+    server,
     shown,
 )
 from tests.db.test_races import AtOnce, at_once, processes
@@ -221,7 +222,7 @@ def test_delete_protection_ignores_starts_from_a_former_image(database: Database
     wanted = new(kind="boot", image_state=state_at(0))
     attached(database, wanted)
     begun = database.write(deletions._begin, wanted.image_id, at(9), state_at(9))
-    assert database.read(deletions._use, begun.image_ref, None, 5).count == 0
+    assert database.read(deletions._use, begun.image_ref, None).count == 0
     database.write(deletions._withdraw, begun)
     assert [row[0] for row in rows(database)] == ["vm-1"]
 
@@ -251,7 +252,7 @@ def test_relations_of_images_with_one_id_are_paged_and_detached_one_by_one(
     assert pages == [at(2), at(1), at(0)]
 
     def detach() -> bool:
-        return database.write(relation_removal.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+        return database.write(relation_removal.detach, server("vm-1"), wanted.image_id, "snapshot")
 
     assert detach() is True
     assert [row[1] for row in rows(database)] == [at(1), at(0)]

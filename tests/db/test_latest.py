@@ -21,7 +21,7 @@ from related_images.db.database import Database
 from related_images.db.listing import Page
 from related_images.db.tables import instance
 from related_images.model import Filters, Instance, InstancePosition
-from tests.db.samples import NOON, NOVA, OTHER_NOVA, at, new, record
+from tests.db.samples import NOON, NOVA, OTHER_NOVA, at, new, record, server
 
 OLD = new(kind="backup", created_at=at(1))
 LATE = new(kind="backup", created_at=at(2))
@@ -57,7 +57,7 @@ def test_a_repeated_report_changes_nothing(database: Database) -> None:
 
 
 def detach(database: Database) -> None:
-    database.write(relation_removal.detach, NOVA, "vm-1", LATE.image_id, "backup")
+    database.write(relation_removal.detach, server("vm-1"), LATE.image_id, "backup")
 
 
 def mark_deleted(database: Database) -> None:

@@ -20,7 +20,7 @@ from related_images.db.database import Database
 from related_images.db.lineage_walk import Link, TreePosition, TreeStep
 from related_images.model import Filters
 from tests import servers
-from tests.db.samples import NOVA, at, image_id, new, record
+from tests.db.samples import NOVA, at, image_id, new, record, server
 
 A, B, C, D, E, F = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(6))
 
@@ -75,14 +75,16 @@ def test_a_chain_is_found_in_both_directions(database: Database) -> None:
     assert parents(database, A) == []
     assert tree(visits(database, A)) == [(1, A, B), (2, B, C)]
     (link,) = database.read(lineage_walk.ancestry, B, 100, None)
-    assert link == Link(B, None, A, None, NOVA, "vm-1", None, "p-1", "snapshot", at(1), B, A, True)
+    assert link == Link(
+        B, None, A, None, NOVA, "server", "vm-1", None, "p-1", "snapshot", at(1), B, A, True
+    )
 
 
 def test_deleted_images_and_ended_instances_are_marked_in_the_lineage(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     made(database, "vm-1", B, 1)
     database.write(relations.mark_deleted, A, at(5))
-    database.write(relations.end_instance, NOVA, "vm-1", at(6))
+    database.write(relations.end_instance, server("vm-1"), at(6))
     (link,) = database.read(lineage_walk.ancestry, B, 100, None)
     assert (link.parent_deleted_at, link.instance_ended_at) == (at(5), at(6))
 
@@ -137,16 +139,16 @@ def test_a_detached_start_no_longer_determines_a_parent(database: Database) -> N
     boot(database, "vm-1", A, 0)
     boot(database, "vm-1", B, 10)
     made(database, "vm-1", C, 15)
-    database.write(relation_removal.detach, NOVA, "vm-1", B, "boot")
+    database.write(relation_removal.detach, server("vm-1"), B, "boot")
     assert parents(database, C) == [A]
-    database.write(relation_removal.detach, NOVA, "vm-1", A, "boot")
+    database.write(relation_removal.detach, server("vm-1"), A, "boot")
     assert parents(database, C) == []
 
 
 def test_an_image_that_is_detached_leaves_the_tree(database: Database) -> None:
     boot(database, "vm-1", A, 0)
     made(database, "vm-1", B, 1)
-    database.write(relation_removal.detach, NOVA, "vm-1", B, "snapshot")
+    database.write(relation_removal.detach, server("vm-1"), B, "snapshot")
     assert visits(database, A) == []
 
 

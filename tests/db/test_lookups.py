@@ -30,6 +30,7 @@ from tests.db.samples import (
     image_id,
     new,
     record,
+    server,
     shown,
 )
 
@@ -164,7 +165,7 @@ def test_paging_continues_if_the_last_relation_was_removed(database: Database) -
     record(database, *(new(f"vm-{n}", created_at=at(n)) for n in range(4)))
     page = database.read(relation_queries.find, Filters(), 2)
     last = page[-1]
-    database.write(relation_removal.detach, NOVA, last.instance_id, last.image_id, last.kind)
+    database.write(relation_removal.detach, server(last.instance_id), last.image_id, last.kind)
     rest = database.read(relation_queries.find, Filters(), 10, position(last))
     assert [row.instance_id for row in rest] == ["vm-1", "vm-0"]
 
@@ -174,7 +175,7 @@ def test_paging_repeats_relations_with_equal_times_instead_of_losing_them(
 ) -> None:
     record(database, *(new(f"vm-{n}") for n in range(3)))
     last = database.read(relation_queries.find, Filters(), 1)[0]
-    database.write(relation_removal.detach, NOVA, last.instance_id, last.image_id, last.kind)
+    database.write(relation_removal.detach, server(last.instance_id), last.image_id, last.kind)
     rest = database.read(relation_queries.find, Filters(), 10, position(last))
     assert {row.instance_id for row in rest} == {"vm-0", "vm-1"}
 
@@ -259,7 +260,7 @@ def test_pages_of_instances_hold_each_once(database: Database) -> None:
     seen, number = [], 0
     while page := database.read(instances._find, Filters(visible_to="p-1"), 2, number):
         seen += [row.instance_id for row in page]
-        last = database.read(instances._visible_ref, NOVA, seen[-1], "p-1")
+        last = database.read(instances._visible_ref, server(seen[-1]), "p-1")
         assert last is not None
         number = last
     assert seen == [f"vm-{n}" for n in range(5)]
@@ -306,9 +307,9 @@ def test_a_page_is_full_although_instances_are_removed_meanwhile(
 
 def test_a_marker_of_a_hidden_instance_is_unknown(database: Database) -> None:
     record(database, new())
-    assert database.read(instances._visible_ref, NOVA, "vm-1", None) is not None
-    assert database.read(instances._visible_ref, NOVA, "vm-1", "p-2") is None
-    assert database.read(instances._visible_ref, OTHER_NOVA, "vm-1", None) is None
+    assert database.read(instances._visible_ref, server("vm-1"), None) is not None
+    assert database.read(instances._visible_ref, server("vm-1"), "p-2") is None
+    assert database.read(instances._visible_ref, server("vm-1", OTHER_NOVA), None) is None
 
 
 @pytest.mark.parametrize(
@@ -371,18 +372,23 @@ def test_an_image_dated_in_the_future_is_not_recent(
 
     record(database, backup("skewed", 15), backup("ahead", 15.01), backup("fresh", 1))
     record(database, backup("both", 999), backup("both", 1), backup("old", -1))
-    record(database, backup("old and ahead", 999), backup("old and ahead", -1))
-    late = {"ahead", "old", "old and ahead"}
+    record(database, backup("old-and-ahead", 999), backup("old-and-ahead", -1))
+    late = {"ahead", "old", "old-and-ahead"}
     given: dict[str, Any] = {"latest_before": NOON, "until": at(15)}
     rows = database.read(instances._find, Filters(**filters), 10, **given)
     assert {row.instance_id for row in rows} == late
     if instances._knows_latest(Filters(**filters)):
         rows = database.read(instances._overdue, Filters(**filters), 10, **given)
-        assert [row.instance_id for row in rows] == ["old", "ahead", "old and ahead"]
+        assert [row.instance_id for row in rows] == ["old", "ahead", "old-and-ahead"]
 
 
 def test_values_are_never_part_of_the_statement(database: Database) -> None:
     odd = "vm'; DROP TABLE related_relation; --"
     record(database, new(odd, label='"; --', kind="backup"))
-    assert found(database, instance_id=odd) == [(odd, "backup")]
-    assert found(database, instance_id="' OR '1'='1") == []
+
+    def listed(instance_id: str) -> list[tuple[str, str]]:
+        rows = database.read(relation_queries.find, Filters(instance_id=instance_id), 10)
+        return [(row.instance_id, row.kind) for row in rows]
+
+    assert listed(odd) == [(odd, "backup")]
+    assert listed("' OR '1'='1") == []

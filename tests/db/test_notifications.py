@@ -95,7 +95,7 @@ def test_a_relation_that_a_notification_reports_outlasts_a_rollback(database: Da
     attached = NewRelation(NOVA, "inst-1", MADE, "backup", None, "service", "demo", START)
     database.write(relations.record, attached, relied_on=True, revocable=True)
     store(database, [BEGUN])
-    ids = (NOVA, "inst-1", MADE, "backup")
+    ids = (attached.instance, MADE, "backup")
     assert database.write(relation_removal.revoke, *ids, attached.created_at) is False
 
 

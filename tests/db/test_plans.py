@@ -35,7 +35,7 @@ from related_images.db.tables import (
     relation,
 )
 from related_images.model import Filters, ImageState, RelationPosition
-from tests.db.samples import NOON, NOVA, at, empty, new, record, record_claims
+from tests.db.samples import NOON, NOVA, at, empty, new, record, record_claims, server
 
 FIRST = 1_000_000
 ROWS = 20_000
@@ -104,16 +104,22 @@ def _fill(connection: Connection) -> None:
 
 
 LOOKUPS: dict[str, tuple[Any, ...]] = {
-    "image list": (relation_queries.image_ids, NOVA, "vm-7", ("snapshot",), None, 100),
-    "image list by label": (relation_queries.image_ids, NOVA, "vm-7", ("backup",), "daily", 100),
+    "image list": (relation_queries.image_ids, server("vm-7"), ("snapshot",), None, 100),
+    "image list by label": (
+        relation_queries.image_ids,
+        server("vm-7"),
+        ("backup",),
+        "daily",
+        100,
+    ),
     "image list of a project": (
         lambda connection: relation_queries.image_ids(
-            connection, NOVA, "vm-7", ("snapshot",), None, 100, visible_to="p-7"
+            connection, server("vm-7"), ("snapshot",), None, 100, visible_to="p-7"
         ),
     ),
     "image list of an owner of either": (
         lambda connection: relation_queries.image_ids(
-            *(connection, NOVA, "vm-7", ("snapshot",), None, 100),
+            *(connection, server("vm-7"), ("snapshot",), None, 100),
             visible_to="p-7",
             seen_by=relation_queries.OWNER_OF_EITHER,
         ),
@@ -163,7 +169,7 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
     ),
     "made of images": (relation_queries.made, SOME_IMAGES),
     "owners of instances": (backfill._find_owners, NOVA, ["vm-7", "vm-8"]),
-    "number of an instance": (instances._visible_ref, NOVA, "vm-7", "p-7"),
+    "number of an instance": (instances._visible_ref, server("vm-7"), "p-7"),
     "is an image known": (recording._knows_image, SOME_IMAGE),
 }
 
@@ -178,16 +184,16 @@ def test_a_query_scans_no_table(filled: Database, question: str) -> None:
 CHANGES: dict[str, Any] = {
     "delete": lambda connection: relations.mark_deleted(connection, SOME_IMAGE, at(0)),
     "detach": lambda connection: relation_removal.detach(
-        connection, NOVA, "vm-7", SOME_IMAGE, "backup"
+        connection, server("vm-7"), SOME_IMAGE, "backup"
     ),
     "revoke": lambda connection: relation_removal.revoke(
-        connection, NOVA, "vm-7", SOME_IMAGE, "backup", NOON
+        connection, server("vm-7"), SOME_IMAGE, "backup", NOON
     ),
     "revoke a creation": lambda connection: relation_removal.revoke(
-        connection, NOVA, "vm-7", SOME_IMAGE, "backup", None
+        connection, server("vm-7"), SOME_IMAGE, "backup", None
     ),
     "forget": lambda connection: purge._forget_relations(connection, at(99), FIRST, FIRST + 1000),
-    "end": lambda connection: relations.end_instance(connection, NOVA, "vm-7", at(0)),
+    "end": lambda connection: relations.end_instance(connection, server("vm-7"), at(0)),
     "record": lambda connection: relations.record(connection, new("vm-7")),
     "record claims": lambda connection: record_claims(connection, new("vm-7"), new("vm-claimed")),
     "attach": lambda connection: relations.record(

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from related_images.db import purge, relation_removal, relations
 from related_images.db.database import Database
 from related_images.model import Purged
-from tests.db.samples import NOVA, at, counts, found, image_id, new, record
+from tests.db.samples import at, counts, found, image_id, new, record, server
 
 LATER = at(60)
 
@@ -19,7 +19,7 @@ def delete(database: Database, *image_ids: str, when: float = 1) -> None:
 
 
 def end(database: Database, instance_id: str, when: float = 1) -> None:
-    database.write(relations.end_instance, NOVA, instance_id, at(when))
+    database.write(relations.end_instance, server(instance_id), at(when))
 
 
 def forget(database: Database) -> Purged:
@@ -69,7 +69,7 @@ def test_live_and_recently_ended_instances_are_kept(database: Database) -> None:
 def test_an_image_without_relations_is_removed(database: Database) -> None:
     wanted = new()
     record(database, wanted)
-    database.write(relation_removal.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+    database.write(relation_removal.detach, server("vm-1"), wanted.image_id, "snapshot")
     assert purge.due(database, LATER) == Purged(images=1)
     assert forget(database) == Purged(images=1)
 

@@ -29,7 +29,7 @@ from related_images.db.notifications import ImageMade
 from related_images.db.tables import instance, relation
 from related_images.model import MADE_FROM, Filters, Recorded
 from tests import servers
-from tests.db.samples import NOON, NOVA, at, counts, found, image_id, new, shown
+from tests.db.samples import NOON, NOVA, at, counts, found, image_id, new, server, shown
 
 PROCESSES = 2
 THREADS = 4
@@ -119,7 +119,7 @@ class AttachAndRevoke:
     def __call__(self, database: Database, number: int) -> None:
         database.write(relations.record, new(image=self.image), relied_on=True, revocable=True)
         if number not in self.stays:
-            database.write(relation_removal.revoke, NOVA, "vm-1", self.image, "snapshot", NOON)
+            database.write(relation_removal.revoke, server("vm-1"), self.image, "snapshot", NOON)
 
 
 @pytest.mark.parametrize("stays", [(), (7,)])
@@ -166,7 +166,7 @@ class RandomOperations:
             if deed == 2:
                 database.write(relation_removal.roll_back, recorded)
         elif deed == 3:
-            database.write(relation_removal.detach, NOVA, instance, image, kind)
+            database.write(relation_removal.detach, server(instance), image, kind)
         elif deed == 4:
             database.write(relations.mark_deleted, image, at(-99))
         else:

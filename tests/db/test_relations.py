@@ -27,6 +27,7 @@ from tests.db.samples import (
     image_id,
     new,
     record,
+    server,
     shown,
 )
 
@@ -142,7 +143,7 @@ def attach(database: Database, wanted: NewRelation) -> None:
 
 
 def revoke(database: Database, wanted: NewRelation, at: datetime | None = NOON) -> bool:
-    ids = (wanted.installation_uuid, wanted.instance_id, wanted.image_id, wanted.kind)
+    ids = (wanted.instance, wanted.image_id, wanted.kind)
     return database.write(relation_removal.revoke, *ids, at)
 
 
@@ -208,7 +209,7 @@ def test_revoking_an_attachment_to_a_removed_relation_keeps_its_successor(
 ) -> None:
     wanted = new()
     attach(database, wanted)
-    database.write(relation_removal.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+    database.write(relation_removal.detach, server("vm-1"), wanted.image_id, "snapshot")
     attach(database, replace(wanted, created_at=at(5)))
     assert revoke(database, wanted, NOON) is False
     assert shown(database) == [wanted.image_id]
@@ -241,7 +242,7 @@ def test_a_rollback_keeps_rows_of_other_relations(database: Database) -> None:
 
 def test_a_rollback_keeps_an_ended_instance(database: Database) -> None:
     (recorded,) = record(database, new())
-    database.write(relations.end_instance, NOVA, "vm-1", at(1))
+    database.write(relations.end_instance, server("vm-1"), at(1))
     database.write(relation_removal.roll_back, recorded)
     record(database, new(kind="boot"))
     (row,) = database.read(instances._find, Filters(NOVA, "vm-1"), 1)
@@ -251,7 +252,7 @@ def test_a_rollback_keeps_an_ended_instance(database: Database) -> None:
 def test_detaching_removes_one_relation_only(database: Database) -> None:
     image = image_id()
     record(database, new("vm-1", image), new("vm-1", image, "backup"), new("vm-2", image))
-    assert database.write(relation_removal.detach, NOVA, "vm-1", image, "snapshot") is True
+    assert database.write(relation_removal.detach, server("vm-1"), image, "snapshot") is True
     assert sorted(found(database)) == [("vm-1", "backup"), ("vm-2", "snapshot")]
 
 
@@ -270,7 +271,7 @@ def test_detaching_an_unknown_relation_removes_nothing(
     record(database, wanted)
     installation, instance, kind = named
     detached = database.write(
-        relation_removal.detach, installation, instance, wanted.image_id, kind
+        relation_removal.detach, server(instance, installation), wanted.image_id, kind
     )
     assert detached is False
     assert shown(database) == [wanted.image_id]
@@ -279,7 +280,7 @@ def test_detaching_an_unknown_relation_removes_nothing(
 def test_a_detached_relation_can_be_recorded_again(database: Database) -> None:
     wanted = new()
     record(database, wanted)
-    database.write(relation_removal.detach, NOVA, "vm-1", wanted.image_id, "snapshot")
+    database.write(relation_removal.detach, server("vm-1"), wanted.image_id, "snapshot")
     (again,) = record(database, wanted)
     assert again.created is True
 
@@ -302,16 +303,16 @@ def test_an_unknown_image_is_not_marked(database: Database) -> None:
 
 def test_the_first_end_of_an_instance_remains(database: Database) -> None:
     record(database, new())
-    assert database.write(relations.end_instance, NOVA, "vm-1", at(1)) is True
-    assert database.write(relations.end_instance, NOVA, "vm-1", at(2)) is True
+    assert database.write(relations.end_instance, server("vm-1"), at(1)) is True
+    assert database.write(relations.end_instance, server("vm-1"), at(2)) is True
     (row,) = database.read(instances._find, Filters(), 10)
     assert row.ended_at == at(1)
 
 
 def test_an_unknown_instance_has_no_end(database: Database) -> None:
     record(database, new())
-    assert database.write(relations.end_instance, OTHER_NOVA, "vm-1", at(1)) is False
-    assert database.write(relations.end_instance, NOVA, "VM-1", at(1)) is False
+    assert database.write(relations.end_instance, server("vm-1", OTHER_NOVA), at(1)) is False
+    assert database.write(relations.end_instance, server("VM-1"), at(1)) is False
 
 
 def test_an_instance_belongs_to_the_reported_project(database: Database) -> None:

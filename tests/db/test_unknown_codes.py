@@ -30,7 +30,7 @@ from related_images.model import (
     RelationPosition,
     Usage,
 )
-from tests.db.samples import NOVA, at, counts, image_id, new, record
+from tests.db.samples import NOVA, at, counts, image_id, new, record, server
 
 REPORTER = Reporter(frozenset())
 A, B, C, D = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(4))
@@ -97,7 +97,7 @@ def test_an_image_list_omits_unknown_kinds_but_not_unknown_sources(
     record(database, *(new(image=one) for one in (A, B, C)))
     make_unknown(database, "kind", A)
     make_unknown(database, "source", B)
-    shown = listing.images_of_instance(database, NOVA, "vm-1", None, None, None)
+    shown = listing.images_of_instance(database, server("vm-1"), None, None, None)
     assert sorted(one.image_id for one in shown) == [B, C]
 
 
@@ -122,7 +122,7 @@ def test_unknown_kinds_do_not_change_the_list_of_instances(database: Database) -
         set(),
         {"snapshot"},
     ]
-    assert instances.show(database, NOVA, "vm-1", None).images["snapshot"].count == 1
+    assert instances.show(database, server("vm-1"), None).images["snapshot"].count == 1
     overdue = instances.page(database, Filters(kind="snapshot"), 10, None, at(-1)).items
     assert "vm-1" not in [one.instance_id for one in overdue]
 
@@ -130,7 +130,7 @@ def test_unknown_kinds_do_not_change_the_list_of_instances(database: Database) -
 def test_an_instance_is_seen_by_a_relation_of_an_unknown_source(database: Database) -> None:
     record(database, new(image=A))
     make_unknown(database, "source", A)
-    assert instances.show(database, NOVA, "vm-1", "p-1").images["snapshot"].count == 1
+    assert instances.show(database, server("vm-1"), "p-1").images["snapshot"].count == 1
     (one,) = instances.page(database, Filters(visible_to="p-1"), 10, None, None).items
     assert one.instance_id == "vm-1"
     assert instances.page(database, Filters(source="manual"), 10, None, None).items == []
@@ -279,6 +279,6 @@ def test_an_attachment_to_a_relation_of_an_unknown_source_returns_the_callers_so
     mine = new(image=A, source="manual", created_at=at(5))
     told, created = recording.attach(database, mine, REPORTER)
     assert (told.source, created) == ("manual", False)
-    left = recording.revoke(database, NOVA, "vm-1", A, "snapshot", REPORTER, at(0))
+    left = recording.revoke(database, server("vm-1"), A, "snapshot", REPORTER, at(0))
     assert isinstance(left, Relation)
     assert left.source == "service"

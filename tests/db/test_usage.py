@@ -6,7 +6,7 @@ from related_images.db import listing, relations
 from related_images.db.database import Database
 from related_images.db.listing import usages
 from related_images.model import Usage
-from tests.db.samples import NOVA, at, found, image_id, new, record
+from tests.db.samples import at, found, image_id, new, record, server
 
 
 def start(database: Database, instance: str, image: str, project: str = "p-1") -> None:
@@ -14,7 +14,7 @@ def start(database: Database, instance: str, image: str, project: str = "p-1") -
 
 
 def end(database: Database, instance: str, time: datetime) -> None:
-    assert database.write(relations.end_instance, NOVA, instance, time)
+    assert database.write(relations.end_instance, server(instance), time)
 
 
 def test_instances_are_counted_until_they_end(database: Database) -> None:

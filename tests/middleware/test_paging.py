@@ -47,7 +47,7 @@ def test_marker_round_trip() -> None:
 
 
 def test_marker_keeps_latest_at_of_an_instance() -> None:
-    overdue = Instance(UUID, "i:1", None, None, None, {}, NOON)
+    overdue = Instance(UUID, "i:1", None, None, None, {}, latest_at=NOON)
     place = InstancePosition(UUID, "i:1", NOON)
     assert paging.instance_position(paging.instance_marker(overdue)) == place
 

@@ -15,30 +15,40 @@ UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 TUPLE = {"X-Installation-UUID": UUID, "X-Instance-ID": "i-1"}
 KIND, LABEL = {"X-Relation-Kind": "backup"}, {"X-Relation-Label": "daily"}
 PROJECT = {"X-Instance-Project-ID": "demo"}
+TYPE, OF_SERVER = {"X-Resource-Type": "volume"}, {"X-Resource-Type": "server"}
 
 
 def test_header_names_match_the_design() -> None:
     assert headers.REQUEST == (
         "X-Installation-UUID",
         "X-Instance-ID",
+        "X-Resource-Type",
         "X-Relation-Kind",
         "X-Relation-Label",
         "X-Instance-Project-ID",
     )
     assert headers.RECORDED == "X-Relation-Recorded"
     assert headers.FILTERS_APPLIED == "X-Relation-Filters-Applied"
-    assert headers.QUERY == ("installation_uuid", "instance_id", "relation_kind", "relation_label")
+    assert headers.QUERY == (
+        "installation_uuid",
+        "instance_id",
+        "relation_resource_type",
+        "relation_kind",
+        "relation_label",
+    )
 
 
 def test_no_headers_give_no_assertion() -> None:
     assert headers.read({}) is None
 
 
-@pytest.mark.parametrize("more", [{}, KIND, LABEL, PROJECT, KIND | LABEL | PROJECT])
+@pytest.mark.parametrize(
+    "more", [{}, KIND, LABEL, PROJECT, TYPE, OF_SERVER, KIND | LABEL | PROJECT | TYPE]
+)
 def test_assertion_round_trip(more: dict[str, str]) -> None:
     assertion = headers.read(TUPLE | more)
     assert assertion is not None
-    assert assertion.instance == InstanceRef(UUID, "i-1")
+    assert assertion.instance == InstanceRef(UUID, "i-1", more.get("X-Resource-Type", "server"))
     assert assertion.as_headers() == TUPLE | more
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import jsonschema
@@ -29,9 +30,17 @@ def test_relation_has_the_fields_of_the_design() -> None:
         "created_at": "2026-01-31T12:00:00.000000Z",
         "image_created_at": "2026-01-31T12:00:00.000000Z",
         "image_deleted_at": None,
+        "resource_type": "server",
         "self": f"/v2/images/{UUID}/relations/{UUID}/i:1/backup",
         "schema": "/v2/schemas/relation",
     }
+
+
+def test_a_link_names_the_type_of_a_resource_that_is_no_server() -> None:
+    volume = replace(RELATION, resource_type="volume")
+    path = f"/v2/images/{UUID}/relations/{UUID}/i:1/backup"
+    assert schemas.linked(volume)["self"] == f"{path}?resource_type=volume"
+    assert fits("relation", schemas.linked(volume))
 
 
 def test_instance_has_the_fields_of_the_design() -> None:
