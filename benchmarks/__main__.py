@@ -87,7 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--full", action="store_true", help="up to 10^6 images and 10^7 relations: some hours")
     add("--images", type=int, nargs="+", metavar="NUMBER", help="images in Glance")
     add("--relations", type=int, nargs="+", metavar="NUMBER", help="recorded relations")
-    add("--overdue", type=int, metavar="NUMBER", help="instances, some of them without a backup")
+    add(
+        "--overdue",
+        type=int,
+        metavar="NUMBER",
+        help="servers, some of them without a recent backup",
+    )
     add("--upkeep", type=int, nargs="+", metavar="NUMBER", help="images to reconcile and backfill")
     add("--databases", nargs="+", choices=("sqlite", "mariadb", "postgresql"))
     add("--only", nargs="+", choices=PARTS, help="parts to run (default: all)")

@@ -313,25 +313,25 @@ class Layout:
 
 LAYOUTS: Final = {
     "as shipped": Layout(tables.metadata),
-    "all ids as written outside": Layout(
+    "all IDs as text": Layout(
         _written_out(),
         [_insert("i AS id", "installation_uuid", "instance_id", "project_id", "image_uuid")],
         questions=_WRITTEN_QUESTIONS,
         names_once=False,
     ),
-    "no table of images": Layout(
+    "no image table": Layout(
         _without_images(),
         [_insert("i AS id", "image_uuid", "instance_ref", "project_ref")],
         _OWNING,
     ),
-    "clustered by instance": Layout(
+    "clustered by server": Layout(
         _clustered(Index(None, "project_ref", "instance_ref")), _CLUSTERED, _KEYED
     ),
-    "pairs of project and instance": Layout(_paired(), [*_NUMBERED, _BELONGING], _PAIRED),
-    "narrow numbers, milliseconds": Layout(
+    "table of project and server pairs": Layout(_paired(), [*_NUMBERED, _BELONGING], _PAIRED),
+    "four-byte numbers, milliseconds": Layout(
         _narrow(_copy(*_NAMED, _IMAGE, "related_relation")), words=_MILLISECONDS
     ),
-    "clustered, pairs, narrow": Layout(
+    "clustered, pairs, four bytes, milliseconds": Layout(
         _narrow(_with_pairs(_clustered())),
         [*_CLUSTERED, _BELONGING],
         {**_KEYED, **_PAIRED, **_MILLISECONDS},

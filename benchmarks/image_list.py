@@ -12,7 +12,7 @@ from benchmarks.serving import Client, member, of_instance, on
 from benchmarks.sizes import Sizes
 
 AIMS: Final = {100_000: Aim(40, at_least=True), 1_000_000: Aim(300, at_least=True)}
-FLOOR: Final = Aim(1.10)
+BY_ID: Final = Aim(1.10)
 PROPERTIES: Final = 2
 """Properties of each image; a snapshot by Nova has more, with which queries are slower."""
 
@@ -40,28 +40,31 @@ def _at(
 def _compare(kind: str, glance: Client, cloud: Cloud, rounds: int) -> Iterator[Result]:
     sides = _sides(glance)
     answers = {name: side() for name, side in sides.items()}
-    different = {name for name, found in answers.items() if found != answers["tuple"]}
-    if different or len(answers["tuple"]) != cloud.per_instance:
+    different = {name for name, found in answers.items() if found != answers["headers"]}
+    if different or len(answers["headers"]) != cloud.per_instance:
         raise RuntimeError(f"these answers differ: {answers}")
-    quick = in_turns({name: sides[name] for name in ("tuple", "ids")}, 10 * rounds, 20)
+    quick = in_turns({name: sides[name] for name in ("headers", "ids")}, 10 * rounds, 20)
     all_ = in_turns(sides, rounds, 60)
     size = f"{cloud.relations:,} images, {kind}"
-    for name, against in (("admin", "?instance_uuid= by admin"), ("tenant", "the same by tenant")):
+    for name, against in (
+        ("admin", "?instance_uuid= by an administrator"),
+        ("member", "the same by a project member"),
+    ):
         aim = AIMS.get(cloud.relations) if name == "admin" else None
         yield _result(
-            against, size, all_["tuple"], all_[name], aim, (f"{name}, {kind}", cloud.relations)
+            against, size, all_["headers"], all_[name], aim, (f"{name}, {kind}", cloud.relations)
         )
-    yield _result("?id=in: the floor", size, quick["tuple"], quick["ids"], FLOOR, None)
+    yield _result("?id=in: with the same IDs", size, quick["headers"], quick["ids"], BY_ID, None)
 
 
 def _sides(glance: Client) -> dict[str, Callable[[], set[str]]]:
     headers, named = of_instance(ASKED), f"instance_uuid={filling.instance_id(ASKED)}"
-    tenant = member(filling.project_id(ASKED % filling.PROJECTS + 1))
+    token = member(filling.project_id(ASKED % filling.PROJECTS + 1))
     ids = ",".join(sorted(glance.images("", headers=headers)))
     return {
-        "tuple": lambda: glance.images("", headers=headers),
+        "headers": lambda: glance.images("", headers=headers),
         "admin": lambda: glance.images(named),
-        "tenant": lambda: glance.images(named, tenant),
+        "member": lambda: glance.images(named, token),
         "ids": lambda: glance.images(f"id=in:{ids}"),
     }
 
@@ -74,11 +77,11 @@ def _result(
     aim: Aim | None,
     curve: tuple[str, int] | None,
 ) -> Result:
-    faster = aim is FLOOR
+    faster = aim is BY_ID
     value = ratio(ours, theirs) if faster else ratio(theirs, ours)
     unit = "x" if faster else "x faster"
     return Result(
-        "image list of an instance, 10 results",
+        "image list of a server, 10 results",
         against,
         size,
         "ms",

@@ -41,13 +41,13 @@ def run(directory: Path, sizes: Sizes) -> Iterator[Result]:
     without = paste_without(home, "related-images")
     rounds = 3 if sizes.quick else 6
     loaded = [(_load(home, None), _load(home, without)) for _ in range(rounds)]
-    for number, (what, unit) in enumerate((("processor time to load", "s"), ("memory", "MiB"))):
+    for number, (what, unit) in enumerate((("processor time to load", "s"), ("memory of", "MiB"))):
         ours = Spread.of([pair[0][number] for pair in loaded])
         theirs = Spread.of([pair[1][number] for pair in loaded])
         yield Result(
-            f"{what} of Glance with the filter",
-            "Glance without",
-            "until the first answer",
+            f"{what} Glance with the filter",
+            "Glance without the filter",
+            "until the first response",
             unit,
             ours,
             theirs,

@@ -25,11 +25,11 @@ LIMIT: Final = 100
 ASKED: Final = 7
 INSTANCE: Final = f"{filling.INSTALLATION}/{filling.instance_id(ASKED)}"
 ROUTES: Final = {
-    "GET /v2/relations of an instance": (
+    "GET /v2/relations of a server": (
         "/v2/relations",
         f"installation_uuid={filling.INSTALLATION}&instance_id={filling.instance_id(ASKED)}",
     ),
-    "GET /v2/instances/… of an instance": (f"/v2/instances/{INSTANCE}", ""),
+    "GET /v2/instances/… of a server": (f"/v2/instances/{INSTANCE}", ""),
     "GET /v2/relations, the newest 100": ("/v2/relations", ""),
 }
 STALE: Final = (0.001, 0.1)
@@ -75,7 +75,7 @@ def _flatness(kind: str, sizes: Sizes, databases: Databases) -> Iterator[Result]
         for count in numbers[1:]:
             yield Result(
                 what,
-                f"itself at {first:,}",
+                f"the same at {first:,} relations",
                 f"{count:,} relations, {kind}",
                 "ms",
                 scaled(taken[str(count)], 1000),
@@ -94,7 +94,7 @@ def _overdue(kind: str, sizes: Sizes, databases: Databases) -> Iterator[Result]:
         since = _since(url, int(share * cloud.instances))
         query = {"kind": "backup", "latest_before": since}
         for where, after in _places(ask, query, int(share * cloud.instances)).items():
-            which = f"{where} page, {share:.1%} of them overdue"
+            which = f"{where} page, {share:.1%} overdue"
             yield _page(ask, query, after, which, cloud, kind, sizes)
 
 
@@ -120,8 +120,8 @@ def _page(
     )
     return Result(
         f"GET /v2/instances?kind=backup&latest_before=…, {where}",
-        "a page of as many instances unfiltered",
-        f"{cloud.instances:,} instances, {kind}",
+        "a page of the same size without filters",
+        f"{cloud.instances:,} servers, {kind}",
         "ms",
         scaled(taken["overdue"], 1000),
         scaled(taken["plain"], 1000),

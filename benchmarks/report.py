@@ -16,6 +16,10 @@ from benchmarks.measuring import Result, Spread
 PACKAGES: Final = ("related-images", "glance", "SQLAlchemy", "gunicorn", "PyMySQL", "psycopg")
 
 
+CALLERS: Final = {"admin": "an administrator", "member": "a project member"}
+"""The callers that list images by property, as the plot names them."""
+
+
 def machine() -> dict[str, str]:
     """Return a description of the machine and the software."""
     import sqlite3
@@ -43,7 +47,16 @@ def _cpu() -> str:
     return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
 
 
-HEAD: Final = ("what", "size", "this", "against", "that", "ratio", "aim", "")
+HEAD: Final = (
+    "measurement",
+    "size",
+    "result",
+    "compared with",
+    "its result",
+    "ratio",
+    "aim",
+    "verdict",
+)
 
 
 def table(results: Iterable[Result]) -> str:
@@ -120,10 +133,10 @@ def curves(results: Sequence[Result]) -> dict[str, list[tuple[int, float]]]:
             continue
         name, size = result.curve
         who, _, kind = name.partition(", ")
-        if who in ("admin", "tenant"):
-            theirs = f"?instance_uuid= by {who} ({kind})"
+        if who in CALLERS:
+            theirs = f"?instance_uuid= by {CALLERS[who]} ({kind})"
             lines.setdefault(theirs, []).append((size, result.theirs.median))
-            name = f"image list by the tuple ({kind})"
+            name = f"image list by instance headers ({kind})"
         if (size, result.ours.median) not in lines.setdefault(name, []):
             lines[name].append((size, result.ours.median))
     return lines

@@ -38,7 +38,7 @@ def _compare(ours: ServedGlance, plain: ServedGlance, what: str, way: Way, size:
     without = Spread.of([other.peak for _, other in rounds])
     seconds = [Spread.of([one.seconds for one in side]) for side in zip(*rounds, strict=True)]
     return Result(
-        f"growth of the peak memory by {what}",
+        f"growth of peak memory by {what}",
         "the same without the filter",
         f"{size} MiB",
         "MiB",

@@ -64,7 +64,7 @@ def _at(directory: Path, cloud: Cloud, rounds: int) -> Iterator[Result]:
             taken["paging"],
             ratio(taken[name], taken["paging"]),
             aim=AIM,
-            note=f"at most {sides[name].peak:.0f} MiB",
+            note=f"peak memory {sides[name].peak:.0f} MiB",
         )
 
 

@@ -126,7 +126,7 @@ def test_the_plot_has_both_sides_of_an_image_list_and_other_lines_once() -> None
     names = ("admin, mariadb", "GET /v2/relations, the newest 100 (mariadb)")
     drawn = [Result("", "", "", "ms", one, other, 2.0, curve=(name, 10)) for name in names]
     assert report.curves(drawn) == {
-        "?instance_uuid= by admin (mariadb)": [(10, 2.0)],
-        "image list by the tuple (mariadb)": [(10, 1.0)],
+        "?instance_uuid= by an administrator (mariadb)": [(10, 2.0)],
+        "image list by instance headers (mariadb)": [(10, 1.0)],
         "GET /v2/relations, the newest 100 (mariadb)": [(10, 1.0)],
     }
