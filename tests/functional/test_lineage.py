@@ -48,7 +48,7 @@ def test_responses_have_the_documented_fields(cloud: Cloud) -> None:
     start(cloud, server, base)
     image_id = cloud.create(server)
     made_at = cloud.relations(image_id=image_id)[0]["created_at"]
-    via = {"installation_uuid": server.installation, "instance_id": server.id}
+    via = server.query | {"resource_type": "server"}
     common = {
         "via": via,
         "kind": "snapshot",

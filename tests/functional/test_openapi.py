@@ -69,8 +69,8 @@ def test_every_operation_has_its_own_id() -> None:
 
 
 def test_document_has_every_parameter_and_no_other() -> None:
-    filters = ["installation_uuid", "instance_id", "image_id", "project_id", "kind", "label"]
-    filters += ["source", "created_after", "created_before", "in_use"]
+    filters = ["installation_uuid", "resource_type", "instance_id", "image_id", "project_id"]
+    filters += ["kind", "label", "source", "created_after", "created_before", "in_use"]
     page = ["limit", "marker"]
     known = {
         paths.RELATIONS: [*filters, *page],
@@ -83,7 +83,7 @@ def test_document_has_every_parameter_and_no_other() -> None:
     for path, expected in known.items():
         assert named(DOCUMENT["paths"][paths.API + path]["get"]["parameters"]) == expected
     detach = DOCUMENT["paths"][paths.API + paths.RELATION]["delete"]
-    assert named(detach["parameters"]) == ["own_report", "created_at"]
+    assert named(detach["parameters"]) == ["resource_type", "own_report", "created_at"]
 
 
 def test_document_has_the_path_parameters() -> None:

@@ -16,7 +16,7 @@ def test_popping_removes_all_headers() -> None:
     environ = {**dict.fromkeys(OURS, "x"), "HTTP_X_OTHER": "y"}
     taken, forced = reading.pop_headers(environ)
     assert set(taken) == {
-        *("X-Installation-UUID", "X-Instance-ID"),
+        *("X-Installation-UUID", "X-Instance-ID", "X-Resource-Type"),
         *("X-Relation-Kind", "X-Relation-Label", "X-Instance-Project-ID"),
     }
     assert not forced
