@@ -176,8 +176,8 @@ CALLS: Final[dict[str, tuple[RouteRequest, type[BadInput], str]]] = {
 RELATIONS_CALLS: Final[dict[str, tuple[RouteRequest, type[BadInput], str]]] = {
     "attach": (lambda r: r.attach("i", IMAGE, "boot"), TupleMalformed, "'i' is not an InstanceRef"),
     "detach": (lambda r: r.detach("i", IMAGE, "boot"), TupleMalformed, "'i' is not an InstanceRef"),
-    "take_back": (
-        lambda r: r.take_back(REF, IMAGE, "boot", "yesterday"),
+    "roll_back": (
+        lambda r: r.roll_back(REF, IMAGE, "boot", "yesterday"),
         ParameterMalformed,
         "^recorded_at='yesterday' is not an ISO 8601 time",
     ),

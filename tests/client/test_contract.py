@@ -283,12 +283,12 @@ def test_what_others_report_too_outlasts_what_is_taken_back(
         images.instance_ref(instance),
     )
     attached = [images.attach(instance, image.id, kind="backup") for _ in range(2)]
-    taken = [relations.take_back(ref, image.id, "backup", one.created_at) for one in attached]
+    taken = [relations.roll_back(ref, image.id, "backup", one.created_at) for one in attached]
     assert taken == [False, True]
     with pytest.raises(NotFound):
-        relations.take_back(ref, image.id, "backup", attached[0].created_at)
+        relations.roll_back(ref, image.id, "backup", attached[0].created_at)
     other = images.instance_ref(f"{instance}-other")
-    assert relations.take_back(other, image.id, "snapshot") is True
+    assert relations.roll_back(other, image.id, "snapshot") is True
 
 
 def test_a_boot_is_seen_by_the_project_of_the_instance(

@@ -128,7 +128,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         try:
             return is_complete()
         except GlanceError as error:
-            if not error.may_pass:
+            if not error.is_temporary:
                 raise
             LOG.info("retrying %s: %s", self.name, error)
             return False  # Heat calls this method again until the stack times out
@@ -451,7 +451,7 @@ def _is_imported(started: StartedImport, location: str) -> bool:
     """
     try:
         with _hide_credentials_in_errors(location):
-            return started.look()[1]
+            return started.poll()[1]
     except ImportFailed as error:
         raise ImportFailed(
             f"{without_credentials(location)} could not be imported: {error}; update the stack "

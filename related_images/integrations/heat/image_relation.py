@@ -45,7 +45,7 @@ class Report:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Report":
-        """Return the report that :meth:`to_json` converted."""
+        """Return the report from the result of :meth:`to_json`."""
         instance = InstanceRef(values["installation_uuid"], values["instance_id"])
         at = values["recorded_at"]
         return cls(
@@ -199,7 +199,7 @@ class ImageRelation:
         relation = report.relation
 
         def send(adapter: Adapter, _project: str | None) -> bool:
-            return RelationsClient(adapter).take_back(
+            return RelationsClient(adapter).roll_back(
                 relation.instance, self._image_id, relation.kind, report.recorded_at
             )
 
