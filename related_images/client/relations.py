@@ -52,7 +52,7 @@ class RelationsClient:
         except NotFound as error:
             raise NotInstanceAware(
                 "this Glance does not have the related-images filter, so nothing was done; an "
-                "operator can install related-images and add its filter to Glance's pipeline"
+                "operator can install related-images there and add its filter to the pipeline"
             ) from error
         return answer.read(FilterInfo.from_json)
 

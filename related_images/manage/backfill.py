@@ -227,7 +227,7 @@ def _pages_of(
             yield images, f"{hidden} {images[-1]['id']}"
             before, after = after, _query_after(images[-1])
             if after == before:
-                raise answer.unusable("the last image of the page is its marker")
+                raise answer.invalid("the last image of the page is its marker")
 
 
 def _query_after(image: Mapping[str, Any]) -> dict[str, str]:

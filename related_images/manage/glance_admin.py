@@ -140,7 +140,7 @@ def _limited(pages: Iterator[Answer], images: int) -> Iterator[Answer]:
     """
     for number, page in enumerate(pages):
         if number > images:
-            raise page.unusable(f"there are more pages than the {images} requested images")
+            raise page.invalid(f"there are more pages than the {images} requested images")
         yield page
 
 

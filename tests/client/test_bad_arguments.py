@@ -330,7 +330,10 @@ def _closed() -> io.BytesIO:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ("image.raw", r"a str cannot be sent; give Path\(…\) for the file .* or text.encode\(\)"),
+        (
+            "image.raw",
+            r"a str cannot be sent; give Path\(…\) for the name of a file, or text.encode\(\)",
+        ),
         (Path("no/image.raw"), "there is no file no/image.raw"),
         (Path("/"), "/ is a directory; give the path of a file"),
         (_text_file(), "the file is open as text; open it with mode 'rb'"),
@@ -357,7 +360,7 @@ def test_data_that_cannot_be_sent_is_refused(
 def test_a_chunk_that_is_no_bytes_ends_the_upload(glance: ServedGlance) -> None:
     service = Service(Adapter(session(glance.url, SERVICE), service_type="image"), INSTALLATION)
     image = service.create("i", kind="snapshot", **FORMATS)
-    with pytest.raises(UploadInvalid, match="an item of the data is of type str"):
+    with pytest.raises(UploadInvalid, match="an item of the data has the type str"):
         service.upload(image.id, iter([b"data", "text"]))  # type: ignore[arg-type]
     assert service.get(image.id).status != "active"
 
@@ -366,9 +369,9 @@ IMPORTS: Final[dict[str, tuple[dict[str, Any], type[RelatedImagesError], str]]] 
     "scheme": ({"source": "ftp://host/image"}, ImportInvalid, "scheme is 'ftp'"),
     "path": ({"source": Path("no.raw")}, ImportInvalid, "there is no file no.raw"),
     "deadline": ({"deadline": "1h"}, ImportInvalid, "deadline is '1h'"),
-    "progress": ({"progress": 7}, ImportInvalid, "progress is 7, and has to be a function"),
-    "stores": ({"stores": "fast"}, ImportInvalid, r"'fast', and has to be Stores\(ids="),
-    "no format": ({"disk_format": None}, ImportInvalid, "^disk_format must be given"),
+    "progress": ({"progress": 7}, ImportInvalid, "progress is 7 and must be a function"),
+    "stores": ({"stores": "fast"}, ImportInvalid, r"'fast' and must be Stores\(ids="),
+    "no format": ({"disk_format": None}, ImportInvalid, "^disk_format is missing"),
 }
 
 
@@ -386,10 +389,10 @@ def test_a_malformed_import_is_refused(
 
 def test_an_import_without_a_source_says_so(service: Service, scripted: Scripted) -> None:
     new = {"instance_id": "i", "kind": "backup", **FORMATS}
-    with pytest.raises(TypeError, match=r"^no source is given, and a new"):
+    with pytest.raises(TypeError, match=r"^a new image needs a source; to copy"):
         service.import_image(**new)
     with pytest.raises(TypeError, match="and a source unless the image is to be copied"):
         service.import_image()
-    with pytest.raises(TypeError, match="is a tuple of store ids"):
+    with pytest.raises(TypeError, match="must be a tuple of store IDs"):
         service.import_image(b"", stores=Stores("fast"), **new)  # type: ignore[arg-type]
     assert not scripted.asked

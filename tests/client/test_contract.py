@@ -98,10 +98,10 @@ def test_properties_may_have_the_names_of_arguments(
 def test_properties_that_contradict_the_arguments_are_refused(
     images: InstanceAwareImageService, instance: str
 ) -> None:
-    with pytest.raises(TypeError, match="name is given as an argument and in properties"):
+    with pytest.raises(TypeError, match="name is both an argument and in properties"):
         images.create(instance, kind="snapshot", name="x", properties={"name": "y"})
     for name in ("installation_uuid", "instance_id", "relation_kind", "relation_label"):
-        with pytest.raises(TypeError, match=f"{name} is about the relation"):
+        with pytest.raises(TypeError, match=f"{name} cannot be a filter"):
             images.list(instance, properties={name: "x"})
     assert not list(images.relations(instance))
 

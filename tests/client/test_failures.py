@@ -1,4 +1,4 @@
-"""What the client does when the registry, or what stands before it, does not do its part."""
+"""Failures of Glance, and of proxies before it."""
 
 import io
 import json
@@ -68,10 +68,10 @@ def test_malformed_words_never_leave(
 @pytest.mark.parametrize(
     ("code", "advice"),
     [
-        ("relation.forbidden", "ask with an account that has the role for it"),
-        ("installation.bound", "ask as the service user that it is registered with"),
-        ("installation.unregistered", "ask again once it is registered"),
-        (None, "check which roles the caller has, whose the image is, and whether it is protected"),
+        ("relation.forbidden", "use an account that has the role"),
+        ("installation.bound", "use the service user that the installation is registered with"),
+        ("installation.unregistered", "ask an administrator to register the installation"),
+        (None, "check the roles of the account, the owner of the image, and if it is protected"),
     ],
 )
 def test_the_advice_on_a_refusal_is_that_of_its_cause(
@@ -128,7 +128,7 @@ def test_errors_of_the_filter_are_told_apart(
     assert caught.value.retry_after == 7
     assert caught.value.doubtful == (status >= 500)
     step = f"; {error.next_step} after 7 seconds"
-    said = "What was wrong" if error.filter_says_what_to_do else f"What was wrong{step}"
+    said = "What was wrong" if error.filter_adds_next_step else f"What was wrong{step}"
     assert str(caught.value) == f"POST /v2/relations answered {status}: {said} (request id req-1)"
 
 
@@ -136,7 +136,7 @@ def test_what_others_than_the_filter_refuse_ends_with_a_next_step(
     scripted: Scripted, service: InstanceAwareImageService
 ) -> None:
     scripted.script = lambda asked: Reply(403, b"not you")
-    with pytest.raises(Forbidden, match="not you; check which roles the caller has"):
+    with pytest.raises(Forbidden, match="not you; check the roles of the account"):
         service.attach("inst-1", IMAGE, kind="backup")
 
 
@@ -315,7 +315,7 @@ def test_a_creation_that_was_not_recorded_names_its_image(
 
 
 class Lossy:
-    """A registry that makes the image, or not, and loses the answers to POST."""
+    """A Glance that creates images, or not, and whose responses to POST are lost."""
 
     def __init__(self, *, makes: bool, relates: bool, replies: list[Reply | None]) -> None:
         self.makes = makes
@@ -477,7 +477,7 @@ def queued(asked: Asked) -> Reply:
 
 
 class Importing:
-    """Answers as a registry that imports, in which some questions about the image fail.
+    """Respond as a Glance with imports, in which some requests for the image fail.
 
     :param failures: what comes in place of the answer, one after the other
     """
@@ -560,7 +560,7 @@ def test_an_import_whose_task_is_not_shown_is_judged_by_the_image(
     with pytest.raises(ImportUnfinished):
         service.wait_for_import(IMAGE, deadline=0)
     del image["os_glance_import_task"]
-    with pytest.raises(ImportFailed, match="no import into it is under way"):
+    with pytest.raises(ImportFailed, match="no import into it is in progress"):
         service.wait_for_import(IMAGE)
     image["status"] = "active"
     assert service.wait_for_import(IMAGE).status == "active"
@@ -613,7 +613,7 @@ def test_a_list_that_was_not_filtered_is_not_used(
     service: InstanceAwareImageService, scripted: Scripted, applied: str | None
 ) -> None:
     scripted.script = lambda asked: _page(applied, images=[{"id": IMAGE}])
-    with pytest.raises(NotInstanceAware, match="images of other instances"):
+    with pytest.raises(NotInstanceAware, match="images of other servers"):
         next(service.list("inst-1"))
 
 
@@ -654,7 +654,7 @@ def test_pages_that_lead_in_a_circle_end(
         return _page(APPLIED, images=[], next=f"/v2/images?marker={marker}")
 
     scripted.script = script
-    with pytest.raises(InvalidResponse, match="circle"):
+    with pytest.raises(InvalidResponse, match="refers to a previous page"):
         list(service.list("inst-1"))
     assert len(scripted.of("GET", "/v2/images")) == 3
 

@@ -200,11 +200,11 @@ def test_the_advice_after_a_failure_can_be_followed(
     said, left = str(error), images.get(error.image_id)
     assert error.image_status == left.status
     if left.status == "queued" and "os_glance_import_task" not in left:
-        assert "import a source into it" in said
+        assert "import into it with image_id=" in said
         assert images.import_image(b"data", image_id=left.id, deadline=60).status == "active"
         return
-    assert "delete it and import into a new one" in said
-    assert ("keeps it locked for 60 minutes" in said) == (left.status == "queued")
+    assert "delete it and import into a new image" in said
+    assert ("locked for 60 minutes" in said) == (left.status == "queued")
     with pytest.raises(ImportFailed, match="nothing was created or sent"):
         images.import_image(b"data", image_id=left.id)
     images.delete(left.id)
@@ -215,8 +215,8 @@ def test_a_failed_plugin_leaves_an_image_that_can_only_be_deleted(
 ) -> None:
     error = _fails(images, instance, CUT, Stores())
     assert error.image_status == "importing"
-    assert "imports nothing into an image that is importing" in str(error)
-    assert "import a source into it" not in str(error)
+    assert "does not import into an image that is importing" in str(error)
+    assert "import into it with image_id=" not in str(error)
 
 
 def test_a_lock_that_glance_keeps_is_told_before_data_is_sent(
@@ -229,9 +229,7 @@ def test_a_lock_that_glance_keeps_is_told_before_data_is_sent(
             break
     else:
         pytest.skip("this Glance removes its lock after every failure")
-    with pytest.raises(
-        ImportFailed, match=r"keeps it locked until .*, since an import that failed"
-    ):
+    with pytest.raises(ImportFailed, match=r"it is locked until .*, because a failed import"):
         images.import_image(b"data", image_id=error.image_id)
     assert images.get(error.image_id).status == "queued"
 
@@ -262,7 +260,7 @@ def test_where_glance_has_one_store_no_store_can_be_named(
     client = make_client(glance_with_one_store.url, SERVICE)
     images = InstanceAwareImageService(client, INSTALLATION)
     for stores in (Stores(("local",)), Stores(all_must_succeed=False)):
-        with pytest.raises(StoreNotOffered, match="one store, without an id") as caught:
+        with pytest.raises(StoreNotOffered, match="one store, without an ID") as caught:
             images.import_image(
                 b"data", instance_id=instance, kind="snapshot", stores=stores, **FORMATS
             )

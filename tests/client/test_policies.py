@@ -55,9 +55,9 @@ def test_what_is_not_given_is_left_out() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({}, "says nothing; give at least one of keep_last, "),
-    ({"timezone": "UTC"}, "says nothing"),
-    ({"keep_last": 0, "keep_daily": "0", "keep_within": "0h"}, "says nothing"),
+    ({}, "is empty; set at least one of keep_last, "),
+    ({"timezone": "UTC"}, "is empty"),
+    ({"keep_last": 0, "keep_daily": "0", "keep_within": "0h"}, "is empty"),
     ({"keep_last": -2}, "keep_last: '-2' is neither a whole number nor unlimited"),
     ({"keep_last": 1.5}, "keep_last: 1.5 is neither a number nor text"),
     ({"keep_last": True}, "keep_last: True is neither"),
@@ -65,13 +65,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"keep_within": "999999w"}, "keep_within: '999999w' is longer than 7305 days"),
     ({"older_than": "99999d"}, "older_than: '99999d' is longer than 7305 days"),
     ({"keep_within": "7"}, "keep_within: '7' is not a span such as 26h"),
-    ({"keep_labels": "daily"}, "keep_labels: 'daily' is no list"),
+    ({"keep_labels": "daily"}, "keep_labels: 'daily' is not a list"),
     ({"keep_labels": ["every day"]}, "keep_labels: the relation label"),
-    ({"keep_last": 1, "timezone": "Mars/Olympus"}, "timezone: 'Mars/Olympus' is no timezone"),
-    ({"keep_lasts": 1}, "'keep_lasts' is not known in a policy"),
+    ({"keep_last": 1, "timezone": "Mars/Olympus"}, "timezone: 'Mars/Olympus' is not a time zone"),
+    ({"keep_lasts": 1}, "'keep_lasts' is not a key of a policy"),
     ({"keep_last": 1, "critical": "3d"}, "critical needs an older_than"),
     ({"older_than": "3d", "critical": "2d"}, "critical needs an older_than"),
-    ({"keep_labels": [f"label-{n}" for n in range(40)]}, f"Nova keeps {TEXT_LENGTH}"),
+    ({"keep_labels": [f"label-{n}" for n in range(40)]}, f"Nova stores at most {TEXT_LENGTH}"),
 ]
 
 

@@ -262,7 +262,9 @@ def test_a_time_without_a_zone_is_refused(which: str) -> None:
         now = now.replace(tzinfo=None)
     else:
         given = replace(given, created_at=given.created_at.replace(tzinfo=None))
-    with pytest.raises(ParameterMalformed, match=f"{which} is 2026-11-21T.* without a time zone"):
+    with pytest.raises(
+        ParameterMalformed, match=f"{which} is 2026-11-21T.* and must have a time zone"
+    ):
         plan([given], Policy(last=1), now)
 
 
@@ -294,7 +296,7 @@ def test_orphans_are_pruned_when_asked() -> None:
 
 @pytest.mark.parametrize("policy", [Policy(), Policy(orphans=True), Policy(within=timedelta(0))])
 def test_an_empty_policy_is_refused(policy: Policy) -> None:
-    with pytest.raises(PolicyEmpty, match="give at least one"):
+    with pytest.raises(PolicyEmpty, match="set at least one"):
         plan([backup("21")], policy, NOW)
 
 
