@@ -142,6 +142,7 @@ class Answer:
 def image_path(image_id: str) -> str:
     """Return the path of an image, under ``/v2``.
 
+    :param image_id: ID of the image
     :raises ImageIdMalformed: if the ID is not a UUID, because it could be another path of Glance
     """
     return f"{IMAGES}/{validation.image_id(image_id)}"
@@ -165,7 +166,7 @@ class Glance:
         self._adapter: Adapter = part if isinstance(part, Adapter) else _adapter_of_endpoint(part)
         self._prefix: str | None = None
 
-    def ask(self, method: str, path: str, **options: Any) -> Answer:
+    def request(self, method: str, path: str, **options: Any) -> Answer:
         """Send one request.
 
         Only GET is repeated after a broken connection. A body in ``data`` is streamed, and is never
@@ -203,7 +204,7 @@ class Glance:
         current: Query | None = tuple(query)
         while current is not None:
             seen.add(current)
-            answer = self.ask("GET", path, params=current)
+            answer = self.request("GET", path, params=current)
             yield answer
             current = answer.read(_next_query)
             if current in seen:

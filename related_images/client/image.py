@@ -55,6 +55,7 @@ class FilterInfo:
     def from_json(cls, shown: Json) -> "FilterInfo":
         """Return the object for the body of a response.
 
+        :param shown: the JSON object
         :raises KeyError: if a field is missing
         """
         return cls(shown["version"], tuple(shown["kinds"]), shown)

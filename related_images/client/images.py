@@ -143,7 +143,7 @@ class InstanceAwareImageService:
     def _create_once(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
         sent = assertion.as_headers()
         with _image_id_in_errors(body["id"], exists=False):
-            answer = self._glance.ask("POST", paths.IMAGES, json=dict(body), headers=sent)
+            answer = self._glance.request("POST", paths.IMAGES, json=dict(body), headers=sent)
             recorded = answer.headers.get(headers.RECORDED)
             if recorded != assertion.kind:
                 raise _unrecorded(body["id"], f"acknowledged {recorded}, not {assertion.kind}")
@@ -166,9 +166,10 @@ class InstanceAwareImageService:
     def get(self, image_id: str) -> Image:
         """Return an image in its current state.
 
+        :param image_id: ID of the image
         :raises NotFound: if the image does not exist or the caller may not see it
         """
-        return self._glance.ask("GET", image_path(image_id)).read(Image)
+        return self._glance.request("GET", image_path(image_id)).read(Image)
 
     def upload(self, image_id: str, data: Data) -> None:
         """Upload the data of an image. They are streamed, and sent once.
@@ -182,7 +183,7 @@ class InstanceAwareImageService:
         path = f"{image_path(image_id)}/file"
         check_data(data)
         with opened(data) as body:
-            self._glance.ask("PUT", path, data=body, headers=DATA_HEADERS)
+            self._glance.request("PUT", path, data=body, headers=DATA_HEADERS)
 
     def import_image(
         self,
@@ -415,6 +416,9 @@ class InstanceAwareImageService:
     def detach(self, instance_id: str, image_id: str, *, kind: str) -> None:
         """Delete a relation; the image is not deleted.
 
+        :param instance_id: ID of the server
+        :param image_id: ID of the image
+        :param kind: ``snapshot``, ``backup`` or ``boot``
         :raises NotFound: if the relation is not recorded
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
@@ -436,6 +440,7 @@ class InstanceAwareImageService:
     def instance_ended(self, instance_id: str) -> None:
         """Record that a server was deleted. Its images stay, and it does not use an image any more.
 
+        :param instance_id: ID of the server
         :raises NotFound: if the server is not recorded
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
@@ -463,6 +468,7 @@ class InstanceAwareImageService:
     ) -> Iterator[Ancestor]:
         """Return the images that an image descends from, the nearest first, of any installation.
 
+        :param image_id: ID of the image
         :raises NotFound: if the image does not exist or the caller may not see it
         """
         return self._relations.ancestry(image_id, limit=limit, page_size=page_size)
@@ -477,6 +483,7 @@ class InstanceAwareImageService:
     ) -> Iterator[Descendant]:
         """Return the images made from servers that were started from an image, of any installation.
 
+        :param image_id: ID of the image
         :param depth: number of generations, from 1; default: Glance's maximum
         :raises NotFound: if the image does not exist or the caller may not see it
         """
@@ -543,10 +550,10 @@ def _check_spelling(given: Mapping[str, Any], arguments: Iterable[str]) -> None:
     :raises TypeError: if one is; otherwise a misspelled argument would become a property
     """
     for name in given:
-        for meant in difflib.get_close_matches(name.lower(), arguments, n=1, cutoff=SIMILARITY):
+        for similar in difflib.get_close_matches(name.lower(), arguments, n=1, cutoff=SIMILARITY):
             raise TypeError(
-                f"there is no argument {name}; did you mean {meant}? Pass a property of the image "
-                f"with this name as properties={{{name!r}: …}}"
+                f"there is no argument {name}; did you mean {similar}? Pass an attribute of the "
+                f"image with this name as properties={{{name!r}: …}}"
             )
 
 

@@ -92,6 +92,7 @@ def method_for(source: Source | None) -> str:
 def check_source(source: Source | None) -> None:
     """Check that the client can send the source, or Glance can download it.
 
+    :param source: the source; ``None`` for a copy
     :raises ImportInvalid: if not
     """
     if isinstance(source, RemoteImage):
@@ -107,6 +108,7 @@ def check_source(source: Source | None) -> None:
 def check_stores_type(stores: Stores) -> None:
     """Check that the argument is an instance of :class:`Stores`.
 
+    :param stores: the argument
     :raises ImportInvalid: if not
     """
     if not isinstance(stores, Stores):
@@ -150,10 +152,11 @@ def check_formats(attributes: Mapping[str, Any]) -> None:
 def check_formats_offered(glance: Glance, attributes: Mapping[str, Any]) -> None:
     """Check that the deployment allows the formats of a new image.
 
+    :param glance: sends the request for the schema of images
     :param attributes: the attributes of the image
     :raises ImportInvalid: if not
     """
-    offered = glance.ask("GET", SCHEMA_PATH).read(
+    offered = glance.request("GET", SCHEMA_PATH).read(
         lambda body: {name: body["properties"][name]["enum"] for name in FORMATS}
     )
     for name, allowed in offered.items():
@@ -165,18 +168,22 @@ def check_formats_offered(glance: Glance, attributes: Mapping[str, Any]) -> None
 
 
 def missing_formats(attributes: Mapping[str, Any]) -> str:
-    """Return the missing formats of an image, joined by "and"; empty if it has both."""
+    """Return the missing formats of an image, joined by "and"; empty if it has both.
+
+    :param attributes: the attributes of the image
+    """
     return " and ".join(name for name in FORMATS if not attributes.get(name))
 
 
 def check_method(glance: Glance, method: str, wanted: str | None) -> None:
     """Check that the deployment offers the import method.
 
+    :param glance: sends the request for the import methods
     :param method: the import method for the source
     :param wanted: the import method in the arguments; ``None`` for any
     :raises ImportNotOffered: if it does not, or if another method is ``wanted``
     """
-    answer = glance.ask("GET", METHODS_PATH)
+    answer = glance.request("GET", METHODS_PATH)
     offered = tuple(answer.read(lambda body: body["import-methods"]["value"]))
     if wanted not in (None, method) or method not in offered:
         subject = (
@@ -192,6 +199,8 @@ def check_method(glance: Glance, method: str, wanted: str | None) -> None:
 def check_stores(glance: Glance, stores: Stores, method: str) -> None:
     """Check that the deployment has the stores, and that they are writable.
 
+    :param glance: sends the request for the stores
+    :param stores: the stores to import to
     :param method: the import method
     :raises StoreNotOffered: if not
     """
@@ -217,7 +226,7 @@ def check_stores(glance: Glance, stores: Stores, method: str) -> None:
 def _writable_stores(glance: Glance) -> tuple[str, ...] | None:
     """Return the IDs of the writable stores; ``None`` if Glance has one store without an ID."""
     try:
-        answer = glance.ask("GET", STORES_PATH)
+        answer = glance.request("GET", STORES_PATH)
     except NotFound:
         return None
     return answer.read(

@@ -103,6 +103,7 @@ class Importer:
     def check_image(self, image_id: str) -> None:
         """Check that an existing image is in a state for the import.
 
+        :param image_id: ID of the image
         :raises ImportFailed: if not; nothing was sent
         :raises NotFound: if the image does not exist or the caller may not see it
         """
@@ -146,6 +147,7 @@ class Importer:
     def run(self, image_id: str, deadline: float, progress: Progress) -> Image:
         """Import into an image, and wait until the import has succeeded.
 
+        :param image_id: ID of the image
         :param deadline: seconds to wait
         :param progress: called with the image after each request for its state
         :returns: the image
@@ -158,6 +160,7 @@ class Importer:
     def start(self, image_id: str) -> "StartedImport":
         """Start the import into an image.
 
+        :param image_id: ID of the image
         :returns: the import
         :raises ImportFailed: if Glance refuses it
         :raises GlanceError: if it is not known whether Glance started it
@@ -177,7 +180,7 @@ class Importer:
     def _send(self, path: str) -> None:
         if self.method == GLANCE_DIRECT:
             with opened(cast(Data, self._source)) as data:
-                self._glance.ask("PUT", f"{path}/stage", data=data, headers=DATA_HEADERS)
+                self._glance.request("PUT", f"{path}/stage", data=data, headers=DATA_HEADERS)
         stores = self._stores
         if self.method == COPY_IMAGE and stores.ids:
             # Glance refuses the whole copy if one of the stores already has the image
@@ -186,7 +189,7 @@ class Importer:
                 return
         body = {"method": self._method_as_json(), **stores.as_json()}
         # without log=False keystoneauth1 would log the URL with its credentials
-        self._glance.ask("POST", f"{path}/import", json=body, log=False)
+        self._glance.request("POST", f"{path}/import", json=body, log=False)
 
     def _method_as_json(self) -> dict[str, str]:
         source = self._source
@@ -238,7 +241,10 @@ class ImportTask:
         )
 
     def missing(self, image: Image) -> tuple[str, ...]:
-        """Return the stores of the request that do not have the image, as far as Glance shows."""
+        """Return the stores of the request that do not have the image, as far as Glance shows.
+
+        :param image: the image as Glance shows it
+        """
         if "stores" in image:
             return _missing_stores(self.stores, image)
         # the image has no data, or a policy hides its stores
@@ -246,7 +252,10 @@ class ImportTask:
         return tuple(store for store in self.stores if store in failed)
 
     def is_complete(self, image: Image) -> bool:
-        """Return True if the image is in all stores, or in one store if that is enough."""
+        """Return True if the image is in all stores, or in one store if that is enough.
+
+        :param image: the image as Glance shows it
+        """
         missing = self.missing(image)
         return not missing or (not self.all_must_succeed and len(missing) < len(self.stores))
 
@@ -351,11 +360,11 @@ def _latest(tasks: list[Task], image: Image) -> Task | None:
 
 
 def _image(glance: Glance, path: str) -> Image:
-    return glance.ask("GET", path).read(Image)
+    return glance.request("GET", path).read(Image)
 
 
 def _tasks(glance: Glance, path: str) -> list[Task]:
-    answer = glance.ask("GET", f"{path}/tasks", log=False)  # the tasks have the URL
+    answer = glance.request("GET", f"{path}/tasks", log=False)  # the tasks have the URL
     return answer.read(lambda body: list(body["tasks"]))
 
 

@@ -48,7 +48,7 @@ class RelationsClient:
 
     def _request_info(self) -> FilterInfo:
         try:
-            answer = self.glance.ask("GET", paths.INFO)
+            answer = self.glance.request("GET", paths.INFO)
         except NotFound as error:
             raise NotInstanceAware(
                 "this Glance does not have the related-images filter, so nothing was done; an "
@@ -74,6 +74,7 @@ class RelationsClient:
     ) -> Iterator[Relation]:
         """Return the relations of one image.
 
+        :param image_id: ID of the image
         :raises NotFound: if the image does not exist or the caller may not see it
         """
         path = paths.IMAGE_RELATIONS.format(image_id=validation.image_id(image_id))
@@ -113,23 +114,29 @@ class RelationsClient:
                 "instance_project_id", instance_project_id
             )
         self.info()
-        return self.glance.ask("POST", paths.RELATIONS, json=body).read(Relation.from_json)
+        return self.glance.request("POST", paths.RELATIONS, json=body).read(Relation.from_json)
 
     def detach(self, instance: InstanceRef, image_id: str, kind: str) -> None:
         """Delete a relation; the image is not deleted.
 
+        :param instance: the server
+        :param image_id: ID of the image
+        :param kind: ``snapshot``, ``backup`` or ``boot``
         :raises NotFound: if the relation is not recorded
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
         path = _relation_path(instance, image_id, kind)
         self.info()
-        self.glance.ask("DELETE", path)
+        self.glance.request("DELETE", path)
 
     def roll_back(
         self, instance: InstanceRef, image_id: str, kind: str, recorded_at: datetime | None = None
     ) -> bool:
         """Roll back one report of the caller. The relation stays if others reported it as well.
 
+        :param instance: the server
+        :param image_id: ID of the image
+        :param kind: ``snapshot``, ``backup`` or ``boot``
         :param recorded_at: ``created_at`` of the relation that :meth:`attach` returned; ``None`` to
             roll back the creation of the image with the instance headers
         :returns: ``True`` if the relation was deleted
@@ -141,7 +148,7 @@ class RelationsClient:
             time = validation.parse_time("recorded_at", _text(recorded_at))
             query = {"own_report": parameters.ATTACHMENT, "created_at": time.isoformat()}
         self.info()
-        answer = self.glance.ask("DELETE", path, params=query)
+        answer = self.glance.request("DELETE", path, params=query)
         return answer.status == HTTPStatus.NO_CONTENT
 
     def instances(
@@ -159,25 +166,28 @@ class RelationsClient:
     def instance(self, instance: InstanceRef) -> Instance:
         """Return one server, with the number of its images of each kind.
 
+        :param instance: the server
         :raises NotFound: if the server is not recorded or the caller may not see it
         """
         path = paths.INSTANCE.format(**_ids(instance))
         self.info()
-        return self.glance.ask("GET", path).read(Instance.from_json)
+        return self.glance.request("GET", path).read(Instance.from_json)
 
     def instance_ended(self, instance: InstanceRef) -> None:
         """Record that a server was deleted. Its images stay, and it does not use an image any more.
 
+        :param instance: the server
         :raises NotFound: if the server is not recorded
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
         path = paths.INSTANCE.format(**_ids(instance))
         self.info()
-        self.glance.ask("DELETE", path)
+        self.glance.request("DELETE", path)
 
     def delete_image(self, image_id: str, *, force: bool = False) -> None:
         """Delete an image.
 
+        :param image_id: ID of the image
         :param force: also delete an image from which live servers were started; needs an admin role
         :raises Conflict: if live servers were started from the image, with delete protection
         :raises NotFound: if the image does not exist or the caller may not see it
@@ -185,7 +195,7 @@ class RelationsClient:
         path = image_path(image_id)
         options = {headers.FORCE: headers.FORCED} if validation.flag("force", force) else {}
         self.info()
-        self.glance.ask("DELETE", path, headers=options)
+        self.glance.request("DELETE", path, headers=options)
 
     def usages(
         self,
@@ -216,9 +226,9 @@ class RelationsClient:
         )
 
     def _usages(self, image_ids: list[str]) -> list[Usage]:
-        asked = {"image_ids": ",".join(image_ids)}
+        query = {"image_ids": ",".join(image_ids)}
         try:
-            answer = self.glance.ask("GET", paths.USAGES, params=asked, status_code_retries=0)
+            answer = self.glance.request("GET", paths.USAGES, params=query, status_code_retries=0)
             return answer.read(_parse_usages)
         except ServiceUnavailable:
             # The count may time out, because many servers were started from these images. So the
@@ -233,6 +243,7 @@ class RelationsClient:
     ) -> Iterator[Ancestor]:
         """Return the images that an image descends from, the nearest first.
 
+        :param image_id: ID of the image
         :raises NotFound: if the image does not exist or the caller may not see it
         """
         path = paths.ANCESTRY.format(image_id=validation.image_id(image_id))
@@ -249,6 +260,7 @@ class RelationsClient:
     ) -> Iterator[Descendant]:
         """Return the images made from servers that were started from an image.
 
+        :param image_id: ID of the image
         :param depth: number of generations, from 1; default: Glance's maximum
         :raises NotFound: if the image does not exist or the caller may not see it
         """

@@ -109,7 +109,10 @@ class Inventory:
         return self._alive[ref]
 
     def is_unchanged(self, backup: Backup) -> bool:
-        """Return True if the image has not changed, and no server was started from it."""
+        """Return True if the image has not changed, and no server was started from it.
+
+        :param backup: the backup as :meth:`backups` returned it
+        """
         try:
             image = self.images(backup.instance.installation_uuid).get(backup.image_id)
         except NotFound:
@@ -123,6 +126,7 @@ class Inventory:
     def delete(self, backup: Backup) -> None:
         """Delete the image of a backup.
 
+        :param backup: the backup
         :raises ImageNotOfInstance: if it is not recorded as a backup of the server any more
         :raises Conflict: if a live server was started from it, with delete protection
         """

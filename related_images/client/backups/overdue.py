@@ -37,7 +37,10 @@ class OverdueServer:
     state: str = "critical"
 
     def by(self, ages: Ages) -> "OverdueServer":
-        """Return a copy with the state for these ages."""
+        """Return a copy with the state for these ages.
+
+        :param ages: the maximum age and the critical age
+        """
         if self.age is None and self.made_at is not None:
             return replace(self, state=FUTURE)
         limit = timedelta.max if ages.critical is None else ages.critical
@@ -114,7 +117,7 @@ class OverdueSearch:
             if id not in recorded
         )
         # one search with the shortest age finds all servers that are overdue by a longer one
-        shortest = min(it.older_than for it in ages.values())
+        shortest = min(each.older_than for each in ages.values())
         for server in itertools.chain(self.overdue(Ages(shortest), ages), unrecorded):
             own = ages[server.instance_id]
             result = server.by(own)
@@ -184,7 +187,11 @@ def ages_of(known: Mapping[str, ServerPolicies]) -> dict[str, Ages]:
 
     :param known: the policies by server ID
     """
-    return {it.server_id: it.policy.ages for it in known.values() if it.policy and it.policy.ages}
+    return {
+        server.server_id: server.policy.ages
+        for server in known.values()
+        if server.policy and server.policy.ages
+    }
 
 
 def _made_at(image: Mapping[str, Any]) -> datetime:

@@ -66,6 +66,8 @@ class Removal:
         """Delete the due backups, the oldest first, and yield each verdict.
 
         If a backup of a group has changed since the decision, the rest of the group is kept.
+
+        :returns: the verdicts of the due backups, with their results
         """
         for group in dict.fromkeys(verdict.decision.backup.group for verdict in self.verdicts):
             planned = [v for v in self.verdicts if v.decision.backup.group == group]
@@ -131,7 +133,10 @@ class Pruning:
         return sum(verdict.outcome == DUE for verdict in self.verdicts)
 
     def run(self) -> Iterator[Verdict]:
-        """Delete the due backups one by one, and yield each verdict with its result."""
+        """Delete the due backups one by one, and yield each verdict with its result.
+
+        :returns: the verdicts of the due backups
+        """
         for removal in self.removals:
             yield from removal.run()
 
@@ -205,7 +210,11 @@ def _faults(policy: Policy | str, backups: list[Backup]) -> Iterator[str]:
 
 
 def listed(names: Iterable[str | None]) -> str:
-    """Return the names for a message, sorted and without duplicates, at most :data:`NAMED`."""
+    """Return the names for a message, sorted and without duplicates, at most :data:`NAMED`.
+
+    :param names: the names; ``None`` is omitted
+    :returns: the names, separated by commas, or ``none``
+    """
     distinct = sorted({name for name in names if name is not None})
     more = ["..."] * (len(distinct) > NAMED)
     return ", ".join([*distinct[:NAMED], *more]) or "none"

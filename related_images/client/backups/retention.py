@@ -165,7 +165,11 @@ def plan(backups: Iterable[Backup], policy: Policy, now: datetime) -> list[Decis
 
 
 def unmatched(groups: Iterable[Group], policy: Policy) -> list[str]:
-    """Return the labels of the policy that no group has. They may be misspelled."""
+    """Return the labels of the policy that no group has. They may be misspelled.
+
+    :param groups: the groups of all backups
+    :param policy: the rules
+    """
     return sorted(policy.labels - {group.label for group in groups})
 
 
@@ -177,6 +181,7 @@ def _check_time_zone(name: str, time: datetime) -> None:
 def not_empty(policy: Policy) -> Policy:
     """Return the policy unchanged.
 
+    :param policy: the rules
     :raises PolicyEmpty: if it has no rule
     """
     if policy.is_empty:

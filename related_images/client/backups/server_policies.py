@@ -86,7 +86,7 @@ def check_installation(instances: Iterable[Instance], known: Mapping[str, Server
     :param known: the policies of the servers of the compute service, by server ID
     :raises InstallationAmbiguous: if they are recorded in more than one installation
     """
-    found = {it.installation_uuid for it in instances if it.instance_id in known}
+    found = {each.installation_uuid for each in instances if each.instance_id in known}
     if len(found) > 1:
         raise InstallationAmbiguous(
             "the servers of this compute service are recorded in several installations: "
@@ -95,7 +95,10 @@ def check_installation(instances: Iterable[Instance], known: Mapping[str, Server
 
 
 def faults(known: Mapping[str, ServerPolicies]) -> Iterator[str]:
-    """Yield a message for each invalid policy."""
-    for it in known.values():
-        if it.policy is None:
-            yield f"the policy of server {it.server_id} is not applied: {it.fault}"
+    """Yield a message for each invalid policy.
+
+    :param known: the policies by server ID
+    """
+    for server in known.values():
+        if server.policy is None:
+            yield f"the policy of server {server.server_id} is not applied: {server.fault}"

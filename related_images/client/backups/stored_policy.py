@@ -56,6 +56,7 @@ def timezone(text: str) -> ZoneInfo:
 def labels(value: Any) -> list[str]:
     """Return the checked labels.
 
+    :param value: a list of texts
     :raises ParameterMalformed: if the value is not a list
     :raises LabelMalformed: if a label is malformed
     """
