@@ -1,4 +1,4 @@
-"""Policies as they are written beside a server, and read again."""
+"""Backup policies in the metadata of servers."""
 
 import json
 from datetime import timedelta
@@ -21,7 +21,7 @@ from related_images.client.backups.stored_policy import (
 from related_images.client.retention import UNLIMITED, Policy
 
 
-def test_what_is_written_is_read() -> None:
+def test_a_written_policy_can_be_read() -> None:
     text = write(
         {
             "keep_last": "3",
@@ -47,7 +47,7 @@ def test_what_is_written_is_read() -> None:
     )
 
 
-def test_what_is_not_given_is_left_out() -> None:
+def test_missing_rules_are_omitted() -> None:
     rules = dict.fromkeys(READERS) | {"keep_labels": [], "keep_last": 1}
     assert write(rules) == '{"keep_last":1}'
     assert read('{"keep_last": 1}') == StoredPolicy(Policy(last=1), None)
@@ -76,24 +76,24 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("rules", "complaint"), REFUSED)
-def test_what_is_no_policy_is_not_written(rules: dict[str, Any], complaint: str) -> None:
+def test_an_invalid_policy_is_not_written(rules: dict[str, Any], complaint: str) -> None:
     with pytest.raises(PolicyInvalid) as refused:
         write(rules)
     assert complaint in str(refused.value)
 
 
 @pytest.mark.parametrize("text", [json.dumps(rules) for rules, _ in REFUSED[:-1]])
-def test_nor_is_it_read(text: str) -> None:
+def test_an_invalid_policy_is_not_read(text: str) -> None:
     with pytest.raises(PolicyInvalid):
         read(text)
 
 
-def test_a_name_that_stands_twice_is_refused() -> None:
+def test_a_repeated_key_is_refused() -> None:
     with pytest.raises(PolicyInvalid, match="twice"):
         read('{"keep_last": 7, "keep_last": 1}')
 
 
 @given(st.text() | st.recursive(st.none() | st.booleans() | st.text(), st.lists).map(json.dumps))
-def test_no_text_is_taken_for_a_policy_that_is_none(text: str) -> None:
+def test_random_text_is_not_a_policy(text: str) -> None:
     with pytest.raises(PolicyInvalid):
         read(text)
