@@ -334,7 +334,7 @@ def test_all_short_pages_are_read(
 
 def test_a_page_that_ends_with_its_marker_is_refused() -> None:
     image = {"id": OTHER, "created_at": "2026-01-31T12:00:00Z"}
-    stuck = Mock(ask=lambda *_, **__: Answer("GET", 200, {}, lambda: {"images": [image]}))
+    stuck = Mock(request=lambda *_, **__: Answer("GET", 200, {}, lambda: {"images": [image]}))
     pages = backfill._pages(stuck, backfill.FIRST_PAGE)
     assert len([next(pages), next(pages)]) == 2
     with pytest.raises(InvalidResponse, match="the last image of the page is its marker"):
