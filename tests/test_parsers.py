@@ -12,7 +12,7 @@ import pytest
 
 from related_images.client.backups import stored_policy
 from related_images.client.glance import PageSizes
-from related_images.client.import_request import RemoteImage, _wrong_remote
+from related_images.client.import_request import RemoteImage, _fault_of_remote
 from related_images.errors import RelatedImagesError
 from related_images.manage import backfill, db, installation, listen, notification_parser, reconcile
 from related_images.model import InstanceRef
@@ -56,7 +56,7 @@ def label_of_policy(text: str) -> str:
 
 
 def remote_image(text: str) -> str:
-    if _wrong_remote(RemoteImage(text, "region")):
+    if _fault_of_remote(RemoteImage(text, "region")):
         raise SystemExit
     return text.lower()
 

@@ -1,4 +1,4 @@
-"""What the calls give back."""
+"""The objects that the client returns."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,10 +8,10 @@ Json = Mapping[str, Any]
 
 
 class Image(Mapping[str, Any]):
-    """An image as Glance shows it, by key or by attribute.
+    """An image as Glance shows it. Its fields are both keys and attributes.
 
-    :ivar acknowledgement: what the filter did with the instance headers: the recorded kind, or the
-        filters of the list; ``None`` for an image that was looked at alone
+    :ivar acknowledgement: how the filter used the instance headers: the recorded kind of a new
+        image, or the filters of a list; ``None`` for other requests
     """
 
     def __init__(self, attributes: Json, acknowledgement: str | None = None) -> None:
@@ -28,10 +28,10 @@ class Image(Mapping[str, Any]):
         return len(self._attributes)
 
     def __getattr__(self, name: str) -> Any:
-        # copying and unpickling ask before there are attributes
+        # copy and pickle call this before there are attributes
         attributes = self.__dict__.get("_attributes", {})
         if name not in attributes:
-            raise AttributeError(f"the registry gave the image no {name!r}")
+            raise AttributeError(f"the image has no field {name!r}")
         return attributes[name]
 
     def __repr__(self) -> str:
@@ -40,7 +40,12 @@ class Image(Mapping[str, Any]):
 
 @dataclass(frozen=True)
 class FilterInfo:
-    """What the deployment says of itself; ``answer`` is all of it."""
+    """Version and settings of the filter, from ``GET /v2/info/relations``.
+
+    :ivar version: the version of the filter
+    :ivar kinds: the kinds of relations
+    :ivar answer: the whole JSON object
+    """
 
     version: str
     kinds: tuple[str, ...]
@@ -48,4 +53,9 @@ class FilterInfo:
 
     @classmethod
     def from_json(cls, shown: Json) -> "FilterInfo":
+        """Return the object for the body of a response.
+
+        :param shown: the JSON object
+        :raises KeyError: if a field is missing
+        """
         return cls(shown["version"], tuple(shown["kinds"]), shown)

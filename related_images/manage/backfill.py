@@ -141,7 +141,7 @@ class _Run:
             return FIRST_PAGE
         hidden, _, marker = text.partition(" ")
         try:
-            query = glance.ask("GET", f"/images/{marker}").read(_query_after)
+            query = glance.request("GET", f"/images/{marker}").read(_query_after)
         except NotFound:
             return FIRST_PAGE
         LOG.info("continuing after the image %s", marker)
@@ -219,7 +219,7 @@ def _pages_of(
     query |= {"sort_key": "created_at", "sort_dir": "asc"}
     with tqdm(unit="image", disable=not sys.stderr.isatty()) as bar:
         while True:
-            answer = glance.ask("GET", "/images", params={**query, **after})
+            answer = glance.request("GET", "/images", params={**query, **after})
             images = answer.read(lambda body: list(body["images"]))
             if not images:
                 return
@@ -227,7 +227,7 @@ def _pages_of(
             yield images, f"{hidden} {images[-1]['id']}"
             before, after = after, _query_after(images[-1])
             if after == before:
-                raise answer.unusable("the last image of the page is its marker")
+                raise answer.invalid("the last image of the page is its marker")
 
 
 def _query_after(image: Mapping[str, Any]) -> dict[str, str]:

@@ -83,14 +83,14 @@ def test_lineage_has_names(
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """The queries of the image lists that Glance was asked for."""
     queries = list[dict[str, str]]()
-    real = Glance.ask
+    real = Glance.request
 
     def asking(glance: Glance, method: str, path: str, **options: Any) -> Any:
         if path == paths.IMAGES:
             queries.append(dict(options["params"]))
         return real(glance, method, path, **options)
 
-    monkeypatch.setattr(Glance, "ask", asking)
+    monkeypatch.setattr(Glance, "request", asking)
     return queries
 
 

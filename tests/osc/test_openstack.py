@@ -101,7 +101,7 @@ def test_a_registry_without_the_filter(plain_glance: ServedGlance) -> None:
     told = Cloud(plain_glance.url, "alice:demo:member").openstack("server", "image", "list", "x")
     assert (told.code, told.said) == (1, "")
     (line,) = told.errors.splitlines()
-    assert line.startswith("this registry does not know about instances")
+    assert line.startswith("this Glance does not have the related-images filter")
     assert "install related-images" in line
 
 
@@ -123,7 +123,7 @@ def test_a_proxy_that_answers_html(scripted: Scripted) -> None:
     scripted.info = Reply(502, html, {"Content-Type": "text/html"})
     assert_told(Cloud(scripted.url, "t"), "answered 502: try later; ")
     scripted.info = Reply(200, html, {"Content-Type": "text/html"})
-    assert_told(Cloud(scripted.url, "t"), "the body is not the JSON that belongs there", "a proxy")
+    assert_told(Cloud(scripted.url, "t"), "the body is not the expected JSON", "the proxies")
 
 
 def test_a_token_that_is_not_accepted(glance: ServedGlance) -> None:

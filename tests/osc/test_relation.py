@@ -170,5 +170,5 @@ def test_without_the_filter_nothing_is_asked_for(plain_glance: ServedGlance) -> 
 def test_no_rights_at_all(instance: Instance) -> None:
     instance.image("one")
     nobody = Cloud(instance.glance.url, f"eve:{instance.project}:nothing")
-    with pytest.raises(Forbidden, match="check which roles the caller has"):
+    with pytest.raises(Forbidden, match="check the roles of the account"):
         nobody.listed(ListRelation, "one")

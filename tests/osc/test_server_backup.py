@@ -119,7 +119,7 @@ def test_what_another_instance_has_too_stays_and_does_not_count(
     one, two, three = backups(instance, "1", "2", "3")
     relate(instance.another(), one, kind)
     expected = {
-        one: ("keep", "made from another instance too"),
+        one: ("keep", "also made from another server"),
         two: ("keep", "last"),
         three: ("remove", "no rule keeps it"),
     }
@@ -301,7 +301,7 @@ def test_the_backups_of_what_is_gone_wait_for_orphans(instance: Instance, record
     path = f"/v2/instances/{instance.installation}/{instance.id}"
     assert instance.glance.request("DELETE", path, instance.recorder).status == 204
     scope = ("--keep-last", "1", "--project", instance.project)
-    kept = ("keep", "the instance is gone")
+    kept = ("keep", "the server was deleted")
     assert actions(prune(recorder, *scope)) == {one: kept, two: kept}
     outcome = prune(recorder, *scope, "--orphans")
     assert actions(outcome) == {one: ("keep", "last"), two: ("removed", "no rule keeps it")}
@@ -326,7 +326,7 @@ def test_a_group_that_changed_since_it_was_looked_at_is_left(
     outcome = prune(member, "--keep-last", "1", instance.id)
     assert outcome.code == 1
     assert [actions(outcome)[id][0] for id in (one, two, three)] == ["keep", "stopped", "stopped"]
-    assert "run it again" in caplog.text
+    assert "run the command again" in caplog.text
     assert status(instance, three) == 200
 
 

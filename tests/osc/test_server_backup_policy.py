@@ -48,7 +48,7 @@ def test_each_server_has_its_own_rules(instance: Instance, recorder: Cloud, nova
     assert found[one] == ("keep", "last")
     assert found[two] == ("removed", "no rule keeps it")
     assert [found[id][0] for id in kept] == ["keep"] * 4
-    assert [found[id][1] for id in kept[2:]] == ["its server carries no policy"] * 2
+    assert [found[id][1] for id in kept[2:]] == ["its server has no policy"] * 2
     assert [status(instance, id) for id in (one, two, *kept)] == [200, 404, *[200] * 4]
 
 
@@ -57,7 +57,7 @@ def test_one_instance_is_judged_by_its_server(
 ) -> None:
     one, two = backups(instance, "1", "2")
     gone = prune(member, instance.id)
-    assert {reason for _, reason in actions(gone).values()} == {"its server carries no policy"}
+    assert {reason for _, reason in actions(gone).values()} == {"its server has no policy"}
     nova.add(instance.id, instance.project, {"keep_last": 1})
     assert actions(prune(member, "--dry-run", instance.id))[two][0] == "remove"
     assert actions(prune(member, instance.id))[two][0] == "removed"
@@ -67,15 +67,15 @@ def test_one_instance_is_judged_by_its_server(
 @pytest.mark.parametrize(
     ("policy", "reason", "complaint"),
     [
-        ({"older_than": "26h"}, "has no rule by which any may go", ""),
-        ({"keep_last": 0, "older_than": "26h"}, "has no rule by which any may go", ""),
-        ({}, "that is not understood", "the policy says nothing"),
-        ({"keep_last": 0}, "that is not understood", "the policy says nothing"),
-        ({"keep_last": 1, "keep_all": 9}, "that is not understood", "'keep_all' is not known"),
-        ({"keep_last": "one"}, "that is not understood", "keep_last: 'one' is neither"),
-        ({"keep_last": True}, "that is not understood", "keep_last: True is neither"),
-        ("keep_last=1", "that is not understood", "is not JSON"),
-        ("[1]", "that is not understood", "is no JSON object"),
+        ({"older_than": "26h"}, "has no retention rule", ""),
+        ({"keep_last": 0, "older_than": "26h"}, "has no retention rule", ""),
+        ({}, "an invalid policy", "the policy is empty"),
+        ({"keep_last": 0}, "an invalid policy", "the policy is empty"),
+        ({"keep_last": 1, "keep_all": 9}, "an invalid policy", "'keep_all' is not a key"),
+        ({"keep_last": "one"}, "an invalid policy", "keep_last: 'one' is neither"),
+        ({"keep_last": True}, "an invalid policy", "keep_last: True is neither"),
+        ("keep_last=1", "an invalid policy", "is not JSON"),
+        ("[1]", "an invalid policy", "is not a JSON object"),
     ],
 )
 def test_what_gives_no_rule_removes_nothing(
@@ -110,8 +110,8 @@ def test_a_label_that_no_backup_has_removes_nothing_of_these_servers(
     nova.add(other.id, other.project, {"keep_last": 1})
     outcome = prune(recorder, "--project", instance.project)
     assert outcome.code == 1
-    assert f"rule is for: {instance.id}; labels of their backups: daily" in outcome.errors
-    assert "no backup has the label dialy" in outcome.errors
+    assert f"of this rule: {instance.id}; labels of their backups: daily" in outcome.errors
+    assert "a rule keeps the label dialy, which no backup has" in outcome.errors
     assert [status(instance, id) for id in (*made, one, two)] == [200, 200, 200, 404]
     weekly = backups(instance, "3", label="dialy")
     assert prune(recorder, "--project", instance.project).code == 0

@@ -149,5 +149,8 @@ def _authenticate(service: BaseAuthPlugin, adapter: Adapter) -> None:
 
 
 def option(name: str) -> Any:
-    """Return the value of an option in ``[related_images]`` of ``heat.conf``."""
+    """Return the value of an option in ``[related_images]`` of ``heat.conf``.
+
+    :param name: name of the option
+    """
     return cfg.CONF[GROUP][name]
