@@ -107,7 +107,7 @@ class Listening:
         self.log = directory / "listen.log"
         named = where or ["--connection", url, "--config-file", str(self._options)]
         self._arguments = ["listen", *named]
-        self._arguments += ["--set-aside", str(self.dead_letters)]
+        self._arguments += ["--dead-letters", str(self.dead_letters)]
         for installation, bus, topic in buses:
             self._arguments += ["--installation", installation, "--transport-url", bus]
             self._arguments += ["--topic", topic]

@@ -163,7 +163,7 @@ def test_a_nova_that_does_not_show_every_server_says_nothing(
     nova.refusal = status
     told = admin.run(RecordServerDeletion, instance.id)
     assert told.code == 1
-    assert f"answered {status} to a question about all projects" in told.errors
+    assert f"answered {status} to a request for servers of all projects" in told.errors
     assert "give --force if you know that the server was deleted" in told.errors
     assert ended_at(instance) is None
     assert admin.run(RecordServerDeletion, "--force", instance.id).code == 0

@@ -17,7 +17,7 @@ from tests.client.scripted import Asked, Reply, Scripted, serving, shown
 from tests.osc.compute import Compute
 from tests.osc.identity import Identity
 from tests.osc.running import Cloud, Instance, openstack
-from tests.osc.test_descent import started_from
+from tests.osc.test_image_ancestry import started_from
 from tests.osc.test_nightly import set_true
 from tests.servers import PATIENCE, free_port
 
@@ -234,7 +234,10 @@ def test_a_nova_that_answers_something_else(
     )
     listed = member.openstack(*RELATIONS)
     assert (listed.code, listed.column("Image ID")) == (0, [image_id])
-    assert "the names of servers are not shown: the compute service gave no list" in listed.errors
+    assert (
+        "the names of servers are not shown: the compute service did not return a list"
+        in listed.errors
+    )
 
 
 def test_a_glance_that_gives_no_list_of_images(instance: Instance, scripted: Scripted) -> None:

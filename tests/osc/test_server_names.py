@@ -107,7 +107,7 @@ def test_a_nova_that_fails_knows_no_name(
     told = member.openstack(*IMAGES, "web")
     assert (told.code, told.said) == (1, "")
     assert told.errors.startswith(
-        f"it is not known which server is named 'web': the compute service answered {status}; "
+        f"the server named 'web' cannot be looked up: the compute service answered {status}; "
     )
     assert "give the server's ID" in told.errors
 
@@ -117,14 +117,14 @@ def test_a_nova_where_nothing_listens_knows_no_name(server: Instance) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}/v2.1"
     told = Cloud(server.glance.url, server.member, nowhere).openstack(*IMAGES, "web")
     assert (told.code, told.said) == (1, "")
-    assert "it is not known which server is named 'web'" in told.errors
+    assert "the server named 'web' cannot be looked up" in told.errors
 
 
 def test_a_name_that_nobody_knows(server: Instance, member: Cloud) -> None:
     server.image("monday")
     told = member.openstack(*IMAGES, "nothing")
     assert (told.code, told.said) == (1, "")
-    assert "no installation that knows a server nothing that this account sees" in told.errors
+    assert "this account sees no installation with a server nothing" in told.errors
     told = member.openstack(*IMAGES, "a/b")
     assert (told.code, told.said) == (1, "")
     assert "shows this account no server named 'a/b'" in told.errors

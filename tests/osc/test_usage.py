@@ -141,7 +141,7 @@ def test_where_no_start_is_recorded_nothing_is_concluded(
     instance.image("one")
     assert len(listed(recorder, instance, "--unused")) == 1
     (said,) = caplog.messages
-    assert "no start from any of these images is recorded" in said
+    assert "no server is recorded as started from any of these images" in said
     assert listed(recorder, Instance(instance.glance, "", "", str(uuid4()))) == {}
 
 
@@ -255,7 +255,7 @@ def test_images_are_named(
     assert (asked.code, asked.column("Image ID")) == (1, [used])
     *unknown, unnamed, count, _ = asked.errors.splitlines()
     assert unknown == [
-        f"{image_id}: there is no image with this ID that this account sees; check it"
+        f"{image_id}: this account sees no image with this ID; check the ID"
         for image_id in (missing, other, deleted)
     ]
     assert unnamed.startswith("nothing: there is no image with the name or ID 'nothing'")
@@ -266,7 +266,7 @@ def test_a_marker_that_is_no_image(instance: Instance, recorder: Cloud) -> None:
     gone = str(uuid4())
     told = recorder.openstack(*USAGE, "--marker", gone)
     assert (told.code, told.said) == (1, "")
-    assert told.errors.startswith(f"there is no image {gone} that this account sees")
+    assert told.errors.startswith(f"this account sees no image {gone}")
     assert "begin again without --marker" in told.errors
     told = recorder.openstack(*USAGE, "--marker", "x")
     assert told.code == 2
@@ -278,7 +278,7 @@ def test_images_are_named_or_filtered(instance: Instance, recorder: Cloud) -> No
     for option in (("--project", instance.project), ("--visibility", "private")):
         told = recorder.openstack(*USAGE, *option, image_id)
         assert (told.code, told.said) == (1, "")
-        assert told.errors.startswith("give either images, or --visibility and --project")
+        assert told.errors.startswith("give either <image>, or --visibility and --project")
 
 
 def test_without_the_filter_nothing_is_listed(plain_glance: ServedGlance) -> None:

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from related_images.client import NotFound, NotInstanceAware
-from related_images.osc.descent import ListAncestry, ListDescendant
+from related_images.osc.image_ancestry import ListAncestry, ListDescendant
 from related_images.osc.relation import CreateRelation
 from tests.osc.running import Cloud, Instance
 from tests.servers import ServedGlance
