@@ -158,7 +158,7 @@ def _revision(text: str) -> str:
 
     if text not in schema.REVISIONS:
         known = ", ".join(schema.REVISIONS)
-        raise argparse.ArgumentTypeError(f"unknown revision {text!r}; known are {known}")
+        raise argparse.ArgumentTypeError(f"unknown revision {text!r}; allowed are {known}")
     return text
 
 

@@ -35,11 +35,11 @@ class Node:
 
     @property
     def details(self) -> str:
-        """The known ones of name, kind, time, project, server and time of deletion."""
+        """Name, kind, creation time, project, server and deletion time, without unknown values."""
         server = f"{self.server_id} ({self.server_name})" if self.server_name else self.server_id
-        known = (self.image_name, self.kind, self.created_at, self.project_id, server)
+        details = (self.image_name, self.kind, self.created_at, self.project_id, server)
         deleted = self.deleted_at and f"deleted at {self.deleted_at}"
-        return ", ".join(text for text in (*known, deleted) if text)
+        return ", ".join(text for text in (*details, deleted) if text)
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, "Node"]]:
         """Yield this node and its descendants with their depths, each before its children."""

@@ -66,9 +66,8 @@ class ListRelation(ListWithNames):
         parser.add_argument(
             "--source",
             choices=model.SOURCES,
-            help="List only relations with this source (service: recorded by a service through "
-            "Glance; notification: by related-images listen; backfill: by related-images "
-            "backfill; manual: by openstack image relation create)",
+            help="List only relations with this source (service: recorded by the filter in Glance; "
+            "notification: by related-images listen; backfill: by related-images backfill)",
         )
         arguments.add_project(parser, "relations")
         arguments.add_times(parser)

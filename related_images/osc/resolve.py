@@ -108,8 +108,8 @@ def recorded_server(
     if installation is not None:
         relations.info()
         return InstanceRef(installation, instance_id)
-    known = itertools.islice(relations.instances(instance_id=instance_id), CANDIDATES)
-    found = {row.instance.installation_uuid: row.instance for row in known}
+    instances = itertools.islice(relations.instances(instance_id=instance_id), CANDIDATES)
+    found = {row.instance.installation_uuid: row.instance for row in instances}
     what = f"installation with a server {instance_id}"
     return found[_single(list(found), what, "give --installation")]
 

@@ -122,20 +122,20 @@ class OverdueServerBackup(TableCommand):
         return overdue
 
     def _by_policy(self, search: OverdueSearch, scope: ServerScope) -> list[OverdueServer]:
-        known = nova_metadata.stored_policies(self.app.client_manager, scope)
-        for fault in faults(known):
+        policies = nova_metadata.stored_policies(self.app.client_manager, scope)
+        for fault in faults(policies):
             self.log.error("%s", fault)
             self.exit_code = UNKNOWN
         instances = list(search.instances())
-        check_installation(instances, known)
-        if not ages_of(known):
+        check_installation(instances, policies)
+        if not ages_of(policies):
             self._no_server_checked(
                 f"no server of {_scope_of(search)} has a policy with older_than"
             )
         elif search.installation_uuid is not None and not instances:
             self._no_server_checked(f"no server is recorded for {_scope_of(search)}")
         recorded = {instance.instance_id for instance in instances}
-        return list(search.overdue_by_policy(known, recorded))
+        return list(search.overdue_by_policy(policies, recorded))
 
     def _no_server_checked(self, reason: str) -> None:
         """Log an error, and exit with 3: a check of no server must not succeed."""

@@ -34,9 +34,10 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
     rule such as --keep-daily 7 keeps the newest backup of each of the last 7 days that have one. If
     there are fewer such days, it also keeps the oldest backup. A backup is kept if any rule keeps
     it. The rules apply to active backups only. The command keeps, and the rules do not count,
-    backups that are protected, in use, made from another server too, hidden, deactivated or not
-    finished; with --project, also backups of other projects. It always keeps one active backup of
-    each group. If no backup has the label of a --keep-label, it deletes nothing.
+    backups that are protected, in use, made from another server too, hidden, deactivated, not
+    finished or dated in the future; with --project, also backups of other projects. It always keeps
+    one active backup of each group. If no backup has the label of a --keep-label, it deletes
+    nothing.
     """
 
     exit_codes = (
@@ -125,10 +126,10 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
 
     def _stored_policies(self, scope: ServerScope, instances: list[Instance]) -> Choose:
         """Return the function that gives the policy of a server from its metadata."""
-        known = nova_metadata.stored_policies(self.app.client_manager, scope)
-        check_installation(instances, known)
-        self._log_failures(faults(known))
-        return stored(known)
+        policies = nova_metadata.stored_policies(self.app.client_manager, scope)
+        check_installation(instances, policies)
+        self._log_failures(faults(policies))
+        return stored(policies)
 
     def _scope(self, args: argparse.Namespace) -> ServerScope:
         scopes = (args.server, args.project, args.all_projects or None)

@@ -77,7 +77,7 @@ class Total:
     :ivar started: True if a server was started from any image
     :ivar all_projects: True if servers of all projects are counted
     :ivar unknown: images whose use by other projects is unknown
-    :ivar odd: images whose ID is not in lower case
+    :ivar upper_case: images whose ID is not in lower case
     :ivar wanted: images that match the filters
     :ivar gain: the bytes that deletion of the ``wanted`` images frees
     """
@@ -86,11 +86,15 @@ class Total:
     started: bool = False
     all_projects: bool = True
     unknown: int = 0
-    odd: int = 0
+    upper_case: int = 0
     wanted: int = 0
     gain: int = 0
 
     def add(self, row: ImageUsage, *, is_wanted: bool) -> None:
+        """Count an image.
+
+        :param is_wanted: True if it matches the filters
+        """
         self.images += 1
         self.started |= row.usage.instances > 0
         self.all_projects &= row.usage.all_projects
@@ -100,10 +104,10 @@ class Total:
 
     def warnings(self) -> Iterator[str]:
         """Yield the reasons why an image may be in use although it is shown as unused."""
-        if self.odd:
+        if self.upper_case:
             yield (
-                f"{self.odd} images are left out: the use of an image is not recorded if its ID is "
-                "not in lower case"
+                f"{self.upper_case} images are left out: the use of an image is not recorded if "
+                "its ID is not in lower case"
             )
         if self.unknown:
             yield (
@@ -220,10 +224,10 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
         """Yield the images that match the filters, and count all images in ``total``."""
         now = datetime.now(UTC)
         for images in self._pages(args):
-            known = {id: image for id, image in images.items() if id == id.lower()}
-            total.odd += len(images) - len(known)
-            for usage in self.clients.relations.usages(known):
-                row = ImageUsage(known[usage.image_id], usage)
+            lower = {id: image for id, image in images.items() if id == id.lower()}
+            total.upper_case += len(images) - len(lower)
+            for usage in self.clients.relations.usages(lower):
+                row = ImageUsage(lower[usage.image_id], usage)
                 is_wanted = _is_wanted(row, args, now)
                 total.add(row, is_wanted=is_wanted)
                 if is_wanted:
@@ -250,12 +254,12 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
             raise CommandError("give either <image>, or --visibility and --project")
         client = self.clients.relations
         ids = [name for name in args.images if validation.is_uuid(name)]
-        known = dict(client.glance.images(ids, dict))
+        images = dict(client.glance.images(ids, dict))
 
         def find(name: str) -> Image:
             image_id = resolve.image(client, name)
-            if image_id in known:
-                return known[image_id]
+            if image_id in images:
+                return images[image_id]
             for _, image in () if image_id == name else client.glance.images([image_id], dict):
                 return image
             raise CommandError("this account sees no image with this ID; check the ID")

@@ -1,4 +1,4 @@
-"""Wrong usage: exit code 2, and a line that says what is allowed."""
+"""Wrong usage has the exit code 2 and an error that says what is allowed."""
 
 import pytest
 from osc_lib.command.command import Command
