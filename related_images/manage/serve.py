@@ -158,7 +158,7 @@ def _refuse_remote(host: str) -> None:
     if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
         raise NotServed(
             f"other machines can reach {host}, and every token is accepted here; use 127.0.0.1, or "
-            "give --allow-remote and --believe-every-token"
+            "give --allow-remote --believe-every-token"
         )
 
 
