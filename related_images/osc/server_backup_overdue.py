@@ -29,7 +29,7 @@ class OverdueServerBackup(TableCommand):
 
     With --older-than, the command checks all servers that are not deleted and have a relation of
     any kind. With --policy stored, it checks all servers that have a policy with older_than. A
-    server whose newest backup is dated more than 5 minutes in the future is listed too.
+    backup dated more than 5 minutes in the future does not count as recent.
     """
 
     exit_codes = (

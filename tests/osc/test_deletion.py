@@ -223,7 +223,7 @@ def test_a_cloud_without_a_compute_service(instance: Instance, scripted: Scripte
 def test_a_server_without_relations(instance: Instance, admin: Cloud) -> None:
     told = admin.run(RecordServerDeletion, instance.id)
     assert told.code == 1
-    assert "no installation that knows" in told.errors
+    assert "no installation with a server" in told.errors
     there = ("--installation", instance.installation, instance.id)
     told = admin.run(RecordServerDeletion, *there)
     assert told.code == 1

@@ -105,7 +105,7 @@ def test_the_own_project_is_not_looked_up(identity: Identity, scripted: Scripted
 
 def test_an_identity_service_that_refuses(identity: Identity) -> None:
     identity.refusal = 403
-    with pytest.raises(CommandError, match=r"look for the project 'web'; give the project's ID"):
+    with pytest.raises(CommandError, match=r"look up the project 'web'; give the project's ID"):
         resolve.project(manager(identity), "web")
     for project_id in (uuid4().hex, str(uuid4())):
         assert resolve.project(manager(identity), project_id) == project_id

@@ -81,7 +81,7 @@ def test_a_server_id_in_two_installations(instance: Instance, member: Cloud) -> 
     here, there = instance.image("here"), instance.elsewhere()
     assert member.listed(ListServerImage, instance.id).column("ID") == [here]
     elsewhere = there.image("there")
-    with pytest.raises(Exception, match="more than one installation that knows") as refused:
+    with pytest.raises(Exception, match="more than one installation with a server") as refused:
         member.listed(ListServerImage, instance.id)
     for installation in (instance.installation, there.installation):
         assert installation in str(refused.value)
@@ -90,7 +90,7 @@ def test_a_server_id_in_two_installations(instance: Instance, member: Cloud) -> 
 
 
 def test_an_unknown_server(instance: Instance, member: Cloud) -> None:
-    with pytest.raises(Exception, match=r"no installation that knows.*give --installation"):
+    with pytest.raises(Exception, match=r"no installation with a server.*give --installation"):
         member.listed(ListServerImage, instance.id)
     chosen = ("--installation", instance.installation, instance.id)
     assert member.listed(ListServerImage, *chosen).rows == []
@@ -99,7 +99,7 @@ def test_an_unknown_server(instance: Instance, member: Cloud) -> None:
 def test_a_server_of_another_project(instance: Instance) -> None:
     instance.image("monday")
     other = Cloud(instance.glance.url, "mallory:evil:member")
-    with pytest.raises(Exception, match="no installation that knows"):
+    with pytest.raises(Exception, match="no installation with a server"):
         other.listed(ListServerImage, instance.id)
 
 
