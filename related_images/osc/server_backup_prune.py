@@ -100,7 +100,7 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
         for verdict in failed:
             self.log.error("%s: %s", verdict.decision.backup.image_id, verdict.fault)
         if failed:
-            self.log.error("backups that should have been deleted, but were not: %d", len(failed))
+            self.log.error("backups that no rule keeps, but that were not removed: %d", len(failed))
         self.failures += len(failed)
 
     def _check_filters(

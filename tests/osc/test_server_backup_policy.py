@@ -262,4 +262,4 @@ def test_a_cloud_without_a_compute_service(
         outcome = openstack("server", "backup", command, *STORED, "--project", "own", **cloud)
         assert (outcome.code, outcome.said) == (code, "")
         assert outcome.errors.startswith("this cloud has no compute service (Nova)")
-        assert "give rules on the command line in place of --policy stored" in outcome.errors
+        assert "give rules on the command line instead of --policy stored" in outcome.errors
