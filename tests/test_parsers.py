@@ -18,7 +18,7 @@ from related_images.manage import backfill, db, installation, listen, notificati
 from related_images.model import InstanceRef
 from related_images.osc import (
     deletion,
-    descent,
+    image_ancestry,
     relation,
     server_backup_overdue,
     server_backup_prune,
@@ -120,7 +120,7 @@ SPANS: Final[Mapping[str, Read]] = {
 }
 NUMBERS: Final[Mapping[str, Read]] = {
     "openstack image relation list": option(relation.ListRelation, "--limit"),
-    "openstack image descendant list": option(descent.ListDescendant, "--depth", "image"),
+    "openstack image descendant list": option(image_ancestry.ListDescendant, "--depth", "image"),
     "API": parameters.DESCENDANT_FILTERS["depth"].parse,
     "client": lambda text: PageSizes.of(text, None).limit,
 }

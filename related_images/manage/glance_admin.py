@@ -104,7 +104,7 @@ class GlanceAdmin(Glance):
         return found
 
     def is_gone(self, image_id: str) -> bool:
-        """Return whether Glance itself responds that the image does not exist.
+        """Return True if Glance itself responds that the image does not exist.
 
         :raises UntrustedGlanceAnswer: if another program sends the 404
         """
@@ -120,7 +120,7 @@ class GlanceAdmin(Glance):
         return False
 
     def is_empty(self) -> bool:
-        """Return whether Glance lists no image, hidden ones included."""
+        """Return True if Glance lists no image, hidden ones included."""
         queries = ((*ALL, ("limit", "1"), ("os_hidden", hidden)) for hidden in HIDDEN)
         return not any(
             self.request("GET", IMAGES, params=query).read(_created) for query in queries
@@ -147,7 +147,7 @@ def _limited(pages: Iterator[Answer], images: int) -> Iterator[Answer]:
 
 
 def _is_retriable(error: BaseException) -> bool:
-    """Return whether a retry may succeed soon. A timeout is not retried."""
+    """Return True if a retry may succeed soon. A timeout is not retried."""
     if isinstance(error, GlanceUnreachable):
         return isinstance(error.__cause__, ConnectFailure)
     if not isinstance(error, ServiceUnavailable) or error.retry_after is None:

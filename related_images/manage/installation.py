@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 COLUMNS: Final = ("uuid", "name", "service_user_id", "registered_at")
 
 
-class Add(options.OnDatabase, ShowOne):
-    """Register an installation. Repeating the command changes nothing."""
+class Add(options.DatabaseCommand, ShowOne):
+    """Register an installation (Nova deployment). Repeating the command changes nothing."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of ``installation add``.
@@ -31,13 +31,13 @@ class Add(options.OnDatabase, ShowOne):
             "--service-user-id",
             metavar="ID",
             type=options.short_text,
-            help="the only service user that may record relations of its servers (default: any)",
+            help="ID of the only service user that may record its relations (default: any)",
         )
 
-    def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+    def take_action(self, args: argparse.Namespace) -> tuple[Any, Any]:
         """Register the installation.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         :returns: names of the columns, and their values
         :raises RelatedImagesError: if the database cannot be used, or the installation is
             registered with another name or service user
@@ -45,31 +45,31 @@ class Add(options.OnDatabase, ShowOne):
         from related_images.db import installations
         from related_images.manage import database_access
 
-        with database_access.open_database(given) as database:
+        with database_access.open_database(args) as database:
             registered, _ = installations.register(
-                database, given.uuid, given.name, given.service_user_id
+                database, args.uuid, args.name, args.service_user_id
             )
         return COLUMNS, _row(registered)
 
 
-class List(options.OnDatabase, Lister):
-    """List the registered installations, by name."""
+class List(options.DatabaseCommand, Lister):
+    """List the registered installations, sorted by name."""
 
-    def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+    def take_action(self, args: argparse.Namespace) -> tuple[Any, Any]:
         """Return the installations as cliff shows them.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         :returns: names of the columns, and the rows
         :raises RelatedImagesError: if the database cannot be used
         """
         from related_images.db import installations
         from related_images.manage import database_access
 
-        with database_access.open_database(given) as database:
+        with database_access.open_database(args) as database:
             return COLUMNS, [_row(one) for one in installations.registered(database)]
 
 
-class Remove(options.OnDatabase):
+class Remove(options.DatabaseCommand):
     """Remove the registration of an installation. Its relations stay."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -79,18 +79,18 @@ class Remove(options.OnDatabase):
         """
         _add_uuid(parser)
 
-    def take_action(self, given: argparse.Namespace) -> None:
+    def take_action(self, args: argparse.Namespace) -> None:
         """Remove the registration.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         :raises RelatedImagesError: if the database cannot be used, or the installation is not
             registered
         """
         from related_images.db import installations
         from related_images.manage import database_access
 
-        with database_access.open_database(given) as database:
-            installations.unregister(database, given.uuid)
+        with database_access.open_database(args) as database:
+            installations.unregister(database, args.uuid)
 
 
 def _add_uuid(parser: argparse.ArgumentParser) -> None:

@@ -293,7 +293,7 @@ def _listen(cloud: Cloud, name: str, database: str, topic: str) -> None:
         *(str(BIN / "related-images"), "listen", "--connection", database),
         *("--transport-url", cloud.plan.bus, "--topic", topic),
         *("--installation", INSTALLATION),
-        *("--set-aside", str(cloud.plan.set_aside(name))),
+        *("--dead-letters", str(cloud.plan.dead_letters(name))),
     ]
     cloud.processes.start(name, *command)
 

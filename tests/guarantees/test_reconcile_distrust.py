@@ -56,7 +56,7 @@ def test_an_empty_glance_is_trusted_only_with_the_option(
     scripted.script = FakeGlance()
     assert "lists no images" in reconciler.refusal(*NOW)
     assert not reconciler.is_marked(missed)
-    assert reconciler.run(*NOW, "--trust-registry")["marked_deleted"] == 1
+    assert reconciler.run(*NOW, "--allow-empty-glance")["marked_deleted"] == 1
     assert reconciler.is_marked(missed)
 
 

@@ -27,7 +27,7 @@ def test_relations_are_listed_newest_first(instance: Instance, member: Cloud) ->
     assert newest["Deleted At"] is None
 
 
-def test_long_shows_the_rest(instance: Instance, member: Cloud) -> None:
+def test_long_shows_additional_columns(instance: Instance, member: Cloud) -> None:
     image_id = instance.image("monday")
     instance.glance.request("DELETE", f"/v2/images/{image_id}", instance.member)
     (row,) = member.listed(ListRelation, "--long").rows
@@ -44,7 +44,7 @@ def test_a_deleted_image_is_marked(instance: Instance, member: Cloud) -> None:
         sorted_by = ("--sort-column", "Deleted At", "-f", format)
         shown = member.openstack("image", "relation", "list", *sorted_by).said
         lines = [line for line in shown.splitlines() if gone in line or there in line]
-        assert gone in lines[0]  # what is not set is sorted behind
+        assert gone in lines[0]  # missing values are sorted last
         assert rows[gone]["Deleted At"] in lines[0]
         assert "None" not in shown
 
@@ -125,7 +125,9 @@ def test_the_project_of_a_boot_relation(instance: Instance, recorder: Cloud) -> 
     assert shown.column("Image ID") == [image_id]
 
 
-def test_a_failure_is_counted_and_the_others_are_done(instance: Instance, recorder: Cloud) -> None:
+def test_after_a_failure_the_other_images_are_processed(
+    instance: Instance, recorder: Cloud
+) -> None:
     first, last, missing = instance.image("one"), instance.image("two"), str(uuid4())
     asked = ("--kind", "boot", instance.id, first, missing, "nothing", last)
     done = recorder.listed(CreateRelation, *asked)
@@ -133,7 +135,7 @@ def test_a_failure_is_counted_and_the_others_are_done(instance: Instance, record
     assert done.column("Image ID") == [first, last]
     unknown, unnamed, count = done.errors.splitlines()
     assert unknown.startswith(f"{missing}: POST /v2/relations answered 404: ")
-    assert unnamed.startswith("nothing: there is no image with the name or ID 'nothing'")
+    assert unnamed.startswith("nothing: this account sees no image with the name or ID 'nothing'")
     assert count == "2 of 4 failed"
     taken = recorder.run(DeleteRelation, *asked)
     assert (taken.code, taken.said) == (1, "")
@@ -143,7 +145,7 @@ def test_a_failure_is_counted_and_the_others_are_done(instance: Instance, record
     assert sorted(left.column("Image ID")) == sorted([first, last])
 
 
-def test_who_may_not_record_is_told_so(instance: Instance, member: Cloud) -> None:
+def test_a_member_may_not_record(instance: Instance, member: Cloud) -> None:
     image_id = instance.image("one")
     for command in (CreateRelation, DeleteRelation):
         told = member.run(command, "--kind", "snapshot", instance.id, image_id)
@@ -154,7 +156,7 @@ def test_who_may_not_record_is_told_so(instance: Instance, member: Cloud) -> Non
     assert len(member.listed(ListRelation).rows) == 1
 
 
-def test_without_the_filter_nothing_is_asked_for(plain_glance: ServedGlance) -> None:
+def test_without_the_filter_no_further_request_is_sent(plain_glance: ServedGlance) -> None:
     plain = Cloud(plain_glance.url, "nova:demo:member,service")
     some = ("--installation", str(uuid4()), "--kind", "boot", "web-1", "name")
     for command, arguments in (
