@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from related_images.model import SERVER
+
 Json = Mapping[str, Any]
 
 
@@ -44,12 +46,14 @@ class FilterInfo:
 
     :ivar version: the version of the filter
     :ivar kinds: the kinds of relations
+    :ivar resource_types: the types of resources; ``server`` alone if the filter does not list them
     :ivar answer: the whole JSON object
     """
 
     version: str
     kinds: tuple[str, ...]
     answer: Json = field(repr=False)
+    resource_types: tuple[str, ...] = (SERVER,)
 
     @classmethod
     def from_json(cls, shown: Json) -> "FilterInfo":
@@ -58,4 +62,5 @@ class FilterInfo:
         :param shown: the JSON object
         :raises KeyError: if a field is missing
         """
-        return cls(shown["version"], tuple(shown["kinds"]), shown)
+        types = tuple(shown.get("resource_types", (SERVER,)))
+        return cls(shown["version"], tuple(shown["kinds"]), shown, types)

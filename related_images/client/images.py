@@ -51,13 +51,16 @@ IMPORT_ARGUMENTS: Final = (
 
 
 class InstanceAwareImageService:
-    """Create, list and delete the images of the servers of one installation.
+    """Create, list and delete the images of the servers, or volumes, of one installation.
 
     :param client: a python-glanceclient ``Client``, an openstacksdk ``Connection`` or a
         keystoneauth1 ``Adapter`` of the image service
-    :param installation_uuid: UUID of the Nova deployment
+    :param installation_uuid: UUID of the deployment of Nova or Cinder
+    :param resource_type: ``server``, ``volume``, ``volume-snapshot`` or ``volume-backup``; all
+        methods with an ``instance_id`` and the lists are about resources of this type
     :raises TypeError: if ``client`` has another type
     :raises TupleMalformed: if ``installation_uuid`` is not a UUID
+    :raises ResourceTypeUnknown: if ``resource_type`` is unknown
 
     Every method raises :exc:`BadInput` for a malformed argument, before it sends a request,
     :exc:`NotInstanceAware` if Glance does not have the filter, before it creates, lists or deletes
@@ -68,17 +71,20 @@ class InstanceAwareImageService:
     whole numbers from 1. By default all items are returned, with Glance's default page size.
     """
 
-    def __init__(self, client: object, installation_uuid: str) -> None:
+    def __init__(
+        self, client: object, installation_uuid: str, resource_type: str = model.SERVER
+    ) -> None:
         self.installation_uuid = validation.installation_uuid(installation_uuid)
+        self.resource_type = model.resource_type(resource_type)
         self._relations = RelationsClient(client)
         self._glance = self._relations.glance
 
     def instance_ref(self, instance_id: str) -> InstanceRef:
-        """Return the reference to a server of this installation.
+        """Return the reference to a resource of this installation and type.
 
-        :param instance_id: ID of the server
+        :param instance_id: ID of the resource
         """
-        return InstanceRef(self.installation_uuid, instance_id)
+        return InstanceRef(self.installation_uuid, instance_id, self.resource_type)
 
     def info(self) -> FilterInfo:
         """Return the version and settings of the filter, which are requested only once."""
@@ -121,7 +127,7 @@ class InstanceAwareImageService:
         return self._assertion(instance_id, kind, label), _with_id(attributes)
 
     def _create(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
-        self.info()
+        self._relations.require_type(assertion.instance)
         try:
             return self._create_once(assertion, body)
         except GlanceError as error:
@@ -240,7 +246,7 @@ class InstanceAwareImageService:
             instance_id, kind = _check_new(source, instance_id, kind)
             new = self._new(instance_id, kind, label, merged)
             check_formats(merged)
-            self.info()
+            self._relations.require_type(self.instance_ref(instance_id))
             importer.check_offered(method)
             importer.check_formats(merged)
             image_id = str(self._create(*new).id)
@@ -298,7 +304,7 @@ class InstanceAwareImageService:
         assertion = self._assertion(instance_id, kind, label)
         sizes = PageSizes.of(limit, page_size)
         query = (*_query(assertion, _filters(filters, properties)), *sizes.query())
-        self.info()
+        self._relations.require_type(assertion.instance)
         pages = self._glance.pages(paths.IMAGES, query)
         images = (image for page in pages for image in _read(page, assertion))
         return itertools.islice(images, sizes.limit)
@@ -382,6 +388,7 @@ class InstanceAwareImageService:
         """
         return self._relations.relations(
             installation_uuid=self.installation_uuid,
+            resource_type=self.resource_type,
             instance_id=instance_id,
             limit=limit,
             page_size=page_size,
@@ -434,7 +441,11 @@ class InstanceAwareImageService:
             ``latest_before`` (the server has no later image of the ``kind``)
         """
         return self._relations.instances(
-            installation_uuid=self.installation_uuid, limit=limit, page_size=page_size, **filters
+            installation_uuid=self.installation_uuid,
+            resource_type=self.resource_type,
+            limit=limit,
+            page_size=page_size,
+            **filters,
         )
 
     def instance_ended(self, instance_id: str) -> None:

@@ -56,14 +56,27 @@ class RelationsClient:
             ) from error
         return answer.read(FilterInfo.from_json)
 
+    def require_type(self, instance: InstanceRef) -> None:
+        """Check that the filter knows the type of the resource; an older one would ignore it.
+
+        :raises NotInstanceAware: if Glance does not have the filter, or a filter without this type
+        """
+        known = self.info().resource_types
+        if instance.resource_type not in known:
+            raise NotInstanceAware(
+                f"the related-images filter of this Glance does not know the resource type "
+                f"{instance.resource_type}, so nothing was done; it knows {', '.join(known)}; an "
+                "operator can upgrade it"
+            )
+
     def relations(
         self, *, limit: int | None = None, page_size: int | None = None, **filters: Filter
     ) -> Iterator[Relation]:
         """Return the relations, newest first.
 
-        :param filters: ``installation_uuid``, ``instance_id``, ``image_id``, ``project_id``,
-            ``kind``, ``label``, ``source``, ``created_after``, ``created_before`` and ``in_use``
-            (a live server was started from the image)
+        :param filters: ``installation_uuid``, ``resource_type``, ``instance_id``, ``image_id``,
+            ``project_id``, ``kind``, ``label``, ``source``, ``created_after``, ``created_before``
+            and ``in_use`` (a live server or volume was made from the image)
         """
         query = _query(filters, parameters.FILTERS)
         sizes = PageSizes.of(limit, page_size)
@@ -89,13 +102,13 @@ class RelationsClient:
         label: str | None = None,
         instance_project_id: str | None = None,
     ) -> Relation:
-        """Record the relation of an existing image to a server. Repeating it changes nothing.
+        """Record the relation of an existing image to a resource. Repeating it changes nothing.
 
-        :param instance: the server
+        :param instance: the server or volume
         :param image_id: ID of the image
         :param kind: ``snapshot``, ``backup`` or ``boot``
         :param label: label of the relation, such as ``daily``
-        :param instance_project_id: ID of the project of the server, which may see a ``boot``
+        :param instance_project_id: ID of the project of the resource, which may see a ``boot``
             relation instead of the project of the image
         :returns: the recorded relation
         :raises NotFound: if the image does not exist or the caller may not see it
@@ -104,6 +117,7 @@ class RelationsClient:
         """
         body = {
             **_ids(instance),
+            **_type_query(instance),
             "image_id": validation.image_id(image_id),
             "kind": model.kind(kind),
         }
@@ -113,28 +127,28 @@ class RelationsClient:
             body["instance_project_id"] = validation.text(
                 "instance_project_id", instance_project_id
             )
-        self.info()
+        self.require_type(instance)
         return self.glance.request("POST", paths.RELATIONS, json=body).read(Relation.from_json)
 
     def detach(self, instance: InstanceRef, image_id: str, kind: str) -> None:
         """Delete a relation; the image is not deleted.
 
-        :param instance: the server
+        :param instance: the server or volume
         :param image_id: ID of the image
         :param kind: ``snapshot``, ``backup`` or ``boot``
         :raises NotFound: if the relation is not recorded
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
-        path = _relation_path(instance, image_id, kind)
-        self.info()
-        self.glance.request("DELETE", path)
+        path, query = _relation_path(instance, image_id, kind), _type_query(instance)
+        self.require_type(instance)
+        self.glance.request("DELETE", path, params=query)
 
     def roll_back(
         self, instance: InstanceRef, image_id: str, kind: str, recorded_at: datetime | None = None
     ) -> bool:
         """Roll back one report of the caller. The relation stays if others reported it as well.
 
-        :param instance: the server
+        :param instance: the server or volume
         :param image_id: ID of the image
         :param kind: ``snapshot``, ``backup`` or ``boot``
         :param recorded_at: ``created_at`` of the relation that :meth:`attach` returned; ``None`` to
@@ -143,20 +157,20 @@ class RelationsClient:
         :raises NotFound: if the relation is not recorded, or was recorded at another time
         """
         path = _relation_path(instance, image_id, kind)
-        query = {"own_report": parameters.CREATION}
+        query = {**_type_query(instance), "own_report": parameters.CREATION}
         if recorded_at is not None:
             time = validation.parse_time("recorded_at", _text(recorded_at))
-            query = {"own_report": parameters.ATTACHMENT, "created_at": time.isoformat()}
-        self.info()
+            query |= {"own_report": parameters.ATTACHMENT, "created_at": time.isoformat()}
+        self.require_type(instance)
         answer = self.glance.request("DELETE", path, params=query)
         return answer.status == HTTPStatus.NO_CONTENT
 
     def instances(
         self, *, limit: int | None = None, page_size: int | None = None, **filters: Filter
     ) -> Iterator[Instance]:
-        """Return the recorded servers, with the number of their images of each kind.
+        """Return the recorded servers and volumes, with the number of their images of each kind.
 
-        :param filters: as for :meth:`relations`, and ``latest_before``: the server has no later
+        :param filters: as for :meth:`relations`, and ``latest_before``: the resource has no later
             image of the ``kind``
         """
         query = _query(filters, parameters.INSTANCE_FILTERS)
@@ -164,25 +178,26 @@ class RelationsClient:
         return self._items(paths.INSTANCES, "instances", Instance.from_json, query, sizes)
 
     def instance(self, instance: InstanceRef) -> Instance:
-        """Return one server, with the number of its images of each kind.
+        """Return one resource, with the number of its images of each kind.
 
-        :param instance: the server
-        :raises NotFound: if the server is not recorded or the caller may not see it
+        :param instance: the server or volume
+        :raises NotFound: if the resource is not recorded or the caller may not see it
         """
         path = paths.INSTANCE.format(**_ids(instance))
-        self.info()
-        return self.glance.request("GET", path).read(Instance.from_json)
+        self.require_type(instance)
+        answer = self.glance.request("GET", path, params=_type_query(instance))
+        return answer.read(Instance.from_json)
 
     def instance_ended(self, instance: InstanceRef) -> None:
-        """Record that a server was deleted. Its images stay, and it does not use an image any more.
+        """Record that a resource was deleted. Its images stay, and it no longer uses an image.
 
-        :param instance: the server
-        :raises NotFound: if the server is not recorded
+        :param instance: the server or volume
+        :raises NotFound: if the resource is not recorded
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
         path = paths.INSTANCE.format(**_ids(instance))
-        self.info()
-        self.glance.request("DELETE", path)
+        self.require_type(instance)
+        self.glance.request("DELETE", path, params=_type_query(instance))
 
     def delete_image(self, image_id: str, *, force: bool = False) -> None:
         """Delete an image.
@@ -204,7 +219,7 @@ class RelationsClient:
         limit: int | None = None,
         page_size: int | None = None,
     ) -> Iterator[Usage]:
-        """Return the number of servers started from each image, in the order of the IDs.
+        """Return the number of servers and volumes made from each image, in the order of the IDs.
 
         :param image_ids: IDs of images
         :param limit: maximum number of images; others are ignored
@@ -287,7 +302,7 @@ class RelationsClient:
 
 
 def _ids(instance: InstanceRef) -> Mapping[str, Any]:
-    """Return the IDs of a server, by their names in paths and bodies.
+    """Return the IDs of a resource, by their names in paths and bodies.
 
     :raises TupleMalformed: if the argument is not an :class:`InstanceRef`
     """
@@ -296,7 +311,14 @@ def _ids(instance: InstanceRef) -> Mapping[str, Any]:
             f"the instance {validation.shown(instance)} is not an "
             "InstanceRef(installation_uuid, instance_id)"
         )
-    return instance.as_json()
+    return {
+        "installation_uuid": instance.installation_uuid,
+        "instance_id": instance.instance_id,
+    }
+
+
+def _type_query(instance: InstanceRef) -> dict[str, str]:
+    return dict(paths.type_query(instance.resource_type))
 
 
 def _relation_path(instance: InstanceRef, image_id: str, kind: str) -> str:

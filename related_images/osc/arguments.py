@@ -11,9 +11,11 @@ Parser = argparse.ArgumentParser
 
 SERVER: Final = "name or ID; the ID if Nova does not have the server"
 
+RESOURCE: Final = "name or ID of a server, ID of a resource of another type"
+
 KIND: Final = (
-    "snapshot or backup: the image was made from the server; boot: the server was started from "
-    "the image"
+    "snapshot or backup: the image was made from the server or volume; boot: the server was "
+    "started from the image, or the volume was made from it"
 )
 
 
@@ -65,6 +67,13 @@ def add_kind(parser: Parser, purpose: str, *, required: bool = False) -> None:
     """
     parser.add_argument(
         "--kind", choices=model.KINDS, required=required, help=f"{purpose} ({KIND})"
+    )
+
+
+def add_resource_type(parser: Parser, help_text: str, default: str | None = None) -> None:
+    """Add the option ``--resource-type``."""
+    parser.add_argument(
+        "--resource-type", choices=model.RESOURCE_TYPES, default=default, help=help_text
     )
 
 

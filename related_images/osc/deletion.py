@@ -8,7 +8,7 @@ from typing import Any
 from keystoneauth1.exceptions import ClientException
 from osc_lib.exceptions import CommandError
 
-from related_images import validation
+from related_images import model, validation
 from related_images.client import RelationsClient, ServiceUnavailable
 from related_images.osc import arguments, resolve
 from related_images.osc.commands import (
@@ -82,12 +82,18 @@ class RecordServerDeletion(MultiObjectCommand):
             "Installation of the servers (UUID of a Nova deployment); needed only if several "
             "installations have a server with this ID",
         )
+        arguments.add_resource_type(
+            parser,
+            "Type of the resources (default: server); other types need --force, since the block "
+            "storage service (Cinder) is not asked",
+            model.SERVER,
+        )
         parser.add_argument(
             "servers",
             metavar="<server>",
             nargs="+",
             type=validation.argument(validation.instance_id),
-            help="Server(s) that were deleted (ID)",
+            help="Server(s), or resources of another type, that were deleted (ID)",
         )
         parser.add_argument(
             "--force",
@@ -100,12 +106,17 @@ class RecordServerDeletion(MultiObjectCommand):
         client = self.clients.relations
         client.info()
         check = DeletionCheck(self.app.client_manager)
+        if args.resource_type != model.SERVER and not args.force:
+            raise CommandError(
+                f"this command cannot ask whether a {args.resource_type} was deleted; check that, "
+                "for example with `openstack volume show`, and give --force"
+            )
 
-        def record(server_id: str) -> None:
-            server = resolve.recorded_server(client, args.installation, server_id)
+        def record(id: str) -> None:
+            ref = resolve.recorded_resource(client, args.installation, id, args.resource_type)
             if not args.force:
-                check.require_deleted(server_id)
-            client.instance_ended(server)
+                check.require_deleted(id)
+            client.instance_ended(ref)
 
         self.for_each(args.servers, record)
 

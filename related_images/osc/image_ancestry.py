@@ -16,7 +16,7 @@ from related_images.client import (
 )
 from related_images.osc import arguments, resolve
 from related_images.osc.commands import Column, ListWithNames, format_time
-from related_images.osc.names import server_of
+from related_images.osc.names import resource_of
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class AncestryRow:
 
     :ivar depth: generations from the first image
     :ivar kind: snapshot or backup
-    :ivar via: the server that the image was made from
-    :ivar created_at: the time of the relation with the server
+    :ivar via: the resource that the image was made from
+    :ivar created_at: the time of the relation with it
     """
 
     depth: int
@@ -45,7 +45,8 @@ IMAGE_COLUMNS: Final[tuple[Column, ...]] = (
 )
 ORIGIN_COLUMNS: Final[tuple[Column, ...]] = (
     ("Kind", lambda it: it.row.kind),
-    ("Server ID", lambda it: it.row.via and it.row.via.instance_id),
+    ("Resource Type", lambda it: it.row.via and it.row.via.resource_type),
+    ("Resource ID", lambda it: it.row.via and it.row.via.instance_id),
     ("Server Name", lambda it: it.server_name),
     ("Installation UUID", lambda it: it.row.via and it.row.via.installation_uuid),
     ("Deleted At", lambda it: format_time(it.row.image_deleted_at)),
@@ -62,9 +63,9 @@ class _ListRelatives(ListWithNames):
 class ListAncestry(_ListRelatives):
     """List an image and its ancestors, the nearest first.
 
-    Each row shows the server that the image was made from, and the kind: snapshot or backup. This
-    server was started from the image in the next row. A project sees an ancestor only if it owns
-    the servers and images that lead to it.
+    Each row shows the server or volume that the image was made from, and the kind: snapshot or
+    backup. This server was started from the image in the next row, or this volume was made from it.
+    A project sees an ancestor only if it owns the resources and images that lead to it.
     """
 
     columns = (*IMAGE_COLUMNS, *ORIGIN_COLUMNS)
@@ -80,9 +81,10 @@ class ListAncestry(_ListRelatives):
 class ListDescendant(_ListRelatives):
     """List the descendants of an image.
 
-    These are the images made from servers that were started from the image, and their descendants.
-    Each row shows the server that the image was made from, and the kind: snapshot or backup. A
-    project sees a descendant only if it owns the servers and images that lead to it.
+    These are the images made from servers that were started from the image, or from volumes that
+    were made from it, and their descendants. Each row shows the server or volume that the image was
+    made from, and the kind: snapshot or backup. A project sees a descendant only if it owns the
+    resources and images that lead to it.
     """
 
     columns = (
@@ -106,9 +108,9 @@ class ListDescendant(_ListRelatives):
 
 
 def ancestry(client: RelationsClient, image_id: str) -> Iterator[AncestryRow]:
-    """Yield the image and its ancestors, each with the server that it was made from.
+    """Yield the image and its ancestors, each with the resource that it was made from.
 
-    In the API, the server in each entry is the one that the previous image was made from.
+    In the API, the resource in each entry is the one that the previous image was made from.
 
     :raises RelatedImagesError: if Glance fails
     """
@@ -126,14 +128,14 @@ def _with_origin(row: AncestryRow, origin: Ancestor | Relation | None) -> Ancest
     return replace(
         row,
         kind=origin.kind,
-        via=server_of(origin),
+        via=resource_of(origin),
         created_at=origin.created_at,
         project_id=origin.project_id,
     )
 
 
 def _oldest_relation(client: RelationsClient, image_id: str) -> Relation | None:
-    """Return the oldest relation of an image with a server that it was made from."""
+    """Return the oldest relation of an image with a resource that it was made from."""
     relations = [
         relation
         for kind in model.MADE_FROM

@@ -12,6 +12,7 @@ from osc_lib.exceptions import CommandError
 from related_images.client import InstanceRef, Relation, RelationsClient
 from related_images.client.errors import GlanceError
 from related_images.client.glance import PAGE
+from related_images.model import SERVER
 from related_images.osc.compute import Compute
 
 ONE_TRY: Final = {"timeout": 10.0, "connect_retries": 0, "status_code_retries": 0}
@@ -34,17 +35,25 @@ Row = TypeVar("Row", bound=ImageRow)
 
 @dataclass(frozen=True)
 class Named(Generic[Row]):
-    """A row, and the names of its image and its server; ``None`` for an unknown name."""
+    """A row, and the names of its image and its server; ``None`` for an unknown name.
+
+    Only servers have names here: Cinder is not asked for the names of volumes.
+    """
 
     row: Row
     image_name: str | None
     server_name: str | None
 
 
-def server_of(row: Any) -> InstanceRef | None:
-    """Return the server of a relation, or the server that an image of a lineage was made from."""
-    server: InstanceRef | None = row.instance if isinstance(row, Relation) else row.via
-    return server
+def resource_of(row: Any) -> InstanceRef | None:
+    """Return the resource of a relation, or the one that an image of a lineage was made from."""
+    resource: InstanceRef | None = row.instance if isinstance(row, Relation) else row.via
+    return resource
+
+
+def _server_id(row: Any) -> str | None:
+    ref = resource_of(row)
+    return ref.instance_id if ref and ref.resource_type == SERVER else None
 
 
 class Names:
@@ -73,14 +82,14 @@ class Names:
         remaining = iter(rows)
         while page := list(itertools.islice(remaining, PAGE)):
             self._find_images(page)
-            self._find_servers(page, {ref.instance_id for ref in map(server_of, page) if ref})
+            self._find_servers(page, {id for id in map(_server_id, page) if id})
             for row in page:
-                ref, exists = server_of(row), row.image_deleted_at is None
+                server_id, exists = _server_id(row), row.image_deleted_at is None
                 yield Named(
                     row,
                     # another image may have the ID of a deleted image
                     self._images.get(row.image_id) if exists else None,
-                    self._servers.get(ref.instance_id) if ref else None,
+                    self._servers.get(server_id) if server_id else None,
                 )
 
     def _find_images(self, page: list[Row]) -> None:

@@ -1,11 +1,11 @@
-"""``openstack image relation``: list, create and delete relations of images with servers."""
+"""``openstack image relation``: list, create and delete relations of images and resources."""
 
 import argparse
 from collections.abc import Iterator
 from typing import Any, Final
 
 from related_images import model
-from related_images.client import Relation
+from related_images.client import InstanceRef, Relation
 from related_images.client.glance import PAGE
 from related_images.osc import arguments, resolve
 from related_images.osc.commands import (
@@ -24,7 +24,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
     ("Image Name", lambda it: it.image_name),
     ("Kind", lambda it: it.row.kind),
     ("Label", lambda it: it.row.label),
-    ("Server ID", lambda it: it.row.instance_id),
+    ("Resource Type", lambda it: it.row.resource_type),
+    ("Resource ID", lambda it: it.row.instance_id),
     ("Server Name", lambda it: it.server_name),
     ("Installation UUID", lambda it: it.row.installation_uuid),
     ("Created At", lambda it: format_time(it.row.created_at)),
@@ -37,7 +38,7 @@ LONG_COLUMNS: Final[tuple[Column, ...]] = (
 
 
 class ListRelation(ListWithNames):
-    """List relations of images with servers, newest first.
+    """List relations of images with servers and volumes, newest first.
 
     A relation remains after its image is deleted. Deleted At is the time of this deletion.
     """
@@ -54,12 +55,14 @@ class ListRelation(ListWithNames):
         )
         arguments.add_installation(
             parser,
-            "List only relations with servers of this installation (UUID of a Nova deployment)",
+            "List only relations of this installation (UUID of a deployment of Nova or Cinder)",
         )
+        arguments.add_resource_type(parser, "List only relations of resources of this type")
         parser.add_argument(
             "--server",
             metavar="<server>",
-            help=f"List only relations of this server ({arguments.SERVER})",
+            help=f"List only relations of this server ({arguments.SERVER}), or, with another "
+            "--resource-type, of the resource with this ID",
         )
         arguments.add_kind(parser, "List only relations of this kind")
         arguments.add_label(parser, "List only relations with this label, such as daily")
@@ -75,7 +78,7 @@ class ListRelation(ListWithNames):
             "--in-use",
             action="store_true",
             default=None,
-            help="List only images that live servers were started from",
+            help="List only images that live servers or volumes were made from",
         )
 
     def find(self, args: argparse.Namespace) -> Iterator[Relation]:
@@ -88,13 +91,17 @@ class ListRelation(ListWithNames):
             return client.relations(image_id=image_id, **filters)
         return client.relations_of_image(image_id)
 
-    def _server_id(self, text: str | None) -> str | None:
-        return None if text is None else resolve.server_id(self.app.client_manager, text)
+    def _resource(self, args: argparse.Namespace) -> dict[str, str | None]:
+        """Return the filters for the type and the ID."""
+        resource_type, text = args.resource_type, args.server
+        if text is not None and resource_type in (None, model.SERVER):
+            resource_type, text = model.SERVER, resolve.server_id(self.app.client_manager, text)
+        return {"resource_type": resource_type, "instance_id": text}
 
     def _filters(self, args: argparse.Namespace) -> dict[str, Any]:
         filters = {
             "installation_uuid": args.installation,
-            "instance_id": self._server_id(args.server),
+            **self._resource(args),
             "kind": args.kind,
             "label": args.label,
             "source": args.source,
@@ -107,16 +114,32 @@ class ListRelation(ListWithNames):
 
 
 class RelationCommand(MultiObjectCommand):
-    """A command on the relations of one server with several images."""
+    """A command on the relations of one resource with several images."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        arguments.add_server(parser, "of the relations")
+        arguments.add_resource_type(parser, "Type of the resource (default: server)", model.SERVER)
+        arguments.add_installation(
+            parser,
+            "Installation of the resource (UUID of a deployment of Nova or Cinder); needed only if "
+            "several installations have a resource with this type and ID",
+        )
+        parser.add_argument(
+            "resource",
+            metavar="<resource>",
+            help=f"Server or volume of the relations ({arguments.RESOURCE})",
+        )
         arguments.add_images(parser, "of the relations")
         arguments.add_kind(parser, "Kind of the relations", required=True)
 
+    def resource(self, args: argparse.Namespace) -> InstanceRef:
+        """Return the resource that the arguments name."""
+        return resolve.resource(
+            self.app.client_manager, args.installation, args.resource, args.resource_type
+        )
+
 
 class CreateRelation(RelationCommand, TableCommand):
-    """Record that images belong to a server.
+    """Record that images belong to a server or a volume.
 
     Repeating the command changes nothing. Requires a role that may record relations (by default
     service).
@@ -126,19 +149,20 @@ class CreateRelation(RelationCommand, TableCommand):
         super().add_arguments(parser)
         arguments.add_label(parser, "Label of the relations; of a backup its type, such as daily")
         parser.add_argument(
-            "--server-project",
+            "--resource-project",
             metavar="<project>",
-            help="Project of the server (name or ID); a boot relation is visible to this project",
+            help="Project of the server or volume (name or ID); a boot relation is visible to this "
+            "project",
         )
 
     def take_action(self, args: argparse.Namespace) -> Table:
         client = self.clients.relations
-        server = resolve.server(self.app.client_manager, args.installation, args.server)
-        project_id = resolve.project(self.app.client_manager, args.server_project)
+        resource = self.resource(args)
+        project_id = resolve.project(self.app.client_manager, args.resource_project)
 
         def create(image: str) -> Relation:
             image_id = resolve.image(client, image)
-            return client.attach(server, image_id, args.kind, args.label, project_id)
+            return client.attach(resource, image_id, args.kind, args.label, project_id)
 
         created = self.for_each(args.images, create)
         names = Names(self.app.client_manager, self.log)
@@ -146,7 +170,7 @@ class CreateRelation(RelationCommand, TableCommand):
 
 
 class DeleteRelation(RelationCommand):
-    """Remove the relations of images with a server.
+    """Remove the relations of images with a server or a volume.
 
     The images are not deleted. Requires a role that may record relations (by default service), or
     an administrator's role.
@@ -154,9 +178,9 @@ class DeleteRelation(RelationCommand):
 
     def take_action(self, args: argparse.Namespace) -> None:
         client = self.clients.relations
-        server = resolve.server(self.app.client_manager, args.installation, args.server)
+        resource = self.resource(args)
 
         def delete(image: str) -> None:
-            client.detach(server, resolve.image(client, image), args.kind)
+            client.detach(resource, resolve.image(client, image), args.kind)
 
         self.for_each(args.images, delete)

@@ -12,6 +12,7 @@ from osc_lib.exceptions import CommandError
 from related_images import validation
 from related_images.client import InstanceRef, RelationsClient
 from related_images.errors import BadInput
+from related_images.model import SERVER
 from related_images.osc.compute import REFUSED, Compute
 from related_images.protocol import paths
 
@@ -57,9 +58,11 @@ def server(manager: Any, installation: str | None, text: str) -> InstanceRef:
     :param installation: a UUID; ``None`` for the only installation that has the server
     :param text: the name or the ID
     :raises NotInstanceAware: if Glance does not have the filter; no other request is sent
-    :raises CommandError: see :func:`server_id` and :func:`recorded_server`
+    :raises CommandError: see :func:`server_id` and :func:`recorded_resource`
     """
-    return recorded_server(manager.related_images.relations, installation, server_id(manager, text))
+    return recorded_resource(
+        manager.related_images.relations, installation, server_id(manager, text)
+    )
 
 
 def server_id(manager: Any, text: str) -> str:
@@ -96,21 +99,42 @@ def server_id(manager: Any, text: str) -> str:
         ) from error
 
 
-def recorded_server(
-    relations: RelationsClient, installation: str | None, instance_id: str
-) -> InstanceRef:
-    """Return the server with this ID.
+def resource(manager: Any, installation: str | None, text: str, resource_type: str) -> InstanceRef:
+    """Return the server with this name or ID, or the resource of another type with this ID.
 
-    :param installation: a UUID; ``None`` for the only installation that has the server
+    :param manager: the ``ClientManager`` of python-openstackclient
+    :param installation: a UUID; ``None`` for the only installation that has the resource
     :raises NotInstanceAware: if Glance does not have the filter; no other request is sent
-    :raises CommandError: if no installation has the server, or more than one
+    :raises BadInput: if ``text`` is not an ID, for another type than ``server``
+    :raises CommandError: see :func:`server_id` and :func:`recorded_resource`
+    """
+    if resource_type == SERVER:
+        return server(manager, installation, text)
+    relations = manager.related_images.relations
+    return recorded_resource(relations, installation, validation.instance_id(text), resource_type)
+
+
+def recorded_resource(
+    relations: RelationsClient,
+    installation: str | None,
+    instance_id: str,
+    resource_type: str = SERVER,
+) -> InstanceRef:
+    """Return the resource with this ID.
+
+    :param installation: a UUID; ``None`` for the only installation that has the resource
+    :raises NotInstanceAware: if Glance does not have the filter; no other request is sent
+    :raises CommandError: if no installation has the resource, or more than one
     """
     if installation is not None:
         relations.info()
-        return InstanceRef(installation, instance_id)
-    instances = itertools.islice(relations.instances(instance_id=instance_id), CANDIDATES)
-    found = {row.instance.installation_uuid: row.instance for row in instances}
-    what = f"installation with a server {instance_id}"
+        return InstanceRef(installation, instance_id, resource_type)
+    instances = relations.instances(instance_id=instance_id, resource_type=resource_type)
+    found = {
+        row.instance.installation_uuid: row.instance
+        for row in itertools.islice(instances, CANDIDATES)
+    }
+    what = f"installation with a {resource_type} {instance_id}"
     return found[_single(list(found), what, "give --installation")]
 
 

@@ -112,6 +112,7 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
             return
         relations = self.clients.relations.relations(
             kind=model.BACKUP,
+            resource_type=model.SERVER,
             installation_uuid=args.installation,
             instance_id=scope.server_id,
             project_id=scope.project_id,
@@ -146,7 +147,7 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
         """Return the servers to prune, deleted ones last."""
         if scope.server_id is not None:
             relations = inventory.relations
-            ref = resolve.recorded_server(relations, args.installation, scope.server_id)
+            ref = resolve.recorded_resource(relations, args.installation, scope.server_id)
             return [relations.instance(ref)]
         found = inventory.instances(
             label=args.label,

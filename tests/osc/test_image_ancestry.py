@@ -15,7 +15,7 @@ from tests.servers import ServedGlance
 def started_from(recorder: Cloud, image_id: str, child: Instance) -> Instance:
     """Record that ``child`` was started from the image."""
     boot = ("--kind", "boot", "--installation", child.installation, child.id, image_id)
-    assert recorder.run(CreateRelation, "--server-project", child.project, *boot).code == 0
+    assert recorder.run(CreateRelation, "--resource-project", child.project, *boot).code == 0
     return child
 
 

@@ -16,7 +16,7 @@ COMMANDS = {
     "image ancestry list": "--long",
     "image descendant list": "--depth",
     "image force delete": "--noindent",
-    "image relation create": "--server-project",
+    "image relation create": "--resource-project",
     "image relation delete": "--kind",
     "image relation list": "--created-after",
     "server backup list": "--label",

@@ -118,7 +118,7 @@ def test_several_images_are_attached(instance: Instance, recorder: Cloud) -> Non
 
 def test_the_project_of_a_boot_relation(instance: Instance, recorder: Cloud) -> None:
     image_id = instance.image("base")
-    booting = ("--kind", "boot", "--server-project", "tenant", instance.id, image_id)
+    booting = ("--kind", "boot", "--resource-project", "tenant", instance.id, image_id)
     assert recorder.listed(CreateRelation, *booting).column("Project ID") == ["tenant"]
     tenant = Cloud(recorder.url, "bob:tenant:member")
     shown = tenant.listed(ListRelation, "--server", instance.id)

@@ -28,12 +28,9 @@ class Inventory:
         self.relations = RelationsClient(client)
         self._alive: dict[InstanceRef, bool] = {}
 
-    def images(self, installation_uuid: str) -> InstanceAwareImageService:
-        """Return the client for the images of one installation.
-
-        :param installation_uuid: UUID of the Nova deployment
-        """
-        return InstanceAwareImageService(self._client, installation_uuid)
+    def images(self, ref: InstanceRef) -> InstanceAwareImageService:
+        """Return the client for images of resources with the installation and type of ``ref``."""
+        return InstanceAwareImageService(self._client, ref.installation_uuid, ref.resource_type)
 
     def instances(
         self,
@@ -50,6 +47,7 @@ class Inventory:
         """
         return self.relations.instances(
             kind=model.BACKUP,
+            resource_type=model.SERVER,
             label=label,
             project_id=project_id,
             installation_uuid=installation_uuid,
@@ -63,7 +61,7 @@ class Inventory:
         :param label: only backups with this label
         """
         ref = instance.instance
-        service = self.images(ref.installation_uuid)
+        service = self.images(ref)
         recorded = service.relations(
             ref.instance_id, kind=model.BACKUP, label=label, page_size=PAGE
         )
@@ -114,7 +112,7 @@ class Inventory:
         :param backup: the backup as :meth:`backups` returned it
         """
         try:
-            image = self.images(backup.instance.installation_uuid).get(backup.image_id)
+            image = self.images(backup.instance).get(backup.image_id)
         except NotFound:
             return False
         (usage,) = self.relations.usages([backup.image_id])
@@ -130,5 +128,5 @@ class Inventory:
         :raises ImageNotOfInstance: if it is not recorded as a backup of the server any more
         :raises Conflict: if a live server was started from it, with delete protection
         """
-        service = self.images(backup.instance.installation_uuid)
+        service = self.images(backup.instance)
         service.delete(backup.image_id, instance_id=backup.instance.instance_id)

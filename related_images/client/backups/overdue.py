@@ -67,7 +67,11 @@ class OverdueSearch:
 
     @property
     def _filters(self) -> dict[str, Any]:
-        return {"project_id": self.project_id, "installation_uuid": self.installation_uuid}
+        return {
+            "project_id": self.project_id,
+            "installation_uuid": self.installation_uuid,
+            "resource_type": model.SERVER,
+        }
 
     def instances(self) -> Iterator[Instance]:
         """Return all recorded servers of the project and installation."""
@@ -173,7 +177,7 @@ class OverdueSearch:
 
     def _newest(self, ref: InstanceRef) -> Iterator[Image]:
         """Yield the newest active backup that is not hidden, and the newest hidden one."""
-        service = self.inventory.images(ref.installation_uuid)
+        service = self.inventory.images(ref)
         owner = self.project_id
         owned: dict[str, Any] = {} if owner is None else {"owner": owner}
         for hidden in HIDDEN:

@@ -146,6 +146,7 @@ class ImageRelation:
         """
         matches = self._client.relations(
             installation_uuid=wanted.instance.installation_uuid,
+            resource_type=wanted.instance.resource_type,
             instance_id=wanted.instance.instance_id,
             image_id=self._image_id,
             kind=wanted.kind,
