@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from related_images.model import SERVER
+from related_images.client.errors import NotInstanceAware
+from related_images.model import SERVER, InstanceRef
 
 Json = Mapping[str, Any]
 
@@ -64,3 +65,15 @@ class FilterInfo:
         """
         types = tuple(shown.get("resource_types", (SERVER,)))
         return cls(shown["version"], tuple(shown["kinds"]), shown, types)
+
+    def require_type(self, instance: InstanceRef) -> None:
+        """Check that the filter knows the type of the resource; an older one would ignore it.
+
+        :raises NotInstanceAware: if it does not know the type
+        """
+        if instance.resource_type not in self.resource_types:
+            raise NotInstanceAware(
+                f"the related-images filter of this Glance does not know the resource type "
+                f"{instance.resource_type}, so nothing was done; it knows "
+                f"{', '.join(self.resource_types)}; an operator can upgrade it"
+            )

@@ -127,7 +127,7 @@ class InstanceAwareImageService:
         return self._assertion(instance_id, kind, label), _with_id(attributes)
 
     def _create(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
-        self._relations.require_type(assertion.instance)
+        self.info().require_type(assertion.instance)
         try:
             return self._create_once(assertion, body)
         except GlanceError as error:
@@ -246,7 +246,7 @@ class InstanceAwareImageService:
             instance_id, kind = _check_new(source, instance_id, kind)
             new = self._new(instance_id, kind, label, merged)
             check_formats(merged)
-            self._relations.require_type(self.instance_ref(instance_id))
+            self.info().require_type(self.instance_ref(instance_id))
             importer.check_offered(method)
             importer.check_formats(merged)
             image_id = str(self._create(*new).id)
@@ -304,7 +304,7 @@ class InstanceAwareImageService:
         assertion = self._assertion(instance_id, kind, label)
         sizes = PageSizes.of(limit, page_size)
         query = (*_query(assertion, _filters(filters, properties)), *sizes.query())
-        self._relations.require_type(assertion.instance)
+        self.info().require_type(assertion.instance)
         pages = self._glance.pages(paths.IMAGES, query)
         images = (image for page in pages for image in _read(page, assertion))
         return itertools.islice(images, sizes.limit)

@@ -56,19 +56,6 @@ class RelationsClient:
             ) from error
         return answer.read(FilterInfo.from_json)
 
-    def require_type(self, instance: InstanceRef) -> None:
-        """Check that the filter knows the type of the resource; an older one would ignore it.
-
-        :raises NotInstanceAware: if Glance does not have the filter, or a filter without this type
-        """
-        known = self.info().resource_types
-        if instance.resource_type not in known:
-            raise NotInstanceAware(
-                f"the related-images filter of this Glance does not know the resource type "
-                f"{instance.resource_type}, so nothing was done; it knows {', '.join(known)}; an "
-                "operator can upgrade it"
-            )
-
     def relations(
         self, *, limit: int | None = None, page_size: int | None = None, **filters: Filter
     ) -> Iterator[Relation]:
@@ -127,7 +114,7 @@ class RelationsClient:
             body["instance_project_id"] = validation.text(
                 "instance_project_id", instance_project_id
             )
-        self.require_type(instance)
+        self.info().require_type(instance)
         return self.glance.request("POST", paths.RELATIONS, json=body).read(Relation.from_json)
 
     def detach(self, instance: InstanceRef, image_id: str, kind: str) -> None:
@@ -140,7 +127,7 @@ class RelationsClient:
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
         path, query = _relation_path(instance, image_id, kind), _type_query(instance)
-        self.require_type(instance)
+        self.info().require_type(instance)
         self.glance.request("DELETE", path, params=query)
 
     def roll_back(
@@ -161,7 +148,7 @@ class RelationsClient:
         if recorded_at is not None:
             time = validation.parse_time("recorded_at", _text(recorded_at))
             query |= {"own_report": parameters.ATTACHMENT, "created_at": time.isoformat()}
-        self.require_type(instance)
+        self.info().require_type(instance)
         answer = self.glance.request("DELETE", path, params=query)
         return answer.status == HTTPStatus.NO_CONTENT
 
@@ -184,7 +171,7 @@ class RelationsClient:
         :raises NotFound: if the resource is not recorded or the caller may not see it
         """
         path = paths.INSTANCE.format(**_ids(instance))
-        self.require_type(instance)
+        self.info().require_type(instance)
         answer = self.glance.request("GET", path, params=_type_query(instance))
         return answer.read(Instance.from_json)
 
@@ -196,7 +183,7 @@ class RelationsClient:
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
         path = paths.INSTANCE.format(**_ids(instance))
-        self.require_type(instance)
+        self.info().require_type(instance)
         self.glance.request("DELETE", path, params=_type_query(instance))
 
     def delete_image(self, image_id: str, *, force: bool = False) -> None:

@@ -446,3 +446,51 @@ def test_usages_are_counted(
     assert (usage.instances, usage.live_instances) == (1, 0)
     assert usage.unused_since == client.instance(user).ended_at
     assert list(client.relations(image_id=made[1], in_use=True)) == []
+
+
+def test_a_service_for_volumes_leaves_the_server_with_the_same_id_alone(
+    images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
+) -> None:
+    client = make_client(glance.url, SERVICE)
+    volumes = InstanceAwareImageService(client, INSTALLATION, "volume")
+    assert volumes.instance_ref(instance) == InstanceRef(INSTALLATION, instance, "volume")
+    base = images.create("base", kind="snapshot", name="base")
+    of_server = images.create(instance, kind="snapshot", name="s")
+    of_volume = volumes.create(instance, kind="backup", label="daily", name="v")
+    assert [image.id for image in images.list(instance)] == [of_server.id]
+    assert [image.id for image in volumes.list(instance)] == [of_volume.id]
+    assert [image.id for image in volumes.list(instance, label="daily")] == [of_volume.id]
+    attached = volumes.attach(instance, base.id, kind="boot", instance_project_id="demo")
+    assert attached.instance == volumes.instance_ref(instance)
+    assert {relation.kind for relation in volumes.relations(instance)} == {"backup", "boot"}
+    assert {relation.kind for relation in images.relations(instance)} == {"snapshot"}
+    (found,) = volumes.instances(instance_id=instance)
+    assert (found.resource_type, found.boot_image_id) == ("volume", base.id)
+    (parent,) = volumes.ancestry(of_volume.id)
+    assert (parent.image_id, parent.via) == (base.id, volumes.instance_ref(instance))
+    with pytest.raises(ImageNotOfInstance):
+        images.delete(of_volume.id, instance_id=instance)
+    relations = RelationsClient(client)
+    volumes.instance_ended(instance)
+    assert relations.instance(volumes.instance_ref(instance)).ended_at is not None
+    assert relations.instance(images.instance_ref(instance)).ended_at is None
+    ref = volumes.instance_ref(instance)
+    assert relations.roll_back(ref, base.id, "boot", attached.created_at)
+    volumes.detach(instance, of_volume.id, kind="backup")
+    assert list(volumes.relations(instance)) == []
+    assert [relation.kind for relation in images.relations(instance)] == ["snapshot"]
+
+
+def test_the_context_sends_the_type(
+    images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
+) -> None:
+    client = make_client(glance.url, SERVICE)
+    volumes = InstanceAwareImageService(client, INSTALLATION, "volume")
+    made = volumes.create(instance, kind="snapshot", name="v")
+    adapter = MAKERS["adapter"](glance.url, SERVICE)
+    carry_tuple(adapter)
+    with for_instance(volumes.instance_ref(instance)):
+        listed = adapter.get("/v2/images").json()["images"]
+    assert [image["id"] for image in listed] == [made.id]
+    with for_instance(images.instance_ref(instance)):
+        assert adapter.get("/v2/images").json()["images"] == []

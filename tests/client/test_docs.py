@@ -72,7 +72,7 @@ def _as_on_the_page(name: str, method: Callable[..., object]) -> str:
 
 def test_the_tables_list_every_method() -> None:
     """The first table is for ``InstanceAwareImageService``, the second for ``RelationsClient``."""
-    tables = PAGE.read_text().split("| method | gives |\n")[1:]
+    tables = PAGE.read_text().split("| method | returns |\n")[1:]
     rows = [re.findall(r"^\| `(\w+\(.*?\))` \|", table.split("\n\n")[0], re.M) for table in tables]
     classes = (InstanceAwareImageService, RelationsClient)
     for found, owner in zip(rows, classes, strict=True):

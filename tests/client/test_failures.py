@@ -766,3 +766,22 @@ def test_usages_that_time_out_are_requested_in_parts(
     with pytest.raises(ServiceUnavailable):
         list(client.usages(images))
     assert len(scripted.of("GET", "/v2/usages")) == 6
+
+
+def test_a_filter_without_resource_types_gets_no_request_about_a_volume(
+    make_client: Maker, scripted: Scripted
+) -> None:
+    """It would ignore the type, and act on the server with the same ID."""
+    volumes = InstanceAwareImageService(make_client(scripted.url, SERVICE), INSTALLATION, "volume")
+    image_id = str(uuid4())
+    for call in (
+        lambda: volumes.create("vol-1", kind="snapshot", name="new"),
+        lambda: volumes.list("vol-1"),
+        lambda: volumes.attach("vol-1", image_id, kind="boot"),
+        lambda: volumes.detach("vol-1", image_id, kind="boot"),
+        lambda: volumes.instance_ended("vol-1"),
+    ):
+        with pytest.raises(NotInstanceAware, match="type volume, so nothing was done; it knows se"):
+            call()
+    assert {asked.method for asked in scripted.asked} == {"GET"}
+    assert scripted.of("GET", "/v2/images") == []

@@ -155,6 +155,25 @@ def test_a_server_that_nova_still_has_is_not_recorded_as_deleted(
     assert ended_at(instance)
 
 
+def test_the_deletion_of_a_volume_is_recorded_with_force(
+    instance: Instance, admin: Cloud, nova: Compute
+) -> None:
+    instance.image("monday")
+    body = {"installation_uuid": instance.installation, "instance_id": instance.id}
+    body |= {"image_id": instance.image("tuesday"), "kind": "snapshot", "resource_type": "volume"}
+    answer = instance.glance.request("POST", "/v2/relations", instance.recorder, body=body)
+    assert answer.status == 201, answer.body
+    of_volume = ("--resource-type", "volume", instance.id)
+    refused = admin.openstack("server", "deletion", "record", *of_volume)
+    assert refused.code == 1
+    assert "cannot ask whether a volume was deleted; check that" in refused.errors
+    path = f"/v2/instances/{instance.installation}/{instance.id}?resource_type=volume"
+    assert instance.glance.request("GET", path, ADMIN).json["ended_at"] is None
+    assert admin.run(RecordServerDeletion, "--force", *of_volume).code == 0
+    assert instance.glance.request("GET", path, ADMIN).json["ended_at"]
+    assert ended_at(instance) is None
+
+
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
 def test_a_nova_that_hides_servers_does_not_confirm_a_deletion(
     instance: Instance, admin: Cloud, nova: Compute, status: int
@@ -227,7 +246,7 @@ def test_a_server_without_relations(instance: Instance, admin: Cloud) -> None:
     there = ("--installation", instance.installation, instance.id)
     told = admin.run(RecordServerDeletion, *there)
     assert told.code == 1
-    assert "answered 404: no instance" in told.errors
+    assert "answered 404: the server" in told.errors
 
 
 def test_a_member_may_not_record_a_deletion(instance: Instance, member: Cloud) -> None:

@@ -35,7 +35,7 @@ def test_ancestors_are_listed_from_the_nearest(
     listed = member.listed(ListAncestry, "leaf")
     assert listed.column("Image ID") == generations[::-1]
     assert listed.column("Depth") == [0, 1, 2]
-    assert set(listed.column("Server ID")) == {instance.id}
+    assert set(listed.column("Resource ID")) == {instance.id}
     assert member.listed(ListAncestry, "--limit", "1", "leaf").rows == listed.rows[:1]
 
 
@@ -129,7 +129,7 @@ def test_the_ancestry_ends_at_an_image_of_another_project(
     made = other.image("theirs")
     cloud = Cloud(instance.glance.url, other.member)
     (row,) = cloud.listed(ListAncestry, made).rows
-    assert (row["Image ID"], row["Kind"], row["Server ID"]) == (made, "snapshot", "theirs")
+    assert (row["Image ID"], row["Kind"], row["Resource ID"]) == (made, "snapshot", "theirs")
     shown = cloud.openstack("image", "ancestry", "list", made)
     assert shown.code == 0
     assert secret not in shown.said

@@ -19,7 +19,8 @@ def test_relations_are_listed_newest_first(instance: Instance, member: Cloud) ->
         ("Image Name", "tuesday"),
         ("Kind", "backup"),
         ("Label", "daily"),
-        ("Server ID", instance.id),
+        ("Resource Type", "server"),
+        ("Resource ID", instance.id),
         ("Server Name", None),
         ("Installation UUID", instance.installation),
     ]
@@ -174,3 +175,31 @@ def test_no_rights_at_all(instance: Instance) -> None:
     nobody = Cloud(instance.glance.url, f"eve:{instance.project}:nothing")
     with pytest.raises(Forbidden, match="check the roles of the account"):
         nobody.listed(ListRelation, "one")
+
+
+def test_relations_of_a_volume_beside_a_server_with_the_same_id(
+    instance: Instance, member: Cloud, recorder: Cloud
+) -> None:
+    image_id = instance.image("monday")
+    of_volume = ("--resource-type", "volume", "--installation", instance.installation)
+    arguments = ("--kind", "snapshot", *of_volume, instance.id, image_id)
+    (row,) = recorder.listed(CreateRelation, *arguments).rows
+    assert (row["Resource Type"], row["Resource ID"]) == ("volume", instance.id)
+
+    def types(*arguments: str) -> list[str]:
+        return sorted(member.listed(ListRelation, *arguments).column("Resource Type"))
+
+    assert types() == ["server", "volume"]
+    assert types("--server", instance.id) == ["server"]
+    assert types("--resource-type", "volume") == ["volume"]
+    assert types("--resource-type", "volume", "--server", instance.id) == ["volume"]
+    assert types("--resource-type", "volume-backup") == []
+    found_by_id = ("--kind", "snapshot", "--resource-type", "volume", instance.id, image_id)
+    assert recorder.run(DeleteRelation, *found_by_id).code == 0
+    assert types() == ["server"]
+
+
+def test_a_resource_of_an_unknown_type_is_a_usage_error(recorder: Cloud) -> None:
+    done = recorder.openstack("image", "relation", "list", "--resource-type", "stack")
+    assert done.code == 2
+    assert "invalid choice: 'stack'" in done.errors

@@ -151,10 +151,10 @@ def test_every_command_takes_a_name(server: Instance, recorder: Cloud, nova: Com
     relation = ("image", "relation")
     snapshot = ("--kind", "snapshot", "web", "one")
     created = recorder.openstack(*relation, "create", "-f", "json", *snapshot)
-    assert created.column("Server ID") == [server.id]
+    assert created.column("Resource ID") == [server.id]
     listed = recorder.openstack(*relation, "list", "-f", "json", "--server", "web")
     assert len(listed.rows) == 3
-    assert set(listed.column("Server ID")) == {server.id}
+    assert set(listed.column("Resource ID")) == {server.id}
     assert recorder.openstack(*relation, "delete", *snapshot).code == 0
     prune = ("server", "backup", "prune", "-f", "json", "--keep-last", "1")
     assert recorder.openstack(*prune, "web").column("Action") == ["keep", "removed"]
