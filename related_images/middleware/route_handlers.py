@@ -228,6 +228,7 @@ def show_info(request: RouteRequest) -> WSGIApp:
     """Return the version, kinds, limits, options and state of this deployment."""
     # before is_up(): if the database hangs, this query is the one that notices it
     settings, reconciliation = request.caller.settings, _reconciliation(request)
+    is_up = request.database.is_up()
     info = {
         "version": related_images.__version__,
         "kinds": list(model.KINDS),
@@ -242,7 +243,8 @@ def show_info(request: RouteRequest) -> WSGIApp:
         "require_registered_installation": settings.require_registered_installation,
         "guard": settings.guard,
         "nova_rotation": settings.nova_rotation,
-        "database": "up" if request.database.is_up() else "down",
+        "database": "up" if is_up else "down",
+        "recording": {"available": is_up, "allowed": request.caller.may_record},
         **reconciliation,
     }
     return json_response(info)

@@ -240,6 +240,18 @@ _INFO: Final = {
     "guard": {"type": "string"},
     "nova_rotation": {"type": "string"},
     "database": {"type": "string", "enum": ["up", "down"]},
+    "recording": _object(
+        {
+            "available": {
+                "type": "boolean",
+                "description": "Whether the database accepts recordings, as far as is known",
+            },
+            "allowed": {
+                "type": "boolean",
+                "description": "Whether the caller has a recording role",
+            },
+        }
+    ),
     "last_reconciliation": {"type": ["object", "null"]},
     "unreconciled": {"type": ["integer", "null"]},
 }
