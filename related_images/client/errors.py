@@ -49,7 +49,7 @@ _NOTHING_BEGUN: Final = {
 _NEXT_STEPS: Final = {
     RecordingForbidden.code: "ask with an account that has the role for it",
     AdminOnly.code: "ask with an account that has the role for it",
-    InstallationBound.code: "ask as the service user that it is registered with",
+    InstallationBound.code: "ask as a service user that it is registered with for this type",
     InstallationUnregistered.code: "ask again once it is registered",
 }
 """By the code of the filter's errors, where the status alone does not tell what to do."""

@@ -69,7 +69,10 @@ def test_malformed_words_never_leave(
     ("code", "advice"),
     [
         ("relation.forbidden", "ask with an account that has the role for it"),
-        ("installation.bound", "ask as the service user that it is registered with"),
+        (
+            "installation.bound",
+            "ask as a service user that it is registered with for this type",
+        ),
         ("installation.unregistered", "ask again once it is registered"),
         (None, "check which roles the caller has, whose the image is, and whether it is protected"),
     ],

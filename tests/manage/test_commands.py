@@ -336,15 +336,44 @@ def test_a_missing_configuration_directory_is_refused(command: Command, tmp_path
 def test_installations_are_added_listed_and_removed(
     command: Command, sqlite: tuple[str, str]
 ) -> None:
-    add = ("installation", "add", NOVA.upper(), "--service-user-id", "nova", *sqlite)
+    users = ("--service-user", "nova:server", "--service-user", "cinder:volume-backup,volume")
+    add = ("installation", "add", NOVA.upper(), *users, "--service-user", "glance", *sqlite)
     added = json_output(command, *add, "--name", "east")
     assert added["registered_at"].endswith("Z")
-    assert (added["uuid"], added["name"], added["service_user_id"]) == (NOVA, "east", "nova")
+    assert (added["uuid"], added["name"]) == (NOVA, "east")
+    assert added["service_users"] == [
+        {"user_id": "nova", "resource_types": ["server"]},
+        {"user_id": "cinder", "resource_types": ["volume", "volume-backup"]},
+        {"user_id": "glance", "resource_types": None},
+    ]
     assert json_output(command, *add, "--name", "east") == added
     assert "`related-images installation remove" in error_line(command(*add, "--name", "west"))
     assert json_output(command, "installation", "list", *sqlite) == [added]
+    table = command("installation", "list", "-c", "service_users", *sqlite)[1]
+    assert "| nova:server cinder:volume,volume-backup glance |" in table
     assert command("installation", "remove", NOVA, *sqlite)[0] == 0
     assert NOVA in error_line(command("installation", "remove", NOVA, *sqlite))
+    assert json_output(command, "installation", "list", *sqlite) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "the field user_id is malformed"),
+        ("nova:", "the resource type '' is unknown; allowed are server, volume"),
+        ("nova:server,stack", "the resource type 'stack' is unknown"),
+    ],
+)
+def test_a_malformed_service_user_is_wrong_usage(command: Command, text: str, words: str) -> None:
+    code, _, errors = command("installation", "add", NOVA, "--name", "n", "--service-user", text)
+    assert code == 2
+    assert words in errors
+
+
+def test_a_service_user_may_be_named_once(command: Command, sqlite: tuple[str, str]) -> None:
+    twice = ("--service-user", "nova:server", "--service-user", "nova:volume")
+    done = command("installation", "add", NOVA, "--name", "n", *twice, *sqlite)
+    assert "names the user 'nova' twice" in error_line(done)
     assert json_output(command, "installation", "list", *sqlite) == []
 
 
