@@ -408,6 +408,22 @@ class InstancePosition:
 
 
 @dataclass(frozen=True, slots=True)
+class Merged:
+    """The number of rows of an installation that was merged into another one.
+
+    :ivar moved: the resources that only this installation had
+    :ivar united: the resources that both had
+    :ivar duplicates: the relations of these that both had
+    :ivar left: the resources that this installation still has
+    """
+
+    moved: int
+    united: int
+    duplicates: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class Purged:
     """The number of rows that a purge deleted."""
 

@@ -12,6 +12,7 @@ USE_CASES = (
     "instances",
     "lineage",
     "listing",
+    "merge",
     "notifications",
     "purge",
     "reconcile",

@@ -6,20 +6,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from related_images import config
-from related_images.db import relations, schema
+from related_images.db import merge, relations, schema
 from related_images.db.database import Database
 from tests import commands, servers
 from tests.db.hosts import run as execute
-from tests.db.samples import NOVA, new, record
+from tests.db.samples import NOVA, OTHER_NOVA, new, record
 
 NEEDED = schema.REVISIONS[-1]
 
@@ -354,6 +355,28 @@ def test_installations_are_added_listed_and_removed(
     assert command("installation", "remove", NOVA, *sqlite)[0] == 0
     assert NOVA in error_line(command("installation", "remove", NOVA, *sqlite))
     assert json_output(command, "installation", "list", *sqlite) == []
+
+
+def test_a_merge_counts_in_a_dry_run_and_then_moves(
+    command: Command, sqlite: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, made = Database(sqlite[1], 5.0), new()
+    record(database, made, replace(made, installation_uuid=OTHER_NOVA), new("vm-2"))
+    words = ("installation", "merge", NOVA.upper(), OTHER_NOVA, *sqlite)
+    counted = {"moved": 1, "united": 1, "duplicates": 1, "left": 2}
+    assert json_output(command, *words, "--dry-run") == counted
+    assert json_output(command, *words) == counted | {"left": 0}
+    assert json_output(command, *words) == dict.fromkeys(counted, 0)
+    assert "cannot be merged into itself" in error_line(
+        command("installation", "merge", NOVA, NOVA, *sqlite)
+    )
+    unknown = command("installation", "merge", NOVA, str(uuid4()), *sqlite)
+    assert "is neither registered nor recorded" in error_line(unknown)
+    monkeypatch.setattr(merge, "_count_resources", lambda *_: 7)
+    code, _, errors = command(*words)
+    assert code == 3
+    assert f"7 resources of {NOVA} were reported after the merge had passed them" in errors
+    database.close()
 
 
 @pytest.mark.parametrize(
