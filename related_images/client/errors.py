@@ -49,7 +49,7 @@ _NOT_STARTED: Final = {
 _NEXT_STEPS: Final = {
     RecordingForbidden.code: "use an account that has the role",
     AdminOnly.code: "use an account that has the role",
-    InstallationBound.code: "use the service user that the installation is registered with",
+    InstallationBound.code: "use a service user of the installation for this resource type",
     InstallationUnregistered.code: "ask an administrator to register the installation",
 }
 """The next step by the code of the filter's error, where it depends on more than the status."""

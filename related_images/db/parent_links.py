@@ -89,6 +89,18 @@ def in_force(starts: Sequence[Start], at: datetime) -> Start | None:
     return max(before) if before else min(starts, default=None)
 
 
+def is_rebuild(starts: Sequence[Start], start: Start, source: str) -> bool:
+    """Return whether ``start`` is a rebuild, if the instance was started from its image before.
+
+    If the source reports the time of its report instead, it is a rebuild only if the instance was
+    started from another image in between.
+
+    :param starts: the other starts of the instance
+    """
+    before = in_force(starts, start.at)
+    return source == TIMELY or (before is not None and before.image_ref != start.image_ref)
+
+
 def lock_instance(connection: Connection, instance_ref: int) -> int | None:
     """Lock the row of the instance exclusively until the transaction ends.
 
@@ -126,16 +138,11 @@ def review(connection: Connection, relations: ColumnElement[bool]) -> None:
 def _record_rebuild(connection: Connection, new: NewRelation, recorded: Recorded) -> bool:
     """Record a rebuild if a recorded start is reported again with another time.
 
-    If the source reports the time of its report instead, it is a rebuild only if the instance was
-    started from another image in between.
-
     :returns: whether a rebuild was recorded
     """
-    starts = _starts_of(connection, recorded.instance_ref)
-    if Start(new.created_at, recorded.relation_ref, recorded.image_ref) in starts:
-        return False
-    start = in_force(starts, new.created_at)
-    if new.source != TIMELY and (start is None or start.image_ref == recorded.image_ref):
+    starts = starts_of(connection, recorded.instance_ref)
+    start = Start(new.created_at, recorded.relation_ref, recorded.image_ref)
+    if start in starts or not is_rebuild(starts, start, new.source):
         return False
     values = {"relation_ref": recorded.relation_ref, "started_at": new.created_at}
     connection.execute(insert(rebuild), values)
@@ -143,7 +150,7 @@ def _record_rebuild(connection: Connection, new: NewRelation, recorded: Recorded
 
 
 def _insert_links(connection: Connection, instance_ref: int, made: Select[Any]) -> None:
-    starts = _starts_of(connection, instance_ref)
+    starts = starts_of(connection, instance_ref)
     if not starts:
         return
     found = connection.execute(made, {"instance": instance_ref}).all()
@@ -152,7 +159,8 @@ def _insert_links(connection: Connection, instance_ref: int, made: Select[Any]) 
         connection.execute(insert(descent), rows)
 
 
-def _starts_of(connection: Connection, instance_ref: int) -> list[Start]:
+def starts_of(connection: Connection, instance_ref: int) -> list[Start]:
+    """Return the starts of the instance, rebuilds included."""
     return [Start(*row) for row in connection.execute(_starts, {"instance": instance_ref})]
 
 

@@ -69,7 +69,10 @@ def test_malformed_arguments_are_not_sent(
     ("code", "advice"),
     [
         ("relation.forbidden", "use an account that has the role"),
-        ("installation.bound", "use the service user that the installation is registered with"),
+        (
+            "installation.bound",
+            "use a service user of the installation for this resource type",
+        ),
         ("installation.unregistered", "ask an administrator to register the installation"),
         (None, "check the roles of the account, the owner of the image, and if it is protected"),
     ],
