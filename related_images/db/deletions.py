@@ -1,6 +1,7 @@
 """Delete protection: pending deletions, and images from which live resources were made.
 
-A resource is a server that was started from the image, or a volume that was made from it. A
+A resource is a server that was started from the image, a volume that was made from it, or a
+resource that comes, through origins, from one of these. A
 transaction that begins a deletion locks the row of the image exclusively and then looks for live
 resources. A transaction that records a start shares a lock on that row, through its foreign
 key, and then looks for pending deletions. So the later of two concurrent transactions sees the
@@ -15,9 +16,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Subquery,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    union_all,
+)
 
 from related_images.db import (
+    origin_walk,
     orphans,
     relations,
 )
@@ -25,7 +42,7 @@ from related_images.db.database import Database
 from related_images.db.row_ids import project_ref, shown_installation
 from related_images.db.tables import deletion, image, installation, instance, relation
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
-from related_images.model import BOOT, ImageState, InstanceRef, NewRelation, Recorded
+from related_images.model import BOOT, SERVER, ImageState, InstanceRef, NewRelation, Recorded
 
 LISTED: Final = 5
 """The number of resources that an error message lists."""
@@ -56,9 +73,11 @@ class StartedDeletion:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """The live servers and volumes that were made from an image.
+    """The live resources that use an image.
 
-    :ivar count: the number of all of them
+    :ivar is_known: false if there are resources beyond the longest walk along origins, of which it
+        is not known whether they are live
+    :ivar count: the number of all live ones
     :ivar visible: the number of those that the caller sees, by resource type
     :ivar first: the first of those, at most :data:`LISTED`
     """
@@ -66,6 +85,7 @@ class Use:
     count: int
     visible: Mapping[str, int]
     first: Sequence[InstanceRef]
+    is_known: bool = True
 
 
 def begin(
@@ -89,7 +109,7 @@ def begin(
     def task(connection: Connection) -> StartedDeletion:
         deletion = _begin(connection, image_id, datetime.now(UTC), image_state)
         use = _use(connection, deletion.image_ref, visible_to)
-        if use.count and not forced:
+        if (use.count or not use.is_known) and not forced:
             raise ImageInUse(_refusal(image_id, use))
         return StartedDeletion(image_id, deletion, use.count)
 
@@ -98,7 +118,9 @@ def begin(
 
 def _refusal(image_id: str, use: Use) -> str:
     users = [_shown(type, number, use.first) for type, number in use.visible.items()]
-    users += ["live servers or volumes of other projects"] * (use.count > sum(use.visible.values()))
+    users += ["live resources of other projects"] * (use.count > sum(use.visible.values()))
+    if not use.is_known:
+        users.append(f"resources that come from it through more than {origin_walk.STEPS} origins")
     return (
         f"the image {image_id} cannot be deleted: it is used by {' and '.join(users)}; "
         "delete them first; an administrator can record that a server was deleted with "
@@ -189,27 +211,53 @@ def _withdraw(connection: Connection, begun: Deletion) -> None:
 
 
 def _use(connection: Connection, image_ref: int, visible_to: str | None) -> Use:
-    """Return the live servers and volumes that were made from the image."""
-    live = (
-        relation.c.image_ref == image_ref,
-        relation.c.kind == BOOT,
-        instance.c.ended_at.is_(None),
-    )
-    count = connection.execute(_select_use(func.count()).where(*live)).scalar_one()
+    """Return the live resources that use the image.
+
+    Origins are followed only if other resources than servers were made from the image, because
+    nothing comes from a server.
+    """
+    users = _starts(image_ref)
+    is_live = instance.c.ended_at.is_(None)
+    is_other = installation.c.resource_type != SERVER
+    number = _select_use(users, func.count(case((is_live, 1))), func.count(case((is_other, 1))))
+    count, others = connection.execute(number).one()
+    is_known = True
+    if others:
+        walk = origin_walk.dependents(relation.c.image_ref == image_ref)
+        users = _starts(image_ref, select(literal(LAST), walk.c.ref, null()))
+        steps = connection.execute(select(func.max(walk.c.step))).scalar()
+        is_known = steps != origin_walk.BEYOND
+        count = connection.execute(_select_use(users, func.count()).where(is_live)).scalar_one()
     if not count:
-        return Use(0, {}, ())
-    visible = (*live, *_visible(visible_to))
+        return Use(0, {}, (), is_known)
+    visible = (is_live, *_visible(users, visible_to))
     resource_type = installation.c.resource_type
-    by_type = _select_use(resource_type, func.count()).where(*visible)
+    by_type = _select_use(users, resource_type, func.count()).where(*visible)
     counts = connection.execute(by_type.group_by(resource_type).order_by(resource_type))
-    names = _select_use(shown_installation(), instance.c.instance_id, resource_type)
-    first = connection.execute(names.where(*visible).order_by(relation.c.id).limit(LISTED))
-    return Use(count, {row[0]: row[1] for row in counts}, [InstanceRef(*row) for row in first])
+    names = _select_use(users, shown_installation(), instance.c.instance_id, resource_type)
+    in_order = names.where(*visible).order_by(users.c.position, users.c.instance_ref)
+    first = [InstanceRef(*row) for row in connection.execute(in_order.limit(LISTED))]
+    return Use(count, {row[0]: row[1] for row in counts}, first, is_known)
 
 
-def _select_use(*columns: Any) -> Select[Any]:
+LAST: Final = 2**62
+"""The position of resources that use an image through origins, after those made from it."""
+
+
+def _starts(image_ref: int, *others: Select[Any]) -> Subquery:
+    """Return the resources that were made from the image, and ``others``.
+
+    :returns: their position in a message, the resource, and the project that sees the start
+    """
+    starts = select(
+        relation.c.id.label("position"), relation.c.instance_ref, relation.c.project_ref
+    ).where(relation.c.image_ref == image_ref, relation.c.kind == BOOT)
+    return union_all(starts, *others).subquery() if others else starts.subquery()
+
+
+def _select_use(users: Subquery, *columns: Any) -> Select[Any]:
     return select(*columns).select_from(
-        relation.join(instance, relation.c.instance_ref == instance.c.id).join(
+        users.join(instance, users.c.instance_ref == instance.c.id).join(
             installation, instance.c.installation_ref == installation.c.id
         )
     )
@@ -227,9 +275,9 @@ def _is_marked(connection: Connection, image_ref: int) -> bool:
     return connection.execute(marked).scalar() is not None
 
 
-def _visible(visible_to: str | None) -> list[ColumnElement[bool]]:
-    """Return the conditions for a start that the project ``visible_to`` may see."""
+def _visible(users: Subquery, visible_to: str | None) -> list[ColumnElement[bool]]:
+    """Return the conditions for a use that the project ``visible_to`` may see."""
     if visible_to is None:
         return []
     own = project_ref(visible_to)
-    return [or_(relation.c.project_ref == own, instance.c.project_ref == own)]
+    return [or_(users.c.project_ref == own, instance.c.project_ref == own)]

@@ -4,12 +4,13 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    Select,
     and_,
     case,
     exists,
@@ -19,15 +20,16 @@ from sqlalchemy import (
     union,
 )
 
-from related_images.db import image_identity, relation_queries, stored_state
+from related_images.db import image_identity, origin_walk, relation_queries, stored_state
 from related_images.db.column_types import KIND_CODES, is_known
 from related_images.db.database import Database
 from related_images.db.row_ids import project_ref
-from related_images.db.tables import image, instance, project, relation
+from related_images.db.tables import image, installation, instance, project, relation
 from related_images.errors import InstanceTooLarge
 from related_images.model import (
     BOOT,
     MADE_FROM,
+    SERVER,
     Filters,
     InstanceRef,
     ListedImage,
@@ -135,7 +137,7 @@ def usages(
     return [
         replace(
             known.get(image_id) or Usage(image_id),
-            used_by_others=None if others is None else image_id in others,
+            used_by_others=None if others is None else others.get(image_id, False),
         )
         for image_id in image_ids
     ]
@@ -149,33 +151,91 @@ unknown; the image has no owner."""
 def _usages(
     connection: Connection, image_ids: Collection[str], visible_to: str | None
 ) -> list[Usage]:
-    """Return the usage of those images that were ever used, in one statement.
+    """Return the usage of those images that were ever used.
 
-    The cost grows with the number of starts from these images. For a project, the cost grows with
-    the number of its own relations, so that the response time does not reveal the starts of other
-    projects.
+    The cost grows with the number of resources that use these images. For a project, the cost grows
+    with the number of its own relations and origins, so that the response time does not reveal the
+    resources of other projects. A second statement follows the origins: for all projects, only from
+    images from which other resources than servers were made.
     """
-    started = _starts(image_ids, visible_to)
-    is_live = case((started.c.ended_at.is_(None), 1))
-    query = (
-        select(image.c.uuid, func.count(), func.count(is_live), func.max(started.c.ended_at))
-        .select_from(started.join(image, image.c.id == started.c.image_ref))
-        .group_by(image.c.uuid)
-    )
+    refs = select(image.c.id).where(image.c.uuid.in_(image_ids))
+    counts = _count_uses(connection, _starts(refs, visible_to))
+    if visible_to is None:
+        with_others = [image_id for image_id, row in counts.items() if row.others]
+        if with_others:
+            chosen = select(image.c.id).where(image.c.uuid.in_(with_others))
+            walk = origin_walk.dependents(relation.c.image_ref.in_(chosen))
+            counts = _added(counts, _count_uses(connection, _dependents(walk)))
+    else:
+        walk = origin_walk.dependents_of_project(project_ref(visible_to), refs)
+        counts = _added(counts, _count_uses(connection, _dependents(walk)))
     return [
-        Usage(image_id, count, live, None if live else ended_at)
-        for image_id, count, live, ended_at in connection.execute(query)
+        Usage(image_id, row.all, row.live, None if row.live else row.ended_at)
+        for image_id, row in counts.items()
     ]
 
 
-def _starts(image_ids: Collection[str], visible_to: str | None) -> FromClause:
-    """Return the starts from these images: the relation, the image, the end of the instance."""
+class _Uses(NamedTuple):
+    """The number of resources that use an image.
+
+    :ivar ended_at: the latest end of one of them
+    :ivar others: the number of those that are not servers
+    """
+
+    all: int
+    live: int
+    ended_at: datetime | None
+    others: int
+
+
+def _count_uses(connection: Connection, found: FromClause) -> dict[str, _Uses]:
+    is_live = case((found.c.ended_at.is_(None), 1))
+    is_other = case((installation.c.resource_type != SERVER, 1))
+    query = (
+        select(
+            *(image.c.uuid, func.count(), func.count(is_live), func.max(found.c.ended_at)),
+            func.count(is_other),
+        )
+        .select_from(found.join(image, image.c.id == found.c.image_ref))
+        .join(installation, installation.c.id == found.c.installation_ref)
+        .group_by(image.c.uuid)
+    )
+    return {row[0]: _Uses(*row[1:]) for row in connection.execute(query)}
+
+
+def _added(counts: dict[str, _Uses], more: dict[str, _Uses]) -> dict[str, _Uses]:
+    none = _Uses(0, 0, None, 0)
+    pairs = {id: (counts.get(id, none), more.get(id, none)) for id in {**counts, **more}}
+    return {
+        id: _Uses(
+            one.all + two.all,
+            one.live + two.live,
+            max(filter(None, (one.ended_at, two.ended_at)), default=None),
+            one.others + two.others,
+        )
+        for id, (one, two) in pairs.items()
+    }
+
+
+def _dependents(walk: FromClause) -> FromClause:
+    """Return the resources of a walk: the image, the end and the installation of the resource."""
+    return (
+        select(walk.c.image_ref, instance.c.ended_at, instance.c.installation_ref)
+        .join_from(walk, instance, instance.c.id == walk.c.ref)
+        .where(walk.c.step <= origin_walk.STEPS)
+        .subquery()
+    )
+
+
+def _starts(refs: Select[Any], visible_to: str | None) -> FromClause:
+    """Return the starts from these images: the relation, and the columns of :func:`_dependents`."""
     found = (
-        select(relation.c.id, relation.c.image_ref, instance.c.ended_at)
+        select(
+            relation.c.id, relation.c.image_ref, instance.c.ended_at, instance.c.installation_ref
+        )
         .join(instance, instance.c.id == relation.c.instance_ref)
         .where(relation.c.kind == BOOT)
     )
-    refs = select(image.c.id).where(image.c.uuid.in_(image_ids))
     if visible_to is None:
         return found.where(relation.c.image_ref.in_(refs)).subquery()
     # the sum prevents a search by the index on image_ref, which reads the starts of all projects
@@ -186,20 +246,52 @@ def _starts(image_ids: Collection[str], visible_to: str | None) -> FromClause:
     ).subquery()
 
 
-def _used_by_others(connection: Connection, owners: Mapping[str, str | None]) -> set[str]:
+def _used_by_others(
+    connection: Connection, owners: Mapping[str, str | None]
+) -> dict[str, bool | None]:
     """Return the images that live instances of projects other than the image's owner use.
 
-    An instance belongs to the owner of the image if that project sees the start. Instances of an
-    unknown project count as those of others.
+    An instance belongs to the owner of the image if that project sees the start, or owns an
+    instance that comes from another one. Instances of an unknown project count as those of others.
+
+    :returns: true for each such image; ``None`` for an image of which not all origins were followed
     """
     if not owners:
-        return set()
+        return {}
     refs = _projects(connection, {owner for owner in owners.values() if owner is not None})
     owned: dict[int, list[str]] = {}
     for image_id, owner in owners.items():
         owned.setdefault(refs.get(owner or "", NO_OWNER), []).append(image_id)
     used = or_(*(and_(image.c.uuid.in_(ids), _has_other(ref)) for ref, ids in owned.items()))
-    return set(connection.execute(select(image.c.uuid).where(used)).scalars())
+    found = dict.fromkeys(connection.execute(select(image.c.uuid).where(used)).scalars(), True)
+    remaining = {id: ref for ref, ids in owned.items() for id in ids if id not in found}
+    return {**found, **_used_through_origins(connection, remaining)} if remaining else {**found}
+
+
+def _used_through_origins(
+    connection: Connection, owners: Mapping[str, int]
+) -> dict[str, bool | None]:
+    """Do as :func:`_used_by_others` for the instances that use an image through origins.
+
+    :param owners: the primary keys of the owners by image ID
+    """
+    refs = select(image.c.id).where(image.c.uuid.in_(owners))
+    walk = origin_walk.dependents(relation.c.image_ref.in_(refs))
+    owner = func.coalesce(instance.c.project_ref, NOT_KNOWN)
+    is_live = case((instance.c.ended_at.is_(None), 1))
+    query = (
+        select(image.c.uuid, owner, func.count(is_live), func.max(walk.c.step))
+        .select_from(walk.join(instance, instance.c.id == walk.c.ref))
+        .join(image, image.c.id == walk.c.image_ref)
+        .group_by(image.c.uuid, owner)
+    )
+    found: dict[str, bool | None] = {}
+    for image_id, ref, live, steps in connection.execute(query):
+        if live and ref != owners[image_id]:
+            found[image_id] = True
+        elif steps == origin_walk.BEYOND:
+            found.setdefault(image_id, None)
+    return found
 
 
 def _projects(connection: Connection, project_ids: Collection[str]) -> dict[str, int]:
