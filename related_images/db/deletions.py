@@ -19,6 +19,7 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
     Select,
     Subquery,
     case,
@@ -216,51 +217,89 @@ def _use(connection: Connection, image_ref: int, visible_to: str | None) -> Use:
     Origins are followed only if other resources than servers were made from the image, because
     nothing comes from a server.
     """
-    users = _starts(image_ref)
-    is_live = instance.c.ended_at.is_(None)
-    is_other = installation.c.resource_type != SERVER
-    number = _select_use(users, func.count(case((is_live, 1))), func.count(case((is_other, 1))))
-    count, others = connection.execute(number).one()
-    is_known = True
+    users = _starters(image_ref)
+    count, others, steps = connection.execute(users.numbers()).one()
     if others:
-        walk = origin_walk.dependents(relation.c.image_ref == image_ref)
-        users = _starts(image_ref, select(literal(LAST), walk.c.ref, null()))
-        steps = connection.execute(select(func.max(walk.c.step))).scalar()
-        is_known = steps != origin_walk.BEYOND
-        count = connection.execute(_select_use(users, func.count()).where(is_live)).scalar_one()
+        users = _all_users(connection.dialect.name, image_ref)
+        count, _, steps = connection.execute(users.numbers()).one()
+    is_known = steps != origin_walk.BEYOND
     if not count:
         return Use(0, {}, (), is_known)
-    visible = (is_live, *_visible(users, visible_to))
+    visible = (users.is_live, *users.seen_by(visible_to))
     resource_type = installation.c.resource_type
-    by_type = _select_use(users, resource_type, func.count()).where(*visible)
+    by_type = users.select(resource_type, func.count()).where(*visible)
     counts = connection.execute(by_type.group_by(resource_type).order_by(resource_type))
-    names = _select_use(users, shown_installation(), instance.c.instance_id, resource_type)
-    in_order = names.where(*visible).order_by(users.c.position, users.c.instance_ref)
+    names = users.select(shown_installation(), users.instance.instance_id, resource_type)
+    in_order = names.where(*visible).order_by(*users.order)
     first = [InstanceRef(*row) for row in connection.execute(in_order.limit(LISTED))]
     return Use(count, {row[0]: row[1] for row in counts}, first, is_known)
 
 
-LAST: Final = 2**62
-"""The position of resources that use an image through origins, after those made from it."""
+@dataclass(frozen=True, slots=True)
+class _Users:
+    """The resources that use an image.
 
-
-def _starts(image_ref: int, *others: Select[Any]) -> Subquery:
-    """Return the resources that were made from the image, and ``others``.
-
-    :returns: their position in a message, the resource, and the project that sees the start
+    :ivar rows: ``instance_ref``; ``step``, the number of origins between the resource and one that
+        was made from the image; ``relation_ref`` of the start and ``project_ref`` that sees it
+    :ivar joined: these rows with those of the instances
+    :ivar instance: the columns of the instances
     """
-    starts = select(
-        relation.c.id.label("position"), relation.c.instance_ref, relation.c.project_ref
+
+    rows: Subquery
+    joined: FromClause
+    instance: Any
+
+    def select(self, *columns: Any) -> Select[Any]:
+        """Return the query for the columns, which may be of the installations too."""
+        home = installation.c.id == self.instance.installation_ref
+        return select(*columns).select_from(self.joined.join(installation, home))
+
+    def numbers(self) -> Select[Any]:
+        """Return the query for the numbers of live ones and of others than servers, and the
+        greatest step."""
+        is_other = installation.c.resource_type != SERVER
+        counted = (func.count(case((condition, 1))) for condition in (self.is_live, is_other))
+        return self.select(*counted, func.max(self.rows.c.step))
+
+    @property
+    def is_live(self) -> ColumnElement[bool]:
+        """The condition for resources that were not deleted."""
+        ended_at: ColumnElement[datetime] = self.instance.ended_at
+        return ended_at.is_(None)
+
+    @property
+    def order(self) -> tuple[ColumnElement[int], ...]:
+        """The order in a message: those made from the image first, in the order of the reports."""
+        return self.rows.c.step, self.rows.c.relation_ref, self.rows.c.instance_ref
+
+    def seen_by(self, project_id: str | None) -> list[ColumnElement[bool]]:
+        """Return the conditions for a use that the project sees; ``None`` for all projects."""
+        if project_id is None:
+            return []
+        own = project_ref(project_id)
+        return [or_(self.rows.c.project_ref == own, self.instance.project_ref == own)]
+
+
+def _started(image_ref: int) -> Select[Any]:
+    return select(
+        relation.c.instance_ref,
+        literal(0).label("step"),
+        relation.c.id.label("relation_ref"),
+        relation.c.project_ref,
     ).where(relation.c.image_ref == image_ref, relation.c.kind == BOOT)
-    return union_all(starts, *others).subquery() if others else starts.subquery()
 
 
-def _select_use(users: Subquery, *columns: Any) -> Select[Any]:
-    return select(*columns).select_from(
-        users.join(instance, users.c.instance_ref == instance.c.id).join(
-            installation, instance.c.installation_ref == installation.c.id
-        )
-    )
+def _starters(image_ref: int) -> _Users:
+    rows = _started(image_ref).subquery()
+    return _Users(rows, rows.join(instance, instance.c.id == rows.c.instance_ref), instance.c)
+
+
+def _all_users(dialect: str, image_ref: int) -> _Users:
+    walk = origin_walk.dependents(dialect, relation.c.image_ref == image_ref)
+    come = select(walk.c.ref, walk.c.step, null(), null())
+    rows = union_all(_started(image_ref), come).subquery()
+    on = instance.c.id == rows.c.instance_ref
+    return _Users(rows, *origin_walk.look_up(dialect, rows, instance, on))
 
 
 def _is_pending(connection: Connection, image_ref: int, at: datetime) -> bool:
@@ -273,11 +312,3 @@ def _is_marked(connection: Connection, image_ref: int) -> bool:
     """Return whether the image is marked deleted."""
     marked = select(image.c.deleted_at).where(image.c.id == image_ref)
     return connection.execute(marked).scalar() is not None
-
-
-def _visible(users: Subquery, visible_to: str | None) -> list[ColumnElement[bool]]:
-    """Return the conditions for a use that the project ``visible_to`` may see."""
-    if visible_to is None:
-        return []
-    own = project_ref(visible_to)
-    return [or_(users.c.project_ref == own, instance.c.project_ref == own)]

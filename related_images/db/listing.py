@@ -4,13 +4,14 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
     Select,
+    Subquery,
     and_,
     case,
     exists,
@@ -159,76 +160,81 @@ def _usages(
     images from which other resources than servers were made.
     """
     refs = select(image.c.id).where(image.c.uuid.in_(image_ids))
-    counts = _count_uses(connection, _starts(refs, visible_to))
-    if visible_to is None:
-        with_others = [image_id for image_id, row in counts.items() if row.others]
-        if with_others:
-            chosen = select(image.c.id).where(image.c.uuid.in_(with_others))
-            walk = origin_walk.dependents(relation.c.image_ref.in_(chosen))
-            counts = _added(counts, _count_uses(connection, _dependents(walk)))
-    else:
-        walk = origin_walk.dependents_of_project(project_ref(visible_to), refs)
-        counts = _added(counts, _count_uses(connection, _dependents(walk)))
+    dialect = connection.dialect.name
+    counts = _count_starts(connection, _starts(refs, visible_to))
+    walk = None
+    if visible_to is not None:
+        walk = origin_walk.dependents_of_project(dialect, project_ref(visible_to), refs)
+    elif with_others := [image_id for image_id, uses in counts.items() if uses.others]:
+        chosen = select(image.c.id).where(image.c.uuid.in_(with_others))
+        walk = origin_walk.dependents(dialect, relation.c.image_ref.in_(chosen))
+    if walk is not None:
+        for image_id, more in _count_dependents(connection, walk).items():
+            counts[image_id] = counts.get(image_id, _Uses()).with_more(more)
     return [
-        Usage(image_id, row.all, row.live, None if row.live else row.ended_at)
-        for image_id, row in counts.items()
+        Usage(image_id, uses.all, uses.live, None if uses.live else uses.ended_at)
+        for image_id, uses in counts.items()
     ]
 
 
-class _Uses(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Uses:
     """The number of resources that use an image.
 
     :ivar ended_at: the latest end of one of them
-    :ivar others: the number of those that are not servers
+    :ivar others: the number of those that are not servers and were made from the image
     """
 
-    all: int
-    live: int
-    ended_at: datetime | None
-    others: int
+    all: int = 0
+    live: int = 0
+    ended_at: datetime | None = None
+    others: int = 0
+
+    def with_more(self, more: "_Uses") -> "_Uses":
+        ends = [end for end in (self.ended_at, more.ended_at) if end is not None]
+        return _Uses(self.all + more.all, self.live + more.live, max(ends, default=None))
 
 
-def _count_uses(connection: Connection, found: FromClause) -> dict[str, _Uses]:
-    is_live = case((found.c.ended_at.is_(None), 1))
+def _count_starts(connection: Connection, started: FromClause) -> dict[str, _Uses]:
+    is_live = case((started.c.ended_at.is_(None), 1))
     is_other = case((installation.c.resource_type != SERVER, 1))
     query = (
         select(
-            *(image.c.uuid, func.count(), func.count(is_live), func.max(found.c.ended_at)),
+            *(image.c.uuid, func.count(), func.count(is_live), func.max(started.c.ended_at)),
             func.count(is_other),
         )
-        .select_from(found.join(image, image.c.id == found.c.image_ref))
-        .join(installation, installation.c.id == found.c.installation_ref)
+        .select_from(started.join(image, image.c.id == started.c.image_ref))
+        .join(installation, installation.c.id == started.c.installation_ref)
         .group_by(image.c.uuid)
     )
     return {row[0]: _Uses(*row[1:]) for row in connection.execute(query)}
 
 
-def _added(counts: dict[str, _Uses], more: dict[str, _Uses]) -> dict[str, _Uses]:
-    none = _Uses(0, 0, None, 0)
-    pairs = {id: (counts.get(id, none), more.get(id, none)) for id in {**counts, **more}}
-    return {
-        id: _Uses(
-            one.all + two.all,
-            one.live + two.live,
-            max(filter(None, (one.ended_at, two.ended_at)), default=None),
-            one.others + two.others,
-        )
-        for id, (one, two) in pairs.items()
-    }
-
-
-def _dependents(walk: FromClause) -> FromClause:
-    """Return the resources of a walk: the image, the end and the installation of the resource."""
-    return (
-        select(walk.c.image_ref, instance.c.ended_at, instance.c.installation_ref)
-        .join_from(walk, instance, instance.c.id == walk.c.ref)
-        .where(walk.c.step <= origin_walk.STEPS)
-        .subquery()
+def _count_dependents(connection: Connection, walk: Subquery) -> dict[str, _Uses]:
+    found, user = origin_walk.look_up(
+        connection.dialect.name, walk, instance, instance.c.id == walk.c.ref
     )
+    is_live = case((user.ended_at.is_(None), 1))
+    query = (
+        select(
+            *(_uuid_of(walk.c.image_ref), func.count(), func.count(is_live)),
+            func.max(user.ended_at),
+        )
+        .select_from(found)
+        .where(walk.c.step <= origin_walk.STEPS)
+        .group_by(walk.c.image_ref)
+    )
+    return {row[0]: _Uses(*row[1:]) for row in connection.execute(query)}
+
+
+def _uuid_of(image_ref: ColumnElement[int]) -> ColumnElement[str]:
+    return select(image.c.uuid).where(image.c.id == image_ref).scalar_subquery()
 
 
 def _starts(refs: Select[Any], visible_to: str | None) -> FromClause:
-    """Return the starts from these images: the relation, and the columns of :func:`_dependents`."""
+    """Return the starts from these images: the relation, the image, and of the instance the end
+    and the installation.
+    """
     found = (
         select(
             relation.c.id, relation.c.image_ref, instance.c.ended_at, instance.c.installation_ref
@@ -276,18 +282,20 @@ def _used_through_origins(
     :param owners: the primary keys of the owners by image ID
     """
     refs = select(image.c.id).where(image.c.uuid.in_(owners))
-    walk = origin_walk.dependents(relation.c.image_ref.in_(refs))
-    owner = func.coalesce(instance.c.project_ref, NOT_KNOWN)
-    is_live = case((instance.c.ended_at.is_(None), 1))
+    dialect = connection.dialect.name
+    walk = origin_walk.dependents(dialect, relation.c.image_ref.in_(refs))
+    rows, user = origin_walk.look_up(dialect, walk, instance, instance.c.id == walk.c.ref)
+    is_live = case((user.ended_at.is_(None), 1))
     query = (
-        select(image.c.uuid, owner, func.count(is_live), func.max(walk.c.step))
-        .select_from(walk.join(instance, instance.c.id == walk.c.ref))
-        .join(image, image.c.id == walk.c.image_ref)
-        .group_by(image.c.uuid, owner)
+        select(
+            _uuid_of(walk.c.image_ref), user.project_ref, func.count(is_live), func.max(walk.c.step)
+        )
+        .select_from(rows)
+        .group_by(walk.c.image_ref, user.project_ref)
     )
     found: dict[str, bool | None] = {}
     for image_id, ref, live, steps in connection.execute(query):
-        if live and ref != owners[image_id]:
+        if live and (ref or NOT_KNOWN) != owners[image_id]:
             found[image_id] = True
         elif steps == origin_walk.BEYOND:
             found.setdefault(image_id, None)

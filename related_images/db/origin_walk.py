@@ -8,13 +8,22 @@ too.
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, Subquery, exists, func, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    Subquery,
+    func,
+    literal,
+    select,
+    true,
+)
 
 from related_images.db.parent_links import STEPS
 from related_images.db.tables import instance, origin, relation
 from related_images.model import BOOT
 
-__all__ = ["BEYOND", "STEPS", "dependents", "dependents_of_project"]
+__all__ = ["BEYOND", "STEPS", "dependents", "dependents_of_project", "look_up"]
 
 BEYOND: Final = STEPS + 1
 """The number of steps of the resources at which the walk of :func:`dependents` ends.
@@ -23,11 +32,12 @@ If there is such a resource, the walk is not complete.
 """
 
 
-def dependents(images: ColumnElement[bool]) -> Subquery:
+def dependents(dialect: str, images: ColumnElement[bool]) -> Subquery:
     """Return the resources that come from those that were made from the images.
 
     Resources that were made from the image themselves are left out.
 
+    :param dialect: the name of the SQLAlchemy dialect
     :param images: a condition on ``image_ref`` of the relations
     :returns: ``image_ref``, ``ref`` of the resource, and ``step``: the least number of origins
         between them, at most :data:`BEYOND`
@@ -38,30 +48,22 @@ def dependents(images: ColumnElement[bool]) -> Subquery:
         .where(images, relation.c.kind == BOOT)
         .cte("dependents", recursive=True)
     )
-    below = origin.alias()
+    below = origin.alias("below")
+    found, columns = look_up(dialect, walk, below, below.c.source_ref == walk.c.ref)
     walk = walk.union(
-        select(walk.c.image_ref, below.c.instance_ref, walk.c.step + 1)
-        .join_from(walk, below, below.c.source_ref == walk.c.ref)
+        select(walk.c.image_ref, columns.instance_ref, walk.c.step + 1)
+        .select_from(found)
         .where(walk.c.step <= STEPS)
     )
     return (
         select(walk.c.image_ref, walk.c.ref, func.min(walk.c.step).label("step"))
-        .where(~_is_started(walk.c.image_ref, walk.c.ref))
+        .where(_is_not_started(walk.c.image_ref, walk.c.ref))
         .group_by(walk.c.image_ref, walk.c.ref)
         .subquery()
     )
 
 
-def _is_started(image_ref: Any, instance_ref: Any) -> ColumnElement[bool]:
-    start = relation.alias()
-    return exists().where(
-        start.c.image_ref == image_ref,
-        start.c.instance_ref == instance_ref,
-        start.c.kind == BOOT,
-    )
-
-
-def dependents_of_project(owner: Any, images: Select[Any]) -> Subquery:
+def dependents_of_project(dialect: str, owner: Any, images: Select[Any]) -> Subquery:
     """Return what :func:`dependents` returns, for the resources of one project.
 
     The walk begins at the resources of the project, so that its duration does not depend on the
@@ -79,19 +81,52 @@ def dependents_of_project(owner: Any, images: Select[Any]) -> Subquery:
         .where(origin.c.project_ref == owner, origin.c.source_ref.is_not(None))
         .cte("sources", recursive=True)
     )
-    above, start = origin.alias(), relation.alias("start")
+    above = origin.alias("above")
+    found, columns = look_up(dialect, walk, above, above.c.instance_ref == walk.c.source_ref)
     walk = walk.union(
-        select(walk.c.ref, above.c.source_ref, walk.c.step + 1)
-        .join_from(walk, above, above.c.instance_ref == walk.c.source_ref)
-        .where(above.c.source_ref.is_not(None), walk.c.step < STEPS)
+        select(walk.c.ref, columns.source_ref, walk.c.step + 1)
+        .select_from(found)
+        .where(columns.source_ref.is_not(None), walk.c.step < STEPS)
     )
+    starts = relation.alias("start")
+    found, start = look_up(dialect, walk, starts, starts.c.instance_ref == walk.c.source_ref)
     return (
-        select(start.c.image_ref, walk.c.ref, func.min(walk.c.step).label("step"))
-        .select_from(walk.join(start, start.c.instance_ref == walk.c.source_ref))
-        .join(instance, instance.c.id == walk.c.ref)
+        select(start.image_ref, walk.c.ref, func.min(walk.c.step).label("step"))
+        .select_from(found)
         # the sum prevents a search by the index on image_ref, as in the starts of a project
-        .where(start.c.kind == BOOT, (start.c.image_ref + 0).in_(images))
-        .where(instance.c.project_ref == owner, ~_is_started(start.c.image_ref, walk.c.ref))
-        .group_by(start.c.image_ref, walk.c.ref)
+        .where(start.kind == BOOT, (start.image_ref + 0).in_(images))
+        .where(_owner_of(walk.c.ref) == owner, _is_not_started(start.image_ref, walk.c.ref))
+        .group_by(start.image_ref, walk.c.ref)
         .subquery()
     )
+
+
+def look_up(
+    dialect: str, rows: FromClause, table: FromClause, condition: ColumnElement[bool]
+) -> tuple[FromClause, Any]:
+    """Join each row with its rows of a table, which an index of the table finds.
+
+    PostgreSQL expects too many rows of a recursive query, and would read the whole table instead.
+    It cannot do so if a lateral subquery has an offset.
+
+    :param condition: the condition for the rows of the table
+    :returns: the join, and the columns of the table
+    """
+    if dialect != "postgresql":
+        return rows.join(table, condition), table.c
+    found = select(table).where(condition).correlate_except(table).offset(0).lateral()
+    return rows.join(found, true()), found.c
+
+
+# these subqueries run once for each row: a join would be as expensive as in `look_up`
+def _owner_of(instance_ref: Any) -> ColumnElement[Any]:
+    own = instance.alias()
+    return select(own.c.project_ref).where(own.c.id == instance_ref).scalar_subquery()
+
+
+def _is_not_started(image_ref: Any, instance_ref: Any) -> ColumnElement[bool]:
+    own = relation.alias()
+    started = select(own.c.id).where(
+        own.c.image_ref == image_ref, own.c.instance_ref == instance_ref, own.c.kind == BOOT
+    )
+    return started.scalar_subquery().is_(None)

@@ -179,6 +179,11 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
         *(listing._used_through_origins, dict.fromkeys(SOME_IMAGES, FIRST + 3)),
     ),
     "a use that protects an image": (deletions._use, FIRST + 3, "p-3"),
+    "all uses that protect an image": (
+        lambda connection: connection.execute(
+            deletions._all_users(connection.dialect.name, FIRST + 3).numbers()
+        ).all(),
+    ),
     "origins of all": (origins._find, Filters(), 20),
     "origins of all, next page": (origins._find, Filters(), 20, AFTER_ORIGIN),
     "origins of a project": (origins._find, Filters(visible_to="p-3"), 20),
