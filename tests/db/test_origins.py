@@ -3,32 +3,46 @@
 import itertools
 import os
 import random
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 
 from related_images.db import (
     deletions,
+    image_owners,
+    installations,
     listing,
+    origin_walk,
     origins,
+    parent_links,
+    purge,
+    relation_removal,
     relations,
 )
 from related_images.db.database import Database
+from related_images.db.row_ids import get_or_create_project
 from related_images.db.tables import descent, image, project
-from related_images.errors import ImageInUse
+from related_images.errors import ImageInUse, InstallationBound, OriginConflict, OriginRefused
 from related_images.model import (
+    RESOURCE_TYPES,
     SOURCE_TYPES,
+    Filters,
     InstanceRef,
     NewOrigin,
     Origin,
+    OriginPosition,
+    Purged,
     Reporter,
     Usage,
 )
-from tests.db.samples import NOVA, at, empty, image_id, new, record
+from tests.db.samples import NOVA, at, counts, empty, image_id, new, record
 
 REPORTER = Reporter(frozenset({"cinder"}))
 LATER = at(1000)
@@ -44,8 +58,14 @@ def origin(
     return NewOrigin(ref, source, at(minutes), project_id, "service")
 
 
-def come(database: Database, ref: InstanceRef, source: InstanceRef | None, *more: Any) -> Origin:
-    return origins.record(database, origin(ref, source, *more), REPORTER)[0]
+def come(
+    database: Database,
+    ref: InstanceRef,
+    source: InstanceRef | None,
+    minutes: float = 0,
+    project_id: str | None = "p-1",
+) -> Origin:
+    return origins.record(database, origin(ref, source, minutes, project_id), REPORTER)[0]
 
 
 def relate(database: Database, ref: InstanceRef, image: str, kind: str, **more: Any) -> None:
@@ -229,3 +249,202 @@ def test_use_guard_and_parents_follow_the_origins_in_any_order_of_reports(
     }
     parents = {one.image: graph.parent(one) for one in found if one.what == "made"}
     assert database.read(links) == {image: link for image, link in parents.items() if link}
+
+
+def test_an_origin_is_recorded_once(database: Database) -> None:
+    wanted = origin(volume("v-2"), volume("v-1"))
+    first, created = origins.record(database, wanted, REPORTER)
+    assert (first.source, created) == (volume("v-1"), True)
+    assert origins.record(database, wanted, REPORTER) == (first, False)
+    with pytest.raises(OriginConflict, match="another source of the volume v-2"):
+        come(database, volume("v-2"), None)
+    assert counts(database) == {"installation": 1, "project": 1, "instance": 2, "origin": 1}
+
+
+@pytest.mark.parametrize("type", RESOURCE_TYPES)
+def test_only_sources_of_the_allowed_types_are_accepted(type: str) -> None:
+    ref = InstanceRef(NOVA, "r-1", type)
+    for source_type in RESOURCE_TYPES:
+        source = InstanceRef(NOVA, "r-2", source_type)
+        if source_type in SOURCE_TYPES[type]:
+            assert origin(ref, source).source == source
+        else:
+            with pytest.raises(OriginRefused, match=f"a {type} cannot come from a {source_type}"):
+                origin(ref, source)
+    with pytest.raises(OriginRefused, match="cannot be its own source"):
+        origin(ref, ref)
+
+
+def test_a_bound_installation_accepts_its_own_service_user_alone(database: Database) -> None:
+    installations.register(database, NOVA, "cinder", "another")
+    with pytest.raises(InstallationBound):
+        come(database, volume("v-2"), volume("v-1"))
+    assert counts(database).keys() == {"installation"}
+
+
+def chain(database: Database, length: int) -> str:
+    """Record a chain of volumes that ends at a volume made from an image; return the image."""
+    base = image_id()
+    relate(database, volume("0"), base, "boot")
+    for number in range(1, length + 1):
+        come(database, volume(f"{number}"), volume(f"{number - 1}"), number)
+    return base
+
+
+def end(database: Database, *refs: InstanceRef) -> None:
+    for ref in refs:
+        assert database.write(relations.end_instance, ref, at(1))
+
+
+def test_the_guard_refuses_what_it_does_not_follow(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (parent_links, origin_walk):
+        monkeypatch.setattr(module, "STEPS", 3)
+    monkeypatch.setattr(origin_walk, "BEYOND", 4)
+    base, made = chain(database, 3), [image_id() for _ in range(5)]
+    end(database, *(volume(f"{number}") for number in range(4)))
+    assert not is_protected(database, base)
+    assert listing.usages(database, [base], None, {base: "p-1"}) == [
+        Usage(base, 4, 0, at(1), used_by_others=False)
+    ]
+    for number in (4, 5):
+        come(database, volume(f"{number}"), volume(f"{number - 1}"), number)
+    end(database, volume("4"))
+    with pytest.raises(ImageInUse, match="resources that come from it through more than 3 origins"):
+        deletions.begin(database, base, None, forced=False)
+    assert deletions.begin(database, base, None, forced=True).in_use == 0
+    for project_id in (None, "p-1"):
+        assert listing.usages(database, [base], project_id, {base: "p-1"}) == [
+            Usage(base, 4, 0, at(1), used_by_others=None)
+        ]
+    for number, one in enumerate(made):
+        relate(database, volume(f"{number}"), one, "snapshot", created_at=at(99))
+    assert database.read(links).keys() == set(made[:4])
+
+
+def test_a_long_chain_is_followed(database: Database) -> None:
+    base, made = chain(database, origin_walk.STEPS), image_id()
+    last = volume(f"{origin_walk.STEPS}")
+    end(database, *(volume(f"{number}") for number in range(origin_walk.STEPS)))
+    with pytest.raises(ImageInUse, match=rf"used by 1 live volume \({last.instance_id} of "):
+        deletions.begin(database, base, None, forced=False)
+    relate(database, last, made, "snapshot", created_at=at(999))
+    assert database.read(links) == {made: (base, "p-1")}
+
+
+def test_ended_resources_in_a_cycle_do_not_protect_an_image(database: Database) -> None:
+    base, (one, two) = image_id(), (volume("v-1"), volume("v-2"))
+    relate(database, one, base, "boot")
+    come(database, one, two)
+    come(database, two, one)
+    end(database, one, two)
+    assert not is_protected(database, base)
+    assert listing.usages(database, [base], None) == [Usage(base, 2, 0, at(1))]
+
+
+def test_a_changed_owner_decides_who_sees_the_links_below(database: Database) -> None:
+    base, made = image_id(), image_id()
+    one, two = volume("v-1"), volume("v-2")
+    relate(database, one, base, "boot")
+    come(database, two, one)
+    relate(database, two, made, "snapshot", created_at=at(5))
+    assert database.read(links) == {made: (base, "p-1")}
+    come(database, one, None, 0, "p-2")
+    assert database.read(links) == {made: (base, None)}
+    come(database, two, one, 0, "p-2")
+    assert database.read(links) == {made: (base, None)}
+
+    def move(connection: Connection, project_id: str) -> None:
+        (ref,) = connection.execute(select(image.c.id).where(image.c.uuid == made)).one()
+        image_owners.move(connection, ref, get_or_create_project(connection, project_id))
+
+    database.write(move, "p-2")
+    assert database.read(links) == {made: (base, "p-2")}
+    come(database, one, None, 0, "p-1")
+    database.write(move, "p-1")
+    database.write(move, "p-2")
+    assert database.read(links) == {made: (base, None)}
+
+
+def test_a_detached_start_changes_the_parents_below(database: Database) -> None:
+    bases, made = [image_id(), image_id()], image_id()
+    for minutes, base in enumerate(bases):
+        relate(database, volume("v-1"), base, "boot", created_at=at(minutes))
+    come(database, volume("v-2"), volume("v-1"), 3)
+    relate(database, volume("v-2"), made, "snapshot", created_at=at(5))
+    assert database.read(links) == {made: (bases[1], "p-1")}
+    database.write(relation_removal.detach, volume("v-1"), bases[1], "boot")
+    assert database.read(links) == {made: (bases[0], "p-1")}
+    database.write(relation_removal.detach, volume("v-1"), bases[0], "boot")
+    assert database.read(links) == {}
+
+
+def test_a_rolled_back_image_leaves_the_rows_of_an_origin(database: Database) -> None:
+    wanted = new("v-1", resource_type="volume")
+    for ref, source in ((volume("v-1"), None), (volume("v-2"), volume("v-1"))):
+        (recorded,) = record(database, wanted)
+        come(database, ref, source)
+        assert database.write(relation_removal.roll_back, recorded)
+        assert counts(database)["origin"] == int(ref.instance_id[-1])
+
+
+def test_a_purge_keeps_a_source_as_long_as_what_comes_from_it(database: Database) -> None:
+    base, made = image_id(), image_id()
+    refs = [volume(f"v-{number}") for number in range(3)]
+    relate(database, refs[0], base, "boot")
+    for source, ref in itertools.pairwise(refs):
+        come(database, ref, source)
+    relate(database, refs[2], made, "snapshot", created_at=at(5))
+    for one in (base, made):
+        database.write(relations.mark_deleted, one, at(1))
+    end(database, refs[0], refs[1])
+    # the image is removed, but the last volume is live
+    assert purge.purge(database, LATER) == Purged(relations=1, images=1)
+    assert counts(database)["origin"] == 2
+    end(database, refs[2])
+    assert purge.due(database, LATER) == Purged(instances=1)
+    assert purge.purge(database, LATER) == Purged(relations=1, images=1, instances=3)
+    assert purge.due(database, LATER) == Purged()
+    assert counts(database).keys() == {"installation", "project"}
+
+
+def test_pages_continue_after_a_removed_origin(database: Database) -> None:
+    for number in range(4):
+        come(database, volume(f"v-{number}"), None, number // 2, f"p-{number % 2}")
+    every = origins.page(database, Filters(), 10, None).items
+    assert [one.instance_id for one in every] == ["v-3", "v-2", "v-1", "v-0"]
+    after = OriginPosition(at(1), NOVA, "v-3", "volume")
+    assert origins.page(database, Filters(), 2, after).items == every[1:3]
+    # an unknown position, and one that the project does not see, list the whole time again
+    unknown = OriginPosition(at(1), NOVA, "v-9", "volume")
+    assert origins.page(database, Filters(), 9, unknown).items == every
+    hidden = origins.page(database, Filters(visible_to="p-0"), 9, after).items
+    assert [one.instance_id for one in hidden] == ["v-2", "v-0"]
+
+
+def test_concurrent_reports_of_a_start_and_an_origin_give_the_same_links(
+    pair: tuple[Database, Database],
+) -> None:
+    """Each of the transactions begins before the others end."""
+    database, other = pair
+    for number in range(6):
+        base, made = image_id(), image_id()
+        refs = [volume(f"v-{number}-{n}") for n in range(3)]
+        come(database, refs[1], None, 0)
+        told: list[Callable[[Database], object]] = [
+            partial(relate, ref=refs[0], image=base, kind="boot"),
+            partial(come, ref=refs[1], source=refs[0], minutes=1),
+            partial(come, ref=refs[2], source=refs[1], minutes=2),
+            partial(relate, ref=refs[2], image=made, kind="snapshot", created_at=at(5)),
+        ]
+        random.shuffle(told)
+        both = (database, other, database, other)
+        threads = [
+            threading.Thread(target=one, args=[on]) for one, on in zip(told, both, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert database.read(links)[made] == (base, "p-1")
