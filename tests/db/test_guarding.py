@@ -79,12 +79,11 @@ def test_a_refusal_lists_only_servers_of_the_callers_project(database: Database)
     start(database, 1, "demo")
     start(database, 2, "other")
     said = refusal(database, "demo")
-    assert f"1 live server (inst-1 of {NOVA}) and live servers or volumes of other projects" in said
+    assert f"1 live server (inst-1 of {NOVA}) and live resources of other projects" in said
     assert "inst-2" not in said
     said = refusal(database, "third")
     assert said.startswith(
-        f"the image {IMAGE} cannot be deleted: it is used by live servers or volumes of other "
-        "projects"
+        f"the image {IMAGE} cannot be deleted: it is used by live resources of other projects"
     )
     assert "inst-" not in said
 
