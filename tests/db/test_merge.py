@@ -32,6 +32,7 @@ from related_images.db.tables import (
     image,
     installation,
     instance,
+    metadata,
     project,
     rebuild,
     relation,
@@ -400,6 +401,20 @@ def test_resources_of_a_newer_type_move_too(database: Database) -> None:
     register(database)
     assert merge.merge(database, OLD, NEW) == Merged(1, 0, 0, 0)
     assert state(database)["resources"][0][:3] == (NEW, "stack", "s-1")
+
+
+def test_every_table_that_refers_to_a_resource_or_a_relation_is_merged() -> None:
+    refers = {
+        (table.name, key.parent.name)
+        for table in metadata.tables.values()
+        for key in table.foreign_keys
+        if key.column.table in (instance, relation)
+    }
+    assert refers == {
+        ("related_relation", "instance_ref"),
+        ("related_rebuild", "relation_ref"),
+        ("related_descent", "relation_ref"),
+    }
 
 
 def ended_at(database: Database) -> datetime | None:
