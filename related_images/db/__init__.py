@@ -5,9 +5,9 @@ take a connection inside a transaction:
 
 * :mod:`.recording`, :mod:`.origins`, :mod:`.notifications` and :mod:`.backfill` record what is
   reported;
-* :mod:`.listing`, :mod:`.origins`, :mod:`.instances`, :mod:`.lineage` and
-  :mod:`.recorded_backups` read;
-* :mod:`.deletions` protects images in use;
+* :mod:`.listing`, :mod:`.origins`, :mod:`.instances`, :mod:`.usages`, :mod:`.lineage` and
+  :mod:`.recorded_backups` read, and so does :mod:`.reconciliation_state`;
+* :mod:`.delete_protection` protects images in use;
 * :mod:`.installations` registers installations, and :mod:`.merge` merges one into another;
 * :mod:`.reconcile` corrects the database, and :mod:`.purge` removes old rows.
 

@@ -214,7 +214,7 @@ deletion = Table(
     Index(None, "image_ref"),
     **_OPTIONS,
 )
-"""Pending deletions of images: see :mod:`related_images.db.deletions`."""
+"""Pending deletions of images: see :mod:`related_images.db.delete_protection`."""
 
 state = Table(
     "related_state",

@@ -12,7 +12,16 @@ from typing import Any
 
 import related_images
 from related_images import model, validation
-from related_images.db import Filters, installations, instances, listing, origins, recording
+from related_images.db import (
+    Filters,
+    installations,
+    instances,
+    listing,
+    origins,
+    reconciliation_state,
+    recording,
+    usages,
+)
 from related_images.errors import BadInput, Conflict, FieldInvalid, Forbidden, StoreUnavailable
 from related_images.middleware import (
     attach_relation,
@@ -204,7 +213,7 @@ def list_usages(request: RouteRequest) -> WSGIApp:
     """Return how many servers and volumes were made from each of the given images."""
     image_ids = request.query.filters[parameters.IMAGE_IDS]
     visible_to = request.caller.visible_to
-    found = listing.usages(request.database, image_ids, visible_to, _owners(request, image_ids))
+    found = usages.usages(request.database, image_ids, visible_to, _owners(request, image_ids))
     rows = [row.as_json() for row in found]
     return json_response({"usages": rows, "all_projects": visible_to is None})
 
@@ -307,9 +316,9 @@ def _reconciliation(request: RouteRequest) -> schemas.Json:
     """Return the last reconciliation, and the count of later relations for who may see it."""
     last = unreconciled = None
     with suppress(StoreUnavailable):
-        last = listing.reconciliation(request.database)
+        last = reconciliation_state.reconciliation(request.database)
         if request.caller.sees_all_projects:
-            unreconciled = listing.unreconciled(request.database, last)
+            unreconciled = reconciliation_state.unreconciled(request.database, last)
     if last and not request.caller.sees_all_projects:
         last = {name: last[name] for name in ("until", "finished_at")}
     return {"last_reconciliation": last, "unreconciled": unreconciled}

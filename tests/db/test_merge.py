@@ -16,7 +16,6 @@ from related_images.db import (
     installations,
     latest_images,
     lineage,
-    listing,
     merge,
     notifications,
     origins,
@@ -24,6 +23,7 @@ from related_images.db import (
     recording,
     relation_removal,
     relations,
+    usages,
 )
 from related_images.db.database import Database
 from related_images.db.row_ids import shown_installation
@@ -463,5 +463,5 @@ def test_origins_move_with_the_resources(database: Database) -> None:
     ]
     (link,) = lineage.ancestry(database, made, 10, None, None).links
     assert link.parent_image_id == base
-    (usage,) = listing.usages(database, [base], None)
+    (usage,) = usages.usages(database, [base], None)
     assert (usage.instances, usage.live_instances) == (2, 2)

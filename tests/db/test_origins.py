@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 
 from related_images.db import (
-    deletions,
+    delete_protection,
     image_owners,
     installations,
-    listing,
     origin_walk,
     origins,
     parent_links,
     purge,
     relation_removal,
     relations,
+    usages,
 )
 from related_images.db.database import Database
 from related_images.db.row_ids import get_or_create_project
@@ -215,10 +215,10 @@ def store(database: Database, one: Report) -> bool:
 
 def is_protected(database: Database, image: str) -> bool:
     try:
-        begun = deletions.begin(database, image, None, forced=False)
+        begun = delete_protection.begin(database, image, None, forced=False)
     except ImageInUse:
         return True
-    deletions.withdraw(database, begun)
+    delete_protection.withdraw(database, begun)
     return False
 
 
@@ -239,11 +239,11 @@ def test_use_guard_and_parents_follow_the_origins_in_any_order_of_reports(
     unknown = {one for one in late if not store(database, one)}
     graph = Graph([one for one in found if one not in unknown])
     for project_id in (None, "p-0", "p-1"):
-        assert listing.usages(database, IMAGES, project_id) == [
+        assert usages.usages(database, IMAGES, project_id) == [
             graph.usage(image, project_id) for image in IMAGES
         ]
     for project_id in ("p-0", "p-1"):
-        others = database.read(listing._used_by_others, dict.fromkeys(IMAGES, project_id))
+        others = database.read(usages._used_by_others, dict.fromkeys(IMAGES, project_id))
         assert others == {image: True for image in IMAGES if graph.others(image, project_id)}
     assert {image: is_protected(database, image) for image in IMAGES} == {
         image: graph.usage(image, None).live_instances > 0 for image in IMAGES
@@ -306,17 +306,17 @@ def test_the_guard_refuses_what_it_does_not_follow(
     base, made = chain(database, 3), [image_id() for _ in range(5)]
     end(database, *(volume(f"{number}") for number in range(4)))
     assert not is_protected(database, base)
-    assert listing.usages(database, [base], None, {base: "p-1"}) == [
+    assert usages.usages(database, [base], None, {base: "p-1"}) == [
         Usage(base, 4, 0, at(1), used_by_others=False)
     ]
     for number in (4, 5):
         come(database, volume(f"{number}"), volume(f"{number - 1}"), number)
     end(database, volume("4"))
     with pytest.raises(ImageInUse, match="resources that come from it through more than 3 origins"):
-        deletions.begin(database, base, None, forced=False)
-    assert deletions.begin(database, base, None, forced=True).in_use == 0
+        delete_protection.begin(database, base, None, forced=False)
+    assert delete_protection.begin(database, base, None, forced=True).in_use == 0
     for project_id in (None, "p-1"):
-        assert listing.usages(database, [base], project_id, {base: "p-1"}) == [
+        assert usages.usages(database, [base], project_id, {base: "p-1"}) == [
             Usage(base, 4, 0, at(1), used_by_others=None)
         ]
     for number, one in enumerate(made):
@@ -329,7 +329,7 @@ def test_a_long_chain_is_followed(database: Database) -> None:
     last = volume(f"{origin_walk.STEPS}")
     end(database, *(volume(f"{number}") for number in range(origin_walk.STEPS)))
     with pytest.raises(ImageInUse, match=rf"used by 1 live volume \({last.instance_id} of "):
-        deletions.begin(database, base, None, forced=False)
+        delete_protection.begin(database, base, None, forced=False)
     relate(database, last, made, "snapshot", created_at=at(999))
     assert database.read(links) == {made: (base, "p-1")}
 
@@ -341,7 +341,7 @@ def test_ended_resources_in_a_cycle_do_not_protect_an_image(database: Database) 
     come(database, two, one)
     end(database, one, two)
     assert not is_protected(database, base)
-    assert listing.usages(database, [base], None) == [Usage(base, 2, 0, at(1))]
+    assert usages.usages(database, [base], None) == [Usage(base, 2, 0, at(1))]
 
 
 def test_a_changed_owner_decides_who_sees_the_links_below(database: Database) -> None:

@@ -14,10 +14,9 @@ from sqlalchemy import Connection, Table, event, insert, select, text
 
 from related_images.db import (
     backfill,
-    deletions,
+    delete_protection,
     image_owners,
     instances,
-    listing,
     origins,
     parent_links,
     purge,
@@ -27,6 +26,7 @@ from related_images.db import (
     relation_removal,
     relations,
     schema,
+    usages,
 )
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
@@ -168,20 +168,20 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
     "instances that use an image": (
         *(instances._find, Filters(in_use=True, image_id=SOME_IMAGE), 20),
     ),
-    "usages": (listing._usages, SOME_IMAGES, None),
-    "usages that a project sees": (listing._usages, SOME_IMAGES, "p-3"),
-    "images that others use": (listing._used_by_others, dict.fromkeys(SOME_IMAGES, "p-3")),
+    "usages": (usages._usages, SOME_IMAGES, None),
+    "usages that a project sees": (usages._usages, SOME_IMAGES, "p-3"),
+    "images that others use": (usages._used_by_others, dict.fromkeys(SOME_IMAGES, "p-3")),
     "images of several that others use": (
-        listing._used_by_others,
+        usages._used_by_others,
         {id: f"p-{number}" for number, id in enumerate(SOME_IMAGES)},
     ),
     "uses through origins": (
-        *(listing._used_through_origins, dict.fromkeys(SOME_IMAGES, FIRST + 3)),
+        *(usages._used_through_origins, dict.fromkeys(SOME_IMAGES, FIRST + 3)),
     ),
-    "a use that protects an image": (deletions._use, FIRST + 3, "p-3"),
+    "a use that protects an image": (delete_protection._use, FIRST + 3, "p-3"),
     "all uses that protect an image": (
         lambda connection: connection.execute(
-            deletions._all_users(connection.dialect.name, FIRST + 3).numbers()
+            delete_protection._all_users(connection.dialect.name, FIRST + 3).numbers()
         ).all(),
     ),
     "origins of all": (origins._find, Filters(), 20),
