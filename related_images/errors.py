@@ -10,7 +10,7 @@
     ├── NotificationMalformed       a notification of Nova is malformed
     ├── BadInput                    the request is malformed
     │   ├── TupleIncomplete, TupleMalformed, TupleConflict, KindUnknown, LabelMalformed
-    │   ├── ProjectMalformed
+    │   ├── ProjectMalformed, OriginRefused
     │   ├── MethodOverridden
     │   ├── BodyMalformed, BodyIncomplete, BodyTooLarge, FieldInvalid
     │   └── ImageIdMalformed, ParameterUnknown, ParameterMalformed, LimitMalformed, MarkerUnknown
@@ -21,7 +21,7 @@
     │   └── ImageNotFound, InstanceNotFound, RelationNotFound, InstallationNotFound
     ├── Conflict                    the request conflicts with recorded relations
     │   ├── ImageInUse, ImageBeingDeleted, ImageGone
-    │   └── RelationConflict, InstallationConflict, InstanceTooLarge
+    │   └── RelationConflict, OriginConflict, InstallationConflict, InstanceTooLarge
     └── StoreUnavailable            the database is unavailable
         └── StoreInDoubt, SchemaOutdated, SchemaMissing, SchemaTooNew
 
@@ -130,6 +130,13 @@ class LabelMalformed(BadInput):
 
     code = "label.malformed"
     title = "The label is malformed"
+
+
+class OriginRefused(BadInput):
+    """A resource of this type cannot come from that other resource."""
+
+    code = "origin.refused"
+    title = "The resource cannot come from this source"
 
 
 class MethodOverridden(BadInput):
@@ -305,6 +312,13 @@ class RelationConflict(Conflict):
 
     code = "relation.conflict"
     title = "The relation is recorded with another label"
+
+
+class OriginConflict(Conflict):
+    """Another source of the resource is recorded with the same time."""
+
+    code = "origin.conflict"
+    title = "Another source is recorded with the same time"
 
 
 class InstallationConflict(Conflict):

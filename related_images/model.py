@@ -12,7 +12,12 @@ from datetime import datetime
 from typing import Annotated, Final, NamedTuple
 
 from related_images import validation
-from related_images.errors import FieldInvalid, KindUnknown, ResourceTypeUnknown
+from related_images.errors import (
+    FieldInvalid,
+    KindUnknown,
+    OriginRefused,
+    ResourceTypeUnknown,
+)
 from related_images.jsonform import NOT_IN_JSON, JsonForm
 
 SNAPSHOT: Final = "snapshot"
@@ -30,6 +35,16 @@ RESOURCE_TYPES: Final = (SERVER, VOLUME, VOLUME_SNAPSHOT, VOLUME_BACKUP)
 
 SERVICE_USERS_LIMIT: Final = 20
 """The largest number of service users to which one installation is bound."""
+SOURCE_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
+    SERVER: (VOLUME,),
+    VOLUME: (VOLUME, VOLUME_SNAPSHOT, VOLUME_BACKUP),
+    VOLUME_SNAPSHOT: (VOLUME,),
+    VOLUME_BACKUP: (VOLUME,),
+}
+"""The types of resources from which a resource of each type may come.
+
+A server comes from its root volume. No resource comes from a server.
+"""
 
 SERVICE: Final = "service"
 NOTIFICATION: Final = "notification"
@@ -142,6 +157,43 @@ class NewRelation:
 
 
 @dataclass(frozen=True, slots=True)
+class NewOrigin:
+    """An origin to record: from which other resource a resource comes.
+
+    :ivar source: the other resource; ``None`` if the resource is known to have none
+    :ivar since: when the resource was made from the source; for a server, when it got its root
+        volume
+    :ivar project_id: the project that owns the resource; ``None`` if the reporter does not know it
+    :ivar reported_by: the channel of the report, one of :data:`SOURCES`
+    :raises OriginRefused: if such a resource cannot come from such a source
+    """
+
+    instance: InstanceRef
+    source: InstanceRef | None
+    since: datetime
+    project_id: str | None
+    reported_by: str
+
+    def __post_init__(self) -> None:
+        if self.source is None:
+            return
+        if self.source == self.instance:
+            raise OriginRefused(
+                f"the {self.instance} cannot be its own source; give another resource, or null if "
+                "it has none"
+            )
+        if self.source.resource_type not in SOURCE_TYPES[self.instance.resource_type]:
+            allowed = "; ".join(
+                f"a {type} from a {' or a '.join(sources)}"
+                for type, sources in SOURCE_TYPES.items()
+            )
+            raise OriginRefused(
+                f"a {self.instance.resource_type} cannot come from a {self.source.resource_type}; "
+                f"allowed are: {allowed}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """What recording a relation changed; it is needed to roll the relation back.
 
@@ -178,6 +230,32 @@ class Relation(JsonForm):
     created_at: datetime
     image_created_at: datetime | None
     image_deleted_at: datetime | None
+    resource_type: ResourceType = SERVER
+
+    @property
+    def instance(self) -> InstanceRef:
+        """The name of the resource."""
+        return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin(JsonForm):
+    """An origin: from which other resource a resource comes.
+
+    :ivar has_source: false if the resource is known to come from no other resource
+    :ivar source: the other resource; ``None`` if there is none, or if the caller may not see it
+    :ivar since: when the resource was made from the source
+    :ivar project_id: the project that owns the resource, and so sees the origin
+    :ivar reported_by: how the origin was reported, as ``source`` of a relation
+    """
+
+    installation_uuid: InstallationUuid
+    instance_id: InstanceId
+    has_source: bool
+    source: InstanceRef | None
+    since: datetime
+    project_id: str | None
+    reported_by: Source
     resource_type: ResourceType = SERVER
 
     @property
@@ -394,6 +472,16 @@ class RelationPosition:
     instance_id: str
     image_id: str
     kind: str
+    resource_type: str = SERVER
+
+
+@dataclass(frozen=True, slots=True)
+class OriginPosition:
+    """The position of the last origin of a page; the next page begins after it."""
+
+    since: datetime
+    installation_uuid: str
+    instance_id: str
     resource_type: str = SERVER
 
 

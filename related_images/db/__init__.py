@@ -3,17 +3,20 @@
 A module holds one use case. Its public functions take a :class:`Database`; its private functions
 take a connection inside a transaction:
 
-* :mod:`.recording`, :mod:`.notifications` and :mod:`.backfill` record what is reported;
-* :mod:`.listing`, :mod:`.instances`, :mod:`.lineage` and :mod:`.recorded_backups` read;
-* :mod:`.deletions` protects images in use;
+* :mod:`.recording`, :mod:`.origins`, :mod:`.notifications` and :mod:`.backfill` record what is
+  reported;
+* :mod:`.listing`, :mod:`.origins`, :mod:`.instances`, :mod:`.usages`, :mod:`.lineage` and
+  :mod:`.recorded_backups` read, and so does :mod:`.reconciliation_state`;
+* :mod:`.delete_protection` protects images in use;
 * :mod:`.installations` registers installations, and :mod:`.merge` merges one into another;
 * :mod:`.reconcile` corrects the database, and :mod:`.purge` removes old rows.
 
 The modules that several use cases share take a connection: :mod:`.relations`,
 :mod:`.relation_removal`, :mod:`.relation_queries`, :mod:`.lineage_walk`, :mod:`.image_identity`,
-:mod:`.image_owners`, :mod:`.latest_images`, :mod:`.parent_links`, :mod:`.orphans`, :mod:`.row_ids`
-and :mod:`.stored_state`. They use the tables (:mod:`.tables`, :mod:`.column_types`,
-:mod:`.schema`). :mod:`.database` connects to the database and runs transactions.
+:mod:`.image_owners`, :mod:`.latest_images`, :mod:`.parent_links`, :mod:`.origin_walk`,
+:mod:`.orphans`, :mod:`.row_ids` and :mod:`.stored_state`. They use the tables (:mod:`.tables`,
+:mod:`.column_types`, :mod:`.schema`). :mod:`.database` connects to the database and runs
+transactions.
 """
 
 from related_images.db.database import Database
@@ -25,7 +28,10 @@ from related_images.model import (
     Instance,
     InstancePosition,
     ListedImage,
+    NewOrigin,
     NewRelation,
+    Origin,
+    OriginPosition,
     Recorded,
     Relation,
     RelationPosition,
@@ -41,7 +47,10 @@ __all__ = [
     "Instance",
     "InstancePosition",
     "ListedImage",
+    "NewOrigin",
     "NewRelation",
+    "Origin",
+    "OriginPosition",
     "Recorded",
     "Relation",
     "RelationPosition",

@@ -30,7 +30,7 @@ from related_images.db.row_ids import (
     get_or_create,
     get_or_create_installation,
 )
-from related_images.db.tables import LATEST, image, instance, project, relation
+from related_images.db.tables import LATEST, image, instance, origin, project, relation
 from related_images.model import (
     BACKFILL,
     BOOT,
@@ -318,13 +318,17 @@ def _record_claims(connection: Connection, locked: _LockedRows, new: Sequence[Ne
 
 
 def _started(connection: Connection, instance_refs: Collection[int]) -> Collection[int]:
-    """Return those instances that have a ``boot`` relation; their images have a parent."""
+    """Return those instances that have a ``boot`` relation or an origin.
+
+    Their images may have a parent.
+    """
     if not instance_refs:
         return ()
     starts = select(relation.c.instance_ref).where(
         relation.c.instance_ref.in_(instance_refs), relation.c.kind == BOOT
     )
-    return set(connection.execute(starts).scalars())
+    origins = select(origin.c.instance_ref).where(origin.c.instance_ref.in_(instance_refs))
+    return set(connection.execute(starts.union(origins)).scalars())
 
 
 def _record_bulk(connection: Connection, locked: _LockedRows, new: Sequence[NewRelation]) -> None:

@@ -1,8 +1,8 @@
-"""The owners of images and instances, which decide who sees their relations.
+"""The owners of images and instances, which decide who sees their relations and origins.
 
 The owner of the image sees a ``snapshot`` or ``backup`` relation, the owner of the instance sees a
-``boot`` relation, and a project that owns both sees the link between two images. The column
-``project_ref`` of each row holds that project.
+``boot`` relation and an origin, and a project that owns both sees the link between two images. The
+column ``project_ref`` of each row holds that project.
 
 A transaction that changes the owner of an instance updates the row of the instance first, and a
 transaction that records a relation locks that row. So the later of two concurrent transactions sees
@@ -12,12 +12,12 @@ the changes of the other one.
 from sqlalchemy import ColumnElement, Connection, or_, update
 
 from related_images.db import parent_links
-from related_images.db.tables import instance, relation
+from related_images.db.tables import instance, origin, relation
 from related_images.model import BOOT, MADE_FROM
 
 
 def report(connection: Connection, instance_ref: int, project_ref: int) -> None:
-    """Record the owner of the instance, and update who sees its relations and links."""
+    """Record the owner of the instance, and update who sees its relations, origins and links."""
     ours = update(instance).where(instance.c.id == instance_ref)
     connection.execute(ours.values(project_ref=project_ref))
     starts = relation.c.instance_ref == instance_ref, relation.c.kind == BOOT
@@ -26,7 +26,10 @@ def report(connection: Connection, instance_ref: int, project_ref: int) -> None:
         .where(*starts, _differs(relation.c.project_ref, project_ref))
         .values(project_ref=project_ref)
     )
+    origins = update(origin).where(origin.c.instance_ref == instance_ref)
+    connection.execute(origins.values(project_ref=project_ref))
     parent_links.review(connection, relation.c.instance_ref == instance_ref)
+    parent_links.refresh_below(connection, instance_ref)
 
 
 def move(connection: Connection, image_ref: int, project_ref: int | None) -> bool:

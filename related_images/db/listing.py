@@ -1,47 +1,25 @@
-"""Lists of images and relations, the usage of images, and the state of reconciliation."""
+"""Lists of images and relations."""
 
-import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    FromClause,
-    and_,
-    case,
-    exists,
-    func,
-    or_,
-    select,
-    union,
-)
-
-from related_images.db import image_identity, relation_queries, stored_state
-from related_images.db.column_types import KIND_CODES, is_known
+from related_images.db import image_identity, relation_queries
 from related_images.db.database import Database
-from related_images.db.row_ids import project_ref
-from related_images.db.tables import image, instance, project, relation
 from related_images.errors import InstanceTooLarge
 from related_images.model import (
-    BOOT,
     MADE_FROM,
     Filters,
     InstanceRef,
     ListedImage,
     Relation,
     RelationPosition,
-    Usage,
 )
 
 T = TypeVar("T")
 IMAGES_LIMIT: Final = 10_000
 """The largest number of images of one instance; the filter sends all their IDs to Glance."""
-
-UNRECONCILED_LIMIT: Final = 10_000
-"""The number at which :func:`unreconciled` stops counting."""
 
 
 @dataclass(frozen=True)
@@ -113,139 +91,3 @@ def relations(
     :raises StoreUnavailable: if the database is unavailable
     """
     return Page.of(database.explore(relation_queries.find, filters, limit + 1, after), limit)
-
-
-def usages(
-    database: Database,
-    image_ids: Collection[str],
-    visible_to: str | None,
-    owners: Mapping[str, str | None] | None = None,
-) -> list[Usage]:
-    """Return the usage of each image, in the order of ``image_ids``.
-
-    An image that is not recorded counts as never used.
-
-    :param visible_to: the project whose starts are counted; ``None`` for all projects
-    :param owners: the owners of those images for which the caller may know whether others use them;
-        ``None`` if the owners are unknown
-    :raises StoreUnavailable: if the database is unavailable
-    """
-    known = {row.image_id: row for row in database.explore(_usages, image_ids, visible_to)}
-    others = None if owners is None else database.explore(_used_by_others, owners)
-    return [
-        replace(
-            known.get(image_id) or Usage(image_id),
-            used_by_others=None if others is None else image_id in others,
-        )
-        for image_id in image_ids
-    ]
-
-
-NOT_KNOWN, NO_OWNER = 0, -1
-"""Stand-ins for the primary key of a project, which is at least 1: the project of the instance is
-unknown; the image has no owner."""
-
-
-def _usages(
-    connection: Connection, image_ids: Collection[str], visible_to: str | None
-) -> list[Usage]:
-    """Return the usage of those images that were ever used, in one statement.
-
-    The cost grows with the number of starts from these images. For a project, the cost grows with
-    the number of its own relations, so that the response time does not reveal the starts of other
-    projects.
-    """
-    started = _starts(image_ids, visible_to)
-    is_live = case((started.c.ended_at.is_(None), 1))
-    query = (
-        select(image.c.uuid, func.count(), func.count(is_live), func.max(started.c.ended_at))
-        .select_from(started.join(image, image.c.id == started.c.image_ref))
-        .group_by(image.c.uuid)
-    )
-    return [
-        Usage(image_id, count, live, None if live else ended_at)
-        for image_id, count, live, ended_at in connection.execute(query)
-    ]
-
-
-def _starts(image_ids: Collection[str], visible_to: str | None) -> FromClause:
-    """Return the starts from these images: the relation, the image, the end of the instance."""
-    found = (
-        select(relation.c.id, relation.c.image_ref, instance.c.ended_at)
-        .join(instance, instance.c.id == relation.c.instance_ref)
-        .where(relation.c.kind == BOOT)
-    )
-    refs = select(image.c.id).where(image.c.uuid.in_(image_ids))
-    if visible_to is None:
-        return found.where(relation.c.image_ref.in_(refs)).subquery()
-    # the sum prevents a search by the index on image_ref, which reads the starts of all projects
-    own = found.where((relation.c.image_ref + 0).in_(refs))
-    ref = project_ref(visible_to)
-    return union(
-        own.where(relation.c.project_ref == ref), own.where(instance.c.project_ref == ref)
-    ).subquery()
-
-
-def _used_by_others(connection: Connection, owners: Mapping[str, str | None]) -> set[str]:
-    """Return the images that live instances of projects other than the image's owner use.
-
-    An instance belongs to the owner of the image if that project sees the start. Instances of an
-    unknown project count as those of others.
-    """
-    if not owners:
-        return set()
-    refs = _projects(connection, {owner for owner in owners.values() if owner is not None})
-    owned: dict[int, list[str]] = {}
-    for image_id, owner in owners.items():
-        owned.setdefault(refs.get(owner or "", NO_OWNER), []).append(image_id)
-    used = or_(*(and_(image.c.uuid.in_(ids), _has_other(ref)) for ref, ids in owned.items()))
-    return set(connection.execute(select(image.c.uuid).where(used)).scalars())
-
-
-def _projects(connection: Connection, project_ids: Collection[str]) -> dict[str, int]:
-    if not project_ids:
-        return {}
-    query = select(project.c.project_id, project.c.id).where(project.c.project_id.in_(project_ids))
-    return {row[0]: row[1] for row in connection.execute(query)}
-
-
-def _has_other(owner: int) -> ColumnElement[bool]:
-    """Return the condition that a live instance of another project than ``owner`` uses it."""
-    return exists().where(
-        relation.c.image_ref == image.c.id,
-        relation.c.kind == BOOT,
-        relation.c.instance_ref == instance.c.id,
-        instance.c.ended_at.is_(None),
-        func.coalesce(relation.c.project_ref, NOT_KNOWN) != owner,
-        func.coalesce(instance.c.project_ref, NOT_KNOWN) != owner,
-    )
-
-
-def reconciliation(database: Database) -> dict[str, Any] | None:
-    """Return the report of the last reconciliation, or ``None`` if there was none.
-
-    :returns: the times and counts of :func:`related_images.db.reconcile.summary`
-    :raises StoreUnavailable: if the database is unavailable
-    """
-    text = database.read(stored_state.get, stored_state.RECONCILIATION)
-    last: dict[str, Any] | None = json.loads(text) if text else None
-    return last
-
-
-def unreconciled(database: Database, last: Mapping[str, Any] | None) -> int:
-    """Return the number of relations that the last reconciliation did not examine.
-
-    :param last: the result of :func:`reconciliation`
-    :returns: at most :data:`UNRECONCILED_LIMIT`
-    :raises StoreUnavailable: if the database is unavailable
-    """
-    since = datetime.fromisoformat(last["until"]) if last else None
-    return database.explore(_count_since, since, UNRECONCILED_LIMIT)
-
-
-def _count_since(connection: Connection, since: datetime | None, limit: int) -> int:
-    """Return the number of relations recorded after ``since``, at most ``limit``."""
-    newer = select(relation.c.id).where(is_known(relation.c.kind, KIND_CODES)).limit(limit)
-    if since is not None:
-        newer = newer.where(relation.c.created_at > since)
-    return connection.execute(select(func.count()).select_from(newer.subquery())).scalar_one()

@@ -11,6 +11,8 @@ relations move to the row of the new installation. Nothing that was recorded is 
   :func:`related_images.db.parent_links.is_rebuild` denies that. All rebuilds remain.
 * The owner of the resource is the one that the new installation knows, or else that of the old one.
 * The resource has ended if one of both has; its end is the earlier one.
+* Of two origins with the same time, that of the new installation remains. An origin between the two
+  resources is removed, since they are one.
 
 So the result is as if everything had been recorded under the new UUID, in the order of its times.
 Each transaction changes at most :data:`BATCH` resources, or relations of one resource. What is not
@@ -42,7 +44,7 @@ from related_images.db.database import Database
 from related_images.db.parent_links import Start
 from related_images.db.relations import CLAIMS_LIMIT, NO_CREATOR
 from related_images.db.row_ids import get_or_create_installation, of_installation, row_uuid
-from related_images.db.tables import installation, instance, rebuild, relation
+from related_images.db.tables import installation, instance, origin, rebuild, relation
 from related_images.errors import InstallationConflict, InstallationNotFound
 from related_images.failpoints import Point
 from related_images.model import BOOT, SERVICE, Merged
@@ -219,11 +221,37 @@ def _unite_some(connection: Connection, ref: int, twin: int) -> tuple[int, bool]
     if moved:
         is_moved = relation.c.id.in_(moved)
         connection.execute(update(relation).where(is_moved).values(instance_ref=twin))
-    is_done = len(found) < BATCH
+    is_done = len(found) < BATCH and _move_origins(connection, ref, twin)
     if is_done:
         connection.execute(delete(instance).where(instance.c.id == ref))
     _complete(connection, locked[ref], locked[twin])
     return len(duplicates), is_done
+
+
+def _move_origins(connection: Connection, ref: int, twin: int) -> bool:
+    """Move some origins, with the resource or from it, to the resource ``twin``.
+
+    :returns: whether no origin is left to move
+    """
+    own = select(origin.c.since).where(origin.c.instance_ref == ref).limit(BATCH)
+    times = connection.execute(own).scalars().all()
+    if times:
+        is_moved = origin.c.since.in_(times)
+        known = select(origin.c.since).where(origin.c.instance_ref == twin, is_moved)
+        in_both = connection.execute(known).scalars().all()
+        if in_both:
+            is_double = origin.c.instance_ref == ref, origin.c.since.in_(in_both)
+            connection.execute(delete(origin).where(*is_double))
+        moved = update(origin).where(origin.c.instance_ref == ref, is_moved)
+        connection.execute(moved.values(instance_ref=twin))
+    below = select(origin.c.instance_ref).where(origin.c.source_ref == ref).distinct()
+    refs = connection.execute(below.limit(BATCH)).scalars().all()
+    if refs:
+        from_ref = update(origin).where(origin.c.source_ref == ref, origin.c.instance_ref.in_(refs))
+        connection.execute(from_ref.values(source_ref=twin))
+    is_own_source = origin.c.instance_ref == twin, origin.c.source_ref == twin
+    connection.execute(delete(origin).where(*is_own_source))
+    return len(times) < BATCH and len(refs) < BATCH
 
 
 _code: Final = type_coerce(relation.c.kind, SmallInteger).label("code")
@@ -309,4 +337,5 @@ def _complete(connection: Connection, old: Any, new: Any) -> None:
     if owner is not None:
         image_owners.report(connection, new.id, owner)
     parent_links.refresh(connection, new.id)
+    parent_links.refresh_below(connection, new.id)
     latest_images.refresh(connection, [new.id])

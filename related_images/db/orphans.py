@@ -12,6 +12,7 @@ from related_images.db.tables import (
     deletion,
     image,
     instance,
+    origin,
     relation,
 )
 
@@ -21,8 +22,12 @@ IMAGE: Final = and_(
     ~exists().where(deletion.c.image_ref == image.c.id),
 )
 """The condition that no row refers to an image."""
-INSTANCE: Final = ~exists().where(relation.c.instance_ref == instance.c.id)
-"""The condition that no row refers to an instance."""
+INSTANCE: Final = and_(
+    ~exists().where(relation.c.instance_ref == instance.c.id),
+    # the uses and the parents of images are found through the source of each origin
+    ~exists().where(origin.c.source_ref == instance.c.id),
+)
+"""The condition that no row refers to an instance, except for its own origins."""
 
 
 def forget_image(connection: Connection, ref: int) -> None:
@@ -53,8 +58,24 @@ def forget_images(connection: Connection, which: ColumnElement[bool]) -> int:
 def forget_instances(connection: Connection, refs: Collection[int]) -> None:
     """Remove the rows of those instances that have not ended and to which no row refers.
 
-    The row of an ended instance remains, because its start may be reported later.
+    The row of an ended instance remains, because its start may be reported later. The row of an
+    instance with an origin remains too.
     """
     if refs:
-        is_live = instance.c.id.in_(refs), instance.c.ended_at.is_(None)
-        connection.execute(delete(instance).where(*is_live, INSTANCE))
+        has_origin = exists().where(origin.c.instance_ref == instance.c.id)
+        is_live = and_(instance.c.id.in_(refs), instance.c.ended_at.is_(None), ~has_origin)
+        remove_instances(connection, and_(is_live, INSTANCE))
+
+
+def remove_instances(connection: Connection, which: ColumnElement[bool]) -> int:
+    """Remove the rows of those instances that match ``which``, with their own origins.
+
+    A separate statement locks them first, as in :func:`forget_images`.
+
+    :returns: the number of removed rows
+    """
+    locked = select(instance.c.id).where(which).with_for_update(of=instance)
+    refs = connection.execute(locked).scalars().all()
+    if not refs:
+        return 0
+    return connection.execute(delete(instance).where(instance.c.id.in_(refs), which)).rowcount

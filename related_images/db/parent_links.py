@@ -1,19 +1,25 @@
 """The parent of each image, in the table :data:`related_images.db.tables.descent`.
 
 The parent of an image is the image from which its instance was last started before the image was
-made; if no such start is recorded, it is the image of the first start. The links are derived from
-the relations. They are stored when a relation is recorded or removed, so that the cost of a query
-grows with its result.
+made; if no such start is recorded, it is the image of the first start. The parent of an image whose
+instance has no start of its own is found through the origins of the instance, at most
+:data:`STEPS` of them: it is the image from which the source was last started before the instance
+was made from the source. A server shares the content of its root volume, so the starts of that
+volume until the image was made count.
+
+The links are derived from the relations and origins. They are stored when a relation or an origin
+is recorded or removed, so that the cost of a query grows with its result.
 
 A transaction that records an image shares a lock on the row of the instance, through its foreign
-key. A transaction that records a start locks that row exclusively. So the later of two concurrent
-transactions sees the changes of the other one.
+key. A transaction that records a start or an origin locks that row exclusively, and then the rows
+of all instances that come from it, level by level. So the later of two concurrent transactions
+sees the changes of the other one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -22,7 +28,9 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    exists,
     insert,
+    literal_column,
     select,
     union_all,
     update,
@@ -30,32 +38,80 @@ from sqlalchemy import (
 
 from related_images.db.tables import (
     descent,
+    installation,
     instance,
+    origin,
     rebuild,
     relation,
 )
-from related_images.model import BOOT, MADE_FROM, NOTIFICATION, NewRelation, Recorded
+from related_images.model import BOOT, MADE_FROM, NOTIFICATION, SERVER, NewRelation, Recorded
 
 TIMELY: Final = NOTIFICATION
 """The source that reports the time of a start; other sources report a start at a later time."""
 
 
+STEPS: Final = 100
+"""The largest number of origins between a resource and the one that was made from an image."""
+
+BATCH: Final = 1000
+"""The number of instances in one statement."""
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class Start:
-    """A start of an instance from an image; starts sort by time."""
+    """A start of an instance from an image; starts sort by time.
+
+    :ivar project_ref: the project that sees the start
+    """
 
     at: datetime
     relation_ref: int
     image_ref: int
+    project_ref: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class _Origin:
+    """An origin of an instance; origins of an instance sort by time.
+
+    :ivar source_ref: ``None`` if the instance has no source
+    :ivar project_ref: the project that sees the origin
+    """
+
+    at: datetime
+    source_ref: int | None = field(compare=False)
+    project_ref: int | None = field(compare=False)
+
+
+Event = TypeVar("Event", Start, _Origin)
+
+
+@dataclass(frozen=True, slots=True)
+class _History:
+    """What an instance was made from: its starts and its origins."""
+
+    starts: Sequence[Start]
+    origins: Sequence[_Origin]
 
 
 _INSTANCE: Final = bindparam("instance", type_=relation.c.instance_ref.type)
 _is_boot: Final = (relation.c.instance_ref == _INSTANCE) & (relation.c.kind == BOOT)
-_starts: Final = union_all(
-    select(relation.c.created_at, relation.c.id, relation.c.image_ref).where(_is_boot),
-    select(rebuild.c.started_at, relation.c.id, relation.c.image_ref)
+_NOTHING: Final[Any] = literal_column("0")
+"""Stands for a primary key in a row of another table."""
+_start: Final = (relation.c.id, relation.c.image_ref, _NOTHING.label("source"))
+_history: Final = union_all(
+    select(relation.c.created_at, *_start, relation.c.project_ref).where(_is_boot),
+    select(rebuild.c.started_at, *_start, relation.c.project_ref)
     .join_from(rebuild, relation, rebuild.c.relation_ref == relation.c.id)
     .where(_is_boot),
+    select(
+        origin.c.since, _NOTHING, _NOTHING.label("image"), origin.c.source_ref, origin.c.project_ref
+    ).where(origin.c.instance_ref == _INSTANCE),
+)
+_is_server: Final = (
+    select(installation.c.resource_type == SERVER)
+    .join(instance, instance.c.installation_ref == installation.c.id)
+    .where(instance.c.id == _INSTANCE)
 )
 _viewer: Final = case((relation.c.project_ref == instance.c.project_ref, relation.c.project_ref))
 """The project that owns both the image and the instance, and so sees the link; else null."""
@@ -83,10 +139,10 @@ _delete_links: Final = delete(descent).where(
 )
 
 
-def in_force(starts: Sequence[Start], at: datetime) -> Start | None:
-    """Return the last of the ``starts`` up to the time ``at``, or else the first start."""
-    before = [start for start in starts if start.at <= at]
-    return max(before) if before else min(starts, default=None)
+def in_force(events: Sequence[Event], at: datetime) -> Event | None:
+    """Return the last of the ``events`` up to the time ``at``, or else the first one."""
+    before = [event for event in events if event.at <= at]
+    return max(before) if before else min(events, default=None)
 
 
 def is_rebuild(starts: Sequence[Start], start: Start, source: str) -> bool:
@@ -114,6 +170,8 @@ def follow(connection: Connection, new: NewRelation, recorded: Recorded) -> None
     if new.kind == BOOT:
         if recorded.created or _record_rebuild(connection, new, recorded):
             refresh(connection, recorded.instance_ref)
+            if new.resource_type != SERVER:  # nothing comes from a server
+                refresh_below(connection, recorded.instance_ref)
     elif recorded.created and not recorded.instance_created:
         _insert_links(
             connection, recorded.instance_ref, _made.where(relation.c.id == recorded.relation_ref)
@@ -126,13 +184,63 @@ def refresh(connection: Connection, instance_ref: int) -> None:
     _insert_links(connection, instance_ref, _made)
 
 
+def refresh_below(connection: Connection, instance_ref: int) -> None:
+    """Compute the links again for all instances that come from an instance.
+
+    :param instance_ref: the instance, whose row the caller has locked
+    """
+    for some in _batches(_lock_below(connection, instance_ref)):
+        made = relation.c.instance_ref.in_(some), relation.c.kind.in_(MADE_FROM)
+        with_images = select(relation.c.instance_ref).where(*made).distinct()
+        for ref in connection.execute(with_images).scalars().all():
+            refresh(connection, ref)
+
+
+def _lock_below(connection: Connection, instance_ref: int) -> Collection[int]:
+    """Lock all instances that come from an instance in at most :data:`STEPS` steps.
+
+    Each level is read after the level above is locked: a concurrent transaction that records an
+    origin shares a lock on the row of the source, through its foreign key.
+
+    :returns: their primary keys
+    """
+    found, level = {instance_ref}, {instance_ref}
+    for _ in range(STEPS):
+        below: set[int] = set()
+        for some in _batches(level):
+            come = select(origin.c.instance_ref).where(origin.c.source_ref.in_(some))
+            below.update(connection.execute(come).scalars())
+        level = below - found
+        for some in _batches(level):
+            rows = select(instance.c.id).where(instance.c.id.in_(some)).order_by(instance.c.id)
+            connection.execute(rows.with_for_update())
+        found |= level
+        if not level:
+            break
+    return found - {instance_ref}
+
+
+def _batches(refs: Collection[int]) -> Iterator[Sequence[int]]:
+    ordered = sorted(refs)
+    for first in range(0, len(ordered), BATCH):
+        yield ordered[first : first + BATCH]
+
+
 def review(connection: Connection, relations: ColumnElement[bool]) -> None:
-    """Update who sees the links of the relations that match, after an owner changed."""
+    """Update who sees the links of the relations that match, after an owner changed.
+
+    Who sees a link through origins depends on the owners of all instances between.
+    """
     refs = select(relation.c.id).where(relations, relation.c.kind.in_(MADE_FROM))
     viewer = select(_viewer).select_from(_with_instance)
     own = viewer.where(relation.c.id == descent.c.relation_ref).correlate(descent)
     links = update(descent).where(descent.c.relation_ref.in_(refs))
     connection.execute(links.values(project_ref=own.scalar_subquery()))
+    has_origin = exists().where(origin.c.instance_ref == relation.c.instance_ref)
+    made = select(relation.c.instance_ref).where(relations, relation.c.kind.in_(MADE_FROM))
+    for ref in connection.execute(made.where(has_origin).distinct()).scalars().all():
+        lock_instance(connection, ref)
+        refresh(connection, ref)
 
 
 def _record_rebuild(connection: Connection, new: NewRelation, recorded: Recorded) -> bool:
@@ -150,18 +258,75 @@ def _record_rebuild(connection: Connection, new: NewRelation, recorded: Recorded
 
 
 def _insert_links(connection: Connection, instance_ref: int, made: Select[Any]) -> None:
-    starts = starts_of(connection, instance_ref)
-    if not starts:
+    history = _history_of(connection, instance_ref)
+    if not history.starts and not history.origins:
         return
     found = connection.execute(made, {"instance": instance_ref}).all()
-    rows = [_row(image, in_force(starts, image.created_at)) for image in found]
+    if history.starts:
+        rows = [_row(image, in_force(history.starts, image.created_at)) for image in found]
+    else:
+        origins = _Origins(connection, instance_ref, history)
+        rows = [row for image in found if (row := origins.link(image)) is not None]
     if rows:
         connection.execute(insert(descent), rows)
 
 
-def starts_of(connection: Connection, instance_ref: int) -> list[Start]:
-    """Return the starts of the instance, rebuilds included."""
-    return [Start(*row) for row in connection.execute(_starts, {"instance": instance_ref})]
+def starts_of(connection: Connection, instance_ref: int) -> Sequence[Start]:
+    """Return the starts of the instance itself, rebuilds included."""
+    return _history_of(connection, instance_ref).starts
+
+
+def _history_of(connection: Connection, instance_ref: int) -> _History:
+    starts, origins = list[Start](), list[_Origin]()
+    for row in connection.execute(_history, {"instance": instance_ref}):
+        at, relation_ref, image_ref, source_ref, project_ref = row
+        if relation_ref:
+            starts.append(Start(at, relation_ref, image_ref, project_ref))
+        else:
+            origins.append(_Origin(at, source_ref, project_ref))
+    return _History(starts, origins)
+
+
+class _Origins:
+    """Finds the parents of the images of an instance through its origins.
+
+    :param history: the history of the instance, which has no start
+    """
+
+    def __init__(self, connection: Connection, instance_ref: int, history: _History) -> None:
+        self._connection = connection
+        self._instance_ref = instance_ref
+        self._histories = {instance_ref: history}
+        asked = connection.execute(_is_server, {"instance": instance_ref})
+        self._is_server = bool(asked.scalar_one())
+
+    def link(self, image: Any) -> dict[str, Any] | None:
+        """Return the row of the link of an image; ``None`` if it has no parent.
+
+        A project sees the link if it owns the image and all instances on the path.
+        """
+        ref, at, passed = self._instance_ref, image.created_at, {self._instance_ref}
+        viewers = {image.project_ref}
+        for step in range(STEPS + 1):
+            history = self._history(ref)
+            if start := in_force(history.starts, at):
+                viewers.add(start.project_ref)
+                viewer = image.project_ref if len(viewers) == 1 else None
+                return {**_row(image, start), "project_ref": viewer}
+            origin = in_force(history.origins, at)
+            if origin is None or origin.source_ref is None or origin.source_ref in passed:
+                return None
+            if not (self._is_server and step == 0):
+                at = origin.at
+            viewers.add(origin.project_ref)
+            ref = origin.source_ref
+            passed.add(ref)
+        return None
+
+    def _history(self, ref: int) -> _History:
+        if ref not in self._histories:
+            self._histories[ref] = _history_of(self._connection, ref)
+        return self._histories[ref]
 
 
 def _row(image: Any, start: Start | None) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 The lineage is removed from its leaves. The descendants of a deleted image are found only through
 its relations. Therefore:
 
-* a ``boot`` relation is removed when its instance has ended and no image of the instance is
-  recorded;
-* a ``snapshot`` or ``backup`` relation is removed when its image has no ``boot`` relation.
+* a ``boot`` relation is removed when its instance has ended, no image of the instance is recorded,
+  and no recorded instance comes from the instance;
+* a ``snapshot`` or ``backup`` relation is removed when its image has no ``boot`` relation;
+* an ended instance is removed, with its origins, when it has no relation and no recorded instance
+  comes from it.
 """
 
 import sys
@@ -33,6 +35,7 @@ from related_images.db.database import Database
 from related_images.db.tables import (
     image,
     instance,
+    origin,
     relation,
 )
 from related_images.model import BOOT, MADE_FROM, Purged
@@ -61,11 +64,13 @@ def _due(column: Any, before: datetime) -> Select[Any]:
     )
     has_made = _has_other(relation.c.instance_ref, MADE_FROM)
     has_started = _has_other(relation.c.image_ref, (BOOT,))
+    has_dependents = exists().where(origin.c.source_ref == relation.c.instance_ref)
+    is_last_boot = and_(is_boot, has_ended, ~has_made, ~has_dependents)
     return (
         select(column)
         .select_from(image.join(relation, relation.c.image_ref == image.c.id))
         .where(image.c.deleted_at < before)
-        .where(or_(and_(is_boot, has_ended, ~has_made), and_(is_made_from, ~has_started)))
+        .where(or_(is_last_boot, and_(is_made_from, ~has_started)))
     )
 
 
@@ -106,12 +111,19 @@ def purge(database: Database, before: datetime) -> Purged:
     :raises StoreUnavailable: if the database fails; rows removed until then stay removed, and the
         next purge continues
     """
-    return Purged(
-        # removed relations can make others removable
-        relations=sum(iter(lambda: _everywhere(database, relation, _forget_relations, before), 0)),
-        images=_everywhere(database, image, _forget_images, before),
-        instances=_everywhere(database, instance, _forget_instances, before),
-    )
+    relations = instances = 0
+    while True:
+        relations += _all(database, relation, _forget_relations, before)
+        removed = _all(database, instance, _forget_instances, before)
+        instances += removed
+        if not removed:
+            break
+    return Purged(relations, _everywhere(database, image, _forget_images, before), instances)
+
+
+def _all(database: Database, table: Table, forget: Forget, before: datetime) -> int:
+    """Apply ``forget`` until it removes no row: removed rows can make others removable."""
+    return sum(iter(lambda: _everywhere(database, table, forget, before), 0))
 
 
 def _everywhere(database: Database, table: Table, forget: Forget, before: datetime) -> int:
@@ -145,4 +157,4 @@ def _forget_images(connection: Connection, before: datetime, first: int, last: i
 
 def _forget_instances(connection: Connection, before: datetime, first: int, last: int) -> int:
     in_range = instance.c.id.between(first, last)
-    return connection.execute(delete(instance).where(in_range, _ended_unrelated(before))).rowcount
+    return orphans.remove_instances(connection, and_(in_range, _ended_unrelated(before)))

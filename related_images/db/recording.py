@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 
 from related_images import failpoints
 from related_images.db import (
-    deletions,
+    delete_protection,
     image_identity,
     image_owners,
     installations,
@@ -128,7 +128,9 @@ def _attach(
 ) -> tuple[Relation, bool]:
     installations.check_reporter(connection, new.instance, reporter)
     recorded = relations.record(connection, new, relied_on=True, revocable=True)
-    deletions.check_start(connection, new, recorded, confirmed_by_glance=confirmed_by_glance)
+    delete_protection.check_start(
+        connection, new, recorded, confirmed_by_glance=confirmed_by_glance
+    )
     if new.kind != BOOT and not recorded.image_created:
         image_owners.move(
             connection, recorded.image_ref, get_or_create_project(connection, new.project_id)

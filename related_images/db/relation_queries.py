@@ -368,7 +368,11 @@ def of_instance(
         if homes.have_few_instances:
             return [ref.in_(select(instance.c.id).where(is_of_home))]
         # a correlated subquery, since MariaDB turns a join or EXISTS into a list of all instances
-        home = select(instance.c.installation_ref).where(instance.c.id == ref).correlate(relation)
+        home = (
+            select(instance.c.installation_ref)
+            .where(instance.c.id == ref)
+            .correlate_except(instance)
+        )
         return [home.scalar_subquery().in_(homes.refs)]
     found = instance_refs(*names)
     is_one = len(given) == len(names)

@@ -146,5 +146,6 @@ def _remove(
 def _refresh(connection: Connection, instance_ref: int, kind: str) -> None:
     if kind == BOOT:
         parent_links.refresh(connection, instance_ref)
+        parent_links.refresh_below(connection, instance_ref)
     else:
         latest_images.refresh(connection, [instance_ref])

@@ -53,6 +53,7 @@ from related_images.db.tables import (
     image,
     installation,
     instance,
+    origin,
     project,
     relation,
 )
@@ -328,8 +329,9 @@ def _insert_relation(
 ) -> tuple[int | None, bool]:
     """Insert a relation unless a row with the same unique key exists.
 
-    :returns: the primary key of the new row, and whether the instance was started. Databases
-        without RETURNING do not determine the latter in the same statement: it is true then
+    :returns: the primary key of the new row, and whether the instance was started or has an
+        origin. Databases without RETURNING do not determine the latter in the same statement: it
+        is true then
     """
     if not connection.dialect.insert_returning:
         ref, is_new = get_or_create(connection, relation, key, **values)
@@ -343,7 +345,8 @@ def _insert_relation(
 def _relating(dialect: str) -> Any:
     start = relation.alias("start")  # under its own name MariaDB refuses the table here
     of_instance = (start.c.instance_ref == bindparam("started")) & (start.c.kind == BOOT)
-    was_started = exists().where(of_instance).label("was_started")
+    has_origin = exists().where(origin.c.instance_ref == bindparam("started"))
+    was_started = or_(exists().where(of_instance), has_origin).label("was_started")
     return unless_taken(dialect, relation).returning(relation.c.id, was_started)
 
 

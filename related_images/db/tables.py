@@ -185,6 +185,26 @@ children_of_project: Final = Index(
     None, descent.c.parent_ref, descent.c.project_ref, descent.c.relation_ref
 )
 
+origin = Table(
+    "related_origin",
+    metadata,
+    # a version before origins may remove the row of an instance
+    Column("instance_ref", ForeignKey("related_instance.id", ondelete="CASCADE"), primary_key=True),
+    Column("since", UtcDateTime, primary_key=True),
+    # null if the instance is known to come from no other one
+    Column("source_ref", ForeignKey("related_instance.id", ondelete="CASCADE")),
+    # a copy of the instance's column: the project that sees the origin
+    Column("project_ref", ForeignKey("related_project.id")),
+    Column("source", Coded(SOURCE_CODES), nullable=False),
+    # the instances that come from an instance
+    Index(None, "source_ref", "instance_ref"),
+    # all origins, newest first, and those that a project sees
+    Index(None, "since", "instance_ref"),
+    Index(None, "project_ref", "since", "instance_ref"),
+    **_EXTENSION,
+)
+"""The instance from which an instance comes, since a time: see :mod:`related_images.db.origins`."""
+
 deletion = Table(
     "related_deletion",
     metadata,
@@ -194,7 +214,7 @@ deletion = Table(
     Index(None, "image_ref"),
     **_OPTIONS,
 )
-"""Pending deletions of images: see :mod:`related_images.db.deletions`."""
+"""Pending deletions of images: see :mod:`related_images.db.delete_protection`."""
 
 state = Table(
     "related_state",

@@ -12,8 +12,8 @@ from typing import Any
 
 from related_images import failpoints, validation
 from related_images.config import IN_USE
-from related_images.db import Database, ImageState, deletions
-from related_images.db.deletions import StartedDeletion
+from related_images.db import Database, ImageState, delete_protection
+from related_images.db.delete_protection import StartedDeletion
 from related_images.db.recording import image_deleted
 from related_images.errors import ImageInUse, StoreUnavailable
 from related_images.failpoints import Point
@@ -87,12 +87,12 @@ class Outcome:
         if status.startswith("204"):
             failpoints.reach(Point.DELETE_ANSWERED)
             if self.started:
-                deletions.deleted(self.database, self.started)
+                delete_protection.deleted(self.database, self.started)
             else:
                 image_deleted(self.database, self.image_id)
             failpoints.reach(Point.DELETE_NOTED)
         elif self.started and not status.startswith("5"):
-            deletions.withdraw(self.database, self.started)
+            delete_protection.withdraw(self.database, self.started)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Guarded:
         caller = self.caller
         forced = self.forced and caller.is_admin
         try:
-            return deletions.begin(
+            return delete_protection.begin(
                 self.database,
                 self.image_id,
                 caller.visible_to,

@@ -8,7 +8,14 @@ from functools import partial
 from typing import Any, Final
 
 from related_images import model, validation
-from related_images.db import Instance, InstancePosition, Relation, RelationPosition
+from related_images.db import (
+    Instance,
+    InstancePosition,
+    Origin,
+    OriginPosition,
+    Relation,
+    RelationPosition,
+)
 from related_images.errors import (
     BadInput,
     MarkerUnknown,
@@ -102,6 +109,34 @@ def relation_position(marker: str | None) -> RelationPosition | None:
         optional=validation.resource_type,
     )
     return RelationPosition(created_at, installation, instance, image_id, kind, *resource_type)
+
+
+def origin_marker(last: Origin) -> str:
+    """Return the marker of a page whose last origin is ``last``."""
+    return encode_marker(
+        str(validation.format_time(last.since)),
+        last.installation_uuid,
+        last.instance_id,
+        *_type_part(last.resource_type),
+    )
+
+
+def origin_position(marker: str | None) -> OriginPosition | None:
+    """Return the position in a marker of :func:`origin_marker`; ``None`` for no marker.
+
+    :raises MarkerUnknown: if it is not such a marker
+    """
+    if marker is None:
+        return None
+    return OriginPosition(
+        *decode_marker(
+            marker,
+            partial(validation.parse_time, "marker"),
+            validation.installation_uuid,
+            validation.instance_id,
+            optional=validation.resource_type,
+        )
+    )
 
 
 def instance_marker(last: Instance) -> str:

@@ -8,19 +8,30 @@ import logging
 from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Any
 
 import related_images
 from related_images import model, validation
-from related_images.db import Filters, installations, instances, listing, recording
-from related_images.errors import FieldInvalid, StoreUnavailable
+from related_images.db import (
+    Filters,
+    installations,
+    instances,
+    listing,
+    origins,
+    reconciliation_state,
+    recording,
+    usages,
+)
+from related_images.errors import BadInput, Conflict, FieldInvalid, Forbidden, StoreUnavailable
 from related_images.middleware import (
     attach_relation,
     glance,
     paging,
+    record_origins,
 )
 from related_images.middleware.create_image import json_object
 from related_images.middleware.environ import request_id
-from related_images.middleware.responses import WSGIApp, json_response, no_content
+from related_images.middleware.responses import WSGIApp, json_response, no_content, status_of
 from related_images.middleware.route_request import RouteRequest, fields
 from related_images.protocol import parameters, paths, schemas
 
@@ -119,6 +130,45 @@ def detach(request: RouteRequest) -> WSGIApp:
     return json_response(schemas.linked(remaining))
 
 
+def list_origins(request: RouteRequest) -> WSGIApp:
+    """Return a page of origins, newest first."""
+    query = request.query
+    filters = Filters(**query.filters, visible_to=request.caller.visible_to)
+    after = paging.origin_position(query.marker)
+    found = origins.page(request.database, filters, query.limit, after)
+    marker = paging.origin_marker(found.items[-1]) if found.more else None
+    rows = [row.as_json() for row in found.items]
+    page = schemas.page("origins", rows, paths.href(paths.ORIGINS), query.kept, marker)
+    del page["schema"]
+    return json_response(page)
+
+
+def report_origins(request: RouteRequest) -> WSGIApp:
+    """Record up to 100 origins, each in a transaction of its own, and return one result for each.
+
+    :raises RecordingForbidden: if the caller has no recording role
+    :raises BadInput: if the body has no list of origins
+    :raises StoreUnavailable: if the database is unavailable; the origins before stay recorded
+    """
+    request.caller.require_recording_role()
+    items = record_origins.items(json_object(request.environ))
+    return json_response({"origins": [_recorded(request, item) for item in items]})
+
+
+def _recorded(request: RouteRequest, item: Any) -> schemas.Json:
+    try:
+        new = record_origins.new_origin(item)
+        origin, created = origins.record(request.database, new, request.caller.reporter())
+    except (BadInput, Forbidden, Conflict) as error:
+        return {"status": status_of(error), "error": schemas.described(error)}
+    if created:
+        LOG.info("recorded that %s comes from %s", new.instance, new.source or "no other resource")
+    return {
+        "status": HTTPStatus.CREATED if created else HTTPStatus.OK,
+        "origin": origin.as_json(),
+    }
+
+
 def list_instances(request: RouteRequest) -> WSGIApp:
     """Return a page of resources with the counts and dates of their images."""
     query = request.query
@@ -163,7 +213,7 @@ def list_usages(request: RouteRequest) -> WSGIApp:
     """Return how many servers and volumes were made from each of the given images."""
     image_ids = request.query.filters[parameters.IMAGE_IDS]
     visible_to = request.caller.visible_to
-    found = listing.usages(request.database, image_ids, visible_to, _owners(request, image_ids))
+    found = usages.usages(request.database, image_ids, visible_to, _owners(request, image_ids))
     rows = [row.as_json() for row in found]
     return json_response({"usages": rows, "all_projects": visible_to is None})
 
@@ -266,9 +316,9 @@ def _reconciliation(request: RouteRequest) -> schemas.Json:
     """Return the last reconciliation, and the count of later relations for who may see it."""
     last = unreconciled = None
     with suppress(StoreUnavailable):
-        last = listing.reconciliation(request.database)
+        last = reconciliation_state.reconciliation(request.database)
         if request.caller.sees_all_projects:
-            unreconciled = listing.unreconciled(request.database, last)
+            unreconciled = reconciliation_state.unreconciled(request.database, last)
     if last and not request.caller.sees_all_projects:
         last = {name: last[name] for name in ("until", "finished_at")}
     return {"last_reconciliation": last, "unreconciled": unreconciled}

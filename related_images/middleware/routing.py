@@ -61,6 +61,21 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             body="new_relation",
         ),
     },
+    paths.ORIGINS: {
+        "GET": Operation(
+            route_handlers.list_origins,
+            "From which other resource a resource comes, newest first",
+            {OK: ("A page of origins", "origins")},
+            filters=parameters.ORIGIN_FILTERS | parameters.PAGE,
+        ),
+        "POST": Operation(
+            route_handlers.report_origins,
+            "Record the origins of resources (recording role)",
+            {OK: ("One result for each origin, in their order", "recorded_origins")},
+            (FORBIDDEN, TOO_LARGE),
+            body="new_origins",
+        ),
+    },
     paths.IMAGE_RELATIONS: {
         "GET": Operation(
             route_handlers.list_image_relations,

@@ -128,6 +128,28 @@ FILTERS: Final[Filters] = {
 }
 """The filters of lists of relations and of instances."""
 
+ORIGIN_FILTERS: Final[Filters] = {
+    "installation_uuid": Filter(
+        validation.installation_uuid,
+        "Origins of resources of this installation",
+        schemas.ANY_UUID,
+    ),
+    "resource_type": Filter(
+        model.resource_type, "Origins of resources of this type", schemas.RESOURCE_TYPE
+    ),
+    "instance_id": Filter(
+        validation.instance_id, "Origins of the resources with this ID", schemas.INSTANCE_ID
+    ),
+    "project_id": Filter(_project_id, "Origins of resources of this project", schemas.TEXT),
+    "created_after": Filter(
+        _time("created_after"), "Origins whose `since` is after this time", schemas.TIME
+    ),
+    "created_before": Filter(
+        _time("created_before"), "Origins whose `since` is before this time", schemas.TIME
+    ),
+}
+"""The filters of the list of origins."""
+
 LATEST_BEFORE: Final = "latest_before"
 INSTANCE_FILTERS: Final[Filters] = {
     **FILTERS,

@@ -11,6 +11,7 @@ RELATION: Final = "/images/{image_id}/relations/{installation_uuid}/{instance_id
 IMAGE_RELATIONS: Final = "/images/{image_id}/relations"
 ANCESTRY: Final = "/images/{image_id}/ancestry"
 DESCENDANTS: Final = "/images/{image_id}/descendants"
+ORIGINS: Final = "/origins"
 INSTANCES: Final = "/instances"
 INSTANCE: Final = "/instances/{installation_uuid}/{instance_id}"
 USAGES: Final = "/usages"

@@ -14,6 +14,7 @@ from related_images.model import (
     Installation,
     Instance,
     InstanceRef,
+    Origin,
     Relation,
     Usage,
 )
@@ -44,14 +45,16 @@ def fault(status: int, error: RelatedImagesError, request_id: str | None) -> Jso
 
     :param status: the HTTP status
     """
-    described = {
-        "status": status,
-        "code": error.code,
-        "title": error.title,
-        "message": str(error),
-        "request_id": request_id,
-    }
-    return {"error": described}
+    return {"error": {"status": status, **described(error), "request_id": request_id}}
+
+
+FAULT: Final = ("code", "title", "message")
+"""The names of what :func:`described` returns."""
+
+
+def described(error: RelatedImagesError) -> Json:
+    """Return what an error says of itself."""
+    return dict(zip(FAULT, (error.code, error.title, str(error)), strict=True))
 
 
 def page(
@@ -212,6 +215,32 @@ _DESCENDANT: Final = _object(
     properties(Descendant) | _MADE | {"depth": {"type": "integer", "minimum": 1}}
 )
 _LINEAGE: Final = {"image_id": UUID, **_PAGE, "cycle": {"type": "boolean"}}
+_RESOURCE: Final = properties(InstanceRef)
+_ORIGIN: Final = _object(
+    properties(Origin) | {"source": _object(_RESOURCE) | {"type": ["object", "null"]}}
+)
+ORIGINS_MAX: Final = 100
+"""The largest number of origins in one request."""
+
+_NEW_RESOURCE: Final = {
+    "installation_uuid": ANY_UUID,
+    "instance_id": INSTANCE_ID,
+    "resource_type": {**RESOURCE_TYPE, "default": model.SERVER},
+}
+_NEW_ORIGIN: Final = _object(
+    {
+        **_NEW_RESOURCE,
+        "source": _object(_NEW_RESOURCE, ("resource_type",))
+        | {
+            "type": ["object", "null"],
+            "description": "The other resource; null if it is known that there is none",
+        },
+        "since": TIME,
+        "project_id": _MAYBE_OWN_TEXT
+        | {"description": "The project that owns the resource; null if it is unknown"},
+    },
+    ("resource_type",),
+)
 _USAGE: Final = properties(Usage)
 _USAGE_DESCRIPTIONS: Final[dict[str, Json]] = {
     "instances": {
@@ -310,6 +339,28 @@ COMPONENTS: Final[dict[str, Json]] = {
             "description": "Whether the resources of all projects are counted, or only those that "
             "the caller sees",
         },
+    ),
+    "origins": _list("origins", _ORIGIN, **_PAGE),
+    "new_origins": _object(
+        {
+            "origins": {
+                "type": "array",
+                "items": _NEW_ORIGIN,
+                "minItems": 1,
+                "maxItems": ORIGINS_MAX,
+            }
+        }
+    ),
+    "recorded_origins": _list(
+        "origins",
+        _object(
+            {
+                "status": {"type": "integer"},
+                "origin": _ORIGIN,
+                "error": _object({name: _ERROR[name] for name in FAULT}),
+            },
+            ("origin", "error"),
+        ),
     ),
     "installation": _object(properties(Installation) | {"name": TEXT}),
     "installations": _list("installations", reference("installation")),

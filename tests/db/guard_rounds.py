@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from multiprocessing.synchronize import Barrier
 from uuid import UUID
 
-from related_images.db import Reporter, deletions, recording
+from related_images.db import Reporter, delete_protection, recording
 from related_images.db.database import Database
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
 from related_images.model import NewRelation
@@ -53,11 +53,11 @@ def _image(number: int) -> str:
 
 def _delete(database: Database, number: int) -> Outcome:
     try:
-        begun = deletions.begin(database, _image(number), None, forced=False)
+        begun = delete_protection.begin(database, _image(number), None, forced=False)
     except ImageInUse as error:
         return error.code
     time.sleep(random.choice([0, 0.001]))  # Glance deletes the image
-    deletions.deleted(database, begun)
+    delete_protection.deleted(database, begun)
     return "deleted"
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from related_images.db import (
     dialects,
-    listing,
+    reconciliation_state,
     relation_queries,
     relations,
     schema,
@@ -377,7 +377,7 @@ def test_removed_tables_are_reported_and_may_be_created_again(patient: Database,
 
 def dawdle(connection: Connection) -> None:
     time.sleep(TIMEOUT / 2 + 0.1)
-    listing._count_since(connection, None, 1)
+    reconciliation_state._count_since(connection, None, 1)
 
 
 def test_a_timeout_of_explore_does_not_open_the_breaker(sqlite_url: str) -> None:

@@ -7,7 +7,15 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import make_url
 
-from related_images.db import Database, NewRelation, Reporter, deletions, relations, schema, tables
+from related_images.db import (
+    Database,
+    NewRelation,
+    Reporter,
+    delete_protection,
+    relations,
+    schema,
+    tables,
+)
 from related_images.db.recording import attach
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
 from related_images.validation import parse_time
@@ -25,21 +33,21 @@ def database(database_url: str) -> Database:
     return Database(database_url, 20)
 
 
-def deletion(database: Database) -> deletions.StartedDeletion:
-    return deletions.begin(database, IMAGE, None, forced=False)
+def deletion(database: Database) -> delete_protection.StartedDeletion:
+    return delete_protection.begin(database, IMAGE, None, forced=False)
 
 
 def test_a_start_from_a_deleted_image_is_refused_after_another_deletion(
     database: Database,
 ) -> None:
-    deletions.deleted(database, deletion(database))
-    deletions.withdraw(database, deletion(database))
+    delete_protection.deleted(database, deletion(database))
+    delete_protection.withdraw(database, deletion(database))
     with pytest.raises(ImageGone):
         attach(database, START, Reporter(frozenset()))
 
 
 def test_a_failed_deletion_does_not_prevent_a_start(database: Database) -> None:
-    deletions.withdraw(database, deletion(database))
+    delete_protection.withdraw(database, deletion(database))
     row, created = attach(database, START, Reporter(frozenset()))
     assert created
     assert row.image_deleted_at is None
@@ -57,12 +65,12 @@ def start(
 
 def refusal(database: Database, visible_to: str | None) -> str:
     with pytest.raises(ImageInUse) as caught:
-        deletions.begin(database, IMAGE, visible_to, forced=False)
+        delete_protection.begin(database, IMAGE, visible_to, forced=False)
     return str(caught.value)
 
 
 def test_a_refusal_counts_all_servers_and_lists_the_first(database: Database) -> None:
-    for number in range(deletions.LISTED + 1):
+    for number in range(delete_protection.LISTED + 1):
         start(database, number)
     said = refusal(database, None)
     assert "6 live servers (inst-0 of " in said
@@ -79,12 +87,11 @@ def test_a_refusal_lists_only_servers_of_the_callers_project(database: Database)
     start(database, 1, "demo")
     start(database, 2, "other")
     said = refusal(database, "demo")
-    assert f"1 live server (inst-1 of {NOVA}) and live servers or volumes of other projects" in said
+    assert f"1 live server (inst-1 of {NOVA}) and live resources of other projects" in said
     assert "inst-2" not in said
     said = refusal(database, "third")
     assert said.startswith(
-        f"the image {IMAGE} cannot be deleted: it is used by live servers or volumes of other "
-        "projects"
+        f"the image {IMAGE} cannot be deleted: it is used by live resources of other projects"
     )
     assert "inst-" not in said
 
@@ -99,7 +106,7 @@ def test_a_refused_deletion_is_not_pending(database: Database) -> None:
 def test_a_forced_deletion_returns_the_number_of_live_servers(database: Database) -> None:
     start(database, 1)
     start(database, 2)
-    begun = deletions.begin(database, IMAGE, None, forced=True)
+    begun = delete_protection.begin(database, IMAGE, None, forced=True)
     assert (begun.image_id, begun.in_use) == (IMAGE, 2)
     with pytest.raises(ImageBeingDeleted):
         start(database, 3)
@@ -124,22 +131,24 @@ def test_a_pending_deletion_refuses_only_starts_from_its_image(database: Databas
         start(database, 1)
     start(database, 1, kind="snapshot")
     start(database, 2, image=OTHER_IMAGE)
-    deletions.withdraw(database, begun)
+    delete_protection.withdraw(database, begun)
     start(database, 1)
 
 
 def test_an_unfinished_deletion_expires_after_its_lease(database: Database) -> None:
-    left = datetime.now(UTC) - deletions.LEASE
-    database.write(deletions._begin, IMAGE, left + timedelta(minutes=1))
+    left = datetime.now(UTC) - delete_protection.LEASE
+    database.write(delete_protection._begin, IMAGE, left + timedelta(minutes=1))
     with pytest.raises(ImageBeingDeleted):
         start(database, 1)
-    database.write(deletions._begin, OTHER_IMAGE, left - timedelta(seconds=1))
+    database.write(delete_protection._begin, OTHER_IMAGE, left - timedelta(seconds=1))
     start(database, 2, image=OTHER_IMAGE)
 
 
 def test_a_deletion_removes_expired_ones(database: Database) -> None:
     now = datetime.now(UTC)
-    database.write(deletions._begin, OTHER_IMAGE, now - deletions.LEASE - timedelta(seconds=1))
+    database.write(
+        delete_protection._begin, OTHER_IMAGE, now - delete_protection.LEASE - timedelta(seconds=1)
+    )
     kept = deletion(database).deletion.ref
     left = database.read(lambda asked: asked.execute(select(tables.deletion.c.id)).scalars().all())
     assert left == [kept]

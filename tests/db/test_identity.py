@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from related_images.db import (
     Reporter,
-    deletions,
+    delete_protection,
     image_owners,
     lineage_walk,
     purge,
@@ -221,9 +221,9 @@ def test_claims_distinguish_images_with_one_id(database: Database) -> None:
 def test_delete_protection_ignores_starts_from_a_former_image(database: Database) -> None:
     wanted = new(kind="boot", image_state=state_at(0))
     attached(database, wanted)
-    begun = database.write(deletions._begin, wanted.image_id, at(9), state_at(9))
-    assert database.read(deletions._use, begun.image_ref, None).count == 0
-    database.write(deletions._withdraw, begun)
+    begun = database.write(delete_protection._begin, wanted.image_id, at(9), state_at(9))
+    assert database.read(delete_protection._use, begun.image_ref, None).count == 0
+    database.write(delete_protection._withdraw, begun)
     assert [row[0] for row in rows(database)] == ["vm-1"]
 
 

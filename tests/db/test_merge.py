@@ -15,12 +15,15 @@ from related_images.db import (
     backfill,
     installations,
     latest_images,
+    lineage,
     merge,
     notifications,
+    origins,
     parent_links,
     recording,
     relation_removal,
     relations,
+    usages,
 )
 from related_images.db.database import Database
 from related_images.db.row_ids import shown_installation
@@ -29,6 +32,7 @@ from related_images.db.tables import (
     image,
     installation,
     instance,
+    metadata,
     project,
     rebuild,
     relation,
@@ -42,8 +46,11 @@ from related_images.model import (
     NOTIFICATION,
     SERVER,
     SERVICE,
+    VOLUME,
+    Filters,
     InstanceRef,
     Merged,
+    NewOrigin,
     NewRelation,
     Reporter,
     ServiceUser,
@@ -396,6 +403,22 @@ def test_resources_of_a_newer_type_move_too(database: Database) -> None:
     assert state(database)["resources"][0][:3] == (NEW, "stack", "s-1")
 
 
+def test_every_table_that_refers_to_a_resource_or_a_relation_is_merged() -> None:
+    refers = {
+        (table.name, key.parent.name)
+        for table in metadata.tables.values()
+        for key in table.foreign_keys
+        if key.column.table in (instance, relation)
+    }
+    assert refers == {
+        ("related_relation", "instance_ref"),
+        ("related_rebuild", "relation_ref"),
+        ("related_descent", "relation_ref"),
+        ("related_origin", "instance_ref"),
+        ("related_origin", "source_ref"),
+    }
+
+
 def ended_at(database: Database) -> datetime | None:
     query = select(instance.c.ended_at)
     at_: datetime | None = database.read(lambda connection: connection.execute(query).scalar_one())
@@ -410,3 +433,35 @@ def test_the_earlier_end_remains(database: Database, ends: tuple[int | None, ...
             database.write(relations.end_instance, InstanceRef(uuid, "vm-1"), at(end))
     merge.merge(database, OLD, NEW)
     assert ended_at(database) == (at(1) if any(ends) else None)
+
+
+def test_origins_move_with_the_resources(database: Database) -> None:
+    base, made = image_id(), image_id()
+
+    def volume(id: str, installation: str) -> InstanceRef:
+        return InstanceRef(installation, id, VOLUME)
+
+    def come(ref: InstanceRef, source: InstanceRef | None, minute: int) -> None:
+        new_origin = NewOrigin(ref, source, at(minute), "p-1", SERVICE)
+        origins.record(database, new_origin, ANYBODY)
+
+    record(database, new("v-1", base, BOOT, resource_type=VOLUME, created_at=at(0)))
+    come(volume("v-1", OLD), None, 1)
+    come(volume("v-2", OLD), volume("v-1", OLD), 2)
+    come(volume("v-2", NEW), volume("v-0", NEW), 2)
+    come(volume("v-3", NEW), volume("v-1", OLD), 3)
+    come(volume("v-4", OLD), volume("v-4", NEW), 4)
+    relation = new("v-3", made, resource_type=VOLUME, created_at=at(5))
+    record(database, relation)
+    assert lineage.ancestry(database, made, 10, None, None).links == []
+    assert merge.merge(database, OLD, NEW).left == 0
+    found = origins.page(database, Filters(), 10, None).items
+    assert [(it.instance, it.source) for it in reversed(found)] == [
+        (volume("v-1", NEW), None),
+        (volume("v-2", NEW), volume("v-0", NEW)),
+        (volume("v-3", NEW), volume("v-1", NEW)),
+    ]
+    (link,) = lineage.ancestry(database, made, 10, None, None).links
+    assert link.parent_image_id == base
+    (usage,) = usages.usages(database, [base], None)
+    assert (usage.instances, usage.live_instances) == (2, 2)

@@ -13,12 +13,12 @@ from sqlalchemy import Connection, make_url
 
 from related_images.db import (
     circuit_breaker,
-    listing,
     probes,
     recording,
     relation_queries,
     relations,
     schema,
+    usages,
 )
 from related_images.db.circuit_breaker import Breaker
 from related_images.db.database import Database
@@ -85,7 +85,7 @@ def spent(database: Database) -> Callable[[Connection], object]:
 
     def task(connection: Connection) -> object:
         database._budget.until = -math.inf
-        return listing._usages(connection, [image_id()], "p-1")
+        return usages._usages(connection, [image_id()], "p-1")
 
     return task
 

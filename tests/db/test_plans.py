@@ -14,9 +14,11 @@ from sqlalchemy import Connection, Table, event, insert, select, text
 
 from related_images.db import (
     backfill,
+    delete_protection,
     image_owners,
     instances,
-    listing,
+    origins,
+    parent_links,
     purge,
     reconcile,
     recording,
@@ -24,6 +26,7 @@ from related_images.db import (
     relation_removal,
     relations,
     schema,
+    usages,
 )
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
@@ -31,21 +34,30 @@ from related_images.db.tables import (
     image,
     installation,
     instance,
+    origin,
     project,
     relation,
 )
-from related_images.model import Filters, ImageState, RelationPosition
+from related_images.model import (
+    Filters,
+    ImageState,
+    NewOrigin,
+    OriginPosition,
+    RelationPosition,
+    Reporter,
+)
 from tests.db.samples import NOON, NOVA, at, empty, new, record, record_claims, server
 
 FIRST = 1_000_000
 ROWS = 20_000
 PROJECTS = 500
-GREAT = ("related_relation", "related_instance", "related_image")
+GREAT = ("related_relation", "related_instance", "related_image", "related_origin")
 
 INSTANCE = Filters(installation_uuid=NOVA, instance_id="vm-7")
 SOME_IMAGE = str(UUID(int=7))
 SOME_IMAGES = [str(UUID(int=n)) for n in range(10)]
 SEEN = ImageState(at(7), "p-7")
+AFTER_ORIGIN = OriginPosition(at(7), NOVA, "vm-7")
 AFTER = RelationPosition(at(7), NOVA, "vm-7", SOME_IMAGE, "snapshot")
 
 
@@ -98,6 +110,17 @@ def _fill(connection: Connection) -> None:
             }
             for n in numbers
         ],
+        origin: [
+            {
+                "instance_ref": n,
+                "since": at(n - FIRST),
+                # chains of five
+                "source_ref": n - 1 if n % 5 else None,
+                "source": "service",
+                "project_ref": FIRST + n % PROJECTS,
+            }
+            for n in numbers
+        ],
     }
     for table, rows in made.items():
         connection.execute(insert(table), rows)
@@ -145,13 +168,31 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
     "instances that use an image": (
         *(instances._find, Filters(in_use=True, image_id=SOME_IMAGE), 20),
     ),
-    "usages": (listing._usages, SOME_IMAGES, None),
-    "usages that a project sees": (listing._usages, SOME_IMAGES, "p-3"),
-    "images that others use": (listing._used_by_others, dict.fromkeys(SOME_IMAGES, "p-3")),
+    "usages": (usages._usages, SOME_IMAGES, None),
+    "usages that a project sees": (usages._usages, SOME_IMAGES, "p-3"),
+    "images that others use": (usages._used_by_others, dict.fromkeys(SOME_IMAGES, "p-3")),
     "images of several that others use": (
-        listing._used_by_others,
+        usages._used_by_others,
         {id: f"p-{number}" for number, id in enumerate(SOME_IMAGES)},
     ),
+    "uses through origins": (
+        *(usages._used_through_origins, dict.fromkeys(SOME_IMAGES, FIRST + 3)),
+    ),
+    "a use that protects an image": (delete_protection._use, FIRST + 3, "p-3"),
+    "all uses that protect an image": (
+        lambda connection: connection.execute(
+            delete_protection._all_users(connection.dialect.name, FIRST + 3).numbers()
+        ).all(),
+    ),
+    "origins of all": (origins._find, Filters(), 20),
+    "origins of all, next page": (origins._find, Filters(), 20, AFTER_ORIGIN),
+    "origins of a project": (origins._find, Filters(visible_to="p-3"), 20),
+    "origins of a project, next page": (
+        *(origins._find, Filters(visible_to="p-3"), 20),
+        AFTER_ORIGIN,
+    ),
+    "origins of an instance": (origins._find, INSTANCE, 20),
+    "origins since": (origins._find, Filters(created_after=at(ROWS - 9)), 20),
     "instances of all": (instances._find, Filters(), 20),
     "instances of a project": (instances._find, Filters(visible_to="p-3"), 20),
     "one instance": (instances._find, INSTANCE, 1),
@@ -204,6 +245,10 @@ CHANGES: dict[str, Any] = {
     ),
     "move": lambda connection: image_owners.move(connection, FIRST + 7, FIRST + 1),
     "report": lambda connection: image_owners.report(connection, FIRST + 7, FIRST + 1),
+    "record an origin": lambda connection: origins._record(
+        connection, NewOrigin(server("vm-7"), None, NOON, "p-3", "service"), Reporter(frozenset())
+    ),
+    "follow origins": lambda connection: parent_links.refresh_below(connection, FIRST + 5),
     "judge": lambda connection: reconcile._batch(connection, FIRST, 5, at(0)),
     "learn": lambda connection: reconcile._learn(connection, {FIRST + 7: at(0), FIRST + 8: at(0)}),
     "record again": lambda connection: relations.record(connection, new("vm-7", SOME_IMAGE)),
@@ -234,7 +279,7 @@ def _scanned(connection: Connection, task: Any) -> list[str]:
     event.listen(connection, "before_cursor_execute", remember)
     task(connection)
     event.remove(connection, "before_cursor_execute", remember)
-    judged = [one for one in sent if re.match(r"SELECT|UPDATE|DELETE|INSERT", one[0])]
+    judged = [one for one in sent if re.match(r"WITH|SELECT|UPDATE|DELETE|INSERT", one[0])]
     assert judged
     return [
         f"{table}: {statement}"

@@ -8,12 +8,12 @@ import pytest
 
 from related_images.db import (
     instances,
-    listing,
     reconcile,
     recording,
     relation_queries,
     relation_removal,
     relations,
+    usages,
 )
 from related_images.db.database import Database
 from related_images.model import Filters, NewRelation
@@ -227,9 +227,9 @@ def test_a_rolled_back_announcement_is_not_a_report(database: Database) -> None:
 def test_a_revoked_start_no_longer_determines_a_parent(database: Database) -> None:
     wanted = new(kind="boot")
     attach(database, wanted)
-    assert database.read(listing._usages, [wanted.image_id], None)[0].live_instances == 1
+    assert database.read(usages._usages, [wanted.image_id], None)[0].live_instances == 1
     assert revoke(database, wanted) is True
-    assert database.read(listing._usages, [wanted.image_id], None) == []
+    assert database.read(usages._usages, [wanted.image_id], None) == []
 
 
 def test_a_rollback_keeps_rows_of_other_relations(database: Database) -> None:

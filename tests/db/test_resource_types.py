@@ -3,7 +3,7 @@
 import pytest
 
 from related_images.db import (
-    deletions,
+    delete_protection,
     instances,
     lineage,
     listing,
@@ -11,6 +11,7 @@ from related_images.db import (
     relation_queries,
     relations,
     row_ids,
+    usages,
 )
 from related_images.db.database import Database
 from related_images.errors import ImageInUse, InstanceNotFound, TupleMalformed
@@ -108,13 +109,13 @@ def test_a_rollback_removes_the_relation_of_the_same_type(database: Database) ->
 def test_volumes_use_an_image_and_protect_it(database: Database) -> None:
     base = image_id()
     record(database, new("vm-1", base, "boot"), new("vm-1", base, "boot", resource_type=VOLUME))
-    assert listing.usages(database, [base], None) == [Usage(base, 2, 2)]
+    assert usages.usages(database, [base], None) == [Usage(base, 2, 2)]
     with pytest.raises(ImageInUse, match=r"1 live server \(vm-1 .*\) and 1 live volume \(vm-1 "):
-        deletions.begin(database, base, None, forced=False)
+        delete_protection.begin(database, base, None, forced=False)
     database.write(relations.end_instance, server("vm-1"), at(1))
-    assert listing.usages(database, [base], None) == [Usage(base, 2, 1)]
+    assert usages.usages(database, [base], None) == [Usage(base, 2, 1)]
     with pytest.raises(ImageInUse, match=r"used by 1 live volume \(vm-1 of "):
-        deletions.begin(database, base, None, forced=False)
+        delete_protection.begin(database, base, None, forced=False)
 
 
 def test_lineage_leads_through_the_resource_of_the_same_type(database: Database) -> None:

@@ -9,16 +9,18 @@ from sqlalchemy import Connection, Table, Update, literal_column, select, update
 from related_images.db import (
     Reporter,
     backfill,
-    deletions,
+    delete_protection,
     instances,
     lineage,
     listing,
     notifications,
     purge,
     reconcile,
+    reconciliation_state,
     recorded_backups,
     recording,
     relations,
+    usages,
 )
 from related_images.db.database import Database
 from related_images.db.tables import descent, image, relation
@@ -189,18 +191,18 @@ def test_usage_ignores_unknown_kinds_but_not_unknown_sources(database: Database)
     record(database, new("vm-1", A, "boot"), new("vm-2", B, "boot"))
     make_unknown(database, "kind", A)
     make_unknown(database, "source", B)
-    assert listing.usages(database, [A, B], None, {A: "p-9", B: "p-9"}) == [
+    assert usages.usages(database, [A, B], None, {A: "p-9", B: "p-9"}) == [
         Usage(A, used_by_others=False),
         Usage(B, 1, 1, used_by_others=True),
     ]
-    assert deletions.begin(database, A, None, forced=False).in_use == 0
-    assert deletions.begin(database, B, None, forced=True).in_use == 1
+    assert delete_protection.begin(database, A, None, forced=False).in_use == 0
+    assert delete_protection.begin(database, B, None, forced=True).in_use == 1
 
 
 def test_the_unreconciled_count_ignores_unknown_kinds(database: Database) -> None:
     record(database, new(image=A), new(image=B))
     make_unknown(database, "kind", A)
-    assert listing.unreconciled(database, None) == 1
+    assert reconciliation_state.unreconciled(database, None) == 1
 
 
 class FakeGlance:

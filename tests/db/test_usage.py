@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
-from related_images.db import listing, relations
+from related_images.db import relations
 from related_images.db.database import Database
-from related_images.db.listing import usages
+from related_images.db.usages import _used_by_others, usages
 from related_images.model import Usage
 from tests.db.samples import at, found, image_id, new, record, server
 
@@ -56,7 +56,7 @@ def test_a_project_counts_the_starts_that_it_sees(database: Database) -> None:
 def used_by_others(database: Database, **owners: str | None) -> set[str]:
     """Return the names of the images that others use."""
     named = {IMAGES[name]: owner for name, owner in owners.items()}
-    found = database.read(listing._used_by_others, named)
+    found = database.read(_used_by_others, named)
     return {name for name, id in IMAGES.items() if id in found}
 
 

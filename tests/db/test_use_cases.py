@@ -7,20 +7,23 @@ import pytest
 
 USE_CASES = (
     "backfill",
-    "deletions",
+    "delete_protection",
     "installations",
     "instances",
     "lineage",
     "listing",
     "merge",
     "notifications",
+    "origins",
     "purge",
     "reconcile",
     "recorded_backups",
     "recording",
+    "reconciliation_state",
+    "usages",
 )
 FOR_OTHER_USE_CASES = {
-    "deletions.check_start",
+    "delete_protection.check_start",
     "installations.bound_to",
     "installations.check_reporter",
 }

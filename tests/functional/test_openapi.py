@@ -15,8 +15,8 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import CHECKS
 
 from related_images.jsonform import types_of
-from related_images.middleware import attach_relation, routing
-from related_images.model import Ancestor, Descendant, Installation, Usage
+from related_images.middleware import attach_relation, record_origins, routing
+from related_images.model import Ancestor, Descendant, Installation, Origin, Usage
 from related_images.protocol import paths, schemas
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, user_of
 
@@ -79,6 +79,10 @@ def test_document_has_every_parameter_and_no_other() -> None:
         paths.DESCENDANTS: ["depth", "kind", *page],
         paths.ANCESTRY: page,
         paths.USAGES: ["image_ids"],
+        paths.ORIGINS: [
+            *("installation_uuid", "resource_type", "instance_id", "project_id"),
+            *("created_after", "created_before", *page),
+        ],
     }
     for path, expected in known.items():
         assert named(DOCUMENT["paths"][paths.API + path]["get"]["parameters"]) == expected
@@ -110,7 +114,7 @@ def test_components_match_the_published_schemas(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("usages", Usage), ("ancestry", Ancestor), ("descendants", Descendant)],
+    [("usages", Usage), ("ancestry", Ancestor), ("descendants", Descendant), ("origins", Origin)],
 )
 def test_items_of_other_lists_have_the_fields_of_the_model(name: str, shape: type) -> None:
     described = COMPONENTS["schemas"][name]["properties"][name]["items"]
@@ -133,6 +137,16 @@ def test_document_has_the_fields_of_request_bodies() -> None:
         tuple(relation["properties"])
         == attach_relation.REQUIRED_FIELDS + attach_relation.OPTIONAL_FIELDS
     )
+
+
+def test_document_has_the_fields_of_new_origins() -> None:
+    item = COMPONENTS["schemas"]["new_origins"]["properties"]["origins"]["items"]
+    source = item["properties"]["source"]
+    assert set(item["required"]) == set(record_origins.REQUIRED_FIELDS)
+    assert set(source["required"]) == set(record_origins.SOURCE_FIELDS)
+    for shape in (item, source):
+        optional = set(shape["properties"]) - set(shape["required"])
+        assert optional == set(record_origins.OPTIONAL_FIELDS)
 
 
 def tried() -> dict[str, Any]:

@@ -141,7 +141,20 @@ def guarded(
     sent_headers = ADMIN | instance_headers(REGISTERED, SEEDED_INSTANCE)
     image = {"id": SEEDED_IMAGE, "owner": "theirs"}
     assert wsgi.call(made, "POST", "/v2/images", sent_headers, image).status == 201
+    seeded = {"origins": [_without_source(REGISTERED) | {"project_id": "theirs"}]}
+    assert wsgi.call(made, "POST", "/v2/origins", ADMIN, seeded).status == 200
     return made
+
+
+def _without_source(installation: str) -> dict[str, Any]:
+    """Return an origin: the server comes from no other resource."""
+    return {
+        "installation_uuid": installation,
+        "instance_id": SEEDED_INSTANCE,
+        "source": None,
+        "since": "2026-01-31T12:00:00Z",
+        "project_id": None,
+    }
 
 
 def both() -> Iterator[tuple[Identity, tuple[str, str]]]:
@@ -205,6 +218,24 @@ def test_who_may_attach_detach_and_record_deletions(
         assert outcome(answer) == refused, (who, asked)
 
 
+@registered_or_not
+def test_who_may_record_origins(guarded: InstanceAwareMiddleware, require_registered: bool) -> None:
+    for who in IDENTITIES:
+        oracle = Oracle(who, require_registered)
+        body = {"origins": [_without_source(installation) for installation in BINDINGS]}
+        answer = wsgi.call(guarded, "POST", "/v2/origins", who.headers, body)
+        if not oracle.identified or not oracle.records:
+            refused = (403, "relation.forbidden") if oracle.identified else oracle.own_route()
+            assert outcome(answer) == refused, who
+            continue
+        for installation, one in zip(BINDINGS, answer.json["origins"], strict=True):
+            status, code = oracle.recording(installation, "server")
+            if status:
+                assert (one["status"], one["error"]["code"]) == (status, code), who
+            else:
+                assert one["status"] in (200, 201), who
+
+
 ADMINISTRATING = [
     ("GET", "/v2/installations", None, (200, "")),
     ("POST", "/v2/installations", {"uuid": REGISTERED, "name": REGISTERED}, (200, "")),
@@ -230,6 +261,7 @@ READING = [
     (f"/v2/images/{SEEDED_IMAGE}/relations", "relations"),
     ("/v2/instances", "instances"),
     (f"/v2/instances?instance_id={SEEDED_INSTANCE}", "instances"),
+    ("/v2/origins", "origins"),
 ]
 
 
@@ -317,6 +349,7 @@ def test_every_route_is_covered() -> None:
         *((method, path) for method, path, *_ in RECORDING + REMOVING + ADMINISTRATING),
         *(("GET", path) for path, _ in READING),
         *(("GET", path) for path in OPEN),
+        ("POST", "/v2/origins"),
         ("GET", f"/v2/instances/{REGISTERED}/{SEEDED_INSTANCE}"),
     }
     paths = {

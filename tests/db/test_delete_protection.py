@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Connection
 
-from related_images.db import deletions, purge, reconcile, relation_removal, relations
+from related_images.db import delete_protection, purge, reconcile, relation_removal, relations
 from related_images.db.database import Database
-from related_images.db.deletions import Deletion
+from related_images.db.delete_protection import Deletion
 from related_images.model import Recorded
 from tests.db.samples import NOON, at, counts, image_id, new, record, server
 
@@ -17,7 +17,7 @@ NOW = datetime.now(UTC)
 
 
 def begin(database: Database, image: str) -> Deletion:
-    return database.write(deletions._begin, image, NOW)
+    return database.write(delete_protection._begin, image, NOW)
 
 
 def roll_back(database: Database, recorded: Recorded) -> None:
@@ -40,7 +40,7 @@ def test_removing_an_announcement_keeps_a_pending_deletion(
     begun = begin(database, wanted.image_id)
     remove(database, announced)
     assert counts(database).keys() == {"installation", "project", "image", "deletion"}
-    database.write(deletions._withdraw, begun)
+    database.write(delete_protection._withdraw, begun)
     assert counts(database).keys() == {"installation", "project"}
 
 
@@ -52,12 +52,12 @@ def test_removing_an_announcement_keeps_the_deletion_mark(
     (announced,) = record(database, wanted)
     database.write(relations.mark_deleted, wanted.image_id, at(1))
     remove(database, announced)
-    assert database.read(deletions._is_marked, announced.image_ref)
+    assert database.read(delete_protection._is_marked, announced.image_ref)
 
 
 def withdrawing_another_deletion(database: Database, image: str) -> Callable[[Database], None]:
     begun = begin(database, image)
-    return lambda other: other.write(deletions._withdraw, begun)
+    return lambda other: other.write(delete_protection._withdraw, begun)
 
 
 def rolling_back(database: Database, image: str) -> Callable[[Database], None]:
@@ -93,7 +93,7 @@ def test_a_deletion_that_begins_while_the_image_row_is_removed_is_kept(
     forgetting = threading.Thread(target=forget, args=[other])
 
     def begin_meanwhile(connection: Connection) -> Deletion:
-        begun = deletions._begin(connection, image, NOW)
+        begun = delete_protection._begin(connection, image, NOW)
         forgetting.start()
         # it waits for the end of this transaction, or has not reached the lock
         forgetting.join(1)
@@ -101,4 +101,4 @@ def test_a_deletion_that_begins_while_the_image_row_is_removed_is_kept(
 
     begun = database.write(begin_meanwhile)
     forgetting.join()
-    assert database.read(deletions._is_pending, begun.image_ref, NOW)
+    assert database.read(delete_protection._is_pending, begun.image_ref, NOW)

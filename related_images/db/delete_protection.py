@@ -1,6 +1,7 @@
 """Delete protection: pending deletions, and images from which live resources were made.
 
-A resource is a server that was started from the image, or a volume that was made from it. A
+A resource is a server that was started from the image, a volume that was made from it, or a
+resource that comes, through origins, from one of these. A
 transaction that begins a deletion locks the row of the image exclusively and then looks for live
 resources. A transaction that records a start shares a lock on that row, through its foreign
 key, and then looks for pending deletions. So the later of two concurrent transactions sees the
@@ -15,9 +16,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Subquery,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    union_all,
+)
 
 from related_images.db import (
+    origin_walk,
     orphans,
     relations,
 )
@@ -25,7 +43,15 @@ from related_images.db.database import Database
 from related_images.db.row_ids import project_ref, shown_installation
 from related_images.db.tables import deletion, image, installation, instance, relation
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
-from related_images.model import BOOT, VOLUME, ImageState, InstanceRef, NewRelation, Recorded
+from related_images.model import (
+    BOOT,
+    SERVER,
+    VOLUME,
+    ImageState,
+    InstanceRef,
+    NewRelation,
+    Recorded,
+)
 
 LISTED: Final = 5
 """The number of resources that an error message lists."""
@@ -56,9 +82,11 @@ class StartedDeletion:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """The live servers and volumes that were made from an image.
+    """The live resources that use an image.
 
-    :ivar count: the number of all of them
+    :ivar is_known: false if there are resources beyond the longest walk along origins, of which it
+        is not known whether they are live
+    :ivar count: the number of all live ones
     :ivar visible: the number of those that the caller sees, by resource type
     :ivar first: the first of those, at most :data:`LISTED`
     """
@@ -66,6 +94,7 @@ class Use:
     count: int
     visible: Mapping[str, int]
     first: Sequence[InstanceRef]
+    is_known: bool = True
 
 
 def begin(
@@ -89,7 +118,7 @@ def begin(
     def task(connection: Connection) -> StartedDeletion:
         deletion = _begin(connection, image_id, datetime.now(UTC), image_state)
         use = _use(connection, deletion.image_ref, visible_to)
-        if use.count and not forced:
+        if (use.count or not use.is_known) and not forced:
             raise ImageInUse(_refusal(image_id, use))
         return StartedDeletion(image_id, deletion, use.count)
 
@@ -98,7 +127,9 @@ def begin(
 
 def _refusal(image_id: str, use: Use) -> str:
     users = [_shown(type, number, use.first) for type, number in use.visible.items()]
-    users += ["live servers or volumes of other projects"] * (use.count > sum(use.visible.values()))
+    users += ["live resources of other projects"] * (use.count > sum(use.visible.values()))
+    if not use.is_known:
+        users.append(f"resources that come from it through more than {origin_walk.STEPS} origins")
     return (
         f"the image {image_id} cannot be deleted: it is used by {' and '.join(users)}; "
         "delete them first; an administrator can record that a server was deleted with "
@@ -194,30 +225,94 @@ def _withdraw(connection: Connection, begun: Deletion) -> None:
 
 
 def _use(connection: Connection, image_ref: int, visible_to: str | None) -> Use:
-    """Return the live servers and volumes that were made from the image."""
-    live = (
-        relation.c.image_ref == image_ref,
-        relation.c.kind == BOOT,
-        instance.c.ended_at.is_(None),
-    )
-    count = connection.execute(_select_use(func.count()).where(*live)).scalar_one()
+    """Return the live resources that use the image.
+
+    Origins are followed only if other resources than servers were made from the image, because
+    nothing comes from a server.
+    """
+    users = _starters(image_ref)
+    count, others, steps = connection.execute(users.numbers()).one()
+    if others:
+        users = _all_users(connection.dialect.name, image_ref)
+        count, _, steps = connection.execute(users.numbers()).one()
+    is_known = steps != origin_walk.BEYOND
     if not count:
-        return Use(0, {}, ())
-    visible = (*live, *_visible(visible_to))
+        return Use(0, {}, (), is_known)
+    visible = (users.is_live, *users.seen_by(visible_to))
     resource_type = installation.c.resource_type
-    by_type = _select_use(resource_type, func.count()).where(*visible)
+    by_type = users.select(resource_type, func.count()).where(*visible)
     counts = connection.execute(by_type.group_by(resource_type).order_by(resource_type))
-    names = _select_use(shown_installation(), instance.c.instance_id, resource_type)
-    first = connection.execute(names.where(*visible).order_by(relation.c.id).limit(LISTED))
-    return Use(count, {row[0]: row[1] for row in counts}, [InstanceRef(*row) for row in first])
+    names = users.select(shown_installation(), users.instance.instance_id, resource_type)
+    in_order = names.where(*visible).order_by(*users.order)
+    first = [InstanceRef(*row) for row in connection.execute(in_order.limit(LISTED))]
+    return Use(count, {row[0]: row[1] for row in counts}, first, is_known)
 
 
-def _select_use(*columns: Any) -> Select[Any]:
-    return select(*columns).select_from(
-        relation.join(instance, relation.c.instance_ref == instance.c.id).join(
-            installation, instance.c.installation_ref == installation.c.id
-        )
-    )
+@dataclass(frozen=True, slots=True)
+class _Users:
+    """The resources that use an image.
+
+    :ivar rows: ``instance_ref``; ``step``, the number of origins between the resource and one that
+        was made from the image; ``relation_ref`` of the start and ``project_ref`` that sees it
+    :ivar joined: these rows with those of the instances
+    :ivar instance: the columns of the instances
+    """
+
+    rows: Subquery
+    joined: FromClause
+    instance: Any
+
+    def select(self, *columns: Any) -> Select[Any]:
+        """Return the query for the columns, which may be of the installations too."""
+        home = installation.c.id == self.instance.installation_ref
+        return select(*columns).select_from(self.joined.join(installation, home))
+
+    def numbers(self) -> Select[Any]:
+        """Return the query for the numbers of live ones and of others than servers, and the
+        greatest step."""
+        is_other = installation.c.resource_type != SERVER
+        counted = (func.count(case((condition, 1))) for condition in (self.is_live, is_other))
+        return self.select(*counted, func.max(self.rows.c.step))
+
+    @property
+    def is_live(self) -> ColumnElement[bool]:
+        """The condition for resources that were not deleted."""
+        ended_at: ColumnElement[datetime] = self.instance.ended_at
+        return ended_at.is_(None)
+
+    @property
+    def order(self) -> tuple[ColumnElement[int], ...]:
+        """The order in a message: those made from the image first, in the order of the reports."""
+        return self.rows.c.step, self.rows.c.relation_ref, self.rows.c.instance_ref
+
+    def seen_by(self, project_id: str | None) -> list[ColumnElement[bool]]:
+        """Return the conditions for a use that the project sees; ``None`` for all projects."""
+        if project_id is None:
+            return []
+        own = project_ref(project_id)
+        return [or_(self.rows.c.project_ref == own, self.instance.project_ref == own)]
+
+
+def _started(image_ref: int) -> Select[Any]:
+    return select(
+        relation.c.instance_ref,
+        literal(0).label("step"),
+        relation.c.id.label("relation_ref"),
+        relation.c.project_ref,
+    ).where(relation.c.image_ref == image_ref, relation.c.kind == BOOT)
+
+
+def _starters(image_ref: int) -> _Users:
+    rows = _started(image_ref).subquery()
+    return _Users(rows, rows.join(instance, instance.c.id == rows.c.instance_ref), instance.c)
+
+
+def _all_users(dialect: str, image_ref: int) -> _Users:
+    walk = origin_walk.dependents(dialect, relation.c.image_ref == image_ref)
+    come = select(walk.c.ref, walk.c.step, null(), null())
+    rows = union_all(_started(image_ref), come).subquery()
+    on = instance.c.id == rows.c.instance_ref
+    return _Users(rows, *origin_walk.look_up(dialect, rows, instance, on))
 
 
 def _is_pending(connection: Connection, image_ref: int, at: datetime) -> bool:
@@ -230,11 +325,3 @@ def _is_marked(connection: Connection, image_ref: int) -> bool:
     """Return whether the image is marked deleted."""
     marked = select(image.c.deleted_at).where(image.c.id == image_ref)
     return connection.execute(marked).scalar() is not None
-
-
-def _visible(visible_to: str | None) -> list[ColumnElement[bool]]:
-    """Return the conditions for a start that the project ``visible_to`` may see."""
-    if visible_to is None:
-        return []
-    own = project_ref(visible_to)
-    return [or_(relation.c.project_ref == own, instance.c.project_ref == own)]

@@ -1,0 +1,234 @@
+"""The usage of images: how many servers and volumes were made from each, and which are live."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Subquery,
+    and_,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    union,
+)
+
+from related_images.db import origin_walk
+from related_images.db.database import Database
+from related_images.db.row_ids import project_ref
+from related_images.db.tables import image, installation, instance, project, relation
+from related_images.model import (
+    BOOT,
+    SERVER,
+    Usage,
+)
+
+
+def usages(
+    database: Database,
+    image_ids: Collection[str],
+    visible_to: str | None,
+    owners: Mapping[str, str | None] | None = None,
+) -> list[Usage]:
+    """Return the usage of each image, in the order of ``image_ids``.
+
+    An image that is not recorded counts as never used.
+
+    :param visible_to: the project whose starts are counted; ``None`` for all projects
+    :param owners: the owners of those images for which the caller may know whether others use them;
+        ``None`` if the owners are unknown
+    :raises StoreUnavailable: if the database is unavailable
+    """
+    known = {row.image_id: row for row in database.explore(_usages, image_ids, visible_to)}
+    others = None if owners is None else database.explore(_used_by_others, owners)
+    return [
+        replace(
+            known.get(image_id) or Usage(image_id),
+            used_by_others=None if others is None else others.get(image_id, False),
+        )
+        for image_id in image_ids
+    ]
+
+
+NOT_KNOWN, NO_OWNER = 0, -1
+"""Stand-ins for the primary key of a project, which is at least 1: the project of the instance is
+unknown; the image has no owner."""
+
+
+def _usages(
+    connection: Connection, image_ids: Collection[str], visible_to: str | None
+) -> list[Usage]:
+    """Return the usage of those images that were ever used.
+
+    The cost grows with the number of resources that use these images. For a project, the cost grows
+    with the number of its own relations and origins, so that the response time does not reveal the
+    resources of other projects. A second statement follows the origins: for all projects, only from
+    images from which other resources than servers were made.
+    """
+    refs = select(image.c.id).where(image.c.uuid.in_(image_ids))
+    dialect = connection.dialect.name
+    counts = _count_starts(connection, _starts(refs, visible_to))
+    walk = None
+    if visible_to is not None:
+        walk = origin_walk.dependents_of_project(dialect, project_ref(visible_to), refs)
+    elif with_others := [image_id for image_id, uses in counts.items() if uses.others]:
+        chosen = select(image.c.id).where(image.c.uuid.in_(with_others))
+        walk = origin_walk.dependents(dialect, relation.c.image_ref.in_(chosen))
+    if walk is not None:
+        for image_id, more in _count_dependents(connection, walk).items():
+            counts[image_id] = counts.get(image_id, _Uses()).with_more(more)
+    return [
+        Usage(image_id, uses.all, uses.live, None if uses.live else uses.ended_at)
+        for image_id, uses in counts.items()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Uses:
+    """The number of resources that use an image.
+
+    :ivar ended_at: the latest end of one of them
+    :ivar others: the number of those that are not servers and were made from the image
+    """
+
+    all: int = 0
+    live: int = 0
+    ended_at: datetime | None = None
+    others: int = 0
+
+    def with_more(self, more: "_Uses") -> "_Uses":
+        ends = [end for end in (self.ended_at, more.ended_at) if end is not None]
+        return _Uses(self.all + more.all, self.live + more.live, max(ends, default=None))
+
+
+def _count_starts(connection: Connection, started: FromClause) -> dict[str, _Uses]:
+    is_live = case((started.c.ended_at.is_(None), 1))
+    is_other = case((installation.c.resource_type != SERVER, 1))
+    query = (
+        select(
+            *(image.c.uuid, func.count(), func.count(is_live), func.max(started.c.ended_at)),
+            func.count(is_other),
+        )
+        .select_from(started.join(image, image.c.id == started.c.image_ref))
+        .join(installation, installation.c.id == started.c.installation_ref)
+        .group_by(image.c.uuid)
+    )
+    return {row[0]: _Uses(*row[1:]) for row in connection.execute(query)}
+
+
+def _count_dependents(connection: Connection, walk: Subquery) -> dict[str, _Uses]:
+    found, user = origin_walk.look_up(
+        connection.dialect.name, walk, instance, instance.c.id == walk.c.ref
+    )
+    is_live = case((user.ended_at.is_(None), 1))
+    query = (
+        select(
+            *(_uuid_of(walk.c.image_ref), func.count(), func.count(is_live)),
+            func.max(user.ended_at),
+        )
+        .select_from(found)
+        .where(walk.c.step <= origin_walk.STEPS)
+        .group_by(walk.c.image_ref)
+    )
+    return {row[0]: _Uses(*row[1:]) for row in connection.execute(query)}
+
+
+def _uuid_of(image_ref: ColumnElement[int]) -> ColumnElement[str]:
+    return select(image.c.uuid).where(image.c.id == image_ref).scalar_subquery()
+
+
+def _starts(refs: Select[Any], visible_to: str | None) -> FromClause:
+    """Return the starts from these images: the relation, the image, and of the instance the end
+    and the installation.
+    """
+    found = (
+        select(
+            relation.c.id, relation.c.image_ref, instance.c.ended_at, instance.c.installation_ref
+        )
+        .join(instance, instance.c.id == relation.c.instance_ref)
+        .where(relation.c.kind == BOOT)
+    )
+    if visible_to is None:
+        return found.where(relation.c.image_ref.in_(refs)).subquery()
+    # the sum prevents a search by the index on image_ref, which reads the starts of all projects
+    own = found.where((relation.c.image_ref + 0).in_(refs))
+    ref = project_ref(visible_to)
+    return union(
+        own.where(relation.c.project_ref == ref), own.where(instance.c.project_ref == ref)
+    ).subquery()
+
+
+def _used_by_others(
+    connection: Connection, owners: Mapping[str, str | None]
+) -> dict[str, bool | None]:
+    """Return the images that live instances of projects other than the image's owner use.
+
+    An instance belongs to the owner of the image if that project sees the start, or owns an
+    instance that comes from another one. Instances of an unknown project count as those of others.
+
+    :returns: true for each such image; ``None`` for an image of which not all origins were followed
+    """
+    if not owners:
+        return {}
+    refs = _projects(connection, {owner for owner in owners.values() if owner is not None})
+    owned: dict[int, list[str]] = {}
+    for image_id, owner in owners.items():
+        owned.setdefault(refs.get(owner or "", NO_OWNER), []).append(image_id)
+    used = or_(*(and_(image.c.uuid.in_(ids), _has_other(ref)) for ref, ids in owned.items()))
+    found = dict.fromkeys(connection.execute(select(image.c.uuid).where(used)).scalars(), True)
+    remaining = {id: ref for ref, ids in owned.items() for id in ids if id not in found}
+    return {**found, **_used_through_origins(connection, remaining)} if remaining else {**found}
+
+
+def _used_through_origins(
+    connection: Connection, owners: Mapping[str, int]
+) -> dict[str, bool | None]:
+    """Do as :func:`_used_by_others` for the instances that use an image through origins.
+
+    :param owners: the primary keys of the owners by image ID
+    """
+    refs = select(image.c.id).where(image.c.uuid.in_(owners))
+    dialect = connection.dialect.name
+    walk = origin_walk.dependents(dialect, relation.c.image_ref.in_(refs))
+    rows, user = origin_walk.look_up(dialect, walk, instance, instance.c.id == walk.c.ref)
+    is_live = case((user.ended_at.is_(None), 1))
+    query = (
+        select(
+            _uuid_of(walk.c.image_ref), user.project_ref, func.count(is_live), func.max(walk.c.step)
+        )
+        .select_from(rows)
+        .group_by(walk.c.image_ref, user.project_ref)
+    )
+    found: dict[str, bool | None] = {}
+    for image_id, ref, live, steps in connection.execute(query):
+        if live and (ref or NOT_KNOWN) != owners[image_id]:
+            found[image_id] = True
+        elif steps == origin_walk.BEYOND:
+            found.setdefault(image_id, None)
+    return found
+
+
+def _projects(connection: Connection, project_ids: Collection[str]) -> dict[str, int]:
+    if not project_ids:
+        return {}
+    query = select(project.c.project_id, project.c.id).where(project.c.project_id.in_(project_ids))
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _has_other(owner: int) -> ColumnElement[bool]:
+    """Return the condition that a live instance of another project than ``owner`` uses it."""
+    return exists().where(
+        relation.c.image_ref == image.c.id,
+        relation.c.kind == BOOT,
+        relation.c.instance_ref == instance.c.id,
+        instance.c.ended_at.is_(None),
+        func.coalesce(relation.c.project_ref, NOT_KNOWN) != owner,
+        func.coalesce(instance.c.project_ref, NOT_KNOWN) != owner,
+    )

@@ -1,0 +1,451 @@
+"""Origins: the stored graph, what follows from it, and what is kept."""
+
+import itertools
+import os
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, select
+
+from related_images.db import (
+    delete_protection,
+    image_owners,
+    installations,
+    origin_walk,
+    origins,
+    parent_links,
+    purge,
+    relation_removal,
+    relations,
+    usages,
+)
+from related_images.db.database import Database
+from related_images.db.row_ids import get_or_create_project
+from related_images.db.tables import descent, image, project
+from related_images.errors import ImageInUse, InstallationBound, OriginConflict, OriginRefused
+from related_images.model import (
+    RESOURCE_TYPES,
+    SOURCE_TYPES,
+    Filters,
+    InstanceRef,
+    NewOrigin,
+    Origin,
+    OriginPosition,
+    Purged,
+    Reporter,
+    ServiceUser,
+    Usage,
+)
+from tests.db.samples import NOVA, at, counts, empty, image_id, new, record
+
+REPORTER = Reporter(frozenset({"cinder"}))
+LATER = at(1000)
+
+
+def volume(name: str) -> InstanceRef:
+    return InstanceRef(NOVA, name, "volume")
+
+
+def origin(
+    ref: InstanceRef, source: InstanceRef | None, minutes: float = 0, project_id: str | None = "p-1"
+) -> NewOrigin:
+    return NewOrigin(ref, source, at(minutes), project_id, "service")
+
+
+def come(
+    database: Database,
+    ref: InstanceRef,
+    source: InstanceRef | None,
+    minutes: float = 0,
+    project_id: str | None = "p-1",
+) -> Origin:
+    return origins.record(database, origin(ref, source, minutes, project_id), REPORTER)[0]
+
+
+def relate(database: Database, ref: InstanceRef, image: str, kind: str, **more: Any) -> None:
+    record(database, new(ref.instance_id, image, kind, resource_type=ref.resource_type, **more))
+
+
+def links(connection: Connection) -> dict[str, tuple[str, str | None]]:
+    """Return the parent of each image, and the project that sees the link."""
+    parent = image.alias()
+    query = (
+        select(image.c.uuid, parent.c.uuid, project.c.project_id)
+        .select_from(descent.join(image, image.c.id == descent.c.image_ref))
+        .join(parent, parent.c.id == descent.c.parent_ref)
+        .outerjoin(project, project.c.id == descent.c.project_ref)
+    )
+    return {row[0]: (row[1], row[2]) for row in connection.execute(query)}
+
+
+@dataclass(frozen=True)
+class Report:
+    """A boot, an image made, an origin or an end of a resource."""
+
+    what: str
+    ref: InstanceRef
+    minutes: int
+    image: str = ""
+    source: InstanceRef | None = None
+
+
+@dataclass
+class Graph:
+    """What the reports say, and what follows from it, computed without a database."""
+
+    reports: Sequence[Report]
+    boots: dict[InstanceRef, list[tuple[int, str]]] = field(default_factory=dict)
+    origins: dict[InstanceRef, list[tuple[int, InstanceRef | None]]] = field(default_factory=dict)
+    ends: dict[InstanceRef, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for one in self.reports:
+            if one.what == "boot":
+                self.boots.setdefault(one.ref, []).append((one.minutes, one.image))
+            elif one.what == "origin":
+                self.origins.setdefault(one.ref, []).append((one.minutes, one.source))
+            elif one.what == "end":
+                self.ends[one.ref] = one.minutes
+
+    def owner(self, ref: InstanceRef) -> str | None:
+        """Return the reported owner; made images do not report one."""
+        return owner(ref) if ref in self.boots or ref in self.origins else None
+
+    def users(self, image: str) -> set[InstanceRef]:
+        found = {ref for ref, boots in self.boots.items() if image in dict(boots).values()}
+        while more := {
+            ref
+            for ref, sources in self.origins.items()
+            if ref not in found and any(source in found for _, source in sources)
+        }:
+            found |= more
+        return found
+
+    def usage(self, image: str, project_id: str | None) -> Usage:
+        users = self.users(image)
+        seen = {ref for ref in users if project_id in (None, self.owner(ref))}
+        live = seen - self.ends.keys()
+        ended = [self.ends[ref] for ref in seen - live]
+        last = at(max(ended)) if ended and not live else None
+        return Usage(image, len(seen), len(live), last)
+
+    def others(self, image: str, project_id: str) -> bool:
+        live = self.users(image) - self.ends.keys()
+        return any(self.owner(ref) != project_id for ref in live)
+
+    def parent(self, one: Report) -> tuple[str, str | None] | None:
+        ref, minutes, passed = one.ref, one.minutes, [one.ref]
+        owners: set[str | None] = {owner(one.ref)}
+        while True:
+            owners.add(self.owner(ref))
+            if ref in self.boots:
+                (project,) = owners if len(owners) == 1 else (None,)
+                return in_force(self.boots[ref], minutes)[1], project
+            if ref not in self.origins:
+                return None
+            since, source = in_force(self.origins[ref], minutes)
+            if source is None or source in passed:
+                return None
+            if ref.resource_type != "server":
+                minutes = since
+            ref = source
+            passed.append(ref)
+
+
+def in_force(events: list[tuple[int, Any]], minutes: int) -> tuple[int, Any]:
+    before = [event for event in events if event[0] <= minutes]
+    return max(before, key=first) if before else min(events, key=first)
+
+
+def first(event: tuple[int, Any]) -> int:
+    return event[0]
+
+
+def owner(ref: InstanceRef) -> str:
+    return f"p-{int(ref.instance_id) % 2}"
+
+
+NUMBERS = {"server": 2, "volume": 4, "volume-snapshot": 2, "volume-backup": 1}
+REFS = [InstanceRef(NOVA, str(n), type) for type, count in NUMBERS.items() for n in range(count)]
+IMAGES = [f"00000000-0000-4000-8000-{number:012}" for number in range(4)]
+
+
+def any_origin(chance: random.Random, ref: InstanceRef, minutes: int) -> Report:
+    types = SOURCE_TYPES[ref.resource_type]
+    sources = [one for one in REFS if one.resource_type in types and one != ref]
+    source = None if chance.random() < 0.1 else chance.choice(sources)
+    return Report("origin", ref, minutes, source=source)
+
+
+def any_reports(chance: random.Random) -> list[Report]:
+    """Return reports at different times: any graph that the types allow, with cycles."""
+    found = [any_origin(chance, chance.choice(REFS), at) for at in range(chance.randint(0, 9))]
+    images = [image_id() for _ in range(chance.randint(0, 3))]
+    count = itertools.count(len(found))
+    images += IMAGES[: chance.randint(0, 4)]
+    found += [Report("made", chance.choice(REFS), next(count), id) for id in images]
+    pairs = itertools.product([one for one in REFS if one.resource_type != "server"], IMAGES)
+    booted = chance.sample([*pairs], chance.randint(0, 3))
+    found += [Report("boot", ref, next(count), id) for ref, id in booted]
+    if chance.random() < 0.3:
+        found.append(Report("boot", REFS[0], next(count), chance.choice(IMAGES)))
+    found += [Report("end", ref, next(count)) for ref in chance.sample(REFS, chance.randint(0, 6))]
+    times = chance.sample(range(len(found)), len(found))
+    return [replace(one, minutes=minutes) for one, minutes in zip(found, times, strict=True)]
+
+
+def store(database: Database, one: Report) -> bool:
+    if one.what == "end":
+        return database.write(relations.end_instance, one.ref, at(one.minutes))
+    if one.what == "origin":
+        come(database, one.ref, one.source, one.minutes, owner(one.ref))
+        return True
+    more: dict[str, Any] = {"created_at": at(one.minutes), "project_id": owner(one.ref)}
+    kind = "boot" if one.what == "boot" else "snapshot"
+    relate(database, one.ref, one.image, kind, **more)
+    return True
+
+
+def is_protected(database: Database, image: str) -> bool:
+    try:
+        begun = delete_protection.begin(database, image, None, forced=False)
+    except ImageInUse:
+        return True
+    delete_protection.withdraw(database, begun)
+    return False
+
+
+@settings(
+    max_examples=int(os.environ.get("RELATED_IMAGES_FUZZ_EXAMPLES", "60")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(chance=st.randoms(use_true_random=True))
+def test_use_guard_and_parents_follow_the_origins_in_any_order_of_reports(
+    database: Database, chance: random.Random
+) -> None:
+    database.write(empty)
+    found = any_reports(chance)
+    told = chance.sample(found, len(found)) + chance.sample(found, len(found) // 3)
+    # the end of a resource that is not recorded is refused, so it is reported again
+    late = [one for one in told if not store(database, one)]
+    unknown = {one for one in late if not store(database, one)}
+    graph = Graph([one for one in found if one not in unknown])
+    for project_id in (None, "p-0", "p-1"):
+        assert usages.usages(database, IMAGES, project_id) == [
+            graph.usage(image, project_id) for image in IMAGES
+        ]
+    for project_id in ("p-0", "p-1"):
+        others = database.read(usages._used_by_others, dict.fromkeys(IMAGES, project_id))
+        assert others == {image: True for image in IMAGES if graph.others(image, project_id)}
+    assert {image: is_protected(database, image) for image in IMAGES} == {
+        image: graph.usage(image, None).live_instances > 0 for image in IMAGES
+    }
+    parents = {one.image: graph.parent(one) for one in found if one.what == "made"}
+    assert database.read(links) == {image: link for image, link in parents.items() if link}
+
+
+def test_an_origin_is_recorded_once(database: Database) -> None:
+    wanted = origin(volume("v-2"), volume("v-1"))
+    first, created = origins.record(database, wanted, REPORTER)
+    assert (first.source, created) == (volume("v-1"), True)
+    assert origins.record(database, wanted, REPORTER) == (first, False)
+    with pytest.raises(OriginConflict, match="another source of the volume v-2"):
+        come(database, volume("v-2"), None)
+    assert counts(database) == {"installation": 1, "project": 1, "instance": 2, "origin": 1}
+
+
+@pytest.mark.parametrize("type", RESOURCE_TYPES)
+def test_only_sources_of_the_allowed_types_are_accepted(type: str) -> None:
+    ref = InstanceRef(NOVA, "r-1", type)
+    for source_type in RESOURCE_TYPES:
+        source = InstanceRef(NOVA, "r-2", source_type)
+        if source_type in SOURCE_TYPES[type]:
+            assert origin(ref, source).source == source
+        else:
+            with pytest.raises(OriginRefused, match=f"a {type} cannot come from a {source_type}"):
+                origin(ref, source)
+    with pytest.raises(OriginRefused, match="cannot be its own source"):
+        origin(ref, ref)
+
+
+def test_a_bound_installation_accepts_its_own_service_user_alone(database: Database) -> None:
+    installations.register(database, NOVA, "cinder", [ServiceUser("another")])
+    with pytest.raises(InstallationBound):
+        come(database, volume("v-2"), volume("v-1"))
+    assert counts(database).keys() == {"installation"}
+
+
+def chain(database: Database, length: int) -> str:
+    """Record a chain of volumes that ends at a volume made from an image; return the image."""
+    base = image_id()
+    relate(database, volume("0"), base, "boot")
+    for number in range(1, length + 1):
+        come(database, volume(f"{number}"), volume(f"{number - 1}"), number)
+    return base
+
+
+def end(database: Database, *refs: InstanceRef) -> None:
+    for ref in refs:
+        assert database.write(relations.end_instance, ref, at(1))
+
+
+def test_the_guard_refuses_what_it_does_not_follow(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (parent_links, origin_walk):
+        monkeypatch.setattr(module, "STEPS", 3)
+    monkeypatch.setattr(origin_walk, "BEYOND", 4)
+    base, made = chain(database, 3), [image_id() for _ in range(5)]
+    end(database, *(volume(f"{number}") for number in range(4)))
+    assert not is_protected(database, base)
+    assert usages.usages(database, [base], None, {base: "p-1"}) == [
+        Usage(base, 4, 0, at(1), used_by_others=False)
+    ]
+    for number in (4, 5):
+        come(database, volume(f"{number}"), volume(f"{number - 1}"), number)
+    end(database, volume("4"))
+    with pytest.raises(ImageInUse, match="resources that come from it through more than 3 origins"):
+        delete_protection.begin(database, base, None, forced=False)
+    assert delete_protection.begin(database, base, None, forced=True).in_use == 0
+    for project_id in (None, "p-1"):
+        assert usages.usages(database, [base], project_id, {base: "p-1"}) == [
+            Usage(base, 4, 0, at(1), used_by_others=None)
+        ]
+    for number, one in enumerate(made):
+        relate(database, volume(f"{number}"), one, "snapshot", created_at=at(99))
+    assert database.read(links).keys() == set(made[:4])
+
+
+def test_a_long_chain_is_followed(database: Database) -> None:
+    base, made = chain(database, origin_walk.STEPS), image_id()
+    last = volume(f"{origin_walk.STEPS}")
+    end(database, *(volume(f"{number}") for number in range(origin_walk.STEPS)))
+    with pytest.raises(ImageInUse, match=rf"used by 1 live volume \({last.instance_id} of "):
+        delete_protection.begin(database, base, None, forced=False)
+    relate(database, last, made, "snapshot", created_at=at(999))
+    assert database.read(links) == {made: (base, "p-1")}
+
+
+def test_ended_resources_in_a_cycle_do_not_protect_an_image(database: Database) -> None:
+    base, (one, two) = image_id(), (volume("v-1"), volume("v-2"))
+    relate(database, one, base, "boot")
+    come(database, one, two)
+    come(database, two, one)
+    end(database, one, two)
+    assert not is_protected(database, base)
+    assert usages.usages(database, [base], None) == [Usage(base, 2, 0, at(1))]
+
+
+def test_a_changed_owner_decides_who_sees_the_links_below(database: Database) -> None:
+    base, made = image_id(), image_id()
+    one, two = volume("v-1"), volume("v-2")
+    relate(database, one, base, "boot")
+    come(database, two, one)
+    relate(database, two, made, "snapshot", created_at=at(5))
+    assert database.read(links) == {made: (base, "p-1")}
+    come(database, one, None, 0, "p-2")
+    assert database.read(links) == {made: (base, None)}
+    come(database, two, one, 0, "p-2")
+    assert database.read(links) == {made: (base, None)}
+
+    def move(connection: Connection, project_id: str) -> None:
+        (ref,) = connection.execute(select(image.c.id).where(image.c.uuid == made)).one()
+        image_owners.move(connection, ref, get_or_create_project(connection, project_id))
+
+    database.write(move, "p-2")
+    assert database.read(links) == {made: (base, "p-2")}
+    come(database, one, None, 0, "p-1")
+    database.write(move, "p-1")
+    database.write(move, "p-2")
+    assert database.read(links) == {made: (base, None)}
+
+
+def test_a_detached_start_changes_the_parents_below(database: Database) -> None:
+    bases, made = [image_id(), image_id()], image_id()
+    for minutes, base in enumerate(bases):
+        relate(database, volume("v-1"), base, "boot", created_at=at(minutes))
+    come(database, volume("v-2"), volume("v-1"), 3)
+    relate(database, volume("v-2"), made, "snapshot", created_at=at(5))
+    assert database.read(links) == {made: (bases[1], "p-1")}
+    database.write(relation_removal.detach, volume("v-1"), bases[1], "boot")
+    assert database.read(links) == {made: (bases[0], "p-1")}
+    database.write(relation_removal.detach, volume("v-1"), bases[0], "boot")
+    assert database.read(links) == {}
+
+
+def test_a_rolled_back_image_leaves_the_rows_of_an_origin(database: Database) -> None:
+    wanted = new("v-1", resource_type="volume")
+    for ref, source in ((volume("v-1"), None), (volume("v-2"), volume("v-1"))):
+        (recorded,) = record(database, wanted)
+        come(database, ref, source)
+        assert database.write(relation_removal.roll_back, recorded)
+        assert counts(database)["origin"] == int(ref.instance_id[-1])
+
+
+def test_a_purge_keeps_a_source_as_long_as_what_comes_from_it(database: Database) -> None:
+    base, made = image_id(), image_id()
+    refs = [volume(f"v-{number}") for number in range(3)]
+    relate(database, refs[0], base, "boot")
+    for source, ref in itertools.pairwise(refs):
+        come(database, ref, source)
+    relate(database, refs[2], made, "snapshot", created_at=at(5))
+    for one in (base, made):
+        database.write(relations.mark_deleted, one, at(1))
+    end(database, refs[0], refs[1])
+    # the image is removed, but the last volume is live
+    assert purge.purge(database, LATER) == Purged(relations=1, images=1)
+    assert counts(database)["origin"] == 2
+    end(database, refs[2])
+    assert purge.due(database, LATER) == Purged(instances=1)
+    assert purge.purge(database, LATER) == Purged(relations=1, images=1, instances=3)
+    assert purge.due(database, LATER) == Purged()
+    assert counts(database).keys() == {"installation", "project"}
+
+
+def test_pages_continue_after_a_removed_origin(database: Database) -> None:
+    for number in range(4):
+        come(database, volume(f"v-{number}"), None, number // 2, f"p-{number % 2}")
+    every = origins.page(database, Filters(), 10, None).items
+    assert [one.instance_id for one in every] == ["v-3", "v-2", "v-1", "v-0"]
+    after = OriginPosition(at(1), NOVA, "v-3", "volume")
+    assert origins.page(database, Filters(), 2, after).items == every[1:3]
+    # an unknown position, and one that the project does not see, list the whole time again
+    unknown = OriginPosition(at(1), NOVA, "v-9", "volume")
+    assert origins.page(database, Filters(), 9, unknown).items == every
+    hidden = origins.page(database, Filters(visible_to="p-0"), 9, after).items
+    assert [one.instance_id for one in hidden] == ["v-2", "v-0"]
+
+
+def test_concurrent_reports_of_a_start_and_an_origin_give_the_same_links(
+    pair: tuple[Database, Database],
+) -> None:
+    """Each of the transactions begins before the others end."""
+    database, other = pair
+    for number in range(6):
+        base, made = image_id(), image_id()
+        refs = [volume(f"v-{number}-{n}") for n in range(3)]
+        come(database, refs[1], None, 0)
+        told: list[Callable[[Database], object]] = [
+            partial(relate, ref=refs[0], image=base, kind="boot"),
+            partial(come, ref=refs[1], source=refs[0], minutes=1),
+            partial(come, ref=refs[2], source=refs[1], minutes=2),
+            partial(relate, ref=refs[2], image=made, kind="snapshot", created_at=at(5)),
+        ]
+        random.shuffle(told)
+        both = (database, other, database, other)
+        threads = [
+            threading.Thread(target=one, args=[on]) for one, on in zip(told, both, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert database.read(links)[made] == (base, "p-1")
