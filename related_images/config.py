@@ -163,18 +163,18 @@ def _text(value: Any) -> str:
     return " ".join(sorted(value)) if isinstance(value, frozenset) else str(value)
 
 
-def load(section: str, given: Mapping[str, Any], conf: cfg.ConfigOpts | None = None) -> Settings:
+def load(section: str, options: Mapping[str, Any], conf: cfg.ConfigOpts | None = None) -> Settings:
     """Read the options of the paste section, of the environment and of the configuration files.
 
     :param section: the name of the paste section, for error messages
-    :param given: the options of the paste section. As in keystonemiddleware, one of
+    :param options: the options of the paste section. As in keystonemiddleware, one of
         ``oslo_config_config`` (an object), ``oslo_config_project`` and ``oslo_config_file``
         replaces ``conf``
     :param conf: the configuration whose files are read; ``None`` for no files
     :raises ConfigurationError: if an option is unknown or invalid, or a file cannot be read; the
         message names the section and the option, or the file
     """
-    paste = dict(given)
+    paste = dict(options)
     replacement = _pop_oslo_config(paste)
     conf = replacement if replacement is not None else conf if conf is not None else read([])
     conf.register_opts(OPTIONS.values(), GROUP)
@@ -288,10 +288,10 @@ class _Source:
 
 def _pop_oslo_config(paste: dict[str, Any]) -> cfg.ConfigOpts | None:
     """Remove the ``oslo_config_…`` options of keystonemiddleware, and return what they name."""
-    given: cfg.ConfigOpts | None = paste.pop(OSLO_CONFIG, None)
+    conf: cfg.ConfigOpts | None = paste.pop(OSLO_CONFIG, None)
     project, path = paste.pop(OSLO_PROJECT, None), paste.pop(OSLO_FILE, None)
-    if given is not None:
-        return given
+    if conf is not None:
+        return conf
     if path is not None:
         if not any(_is_own_section(section) for section in _sections(path)):
             raise ConfigurationError(

@@ -10,7 +10,7 @@
     ├── NotificationMalformed       a notification of Nova is malformed
     ├── BadInput                    the request is malformed
     │   ├── TupleIncomplete, TupleMalformed, TupleConflict, KindUnknown, LabelMalformed
-    │   ├── ProjectMalformed, OriginRefused
+    │   ├── ProjectMalformed, ResourceTypeUnknown, OriginRefused
     │   ├── MethodOverridden
     │   ├── BodyMalformed, BodyIncomplete, BodyTooLarge, FieldInvalid
     │   └── ImageIdMalformed, ParameterUnknown, ParameterMalformed, LimitMalformed, MarkerUnknown
@@ -245,10 +245,10 @@ class RecordingForbidden(Forbidden):
 
 
 class InstallationBound(Forbidden):
-    """The installation is bound to other service users than those of the request."""
+    """The installation is bound to other service users, or to this one for other types."""
 
     code = "installation.bound"
-    title = "The installation is bound to another service user"
+    title = "The service user may not report on this resource of the installation"
 
 
 class InstallationUnregistered(Forbidden):
@@ -322,7 +322,7 @@ class OriginConflict(Conflict):
 
 
 class InstallationConflict(Conflict):
-    """The installation is registered with another name or service user."""
+    """The installation is registered with another name or other service users."""
 
     code = "installation.conflict"
     title = "The installation is registered with other values"

@@ -27,6 +27,8 @@ class Point(Enum):
     RECONCILE_WRITTEN = "a batch is corrected, not committed"
     RECONCILE_SETTLED = "a batch is corrected and committed"
     RECONCILE_FINISHED = "the end of a reconciliation is committed"
+    MERGE_MOVED = "a batch of resources has moved to another installation"
+    MERGE_UNITED = "some relations of a resource have moved to another installation"
     MIGRATE_BEGUN = "a migration is about to begin"
     MIGRATE_FILLED = "a range of rows is filled"
     MIGRATE_RUN = "the migrations have run, not committed"

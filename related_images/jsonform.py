@@ -88,6 +88,8 @@ def _writer(kind: Any) -> Convert:
         return format_time
     if get_origin(kind) is Mapping:
         return _each_value(_writer(get_args(kind)[1]))
+    if get_origin(kind) is tuple:
+        return _each(list, _writer(get_args(kind)[0]))
     return JsonForm.as_json if _has_json_form(kind) else _unchanged
 
 
@@ -98,6 +100,8 @@ def _reader(name: str, kind: Any) -> Convert:
         return lambda value: parse_time(name, value)
     if get_origin(kind) is Mapping:
         return _each_value(_reader(name, get_args(kind)[1]))
+    if get_origin(kind) is tuple:
+        return _each(tuple, _reader(name, get_args(kind)[0]))
     if get_origin(kind) is Annotated:
         return next(filter(callable, kind.__metadata__), _unchanged)
     return kind.from_json if _has_json_form(kind) else _unchanged
@@ -113,6 +117,10 @@ def _unchanged(value: Item) -> Item:
 
 def _unless_none(convert: Convert) -> Convert:
     return lambda value: None if value is None else convert(value)
+
+
+def _each(collect: Convert, convert: Convert) -> Convert:
+    return lambda values: collect(map(convert, values))
 
 
 def _each_value(convert: Convert) -> Convert:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Annotated, Final, NamedTuple
 
 from related_images import validation
-from related_images.errors import KindUnknown, OriginRefused, ResourceTypeUnknown
+from related_images.errors import FieldInvalid, KindUnknown, OriginRefused, ResourceTypeUnknown
 from related_images.jsonform import NOT_IN_JSON, JsonForm
 
 SNAPSHOT: Final = "snapshot"
@@ -38,6 +38,9 @@ SOURCE_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
 
 A server comes from its root volume. No resource comes from a server.
 """
+
+SERVICE_USERS_LIMIT: Final = 20
+"""The largest number of service users to which one installation is bound."""
 
 SERVICE: Final = "service"
 NOTIFICATION: Final = "notification"
@@ -307,12 +310,55 @@ class Instance(JsonForm):
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceUser(JsonForm):
+    """A service user to which an installation is bound.
+
+    :ivar user_id: its ID in Keystone
+    :ivar resource_types: the types of the resources on which it may report; ``None`` for all types
+    """
+
+    user_id: str
+    resource_types: tuple[ResourceType, ...] | None = None
+
+    def may_report_on(self, resource_type: str) -> bool:
+        """Return whether it may report on resources of this type."""
+        return self.resource_types is None or resource_type in self.resource_types
+
+    def __str__(self) -> str:
+        types = self.resource_types
+        return self.user_id if types is None else f"{self.user_id}:{','.join(types)}"
+
+
+def service_user(user_id: object, resource_types: object = None) -> ServiceUser:
+    """Return the service user with this ID for these types, which are brought into one order.
+
+    :param resource_types: a list of some of :data:`RESOURCE_TYPES`, or ``None`` for all types
+    :raises FieldInvalid: if the ID is no text, or the types are no list or an empty one
+    :raises ResourceTypeUnknown: if a type is unknown
+    """
+    user = validation.text("user_id", user_id)
+    if resource_types is None:
+        return ServiceUser(user)
+    if not isinstance(resource_types, list) or not resource_types:
+        raise FieldInvalid(
+            f"the field resource_types of the service user {validation.shown(user)} is malformed; "
+            f"give null for all types, or a list with some of {', '.join(RESOURCE_TYPES)}"
+        )
+    given = {resource_type(one) for one in resource_types}
+    return ServiceUser(user, tuple(one for one in RESOURCE_TYPES if one in given))
+
+
+@dataclass(frozen=True, slots=True)
 class Installation(JsonForm):
-    """A registered installation; only ``service_user_id``, if given, may record relations of it."""
+    """A registered installation.
+
+    :ivar service_users: the only service users that may report on its resources; none means that
+        every caller with a recording role may
+    """
 
     uuid: InstallationUuid
     name: str
-    service_user_id: str | None
+    service_users: tuple[ServiceUser, ...]
     registered_at: datetime
 
 
@@ -443,6 +489,22 @@ class InstancePosition:
     instance_id: str
     latest_at: datetime | None
     resource_type: str = SERVER
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The number of rows of an installation that was merged into another one.
+
+    :ivar moved: the resources that only this installation had
+    :ivar united: the resources that both had
+    :ivar duplicates: the relations of these that both had
+    :ivar left: the resources that this installation still has
+    """
+
+    moved: int
+    united: int
+    duplicates: int
+    left: int
 
 
 @dataclass(frozen=True, slots=True)

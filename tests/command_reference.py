@@ -10,7 +10,7 @@ from pathlib import Path
 HEAD = """\
 # Commands
 
-What `--help` says. This page is made from it.
+The output of `--help` for each command. This page is generated from it.
 
 """
 BIN = Path(sys.executable).parent

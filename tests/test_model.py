@@ -23,6 +23,7 @@ from related_images.model import (
     InstanceRef,
     Kind,
     Relation,
+    ServiceUser,
     Usage,
 )
 from related_images.protocol import parameters, schemas
@@ -42,7 +43,8 @@ ALL: Final[list[JsonForm]] = [
     replace(INSTANCE, project_id=None, boot_image_id=None, ended_at=None, images={}),
     Usage(UUID, 3, 0, NOON, True),
     Usage(UUID),
-    Installation(UUID, "east", None, NOON),
+    Installation(UUID, "east", (), NOON),
+    Installation(UUID, "east", (ServiceUser("a"), ServiceUser("b", ("server",))), NOON),
     Ancestor(UUID, REF, "snapshot", NOON, None, "p", NOON),
     Descendant(UUID, 2, UUID, REF, "backup", NOON, NOON),
 ]

@@ -12,13 +12,13 @@ import pytest
 
 from related_images.client.backups import stored_policy
 from related_images.client.glance import PageSizes
-from related_images.client.import_request import RemoteImage, _wrong_remote
+from related_images.client.import_request import RemoteImage, _fault_of_remote
 from related_images.errors import RelatedImagesError
 from related_images.manage import backfill, db, installation, listen, notification_parser, reconcile
 from related_images.model import InstanceRef
 from related_images.osc import (
     deletion,
-    descent,
+    image_ancestry,
     relation,
     server_backup_overdue,
     server_backup_prune,
@@ -56,7 +56,7 @@ def label_of_policy(text: str) -> str:
 
 
 def remote_image(text: str) -> str:
-    if _wrong_remote(RemoteImage(text, "region")):
+    if _fault_of_remote(RemoteImage(text, "region")):
         raise SystemExit
     return text.lower()
 
@@ -120,7 +120,7 @@ SPANS: Final[Mapping[str, Read]] = {
 }
 NUMBERS: Final[Mapping[str, Read]] = {
     "openstack image relation list": option(relation.ListRelation, "--limit"),
-    "openstack image descendant list": option(descent.ListDescendant, "--depth", "image"),
+    "openstack image descendant list": option(image_ancestry.ListDescendant, "--depth", "image"),
     "API": parameters.DESCENDANT_FILTERS["depth"].parse,
     "client": lambda text: PageSizes.of(text, None).limit,
 }

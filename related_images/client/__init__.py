@@ -1,6 +1,6 @@
-"""The client: images of instances, through the OpenStack client that is already there.
+"""The client library. It sends its requests through an OpenStack client that the program has.
 
-Needs keystoneauth1 alone.
+Its only dependency is keystoneauth1.
 """
 
 from related_images.client.errors import (

@@ -2,28 +2,28 @@
 
     RelatedImagesError
     └── ClientError
-        ├── NotInstanceAware        Glance has no filter, or did not acknowledge
-        ├── ImageNotOfInstance      nothing recorded says that the image was made of the instance
-        ├── PolicyEmpty             the rules for backups keep nothing
-        ├── PolicyInvalid           a policy for backups cannot be understood
-        ├── InstallationAmbiguous   servers are known in several installations
+        ├── NotInstanceAware        Glance has no filter, or did not acknowledge the headers
+        ├── ImageNotOfInstance      the image is not recorded as made from the server
+        ├── PolicyEmpty             the rules keep no backup
+        ├── PolicyInvalid           a backup policy is invalid
+        ├── InstallationAmbiguous   servers are recorded in several installations
         ├── UploadInvalid           the data cannot be sent
-        ├── ImportInvalid           the import cannot be asked for like this
+        ├── ImportInvalid           an argument of the import is invalid
         ├── ImportNotOffered        the deployment has no import method for this source
         │   └── StoreNotOffered     the deployment has no such store
-        ├── ImportFailed            Glance refused the import, or it ended without success
-        │   └── ImportUnfinished    the deadline passed first
-        └── GlanceError             a request to Glance did not succeed
-            ├── GlanceUnreachable   no whole answer came, or nobody could be asked
-            ├── InvalidResponse     the response is not one of Glance
+        ├── ImportFailed            Glance refused the import, or the import failed
+        │   └── ImportUnfinished    the import did not end before the deadline
+        └── GlanceError             a request to Glance failed
+            ├── GlanceUnreachable   no response, or an incomplete one
+            ├── InvalidResponse     the response is not from Glance
             ├── Unauthorized        401
             ├── Forbidden           403
             ├── NotFound            404
             ├── Conflict            409
             ├── PayloadTooLarge     413
-            └── ServiceUnavailable  503, with ``retry_after`` if Glance says when
+            └── ServiceUnavailable  503, with ``retry_after`` if the response has Retry-After
 
-Any other status is a plain :class:`GlanceError`.
+Any other status raises :class:`GlanceError` itself.
 """
 
 from collections.abc import Iterable
@@ -42,29 +42,34 @@ from related_images.errors import (
     StoreUnavailable,
 )
 
-_NOTHING_BEGUN: Final = {
+_NOT_STARTED: Final = {
     error.code for error in (StoreUnavailable, SchemaMissing, SchemaOutdated, SchemaTooNew)
 }
-"""What the filter says before anything is begun; whatever else says 503 may have passed it on."""
+"""Codes of 503 responses that the filter sends before it changes anything."""
 _NEXT_STEPS: Final = {
-    RecordingForbidden.code: "ask with an account that has the role for it",
-    AdminOnly.code: "ask with an account that has the role for it",
-    InstallationBound.code: "ask as the service user that it is registered with",
-    InstallationUnregistered.code: "ask again once it is registered",
+    RecordingForbidden.code: "use an account that has the role",
+    AdminOnly.code: "use an account that has the role",
+    InstallationBound.code: "use a service user of the installation for this resource type",
+    InstallationUnregistered.code: "ask an administrator to register the installation",
 }
-"""By the code of the filter's errors, where the status alone does not tell what to do."""
+"""The next step by the code of the filter's error, where it depends on more than the status."""
 
 
 class ClientError(RelatedImagesError):
+    """The base class of the client's errors."""
+
     code = "client.failed"
-    title = "The client could not do what it was asked"
+    title = "The client failed"
 
 
 class NotInstanceAware(ClientError):
-    """:ivar image_id: the image that was created all the same, if one was"""
+    """Glance does not have the filter, or a response does not acknowledge the instance headers.
+
+    :ivar image_id: ID of the image that was created nevertheless, or ``None``
+    """
 
     code = "client.not-instance-aware"
-    title = "The registry does not know about instances"
+    title = "Glance does not have the related-images filter"
 
     def __init__(self, message: str, *, image_id: str | None = None) -> None:
         super().__init__(message)
@@ -72,10 +77,13 @@ class NotInstanceAware(ClientError):
 
 
 class ImageNotOfInstance(ClientError):
-    """:ivar image_id: the image that was left alone"""
+    """The image is not recorded as a snapshot or backup of the server; it was not deleted.
+
+    :ivar image_id: ID of the image
+    """
 
     code = "client.image-not-of-instance"
-    title = "The image is not recorded as made of this instance"
+    title = "The image is not recorded as made from this server"
 
     def __init__(self, message: str, *, image_id: str) -> None:
         super().__init__(message)
@@ -83,36 +91,45 @@ class ImageNotOfInstance(ClientError):
 
 
 class PolicyEmpty(ClientError):
+    """The policy has no rule, so it would keep at most one backup of each group."""
+
     code = "retention.policy-empty"
     title = "The rules would keep no backup"
 
 
 class PolicyInvalid(ClientError):
+    """A backup policy, of a server or to be stored, has an error."""
+
     code = "retention.policy-invalid"
-    title = "A backup policy cannot be understood"
+    title = "A backup policy is invalid"
 
 
 class InstallationAmbiguous(ClientError):
+    """Servers with these IDs are recorded in more than one installation."""
+
     code = "backups.installation-ambiguous"
-    title = "Servers are known in several installations"
+    title = "Servers are recorded in several installations"
 
 
 class UploadInvalid(ClientError):
-    """The data is in no form in which it can be sent."""
+    """The data has a type that cannot be sent, or its file cannot be read."""
 
     code = "upload.invalid"
     title = "The data cannot be sent"
 
 
 class ImportInvalid(ClientError):
-    """What was asked for can never be imported; nothing was created or sent."""
+    """An argument of the import is invalid; nothing was created or sent."""
 
     code = "import.invalid"
-    title = "The import cannot be asked for like this"
+    title = "An argument of the import is invalid"
 
 
 class ImportNotOffered(ClientError):
-    """:ivar offered: the import methods that the deployment has"""
+    """The deployment has no import method for the source.
+
+    :ivar offered: the import methods of the deployment
+    """
 
     code = "import.not-offered"
     title = "The deployment cannot import this"
@@ -123,15 +140,20 @@ class ImportNotOffered(ClientError):
 
 
 class StoreNotOffered(ImportNotOffered):
-    """:ivar offered: the stores of the deployment that can be written to"""
+    """The deployment has no such store, or the store is read-only.
+
+    :ivar offered: the writable stores of the deployment
+    """
 
     code = "import.store-not-offered"
     title = "The deployment has no such store"
 
 
 class ImportFailed(ClientError):
-    """:ivar image_id: the image, left as Glance left it
-    :ivar image_status: its status when it was last seen; ``None`` if it could not be looked at
+    """Glance refused the import, or the import failed. The client does not change the image then.
+
+    :ivar image_id: ID of the image
+    :ivar image_status: the last known status of the image; ``None`` if it is not known
     """
 
     code = "import.failed"
@@ -144,36 +166,36 @@ class ImportFailed(ClientError):
 
 
 class ImportUnfinished(ImportFailed):
+    """The import did not end before the deadline, and continues."""
+
     code = "import.unfinished"
     title = "The import did not end in time"
 
 
 class GlanceError(ClientError):
-    """A request did not succeed.
+    """A request failed.
 
-    :ivar code: the dotted word of the response if it is one of the filter's errors,
-        else the one of the class
+    :ivar code: the code of the filter's error; the code of the class for other errors
     :ivar request: method and path
-    :ivar status: of the answer; ``None`` if there was none
-    :ivar request_id: of the request in Glance's log
-    :ivar retry_after: seconds after which Glance asks to try again
-    :ivar doubtful: whether Glance may have done it although it failed
-    :ivar said: why, in the words of whoever answered
-    :ivar image_id: the image that it was about; ``None`` if no image was created, and none can have
-        been
+    :ivar status: HTTP status of the response; ``None`` without a response
+    :ivar request_id: ID of the request in Glance's log, or ``None``
+    :ivar retry_after: seconds to wait before the next attempt, from Retry-After, or ``None``
+    :ivar doubtful: ``True`` if Glance may have processed the request nevertheless
+    :ivar reason: the message of the response, or of the failed connection
+    :ivar image_id: ID of the image in question; ``None`` if certainly no image was created
     """
 
     code = "glance.refused"
-    title = "The registry refused the request"
-    next_step = "its operator finds more under the request id in the registry's log"
-    filter_says_what_to_do = False
-    """Whether what the filter itself says already ends with the next step."""
-    unanswered = "got no answer"
+    title = "Glance refused the request"
+    next_step = "an operator finds the cause in Glance's log, by the request ID"
+    filter_adds_next_step = False
+    """``True`` if the filter's messages for this status end with the next step."""
+    no_response = "got no answer"
 
     def __init__(
         self,
         request: str,
-        said: str,
+        reason: str,
         *,
         status: int | None = None,
         code: str | None = None,
@@ -181,91 +203,107 @@ class GlanceError(ClientError):
         retry_after: int | None = None,
     ) -> None:
         self.request = request
-        self.said = said.rstrip(". ")
+        self.reason = reason.rstrip(". ")
         self.status = status
         self.code = code or type(self).code
         self.request_id = request_id
         self.retry_after = retry_after
-        was_not_begun = status == HTTPStatus.SERVICE_UNAVAILABLE and code in _NOTHING_BEGUN
-        self.doubtful = status is None or (status >= 500 and not was_not_begun)
+        is_not_started = status == HTTPStatus.SERVICE_UNAVAILABLE and code in _NOT_STARTED
+        self.doubtful = status is None or (status >= 500 and not is_not_started)
         self.image_id: str | None = None
         super().__init__(self._message())
 
     @property
-    def may_pass(self) -> bool:
-        """Whether the same question may be answered later: no answer came, or a server failed."""
+    def is_temporary(self) -> bool:
+        """Return True if a later attempt may succeed: without a response, or after a 5xx."""
         return self.doubtful and (self.status is None or self.status >= 500)
 
     def _message(self) -> str:
-        answered = f"answered {self.status}" if self.status else self.unanswered
+        result = f"answered {self.status}" if self.status else self.no_response
         wait = "" if self.retry_after is None else f" after {self.retry_after} seconds"
-        is_filters_own = self.code != type(self).code
-        is_said = is_filters_own and self.filter_says_what_to_do
+        is_from_filter = self.code != type(self).code
+        has_next_step = is_from_filter and self.filter_adds_next_step
         next_step = _NEXT_STEPS.get(self.code, self.next_step)
-        step = "" if is_said and self.code not in _NEXT_STEPS else f"; {next_step}{wait}"
-        named = f" (request id {self.request_id})" if self.request_id else ""
-        return f"{self.request} {answered}: {self.said}{step}{named}"
+        step = "" if has_next_step and self.code not in _NEXT_STEPS else f"; {next_step}{wait}"
+        request_id = f" (request id {self.request_id})" if self.request_id else ""
+        return f"{self.request} {result}: {self.reason}{step}{request_id}"
 
 
 class GlanceUnreachable(GlanceError):
+    """The client got no response, or an incomplete one, or the cloud has no image service."""
+
     code = "glance.unreachable"
-    title = "The registry could not be asked"
+    title = "Glance could not be reached"
     next_step = "check the endpoint, the network and the credentials"
 
 
 class InvalidResponse(GlanceError):
+    """The response is not from Glance, or does not have the required fields."""
+
     code = "glance.invalid-response"
-    title = "The answer is not one of the registry"
+    title = "The response is not from Glance"
     next_step = (
-        "check that the endpoint is the registry's root or its /v2, and what stands between, "
-        "such as a proxy"
+        "check that the endpoint is the root URL of Glance or its /v2, and check the proxies "
+        "before it"
     )
 
-    def __init__(self, request: str, said: str, *, status: int, request_id: str | None) -> None:
-        super().__init__(request, said, status=status, request_id=request_id)
-        self.doubtful = True  # whatever its status says
+    def __init__(self, request: str, reason: str, *, status: int, request_id: str | None) -> None:
+        super().__init__(request, reason, status=status, request_id=request_id)
+        self.doubtful = True  # whatever the status is
 
 
 class Unauthorized(GlanceError):
-    code = "glance.unauthorized"
-    title = "The registry does not accept the credentials"
-    next_step = "authenticate again"
-    unanswered = "was not sent, since Keystone does not accept the credentials"
+    """Glance or Keystone does not accept the credentials."""
 
-    def __init__(self, request: str, said: str, **answer: Any) -> None:
-        super().__init__(request, said, **answer)
-        self.doubtful = False  # also if Keystone, not Glance, refused them
+    code = "glance.unauthorized"
+    title = "Glance does not accept the credentials"
+    next_step = "authenticate again"
+    no_response = "was not sent, because Keystone does not accept the credentials"
+
+    def __init__(self, request: str, reason: str, **response: Any) -> None:
+        super().__init__(request, reason, **response)
+        self.doubtful = False  # also without a status, if Keystone refused them
 
 
 class Forbidden(GlanceError):
+    """The account may not do this."""
+
     code = "glance.forbidden"
-    title = "The credentials do not allow this"
-    next_step = "check which roles the caller has, whose the image is, and whether it is protected"
-    filter_says_what_to_do = True
+    title = "The account may not do this"
+    next_step = "check the roles of the account, the owner of the image, and if it is protected"
+    filter_adds_next_step = True
 
 
 class NotFound(GlanceError):
+    """The resource does not exist, or the caller may not see it."""
+
     code = "glance.not-found"
-    title = "There is no such thing for this caller"
-    next_step = "check the id, and whether the project may see it"
+    title = "The resource does not exist, or the caller may not see it"
+    next_step = "check the ID, and that the project may see it"
 
 
 class Conflict(GlanceError):
+    """The request conflicts with the current state of a resource."""
+
     code = "glance.conflict"
-    title = "It contradicts the state of things"
-    next_step = "look at what is there, then decide"
-    filter_says_what_to_do = True
+    title = "The request conflicts with the current state"
+    next_step = "check the current state, then correct the request"
+    filter_adds_next_step = True
 
 
 class PayloadTooLarge(GlanceError):
+    """The request is larger than Glance or a quota allows."""
+
     code = "glance.too-large"
-    title = "The request is larger than the registry or a quota allows"
+    title = "The request is larger than Glance or a quota allows"
     next_step = "send less, or ask for a larger quota"
 
 
 class ServiceUnavailable(GlanceError):
+    """Glance or the filter is temporarily unavailable."""
+
     code = "glance.unavailable"
-    title = "The registry cannot do this now"
+    title = "Glance is temporarily unavailable"
     next_step = "try again"
 
 
@@ -277,3 +315,4 @@ BY_STATUS: dict[int, type[GlanceError]] = {
     413: PayloadTooLarge,
     503: ServiceUnavailable,
 }
+"""The class of the error by HTTP status."""

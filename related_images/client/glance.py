@@ -1,7 +1,7 @@
 """Requests to Glance through any OpenStack client.
 
-Every client has, or is, a keystoneauth1 ``Adapter``. All requests use it, so that there is one way
-to send, to read responses and to raise errors.
+Every client has, or is, a keystoneauth1 ``Adapter``. All requests use it, so there is one way to
+send requests, read responses and raise errors.
 """
 
 import html
@@ -30,7 +30,7 @@ from related_images.client.errors import (
     InvalidResponse,
     Unauthorized,
 )
-from related_images.client.instance_context import for_nobody, image_part
+from related_images.client.instance_context import image_part, without_instance
 from related_images.client.urls import hide_credentials
 from related_images.errors import BadInput, LimitMalformed
 from related_images.protocol.paths import API, IMAGES
@@ -39,96 +39,123 @@ Item = TypeVar("Item")
 Query = tuple[tuple[str, str], ...]
 
 PAGE: Final = 1000
-"""Items of one request; Glance gives no more."""
+"""Number of items on the largest page that Glance returns."""
 
 HIDDEN: Final = ("false", "true")
-"""Each value of ``os_hidden``: Glance lists images that are hidden, or those that are not."""
+"""The values of ``os_hidden``. One request lists either hidden images or the others."""
 
 IDS: Final = 32
-"""Images that one request names in its query. By default uWSGI keeps a request in 4,096 bytes, the
-query twice, and drops headers that do not fit, such as the token."""
+"""Maximum number of image IDs in a query.
+
+By default uWSGI has a buffer of 4,096 bytes for a request. It contains the query twice, and headers
+that do not fit, such as the token, are dropped (uWSGI's ``buffer-size``).
+"""
 
 REQUEST_ID: Final = "x-openstack-request-id"
-OCTETS: Final = {
+DATA_HEADERS: Final = {
     "Content-Type": "application/octet-stream",
-    # who refuses data half-way leaves a connection on which nothing more can be asked
+    # if the server refuses the data before their end, the connection cannot be used again
     "Connection": "close",
 }
+"""The headers of requests with image data."""
+
 _VERSIONED = re.compile(r"/v2(\.\d+)?/?$")
-_READ_AT_MOST: Final = 8192
-"""Characters of an explanation that are looked at, whatever a proxy sends."""
+_PAGE_LENGTH: Final = 8192
+"""Number of characters of an error page that are read; a proxy may send any number."""
 
 _TAG = re.compile(r"<(title|h1|style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
-_NO_JSON: Final = (ValueError, TypeError, RecursionError)
-_NO_ANSWER: Final = (keystone.ClientException, OSError, ValueError)
-"""As when a file of certificates is missing, or the endpoint is no URL."""
+_JSON_ERRORS: Final = (ValueError, TypeError, RecursionError)
+_REQUEST_ERRORS: Final = (keystone.ClientException, OSError, ValueError)
+"""Errors without a response. The last two are raised, for example, if the file of certificates is
+missing, or if the endpoint is not a URL."""
 
 
 @dataclass(frozen=True)
 class PageSizes:
-    """How much a list reads: ``limit`` items in all, ``of_a_page`` by one request."""
+    """The number of items to read.
+
+    :ivar limit: of all pages together; ``None`` for all items
+    :ivar page_size: of one request; ``None`` for Glance's default
+    """
 
     limit: int | None
-    of_a_page: int | None
+    page_size: int | None
 
     @classmethod
     def of(cls, limit: object, page_size: object) -> "PageSizes":
-        """The sizes that a caller gives; ``None`` is no limit.
+        """Return the checked sizes.
 
+        :param limit: number of items of all pages together, or ``None``
+        :param page_size: number of items of one request, or ``None``; at most ``limit`` is used
         :raises LimitMalformed: if one is not a whole number from 1
         """
-        given = {"limit": limit, "page_size": page_size}
+        values = {"limit": limit, "page_size": page_size}
         sizes = {
             name: validation.positive(name, value, LimitMalformed)
-            for name, value in given.items()
+            for name, value in values.items()
             if value is not None
         }
         return cls(sizes.get("limit"), min(sizes.values(), default=None))
 
     def query(self) -> Query:
-        """What a request says of it: ``limit`` is the size of a page there."""
-        return () if self.of_a_page is None else (("limit", str(self.of_a_page)),)
+        """Return the query parameters; Glance's ``limit`` is the size of a page."""
+        return () if self.page_size is None else (("limit", str(self.page_size)),)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A successful answer to ``request``; headers are found in any case."""
+    """A successful response.
+
+    :ivar request: method and path of the request
+    :ivar headers: the headers; lookups ignore case
+    :ivar decode: returns the body, decoded from JSON
+    """
 
     request: str
     status: int
     headers: Mapping[str, str]
     decode: Callable[[], Any]
 
-    def read(self, reading: Callable[[Mapping[str, Any]], Item]) -> Item:
-        """What ``reading`` makes of the JSON object that the answer is.
+    def read(self, convert: Callable[[Mapping[str, Any]], Item]) -> Item:
+        """Convert the JSON object in the body.
 
-        :raises InvalidResponse: if it is none, or one that cannot be read so
+        :param convert: takes the JSON object
+        :returns: the result of ``convert``
+        :raises InvalidResponse: if the body is not a JSON object, or ``convert`` fails
         """
         try:
-            return reading(_object(self.decode()))
-        except (*_NO_JSON, KeyError, AttributeError, BadInput) as error:
-            said = f"the body is not the JSON that belongs there ({error!r})"
-            raise self.unusable(said) from error
+            return convert(_object(self.decode()))
+        except (*_JSON_ERRORS, KeyError, AttributeError, BadInput) as error:
+            raise self.invalid(f"the body is not the expected JSON ({error!r})") from error
 
-    def unusable(self, said: str) -> InvalidResponse:
-        """The error that the answer is no use, for the reason ``said``."""
+    def invalid(self, reason: str) -> InvalidResponse:
+        """Return the error for a response that cannot be used.
+
+        :param reason: a part of the message
+        """
         return InvalidResponse(
-            self.request, said, status=self.status, request_id=self.headers.get(REQUEST_ID)
+            self.request, reason, status=self.status, request_id=self.headers.get(REQUEST_ID)
         )
 
 
 def image_path(image_id: str) -> str:
-    """The path of an image, whose ID is checked: it could be another path of Glance."""
+    """Return the path of an image, under ``/v2``.
+
+    :param image_id: ID of the image
+    :raises ImageIdMalformed: if the ID is not a UUID, because it could be another path of Glance
+    """
     return f"{IMAGES}/{validation.image_id(image_id)}"
 
 
 class Glance:
-    """The image service behind ``client``: a glanceclient, an openstacksdk connection, an adapter.
+    """Send requests to the image service through an OpenStack client.
 
-    :raises TypeError: if ``client`` is none of them
+    :param client: a python-glanceclient ``Client``, an openstacksdk ``Connection`` or a
+        keystoneauth1 ``Adapter`` of the image service
+    :raises TypeError: if ``client`` has another type
     :raises GlanceUnreachable: if an openstacksdk connection cannot find the image service, or
-        has been told that there is none
+        is configured without one
     """
 
     def __init__(self, client: object) -> None:
@@ -139,42 +166,49 @@ class Glance:
         self._adapter: Adapter = part if isinstance(part, Adapter) else _adapter_of_endpoint(part)
         self._prefix: str | None = None
 
-    def ask(self, method: str, path: str, **options: Any) -> Answer:
-        """Send one request, ``path`` being under ``/v2``.
+    def request(self, method: str, path: str, **options: Any) -> Answer:
+        """Send one request.
 
-        Only a GET is ever sent again by itself, if the connection broke. A body in ``data`` is
-        streamed, and never sent twice.
+        Only GET is repeated after a broken connection. A body in ``data`` is streamed, and is never
+        sent twice.
 
-        :param options: ``headers``, ``params``, ``json``, ``data``, ``status_code_retries``
-        :raises GlanceError: if it did not succeed
+        :param method: the HTTP method
+        :param path: the path under ``/v2``
+        :param options: options of keystoneauth1's ``Adapter.request``: ``headers``, ``params``,
+            ``json``, ``data``, ``status_code_retries``, ``log``
+        :returns: the response, with a status of 2xx
+        :raises GlanceError: if the request fails
         """
         request = f"{method} {API}{path}"
-        # the data that is streamed may fail by itself, which is no error of Glance
-        no_answer = (keystone.ClientException,) if "data" in options else _NO_ANSWER
+        # reading the streamed data may raise other errors, which are not Glance's
+        no_response = (keystone.ClientException,) if "data" in options else _REQUEST_ERRORS
         try:
             response = self._send(method, path, **options)
-        except no_answer as error:
+        except no_response as error:
             raise _unreachable(request, error) from error
         if not 200 <= response.status_code < 300:
             raise _refused(request, response)
         return Answer(request, response.status_code, response.headers, response.json)
 
     def pages(self, path: str, query: Iterable[tuple[str, str]]) -> Iterator[Answer]:
-        """Ask page after page, as far as they are wanted, following ``next``.
+        """Request the pages of a list when the caller reads them.
 
-        Of a ``next`` the query alone is followed, so that no token goes to another host.
+        Only the query of a ``next`` link is used, so the token is never sent to another host.
 
-        :raises InvalidResponse: if a ``next`` leads back to a page that was read
+        :param path: the path of the list, under ``/v2``
+        :param query: the query of the first page
+        :returns: the responses
+        :raises InvalidResponse: if a ``next`` link refers to a previous page
         """
         seen: set[Query] = set()
-        following: Query | None = tuple(query)
-        while following is not None:
-            seen.add(following)
-            answer = self.ask("GET", path, params=following)
+        current: Query | None = tuple(query)
+        while current is not None:
+            seen.add(current)
+            answer = self.request("GET", path, params=current)
             yield answer
-            following = answer.read(_following)
-            if following in seen:
-                raise answer.unusable("its pages lead round in a circle")
+            current = answer.read(_next_query)
+            if current in seen:
+                raise answer.invalid("its next link refers to a previous page")
 
     def images(
         self,
@@ -182,14 +216,15 @@ class Glance:
         read: Callable[[Mapping[str, Any]], Item],
         *filters: tuple[str, str],
     ) -> Iterator[tuple[str, Item]]:
-        """Yield the images with these IDs that the caller sees, hidden ones too, in any order.
+        """Yield the images with these IDs that the caller may see, also hidden ones, in any order.
 
-        A request asks for :data:`IDS` of them.
+        Each request has at most :data:`IDS` of the IDs.
 
-        :param read: takes an image as Glance shows it, and returns what is wanted of it
-        :param filters: more of Glance's filters, by name
-        :returns: pairs of the ID and what ``read`` returned
-        :raises InvalidResponse: if an image lacks what ``read`` needs
+        :param image_ids: IDs of images
+        :param read: converts an image as Glance shows it
+        :param filters: names and values of more filters of Glance
+        :returns: pairs of an ID and the result of ``read``
+        :raises InvalidResponse: if an image does not have the fields that ``read`` needs
         """
         remaining = iter(image_ids)
         while missing := set(itertools.islice(remaining, IDS)):
@@ -197,7 +232,7 @@ class Glance:
                 if not missing:
                     break
                 query = [("id", f"in:{','.join(sorted(missing))}"), ("visibility", "all")]
-                # a page that is full would name a next one
+                # a full page would have a link to another page
                 query += [("os_hidden", hidden), ("limit", str(IDS + 1)), *filters]
                 for page in self.pages(IMAGES, query):
                     found = page.read(lambda body: {i["id"]: read(i) for i in body["images"]})
@@ -211,8 +246,8 @@ class Glance:
             options |= {"connect_retries": 1}
         if "data" in options:
             options |= {"allow_reauth": False, "redirect": False}
-        with for_nobody():
-            # the clients' own request() encode and decode in ways of their own
+        with without_instance():
+            # the request() of glanceclient and openstacksdk encodes and decodes differently
             return Adapter.request(
                 self._adapter, self._base() + path, method, raise_exc=False, **options
             )
@@ -221,13 +256,13 @@ class Glance:
         if self._prefix is None:
             endpoint = self._adapter.get_endpoint()
             if not endpoint:
-                raise keystone.EndpointNotFound("the catalogue has no endpoint of an image service")
+                raise keystone.EndpointNotFound("the catalog has no endpoint of an image service")
             self._prefix = "" if _VERSIONED.search(urlsplit(endpoint).path) else API
         return self._prefix
 
 
 class _EndpointAuth(BaseAuthPlugin):
-    """The token and endpoint of a glanceclient that was made without a session, as they stand."""
+    """The current token and endpoint of a glanceclient that was created without a session."""
 
     def __init__(self, http: Any) -> None:
         super().__init__()
@@ -258,38 +293,38 @@ def _object(body: Any) -> Mapping[str, Any]:
     return body
 
 
-def _following(body: Mapping[str, Any]) -> Query | None:
-    # the query alone: whatever the link's path, this page's path leads to the next page
+def _next_query(body: Mapping[str, Any]) -> Query | None:
+    # the next page has the same path, whatever path the link has
     link = body.get("next")
     return tuple(parse_qsl(urlsplit(link).query, keep_blank_values=True)) if link else None
 
 
 def _no_service_errors() -> tuple[type[Exception], ...]:
-    # whoever gives a connection of openstacksdk has imported it
+    # a caller with a connection of openstacksdk has imported it
     openstacksdk = sys.modules.get("openstack.exceptions")
-    return (*_NO_ANSWER, openstacksdk.SDKException) if openstacksdk else _NO_ANSWER
+    return (*_REQUEST_ERRORS, openstacksdk.SDKException) if openstacksdk else _REQUEST_ERRORS
 
 
 def _unreachable(request: str, error: Exception) -> GlanceError:
-    said = hide_credentials(str(error)) or type(error).__name__
+    reason = hide_credentials(str(error)) or type(error).__name__
     if isinstance(error, keystone.http.Unauthorized | keystone.AuthorizationFailure):
-        return Unauthorized(request, said, request_id=getattr(error, "request_id", None))
-    return GlanceUnreachable(request, said)
+        return Unauthorized(request, reason, request_id=getattr(error, "request_id", None))
+    return GlanceUnreachable(request, reason)
 
 
 def _refused(request: str, response: Any) -> GlanceError:
-    said, code, request_id = _explanation(response)
+    reason, code, request_id = _parse_error(response)
     request_id = request_id or response.headers.get(REQUEST_ID)
     if response.status_code == HTTPStatus.MULTIPLE_CHOICES:
         return InvalidResponse(
             request,
-            "it offers its versions, as for a path that belongs to none of them",
+            "the body is the list of versions, which Glance returns for an unknown path",
             status=response.status_code,
             request_id=request_id,
         )
     return BY_STATUS.get(response.status_code, GlanceError)(
         request,
-        hide_credentials(said),
+        hide_credentials(reason),
         status=response.status_code,
         code=code,
         request_id=request_id,
@@ -298,42 +333,46 @@ def _refused(request: str, response: Any) -> GlanceError:
 
 
 def seconds_to_wait(headers: Mapping[str, str]) -> int | None:
-    """What ``Retry-After`` asks for: it is a number of seconds, or a date."""
-    asked = headers.get("Retry-After", "")
+    """Return the seconds in ``Retry-After``, which is a number or a date (RFC 9110, 10.2.3).
+
+    :param headers: the headers of a response
+    :returns: seconds from 0; ``None`` if the header is missing or malformed
+    """
+    value = headers.get("Retry-After", "")
     try:
-        if asked.isdecimal():
-            return int(asked)
-        wait = parsedate_to_datetime(asked) - _now(headers)
+        if value.isdecimal():
+            return int(value)
+        wait = parsedate_to_datetime(value) - _server_time(headers)
     except (ValueError, TypeError, OverflowError):
         return None
     return max(0, math.ceil(wait.total_seconds()))
 
 
-def _now(headers: Mapping[str, str]) -> datetime:
-    """The time by the clock of whoever answered, which its dates are meant by."""
-    said = headers.get("Date")
-    return parsedate_to_datetime(said) if said else datetime.now(UTC)
+def _server_time(headers: Mapping[str, str]) -> datetime:
+    """Return the time of the server's clock, which ``Retry-After`` refers to."""
+    date = headers.get("Date")
+    return parsedate_to_datetime(date) if date else datetime.now(UTC)
 
 
-def _explanation(response: Any) -> tuple[str, str | None, str | None]:
-    """What is said, and if the filter says it, its code and the request id."""
+def _parse_error(response: Any) -> tuple[str, str | None, str | None]:
+    """Return the message, and for an error of the filter also its code and the request ID."""
     try:
         body = _object(response.json())
-    except _NO_JSON:
-        return _plain(response.text) or str(response.reason), None, None
+    except _JSON_ERRORS:
+        return _strip_html(response.text) or str(response.reason), None, None
     match body:
-        case {"error": {"code": str(code), "message": str(said), **more}}:
-            return said, code, _text(more.get("request_id"))
-        case {"error": {"message": str(said)}} | {"message": str(said)}:
-            return _plain(said), None, None
-    return _plain(str(body)), None, None
+        case {"error": {"code": str(code), "message": str(message), **more}}:
+            return message, code, _text(more.get("request_id"))
+        case {"error": {"message": str(message)}} | {"message": str(message)}:
+            return _strip_html(message), None, None
+    return _strip_html(str(body)), None, None
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _plain(text: str) -> str:
-    words = html.unescape(_TAG.sub(" ", text[:_READ_AT_MOST])).split()
-    # before it is cut, or half of a password would not be known for one
+def _strip_html(text: str) -> str:
+    words = html.unescape(_TAG.sub(" ", text[:_PAGE_LENGTH])).split()
+    # before the text is cut, because half of a URL would not be recognized
     return hide_credentials(" ".join(words))[:300]

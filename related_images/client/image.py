@@ -1,17 +1,20 @@
-"""What the calls give back."""
+"""The objects that the client returns."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from related_images.client.errors import NotInstanceAware
+from related_images.model import SERVER, InstanceRef
+
 Json = Mapping[str, Any]
 
 
 class Image(Mapping[str, Any]):
-    """An image as Glance shows it, by key or by attribute.
+    """An image as Glance shows it. Its fields are both keys and attributes.
 
-    :ivar acknowledgement: what the filter did with the instance headers: the recorded kind, or the
-        filters of the list; ``None`` for an image that was looked at alone
+    :ivar acknowledgement: how the filter used the instance headers: the recorded kind of a new
+        image, or the filters of a list; ``None`` for other requests
     """
 
     def __init__(self, attributes: Json, acknowledgement: str | None = None) -> None:
@@ -28,10 +31,10 @@ class Image(Mapping[str, Any]):
         return len(self._attributes)
 
     def __getattr__(self, name: str) -> Any:
-        # copying and unpickling ask before there are attributes
+        # copy and pickle call this before there are attributes
         attributes = self.__dict__.get("_attributes", {})
         if name not in attributes:
-            raise AttributeError(f"the registry gave the image no {name!r}")
+            raise AttributeError(f"the image has no field {name!r}")
         return attributes[name]
 
     def __repr__(self) -> str:
@@ -40,12 +43,37 @@ class Image(Mapping[str, Any]):
 
 @dataclass(frozen=True)
 class FilterInfo:
-    """What the deployment says of itself; ``answer`` is all of it."""
+    """Version and settings of the filter, from ``GET /v2/info/relations``.
+
+    :ivar version: the version of the filter
+    :ivar kinds: the kinds of relations
+    :ivar resource_types: the types of resources; ``server`` alone if the filter does not list them
+    :ivar answer: the whole JSON object
+    """
 
     version: str
     kinds: tuple[str, ...]
     answer: Json = field(repr=False)
+    resource_types: tuple[str, ...] = (SERVER,)
 
     @classmethod
     def from_json(cls, shown: Json) -> "FilterInfo":
-        return cls(shown["version"], tuple(shown["kinds"]), shown)
+        """Return the object for the body of a response.
+
+        :param shown: the JSON object
+        :raises KeyError: if a field is missing
+        """
+        types = tuple(shown.get("resource_types", (SERVER,)))
+        return cls(shown["version"], tuple(shown["kinds"]), shown, types)
+
+    def require_type(self, instance: InstanceRef) -> None:
+        """Check that the filter knows the type of the resource; an older one would ignore it.
+
+        :raises NotInstanceAware: if it does not know the type
+        """
+        if instance.resource_type not in self.resource_types:
+            raise NotInstanceAware(
+                f"the related-images filter of this Glance does not know the resource type "
+                f"{instance.resource_type}, so nothing was done; it knows "
+                f"{', '.join(self.resource_types)}; an operator can upgrade it"
+            )

@@ -1,4 +1,4 @@
-"""The data of an image, in each form in which a program may have it."""
+"""Image data to upload: check its type, and open it."""
 
 import io
 import os
@@ -15,9 +15,11 @@ FORMS: Final = "give bytes, an open binary file, a Path or an iterable of bytes"
 
 
 def fault(data: object, allowed: str = FORMS) -> str | None:
-    """What is wrong with ``data``, as far as that is known before it is sent.
+    """Return why ``data`` cannot be sent, as far as that is known before.
 
-    :param allowed: what to give instead of something else
+    :param data: the data
+    :param allowed: the advice for an unsupported type
+    :returns: the reason, or ``None``
     """
     if isinstance(data, bytes):
         return None
@@ -30,7 +32,7 @@ def fault(data: object, allowed: str = FORMS) -> str | None:
     readable = getattr(data, "readable", None)
     if callable(readable) and not readable():
         return "the file is not open for reading; open it with mode 'rb'"
-    # the items of a text, a bytearray and a mapping are no bytes
+    # the items of str, bytearray, memoryview and mappings are not bytes
     is_iterable = isinstance(data, Iterable) and not isinstance(
         data, str | bytearray | memoryview | Mapping
     )
@@ -40,25 +42,24 @@ def fault(data: object, allowed: str = FORMS) -> str | None:
 
 
 def check_data(data: object) -> None:
-    """Make sure that ``data`` can be uploaded.
+    """Check that ``data`` can be uploaded.
 
-    :raises UploadInvalid: if it cannot
+    :raises UploadInvalid: if its type cannot be sent, or its file cannot be read
     """
-    wrong = fault(data)
+    reason = fault(data)
     if isinstance(data, str):
-        wrong = (
-            "a str cannot be sent; give Path(…) for the file that it names, or text.encode() for "
-            "the text itself"
+        reason = (
+            "a str cannot be sent; give Path(…) for the name of a file, or text.encode() for a text"
         )
-    if wrong:
-        raise UploadInvalid(f"{wrong}; nothing was sent")
+    if reason:
+        raise UploadInvalid(f"{reason}; nothing was sent")
 
 
 @contextmanager
 def opened(data: Data) -> Iterator[Any]:
-    """``data`` as requests streams it; a file is opened from its path and closed afterwards.
+    """Yield ``data`` as ``requests`` can stream it; open and close the file of a path.
 
-    With bytes and files, requests sends their size.
+    For bytes and files, ``requests`` sends the size.
     """
     if isinstance(data, Path):
         with data.open("rb") as file:
@@ -70,12 +71,12 @@ def opened(data: Data) -> Iterator[Any]:
 
 
 def _chunks(data: Iterable[bytes]) -> Iterator[bytes]:
-    """The items of ``data``; requests would send a text as UTF-8, and fail on others."""
+    """Yield the items of ``data``; ``requests`` would encode str, and fail for other types."""
     for chunk in data:
         if not isinstance(chunk, bytes):
             raise UploadInvalid(
-                f"an item of the data is of type {type(chunk).__name__}, and has to be bytes; the "
-                "upload was broken off"
+                f"an item of the data has the type {type(chunk).__name__} and must be bytes; the "
+                "upload was aborted"
             )
         yield chunk
 

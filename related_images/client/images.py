@@ -1,4 +1,4 @@
-"""Images of the instances of one installation."""
+"""The client for the images of the servers of one installation."""
 
 import difflib
 import itertools
@@ -15,7 +15,7 @@ from related_images.client.errors import (
     NotFound,
     NotInstanceAware,
 )
-from related_images.client.glance import OCTETS, Answer, PageSizes, image_path
+from related_images.client.glance import DATA_HEADERS, Answer, PageSizes, image_path
 from related_images.client.image import FilterInfo, Image
 from related_images.client.image_data import Data, check_data, opened
 from related_images.client.import_request import (
@@ -37,9 +37,12 @@ from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Re
 from related_images.protocol import headers, paths
 from related_images.protocol.headers import Assertion
 
-ALIKE: Final = 0.75
-"""How alike two names are, of 1, that one is taken for the other misspelled: ``knd`` and ``kind``
-are, and no property that Glance describes is like an argument."""
+SIMILARITY: Final = 0.75
+"""The similarity of two names, from 0 to 1, from which one may be the other, misspelled.
+
+With this value ``knd`` is similar to ``kind``, and no property in Glance's schema is similar to an
+argument.
+"""
 
 
 IMPORT_ARGUMENTS: Final = (
@@ -48,36 +51,43 @@ IMPORT_ARGUMENTS: Final = (
 
 
 class InstanceAwareImageService:
-    """Makes, finds and deletes the images of the instances of one installation.
+    """Create, list and delete the images of the servers, or volumes, of one installation.
 
     :param client: a python-glanceclient ``Client``, an openstacksdk ``Connection`` or a
         keystoneauth1 ``Adapter`` of the image service
-    :param installation_uuid: UUID of the Nova deployment
-    :raises TypeError: if ``client`` is none of them
-    :raises TupleMalformed: if ``installation_uuid`` is no UUID
+    :param installation_uuid: UUID of the deployment of Nova or Cinder
+    :param resource_type: ``server``, ``volume``, ``volume-snapshot`` or ``volume-backup``; all
+        methods with an ``instance_id`` and the lists are about resources of this type
+    :raises TypeError: if ``client`` has another type
+    :raises TupleMalformed: if ``installation_uuid`` is not a UUID
+    :raises ResourceTypeUnknown: if ``resource_type`` is unknown
 
-    Every method raises :exc:`BadInput` if an argument is malformed, before it sends a request,
-    :exc:`NotInstanceAware` before it creates, lists or deletes anything if Glance does not know
-    about instances, and :exc:`GlanceError` if a request does not succeed. Threads may share one
-    service.
+    Every method raises :exc:`BadInput` for a malformed argument, before it sends a request,
+    :exc:`NotInstanceAware` if Glance does not have the filter, before it creates, lists or deletes
+    anything, and :exc:`GlanceError` if a request fails. Threads may share one service.
 
-    A method that returns an iterator requests a page when the caller reads that far. Its ``limit``
-    is the number of items of all pages together, its ``page_size`` the number of items that one
-    request asks for. Both are whole numbers from 1; without them it reads to the end, in the pages
-    that Glance chooses.
+    A method that returns an iterator requests each page when the caller reads it. ``limit`` is the
+    maximum number of items of all pages together, and ``page_size`` that of one request. Both are
+    whole numbers from 1. By default all items are returned, with Glance's default page size.
     """
 
-    def __init__(self, client: object, installation_uuid: str) -> None:
+    def __init__(
+        self, client: object, installation_uuid: str, resource_type: str = model.SERVER
+    ) -> None:
         self.installation_uuid = validation.installation_uuid(installation_uuid)
+        self.resource_type = model.resource_type(resource_type)
         self._relations = RelationsClient(client)
         self._glance = self._relations.glance
 
     def instance_ref(self, instance_id: str) -> InstanceRef:
-        """The instance of this installation that has this id."""
-        return InstanceRef(self.installation_uuid, instance_id)
+        """Return the reference to a resource of this installation and type.
+
+        :param instance_id: ID of the resource
+        """
+        return InstanceRef(self.installation_uuid, instance_id, self.resource_type)
 
     def info(self) -> FilterInfo:
-        """What the deployment says of itself; once it has said it, it is not asked again."""
+        """Return the version and settings of the filter, which are requested only once."""
         return self._relations.info()
 
     def create(
@@ -89,92 +99,97 @@ class InstanceAwareImageService:
         properties: Mapping[str, Any] | None = None,
         **attributes: Any,
     ) -> Image:
-        """Create an image, without data yet, that is recorded for the instance.
+        """Create an image without data, and record it for a server.
 
-        The id is chosen here unless ``properties`` has one, so that an answer that was lost can be
-        looked for. The image is created once; if it is not known whether it was, the error has the
-        ``image_id`` to look for.
+        The client chooses the ID of the image, unless the caller does. So it can look for the image
+        if the response is lost. The image is created once. If the result is not known, the error
+        has the ``image_id``.
 
+        :param instance_id: ID of the server
         :param kind: ``snapshot`` or ``backup``
-        :param label: of the relation; the image may have a property of that name besides
-        :param properties: more attributes, by whatever name, such as ``label``
-        :param attributes: of the image, such as ``name``, ``disk_format``, ``container_format``
-        :raises TypeError: if an attribute looks like a misspelled argument; ``properties`` takes it
-        :raises NotInstanceAware: also if Glance did not acknowledge the relation,
-            with the ``image_id``
+        :param label: label of the relation, such as ``daily``
+        :param properties: attributes of the image whose names are arguments, such as ``label``
+        :param attributes: other attributes of the image, such as ``name``, ``disk_format``
+        :returns: the image
+        :raises TypeError: if the name of an attribute is similar to that of an argument; pass such
+            an attribute in ``properties``
+        :raises NotInstanceAware: also if Glance did not acknowledge the relation, with the
+            ``image_id``
         """
         _check_spelling(attributes, ("label", "properties"))
-        return self._create(*self._new(instance_id, kind, label, _all(attributes, properties)))
+        return self._create(*self._new(instance_id, kind, label, _merge(attributes, properties)))
 
     def _new(
         self, instance_id: str, kind: str, label: str | None, attributes: Mapping[str, Any]
     ) -> tuple[Assertion, dict[str, Any]]:
-        """What a new image is recorded as, and its attributes, all of them checked."""
+        """Return the checked relation and attributes of a new image."""
         model.kind(kind, model.MADE_FROM)
         return self._assertion(instance_id, kind, label), _with_id(attributes)
 
     def _create(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
-        self.info()
+        self.info().require_type(assertion.instance)
         try:
             return self._create_once(assertion, body)
         except GlanceError as error:
             if not error.doubtful:
                 raise
-            found = self._look_for(assertion, body["id"], error)
+            found = self._find_created(assertion, body["id"], error)
         return found or self._create_again(assertion, body)
 
     def _create_again(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
         try:
             return self._create_once(assertion, body)
-        except Conflict as overtaken:
-            # what was thought lost arrived in between
-            found = self._look_for(assertion, body["id"], overtaken)
+        except Conflict as error:
+            # Glance processed the first request in the meantime
+            found = self._find_created(assertion, body["id"], error)
             if found is None:
                 raise
             return found
 
     def _create_once(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
-        said = assertion.as_headers()
-        with _about(body["id"], is_there=False):
-            answer = self._glance.ask("POST", paths.IMAGES, json=dict(body), headers=said)
+        sent = assertion.as_headers()
+        with _image_id_in_errors(body["id"], exists=False):
+            answer = self._glance.request("POST", paths.IMAGES, json=dict(body), headers=sent)
             recorded = answer.headers.get(headers.RECORDED)
             if recorded != assertion.kind:
                 raise _unrecorded(body["id"], f"acknowledged {recorded}, not {assertion.kind}")
             return answer.read(lambda shown: Image(shown, recorded))
 
-    def _look_for(self, assertion: Assertion, image_id: str, lost: GlanceError) -> Image | None:
-        """What became of a creation whose answer was lost."""
+    def _find_created(self, assertion: Assertion, image_id: str, lost: GlanceError) -> Image | None:
+        """Return the image whose creation has no response; ``None`` if it does not exist."""
         try:
             image = self.get(image_id)
             relations = tuple(self._relations.relations_of_image(image_id))
         except NotFound:
             return None
         except GlanceError:
-            lost.image_id = image_id  # it may be there
+            lost.image_id = image_id  # it may exist
             raise lost from None
         if not any((r.instance, r.kind) == (assertion.instance, assertion.kind) for r in relations):
-            raise _unrecorded(image_id, "shows no such relation of it")
+            raise _unrecorded(image_id, "does not show this relation")
         return Image(image, assertion.kind)
 
     def get(self, image_id: str) -> Image:
-        """One image as it is now.
+        """Return an image in its current state.
 
-        :raises NotFound: if there is no such image for the caller
+        :param image_id: ID of the image
+        :raises NotFound: if the image does not exist or the caller may not see it
         """
-        return self._glance.ask("GET", image_path(image_id)).read(Image)
+        return self._glance.request("GET", image_path(image_id)).read(Image)
 
     def upload(self, image_id: str, data: Data) -> None:
-        """Send the data of an image; it is streamed, once.
+        """Upload the data of an image. They are streamed, and sent once.
 
+        :param image_id: ID of the image
         :param data: bytes, a binary file, the ``Path`` of a file, or an iterable of bytes
-        :raises UploadInvalid: if it is none of these, or a file that cannot be read
-        :raises Conflict: if the image has data already
-        :raises PayloadTooLarge: if it is more than the quota allows
+        :raises UploadInvalid: if it has another type, or the file cannot be read
+        :raises Conflict: if the image already has data
+        :raises PayloadTooLarge: if the data exceed the quota
         """
         path = f"{image_path(image_id)}/file"
         check_data(data)
         with opened(data) as body:
-            self._glance.ask("PUT", path, data=body, headers=OCTETS)
+            self._glance.request("PUT", path, data=body, headers=DATA_HEADERS)
 
     def import_image(
         self,
@@ -191,49 +206,51 @@ class InstanceAwareImageService:
         properties: Mapping[str, Any] | None = None,
         **attributes: Any,
     ) -> Image:
-        """Have Glance import an image, and wait until it is active.
+        """Import an image with Glance's image import, and wait until it is active.
 
-        Either a new image is created for ``instance_id``, or ``image_id`` names one that is there:
-        a queued one to fill or, without a ``source``, an active one to copy to more stores.
+        With ``instance_id`` a new image is created. ``image_id`` is the ID of an existing image: a
+        queued one, or without ``source`` an active one to copy to more stores.
 
-        What can be known to be wrong is refused before anything is created or sent.
+        Arguments are checked before anything is created or sent.
 
         :param source: bytes, a binary file, a ``Path`` or an iterable of bytes (``glance-direct``),
-            a URL (``web-download``), a :class:`RemoteImage` (``glance-download``), or none
+            a URL (``web-download``), a :class:`RemoteImage` (``glance-download``), or ``None``
             (``copy-image``)
-        :param kind: and ``label``, ``properties`` and ``attributes``, of a new image, as for
-            :meth:`create`; the kind and both formats are needed
-        :param method: refuse if the source calls for another method than this
-        :param stores: where to, if not to the default store
-        :param deadline: seconds to wait for the end of it; the last look is at the deadline
-        :param progress: called with the image each time it was looked at
-        :raises TypeError: if arguments are missing or contradict each other, or if an attribute
-            looks like a misspelled argument
-        :raises ImportInvalid: before anything is created, if this can never be imported
-        :raises ImportNotOffered: before anything is created, if the deployment lacks the method or,
-            as :exc:`StoreNotOffered`, a store
-        :raises ImportFailed: if Glance refused it or it ended without success
-        :raises ImportUnfinished: if it did not end within ``deadline``
+        :param kind: as for :meth:`create`, like ``label``, ``properties`` and ``attributes``; a new
+            image needs the kind and both formats
+        :param method: the expected import method; if the source has another one, nothing is done
+        :param stores: the stores to import to; default: Glance's default store
+        :param deadline: seconds to wait
+        :param progress: called with the image after each request for its state
+        :returns: the image
+        :raises TypeError: if arguments are missing or exclude each other, or if the name of an
+            attribute is similar to that of an argument
+        :raises ImportInvalid: if an argument is invalid; nothing was created
+        :raises ImportNotOffered: if the deployment does not have the import method; nothing was
+            created
+        :raises StoreNotOffered: if the deployment does not have a store; nothing was created
+        :raises ImportFailed: if Glance refused the import, or the import failed
+        :raises ImportUnfinished: if the import did not end within ``deadline``
         """
         _check_spelling(attributes, IMPORT_ARGUMENTS)
-        given = _all(attributes, properties)
+        merged = _merge(attributes, properties)
         importer = Importer(self._glance, source, Stores() if stores is None else stores)
         check_waiting(deadline, progress)
         if image_id is not None:
-            _check_existing(instance_id, given, kind=kind, label=label)
+            _check_existing(instance_id, merged, kind=kind, label=label)
             validation.image_id(image_id)
             self.info()
             importer.check_offered(method)
             importer.check_image(image_id)
         else:
             instance_id, kind = _check_new(source, instance_id, kind)
-            new = self._new(instance_id, kind, label, given)
-            check_formats(given)
-            self.info()
+            new = self._new(instance_id, kind, label, merged)
+            check_formats(merged)
+            self.info().require_type(self.instance_ref(instance_id))
             importer.check_offered(method)
-            importer.check_formats(given)
+            importer.check_formats(merged)
             image_id = str(self._create(*new).id)
-        with _about(image_id):
+        with _image_id_in_errors(image_id):
             return importer.run(image_id, deadline, progress)
 
     def wait_for_import(
@@ -243,16 +260,17 @@ class InstanceAwareImageService:
         deadline: float = DEADLINE,
         progress: Progress = ignore_progress,
     ) -> Image:
-        """Wait for an import that was begun earlier, by this process or by another.
+        """Wait for an import that this process or another one started.
 
-        Of several imports it is the one that goes on, else the latest. Glance knows what it was
-        asked for.
+        If there are several imports into the image, this is the one in progress, else the latest.
 
-        :param deadline: and ``progress``, as for :meth:`import_image`
-        :raises ImportFailed: if it ended without success, or if none is under way and the image is
-            not active
-        :raises ImportUnfinished: if it did not end within ``deadline``
-        :raises NotFound: if there is no such image for the caller
+        :param image_id: ID of the image
+        :param deadline: as for :meth:`import_image`, like ``progress``
+        :returns: the image
+        :raises ImportFailed: if the import failed, or if none is in progress and the image is not
+            active
+        :raises ImportUnfinished: if the import did not end within ``deadline``
+        :raises NotFound: if the image does not exist or the caller may not see it
         """
         check_waiting(deadline, progress)
         return wait(StartedImport(self._glance, image_id), deadline, progress)
@@ -268,11 +286,16 @@ class InstanceAwareImageService:
         properties: Mapping[str, str] | None = None,
         **filters: str | int | tuple[str, ...],
     ) -> Iterator[Image]:
-        """Images of an instance that the caller may see; none if the instance is not known.
+        """Return the images of a server that the caller may see; none for an unknown server.
 
-        :param properties: more filters, by whatever name, such as ``label``
-        :param filters: Glance's own, such as ``status``, ``visibility``, ``sort_key``, ``sort_dir``
-        :raises TypeError: if a filter looks like a misspelled argument; ``properties`` takes it
+        :param instance_id: ID of the server
+        :param kind: kind of the relation; default: any
+        :param label: label of the relation; default: any
+        :param properties: filters whose names are arguments, such as ``label``
+        :param filters: other filters and options of Glance, such as ``status``, ``visibility``,
+            ``sort_key``, ``sort_dir``
+        :raises TypeError: if the name of a filter is similar to that of an argument; pass such a
+            filter in ``properties``
         :raises NotInstanceAware: also if Glance did not acknowledge the filters
         """
         _check_spelling(filters, ("kind", "label", "limit", "page_size", "properties"))
@@ -281,7 +304,7 @@ class InstanceAwareImageService:
         assertion = self._assertion(instance_id, kind, label)
         sizes = PageSizes.of(limit, page_size)
         query = (*_query(assertion, _filters(filters, properties)), *sizes.query())
-        self.info()
+        self.info().require_type(assertion.instance)
         pages = self._glance.pages(paths.IMAGES, query)
         images = (image for page in pages for image in _read(page, assertion))
         return itertools.islice(images, sizes.limit)
@@ -295,8 +318,10 @@ class InstanceAwareImageService:
         page_size: int | None = None,
         **filters: Any,
     ) -> Iterator[Image]:
-        """The active backups of an instance, newest first.
+        """Return the active backups of a server, newest first.
 
+        :param instance_id: ID of the server
+        :param label: label of the relation; default: any
         :param filters: as for :meth:`list`
         :raises NotInstanceAware: also if Glance did not acknowledge the filters
         """
@@ -315,35 +340,37 @@ class InstanceAwareImageService:
     def delete(self, image_id: str, *, instance_id: str | None = None, force: bool = False) -> None:
         """Delete an image.
 
-        :param instance_id: refuse unless the image is recorded as made of this instance
-        :param force: also if live servers were started from it; only an administrator can do so
-        :raises ImageNotOfInstance: if it is not; nothing is deleted
-        :raises Conflict: if live servers were started from it and the deployment guards those
-        :raises NotFound: if there is no such image for the caller
+        :param image_id: ID of the image
+        :param instance_id: delete the image only if it is a snapshot or backup of this server
+        :param force: also delete an image from which live servers were started; needs an admin role
+        :raises ImageNotOfInstance: if it is not a snapshot or backup of ``instance_id``; it is not
+            deleted
+        :raises Conflict: if live servers were started from the image, with delete protection
+        :raises NotFound: if the image does not exist or the caller may not see it
         """
         validation.flag("force", force)
         if instance_id is not None:
-            self._check_made_of(self.instance_ref(instance_id), image_id)
+            self._check_made_from(self.instance_ref(instance_id), image_id)
         self._relations.delete_image(image_id, force=force)
 
-    def _check_made_of(self, instance: InstanceRef, image_id: str) -> None:
+    def _check_made_from(self, instance: InstanceRef, image_id: str) -> None:
         for relation in self._relations.relations_of_image(image_id):
-            is_meant = relation.instance == instance and relation.kind in model.MADE_FROM
-            if is_meant and self._is_of_image_there(relation):
+            matches = relation.instance == instance and relation.kind in model.MADE_FROM
+            if matches and self._is_of_current_image(relation):
                 return
         raise ImageNotOfInstance(
-            f"image {image_id} is not recorded as a snapshot or backup of instance "
+            f"image {image_id} is not recorded as a snapshot or backup of the server "
             f"{instance.instance_id} of installation {instance.installation_uuid}; nothing was "
-            f"deleted; `openstack image relation list {image_id}` shows what it belongs to",
+            f"deleted; `openstack image relation list {image_id}` lists the relations of the image",
             image_id=image_id,
         )
 
-    def _is_of_image_there(self, relation: Relation) -> bool:
-        """Whether the image that Glance has is that of the relation, and no later one."""
+    def _is_of_current_image(self, relation: Relation) -> bool:
+        """Return True unless the relation is of a deleted image that had the same ID."""
         if relation.image_deleted_at is not None or relation.image_created_at is None:
             return relation.image_deleted_at is None
-        there = self.get(relation.image_id)
-        return relation.image_created_at == validation.parse_time("created_at", there.created_at)
+        image = self.get(relation.image_id)
+        return relation.image_created_at == validation.parse_time("created_at", image.created_at)
 
     def relations(
         self,
@@ -353,13 +380,15 @@ class InstanceAwareImageService:
         page_size: int | None = None,
         **filters: Filter,
     ) -> Iterator[Relation]:
-        """Relations of this installation, newest first.
+        """Return the relations of this installation, newest first.
 
+        :param instance_id: ID of the server; default: all servers
         :param filters: ``image_id``, ``project_id``, ``kind``, ``label``, ``source``,
             ``created_after``, ``created_before`` and ``in_use``
         """
         return self._relations.relations(
             installation_uuid=self.installation_uuid,
+            resource_type=self.resource_type,
             instance_id=instance_id,
             limit=limit,
             page_size=page_size,
@@ -375,42 +404,56 @@ class InstanceAwareImageService:
         label: str | None = None,
         instance_project_id: str | None = None,
     ) -> Relation:
-        """Record that an image that exists belongs to the instance; again changes nothing.
+        """Record the relation of an existing image to a server. Repeating it changes nothing.
 
-        :param instance_project_id: the project that sees a ``boot`` relation, which is not the
-            image's
-        :raises NotFound: if there is no such image for the caller
-        :raises Forbidden: if the caller may not record
+        :param instance_id: ID of the server
+        :param image_id: ID of the image
+        :param kind: ``snapshot``, ``backup`` or ``boot``
+        :param label: label of the relation, such as ``daily``
+        :param instance_project_id: ID of the project of the server, which may see a ``boot``
+            relation instead of the project of the image
+        :returns: the recorded relation
+        :raises NotFound: if the image does not exist or the caller may not see it
+        :raises Conflict: if the relation is recorded with another label
+        :raises Forbidden: if the caller has no recording role
         """
         instance = self.instance_ref(instance_id)
         return self._relations.attach(instance, image_id, kind, label, instance_project_id)
 
     def detach(self, instance_id: str, image_id: str, *, kind: str) -> None:
-        """Take such a relation back; the image stays.
+        """Delete a relation; the image is not deleted.
 
-        :raises NotFound: if there is no such relation
-        :raises Forbidden: if the caller neither may record nor is an administrator
+        :param instance_id: ID of the server
+        :param image_id: ID of the image
+        :param kind: ``snapshot``, ``backup`` or ``boot``
+        :raises NotFound: if the relation is not recorded
+        :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
         self._relations.detach(self.instance_ref(instance_id), image_id, kind)
 
     def instances(
         self, *, limit: int | None = None, page_size: int | None = None, **filters: Filter
     ) -> Iterator[Instance]:
-        """Instances of this installation and how many images of each kind they have.
+        """Return the servers of this installation, with the number of their images of each kind.
 
         :param filters: ``instance_id``, ``image_id``, ``project_id``, ``kind``, ``label``,
-            ``source``, ``created_after``, ``created_before``, ``in_use``, and ``latest_before`` (no
-            image of that ``kind`` since)
+            ``source``, ``created_after``, ``created_before``, ``in_use`` and
+            ``latest_before`` (the server has no later image of the ``kind``)
         """
         return self._relations.instances(
-            installation_uuid=self.installation_uuid, limit=limit, page_size=page_size, **filters
+            installation_uuid=self.installation_uuid,
+            resource_type=self.resource_type,
+            limit=limit,
+            page_size=page_size,
+            **filters,
         )
 
     def instance_ended(self, instance_id: str) -> None:
-        """Record that the instance was deleted: its images stay, it no longer uses any image.
+        """Record that a server was deleted. Its images stay, and it does not use an image any more.
 
-        :raises NotFound: if no such instance is recorded
-        :raises Forbidden: if the caller neither may record nor is an administrator
+        :param instance_id: ID of the server
+        :raises NotFound: if the server is not recorded
+        :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
         self._relations.instance_ended(self.instance_ref(instance_id))
 
@@ -421,17 +464,24 @@ class InstanceAwareImageService:
         limit: int | None = None,
         page_size: int | None = None,
     ) -> Iterator[Usage]:
-        """How many instances of any installation were started from each image, in their order.
+        """Return the number of servers started from each image, in the order of the IDs.
 
-        :param limit: ask about the first images only
-        :param page_size: images that one request asks about: 32 unless given, and at most
+        Servers of all installations are counted.
+
+        :param image_ids: IDs of images
+        :param limit: maximum number of images; others are ignored
+        :param page_size: number of images of one request; 32 by default, which is the maximum
         """
         return self._relations.usages(image_ids, limit=limit, page_size=page_size)
 
     def ancestry(
         self, image_id: str, *, limit: int | None = None, page_size: int | None = None
     ) -> Iterator[Ancestor]:
-        """The images that one descends from, the nearest first, of any installation."""
+        """Return the images that an image descends from, the nearest first, of any installation.
+
+        :param image_id: ID of the image
+        :raises NotFound: if the image does not exist or the caller may not see it
+        """
         return self._relations.ancestry(image_id, limit=limit, page_size=page_size)
 
     def descendants(
@@ -442,9 +492,11 @@ class InstanceAwareImageService:
         limit: int | None = None,
         page_size: int | None = None,
     ) -> Iterator[Descendant]:
-        """The images made from one, of any installation.
+        """Return the images made from servers that were started from an image, of any installation.
 
-        :param depth: number of generations, from 1
+        :param image_id: ID of the image
+        :param depth: number of generations, from 1; default: Glance's maximum
+        :raises NotFound: if the image does not exist or the caller may not see it
         """
         return self._relations.descendants(image_id, depth=depth, limit=limit, page_size=page_size)
 
@@ -455,16 +507,19 @@ class InstanceAwareImageService:
 
 
 def _check_new(source: Source | None, instance_id: str | None, kind: str | None) -> tuple[str, str]:
-    """The instance and the kind of a new image, which have to be given."""
+    """Return the server ID and the kind of a new image.
+
+    :raises TypeError: if one of them or the source is missing
+    """
     if instance_id is None:
         raise TypeError(
-            "give either instance_id, for a new image, or image_id"
+            "pass either instance_id, for a new image, or image_id"
             + (", and a source unless the image is to be copied" if source is None else "")
         )
     if source is None:
         raise TypeError(
-            "no source is given, and a new image needs a source; without one, image_id names the "
-            "image to copy"
+            "a new image needs a source; to copy an existing image, pass image_id instead of "
+            "instance_id"
         )
     if kind is None:
         raise TypeError(f"a new image needs a kind: {' or '.join(model.MADE_FROM)}")
@@ -475,69 +530,76 @@ def _check_existing(
     instance_id: str | None, attributes: Mapping[str, Any], **relation: Any
 ) -> None:
     if instance_id is not None:
-        raise TypeError("give either instance_id, for a new image, or image_id")
+        raise TypeError("pass either instance_id, for a new image, or image_id")
     given = [*attributes, *(name for name, value in relation.items() if value is not None)]
     if given:
-        raise TypeError(f"{', '.join(given)} can only be given to a new image")
+        raise TypeError(f"{', '.join(given)} can only be passed for a new image")
 
 
 def _with_id(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes of a new image, with an id that is chosen unless it is given."""
-    given = attributes.get("id")
-    chosen = str(uuid.uuid4()) if given is None else validation.image_id(given)
-    return {**attributes, "id": chosen}
+    """Return the attributes of a new image with an ID, a random one by default."""
+    id = attributes.get("id")
+    return {**attributes, "id": str(uuid.uuid4()) if id is None else validation.image_id(id)}
 
 
-def _all(attributes: Mapping[str, Any], properties: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What is given by name of argument, and what has a name of its own."""
+def _merge(
+    attributes: Mapping[str, Any], properties: Mapping[str, Any] | None
+) -> Mapping[str, Any]:
+    """Return the attributes in keyword arguments and in ``properties`` together.
+
+    :raises TypeError: if one is in both
+    """
     twice = sorted(attributes.keys() & (properties or {}).keys())
     if twice:
-        raise TypeError(f"{', '.join(twice)} is given as an argument and in properties too")
+        raise TypeError(f"{', '.join(twice)} is both an argument and in properties; pass it once")
     return {**attributes, **(properties or {})}
 
 
 def _check_spelling(given: Mapping[str, Any], arguments: Iterable[str]) -> None:
-    """Make sure that no name that is ``given`` for the image looks like one of ``arguments``.
+    """Check that no name in ``given`` is similar to one of ``arguments``.
 
-    :raises TypeError: if one does: otherwise it would be a property of the image, unnoticed
+    :raises TypeError: if one is; otherwise a misspelled argument would become a property
     """
     for name in given:
-        for meant in difflib.get_close_matches(name.lower(), arguments, n=1, cutoff=ALIKE):
+        for similar in difflib.get_close_matches(name.lower(), arguments, n=1, cutoff=SIMILARITY):
             raise TypeError(
-                f"there is no argument {name}; did you mean {meant}? A property of the image that "
-                f"is named so is given as properties={{{name!r}: …}}"
+                f"there is no argument {name}; did you mean {similar}? Pass an attribute of the "
+                f"image with this name as properties={{{name!r}: …}}"
             )
 
 
 def _filters(filters: Mapping[str, Any], properties: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    given = _all(filters, properties)
+    given = _merge(filters, properties)
     ours = sorted(given.keys() & set(headers.QUERY))
     if ours:
         raise TypeError(
-            f"{', '.join(ours)} is about the relation: it is taken from the service, instance_id, "
-            "kind and label, and cannot be a filter on a property of the image"
+            f"{', '.join(ours)} cannot be a filter on a property of the image; it is the parameter "
+            "for the relation, which the service, instance_id, kind and label set"
         )
     return given
 
 
 @contextmanager
-def _about(image_id: str, *, is_there: bool = True) -> Iterator[None]:
-    """Have errors tell which image they are about, if it is there or may be there by now."""
+def _image_id_in_errors(image_id: str, *, exists: bool = True) -> Iterator[None]:
+    """Set the image ID of errors, if the image exists or may exist."""
     try:
         yield
     except GlanceError as error:
-        if is_there or error.doubtful:
+        if exists or error.doubtful:
             error.image_id = image_id
         raise
 
 
 def _query(assertion: Assertion, filters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The query of a list. A Glance without the filter would ignore instance headers."""
-    said = assertion.as_headers()
+    """Yield the query of an image list.
+
+    The server is in the query, not in headers, which a Glance without the filter would ignore.
+    """
+    sent = assertion.as_headers()
     yield from (
-        (word, said[name])
-        for word, name in zip(headers.QUERY, headers.REQUEST, strict=False)
-        if name in said
+        (parameter, sent[name])
+        for parameter, name in zip(headers.QUERY, headers.REQUEST, strict=False)
+        if name in sent
     )
     for name, value in filters.items():
         values = value if isinstance(value, tuple) else (value,)
@@ -548,17 +610,17 @@ def _read(page: Answer, assertion: Assertion) -> tuple[Image, ...]:
     applied = page.headers.get(headers.FILTERS_APPLIED)
     if applied != assertion.acknowledgement():
         raise NotInstanceAware(
-            f"the registry acknowledged {applied}, not {assertion.acknowledgement()}, so its list "
-            "may hold images of other instances and is not used; check that every server behind "
-            "the endpoint has the filter of related-images, in the same version"
+            f"Glance acknowledged {applied}, not {assertion.acknowledgement()}, so the list may "
+            "have images of other servers and is not used; check that every process behind the "
+            "endpoint has the related-images filter, in the same version"
         )
     return page.read(lambda body: tuple(Image(shown, applied) for shown in body["images"]))
 
 
-def _unrecorded(image_id: str, said: str) -> NotInstanceAware:
+def _unrecorded(image_id: str, result: str) -> NotInstanceAware:
     return NotInstanceAware(
-        f"image {image_id} was created, but the registry {said}; record it with `openstack image "
-        "relation create`, or delete it; and check that every server behind the endpoint has the "
-        "filter of related-images",
+        f"image {image_id} was created, but Glance {result}; record it with `openstack image "
+        "relation create`, or delete it; and check that every process behind the endpoint has the "
+        "related-images filter",
         image_id=image_id,
     )

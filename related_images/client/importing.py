@@ -1,7 +1,7 @@
-"""Image import: Glance fetches, converts and stores the data, and the client waits for the end.
+"""Image import: Glance downloads, converts and stores the data, and the client waits for the end.
 
-Glance answers 202 long before an import has ended. The image's tasks and properties say how it
-ended, and what it was asked for, so that another process can go on waiting.
+Glance responds with 202 before the import ends. The tasks and properties of the image contain the
+result and the request of the import, so another process can continue to wait for it.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from related_images.client.errors import (
     ImportUnfinished,
     Unauthorized,
 )
-from related_images.client.glance import OCTETS, Glance, image_path
+from related_images.client.glance import DATA_HEADERS, Glance, image_path
 from related_images.client.image import Image
 from related_images.client.image_data import Data, opened
 from related_images.client.import_request import (
@@ -32,7 +32,7 @@ from related_images.client.import_request import (
     check_method,
     check_source,
     check_stores,
-    check_stores_given,
+    check_stores_type,
     method_for,
     missing_formats,
 )
@@ -41,107 +41,129 @@ from related_images.client.urls import hide_credentials
 GONE: Final = ("killed", "deleted", "pending_delete")
 FAILED_STORES: Final = "os_glance_failed_import"
 LOCK: Final = "os_glance_import_task"
-"""The property with the id of the task that has locked the image."""
+"""The property with the ID of the task that has locked the image."""
 LOCKED_FOR: Final = timedelta(minutes=60)
-"""How long Glance keeps the lock of a task that does nothing any more and did not remove it."""
+"""The time for which Glance respects the lock of a task that did not remove it.
+
+Source: ``_enforce_import_lock`` in ``glance/api/v2/images.py``.
+"""
 NOT_STARTED: Final = "pending"
-"""The status of a task whose lock Glance keeps twice as long."""
+"""The status of a task whose lock Glance respects for twice this time."""
 FILTERED: Final = "does not pass filtering"
-"""What Glance says of a URL that its configuration does not allow."""
+"""Part of Glance's message for a URL that its configuration does not allow."""
 DEADLINE: Final = 3600.0
-"""Seconds that an import may take unless the caller says otherwise."""
+"""The default deadline of an import, in seconds."""
 LONGEST_PAUSE: Final = 2.0
-"""Seconds between two looks at the image, once the import has gone on for a while."""
+"""The maximum number of seconds between two requests for the state of an import."""
 
 Progress = Callable[[Image], object]
+"""Called with the image after each request for its state."""
 
 
 def ignore_progress(_image: Image) -> None:
-    """Do nothing."""
+    """Do nothing; the default for ``progress``."""
 
 
 class Importer:
-    """One import from ``source``.
+    """One import.
 
-    :raises ImportInvalid: if the source cannot be sent or fetched, or ``stores`` is malformed
+    :param glance: sends the requests
+    :param source: the source; ``None`` to copy an image to more stores
+    :param stores: the stores to import to
+    :raises ImportInvalid: if the source or the stores are invalid
+    :ivar method: the import method
     """
 
     def __init__(self, glance: Glance, source: Source | None, stores: Stores) -> None:
         check_source(source)
-        check_stores_given(stores)
+        check_stores_type(stores)
         self._glance = glance
         self._source = source
         self._stores = stores
         self.method = method_for(source)
 
     def check_offered(self, wanted: str | None) -> None:
-        """Make sure that the deployment has the method and the stores.
+        """Check that the deployment has the import method and the stores.
 
-        :raises ImportNotOffered: if the method is not offered, or if another one is ``wanted``
-        :raises StoreNotOffered: if there is no such store
+        :param wanted: the expected import method; ``None`` for any
+        :raises ImportNotOffered: if it does not have the method, or another one is ``wanted``
+        :raises StoreNotOffered: if it does not have a store
         """
         check_method(self._glance, self.method, wanted)
         check_stores(self._glance, self._stores, self.method)
 
     def check_formats(self, attributes: Mapping[str, Any]) -> None:
-        """Make sure that the deployment takes the formats of a new image.
+        """Check that the deployment allows the formats of a new image.
 
-        :raises ImportInvalid: if it does not
+        :param attributes: the attributes of the image
+        :raises ImportInvalid: if not
         """
         check_formats_offered(self._glance, attributes)
 
     def check_image(self, image_id: str) -> None:
-        """Make sure that an image that is there can be imported into.
+        """Check that an existing image is in a state for the import.
 
-        :raises ImportFailed: if it cannot; nothing was sent
-        :raises NotFound: if there is no such image for the caller
+        :param image_id: ID of the image
+        :raises ImportFailed: if not; nothing was sent
+        :raises NotFound: if the image does not exist or the caller may not see it
         """
         image = _image(self._glance, image_path(image_id))
-        wrong: str | None
+        reason: str | None
         needed = "active" if self.method == COPY_IMAGE else "queued"
         missing = missing_formats(image)
         if image.status != needed:
-            without = "no source is given, and " if self._source is None else ""
-            wrong = f"{without}{self.method} needs one that is {needed}; {_advice(image)}"
+            subject = (
+                f"{self.method} (no source was passed)" if self._source is None else self.method
+            )
+            reason = f"{subject} needs an image that is {needed}; {_advice(image)}"
         elif missing:
-            wrong = f"it has no {missing}; set what is missing on the image first"
+            reason = f"it has no {missing}; set {missing} of the image first"
         else:
-            wrong = self._locked(image) if LOCK in image else None
-        if wrong:
-            raise _error(image, f"image {image.id} is {image.status}, and {wrong}; {NOTHING_DONE}")
+            reason = self._reason_of_lock(image) if LOCK in image else None
+        if reason:
+            raise _error(image, f"image {image.id} is {image.status}, and {reason}; {NOTHING_DONE}")
 
-    def _locked(self, image: Image) -> str | None:
-        """What is wrong with an image that a task has locked, as long as Glance minds that."""
+    def _reason_of_lock(self, image: Image) -> str | None:
+        """Return why an image is locked; ``None`` if Glance does not respect the lock any more."""
         tasks = _tasks(self._glance, image_path(image.id))
         task = next((task for task in tasks if task["id"] == image[LOCK]), None)
         if task is None:
             return None
-        kept = LOCKED_FOR * (2 if task["status"] == NOT_STARTED else 1)
-        until = validation.parse_time("updated_at", task["updated_at"]) + kept
+        duration = LOCKED_FOR * (2 if task["status"] == NOT_STARTED else 1)
+        until = validation.parse_time("updated_at", task["updated_at"]) + duration
         if until <= datetime.now(UTC):
             return None
         if task["status"] not in ("success", "failure"):
-            return f"another import into it goes on; wait for it with wait_for_import({image.id!r})"
+            return (
+                "another import into it is in progress; wait for it with "
+                f"wait_for_import({image.id!r})"
+            )
         return (
-            f"Glance keeps it locked until {validation.format_time(until)}, since an "
-            "import that failed "
-            "left its lock; try again after that"
+            f"it is locked until {validation.format_time(until)}, because a failed import did not "
+            "remove its lock; try again after that"
             + ("" if image.status == "active" else ", or delete it and import into a new image")
         )
 
     def run(self, image_id: str, deadline: float, progress: Progress) -> Image:
-        """Import into the image, and wait until that has succeeded.
+        """Import into an image, and wait until the import has succeeded.
 
-        :param deadline: in seconds
-        :raises ImportFailed: if it did not
-        :raises GlanceError: if Glance cannot be asked, at the deadline at the latest
+        :param image_id: ID of the image
+        :param deadline: seconds to wait
+        :param progress: called with the image after each request for its state
+        :returns: the image
+        :raises ImportFailed: if Glance refused the import, or the import failed
+        :raises ImportUnfinished: if the import did not end within ``deadline``
+        :raises GlanceError: if a request fails; temporary errors only at the deadline
         """
         return wait(self.start(image_id), deadline, progress)
 
     def start(self, image_id: str) -> "StartedImport":
-        """Have Glance begin to import into the image.
+        """Start the import into an image.
 
-        :raises ImportFailed: if it refuses
+        :param image_id: ID of the image
+        :returns: the import
+        :raises ImportFailed: if Glance refuses it
+        :raises GlanceError: if it is not known whether Glance started it
         """
         path = image_path(image_id)
         started = StartedImport(
@@ -158,18 +180,18 @@ class Importer:
     def _send(self, path: str) -> None:
         if self.method == GLANCE_DIRECT:
             with opened(cast(Data, self._source)) as data:
-                self._glance.ask("PUT", f"{path}/stage", data=data, headers=OCTETS)
+                self._glance.request("PUT", f"{path}/stage", data=data, headers=DATA_HEADERS)
         stores = self._stores
         if self.method == COPY_IMAGE and stores.ids:
-            # Glance refuses to copy to any of them if one has the image already
-            stores = replace(stores, ids=_without(stores.ids, _image(self._glance, path)))
+            # Glance refuses the whole copy if one of the stores already has the image
+            stores = replace(stores, ids=_missing_stores(stores.ids, _image(self._glance, path)))
             if not stores.ids:
                 return
-        body = {"method": self._described(), **stores.as_json()}
-        # keystoneauth's log of requests would show the URL with its credentials
-        self._glance.ask("POST", f"{path}/import", json=body, log=False)
+        body = {"method": self._method_as_json(), **stores.as_json()}
+        # without log=False keystoneauth1 would log the URL with its credentials
+        self._glance.request("POST", f"{path}/import", json=body, log=False)
 
-    def _described(self) -> dict[str, str]:
+    def _method_as_json(self) -> dict[str, str]:
         source = self._source
         if isinstance(source, RemoteImage):
             return {
@@ -185,54 +207,68 @@ class Importer:
             image = _image(self._glance, image_path(image_id))
         except GlanceError:
             image = Image({"id": image_id})
-        asked_as = f" (request id {error.request_id})" if error.request_id else ""
+        request_id = f" (request id {error.request_id})" if error.request_id else ""
+        advice = _advice(image, _missing_stores(self._stores.ids, image))
         return _error(
             image,
-            f"Glance refused the import into image {image_id}: {error.said}{asked_as}"
-            f"{_about_filters(error)}; {_advice(image, _without(self._stores.ids, image))}",
+            f"Glance refused the import into image {image_id}: {error.reason}{request_id}"
+            f"{_hint_on_filters(error)}; {advice}",
         )
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a task of Glance was asked for.
+class ImportTask:
+    """The request of a task of Glance.
 
-    :ivar stores: those that it writes to; none if Glance has one store without an id
+    :ivar stores: the stores that it writes to; empty if Glance has one store without an ID
+    :ivar all_must_succeed: ``False`` if it is enough that one store has the image
     """
 
     stores: tuple[str, ...]
     all_must_succeed: bool
 
     @classmethod
-    def of(cls, task: Mapping[str, Any]) -> "Asked":
-        asked = task.get("input") or {}
-        request = asked.get("import_req") or {}
+    def of(cls, task: Mapping[str, Any]) -> "ImportTask":
+        """Return the request of a task.
+
+        :param task: the task as Glance shows it
+        """
+        values = task.get("input") or {}
+        request = values.get("import_req") or {}
         return cls(
-            tuple(store for store in asked.get("backend") or () if store),
+            tuple(store for store in values.get("backend") or () if store),
             request.get("all_stores_must_succeed", True),
         )
 
-    def lacking(self, image: Image) -> tuple[str, ...]:
-        """The stores that were asked for and do not have the image, as far as Glance shows it."""
+    def missing(self, image: Image) -> tuple[str, ...]:
+        """Return the stores of the request that do not have the image, as far as Glance shows.
+
+        :param image: the image as Glance shows it
+        """
         if "stores" in image:
-            return _without(self.stores, image)
-        # it has no data, or a policy hides where that is
-        failed = _named(image, FAILED_STORES)
+            return _missing_stores(self.stores, image)
+        # the image has no data, or a policy hides its stores
+        failed = _stores_in(image, FAILED_STORES)
         return tuple(store for store in self.stores if store in failed)
 
-    def is_met(self, image: Image) -> bool:
-        """Whether all stores have the image that must have it."""
-        lacking = self.lacking(image)
-        return not lacking or (not self.all_must_succeed and len(lacking) < len(self.stores))
+    def is_complete(self, image: Image) -> bool:
+        """Return True if the image is in all stores, or in one store if that is enough.
+
+        :param image: the image as Glance shows it
+        """
+        missing = self.missing(image)
+        return not missing or (not self.all_must_succeed and len(missing) < len(self.stores))
 
 
 Task = Mapping[str, Any]
 
 
 class StartedImport:
-    """An import that Glance has begun, or is about to begin, into an image.
+    """An import into an image that was started.
 
-    :param before: the ids of the tasks that are not meant, since they are older
+    :param glance: sends the requests
+    :param image_id: ID of the image
+    :param before: IDs of older tasks, which are ignored
     """
 
     def __init__(self, glance: Glance, image_id: str, before: set[str] | None = None) -> None:
@@ -240,34 +276,40 @@ class StartedImport:
         self._path = image_path(image_id)
         self._before = before or set()
 
-    def look(self, progress: Progress = ignore_progress) -> tuple[Image, bool]:
-        """The image as it is now, which ``progress`` is told, and whether the import has succeeded.
+    def poll(self, progress: Progress = ignore_progress) -> tuple[Image, bool]:
+        """Request the state of the import.
 
+        :param progress: called with the image
+        :returns: the image, and ``True`` if the import has succeeded
         :raises ImportFailed: if it has failed
+        :raises GlanceError: if a request fails
         """
-        # in this order: what the task has finished shows in the image
-        tasks = [it for it in _tasks(self._glance, self._path) if it["id"] not in self._before]
+        # in this order, so that the image has the changes of a task that has ended
+        tasks = [t for t in _tasks(self._glance, self._path) if t["id"] not in self._before]
         image = _image(self._glance, self._path)
         progress(image)
         return image, _is_done(image, _latest(tasks, image))
 
 
 def wait(started: StartedImport, deadline: float, progress: Progress) -> Image:
-    """Look at the import until it has ended, for the last time at the deadline.
+    """Poll an import until it has ended, the last time at the deadline.
 
-    :param deadline: in seconds from now
-    :raises ImportFailed: if it failed
-    :raises ImportUnfinished: if it has not ended at the deadline
-    :raises GlanceError: if Glance cannot be asked, at the deadline at the latest
+    :param started: the import
+    :param deadline: seconds to wait
+    :param progress: called with the image after each request for its state
+    :returns: the image
+    :raises ImportFailed: if the import failed
+    :raises ImportUnfinished: if the import did not end within ``deadline``
+    :raises GlanceError: if a request fails; temporary errors only at the deadline
     """
     ends = time.monotonic() + deadline
     for pause in _pauses():
         left = ends - time.monotonic()
         try:
-            image, done = started.look(progress)
+            image, done = started.poll(progress)
         except GlanceError as error:
-            # the import goes on, though nobody can be asked about it for a while
-            if not error.may_pass or left <= 0:
+            # the import continues while Glance does not respond
+            if not error.is_temporary or left <= 0:
                 raise
         else:
             if done:
@@ -275,60 +317,66 @@ def wait(started: StartedImport, deadline: float, progress: Progress) -> Image:
             if left <= 0:
                 raise _unfinished(image, deadline)
         time.sleep(max(0.0, min(pause, ends - time.monotonic())))
-    raise AssertionError("pauses never end")
+    raise AssertionError("the sequence of pauses is infinite")
 
 
 def _is_done(image: Image, task: Task | None) -> bool:
-    """Whether it has succeeded. There is no ``task`` if every store had the image already."""
+    """Return True if the import has succeeded.
+
+    :param task: ``None`` if all stores already had the image, or Glance does not show the task
+    :raises ImportFailed: if it has failed
+    """
     if image.status in GONE:
-        raise _failed(image, task, "it was deleted meanwhile")
+        raise _failed(image, task, "the image was deleted in the meantime")
     if task is None:
-        return _is_done_by_itself(image)
+        return _is_done_without_task(image)
     if task["status"] == "failure":
         raise _failed(image, task, task.get("message") or "Glance gave no reason")
     if task["status"] != "success" or image.get(LOCK) == task["id"]:
-        return False  # Glance removes the lock last; before that it refuses another import
+        return False  # Glance removes the lock last, and refuses other imports before
     if image.status != "active":
-        raise _failed(image, task, "its task ended, and the image is not active")
-    asked = Asked.of(task)
-    if not asked.is_met(image):
-        raise _failed(image, task, "not every store that must have the image took it")
+        raise _failed(image, task, "the task ended, but the image is not active")
+    if not ImportTask.of(task).is_complete(image):
+        raise _failed(image, task, "a store that must have the image does not have it")
     return True
 
 
-def _is_done_by_itself(image: Image) -> bool:
-    """Whether an image is active and no import goes on, where Glance shows the caller no task."""
+def _is_done_without_task(image: Image) -> bool:
+    """Return True if the image is active and not locked.
+
+    :raises ImportFailed: if it is neither
+    """
     if LOCK in image:
         return False
     if image.status != "active":
-        raise _failed(image, None, "no import into it is under way")
+        raise _failed(image, None, "no import into it is in progress")
     return True
 
 
 def _latest(tasks: list[Task], image: Image) -> Task | None:
-    """The task that has locked the image, else the newest."""
+    """Return the task that has locked the image, else the newest one."""
     locking = [task for task in tasks if task["id"] == image.get(LOCK)]
     return max(locking or tasks, key=lambda task: task.get("created_at") or "", default=None)
 
 
 def _image(glance: Glance, path: str) -> Image:
-    return glance.ask("GET", path).read(Image)
+    return glance.request("GET", path).read(Image)
 
 
 def _tasks(glance: Glance, path: str) -> list[Task]:
-    answer = glance.ask("GET", f"{path}/tasks", log=False)  # it shows the URL
+    answer = glance.request("GET", f"{path}/tasks", log=False)  # the tasks have the URL
     return answer.read(lambda body: list(body["tasks"]))
 
 
-def _named(image: Image, name: str) -> tuple[str, ...]:
-    """The stores that a property of the image names."""
+def _stores_in(image: Image, name: str) -> tuple[str, ...]:
+    """Return the stores in a property of the image."""
     return tuple(store for store in str(image.get(name) or "").split(",") if store)
 
 
-def _without(stores: tuple[str, ...], image: Image) -> tuple[str, ...]:
-    """Those of the stores that do not have the image."""
-    has = _named(image, "stores")
-    return tuple(store for store in stores if store not in has)
+def _missing_stores(stores: tuple[str, ...], image: Image) -> tuple[str, ...]:
+    """Return those of ``stores`` that do not have the image."""
+    present = _stores_in(image, "stores")
+    return tuple(store for store in stores if store not in present)
 
 
 def _pauses() -> Iterator[float]:
@@ -337,70 +385,67 @@ def _pauses() -> Iterator[float]:
 
 
 def _is_refusal(error: GlanceError) -> bool:
-    """Whether Glance says that it will not import, rather than that it cannot be asked now."""
-    answered = error.status is not None and error.status < 500
-    return answered and not error.doubtful and not isinstance(error, Unauthorized)
+    """Return True if Glance refused the import, and did not process the request."""
+    is_client_error = error.status is not None and error.status < 500
+    return is_client_error and not error.doubtful and not isinstance(error, Unauthorized)
 
 
-def _about_filters(error: GlanceError) -> str:
-    if FILTERED not in error.said:
+def _hint_on_filters(error: GlanceError) -> str:
+    if FILTERED not in error.reason:
         return ""
     return (
         "; the host has no address that Glance can use, or [import_filtering_opts] of Glance does "
-        "not allow it: ask the operators of Glance which schemes, hosts and ports are allowed, or "
-        "give the data as an open binary file"
+        "not allow the URL: ask an operator of Glance for the allowed schemes, hosts and ports, or "
+        "pass the data as an open binary file"
     )
 
 
-def _advice(image: Image, lacking: tuple[str, ...] = ()) -> str:
-    """What can be done with the image, now that the import did not succeed.
+def _advice(image: Image, missing: tuple[str, ...] = ()) -> str:
+    """Return what the user can do after the import failed.
 
-    :param lacking: the stores that should have it and do not
+    :param missing: the stores of the request that do not have the image
     """
     status = image.get("status")
     if status is None or status in GONE:
-        return "look whether the image is still there; if it is not, import into a new one"
+        return "check that the image still exists; if it does not, import into a new image"
     if status == "active":
-        return _advice_on_active(image, lacking)
+        return _advice_on_active(image, missing)
     if status != "queued":
         return (
-            f"Glance imports nothing into an image that is {status}: unless another import into it "
-            "goes on, delete it and import into a new one"
+            f"Glance does not import into an image that is {status}: unless another import into it "
+            "is in progress, delete it and import into a new image"
         )
     if LOCK in image:
         return (
-            "the image is queued, and Glance keeps it locked for 60 minutes after a failure: "
-            "import into it after that, or delete it and import into a new one"
+            "the image is queued, and locked for 60 minutes after a failure: import into it after "
+            "that, or delete it and import into a new image"
         )
     return (
-        "the image is queued and has no data: import a source into it with "
-        f"image_id={image.id!r}, or delete it"
+        f"the image is queued and has no data: import into it with image_id={image.id!r}, or "
+        "delete it"
     )
 
 
-def _advice_on_active(image: Image, lacking: tuple[str, ...]) -> str:
-    """Never to delete it: it is a good image."""
-    if not lacking:
-        return "the image is active and keeps its data; other data needs a new image"
-    lock = (
-        " 60 minutes later, when Glance no longer keeps the image locked," if LOCK in image else ""
-    )
-    has = ", ".join(_named(image, "stores")) or "the stores that have it"
+def _advice_on_active(image: Image, missing: tuple[str, ...]) -> str:
+    """Return the advice for an active image, which has all its data and should not be deleted."""
+    if not missing:
+        return "the image is active and keeps its data; for other data, create a new image"
+    lock = " after 60 minutes, when the image is not locked any more," if LOCK in image else ""
+    present = ", ".join(_stores_in(image, "stores")) or "the other stores"
     return (
-        f"the image is active and keeps its data in {has}; only {', '.join(lacking)} lacks it: "
-        f"ask the operators of Glance whether the store has room, then copy again,{lock} "
-        f"with import_image(image_id={image.id!r}, stores=Stores(ids={lacking!r}))"
+        f"the image is active and keeps its data in {present}; only {', '.join(missing)} does not "
+        f"have it: ask an operator of Glance if the store has space, then copy again,{lock} with "
+        f"import_image(image_id={image.id!r}, stores=Stores(ids={missing!r}))"
     )
 
 
 def _failed(image: Image, task: Task | None, why: str) -> ImportFailed:
-    asked = Asked.of(task or {})
-    lacking = asked.lacking(image)
-    where = f" (not stored in {', '.join(lacking)})" if lacking else ""
+    missing = ImportTask.of(task or {}).missing(image)
+    where = f" (not stored in {', '.join(missing)})" if missing else ""
     return _error(
         image,
         f"the import into image {image.id} failed: {hide_credentials(why)}{where}; "
-        f"{_advice(image, lacking)}",
+        f"{_advice(image, missing)}",
     )
 
 
@@ -411,7 +456,7 @@ def _error(image: Image, message: str) -> ImportFailed:
 def _unfinished(image: Image, deadline: float) -> ImportUnfinished:
     return ImportUnfinished(
         f"the import into image {image.id} did not end within {deadline:g} seconds; the image is "
-        f"{image.status} and the import goes on; wait_for_import({image.id!r}) goes on waiting",
+        f"{image.status} and the import continues; wait for it with wait_for_import({image.id!r})",
         image_id=image.id,
         image_status=image.status,
     )

@@ -1,8 +1,8 @@
-"""Saying for which instance image requests are made, below whatever client makes them.
+"""Add the instance headers to the image requests of any OpenStack client.
 
-The instance is held by a context variable and put into headers at the moment of each request, so
-that one client serves many threads and greenlets. It is given to the part of a client that talks to
-the image service alone: what the same session asks of Keystone or Nova never carries it.
+A context variable has the server. Each request reads it when it is sent, so threads and greenlets
+can share one client. Only the part of a client for the image service gets the headers: requests of
+the same session to Keystone or Nova do not have them.
 """
 
 import contextvars
@@ -35,13 +35,17 @@ def for_instance(
     label: str | None = None,
     project_id: str | None = None,
 ) -> Iterator[None]:
-    """Within this block image requests are made for ``instance``; blocks may be nested.
+    """Send the instance headers with the image requests in this block. Blocks can be nested.
 
-    What is created is recorded as ``kind`` (``snapshot`` if none is given) under ``label``, and
-    lists hold only what matches. ``project_id`` is the project that owns the instance, which sees
-    from what it was started; who does not know it leaves it out. Only requests that are *sent*
-    within the block carry it: read a lazy list to its end before leaving.
+    Images created in the block are recorded for the server. Image lists in the block have only
+    images that match all values. A lazy list must be read in the block, because only requests that
+    are *sent* in the block have the headers.
 
+    :param instance: the server
+    :param kind: kind of the relation; default: ``snapshot`` for new images, any kind for lists
+    :param label: label of the relation
+    :param project_id: ID of the project that owns the server, if known; this project may see from
+        which image the server was started
     :raises BadInput: if a value is malformed
     """
     assertion = Assertion(
@@ -63,53 +67,55 @@ def _asserting(assertion: Assertion | None) -> Iterator[None]:
         _current.reset(token)
 
 
-def for_nobody() -> AbstractContextManager[None]:
-    """Within this block image requests are made for no instance."""
+def without_instance() -> AbstractContextManager[None]:
+    """Send image requests in this block without the instance headers."""
     return _asserting(None)
 
 
 def in_this_context(
     function: Callable[Arguments, Result],
 ) -> Callable[Arguments, Result]:
-    """Make ``function`` speak for the present instance wherever it is run.
+    """Wrap ``function``, so that it runs in the current context, in any thread or greenlet.
 
-    Threads of an executor and new greenlets start with an empty context; what is handed to them
-    is wrapped by this. The result may run many times, and many times at once.
+    Threads of an executor and new greenlets start with an empty context.
+
+    :param function: the function to pass to the executor
+    :returns: a function with the same arguments, which can run several times concurrently
     """
     context = contextvars.copy_context()
 
     @functools.wraps(function)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        # one context can be entered only once at a time
+        # a context cannot be entered twice concurrently
         return context.copy().run(function, *args, **kwargs)
 
     return run
 
 
 class TupleHeaders(MutableMapping[str, str]):
-    """Headers that hold the tuple of the context in which they are read, over others of their own.
+    """A mapping of headers that includes the instance headers of the context that reads it.
 
-    :param headers: those that every request carries
+    :param headers: other headers
     """
 
     def __init__(self, headers: Mapping[str, str] | None = None) -> None:
         self._own = dict(headers or {})
 
-    def _now(self) -> dict[str, str]:
+    def _current_headers(self) -> dict[str, str]:
         assertion = _current.get()
         return self._own | assertion.as_headers() if assertion else self._own
 
     def __getitem__(self, name: str) -> str:
-        return self._now()[name]
+        return self._current_headers()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._now())
+        return iter(self._current_headers())
 
     def __len__(self) -> int:
-        return len(self._now())
+        return len(self._current_headers())
 
     def __bool__(self) -> bool:
-        # clients replace headers that are false by none at all
+        # clients ignore a mapping that is false
         return True
 
     def __setitem__(self, name: str, value: str) -> None:
@@ -120,13 +126,13 @@ class TupleHeaders(MutableMapping[str, str]):
 
 
 def carry_tuple(client: Client) -> Client:
-    """Make the image requests of ``client`` carry the tuple of the context they are sent in.
+    """Make ``client`` send the instance headers of the context with its image requests.
 
     :param client: a python-glanceclient ``Client``, an openstacksdk ``Connection`` or a
         keystoneauth1 ``Adapter`` of the image service
     :returns: the same client
-    :raises TypeError: if it is none of them; a ``Session`` serves all services and takes no
-        headers, :func:`image_adapter` makes an adapter of it
+    :raises TypeError: if it has another type; for a ``Session``, which is for all services, use
+        :func:`image_adapter`
     """
     part = image_part(client)
     name = "additional_headers" if isinstance(part, Adapter) else "identity_headers"
@@ -137,18 +143,21 @@ def carry_tuple(client: Client) -> Client:
 
 
 def image_adapter(session: Session, **options: Any) -> Adapter:
-    """An adapter of ``session`` for the image service, which carries the tuple of the context.
+    """Return an adapter for the image service that sends the instance headers of the context.
 
-    :param options: more for keystoneauth1's ``Adapter``, such as ``region_name``
+    :param session: a keystoneauth1 ``Session``
+    :param options: options of keystoneauth1's ``Adapter``, such as ``region_name``
     """
     headers = TupleHeaders(options.pop("additional_headers", None))
     return Adapter(session, **{"service_type": "image", **options}, additional_headers=headers)
 
 
 def image_part(client: object) -> Any:
-    """The part of ``client`` that talks to the image service.
+    """Return the part of ``client`` for the image service.
 
-    :raises TypeError: if there is none
+    :param client: as for :func:`carry_tuple`
+    :returns: an adapter, or the HTTP client of a glanceclient without a session
+    :raises TypeError: if it has another type
     """
     if isinstance(client, Adapter):
         return client
@@ -159,5 +168,5 @@ def image_part(client: object) -> Any:
     raise TypeError(
         f"{type(client).__module__}.{type(client).__qualname__} is not a client of the image "
         "service; use a glanceclient Client, an openstacksdk Connection, a keystoneauth1 Adapter, "
-        "or what image_adapter(session) gives"
+        "or image_adapter(session)"
     )

@@ -1,4 +1,4 @@
-"""The relations of every installation."""
+"""The client for the relations of all installations."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,24 +17,23 @@ from related_images.protocol import headers, parameters, paths
 
 Item = TypeVar("Item")
 Filter = str | bool | date | None
-"""The value of a filter: ``None`` leaves it out, a time is a ``datetime`` or its ISO 8601 text."""
+"""The value of a filter. ``None`` is no filter. A time is a ``datetime`` or a text in ISO 8601."""
 
 
 class RelationsClient:
-    """Asks for relations and instances, and says what is related.
+    """List, record and delete relations between images and servers, of all installations.
 
     :param client: a python-glanceclient ``Client``, an openstacksdk ``Connection`` or a
         keystoneauth1 ``Adapter`` of the image service
-    :raises TypeError: if ``client`` is none of them
+    :raises TypeError: if ``client`` has another type
 
-    Every method raises :exc:`BadInput` if an argument is malformed, before it sends a request,
-    :exc:`NotInstanceAware` if Glance has no relations, before it asks for anything else, and
-    :exc:`GlanceError` if a request does not succeed.
+    Every method raises :exc:`BadInput` for a malformed argument, before it sends a request,
+    :exc:`NotInstanceAware` if Glance does not have the filter, before it sends other requests, and
+    :exc:`GlanceError` if a request fails.
 
-    A method that returns an iterator requests a page when the caller reads that far. Its ``limit``
-    is the number of items of all pages together, its ``page_size`` the number of items that one
-    request asks for. Both are whole numbers from 1; without them it reads to the end, in the pages
-    that Glance chooses.
+    A method that returns an iterator requests each page when the caller reads it. ``limit`` is the
+    maximum number of items of all pages together, and ``page_size`` that of one request. Both are
+    whole numbers from 1. By default all items are returned, with Glance's default page size.
     """
 
     def __init__(self, client: object) -> None:
@@ -42,29 +41,29 @@ class RelationsClient:
         self._info: FilterInfo | None = None
 
     def info(self) -> FilterInfo:
-        """What the deployment says of itself; once it has said it, it is not asked again."""
+        """Return the version and settings of the filter, which are requested only once."""
         if self._info is None:
-            self._info = self._ask_info()
+            self._info = self._request_info()
         return self._info
 
-    def _ask_info(self) -> FilterInfo:
+    def _request_info(self) -> FilterInfo:
         try:
-            answer = self.glance.ask("GET", paths.INFO)
+            answer = self.glance.request("GET", paths.INFO)
         except NotFound as error:
             raise NotInstanceAware(
-                "this registry does not know about instances, so nothing was done; its operator "
-                "can install related-images there and put its filter into the pipeline"
+                "this Glance does not have the related-images filter, so nothing was done; an "
+                "operator can install related-images there and add its filter to the pipeline"
             ) from error
         return answer.read(FilterInfo.from_json)
 
     def relations(
         self, *, limit: int | None = None, page_size: int | None = None, **filters: Filter
     ) -> Iterator[Relation]:
-        """Relations, newest first.
+        """Return the relations, newest first.
 
-        :param filters: ``installation_uuid``, ``instance_id``, ``image_id``, ``project_id``,
-            ``kind``, ``label``, ``source``, ``created_after``, ``created_before``, and ``in_use``
-            (whether a live instance was started from the image)
+        :param filters: ``installation_uuid``, ``resource_type``, ``instance_id``, ``image_id``,
+            ``project_id``, ``kind``, ``label``, ``source``, ``created_after``, ``created_before``
+            and ``in_use`` (a live server or volume was made from the image)
         """
         query = _query(filters, parameters.FILTERS)
         sizes = PageSizes.of(limit, page_size)
@@ -73,9 +72,10 @@ class RelationsClient:
     def relations_of_image(
         self, image_id: str, *, limit: int | None = None, page_size: int | None = None
     ) -> Iterator[Relation]:
-        """Relations of one image.
+        """Return the relations of one image.
 
-        :raises NotFound: if there is no such image for the caller
+        :param image_id: ID of the image
+        :raises NotFound: if the image does not exist or the caller may not see it
         """
         path = paths.IMAGE_RELATIONS.format(image_id=validation.image_id(image_id))
         sizes = PageSizes.of(limit, page_size)
@@ -89,15 +89,22 @@ class RelationsClient:
         label: str | None = None,
         instance_project_id: str | None = None,
     ) -> Relation:
-        """Record that an image that exists belongs to ``instance``; again changes nothing.
+        """Record the relation of an existing image to a resource. Repeating it changes nothing.
 
-        :param instance_project_id: the project that sees a ``boot`` relation, which is not the
-            image's
-        :raises NotFound: if there is no such image for the caller
-        :raises Forbidden: if the caller may not record
+        :param instance: the server or volume
+        :param image_id: ID of the image
+        :param kind: ``snapshot``, ``backup`` or ``boot``
+        :param label: label of the relation, such as ``daily``
+        :param instance_project_id: ID of the project of the resource, which may see a ``boot``
+            relation instead of the project of the image
+        :returns: the recorded relation
+        :raises NotFound: if the image does not exist or the caller may not see it
+        :raises Conflict: if the relation is recorded with another label
+        :raises Forbidden: if the caller has no recording role
         """
         body = {
             **_ids(instance),
+            **_type_query(instance),
             "image_id": validation.image_id(image_id),
             "kind": model.kind(kind),
         }
@@ -107,80 +114,90 @@ class RelationsClient:
             body["instance_project_id"] = validation.text(
                 "instance_project_id", instance_project_id
             )
-        self.info()
-        return self.glance.ask("POST", paths.RELATIONS, json=body).read(Relation.from_json)
+        self.info().require_type(instance)
+        return self.glance.request("POST", paths.RELATIONS, json=body).read(Relation.from_json)
 
     def detach(self, instance: InstanceRef, image_id: str, kind: str) -> None:
-        """Take such a relation back; the image stays.
+        """Delete a relation; the image is not deleted.
 
-        :raises NotFound: if there is no such relation
-        :raises Forbidden: if the caller neither may record nor is an administrator
+        :param instance: the server or volume
+        :param image_id: ID of the image
+        :param kind: ``snapshot``, ``backup`` or ``boot``
+        :raises NotFound: if the relation is not recorded
+        :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
-        path = _relation(instance, image_id, kind)
-        self.info()
-        self.glance.ask("DELETE", path)
+        path, query = _relation_path(instance, image_id, kind), _type_query(instance)
+        self.info().require_type(instance)
+        self.glance.request("DELETE", path, params=query)
 
-    def take_back(
+    def roll_back(
         self, instance: InstanceRef, image_id: str, kind: str, recorded_at: datetime | None = None
     ) -> bool:
-        """Take one's own report of a relation back: the relation stays if others report it too.
+        """Roll back one report of the caller. The relation stays if others reported it as well.
 
-        :param recorded_at: the report is an attachment, and ``created_at`` of the relation that
-            :meth:`attach` gave; else the report is the creation of the image for ``instance``
-        :returns: whether the relation is gone
-        :raises NotFound: if there is no such relation, or none that was recorded then
+        :param instance: the server or volume
+        :param image_id: ID of the image
+        :param kind: ``snapshot``, ``backup`` or ``boot``
+        :param recorded_at: ``created_at`` of the relation that :meth:`attach` returned; ``None`` to
+            roll back the creation of the image with the instance headers
+        :returns: ``True`` if the relation was deleted
+        :raises NotFound: if the relation is not recorded, or was recorded at another time
         """
-        path = _relation(instance, image_id, kind)
-        query = {"own_report": parameters.CREATION}
+        path = _relation_path(instance, image_id, kind)
+        query = {**_type_query(instance), "own_report": parameters.CREATION}
         if recorded_at is not None:
             time = validation.parse_time("recorded_at", _text(recorded_at))
-            query = {"own_report": parameters.ATTACHMENT, "created_at": time.isoformat()}
-        self.info()
-        answer = self.glance.ask("DELETE", path, params=query)
+            query |= {"own_report": parameters.ATTACHMENT, "created_at": time.isoformat()}
+        self.info().require_type(instance)
+        answer = self.glance.request("DELETE", path, params=query)
         return answer.status == HTTPStatus.NO_CONTENT
 
     def instances(
         self, *, limit: int | None = None, page_size: int | None = None, **filters: Filter
     ) -> Iterator[Instance]:
-        """Instances and how many images of each kind they have.
+        """Return the recorded servers and volumes, with the number of their images of each kind.
 
-        :param filters: as for :meth:`relations`, and ``latest_before``: no image of that ``kind``
-            since
+        :param filters: as for :meth:`relations`, and ``latest_before``: the resource has no later
+            image of the ``kind``
         """
         query = _query(filters, parameters.INSTANCE_FILTERS)
         sizes = PageSizes.of(limit, page_size)
         return self._items(paths.INSTANCES, "instances", Instance.from_json, query, sizes)
 
     def instance(self, instance: InstanceRef) -> Instance:
-        """One instance.
+        """Return one resource, with the number of its images of each kind.
 
-        :raises NotFound: if the caller sees no such server
+        :param instance: the server or volume
+        :raises NotFound: if the resource is not recorded or the caller may not see it
         """
         path = paths.INSTANCE.format(**_ids(instance))
-        self.info()
-        return self.glance.ask("GET", path).read(Instance.from_json)
+        self.info().require_type(instance)
+        answer = self.glance.request("GET", path, params=_type_query(instance))
+        return answer.read(Instance.from_json)
 
     def instance_ended(self, instance: InstanceRef) -> None:
-        """Record that ``instance`` was deleted: its images stay, it no longer uses any image.
+        """Record that a resource was deleted. Its images stay, and it no longer uses an image.
 
-        :raises NotFound: if no such instance is recorded
-        :raises Forbidden: if the caller neither may record nor is an administrator
+        :param instance: the server or volume
+        :raises NotFound: if the resource is not recorded
+        :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
         path = paths.INSTANCE.format(**_ids(instance))
-        self.info()
-        self.glance.ask("DELETE", path)
+        self.info().require_type(instance)
+        self.glance.request("DELETE", path, params=_type_query(instance))
 
     def delete_image(self, image_id: str, *, force: bool = False) -> None:
         """Delete an image.
 
-        :param force: also if live servers were started from it; only an administrator can do so
-        :raises Conflict: if live servers were started from it and the deployment guards those
-        :raises NotFound: if there is no such image for the caller
+        :param image_id: ID of the image
+        :param force: also delete an image from which live servers were started; needs an admin role
+        :raises Conflict: if live servers were started from the image, with delete protection
+        :raises NotFound: if the image does not exist or the caller may not see it
         """
         path = image_path(image_id)
-        said = {headers.FORCE: headers.FORCED} if validation.flag("force", force) else {}
+        options = {headers.FORCE: headers.FORCED} if validation.flag("force", force) else {}
         self.info()
-        self.glance.ask("DELETE", path, headers=said)
+        self.glance.request("DELETE", path, headers=options)
 
     def usages(
         self,
@@ -189,10 +206,11 @@ class RelationsClient:
         limit: int | None = None,
         page_size: int | None = None,
     ) -> Iterator[Usage]:
-        """How many instances were started from each of the images, in their order.
+        """Return the number of servers and volumes made from each image, in the order of the IDs.
 
-        :param limit: ask about the first images only
-        :param page_size: images that one request asks about: 32 unless given, and at most
+        :param image_ids: IDs of images
+        :param limit: maximum number of images; others are ignored
+        :param page_size: number of images of one request; 32 by default, which is the maximum
         """
         sizes = PageSizes.of(limit, page_size)
         if isinstance(image_ids, str) or not isinstance(image_ids, Iterable):
@@ -202,7 +220,7 @@ class RelationsClient:
             )
         ids = [validation.image_id(id) for id in itertools.islice(image_ids, sizes.limit)]
         self.info()
-        step = min(sizes.of_a_page or IDS, IDS)
+        step = min(sizes.page_size or IDS, IDS)
         return (
             usage
             for start in range(0, len(ids), step)
@@ -210,13 +228,13 @@ class RelationsClient:
         )
 
     def _usages(self, image_ids: list[str]) -> list[Usage]:
-        asked = {"image_ids": ",".join(image_ids)}
+        query = {"image_ids": ",".join(image_ids)}
         try:
-            answer = self.glance.ask("GET", paths.USAGES, params=asked, status_code_retries=0)
-            return answer.read(_usages)
+            answer = self.glance.request("GET", paths.USAGES, params=query, status_code_retries=0)
+            return answer.read(_parse_usages)
         except ServiceUnavailable:
-            # together they may have been started from too often to be counted in time; to ask the
-            # same again, as some clients do by themselves, would only take longer
+            # The count may time out, because many servers were started from these images. So the
+            # request is split instead of repeated, which some clients do for a 503.
             half = len(image_ids) // 2
             if not half:
                 raise
@@ -225,7 +243,11 @@ class RelationsClient:
     def ancestry(
         self, image_id: str, *, limit: int | None = None, page_size: int | None = None
     ) -> Iterator[Ancestor]:
-        """The images that one descends from, the nearest first."""
+        """Return the images that an image descends from, the nearest first.
+
+        :param image_id: ID of the image
+        :raises NotFound: if the image does not exist or the caller may not see it
+        """
         path = paths.ANCESTRY.format(image_id=validation.image_id(image_id))
         sizes = PageSizes.of(limit, page_size)
         return self._items(path, "ancestry", Ancestor.from_json, (), sizes)
@@ -238,9 +260,11 @@ class RelationsClient:
         limit: int | None = None,
         page_size: int | None = None,
     ) -> Iterator[Descendant]:
-        """The images made from one.
+        """Return the images made from servers that were started from an image.
 
-        :param depth: number of generations, from 1
+        :param image_id: ID of the image
+        :param depth: number of generations, from 1; default: Glance's maximum
+        :raises NotFound: if the image does not exist or the caller may not see it
         """
         path = paths.DESCENDANTS.format(image_id=validation.image_id(image_id))
         query = () if depth is None else (("depth", str(validation.positive("depth", depth))),)
@@ -251,7 +275,7 @@ class RelationsClient:
         self,
         path: str,
         name: str,
-        shape: Callable[[Mapping[str, Any]], Item],
+        convert: Callable[[Mapping[str, Any]], Item],
         query: Query,
         sizes: PageSizes,
     ) -> Iterator[Item]:
@@ -259,32 +283,38 @@ class RelationsClient:
         items = (
             item
             for answer in self.glance.pages(path, (*query, *sizes.query()))
-            for item in answer.read(lambda body: [shape(shown) for shown in body[name]])
+            for item in answer.read(lambda body: [convert(shown) for shown in body[name]])
         )
         return itertools.islice(items, sizes.limit)
 
 
 def _ids(instance: InstanceRef) -> Mapping[str, Any]:
-    """The IDs of the instance, as paths and bodies name them.
+    """Return the IDs of a resource, by their names in paths and bodies.
 
-    :raises TupleMalformed: if it is no :class:`InstanceRef`
+    :raises TupleMalformed: if the argument is not an :class:`InstanceRef`
     """
     if not isinstance(instance, InstanceRef):
         raise TupleMalformed(
             f"the instance {validation.shown(instance)} is not an "
             "InstanceRef(installation_uuid, instance_id)"
         )
-    return instance.as_json()
+    return {
+        "installation_uuid": instance.installation_uuid,
+        "instance_id": instance.instance_id,
+    }
 
 
-def _relation(instance: InstanceRef, image_id: str, kind: str) -> str:
-    """The path of one relation."""
+def _type_query(instance: InstanceRef) -> dict[str, str]:
+    return dict(paths.type_query(instance.resource_type))
+
+
+def _relation_path(instance: InstanceRef, image_id: str, kind: str) -> str:
     return paths.RELATION.format(
         image_id=validation.image_id(image_id), kind=model.kind(kind), **_ids(instance)
     )
 
 
-def _usages(body: Mapping[str, Any]) -> list[Usage]:
+def _parse_usages(body: Mapping[str, Any]) -> list[Usage]:
     return [
         replace(Usage.from_json(shown), all_projects=body["all_projects"])
         for shown in body["usages"]
@@ -292,9 +322,9 @@ def _usages(body: Mapping[str, Any]) -> list[Usage]:
 
 
 def _query(filters: Mapping[str, Filter], known: parameters.Filters) -> Query:
-    """The query of these filters, each read as the filter in Glance reads it.
+    """Return the query, after the same checks as in Glance.
 
-    :raises ParameterUnknown: if one is not ``known``
+    :raises ParameterUnknown: if a filter is not ``known``
     :raises BadInput: if a value is malformed
     """
     for name in filters:
@@ -306,7 +336,7 @@ def _query(filters: Mapping[str, Filter], known: parameters.Filters) -> Query:
 
 
 def _text(value: Any) -> Any:
-    """A value as a query has it; what is of no type that a filter takes is left as it is."""
+    """Return the value for a query; values of unsupported types are not converted."""
     if isinstance(value, bool):
         return str(value).lower()
     return value.isoformat() if isinstance(value, date) else value

@@ -1,4 +1,4 @@
-"""The rules of :mod:`related_images.client.backups.retention`, by their short name."""
+"""A short import path of :mod:`related_images.client.backups.retention`."""
 
 from related_images.client.backups.retention import UNLIMITED, Backup, Decision, Policy, plan
 

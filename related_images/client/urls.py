@@ -1,4 +1,4 @@
-"""URLs as they may be shown: what is secret in them is left out."""
+"""Remove secrets from URLs before they are shown."""
 
 import re
 from typing import Final
@@ -11,9 +11,11 @@ _AT = re.compile("@|%40", re.IGNORECASE)
 
 
 def without_credentials(url: str) -> str:
-    """``url`` without its user and password, the values of its query, and its fragment.
+    """Return ``url`` without user, password, values of the query, and fragment.
 
-    Where it is not clear what belongs to a password, such as one with a slash, more is left out.
+    If the end of a password is ambiguous, for example because of a slash in it, more is removed.
+
+    :param url: the URL, which may be malformed
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -22,9 +24,10 @@ def without_credentials(url: str) -> str:
 
 
 def hide_credentials(text: str, url: str = "") -> str:
-    """``text`` with each URL in it as :func:`without_credentials` gives it.
+    """Replace each URL in ``text`` by the result of :func:`without_credentials`.
 
-    :param url: one that the text may show, whatever characters it has
+    :param text: any text
+    :param url: a URL that the text may contain, possibly with spaces or quotes
     """
     if url:
         text = text.replace(url, without_credentials(url))
@@ -36,7 +39,7 @@ def _without_user(rest: str) -> str:
     if _AT.search(authority):
         within = re.split("[?#]", rest, maxsplit=1)[0]
     elif ":" in authority:
-        within = rest  # the user's name, whose password has characters that belong elsewhere
+        within = rest  # a user, and a password with "/", "?" or "#"
     else:
         return rest
     ends = [found.end() for found in _AT.finditer(within)]

@@ -7,7 +7,8 @@ take a connection inside a transaction:
   reported;
 * :mod:`.listing`, :mod:`.origins`, :mod:`.instances`, :mod:`.lineage` and
   :mod:`.recorded_backups` read;
-* :mod:`.deletions` protects images in use, and :mod:`.installations` registers installations;
+* :mod:`.deletions` protects images in use;
+* :mod:`.installations` registers installations, and :mod:`.merge` merges one into another;
 * :mod:`.reconcile` corrects the database, and :mod:`.purge` removes old rows.
 
 The modules that several use cases share take a connection: :mod:`.relations`,

@@ -43,7 +43,15 @@ from related_images.db.database import Database
 from related_images.db.row_ids import project_ref, shown_installation
 from related_images.db.tables import deletion, image, installation, instance, relation
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
-from related_images.model import BOOT, SERVER, ImageState, InstanceRef, NewRelation, Recorded
+from related_images.model import (
+    BOOT,
+    SERVER,
+    VOLUME,
+    ImageState,
+    InstanceRef,
+    NewRelation,
+    Recorded,
+)
 
 LISTED: Final = 5
 """The number of resources that an error message lists."""
@@ -125,9 +133,14 @@ def _refusal(image_id: str, use: Use) -> str:
     return (
         f"the image {image_id} cannot be deleted: it is used by {' and '.join(users)}; "
         "delete them first; an administrator can record that a server was deleted with "
-        "`openstack server deletion record`, or delete the image although it is in use with "
+        f"`openstack server deletion record`{_of_volumes(use)}, or delete the image although it is "
+        "in use with "
         f"`openstack image force delete {image_id}` (X-Relation-Force: true)"
     )
+
+
+def _of_volumes(use: Use) -> str:
+    return " (a volume with --resource-type volume --force)" if VOLUME in use.visible else ""
 
 
 def _shown(resource_type: str, number: int, first: Sequence[InstanceRef]) -> str:

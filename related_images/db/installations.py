@@ -1,26 +1,50 @@
-"""Register installations, and check who may report on one."""
+"""Register installations, and check who may report on one.
 
+The service users of an installation are in two columns. ``service_users`` is a JSON text with the
+time of the registration. ``service_user_id`` is what filters of the version before read, which may
+run during an upgrade: the only service user, for all types of resources. Such a filter must not
+permit more than this one. It removes a registration, or registers again, without a change of
+``service_users``; the time shows that.
+"""
+
+import json
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from related_images import validation
 from related_images.db.database import Database
 from related_images.db.row_ids import get_or_create_installation
 from related_images.db.tables import installation
 from related_images.errors import (
+    FieldInvalid,
     InstallationBound,
     InstallationConflict,
     InstallationNotFound,
     InstallationUnregistered,
 )
-from related_images.model import SERVER, Installation, InstanceRef, Reporter
+from related_images.jsonform import JsonForm
+from related_images.model import (
+    SERVER,
+    SERVICE_USERS_LIMIT,
+    Installation,
+    InstanceRef,
+    Reporter,
+    ServiceUser,
+)
 
 REGISTER_AGAIN: Final = (
     "`related-images installation remove {uuid}` (or DELETE /v2/installations/{uuid}), then "
     "`related-images installation add {uuid}` (or POST /v2/installations)"
 )
-"""How to register an installation with another name or service user."""
+"""How to register an installation with another name or other service users."""
+
+NOBODY: Final = "(see service_users)"
+"""The ``service_user_id`` of an installation that has no service user for all types."""
 
 
 def registered(database: Database) -> list[Installation]:
@@ -32,23 +56,40 @@ def registered(database: Database) -> list[Installation]:
 
 
 def register(
-    database: Database, uuid: str, name: str, service_user_id: str | None
+    database: Database, uuid: str, name: str, service_users: Sequence[ServiceUser] = ()
 ) -> tuple[Installation, bool]:
     """Register an installation.
 
-    :param service_user_id: the Keystone ID of the only service user that may record relations of
-        the installation; ``None`` for every caller with a recording role
+    :param service_users: the only service users that may report on its resources; none for every
+        caller with a recording role
     :returns: the installation, and whether it is newly registered
-    :raises InstallationConflict: if it is registered with another name or service user
+    :raises FieldInvalid: if there are too many service users, or one of them twice
+    :raises InstallationConflict: if it is registered with another name or other service users
     """
-    new = Installation(uuid, name, service_user_id, datetime.now(UTC))
+    _check_users(service_users)
+    new = Installation(uuid, name, tuple(service_users), datetime.now(UTC))
     found, created = database.write(_register, new)
-    if (found.name, found.service_user_id) != (name, service_user_id):
+    if (found.name, set(found.service_users)) != (name, set(service_users)):
+        users = ", ".join(map(str, found.service_users))
         raise InstallationConflict(
-            f"the installation {uuid} is registered as {found.name!r} with the service user "
-            f"{found.service_user_id!r}; to change that: {REGISTER_AGAIN.format(uuid=uuid)}"
+            f"the installation {uuid} is registered as {found.name!r}, and its service users are: "
+            f"{users or 'any'}; to change that: {REGISTER_AGAIN.format(uuid=uuid)}"
         )
     return found, created
+
+
+def _check_users(service_users: Sequence[ServiceUser]) -> None:
+    if len(service_users) > SERVICE_USERS_LIMIT:
+        raise FieldInvalid(
+            f"the field service_users names {len(service_users)} users; give at most "
+            f"{SERVICE_USERS_LIMIT}"
+        )
+    ids = [user.user_id for user in service_users]
+    for twice in (id for id in ids if ids.count(id) > 1):
+        raise FieldInvalid(
+            f"the field service_users names the user {validation.shown(twice)} twice; name each "
+            "user once, with all of its types"
+        )
 
 
 def unregister(database: Database, uuid: str) -> None:
@@ -64,6 +105,7 @@ _columns: Final = (
     installation.c.uuid,
     installation.c.name,
     installation.c.service_user_id,
+    installation.c.service_users,
     installation.c.registered_at,
 )
 _by_uuid: Final = (
@@ -82,31 +124,52 @@ def _find(connection: Connection, uuid: str) -> Installation | None:
 def check_reporter(connection: Connection, instance: InstanceRef, reporter: Reporter) -> None:
     """Find out how the installation is registered, and raise as :func:`check_registration` does."""
     if not reporter.for_any_installation:
-        found = _find(connection, instance.installation_uuid)
-        bound_to = None if found is None else found.service_user_id
-        check_registration(instance.installation_uuid, reporter, found is not None, bound_to)
+        uuid = instance.installation_uuid
+        found = connection.execute(_by_uuid, {"uuid": uuid}).first()
+        check_registration(uuid, instance.resource_type, reporter, found)
 
 
 def check_registration(
-    uuid: str, reporter: Reporter, is_registered: bool, bound_to: str | None
+    uuid: str, resource_type: str, reporter: Reporter, registration: Any
 ) -> None:
-    """Raise unless the reporter may report on the installation.
+    """Raise unless the reporter may report on resources of this type of the installation.
 
-    :param bound_to: the service user that alone may report on it, if there is one
+    :param registration: a row with ``registered_at``, ``service_user_id`` and ``service_users`` of
+        the installation; without a time, or ``None``, if it is not registered
     :raises InstallationUnregistered: if it must be registered and is not
-    :raises InstallationBound: if it is registered with another service user
+    :raises InstallationBound: if it is bound to other service users, or to this one for other types
     """
-    if not is_registered and reporter.require_registered:
-        raise InstallationUnregistered(
-            f"the installation {uuid} is not registered here; an administrator can register it "
-            "with `related-images installation add` or POST /v2/installations"
-        )
-    if is_registered and bound_to is not None and bound_to not in reporter.user_ids:
-        raise InstallationBound(
-            f"the installation {uuid} is registered with another service user; send the request "
-            "as that user, or have an administrator register it again with this one: "
+    if registration is None or registration.registered_at is None:
+        if reporter.require_registered:
+            raise InstallationUnregistered(
+                f"the installation {uuid} is not registered here; an administrator can register it "
+                "with `related-images installation add` or POST /v2/installations"
+            )
+        return
+    bound_to = _service_users(registration)
+    own = [user for user in bound_to if user.user_id in reporter.user_ids]
+    if bound_to and not any(user.may_report_on(resource_type) for user in own):
+        raise _bound(uuid, resource_type, own)
+
+
+def _bound(uuid: str, resource_type: str, own: Sequence[ServiceUser]) -> InstallationBound:
+    """Return the error for a reporter.
+
+    :param own: the service users of the reporter to which the installation is bound
+    """
+    if not own:
+        return InstallationBound(
+            f"the installation {uuid} is registered with other service users; send the request as "
+            "one of them, or have an administrator register it again with this one: "
             f"{REGISTER_AGAIN.format(uuid=uuid)}"
         )
+    types = sorted({one for user in own for one in user.resource_types or ()})
+    return InstallationBound(
+        f"the service user of this request may report on resources of the installation {uuid} of "
+        f"the type {' or '.join(types)}, not of the type {resource_type}; send the request as a "
+        "service user for that type, or have an administrator register the installation again with "
+        f"this user for that type: {REGISTER_AGAIN.format(uuid=uuid)}"
+    )
 
 
 _list: Final = (
@@ -120,6 +183,16 @@ def _registered(connection: Connection) -> list[Installation]:
     return [_installation(row) for row in connection.execute(_list)]
 
 
+def bound_to(connection: Connection, user_ids: Set[str], resource_type: str) -> set[str]:
+    """Return the UUIDs of the installations that are bound to one of these users for a type."""
+    return {
+        one.uuid
+        for one in _registered(connection)
+        for user in one.service_users
+        if user.user_id in user_ids and user.may_report_on(resource_type)
+    }
+
+
 def _register(connection: Connection, new: Installation) -> tuple[Installation, bool]:
     """Register the installation unless it is registered.
 
@@ -129,9 +202,11 @@ def _register(connection: Connection, new: Installation) -> tuple[Installation, 
     unregistered = update(installation).where(
         installation.c.id == ref, installation.c.registered_at.is_(None)
     )
+    users = _Users(new.registered_at, new.service_users)
     values = {
         "name": new.name,
-        "service_user_id": new.service_user_id,
+        "service_user_id": _for_all_types(new.service_users),
+        "service_users": json.dumps(users.as_json()) if new.service_users else None,
         "registered_at": new.registered_at,
     }
     created = bool(connection.execute(unregistered.values(**values)).rowcount)
@@ -143,9 +218,43 @@ def _unregister(connection: Connection, uuid: str) -> bool:
     registration = update(installation).where(
         installation.c.uuid == uuid, installation.c.registered_at.is_not(None)
     )
-    nothing: dict[str, Any] = {"name": None, "service_user_id": None, "registered_at": None}
-    return bool(connection.execute(registration.values(**nothing)).rowcount)
+    names = ("name", "service_user_id", "service_users", "registered_at")
+    return bool(connection.execute(registration.values(dict.fromkeys(names))).rowcount)
 
 
 def _installation(row: Any) -> Installation:
-    return Installation(row.uuid, row.name, row.service_user_id, row.registered_at)
+    return Installation(row.uuid, row.name, _service_users(row), row.registered_at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Users(JsonForm):
+    """The JSON of the column ``service_users``.
+
+    :ivar registered_at: the time of the registration with these users
+    """
+
+    registered_at: datetime
+    users: tuple[ServiceUser, ...]
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> _Users:
+    return _Users.from_json(json.loads(text))
+
+
+def _service_users(registration: Any) -> tuple[ServiceUser, ...]:
+    """Return the service users of a registered installation."""
+    if registration.service_users is not None:
+        stored = _parsed(registration.service_users)
+        if stored.registered_at == registration.registered_at:
+            return stored.users
+    # a filter of the version before registered it
+    user = registration.service_user_id
+    return () if user is None else (ServiceUser(user),)
+
+
+def _for_all_types(service_users: Sequence[ServiceUser]) -> str | None:
+    """Return the user to which filters of the version before bind the installation, if any."""
+    if not service_users:
+        return None
+    return next((user.user_id for user in service_users if user.resource_types is None), NOBODY)

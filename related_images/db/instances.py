@@ -148,7 +148,10 @@ def _find(
 
     :param until: the latest time of an image that counts for ``latest_before``
     """
-    query = _refs(filters, latest_before, until)
+    homes = relation_queries.homes(connection, filters)
+    if homes is not None and not homes.refs:
+        return []
+    query = _refs(filters, homes, latest_before, until)
     ref = query.selected_columns[0]
 
     def fetch(after: int, limit: int) -> tuple[Sequence[int], Collection[Instance]]:
@@ -206,10 +209,12 @@ def _overdue(
 
     :param after: the position of the last instance of the previous page
     """
-    latest = LATEST[str(filters.kind)]
+    latest, homes = LATEST[str(filters.kind)], relation_queries.homes(connection, filters)
+    if homes is not None and not homes.refs:
+        return []
     query = (
         select(latest, instance.c.id)
-        .where(*relation_queries.of_instance(filters, instance.c.id))
+        .where(*relation_queries.of_instance(filters, instance.c.id, homes))
         .order_by(latest, instance.c.id)
     )
     dated_later = and_(latest >= latest_before, latest > until)
@@ -236,15 +241,24 @@ def _overdue(
     return _fill_page(limit, after, fetch)
 
 
-def _refs(filters: Filters, latest_before: datetime | None, until: datetime) -> Select[Any]:
-    """Return the query for the primary keys of the instances; see :func:`_find`."""
+def _refs(
+    filters: Filters,
+    homes: relation_queries.Homes | None,
+    latest_before: datetime | None,
+    until: datetime,
+) -> Select[Any]:
+    """Return the query for the primary keys of the instances; see :func:`_find`.
+
+    :param homes: the result of :func:`related_images.db.relation_queries.homes`
+    """
     wanted = replace(filters, kind=None, label=None) if latest_before else filters
     if wanted == _only_names(filters):
-        query = select(instance.c.id).where(*relation_queries.of_instance(wanted, instance.c.id))
+        of_instance = relation_queries.of_instance(wanted, instance.c.id, homes)
+        query = select(instance.c.id).where(*of_instance)
     else:
         query = (
             select(relation.c.instance_ref)
-            .where(*relation_queries.conditions(wanted, of_any_source=True))
+            .where(*relation_queries.conditions(wanted, homes, of_any_source=True))
             .distinct()
         )
     if latest_before is None:

@@ -134,7 +134,10 @@ def page(
 def _find(
     connection: Connection, filters: Filters, limit: int, after: OriginPosition | None = None
 ) -> list[Origin]:
-    query = select(origin).where(*_conditions(filters))
+    homes = relation_queries.homes(connection, filters)
+    if homes is not None and not homes.refs:
+        return []
+    query = select(origin).where(*_conditions(filters, homes))
     if after is not None:
         query = query.where(_follows(after, filters.visible_to))
     newest_first = query.order_by(*_newest_first(origin.c)).limit(limit)
@@ -151,9 +154,11 @@ def _newest_first(columns: Any) -> tuple[Any, ...]:
     return columns.since.desc(), columns.instance_ref.desc()
 
 
-def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
+def _conditions(
+    filters: Filters, homes: relation_queries.Homes | None
+) -> list[ColumnElement[bool]]:
     conditions = [is_known(origin.c.source, SOURCE_CODES)]
-    conditions += relation_queries.of_instance(filters, origin.c.instance_ref)
+    conditions += relation_queries.of_instance(filters, origin.c.instance_ref, homes)
     conditions += [
         origin.c.project_ref == project_ref(project_id)
         for project_id in (filters.project_id, filters.visible_to)

@@ -145,6 +145,18 @@ def in_force(events: Sequence[Event], at: datetime) -> Event | None:
     return max(before) if before else min(events, default=None)
 
 
+def is_rebuild(starts: Sequence[Start], start: Start, source: str) -> bool:
+    """Return whether ``start`` is a rebuild, if the instance was started from its image before.
+
+    If the source reports the time of its report instead, it is a rebuild only if the instance was
+    started from another image in between.
+
+    :param starts: the other starts of the instance
+    """
+    before = in_force(starts, start.at)
+    return source == TIMELY or (before is not None and before.image_ref != start.image_ref)
+
+
 def lock_instance(connection: Connection, instance_ref: int) -> int | None:
     """Lock the row of the instance exclusively until the transaction ends.
 
@@ -234,16 +246,11 @@ def review(connection: Connection, relations: ColumnElement[bool]) -> None:
 def _record_rebuild(connection: Connection, new: NewRelation, recorded: Recorded) -> bool:
     """Record a rebuild if a recorded start is reported again with another time.
 
-    If the source reports the time of its report instead, it is a rebuild only if the instance was
-    started from another image in between.
-
     :returns: whether a rebuild was recorded
     """
-    starts = _history_of(connection, recorded.instance_ref).starts
-    if Start(new.created_at, recorded.relation_ref, recorded.image_ref) in starts:
-        return False
-    start = in_force(starts, new.created_at)
-    if new.source != TIMELY and (start is None or start.image_ref == recorded.image_ref):
+    starts = starts_of(connection, recorded.instance_ref)
+    start = Start(new.created_at, recorded.relation_ref, recorded.image_ref)
+    if start in starts or not is_rebuild(starts, start, new.source):
         return False
     values = {"relation_ref": recorded.relation_ref, "started_at": new.created_at}
     connection.execute(insert(rebuild), values)
@@ -262,6 +269,11 @@ def _insert_links(connection: Connection, instance_ref: int, made: Select[Any]) 
         rows = [row for image in found if (row := origins.link(image)) is not None]
     if rows:
         connection.execute(insert(descent), rows)
+
+
+def starts_of(connection: Connection, instance_ref: int) -> Sequence[Start]:
+    """Return the starts of the instance, rebuilds included."""
+    return _history_of(connection, instance_ref).starts
 
 
 def _history_of(connection: Connection, instance_ref: int) -> _History:

@@ -229,7 +229,7 @@ def _untrusted(reason: str, expected: int) -> UntrustedGlanceAnswer:
     return UntrustedGlanceAnswer(
         f"{expected} images are recorded in the database and Glance {reason}: nothing was changed. "
         "Check that the endpoint and the database belong together; if Glance really lost the "
-        "images, repeat the command with --trust-registry"
+        "images, repeat the command with --allow-empty-glance"
     )
 
 

@@ -9,9 +9,7 @@ from typing import Final
 
 from sqlalchemy import Connection, select
 
-from related_images.db import (
-    relation_queries,
-)
+from related_images.db import installations, relation_queries
 from related_images.db.database import Database
 from related_images.db.tables import installation, instance
 from related_images.model import BACKUP, SERVER, InstanceRef, ListedImage
@@ -32,8 +30,8 @@ def recorded_backups(
     A backup without a label matches every ``label``, because notifications and some backfilled
     images do not state it.
 
-    :param user_ids: the user IDs of the caller; a service user that is bound to one installation
-        determines the installation
+    :param user_ids: the user IDs of the caller; a service user to which one installation is bound
+        for servers determines the installation
     :param visible_to: the project of the caller, or ``None`` if the caller sees all projects
     :raises InstallationAmbiguous: if several installations match
     :raises StoreUnavailable: if the database does not respond in time
@@ -71,17 +69,11 @@ def _recorded_backups(
 
 def _candidates(connection: Connection, user_ids: Set[str], instance_id: str) -> set[str]:
     """Return the UUIDs of the installations to which the server may belong."""
-    bound = _bound_to(connection, user_ids) if user_ids else set()
+    bound = installations.bound_to(connection, user_ids, SERVER) if user_ids else set()
     if len(bound) == 1:
         return bound
     with_server = _with_server(connection, instance_id)
     return bound & with_server if bound else with_server
-
-
-def _bound_to(connection: Connection, user_ids: Set[str]) -> set[str]:
-    """Return the UUIDs of the installations that are bound to one of these service users."""
-    bound = select(installation.c.uuid).where(installation.c.service_user_id.in_(user_ids))
-    return set(connection.execute(bound).scalars())
 
 
 def _with_server(connection: Connection, instance_id: str) -> set[str]:

@@ -44,7 +44,7 @@ def announce(database: Database, new: NewRelation, reporter: Reporter) -> Record
 
     :returns: what was changed; pass it to :func:`created` or :func:`withdraw`
     :raises InstallationUnregistered: if the installation must be registered and is not
-    :raises InstallationBound: if the installation belongs to another service user
+    :raises InstallationBound: if the installation is bound and this reporter may not report on it
     :raises StoreUnavailable: if it could not be committed; then the image must not be created
     """
     failpoints.reach(Point.RECORD_BEGUN)
@@ -55,10 +55,7 @@ def announce(database: Database, new: NewRelation, reporter: Reporter) -> Record
 
 def _announce(connection: Connection, new: NewRelation, reporter: Reporter) -> Recorded:
     known = relations.look(connection, new)
-    is_registered = known.registered_at is not None
-    installations.check_registration(
-        new.installation_uuid, reporter, is_registered, known.service_user_id
-    )
+    installations.check_registration(new.installation_uuid, new.resource_type, reporter, known)
     recorded = relations.record(connection, new, known)
     failpoints.reach(Point.RECORD_WRITTEN)
     return recorded
@@ -115,7 +112,7 @@ def attach(
         :exc:`ImageGone`
     :returns: the relation, and whether it is new
     :raises InstallationUnregistered: if the installation must be registered and is not
-    :raises InstallationBound: if the installation belongs to another service user
+    :raises InstallationBound: if the installation is bound and this reporter may not report on it
     :raises ImageBeingDeleted: if it is a start from an image with a pending deletion
     :raises ImageGone: if it is a start from an image that is marked deleted
     :raises RelationConflict: if the relation is recorded with another label
@@ -165,7 +162,7 @@ def detach(
     """Remove one relation.
 
     :raises InstallationUnregistered: if the installation must be registered and is not
-    :raises InstallationBound: if the installation belongs to another service user
+    :raises InstallationBound: if the installation is bound and this reporter may not report on it
     :raises RelationNotFound: if it is not recorded
     :raises StoreUnavailable: if it could not be committed
     """
@@ -194,7 +191,7 @@ def revoke(
         revoke the report of the service that created the image
     :returns: the relation if it remains because others reported it; ``None`` if it was removed
     :raises InstallationUnregistered: if the installation must be registered and is not
-    :raises InstallationBound: if the installation belongs to another service user
+    :raises InstallationBound: if the installation is bound and this reporter may not report on it
     :raises RelationNotFound: if it is not recorded, or was recorded at another time
     :raises StoreUnavailable: if it could not be committed
     """
@@ -226,7 +223,7 @@ def end_instance(database: Database, instance: InstanceRef, reporter: Reporter) 
     """Record that the resource was deleted; a repeated call changes nothing.
 
     :raises InstallationUnregistered: if the installation must be registered and is not
-    :raises InstallationBound: if the installation belongs to another service user
+    :raises InstallationBound: if the installation is bound and this reporter may not report on it
     :raises InstanceNotFound: if the resource is not recorded
     :raises StoreUnavailable: if it could not be committed
     """

@@ -6,11 +6,12 @@ every database uses an index of the relations instead of a join order of its own
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Select,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    type_coerce,
     union_all,
 )
 
@@ -30,13 +32,14 @@ from related_images.db.column_types import EPOCH, KIND_CODES, SOURCE_CODES, is_k
 from related_images.db.row_ids import (
     IS_NAMED,
     former_images,
+    installation_refs,
     instance_refs,
     named,
     project_ref,
     shown_id,
     shown_installation,
 )
-from related_images.db.tables import image, installation, instance, project, relation
+from related_images.db.tables import image, installation, instance, origin, project, relation
 from related_images.model import (
     BOOT,
     MADE_FROM,
@@ -134,9 +137,13 @@ def find(
         for it in fields(filters)
         if it.name != "in_use" and getattr(filters, it.name) is not None
     }
-    query = _page(frozenset(used), filters.in_use, of_any_source, after is not None)
+    found = homes(connection, filters)
+    if found is not None and not found.refs:
+        return []
+    few = None if found is None else found.have_few_instances
+    query = _page(frozenset(used), filters.in_use, few, of_any_source, after is not None)
     position = {_AFTER + it.name: getattr(after, it.name) for it in fields(after)} if after else {}
-    values = {**used, **position, "limit": limit}
+    values = {**used, **position, "limit": limit, "homes": found and found.refs}
     return [_relation(row) for row in connection.execute(query, values)]
 
 
@@ -146,20 +153,32 @@ _AFTER: Final = "after_"
 
 @lru_cache(maxsize=256)
 def _page(
-    names: frozenset[str], in_use: bool | None, of_any_source: bool, is_later: bool
+    names: frozenset[str],
+    in_use: bool | None,
+    have_few_instances: bool | None,
+    of_any_source: bool,
+    is_later: bool,
 ) -> Select[Any]:
     """Return the statement for a page.
 
     :param names: the filters that have a value
+    :param have_few_instances: the attribute of :class:`Homes`; ``None`` without them
     :param is_later: whether it is not the first page
     """
     parameters: Any = {name: bindparam(name) for name in names}
     filters = Filters(**parameters, in_use=in_use)
-    query = select(relation).where(*conditions(filters, of_any_source=of_any_source))
+    of_homes = None
+    if have_few_instances is not None:
+        of_homes = Homes(bindparam("homes", expanding=True), have_few_instances)
+    query = select(relation).where(*conditions(filters, of_homes, of_any_source=of_any_source))
     if is_later:
         position: Any = {it.name: bindparam(_AFTER + it.name) for it in fields(RelationPosition)}
         query = query.where(_follows(RelationPosition(**position), filters.visible_to))
-    newest_first = query.order_by(*_newest_first(relation.c))
+    at: Any = relation.c.created_at
+    if have_few_instances:
+        # the sum prevents a search by the index on created_at, which reads all relations
+        at = type_coerce(at, BigInteger) + 0
+    newest_first = query.order_by(at.desc(), relation.c.id.desc())
     return _with_names(newest_first.limit(bindparam("limit")).subquery())
 
 
@@ -172,10 +191,6 @@ def at(connection: Connection, ref: int) -> Relation:
 def _relation(row: Any) -> Relation:
     found = Relation(*row)
     return replace(found, image_created_at=None) if found.image_created_at == EPOCH else found
-
-
-def _newest_first(columns: Any) -> tuple[Any, ...]:
-    return columns.created_at.desc(), columns.id.desc()
 
 
 def _with_names(page: Subquery) -> Select[Any]:
@@ -204,7 +219,7 @@ def _with_names(page: Subquery) -> Select[Any]:
             .join(image, page.c.image_ref == image.c.id)
             .outerjoin(project, page.c.project_ref == project.c.id)
         )
-        .order_by(*_newest_first(page.c))
+        .order_by(page.c.created_at.desc(), page.c.id.desc())
     )
 
 
@@ -255,9 +270,45 @@ def _follows(last: RelationPosition, visible_to: str | None) -> ColumnElement[bo
     )
 
 
-def conditions(filters: Filters, *, of_any_source: bool) -> list[ColumnElement[bool]]:
+FEW_INSTANCES: Final = 2_000
+"""The number of instances up to which a list is read instance by instance and then sorted."""
+
+
+@dataclass(frozen=True)
+class Homes:
+    """The rows of the installations that the filters name, if they name no instance.
+
+    :ivar refs: their primary keys, or a parameter for them
+    :ivar have_few_instances: whether they have at most :data:`FEW_INSTANCES` instances. Then these
+        instances are the start of the query. Otherwise the list is read in its order, and the
+        installation of each relation is looked up. No database chooses well by itself: MariaDB
+        starts with the instances even if these are all there are, PostgreSQL and SQLite do not if
+        they are few.
+    """
+
+    refs: Any
+    have_few_instances: bool
+
+
+def homes(connection: Connection, filters: Filters) -> Homes | None:
+    """Return the rows of the installations that the filters name; ``None`` if they name none."""
+    uuid, resource_type = filters.installation_uuid, filters.resource_type
+    if filters.instance_id is not None or (uuid is None and resource_type is None):
+        return None
+    refs = connection.execute(installation_refs(uuid, resource_type)).scalars().all()
+    if not refs:
+        return Homes(refs, have_few_instances=True)
+    some = select(instance.c.id).where(instance.c.installation_ref.in_(refs))
+    found = connection.execute(some.limit(FEW_INSTANCES + 1)).all()
+    return Homes(refs, len(found) <= FEW_INSTANCES)
+
+
+def conditions(
+    filters: Filters, homes: Homes | None, *, of_any_source: bool
+) -> list[ColumnElement[bool]]:
     """Return the conditions for the filters; relations of unknown kinds never match.
 
+    :param homes: the result of :func:`homes`
     :param of_any_source: whether relations of an unknown source match
     :returns: conditions on the columns of :data:`related_images.db.tables.relation`
     """
@@ -275,7 +326,7 @@ def conditions(filters: Filters, *, of_any_source: bool) -> list[ColumnElement[b
     conditions.append(_is(filters.kind, relation.c.kind, KIND_CODES))
     if filters.source is not None or not of_any_source:
         conditions.append(_is(filters.source, relation.c.source, SOURCE_CODES))
-    return conditions + of_instance(filters, relation.c.instance_ref)
+    return conditions + of_instance(filters, relation.c.instance_ref, homes)
 
 
 def _is(word: str | None, column: ColumnElement[str], codes: dict[str, int]) -> ColumnElement[bool]:
@@ -298,15 +349,31 @@ def _is_use() -> ColumnElement[bool]:
     return and_(relation.c.kind == BOOT, ended_at.scalar_subquery().is_(None))
 
 
-def of_instance(filters: Filters, ref: ColumnElement[Any]) -> list[ColumnElement[bool]]:
+def of_instance(
+    filters: Filters, ref: ColumnElement[Any], homes: Homes | None
+) -> list[ColumnElement[bool]]:
     """Return the conditions for the installation, the ID and the type of the filters.
 
     :param ref: the column with the primary key of the instance
+    :param homes: the result of :func:`homes`
     """
     names = (filters.installation_uuid, filters.instance_id, filters.resource_type)
     given = [name for name in names if name is not None]
     if not given:
         return []
+    if homes is not None:
+        is_of_home = instance.c.installation_ref.in_(homes.refs)
+        if ref is instance.c.id:
+            return [is_of_home]
+        if homes.have_few_instances:
+            return [ref.in_(select(instance.c.id).where(is_of_home))]
+        # a correlated subquery, since MariaDB turns a join or EXISTS into a list of all instances
+        home = (
+            select(instance.c.installation_ref)
+            .where(instance.c.id == ref)
+            .correlate(relation, origin)
+        )
+        return [home.scalar_subquery().in_(homes.refs)]
     found = instance_refs(*names)
     is_one = len(given) == len(names)
     return [ref == found.scalar_subquery() if is_one else ref.in_(found)]

@@ -88,6 +88,7 @@ def _select_known(registration: Any, rows: Any) -> Select[Any]:
         installation.c.id.label("installation_ref"),
         registration.c.registered_at,
         registration.c.service_user_id,
+        registration.c.service_users,
         project.c.id.label("project_ref"),
         instance.c.id.label("instance_ref"),
         instance.c.project_ref.label("instance_project_ref"),
@@ -123,8 +124,8 @@ locked_times: Final = _times_of_image.with_for_update(key_share=True)
 def look(connection: Connection, new: NewRelation) -> Any:
     """Return the rows to which the relation refers, as one row with null for missing ones.
 
-    :returns: the columns of :func:`_select_known`; ``registered_at`` and ``service_user_id`` belong
-        to the installation
+    :returns: the columns of :func:`_select_known`; ``registered_at``, ``service_user_id`` and
+        ``service_users`` belong to the installation
     """
     values = {**named(new), "project_id": new.project_id, "image_id": new.image_id}
     if new.resource_type == SERVER:

@@ -120,19 +120,23 @@ IS_NAMED: Final[tuple[ColumnElement[bool], ...]] = (
 """The conditions for the row of an instance; the parameters are those of :func:`named`."""
 
 
-def instance_refs(installation_uuid: Any, instance_id: Any, resource_type: Any) -> Select[Any]:
-    """Return the query for the instances that match; ``None`` means no restriction."""
-    homes = select(installation.c.id)
+def installation_refs(installation_uuid: Any, resource_type: Any) -> Select[Any]:
+    """Return the query for the rows of installations that match; ``None`` means no restriction."""
+    query = select(installation.c.id)
     if installation_uuid is not None:
-        homes = homes.where(of_installation(installation_uuid))
+        query = query.where(of_installation(installation_uuid))
     if resource_type is not None:
-        homes = homes.where(installation.c.resource_type == resource_type)
-    query = select(instance.c.id)
-    if instance_id is not None:
-        query = query.where(instance.c.instance_id == instance_id)
-    if installation_uuid is not None or resource_type is not None:
-        query = query.where(instance.c.installation_ref.in_(homes))
+        query = query.where(installation.c.resource_type == resource_type)
     return query
+
+
+def instance_refs(installation_uuid: Any, instance_id: Any, resource_type: Any) -> Select[Any]:
+    """Return the query for the instances with this ID; ``None`` means no restriction."""
+    query = select(instance.c.id).where(instance.c.instance_id == instance_id)
+    if installation_uuid is None and resource_type is None:
+        return query
+    homes = installation_refs(installation_uuid, resource_type)
+    return query.where(instance.c.installation_ref.in_(homes))
 
 
 def get_or_create_project(connection: Connection, project_id: str | None) -> int | None:

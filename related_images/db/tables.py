@@ -53,11 +53,14 @@ installation = Table(
     # of an installation; in a row for another type than servers, a UUID derived from it
     Column("uuid", UuidText, nullable=False, unique=True),
     Column("name", exact_text(255)),
+    # for filters of the version before `service_users`: see installations.py
     Column("service_user_id", exact_text(255)),
     Column("registered_at", UtcDateTime),
     Column("resource_type", exact_text(64), nullable=False, server_default=SERVER),
     # of the installation, in a row for another type than servers; else null
     Column("installation_uuid", UuidText),
+    # the service users to which the installation is bound, as JSON
+    Column("service_users", Text),
     # the resources of an installation, of all types
     Index(None, "installation_uuid"),
     **_OPTIONS,

@@ -40,17 +40,18 @@ COLUMNS: Final = ("image_id", "instance_id", "project_id", "reason")
 _WIDTHS: Final = (36, 36, 32, 0)
 
 
-class Backfill(options.OnDatabase):
-    """Record the images that have the properties which Nova sets on an image of a server.
+class Backfill(options.DatabaseCommand):
+    """Record relations from the properties that Nova sets on images of servers.
 
-    Users can set these properties, and images inherit them. A relation is recorded, with the source
-    backfill, unless something known contradicts it. Rejected images are listed with the reason. The
-    next run continues an interrupted one. Running the command twice changes nothing.
+    Users can set these properties too, and images inherit them. So an image is rejected if its
+    properties contradict each other, recorded relations or Nova. Rejected images are listed with
+    the reason. The recorded relations have the source backfill. The next run continues an
+    interrupted one. Repeating the command changes nothing.
     """
 
     exit_codes = (
-        f"{options.OnDatabase.exit_codes} Rejected images are listed and are not a failure. An "
-        "account that Glance may hide images from is a failure, and nothing is recorded."
+        f"{options.DatabaseCommand.exit_codes} Rejected images are not a failure. The command "
+        "fails, and records nothing, if Glance may hide images from the account."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -63,30 +64,30 @@ class Backfill(options.OnDatabase):
             metavar="UUID",
             type=validation.argument(validation.installation_uuid),
             required=True,
-            help="UUID of the Nova deployment whose servers the images were made from",
+            help="installation (Nova deployment) of the servers",
         )
         parser.add_argument(
-            "--dry-run", action="store_true", help="check the images, and record nothing"
+            "--dry-run", action="store_true", help="list the rejected images, and record nothing"
         )
         parser.add_argument(
             "--ask-nova",
             action="store_true",
-            help="ask Nova for the project of each server; reject the servers that it does not "
-            "know",
+            help="ask Nova for the project of each server, and reject images of servers that Nova "
+            "does not have",
         )
         parser.add_argument(
             "-f",
             "--format",
             choices=("table", "json"),
             default="table",
-            help="output format of the rejected images (default: %(default)s)",
+            help="output format (default: %(default)s)",
         )
         cloud_options.add_options(parser)
 
-    def take_action(self, given: argparse.Namespace) -> None:
+    def take_action(self, args: argparse.Namespace) -> None:
         """Run the backfill, and write the rejected images and the counts to standard output.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         :raises RelatedImagesError: if Glance, Nova or the database cannot be used
         """
         from related_images.manage import database_access
@@ -94,15 +95,15 @@ class Backfill(options.OnDatabase):
         from related_images.manage.nova_servers import Compute
         from related_images.manage.rate_limit import RateLimit
 
-        glance = GlanceAdmin(cloud_options.image_adapter(given), RateLimit(math.inf))
-        compute = Compute(cloud_options.adapter(given, "compute")) if given.ask_nova else None
-        with database_access.open_database(given) as database:
+        glance = GlanceAdmin(cloud_options.image_adapter(args), RateLimit(math.inf))
+        compute = Compute(cloud_options.adapter(args, "compute")) if args.ask_nova else None
+        with database_access.open_database(args) as database:
             glance.require_administrator()
-            run = _Run(database, given.installation, compute, given.dry_run)
-            report = _REPORTS[given.format](self.app.stdout)
+            run = _Run(database, args.installation, compute, args.dry_run)
+            report = _REPORTS[args.format](self.app.stdout)
             for claim, reason in run.rejected(glance):
                 report.add(claim, reason)
-        report.end({**run.counts, "dry_run": given.dry_run})
+        report.end({**run.counts, "dry_run": args.dry_run})
 
 
 @dataclass
@@ -141,7 +142,7 @@ class _Run:
             return FIRST_PAGE
         hidden, _, marker = text.partition(" ")
         try:
-            query = glance.ask("GET", f"/images/{marker}").read(_query_after)
+            query = glance.request("GET", f"/images/{marker}").read(_query_after)
         except NotFound:
             return FIRST_PAGE
         LOG.info("continuing after the image %s", marker)
@@ -219,7 +220,7 @@ def _pages_of(
     query |= {"sort_key": "created_at", "sort_dir": "asc"}
     with tqdm(unit="image", disable=not sys.stderr.isatty()) as bar:
         while True:
-            answer = glance.ask("GET", "/images", params={**query, **after})
+            answer = glance.request("GET", "/images", params={**query, **after})
             images = answer.read(lambda body: list(body["images"]))
             if not images:
                 return
@@ -227,7 +228,7 @@ def _pages_of(
             yield images, f"{hidden} {images[-1]['id']}"
             before, after = after, _query_after(images[-1])
             if after == before:
-                raise answer.unusable("the last image of the page is its marker")
+                raise answer.invalid("the last image of the page is its marker")
 
 
 def _query_after(image: Mapping[str, Any]) -> dict[str, str]:

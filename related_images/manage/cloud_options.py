@@ -1,4 +1,4 @@
-"""The options that select a cloud and an account, as every OpenStack client has them."""
+"""The options that select a cloud and an account, as in other OpenStack clients."""
 
 import argparse
 from typing import Any, Final
@@ -24,41 +24,56 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     :param parser: the parser of a command
     """
     group = parser.add_argument_group(
-        "cloud and account", "the options of the openstack command; OS_* variables work as well"
+        "cloud and account",
+        "The options of the openstack command. OS_* environment variables work too.",
     )
-    group.add_argument("--os-cloud", metavar="NAME", help="a cloud of clouds.yaml")
-    group.add_argument("--os-auth-type", metavar="NAME", help="such as password or admin_token")
-    group.add_argument("--os-region-name", metavar="NAME")
-    group.add_argument("--os-interface", metavar="NAME", help="public, internal or admin")
-    group.add_argument("--os-image-endpoint-override", metavar="URL")
-    group.add_argument("--os-compute-endpoint-override", metavar="URL")
-    group.add_argument("--os-cacert", metavar="FILE")
-    for name in _authentication_options():
-        group.add_argument(f"--os-{name}", metavar="TEXT")
+    group.add_argument("--os-cloud", metavar="NAME", help="cloud in clouds.yaml")
+    group.add_argument(
+        "--os-auth-type",
+        metavar="NAME",
+        help="authentication plugin, such as password or admin_token",
+    )
+    group.add_argument("--os-region-name", metavar="NAME", help="region of the endpoints")
+    group.add_argument(
+        "--os-interface",
+        metavar="NAME",
+        help="interface of the endpoints: public, internal or admin",
+    )
+    for service, name in (("image", "Glance"), ("compute", "Nova")):
+        group.add_argument(
+            f"--os-{service}-endpoint-override",
+            metavar="URL",
+            help=f"endpoint of {name}, instead of the one in the catalog",
+        )
+    group.add_argument("--os-cacert", metavar="FILE", help="CA certificates for TLS")
+    for name, help_text in _authentication_options():
+        group.add_argument(f"--os-{name}", metavar="TEXT", help=help_text.replace("%", "%%"))
 
 
-def _authentication_options() -> list[str]:
+def _authentication_options() -> list[tuple[str, str]]:
+    """Return the names and the help of the options of all plugins, sorted by name."""
     try:
         from keystoneauth1.loading import get_plugin_options
     except ImportError:
         return []
-    names = {option.name for plugin in _PLUGINS for option in get_plugin_options(plugin)}
-    return sorted(name.replace("_", "-") for name in names)
+    options = [option for plugin in _PLUGINS for option in get_plugin_options(plugin)]
+    texts = {option.name.replace("_", "-"): option.help or "" for option in options}
+    return sorted(texts.items())
 
 
-def image_adapter(given: argparse.Namespace) -> Any:
+def image_adapter(args: argparse.Namespace) -> Any:
     """Return a keystoneauth adapter of Glance, see :func:`adapter`.
 
-    :param given: the parsed arguments
+    :param args: the parsed arguments
     :raises ConfigurationError: if they do not select a cloud and an account
     """
-    return adapter(given, "image")
+    return adapter(args, "image")
 
 
-def adapter(given: argparse.Namespace, service: str) -> Any:
+def adapter(args: argparse.Namespace, service: str) -> Any:
     """Return a keystoneauth adapter of a service of the selected cloud.
 
-    :param given: the parsed arguments
+    :param args: the parsed arguments
     :param service: the service type, such as ``image``
     :raises ConfigurationError: if the arguments do not select a cloud and an account
     """
@@ -68,7 +83,7 @@ def adapter(given: argparse.Namespace, service: str) -> Any:
         from openstack.exceptions import ConfigException
     except ImportError as error:
         raise ConfigurationError(_MISSING) from error
-    os_options = {name: value for name, value in vars(given).items() if name.startswith("os_")}
+    os_options = {name: value for name, value in vars(args).items() if name.startswith("os_")}
     try:
         cloud = OpenStackConfig().get_one(argparse=argparse.Namespace(**os_options))
         client = cloud.get_session_client(service)

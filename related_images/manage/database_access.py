@@ -22,45 +22,45 @@ TIMEOUT: Final = 20.0
 
 
 @contextmanager
-def open_database(given: argparse.Namespace) -> Iterator[Database]:
+def open_database(args: argparse.Namespace) -> Iterator[Database]:
     """Open the database of a command, after a check of its schema.
 
-    :param given: the parsed arguments
+    :param args: the parsed arguments
     :raises ConfigurationError: if the setting of the database is missing or malformed
     :raises StoreUnavailable: if the database or its schema cannot be used; also from the body of
         the ``with`` statement. The message has the reason and the next step.
     """
-    with connected(given) as connection:
+    with connected(args) as connection:
         schema.verify(connection)
-    with database_url(given) as url:
+    with database_url(args) as url:
         # the command prints the error itself
         logging.getLogger(circuit_breaker.__name__).setLevel(logging.CRITICAL)
         yield Database(url.render_as_string(hide_password=False), TIMEOUT)
 
 
 @contextmanager
-def connected(given: argparse.Namespace) -> Iterator[Connection]:
+def connected(args: argparse.Namespace) -> Iterator[Connection]:
     """Connect to the database of a command, without a check of its schema.
 
-    :param given: the parsed arguments
+    :param args: the parsed arguments
     :raises ConfigurationError: see :func:`open_database`
     :raises StoreUnavailable: see :func:`open_database`
     """
-    with database_url(given) as url:
+    with database_url(args) as url:
         _require_file(url)
         with schema.connected(url) as connection:
             yield connection
 
 
 @contextmanager
-def database_url(given: argparse.Namespace) -> Iterator[URL]:
+def database_url(args: argparse.Namespace) -> Iterator[URL]:
     """Yield the URL of the database of a command.
 
-    :param given: the parsed arguments
+    :param args: the parsed arguments
     :raises ConfigurationError: see :func:`open_database`
     :raises StoreUnavailable: see :func:`open_database`
     """
-    with at(_connection(given)) as url:
+    with at(_connection(args)) as url:
         yield url
 
 
@@ -83,14 +83,14 @@ def at(connection: str) -> Iterator[URL]:
         raise type(error)(f"{dialects.shown(url)}: {error}") from error
 
 
-def _connection(given: argparse.Namespace) -> str:
-    files = config.files_in(given.config_file, given.config_dir)
-    if given.paste is not None:
-        return paste_file.connection(given.paste, files)
-    local = {} if given.connection is None else {"connection": given.connection}
+def _connection(args: argparse.Namespace) -> str:
+    files = config.files_in(args.config_file, args.config_dir)
+    if args.paste is not None:
+        return paste_file.connection(args.paste, files)
+    local = {} if args.connection is None else {"connection": args.connection}
     connection = config.load("command line", local, config.read(files)).connection
     is_default = connection == config.DEFAULT_CONNECTION
-    if is_default and given.connection is None and _reads_files(given):
+    if is_default and args.connection is None and _reads_files(args):
         raise ConfigurationError(
             f"no configuration file sets the database: {', '.join(files) or 'no file found'}; "
             f"set `connection` in [{config.GROUP}] of a file, or use --connection"
@@ -98,8 +98,8 @@ def _connection(given: argparse.Namespace) -> str:
     return connection
 
 
-def _reads_files(given: argparse.Namespace) -> bool:
-    return bool(given.config_file or given.config_dir)
+def _reads_files(args: argparse.Namespace) -> bool:
+    return bool(args.config_file or args.config_dir)
 
 
 def _require_file(url: URL) -> None:

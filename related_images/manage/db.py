@@ -22,7 +22,7 @@ INCOMPLETE: Final = 3
 """Exit code of ``db check`` if the schema differs from the one that this program needs."""
 
 
-class Upgrade(options.OnDatabase):
+class Upgrade(options.DatabaseCommand):
     """Create the tables, or upgrade them to the version that this program needs.
 
     The command may run repeatedly, and on several hosts at once. Services may keep running. On
@@ -41,84 +41,84 @@ class Upgrade(options.OnDatabase):
             help="stop at this revision (default: the newest)",
         )
 
-    def take_action(self, given: argparse.Namespace) -> None:
+    def take_action(self, args: argparse.Namespace) -> None:
         """Upgrade the schema, and log its version.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         :raises RelatedImagesError: if the database cannot be used
         """
         from related_images.db import dialects, schema
         from related_images.manage import database_access
 
-        with database_access.database_url(given) as url:
-            schema.upgrade(url, given.to or "head")
+        with database_access.database_url(args) as url:
+            schema.upgrade(url, args.to or "head")
             with schema.connected(url) as connection:
                 LOG.info("%s: the schema is %s", dialects.shown(url), schema.version(connection))
 
 
-class Version(options.OnDatabase, ShowOne):
+class Version(options.DatabaseCommand, ShowOne):
     """Show the schema version of the database, and the version that this program needs."""
 
-    def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+    def take_action(self, args: argparse.Namespace) -> tuple[Any, Any]:
         """Return both versions as cliff shows them.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         :returns: names of the columns, and their values
         :raises RelatedImagesError: if the database cannot be used
         """
         from related_images.db import schema
         from related_images.manage import database_access
 
-        with database_access.connected(given) as connection:
+        with database_access.connected(args) as connection:
             version = schema.version(connection)
         return ("version", "needed"), (version, schema.REVISIONS[-1])
 
 
-class Check(options.OnDatabase, Lister):
-    """List the tables and indexes that are missing in the database, or different."""
+class Check(options.DatabaseCommand, Lister):
+    """List the tables and indexes that are missing in the database, or have another definition."""
 
     exit_codes = (
-        "Exit codes: 0 nothing is missing, 1 the check failed (one line on stderr says why), "
+        "Exit codes: 0 the schema is complete, 1 the check failed (one line on stderr says why), "
         f"2 wrong usage, {INCOMPLETE} something is missing or different."
     )
 
-    def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+    def take_action(self, args: argparse.Namespace) -> tuple[Any, Any]:
         """Return the problems as cliff shows them.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         :returns: names of the columns, and the rows
         :raises RelatedImagesError: if the database cannot be used
         """
         from related_images.manage import database_access
 
-        with database_access.connected(given) as connection:
+        with database_access.connected(args) as connection:
             self.problems = list(_problems(connection))
         return ("problem", "next_step"), self.problems
 
-    def run(self, given: argparse.Namespace) -> int:
+    def run(self, args: argparse.Namespace) -> int:
         """Run the check.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         :returns: the exit code, :data:`INCOMPLETE` if there are problems
         """
-        failed: int = super().run(given)
+        failed: int = super().run(args)
         if failed or self.problems:
             return failed or INCOMPLETE
         LOG.info("nothing is missing")
         return 0
 
 
-class Purge(options.OnDatabase, ShowOne):
+class Purge(options.DatabaseCommand, ShowOne):
     """Remove the relations of images that were deleted long ago.
 
-    The image that a server was booted from stays in the lineage until the server is deleted and has
-    no images. Images and deleted servers without relations are removed as well. The next run
-    completes an interrupted one.
+    The relation with the image that a server was started from is kept until the server is deleted
+    and has no images. Images and deleted servers without relations are removed too. The next run
+    continues an interrupted one.
     """
 
     exit_codes = (
-        f"{options.OnDatabase.exit_codes} A dry run counts the rows that can be removed "
-        "immediately; removing them may allow to remove more."
+        f"{options.DatabaseCommand.exit_codes} A dry run counts the rows that can be removed "
+        "now. After their removal, more rows may be removable."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -133,21 +133,21 @@ class Purge(options.OnDatabase, ShowOne):
             required=True,
             help="minimum time since the image or the server was deleted, such as 90d, 12w or 36h",
         )
-        parser.add_argument("--dry-run", action="store_true", help="count, and remove nothing")
+        parser.add_argument("--dry-run", action="store_true", help="count rows, and remove none")
 
-    def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+    def take_action(self, args: argparse.Namespace) -> tuple[Any, Any]:
         """Purge, or count in a dry run.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         :returns: names of the columns, and the number of rows removed
         :raises RelatedImagesError: if the database cannot be used
         """
         from related_images.db import purge
         from related_images.manage import database_access
 
-        before = datetime.now(UTC) - given.older_than
-        with database_access.open_database(given) as database:
-            purge_rows = purge.due if given.dry_run else purge.purge
+        before = datetime.now(UTC) - args.older_than
+        with database_access.open_database(args) as database:
+            purge_rows = purge.due if args.dry_run else purge.purge
             counts = purge_rows(database, before)
         names = ("relations", "images", "instances")
         return names, tuple(getattr(counts, name) for name in names)
@@ -158,7 +158,7 @@ def _revision(text: str) -> str:
 
     if text not in schema.REVISIONS:
         known = ", ".join(schema.REVISIONS)
-        raise argparse.ArgumentTypeError(f"unknown revision {text!r}; known are {known}")
+        raise argparse.ArgumentTypeError(f"unknown revision {text!r}; allowed are {known}")
     return text
 
 

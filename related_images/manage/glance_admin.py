@@ -78,7 +78,7 @@ class GlanceAdmin(Glance):
         """
         for path, name in _ADMIN_ROUTES:
             try:
-                self.ask("GET", path, params={"limit": "1"}).read(itemgetter(name))
+                self.request("GET", path, params={"limit": "1"}).read(itemgetter(name))
                 return
             except NotFound:
                 continue
@@ -104,12 +104,12 @@ class GlanceAdmin(Glance):
         return found
 
     def is_gone(self, image_id: str) -> bool:
-        """Return whether Glance itself responds that the image does not exist.
+        """Return True if Glance itself responds that the image does not exist.
 
         :raises UntrustedGlanceAnswer: if another program sends the 404
         """
         try:
-            self.ask("GET", f"{IMAGES}/{image_id}").read(itemgetter("id"))
+            self.request("GET", f"{IMAGES}/{image_id}").read(itemgetter("id"))
         except NotFound as error:
             if error.request_id is None:
                 raise UntrustedGlanceAnswer(
@@ -120,17 +120,19 @@ class GlanceAdmin(Glance):
         return False
 
     def is_empty(self) -> bool:
-        """Return whether Glance lists no image, hidden ones included."""
+        """Return True if Glance lists no image, hidden ones included."""
         queries = ((*ALL, ("limit", "1"), ("os_hidden", hidden)) for hidden in HIDDEN)
-        return not any(self.ask("GET", IMAGES, params=query).read(_created) for query in queries)
+        return not any(
+            self.request("GET", IMAGES, params=query).read(_created) for query in queries
+        )
 
-    def ask(self, method: str, path: str, **options: Any) -> Answer:
-        """Send one request, with retries; see :meth:`Glance.ask`."""
-        return self._retrying(self._ask_once, method, path, **options)
+    def request(self, method: str, path: str, **options: Any) -> Answer:
+        """Send one request, with retries; see :meth:`Glance.request`."""
+        return self._retrying(self._request_once, method, path, **options)
 
-    def _ask_once(self, method: str, path: str, **options: Any) -> Answer:
+    def _request_once(self, method: str, path: str, **options: Any) -> Answer:
         self._rate_limit.wait()
-        return super().ask(method, path, **options)
+        return super().request(method, path, **options)
 
 
 def _limited(pages: Iterator[Answer], images: int) -> Iterator[Answer]:
@@ -140,12 +142,12 @@ def _limited(pages: Iterator[Answer], images: int) -> Iterator[Answer]:
     """
     for number, page in enumerate(pages):
         if number > images:
-            raise page.unusable(f"there are more pages than the {images} requested images")
+            raise page.invalid(f"there are more pages than the {images} requested images")
         yield page
 
 
 def _is_retriable(error: BaseException) -> bool:
-    """Return whether a retry may succeed soon. A timeout is not retried."""
+    """Return True if a retry may succeed soon. A timeout is not retried."""
     if isinstance(error, GlanceUnreachable):
         return isinstance(error.__cause__, ConnectFailure)
     if not isinstance(error, ServiceUnavailable) or error.retry_after is None:

@@ -1,22 +1,20 @@
 """``installation``: register the Nova deployments whose servers may have relations."""
 
 import argparse
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from cliff.columns import FormattableColumn
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
-from related_images import validation
+from related_images import model, validation
 from related_images.manage import options
 
-if TYPE_CHECKING:
-    from related_images.model import Installation
-
-COLUMNS: Final = ("uuid", "name", "service_user_id", "registered_at")
+COLUMNS: Final = ("uuid", "name", "service_users", "registered_at")
 
 
-class Add(options.OnDatabase, ShowOne):
-    """Register an installation. Repeating the command changes nothing."""
+class Add(options.DatabaseCommand, ShowOne):
+    """Register an installation (Nova deployment). Repeating the command changes nothing."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of ``installation add``.
@@ -28,48 +26,53 @@ class Add(options.OnDatabase, ShowOne):
             "--name", required=True, type=options.short_text, help="name of the installation"
         )
         parser.add_argument(
-            "--service-user-id",
-            metavar="ID",
-            type=options.short_text,
-            help="the only service user that may record relations of its servers (default: any)",
+            "--service-user",
+            metavar="USER_ID[:TYPE[,TYPE...]]",
+            dest="service_users",
+            action="append",
+            default=[],
+            type=validation.argument(_service_user),
+            help="ID of a service user that may record relations of the installation, and the "
+            "types of the resources for which it may (default: all types); may be repeated; "
+            "without this option, every caller with a recording role may",
         )
 
-    def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+    def take_action(self, args: argparse.Namespace) -> tuple[Any, Any]:
         """Register the installation.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         :returns: names of the columns, and their values
         :raises RelatedImagesError: if the database cannot be used, or the installation is
-            registered with another name or service user
+            registered with another name or other service users
         """
         from related_images.db import installations
         from related_images.manage import database_access
 
-        with database_access.open_database(given) as database:
+        with database_access.open_database(args) as database:
             registered, _ = installations.register(
-                database, given.uuid, given.name, given.service_user_id
+                database, args.uuid, args.name, args.service_users
             )
         return COLUMNS, _row(registered)
 
 
-class List(options.OnDatabase, Lister):
-    """List the registered installations, by name."""
+class List(options.DatabaseCommand, Lister):
+    """List the registered installations, sorted by name."""
 
-    def take_action(self, given: argparse.Namespace) -> tuple[Any, Any]:
+    def take_action(self, args: argparse.Namespace) -> tuple[Any, Any]:
         """Return the installations as cliff shows them.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         :returns: names of the columns, and the rows
         :raises RelatedImagesError: if the database cannot be used
         """
         from related_images.db import installations
         from related_images.manage import database_access
 
-        with database_access.open_database(given) as database:
+        with database_access.open_database(args) as database:
             return COLUMNS, [_row(one) for one in installations.registered(database)]
 
 
-class Remove(options.OnDatabase):
+class Remove(options.DatabaseCommand):
     """Remove the registration of an installation. Its relations stay."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -79,18 +82,33 @@ class Remove(options.OnDatabase):
         """
         _add_uuid(parser)
 
-    def take_action(self, given: argparse.Namespace) -> None:
+    def take_action(self, args: argparse.Namespace) -> None:
         """Remove the registration.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         :raises RelatedImagesError: if the database cannot be used, or the installation is not
             registered
         """
         from related_images.db import installations
         from related_images.manage import database_access
 
-        with database_access.open_database(given) as database:
-            installations.unregister(database, given.uuid)
+        with database_access.open_database(args) as database:
+            installations.unregister(database, args.uuid)
+
+
+class ServiceUsers(FormattableColumn[Any]):
+    """The service users, as the option takes them; in machine-readable formats as in the API."""
+
+    def human_readable(self) -> str:
+        return " ".join(map(str, self._value))
+
+    def machine_readable(self) -> list[dict[str, Any]]:
+        return [user.as_json() for user in self._value]
+
+
+def _service_user(text: str) -> model.ServiceUser:
+    user_id, colon, types = text.partition(":")
+    return model.service_user(user_id, types.split(",") if colon else None)
 
 
 def _add_uuid(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +120,6 @@ def _add_uuid(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _row(one: "Installation") -> tuple[str | None, ...]:
+def _row(one: model.Installation) -> tuple[Any, ...]:
     registered_at = f"{one.registered_at:%Y-%m-%dT%H:%M:%SZ}"
-    return one.uuid, one.name, one.service_user_id, registered_at
+    return one.uuid, one.name, ServiceUsers(one.service_users), registered_at

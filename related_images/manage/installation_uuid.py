@@ -15,8 +15,8 @@ installation_uuid = {uuid}
 """
 
 
-class Generate(options.Operation):
-    """Generate the UUID of an installation. Each Nova deployment needs one, which never changes."""
+class Generate(options.OperatorCommand):
+    """Generate a UUID for an installation (Nova deployment). It must never change later."""
 
     exit_codes = "Exit codes: 0 done, 2 wrong usage."
 
@@ -29,13 +29,13 @@ class Generate(options.Operation):
             "--format",
             choices=("plain", "conf"),
             default="plain",
-            help="plain: only the UUID (the default); conf: a section for Nova's api-paste.ini",
+            help="plain: the UUID; conf: a section for Nova's api-paste.ini (default: plain)",
         )
 
-    def take_action(self, given: argparse.Namespace) -> None:
+    def take_action(self, args: argparse.Namespace) -> None:
         """Write a random UUID to standard output.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         """
-        text = _CONF if given.format == "conf" else "{uuid}\n"
+        text = _CONF if args.format == "conf" else "{uuid}\n"
         self.app.stdout.write(text.format(uuid=uuid.uuid4()))

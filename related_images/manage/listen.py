@@ -1,4 +1,4 @@
-"""``listen``: what an untouched Nova says of its images, taken from its message bus."""
+"""``listen``: record relations from the notifications of an unmodified Nova."""
 
 import argparse
 import logging
@@ -19,74 +19,86 @@ LOG = logging.getLogger(__name__)
 
 TOPIC: Final = "versioned_notifications"
 EXCHANGE: Final = "nova"
-SET_ASIDE: Final = Path("related-images-set-aside.jsonl")
-_OF_THE_BUS: Final = ("oslo_messaging_notifications", "DEFAULT")
-"""The sections of a configuration file that may name it."""
+DEAD_LETTERS: Final = Path("related-images-dead-letters.jsonl")
+_BUS_SECTIONS: Final = ("oslo_messaging_notifications", "DEFAULT")
+"""The sections of a configuration file that may have ``transport_url``."""
 
 
-class Listen(options.OnDatabase):
-    """Record what Nova's versioned notifications say: images made, instances started, ended.
+class Listen(options.DatabaseCommand):
+    """Record relations and deletions of servers from the versioned notifications of Nova.
 
-    Runs until SIGTERM or SIGINT. Each notification is acknowledged when it is stored; what cannot
-    be understood is set aside in a file. Several listeners share the work of one bus.
+    The command records images made from servers, the images that servers are started from, and
+    deletions of servers, until SIGTERM or SIGINT. It acknowledges a notification after it has
+    stored it. It writes notifications that it cannot parse or store to a file, as dead letters.
+    Several listeners can share the work of one bus.
 
-    Passwords need not be on the command line, where every user of the machine sees them: name the
-    nova.conf that has the bus with --config-file, and with --paste the paste file of Glance, or
-    with another --config-file a file that has [related_images]. Start one listener for each Nova.
-    One listener for several takes --installation and --transport-url once for each, in the same
-    order.
+    All users of the machine can see passwords on the command line. To avoid this, give nova.conf,
+    which has the URL of the bus, with --config-file; for the database, give Glance's paste file
+    with --paste, or a file with [related_images] with another --config-file. Start one listener for
+    each Nova. For one listener for several Novas, give --installation and --transport-url once for
+    each, in the same order.
     """
 
     exit_codes = "Exit codes: 0 stopped, 1 failed (one line on stderr says why), 2 wrong usage."
     configuration = (
-        "a configuration file with [related_images], or, such as nova.conf, with transport_url and "
-        "[oslo_messaging_rabbit]; queues must be declared as Nova declares them"
+        "configuration file with [related_images], or with transport_url and "
+        "[oslo_messaging_rabbit], such as nova.conf; options of queues must be the same as Nova's"
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of ``listen``.
+
+        :param parser: the parser of the command
+        """
         parser.add_argument(
             "--installation",
             metavar="UUID",
             type=validation.argument(validation.installation_uuid),
             action="append",
             required=True,
-            help="whose bus it is",
+            help="installation (Nova deployment) of the bus; may be repeated",
         )
         parser.add_argument(
             "--transport-url",
             metavar="URL",
             action="append",
             default=[],
-            help="the bus, as oslo.messaging names it: rabbit://user:password@host:5672/ "
-            "(default: transport_url in [oslo_messaging_notifications] or [DEFAULT] of "
+            help="URL of the bus for oslo.messaging, rabbit://user:password@host:5672/; may be "
+            "repeated (default: transport_url in [oslo_messaging_notifications] or [DEFAULT] of "
             "--config-file)",
         )
         parser.add_argument(
             "--topic",
             default=TOPIC,
-            help=f"the topic that Nova sends under for us alone (default: {TOPIC})",
+            help=f"topic of the notifications; no other program may read it (default: {TOPIC})",
         )
         parser.add_argument(
-            "--exchange", default=EXCHANGE, help=f"Nova's exchange (default: {EXCHANGE})"
+            "--exchange", default=EXCHANGE, help=f"exchange of Nova (default: {EXCHANGE})"
         )
         parser.add_argument(
-            "--set-aside",
+            "--dead-letters",
             metavar="FILE",
             type=Path,
-            default=SET_ASIDE,
-            help=f"takes what cannot be understood, one JSON object a line (default: {SET_ASIDE})",
+            default=DEAD_LETTERS,
+            help="file to which dead letters are appended, one JSON object per line "
+            f"(default: {DEAD_LETTERS})",
         )
 
-    def take_action(self, given: argparse.Namespace) -> None:
+    def take_action(self, args: argparse.Namespace) -> None:
+        """Listen until SIGTERM or SIGINT.
+
+        :param args: the parsed arguments
+        :raises RelatedImagesError: if a bus, the database or the file cannot be used
+        """
         from related_images import config
         from related_images.manage import database_access
 
-        notification_listener = _listening()
-        files = config.files_in(given.config_file, given.config_dir)
-        buses = _buses(given, files)
-        _require_writable(given.set_aside)
-        with database_access.open_database(given) as database:
-            listener = notification_listener.Listener(database, given.set_aside)
+        notification_listener = _import_listener()
+        files = config.files_in(args.config_file, args.config_dir)
+        buses = _buses(args, files)
+        _require_writable(args.dead_letters)
+        with database_access.open_database(args) as database:
+            listener = notification_listener.Listener(database, args.dead_letters)
             for name in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(name, lambda *_: listener.stopping.set())
             LOG.info("listening to %d bus%s", len(buses), "" if len(buses) == 1 else "es")
@@ -94,53 +106,58 @@ class Listen(options.OnDatabase):
         LOG.info("stopped; %s", _summary(listener.counts))
 
 
-def _listening() -> Any:
+def _import_listener() -> Any:
+    """Return the module :mod:`related_images.manage.notification_listener`.
+
+    :raises ConfigurationError: if oslo.messaging is not installed
+    """
     try:
         from related_images.manage import notification_listener
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"{error.name} is not installed here; `pip install 'related-images[listen]'` brings it"
+            f"{error.name} is not installed; run `pip install 'related-images[listen]'`"
         ) from error
     return notification_listener
 
 
-def _buses(given: argparse.Namespace, files: Sequence[str]) -> "list[Bus]":
-    """
-    :raises ConfigurationError: if installations and buses are not as many, or no bus is named
+def _buses(args: argparse.Namespace, files: Sequence[str]) -> "list[Bus]":
+    """Return the buses of the command line, or the one of the configuration files.
+
+    :raises ConfigurationError: if the numbers of installations and buses differ, or there is no bus
     """
     from related_images.manage.notification_listener import Bus
 
-    urls = given.transport_url
-    # without a URL, what the files of oslo.config say is one bus
-    if len(given.installation) != (len(urls) or 1):
+    urls = args.transport_url
+    # without a URL, the configuration files set one bus
+    if len(args.installation) != (len(urls) or 1):
         raise ConfigurationError(
-            f"{len(given.installation)} times --installation and {len(urls)} times --transport-url "
-            "were given; give one of each for each Nova, in the same order"
+            f"there are {len(args.installation)} --installation and {len(urls)} --transport-url; "
+            "give one of each for each Nova, in the same order"
         )
-    if not urls and not _names_bus(files):
+    if not urls and not _have_bus(files):
         raise ConfigurationError(
-            "no bus is named: transport_url is in neither [oslo_messaging_notifications] nor "
-            f"[DEFAULT] of {', '.join(files) or 'any file'}; name Nova's nova.conf with "
+            "there is no bus: transport_url is in neither [oslo_messaging_notifications] nor "
+            f"[DEFAULT] of {', '.join(files) or 'any file'}; give Nova's nova.conf with "
             "--config-file"
         )
-    pairs = zip_longest(given.installation, urls)
-    return [Bus(uuid, url, given.topic, given.exchange) for uuid, url in pairs]
+    pairs = zip_longest(args.installation, urls)
+    return [Bus(uuid, url, args.topic, args.exchange) for uuid, url in pairs]
 
 
-def _names_bus(files: Sequence[str]) -> bool:
-    """Whether oslo.messaging finds a bus there; it would take one on this machine otherwise.
+def _have_bus(files: Sequence[str]) -> bool:
+    """Return True if a file sets a bus; without one, oslo.messaging uses a bus on localhost.
 
-    :raises ConfigurationError: if a file cannot be read, or a value in it
+    :raises ConfigurationError: if a file, or ``transport_url`` in it, cannot be read
     """
     from oslo_config import cfg
 
     from related_images import config
 
     conf = config.read(files)
-    for group in _OF_THE_BUS:
+    for group in _BUS_SECTIONS:
         conf.register_opt(cfg.StrOpt("transport_url"), group)
     try:
-        return any(conf[group].transport_url for group in _OF_THE_BUS)
+        return any(conf[group].transport_url for group in _BUS_SECTIONS)
     except cfg.Error:
         raise ConfigurationError(
             f"transport_url in one of {', '.join(files)} has a $ that is not followed by the name "
@@ -149,15 +166,16 @@ def _names_bus(files: Sequence[str]) -> bool:
 
 
 def _require_writable(path: Path) -> None:
-    """
-    :raises ConfigurationError: if nothing can be appended to the file
+    """Create the file if it does not exist.
+
+    :raises ConfigurationError: if this user cannot append to it
     """
     try:
         path.open("a").close()
     except OSError as error:
         raise ConfigurationError(
-            f"nothing can be set aside in {path}: {error.strerror}; name with --set-aside a file "
-            "that this user may write to"
+            f"dead letters cannot be written to {path}: {error.strerror}; give a file that this "
+            "user may write to with --dead-letters"
         ) from error
 
 

@@ -88,7 +88,7 @@ class Listener:
 
         :param installation_uuid: the installation of the bus
         :param messages: notifications as oslo.messaging delivers them
-        :returns: whether all messages are stored; otherwise they must be delivered again
+        :returns: True if all messages are stored; otherwise they must be delivered again
         """
         parsed = [_parse(installation_uuid, message) for message in messages]
         refused = self._store_events([one for one in parsed if isinstance(one, Event)])
@@ -169,7 +169,7 @@ def _line(installation_uuid: str, one: Malformed) -> str:
 class _Dispatcher:
     """A dispatcher of oslo.messaging.
 
-    :param store_batch: stores messages, and returns whether it succeeded
+    :param store_batch: stores messages, and returns True if it succeeded
     """
 
     supported_priorities = PRIORITIES

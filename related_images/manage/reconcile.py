@@ -19,19 +19,19 @@ RATE: Final = 20.0
 """Requests per second to Glance by default."""
 
 
-class Reconcile(options.OnDatabase):
+class Reconcile(options.DatabaseCommand):
     """Compare the relations with the images in Glance, and correct the relations.
 
-    An image that Glance does not have is marked deleted in its relations, even if another image has
-    its ID now. The mark is removed if the image comes back. When the owner of an image changes, so
-    does the project of its relations. A relation is removed only if the filter recorded it for a
-    new image whose ID already belonged to another image. The next run continues an interrupted one.
-    The last line of the output is JSON with the counts.
+    If Glance does not have an image, its relations are marked as those of a deleted image, even if
+    another image now has its ID. The mark is removed if the image is restored. If an image has a
+    new owner, its relations get the project of the owner. A relation is removed only if Glance
+    refused to create its image because the ID was in use. The next run continues an interrupted
+    one. The last line of the output is JSON with the counts.
     """
 
     exit_codes = (
-        f"{options.OnDatabase.exit_codes} A response that may not come from Glance is a failure, "
-        "and nothing is changed because of it."
+        f"{options.DatabaseCommand.exit_codes} The command fails, and changes nothing more, after "
+        "a response that may not come from Glance."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -40,14 +40,14 @@ class Reconcile(options.OnDatabase):
         :param parser: the parser of the command
         """
         add = parser.add_argument
-        add("--dry-run", action="store_true", help="count, and change nothing")
+        add("--dry-run", action="store_true", help="count the changes, and make none")
         add(
             "--older-than",
             metavar="AGE",
             type=validation.argument(validation.parse_span),
             default="1h",
-            help="skip relations newer than this, whose image may not exist yet, such as 1h or 2d "
-            "(default: %(default)s)",
+            help="skip relations that are newer than this, such as 1h or 2d: their image may not "
+            "exist yet (default: %(default)s)",
         )
         add(
             "--rate",
@@ -57,16 +57,17 @@ class Reconcile(options.OnDatabase):
             help="maximum number of requests to Glance per second (default: %(default)s)",
         )
         add(
-            "--trust-registry",
+            "--allow-empty-glance",
             action="store_true",
-            help="continue even if Glance has none of the images in the relations",
+            help="continue even if Glance has no image, or none of the images of the newest "
+            "relations",
         )
         cloud_options.add_options(parser)
 
-    def take_action(self, given: argparse.Namespace) -> None:
+    def take_action(self, args: argparse.Namespace) -> None:
         """Reconcile, and write the counts to standard output.
 
-        :param given: the parsed arguments
+        :param args: the parsed arguments
         :raises RelatedImagesError: if Glance or the database cannot be used
         """
         from related_images.db import reconcile
@@ -74,14 +75,14 @@ class Reconcile(options.OnDatabase):
         from related_images.manage.glance_admin import GlanceAdmin
         from related_images.manage.rate_limit import RateLimit
 
-        glance = GlanceAdmin(cloud_options.image_adapter(given), RateLimit(given.rate))
-        with database_access.open_database(given) as database:
+        glance = GlanceAdmin(cloud_options.image_adapter(args), RateLimit(args.rate))
+        with database_access.open_database(args) as database:
             glance.require_administrator()
-            run = reconcile.begin(database, given.older_than, given.dry_run)
-            if not given.trust_registry:
+            run = reconcile.begin(database, args.older_than, args.dry_run)
+            if not args.allow_empty_glance:
                 reconcile.check_glance(database, glance, run.until)
-            _reconcile(database, glance, run, given.dry_run)
-        counts = {**reconcile.summary(run), "dry_run": given.dry_run}
+            _reconcile(database, glance, run, args.dry_run)
+        counts = {**reconcile.summary(run), "dry_run": args.dry_run}
         self.app.stdout.write(json.dumps(counts) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""``related-images serve``: the real Glance with the filter, on this machine."""
+"""``serve``: run Glance with the filter on this machine, to try it."""
 
 import argparse
 import ipaddress
@@ -18,16 +18,17 @@ from related_images.manage import database_access, options, serve_files
 
 _BACKLOG = 128
 _EPILOG = """\
-Ctrl-C or SIGTERM ends it; the next start finds the data again. In Keystone's place stands a filter
-that believes every token of the form user:project:role,role, so an address that other machines may
-reach is refused unless both --allow-remote and --believe-every-token are given. Glance's options,
-and in [related_images] those of the filter, are in DIR/glance-api.conf.
-Exit codes: 0 ended, 1 cannot serve here, 2 wrong usage, 3 Glance or the filter does not load.
+Ctrl-C or SIGTERM stops the command; the next start uses the same data. There is no Keystone: every
+token of the form user:project:role,role is accepted. So an address that other machines can reach
+requires both --allow-remote and --believe-every-token. The options of Glance, and those of the
+filter in [related_images], are in DIR/glance-api.conf.
+Exit codes: 0 stopped, 1 failed (one line on stderr says why), 2 wrong usage, 3 Glance or the filter
+cannot be loaded.
 """
 
 _GREETING = """\
-related-images: Glance is at {url} and keeps its data in {directory}.
-The installation, which stands for one Nova, is {installation}. Try:
+related-images: Glance is at {url}, its data is in {directory}.
+The UUID of the installation (Nova deployment) is {installation}. Try:
 
 1. Create an image of the server web-2, as Nova does for a user:
 
@@ -41,13 +42,13 @@ The installation, which stands for one Nova, is {installation}. Try:
   curl -s '{url}/v2/images?installation_uuid={installation}&instance_id=web-2' \\
     -H 'X-Auth-Token: alice:demo:member' -w '\\n'
 
-3. See the relation:
+3. List the relations of that server:
 
   curl -s '{url}/v2/relations?instance_id=web-2' -H 'X-Auth-Token: alice:demo:member' -w '\\n'
 """
 
 _WITH_OPENSTACK = """
-The same with the openstack command. Its clouds are alice (a user), nova (a service, which may
+The same with the openstack command. The clouds are alice (a user), nova (a service, which may
 record relations) and admin (an administrator):
 
   export PATH={programs}:$PATH
@@ -58,48 +59,91 @@ record relations) and admin (an administrator):
 """
 
 
-class Serve(options.Operation):
-    """Serve a real Glance that records the images of servers, with its data in one directory.
+class Serve(options.OperatorCommand):
+    """Run Glance with the filter on this machine, to try it, with all data in one directory.
 
-    The first start makes the UUID of an installation and keeps it in DIR/installation-uuid. Each
-    start writes DIR/clouds.yaml, for the openstack command and openstacksdk. Name that file in
-    OS_CLIENT_CONFIG_FILE, and in OS_CLOUD one of its clouds: alice (a user), nova (a service, which
-    may record relations) or admin (an administrator).
+    The first start writes the UUID of an installation to DIR/installation-uuid. Each start writes
+    DIR/clouds.yaml for the openstack command and openstacksdk. Set OS_CLIENT_CONFIG_FILE to this
+    file, and OS_CLOUD to a cloud in it: alice (a user), nova (a service, which may record
+    relations) or admin (an administrator).
     """
 
     exit_codes = _EPILOG
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of ``serve``.
+
+        :param parser: the parser of the command
+        """
         add = parser.add_argument
         add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-        add("--port", type=port, default=9292, help="default: %(default)s; 0 takes a free one")
-        add("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="default: ./data")
-        add("--threads", type=threads, default=8, help="default: %(default)s")
-        add("--allow-remote", action="store_true", help="listen where other machines may reach it")
-        add("--believe-every-token", action="store_true", help="needed with --allow-remote")
+        add(
+            "--port",
+            type=port,
+            default=9292,
+            help="port to listen on, 0 for a free one (default: %(default)s)",
+        )
+        add(
+            "--data-dir",
+            type=Path,
+            default=Path("data"),
+            metavar="DIR",
+            help="directory of all data (default: ./data)",
+        )
+        add(
+            "--threads",
+            type=threads,
+            default=8,
+            help="threads of the server (default: %(default)s)",
+        )
+        add(
+            "--allow-remote",
+            action="store_true",
+            help="allow a --host that other machines can reach",
+        )
+        add(
+            "--believe-every-token",
+            action="store_true",
+            help="accept every token, also from other machines; required with --allow-remote",
+        )
 
-    def take_action(self, given: argparse.Namespace) -> None:
-        if given.allow_remote and given.believe_every_token:
+    def take_action(self, args: argparse.Namespace) -> None:
+        """Serve until Ctrl-C or SIGTERM.
+
+        :param args: the parsed arguments
+        :raises RelatedImagesError: if Glance, its directory or the address cannot be used
+        """
+        if args.allow_remote and args.believe_every_token:
             os.environ[ALLOW_REMOTE] = "1"
         else:
-            _refuse_remote(given.host)
-        directory = given.data_dir.absolute()
-        with _listen(given.host, given.port) as listener:
+            _refuse_remote(args.host)
+        directory = args.data_dir.absolute()
+        with _listen(args.host, args.port) as listener:
             glance.claim(directory)
             glance.prepare(directory)
             _upgrade_schema()
             greeting = _greeting(_url(listener), directory)
-            glance.serve(directory, listener, given.threads, greeting)
+            glance.serve(directory, listener, args.threads, greeting)
 
 
 def port(text: str) -> int:
+    """Parse a port number.
+
+    :raises ValueError: if ``text`` is not a number
+    :raises argparse.ArgumentTypeError: if it is not from 0 to 65535
+    """
     port = int(text)
     if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is not a port: 0 to 65535 are")
+        raise argparse.ArgumentTypeError(f"{port} is not a port from 0 to 65535")
     return port
 
 
 def threads(text: str) -> int:
+    """Parse a number of threads.
+
+    :raises ValueError: if ``text`` is not a number
+    :raises argparse.ArgumentTypeError: if it is not from 1 to 256
+    """
     threads = int(text)
     if not 1 <= threads <= 256:
         raise argparse.ArgumentTypeError(f"{threads} is not a number of threads from 1 to 256")
@@ -113,8 +157,8 @@ def _refuse_remote(host: str) -> None:
         raise _cannot_listen(host, error) from error
     if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
         raise NotServed(
-            f"{host} can be reached from other machines, and every token is believed here; use "
-            "127.0.0.1, or say --allow-remote --believe-every-token"
+            f"other machines can reach {host}, and every token is accepted here; use 127.0.0.1, or "
+            "give --allow-remote --believe-every-token"
         )
 
 
@@ -135,8 +179,8 @@ def _cannot_listen(where: str, error: OSError) -> NotServed:
 
 
 def _upgrade_schema() -> None:
-    chosen = config.load(config.GROUP, {config.OSLO_PROJECT: "glance"})
-    with database_access.at(chosen.connection) as url:
+    settings = config.load(config.GROUP, {config.OSLO_PROJECT: "glance"})
+    with database_access.at(settings.connection) as url:
         schema.upgrade(url)
 
 
@@ -146,7 +190,7 @@ def _url(listener: socket.socket) -> str:
 
 
 def _greeting(url: str, directory: Path) -> str:
-    """What to try; the files that this needs are written into ``directory``."""
+    """Return the text with commands to try, and write the files for them into ``directory``."""
     programs = Path(sys.executable).parent
     has_openstack = shutil.which("openstack", path=str(programs)) is not None
     return (_GREETING + _WITH_OPENSTACK if has_openstack else _GREETING).format(

@@ -1,4 +1,4 @@
-"""The files that ``serve`` writes for clients: the UUID of an installation, and clouds.yaml."""
+"""The files that ``serve`` writes: the UUID of the installation, and clouds.yaml for clients."""
 
 import uuid
 from pathlib import Path
@@ -10,10 +10,10 @@ from related_images.errors import ConfigurationError, NotServed, TupleMalformed
 INSTALLATION: Final = "installation-uuid"
 CLOUDS: Final = "clouds.yaml"
 
-_MARK: Final = "# `related-images serve` writes this file at each start; what you change is lost."
+_MARK: Final = "# `related-images serve` overwrites this file at each start."
 
-# openstacksdk takes the version of the API from the root of Glance, which alone lists the versions,
-# and does so only for an override. The endpoint belongs to every other service: there is none.
+# With image_endpoint_override, openstacksdk gets the API versions from the root of Glance.
+# auth.endpoint is the endpoint of all services; serve has no other service.
 _CLOUD: Final = """\
   # {who}
   {name}:
@@ -28,16 +28,19 @@ _CLOUD: Final = """\
 
 _CLOUDS: Final = {
     "alice": ("alice:demo:member", "a user of the project demo"),
-    "nova": ("nova:demo:member,service", "a service in that project, which may record relations"),
+    "nova": (
+        "nova:demo:member,service",
+        "a service in the project demo; it may record relations",
+    ),
     "admin": ("admin:admin:admin", "an administrator"),
 }
 
 
 def installation(directory: Path) -> str:
-    """The UUID of the installation whose servers this Glance has images of; made once and kept.
+    """Return the UUID of the installation. The first call generates it and writes it to a file.
 
     :param directory: the data directory
-    :raises ConfigurationError: if the file holds anything else
+    :raises ConfigurationError: if the file does not contain a UUID
     """
     path = directory / INSTALLATION
     if not path.exists():
@@ -51,11 +54,11 @@ def installation(directory: Path) -> str:
 
 
 def write_clouds(directory: Path, url: str) -> Path:
-    """Write a clouds.yaml with the accounts of this Glance, and give its path.
+    """Write a clouds.yaml with the accounts of this Glance, and return its path.
 
     :param directory: the data directory
-    :param url: of Glance, without a version
-    :raises NotServed: if there is such a file that `serve` did not write
+    :param url: the URL of Glance, without a version
+    :raises NotServed: if the file exists and `serve` did not write it
     """
     path = directory / CLOUDS
     if path.exists() and not path.read_text("utf-8", "replace").startswith(_MARK):

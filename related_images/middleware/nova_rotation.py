@@ -18,12 +18,12 @@ from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
 from related_images.middleware.request import Rotation
 from related_images.middleware.responses import StartResponse, WSGIApp
-from related_images.protocol import headers
 
 LOG = logging.getLogger(__name__)
 
 ACTIVE: Final = "status=active"
-ACKNOWLEDGEMENT: Final = ", ".join(headers.FILTER_WORDS[:3])
+ACKNOWLEDGEMENT: Final = "installation_uuid, instance_id, kind"
+"""As :meth:`related_images.protocol.headers.Assertion.acknowledgement` for a server and a kind."""
 
 
 def answer(

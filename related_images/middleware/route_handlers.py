@@ -13,7 +13,13 @@ from typing import Any
 import related_images
 from related_images import model, validation
 from related_images.db import Filters, installations, instances, listing, origins, recording
-from related_images.errors import BadInput, Conflict, Forbidden, StoreUnavailable
+from related_images.errors import (
+    BadInput,
+    Conflict,
+    FieldInvalid,
+    Forbidden,
+    StoreUnavailable,
+)
 from related_images.middleware import (
     attach_relation,
     glance,
@@ -241,17 +247,29 @@ def register_installation(request: RouteRequest) -> WSGIApp:
 
     :raises AdminOnly: if the caller is not an administrator
     :raises BadInput: if the body is malformed
-    :raises InstallationConflict: if it is registered with another name or service user
+    :raises InstallationConflict: if it is registered with another name or other service users
     """
     request.caller.require_admin_role()
     body = fields(
-        json_object(request.environ), required=("uuid", "name"), optional=("service_user_id",)
+        json_object(request.environ), required=("uuid", "name"), optional=("service_users",)
     )
     uuid = validation.installation_uuid(body["uuid"])
-    name, user = validation.text("name", body["name"]), body.get("service_user_id")
-    service_user_id = None if user is None else validation.text("service_user_id", user)
-    found, created = installations.register(request.database, uuid, name, service_user_id)
+    name, users = validation.text("name", body["name"]), body.get("service_users", [])
+    if not isinstance(users, list):
+        raise FieldInvalid("the field service_users is malformed; give a list of objects")
+    service_users = [_service_user(one) for one in users]
+    found, created = installations.register(request.database, uuid, name, service_users)
     return json_response(found.as_json(), HTTPStatus.CREATED if created else HTTPStatus.OK)
+
+
+def _service_user(given: object) -> model.ServiceUser:
+    if not isinstance(given, dict):
+        raise FieldInvalid(
+            f"the field service_users has the item {validation.shown(given)}; give an object with "
+            "user_id and optionally resource_types"
+        )
+    body = fields(given, required=("user_id",), optional=("resource_types",))
+    return model.service_user(body["user_id"], body.get("resource_types"))
 
 
 def unregister_installation(request: RouteRequest) -> WSGIApp:
@@ -269,6 +287,7 @@ def show_info(request: RouteRequest) -> WSGIApp:
     """Return the version, kinds, limits, options and state of this deployment."""
     # before is_up(): if the database hangs, this query is the one that notices it
     settings, reconciliation = request.caller.settings, _reconciliation(request)
+    is_up = request.database.is_up()
     info = {
         "version": related_images.__version__,
         "kinds": list(model.KINDS),
@@ -283,7 +302,8 @@ def show_info(request: RouteRequest) -> WSGIApp:
         "require_registered_installation": settings.require_registered_installation,
         "guard": settings.guard,
         "nova_rotation": settings.nova_rotation,
-        "database": "up" if request.database.is_up() else "down",
+        "database": "up" if is_up else "down",
+        "recording": {"available": is_up, "allowed": request.caller.may_record},
         **reconciliation,
     }
     return json_response(info)

@@ -1,4 +1,4 @@
-"""What several commands take on the command line."""
+"""Arguments that several commands have."""
 
 import argparse
 from functools import partial
@@ -9,87 +9,136 @@ from related_images.validation import argument
 
 Parser = argparse.ArgumentParser
 
-SERVER: Final = "name or ID; the recorded ID if Nova does not know it"
+SERVER: Final = "name or ID; the ID if Nova does not have the server"
+
+RESOURCE: Final = "name or ID of a server, ID of a resource of another type"
+
+KIND: Final = (
+    "snapshot or backup: the image was made from the server or volume; boot: the server was "
+    "started from the image, or the volume was made from it"
+)
 
 
-def add_server(parser: Parser) -> None:
-    add_installation(parser)
-    parser.add_argument("server", metavar="<server>", help=f"the server ({SERVER})")
+def add_server(parser: Parser, purpose: str) -> None:
+    """Add the arguments ``<server>`` and ``--installation``.
+
+    :param purpose: completes the help "Server …"
+    """
+    add_installation(
+        parser,
+        "Installation of the server (UUID of a Nova deployment); needed only if several "
+        "installations have a server with this ID",
+    )
+    parser.add_argument("server", metavar="<server>", help=f"Server {purpose} ({SERVER})")
 
 
-def add_installation(parser: Parser) -> None:
+def add_installation(parser: Parser, help_text: str) -> None:
+    """Add the option ``--installation``."""
     parser.add_argument(
         "--installation",
         metavar="<installation-uuid>",
         type=argument(validation.installation_uuid),
-        help="the compute installation (Nova) of the server; needed if it is not the only one that "
-        "knows a server with this ID",
+        help=help_text,
     )
 
 
-def add_image(parser: Parser) -> None:
-    parser.add_argument("image", metavar="<image>", help="the image (name or ID)")
+def add_image(parser: Parser, purpose: str) -> None:
+    """Add the argument ``<image>``.
+
+    :param purpose: completes the help "Image …"
+    """
+    parser.add_argument("image", metavar="<image>", help=f"Image {purpose} (name or ID)")
 
 
-def add_images(parser: Parser) -> None:
-    parser.add_argument("images", metavar="<image>", nargs="+", help="image(s) (name or ID)")
+def add_images(parser: Parser, purpose: str) -> None:
+    """Add the argument ``<image>``, for one image or more.
 
-
-def add_kind(parser: Parser, *, required: bool = False) -> None:
+    :param purpose: completes the help "Image(s) …"
+    """
     parser.add_argument(
-        "--kind",
-        choices=model.KINDS,
-        required=required,
-        help="snapshot or backup: made from the server; boot: the server was started from it",
+        "images", metavar="<image>", nargs="+", help=f"Image(s) {purpose} (name or ID)"
     )
 
 
-def add_label(parser: Parser) -> None:
+def add_kind(parser: Parser, purpose: str, *, required: bool = False) -> None:
+    """Add the option ``--kind``.
+
+    :param purpose: begins the help
+    """
     parser.add_argument(
-        "--label",
-        metavar="<label>",
-        type=argument(validation.label),
-        help="word on the relation; for a backup its type, such as daily",
+        "--kind", choices=model.KINDS, required=required, help=f"{purpose} ({KIND})"
     )
 
 
-def add_project(parser: Parser, whose: str) -> None:
+def add_resource_type(parser: Parser, help_text: str, default: str | None = None) -> None:
+    """Add the option ``--resource-type``."""
     parser.add_argument(
-        "--project", metavar="<project>", help=f"{whose} this project (name or ID) only"
+        "--resource-type", choices=model.RESOURCE_TYPES, default=default, help=help_text
     )
 
 
-def add_scope(parser: Parser) -> None:
+def add_label(parser: Parser, help_text: str) -> None:
+    """Add the option ``--label``."""
+    parser.add_argument(
+        "--label", metavar="<label>", type=argument(validation.label), help=help_text
+    )
+
+
+def add_project(parser: Parser, what: str) -> None:
+    """Add the filter ``--project``.
+
+    :param what: the objects to list, such as ``images``
+    """
+    parser.add_argument(
+        "--project", metavar="<project>", help=f"List only {what} of this project (name or ID)"
+    )
+
+
+def add_project_scope(parser: Parser, action: str) -> None:
+    """Add ``--project`` and ``--all-projects``.
+
+    :param action: the verb of the command, with a capital letter
+    """
     scope = parser.add_mutually_exclusive_group()
     scope.add_argument(
-        "--project", metavar="<project>", help="servers of this project (name or ID) only"
+        "--project",
+        metavar="<project>",
+        help=f"{action} all servers of this project (name or ID)",
     )
     scope.add_argument(
-        "--all-projects", action="store_true", help="servers of every project that you see"
+        "--all-projects",
+        action="store_true",
+        help=f"{action} the servers of all projects that this account sees",
     )
 
 
 def add_times(parser: Parser) -> None:
-    for name, what in (("--created-after", "after"), ("--created-before", "before")):
+    """Add the filters ``--created-after`` and ``--created-before``."""
+    for name, preposition in (("--created-after", "after"), ("--created-before", "before")):
         parser.add_argument(
             name,
             metavar="<time>",
             type=argument(partial(validation.parse_time, name)),
-            help=f"relations recorded {what} this time (ISO 8601, UTC if it has no zone)",
+            help=f"List only relations recorded {preposition} this time (ISO 8601; UTC if it has "
+            "no time zone)",
         )
 
 
 def add_sort(parser: Parser) -> None:
+    """Add the option ``--sort``."""
     parser.add_argument(
         "--sort",
         metavar="<key>[:<direction>][,...]",
         default="created_at:desc",
-        help="have the registry sort by its keys, such as name:asc (default: %(default)s)",
+        help="Sort by keys and directions of Glance, such as name:asc (default: %(default)s)",
     )
 
 
 def positive(text: str) -> int:
-    """A whole number from 1, of at most nine digits."""
+    """Parse a whole number from 1, of at most nine digits.
+
+    :raises argparse.ArgumentTypeError: if ``text`` is no such number
+    """
     if not validation.is_positive(text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a whole number from 1 to {validation.LARGEST}"

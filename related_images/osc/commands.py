@@ -1,4 +1,4 @@
-"""What the commands have in common."""
+"""Base classes of the commands."""
 
 import argparse
 import itertools
@@ -17,11 +17,14 @@ from related_images.osc.names import Names
 from related_images.osc.plugin import Clients
 
 Column = tuple[str, Callable[[Any], Any]]
+"""The heading of a column, and a function that takes an item and returns the value."""
+
 Table = tuple[tuple[str, ...], Iterable[tuple[Any, ...]]]
+"""Headings and rows, as cliff expects them."""
 
 
-class RelatedCommand(command.Command):
-    """A command that asks Glance; it takes the arguments that :meth:`add_arguments` adds."""
+class GlanceCommand(command.Command):
+    """A command that sends requests to Glance. Its help ends with its exit codes."""
 
     exit_codes = "Exit codes: 0 done, 1 failed (stderr says why), 2 wrong usage."
 
@@ -34,19 +37,20 @@ class RelatedCommand(command.Command):
         return parser
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add what this command takes."""
+        """Add the arguments of this command; none unless overridden."""
 
     @property
     def clients(self) -> Clients:
+        """The clients of Glance for the cloud and account of the command line."""
         manager: Any = self.app.client_manager
         clients: Clients = manager.related_images
         return clients
 
 
 class Unset(FormattableColumn[None]):
-    """A value that is not there: ``word`` for people, null for programs; sorted behind all others.
+    """A missing value: a word in tables, null in JSON. It is sorted after all other values.
 
-    :param word: what stands in its place in a table, and with ``-f value``
+    :param word: shown in a table, and with ``-f value``
     """
 
     def __init__(self, word: str) -> None:
@@ -63,134 +67,134 @@ class Unset(FormattableColumn[None]):
         return not isinstance(other, Unset)
 
 
-class _Word(Unset):
-    """The same for ``-f value``, for which cliff asks columns as for programs."""
+class _UnsetText(Unset):
+    """A missing value for ``-f value``, for which cliff calls ``machine_readable``."""
 
     def machine_readable(self) -> Any:
         return self.word
 
 
-NOTHING: Final = Unset("-")
-"""There is no such value. Nova's and Cinder's own clients show it so."""
+NO_VALUE: Final = Unset("-")
+"""There is no value. The clients of Nova and Cinder show it the same way."""
 
 UNKNOWN: Final = Unset("unknown")
-"""There is a value, which this account is not told."""
+"""There is a value, but this account may not see it."""
 
 
-class TableCommand(RelatedCommand, command.Lister):
-    """A command that shows a table, with one word for what is not set, which is null in JSON."""
+class TableCommand(GlanceCommand, command.Lister):
+    """A command that shows a table. A missing value is one word in it, and null in JSON."""
 
-    def produce_output(self, given: argparse.Namespace, names: Any, rows: Any) -> int:
-        show = _SHOWN.get(given.formatter, _null)
-        shown = (tuple(show(value) for value in row) for row in rows)
-        return int(super().produce_output(given, names, shown))
+    def produce_output(self, args: argparse.Namespace, names: Any, rows: Any) -> int:
+        convert = _CONVERTERS.get(args.formatter, _null)
+        converted = (tuple(convert(value) for value in row) for row in rows)
+        return int(super().produce_output(args, names, converted))
 
 
 def _cell(value: Any) -> Any:
-    return NOTHING if value is None else value
+    return NO_VALUE if value is None else value
 
 
-def _word(value: Any) -> Any:
+def _text(value: Any) -> Any:
     cell = _cell(value)
-    return _Word(cell.word) if isinstance(cell, Unset) else cell
+    return _UnsetText(cell.word) if isinstance(cell, Unset) else cell
 
 
 def _null(value: Any) -> Any:
     return None if isinstance(value, Unset) else value
 
 
-_SHOWN: Final[dict[str, Callable[[Any], Any]]] = {"table": _cell, "value": _word}
-"""How a value is shown in the formats that people read."""
+_CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {"table": _cell, "value": _text}
+"""Convert values for the output formats that people read."""
 
 
-class RelatedLister(TableCommand):
-    """Lists what :meth:`found` gives, in ``columns``, and in ``more`` too if they are asked for."""
+class ListCommand(TableCommand):
+    """List the items of :meth:`find` in ``columns``, with ``--long`` also in ``long_columns``."""
 
     columns: tuple[Column, ...]
-    more: tuple[Column, ...]
+    long_columns: tuple[Column, ...]
     limit: int | None = None
-    """How many are listed unless ``--limit`` says so."""
+    """The default of ``--limit``."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--long", action="store_true", help="list more columns")
+        parser.add_argument("--long", action="store_true", help="List additional columns")
         parser.add_argument(
             "--limit",
             metavar="<number>",
             type=arguments.positive,
             default=self.limit,
-            help=f"list at most so many (default: {self.limit or 'all'})",
+            help=f"Maximum number of rows to list (default: {self.limit or 'all'})",
         )
         return parser
 
-    def take_action(self, given: argparse.Namespace) -> Table:
-        rows = self.shown(itertools.islice(self.found(given), given.limit))
-        return table(self.columns + self.more if given.long else self.columns, rows)
+    def take_action(self, args: argparse.Namespace) -> Table:
+        items = self.prepare(itertools.islice(self.find(args), args.limit))
+        return table(self.columns + self.long_columns if args.long else self.columns, items)
 
-    def found(self, given: argparse.Namespace) -> Iterator[Any]:
-        """What is to be listed, page by page as it is read."""
+    def find(self, args: argparse.Namespace) -> Iterator[Any]:
+        """Yield the items to list. Pages are read when their first item is needed."""
         raise NotImplementedError
 
-    def shown(self, rows: Iterator[Any]) -> Iterator[Any]:
-        """What the columns are taken from, for ``rows`` of what is found."""
-        return rows
+    def prepare(self, items: Iterator[Any]) -> Iterator[Any]:
+        """Yield the objects for the columns; the items themselves unless overridden."""
+        return items
 
 
-class NamedLister(RelatedLister):
-    """Lists rows about images with the names of the images and of their servers.
+class ListWithNames(ListCommand):
+    """List items about images with the names of the images and of their servers.
 
-    Its columns are those of :class:`~related_images.osc.names.Named`.
+    Its columns take a :class:`~related_images.osc.names.Named`.
     """
 
-    def shown(self, rows: Iterator[Any]) -> Iterator[Any]:
-        return Names(self.app.client_manager, self.log).beside(rows)
+    def prepare(self, items: Iterator[Any]) -> Iterator[Any]:
+        return Names(self.app.client_manager, self.log).add_to(items)
 
 
-class Counting(RelatedCommand):
-    """A command that carries on after a failure, and fails in the end if there were any."""
+class PartialFailureCommand(GlanceCommand):
+    """A command that continues after a failure, and then has the exit code 1."""
 
     failures = 0
 
-    def run(self, given: argparse.Namespace) -> int:
+    def run(self, args: argparse.Namespace) -> int:
         self.failures = 0
-        return int(super().run(given) or self.failures > 0)
+        return int(super().run(args) or self.failures > 0)
 
 
-class OnSeveral(Counting):
-    """A command on several objects: a failure is told and counted, and the others are done."""
+class MultiObjectCommand(PartialFailureCommand):
+    """A command on several objects. It logs and counts failures, and processes all objects."""
 
     exit_codes = (
-        "Carries on after a failure. Exit codes: 0 all done, 1 some or all failed (stderr names "
-        "each and counts them), 2 wrong usage."
+        "The command continues after a failure. Exit codes: 0 all done, 1 at least one failed "
+        "(stderr lists and counts the failures), 2 wrong usage."
     )
 
-    def each(self, names: list[str], deed: Callable[[str], Any]) -> list[Any]:
-        """What ``deed`` gave for those it succeeded with."""
-        done = []
+    def for_each(self, names: list[str], action: Callable[[str], Any]) -> list[Any]:
+        """Call ``action`` with each name, and return the results of the calls that succeed."""
+        results = []
         for name in names:
             try:
-                done.append(deed(name))
+                results.append(action(name))
             except (RelatedImagesError, CommandError) as error:
                 self.failures += 1
                 self.log.error("%s: %s", name, error)
         if self.failures:
             self.log.error("%d of %d failed", self.failures, len(names))
-        return done
+        return results
 
 
 def table(columns: tuple[Column, ...], items: Iterable[Any]) -> Table:
-    """The names of ``columns``, and for each of ``items`` what stands in them."""
+    """Return the headings of ``columns``, and one row for each of ``items``."""
     names = tuple(name for name, _ in columns)
     return names, (tuple(value(item) for _, value in columns) for item in items)
 
 
-def tell(text: str) -> None:
-    """Write what is for who sits at a terminal, and for nobody else."""
+def write_to_terminal(text: str) -> None:
+    """Write to stderr if it is a terminal."""
     if sys.stderr.isatty():
         sys.stderr.write(text)
         sys.stderr.flush()
 
 
-def shown_time(time: datetime | None) -> str | None:
-    """Return a time as Glance shows its own."""
+def format_time(time: datetime | None) -> str | None:
+    """Return a time in the format of Glance."""
     return None if time is None else f"{time:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,4 +1,4 @@
-"""Asks the compute service of the cloud about its servers."""
+"""A client of the compute service (Nova) of the cloud."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,13 +10,13 @@ from keystoneauth1.exceptions import ClientException, EndpointNotFound
 from osc_lib.exceptions import CommandError
 
 REFUSED: Final = (401, 403, 404)
-"""The statuses with which a service refuses an account, or does not know what is asked for."""
+"""The statuses of a service that refuses the account, or does not have the object."""
 
 
 class Compute:
-    """The compute service of the cloud, which need not have one.
+    """The compute service of the cloud. A cloud may have none.
 
-    :param manager: python-openstackclient's ``ClientManager``
+    :param manager: the ``ClientManager`` of python-openstackclient
     """
 
     def __init__(self, manager: Any) -> None:
@@ -25,14 +25,14 @@ class Compute:
 
     @cached_property
     def _adapter(self) -> Adapter:
-        found: Adapter = self._config.get_session_client("compute")
-        return found
+        adapter: Adapter = self._config.get_session_client("compute")
+        return adapter
 
     @cached_property
     def exists(self) -> bool:
-        """Whether the cloud has a compute service.
+        """True if the cloud has a compute service.
 
-        :raises ClientException: if that cannot be found out
+        :raises ClientException: if the identity service fails
         """
         if not self._config.has_service("compute"):
             return False
@@ -40,48 +40,48 @@ class Compute:
             endpoint = self._adapter.get_endpoint()
         except EndpointNotFound:
             return False
-        # without a catalogue one endpoint is given for every service
+        # without a catalog, every service has the same endpoint
         return bool(endpoint) and endpoint != self._image_endpoint
 
     def ask(self, path: str, **options: Any) -> Any:
         """Send a GET request.
 
-        :param options: those of keystoneauth1's ``Session.request``
-        :returns: the ``requests.Response``, whatever its status
-        :raises ClientException: if no answer comes
+        :param options: of ``keystoneauth1.session.Session.request``
+        :returns: the ``requests.Response``, with any status
+        :raises ClientException: if there is no response
         """
-        # openstacksdk's own request() wants a connection around the adapter
+        # the request() of openstacksdk's Proxy requires a Connection
         return Adapter.request(self._adapter, path, "GET", raise_exc=False, **options)
 
     def named(self, name: str) -> Iterator[str]:
-        """The IDs of the servers with exactly this name, among those that Nova shows by default.
+        """Yield the IDs of the servers with exactly this name that Nova lists by default.
 
         :raises CommandError: if the compute service fails
         """
-        # Nova takes a regular expression; on MySQL it escapes "|" itself, and the case is ignored
+        # Nova takes a regular expression; on MySQL it escapes "|" itself, and ignores the case
         pattern = re.escape(name).replace(r"\|", "|")
         for names in self.pages({"name": f"^{pattern}$"}):
             yield from (id for id, found in names.items() if found == name)
 
     def pages(self, query: Mapping[str, str], **options: Any) -> Iterator[dict[str, str]]:
-        """Names of servers by their IDs, a page for each request; none where there is no Nova.
+        """Yield pages of servers, as names by ID, with one request for each page.
 
-        There is none either where Nova does not let the account ask.
+        The page is empty if there is no compute service, or it refuses the account.
 
-        :param query: Nova's filters, and ``limit``
-        :param options: as for :meth:`ask`
+        :param query: filters of Nova, and ``limit``
+        :param options: see :meth:`ask`
         :raises CommandError: if the compute service fails
         """
-        following: Mapping[str, str] | None = query
-        while following is not None:
-            names, is_last = self._page(following, options)
+        next_query: Mapping[str, str] | None = query
+        while next_query is not None:
+            names, is_last = self._page(next_query, options)
             yield names
-            following = None if is_last else {**query, "marker": list(names)[-1]}
+            next_query = None if is_last else {**query, "marker": list(names)[-1]}
 
     def _page(
         self, query: Mapping[str, str], options: Mapping[str, Any]
     ) -> tuple[dict[str, str], bool]:
-        """The names on one page, and whether it is the last one."""
+        """Return the names on one page, and True if it is the last page."""
         try:
             if not self.exists:
                 return {}, True
@@ -94,4 +94,6 @@ class Compute:
             names = {server["id"]: server["name"] for server in body["servers"]}
             return names, not (names and body.get("servers_links"))
         except (ClientException, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CommandError(f"the compute service gave no list of servers: {error}") from error
+            raise CommandError(
+                f"the compute service did not return a list of servers: {error}"
+            ) from error

@@ -1,4 +1,4 @@
-"""``openstack image force delete`` and ``server deletion record``: what only operators may say."""
+"""``openstack image force delete`` and ``openstack server deletion record``, for operators."""
 
 import argparse
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Any
 from keystoneauth1.exceptions import ClientException
 from osc_lib.exceptions import CommandError
 
-from related_images import validation
+from related_images import model, validation
 from related_images.client import RelationsClient, ServiceUnavailable
 from related_images.osc import arguments, resolve
 from related_images.osc.commands import (
     UNKNOWN,
-    OnSeveral,
+    MultiObjectCommand,
     Table,
     TableCommand,
     table,
@@ -23,24 +23,27 @@ from related_images.osc.compute import Compute
 
 @dataclass(frozen=True)
 class Deleted:
-    """An image that was deleted; from it ``live_servers`` had been started, if that is known."""
+    """An image that was deleted.
+
+    :ivar live_servers: the number of live servers that were started from it; ``None`` if unknown
+    """
 
     image_id: str
     live_servers: int | None
 
 
-class ForceDeleteImage(OnSeveral, TableCommand):
-    """Delete images although live servers were started from them.
+class ForceDeleteImage(MultiObjectCommand, TableCommand):
+    """Delete images even if live servers were started from them.
 
-    Needs an administrator's role. Lists each image that was deleted, and how many live servers had
-    been started from it. Without force, `openstack image delete` is refused for such an image
-    where the deployment guards images in use. An image that is protected stays.
+    Requires an administrator's role. Lists each deleted image, and the number of live servers that
+    were started from it. If delete protection is on, `openstack image delete` fails for such an
+    image. This command does not delete images that have the property protected.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        arguments.add_images(parser)
+        arguments.add_images(parser, "to delete")
 
-    def take_action(self, given: argparse.Namespace) -> Table:
+    def take_action(self, args: argparse.Namespace) -> Table:
         client = self.clients.relations
         client.info()
 
@@ -54,72 +57,88 @@ class ForceDeleteImage(OnSeveral, TableCommand):
             ("Image ID", lambda row: row.image_id),
             ("Live Servers", lambda row: UNKNOWN if row.live_servers is None else row.live_servers),
         )
-        return table(columns, self.each(given.images, delete))
+        return table(columns, self.for_each(args.images, delete))
 
 
 def _live_servers(client: RelationsClient, image_id: str) -> int | None:
     try:
         (usage,) = client.usages([image_id])
-    except ServiceUnavailable:  # as where there are more than can be counted in time
+    except ServiceUnavailable:  # Glance cannot count this many servers in time
         return None
     return usage.live_instances
 
 
-class RecordServerDeletion(OnSeveral):
-    """Record that servers were deleted, where nobody reported it.
+class RecordServerDeletion(MultiObjectCommand):
+    """Record that servers were deleted, if Nova did not report it.
 
-    Their images stay. The images that they were started from are no longer in use by them. Needs a
-    recording role or an administrator's. A server that the compute service still has is refused.
+    The images of the servers are not deleted. The images that the servers were started from are no
+    longer in use by them. Requires a role that may record relations (by default service), or an
+    administrator's role. The command fails for a server that the compute service (Nova) still has.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        arguments.add_installation(parser)
+        arguments.add_installation(
+            parser,
+            "Installation of the servers (UUID of a Nova deployment); needed only if several "
+            "installations have a server with this ID",
+        )
+        arguments.add_resource_type(
+            parser,
+            "Type of the resources (default: server); other types need --force, since the block "
+            "storage service (Cinder) is not asked",
+            model.SERVER,
+        )
         parser.add_argument(
             "servers",
             metavar="<server>",
             nargs="+",
             type=validation.argument(validation.instance_id),
-            help="server(s) (ID, as recorded)",
+            help="Server(s), or resources of another type, that were deleted (ID)",
         )
         parser.add_argument(
             "--force",
             action="store_true",
-            help="do not ask the compute service whether it still has the server, as for a server "
-            "of another compute service than this cloud's",
+            help="Do not ask the compute service whether it still has the server; for servers of a "
+            "compute service of another cloud",
         )
 
-    def take_action(self, given: argparse.Namespace) -> None:
+    def take_action(self, args: argparse.Namespace) -> None:
         client = self.clients.relations
         client.info()
-        deleted = DeletedServers(self.app.client_manager)
+        check = DeletionCheck(self.app.client_manager)
+        if args.resource_type != model.SERVER and not args.force:
+            raise CommandError(
+                f"this command cannot ask whether a {args.resource_type} was deleted; check that, "
+                "for example with `openstack volume show`, and give --force"
+            )
 
-        def record(server_id: str) -> None:
-            server = resolve.recorded(client, given.installation, server_id)
-            if not given.force:
-                deleted.must_not_have(server_id)
-            client.instance_ended(server)
+        def record(id: str) -> None:
+            ref = resolve.recorded_resource(client, args.installation, id, args.resource_type)
+            if not args.force:
+                check.require_deleted(id)
+            client.instance_ended(ref)
 
-        self.each(given.servers, record)
+        self.for_each(args.servers, record)
 
 
-class DeletedServers:
-    """Asks the compute service of the cloud, if it has one, whether it still has a server.
+class DeletionCheck:
+    """Check that the compute service of the cloud, if there is one, does not have a server.
 
-    :param manager: python-openstackclient's ``ClientManager``
+    :param manager: the ``ClientManager`` of python-openstackclient
     """
 
     def __init__(self, manager: Any) -> None:
         self._compute = Compute(manager)
 
-    def must_not_have(self, server_id: str) -> None:
-        """Refuse a server that is there, or of which nobody says that it is not.
+    def require_deleted(self, server_id: str) -> None:
+        """Raise if the compute service has the server, or does not say that it has not.
 
-        :raises CommandError: if it is there, or if the compute service does not say
+        :raises CommandError: in both cases
         """
         try:
             status = self._status(f"/servers/{server_id}") if self._shows_every_project else 404
         except (ClientException, CommandError) as error:
-            raise _silent(server_id, str(error)) from error
+            raise _unconfirmed(server_id, str(error)) from error
         if status == 200:
             raise CommandError(
                 f"the compute service still has the server {server_id}, so nothing was recorded; "
@@ -127,11 +146,13 @@ class DeletedServers:
                 "recorded server belongs to another compute service"
             )
         if status != 404:
-            raise _silent(server_id, f"it answered {status}")
+            raise _unconfirmed(server_id, f"it answered {status}")
 
     @cached_property
     def _shows_every_project(self) -> bool:
-        """Whether there is a compute service; to who sees one project alone it denies the others.
+        """True if there is a compute service, and it shows the servers of every project.
+
+        To an account that sees one project, Nova answers 404 for the servers of other projects.
 
         :raises CommandError: if it does not show this account the servers of every project
         """
@@ -139,16 +160,16 @@ class DeletedServers:
             return False
         status = self._status("/servers?all_tenants=True&limit=1")
         if status != 200:
-            raise CommandError(f"it answered {status} to a question about all projects")
+            raise CommandError(f"it answered {status} to a request for servers of all projects")
         return True
 
     def _status(self, path: str) -> int:
         return int(self._compute.ask(path).status_code)
 
 
-def _silent(server_id: str, said: str) -> CommandError:
+def _unconfirmed(server_id: str, reason: str) -> CommandError:
     return CommandError(
         f"the compute service does not say whether it still has the server {server_id}, so nothing "
-        f"was recorded: {said}; ask as an administrator of the compute service, try again later, "
-        "or give --force if you know that the server was deleted"
+        f"was recorded: {reason}; use an account that is an administrator of the compute service, "
+        "try again later, or give --force if you know that the server was deleted"
     )

@@ -1,4 +1,4 @@
-"""Finds the names of images and servers, to be shown beside their IDs."""
+"""Look up the names of images and servers, to show them beside their IDs."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -12,14 +12,15 @@ from osc_lib.exceptions import CommandError
 from related_images.client import InstanceRef, Relation, RelationsClient
 from related_images.client.errors import GlanceError
 from related_images.client.glance import PAGE
+from related_images.model import SERVER
 from related_images.osc.compute import Compute
 
 ONE_TRY: Final = {"timeout": 10.0, "connect_retries": 0, "status_code_retries": 0}
-"""How Nova is asked for names, which no list waits for. The timeout is in seconds."""
+"""Options of a request for names of servers: one attempt, with a timeout in seconds."""
 
 
 class ImageRow(Protocol):
-    """A row of a list, about one image."""
+    """A row of a list of images."""
 
     @property
     def image_id(self) -> str: ...
@@ -34,28 +35,36 @@ Row = TypeVar("Row", bound=ImageRow)
 
 @dataclass(frozen=True)
 class Named(Generic[Row]):
-    """A row and the names of its image and of its server; ``None`` if they are not known."""
+    """A row, and the names of its image and its server; ``None`` for an unknown name.
+
+    Only servers have names here: Cinder is not asked for the names of volumes.
+    """
 
     row: Row
     image_name: str | None
     server_name: str | None
 
 
-def server_of(row: Any) -> InstanceRef | None:
-    """The server of a relation, or the one that an image of a lineage was made from."""
-    server: InstanceRef | None = row.instance if isinstance(row, Relation) else row.via
-    return server
+def resource_of(row: Any) -> InstanceRef | None:
+    """Return the resource of a relation, or the one that an image of a lineage was made from."""
+    resource: InstanceRef | None = row.instance if isinstance(row, Relation) else row.via
+    return resource
+
+
+def _server_id(row: Any) -> str | None:
+    ref = resource_of(row)
+    return ref.instance_id if ref and ref.resource_type == SERVER else None
 
 
 class Names:
-    """Looks for the names that belong to the rows of a list, a page of rows at a time.
+    """Look up the names for the rows of a list, a page of rows at a time.
 
-    Glance is asked for many images at once. Nova cannot be asked for several IDs, so for
-    each page that has servers without a name one more page of its own list is read. A list is
-    shown without names that cannot be had.
+    One request to Glance gets the names of many images. Nova has no filter for several IDs. So for
+    each page of rows with a server whose name is unknown, the next page of Nova's list of servers
+    is read. If a service fails, the rows have no names.
 
-    :param manager: python-openstackclient's ``ClientManager``
-    :param log: where it is said that a service failed
+    :param manager: the ``ClientManager`` of python-openstackclient
+    :param log: gets a warning if a service fails
     """
 
     def __init__(self, manager: Any, log: Logger) -> None:
@@ -68,24 +77,24 @@ class Names:
         self._every_project = False
         self._server_pages = self._pages({})
 
-    def beside(self, rows: Iterable[Row]) -> Iterator[Named[Row]]:
-        """Each of ``rows`` with its names; rows are read as they are wanted, a page at a time."""
+    def add_to(self, rows: Iterable[Row]) -> Iterator[Named[Row]]:
+        """Yield each of ``rows`` with its names. Rows are read when needed, a page at a time."""
         remaining = iter(rows)
         while page := list(itertools.islice(remaining, PAGE)):
-            self._learn_images(page)
-            self._learn_servers(page, {ref.instance_id for ref in map(server_of, page) if ref})
+            self._find_images(page)
+            self._find_servers(page, {id for id in map(_server_id, page) if id})
             for row in page:
-                ref, is_there = server_of(row), row.image_deleted_at is None
+                server_id, exists = _server_id(row), row.image_deleted_at is None
                 yield Named(
                     row,
-                    # another image may have the ID of one that was deleted
-                    self._images.get(row.image_id) if is_there else None,
-                    self._servers.get(ref.instance_id) if ref else None,
+                    # another image may have the ID of a deleted image
+                    self._images.get(row.image_id) if exists else None,
+                    self._servers.get(server_id) if server_id else None,
                 )
 
-    def _learn_images(self, page: list[Row]) -> None:
-        there = dict.fromkeys(row.image_id for row in page if row.image_deleted_at is None)
-        new = [image_id for image_id in there if image_id not in self._images]
+    def _find_images(self, page: list[Row]) -> None:
+        existing = dict.fromkeys(row.image_id for row in page if row.image_deleted_at is None)
+        new = [image_id for image_id in existing if image_id not in self._images]
         self._images |= dict.fromkeys(new)
         try:
             found = self._relations.glance.images(new, lambda image: image.get("name"))
@@ -94,9 +103,9 @@ class Names:
         except GlanceError as error:
             self._log.warning("some names of images are not shown: %s", error)
 
-    def _learn_servers(self, page: list[Row], server_ids: set[str]) -> None:
+    def _find_servers(self, page: list[Row], server_ids: set[str]) -> None:
         owners = {row.project_id for row in page} - {None, self._own_project}
-        if owners and not self._every_project:  # the caller sees more than Nova shows by default
+        if owners and not self._every_project:  # Nova lists one project by default
             self._every_project = True
             self._server_pages = self._pages({"all_tenants": "True"})
         if not server_ids <= self._servers.keys():

@@ -1,4 +1,4 @@
-"""Asks the compute service which backup policies its servers carry."""
+"""Read the backup policies of servers from their metadata in Nova."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,42 +12,46 @@ from related_images.client.backups.server_policies import ServerPolicies, polici
 from related_images.osc.compute import Compute
 
 STORED: Final = "stored"
+"""The value of ``--policy``."""
 
 
 @dataclass(frozen=True)
-class Scope:
-    """Whose servers are asked for: one, those of a project, of all, or of the caller's own."""
+class ServerScope:
+    """One server, or the servers of a project, of all projects, or of the caller's project."""
 
     server_id: str | None = None
     project_id: str | None = None
     all_projects: bool = False
 
 
-def carried(manager: Any, scope: Scope) -> dict[str, ServerPolicies]:
-    """The policies by the ids of the servers that carry them.
+def stored_policies(manager: Any, scope: ServerScope) -> dict[str, ServerPolicies]:
+    """Return the policies of servers by server ID; servers without a policy are left out.
 
-    :raises CommandError: if there is no compute service, or it does not tell
+    :param manager: the ``ClientManager`` of python-openstackclient
+    :raises CommandError: if there is no compute service, or it fails or refuses the account
     """
     try:
         if not Compute(manager).exists:
             raise CommandError(
-                "this cloud has no compute service (Nova), in which servers carry their policies; "
-                "give rules on the command line in place of --policy stored, or choose another "
-                "cloud with --os-cloud"
+                "this cloud has no compute service (Nova), and policies are in the metadata of its "
+                "servers; give rules on the command line instead of --policy stored, or choose "
+                "another cloud with --os-cloud"
             )
-        found = [
-            policies_of_server(it.id, it.project_id, it.created_at, it.metadata or {})
-            for it in _servers(manager, scope)
+        policies = [
+            policies_of_server(
+                server.id, server.project_id, server.created_at, server.metadata or {}
+            )
+            for server in _servers(manager, scope)
         ]
     except (SDKException, ClientException) as error:
         raise CommandError(
-            f"the compute service does not tell which policies servers carry: {error}; check that "
-            "this account may ask it for these servers, or give rules on the command line"
+            f"the policies of servers cannot be read from the compute service: {error}; check that "
+            "this account may list these servers, or give rules on the command line"
         ) from error
-    return {it.server_id: it for it in found if it is not None}
+    return {policy.server_id: policy for policy in policies if policy is not None}
 
 
-def _servers(manager: Any, scope: Scope) -> Iterable[Any]:
+def _servers(manager: Any, scope: ServerScope) -> Iterable[Any]:
     nova = manager.sdk_connection.compute
     if scope.server_id is not None:
         try:

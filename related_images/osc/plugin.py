@@ -1,4 +1,4 @@
-"""What python-openstackclient asks of a plugin (entry point ``openstack.cli.extension``)."""
+"""The plugin interface of python-openstackclient (entry point ``openstack.cli.extension``)."""
 
 import argparse
 from functools import cached_property
@@ -11,13 +11,13 @@ API_NAME: Final = "related_images"
 API_VERSION_OPTION: Final = "os_related_images_api_version"
 API_VERSIONS: Final = ("1",)
 DEFAULT_API_VERSION: Final = "1"
-"""The commands are in the group ``openstack.related_images.v1``."""
+"""The commands are in the entry point group ``openstack.related_images.v1``."""
 
 
 class Clients:
-    """The clients of one invocation; commands find it as ``client_manager.related_images``.
+    """The clients of one command, in ``client_manager.related_images``.
 
-    :param adapter: keystoneauth1's, of the image service
+    :param adapter: a keystoneauth1 ``Adapter`` of Glance
     """
 
     def __init__(self, adapter: Any) -> None:
@@ -25,30 +25,30 @@ class Clients:
 
     @property
     def endpoint(self) -> str | None:
-        """The URL of the image service; of every service where there is no catalogue."""
+        """The URL of Glance. Without a catalog, it is the URL of every service."""
         endpoint: str | None = self._adapter.get_endpoint()
         return endpoint
 
     @cached_property
     def relations(self) -> RelationsClient:
-        """Asks about every installation."""
+        """The client for relations of all installations."""
         return RelationsClient(self._adapter)
 
     @cached_property
     def inventory(self) -> Inventory:
-        """The backups of every installation."""
+        """The client for backups of all installations."""
         return Inventory(self._adapter)
 
     def images(self, installation_uuid: str) -> InstanceAwareImageService:
-        """Makes, lists and deletes images of the instances of one installation."""
+        """Return the client for images of servers of one installation."""
         return InstanceAwareImageService(self._adapter, installation_uuid)
 
 
 def make_client(manager: Any) -> Clients:
-    """Called once a command asks for the clients; nothing is sent yet."""
+    """Return the clients; python-openstackclient calls this when a command needs them."""
     return Clients(manager.sdk_connection.config.get_session_client("image"))
 
 
 def build_option_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """There is one version, so there is nothing to choose."""
+    """Add no option: there is only one version."""
     return parser

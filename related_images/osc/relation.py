@@ -1,20 +1,20 @@
-"""``openstack image relation``: which image belongs to which server."""
+"""``openstack image relation``: list, create and delete relations of images and resources."""
 
 import argparse
 from collections.abc import Iterator
 from typing import Any, Final
 
 from related_images import model
-from related_images.client import Relation
+from related_images.client import InstanceRef, Relation
 from related_images.client.glance import PAGE
 from related_images.osc import arguments, resolve
 from related_images.osc.commands import (
     Column,
-    NamedLister,
-    OnSeveral,
+    ListWithNames,
+    MultiObjectCommand,
     Table,
     TableCommand,
-    shown_time,
+    format_time,
     table,
 )
 from related_images.osc.names import Names
@@ -24,126 +24,163 @@ COLUMNS: Final[tuple[Column, ...]] = (
     ("Image Name", lambda it: it.image_name),
     ("Kind", lambda it: it.row.kind),
     ("Label", lambda it: it.row.label),
-    ("Server ID", lambda it: it.row.instance_id),
+    ("Resource Type", lambda it: it.row.resource_type),
+    ("Resource ID", lambda it: it.row.instance_id),
     ("Server Name", lambda it: it.server_name),
     ("Installation UUID", lambda it: it.row.installation_uuid),
-    ("Created At", lambda it: shown_time(it.row.created_at)),
-    ("Deleted At", lambda it: shown_time(it.row.image_deleted_at)),
+    ("Created At", lambda it: format_time(it.row.created_at)),
+    ("Deleted At", lambda it: format_time(it.row.image_deleted_at)),
 )
-MORE: Final[tuple[Column, ...]] = (
+LONG_COLUMNS: Final[tuple[Column, ...]] = (
     ("Source", lambda it: it.row.source),
     ("Project ID", lambda it: it.row.project_id),
 )
 
 
-class ListRelation(NamedLister):
-    """List which images belong to which servers, newest first.
+class ListRelation(ListWithNames):
+    """List relations of images with servers and volumes, newest first.
 
-    Deleted At is when the image was deleted; the relation stays.
+    A relation remains after its image is deleted. Deleted At is the time of this deletion.
     """
 
     columns = COLUMNS
-    more = MORE
+    long_columns = LONG_COLUMNS
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "image", metavar="<image>", nargs="?", help="relations of this image (name or ID) only"
+            "image",
+            metavar="<image>",
+            nargs="?",
+            help="List only relations of this image (name or ID)",
         )
-        arguments.add_installation(parser)
+        arguments.add_installation(
+            parser,
+            "List only relations of this installation (UUID of a deployment of Nova or Cinder)",
+        )
+        arguments.add_resource_type(parser, "List only relations of resources of this type")
         parser.add_argument(
             "--server",
             metavar="<server>",
-            help=f"relations of this server ({arguments.SERVER}) only",
+            help=f"List only relations of this server ({arguments.SERVER}), or, with another "
+            "--resource-type, of the resource with this ID",
         )
-        arguments.add_kind(parser)
-        arguments.add_label(parser)
-        parser.add_argument("--source", choices=model.SOURCES, help="relations of this source only")
-        arguments.add_project(parser, "relations of")
+        arguments.add_kind(parser, "List only relations of this kind")
+        arguments.add_label(parser, "List only relations with this label, such as daily")
+        parser.add_argument(
+            "--source",
+            choices=model.SOURCES,
+            help="List only relations with this source (service: recorded by the filter in Glance; "
+            "notification: by related-images listen; backfill: by related-images backfill)",
+        )
+        arguments.add_project(parser, "relations")
         arguments.add_times(parser)
         parser.add_argument(
             "--in-use",
             action="store_true",
             default=None,
-            help="only which images live servers were started from",
+            help="List only images that live servers or volumes were made from",
         )
 
-    def found(self, given: argparse.Namespace) -> Iterator[Relation]:
+    def find(self, args: argparse.Namespace) -> Iterator[Relation]:
         client = self.clients.relations
-        filters = self._filters(given)
-        if given.image is None:
-            return client.relations(**filters, limit=given.limit, page_size=PAGE)
-        image_id = resolve.image(client, given.image)
+        filters = self._filters(args)
+        if args.image is None:
+            return client.relations(**filters, limit=args.limit, page_size=PAGE)
+        image_id = resolve.image(client, args.image)
         if filters:
             return client.relations(image_id=image_id, **filters)
         return client.relations_of_image(image_id)
 
-    def _server_id(self, text: str | None) -> str | None:
-        return None if text is None else resolve.server_id(self.app.client_manager, text)
+    def _resource(self, args: argparse.Namespace) -> dict[str, str | None]:
+        """Return the filters for the type and the ID."""
+        resource_type, text = args.resource_type, args.server
+        if text is not None and resource_type in (None, model.SERVER):
+            resource_type, text = model.SERVER, resolve.server_id(self.app.client_manager, text)
+        return {"resource_type": resource_type, "instance_id": text}
 
-    def _filters(self, given: argparse.Namespace) -> dict[str, Any]:
+    def _filters(self, args: argparse.Namespace) -> dict[str, Any]:
         filters = {
-            "installation_uuid": given.installation,
-            "instance_id": self._server_id(given.server),
-            "kind": given.kind,
-            "label": given.label,
-            "source": given.source,
-            "project_id": resolve.project(self.app.client_manager, given.project),
-            "created_after": given.created_after,
-            "created_before": given.created_before,
-            "in_use": given.in_use,
+            "installation_uuid": args.installation,
+            **self._resource(args),
+            "kind": args.kind,
+            "label": args.label,
+            "source": args.source,
+            "project_id": resolve.project(self.app.client_manager, args.project),
+            "created_after": args.created_after,
+            "created_before": args.created_before,
+            "in_use": args.in_use,
         }
         return {name: value for name, value in filters.items() if value is not None}
 
 
-class OnRelations(OnSeveral):
-    """A command on the relations of a server with several images."""
+class RelationCommand(MultiObjectCommand):
+    """A command on the relations of one resource with several images."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        arguments.add_server(parser)
-        arguments.add_images(parser)
-        arguments.add_kind(parser, required=True)
+        arguments.add_resource_type(parser, "Type of the resource (default: server)", model.SERVER)
+        arguments.add_installation(
+            parser,
+            "Installation of the resource (UUID of a deployment of Nova or Cinder); needed only if "
+            "several installations have a resource with this type and ID",
+        )
+        parser.add_argument(
+            "resource",
+            metavar="<resource>",
+            help=f"Server or volume of the relations ({arguments.RESOURCE})",
+        )
+        arguments.add_images(parser, "of the relations")
+        arguments.add_kind(parser, "Kind of the relations", required=True)
+
+    def resource(self, args: argparse.Namespace) -> InstanceRef:
+        """Return the resource that the arguments name."""
+        return resolve.resource(
+            self.app.client_manager, args.installation, args.resource, args.resource_type
+        )
 
 
-class CreateRelation(OnRelations, TableCommand):
-    """Record that images belong to a server; the same again changes nothing.
+class CreateRelation(RelationCommand, TableCommand):
+    """Record that images belong to a server or a volume.
 
-    Needs a recording role.
+    Repeating the command changes nothing. Requires a role that may record relations (by default
+    service).
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         super().add_arguments(parser)
-        arguments.add_label(parser)
+        arguments.add_label(parser, "Label of the relations; of a backup its type, such as daily")
         parser.add_argument(
-            "--server-project",
+            "--resource-project",
             metavar="<project>",
-            help="the project (name or ID) of the server, which sees a boot relation",
+            help="Project of the server or volume (name or ID); a boot relation is visible to this "
+            "project",
         )
 
-    def take_action(self, given: argparse.Namespace) -> Table:
+    def take_action(self, args: argparse.Namespace) -> Table:
         client = self.clients.relations
-        server = resolve.server(self.app.client_manager, given.installation, given.server)
-        project_id = resolve.project(self.app.client_manager, given.server_project)
+        resource = self.resource(args)
+        project_id = resolve.project(self.app.client_manager, args.resource_project)
 
         def create(image: str) -> Relation:
             image_id = resolve.image(client, image)
-            return client.attach(server, image_id, given.kind, given.label, project_id)
+            return client.attach(resource, image_id, args.kind, args.label, project_id)
 
-        made = self.each(given.images, create)
+        created = self.for_each(args.images, create)
         names = Names(self.app.client_manager, self.log)
-        return table(COLUMNS + MORE, names.beside(made))
+        return table(COLUMNS + LONG_COLUMNS, names.add_to(created))
 
 
-class DeleteRelation(OnRelations):
-    """Remove the relations of images with a server; the images stay.
+class DeleteRelation(RelationCommand):
+    """Remove the relations of images with a server or a volume.
 
-    Needs a recording role or an administrator's.
+    The images are not deleted. Requires a role that may record relations (by default service), or
+    an administrator's role.
     """
 
-    def take_action(self, given: argparse.Namespace) -> None:
+    def take_action(self, args: argparse.Namespace) -> None:
         client = self.clients.relations
-        server = resolve.server(self.app.client_manager, given.installation, given.server)
+        resource = self.resource(args)
 
         def delete(image: str) -> None:
-            client.detach(server, resolve.image(client, image), given.kind)
+            client.detach(resource, resolve.image(client, image), args.kind)
 
-        self.each(given.images, delete)
+        self.for_each(args.images, delete)

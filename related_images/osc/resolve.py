@@ -1,4 +1,4 @@
-"""Finds the IDs of the images, servers and projects that people name."""
+"""Find the IDs of images, servers and projects by name."""
 
 import argparse
 import itertools
@@ -12,29 +12,31 @@ from osc_lib.exceptions import CommandError
 from related_images import validation
 from related_images.client import InstanceRef, RelationsClient
 from related_images.errors import BadInput
+from related_images.model import SERVER
 from related_images.osc.compute import REFUSED, Compute
 from related_images.protocol import paths
 
 CANDIDATES: Final = 10
-"""So many are named when there are several."""
+"""The number of objects in the message that a name is ambiguous."""
 
 IDENTITY: Final = {"service_type": "identity", "version": (3,)}
 _PROJECT_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 def image(relations: RelationsClient, text: str) -> str:
-    """The id of the image that ``text`` is the id or the name of.
+    """Return the ID of an image.
 
-    An ID is not looked up: relations of deleted images are kept.
+    An ID is not looked up, since relations of deleted images are kept.
 
-    :raises NotInstanceAware: before anything else is asked
-    :raises CommandError: if there is none of that name, or more than one
+    :param text: the ID or the name of the image
+    :raises NotInstanceAware: if Glance does not have the filter; no other request is sent
+    :raises CommandError: if there is no image with this name, or more than one
     """
     relations.info()
     if validation.is_uuid(text):
         return text
     pages = relations.glance.pages(paths.IMAGES, [("name", f"eq:{text}")])
-    # some databases compare without regard to case
+    # some databases ignore the case
     named = (
         image_id
         for page in pages
@@ -42,7 +44,7 @@ def image(relations: RelationsClient, text: str) -> str:
             lambda body: [i["id"] for i in body["images"] if i["name"] == text]
         )
     )
-    return _only(
+    return _single(
         list(itertools.islice(named, CANDIDATES)),
         f"image with the name or ID {validation.shown(text)}",
         "give the ID",
@@ -50,24 +52,30 @@ def image(relations: RelationsClient, text: str) -> str:
 
 
 def server(manager: Any, installation: str | None, text: str) -> InstanceRef:
-    """The server with this name or ID, of the ``installation`` or of the only one that knows it.
+    """Return the server with this name or ID.
 
-    :raises NotInstanceAware: before anything else is asked
-    :raises CommandError: as :func:`server_id` and :func:`recorded`
+    :param manager: the ``ClientManager`` of python-openstackclient
+    :param installation: a UUID; ``None`` for the only installation that has the server
+    :param text: the name or the ID
+    :raises NotInstanceAware: if Glance does not have the filter; no other request is sent
+    :raises CommandError: see :func:`server_id` and :func:`recorded_resource`
     """
-    return recorded(manager.related_images.relations, installation, server_id(manager, text))
+    return recorded_resource(
+        manager.related_images.relations, installation, server_id(manager, text)
+    )
 
 
 def server_id(manager: Any, text: str) -> str:
-    """The ID of the server that ``text`` is the name or the ID of.
+    """Return the ID of a server.
 
-    A UUID is not looked up: relations of servers that are gone are kept. Anything else is looked
-    for among the names that Nova has, as Nova's own commands do. If there is no server of that
-    name, or no Nova, ``text`` is the recorded ID.
+    A UUID is not looked up, since relations of deleted servers are kept. Any other text is the name
+    of a server in Nova, or, if Nova has no server with this name or the cloud has no Nova, an ID.
 
-    :raises NotInstanceAware: before anything else is asked
+    :param manager: the ``ClientManager`` of python-openstackclient
+    :param text: the name or the ID
+    :raises NotInstanceAware: if Glance does not have the filter; no other request is sent
     :raises CommandError: if several servers have the name, if Nova fails, or if ``text`` is neither
-        a name that Nova knows nor an ID
+        the name of a server in Nova nor an ID
     """
     manager.related_images.relations.info()
     if validation.is_uuid(text):
@@ -76,11 +84,11 @@ def server_id(manager: Any, text: str) -> str:
         found = list(itertools.islice(Compute(manager).named(text), CANDIDATES))
     except CommandError as error:
         raise CommandError(
-            f"it is not known which server is named {validation.shown(text)}: {error}; try again "
+            f"the server named {validation.shown(text)} cannot be looked up: {error}; try again "
             "later, or give the server's ID"
         ) from error
     if found:
-        return _only(found, f"server named {validation.shown(text)}", "give the ID")
+        return _single(found, f"server named {validation.shown(text)}", "give the ID")
     try:
         return validation.instance_id(text)
     except BadInput as error:
@@ -91,28 +99,54 @@ def server_id(manager: Any, text: str) -> str:
         ) from error
 
 
-def recorded(relations: RelationsClient, installation: str | None, instance_id: str) -> InstanceRef:
-    """The server with this ID, of the ``installation`` or of the only one that knows it.
+def resource(manager: Any, installation: str | None, text: str, resource_type: str) -> InstanceRef:
+    """Return the server with this name or ID, or the resource of another type with this ID.
 
-    :raises NotInstanceAware: before anything else is asked
-    :raises CommandError: if no installation knows it, or more than one does
+    :param manager: the ``ClientManager`` of python-openstackclient
+    :param installation: a UUID; ``None`` for the only installation that has the resource
+    :raises NotInstanceAware: if Glance does not have the filter; no other request is sent
+    :raises BadInput: if ``text`` is not an ID, for another type than ``server``
+    :raises CommandError: see :func:`server_id` and :func:`recorded_resource`
+    """
+    if resource_type == SERVER:
+        return server(manager, installation, text)
+    relations = manager.related_images.relations
+    return recorded_resource(relations, installation, validation.instance_id(text), resource_type)
+
+
+def recorded_resource(
+    relations: RelationsClient,
+    installation: str | None,
+    instance_id: str,
+    resource_type: str = SERVER,
+) -> InstanceRef:
+    """Return the resource with this ID.
+
+    :param installation: a UUID; ``None`` for the only installation that has the resource
+    :raises NotInstanceAware: if Glance does not have the filter; no other request is sent
+    :raises CommandError: if no installation has the resource, or more than one
     """
     if installation is not None:
         relations.info()
-        return InstanceRef(installation, instance_id)
-    known = itertools.islice(relations.instances(instance_id=instance_id), CANDIDATES)
-    found = {row.instance.installation_uuid: row.instance for row in known}
-    what = f"installation that knows a server {instance_id}"
-    return found[_only(list(found), what, "give --installation")]
+        return InstanceRef(installation, instance_id, resource_type)
+    instances = relations.instances(instance_id=instance_id, resource_type=resource_type)
+    found = {
+        row.instance.installation_uuid: row.instance
+        for row in itertools.islice(instances, CANDIDATES)
+    }
+    what = f"installation with a {resource_type} {instance_id}"
+    return found[_single(list(found), what, "give --installation")]
 
 
 def project(manager: Any, text: str | None) -> str | None:
-    """The id of the project that ``text`` is the id or the name of.
+    """Return the ID of a project.
 
-    Where there is no identity service it is taken for the id. Where that does not let the caller
-    look, only what has the form of an id is: a name would find nothing, as if all were well.
+    Without an identity service, ``text`` is the ID. If the identity service refuses to look it up,
+    ``text`` must have the form of an ID: as a filter, a name would match nothing.
 
-    :raises CommandError: if there is none, or more than one of that name, or it cannot be known
+    :param manager: the ``ClientManager`` of python-openstackclient
+    :param text: the ID or the name of the project; ``None`` for no project
+    :raises CommandError: if no project or several have the name, or if it cannot be looked up
     """
     token = manager.auth_ref
     if text is None or token is None:
@@ -126,13 +160,16 @@ def project(manager: Any, text: str | None) -> str | None:
     if by_name is None:
         return _project_id(text)
     ids = [found["id"] for found in by_name["projects"]]
-    return _only(ids, f"project with the name or ID {validation.shown(text)}", "give the ID")
+    return _single(ids, f"project with the name or ID {validation.shown(text)}", "give the ID")
 
 
-def project_in_scope(manager: Any, given: argparse.Namespace) -> str | None:
-    """Which project's instances are asked for: by default the caller's own, where that is known."""
-    if given.all_projects or given.project is not None:
-        return project(manager, given.project)
+def project_in_scope(manager: Any, args: argparse.Namespace) -> str | None:
+    """Return the project ID of ``--project``, ``None`` for all, by default the caller's project.
+
+    :raises CommandError: see :func:`project`
+    """
+    if args.all_projects or args.project is not None:
+        return project(manager, args.project)
     return manager.auth_ref.project_id if manager.auth_ref else None
 
 
@@ -140,14 +177,13 @@ def _project_id(text: str) -> str:
     if validation.is_uuid(text) or _PROJECT_ID.fullmatch(text):
         return text
     raise CommandError(
-        f"the identity service does not let this account look for the project "
-        f"{validation.shown(text)}; "
-        "give the project's ID"
+        "the identity service does not let this account look up the project "
+        f"{validation.shown(text)}; give the project's ID"
     )
 
 
 def _ask_identity(manager: Any, path: str, **query: str) -> Mapping[str, Any] | None:
-    """What the identity service says; ``None`` where it refuses to.
+    """Return the response of the identity service; ``None`` if it refuses the account.
 
     :raises CommandError: if it fails
     """
@@ -165,16 +201,16 @@ def _ask_identity(manager: Any, path: str, **query: str) -> Mapping[str, Any] | 
         return None
     if response.status_code != 200:
         raise CommandError(
-            f"the identity service answered {response.status_code} to a question about projects; "
+            f"the identity service answered {response.status_code} to a request for projects; "
             "try again later"
         )
     found: Mapping[str, Any] = response.json()
     return found
 
 
-def _only(found: list[str], what: str, remedy: str) -> str:
+def _single(found: list[str], what: str, remedy: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
         raise CommandError(f"there is more than one {what}: {', '.join(found)}; {remedy}")
-    raise CommandError(f"there is no {what} that this account sees; check it, or {remedy}")
+    raise CommandError(f"this account sees no {what}; check it, or {remedy}")

@@ -1,4 +1,4 @@
-"""``openstack server backup overdue``: which servers lack a recent backup."""
+"""``openstack server backup overdue``: list the servers without a recent backup."""
 
 import argparse
 from typing import Final
@@ -13,33 +13,33 @@ from related_images.osc import arguments, nova_metadata, resolve
 from related_images.osc.commands import (
     Table,
     TableCommand,
-    shown_time,
+    format_time,
     table,
 )
-from related_images.osc.nova_metadata import Scope
+from related_images.osc.nova_metadata import ServerScope
 
 WARNING, CRITICAL, UNKNOWN = 1, 2, 3
-"""Exit codes as monitoring systems take them."""
+"""Exit codes of monitoring plug-ins."""
 
-ALARMS: Final = {"critical", FUTURE}
+CRITICAL_STATES: Final = {"critical", FUTURE}
 
 
 class OverdueServerBackup(TableCommand):
-    """List servers whose newest active backup is too old, or that have none at all.
+    """List servers that have no active backup, or whose newest active backup is too old.
 
-    Every server that is recorded with any image counts, also if it was only ever started; servers
-    that are gone do not. With --policy stored it is every server that carries a policy with an age.
-    A newest backup that is dated more than 5 minutes in the future does not count as recent.
+    With --older-than, the command checks all servers that are not deleted and have a relation of
+    any kind. With --policy stored, it checks all servers that have a policy with older_than. A
+    backup dated more than 5 minutes in the future does not count as recent.
     """
 
     exit_codes = (
-        "Exit codes, as monitoring plug-ins give them: 0 none is overdue, 1 some are, 2 some are "
-        "by more than --critical, have no backup, or have a newest backup dated in the future, or "
-        "wrong usage, 3 it could not be found out, or no server was there to be examined."
+        "Exit codes of monitoring plug-ins: 0 no server is overdue, 1 a server is overdue, 2 the "
+        "newest backup of a server is older than --critical, dated in the future or missing, or "
+        "wrong usage, 3 the check failed, or there was no server to check."
     )
     auth_required = False
-    """Not before :meth:`run`: of what fails earlier the program makes a 1."""
-    worst = 0
+    """:meth:`run` authenticates: if an earlier authentication fails, the exit code is 1."""
+    exit_code = 0
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         limit = parser.add_mutually_exclusive_group(required=True)
@@ -47,104 +47,104 @@ class OverdueServerBackup(TableCommand):
             "--older-than",
             metavar="<span>",
             type=validation.argument(validation.parse_span),
-            help="how old the newest backup may be, such as 26h",
+            help="Maximum age of the newest backup, such as 26h",
         )
         limit.add_argument(
             "--policy",
             choices=(nova_metadata.STORED,),
-            help="stored: how old each server says in the compute service that it may be",
+            help="stored: use the ages in the policy of each server (metadata in Nova)",
         )
         parser.add_argument(
             "--critical",
             metavar="<span>",
             type=validation.argument(validation.parse_span),
-            help="from which age on it is critical (default: only without any backup)",
+            help="Age of the newest backup above which a server is critical (default: a server is "
+            "critical only if it has no backup)",
         )
-        arguments.add_label(parser)
-        parser.add_argument(
-            "--installation",
-            metavar="<installation-uuid>",
-            type=validation.argument(validation.installation_uuid),
-            help="servers of this compute installation (Nova) only",
+        arguments.add_label(parser, "Check only backups with this label, such as daily")
+        arguments.add_installation(
+            parser, "Check only servers of this installation (UUID of a Nova deployment)"
         )
-        arguments.add_scope(parser)
+        arguments.add_project_scope(parser, "Check")
 
-    def run(self, given: argparse.Namespace) -> int:
-        self.worst = 0
+    def run(self, args: argparse.Namespace) -> int:
+        self.exit_code = 0
         try:
             self._authenticate()
-            super().run(given)
+            super().run(args)
         except BrokenPipeError:
             raise
         except Exception as error:
-            # above is only the program, which makes a 1 of it: some are overdue
+            # the caller would exit with 1, which means that servers are overdue
             self.log.error("%s", error, exc_info=self.app.options.debug)
             return UNKNOWN
-        return self.worst
+        return self.exit_code
 
     def _authenticate(self) -> None:
-        """As the program does it before other commands."""
+        """Authenticate as python-openstackclient does before other commands."""
         self.auth_required = True
         self.app.prepare_to_run_command(self)
 
-    def take_action(self, given: argparse.Namespace) -> Table:
-        late = self._late(given)
-        states = {row.state for row in late}
-        found = CRITICAL if states & ALARMS else WARNING if states else 0
-        # that something could not be found out is worse than a warning, and never hides an alarm
-        self.worst = found if found == CRITICAL else max(found, self.worst)
+    def take_action(self, args: argparse.Namespace) -> Table:
+        overdue = self._overdue(args)
+        states = {row.state for row in overdue}
+        code = CRITICAL if states & CRITICAL_STATES else WARNING if states else 0
+        # an error is worse than a warning, but must not hide a critical server
+        self.exit_code = code if code == CRITICAL else max(code, self.exit_code)
         return table(
             (
                 ("Server ID", lambda row: row.instance_id),
                 ("Installation UUID", lambda row: row.installation_uuid),
                 ("Project ID", lambda row: row.project_id),
                 ("Newest Backup", lambda row: row.image_id),
-                ("Created At", lambda row: shown_time(row.made_at)),
+                ("Created At", lambda row: format_time(row.made_at)),
                 ("Age", lambda row: row.age and validation.format_span(row.age)),
                 ("State", lambda row: row.state),
             ),
-            late,
+            overdue,
         )
 
-    def _late(self, given: argparse.Namespace) -> list[OverdueServer]:
-        project = resolve.project_in_scope(self.app.client_manager, given)
-        search = OverdueSearch(self.clients.inventory, given.label, project, given.installation)
-        if given.policy is None:
-            return self._by_ages(search, Ages(given.older_than, given.critical))
-        if given.critical is not None:
-            raise CommandError("--policy stored takes every age from the servers: leave --critical")
-        return self._by_policy(search, Scope(None, project, given.all_projects))
+    def _overdue(self, args: argparse.Namespace) -> list[OverdueServer]:
+        project = resolve.project_in_scope(self.app.client_manager, args)
+        search = OverdueSearch(self.clients.inventory, args.label, project, args.installation)
+        if args.policy is None:
+            return self._by_ages(search, Ages(args.older_than, args.critical))
+        if args.critical is not None:
+            raise CommandError(
+                "--policy stored takes all ages from the policies of the servers; omit --critical"
+            )
+        return self._by_policy(search, ServerScope(None, project, args.all_projects))
 
     def _by_ages(self, search: OverdueSearch, ages: Ages) -> list[OverdueServer]:
-        late = list(search.overdue(ages))
-        if not late and all(instance.ended_at for instance in search.instances()):
-            self._examined_nothing(f"no live server is recorded for {_where(search)}")
-        return late
+        overdue = list(search.overdue(ages))
+        if not overdue and all(instance.ended_at for instance in search.instances()):
+            self._no_server_checked(f"no live server is recorded for {_scope_of(search)}")
+        return overdue
 
-    def _by_policy(self, search: OverdueSearch, scope: Scope) -> list[OverdueServer]:
-        known = nova_metadata.carried(self.app.client_manager, scope)
-        for fault in faults(known):
+    def _by_policy(self, search: OverdueSearch, scope: ServerScope) -> list[OverdueServer]:
+        policies = nova_metadata.stored_policies(self.app.client_manager, scope)
+        for fault in faults(policies):
             self.log.error("%s", fault)
-            self.worst = UNKNOWN
+            self.exit_code = UNKNOWN
         instances = list(search.instances())
-        check_installation(instances, known)
-        if not ages_of(known):
-            self._examined_nothing(
-                f"no server of {_where(search)} carries a policy with older_than"
+        check_installation(instances, policies)
+        if not ages_of(policies):
+            self._no_server_checked(
+                f"no server of {_scope_of(search)} has a policy with older_than"
             )
         elif search.installation_uuid is not None and not instances:
-            self._examined_nothing(f"no server is recorded for {_where(search)}")
-        told = {it.instance_id for it in instances}
-        return list(search.overdue_by_policy(known, told))
+            self._no_server_checked(f"no server is recorded for {_scope_of(search)}")
+        recorded = {instance.instance_id for instance in instances}
+        return list(search.overdue_by_policy(policies, recorded))
 
-    def _examined_nothing(self, why: str) -> None:
-        """A check of nothing is no success."""
-        self.log.error("nothing was examined: %s; check what the command was asked for", why)
-        self.worst = UNKNOWN
+    def _no_server_checked(self, reason: str) -> None:
+        """Log an error, and exit with 3: a check of no server must not succeed."""
+        self.log.error("nothing was examined: %s; check the arguments of the command", reason)
+        self.exit_code = UNKNOWN
 
 
-def _where(search: OverdueSearch) -> str:
-    """Where it looks, for an error."""
-    named = f"project {search.project_id}" if search.project_id else "all projects"
+def _scope_of(search: OverdueSearch) -> str:
+    """Return the project and installation of the search, for a message."""
+    project = f"project {search.project_id}" if search.project_id else "all projects"
     installation = search.installation_uuid
-    return f"{named} in installation {installation}" if installation else named
+    return f"{project} in installation {installation}" if installation else project

@@ -1,4 +1,4 @@
-"""``openstack server backup prune``: which backups may go."""
+"""``openstack server backup prune``: delete the backups that no rule keeps."""
 
 import argparse
 from collections.abc import Iterable
@@ -18,72 +18,80 @@ from related_images.client.backups.server_policies import check_installation, fa
 from related_images.client.glance import PAGE
 from related_images.osc import arguments, nova_metadata, resolve
 from related_images.osc.commands import (
-    Counting,
+    PartialFailureCommand,
     Table,
     TableCommand,
-    shown_time,
+    format_time,
     table,
 )
-from related_images.osc.nova_metadata import Scope
+from related_images.osc.nova_metadata import ServerScope
 
 
-class PruneServerBackup(Counting, TableCommand):
-    """Delete the backups that no rule keeps, of one server, of a project, or of all.
+class PruneServerBackup(PartialFailureCommand, TableCommand):
+    """Delete the backups that no rule keeps, of one server, of a project or of all projects.
 
-    Each server's backups with one label are a group. A rule keeps the newest of each of so many
-    hours, days and so on, and while that many are not there, the oldest; what any rule keeps is
-    kept. Only active backups count. Those that are protected, in use, made from another server
-    too, hidden, deactivated or not finished are kept and count for nothing, and with --project so
-    are those of other projects. One active backup of each group always stays. If no backup has a
-    label that --keep-label names, nothing is deleted.
+    The backups of a server with the same label are a group, and the rules apply to each group. A
+    rule such as --keep-daily 7 keeps the newest backup of each of the last 7 days that have one. If
+    there are fewer such days, it also keeps the oldest backup. A backup is kept if any rule keeps
+    it. The rules apply to active backups only. The command keeps, and the rules do not count,
+    backups that are protected, in use, made from another server too, hidden, deactivated, not
+    finished or dated in the future; with --project, also backups of other projects. It always keeps
+    one active backup of each group. If no backup has the label of a --keep-label, it deletes
+    nothing.
     """
 
     exit_codes = (
-        "Carries on after a failure. Exit codes: 0 all done, 1 some or all failed or were stopped, "
-        "or a rule, --label or --installation matches no backup (stderr names each), 2 wrong usage."
+        "The command continues after a failure. Exit codes: 0 all done, 1 a deletion failed or was "
+        "stopped, or a rule, --label or --installation matches no backup (stderr says which), 2 "
+        "wrong usage."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        arguments.add_installation(parser)
+        arguments.add_installation(
+            parser,
+            "Delete only backups of servers of this installation (UUID of a Nova deployment); with "
+            "<server> needed only if several installations have a server with this ID",
+        )
         parser.add_argument(
             "server",
             metavar="<server>",
             nargs="?",
-            help=f"the server ({arguments.SERVER}); or give --project or --all-projects",
+            help=f"Server to delete backups of ({arguments.SERVER}); omit it with --project or "
+            "--all-projects",
         )
-        arguments.add_scope(parser)
-        arguments.add_label(parser)
+        arguments.add_project_scope(parser, "Delete backups of")
+        arguments.add_label(parser, "Delete only backups with this label, such as daily")
         _add_rules(parser)
         parser.add_argument(
             "--orphans",
             action="store_true",
-            help="prune also the backups of servers that are gone",
+            help="Also delete backups of deleted servers",
         )
         parser.add_argument(
-            "--dry-run", action="store_true", help="delete nothing, only show what would be done"
+            "--dry-run", action="store_true", help="Show what would be deleted, and delete nothing"
         )
 
-    def take_action(self, given: argparse.Namespace) -> Table:
-        scope = self._scope(given)
-        rules = _rules(given, scope)
+    def take_action(self, args: argparse.Namespace) -> Table:
+        scope = self._scope(args)
+        rules = _rules(args, scope)
         inventory = self.clients.inventory
-        instances = self._instances(inventory, given, scope)
-        chosen = self._carried(scope, instances) if rules is None else rules
-        pruning = decide(inventory, instances, chosen, label=given.label)
-        self._tell_all(pruning.faults)
-        self._must_match(given, scope, pruning)
-        if not given.dry_run:
-            self._carry_out(pruning)
-        return _shown(pruning.verdicts)
+        instances = self._instances(inventory, args, scope)
+        chosen = self._stored_policies(scope, instances) if rules is None else rules
+        pruning = decide(inventory, instances, chosen, label=args.label)
+        self._log_failures(pruning.faults)
+        self._check_filters(args, scope, pruning)
+        if not args.dry_run:
+            self._delete(pruning)
+        return _table(pruning.verdicts)
 
-    def _tell_all(self, faults: Iterable[str]) -> None:
+    def _log_failures(self, faults: Iterable[str]) -> None:
         for fault in faults:
             self.log.error("%s", fault)
             self.failures += 1
 
-    def _carry_out(self, pruning: Pruning) -> None:
-        """Delete what is due; at a terminal a bar on stderr tells how far it is."""
-        # None: only at a terminal
+    def _delete(self, pruning: Pruning) -> None:
+        """Delete the backups, with a progress bar on stderr if it is a terminal."""
+        # None shows the bar on a terminal only
         disable = None if pruning.due else True
         with tqdm(total=pruning.due, unit="backup", disable=disable) as bar:
             for _ in pruning.run():
@@ -92,56 +100,59 @@ class PruneServerBackup(Counting, TableCommand):
         for verdict in failed:
             self.log.error("%s: %s", verdict.decision.backup.image_id, verdict.fault)
         if failed:
-            self.log.error("backups that are due but were not removed: %d", len(failed))
+            self.log.error("backups that no rule keeps, but that were not removed: %d", len(failed))
         self.failures += len(failed)
 
-    def _must_match(self, given: argparse.Namespace, scope: Scope, pruning: Pruning) -> None:
-        """Count it as a failure that there is no backup of an installation or label asked for."""
-        names = [name for name in ("installation", "label") if getattr(given, name) is not None]
+    def _check_filters(
+        self, args: argparse.Namespace, scope: ServerScope, pruning: Pruning
+    ) -> None:
+        """Count a failure if no backup matches ``--installation`` and ``--label``."""
+        names = [name for name in ("installation", "label") if getattr(args, name) is not None]
         if self.failures or not names or pruning.verdicts:
             return
-        there = self.clients.relations.relations(
+        relations = self.clients.relations.relations(
             kind=model.BACKUP,
-            installation_uuid=given.installation,
+            resource_type=model.SERVER,
+            installation_uuid=args.installation,
             instance_id=scope.server_id,
             project_id=scope.project_id,
             page_size=PAGE,
         )
         self.log.error(
             "no backup matches %s; labels of the newest backups without --label: %s",
-            " ".join(f"--{name} {getattr(given, name)}" for name in names),
-            listed(relation.label for relation in there),
+            " ".join(f"--{name} {getattr(args, name)}" for name in names),
+            listed(relation.label for relation in relations),
         )
         self.failures += 1
 
-    def _carried(self, scope: Scope, instances: list[Instance]) -> Choose:
-        """By what their servers carry."""
-        known = nova_metadata.carried(self.app.client_manager, scope)
-        check_installation(instances, known)
-        self._tell_all(faults(known))
-        return stored(known)
+    def _stored_policies(self, scope: ServerScope, instances: list[Instance]) -> Choose:
+        """Return the function that gives the policy of a server from its metadata."""
+        policies = nova_metadata.stored_policies(self.app.client_manager, scope)
+        check_installation(instances, policies)
+        self._log_failures(faults(policies))
+        return stored(policies)
 
-    def _scope(self, given: argparse.Namespace) -> Scope:
-        scopes = (given.server, given.project, given.all_projects or None)
+    def _scope(self, args: argparse.Namespace) -> ServerScope:
+        scopes = (args.server, args.project, args.all_projects or None)
         if sum(scope is not None for scope in scopes) != 1:
-            raise CommandError("give either a server, --project or --all-projects")
+            raise CommandError("give either <server>, --project or --all-projects")
         manager = self.app.client_manager
-        project = resolve.project(manager, given.project)
-        server_id = None if given.server is None else resolve.server_id(manager, given.server)
-        return Scope(server_id, project, given.all_projects)
+        project = resolve.project(manager, args.project)
+        server_id = None if args.server is None else resolve.server_id(manager, args.server)
+        return ServerScope(server_id, project, args.all_projects)
 
     def _instances(
-        self, inventory: Inventory, given: argparse.Namespace, scope: Scope
+        self, inventory: Inventory, args: argparse.Namespace, scope: ServerScope
     ) -> list[Instance]:
-        """Which are asked for; those that are gone come last."""
+        """Return the servers to prune, deleted ones last."""
         if scope.server_id is not None:
             relations = inventory.relations
-            ref = resolve.recorded(relations, given.installation, scope.server_id)
+            ref = resolve.recorded_resource(relations, args.installation, scope.server_id)
             return [relations.instance(ref)]
         found = inventory.instances(
-            label=given.label,
+            label=args.label,
             project_id=scope.project_id,
-            installation_uuid=given.installation,
+            installation_uuid=args.installation,
         )
         return sorted(found, key=lambda instance: instance.ended_at is not None)
 
@@ -150,23 +161,23 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
         choices=(nova_metadata.STORED,),
-        help="stored: for each server the rules that it carries in the compute service, "
-        "for images of the server's project alone; without any, nothing goes",
+        help="stored: use the rules in the policy of each server (metadata in Nova), for images of "
+        "the server's project only; backups of servers without rules are kept",
     )
     for rule in COUNTED:
-        what = "last backups" if rule == "last" else f"{rule} backups"
+        kind = "newest" if rule == "last" else rule
         parser.add_argument(
             f"--keep-{rule}",
             metavar="<number>",
             type=validation.argument(stored_policy.count),
             default=0,
-            help=f"keep this many {what}, or unlimited",
+            help=f"Number of {kind} backups to keep, or unlimited",
         )
     parser.add_argument(
         "--keep-within",
         metavar="<span>",
         type=validation.argument(validation.parse_span),
-        help="keep what was made within this span before the newest, such as 7d",
+        help="Keep backups made within this time before the newest one, such as 7d",
     )
     parser.add_argument(
         "--keep-label",
@@ -174,47 +185,48 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=validation.argument(validation.label),
-        help="keep every backup with this label (repeat for several)",
+        help="Keep all backups with this label (repeat option for several labels)",
     )
     parser.add_argument(
         "--timezone",
         metavar="<name>",
         type=validation.argument(stored_policy.timezone),
         default=UTC,
-        help="where the hours and days are those of, such as Europe/Berlin (default: UTC)",
+        help="Time zone in which hours, days, weeks, months and years begin, such as Europe/Berlin "
+        "(default: UTC)",
     )
 
 
-def _rules(given: argparse.Namespace, scope: Scope) -> Policy | None:
-    """The rules of the command line; ``None`` where the servers have them.
+def _rules(args: argparse.Namespace, scope: ServerScope) -> Policy | None:
+    """Return the rules of the command line; ``None`` for ``--policy stored``.
 
-    A project's instances may have backups that others own: those are not for its rules.
+    With ``--project``, the rules apply only to backups that this project owns.
     """
     rules = Policy(
-        **{rule: getattr(given, f"keep_{rule}") for rule in COUNTED},
-        within=given.keep_within,
-        labels=frozenset(given.keep_label),
-        timezone=given.timezone,
-        orphans=given.orphans,
+        **{rule: getattr(args, f"keep_{rule}") for rule in COUNTED},
+        within=args.keep_within,
+        labels=frozenset(args.keep_label),
+        timezone=args.timezone,
+        orphans=args.orphans,
     )
-    if given.policy is None:
+    if args.policy is None:
         return replace(not_empty(rules), project_id=scope.project_id)
     if rules != Policy():
         raise CommandError(
-            "--policy stored takes every rule from the servers: leave --keep-*, --timezone and "
-            "--orphans out"
+            "--policy stored takes all rules from the policies of the servers; omit --keep-*, "
+            "--timezone and --orphans"
         )
     return None
 
 
-def _shown(verdicts: list[Verdict]) -> Table:
+def _table(verdicts: list[Verdict]) -> Table:
     return table(
         (
             ("Server ID", lambda verdict: verdict.decision.backup.instance.instance_id),
             ("Label", lambda verdict: verdict.decision.backup.label),
             ("Project ID", lambda verdict: verdict.decision.backup.project_id),
             ("Image ID", lambda verdict: verdict.decision.backup.image_id),
-            ("Created At", lambda verdict: shown_time(verdict.decision.backup.created_at)),
+            ("Created At", lambda verdict: format_time(verdict.decision.backup.created_at)),
             ("Action", lambda verdict: verdict.outcome),
             ("Reasons", lambda verdict: ", ".join(verdict.decision.reasons)),
         ),

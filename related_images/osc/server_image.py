@@ -1,4 +1,4 @@
-"""``openstack server image list``: the images made from a server."""
+"""``openstack server image list``: list the images made from a server."""
 
 import argparse
 from collections import defaultdict
@@ -9,30 +9,31 @@ from typing import Final
 from related_images.client import Image, Relation
 from related_images.client.glance import PAGE
 from related_images.osc import arguments, resolve
-from related_images.osc.commands import Column, RelatedLister
+from related_images.osc.commands import Column, ListCommand
 
 
 @dataclass(frozen=True)
 class Row:
-    """An image, and the relations by which it belongs to the server."""
+    """An image, and its relations with the server."""
 
     image: Image
     relations: list[Relation]
 
 
-KIND: Final[Column] = ("Kind", lambda row: _words(relation.kind for relation in row.relations))
-LABEL: Final[Column] = ("Label", lambda row: _words(relation.label for relation in row.relations))
+KIND: Final[Column] = ("Kind", lambda row: _joined(relation.kind for relation in row.relations))
+LABEL: Final[Column] = ("Label", lambda row: _joined(relation.label for relation in row.relations))
 
 
 def of_image(heading: str, name: str) -> Column:
+    """Return a column with a property of the image."""
     return heading, lambda row: row.image.get(name)
 
 
-def _words(texts: Iterator[str | None]) -> str | None:
+def _joined(texts: Iterator[str | None]) -> str | None:
     return ", ".join(sorted({text for text in texts if text})) or None
 
 
-MORE: Final[tuple[Column, ...]] = (
+LONG_COLUMNS: Final[tuple[Column, ...]] = (
     of_image("Size", "size"),
     of_image("Disk Format", "disk_format"),
     of_image("Visibility", "visibility"),
@@ -41,31 +42,35 @@ MORE: Final[tuple[Column, ...]] = (
 )
 
 
-class ServerImageLister(RelatedLister):
-    more = MORE
+class ServerImageLister(ListCommand):
+    """List images of a server."""
+
+    long_columns = LONG_COLUMNS
+    objects = "images"
+    """The word for the images in the help."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        arguments.add_server(parser)
-        arguments.add_label(parser)
-        arguments.add_project(parser, "images of")
+        arguments.add_server(parser, f"to list {self.objects} of")
+        arguments.add_label(parser, f"List only {self.objects} with this label, such as daily")
+        arguments.add_project(parser, self.objects)
         arguments.add_sort(parser)
 
-    def rows(
-        self, given: argparse.Namespace, kind: str | None, status: str | None
+    def find_images(
+        self, args: argparse.Namespace, kind: str | None, status: str | None
     ) -> Iterator[Row]:
-        """The images of the server that is asked for, of that kind and in that status."""
-        server = resolve.server(self.app.client_manager, given.installation, given.server)
+        """Yield the images of the server with this kind and status; ``None`` for any."""
+        server = resolve.server(self.app.client_manager, args.installation, args.server)
         service = self.clients.images(server.installation_uuid)
         filters = {
             "status": status,
-            "owner": resolve.project(self.app.client_manager, given.project),
-            "sort": given.sort,
+            "owner": resolve.project(self.app.client_manager, args.project),
+            "sort": args.sort,
         }
         images = service.list(
             server.instance_id,
             kind=kind,
-            label=given.label,
-            limit=given.limit,
+            label=args.label,
+            limit=args.limit,
             page_size=PAGE,
             **{name: text for name, text in filters.items() if text is not None},
         )
@@ -78,7 +83,7 @@ class ServerImageLister(RelatedLister):
 class ListServerImage(ServerImageLister):
     """List the images made from a server: its snapshots and backups.
 
-    Images that were deleted are not listed: `openstack image relation list --server` has them too.
+    Deleted images are not listed. `openstack image relation list --server` lists them too.
     """
 
     columns = (
@@ -92,10 +97,10 @@ class ListServerImage(ServerImageLister):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         super().add_arguments(parser)
-        arguments.add_kind(parser)
+        arguments.add_kind(parser, "List only images of this kind")
         parser.add_argument(
-            "--status", metavar="<status>", help="images in this status, such as active, only"
+            "--status", metavar="<status>", help="List only images with this status, such as active"
         )
 
-    def found(self, given: argparse.Namespace) -> Iterator[Row]:
-        return self.rows(given, given.kind, given.status)
+    def find(self, args: argparse.Namespace) -> Iterator[Row]:
+        return self.find_images(args, args.kind, args.status)

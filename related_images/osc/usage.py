@@ -1,4 +1,4 @@
-"""``openstack image usage list``: which images are used, and which may be deleted."""
+"""``openstack image usage list``: list the images, their live servers and the space they use."""
 
 import argparse
 import heapq
@@ -14,48 +14,55 @@ from related_images import validation
 from related_images.client import Usage
 from related_images.client.glance import HIDDEN, PAGE
 from related_images.osc import arguments, resolve
-from related_images.osc.commands import UNKNOWN, OnSeveral, RelatedLister, shown_time, tell
+from related_images.osc.commands import (
+    UNKNOWN,
+    ListCommand,
+    MultiObjectCommand,
+    format_time,
+    write_to_terminal,
+)
 from related_images.protocol import paths
 
 NEVER: Final = "never"
-"""Since when an image is unused from which no server was ever started."""
+"""Shown as Unused Since for an image that no server was ever started from."""
 
 Image = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Used:
-    """An image as Glance shows it, and how much it is used."""
+class ImageUsage:
+    """An image as Glance shows it, and its usage."""
 
     image: Image
     usage: Usage
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The size in bytes; 0 if unknown."""
         return self.image["size"] or 0
 
     @property
     def gain(self) -> int:
-        """The bytes that its deletion frees: none while it is used, or may be."""
+        """The bytes that its deletion frees; 0 while it is used, or its use is unknown."""
         return self.size if self.usage.is_unused else 0
 
     @property
-    def place(self) -> tuple[int, int, str]:
-        """Where it stands in the list: no other image has the same."""
+    def sort_key(self) -> tuple[int, int, str]:
+        """The unique position in the list."""
         return -self.gain, -self.size, self.usage.image_id
 
     @property
     def unused_since(self) -> str | None:
+        """The text of Unused Since; ``None`` for an image that is used."""
         if not self.usage.is_unused:
             return None
         if self.usage.instances == 0:
             return NEVER
-        return shown_time(self.usage.unused_since)
+        return format_time(self.usage.unused_since)
 
     @property
     def idle_since(self) -> datetime | None:
-        """The same as a time: one that was never used is idle since it was created."""
+        """The time since which it is unused; its creation if it was never used."""
         if not self.usage.is_unused:
             return None
         if self.usage.instances == 0:
@@ -65,22 +72,29 @@ class Used:
 
 @dataclass
 class Total:
-    """What is to be said about all images that were read, of which few are kept.
+    """Counts of all images that were read.
 
-    :ivar unknown: those of which it is not known whether other projects use them
-    :ivar odd: those whose ID is not in lower case
-    :ivar wanted: those that the filters leave, and ``gain`` their bytes
+    :ivar started: True if a server was started from any image
+    :ivar all_projects: True if servers of all projects are counted
+    :ivar unknown: images whose use by other projects is unknown
+    :ivar upper_case: images whose ID is not in lower case
+    :ivar wanted: images that match the filters
+    :ivar gain: the bytes that deletion of the ``wanted`` images frees
     """
 
     images: int = 0
     started: bool = False
     all_projects: bool = True
     unknown: int = 0
-    odd: int = 0
+    upper_case: int = 0
     wanted: int = 0
     gain: int = 0
 
-    def add(self, row: Used, *, is_wanted: bool) -> None:
+    def add(self, row: ImageUsage, *, is_wanted: bool) -> None:
+        """Count an image.
+
+        :param is_wanted: True if it matches the filters
+        """
         self.images += 1
         self.started |= row.usage.instances > 0
         self.all_projects &= row.usage.all_projects
@@ -89,36 +103,37 @@ class Total:
         self.gain += row.gain * is_wanted
 
     def warnings(self) -> Iterator[str]:
-        """Where an image that looks unused may be used all the same."""
-        if self.odd:
+        """Yield the reasons why an image may be in use although it is shown as unused."""
+        if self.upper_case:
             yield (
-                f"{self.odd} images are left out: no starts are recorded of an image whose ID is "
-                "not in lower case"
+                f"{self.upper_case} images are left out: the use of an image is not recorded if "
+                "its ID is not in lower case"
             )
         if self.unknown:
             yield (
-                f"{self.unknown} images count as used: Glance did not say who owns them, so it is "
-                "not known whether other projects use them"
+                f"{self.unknown} images count as used: Glance did not return their owner, so their "
+                "use by other projects is unknown"
             )
         if not self.all_projects:
             yield "only servers that this account sees are counted; others may use these images"
         if self.images and not self.started:
             yield (
-                "no start from any of these images is recorded: if starts are not reported here, "
-                "this says nothing of their use"
+                "no server is recorded as started from any of these images: if Nova does not "
+                "report starts to Glance, the images may be in use"
             )
 
 
-class ListImageUsage(OnSeveral, RelatedLister):
-    """List how many servers were started from images, by the bytes that their deletion frees.
+class ListImageUsage(MultiObjectCommand, ListCommand):
+    """List images with the number of live servers that were started from them.
 
-    An image that no live server uses frees its size; one that is used, or may be, frees nothing and
-    comes after these. A server counts as live until it is reported gone. The owner of an image is
-    told whether live servers of other projects use it, not which. Hidden images are listed too.
+    The images are sorted by Gain: the bytes that their deletion frees, largest first. Gain is 0 if
+    a live server uses the image, or if its use is unknown. A server is live until its deletion is
+    reported. Used By Others (--long) shows the owner of an image whether live servers of other
+    projects use it, but not which servers. Hidden images are listed too.
 
-    Unless images are named, every image that this account sees is read and its use asked for before
-    the first one can be shown, also where --limit or --marker select few: a page takes as long as
-    the whole list. Only the images of the page are kept in memory.
+    Unless images are named, the command reads all images that this account sees, and their usage,
+    before it shows the first one. So a page with --limit or --marker takes as long as the whole
+    list. Only the images of the page are kept in memory.
     """
 
     columns = (
@@ -129,7 +144,7 @@ class ListImageUsage(OnSeveral, RelatedLister):
         ("Size", lambda row: row.size),
         ("Gain", lambda row: row.gain),
     )
-    more = (
+    long_columns = (
         ("Servers Ever", lambda row: row.usage.instances),
         (
             "Used By Others",
@@ -145,81 +160,86 @@ class ListImageUsage(OnSeveral, RelatedLister):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "images", metavar="<image>", nargs="*", help="image(s) (name or ID) (default: all)"
+            "images",
+            metavar="<image>",
+            nargs="*",
+            help="Image(s) to list (name or ID) (default: all)",
         )
         parser.add_argument(
             "--marker",
             metavar="<image-id>",
             type=validation.argument(validation.image_id),
-            help="list what comes after this image: the last one of the page before",
+            help="List images after this image, the last one of the previous page (ID)",
         )
         parser.add_argument(
             "--unused",
             action="store_true",
-            help="only images from which no live server was started, as far as this account may "
-            "know",
+            help="List only images that no live server uses, as far as this account sees",
         )
         parser.add_argument(
             "--unused-for",
             metavar="<span>",
             type=validation.argument(validation.parse_span),
-            help="only those of which that has been so for this long, such as 90d; one that was "
-            "never used counts from its creation",
+            help="List only images that have been unused for this time, such as 90d; for an image "
+            "that was never used, the time since its creation",
         )
         parser.add_argument(
             "--visibility",
             choices=("public", "private", "shared", "community"),
-            help="images of this visibility only",
+            help="List only images with this visibility",
         )
-        arguments.add_project(parser, "images of")
+        arguments.add_project(parser, "images")
 
-    def found(self, given: argparse.Namespace) -> Iterator[Used]:
+    def find(self, args: argparse.Namespace) -> Iterator[ImageUsage]:
         self.clients.relations.info()
-        after, total = self._marked(given.marker), Total()
-        rows = (row for row in self._wanted(given, total) if after is None or row.place > after)
-        page = heapq.nsmallest(given.limit + 1, rows, key=lambda row: row.place)
+        after, total = self._after_marker(args.marker), Total()
+        rows = (row for row in self._wanted(args, total) if after is None or row.sort_key > after)
+        page = heapq.nsmallest(args.limit + 1, rows, key=lambda row: row.sort_key)
         for warning in total.warnings():
             self.log.warning("%s", warning)
-        if len(page) > given.limit:
+        if len(page) > args.limit:
             page.pop()
             last = page[-1].usage.image_id
             self.log.warning("there are more images; for the next page give --marker %s", last)
-        if given.unused or given.unused_for is not None:
-            tell(f"{total.wanted} images, {total.gain} bytes\n")
+        if args.unused or args.unused_for is not None:
+            write_to_terminal(f"{total.wanted} images, {total.gain} bytes\n")
         return iter(page)
 
-    def _marked(self, marker: str | None) -> tuple[int, int, str] | None:
-        """The place of the image that the page before ended with."""
+    def _after_marker(self, marker: str | None) -> tuple[int, int, str] | None:
+        """Return the sort key of the marker.
+
+        :raises CommandError: if this account does not see the image
+        """
         if marker is None:
             return None
         for _, image in self.clients.relations.glance.images([marker], dict):
             (usage,) = self.clients.relations.usages([marker])
-            return Used(image, usage).place
+            return ImageUsage(image, usage).sort_key
         raise CommandError(
-            f"there is no image {marker} that this account sees, so no page can follow it; "
-            "begin again without --marker"
+            f"this account sees no image {marker}, so --marker cannot be used; begin again without "
+            "--marker"
         )
 
-    def _wanted(self, given: argparse.Namespace, total: Total) -> Iterator[Used]:
-        """What the filters leave of the images that are asked for; counts all of them."""
+    def _wanted(self, args: argparse.Namespace, total: Total) -> Iterator[ImageUsage]:
+        """Yield the images that match the filters, and count all images in ``total``."""
         now = datetime.now(UTC)
-        for images in self._pages(given):
-            known = {id: image for id, image in images.items() if id == id.lower()}
-            total.odd += len(images) - len(known)
-            for usage in self.clients.relations.usages(known):
-                row = Used(known[usage.image_id], usage)
-                is_wanted = _is_wanted(row, given, now)
+        for images in self._pages(args):
+            lower = {id: image for id, image in images.items() if id == id.lower()}
+            total.upper_case += len(images) - len(lower)
+            for usage in self.clients.relations.usages(lower):
+                row = ImageUsage(lower[usage.image_id], usage)
+                is_wanted = _is_wanted(row, args, now)
                 total.add(row, is_wanted=is_wanted)
                 if is_wanted:
                     yield row
 
-    def _pages(self, given: argparse.Namespace) -> Iterator[dict[str, Image]]:
-        """The images that are asked for, by their IDs, page by page."""
-        if given.images:
-            yield self._named(given)
+    def _pages(self, args: argparse.Namespace) -> Iterator[dict[str, Image]]:
+        """Yield pages of the requested images, by ID."""
+        if args.images:
+            yield self._named(args)
             return
-        owner = resolve.project(self.app.client_manager, given.project)
-        filters = {"limit": str(PAGE), "visibility": given.visibility, "owner": owner}
+        owner = resolve.project(self.app.client_manager, args.project)
+        filters = {"limit": str(PAGE), "visibility": args.visibility, "owner": owner}
         query = [(name, text) for name, text in filters.items() if text is not None]
         glance = self.clients.relations.glance
         pages = itertools.chain.from_iterable(
@@ -228,26 +248,26 @@ class ListImageUsage(OnSeveral, RelatedLister):
         for page in pages:
             yield page.read(lambda body: {image["id"]: image for image in body["images"]})
 
-    def _named(self, given: argparse.Namespace) -> dict[str, Image]:
-        """The images that are named; a name or ID that no image has is a failure."""
-        if given.visibility or given.project:
-            raise CommandError("give either images, or --visibility and --project")
+    def _named(self, args: argparse.Namespace) -> dict[str, Image]:
+        """Return the images on the command line, by ID. Each that does not exist is a failure."""
+        if args.visibility or args.project:
+            raise CommandError("give either <image>, or --visibility and --project")
         client = self.clients.relations
-        ids = [name for name in given.images if validation.is_uuid(name)]
-        known = dict(client.glance.images(ids, dict))
+        ids = [name for name in args.images if validation.is_uuid(name)]
+        images = dict(client.glance.images(ids, dict))
 
         def find(name: str) -> Image:
             image_id = resolve.image(client, name)
-            if image_id in known:
-                return known[image_id]
+            if image_id in images:
+                return images[image_id]
             for _, image in () if image_id == name else client.glance.images([image_id], dict):
                 return image
-            raise CommandError("there is no image with this ID that this account sees; check it")
+            raise CommandError("this account sees no image with this ID; check the ID")
 
-        return {image["id"]: image for image in self.each(given.images, find)}
+        return {image["id"]: image for image in self.for_each(args.images, find)}
 
 
-def _is_wanted(row: Used, given: argparse.Namespace, now: datetime) -> bool:
-    if given.unused_for is not None:
-        return row.idle_since is not None and now - row.idle_since >= given.unused_for
-    return not given.unused or row.usage.is_unused
+def _is_wanted(row: ImageUsage, args: argparse.Namespace, now: datetime) -> bool:
+    if args.unused_for is not None:
+        return row.idle_since is not None and now - row.idle_since >= args.unused_for
+    return not args.unused or row.usage.is_unused

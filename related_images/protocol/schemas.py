@@ -141,6 +141,8 @@ def _of_type(kind: Any) -> Json:
     if optional := but_none(kind):
         schema = _of_type(optional)
         return schema | {"type": [schema["type"], "null"]}
+    if get_origin(kind) is tuple:
+        return {"type": "array", "items": _of_type(get_args(kind)[0])}
     if get_origin(kind) is Mapping:
         by_kind = dict.fromkeys(model.KINDS, _of_type(get_args(kind)[1]))
         return {"type": "object", "properties": by_kind, "additionalProperties": False}
@@ -269,6 +271,18 @@ _INFO: Final = {
     "guard": {"type": "string"},
     "nova_rotation": {"type": "string"},
     "database": {"type": "string", "enum": ["up", "down"]},
+    "recording": _object(
+        {
+            "available": {
+                "type": "boolean",
+                "description": "Whether the database accepts recordings, as far as is known",
+            },
+            "allowed": {
+                "type": "boolean",
+                "description": "Whether the caller has a recording role",
+            },
+        }
+    ),
     "last_reconciliation": {"type": ["object", "null"]},
     "unreconciled": {"type": ["integer", "null"]},
 }
@@ -281,6 +295,24 @@ _NEW_RELATION: Final = {
     "label": _MAYBE_LABEL,
     "instance_project_id": _MAYBE_OWN_TEXT
     | {"description": "The project that owns the resource, if the service knows it"},
+}
+_SERVICE_USERS: Final = {
+    "type": "array",
+    "maxItems": model.SERVICE_USERS_LIMIT,
+    "items": _object(
+        {
+            "user_id": TEXT,
+            "resource_types": {
+                "type": ["array", "null"],
+                "minItems": 1,
+                "items": RESOURCE_TYPE,
+                "description": "null for all types",
+            },
+        },
+        ("resource_types",),
+    ),
+    "description": "The only service users that may report on resources of the installation; "
+    "without any, every caller with a recording role may",
 }
 _ERROR: Final = {
     "status": {"type": "integer"},
@@ -335,7 +367,7 @@ COMPONENTS: Final[dict[str, Json]] = {
     "info": _object(_INFO, closed=False),
     "new_relation": _object(_NEW_RELATION, ("resource_type", "label", "instance_project_id")),
     "new_installation": _object(
-        {"uuid": ANY_UUID, "name": TEXT, "service_user_id": _MAYBE_OWN_TEXT}, ("service_user_id",)
+        {"uuid": ANY_UUID, "name": TEXT, "service_users": _SERVICE_USERS}, ("service_users",)
     ),
     "json_schema": {"type": "object"},
     "error": _object({"error": _object(_ERROR)}),

@@ -1,4 +1,4 @@
-"""A paste filter that says what Keystone would: where the image services of other regions are."""
+"""A paste filter that adds a service catalog with the image services of other regions."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -24,16 +24,21 @@ def filter_factory(
     catalogue = Path(file).read_text()
 
     def wrap(app: "WSGIApplication") -> "WSGIApplication":
-        def told(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        def with_catalog(
+            environ: "WSGIEnvironment", start_response: "StartResponse"
+        ) -> Iterable[bytes]:
             return app({**environ, "HTTP_X_SERVICE_CATALOG": catalogue}, start_response)
 
-        return told
+        return with_catalog
 
     return wrap
 
 
 def paste_with(directory: Path, **regions: str) -> Path:
-    """The shipped paste file with this filter; the image service of each region is at its URL."""
+    """Write the shipped paste file with this filter, and return its path.
+
+    :param regions: the URL of the image service of each region
+    """
     endpoints = [{"region": region, "publicURL": url} for region, url in regions.items()]
     file = directory / "catalogue.json"
     file.write_text(json.dumps([{"type": "image", "name": "glance", "endpoints": endpoints}]))

@@ -1,4 +1,4 @@
-"""The clients that the project must work below, each made for one endpoint."""
+"""The supported OpenStack clients, for one endpoint each."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,6 +1,7 @@
-"""A loopback server that keeps what it was asked and answers as a test wants it to.
+"""An HTTP server on the loopback interface that records requests and sends scripted responses.
 
-For what the real registry will not do on demand: lose answers, cut them short, hide behind a proxy.
+It tests what a real Glance does not do on demand: lost and incomplete responses, error pages of a
+proxy.
 """
 
 import json
@@ -28,7 +29,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """:ivar cut: close the connection before the last bytes"""
+    """A response.
+
+    :ivar cut: ``True`` to close the connection before the last bytes
+    """
 
     status: int = 200
     body: bytes = b"{}"
@@ -49,9 +53,9 @@ INFO = shown({"version": "0", "kinds": ["snapshot", "backup", "boot"]})
 
 
 class Scripted:
-    """Answers by ``script``, apart from what every client asks for first.
+    """Responds with the result of ``script``, except to the request for the version of the filter.
 
-    :ivar asked: every request so far
+    :ivar asked: all requests so far
     """
 
     def __init__(self, port: int) -> None:

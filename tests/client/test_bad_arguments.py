@@ -1,4 +1,4 @@
-"""What the client is given is checked before it sends a request."""
+"""The client checks its arguments before it sends a request."""
 
 import inspect
 import io
@@ -103,7 +103,7 @@ def test_a_malformed_filter_is_refused(
 
 
 @pytest.mark.parametrize("name", ["service", "relations"])
-def test_latest_before_is_a_time_and_a_filter_of_instances_alone(
+def test_latest_before_is_a_time_and_only_a_filter_of_instances(
     request: pytest.FixtureRequest, scripted: Scripted, name: str
 ) -> None:
     client = request.getfixturevalue(name)
@@ -176,8 +176,8 @@ CALLS: Final[dict[str, tuple[RouteRequest, type[BadInput], str]]] = {
 RELATIONS_CALLS: Final[dict[str, tuple[RouteRequest, type[BadInput], str]]] = {
     "attach": (lambda r: r.attach("i", IMAGE, "boot"), TupleMalformed, "'i' is not an InstanceRef"),
     "detach": (lambda r: r.detach("i", IMAGE, "boot"), TupleMalformed, "'i' is not an InstanceRef"),
-    "take_back": (
-        lambda r: r.take_back(REF, IMAGE, "boot", "yesterday"),
+    "roll_back": (
+        lambda r: r.roll_back(REF, IMAGE, "boot", "yesterday"),
         ParameterMalformed,
         "^recorded_at='yesterday' is not an ISO 8601 time",
     ),
@@ -230,7 +230,7 @@ def test_a_kind_has_no_default(service: Service, scripted: Scripted) -> None:
         (lambda s: s.import_image(b"", instance_id="i", kind="backup", dead_line=7), "deadline"),
     ],
 )
-def test_a_misspelled_argument_is_no_property(
+def test_a_misspelled_argument_is_not_a_property(
     service: Service, scripted: Scripted, call: RouteRequest, meant: str
 ) -> None:
     with pytest.raises(TypeError, match=f"; did you mean {meant}\\? .* properties={{'"):
@@ -245,7 +245,7 @@ def test_properties_take_any_name(service: Service, scripted: Scripted) -> None:
 
 
 def _described(definition: dict[str, Any]) -> set[str]:
-    """The properties that a definition of Glance has for images."""
+    """Return the properties of images in a metadata definition of Glance."""
     prefixes = [
         associated.get("prefix", "")
         for associated in definition.get("resource_type_associations", [])
@@ -256,7 +256,7 @@ def _described(definition: dict[str, Any]) -> set[str]:
     return {prefix + name for prefix in prefixes for name in names}
 
 
-def test_no_property_that_glance_describes_is_taken_for_an_argument(
+def test_no_property_in_glances_schema_is_similar_to_an_argument(
     service: Service, scripted: Scripted, glance: ServedGlance
 ) -> None:
     names = set(glance.request("GET", "/v2/schemas/image", SERVICE).json["properties"])
@@ -274,7 +274,7 @@ def test_no_property_that_glance_describes_is_taken_for_an_argument(
 
 
 class Opened(type(Path())):  # type: ignore[misc]
-    """A path that keeps what was opened from it."""
+    """A path that records the files opened from it."""
 
     files: Final[list[io.BufferedReader]] = []
 
@@ -304,13 +304,13 @@ def test_a_path_is_opened_sent_with_its_size_and_closed(
 
 
 class Readable:
-    """Something that can be read and not iterated over."""
+    """An object with a ``read`` method that is not iterable."""
 
     def __init__(self, data: bytes) -> None:
         self.read = io.BytesIO(data).read
 
 
-def test_what_can_only_be_read_is_sent(glance: ServedGlance) -> None:
+def test_an_object_with_only_a_read_method_is_sent(glance: ServedGlance) -> None:
     service = Service(Adapter(session(glance.url, SERVICE), service_type="image"), INSTALLATION)
     image = service.create("i", kind="snapshot", **FORMATS)
     service.upload(image.id, Readable(b"x" * 70_000))  # type: ignore[arg-type]
@@ -330,7 +330,10 @@ def _closed() -> io.BytesIO:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ("image.raw", r"a str cannot be sent; give Path\(…\) for the file .* or text.encode\(\)"),
+        (
+            "image.raw",
+            r"a str cannot be sent; give Path\(…\) for the name of a file, or text.encode\(\)",
+        ),
         (Path("no/image.raw"), "there is no file no/image.raw"),
         (Path("/"), "/ is a directory; give the path of a file"),
         (_text_file(), "the file is open as text; open it with mode 'rb'"),
@@ -354,10 +357,10 @@ def test_data_that_cannot_be_sent_is_refused(
     )
 
 
-def test_a_chunk_that_is_no_bytes_ends_the_upload(glance: ServedGlance) -> None:
+def test_a_chunk_of_another_type_than_bytes_aborts_the_upload(glance: ServedGlance) -> None:
     service = Service(Adapter(session(glance.url, SERVICE), service_type="image"), INSTALLATION)
     image = service.create("i", kind="snapshot", **FORMATS)
-    with pytest.raises(UploadInvalid, match="an item of the data is of type str"):
+    with pytest.raises(UploadInvalid, match="an item of the data has the type str"):
         service.upload(image.id, iter([b"data", "text"]))  # type: ignore[arg-type]
     assert service.get(image.id).status != "active"
 
@@ -366,9 +369,9 @@ IMPORTS: Final[dict[str, tuple[dict[str, Any], type[RelatedImagesError], str]]] 
     "scheme": ({"source": "ftp://host/image"}, ImportInvalid, "scheme is 'ftp'"),
     "path": ({"source": Path("no.raw")}, ImportInvalid, "there is no file no.raw"),
     "deadline": ({"deadline": "1h"}, ImportInvalid, "deadline is '1h'"),
-    "progress": ({"progress": 7}, ImportInvalid, "progress is 7, and has to be a function"),
-    "stores": ({"stores": "fast"}, ImportInvalid, r"'fast', and has to be Stores\(ids="),
-    "no format": ({"disk_format": None}, ImportInvalid, "^disk_format must be given"),
+    "progress": ({"progress": 7}, ImportInvalid, "progress is 7 and must be a function"),
+    "stores": ({"stores": "fast"}, ImportInvalid, r"'fast' and must be Stores\(ids="),
+    "no format": ({"disk_format": None}, ImportInvalid, "^disk_format is missing"),
 }
 
 
@@ -384,12 +387,12 @@ def test_a_malformed_import_is_refused(
     refuses(lambda: service.import_image(**given), error, said, scripted)
 
 
-def test_an_import_without_a_source_says_so(service: Service, scripted: Scripted) -> None:
+def test_an_import_without_a_source_is_refused(service: Service, scripted: Scripted) -> None:
     new = {"instance_id": "i", "kind": "backup", **FORMATS}
-    with pytest.raises(TypeError, match=r"^no source is given, and a new"):
+    with pytest.raises(TypeError, match=r"^a new image needs a source; to copy"):
         service.import_image(**new)
     with pytest.raises(TypeError, match="and a source unless the image is to be copied"):
         service.import_image()
-    with pytest.raises(TypeError, match="is a tuple of store ids"):
+    with pytest.raises(TypeError, match="must be a tuple of store IDs"):
         service.import_image(b"", stores=Stores("fast"), **new)  # type: ignore[arg-type]
     assert not scripted.asked

@@ -1,4 +1,4 @@
-"""The tuple goes with every image request of its context, and with no other request."""
+"""Every image request of a context has the instance headers, and no other request has them."""
 
 import contextvars
 import importlib
@@ -53,7 +53,7 @@ DELETES: dict[str, tuple[Callable[[Session], Any], Delete]] = {
 }
 
 
-def test_headers_hold_the_tuple_of_the_context() -> None:
+def test_headers_have_the_tuple_of_the_context() -> None:
     headers = TupleHeaders({"X-Own": "1"})
     assert dict(headers) == {"X-Own": "1"}
     with for_instance(ONE, kind="backup", label="daily"):
@@ -67,7 +67,7 @@ def test_headers_hold_the_tuple_of_the_context() -> None:
     assert dict(headers) == {"X-Own": "1"}
 
 
-def test_contexts_nest_and_end_by_an_exception() -> None:
+def test_contexts_nest_and_end_with_an_exception() -> None:
     headers = TupleHeaders()
     with for_instance(ONE, label="outer"):
         with for_instance(TWO):
@@ -88,19 +88,19 @@ def test_headers_are_true_and_can_be_changed_as_clients_do() -> None:
     assert headers.pop("X-Auth-Token", None) is None
 
 
-def test_malformed_words_are_refused_before_the_block() -> None:
+def test_malformed_values_are_refused_before_the_block() -> None:
     with pytest.raises(KindUnknown), for_instance(ONE, kind="copy"):
         pytest.fail("entered")
     with pytest.raises(LabelMalformed), for_instance(ONE, label="a b"):
         pytest.fail("entered")
 
 
-def test_what_is_no_image_client_is_refused_by_name() -> None:
+def test_an_unsupported_client_is_refused_with_its_type() -> None:
     with pytest.raises(TypeError, match=r"Session is not a client .* image_adapter\(session\)"):
         carry_tuple(session("http://127.0.0.1:1", SERVICE))
 
 
-def test_carrying_keeps_what_was_carried_and_is_done_once() -> None:
+def test_carry_tuple_keeps_headers_and_is_idempotent() -> None:
     adapter = Adapter(session("http://127.0.0.1:1", SERVICE), additional_headers={"X-Own": "1"})
     assert carry_tuple(adapter) is adapter
     headers = adapter.additional_headers
@@ -109,7 +109,7 @@ def test_carrying_keeps_what_was_carried_and_is_done_once() -> None:
 
 
 @pytest.mark.parametrize(("make", "delete"), DELETES.values(), ids=DELETES.keys())
-def test_only_the_image_service_is_told(
+def test_only_the_image_service_gets_the_headers(
     scripted: Scripted, make: Callable[[Session], Any], delete: Delete
 ) -> None:
     scripted.script = lambda asked: _cloud(scripted.url, asked)
@@ -129,7 +129,7 @@ def test_only_the_image_service_is_told(
     assert not any(asked.tuple_headers() for asked in others)
 
 
-def test_glanceclient_with_an_endpoint_carries_too(scripted: Scripted) -> None:
+def test_glanceclient_with_an_endpoint_sends_the_headers(scripted: Scripted) -> None:
     scripted.script = lambda asked: Reply(204)
     client = carry_tuple(glanceclient.Client("2", endpoint=scripted.url, token="t"))
     with for_instance(ONE, kind="backup", label="daily"):
@@ -174,7 +174,7 @@ def test_one_client_serves_threads(scripted: Scripted) -> None:
         assert asked.headers["x-instance-id"] == f"inst-{number}"
 
 
-def test_greenlets_keep_apart() -> None:
+def test_greenlets_are_isolated() -> None:
     greenlet = importlib.import_module("greenlet")
     main = greenlet.getcurrent()
     headers = TupleHeaders()
@@ -194,7 +194,7 @@ def test_greenlets_keep_apart() -> None:
     assert seen == ["inst:1", "inst:2"]
 
 
-def test_an_executor_is_crossed_by_the_helper_alone() -> None:
+def test_an_executor_needs_in_this_context() -> None:
     headers = TupleHeaders()
 
     def read(_number: int) -> dict[str, str]:
@@ -205,7 +205,7 @@ def test_an_executor_is_crossed_by_the_helper_alone() -> None:
         assert list(executor.map(in_this_context(read), range(8))) == [OF_ONE] * 8
 
 
-def test_what_ran_in_the_context_leaves_nothing_behind() -> None:
+def test_a_wrapped_function_does_not_change_the_context() -> None:
     variable = contextvars.ContextVar("variable", default="before")
     with for_instance(ONE):
         in_this_context(variable.set)("changed")

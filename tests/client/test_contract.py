@@ -1,4 +1,4 @@
-"""One contract, over every client, against the real Glance with the filter."""
+"""The same tests with each supported client, and a real Glance with the filter."""
 
 import io
 import time
@@ -33,7 +33,7 @@ FORMATS: dict[str, Any] = {"disk_format": "raw", "container_format": "bare"}
 
 @pytest.fixture(scope="module")
 def small_glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
-    """A Glance that takes a megabyte of each tenant."""
+    """A Glance with a quota of one megabyte for each project."""
     quota = "[DEFAULT]\nuser_storage_quota = 1MB\n"
     with ServedGlance(tmp_path_factory.mktemp("small"), glance_conf=quota) as served:
         yield served
@@ -41,7 +41,7 @@ def small_glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGla
 
 @pytest.fixture(scope="module")
 def guarded_glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
-    """A Glance whose images in use are guarded."""
+    """A Glance with delete protection."""
     with ServedGlance(tmp_path_factory.mktemp("guarded"), {"guard": "in-use"}) as served:
         yield served
 
@@ -98,15 +98,15 @@ def test_properties_may_have_the_names_of_arguments(
 def test_properties_that_contradict_the_arguments_are_refused(
     images: InstanceAwareImageService, instance: str
 ) -> None:
-    with pytest.raises(TypeError, match="name is given as an argument and in properties"):
+    with pytest.raises(TypeError, match="name is both an argument and in properties"):
         images.create(instance, kind="snapshot", name="x", properties={"name": "y"})
     for name in ("installation_uuid", "instance_id", "relation_kind", "relation_label"):
-        with pytest.raises(TypeError, match=f"{name} is about the relation"):
+        with pytest.raises(TypeError, match=f"{name} cannot be a filter"):
             images.list(instance, properties={name: "x"})
     assert not list(images.relations(instance))
 
 
-def test_the_id_may_be_chosen_and_is_taken_once(
+def test_the_caller_may_choose_the_id_once(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     chosen = str(uuid4())
@@ -118,7 +118,7 @@ def test_the_id_may_be_chosen_and_is_taken_once(
 
 
 @pytest.mark.parametrize("data", [b"12345", io.BytesIO(b"12345"), (b"12", b"345"), Path("12345")])
-def test_data_of_each_form_is_stored(
+def test_data_of_each_type_is_stored(
     images: InstanceAwareImageService, instance: str, data: Any, tmp_path: Path
 ) -> None:
     if isinstance(data, Path):
@@ -135,7 +135,7 @@ def test_data_of_each_form_is_stored(
         images.upload(image.id, b"more")
 
 
-def test_data_over_the_quota_is_told_and_the_client_goes_on(
+def test_data_over_the_quota_are_refused_and_the_client_still_works(
     make_client: Maker, small_glance: ServedGlance, instance: str
 ) -> None:
     images = InstanceAwareImageService(make_client(small_glance.url, SERVICE), INSTALLATION)
@@ -146,7 +146,7 @@ def test_data_over_the_quota_is_told_and_the_client_goes_on(
     assert not list(images.list(instance))
 
 
-def test_lists_hold_that_instance_alone_over_several_pages(
+def test_lists_have_only_images_of_the_server_on_all_pages(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     images.create(f"{instance}-other", kind="snapshot", name="other")
@@ -158,7 +158,7 @@ def test_lists_hold_that_instance_alone_over_several_pages(
     assert [image.name for image in images.list(instance, name="n3")] == ["n3"]
 
 
-def test_lists_are_narrowed_by_kind_label_and_glances_own_filters(
+def test_lists_are_filtered_by_kind_label_and_glances_filters(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     snapshot = images.create(instance, kind="snapshot", tags=["a"], os_version="1")
@@ -179,7 +179,7 @@ def test_lists_are_narrowed_by_kind_label_and_glances_own_filters(
     assert ids(status="active") == set()
 
 
-def test_two_installations_share_an_instance_id_and_nothing_else(
+def test_the_same_instance_id_in_two_installations_is_two_servers(
     images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
 ) -> None:
     others = InstanceAwareImageService(make_client(glance.url, SERVICE), OTHER_INSTALLATION)
@@ -196,14 +196,14 @@ def test_two_installations_share_an_instance_id_and_nothing_else(
     assert {relation.image_id for relation in everywhere} == {mine.id, theirs.id}
 
 
-def test_an_unknown_instance_has_nothing(images: InstanceAwareImageService, instance: str) -> None:
+def test_an_unknown_server_has_no_images(images: InstanceAwareImageService, instance: str) -> None:
     assert not list(images.list(instance))
     assert not list(images.backups(instance))
     assert not list(images.relations(instance))
     assert not list(images.instances(instance_id=instance))
 
 
-def test_backups_are_active_and_come_newest_first(
+def test_backups_are_active_and_sorted_newest_first(
     images: InstanceAwareImageService, instance: str, backup: Callable[[str], Image]
 ) -> None:
     first, second, weekly = backup("daily"), backup("daily"), backup("weekly")
@@ -215,7 +215,7 @@ def test_backups_are_active_and_come_newest_first(
     assert {image.id for image in images.backups(instance, "daily")} == {first.id, second.id}
 
 
-def test_an_image_is_deleted_for_its_own_instance_alone(
+def test_an_image_is_deleted_only_for_its_own_server(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     image = images.create(instance, kind="snapshot")
@@ -249,7 +249,7 @@ def test_a_later_image_with_the_id_is_not_deleted(
     assert administered.get(image.id)["name"] == "other's"
 
 
-def test_what_an_instance_was_started_from_is_not_its_own(
+def test_a_boot_image_is_not_deleted_as_the_servers_own(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     image = images.create(f"{instance}-other", kind="snapshot")
@@ -274,7 +274,7 @@ def test_attaching_twice_and_detaching(images: InstanceAwareImageService, instan
     assert caught.value.code == "image.not-found"
 
 
-def test_what_others_report_too_outlasts_what_is_taken_back(
+def test_a_relation_that_others_report_stays_after_a_rollback(
     images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
 ) -> None:
     image = images.create(f"{instance}-other", kind="snapshot")
@@ -283,15 +283,15 @@ def test_what_others_report_too_outlasts_what_is_taken_back(
         images.instance_ref(instance),
     )
     attached = [images.attach(instance, image.id, kind="backup") for _ in range(2)]
-    taken = [relations.take_back(ref, image.id, "backup", one.created_at) for one in attached]
+    taken = [relations.roll_back(ref, image.id, "backup", one.created_at) for one in attached]
     assert taken == [False, True]
     with pytest.raises(NotFound):
-        relations.take_back(ref, image.id, "backup", attached[0].created_at)
+        relations.roll_back(ref, image.id, "backup", attached[0].created_at)
     other = images.instance_ref(f"{instance}-other")
-    assert relations.take_back(other, image.id, "snapshot") is True
+    assert relations.roll_back(other, image.id, "snapshot") is True
 
 
-def test_a_boot_is_seen_by_the_project_of_the_instance(
+def test_the_project_of_the_server_sees_a_boot(
     images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
 ) -> None:
     image = images.create(f"{instance}-other", kind="snapshot", visibility="community")
@@ -303,7 +303,7 @@ def test_a_boot_is_seen_by_the_project_of_the_instance(
     assert list(tenant.relations(instance)) == [told]
 
 
-def test_the_service_speaks_for_its_own_instance_in_any_context(
+def test_the_service_ignores_the_context(
     make_client: Maker, glance: ServedGlance, instance: str
 ) -> None:
     client = carry_tuple(make_client(glance.url, SERVICE))
@@ -328,7 +328,7 @@ def test_relations_are_filtered_and_paged(images: InstanceAwareImageService, ins
     assert len(list(images.relations(instance, created_after=datetime.now(UTC) - hour))) == 3
 
 
-def test_instances_are_counted_and_end(
+def test_instances_have_counts_and_can_end(
     images: InstanceAwareImageService, instance: str, backup: Callable[[str], Image]
 ) -> None:
     made = [backup("daily"), backup("daily")]
@@ -349,7 +349,7 @@ def test_instances_are_counted_and_end(
         images.instance_ended(f"{instance}-other")
 
 
-def test_who_may_not_record_reads_only(
+def test_an_account_without_a_recording_role_only_reads(
     images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
 ) -> None:
     image = images.create(instance, kind="snapshot")
@@ -363,7 +363,7 @@ def test_who_may_not_record_reads_only(
     assert [found.id for found in member.list(instance)] == [image.id]
 
 
-def test_other_tenants_see_nothing(
+def test_other_projects_see_nothing(
     images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
 ) -> None:
     image = images.create(instance, kind="snapshot")
@@ -376,7 +376,7 @@ def test_other_tenants_see_nothing(
     assert images.get(image.id).id == image.id
 
 
-def test_glances_own_refusals_are_told_in_its_words(
+def test_errors_of_glance_have_its_message(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     with pytest.raises(GlanceError, match="nope"):
@@ -386,7 +386,7 @@ def test_glances_own_refusals_are_told_in_its_words(
     assert not list(images.relations(instance))
 
 
-def test_an_administrator_deletes_what_is_in_use_if_he_forces_it(
+def test_an_administrator_can_force_the_deletion_of_an_image_in_use(
     make_client: Maker, guarded_glance: ServedGlance, instance: str
 ) -> None:
     def service_of(token: str) -> InstanceAwareImageService:
@@ -421,20 +421,20 @@ def test_an_administrator_detaches_and_records_that_an_instance_was_deleted(
     assert refused.value.code == "relation.forbidden"
 
 
-def test_what_the_deployment_is_is_told(images: InstanceAwareImageService) -> None:
+def test_info_describes_the_deployment(images: InstanceAwareImageService) -> None:
     info = images.info()
     assert info.kinds == ("snapshot", "backup", "boot")
     assert info.answer["version"] == info.version
 
 
-def test_the_use_of_images_is_told(
+def test_usages_are_counted(
     make_client: Maker, glance: ServedGlance, images: InstanceAwareImageService, instance: str
 ) -> None:
     client = RelationsClient(make_client(glance.url, SERVICE))
     made = [images.create(instance, kind="snapshot", name=str(number)).id for number in range(2)]
     user = InstanceRef(INSTALLATION, f"{instance}-user")
     client.attach(user, made[1], "boot")
-    # more than are asked for at once
+    # more than one request has
     others = [str(uuid4()) for _ in range(100)]
     usages = list(client.usages([*others, *made]))
     assert [usage.image_id for usage in usages] == [*others, *made]
@@ -446,3 +446,51 @@ def test_the_use_of_images_is_told(
     assert (usage.instances, usage.live_instances) == (1, 0)
     assert usage.unused_since == client.instance(user).ended_at
     assert list(client.relations(image_id=made[1], in_use=True)) == []
+
+
+def test_a_service_for_volumes_leaves_the_server_with_the_same_id_alone(
+    images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
+) -> None:
+    client = make_client(glance.url, SERVICE)
+    volumes = InstanceAwareImageService(client, INSTALLATION, "volume")
+    assert volumes.instance_ref(instance) == InstanceRef(INSTALLATION, instance, "volume")
+    base = images.create("base", kind="snapshot", name="base")
+    of_server = images.create(instance, kind="snapshot", name="s")
+    of_volume = volumes.create(instance, kind="backup", label="daily", name="v")
+    assert [image.id for image in images.list(instance)] == [of_server.id]
+    assert [image.id for image in volumes.list(instance)] == [of_volume.id]
+    assert [image.id for image in volumes.list(instance, label="daily")] == [of_volume.id]
+    attached = volumes.attach(instance, base.id, kind="boot", instance_project_id="demo")
+    assert attached.instance == volumes.instance_ref(instance)
+    assert {relation.kind for relation in volumes.relations(instance)} == {"backup", "boot"}
+    assert {relation.kind for relation in images.relations(instance)} == {"snapshot"}
+    (found,) = volumes.instances(instance_id=instance)
+    assert (found.resource_type, found.boot_image_id) == ("volume", base.id)
+    (parent,) = volumes.ancestry(of_volume.id)
+    assert (parent.image_id, parent.via) == (base.id, volumes.instance_ref(instance))
+    with pytest.raises(ImageNotOfInstance):
+        images.delete(of_volume.id, instance_id=instance)
+    relations = RelationsClient(client)
+    volumes.instance_ended(instance)
+    assert relations.instance(volumes.instance_ref(instance)).ended_at is not None
+    assert relations.instance(images.instance_ref(instance)).ended_at is None
+    ref = volumes.instance_ref(instance)
+    assert relations.roll_back(ref, base.id, "boot", attached.created_at)
+    volumes.detach(instance, of_volume.id, kind="backup")
+    assert list(volumes.relations(instance)) == []
+    assert [relation.kind for relation in images.relations(instance)] == ["snapshot"]
+
+
+def test_the_context_sends_the_type(
+    images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
+) -> None:
+    client = make_client(glance.url, SERVICE)
+    volumes = InstanceAwareImageService(client, INSTALLATION, "volume")
+    made = volumes.create(instance, kind="snapshot", name="v")
+    adapter = MAKERS["adapter"](glance.url, SERVICE)
+    carry_tuple(adapter)
+    with for_instance(volumes.instance_ref(instance)):
+        listed = adapter.get("/v2/images").json()["images"]
+    assert [image["id"] for image in listed] == [made.id]
+    with for_instance(images.instance_ref(instance)):
+        assert adapter.get("/v2/images").json()["images"] == []

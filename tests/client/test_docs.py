@@ -1,4 +1,4 @@
-"""The page for client programs: its snippets run, and it leaves nothing out."""
+"""The snippets of the page about the client run, and it documents every name."""
 
 import inspect
 import re
@@ -43,7 +43,7 @@ def test_the_snippets_run_one_after_the_other(
     assert "parameter.unknown the query parameter 'knd' is unknown; allowed are:" in printed
 
 
-def test_every_error_and_its_code_are_on_the_page() -> None:
+def test_every_error_and_its_code_are_documented() -> None:
     text = PAGE.read_text()
     public = [getattr(client, name) for name in client.__all__]
     errors = [it for it in public if isinstance(it, type) and issubclass(it, ClientError)]
@@ -52,13 +52,13 @@ def test_every_error_and_its_code_are_on_the_page() -> None:
     assert [row for row in rows if row not in text] == []
 
 
-def test_every_name_is_on_the_page() -> None:
+def test_every_name_is_documented() -> None:
     text = PAGE.read_text()
     assert [name for name in client.__all__ if name not in text] == []
 
 
 def _as_on_the_page(name: str, method: Callable[..., object]) -> str:
-    """A method with its parameters: those that are, or have to be, given by name end in ``=``."""
+    """Return the method as in the tables: optional and keyword-only parameters end with ``=``."""
     _self, *given = inspect.signature(method).parameters.values()
     shown = [
         f"**{it.name}"
@@ -70,9 +70,9 @@ def _as_on_the_page(name: str, method: Callable[..., object]) -> str:
     return f"{name}({', '.join(shown)})"
 
 
-def test_the_tables_of_methods_are_those_of_the_classes() -> None:
-    """The first table is about the service, the second about ``RelationsClient``."""
-    tables = PAGE.read_text().split("| method | gives |\n")[1:]
+def test_the_tables_list_every_method() -> None:
+    """The first table is for ``InstanceAwareImageService``, the second for ``RelationsClient``."""
+    tables = PAGE.read_text().split("| method | returns |\n")[1:]
     rows = [re.findall(r"^\| `(\w+\(.*?\))` \|", table.split("\n\n")[0], re.M) for table in tables]
     classes = (InstanceAwareImageService, RelationsClient)
     for found, owner in zip(rows, classes, strict=True):
@@ -81,6 +81,6 @@ def test_the_tables_of_methods_are_those_of_the_classes() -> None:
         assert sorted(found) == sorted(public)
 
 
-def test_every_name_of_backups_is_on_the_page() -> None:
+def test_every_name_of_backups_is_documented() -> None:
     text = PAGE.read_text()
     assert [name for name in backups.__all__ if name not in text] == []

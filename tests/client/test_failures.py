@@ -1,4 +1,4 @@
-"""What the client does when the registry, or what stands before it, does not do its part."""
+"""Failures of Glance, and of proxies before it."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def service(scripted: Scripted) -> InstanceAwareImageService:
     return InstanceAwareImageService(adapter, INSTALLATION)
 
 
-def test_malformed_words_never_leave(
+def test_malformed_arguments_are_not_sent(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     with pytest.raises(TupleMalformed):
@@ -68,13 +68,16 @@ def test_malformed_words_never_leave(
 @pytest.mark.parametrize(
     ("code", "advice"),
     [
-        ("relation.forbidden", "ask with an account that has the role for it"),
-        ("installation.bound", "ask as the service user that it is registered with"),
-        ("installation.unregistered", "ask again once it is registered"),
-        (None, "check which roles the caller has, whose the image is, and whether it is protected"),
+        ("relation.forbidden", "use an account that has the role"),
+        (
+            "installation.bound",
+            "use a service user of the installation for this resource type",
+        ),
+        ("installation.unregistered", "ask an administrator to register the installation"),
+        (None, "check the roles of the account, the owner of the image, and if it is protected"),
     ],
 )
-def test_the_advice_on_a_refusal_is_that_of_its_cause(
+def test_the_next_step_of_a_403_depends_on_its_code(
     service: InstanceAwareImageService, scripted: Scripted, code: str | None, advice: str
 ) -> None:
     ours = {"status": 403, "code": code, "title": "t", "message": "d", "request_id": "req-1"}
@@ -85,7 +88,7 @@ def test_the_advice_on_a_refusal_is_that_of_its_cause(
     assert str(refused.value).count("; ") == 1
 
 
-def test_a_wrong_password_is_not_taken_for_a_missing_answer(scripted: Scripted) -> None:
+def test_a_wrong_password_is_reported_as_unauthorized(scripted: Scripted) -> None:
     scripted.script = lambda _: shown({"error": {"message": "not this one", "code": 401}}, 401)
     who = Password(f"{scripted.url}/v3", "alice", "wrong", user_domain_id="d", project_id="p")
     adapter = Adapter(Session(who), service_type="image")
@@ -107,7 +110,7 @@ def test_a_wrong_password_is_not_taken_for_a_missing_answer(scripted: Scripted) 
         (503, ServiceUnavailable),
     ],
 )
-def test_errors_of_the_filter_are_told_apart(
+def test_each_status_has_its_error(
     service: InstanceAwareImageService, scripted: Scripted, status: int, error: type[GlanceError]
 ) -> None:
     told = {
@@ -128,15 +131,15 @@ def test_errors_of_the_filter_are_told_apart(
     assert caught.value.retry_after == 7
     assert caught.value.doubtful == (status >= 500)
     step = f"; {error.next_step} after 7 seconds"
-    said = "What was wrong" if error.filter_says_what_to_do else f"What was wrong{step}"
+    said = "What was wrong" if error.filter_adds_next_step else f"What was wrong{step}"
     assert str(caught.value) == f"POST /v2/relations answered {status}: {said} (request id req-1)"
 
 
-def test_what_others_than_the_filter_refuse_ends_with_a_next_step(
+def test_a_403_of_another_program_has_a_next_step(
     scripted: Scripted, service: InstanceAwareImageService
 ) -> None:
     scripted.script = lambda asked: Reply(403, b"not you")
-    with pytest.raises(Forbidden, match="not you; check which roles the caller has"):
+    with pytest.raises(Forbidden, match="not you; check the roles of the account"):
         service.attach("inst-1", IMAGE, kind="backup")
 
 
@@ -160,7 +163,7 @@ def test_what_others_than_the_filter_refuse_ends_with_a_next_step(
         (None, None, None),
     ],
 )
-def test_when_to_come_again_is_read_as_seconds_and_as_a_date(
+def test_retry_after_is_a_number_of_seconds_or_a_date(
     asked: str | None, now: str | None, seconds: int | None
 ) -> None:
     headers = {"Retry-After": asked, "Date": now}
@@ -168,7 +171,7 @@ def test_when_to_come_again_is_read_as_seconds_and_as_a_date(
     assert seconds_to_wait(given) == seconds
 
 
-def test_a_date_to_come_again_is_told_in_seconds(
+def test_a_date_in_retry_after_is_reported_in_seconds(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     past = "Sun, 22 Nov 2020 08:00:00 GMT"
@@ -196,7 +199,7 @@ def test_a_date_to_come_again_is_told_in_seconds(
         (Reply(502, b"[" * 10_000), "[[["),
     ],
 )
-def test_any_error_page_is_read(
+def test_any_error_page_is_parsed(
     make_client: Maker, scripted: Scripted, reply: Reply, said: str
 ) -> None:
     scripted.script = lambda asked: reply
@@ -220,7 +223,7 @@ def test_any_error_page_is_read(
     ],
     ids=["proxy", "cut", "list", "deep", "half a relation", "something else"],
 )
-def test_a_success_that_is_none_is_not_believed(
+def test_an_invalid_body_of_a_200_is_an_error(
     service: InstanceAwareImageService, scripted: Scripted, reply: Reply
 ) -> None:
     scripted.script = lambda asked: reply
@@ -229,7 +232,7 @@ def test_a_success_that_is_none_is_not_believed(
     assert caught.value.doubtful
 
 
-def test_the_choice_of_versions_is_the_answer_of_another_endpoint(
+def test_a_list_of_versions_is_an_invalid_response(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     choices = Reply(300, b'{"versions": []}', {"Content-Type": "application/json"})
@@ -239,7 +242,7 @@ def test_the_choice_of_versions_is_the_answer_of_another_endpoint(
 
 
 @pytest.mark.parametrize("reply", [HANG_UP, Reply(200, b'{"id": "x"}', cut=True)])
-def test_an_answer_cut_short_is_none(
+def test_an_incomplete_response_is_an_error(
     make_client: Maker, scripted: Scripted, reply: Reply | None
 ) -> None:
     scripted.script = lambda asked: reply
@@ -248,7 +251,7 @@ def test_an_answer_cut_short_is_none(
         service.get(IMAGE)
 
 
-def test_nobody_listening_is_told(make_client: Maker) -> None:
+def test_a_closed_port_is_reported(make_client: Maker) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -256,7 +259,7 @@ def test_nobody_listening_is_told(make_client: Maker) -> None:
             InstanceAwareImageService(make_client(url, SERVICE), INSTALLATION).info()
 
 
-def test_a_session_without_credentials_is_told() -> None:
+def test_a_session_without_credentials_is_reported() -> None:
     service = InstanceAwareImageService(Adapter(Session(), service_type="image"), INSTALLATION)
     with pytest.raises(GlanceUnreachable):
         service.info()
@@ -271,7 +274,7 @@ def test_a_session_without_credentials_is_told() -> None:
         {"cacert": "/missing.pem"},
     ],
 )
-def test_a_connection_that_leads_to_no_image_service_is_told(options: dict[str, Any]) -> None:
+def test_a_connection_without_an_image_service_is_reported(options: dict[str, Any]) -> None:
     auth = {"endpoint": "https://127.0.0.1:1", "token": SERVICE}
     known = {"load_yaml_config": False, "load_envvars": False, "auth_type": "admin_token"}
     connection = openstack.connect(**{"auth": auth, **known, **options})
@@ -279,7 +282,7 @@ def test_a_connection_that_leads_to_no_image_service_is_told(options: dict[str, 
         RelationsClient(connection).info()
 
 
-def test_what_cannot_be_read_to_be_sent_is_told_as_it_is(
+def test_an_error_of_the_data_to_upload_is_raised_unchanged(
     service: InstanceAwareImageService,
 ) -> None:
     file = io.BytesIO(b"data")
@@ -288,7 +291,7 @@ def test_what_cannot_be_read_to_be_sent_is_told_as_it_is(
         service.upload(IMAGE, (part for part in file))
 
 
-def test_info_is_asked_once_when_known_and_again_when_not(
+def test_info_is_requested_until_the_first_success(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     scripted.info = Reply(404)
@@ -303,7 +306,7 @@ def test_info_is_asked_once_when_known_and_again_when_not(
 
 
 @pytest.mark.parametrize("recorded", [None, "backup"])
-def test_a_creation_that_was_not_recorded_names_its_image(
+def test_the_error_of_an_unrecorded_creation_has_the_image_id(
     service: InstanceAwareImageService, scripted: Scripted, recorded: str | None
 ) -> None:
     said = {"X_Relation_Recorded": recorded} if recorded else {}
@@ -315,7 +318,7 @@ def test_a_creation_that_was_not_recorded_names_its_image(
 
 
 class Lossy:
-    """A registry that makes the image, or not, and loses the answers to POST."""
+    """A Glance that creates images, or not, and whose responses to POST are lost."""
 
     def __init__(self, *, makes: bool, relates: bool, replies: list[Reply | None]) -> None:
         self.makes = makes
@@ -363,7 +366,7 @@ LOST_IDS = ["no answer", "cut short", "gateway timeout", "internal error"]
 
 
 @pytest.mark.parametrize("lost", LOST, ids=LOST_IDS)
-def test_a_lost_answer_is_looked_for(
+def test_an_image_is_found_after_a_lost_response(
     service: InstanceAwareImageService, scripted: Scripted, lost: Reply | None
 ) -> None:
     scripted.script = glance = Lossy(makes=True, relates=True, replies=[lost])
@@ -374,7 +377,7 @@ def test_a_lost_answer_is_looked_for(
 
 
 @pytest.mark.parametrize("lost", LOST, ids=LOST_IDS)
-def test_a_lost_request_is_sent_again_under_the_same_id(
+def test_a_lost_request_is_repeated_with_the_same_id(
     service: InstanceAwareImageService, scripted: Scripted, lost: Reply | None
 ) -> None:
     scripted.script = Lossy(makes=False, relates=False, replies=[lost])
@@ -384,7 +387,7 @@ def test_a_lost_request_is_sent_again_under_the_same_id(
     assert image.id == json.loads(first.body)["id"]
 
 
-def test_a_creation_lost_twice_is_given_up_with_its_id(
+def test_a_creation_that_fails_twice_raises_with_its_id(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     scripted.script = Lossy(makes=False, relates=False, replies=[HANG_UP] * 3)
@@ -394,7 +397,7 @@ def test_a_creation_lost_twice_is_given_up_with_its_id(
     assert caught.value.image_id == json.loads(first.body)["id"]
 
 
-def test_an_image_found_without_its_relation_is_not_taken(
+def test_an_image_found_without_its_relation_is_an_error(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     scripted.script = glance = Lossy(makes=True, relates=False, replies=[HANG_UP])
@@ -404,7 +407,7 @@ def test_an_image_found_without_its_relation_is_not_taken(
     assert len(scripted.of("POST", "/v2/images")) == 1
 
 
-def test_a_first_request_that_arrives_late_is_taken(
+def test_a_late_first_request_is_accepted(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     late = Lossy(makes=True, relates=True, replies=[HANG_UP, Reply(409)])
@@ -422,7 +425,7 @@ def test_a_first_request_that_arrives_late_is_taken(
 
 
 @pytest.mark.parametrize("status", [400, 403, 409, 413])
-def test_a_refused_creation_is_not_sent_again(
+def test_a_refused_creation_is_not_repeated(
     service: InstanceAwareImageService, scripted: Scripted, status: int
 ) -> None:
     scripted.script = lambda asked: Reply(status)
@@ -433,10 +436,10 @@ def test_a_refused_creation_is_not_sent_again(
     assert not scripted.of("GET", f"/v2/images/{IMAGE}")
 
 
-def test_a_creation_that_may_have_come_in_between_has_its_id(
+def test_the_error_of_a_doubtful_conflict_has_the_image_id(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
-    """The first answer is lost, the second says that the id is taken, and nobody can look."""
+    """The first response is lost, the second is a 409, and the image cannot be read."""
     looks = [Reply(404), Reply(503)]
     posts = [HANG_UP, Reply(409)]
     scripted.script = lambda asked: (looks if asked.method == "GET" else posts).pop(0)
@@ -445,9 +448,7 @@ def test_a_creation_that_may_have_come_in_between_has_its_id(
     assert caught.value.image_id == IMAGE
 
 
-def test_an_id_that_is_none_is_chosen(
-    service: InstanceAwareImageService, scripted: Scripted
-) -> None:
+def test_an_id_of_none_is_replaced(service: InstanceAwareImageService, scripted: Scripted) -> None:
     scripted.script = Lossy(makes=False, relates=False, replies=[HANG_UP])
     image = service.create("inst-1", kind="snapshot", id=None)
     (looked,) = {asked.path for asked in scripted.asked if asked.path.startswith("/v2/images/")}
@@ -456,7 +457,7 @@ def test_an_id_that_is_none_is_chosen(
         service.create("inst-1", kind="snapshot", id="None")
 
 
-def test_the_filters_own_503_creates_nothing_and_is_not_sent_again(
+def test_a_503_of_the_filter_is_not_repeated(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     told = {"code": "store.unavailable", "message": "The database is down"}
@@ -468,7 +469,7 @@ def test_the_filters_own_503_creates_nothing_and_is_not_sent_again(
 
 
 def queued(asked: Asked) -> Reply:
-    """An image that is queued, of a Glance that downloads."""
+    """Respond as a Glance that offers ``web-download`` and has a queued image."""
     if asked.path == "/v2/info/import":
         return shown({"import-methods": {"value": ["web-download"]}})
     if asked.path.endswith("/tasks"):
@@ -477,9 +478,9 @@ def queued(asked: Asked) -> Reply:
 
 
 class Importing:
-    """Answers as a registry that imports, in which some questions about the image fail.
+    """Respond as a Glance with imports, in which some requests for the image fail.
 
-    :param failures: what comes in place of the answer, one after the other
+    :param failures: the responses to these requests
     """
 
     def __init__(self, *failures: Reply | None) -> None:
@@ -499,9 +500,7 @@ class Importing:
         return shown({"id": IMAGE, "status": "active"}) if self.is_begun else queued(asked)
 
 
-def test_an_import_is_waited_for_though_a_proxy_fails(
-    make_client: Maker, scripted: Scripted
-) -> None:
+def test_waiting_continues_while_a_proxy_fails(make_client: Maker, scripted: Scripted) -> None:
     importing = Importing(Reply(502, PROXY_PAGE), HANG_UP, HANG_UP, Reply(504))
     scripted.script = importing.answer
     service = InstanceAwareImageService(make_client(scripted.url, SERVICE), INSTALLATION)
@@ -512,7 +511,7 @@ def test_an_import_is_waited_for_though_a_proxy_fails(
 @pytest.mark.parametrize(
     ("status", "deadline"), [(502, 0.0), (200, 3600.0), (401, 3600.0), (404, 3600.0)]
 )
-def test_an_import_that_nobody_tells_of_is_given_up_with_its_id(
+def test_waiting_without_responses_ends_with_the_image_id(
     service: InstanceAwareImageService, scripted: Scripted, status: int, deadline: float
 ) -> None:
     scripted.script = Importing(Reply(status)).answer
@@ -521,10 +520,10 @@ def test_an_import_that_nobody_tells_of_is_given_up_with_its_id(
     assert (caught.value.status, caught.value.image_id) == (status, IMAGE)
 
 
-def test_an_import_has_ended_when_glance_has_removed_its_lock(
+def test_an_import_ends_when_glance_removes_its_lock(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
-    """Until then it refuses another one, such as a copy of the new image."""
+    """Before, Glance refuses another import, such as a copy of the new image."""
     locked = {"id": IMAGE, "status": "active", "os_glance_import_task": "t"}
     images = [shown(locked), shown({"id": IMAGE, "status": "active"})]
     task = {"id": "t", "status": "success"}
@@ -535,7 +534,7 @@ def test_an_import_has_ended_when_glance_has_removed_its_lock(
     assert images == []
 
 
-def test_the_task_that_goes_on_is_waited_for_else_the_latest(
+def test_the_current_task_or_the_latest_one_is_waited_for(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     image: dict[str, Any] = {"id": IMAGE, "status": "active"}
@@ -552,7 +551,7 @@ def test_the_task_that_goes_on_is_waited_for_else_the_latest(
         service.wait_for_import(IMAGE)
 
 
-def test_an_import_whose_task_is_not_shown_is_judged_by_the_image(
+def test_an_import_without_a_visible_task_depends_on_the_image(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     image: dict[str, Any] = {"id": IMAGE, "status": "importing", "os_glance_import_task": "t"}
@@ -560,13 +559,13 @@ def test_an_import_whose_task_is_not_shown_is_judged_by_the_image(
     with pytest.raises(ImportUnfinished):
         service.wait_for_import(IMAGE, deadline=0)
     del image["os_glance_import_task"]
-    with pytest.raises(ImportFailed, match="no import into it is under way"):
+    with pytest.raises(ImportFailed, match="no import into it is in progress"):
         service.wait_for_import(IMAGE)
     image["status"] = "active"
     assert service.wait_for_import(IMAGE).status == "active"
 
 
-def test_a_copy_is_judged_also_where_a_policy_hides_the_stores(
+def test_a_copy_is_checked_even_if_a_policy_hides_the_stores(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     request = {"method": {"name": "copy-image"}, "all_stores_must_succeed": False}
@@ -592,7 +591,7 @@ def test_no_error_shows_the_credentials_of_a_url(
     assert "secret" not in everything
 
 
-def test_the_503_of_another_is_no_promise_that_nothing_was_begun(
+def test_a_503_of_another_program_is_doubtful(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     told = {"code": "GW-1", "message": "No upstream answered in time"}
@@ -609,11 +608,11 @@ def _page(applied: str | None, **body: Any) -> Reply:
 
 
 @pytest.mark.parametrize("applied", [None, "installation_uuid, instance_id, kind"])
-def test_a_list_that_was_not_filtered_is_not_used(
+def test_an_unacknowledged_list_is_an_error(
     service: InstanceAwareImageService, scripted: Scripted, applied: str | None
 ) -> None:
     scripted.script = lambda asked: _page(applied, images=[{"id": IMAGE}])
-    with pytest.raises(NotInstanceAware, match="images of other instances"):
+    with pytest.raises(NotInstanceAware, match="images of other servers"):
         next(service.list("inst-1"))
 
 
@@ -632,7 +631,7 @@ def test_every_page_must_be_acknowledged(
         next(images)
 
 
-def test_pages_are_asked_for_when_they_are_come_to(
+def test_pages_are_requested_when_they_are_read(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     scripted.script = lambda asked: _page(
@@ -646,7 +645,7 @@ def test_pages_are_asked_for_when_they_are_come_to(
     assert len(scripted.of("GET", "/v2/images")) == 3
 
 
-def test_pages_that_lead_in_a_circle_end(
+def test_a_link_to_a_previous_page_is_an_error(
     service: InstanceAwareImageService, scripted: Scripted
 ) -> None:
     def script(asked: Asked) -> Reply:
@@ -654,7 +653,7 @@ def test_pages_that_lead_in_a_circle_end(
         return _page(APPLIED, images=[], next=f"/v2/images?marker={marker}")
 
     scripted.script = script
-    with pytest.raises(InvalidResponse, match="circle"):
+    with pytest.raises(InvalidResponse, match="refers to a previous page"):
         list(service.list("inst-1"))
     assert len(scripted.of("GET", "/v2/images")) == 3
 
@@ -676,7 +675,7 @@ def _relation(installation: str, instance: str, kind: str) -> dict[str, Any]:
     ],
     ids=["none", "other instance", "other installation", "started from it"],
 )
-def test_what_is_not_recorded_as_made_of_the_instance_is_not_deleted(
+def test_an_image_of_another_server_is_not_deleted(
     service: InstanceAwareImageService, scripted: Scripted, relations: list[Any]
 ) -> None:
     scripted.script = lambda asked: shown({"relations": relations})
@@ -687,7 +686,7 @@ def test_what_is_not_recorded_as_made_of_the_instance_is_not_deleted(
 
 
 @pytest.mark.parametrize("reply", [HANG_UP, Reply(503), Reply(200, PROXY_PAGE), Reply(404)])
-def test_nothing_is_deleted_in_doubt(
+def test_nothing_is_deleted_if_the_relations_cannot_be_read(
     service: InstanceAwareImageService, scripted: Scripted, reply: Reply | None
 ) -> None:
     scripted.script = lambda asked: reply
@@ -697,7 +696,7 @@ def test_nothing_is_deleted_in_doubt(
 
 
 class Renewing(Token):
-    """Credentials that can be renewed, after which requests are sent again."""
+    """Credentials that can be renewed, so that requests without data are repeated after a 401."""
 
     def invalidate(self) -> bool:
         return True
@@ -705,7 +704,7 @@ class Renewing(Token):
 
 @pytest.mark.parametrize("data", [b"data", io.BytesIO(b"data"), iter([b"data"])])
 @pytest.mark.parametrize("reply", [Reply(401), Reply(307, headers={"Location": "/"}), HANG_UP])
-def test_data_is_sent_once_whatever_becomes_of_it(
+def test_data_is_sent_once_even_after_a_failure(
     scripted: Scripted, data: Any, reply: Reply | None
 ) -> None:
     scripted.script = lambda asked: reply
@@ -718,7 +717,7 @@ def test_data_is_sent_once_whatever_becomes_of_it(
     assert len(scripted.of("PUT", f"/v2/images/{IMAGE}/file")) == 1
 
 
-def test_a_get_is_repeated_when_the_connection_broke(
+def test_a_get_is_repeated_after_a_broken_connection(
     make_client: Maker, scripted: Scripted
 ) -> None:
     replies: list[Reply | None] = [HANG_UP, shown({"id": IMAGE})]
@@ -727,7 +726,7 @@ def test_a_get_is_repeated_when_the_connection_broke(
     assert service.get(IMAGE).id == IMAGE
 
 
-def test_a_get_is_repeated_as_often_as_the_adapter_was_told(scripted: Scripted) -> None:
+def test_a_get_is_repeated_as_configured_in_the_adapter(scripted: Scripted) -> None:
     replies: list[Reply | None] = [HANG_UP]
     scripted.script = lambda asked: replies.pop(0)
     adapter = Adapter(session(scripted.url, SERVICE), service_type="image", connect_retries=0)
@@ -735,7 +734,7 @@ def test_a_get_is_repeated_as_often_as_the_adapter_was_told(scripted: Scripted) 
         InstanceAwareImageService(adapter, INSTALLATION).get(IMAGE)
 
 
-def test_walks_up_and_down_are_read(scripted: Scripted) -> None:
+def test_ancestry_and_descendants_are_parsed(scripted: Scripted) -> None:
     via = {"installation_uuid": INSTALLATION, "instance_id": "inst-1"}
     step = {"via": via, "kind": "backup", "created_at": CREATED_AT, "image_deleted_at": None}
     up = step | {"image_id": "parent"}
@@ -750,7 +749,7 @@ def test_walks_up_and_down_are_read(scripted: Scripted) -> None:
     assert scripted.asked[-1].query == "depth=2"
 
 
-def test_usages_that_cannot_be_counted_together_are_asked_for_in_parts(
+def test_usages_that_time_out_are_requested_in_parts(
     make_client: Maker, scripted: Scripted
 ) -> None:
     def answer(asked: Asked) -> Reply:
@@ -770,3 +769,22 @@ def test_usages_that_cannot_be_counted_together_are_asked_for_in_parts(
     with pytest.raises(ServiceUnavailable):
         list(client.usages(images))
     assert len(scripted.of("GET", "/v2/usages")) == 6
+
+
+def test_a_filter_without_resource_types_gets_no_request_about_a_volume(
+    make_client: Maker, scripted: Scripted
+) -> None:
+    """It would ignore the type, and act on the server with the same ID."""
+    volumes = InstanceAwareImageService(make_client(scripted.url, SERVICE), INSTALLATION, "volume")
+    image_id = str(uuid4())
+    for call in (
+        lambda: volumes.create("vol-1", kind="snapshot", name="new"),
+        lambda: volumes.list("vol-1"),
+        lambda: volumes.attach("vol-1", image_id, kind="boot"),
+        lambda: volumes.detach("vol-1", image_id, kind="boot"),
+        lambda: volumes.instance_ended("vol-1"),
+    ):
+        with pytest.raises(NotInstanceAware, match="type volume, so nothing was done; it knows se"):
+            call()
+    assert {asked.method for asked in scripted.asked} == {"GET"}
+    assert scripted.of("GET", "/v2/images") == []

@@ -1,4 +1,4 @@
-"""Image import by each method on the real Glance, and what fails in each."""
+"""Image import with each method of a real Glance, and failures of each."""
 
 import gzip
 import io
@@ -74,7 +74,7 @@ def web() -> Iterator[Scripted]:
 
 @contextmanager
 def holding(web: Scripted) -> Iterator[None]:
-    """Nothing that is downloaded comes before the end of this."""
+    """Delay all downloads until the end of the block."""
     over, script = threading.Event(), web.script
 
     def answer(asked: Asked) -> Reply | None:
@@ -92,7 +92,7 @@ def holding(web: Scripted) -> Iterator[None]:
 def importing(
     tmp_path_factory: pytest.TempPathFactory, web: Scripted, glance: ServedGlance
 ) -> Iterator[ServedGlance]:
-    """A Glance with two stores and every import method; ``glance`` is another region's."""
+    """A Glance with two stores and every import method; ``glance`` is in another region."""
     directory = tmp_path_factory.mktemp("importing")
     nobody = f"http://127.0.0.1:{servers.free_port()}"
     (directory / "policy.yaml").write_text('"copy_image": ""\n')
@@ -170,7 +170,7 @@ def test_import_plugins_change_the_image_and_not_the_relation(
     assert (image.size, image.imported) == (10, "yes")
 
 
-def test_what_cannot_be_decompressed_is_no_backup(
+def test_data_that_cannot_be_decompressed_fail(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     cut = gzip.compress(b"0123456789" * 100)[:-10]
@@ -188,7 +188,7 @@ def qemu_img() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def converting(tmp_path_factory: pytest.TempPathFactory, qemu_img: str) -> Iterator[ServedGlance]:
-    """A Glance that unpacks what it imports, and makes raw images of all."""
+    """A Glance that decompresses imported data, and converts them to raw."""
     directory = tmp_path_factory.mktemp("converting")
     with ServedGlance(directory, glance_conf=CONVERSION) as served:
         yield served
@@ -214,7 +214,7 @@ def test_conversion_changes_the_image_and_not_the_relation(
     assert [it.image_id for it in images.relations(instance)] == [queued.id]
 
 
-def test_what_cannot_be_converted_is_no_backup(
+def test_data_that_cannot_be_converted_fail(
     make_client: Maker, converting: ServedGlance, instance: str
 ) -> None:
     images = InstanceAwareImageService(make_client(converting.url, SERVICE), INSTALLATION)
@@ -252,7 +252,7 @@ def test_several_stores_and_a_copy(images: InstanceAwareImageService, instance: 
     assert len(list(images.relations(instance))) == 2
 
 
-def test_a_queued_image_is_filled(images: InstanceAwareImageService, instance: str) -> None:
+def test_a_queued_image_gets_its_data(images: InstanceAwareImageService, instance: str) -> None:
     queued = images.create(instance, kind="backup", **FORMATS)
     assert not list(images.backups(instance))
     _check_is_backup(
@@ -260,7 +260,7 @@ def test_a_queued_image_is_filled(images: InstanceAwareImageService, instance: s
     )
 
 
-def test_a_failed_download_tells_glances_message_and_keeps_the_relation(
+def test_a_failed_download_has_glances_message_and_keeps_the_relation(
     images: InstanceAwareImageService, instance: str, web: Scripted
 ) -> None:
     with pytest.raises(ImportFailed, match="Task failed") as caught:
@@ -281,7 +281,7 @@ def test_a_url_that_glance_does_not_allow_is_explained_without_its_credentials(
         images.import_image(url, instance_id=instance, kind="snapshot", **FORMATS)
     said = str(caught.value)
     assert "[import_filtering_opts]" in said
-    assert "ask the operators of Glance" in said
+    assert "ask an operator of Glance" in said
     assert "log" not in said
     everything = "".join(traceback.format_exception(caught.value))
     assert "http://***@127.0.0.1:9/image?signature=***&copy=***" in said
@@ -292,7 +292,7 @@ def test_a_url_that_glance_does_not_allow_is_explained_without_its_credentials(
 
 @pytest.fixture
 def remote(make_client: Maker, glance: ServedGlance) -> InstanceAwareImageService:
-    """The images of the other region."""
+    """The client for the other region."""
     return InstanceAwareImageService(make_client(glance.url, SERVICE), INSTALLATION)
 
 
@@ -322,7 +322,7 @@ def test_glance_download(
     assert not list(remote.relations(instance))
 
 
-def test_what_another_region_does_not_give_fails_and_keeps_the_relation(
+def test_a_missing_image_of_another_region_fails_and_keeps_the_relation(
     images: InstanceAwareImageService, remote: InstanceAwareImageService, instance: str
 ) -> None:
     queued = remote.create(f"{instance}-origin", kind="snapshot", **FORMATS)
@@ -352,7 +352,7 @@ def test_an_image_without_a_format_is_refused_before_anything_is_created(
 ) -> None:
     given = {name: value for name, value in FORMATS.items() if name != missing}
     for source in (io.BytesIO(b"data"), "http://127.0.0.1/", RemoteImage(str(uuid4()), "two")):
-        with pytest.raises(ImportInvalid, match=f"^{missing} must be given"):
+        with pytest.raises(ImportInvalid, match=f"^{missing} is missing"):
             images.import_image(source, instance_id=instance, kind="snapshot", **given)
         assert not isinstance(source, io.BytesIO) or not _sent(source)
     assert not list(images.relations(instance))
@@ -360,11 +360,11 @@ def test_an_image_without_a_format_is_refused_before_anything_is_created(
 
 @pytest.mark.parametrize("name", ["container_format", "disk_format"])
 @pytest.mark.parametrize("wrong", ["nope", 7, ["raw"]], ids=repr)
-def test_a_format_that_glance_does_not_take_is_refused_before_anything_is_created(
+def test_an_unsupported_format_is_refused_before_anything_is_created(
     images: InstanceAwareImageService, instance: str, name: str, wrong: Any
 ) -> None:
     source, given = io.BytesIO(b"data"), FORMATS | {name: wrong}
-    with pytest.raises(ImportInvalid, match=f"^{name} is .*, and this Glance takes .*(raw|bare)"):
+    with pytest.raises(ImportInvalid, match=f"^{name} is .*, but this Glance allows .*(raw|bare)"):
         images.import_image(source, instance_id=instance, kind="backup", **given)
     assert not _sent(source)
     assert not list(images.relations(instance))
@@ -373,14 +373,14 @@ def test_a_format_that_glance_does_not_take_is_refused_before_anything_is_create
 def test_a_new_image_without_a_source_or_a_kind_is_refused_before_anything_is_created(
     images: InstanceAwareImageService, instance: str
 ) -> None:
-    with pytest.raises(TypeError, match="no source is given"):
+    with pytest.raises(TypeError, match="a new image needs a source"):
         images.import_image(instance_id=instance, kind="backup", **FORMATS)
     with pytest.raises(TypeError, match="needs a kind"):
         images.import_image(b"data", instance_id=instance, **FORMATS)
     assert not list(images.relations(instance))
 
 
-def test_an_image_that_lacks_a_format_is_refused_before_anything_is_sent(
+def test_an_existing_image_without_a_format_is_refused_before_anything_is_sent(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     queued, source = (
@@ -394,7 +394,7 @@ def test_an_image_that_lacks_a_format_is_refused_before_anything_is_sent(
     assert images.get(queued.id).status == "queued"
 
 
-def test_copying_what_is_not_there_and_what_is_not_active(
+def test_a_missing_or_inactive_image_cannot_be_copied(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     with pytest.raises(NotFound) as absent:
@@ -402,20 +402,20 @@ def test_copying_what_is_not_there_and_what_is_not_active(
     assert absent.value.image_id is None
     queued = images.create(instance, kind="snapshot", **FORMATS)
     with pytest.raises(
-        ImportFailed, match="no source is given, and copy-image needs one that is active"
+        ImportFailed, match=r"copy-image \(no source was passed\) needs an image that is active"
     ) as caught:
         images.import_image(image_id=queued.id, stores=Stores(every=True))
     assert (caught.value.image_id, caught.value.image_status) == (queued.id, "queued")
 
 
-def test_an_active_image_is_not_filled_again(
+def test_an_active_image_is_not_imported_into(
     images: InstanceAwareImageService, instance: str, web: Scripted
 ) -> None:
     image = images.import_image(
         b"data", instance_id=instance, kind="snapshot", deadline=60, **FORMATS
     )
     for source in (io.BytesIO(b"data"), f"{web.url}/data"):
-        with pytest.raises(ImportFailed, match="needs one that is queued") as caught:
+        with pytest.raises(ImportFailed, match="needs an image that is queued") as caught:
             images.import_image(source, image_id=image.id)
         assert "delete" not in str(caught.value)
         assert not isinstance(source, io.BytesIO) or not _sent(source)
@@ -426,7 +426,7 @@ def test_a_store_that_does_not_exist_is_refused_before_anything_is_created(
     images: InstanceAwareImageService, instance: str
 ) -> None:
     source, stores = io.BytesIO(b"data"), Stores(("local", "nosuch"))
-    offered = "no store nosuch that can be written to; the deployment offers local, second;"
+    offered = "no writable store nosuch; the deployment offers local, second;"
     with pytest.raises(StoreNotOffered, match=offered) as caught:
         images.import_image(source, instance_id=instance, kind="snapshot", stores=stores, **FORMATS)
     assert caught.value.offered == ("local", "second")
@@ -456,7 +456,7 @@ def _closed() -> io.BytesIO:
         ("file:///etc/passwd", "must be a URL"),
         ("https://", "must be a URL"),
         ("http://host/with space", "no spaces"),
-        ("http://host:port/", "host or port is malformed"),
+        ("http://host:port/", "malformed host or port"),
         ("user:secret@host/image", "must be a URL"),
         (io.StringIO("data"), "open as text"),
         (_closed(), "closed"),
@@ -469,7 +469,7 @@ def _closed() -> io.BytesIO:
         (RemoteImage(str(UUID(int=7)), ""), "no region"),
         (RemoteImage(str(UUID(int=7)), "two", "private"), "not one of public, internal, admin"),
     ],
-    # two processes must name them alike
+    # the names must be equal in two processes
     ids=lambda value: type(value).__name__ if isinstance(value, io.IOBase) else str(value),
 )
 def test_a_source_that_cannot_be_imported_is_refused_before_anything_is_created(
@@ -493,7 +493,7 @@ def test_a_file_that_is_not_open_for_reading_is_refused(
 
 
 @pytest.mark.parametrize("deadline", [-1, float("nan"), None, "60"])
-def test_a_deadline_that_is_no_number_of_seconds_is_refused(
+def test_a_malformed_deadline_is_refused(
     images: InstanceAwareImageService, instance: str, deadline: Any
 ) -> None:
     with pytest.raises(ImportInvalid, match="deadline is"):
@@ -505,14 +505,14 @@ def test_a_deadline_that_is_no_number_of_seconds_is_refused(
     assert not list(images.relations(instance))
 
 
-def test_stores_that_contradict_each_other() -> None:
+def test_contradictory_stores_are_refused() -> None:
     with pytest.raises(TypeError, match=r"such as \('fast',\)"):
         Stores("fast")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="either ids or every"):
         Stores(("fast",), every=True)
 
 
-def test_what_the_deployment_lacks_is_refused_before_anything_is_made(
+def test_a_missing_method_is_refused_before_anything_is_created(
     make_client: Maker, glance: ServedGlance, instance: str
 ) -> None:
     images = InstanceAwareImageService(make_client(glance.url, SERVICE), INSTALLATION)
@@ -521,16 +521,20 @@ def test_what_the_deployment_lacks_is_refused_before_anything_is_made(
             RemoteImage(str(uuid4()), "elsewhere"), instance_id=instance, kind="snapshot", **FORMATS
         )
     assert caught.value.offered == ("glance-direct", "web-download")
-    with pytest.raises(ImportNotOffered, match="imported by glance-direct, asked for is copy"):
+    with pytest.raises(
+        ImportNotOffered, match="needs the method glance-direct, the requested method is copy"
+    ):
         images.import_image(
             b"data", instance_id=instance, kind="snapshot", method="copy-image", **FORMATS
         )
-    with pytest.raises(ImportNotOffered, match="no source is given, so that the image would be"):
+    with pytest.raises(
+        ImportNotOffered, match="a copy \\(no source was passed\\) needs the method copy-image"
+    ):
         images.import_image(image_id=str(uuid4()))
     assert not list(images.relations(instance))
 
 
-def test_arguments_that_contradict_each_other(images: InstanceAwareImageService) -> None:
+def test_contradictory_arguments_are_refused(images: InstanceAwareImageService) -> None:
     with pytest.raises(TypeError, match="either"):
         images.import_image(b"data")
     with pytest.raises(TypeError, match="either"):
@@ -562,7 +566,7 @@ def test_properties_of_an_imported_image_may_have_the_names_of_arguments(
     assert [it.label for it in images.relations(instance)] == ["daily"]
 
 
-def test_the_deadline_ends_the_waiting_only(
+def test_the_import_continues_after_the_deadline(
     images: InstanceAwareImageService, instance: str, web: Scripted
 ) -> None:
     unfinished = pytest.raises(ImportUnfinished, match="did not end within 0 seconds")
@@ -574,7 +578,7 @@ def test_the_deadline_ends_the_waiting_only(
     assert f"wait_for_import('{caught.value.image_id}')" in str(caught.value)
 
 
-def test_another_process_goes_on_waiting(
+def test_another_process_can_continue_to_wait(
     images: InstanceAwareImageService,
     make_client: Maker,
     importing: ServedGlance,
@@ -595,7 +599,7 @@ def test_another_process_goes_on_waiting(
     assert other.wait_for_import(image.id, deadline=0).id == image.id
 
 
-def test_waiting_for_an_import_that_failed_for_one_that_never_was_and_for_no_image(
+def test_waiting_fails_for_a_failed_import_no_import_and_no_image(
     images: InstanceAwareImageService, instance: str, web: Scripted
 ) -> None:
     with holding(web), pytest.raises(ImportUnfinished) as unfinished:
@@ -606,7 +610,7 @@ def test_waiting_for_an_import_that_failed_for_one_that_never_was_and_for_no_ima
         images.wait_for_import(unfinished.value.image_id, deadline=60)
     assert not isinstance(failed.value, ImportUnfinished)
     queued = images.create(instance, kind="snapshot", **FORMATS)
-    with pytest.raises(ImportFailed, match="no import into it is under way"):
+    with pytest.raises(ImportFailed, match="no import into it is in progress"):
         images.wait_for_import(queued.id)
     with pytest.raises(NotFound) as absent:
         images.wait_for_import(str(uuid4()))
@@ -614,7 +618,7 @@ def test_waiting_for_an_import_that_failed_for_one_that_never_was_and_for_no_ima
 
 
 class Clock:
-    """Time that passes only where somebody sleeps."""
+    """A clock that advances only by ``sleep``."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -627,7 +631,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("deadline", [0.05, 1.0, 2.0, 7.5])
-def test_the_last_look_is_at_the_deadline(
+def test_the_last_poll_is_at_the_deadline(
     images: InstanceAwareImageService,
     instance: str,
     web: Scripted,

@@ -1,4 +1,4 @@
-"""Imports that the real Glance accepts and that fail: what is said, and whether it is true."""
+"""Imports that a real Glance accepts and that fail: the messages, and if their advice works."""
 
 import gzip
 import os
@@ -43,7 +43,7 @@ image_import_plugins = [image_decompression]
 policy_file = {directory}/policy.yaml
 """
 CUT = gzip.compress(os.urandom(1000))[:-10]
-"""What the plugin that decompresses cannot read."""
+"""Data that Glance's decompression plugin cannot read."""
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,10 @@ def glance_with_full_store(
 
 
 def _fill(store: Path) -> Callable[[], object]:
-    """Have a store take nothing more; gives what puts the machine back."""
+    """Make a store full; return the function that reverts it."""
     small = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(store)]
     if subprocess.run(small, capture_output=True, check=False).returncode:
-        # only root may mount; a store whose directory is a file takes nothing either
+        # only root may mount; a store whose directory is a file cannot be written to either
         shutil.rmtree(store)
         store.touch()
         return lambda: None
@@ -128,7 +128,7 @@ def test_a_copy_succeeds_after_one_that_failed(
     assert copied.os_glance_failed_import == "full"
 
 
-def test_a_copy_is_content_with_one_store_if_it_may_be(
+def test_a_copy_to_one_of_several_stores_can_succeed(
     images: InstanceAwareImageService, backup: Image
 ) -> None:
     stores = Stores(("full", "second"), all_must_succeed=False)
@@ -137,7 +137,7 @@ def test_a_copy_is_content_with_one_store_if_it_may_be(
     assert copied.os_glance_failed_import == "full"
 
 
-def test_a_copy_goes_only_to_stores_that_lack_the_image(
+def test_a_copy_is_made_only_to_stores_without_the_image(
     images: InstanceAwareImageService, backup: Image
 ) -> None:
     both = Stores(("local", "second"))
@@ -146,7 +146,7 @@ def test_a_copy_goes_only_to_stores_that_lack_the_image(
     assert images.import_image(image_id=backup.id, stores=both, deadline=60).stores == copied.stores
 
 
-def test_a_copy_that_glance_refuses_says_so_and_the_backup_stays(
+def test_a_refused_copy_is_an_error_and_the_backup_stays(
     images: InstanceAwareImageService, backup: Image
 ) -> None:
     with pytest.raises(ImportFailed, match="already present at store 'local'") as caught:
@@ -186,25 +186,25 @@ def _fails(
 
 @pytest.mark.parametrize("may_be_some", [False, True])
 @pytest.mark.parametrize("path", [None, "/whole", "/cut"])
-def test_the_advice_after_a_failure_can_be_followed(
+def test_the_advice_after_a_failure_works(
     images: InstanceAwareImageService,
     instance: str,
     web: Scripted,
     path: str | None,
     may_be_some: bool,
 ) -> None:
-    """Which state Glance leaves the image in differs by method, by what failed, and by chance."""
+    """The status of the image depends on the method, on the failure, and on chance."""
     stores = Stores(("full",), all_must_succeed=not may_be_some)
     source = CUT if path is None else f"{web.url}{path}"
     error = _fails(images, instance, source, Stores() if source == CUT else stores)
     said, left = str(error), images.get(error.image_id)
     assert error.image_status == left.status
     if left.status == "queued" and "os_glance_import_task" not in left:
-        assert "import a source into it" in said
+        assert "import into it with image_id=" in said
         assert images.import_image(b"data", image_id=left.id, deadline=60).status == "active"
         return
-    assert "delete it and import into a new one" in said
-    assert ("keeps it locked for 60 minutes" in said) == (left.status == "queued")
+    assert "delete it and import into a new image" in said
+    assert ("locked for 60 minutes" in said) == (left.status == "queued")
     with pytest.raises(ImportFailed, match="nothing was created or sent"):
         images.import_image(b"data", image_id=left.id)
     images.delete(left.id)
@@ -215,11 +215,11 @@ def test_a_failed_plugin_leaves_an_image_that_can_only_be_deleted(
 ) -> None:
     error = _fails(images, instance, CUT, Stores())
     assert error.image_status == "importing"
-    assert "imports nothing into an image that is importing" in str(error)
-    assert "import a source into it" not in str(error)
+    assert "does not import into an image that is importing" in str(error)
+    assert "import into it with image_id=" not in str(error)
 
 
-def test_a_lock_that_glance_keeps_is_told_before_data_is_sent(
+def test_a_locked_image_is_refused_before_data_is_sent(
     images: InstanceAwareImageService, instance: str, web: Scripted
 ) -> None:
     stores = Stores(("full",), all_must_succeed=False)
@@ -229,9 +229,7 @@ def test_a_lock_that_glance_keeps_is_told_before_data_is_sent(
             break
     else:
         pytest.skip("this Glance removes its lock after every failure")
-    with pytest.raises(
-        ImportFailed, match=r"keeps it locked until .*, since an import that failed"
-    ):
+    with pytest.raises(ImportFailed, match=r"it is locked until .*, because a failed import"):
         images.import_image(b"data", image_id=error.image_id)
     assert images.get(error.image_id).status == "queued"
 
@@ -256,13 +254,13 @@ filesystem_store_datadir = {store}
         yield glance
 
 
-def test_where_glance_has_one_store_no_store_can_be_named(
+def test_stores_are_refused_for_a_glance_with_one_store(
     make_client: Maker, glance_with_one_store: ServedGlance, instance: str
 ) -> None:
     client = make_client(glance_with_one_store.url, SERVICE)
     images = InstanceAwareImageService(client, INSTALLATION)
     for stores in (Stores(("local",)), Stores(all_must_succeed=False)):
-        with pytest.raises(StoreNotOffered, match="one store, without an id") as caught:
+        with pytest.raises(StoreNotOffered, match="one store, without an ID") as caught:
             images.import_image(
                 b"data", instance_id=instance, kind="snapshot", stores=stores, **FORMATS
             )

@@ -1,4 +1,4 @@
-"""How much a list reads: ``limit`` counts the items of all pages, ``page_size`` those of one."""
+"""``limit`` is the number of items of all pages, ``page_size`` that of one page."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from tests.servers import ServedGlance
 
 
 class Asking:
-    """Both clients of one endpoint, and the URLs that they requested.
+    """Both clients for one endpoint, and the URLs that they requested.
 
     The family is an image, a server started from it with three backups, and a server started from
     the first of these with a snapshot.
@@ -80,7 +80,7 @@ def family(glance: ServedGlance) -> Asking:
 
 
 def asked_for(urls: list[str]) -> list[int]:
-    """How many items each request asked for; 0 if it did not say."""
+    """Return the number of items in each request; 0 without a number."""
     queries = [parse_qs(urlsplit(url).query) for url in urls]
     return [
         len(query["image_ids"][0].split(",")) if "image_ids" in query else int(*query["limit"])
@@ -88,7 +88,7 @@ def asked_for(urls: list[str]) -> list[int]:
     ]
 
 
-def test_every_method_that_lists_is_tried_here() -> None:
+def test_every_list_method_is_tested() -> None:
     listing = [
         name if owner is InstanceAwareImageService else f"{owner.__name__}.{name}"
         for owner in (InstanceAwareImageService, RelationsClient)
@@ -113,7 +113,7 @@ def test_a_limit_counts_the_items_of_all_pages(family: Asking, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", [name for name in LISTS if not name.endswith("instances")])
-def test_pages_of_a_size_are_read_to_the_end(family: Asking, name: str) -> None:
+def test_all_pages_of_a_size_are_read(family: Asking, name: str) -> None:
     everything = list(LISTS[name](family))
     family.urls.clear()
     assert list(LISTS[name](family, page_size=1)) == everything
@@ -124,7 +124,7 @@ def test_pages_of_a_size_are_read_to_the_end(family: Asking, name: str) -> None:
 @pytest.mark.parametrize("wrong", [-1, 0, 1.0, "x", "", True, [1], 10**9], ids=repr)
 @pytest.mark.parametrize("size", ["limit", "page_size"])
 @pytest.mark.parametrize("name", LISTS)
-def test_what_is_no_limit_is_refused_before_a_request(
+def test_an_invalid_limit_is_refused_before_a_request(
     scripted: Scripted, name: str, size: str, wrong: Any
 ) -> None:
     asking = Asking(scripted.url)

@@ -1,4 +1,4 @@
-"""Against a real Glance without the filter nothing is created, listed or deleted."""
+"""With a real Glance without the filter, nothing is created, listed or deleted."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from tests.client.clients import INSTALLATION, SERVICE, Maker
 from tests.servers import ServedGlance
 
 
-def test_it_is_found_out_before_anything_is_done(
+def test_a_missing_filter_is_an_error_before_any_change(
     make_client: Maker, plain_glance: ServedGlance
 ) -> None:
     made = plain_glance.request("POST", "/v2/images", SERVICE, body={"name": "mine"})
     assert made.status == 201
     images = InstanceAwareImageService(make_client(plain_glance.url, SERVICE), INSTALLATION)
-    for deed in (
+    for call in (
         lambda: images.create("inst-1", kind="snapshot", name="new"),
         lambda: images.import_image(
             b"data",
@@ -33,7 +33,7 @@ def test_it_is_found_out_before_anything_is_done(
         lambda: RelationsClient(make_client(plain_glance.url, SERVICE)).info(),
     ):
         with pytest.raises(NotInstanceAware, match="install related-images there"):
-            deed()
+            call()
     there = plain_glance.request("GET", "/v2/images", SERVICE).json["images"]
     assert [image["name"] for image in there if image["id"] == made.json["id"]] == ["mine"]
     assert "new" not in {image["name"] for image in there}

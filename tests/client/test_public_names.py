@@ -1,4 +1,4 @@
-"""The public face, and what it costs to import it."""
+"""The public names, and the modules that their import loads."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from related_images.errors import RelatedImagesError
 FOREIGN = ("sqlalchemy", "webob", "glanceclient", "openstack", "alembic", "routes")
 
 
-def test_all_names_are_there_and_nothing_else_is_public() -> None:
+def test_all_contains_every_public_name() -> None:
     public = {
         name
         for name, value in vars(client).items()
@@ -20,8 +20,8 @@ def test_all_names_are_there_and_nothing_else_is_public() -> None:
     assert client.__all__ == sorted(client.__all__)
 
 
-def test_every_error_has_a_code_and_a_title_of_its_own() -> None:
-    # an integration that another test loaded has errors below this one too
+def test_every_error_has_a_unique_code_and_title() -> None:
+    # an integration that another test loaded has subclasses too
     errors = {it for it in _below(client.ClientError) if it.__module__.startswith(client.__name__)}
     assert {error.__name__ for error in errors} <= set(client.__all__)
     for what in ("code", "title"):
@@ -29,8 +29,8 @@ def test_every_error_has_a_code_and_a_title_of_its_own() -> None:
     assert issubclass(client.ClientError, RelatedImagesError)
 
 
-def test_import_brings_no_server_and_no_other_client() -> None:
-    # keystoneauth1 takes osprofiler, and WebOb with it, where they are installed
+def test_the_import_loads_no_server_and_no_other_client() -> None:
+    # keystoneauth1 imports osprofiler, which imports WebOb, if they are installed
     brought = _modules_after("related_images.client") - _modules_after("keystoneauth1.adapter")
     assert "related_images" in brought
     assert brought.isdisjoint(FOREIGN)

@@ -1,4 +1,4 @@
-"""Which backups are kept: cases worked by hand, and what holds for all."""
+"""Retention rules: examples with the expected result, and properties of all results."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -38,7 +38,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 def time(text: str) -> datetime:
-    """``21`` or ``21T09:30`` in November 2026, or a whole date."""
+    """Return the time for ``21`` or ``21T09:30`` in November 2026, or for a full date."""
     day, _, clock = text.partition("T")
     whole = day if "-" in day else f"2026-11-{day}"
     return datetime.fromisoformat(f"{whole}T{clock or '00:00'}").replace(tzinfo=UTC)
@@ -53,7 +53,7 @@ def kept(decisions: list[Decision]) -> list[str]:
 
 
 WEEK = "21 20 19 18 17 16 15"
-"""Saturday back to Sunday: the Sunday is in ISO week 46."""
+"""Saturday, back to the Sunday before, which is in ISO week 46."""
 
 CASES = [
     # the last n
@@ -64,7 +64,7 @@ CASES = [
     ({"last": UNLIMITED}, WEEK, WEEK),
     ({"last": 2}, "21", "21"),
     ({"last": 2}, "21T09:00 21T08:59 21T08:58", "21T09:00 21T08:59"),
-    # hours: the newest of each; while some are left, the oldest too
+    # hours: the newest of each, and the oldest if the number is not reached
     ({"hourly": 1}, "21T09:59 21T09:30 21T09:00", "21T09:59"),
     ({"hourly": 2}, "21T09:59 21T09:30 21T09:00", "21T09:59 21T09:00"),
     ({"hourly": 2}, "21T09:00 21T08:59 21T08:00", "21T09:00 21T08:59"),
@@ -105,14 +105,14 @@ CASES = [
     ({"yearly": 2}, "2026-01-01 2025-12-31 2025-01-01", "2026-01-01 2025-12-31"),
     ({"yearly": 3}, "2026-01-01 2025-12-31 2025-01-01", "2026-01-01 2025-12-31 2025-01-01"),
     ({"yearly": 10}, "21 20 2025-05-05 2020-02-29", "21 2025-05-05 2020-02-29"),
-    # within a span of the newest, not of now
+    # within a time before the newest backup, not before now
     ({"within": DAY}, "21 20 19", "21"),
     ({"within": DAY}, "21 20T00:01 20 19", "21 20T00:01"),
     ({"within": 2 * DAY}, "21 20 19", "21 20"),
     ({"within": DAY}, "01 2026-10-31T12:00 2026-10-30", "01 2026-10-31T12:00"),
     ({"within": 7 * DAY}, WEEK + " 14 13", WEEK),
     ({"within": HOUR}, "21T09:30 21T09:00 21T08:30", "21T09:30 21T09:00"),
-    # labels; one that no backup has may be misspelt: all stay
+    # labels; one that no backup has may be misspelled, so all backups stay
     ({"labels": frozenset({"daily"})}, WEEK, WEEK),
     ({"labels": frozenset({"daily", "x"})}, WEEK, WEEK),
     ({"labels": frozenset({"Daily"})}, WEEK, WEEK),
@@ -127,7 +127,7 @@ CASES = [
      "21 20 19 15 08 2026-10-25"),
     ({"within": 2 * DAY, "yearly": 2}, "21 20 19 2025-01-01 2024-01-01", "21 20 2025-01-01"),
     ({"last": 1, "labels": frozenset({"daily"})}, "21 20", "21 20"),
-    # one timezone's day is another's two
+    # one day in a time zone is two days in another
     ({"daily": 2}, "21T00:30 20T23:30 20T12:00", "21T00:30 20T23:30"),
     ({"daily": 2, "timezone": BERLIN}, "21T00:30 20T23:30 20T12:00", "21T00:30 20T12:00"),
     ({"daily": 1, "timezone": BERLIN}, "21T00:30 20T23:00 20T22:59", "21T00:30"),
@@ -152,7 +152,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("rules", "given", "wanted"), CASES)
-def test_a_case_worked_by_hand(rules: dict[str, Any], given: str, wanted: str) -> None:
+def test_a_policy_keeps_the_expected_backups(
+    rules: dict[str, Any], given: str, wanted: str
+) -> None:
     backups = [backup(text) for text in reversed(given.split())]
     assert kept(plan(backups, Policy(**rules), NOW)) == wanted.split()
 
@@ -176,7 +178,7 @@ def test_a_case_worked_by_hand(rules: dict[str, Any], given: str, wanted: str) -
     ],
 )
 @pytest.mark.parametrize("place", ["21", "19", "17"])
-def test_what_is_exempt_stays_and_does_not_count(
+def test_exempt_backups_stay_and_do_not_count(
     facts: dict[str, Any], reason: str, place: str
 ) -> None:
     backups = [backup(text) for text in ("20", "18", "16")] + [backup(place, **facts)]
@@ -186,7 +188,7 @@ def test_what_is_exempt_stays_and_does_not_count(
     assert [by_id[text].keep for text in ("20", "18", "16")] == [True, True, False]
 
 
-def test_reasons_are_all_told() -> None:
+def test_all_reasons_are_reported() -> None:
     policy = Policy(last=1, daily=1, within=2 * DAY, labels=frozenset({"x"}))
     given = [backup("21"), backup("20"), backup("01"), backup("02", label="x")]
     newest, middle, oldest, _ = plan(given, policy, NOW)
@@ -195,23 +197,23 @@ def test_reasons_are_all_told() -> None:
     assert (oldest.keep, oldest.reasons) == (False, (NO_RULE,))
 
 
-def test_the_oldest_is_kept_as_such() -> None:
+def test_the_oldest_backup_has_its_own_reason() -> None:
     *_, oldest = plan([backup("21T10:00"), backup("21T09:00")], Policy(daily=2), NOW)
     assert oldest.reasons == ("oldest daily",)
 
 
-def test_several_exemptions_are_told() -> None:
+def test_all_exemptions_are_reported() -> None:
     (only,) = plan([backup("22", protected=True, in_use=True)], Policy(last=1), NOW)
     assert only.reasons == ("protected", "in use", FUTURE)
 
 
-def test_one_stays_of_a_group_that_no_rule_keeps() -> None:
+def test_one_backup_of_each_group_stays() -> None:
     given = [backup("20"), backup("19"), backup("18", label="x")]
     decisions = plan(given, Policy(labels=frozenset({"x"})), NOW)
     assert [it.reasons for it in decisions] == [(LAST_RESORT,), (NO_RULE,), ("label x",)]
 
 
-def test_a_label_that_no_backup_has_keeps_all() -> None:
+def test_a_label_of_no_backup_keeps_all_backups() -> None:
     given = [backup("21"), backup("20"), backup("19", label="weekly"), backup("18", label="weekly")]
     policy = Policy(last=1, labels=frozenset({"dialy", "weekly", "a"}))
     why = tuple(UNMATCHED.format(label) for label in ("a", "dialy"))
@@ -223,7 +225,7 @@ def test_a_label_that_no_backup_has_keeps_all() -> None:
     ]
 
 
-def test_a_label_need_not_be_on_every_instance() -> None:
+def test_a_label_is_needed_on_one_server_only() -> None:
     others = [replace(backup(text, label="weekly"), instance=OTHER) for text in ("19", "18")]
     policy = Policy(last=1, labels=frozenset({"weekly"}))
     assert kept(plan([backup("21"), backup("20"), *others], policy, NOW)) == ["21", "19", "18"]
@@ -232,21 +234,21 @@ def test_a_label_need_not_be_on_every_instance() -> None:
 
 
 TWICE = [datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN), datetime(2026, 10, 25, 2, 10, tzinfo=BERLIN)]
-"""In the order of the clock; the second is 40 minutes later, after the clock was put back."""
+"""Two times in one hour; the second one is 40 minutes later, after the clocks were put back."""
 
 
 @pytest.mark.parametrize("rule", [{"last": 1}, {"within": HOUR / 2}, {"hourly": 1}])
-def test_of_an_hour_that_comes_twice_the_second_is_the_newer(rule: dict[str, Any]) -> None:
+def test_the_second_occurrence_of_an_hour_is_newer(rule: dict[str, Any]) -> None:
     first, second = TWICE[0], TWICE[1].replace(fold=1)
     given = [
         replace(backup("21"), image_id=str(time.fold), created_at=time) for time in (first, second)
     ]
     assert kept(plan(given, Policy(**rule, timezone=BERLIN), NOW)) == ["1"]
-    # the span between them is 40 minutes, not 20 and not one of the clock
+    # 40 minutes are between them, not 20
     assert len(kept(plan(given, Policy(within=timedelta(minutes=41)), NOW))) == 2
 
 
-def test_the_future_begins_after_now_though_the_clock_shows_less() -> None:
+def test_a_future_time_is_compared_in_utc() -> None:
     first, second = TWICE[0], TWICE[1].replace(fold=1)
     given = [replace(backup("21"), created_at=second)]
     (decision,) = plan(given, Policy(last=1), first)
@@ -262,11 +264,13 @@ def test_a_time_without_a_zone_is_refused(which: str) -> None:
         now = now.replace(tzinfo=None)
     else:
         given = replace(given, created_at=given.created_at.replace(tzinfo=None))
-    with pytest.raises(ParameterMalformed, match=f"{which} is 2026-11-21T.* without a time zone"):
+    with pytest.raises(
+        ParameterMalformed, match=f"{which} is 2026-11-21T.* and must have a time zone"
+    ):
         plan([given], Policy(last=1), now)
 
 
-def test_groups_are_apart() -> None:
+def test_groups_are_independent() -> None:
     backups = [
         backup("21"),
         backup("20"),
@@ -278,7 +282,7 @@ def test_groups_are_apart() -> None:
     assert kept(plan(backups, Policy(last=1), NOW)) == ["21", "19", "17", "16"]
 
 
-def test_a_policy_of_a_project_is_for_its_own_backups() -> None:
+def test_a_policy_of_a_project_applies_to_its_own_backups() -> None:
     own = [backup(text, project_id="own") for text in ("21", "19")]
     others = [backup("20", project_id="theirs"), backup("18")]
     decided = plan(own + others, Policy(last=1, project_id="own"), NOW)
@@ -286,7 +290,7 @@ def test_a_policy_of_a_project_is_for_its_own_backups() -> None:
     assert [it.reasons for it in decided] == [("last",), (FOREIGN,), (NO_RULE,), (FOREIGN,)]
 
 
-def test_orphans_are_pruned_when_asked() -> None:
+def test_orphans_are_pruned_on_request() -> None:
     backups = [backup(text, orphan=True) for text in ("21", "20", "19")]
     assert kept(plan(backups, Policy(last=1), NOW)) == ["21", "20", "19"]
     assert kept(plan(backups, Policy(last=1, orphans=True), NOW)) == ["21"]
@@ -294,11 +298,11 @@ def test_orphans_are_pruned_when_asked() -> None:
 
 @pytest.mark.parametrize("policy", [Policy(), Policy(orphans=True), Policy(within=timedelta(0))])
 def test_an_empty_policy_is_refused(policy: Policy) -> None:
-    with pytest.raises(PolicyEmpty, match="give at least one"):
+    with pytest.raises(PolicyEmpty, match="set at least one"):
         plan([backup("21")], policy, NOW)
 
 
-def test_nothing_comes_of_nothing() -> None:
+def test_no_backups_give_no_decisions() -> None:
     assert plan([], Policy(last=1), NOW) == []
 
 
@@ -332,7 +336,7 @@ BACKUP = st.builds(
     used_by_others=st.sampled_from([False] * 24 + [True, None]),
     project_id=st.sampled_from(["own"] * 5 + ["theirs"]),
 )
-# left to themselves, few lists are long
+# without a minimum size, hypothesis creates few long lists
 BACKUPS = st.integers(0, 25).flatmap(
     lambda least: st.lists(
         BACKUP, min_size=least, max_size=40, unique_by=lambda backup: backup.image_id
@@ -340,8 +344,8 @@ BACKUPS = st.integers(0, 25).flatmap(
 )
 
 
-def test_what_is_made_up_here_is_pruned_often() -> None:
-    """Of properties that hold where nothing is deleted nothing would be learned."""
+def test_random_backups_are_often_pruned() -> None:
+    """The tests of properties need many examples in which a backup is deleted."""
     deleted = []
 
     @given(BACKUPS, POLICIES)
@@ -359,23 +363,21 @@ def survivors(backups: list[Backup], policy: Policy) -> set[str]:
 
 @given(BACKUPS, POLICIES)
 @settings(deadline=None)
-def test_every_backup_is_decided_once(backups: list[Backup], policy: Policy) -> None:
+def test_every_backup_has_one_decision(backups: list[Backup], policy: Policy) -> None:
     decided = [decision.backup.image_id for decision in plan(backups, policy, NOW)]
     assert sorted(decided) == sorted(backup.image_id for backup in backups)
 
 
 @given(BACKUPS, POLICIES, st.randoms())
 @settings(deadline=None)
-def test_the_order_is_of_no_account(backups: list[Backup], policy: Policy, chance: Any) -> None:
+def test_the_order_does_not_matter(backups: list[Backup], policy: Policy, chance: Any) -> None:
     shuffled = chance.sample(backups, len(backups))
     assert survivors(shuffled, policy) == survivors(backups, policy)
 
 
 @given(BACKUPS, POLICIES, POLICIES)
 @settings(deadline=None)
-def test_rules_together_keep_what_each_keeps(
-    backups: list[Backup], one: Policy, other: Policy
-) -> None:
+def test_rules_are_combined_with_or(backups: list[Backup], one: Policy, other: Policy) -> None:
     one, other = replace(one, timezone=UTC, orphans=False), replace(other, orphans=False)
     for rule in ("last", "hourly", "daily", "weekly", "monthly", "yearly", "within"):
         alone = Policy(**{rule: getattr(one, rule)})
@@ -410,8 +412,8 @@ def test_pruning_twice_changes_nothing(backups: list[Backup], policy: Policy) ->
 
 @given(BACKUPS, POLICIES)
 @settings(deadline=None)
-def test_another_instance_changes_nothing(backups: list[Backup], policy: Policy) -> None:
-    # of a label it counts whether any instance has it
+def test_another_server_changes_nothing(backups: list[Backup], policy: Policy) -> None:
+    # without labels, because a label counts if a backup of any server has it
     policy = replace(policy, labels=frozenset(), last=policy.last or 1)
     own = [backup for backup in backups if backup.instance == VM]
     own_ids = {backup.image_id for backup in own}
@@ -420,7 +422,7 @@ def test_another_instance_changes_nothing(backups: list[Backup], policy: Policy)
 
 @given(BACKUPS, POLICIES)
 @settings(deadline=None)
-def test_what_is_exempt_is_never_deleted(backups: list[Backup], policy: Policy) -> None:
+def test_exempt_backups_are_never_deleted(backups: list[Backup], policy: Policy) -> None:
     for decision in plan(backups, policy, NOW):
         exempt = decision.backup
         if exempt.protected or exempt.hidden or exempt.in_use or exempt.status != ACTIVE:
@@ -432,9 +434,7 @@ def test_what_is_exempt_is_never_deleted(backups: list[Backup], policy: Policy) 
 
 @given(BACKUPS, POLICIES)
 @settings(deadline=None)
-def test_where_a_label_is_on_no_backup_nothing_is_deleted(
-    backups: list[Backup], policy: Policy
-) -> None:
+def test_nothing_is_deleted_if_no_backup_has_a_label(backups: list[Backup], policy: Policy) -> None:
     policy = replace(policy, labels=policy.labels | {"dialy"})
     assert all(decision.keep for decision in plan(backups, policy, NOW))
 
@@ -446,12 +446,12 @@ CHANGES = {
     "Africa/Casablanca": datetime(2026, 3, 22, 2, tzinfo=UTC),
     "Europe/London": datetime(2026, 3, 29, 1, tzinfo=UTC),  # an hour that does not come
 }
-"""When the clocks are changed."""
+"""The times of clock changes."""
 
 
 @given(BACKUPS, POLICIES, st.data())
 @settings(deadline=None)
-def test_the_zone_that_times_are_given_in_is_of_no_account(
+def test_the_time_zone_of_times_does_not_matter(
     backups: list[Backup], policy: Policy, data: st.DataObject
 ) -> None:
     zone = data.draw(st.sampled_from(sorted(CHANGES)))

@@ -1,4 +1,4 @@
-"""Many threads, each speaking for instances of its own, through one shared client."""
+"""Many threads with one shared client, each for its own servers."""
 
 import os
 import threading
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.slow
 
 THREADS = 16
 CREATES = int(os.environ.get("RELATED_IMAGES_THREAD_CREATES", "20"))
-"""By each thread; the full measure is 200."""
+"""Number of images that each thread creates; the full test has 200."""
 
 CONTEXT = UUID("6f2b0c52-1c0e-4f35-9d0e-1df2a2c9b4a1")
 SHARED = UUID("0d4a2f63-8d3f-4a8c-9a52-6f5f6e1f3b77")
 
 
-def _told(adapter: Adapter, installation: UUID) -> dict[str, str]:
-    """The instance of each image, as the registry tells it."""
+def _recorded(adapter: Adapter, installation: UUID) -> dict[str, str]:
+    """Return the recorded server of each image."""
     relations = RelationsClient(adapter).relations(
         installation_uuid=str(installation), page_size=1000
     )
@@ -41,7 +41,7 @@ def _instances(thread: int) -> list[str]:
     return [f"inst-{thread}-{number}" for number in range(CREATES)]
 
 
-def test_a_glanceclient_that_carries_the_tuple(glance: ServedGlance) -> None:
+def test_threads_share_a_glanceclient(glance: ServedGlance) -> None:
     login = session(glance.url, SERVICE)
     client = carry_tuple(glanceclient.Client("2", session=login))
     client.schemas.get("image")
@@ -60,10 +60,10 @@ def test_a_glanceclient_that_carries_the_tuple(glance: ServedGlance) -> None:
     with ThreadPoolExecutor(THREADS) as executor:
         made = {k: v for each in executor.map(create_all, range(THREADS)) for k, v in each.items()}
     assert len(made) == THREADS * CREATES
-    assert _told(Adapter(login, service_type="image"), CONTEXT) == made
+    assert _recorded(Adapter(login, service_type="image"), CONTEXT) == made
 
 
-def test_one_shared_service(glance: ServedGlance) -> None:
+def test_threads_share_a_service(glance: ServedGlance) -> None:
     adapter = Adapter(session(glance.url, SERVICE), service_type="image")
     images = InstanceAwareImageService(adapter, str(SHARED))
     start = threading.Barrier(THREADS)
@@ -77,4 +77,4 @@ def test_one_shared_service(glance: ServedGlance) -> None:
     with ThreadPoolExecutor(THREADS) as executor:
         made = {k: v for each in executor.map(create_all, range(THREADS)) for k, v in each.items()}
     assert len(made) == THREADS * CREATES
-    assert _told(adapter, SHARED) == made
+    assert _recorded(adapter, SHARED) == made

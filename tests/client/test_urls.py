@@ -1,4 +1,4 @@
-"""What is shown of a URL has no secret in it."""
+"""Secrets are removed from URLs."""
 
 import pytest
 
@@ -29,17 +29,17 @@ from related_images.client.urls import hide_credentials, without_credentials
         ("https://user:pw@host/x?sig=a@b#frag", "https://***@host/x?sig=***"),
     ],
 )
-def test_secrets_of_a_url_are_left_out(url: str, shown: str) -> None:
+def test_secrets_are_removed_from_a_url(url: str, shown: str) -> None:
     assert without_credentials(url) == shown
 
 
-def test_each_url_of_a_text_is_hidden() -> None:
+def test_secrets_are_removed_from_each_url_in_a_text() -> None:
     said = "no 'http://user:pw@host/x' nor <https://host/y?sig=pw>; see http://host/z."
     assert hide_credentials(said) == (
         "no 'http://***@host/x' nor <https://host/y?sig=***>; see http://host/z."
     )
 
 
-def test_the_url_that_is_known_is_hidden_whatever_characters_it_has() -> None:
+def test_secrets_are_removed_from_a_known_url_with_any_characters() -> None:
     url = "http://user:p w'd@host/x"
     assert hide_credentials(f"cannot read {url}: no", url) == "cannot read http://***@host/x: no"

@@ -120,7 +120,7 @@ class Plan:
     def database_of(self, name: str) -> str:
         return f"{self.database}/{name}"
 
-    def set_aside(self, listener: str) -> Path:
+    def dead_letters(self, listener: str) -> Path:
         return self.directory / f"{listener}.jsonl"
 
     def write(self) -> None:

@@ -281,7 +281,7 @@ def _populate(cloud: Cloud) -> None:
 def _relate(cloud: Cloud) -> None:
     """Let Nova's service user alone speak for the installation, and listen to Nova."""
     nova = cloud.connect("admin").identity.find_user("nova")
-    added = ("add", INSTALLATION, "--name", "cloud", "--service-user-id", nova.id)
+    added = ("add", INSTALLATION, "--name", "cloud", "--service-user", nova.id)
     paste = ("--paste", str(glance_paste(cloud.plan)))
     _manage(cloud, "related-images", "installation", *added, *paste)
     for name, (database, topic) in LISTENERS.items():
@@ -293,7 +293,7 @@ def _listen(cloud: Cloud, name: str, database: str, topic: str) -> None:
         *(str(BIN / "related-images"), "listen", "--connection", database),
         *("--transport-url", cloud.plan.bus, "--topic", topic),
         *("--installation", INSTALLATION),
-        *("--set-aside", str(cloud.plan.set_aside(name))),
+        *("--dead-letters", str(cloud.plan.dead_letters(name))),
     ]
     cloud.processes.start(name, *command)
 

@@ -90,8 +90,10 @@ def test_the_notifications_name_the_same(deeds: Deeds, witnessed: Relations, dee
     assert witnessed.get(deeds.images[deed]) == said
 
 
-def test_nothing_that_nova_says_is_set_aside(cloud: Cloud, witnessed: Relations) -> None:
-    assert [cloud.plan.set_aside(name).read_text() for name in LISTENERS] == [""] * len(LISTENERS)
+def test_no_notification_becomes_a_dead_letter(cloud: Cloud, witnessed: Relations) -> None:
+    assert [cloud.plan.dead_letters(name).read_text() for name in LISTENERS] == [""] * len(
+        LISTENERS
+    )
 
 
 @pytest.mark.parametrize("deed", [deed for deed in SNAPSHOTS if deed not in GONE])

@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 from related_images.db import Database, NewRelation, Reporter, installations, lineage_walk, schema
 from related_images.db.recording import announce
 from related_images.errors import InstallationBound, InstallationUnregistered
+from related_images.model import ServiceUser
 from related_images.validation import parse_time
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -61,7 +62,7 @@ def test_only_the_service_user_of_a_registered_installation_may_record(
 ) -> None:
     with pytest.raises(InstallationUnregistered):
         announce(database, image(1), Reporter(frozenset(), require_registered=True))
-    installations.register(database, NOVA, "east", "nova-east")
+    installations.register(database, NOVA, "east", [ServiceUser("nova-east")])
     with pytest.raises(InstallationBound):
         announce(database, image(1), Reporter(frozenset({"nova-west"})))
     told = announce(database, image(1), Reporter(frozenset({"nova-east"}), require_registered=True))
@@ -69,7 +70,7 @@ def test_only_the_service_user_of_a_registered_installation_may_record(
 
 
 def test_any_recording_role_may_record_for_an_unbound_installation(database: Database) -> None:
-    installations.register(database, NOVA, "east", None)
+    installations.register(database, NOVA, "east")
     assert announce(database, image(1), Reporter(frozenset(), require_registered=True)).created
     installations.unregister(database, NOVA)
     with pytest.raises(InstallationUnregistered):

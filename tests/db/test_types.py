@@ -9,7 +9,7 @@ from related_images import model
 from related_images.db import column_types, stored_state
 from related_images.db.database import Database
 from related_images.db.tables import image, relation
-from related_images.model import Installation
+from related_images.model import Installation, ServiceUser
 from tests.db.samples import NOVA, image_id, new, record
 
 
@@ -91,6 +91,6 @@ def test_a_stored_value_is_replaced(database: Database) -> None:
 def test_names_may_contain_any_character(database: Database) -> None:
     from related_images.db import installations
 
-    given = Installation(NOVA, "Zürich-東京-🚀", None, column_types.EPOCH)
+    given = Installation(NOVA, "Zürich-東京-🚀", (ServiceUser("東京"),), column_types.EPOCH)
     database.write(installations._register, given)
     assert database.read(installations._find, NOVA) == given

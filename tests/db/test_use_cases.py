@@ -12,14 +12,19 @@ USE_CASES = (
     "instances",
     "lineage",
     "listing",
+    "merge",
     "notifications",
     "purge",
     "reconcile",
     "recorded_backups",
     "recording",
 )
-FOR_OTHER_USE_CASES = {"deletions.check_start", "installations.check_reporter"}
-"""Functions that recording calls in its own transaction."""
+FOR_OTHER_USE_CASES = {
+    "deletions.check_start",
+    "installations.bound_to",
+    "installations.check_reporter",
+}
+"""Functions that recording and recorded_backups call in their own transactions."""
 
 
 @pytest.mark.parametrize("name", USE_CASES)

@@ -8,7 +8,7 @@ import pytest
 
 from related_images.db import row_ids
 from tests.filters import filtering, migrated, new_uuid
-from tests.functional.cloud import ADMIN, Cloud, Server, new_server, user_of
+from tests.functional.cloud import ADMIN, Cloud, Server, new_server, service_for, user_of
 from tests.servers import Answer
 
 OF_VOLUME = {"X-Resource-Type": "volume"}
@@ -221,3 +221,14 @@ def test_a_derived_uuid_is_refused_as_an_installation(twins: Twins) -> None:
 def test_info_lists_the_types(cloud: Cloud) -> None:
     info = cloud.call("GET", "/v2/info/relations", user_of("anybody")).json
     assert info["resource_types"] == ["server", "volume", "volume-snapshot", "volume-backup"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [(user_of("anybody"), False), (ADMIN, False), (service_for("anybody"), True)],
+)
+def test_info_says_whether_the_caller_may_record(
+    cloud: Cloud, headers: dict[str, str], allowed: bool
+) -> None:
+    info = cloud.call("GET", "/v2/info/relations", headers).json
+    assert info["recording"] == {"available": True, "allowed": allowed}

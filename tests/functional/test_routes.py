@@ -282,7 +282,8 @@ def test_server_deletion_is_recorded_once(cloud: Cloud) -> None:
 def test_admin_removes_despite_the_binding(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
     server = new_server()
     image_id = cloud.create(server)
-    body = {"uuid": server.installation, "name": "n", "service_user_id": "nova-of-another"}
+    users = [{"user_id": "nova-of-another"}]
+    body = {"uuid": server.installation, "name": "n", "service_users": users}
     assert cloud.call("POST", "/v2/installations", ADMIN, body).status == 201
     caplog.set_level(logging.INFO)
     instance = f"/v2/instances/{server.installation}/{server.id}"
@@ -321,14 +322,23 @@ def test_removal_by_a_service_is_logged_with_both_users(
 
 def test_installations_are_registered_bound_and_unregistered(cloud: Cloud) -> None:
     server = new_server()
-    body = {"uuid": server.installation, "name": "n", "service_user_id": "nova-of-another"}
+    by_type: list[schemas.Json] = [{"user_id": "nova", "resource_types": ["volume"]}]
+    users = [{"user_id": "nova-of-another"}, *by_type]
+    body = {"uuid": server.installation, "name": "n", "service_users": users}
     first = cloud.call("POST", "/v2/installations", ADMIN, body)
     assert first.status == 201
+    assert first.json["service_users"] == [{**users[0], "resource_types": None}, *by_type]
     assert cloud.call("POST", "/v2/installations", ADMIN, body).json == first.json
-    conflict = cloud.call("POST", "/v2/installations", ADMIN, body | {"name": "m"})
-    assert code_of(conflict) == (409, "installation.conflict")
+    reordered = body | {"service_users": users[::-1]}
+    assert cloud.call("POST", "/v2/installations", ADMIN, reordered).json == first.json
+    changes: list[schemas.Json] = [{"name": "m"}, {"service_users": by_type}, {"service_users": []}]
+    for change in changes:
+        conflict = cloud.call("POST", "/v2/installations", ADMIN, body | change)
+        assert code_of(conflict) == (409, "installation.conflict")
     assert first.json in cloud.call("GET", "/v2/installations", ADMIN).json["installations"]
-    assert code_of(cloud.try_to_create(server)) == (403, "installation.bound")
+    refused = cloud.try_to_create(server)
+    assert code_of(refused) == (403, "installation.bound")
+    assert "of the type volume, not of the type server" in refused.json["error"]["message"]
     assert cloud.total(server.project) == 0
     path = f"/v2/installations/{server.installation}"
     assert cloud.call("DELETE", path, ADMIN).status == 204

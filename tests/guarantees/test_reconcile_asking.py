@@ -103,7 +103,7 @@ def test_a_cloud_of_clouds_yaml_is_reconciled_with_the_real_glance(
     write_clouds(
         home, {"auth_type": "admin_token", "auth": {"endpoint": served.url, "token": ADMIN}}
     )
-    assert reconciler.code("--os-cloud", "admin", *NOW, "--trust-registry") == 0
+    assert reconciler.code("--os-cloud", "admin", *NOW, "--allow-empty-glance") == 0
     assert reconciler.is_marked(missing)
 
 

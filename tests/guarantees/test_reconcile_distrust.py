@@ -13,18 +13,18 @@ ERROR_PAGE = Reply(200, b"<html><h1>Maintenance</h1></html>", {"Content-Type": "
 @pytest.mark.parametrize(
     ("others", "said"),
     [
-        ({"tasks": ERROR_PAGE}, "not the JSON"),
+        ({"tasks": ERROR_PAGE}, "not the expected JSON"),
         ({"tasks": Reply(503)}, "503"),
         ({"tasks": Reply(401)}, "the admin role"),
-        ({"listing": ERROR_PAGE}, "not the JSON"),
+        ({"listing": ERROR_PAGE}, "not the expected JSON"),
         ({"listing": Reply(502)}, "502"),
-        ({"listing": shown({"images": None})}, "not the JSON"),
+        ({"listing": shown({"images": None})}, "not the expected JSON"),
         (
             {"single": Reply(404, b"<html>no such backend</html>")},
             "a 404 does not come from Glance",
         ),
         ({"single": Reply(403)}, "403"),
-        ({"single": ERROR_PAGE}, "not the JSON"),
+        ({"single": ERROR_PAGE}, "not the expected JSON"),
     ],
 )
 def test_an_inconclusive_response_changes_nothing(
@@ -56,7 +56,7 @@ def test_an_empty_glance_is_trusted_only_with_the_option(
     scripted.script = FakeGlance()
     assert "lists no images" in reconciler.refusal(*NOW)
     assert not reconciler.is_marked(missed)
-    assert reconciler.run(*NOW, "--trust-registry")["marked_deleted"] == 1
+    assert reconciler.run(*NOW, "--allow-empty-glance")["marked_deleted"] == 1
     assert reconciler.is_marked(missed)
 
 

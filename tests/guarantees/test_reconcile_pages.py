@@ -63,7 +63,7 @@ def test_a_next_link_with_another_host_is_followed_on_the_same_endpoint(
 
 @pytest.mark.parametrize(
     ("ahead", "said"),
-    [(0, "lead round in a circle"), (1, "there are more pages than the 2 requested images")],
+    [(0, "refers to a previous page"), (1, "there are more pages than the 2 requested images")],
     ids=["the same page again", "another page each time"],
 )
 def test_an_endless_chain_of_next_links_ends_the_run_without_changes(

@@ -103,7 +103,7 @@ def test_every_start_has_the_same_installation(data: Path) -> None:
         printed = served.log.read_text()
     assert uuid.UUID(first).version == 4
     assert (data / "installation-uuid").read_text().strip() == first
-    assert printed.count(f"The installation, which stands for one Nova, is {first}") == 2
+    assert printed.count(f"The UUID of the installation (Nova deployment) is {first}") == 2
 
 
 def test_the_clouds_are_those_of_the_last_start(data: Path) -> None:

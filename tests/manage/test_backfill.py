@@ -305,14 +305,14 @@ def test_the_next_run_continues_an_interrupted_one(
 def test_each_page_starts_after_the_previous_one(
     cloud: Cloud, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, queries, ask = [cloud.image() for _ in range(4)], list[Any](), Glance.ask
+    images, queries, request = [cloud.image() for _ in range(4)], list[Any](), Glance.request
 
     def logged(*args: Any, **options: Any) -> Answer:
         queries.append(options["params"])
-        return ask(*args, **options)
+        return request(*args, **options)
 
     monkeypatch.setattr(backfill, "PAGE", 2)
-    monkeypatch.setattr(Glance, "ask", logged)
+    monkeypatch.setattr(Glance, "request", logged)
     assert report(cloud, capsys)["counts"]["images"] == 4
     assert set(cloud.relations()) == set(images)
     later = [query for query in queries if query.get("marker")]
@@ -334,7 +334,7 @@ def test_all_short_pages_are_read(
 
 def test_a_page_that_ends_with_its_marker_is_refused() -> None:
     image = {"id": OTHER, "created_at": "2026-01-31T12:00:00Z"}
-    stuck = Mock(ask=lambda *_, **__: Answer("GET", 200, {}, lambda: {"images": [image]}))
+    stuck = Mock(request=lambda *_, **__: Answer("GET", 200, {}, lambda: {"images": [image]}))
     pages = backfill._pages(stuck, backfill.FIRST_PAGE)
     assert len([next(pages), next(pages)]) == 2
     with pytest.raises(InvalidResponse, match="the last image of the page is its marker"):

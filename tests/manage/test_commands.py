@@ -6,20 +6,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from related_images import config
-from related_images.db import relations, schema
+from related_images.db import merge, relations, schema
 from related_images.db.database import Database
 from tests import commands, servers
 from tests.db.hosts import run as execute
-from tests.db.samples import NOVA, new, record
+from tests.db.samples import NOVA, OTHER_NOVA, new, record
 
 NEEDED = schema.REVISIONS[-1]
 
@@ -336,15 +337,66 @@ def test_a_missing_configuration_directory_is_refused(command: Command, tmp_path
 def test_installations_are_added_listed_and_removed(
     command: Command, sqlite: tuple[str, str]
 ) -> None:
-    add = ("installation", "add", NOVA.upper(), "--service-user-id", "nova", *sqlite)
+    users = ("--service-user", "nova:server", "--service-user", "cinder:volume-backup,volume")
+    add = ("installation", "add", NOVA.upper(), *users, "--service-user", "glance", *sqlite)
     added = json_output(command, *add, "--name", "east")
     assert added["registered_at"].endswith("Z")
-    assert (added["uuid"], added["name"], added["service_user_id"]) == (NOVA, "east", "nova")
+    assert (added["uuid"], added["name"]) == (NOVA, "east")
+    assert added["service_users"] == [
+        {"user_id": "nova", "resource_types": ["server"]},
+        {"user_id": "cinder", "resource_types": ["volume", "volume-backup"]},
+        {"user_id": "glance", "resource_types": None},
+    ]
     assert json_output(command, *add, "--name", "east") == added
     assert "`related-images installation remove" in error_line(command(*add, "--name", "west"))
     assert json_output(command, "installation", "list", *sqlite) == [added]
+    table = command("installation", "list", "-c", "service_users", *sqlite)[1]
+    assert "| nova:server cinder:volume,volume-backup glance |" in table
     assert command("installation", "remove", NOVA, *sqlite)[0] == 0
     assert NOVA in error_line(command("installation", "remove", NOVA, *sqlite))
+    assert json_output(command, "installation", "list", *sqlite) == []
+
+
+def test_a_merge_counts_in_a_dry_run_and_then_moves(
+    command: Command, sqlite: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, made = Database(sqlite[1], 5.0), new()
+    record(database, made, replace(made, installation_uuid=OTHER_NOVA), new("vm-2"))
+    words = ("installation", "merge", NOVA.upper(), OTHER_NOVA, *sqlite)
+    counted = {"moved": 1, "united": 1, "duplicates": 1, "left": 2}
+    assert json_output(command, *words, "--dry-run") == counted
+    assert json_output(command, *words) == counted | {"left": 0}
+    assert json_output(command, *words) == dict.fromkeys(counted, 0)
+    assert "cannot be merged into itself" in error_line(
+        command("installation", "merge", NOVA, NOVA, *sqlite)
+    )
+    unknown = command("installation", "merge", NOVA, str(uuid4()), *sqlite)
+    assert "is neither registered nor recorded" in error_line(unknown)
+    monkeypatch.setattr(merge, "_count_resources", lambda *_: 7)
+    code, _, errors = command(*words)
+    assert code == 3
+    assert f"7 resources of {NOVA} were reported after the merge had passed them" in errors
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "the field user_id is malformed"),
+        ("nova:", "the resource type '' is unknown; allowed are server, volume"),
+        ("nova:server,stack", "the resource type 'stack' is unknown"),
+    ],
+)
+def test_a_malformed_service_user_is_wrong_usage(command: Command, text: str, words: str) -> None:
+    code, _, errors = command("installation", "add", NOVA, "--name", "n", "--service-user", text)
+    assert code == 2
+    assert words in errors
+
+
+def test_a_service_user_may_be_named_once(command: Command, sqlite: tuple[str, str]) -> None:
+    twice = ("--service-user", "nova:server", "--service-user", "nova:volume")
+    done = command("installation", "add", NOVA, "--name", "n", *twice, *sqlite)
+    assert "names the user 'nova' twice" in error_line(done)
     assert json_output(command, "installation", "list", *sqlite) == []
 
 

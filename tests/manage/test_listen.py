@@ -107,7 +107,7 @@ class Listening:
         self.log = directory / "listen.log"
         named = where or ["--connection", url, "--config-file", str(self._options)]
         self._arguments = ["listen", *named]
-        self._arguments += ["--set-aside", str(self.dead_letters)]
+        self._arguments += ["--dead-letters", str(self.dead_letters)]
         for installation, bus, topic in buses:
             self._arguments += ["--installation", installation, "--transport-url", bus]
             self._arguments += ["--topic", topic]
@@ -287,8 +287,8 @@ def test_two_novas_with_the_same_instance(tmp_path: Path, url: str, broker: Rabb
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "nor [DEFAULT] of any file; name Nova's nova.conf"),
-        (["--config-file", os.devnull], f"nor [DEFAULT] of {os.devnull}; name Nova's nova.conf"),
+        ([], "nor [DEFAULT] of any file; give Nova's nova.conf"),
+        (["--config-file", os.devnull], f"nor [DEFAULT] of {os.devnull}; give Nova's nova.conf"),
         (["--installation", OTHER_NOVA, "--transport-url", "rabbit://"], "in the same order"),
     ],
 )

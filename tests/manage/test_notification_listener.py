@@ -63,8 +63,8 @@ def test_a_dead_letter_file_that_is_not_writable_stops_the_start(
 ) -> None:
     options = ["--connection", sqlite_url, "--installation", NOVA, "--transport-url", "fake://"]
     missing = tmp_path / "missing" / "dead-letters.jsonl"
-    assert commands.run("listen", *options, "--set-aside", str(missing)) == 1
-    assert f"nothing can be set aside in {missing}" in capsys.readouterr().err
+    assert commands.run("listen", *options, "--dead-letters", str(missing)) == 1
+    assert f"dead letters cannot be written to {missing}" in capsys.readouterr().err
 
 
 def test_batches_for_a_slow_database_become_smaller(

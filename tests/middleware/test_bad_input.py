@@ -171,11 +171,23 @@ def test_malformed_body_is_refused_on_the_filters_routes(
     assert code_of(wsgi.call(make_filter(stub_glance), "POST", path, ADMIN, body), status) == code
 
 
+BAD_SERVICE_USERS: list[list[Any]] = [
+    *(["nova"], [{}], [{"user_id": ""}], [{"user_id": 7}], [{"user_id": "nova", "other": 1}]),
+    *(
+        [{"user_id": "nova", "resource_types": types}]
+        for types in ([], "server", ["stack"], [7], [["server"]], {"server": True})
+    ),
+    [{"user_id": "nova"}, {"user_id": "nova", "resource_types": ["volume"]}],
+    [{"user_id": f"nova-{number}"} for number in range(21)],
+]
+
+
 @pytest.mark.parametrize(
     "change",
     [
         *({"uuid": "x"}, {"name": ""}, {"name": None}, {"name": "n" * 256}, {"name": "a\nb"}),
-        *({"service_user_id": ""}, {"service_user_id": 7}, {"other": 1}),
+        *({"service_user_id": "nova"}, {"service_users": None}, {"service_users": {}}),
+        *({"service_users": users} for users in BAD_SERVICE_USERS),
     ],
 )
 def test_malformed_installation_is_refused(
@@ -183,7 +195,8 @@ def test_malformed_installation_is_refused(
 ) -> None:
     body = {"uuid": UUID, "name": "nova"} | change
     answer = wsgi.call(make_filter(stub_glance), "POST", "/v2/installations", ADMIN, body)
-    assert code_of(answer) in ("tuple.malformed", "body.field-invalid")
+    known = ("tuple.malformed", "body.field-invalid", "resource-type.unknown")
+    assert code_of(answer) in known
 
 
 QUERIES = [

@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 from related_images.config import load
 from related_images.db import Database, installations, recorded_backups, schema
 from related_images.middleware import InstanceAwareMiddleware
+from related_images.model import ServiceUser
 from tests.wsgi import call, environ_of, identity, run
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def test_project_gets_only_its_own_backups_without_a_service_token(cloud: Cloud)
 
 
 def test_binding_of_a_user_does_not_count_without_a_service_token(cloud: Cloud) -> None:
-    installations.register(cloud.database, OTHER_NOVA, "two", "alice")
+    installations.register(cloud.database, OTHER_NOVA, "two", [ServiceUser("alice")])
     mine = cloud.backup()
     assert cloud.sees(USER) == [mine]
 
@@ -208,7 +209,7 @@ def test_binding_distinguishes_two_installations_with_the_same_server_id(
     ours = cloud.backup(NOVA)
     cloud.backup(OTHER_NOVA)
     assert cloud.sees() == []
-    installations.register(cloud.database, NOVA, "one", "nova")
+    installations.register(cloud.database, NOVA, "one", [ServiceUser("nova")])
     assert cloud.sees() == [ours]
     assert cloud.sees({**BY_NOVA, "X-Service-User-Id": "nova-2"}) == []
 
@@ -216,18 +217,31 @@ def test_binding_distinguishes_two_installations_with_the_same_server_id(
 def test_bound_service_user_gets_an_empty_list_for_a_server_without_backups(
     cloud: Cloud,
 ) -> None:
-    installations.register(cloud.database, NOVA, "one", "nova")
+    installations.register(cloud.database, NOVA, "one", [ServiceUser("nova")])
     cloud.backup(installation=None)
     assert cloud.sees() == []
 
 
 def test_service_user_bound_to_two_installations(cloud: Cloud) -> None:
-    installations.register(cloud.database, NOVA, "one", "nova")
-    installations.register(cloud.database, OTHER_NOVA, "two", "nova")
+    installations.register(cloud.database, NOVA, "one", [ServiceUser("nova")])
+    installations.register(cloud.database, OTHER_NOVA, "two", [ServiceUser("nova")])
     cloud.backup(installation=None)
     assert cloud.sees() == []
     ours = cloud.backup(NOVA)
     assert cloud.sees() == [ours]
+
+
+@pytest.mark.parametrize(
+    ("types", "is_bound"), [(("server", "volume"), True), (("volume",), False), (None, True)]
+)
+def test_service_user_that_is_not_the_first_is_found_for_servers_alone(
+    cloud: Cloud, types: tuple[str, ...] | None, is_bound: bool
+) -> None:
+    ours = cloud.backup(NOVA)
+    cloud.backup(OTHER_NOVA)
+    users = [ServiceUser("glance"), ServiceUser("nova", types)]
+    installations.register(cloud.database, NOVA, "one", users)
+    assert cloud.sees() == ([ours] if is_bound else [])
 
 
 def test_list_is_empty_while_the_database_is_down(

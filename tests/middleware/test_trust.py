@@ -21,8 +21,19 @@ ADMIN = wsgi.identity("root", "admins", "admin", "service")
 BOUND_TO = "nova"
 SEEDED_IMAGE, SEEDED_INSTANCE = "2ee64992-9504-450e-b838-7a6ce8f56e6f", "seeded"
 SPACE = UUID("f063c485-160a-479e-9941-1963a7e09500")
-UNREGISTERED, REGISTERED, BOUND = (str(uuid5(SPACE, name)) for name in ("u", "r", "b"))
-BINDINGS: Final = {UNREGISTERED: None, REGISTERED: None, BOUND: BOUND_TO}
+UNREGISTERED, REGISTERED, BOUND, SHARED = (str(uuid5(SPACE, name)) for name in "urbs")
+TYPES: Final = ("server", "volume")
+BINDINGS: Final[dict[str, dict[str, list[str] | None]]] = {
+    UNREGISTERED: {},
+    REGISTERED: {},
+    BOUND: {BOUND_TO: None},
+    SHARED: {"other": ["volume", "volume-backup"], BOUND_TO: ["server"]},
+}
+"""The service users of each installation, with the types on which each may report."""
+TARGETS: Final = [
+    *((uuid, "server") for uuid in (UNREGISTERED, REGISTERED, BOUND)),
+    *((SHARED, resource_type) for resource_type in TYPES),
+]
 
 
 @dataclass(frozen=True)
@@ -82,19 +93,21 @@ class Oracle:
         )
         self.require_registered = require_registered
 
-    def recording(self, installation: str) -> tuple[int, str]:
-        """Return status and code of recording for the installation; status 0 if it is permitted."""
+    def recording(self, installation: str, resource_type: str) -> tuple[int, str]:
+        """Return status and code of recording on a resource; status 0 if it is permitted."""
         if not self.records:
             return 403, "relation.forbidden"
         if self.require_registered and installation == UNREGISTERED:
             return 403, "installation.unregistered"
-        if installation == BOUND and BOUND_TO not in self.speaks_as:
+        users = BINDINGS[installation]
+        types = [users[user] for user in self.speaks_as if user in users]
+        if users and not any(some is None or resource_type in some for some in types):
             return 403, "installation.bound"
         return 0, ""
 
-    def removing(self, installation: str) -> tuple[int, str]:
-        """Return the same for removing a relation or recording that a server was deleted."""
-        return (0, "") if self.admin else self.recording(installation)
+    def removing(self, installation: str, resource_type: str) -> tuple[int, str]:
+        """Return the same for removing a relation or recording that a resource was deleted."""
+        return (0, "") if self.admin else self.recording(installation, resource_type)
 
     def own_route(self) -> tuple[int, str]:
         return (0, "") if self.identified else (401, "identity.required")
@@ -119,23 +132,25 @@ registered_or_not = pytest.mark.parametrize(
 def guarded(
     make_filter: MakeFilter, stub_glance: StubGlance, require_registered: bool
 ) -> InstanceAwareMiddleware:
-    """Return a filter with three installations and a relation of another project."""
+    """Return a filter with three registered installations and a relation of another project."""
     made = make_filter(stub_glance, require_registered_installation=str(require_registered))
-    for uuid, user in ((REGISTERED, None), (BOUND, BOUND_TO)):
-        body = {"uuid": uuid, "name": uuid, "service_user_id": user}
+    for uuid in (REGISTERED, BOUND, SHARED):
+        users = [{"user_id": user, "resource_types": it} for user, it in BINDINGS[uuid].items()]
+        body = {"uuid": uuid, "name": uuid, "service_users": users}
         assert wsgi.call(made, "POST", "/v2/installations", ADMIN, body).status == 201
     sent_headers = ADMIN | instance_headers(REGISTERED, SEEDED_INSTANCE)
     image = {"id": SEEDED_IMAGE, "owner": "theirs"}
     assert wsgi.call(made, "POST", "/v2/images", sent_headers, image).status == 201
-    seeded = {"origins": [_without_source(REGISTERED) | {"project_id": "theirs"}]}
+    seeded = {"origins": [_without_source(REGISTERED, "server") | {"project_id": "theirs"}]}
     assert wsgi.call(made, "POST", "/v2/origins", ADMIN, seeded).status == 200
     return made
 
 
-def _without_source(installation: str) -> dict[str, Any]:
-    """Return an origin: the server comes from no other resource."""
+def _without_source(installation: str, resource_type: str) -> dict[str, Any]:
+    """Return an origin: the resource comes from no other one."""
     return {
         "installation_uuid": installation,
+        "resource_type": resource_type,
         "instance_id": SEEDED_INSTANCE,
         "source": None,
         "since": "2026-01-31T12:00:00Z",
@@ -143,31 +158,39 @@ def _without_source(installation: str) -> dict[str, Any]:
     }
 
 
-def both() -> Iterator[tuple[Identity, str]]:
-    return product(IDENTITIES, BINDINGS)
+def both() -> Iterator[tuple[Identity, tuple[str, str]]]:
+    return product(IDENTITIES, TARGETS)
 
 
 @registered_or_not
 def test_who_may_record_an_image(
     guarded: InstanceAwareMiddleware, stub_glance: StubGlance, require_registered: bool
 ) -> None:
-    for who, installation in both():
+    for who, target in both():
         stub_glance.created.clear()
-        sent_headers = who.headers | instance_headers(installation, "i")
+        typed = {"X-Resource-Type": target[1]}
+        sent_headers = who.headers | instance_headers(target[0], "i") | typed
         answer = wsgi.call(guarded, "POST", "/v2/images", sent_headers, {"name": "n"})
-        status, code = Oracle(who, require_registered).recording(installation)
-        assert outcome(answer) == (status or 201, code), (who, installation)
-        assert len(stub_glance.created) == (not status), (who, installation)
+        status, code = Oracle(who, require_registered).recording(*target)
+        assert outcome(answer) == (status or 201, code), (who, target)
+        assert len(stub_glance.created) == (not status), (who, target)
         assert ("X-Relation-Recorded" in answer.headers) == (not status)
     assert stub_glance.instance_headers_seen() == []
 
 
+ONE_RELATION: Final = "/v2/images/{image}/relations/{uuid}/none/boot?resource_type={type}"
 RECORDING: list[tuple[str, str, dict[str, Any] | None, tuple[int, str]]] = [
     ("POST", "/v2/relations", {"instance_id": "i", "kind": "backup"}, (201, "")),
+    ("DELETE", f"{ONE_RELATION}&own_report=creation", None, (404, "relation.not-found")),
 ]
 REMOVING: list[tuple[str, str, dict[str, Any] | None, tuple[int, str]]] = [
-    ("DELETE", "/v2/images/{image}/relations/{uuid}/none/boot", None, (404, "relation.not-found")),
-    ("DELETE", "/v2/instances/{uuid}/none", None, (404, "instance.not-found")),
+    ("DELETE", ONE_RELATION, None, (404, "relation.not-found")),
+    (
+        "DELETE",
+        "/v2/instances/{uuid}/none?resource_type={type}",
+        None,
+        (404, "instance.not-found"),
+    ),
 ]
 
 
@@ -181,30 +204,33 @@ def test_who_may_attach_detach_and_record_deletions(
     body: dict[str, Any] | None,
     allowed: tuple[int, str],
 ) -> None:
-    for who, installation in both():
-        target = path.format(uuid=installation, image=SEEDED_IMAGE)
+    removed = [(method, path) for method, path, *_ in REMOVING]
+    for who, (installation, resource_type) in both():
+        asked = path.format(uuid=installation, image=SEEDED_IMAGE, type=resource_type)
         more = {"installation_uuid": installation, "image_id": new_uuid()}
-        answer = wsgi.call(guarded, method, target, who.headers, body and more | body)
+        more["resource_type"] = resource_type
+        answer = wsgi.call(guarded, method, asked, who.headers, body and more | body)
         oracle = Oracle(who, require_registered)
-        decide = oracle.removing if method == "DELETE" else oracle.recording
+        decide = oracle.removing if (method, path) in removed else oracle.recording
         refused = next(
-            (found for found in (oracle.own_route(), decide(installation)) if found[0]), allowed
+            (it for it in (oracle.own_route(), decide(installation, resource_type)) if it[0]),
+            allowed,
         )
-        assert outcome(answer) == refused, (who, installation)
+        assert outcome(answer) == refused, (who, asked)
 
 
 @registered_or_not
 def test_who_may_record_origins(guarded: InstanceAwareMiddleware, require_registered: bool) -> None:
     for who in IDENTITIES:
         oracle = Oracle(who, require_registered)
-        body = {"origins": [_without_source(installation) for installation in BINDINGS]}
+        body = {"origins": [_without_source(*target) for target in TARGETS]}
         answer = wsgi.call(guarded, "POST", "/v2/origins", who.headers, body)
         if not oracle.identified or not oracle.records:
             refused = (403, "relation.forbidden") if oracle.identified else oracle.own_route()
             assert outcome(answer) == refused, who
             continue
-        for installation, one in zip(BINDINGS, answer.json["origins"], strict=True):
-            status, code = oracle.recording(installation)
+        for target, one in zip(TARGETS, answer.json["origins"], strict=True):
+            status, code = oracle.recording(*target)
             if status:
                 assert (one["status"], one["error"]["code"]) == (status, code), who
             else:
@@ -328,7 +354,7 @@ def test_every_route_is_covered() -> None:
         ("GET", f"/v2/instances/{REGISTERED}/{SEEDED_INSTANCE}"),
     }
     paths = {
-        (method, path.format(uuid=REGISTERED, image=SEEDED_IMAGE).split("?")[0][3:])
+        (method, path.format(uuid=REGISTERED, image=SEEDED_IMAGE, type="server").split("?")[0][3:])
         for method, path in asked
     }
     routes = [(method, routing.match(path, method)) for method, path in paths]

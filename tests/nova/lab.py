@@ -53,7 +53,7 @@ from osc_lib.exceptions import CommandError
 
 from related_images.osc import deletion
 from related_images.osc.compute import Compute as ComputeOfCloud
-from related_images.osc.nova_metadata import Scope, carried
+from related_images.osc.nova_metadata import ServerScope, stored_policies
 from related_images.client.backups.stored_policy import METADATA_KEY, write
 from related_images.manage.nova_servers import Compute
 from tests.nova.driver import UploadingDriver
@@ -345,18 +345,18 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         metadata = {METADATA_KEY: write({"keep_last": 3})}
         self._nova(f"/servers/{first}/metadata", {"metadata": metadata})
         asked = {
-            "one": (USER, Scope(first)),
-            "none": (USER, Scope(INSTALLATION)),
-            "own": (USER, Scope()),
-            "stranger": (STRANGER, Scope()),
-            "project": (ADMIN, Scope(project_id="demo")),
-            "another": (ADMIN, Scope(project_id="other")),
-            "all": (ADMIN, Scope(all_projects=True)),
+            "one": (USER, ServerScope(first)),
+            "none": (USER, ServerScope(INSTALLATION)),
+            "own": (USER, ServerScope()),
+            "stranger": (STRANGER, ServerScope()),
+            "project": (ADMIN, ServerScope(project_id="demo")),
+            "another": (ADMIN, ServerScope(project_id="other")),
+            "all": (ADMIN, ServerScope(all_projects=True)),
         }
         return {name: self._carried(*of) for name, of in asked.items()}
 
-    def _carried(self, token: str, scope: Scope) -> dict[str, str]:
-        found = carried(self._manager(token), scope)
+    def _carried(self, token: str, scope: ServerScope) -> dict[str, str]:
+        found = stored_policies(self._manager(token), scope)
         return {id: it.project_id for id, it in found.items() if it.policy}
 
     def _ask_nova(self) -> dict[str, str | None]:
@@ -410,7 +410,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
 
     def _refusal(self, token: str, server_id: str) -> str:
         try:
-            deletion.DeletedServers(self._manager(token)).must_not_have(server_id)
+            deletion.DeletionCheck(self._manager(token)).require_deleted(server_id)
         except CommandError as error:
             return str(error)
         return ""

@@ -248,7 +248,7 @@ def test_the_deletion_of_a_server_that_nova_shows_or_hides_is_not_recorded(
     deletions = outcome.results["deletions"]
     assert (deletions["deleted"], deletions["unknown"]) == ("", "")
     assert "the compute service still has the server" in deletions["there"]
-    assert "it answered 403 to a question about all projects" in deletions["by its user"]
+    assert "it answered 403 to a request for servers of all projects" in deletions["by its user"]
 
 
 def test_servers_are_found_by_name(outcome: Outcome) -> None:

@@ -1,6 +1,6 @@
-"""What answers as Nova where servers and their metadata are asked for.
+"""A scripted Nova with servers and their metadata.
 
-That Nova proper answers so is tried with its own fixtures elsewhere.
+tests/nova checks with Nova's own fixtures that Nova has the same responses.
 """
 
 import json
@@ -19,10 +19,11 @@ VERSION = {"id": "v2.1", "status": "CURRENT", "version": "2.96", "min_version": 
 
 @dataclass
 class Compute:
-    """Servers by their ids; answers pages of one server, or of the ``limit`` that is asked for.
+    """A scripted Nova. Pages have one server unless the request has a ``limit``.
 
-    :ivar refusal: the status that whoever asks for a list of servers is answered
-    :ivar failure: the status that whoever asks for one server is answered
+    :ivar refusal: the status of responses to requests for a list of servers; ``None`` for success
+    :ivar failure: the status of responses to requests for one server; ``None`` for success
+    :ivar servers: the servers by ID
     """
 
     scripted: Scripted
@@ -42,7 +43,7 @@ class Compute:
         days: float = 100,
         name: str | None = None,
     ) -> None:
-        """A server that is so many days old; the policy is JSON, or text as it is."""
+        """Add a server created ``days`` ago. ``policy`` is encoded as JSON unless it is text."""
         text = policy if isinstance(policy, str) else json.dumps(policy)
         self.servers[server_id] = {
             "id": server_id,

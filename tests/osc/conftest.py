@@ -11,26 +11,26 @@ from tests.servers import ServedGlance
 
 @pytest.fixture
 def instance(glance: ServedGlance) -> Instance:
-    """An instance nobody has spoken of."""
+    """A server without relations."""
     name = uuid4().hex[:8]
     return Instance(glance, str(uuid4()), f"web-{name}", f"project-{name}")
 
 
 @pytest.fixture
 def compute_url() -> str:
-    """The endpoint of a compute service; empty where the cloud has none."""
+    """The endpoint of the compute service; empty if the cloud has none."""
     return ""
 
 
 @pytest.fixture
 def member(instance: Instance, compute_url: str) -> Cloud:
-    """What a user of the instance's project may do."""
+    """The cloud for a member of the project of the server."""
     return Cloud(instance.glance.url, instance.member, compute_url)
 
 
 @pytest.fixture
 def recorder(instance: Instance, compute_url: str) -> Cloud:
-    """What a user of that project may do who may record too."""
+    """The cloud for a member of that project with a recording role."""
     return Cloud(instance.glance.url, instance.recorder, compute_url)
 
 

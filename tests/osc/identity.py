@@ -1,4 +1,4 @@
-"""Keystone's part in a command: one user, a catalogue of two services, some projects."""
+"""A scripted Keystone with one user, a catalog of two services, and some projects."""
 
 import json
 from typing import Any
@@ -10,10 +10,10 @@ PASSWORD = "secret"
 
 
 class Identity:
-    """Answers for ``scripted`` as the identity service of a registry.
+    """A scripted identity service.
 
-    :ivar projects: names by id
-    :ivar refusal: the status that whoever looks projects up is answered, if they are not told
+    :ivar projects: the names of projects by ID
+    :ivar refusal: the status of responses to requests for projects; ``None`` for success
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Identity:
         scripted.script = self.answer
 
     def options(self) -> dict[str, str]:
-        """The environment of a program that authenticates here."""
+        """Return the environment variables with which a program authenticates here."""
         return {
             "OS_AUTH_URL": self.url,
             "OS_USERNAME": "alice",

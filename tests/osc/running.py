@@ -1,4 +1,4 @@
-"""Running commands of the plugin: by their classes here, or as the real program."""
+"""Run commands of the plugin, in this process or with the program ``openstack``."""
 
 import io
 import json
@@ -41,7 +41,7 @@ class Outcome:
 
 
 class Errors(logging.Handler):
-    """Keeps what a command logs as errors, which the program prints."""
+    """Keeps the errors that a command logs; the program prints them."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -53,14 +53,14 @@ class Errors(logging.Handler):
 
 @dataclass(frozen=True)
 class Cloud:
-    """A registry, and who asks it."""
+    """The endpoint of Glance, and a token."""
 
     url: str
     token: str
     compute: str = ""
 
     def run(self, command: type[Command], *arguments: str) -> Outcome:
-        """Run the class with real clients; what it raises passes."""
+        """Run a command in this process with real clients. Its exceptions are not caught."""
         app = self._app()
         running = command(app, None)
         errors = Errors()
@@ -72,7 +72,7 @@ class Cloud:
         return Outcome(code, app.stdout.getvalue(), "\n".join(errors.lines))
 
     def listed(self, command: type[Command], *arguments: str) -> Outcome:
-        """Run it with its output as JSON."""
+        """Run a command with JSON output."""
         return self.run(command, "-f", "json", *arguments)
 
     def _app(self) -> Any:
@@ -90,11 +90,11 @@ class Cloud:
         )
 
     def openstack(self, *arguments: str) -> Outcome:
-        """Run the program, as a process."""
+        """Run the program as a process."""
         return openstack(*self._identity, *arguments, **self._compute)
 
     def at_a_terminal(self, *arguments: str) -> tuple[int, str]:
-        """Run the program with errors going to a terminal; gives the exit code and what is seen."""
+        """Run the program with a terminal as stderr; return the exit code and the text on it."""
         terminal, end = os.openpty()
         termios.tcsetwinsize(end, (24, 80))
         with subprocess.Popen(
@@ -111,7 +111,7 @@ class Cloud:
 
     @property
     def _compute(self) -> dict[str, str]:
-        """Where the compute service is, for who has no catalogue."""
+        """The option for the endpoint of the compute service, since there is no catalog."""
         return {"OS_COMPUTE_ENDPOINT_OVERRIDE": self.compute} if self.compute else {}
 
     @property
@@ -123,7 +123,7 @@ class Cloud:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 1024)
-    except OSError:  # nobody holds the other end any more
+    except OSError:  # the other end is closed
         return b""
 
 
@@ -132,7 +132,7 @@ def _environment() -> dict[str, str]:
 
 
 def openstack(*arguments: str, **environment: str) -> Outcome:
-    """Run the program without any configuration but ``environment``."""
+    """Run the program with ``environment`` as its only configuration."""
     done = subprocess.run(
         [OPENSTACK, *arguments],
         capture_output=True,
@@ -146,7 +146,7 @@ def openstack(*arguments: str, **environment: str) -> Outcome:
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance that no other test knows, in a project of its own."""
+    """A server of this test alone, in a project of its own."""
 
     glance: ServedGlance
     installation: str
@@ -154,11 +154,14 @@ class Instance:
     project: str
 
     def another(self) -> "Instance":
-        """One more instance of the same installation and project."""
+        """Return another server of the same installation and project."""
         return replace(self, id=f"{self.id}-{uuid4().hex[:6]}")
 
     def image(self, name: str, **told: str) -> str:
-        """Make an image of it as Nova does; gives the id. ``told`` are more tuple headers."""
+        """Create an image of the server as Nova does, and return its ID.
+
+        :param told: further instance headers, such as ``kind``
+        """
         headers = {
             "X-Service-Token": SERVICE_TOKEN,
             "X-Installation-UUID": self.installation,
@@ -176,7 +179,7 @@ class Instance:
         return image_id
 
     def elsewhere(self) -> "Instance":
-        """The one that has the same id in another installation."""
+        """Return the server with the same ID in another installation."""
         return Instance(self.glance, str(uuid4()), self.id, self.project)
 
     @property

@@ -1,9 +1,9 @@
-"""Wrong usage: exit code 2, and a line that says what is allowed."""
+"""Wrong usage has the exit code 2 and an error that says what is allowed."""
 
 import pytest
 from osc_lib.command.command import Command
 
-from related_images.osc.descent import ListDescendant
+from related_images.osc.image_ancestry import ListDescendant
 from related_images.osc.relation import CreateRelation, DeleteRelation, ListRelation
 from related_images.osc.server_image import ListServerImage
 from tests.osc.running import Cloud

@@ -1,4 +1,4 @@
-"""``image force delete``, ``server deletion record``, and what else an administrator may remove."""
+"""``image force delete``, ``server deletion record``, and ``image relation delete``."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,12 +26,12 @@ def guarded_glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedG
 
 @pytest.fixture
 def guarded(instance: Instance, guarded_glance: ServedGlance) -> Instance:
-    """An instance that a Glance knows which guards images in use."""
+    """A server in a Glance with delete protection."""
     return replace(instance, glance=guarded_glance)
 
 
 def start(instance: Instance, image_id: str) -> Instance:
-    """Another instance of the same project, started from the image."""
+    """Return another server of the same project, started from the image."""
     child = instance.another()
     body = {
         "installation_uuid": child.installation,
@@ -84,7 +84,7 @@ def test_an_image_in_use_is_deleted_by_name(guarded: Instance) -> None:
     assert not exists(guarded, used)
 
 
-def test_who_is_no_administrator_is_told_who_may(guarded: Instance) -> None:
+def test_only_an_administrator_forces_a_deletion(guarded: Instance) -> None:
     used = guarded.image("used")
     start(guarded, used)
     for token in (guarded.member, guarded.recorder):
@@ -97,7 +97,7 @@ def test_who_is_no_administrator_is_told_who_may(guarded: Instance) -> None:
 
 
 def test_the_advice_of_a_refusal_can_be_followed(guarded: Instance) -> None:
-    """What the plain command of python-openstackclient is told, an administrator then types."""
+    """An administrator runs the command in the error of ``openstack image delete``."""
     used = guarded.image("used")
     start(guarded, used)
     answer = guarded.glance.request("DELETE", f"/v2/images/{used}", guarded.member)
@@ -109,7 +109,7 @@ def test_the_advice_of_a_refusal_can_be_followed(guarded: Instance) -> None:
     assert not exists(guarded, used)
 
 
-def test_a_server_that_is_recorded_as_deleted_uses_no_image(guarded: Instance) -> None:
+def test_a_server_recorded_as_deleted_uses_no_image(guarded: Instance) -> None:
     used = guarded.image("used")
     child = start(guarded, used)
     admin = Cloud(guarded.glance.url, ADMIN)
@@ -155,22 +155,41 @@ def test_a_server_that_nova_still_has_is_not_recorded_as_deleted(
     assert ended_at(instance)
 
 
+def test_the_deletion_of_a_volume_is_recorded_with_force(
+    instance: Instance, admin: Cloud, nova: Compute
+) -> None:
+    instance.image("monday")
+    body = {"installation_uuid": instance.installation, "instance_id": instance.id}
+    body |= {"image_id": instance.image("tuesday"), "kind": "snapshot", "resource_type": "volume"}
+    answer = instance.glance.request("POST", "/v2/relations", instance.recorder, body=body)
+    assert answer.status == 201, answer.body
+    of_volume = ("--resource-type", "volume", instance.id)
+    refused = admin.openstack("server", "deletion", "record", *of_volume)
+    assert refused.code == 1
+    assert "cannot ask whether a volume was deleted; check that" in refused.errors
+    path = f"/v2/instances/{instance.installation}/{instance.id}?resource_type=volume"
+    assert instance.glance.request("GET", path, ADMIN).json["ended_at"] is None
+    assert admin.run(RecordServerDeletion, "--force", *of_volume).code == 0
+    assert instance.glance.request("GET", path, ADMIN).json["ended_at"]
+    assert ended_at(instance) is None
+
+
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
-def test_a_nova_that_does_not_show_every_server_says_nothing(
+def test_a_nova_that_hides_servers_does_not_confirm_a_deletion(
     instance: Instance, admin: Cloud, nova: Compute, status: int
 ) -> None:
     instance.image("monday")
     nova.refusal = status
     told = admin.run(RecordServerDeletion, instance.id)
     assert told.code == 1
-    assert f"answered {status} to a question about all projects" in told.errors
+    assert f"answered {status} to a request for servers of all projects" in told.errors
     assert "give --force if you know that the server was deleted" in told.errors
     assert ended_at(instance) is None
     assert admin.run(RecordServerDeletion, "--force", instance.id).code == 0
 
 
 @pytest.mark.parametrize("status", [403, 500, 503])
-def test_a_nova_that_fails_says_nothing(
+def test_a_nova_that_fails_does_not_confirm_a_deletion(
     instance: Instance, admin: Cloud, nova: Compute, status: int
 ) -> None:
     instance.image("monday")
@@ -181,7 +200,7 @@ def test_a_nova_that_fails_says_nothing(
     assert ended_at(instance) is None
 
 
-def test_a_nova_where_nothing_listens_says_nothing(instance: Instance) -> None:
+def test_an_unreachable_nova_does_not_confirm_a_deletion(instance: Instance) -> None:
     instance.image("monday")
     nowhere = Cloud(instance.glance.url, ADMIN, f"http://127.0.0.1:{free_port()}/v2.1")
     told = nowhere.run(RecordServerDeletion, instance.id)
@@ -197,9 +216,7 @@ def identity_options(instance: Instance, scripted: Scripted, compute: str | None
 RECORD = ("server", "deletion", "record")
 
 
-def test_the_compute_service_of_the_catalogue_is_asked(
-    instance: Instance, scripted: Scripted
-) -> None:
+def test_the_compute_service_of_the_catalog_is_used(instance: Instance, scripted: Scripted) -> None:
     instance.image("monday")
     with serving() as server:
         nova = Compute(server)
@@ -222,17 +239,17 @@ def test_a_cloud_without_a_compute_service(instance: Instance, scripted: Scripte
     assert ended_at(instance)
 
 
-def test_a_server_that_nobody_recorded(instance: Instance, admin: Cloud) -> None:
+def test_a_server_without_relations(instance: Instance, admin: Cloud) -> None:
     told = admin.run(RecordServerDeletion, instance.id)
     assert told.code == 1
-    assert "no installation that knows" in told.errors
+    assert "no installation with a server" in told.errors
     there = ("--installation", instance.installation, instance.id)
     told = admin.run(RecordServerDeletion, *there)
     assert told.code == 1
-    assert "answered 404: no instance" in told.errors
+    assert "answered 404: the server" in told.errors
 
 
-def test_who_has_no_role_records_no_deletion(instance: Instance, member: Cloud) -> None:
+def test_a_member_may_not_record_a_deletion(instance: Instance, member: Cloud) -> None:
     instance.image("monday")
     told = member.openstack(*RECORD, instance.id)
     assert told.code == 1
@@ -240,7 +257,7 @@ def test_who_has_no_role_records_no_deletion(instance: Instance, member: Cloud) 
     assert ended_at(instance) is None
 
 
-def test_without_the_filter_nothing_is_asked_for(plain_glance: ServedGlance) -> None:
+def test_without_the_filter_no_further_request_is_sent(plain_glance: ServedGlance) -> None:
     plain = Cloud(plain_glance.url, ADMIN)
     for command in (ForceDeleteImage, RecordServerDeletion):
         with pytest.raises(NotInstanceAware, match="install related-images there"):

@@ -1,4 +1,4 @@
-"""The pages name every command of the plugin, and what they show works."""
+"""The docs have every command of the plugin, and their commands work."""
 
 import os
 from pathlib import Path
@@ -23,22 +23,22 @@ TEMPLATES = [
     for step in documented.steps((DOCS / page).read_text())
     if step.command.startswith("openstack") and not step.command.startswith("openstack server set")
 ]
-"""Commands in which SERVER and IMAGE stand for a server and an image; the rest needs a Nova."""
+"""The commands that do not need Nova, with SERVER and IMAGE for a server and an image."""
 
 FAILING = {
     "openstack server backup overdue --policy stored": 3,
     "openstack server backup prune --all-projects --policy stored --dry-run": 1,
 }
-"""What docs/backups.md says of them where there is no Nova."""
+"""The exit codes of these commands without Nova, as in docs/backups.md."""
 
 
-def test_there_are_some() -> None:
+def test_the_pages_have_commands() -> None:
     assert len(TEMPLATES) == 15
     assert FAILING.keys() < {command for _, command in TEMPLATES}
 
 
 @pytest.mark.parametrize(("page", "command"), TEMPLATES)
-def test_the_commands_that_are_shown_work(
+def test_the_commands_in_the_docs_work(
     instance: Instance, tmp_path: Path, page: str, command: str
 ) -> None:
     image_id = instance.fill(instance.image("monday", kind="backup", label="daily"))
@@ -62,5 +62,5 @@ def test_the_commands_that_are_shown_work(
         assert errors.startswith("this cloud has no compute service (Nova)")
     else:
         assert errors == ""
-        # overdue counts whatever other tests have left: 1 and 2 are an answer as well
+        # overdue also checks servers of other tests, so it may exit with 1 or 2
         assert done.code in ((0, 1, 2) if " overdue " in command else (0,))

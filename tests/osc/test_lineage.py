@@ -1,4 +1,4 @@
-"""``image lineage show``: the tree in every format, over the real Glance and drawn alone."""
+"""``image lineage show``: the tree in every format, with a real Glance and without."""
 
 import json
 from xml.etree import ElementTree
@@ -18,7 +18,7 @@ from tests.osc.running import Cloud, Instance
 
 
 def start(instance: Instance, instance_id: str, image_id: str) -> Instance:
-    """Another instance of the same project, started from the image."""
+    """Return another server of the same project, started from the image."""
     body = {
         "installation_uuid": instance.installation,
         "instance_id": instance_id,
@@ -33,7 +33,7 @@ def start(instance: Instance, instance_id: str, image_id: str) -> Instance:
 
 @pytest.fixture
 def chain(instance: Instance) -> list[str]:
-    """Three images, each made of an instance of the one before; the second is deleted."""
+    """Three images, each made from a server of the previous image; the second is deleted."""
     first = instance.image("first")
     second = start(instance, f"{instance.id}-2", first).image("second")
     third = start(instance, f"{instance.id}-3", second).image("third", kind="backup")
@@ -42,7 +42,7 @@ def chain(instance: Instance) -> list[str]:
     return [first, second, third]
 
 
-def test_the_tree_stands_around_the_image(
+def test_the_tree_has_ancestors_and_descendants(
     instance: Instance, chain: list[str], member: Cloud
 ) -> None:
     for asked in chain:
@@ -67,7 +67,7 @@ def wide(size: int) -> Node:
     return Node("root", children=[Node(f"c{n}", children=[Node(f"g{n}")]) for n in range(size)])
 
 
-def test_what_is_too_wide_is_folded_with_counts() -> None:
+def test_images_beyond_the_width_are_counted() -> None:
     root = wide(5)
     fold(root, 2)
     assert [node.title for _, node in root.walk()] == ["root", "c0", "g0", "c1", "g1", "… 6 more"]
@@ -97,7 +97,7 @@ def test_graphviz_and_mermaid_have_every_node_and_edge() -> None:
     ]
 
 
-def test_a_picture_is_well_formed_whatever_a_project_is_called() -> None:
+def test_the_svg_is_well_formed_with_any_project_name() -> None:
     root = Node("root", children=[Node("child", project_id='<&"\\>')])
     picture = ElementTree.fromstring(svg(root))
     texts = [node.text for node in picture.iter("{http://www.w3.org/2000/svg}text")]

@@ -1,4 +1,4 @@
-"""Names beside IDs: of images from Glance, of servers from Nova. By the real program."""
+"""The names of images and servers in lists. The tests run the program ``openstack``."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ from tests.client.scripted import Asked, Reply, Scripted, serving, shown
 from tests.osc.compute import Compute
 from tests.osc.identity import Identity
 from tests.osc.running import Cloud, Instance, openstack
-from tests.osc.test_descent import started_from
+from tests.osc.test_image_ancestry import started_from
 from tests.osc.test_nightly import set_true
 from tests.servers import PATIENCE, free_port
 
@@ -35,7 +35,7 @@ def names_in(outcome: Any) -> dict[str, tuple[str | None, str | None]]:
 
 
 def test_relations_have_names(instance: Instance, member: Cloud, nova: Compute) -> None:
-    """Of hidden images too; none of deleted images, of unnamed ones, and of unknown servers."""
+    """Hidden images have names. Deleted images, unnamed images and unknown servers have none."""
     nova.add(instance.id, instance.project, name="web")
     plain, hidden, gone = (instance.image(name) for name in ("plain", "hidden", "gone"))
     set_true(instance, hidden, "os_hidden")
@@ -81,20 +81,20 @@ def test_lineage_has_names(
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """The queries of the image lists that Glance was asked for."""
+    """The queries of the requests for image lists."""
     queries = list[dict[str, str]]()
-    real = Glance.ask
+    real = Glance.request
 
     def asking(glance: Glance, method: str, path: str, **options: Any) -> Any:
         if path == paths.IMAGES:
             queries.append(dict(options["params"]))
         return real(glance, method, path, **options)
 
-    monkeypatch.setattr(Glance, "ask", asking)
+    monkeypatch.setattr(Glance, "request", asking)
     return queries
 
 
-def test_glance_is_asked_for_many_images_at_once(
+def test_one_request_to_glance_gets_many_names(
     instance: Instance,
     member: Cloud,
     recorder: Cloud,
@@ -105,7 +105,9 @@ def test_glance_is_asked_for_many_images_at_once(
     images = [instance.image(f"image {number}") for number in range(7)]
     gone = instance.image("gone")
     instance.glance.request("DELETE", f"/v2/images/{gone}", instance.member)
-    recorder.run(CreateRelation, "--kind", "backup", instance.id, *images)  # each once more
+    recorder.run(
+        CreateRelation, "--kind", "backup", instance.id, *images
+    )  # a second relation of each
     asked.clear()
     listed = member.listed(ListRelation)
     assert set(listed.column("Image Name")) == {*(f"image {number}" for number in range(7)), None}
@@ -116,7 +118,7 @@ def test_glance_is_asked_for_many_images_at_once(
     assert [len(query["id"].split(",")) for query in asked] == [2]
 
 
-def test_nova_is_asked_once_for_each_page(
+def test_one_request_to_nova_is_sent_for_each_page(
     instance: Instance,
     member: Cloud,
     nova: Compute,
@@ -128,11 +130,11 @@ def test_nova_is_asked_once_for_each_page(
     for number, server in enumerate(servers):
         server.image("monday")
         nova.add(server.id, server.project, name=f"web {4 - number}")
-    listed = member.listed(ListRelation)  # the newest first, and Nova here by the ID
-    assert listed.column("Server Name")[:2] == [None, None]  # on the pages that follow
+    listed = member.listed(ListRelation)  # newest first; this Nova sorts by ID
+    assert listed.column("Server Name")[:2] == [None, None]  # on later pages
     assert listed.column("Server Name")[4] == "web 4"
     lists = [parse_qs(it.query) for it in scripted.asked if it.path.endswith("/servers")]
-    # of the third page the name is known
+    # the name on the third page is known
     assert [query.get("marker") for query in lists] == [None, [servers[1].id]]
     assert {query["limit"][0] for query in lists} == {"2"}
     scripted.asked.clear()
@@ -179,7 +181,7 @@ def test_a_cloud_without_a_compute_service(instance: Instance, scripted: Scripte
 
 
 @pytest.mark.parametrize("status", [400, 500, 503])
-def test_a_nova_that_fails_is_named_and_the_list_is_shown(
+def test_if_nova_fails_the_list_is_shown_with_a_warning(
     instance: Instance, member: Cloud, nova: Compute, status: int
 ) -> None:
     image_id = instance.image("monday")
@@ -190,7 +192,7 @@ def test_a_nova_that_fails_is_named_and_the_list_is_shown(
     assert listed.errors.splitlines() == [said]
 
 
-def test_a_nova_where_nothing_listens(instance: Instance) -> None:
+def test_an_unreachable_nova(instance: Instance) -> None:
     image_id = instance.image("monday")
     nowhere = f"http://127.0.0.1:{free_port()}/v2.1"
     listed = Cloud(instance.glance.url, instance.member, nowhere).openstack(*RELATIONS)
@@ -198,7 +200,7 @@ def test_a_nova_where_nothing_listens(instance: Instance) -> None:
     assert listed.errors.startswith("the names of servers are not shown: ")
 
 
-def test_a_nova_that_hangs_is_not_waited_for(
+def test_a_nova_that_hangs_does_not_delay_the_list(
     instance: Instance,
     member: Cloud,
     nova: Compute,
@@ -224,7 +226,7 @@ def test_a_nova_that_hangs_is_not_waited_for(
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"servers": [{"id": 1}]}'])
-def test_a_nova_that_answers_something_else(
+def test_a_malformed_response_of_nova(
     body: bytes, instance: Instance, member: Cloud, nova: Compute, scripted: Scripted
 ) -> None:
     image_id = instance.image("monday")
@@ -234,11 +236,14 @@ def test_a_nova_that_answers_something_else(
     )
     listed = member.openstack(*RELATIONS)
     assert (listed.code, listed.column("Image ID")) == (0, [image_id])
-    assert "the names of servers are not shown: the compute service gave no list" in listed.errors
+    assert (
+        "the names of servers are not shown: the compute service did not return a list"
+        in listed.errors
+    )
 
 
-def test_a_glance_that_gives_no_list_of_images(instance: Instance, scripted: Scripted) -> None:
-    """Its relations are shown all the same."""
+def test_a_glance_that_cannot_list_images(instance: Instance, scripted: Scripted) -> None:
+    """The relations are shown without names."""
     scripted.info = shown({"version": "0", "kinds": ["snapshot", "backup", "boot"]})
     relation = {
         "installation_uuid": instance.installation,

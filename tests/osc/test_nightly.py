@@ -1,4 +1,4 @@
-"""The nightly scheduler of the docs, with an image of each awkward state in the way."""
+"""The nightly script of the docs, with an image in each state that the rules skip."""
 
 import os
 import re
@@ -37,7 +37,7 @@ os.execv({openstack!r}, [{openstack!r}, *identity, *arguments])
 
 @dataclass(frozen=True)
 class Night:
-    """What came of the script: its exit code, its complaints, whom Nova was asked to back up."""
+    """The exit code of the script, its errors, and the servers that Nova was to back up."""
 
     code: int
     errors: str
@@ -50,7 +50,7 @@ def script() -> str:
 
 
 def age(instance: Instance, days: dict[str, float]) -> None:
-    """Put back when images were made and recorded: nobody can ask for that."""
+    """Set the times of images and relations in the databases: no API can."""
     home = instance.glance.directory
     with (
         create_engine(f"sqlite:///{home}/glance.db").begin() as glance,
@@ -61,7 +61,7 @@ def age(instance: Instance, days: dict[str, float]) -> None:
             naive = made.replace(tzinfo=None).isoformat(" ")
             changed = text("UPDATE images SET created_at=:at WHERE id=:id")
             assert glance.execute(changed, {"at": naive, "id": image_id}).rowcount == 1
-            # Glance tells the time of an image in whole seconds
+            # Glance returns times of images in whole seconds
             learned = update(image).where(image.c.uuid == image_id)
             ours.execute(learned.values(created_at=made.replace(microsecond=0)))
             is_recorded = relation.c.image_ref == image_ref(image_id)
@@ -95,8 +95,8 @@ def run(
 ) -> Night:
     """Run the script.
 
-    :param overdue: how ``overdue`` identifies itself, if not as the others do
-    :param refused: the servers that Nova makes no backup of
+    :param overdue: the credentials of ``overdue``, if they differ from those of other commands
+    :param refused: the servers for which Nova refuses a backup
     """
     noted, program = directory / "noted", directory / "openstack"
     noted.write_text("")
@@ -131,7 +131,7 @@ def is_there(instance: Instance, image_id: str) -> bool:
     return instance.glance.request("GET", path, instance.member).status == 200
 
 
-def test_the_night_of_the_docs(instance: Instance, tmp_path: Path) -> None:
+def test_the_nightly_script_of_the_docs(instance: Instance, tmp_path: Path) -> None:
     def backup(name: str, **told: str) -> str:
         return instance.image(name, kind="backup", label="daily", **told)
 
@@ -148,13 +148,13 @@ def test_the_night_of_the_docs(instance: Instance, tmp_path: Path) -> None:
     assert all(is_there(instance, image_id) for image_id in [*stay, queued])
     left = [number for image_id, number in ages.items() if is_there(instance, image_id)]
     assert left[:7] == [1, 2, 3, 4, 5, 6, 7]
-    assert left[-1] == 12  # the oldest, while there are not twelve months
+    assert left[-1] == 12  # the oldest, since there are fewer than twelve months
     assert len(left) < 12
 
 
 @pytest.fixture
 def old(instance: Instance) -> list[str]:
-    """Three daily backups of one day, of which the rules keep two."""
+    """Three daily backups of one day; the rules keep two."""
     made = [instance.fill(instance.image(f"{n}", kind="backup", label="daily")) for n in range(3)]
     now = datetime.now(UTC)
     noon = (now - now.replace(hour=12, minute=0)) / timedelta(days=1) + 40
@@ -162,9 +162,7 @@ def old(instance: Instance) -> list[str]:
     return made
 
 
-def test_what_the_rules_keep_of_old_backups(
-    instance: Instance, old: list[str], tmp_path: Path
-) -> None:
+def test_the_rules_keep_old_backups(instance: Instance, old: list[str], tmp_path: Path) -> None:
     assert run(instance, tmp_path).code == 0
     assert [is_there(instance, image_id) for image_id in old] == [True, False, True]
 
@@ -185,7 +183,7 @@ def test_what_the_rules_keep_of_old_backups(
     ],
     ids=["3", "1", "2"],
 )
-def test_where_overdue_fails_nothing_is_made_and_nothing_deleted(
+def test_if_overdue_fails_no_backup_is_created_or_deleted(
     instance: Instance, old: list[str], tmp_path: Path, overdue: list[str]
 ) -> None:
     night = run(instance, tmp_path, overdue=overdue)
@@ -194,13 +192,13 @@ def test_where_overdue_fails_nothing_is_made_and_nothing_deleted(
     assert all(is_there(instance, image_id) for image_id in old)
 
 
-def test_a_project_without_any_server_is_no_success(instance: Instance, tmp_path: Path) -> None:
+def test_a_project_without_servers_is_a_failure(instance: Instance, tmp_path: Path) -> None:
     night = run(instance, tmp_path, project=f"{instance.project}-misspelt")
     assert (night.code, night.asked) == (3, [])
     assert "nothing was examined" in night.errors
 
 
-def test_where_a_backup_cannot_be_made_nothing_is_deleted(
+def test_if_a_backup_fails_none_is_deleted(
     instance: Instance, old: list[str], tmp_path: Path
 ) -> None:
     other = instance.another()

@@ -1,4 +1,4 @@
-"""The program ``openstack`` itself, as a process, against the real registry."""
+"""The program ``openstack`` itself, as a process, with the real Glance."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ COMMANDS = {
     "image ancestry list": "--long",
     "image descendant list": "--depth",
     "image force delete": "--noindent",
-    "image relation create": "--server-project",
+    "image relation create": "--resource-project",
     "image relation delete": "--kind",
     "image relation list": "--created-after",
     "server backup list": "--label",
@@ -47,7 +47,7 @@ def test_the_images_of_an_instance_as_a_table(instance: Instance, member: Cloud)
     ]
 
 
-def test_what_is_not_set_is_one_word_for_people_and_null_for_programs(
+def test_a_missing_value_is_one_word_in_tables_and_null_in_json(
     instance: Instance, member: Cloud
 ) -> None:
     image_id = instance.image("monday")
@@ -75,7 +75,7 @@ def test_what_is_not_set_is_one_word_for_people_and_null_for_programs(
         assert quoted.split(",") == [word or "" for word in nulls]
 
 
-def test_what_is_created_is_listed_and_deleted(instance: Instance, recorder: Cloud) -> None:
+def test_a_relation_is_created_listed_and_deleted(instance: Instance, recorder: Cloud) -> None:
     images = [instance.fill(instance.elsewhere().image(name)) for name in ("one", "two")]
     what = ("--installation", instance.installation, "--kind", "backup")
     relation = ("image", "relation")
@@ -91,17 +91,17 @@ def test_what_is_created_is_listed_and_deleted(instance: Instance, recorder: Clo
     deleted = recorder.openstack(*relation, "delete", *what, instance.id, "one", "three", "two")
     assert (deleted.code, deleted.said) == (1, "")
     missing, count = deleted.errors.splitlines()
-    assert missing.startswith("three: there is no image with the name or ID 'three'")
+    assert missing.startswith("three: this account sees no image with the name or ID 'three'")
     assert count == "1 of 3 failed"
     left = recorder.openstack(*relation, "list", "-f", "json", *what)
     assert (left.code, left.rows) == (0, [])
 
 
-def test_a_registry_without_the_filter(plain_glance: ServedGlance) -> None:
+def test_glance_without_the_filter(plain_glance: ServedGlance) -> None:
     told = Cloud(plain_glance.url, "alice:demo:member").openstack("server", "image", "list", "x")
     assert (told.code, told.said) == (1, "")
     (line,) = told.errors.splitlines()
-    assert line.startswith("this registry does not know about instances")
+    assert line.startswith("this Glance does not have the related-images filter")
     assert "install related-images" in line
 
 
@@ -113,7 +113,7 @@ def assert_told(cloud: Cloud, *words: str) -> None:
         assert word in last
 
 
-def test_an_endpoint_where_nothing_listens() -> None:
+def test_an_unreachable_endpoint() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     assert_told(Cloud(url, "t"), "GET /v2/info/relations got no answer", url, "check the endpoint")
 
@@ -123,14 +123,14 @@ def test_a_proxy_that_answers_html(scripted: Scripted) -> None:
     scripted.info = Reply(502, html, {"Content-Type": "text/html"})
     assert_told(Cloud(scripted.url, "t"), "answered 502: try later; ")
     scripted.info = Reply(200, html, {"Content-Type": "text/html"})
-    assert_told(Cloud(scripted.url, "t"), "the body is not the JSON that belongs there", "a proxy")
+    assert_told(Cloud(scripted.url, "t"), "the body is not the expected JSON", "the proxies")
 
 
 def test_a_token_that_is_not_accepted(glance: ServedGlance) -> None:
     assert_told(Cloud(glance.url, "expired"), "answered 401", "authenticate again")
 
 
-def test_what_the_role_does_not_allow(instance: Instance, member: Cloud) -> None:
+def test_a_role_that_is_not_sufficient(instance: Instance, member: Cloud) -> None:
     image_id = instance.image("one")
     told = member.openstack(
         "image", "relation", "create", "--kind", "backup", instance.id, image_id
@@ -183,7 +183,7 @@ def test_with_an_identity_service(instance: Instance, scripted: Scripted, record
 OVERDUE = ("server", "backup", "overdue", "-f", "json", "--older-than", "0h")
 
 
-def test_who_is_overdue_with_an_identity_service(instance: Instance, scripted: Scripted) -> None:
+def test_overdue_with_an_identity_service(instance: Instance, scripted: Scripted) -> None:
     mine = replace(instance, project="own-id")
     backup = mine.fill(mine.image("monday", kind="backup"))
     identity = Identity(scripted, f"{mine.glance.url}/v2", mine.recorder)
@@ -192,7 +192,7 @@ def test_who_is_overdue_with_an_identity_service(instance: Instance, scripted: S
     assert told.column("Newest Backup") == [backup]
 
 
-def test_who_is_overdue_is_unknown_without_an_identity_service(scripted: Scripted) -> None:
+def test_overdue_exits_with_3_if_authentication_fails(scripted: Scripted) -> None:
     identity = Identity(scripted, scripted.url, "t")
     nowhere = identity.options() | {"OS_AUTH_URL": f"http://127.0.0.1:{free_port()}/v3"}
     told = openstack(*OVERDUE, **nowhere)
@@ -204,7 +204,7 @@ def test_who_is_overdue_is_unknown_without_an_identity_service(scripted: Scripte
 
 
 @pytest.mark.parametrize("refusal", [403, 503])
-def test_who_is_overdue_is_unknown_where_no_project_is_told(
+def test_overdue_exits_with_3_if_the_project_cannot_be_looked_up(
     refusal: int, instance: Instance, scripted: Scripted
 ) -> None:
     mine = replace(instance, project="own-id")
@@ -226,7 +226,7 @@ def test_who_is_overdue_is_unknown_where_no_project_is_told(
         ("server image", "list", "--installation"),
     ],
 )
-def test_the_commands_stand_beside_those_of_python_openstackclient(
+def test_the_commands_do_not_hide_those_of_python_openstackclient(
     group: str, name: str, argument: str
 ) -> None:
     told = openstack(*group.split(), name, "--help")

@@ -19,7 +19,8 @@ def test_relations_are_listed_newest_first(instance: Instance, member: Cloud) ->
         ("Image Name", "tuesday"),
         ("Kind", "backup"),
         ("Label", "daily"),
-        ("Server ID", instance.id),
+        ("Resource Type", "server"),
+        ("Resource ID", instance.id),
         ("Server Name", None),
         ("Installation UUID", instance.installation),
     ]
@@ -27,7 +28,7 @@ def test_relations_are_listed_newest_first(instance: Instance, member: Cloud) ->
     assert newest["Deleted At"] is None
 
 
-def test_long_shows_the_rest(instance: Instance, member: Cloud) -> None:
+def test_long_shows_additional_columns(instance: Instance, member: Cloud) -> None:
     image_id = instance.image("monday")
     instance.glance.request("DELETE", f"/v2/images/{image_id}", instance.member)
     (row,) = member.listed(ListRelation, "--long").rows
@@ -44,7 +45,7 @@ def test_a_deleted_image_is_marked(instance: Instance, member: Cloud) -> None:
         sorted_by = ("--sort-column", "Deleted At", "-f", format)
         shown = member.openstack("image", "relation", "list", *sorted_by).said
         lines = [line for line in shown.splitlines() if gone in line or there in line]
-        assert gone in lines[0]  # what is not set is sorted behind
+        assert gone in lines[0]  # missing values are sorted last
         assert rows[gone]["Deleted At"] in lines[0]
         assert "None" not in shown
 
@@ -118,14 +119,16 @@ def test_several_images_are_attached(instance: Instance, recorder: Cloud) -> Non
 
 def test_the_project_of_a_boot_relation(instance: Instance, recorder: Cloud) -> None:
     image_id = instance.image("base")
-    booting = ("--kind", "boot", "--server-project", "tenant", instance.id, image_id)
+    booting = ("--kind", "boot", "--resource-project", "tenant", instance.id, image_id)
     assert recorder.listed(CreateRelation, *booting).column("Project ID") == ["tenant"]
     tenant = Cloud(recorder.url, "bob:tenant:member")
     shown = tenant.listed(ListRelation, "--server", instance.id)
     assert shown.column("Image ID") == [image_id]
 
 
-def test_a_failure_is_counted_and_the_others_are_done(instance: Instance, recorder: Cloud) -> None:
+def test_after_a_failure_the_other_images_are_processed(
+    instance: Instance, recorder: Cloud
+) -> None:
     first, last, missing = instance.image("one"), instance.image("two"), str(uuid4())
     asked = ("--kind", "boot", instance.id, first, missing, "nothing", last)
     done = recorder.listed(CreateRelation, *asked)
@@ -133,7 +136,7 @@ def test_a_failure_is_counted_and_the_others_are_done(instance: Instance, record
     assert done.column("Image ID") == [first, last]
     unknown, unnamed, count = done.errors.splitlines()
     assert unknown.startswith(f"{missing}: POST /v2/relations answered 404: ")
-    assert unnamed.startswith("nothing: there is no image with the name or ID 'nothing'")
+    assert unnamed.startswith("nothing: this account sees no image with the name or ID 'nothing'")
     assert count == "2 of 4 failed"
     taken = recorder.run(DeleteRelation, *asked)
     assert (taken.code, taken.said) == (1, "")
@@ -143,7 +146,7 @@ def test_a_failure_is_counted_and_the_others_are_done(instance: Instance, record
     assert sorted(left.column("Image ID")) == sorted([first, last])
 
 
-def test_who_may_not_record_is_told_so(instance: Instance, member: Cloud) -> None:
+def test_a_member_may_not_record(instance: Instance, member: Cloud) -> None:
     image_id = instance.image("one")
     for command in (CreateRelation, DeleteRelation):
         told = member.run(command, "--kind", "snapshot", instance.id, image_id)
@@ -154,7 +157,7 @@ def test_who_may_not_record_is_told_so(instance: Instance, member: Cloud) -> Non
     assert len(member.listed(ListRelation).rows) == 1
 
 
-def test_without_the_filter_nothing_is_asked_for(plain_glance: ServedGlance) -> None:
+def test_without_the_filter_no_further_request_is_sent(plain_glance: ServedGlance) -> None:
     plain = Cloud(plain_glance.url, "nova:demo:member,service")
     some = ("--installation", str(uuid4()), "--kind", "boot", "web-1", "name")
     for command, arguments in (
@@ -170,5 +173,33 @@ def test_without_the_filter_nothing_is_asked_for(plain_glance: ServedGlance) -> 
 def test_no_rights_at_all(instance: Instance) -> None:
     instance.image("one")
     nobody = Cloud(instance.glance.url, f"eve:{instance.project}:nothing")
-    with pytest.raises(Forbidden, match="check which roles the caller has"):
+    with pytest.raises(Forbidden, match="check the roles of the account"):
         nobody.listed(ListRelation, "one")
+
+
+def test_relations_of_a_volume_beside_a_server_with_the_same_id(
+    instance: Instance, member: Cloud, recorder: Cloud
+) -> None:
+    image_id = instance.image("monday")
+    of_volume = ("--resource-type", "volume", "--installation", instance.installation)
+    arguments = ("--kind", "snapshot", *of_volume, instance.id, image_id)
+    (row,) = recorder.listed(CreateRelation, *arguments).rows
+    assert (row["Resource Type"], row["Resource ID"]) == ("volume", instance.id)
+
+    def types(*arguments: str) -> list[str]:
+        return sorted(member.listed(ListRelation, *arguments).column("Resource Type"))
+
+    assert types() == ["server", "volume"]
+    assert types("--server", instance.id) == ["server"]
+    assert types("--resource-type", "volume") == ["volume"]
+    assert types("--resource-type", "volume", "--server", instance.id) == ["volume"]
+    assert types("--resource-type", "volume-backup") == []
+    found_by_id = ("--kind", "snapshot", "--resource-type", "volume", instance.id, image_id)
+    assert recorder.run(DeleteRelation, *found_by_id).code == 0
+    assert types() == ["server"]
+
+
+def test_a_resource_of_an_unknown_type_is_a_usage_error(recorder: Cloud) -> None:
+    done = recorder.openstack("image", "relation", "list", "--resource-type", "stack")
+    assert done.code == 2
+    assert "invalid choice: 'stack'" in done.errors

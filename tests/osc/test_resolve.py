@@ -1,4 +1,4 @@
-"""Names to ids: images, and projects where there is an identity service."""
+"""The lookup of images and projects by name."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_name_that_several_images_have(instance: Instance, relations: Relation
         assert image_id in str(refused.value)
 
 
-def test_names_are_looked_for_on_every_page(instance: Instance, tmp_path: Path) -> None:
+def test_all_pages_are_searched_for_a_name(instance: Instance, tmp_path: Path) -> None:
     short = "[DEFAULT]\napi_limit_max = 1"
     with ServedGlance(tmp_path / "short", glance_conf=short) as glance:
         there = replace(instance, glance=glance)
@@ -79,7 +79,7 @@ def manager(identity: Identity) -> Any:
     )
 
 
-def test_a_project_where_there_is_no_identity_service() -> None:
+def test_a_project_without_an_identity_service() -> None:
     assert resolve.project(SimpleNamespace(auth_ref=None), "web") == "web"
 
 
@@ -97,15 +97,15 @@ def test_a_project_by_name_or_id(identity: Identity) -> None:
     ]
 
 
-def test_the_own_project_needs_no_looking_up(identity: Identity, scripted: Scripted) -> None:
+def test_the_own_project_is_not_looked_up(identity: Identity, scripted: Scripted) -> None:
     asking = manager(identity)
     assert resolve.project(asking, "own") == resolve.project(asking, "own-id") == "own-id"
     assert not [asked for asked in scripted.asked if "projects" in asked.path]
 
 
-def test_a_project_that_may_not_be_looked_up(identity: Identity) -> None:
+def test_an_identity_service_that_refuses(identity: Identity) -> None:
     identity.refusal = 403
-    with pytest.raises(CommandError, match=r"look for the project 'web'; give the project's ID"):
+    with pytest.raises(CommandError, match=r"look up the project 'web'; give the project's ID"):
         resolve.project(manager(identity), "web")
     for project_id in (uuid4().hex, str(uuid4())):
         assert resolve.project(manager(identity), project_id) == project_id
@@ -118,7 +118,7 @@ def test_an_identity_service_that_fails(status: int, identity: Identity) -> None
         resolve.project(manager(identity), uuid4().hex)
 
 
-def test_a_project_that_is_not_there_or_there_twice(identity: Identity) -> None:
+def test_a_project_name_with_no_or_two_projects(identity: Identity) -> None:
     identity.projects = {"id-1": "web", "id-2": "web"}
     with pytest.raises(CommandError, match=r"more than one project.*id-1, id-2; give the ID"):
         resolve.project(manager(identity), "web")

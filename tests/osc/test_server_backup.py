@@ -1,4 +1,4 @@
-"""``server backup overdue`` and ``prune`` against the real Glance."""
+"""``server backup overdue`` and ``server backup prune`` with a real Glance."""
 
 import json
 import time
@@ -29,7 +29,7 @@ PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 
 
 def backups(instance: Instance, *names: str, label: str = "daily") -> list[str]:
-    """Active backups, the newest first; of those made in one second the last by id."""
+    """Create active backups, and return them newest first; in one second, sorted by ID."""
     made = [instance.fill(instance.image(name, kind="backup", label=label)) for name in names]
     return sorted(made, key=lambda id: (seen(instance, id).json["created_at"], id), reverse=True)
 
@@ -69,7 +69,7 @@ def prune(cloud: Cloud, *arguments: str) -> Any:
     return cloud.listed(PruneServerBackup, *arguments)
 
 
-def test_what_no_rule_keeps_is_removed(instance: Instance, member: Cloud) -> None:
+def test_backups_that_no_rule_keeps_are_deleted(instance: Instance, member: Cloud) -> None:
     one, two, three = backups(instance, "1", "2", "3")
     other = backups(instance, "w", label="weekly")[0]
     outcome = prune(member, "--keep-last", "2", instance.id)
@@ -83,14 +83,16 @@ def test_what_no_rule_keeps_is_removed(instance: Instance, member: Cloud) -> Non
     assert [status(instance, id) for id in (one, two, three)] == [200, 200, 404]
 
 
-def test_a_dry_run_tells_the_same_and_removes_nothing(instance: Instance, member: Cloud) -> None:
+def test_a_dry_run_shows_the_same_and_deletes_nothing(instance: Instance, member: Cloud) -> None:
     one, two = backups(instance, "1", "2")
     outcome = prune(member, "--keep-last", "1", "--dry-run", instance.id)
     assert actions(outcome) == {one: ("keep", "last"), two: ("remove", "no rule keeps it")}
     assert status(instance, two) == 200
 
 
-def test_every_awkward_image_is_in_the_way_and_stays(instance: Instance, recorder: Cloud) -> None:
+def test_images_that_the_rules_do_not_apply_to_are_kept(
+    instance: Instance, recorder: Cloud
+) -> None:
     one, two, three, hidden, protected, used = backups(instance, *"123456")
     change(instance, hidden, "os_hidden", True)
     change(instance, protected, "protected", True)
@@ -113,13 +115,13 @@ def test_every_awkward_image_is_in_the_way_and_stays(instance: Instance, recorde
 
 
 @pytest.mark.parametrize("kind", ["backup", "snapshot"])
-def test_what_another_instance_has_too_stays_and_does_not_count(
+def test_a_backup_of_two_servers_is_kept_and_not_counted(
     instance: Instance, member: Cloud, kind: str
 ) -> None:
     one, two, three = backups(instance, "1", "2", "3")
     relate(instance.another(), one, kind)
     expected = {
-        one: ("keep", "made from another instance too"),
+        one: ("keep", "also made from another server"),
         two: ("keep", "last"),
         three: ("remove", "no rule keeps it"),
     }
@@ -129,7 +131,9 @@ def test_what_another_instance_has_too_stays_and_does_not_count(
     assert [status(instance, id) for id in (one, two, three)] == [200, 200, 404]
 
 
-def test_what_one_instance_keeps_no_other_removes(instance: Instance, recorder: Cloud) -> None:
+def test_a_backup_that_one_server_keeps_is_not_deleted_for_another(
+    instance: Instance, recorder: Cloud
+) -> None:
     other = instance.another()
     (only,), (own,) = backups(instance, "1"), backups(other, "2", label="weekly")
     relate(other, only, "backup", label="weekly")
@@ -142,11 +146,11 @@ def test_what_one_instance_keeps_no_other_removes(instance: Instance, recorder: 
 
 
 def start_elsewhere(instance: Instance, image_id: str) -> None:
-    """A server of another project is started from the image."""
+    """Record that a server of another project was started from the image."""
     relate(instance.another(), image_id, "boot", instance_project_id=f"not-{instance.project}")
 
 
-def test_what_a_server_of_another_project_uses_stays(instance: Instance, member: Cloud) -> None:
+def test_a_backup_that_another_project_uses_is_kept(instance: Instance, member: Cloud) -> None:
     one, two, three = backups(instance, "1", "2", "3")
     start_elsewhere(instance, two)
     for dry_run, action in ((["--dry-run"], "remove"), ([], "removed")):
@@ -158,10 +162,10 @@ def test_what_a_server_of_another_project_uses_stays(instance: Instance, member:
     assert [status(instance, id) for id in (one, two, three)] == [200, 200, 404]
 
 
-def test_what_may_be_used_by_others_stays(
+def test_a_backup_whose_use_is_unknown_is_kept(
     instance: Instance, member: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where Glance does not say who owns the image."""
+    """Act as a Glance that does not return the owner of the image."""
     made, real = backups(instance, "1", "2"), RelationsClient.usages
     monkeypatch.setattr(
         RelationsClient,
@@ -174,14 +178,14 @@ def test_what_may_be_used_by_others_stays(
 
 
 @pytest.mark.parametrize("is_own", [True, False])
-def test_a_server_that_is_started_meanwhile_stops_the_deletion(
+def test_a_server_started_during_the_run_stops_the_deletion(
     instance: Instance, member: Cloud, monkeypatch: pytest.MonkeyPatch, is_own: bool
 ) -> None:
     one, two = backups(instance, "1", "2")
     looked, real = list[int](), Inventory.backups
 
     def looking(*given: Any) -> Any:
-        """After the second look at the group, a server is started."""
+        """Start a server after the second check of the group."""
         found = real(*given)
         looked.append(1)
         if len(looked) == 2:
@@ -196,7 +200,7 @@ def test_a_server_that_is_started_meanwhile_stops_the_deletion(
     assert status(instance, two) == 200
 
 
-def test_what_the_guard_refuses_is_shown_and_counted(
+def test_a_deletion_that_delete_protection_refuses_is_a_failure(
     instance: Instance,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -208,7 +212,7 @@ def test_what_the_guard_refuses_is_shown_and_counted(
         real = Inventory.is_unchanged
 
         def starting(inventory: Inventory, backup: Any) -> bool:
-            """Between the check and the deletion another project starts a server from it."""
+            """Another project starts a server from it between the check and the deletion."""
             found = real(inventory, backup)
             if backup.image_id == three:
                 start_elsewhere(guarded, three)
@@ -227,7 +231,7 @@ def test_what_the_guard_refuses_is_shown_and_counted(
 
 @pytest.mark.parametrize("dry_run", [True, False])
 @pytest.mark.parametrize("more", [[], ["--keep-last", "1"], ["--keep-label", "daily"]])
-def test_a_label_that_no_backup_has_removes_nothing(
+def test_with_an_unknown_label_no_backup_is_deleted(
     instance: Instance, recorder: Cloud, more: list[str], dry_run: bool
 ) -> None:
     made = backups(instance, "1", "2") + backups(instance.another(), "1", "2", label="weekly")
@@ -240,7 +244,7 @@ def test_a_label_that_no_backup_has_removes_nothing(
     assert [status(instance, id) for id in made] == [200] * 4
 
 
-def test_a_label_need_not_be_on_the_backups_of_each_instance(
+def test_the_backups_of_one_server_with_the_label_are_sufficient(
     instance: Instance, recorder: Cloud
 ) -> None:
     made = backups(instance, "1", "2")
@@ -252,7 +256,7 @@ def test_a_label_need_not_be_on_the_backups_of_each_instance(
 
 
 @pytest.mark.parametrize("name", ["--label", "--installation"])
-def test_what_narrows_to_no_backup_is_a_failure(
+def test_filters_that_match_no_backup_are_a_failure(
     instance: Instance, recorder: Cloud, name: str
 ) -> None:
     backups(instance, "1", "2")
@@ -275,11 +279,11 @@ def test_what_narrows_to_no_backup_is_a_failure(
 
 @pytest.fixture
 def owners(instance: Instance) -> tuple[Instance, Instance]:
-    """The instance as its project and as an administrator's project have images made of it."""
+    """The server with images of its project, and with images of an administrator's project."""
     return instance, replace(instance, project=f"ops-{instance.project}")
 
 
-def test_with_a_project_only_its_own_backups_count_and_go(
+def test_with_a_project_only_its_own_backups_are_counted_and_deleted(
     owners: tuple[Instance, Instance],
 ) -> None:
     instance, ops = owners
@@ -296,18 +300,20 @@ def test_with_a_project_only_its_own_backups_count_and_go(
     assert shown == dict.fromkeys(made, instance.project) | {newer: ops.project, older: ops.project}
 
 
-def test_the_backups_of_what_is_gone_wait_for_orphans(instance: Instance, recorder: Cloud) -> None:
+def test_backups_of_deleted_servers_are_deleted_with_orphans_only(
+    instance: Instance, recorder: Cloud
+) -> None:
     one, two = backups(instance, "1", "2")
     path = f"/v2/instances/{instance.installation}/{instance.id}"
     assert instance.glance.request("DELETE", path, instance.recorder).status == 204
     scope = ("--keep-last", "1", "--project", instance.project)
-    kept = ("keep", "the instance is gone")
+    kept = ("keep", "the server was deleted")
     assert actions(prune(recorder, *scope)) == {one: kept, two: kept}
     outcome = prune(recorder, *scope, "--orphans")
     assert actions(outcome) == {one: ("keep", "last"), two: ("removed", "no rule keeps it")}
 
 
-def test_a_group_that_changed_since_it_was_looked_at_is_left(
+def test_a_group_that_changed_during_the_run_is_kept(
     instance: Instance,
     member: Cloud,
     monkeypatch: pytest.MonkeyPatch,
@@ -326,11 +332,11 @@ def test_a_group_that_changed_since_it_was_looked_at_is_left(
     outcome = prune(member, "--keep-last", "1", instance.id)
     assert outcome.code == 1
     assert [actions(outcome)[id][0] for id in (one, two, three)] == ["keep", "stopped", "stopped"]
-    assert "run it again" in caplog.text
+    assert "run the command again" in caplog.text
     assert status(instance, three) == 200
 
 
-def test_an_instance_that_cannot_be_looked_at_keeps_all_and_the_rest_is_done(
+def test_after_a_failure_for_one_server_the_others_are_pruned(
     instance: Instance,
     recorder: Cloud,
     monkeypatch: pytest.MonkeyPatch,
@@ -353,7 +359,7 @@ def test_an_instance_that_cannot_be_looked_at_keeps_all_and_the_rest_is_done(
     assert [status(instance, id) for id in made[other.id]] == [200, 200]
 
 
-def test_a_failure_is_counted_and_the_rest_is_done(
+def test_after_a_failed_deletion_the_others_are_deleted(
     instance: Instance,
     member: Cloud,
     monkeypatch: pytest.MonkeyPatch,
@@ -363,7 +369,7 @@ def test_a_failure_is_counted_and_the_rest_is_done(
     real = Inventory.is_unchanged
 
     def protecting(inventory: Inventory, backup: Any) -> bool:
-        """Between the look and the deletion somebody protects it: the registry refuses."""
+        """If the image is protected before the deletion, Glance refuses to delete it."""
         found = real(inventory, backup)
         if backup.image_id == three:
             change(instance, three, "protected", True)
@@ -387,7 +393,7 @@ def test_a_policy_and_a_scope_are_needed(instance: Instance, member: Cloud) -> N
         prune(member, "--keep-last", "1", "--all-projects", instance.id)
 
 
-def test_a_bar_tells_at_a_terminal_how_far_it_is(instance: Instance, member: Cloud) -> None:
+def test_a_progress_bar_is_shown_on_a_terminal(instance: Instance, member: Cloud) -> None:
     arguments = ("server", "backup", "prune", "--keep-last", "1", instance.id)
     backups(instance, "1", "2", "3")
     code, seen = member.at_a_terminal(*arguments)
@@ -395,7 +401,7 @@ def test_a_bar_tells_at_a_terminal_how_far_it_is(instance: Instance, member: Clo
     assert "0/2" in seen
     assert "100%" in seen
     assert "2/2" in seen
-    assert member.at_a_terminal(*arguments) == (0, "")  # nothing is due
+    assert member.at_a_terminal(*arguments) == (0, "")  # there is nothing to delete
     backups(instance, "4")
     outcome = member.openstack(*arguments)
     assert (outcome.code, outcome.errors) == (0, "")
@@ -417,7 +423,9 @@ def test_an_instance_with_a_recent_backup_is_not_overdue(instance: Instance, mem
     assert (outcome.code, states(outcome)) == (2, {instance.id: ("critical", None)})
 
 
-def test_age_makes_it_a_warning_and_then_critical(instance: Instance, member: Cloud) -> None:
+def test_an_old_backup_is_a_warning_and_an_older_one_is_critical(
+    instance: Instance, member: Cloud
+) -> None:
     newest = backups(instance, "1")[0]
     outcome = overdue(member, "--older-than", "0h")
     assert (outcome.code, states(outcome)) == (1, {instance.id: ("warning", newest)})
@@ -426,13 +434,13 @@ def test_age_makes_it_a_warning_and_then_critical(instance: Instance, member: Cl
     assert (outcome.code, states(outcome)) == (2, {instance.id: ("critical", newest)})
 
 
-def test_a_backup_that_was_never_finished_is_none(instance: Instance, member: Cloud) -> None:
+def test_an_unfinished_backup_does_not_count(instance: Instance, member: Cloud) -> None:
     instance.image("queued", kind="backup", label="daily")
     outcome = overdue(member, "--older-than", "1h")
     assert (outcome.code, states(outcome)) == (2, {instance.id: ("critical", None)})
 
 
-def test_an_instance_that_was_only_started_has_none(instance: Instance, recorder: Cloud) -> None:
+def test_a_server_with_only_a_boot_relation_is_overdue(instance: Instance, recorder: Cloud) -> None:
     other = instance.another()
     image_id = backups(instance, "1")[0]
     relate(other, image_id, "boot", instance_project_id=instance.project)
@@ -455,7 +463,7 @@ def test_hidden_and_community_backups_count(instance: Instance, member: Cloud) -
         assert states(overdue(cloud, "--older-than", "0h", *scope)) == expected
 
 
-def test_what_others_own_does_not_count_for_a_project(instance: Instance) -> None:
+def test_backups_of_other_projects_do_not_count(instance: Instance) -> None:
     other = instance.another()
     instance.image("queued", kind="backup", label="daily")
     relate(other, backups(instance.another(), "1")[0], "snapshot")
@@ -467,7 +475,7 @@ def test_what_others_own_does_not_count_for_a_project(instance: Instance) -> Non
     assert states(outcome) == dict.fromkeys((instance.id, other.id), ("critical", None))
 
 
-def test_a_backup_of_the_future_is_not_a_recent_one(instance: Instance, member: Cloud) -> None:
+def test_a_backup_dated_in_the_future_is_critical(instance: Instance, member: Cloud) -> None:
     newest, older, oldest = backups(instance, "1", "2", "3")
     age(instance, {newest: -400, older: 3, oldest: 4})
     administrator = Cloud(instance.glance.url, "root:administration:admin")
@@ -486,14 +494,14 @@ def test_a_backup_of_the_future_is_not_a_recent_one(instance: Instance, member: 
         assert overdue(cloud, "--older-than", "26h", *scope).code == 0
 
 
-def test_an_image_of_others_with_the_id_of_a_backup_is_none(
+def test_another_image_with_the_id_of_a_backup_does_not_count(
     instance: Instance, member: Cloud
 ) -> None:
     (only,) = backups(instance, "1")
     assert overdue(member, "--older-than", "1h").code == 0
     instance.glance.purge(only)
     (instance.glance.directory / "images" / only).unlink()
-    time.sleep(1.1)  # Glance tells the time of an image in seconds
+    time.sleep(1.1)  # Glance returns times of images in whole seconds
     other = replace(instance, project=f"{instance.project}-other")
     body = {"id": only, "name": "n", "visibility": "community"}
     body |= {"disk_format": "raw", "container_format": "bare"}
@@ -503,7 +511,7 @@ def test_an_image_of_others_with_the_id_of_a_backup_is_none(
     assert (outcome.code, states(outcome)) == (2, {instance.id: ("critical", None)})
 
 
-def test_clocks_may_differ_a_little(instance: Instance, member: Cloud) -> None:
+def test_a_small_difference_of_clocks_is_accepted(instance: Instance, member: Cloud) -> None:
     (only,) = backups(instance, "1")
     minute = 1 / 24 / 60
     age(instance, {only: -4 * minute})
@@ -514,7 +522,9 @@ def test_clocks_may_differ_a_little(instance: Instance, member: Cloud) -> None:
     assert (outcome.code, states(outcome)) == (2, {instance.id: ("future", only)})
 
 
-def test_an_image_of_the_future_hides_no_instance_from_the_api(instance: Instance) -> None:
+def test_an_image_dated_in_the_future_does_not_hide_the_server_in_the_api(
+    instance: Instance,
+) -> None:
     (only,) = backups(instance, "1")
     age(instance, {only: -400})
     path = f"/v2/instances?installation_uuid={instance.installation}&kind=backup"
@@ -526,7 +536,7 @@ def test_an_image_of_the_future_hides_no_instance_from_the_api(instance: Instanc
 
 
 @pytest.mark.parametrize("name", ["--installation", "--project"])
-def test_a_check_of_nothing_is_no_success(instance: Instance, recorder: Cloud, name: str) -> None:
+def test_a_check_of_no_server_exits_with_3(instance: Instance, recorder: Cloud, name: str) -> None:
     backups(instance, "1")
     unknown = str(uuid4())
     outcome = overdue(recorder, "--older-than", "1h", name, unknown)
@@ -539,7 +549,7 @@ def test_a_check_of_nothing_is_no_success(instance: Instance, recorder: Cloud, n
     assert overdue(recorder, "--older-than", "1h", "--project", instance.project).code == 3
 
 
-def test_an_empty_cloud_is_no_success(tmp_path: Path) -> None:
+def test_an_empty_cloud_exits_with_3(tmp_path: Path) -> None:
     with ServedGlance(tmp_path) as glance:
         empty = Cloud(glance.url, "root:administration:admin")
         outcome = overdue(empty, "--older-than", "1h", "--all-projects")
@@ -547,7 +557,7 @@ def test_an_empty_cloud_is_no_success(tmp_path: Path) -> None:
         assert "no live server is recorded for all projects" in outcome.errors
 
 
-def test_what_cannot_be_found_out_is_unknown() -> None:
+def test_a_failure_exits_with_3() -> None:
     assert (
         Cloud("http://127.0.0.1:9", "a:b:c").run(OverdueServerBackup, "--older-than=1h").code == 3
     )
@@ -556,7 +566,7 @@ def test_what_cannot_be_found_out_is_unknown() -> None:
 @pytest.mark.parametrize(
     "error", [ConnectFailure("nobody answers"), OSError("no such bundle"), ValueError("not JSON")]
 )
-def test_a_project_that_cannot_be_looked_up_is_unknown(
+def test_a_project_that_cannot_be_looked_up_exits_with_3(
     member: Cloud, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def failing(*given: Any) -> str:
@@ -577,7 +587,7 @@ def test_spans(text: str, hours: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", "7", "d", "7m", "-1d", "1d 2h", "1dh", "7306d", "999999w", "1h" * 11]
 )
-def test_what_is_no_span(text: str) -> None:
+def test_malformed_spans(text: str) -> None:
     with pytest.raises(ParameterMalformed):
         parse_span(text)
 

@@ -1,4 +1,4 @@
-"""``--policy stored`` of ``server backup overdue`` and ``prune``: what servers carry decides."""
+"""``--policy stored`` of ``server backup overdue`` and ``server backup prune``."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,16 +48,14 @@ def test_each_server_has_its_own_rules(instance: Instance, recorder: Cloud, nova
     assert found[one] == ("keep", "last")
     assert found[two] == ("removed", "no rule keeps it")
     assert [found[id][0] for id in kept] == ["keep"] * 4
-    assert [found[id][1] for id in kept[2:]] == ["its server carries no policy"] * 2
+    assert [found[id][1] for id in kept[2:]] == ["its server has no policy"] * 2
     assert [status(instance, id) for id in (one, two, *kept)] == [200, 404, *[200] * 4]
 
 
-def test_one_instance_is_judged_by_its_server(
-    instance: Instance, member: Cloud, nova: Compute
-) -> None:
+def test_one_server_with_its_policy(instance: Instance, member: Cloud, nova: Compute) -> None:
     one, two = backups(instance, "1", "2")
     gone = prune(member, instance.id)
-    assert {reason for _, reason in actions(gone).values()} == {"its server carries no policy"}
+    assert {reason for _, reason in actions(gone).values()} == {"its server has no policy"}
     nova.add(instance.id, instance.project, {"keep_last": 1})
     assert actions(prune(member, "--dry-run", instance.id))[two][0] == "remove"
     assert actions(prune(member, instance.id))[two][0] == "removed"
@@ -67,18 +65,18 @@ def test_one_instance_is_judged_by_its_server(
 @pytest.mark.parametrize(
     ("policy", "reason", "complaint"),
     [
-        ({"older_than": "26h"}, "has no rule by which any may go", ""),
-        ({"keep_last": 0, "older_than": "26h"}, "has no rule by which any may go", ""),
-        ({}, "that is not understood", "the policy says nothing"),
-        ({"keep_last": 0}, "that is not understood", "the policy says nothing"),
-        ({"keep_last": 1, "keep_all": 9}, "that is not understood", "'keep_all' is not known"),
-        ({"keep_last": "one"}, "that is not understood", "keep_last: 'one' is neither"),
-        ({"keep_last": True}, "that is not understood", "keep_last: True is neither"),
-        ("keep_last=1", "that is not understood", "is not JSON"),
-        ("[1]", "that is not understood", "is no JSON object"),
+        ({"older_than": "26h"}, "has no retention rule", ""),
+        ({"keep_last": 0, "older_than": "26h"}, "has no retention rule", ""),
+        ({}, "an invalid policy", "the policy is empty"),
+        ({"keep_last": 0}, "an invalid policy", "the policy is empty"),
+        ({"keep_last": 1, "keep_all": 9}, "an invalid policy", "'keep_all' is not a key"),
+        ({"keep_last": "one"}, "an invalid policy", "keep_last: 'one' is neither"),
+        ({"keep_last": True}, "an invalid policy", "keep_last: True is neither"),
+        ("keep_last=1", "an invalid policy", "is not JSON"),
+        ("[1]", "an invalid policy", "is not a JSON object"),
     ],
 )
-def test_what_gives_no_rule_removes_nothing(
+def test_without_a_rule_no_backup_is_deleted(
     instance: Instance, member: Cloud, nova: Compute, policy: Any, reason: str, complaint: str
 ) -> None:
     made = backups(instance, "1", "2")
@@ -91,17 +89,17 @@ def test_what_gives_no_rule_removes_nothing(
     assert [status(instance, id) for id in made] == [200, 200]
 
 
-def test_a_server_decides_on_images_of_its_own_project_alone(
+def test_a_policy_applies_to_images_of_the_project_of_the_server(
     instance: Instance, recorder: Cloud, nova: Compute
 ) -> None:
-    """Those that another project owns, an administrator's say, are no business of its users."""
+    """Images that another project owns, such as an administrator's, are kept."""
     made = backups(instance, "1", "2")
     nova.add(instance.id, "another-project", {"keep_last": 1})
     found = actions(prune(recorder, instance.id))
     assert found == dict.fromkeys(made, ("keep", "it belongs to another project"))
 
 
-def test_a_label_that_no_backup_has_removes_nothing_of_these_servers(
+def test_an_unknown_label_in_a_policy_deletes_nothing_of_these_servers(
     instance: Instance, recorder: Cloud, nova: Compute
 ) -> None:
     other = instance.another()
@@ -110,32 +108,36 @@ def test_a_label_that_no_backup_has_removes_nothing_of_these_servers(
     nova.add(other.id, other.project, {"keep_last": 1})
     outcome = prune(recorder, "--project", instance.project)
     assert outcome.code == 1
-    assert f"rule is for: {instance.id}; labels of their backups: daily" in outcome.errors
-    assert "no backup has the label dialy" in outcome.errors
+    assert f"of this rule: {instance.id}; labels of their backups: daily" in outcome.errors
+    assert "a rule keeps the label dialy, which no backup has" in outcome.errors
     assert [status(instance, id) for id in (*made, one, two)] == [200, 200, 200, 404]
     weekly = backups(instance, "3", label="dialy")
     assert prune(recorder, "--project", instance.project).code == 0
     assert [status(instance, id) for id in (*made, *weekly)] == [200, 404, 200]
 
 
-def test_the_rules_come_from_one_place(instance: Instance, member: Cloud, nova: Compute) -> None:
+def test_stored_rules_cannot_be_combined_with_options(
+    instance: Instance, member: Cloud, nova: Compute
+) -> None:
     nova.add(instance.id, instance.project, {"keep_last": 1})
     for more in (("--keep-last", "3"), ("--orphans",), ("--timezone", "Europe/Berlin")):
-        with pytest.raises(CommandError, match="takes every rule from the servers"):
+        with pytest.raises(CommandError, match="takes all rules from the policies of the servers"):
             prune(member, *more, instance.id)
     assert overdue(member, "--critical", "3d").code == 3
 
 
-def test_a_compute_service_that_does_not_tell_stops_all(instance: Instance) -> None:
+def test_a_compute_service_that_fails_stops_the_command(instance: Instance) -> None:
     server = replace(instance, id=str(uuid4()))
     backups(server, "1", "2")
     lost = Cloud(instance.glance.url, instance.member, "http://127.0.0.1:9/v2.1")
-    with pytest.raises(CommandError, match="does not tell which policies servers carry"):
+    with pytest.raises(
+        CommandError, match="the policies of servers cannot be read from the compute service"
+    ):
         prune(lost, server.id)
     assert overdue(lost).code == 3
 
 
-def test_of_several_installations_one_must_be_named(
+def test_with_several_installations_one_must_be_given(
     instance: Instance, recorder: Cloud, nova: Compute
 ) -> None:
     two = backups(instance, "1", "2")[1]
@@ -168,7 +170,7 @@ def test_each_server_has_its_own_ages(instance: Instance, recorder: Cloud, nova:
     assert overdue(recorder, *scope, "--label", "weekly").code == 2
 
 
-def test_a_server_without_any_backup_is_overdue_once_it_is_old_enough(
+def test_a_server_without_a_backup_is_overdue_at_the_age_of_its_policy(
     instance: Instance, member: Cloud, nova: Compute
 ) -> None:
     nova.add(instance.id, instance.project, {"older_than": "26h"}, days=1)
@@ -178,11 +180,13 @@ def test_a_server_without_any_backup_is_overdue_once_it_is_old_enough(
     assert (outcome.code, states(outcome)) == (2, {instance.id: ("critical", None)})
 
 
-def test_a_check_of_nothing_is_no_success(instance: Instance, member: Cloud, nova: Compute) -> None:
+def test_a_check_of_no_server_exits_with_3(
+    instance: Instance, member: Cloud, nova: Compute
+) -> None:
     backups(instance, "1")
     outcome = overdue(member)
     assert (outcome.code, outcome.rows) == (3, [])
-    assert "carries a policy with older_than" in outcome.errors
+    assert "has a policy with older_than" in outcome.errors
     nova.add(instance.id, instance.project, {"keep_last": 1})
     assert overdue(member).code == 3
     nova.add(instance.id, instance.project, {"older_than": "26h"})
@@ -191,12 +195,12 @@ def test_a_check_of_nothing_is_no_success(instance: Instance, member: Cloud, nov
     nova.add(young.id, instance.project, {"older_than": "26h"}, days=0.1)
     outcome = overdue(member, "--installation", instance.elsewhere().installation)
     assert "no server is recorded for" in outcome.errors
-    assert outcome.code == 2  # of the installation that is asked for, the older server has none
+    assert outcome.code == 2  # the older server has no backup in this installation
     del nova.servers[instance.id]
     assert overdue(member, "--installation", instance.elsewhere().installation).code == 3
 
 
-def test_a_server_that_nova_has_is_examined_though_it_was_reported_gone(
+def test_a_server_in_nova_is_checked_even_if_recorded_as_deleted(
     instance: Instance, member: Cloud, nova: Compute
 ) -> None:
     (only,) = backups(instance, "1")
@@ -208,7 +212,7 @@ def test_a_server_that_nova_has_is_examined_though_it_was_reported_gone(
     assert (outcome.code, states(outcome)) == (1, {instance.id: ("warning", only)})
 
 
-def test_a_backup_of_the_future_is_not_a_recent_one(
+def test_a_backup_dated_in_the_future_is_critical(
     instance: Instance, member: Cloud, nova: Compute
 ) -> None:
     (only,) = backups(instance, "1")
@@ -218,9 +222,7 @@ def test_a_backup_of_the_future_is_not_a_recent_one(
     assert (outcome.code, states(outcome)) == (2, {instance.id: ("future", only)})
 
 
-def test_a_policy_that_is_not_understood_is_no_all_clear(
-    instance: Instance, member: Cloud, nova: Compute
-) -> None:
+def test_a_malformed_policy_exits_with_3(instance: Instance, member: Cloud, nova: Compute) -> None:
     nova.add(instance.id, instance.project, {"older_than": "soon"})
     outcome = overdue(member)
     assert (outcome.code, outcome.rows) == (3, [])
@@ -260,4 +262,4 @@ def test_a_cloud_without_a_compute_service(
         outcome = openstack("server", "backup", command, *STORED, "--project", "own", **cloud)
         assert (outcome.code, outcome.said) == (code, "")
         assert outcome.errors.startswith("this cloud has no compute service (Nova)")
-        assert "give rules on the command line in place of --policy stored" in outcome.errors
+        assert "give rules on the command line instead of --policy stored" in outcome.errors

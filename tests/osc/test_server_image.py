@@ -30,7 +30,7 @@ def test_images_of_an_instance(instance: Instance, member: Cloud) -> None:
     assert (long["Size"], long["Disk Format"], long["Project ID"]) == (4, "raw", instance.project)
 
 
-def test_an_image_that_is_both(instance: Instance, recorder: Cloud) -> None:
+def test_an_image_with_two_relations(instance: Instance, recorder: Cloud) -> None:
     image_id = instance.image("both", kind="backup", label="daily")
     recorder.run(CreateRelation, "--kind", "snapshot", instance.id, image_id)
     (row,) = recorder.listed(ListServerImage, instance.id).rows
@@ -56,7 +56,7 @@ def test_filters(instance: Instance, member: Cloud) -> None:
     ) == [weekly, daily]
 
 
-def test_a_sort_key_that_the_registry_does_not_have(instance: Instance, member: Cloud) -> None:
+def test_a_sort_key_that_glance_does_not_have(instance: Instance, member: Cloud) -> None:
     instance.image("monday")
     with pytest.raises(GlanceError, match=r"answered 400.*colour"):
         member.listed(ListServerImage, "--sort", "colour", instance.id)
@@ -77,11 +77,11 @@ def test_backups_are_those_that_can_be_restored(instance: Instance, member: Clou
     assert weekly_ones.column("ID") == [weekly]
 
 
-def test_an_instance_of_two_installations(instance: Instance, member: Cloud) -> None:
+def test_a_server_id_in_two_installations(instance: Instance, member: Cloud) -> None:
     here, there = instance.image("here"), instance.elsewhere()
     assert member.listed(ListServerImage, instance.id).column("ID") == [here]
     elsewhere = there.image("there")
-    with pytest.raises(Exception, match="more than one installation that knows") as refused:
+    with pytest.raises(Exception, match="more than one installation with a server") as refused:
         member.listed(ListServerImage, instance.id)
     for installation in (instance.installation, there.installation):
         assert installation in str(refused.value)
@@ -89,17 +89,17 @@ def test_an_instance_of_two_installations(instance: Instance, member: Cloud) -> 
     assert member.listed(ListServerImage, *chosen).column("ID") == [elsewhere]
 
 
-def test_an_instance_nobody_knows(instance: Instance, member: Cloud) -> None:
-    with pytest.raises(Exception, match=r"no installation that knows.*give --installation"):
+def test_an_unknown_server(instance: Instance, member: Cloud) -> None:
+    with pytest.raises(Exception, match=r"no installation with a server.*give --installation"):
         member.listed(ListServerImage, instance.id)
     chosen = ("--installation", instance.installation, instance.id)
     assert member.listed(ListServerImage, *chosen).rows == []
 
 
-def test_another_project_does_not_know_it(instance: Instance) -> None:
+def test_a_server_of_another_project(instance: Instance) -> None:
     instance.image("monday")
     other = Cloud(instance.glance.url, "mallory:evil:member")
-    with pytest.raises(Exception, match="no installation that knows"):
+    with pytest.raises(Exception, match="no installation with a server"):
         other.listed(ListServerImage, instance.id)
 
 
@@ -111,7 +111,7 @@ def test_without_the_filter_nothing_is_listed(plain_glance: ServedGlance) -> Non
                 plain.listed(command, *arguments)
 
 
-def test_a_list_that_was_not_filtered_is_not_shown(scripted: Scripted) -> None:
+def test_a_list_that_glance_did_not_filter_is_refused(scripted: Scripted) -> None:
     scripted.script = lambda asked: shown({"images": [{"id": "not its own"}], "relations": []})
     with pytest.raises(NotInstanceAware, match="is not used"):
         Cloud(scripted.url, "t").listed(ListServerImage, "--installation", INSTALLATION, "web-1")

@@ -1,4 +1,4 @@
-"""SERVER is a name or an ID: what Nova knows, or what was recorded. By the real program."""
+"""A server by name or ID. The tests run the program ``openstack``."""
 
 from dataclasses import replace
 from uuid import uuid4
@@ -17,7 +17,7 @@ NAMES = ["web", "web (1)", "a|b", "a.b*", "Größe & co", "^x$", "in:a,b", "../x
 
 @pytest.fixture
 def server(instance: Instance) -> Instance:
-    """A server with an ID as Nova gives it."""
+    """A server with a UUID as its ID, as in Nova."""
     return replace(instance, id=str(uuid4()))
 
 
@@ -59,9 +59,7 @@ def test_a_name_that_several_servers_have(server: Instance, member: Cloud, nova:
     assert line.endswith("; give the ID")
 
 
-def test_what_nova_does_not_know_is_the_recorded_id(
-    instance: Instance, member: Cloud, nova: Compute
-) -> None:
+def test_a_text_unknown_to_nova_is_an_id(instance: Instance, member: Cloud, nova: Compute) -> None:
     image_id = instance.image("monday")
     nova.add(str(uuid4()), instance.project, name="another")
     listed = member.openstack(*IMAGES, instance.id)
@@ -69,7 +67,7 @@ def test_what_nova_does_not_know_is_the_recorded_id(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_where_nova_refuses_it_is_the_recorded_id(
+def test_if_nova_refuses_the_text_is_an_id(
     instance: Instance, member: Cloud, nova: Compute, status: int
 ) -> None:
     image_id = instance.image("monday")
@@ -85,9 +83,7 @@ def test_a_cloud_without_a_compute_service(instance: Instance, scripted: Scripte
     assert (listed.code, listed.column("ID")) == (0, [image_id])
 
 
-def test_the_compute_service_of_the_catalogue_is_asked(
-    server: Instance, scripted: Scripted
-) -> None:
+def test_the_compute_service_of_the_catalog_is_used(server: Instance, scripted: Scripted) -> None:
     image_id = server.image("monday")
     with serving() as served:
         nova = Compute(served)
@@ -99,7 +95,7 @@ def test_the_compute_service_of_the_catalogue_is_asked(
 
 
 @pytest.mark.parametrize("status", [400, 500, 503])
-def test_a_nova_that_fails_knows_no_name(
+def test_if_nova_fails_a_name_is_refused(
     server: Instance, member: Cloud, nova: Compute, status: int
 ) -> None:
     server.image("monday")
@@ -107,41 +103,41 @@ def test_a_nova_that_fails_knows_no_name(
     told = member.openstack(*IMAGES, "web")
     assert (told.code, told.said) == (1, "")
     assert told.errors.startswith(
-        f"it is not known which server is named 'web': the compute service answered {status}; "
+        f"the server named 'web' cannot be looked up: the compute service answered {status}; "
     )
     assert "give the server's ID" in told.errors
 
 
-def test_a_nova_where_nothing_listens_knows_no_name(server: Instance) -> None:
+def test_if_nova_is_unreachable_a_name_is_refused(server: Instance) -> None:
     server.image("monday")
     nowhere = f"http://127.0.0.1:{free_port()}/v2.1"
     told = Cloud(server.glance.url, server.member, nowhere).openstack(*IMAGES, "web")
     assert (told.code, told.said) == (1, "")
-    assert "it is not known which server is named 'web'" in told.errors
+    assert "the server named 'web' cannot be looked up" in told.errors
 
 
-def test_a_name_that_nobody_knows(server: Instance, member: Cloud) -> None:
+def test_an_unknown_name(server: Instance, member: Cloud) -> None:
     server.image("monday")
     told = member.openstack(*IMAGES, "nothing")
     assert (told.code, told.said) == (1, "")
-    assert "no installation that knows a server nothing that this account sees" in told.errors
+    assert "this account sees no installation with a server nothing" in told.errors
     told = member.openstack(*IMAGES, "a/b")
     assert (told.code, told.said) == (1, "")
     assert "shows this account no server named 'a/b'" in told.errors
     assert "an ID has 1 to 255 of the characters" in told.errors
 
 
-def test_a_name_says_nothing_about_the_installation(
+def test_a_name_does_not_determine_the_installation(
     server: Instance, member: Cloud, nova: Compute
 ) -> None:
-    """Nova does not say which installation it is."""
+    """Nova does not return the UUID of its installation."""
     server.image("here")
     there = server.elsewhere()
     image_id = there.image("there")
     nova.add(server.id, server.project, name="web")
     told = member.openstack(*IMAGES, "web")
     assert told.code == 1
-    assert "more than one installation that knows a server" in told.errors
+    assert "more than one installation with a server" in told.errors
     assert all(it.installation in told.errors for it in (server, there))
     chosen = member.openstack(*IMAGES, "--installation", there.installation, "web")
     assert chosen.column("ID") == [image_id]
@@ -155,16 +151,16 @@ def test_every_command_takes_a_name(server: Instance, recorder: Cloud, nova: Com
     relation = ("image", "relation")
     snapshot = ("--kind", "snapshot", "web", "one")
     created = recorder.openstack(*relation, "create", "-f", "json", *snapshot)
-    assert created.column("Server ID") == [server.id]
+    assert created.column("Resource ID") == [server.id]
     listed = recorder.openstack(*relation, "list", "-f", "json", "--server", "web")
     assert len(listed.rows) == 3
-    assert set(listed.column("Server ID")) == {server.id}
+    assert set(listed.column("Resource ID")) == {server.id}
     assert recorder.openstack(*relation, "delete", *snapshot).code == 0
     prune = ("server", "backup", "prune", "-f", "json", "--keep-last", "1")
     assert recorder.openstack(*prune, "web").column("Action") == ["keep", "removed"]
 
 
-def test_without_the_filter_nova_is_not_asked(
+def test_without_the_filter_no_request_is_sent_to_nova(
     plain_glance: ServedGlance, nova: Compute, scripted: Scripted
 ) -> None:
     plain = Cloud(plain_glance.url, "nova:demo:member,service", nova.url)

@@ -1,4 +1,4 @@
-"""``image usage list`` and ``image relation list --in-use`` against the real Glance."""
+"""``image usage list`` and ``image relation list --in-use`` with a real Glance."""
 
 import tracemalloc
 from dataclasses import replace
@@ -42,7 +42,7 @@ def listed(cloud: Cloud, instance: Instance, *arguments: str) -> dict[str, dict[
 
 @pytest.fixture
 def images(instance: Instance) -> tuple[str, str, str]:
-    """One in use, one that was, and one that never was and is hidden."""
+    """An image in use, one that was in use, and a hidden one that was never in use."""
     used, idle, never = (instance.image(name) for name in ("used", "idle", "never"))
     for image_id, data in ((used, b"12"), (idle, b"1234"), (never, b"1")):
         path = f"/v2/images/{image_id}/file"
@@ -57,7 +57,7 @@ def images(instance: Instance) -> tuple[str, str, str]:
     return used, idle, never
 
 
-def test_use_is_counted_by_image_and_what_frees_most_comes_first(
+def test_images_are_sorted_by_the_bytes_that_their_deletion_frees(
     instance: Instance, recorder: Cloud, images: tuple[str, str, str]
 ) -> None:
     used, idle, never = images
@@ -74,7 +74,7 @@ def test_use_is_counted_by_image_and_what_frees_most_comes_first(
     assert rows[never]["Unused Since"] == "never"
 
 
-def test_what_nobody_uses_is_found(
+def test_unused_images_are_listed(
     instance: Instance, recorder: Cloud, images: tuple[str, str, str]
 ) -> None:
     _, idle, never = images
@@ -85,7 +85,7 @@ def test_what_nobody_uses_is_found(
     assert list(listed(recorder, instance, "--unused", "--visibility", "public")) == []
 
 
-def test_an_image_that_others_use_is_not_unused(
+def test_an_image_that_another_project_uses_is_not_unused(
     instance: Instance, member: Cloud, images: tuple[str, str, str]
 ) -> None:
     used, idle, never = images
@@ -101,14 +101,14 @@ def test_an_image_that_others_use_is_not_unused(
     assert list(listed(member, instance, "--unused-for", "0h")) == [never]
 
 
-def test_an_image_of_which_it_is_not_known_is_not_unused(
+def test_an_image_whose_use_is_unknown_is_not_unused(
     instance: Instance,
     member: Cloud,
     images: tuple[str, str, str],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As where Glance does not say who owns the images."""
+    """Act as a Glance that does not return the owner of the images."""
     real = RelationsClient.usages
     monkeypatch.setattr(
         RelationsClient,
@@ -125,7 +125,7 @@ def test_an_image_of_which_it_is_not_known_is_not_unused(
 
 
 @pytest.mark.usefixtures("images")
-def test_who_does_not_see_all_is_told_so(
+def test_a_warning_says_that_servers_may_be_hidden(
     instance: Instance, member: Cloud, recorder: Cloud, caplog: pytest.LogCaptureFixture
 ) -> None:
     listed(recorder, instance)
@@ -135,17 +135,17 @@ def test_who_does_not_see_all_is_told_so(
     assert "others may use these images" in said
 
 
-def test_where_no_start_is_recorded_nothing_is_concluded(
+def test_a_warning_says_that_no_server_start_is_recorded(
     instance: Instance, recorder: Cloud, caplog: pytest.LogCaptureFixture
 ) -> None:
     instance.image("one")
     assert len(listed(recorder, instance, "--unused")) == 1
     (said,) = caplog.messages
-    assert "no start from any of these images is recorded" in said
+    assert "no server is recorded as started from any of these images" in said
     assert listed(recorder, Instance(instance.glance, "", "", str(uuid4()))) == {}
 
 
-def test_an_image_of_which_no_start_can_be_recorded_is_left_out(
+def test_an_image_whose_use_cannot_be_recorded_is_left_out(
     instance: Instance,
     recorder: Cloud,
     images: tuple[str, str, str],
@@ -169,7 +169,7 @@ def test_relations_in_use_are_listed(
 USAGE = ("image", "usage", "list", "-f", "json")
 
 
-def test_images_are_listed_by_pages(
+def test_images_are_listed_in_pages(
     instance: Instance, recorder: Cloud, images: tuple[str, str, str]
 ) -> None:
     used, idle, never = images
@@ -197,16 +197,16 @@ def test_a_hundred_are_listed_unless_a_limit_is_given(
     assert len(listed(recorder, instance, "--limit", "3")) == 3
 
 
-def test_a_page_is_kept_in_memory_and_not_the_whole_list(scripted: Scripted) -> None:
+def test_only_one_page_is_kept_in_memory(scripted: Scripted) -> None:
     peaks = [peak_of_usage(scripted, pages) for pages in (2, 8)]
     assert peaks[1] < peaks[0] * 1.5
 
 
 def peak_of_usage(scripted: Scripted, pages: int) -> int:
-    """The bytes that a list of ten images takes where Glance has so many pages of a thousand."""
+    """Return the bytes of memory for a list of ten images, with this number of pages of 1000."""
 
     def answer(asked: Asked) -> Reply:
-        scripted.asked.clear()  # what is kept here is not the command's
+        scripted.asked.clear()  # the memory of the test is not the command's
         query = dict(parse_qsl(asked.query))
         if asked.path.endswith("/usages"):
             usages = [
@@ -237,7 +237,7 @@ def peak_of_usage(scripted: Scripted, pages: int) -> int:
     return peak
 
 
-def test_images_are_named(
+def test_images_on_the_command_line(
     instance: Instance, recorder: Cloud, images: tuple[str, str, str]
 ) -> None:
     used, idle, never = images
@@ -255,30 +255,30 @@ def test_images_are_named(
     assert (asked.code, asked.column("Image ID")) == (1, [used])
     *unknown, unnamed, count, _ = asked.errors.splitlines()
     assert unknown == [
-        f"{image_id}: there is no image with this ID that this account sees; check it"
+        f"{image_id}: this account sees no image with this ID; check the ID"
         for image_id in (missing, other, deleted)
     ]
-    assert unnamed.startswith("nothing: there is no image with the name or ID 'nothing'")
+    assert unnamed.startswith("nothing: this account sees no image with the name or ID 'nothing'")
     assert count == "4 of 5 failed"
 
 
-def test_a_marker_that_is_no_image(instance: Instance, recorder: Cloud) -> None:
+def test_an_unknown_marker(instance: Instance, recorder: Cloud) -> None:
     gone = str(uuid4())
     told = recorder.openstack(*USAGE, "--marker", gone)
     assert (told.code, told.said) == (1, "")
-    assert told.errors.startswith(f"there is no image {gone} that this account sees")
+    assert told.errors.startswith(f"this account sees no image {gone}")
     assert "begin again without --marker" in told.errors
     told = recorder.openstack(*USAGE, "--marker", "x")
     assert told.code == 2
     assert "--marker" in told.errors
 
 
-def test_images_are_named_or_filtered(instance: Instance, recorder: Cloud) -> None:
+def test_images_and_filters_exclude_each_other(instance: Instance, recorder: Cloud) -> None:
     image_id = instance.image("one")
     for option in (("--project", instance.project), ("--visibility", "private")):
         told = recorder.openstack(*USAGE, *option, image_id)
         assert (told.code, told.said) == (1, "")
-        assert told.errors.startswith("give either images, or --visibility and --project")
+        assert told.errors.startswith("give either <image>, or --visibility and --project")
 
 
 def test_without_the_filter_nothing_is_listed(plain_glance: ServedGlance) -> None:

@@ -1,4 +1,4 @@
-"""The backups of instances: which there are, which the rules keep, who lacks a recent one."""
+"""Backups of servers: list them, delete old ones by rules, find servers without a recent one."""
 
 from related_images.client.backups.inventory import Inventory
 from related_images.client.backups.overdue import OverdueSearch, OverdueServer

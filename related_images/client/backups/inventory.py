@@ -1,4 +1,4 @@
-"""The backups of servers as Glance has them now."""
+"""List and delete the backups of servers in Glance."""
 
 import itertools
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from related_images.model import Instance, InstanceRef, Usage
 
 
 class Inventory:
-    """The backups of instances.
+    """List and delete the backups of servers.
 
     :param client: a python-glanceclient ``Client``, an openstacksdk ``Connection`` or a
         keystoneauth1 ``Adapter`` of the image service
-    :raises TypeError: if ``client`` is none of them
+    :raises TypeError: if ``client`` has another type
 
-    Every method raises :exc:`GlanceError` if a request does not succeed.
+    Every method raises :exc:`GlanceError` if a request fails.
     """
 
     def __init__(self, client: object) -> None:
@@ -28,9 +28,9 @@ class Inventory:
         self.relations = RelationsClient(client)
         self._alive: dict[InstanceRef, bool] = {}
 
-    def images(self, installation_uuid: str) -> InstanceAwareImageService:
-        """Makes, lists and deletes images of the instances of one installation."""
-        return InstanceAwareImageService(self._client, installation_uuid)
+    def images(self, ref: InstanceRef) -> InstanceAwareImageService:
+        """Return the client for images of resources with the installation and type of ``ref``."""
+        return InstanceAwareImageService(self._client, ref.installation_uuid, ref.resource_type)
 
     def instances(
         self,
@@ -39,9 +39,15 @@ class Inventory:
         project_id: str | None = None,
         installation_uuid: str | None = None,
     ) -> Iterator[Instance]:
-        """Instances that have a backup, or one with the label."""
+        """Return the servers that have a backup.
+
+        :param label: only servers that have a backup with this label
+        :param project_id: only servers with images of this project
+        :param installation_uuid: only servers of this installation
+        """
         return self.relations.instances(
             kind=model.BACKUP,
+            resource_type=model.SERVER,
             label=label,
             project_id=project_id,
             installation_uuid=installation_uuid,
@@ -49,9 +55,13 @@ class Inventory:
         )
 
     def backups(self, instance: Instance, label: str | None = None) -> list[Backup]:
-        """Every backup of the instance, those that are hidden or unfinished among them."""
+        """Return all backups of a server, also hidden images and images that are not active.
+
+        :param instance: the server
+        :param label: only backups with this label
+        """
         ref = instance.instance
-        service = self.images(ref.installation_uuid)
+        service = self.images(ref)
         recorded = service.relations(
             ref.instance_id, kind=model.BACKUP, label=label, page_size=PAGE
         )
@@ -79,10 +89,10 @@ class Inventory:
             status=image.status,
             protected=image.protected,
             hidden=image.os_hidden,
-            in_use=any(it.kind == model.BOOT and self._is_alive(it.instance) for it in relations),
+            in_use=any(r.kind == model.BOOT and self._is_alive(r.instance) for r in relations),
             orphan=instance.ended_at is not None,
             of_another=any(
-                it.kind in model.MADE_FROM and it.instance != instance.instance for it in relations
+                r.kind in model.MADE_FROM and r.instance != instance.instance for r in relations
             ),
             project_id=image.get("owner"),
             used_by_others=usage.used_by_others,
@@ -93,22 +103,30 @@ class Inventory:
             try:
                 self._alive[ref] = self.relations.instance(ref).ended_at is None
             except NotFound:
-                self._alive[ref] = True  # nothing says that it has ended
+                self._alive[ref] = True  # not recorded as deleted
         return self._alive[ref]
 
     def is_unchanged(self, backup: Backup) -> bool:
-        """Whether the image is as it was, and nobody has started an instance from it since."""
+        """Return True if the image has not changed, and no server was started from it.
+
+        :param backup: the backup as :meth:`backups` returned it
+        """
         try:
-            image = self.images(backup.instance.installation_uuid).get(backup.image_id)
+            image = self.images(backup.instance).get(backup.image_id)
         except NotFound:
             return False
         (usage,) = self.relations.usages([backup.image_id])
         made_at = validation.parse_time("created_at", image.created_at)
-        now = (made_at, image.status, image.protected, image.os_hidden)
-        is_same = now == (backup.created_at, backup.status, backup.protected, backup.hidden)
+        current = (made_at, image.status, image.protected, image.os_hidden)
+        is_same = current == (backup.created_at, backup.status, backup.protected, backup.hidden)
         return is_same and usage.is_unused
 
     def delete(self, backup: Backup) -> None:
-        """Delete the image of the backup."""
-        service = self.images(backup.instance.installation_uuid)
+        """Delete the image of a backup.
+
+        :param backup: the backup
+        :raises ImageNotOfInstance: if it is not recorded as a backup of the server any more
+        :raises Conflict: if a live server was started from it, with delete protection
+        """
+        service = self.images(backup.instance)
         service.delete(backup.image_id, instance_id=backup.instance.instance_id)

@@ -1,4 +1,4 @@
-"""Which instances lack a recent backup."""
+"""Find servers without a recent backup."""
 
 import itertools
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -15,14 +15,17 @@ from related_images.client.image import Image
 from related_images.model import Instance, InstanceRef
 
 FUTURE: Final = "future"
-"""The state of an instance whose newest backup is dated in the future: its age is not known."""
+"""The state of a server whose newest backup has a time in the future, so its age is unknown."""
 
 
 @dataclass(frozen=True)
 class OverdueServer:
-    """An instance without a recent active backup, and the newest it has, if any.
+    """A server without a recent active backup.
 
-    ``age`` is ``None`` without a backup, and if that is dated in the future.
+    :ivar image_id: ID of its newest active backup; ``None`` if it has no active backup
+    :ivar made_at: creation time of this backup
+    :ivar age: age of this backup; ``None`` without a backup, or if its time is in the future
+    :ivar state: ``warning``, ``critical`` or ``future``
     """
 
     instance_id: str
@@ -34,7 +37,10 @@ class OverdueServer:
     state: str = "critical"
 
     def by(self, ages: Ages) -> "OverdueServer":
-        """The same, and how bad that is."""
+        """Return a copy with the state for these ages.
+
+        :param ages: the maximum age and the critical age
+        """
         if self.age is None and self.made_at is not None:
             return replace(self, state=FUTURE)
         limit = timedelta.max if ages.critical is None else ages.critical
@@ -44,7 +50,14 @@ class OverdueServer:
 
 @dataclass(frozen=True)
 class OverdueSearch:
-    """Looks for instances that are late: of a project, of an installation, with a label."""
+    """Find servers without a recent backup.
+
+    :param inventory: lists the backups
+    :param label: only backups with this label count; default: all
+    :param project_id: only servers with images of this project
+    :param installation_uuid: only servers of this installation
+    :param now: the current time
+    """
 
     inventory: Inventory
     label: str | None = None
@@ -54,17 +67,22 @@ class OverdueSearch:
 
     @property
     def _filters(self) -> dict[str, Any]:
-        return {"project_id": self.project_id, "installation_uuid": self.installation_uuid}
+        return {
+            "project_id": self.project_id,
+            "installation_uuid": self.installation_uuid,
+            "resource_type": model.SERVER,
+        }
 
     def instances(self) -> Iterator[Instance]:
-        """Every instance among which it looks."""
+        """Return all recorded servers of the project and installation."""
         return self.inventory.relations.instances(**self._filters, page_size=PAGE)
 
     def overdue(self, ages: Ages, among: Container[str] | None = None) -> Iterator[OverdueServer]:
-        """Those with no active backup as young as ``ages`` say.
+        """Yield the servers whose newest active backup is too old or missing.
 
-        :param among: the ids of the instances to look at, which exist whatever was reported;
-            ``None`` for all that were not reported gone
+        :param ages: the maximum age of the newest backup
+        :param among: IDs of existing servers, to check only these, even if they are recorded as
+            deleted; ``None`` for all servers that are not recorded as deleted
         """
         since = self.now - ages.older_than
         relations = self.inventory.relations
@@ -75,47 +93,49 @@ class OverdueSearch:
             page_size=PAGE,
             **self._filters,
         )
-        idle = (relations.instance(ref) for ref in self._without_active(since))
+        inactive = (relations.instance(ref) for ref in self._without_active(since))
         seen = set[InstanceRef]()
-        for instance in itertools.chain(none_since, idle):
+        for instance in itertools.chain(none_since, inactive):
             ref = instance.instance
-            is_meant = instance.ended_at is None if among is None else ref.instance_id in among
-            if is_meant and ref not in seen:
+            is_checked = instance.ended_at is None if among is None else ref.instance_id in among
+            if is_checked and ref not in seen:
                 seen.add(ref)
-                yield self._judged(instance).by(ages)
+                yield self._newest_backup(instance).by(ages)
 
     def overdue_by_policy(
         self, known: Mapping[str, ServerPolicies], recorded: Container[str]
     ) -> Iterator[OverdueServer]:
-        """Each server by its own ages; one without a backup once it is older than that itself.
+        """Yield the servers whose newest active backup is too old, by the policy of each server.
 
-        All are looked for once, by the shortest age: who is late by a longer one is late by that.
+        A server without a backup is overdue when the server itself is older than the maximum age.
 
-        :param known: the policies by the IDs of the servers that carry them
-        :param recorded: the IDs of the instances that relations tell of
+        :param known: the policies by server ID
+        :param recorded: IDs of the servers that have relations
         """
         ages = ages_of(known)
         if not ages:
             return
-        unheard_of = (
+        unrecorded = (
             OverdueServer(id, self.installation_uuid, known[id].project_id)
             for id in ages
             if id not in recorded
         )
-        shortest = min(it.older_than for it in ages.values())
-        for late in itertools.chain(self.overdue(Ages(shortest), ages), unheard_of):
-            own, existed = ages[late.instance_id], self.now - known[late.instance_id].created_at
-            judged = late.by(own)
-            age = existed if late.age is None else late.age
-            if judged.state == FUTURE or age > own.older_than:
-                yield judged
+        # one search with the shortest age finds all servers that are overdue by a longer one
+        shortest = min(each.older_than for each in ages.values())
+        for server in itertools.chain(self.overdue(Ages(shortest), ages), unrecorded):
+            own = ages[server.instance_id]
+            result = server.by(own)
+            server_age = self.now - known[server.instance_id].created_at
+            age = server_age if server.age is None else server.age
+            if result.state == FUTURE or age > own.older_than:
+                yield result
 
     def _without_active(self, since: datetime) -> list[InstanceRef]:
-        """Instances with a recent backup of which none is active."""
+        """Return the servers that have recent backups, none of which is active."""
         recent = self.inventory.relations.relations(
             kind=model.BACKUP,
             label=self.label,
-            # just before, since that time itself is not overdue
+            # created_after excludes the time itself, but a backup of that time is not overdue
             created_after=since - timedelta(microseconds=1),
             page_size=PAGE,
             **self._filters,
@@ -129,7 +149,7 @@ class OverdueSearch:
         return [
             instance
             for instance, found in images.items()
-            # an image with the ID of a backup and another time is another one
+            # an image with the same ID and another creation time is a different image
             if not any(
                 image in active and made_at in (None, active[image])
                 for image, made_at in found.items()
@@ -137,7 +157,7 @@ class OverdueSearch:
         ]
 
     def _active(self, image_ids: Iterable[str]) -> dict[str, datetime]:
-        """When those were made that are active and not of the future, hidden ones among them."""
+        """Return the creation times of the active images, also hidden ones, not in the future."""
         glance = self.inventory.relations.glance
         made = glance.images(image_ids, _made_at, ("status", "active"))
         return {id: at for id, at in made if not self._is_future(at)}
@@ -145,19 +165,19 @@ class OverdueSearch:
     def _is_future(self, time: datetime) -> bool:
         return time > self.now + validation.CLOCK_SKEW
 
-    def _judged(self, instance: Instance) -> OverdueServer:
+    def _newest_backup(self, instance: Instance) -> OverdueServer:
         ref = instance.instance
-        late = (ref.instance_id, ref.installation_uuid, instance.project_id)
+        ids = (ref.instance_id, ref.installation_uuid, instance.project_id)
         newest = max(self._newest(ref), key=_made_at, default=None)
         if newest is None:
-            return OverdueServer(*late)
+            return OverdueServer(*ids)
         made_at = _made_at(newest)
         age = None if self._is_future(made_at) else max(self.now - made_at, timedelta())
-        return OverdueServer(*late, newest.id, made_at, age)
+        return OverdueServer(*ids, newest.id, made_at, age)
 
     def _newest(self, ref: InstanceRef) -> Iterator[Image]:
-        """Its newest active backup that is not hidden, and the newest that is."""
-        service = self.inventory.images(ref.installation_uuid)
+        """Yield the newest active backup that is not hidden, and the newest hidden one."""
+        service = self.inventory.images(ref)
         owner = self.project_id
         owned: dict[str, Any] = {} if owner is None else {"owner": owner}
         for hidden in HIDDEN:
@@ -167,8 +187,15 @@ class OverdueSearch:
 
 
 def ages_of(known: Mapping[str, ServerPolicies]) -> dict[str, Ages]:
-    """The ages that policies have, by the IDs of the servers."""
-    return {it.server_id: it.policy.ages for it in known.values() if it.policy and it.policy.ages}
+    """Return the ages in policies, by server ID.
+
+    :param known: the policies by server ID
+    """
+    return {
+        server.server_id: server.policy.ages
+        for server in known.values()
+        if server.policy and server.policy.ages
+    }
 
 
 def _made_at(image: Mapping[str, Any]) -> datetime:

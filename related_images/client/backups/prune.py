@@ -1,4 +1,4 @@
-"""Deciding by rules which backups go, and deleting them one by one."""
+"""Decide by rules which backups to delete, and delete them one by one."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -25,19 +25,19 @@ FAILED: Final = "failed"
 STOPPED: Final = "stopped"
 
 NAMED: Final = 20
-"""How many labels or instances an error names."""
+"""Maximum number of labels or servers in an error message."""
 
 Choose = Callable[[Instance], Policy | str]
-"""The policy for the backups of an instance, or why all of them stay."""
+"""Returns the policy for the backups of a server, or the reason to keep all of them."""
 
 
 @dataclass
 class Verdict:
-    """What was decided on a backup and what came of it.
+    """The decision on a backup, and the result of its deletion.
 
-    :ivar outcome: :data:`KEPT`, :data:`DUE`, and once it was to be deleted :data:`REMOVED`,
-        :data:`FAILED` or :data:`STOPPED`
-    :ivar fault: why it failed or was stopped
+    :ivar outcome: :data:`KEPT` or :data:`DUE` before the deletion, :data:`REMOVED`, :data:`FAILED`
+        or :data:`STOPPED` after it
+    :ivar fault: the reason for :data:`FAILED` or :data:`STOPPED`
     """
 
     decision: Decision
@@ -46,12 +46,16 @@ class Verdict:
 
     @classmethod
     def of(cls, decision: Decision) -> "Verdict":
+        """Return the verdict before the deletion."""
         return cls(decision, KEPT if decision.keep else DUE)
 
 
 @dataclass(frozen=True)
 class Removal:
-    """One instance's verdicts, carried out group by group."""
+    """The backups to delete of one server.
+
+    :ivar label: only backups with this label are included; ``None`` for all
+    """
 
     inventory: Inventory
     instance: Instance
@@ -59,7 +63,12 @@ class Removal:
     verdicts: list[Verdict]
 
     def run(self) -> Iterator[Verdict]:
-        """Delete what is due, giving each; a group that has changed is left alone."""
+        """Delete the due backups, the oldest first, and yield each verdict.
+
+        If a backup of a group has changed since the decision, the rest of the group is kept.
+
+        :returns: the verdicts of the due backups, with their results
+        """
         for group in dict.fromkeys(verdict.decision.backup.group for verdict in self.verdicts):
             planned = [v for v in self.verdicts if v.decision.backup.group == group]
             due = [verdict for verdict in planned if verdict.outcome == DUE]
@@ -67,19 +76,19 @@ class Removal:
                 _stop(due)
             for verdict in reversed(due):
                 if verdict.outcome == DUE:
-                    self._carry_out(verdict, due)
+                    self._delete(verdict, due)
                 yield verdict
 
     def _has_changed(self, group: Group, planned: Iterable[Verdict]) -> bool:
         try:
             found = self.inventory.backups(self.instance, self.label)
         except ClientError:
-            return True  # at least it cannot be told
+            return True  # not known
         return {verdict.decision.backup for verdict in planned} != {
             backup for backup in found if backup.group == group
         }
 
-    def _carry_out(self, verdict: Verdict, due: Iterable[Verdict]) -> None:
+    def _delete(self, verdict: Verdict, due: Iterable[Verdict]) -> None:
         backup = verdict.decision.backup
         try:
             if self.inventory.is_unchanged(backup):
@@ -96,34 +105,40 @@ def _stop(due: Iterable[Verdict]) -> None:
         if verdict.outcome == DUE:
             verdict.outcome = STOPPED
             verdict.fault = (
-                "not removed, since a backup of the same instance and label is not as it was when "
-                "this was decided, or cannot be looked at; run it again"
+                "not removed, because a backup of the same server and label changed after the "
+                "decision, or cannot be read; run the command again"
             )
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What is decided of the backups of several instances.
+    """The decisions on the backups of several servers.
 
-    :ivar faults: what kept some from being decided, or removed, as errors for the operator
+    :ivar removals: one for each server
+    :ivar faults: messages for the operator: servers that could not be read, and rules for labels
+        that no backup has
     """
 
-    sweeps: list[Removal]
+    removals: list[Removal]
     faults: list[str]
 
     @property
     def verdicts(self) -> list[Verdict]:
-        return [verdict for sweep in self.sweeps for verdict in sweep.verdicts]
+        """All verdicts."""
+        return [verdict for removal in self.removals for verdict in removal.verdicts]
 
     @property
     def due(self) -> int:
-        """How many backups are to be deleted."""
+        """The number of backups to delete."""
         return sum(verdict.outcome == DUE for verdict in self.verdicts)
 
     def run(self) -> Iterator[Verdict]:
-        """Delete what is due, one by one, giving each with what came of it."""
-        for sweep in self.sweeps:
-            yield from sweep.run()
+        """Delete the due backups one by one, and yield each verdict with its result.
+
+        :returns: the verdicts of the due backups
+        """
+        for removal in self.removals:
+            yield from removal.run()
 
 
 def decide(
@@ -134,12 +149,16 @@ def decide(
     label: str | None = None,
     now: datetime | None = None,
 ) -> Pruning:
-    """Decide what goes; nothing is deleted before :meth:`Pruning.run`.
+    """Decide which backups to delete. :meth:`Pruning.run` deletes them.
 
-    An instance that cannot be looked at keeps all it has.
+    If the backups of a server cannot be read, all of them are kept.
 
-    :param rules: for all instances, or what gives those of an instance
-    :param label: only backups with this label
+    :param inventory: lists and deletes backups
+    :param instances: the servers
+    :param rules: the policy for all servers, or a function that returns the policy for one
+    :param label: only backups with this label; default: all
+    :param now: the current time, with a time zone; default: the time of the clock
+    :returns: the decisions
     :raises PolicyEmpty: if a policy has no rule
     """
     found: list[tuple[Instance, list[Backup]]] = []
@@ -149,49 +168,53 @@ def decide(
             found.append((instance, inventory.backups(instance, label)))
         except GlanceError as error:
             faults.append(f"{instance.instance_id}: {error}")
-    # a policy is given all its backups at once: a label may be on any of them
-    together: dict[Policy | str, list[Backup]] = defaultdict(list)
+    # grouped by policy, because a rule for a label needs one backup with the label on any server
+    by_policy: dict[Policy | str, list[Backup]] = defaultdict(list)
     if isinstance(rules, Policy):
-        together[rules] = []
+        by_policy[rules] = []
     for instance, backups in found:
-        together[rules if isinstance(rules, Policy) else rules(instance)] += backups
-    faults += [fault for policy, backups in together.items() for fault in _faults(policy, backups)]
-    judged = _judged(together, now or datetime.now(UTC))
-    sweeps = [
-        Removal(inventory, instance, label, judged[instance.instance]) for instance, _ in found
+        by_policy[rules if isinstance(rules, Policy) else rules(instance)] += backups
+    faults += [fault for policy, backups in by_policy.items() for fault in _faults(policy, backups)]
+    verdicts = _verdicts(by_policy, now or datetime.now(UTC))
+    removals = [
+        Removal(inventory, instance, label, verdicts[instance.instance]) for instance, _ in found
     ]
-    return Pruning(sweeps, faults)
+    return Pruning(removals, faults)
 
 
-def _judged(
-    together: dict[Policy | str, list[Backup]], now: datetime
+def _verdicts(
+    by_policy: dict[Policy | str, list[Backup]], now: datetime
 ) -> dict[InstanceRef, list[Verdict]]:
-    judged: dict[InstanceRef, list[Verdict]] = defaultdict(list)
-    for policy, backups in together.items():
+    verdicts: dict[InstanceRef, list[Verdict]] = defaultdict(list)
+    for policy, backups in by_policy.items():
         if isinstance(policy, str):
             decisions = [Decision(backup, True, (policy,)) for backup in backups]
         else:
             decisions = plan(backups, policy, now)
         for decision in decisions:
-            judged[decision.backup.instance].append(Verdict.of(decision))
-    return judged
+            verdicts[decision.backup.instance].append(Verdict.of(decision))
+    return verdicts
 
 
 def _faults(policy: Policy | str, backups: list[Backup]) -> Iterator[str]:
-    """That a policy keeps a label which none of its backups has."""
+    """Yield an error for each label in the rules that no backup has."""
     if isinstance(policy, str):
         return
     for label in unmatched((backup.group for backup in backups), policy):
         ids = listed(backup.instance.instance_id for backup in backups)
         yield (
-            f"no backup has the label {label} that a rule keeps, so nothing is removed; instances "
-            f"that this rule is for: {ids}; labels of their backups: "
+            f"a rule keeps the label {label}, which no backup has, so nothing is removed; servers "
+            f"of this rule: {ids}; labels of their backups: "
             f"{listed(backup.label for backup in backups)}"
         )
 
 
 def listed(names: Iterable[str | None]) -> str:
-    """The different names, the first of them if they are many."""
-    known = sorted({name for name in names if name is not None})
-    more = ["..."] * (len(known) > NAMED)
-    return ", ".join([*known[:NAMED], *more]) or "none"
+    """Return the names for a message, sorted and without duplicates, at most :data:`NAMED`.
+
+    :param names: the names; ``None`` is omitted
+    :returns: the names, separated by commas, or ``none``
+    """
+    distinct = sorted({name for name in names if name is not None})
+    more = ["..."] * (len(distinct) > NAMED)
+    return ", ".join([*distinct[:NAMED], *more]) or "none"

@@ -1,10 +1,10 @@
-"""Which backups to keep: rules as restic's users know them, as a pure function.
+"""Decide which backups to keep, by rules like those of ``restic forget``. A pure function.
 
-Rules are ORed: what one of them keeps is kept. Each is applied to each group of backups apart, that
-is to one instance's backups with one label. Only active backups count; those that are protected, in
-use, made from another instance too, deactivated, hidden or not finished are kept and count for
-nothing, and so are those whose time lies in the future. One active backup of each group stays,
-whatever the rules say. If a rule names a label that no backup has, all backups are kept.
+A backup is kept if at least one rule keeps it. Rules are applied to each group of backups: the
+backups of one server with one label. Only active backups count. Backups are kept and do not count
+if they are protected, in use, hidden, deactivated, not finished, also made from another server, or
+have a time in the future. One active backup of each group is always kept. If a rule keeps a label
+that no backup has, all backups are kept.
 """
 
 from collections import defaultdict
@@ -23,10 +23,10 @@ DEACTIVATED: Final = "deactivated"
 UNLIMITED: Final = -1
 NO_RULE: Final = "no rule keeps it"
 LAST_RESORT: Final = "one active backup always stays"
-GONE: Final = "the instance is gone"
+GONE: Final = "the server was deleted"
 FOREIGN: Final = "it belongs to another project"
-OF_ANOTHER: Final = "made from another instance too"
-FUTURE: Final = "its time lies in the future"
+OF_ANOTHER: Final = "also made from another server"
+FUTURE: Final = "its time is in the future"
 OTHERS: Final = "in use by another project"
 USE_UNKNOWN: Final = "use unknown"
 UNMATCHED: Final = "nothing is removed: no backup has the label {}"
@@ -34,12 +34,15 @@ UNMATCHED: Final = "nothing is removed: no backup has the label {}"
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup as Glance shows it; ``created_at`` has a time zone.
+    """A backup of a server.
 
-    ``in_use``: live instances that the caller sees were started from it. ``used_by_others``: so
-    were live instances of other projects than its owner; ``None`` if that is not known.
-    ``orphan``: its instance is gone. ``of_another``: it is recorded as made from another instance
-    too. ``project_id`` is whose it is.
+    :ivar created_at: creation time, with a time zone
+    :ivar in_use: live servers that the caller may see were started from it
+    :ivar orphan: its server was deleted
+    :ivar of_another: it is also recorded as made from another server
+    :ivar project_id: ID of the project that owns the image
+    :ivar used_by_others: live servers of other projects were started from it; ``None`` if that is
+        not known
     """
 
     image_id: str
@@ -57,17 +60,22 @@ class Backup:
 
     @property
     def instant(self) -> datetime:
-        """When it was made, in UTC: Python compares two times of one zone by their clocks alone."""
+        """The creation time in UTC.
+
+        Python compares two times in the same time zone without their UTC offsets, which is wrong
+        when the clocks are put back.
+        """
         return self.created_at.astimezone(UTC)
 
     @property
     def group(self) -> "Group":
+        """The group that the rules are applied to."""
         return Group(self.instance, self.label)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Backups that the rules are applied to together."""
+    """The backups of one server with one label."""
 
     instance: InstanceRef
     label: str | None
@@ -75,12 +83,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Policy:
-    """How many to keep; :data:`UNLIMITED` keeps one of every hour, day and so on.
+    """The retention rules.
 
-    ``within`` keeps what is younger than that, seen from the newest backup of the group. ``labels``
-    keeps all backups with one of these. Hours, days, weeks (ISO), months and years begin as they do
-    in ``timezone``. Backups of instances that are gone are pruned with ``orphans`` alone. With a
-    ``project_id``, those of other projects are neither counted nor deleted.
+    :ivar last: number of newest backups to keep
+    :ivar hourly: number of hours of which the newest backup is kept; ``daily``, ``weekly`` (ISO
+        weeks), ``monthly`` and ``yearly`` likewise; :data:`UNLIMITED` for no limit
+    :ivar within: keep the backups created within this time before the newest one of the group
+    :ivar labels: keep all backups with one of these labels
+    :ivar timezone: time zone of the hours, days, weeks, months and years
+    :ivar orphans: ``True`` to also delete backups of deleted servers
+    :ivar project_id: ID of a project; backups of others are not counted and not deleted
     """
 
     last: int = 0
@@ -97,24 +109,28 @@ class Policy:
 
     @property
     def is_empty(self) -> bool:
+        """True if the policy has no rule."""
         return not (self.within or self.labels or any(getattr(self, rule) for rule in COUNTED))
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of a backup, and why."""
+    """The decision on a backup, with its reasons."""
 
     backup: Backup
     keep: bool
     reasons: tuple[str, ...]
 
 
-Bucket = Callable[[datetime, str], Any]
-"""What a rule takes for one: it keeps the newest of each bucket."""
+Period = Callable[[datetime, str], Any]
+"""Returns the hour, day or other period of a local time and an image ID.
 
-COUNTED: Final[dict[str, Bucket]] = {
+A rule keeps the newest backup of each period.
+"""
+
+COUNTED: Final[dict[str, Period]] = {
     "last": lambda time, image_id: image_id,
-    # the hour that the clocks are put back by is two hours
+    # with the UTC offset, because an hour occurs twice when the clocks are put back
     "hourly": lambda time, _: (time.date(), time.hour, time.utcoffset()),
     "daily": lambda time, _: time.date(),
     "weekly": lambda time, _: time.isocalendar()[:2],
@@ -124,48 +140,62 @@ COUNTED: Final[dict[str, Bucket]] = {
 
 
 def plan(backups: Iterable[Backup], policy: Policy, now: datetime) -> list[Decision]:
-    """Decide for each backup whether to keep it: group by group, the newest first.
+    """Decide for each backup if it is kept.
 
-    :raises PolicyEmpty: if the policy has no rule, which would keep next to nothing
+    :param backups: the backups of any servers
+    :param policy: the rules
+    :param now: the current time, with a time zone
+    :returns: the decisions, group by group, the newest backup first
+    :raises PolicyEmpty: if the policy has no rule
     :raises ParameterMalformed: if ``now`` or the time of a backup has no time zone
     """
     not_empty(policy)
-    _must_have_zone("now", now)
+    _check_time_zone("now", now)
     groups: dict[Group, list[Backup]] = defaultdict(list)
     for backup in backups:
-        _must_have_zone(f"created_at of the backup {backup.image_id}", backup.created_at)
+        _check_time_zone(f"created_at of the backup {backup.image_id}", backup.created_at)
         groups[backup.group].append(backup)
-    spared = [UNMATCHED.format(label) for label in unmatched(groups, policy)]
+    kept_by_label = [UNMATCHED.format(label) for label in unmatched(groups, policy)]
     now = now.astimezone(UTC)
     return [
-        decision for group in groups.values() for decision in _decided(group, policy, now, spared)
+        decision
+        for group in groups.values()
+        for decision in _decide(group, policy, now, kept_by_label)
     ]
 
 
 def unmatched(groups: Iterable[Group], policy: Policy) -> list[str]:
-    """The labels that the policy keeps and that no group has: each may be misspelt."""
+    """Return the labels of the policy that no group has. They may be misspelled.
+
+    :param groups: the groups of all backups
+    :param policy: the rules
+    """
     return sorted(policy.labels - {group.label for group in groups})
 
 
-def _must_have_zone(what: str, time: datetime) -> None:
+def _check_time_zone(name: str, time: datetime) -> None:
     if time.utcoffset() is None:
-        raise ParameterMalformed(f"{what} is {time.isoformat()}, without a time zone; give it one")
+        raise ParameterMalformed(f"{name} is {time.isoformat()} and must have a time zone")
 
 
 def not_empty(policy: Policy) -> Policy:
-    """The policy.
+    """Return the policy unchanged.
 
+    :param policy: the rules
     :raises PolicyEmpty: if it has no rule
     """
     if policy.is_empty:
-        raise PolicyEmpty("the policy has no rule that keeps anything; give at least one")
+        raise PolicyEmpty("the policy has no rule that keeps a backup; set at least one")
     return policy
 
 
-def _decided(
-    group: list[Backup], policy: Policy, now: datetime, spared: list[str]
+def _decide(
+    group: list[Backup], policy: Policy, now: datetime, kept_by_label: list[str]
 ) -> Iterator[Decision]:
-    """``spared`` says why even those stay that no rule keeps."""
+    """Yield the decisions on one group.
+
+    :param kept_by_label: reasons to keep backups that no rule keeps
+    """
     newest_first = sorted(group, key=lambda b: (b.instant, b.image_id), reverse=True)
     exempt = {backup.image_id: _exemption(backup, policy, now) for backup in newest_first}
     counted = [backup for backup in newest_first if not exempt[backup.image_id]]
@@ -173,12 +203,12 @@ def _decided(
     if counted and not any(reasons.values()):
         reasons[counted[0].image_id] = [LAST_RESORT]
     for backup in newest_first:
-        why = exempt[backup.image_id] or reasons[backup.image_id] or spared
+        why = exempt[backup.image_id] or reasons[backup.image_id] or kept_by_label
         yield Decision(backup, bool(why), tuple(why or [NO_RULE]))
 
 
 def _exemption(backup: Backup, policy: Policy, now: datetime) -> list[str]:
-    """Why a backup is neither counted nor deleted; nothing for one that the rules are for."""
+    """Return the reasons to neither count nor delete a backup; empty if the rules apply."""
     facts = [
         (backup.orphan and not policy.orphans, GONE),
         (policy.project_id not in (None, backup.project_id), FOREIGN),
@@ -197,8 +227,8 @@ def _exemption(backup: Backup, policy: Policy, now: datetime) -> list[str]:
 
 def _reasons(newest_first: Sequence[Backup], policy: Policy) -> dict[str, list[str]]:
     reasons: dict[str, list[str]] = {backup.image_id: [] for backup in newest_first}
-    for rule, bucket in COUNTED.items():
-        for backup, reason in _counted(newest_first, policy, rule, bucket):
+    for rule, period in COUNTED.items():
+        for backup, reason in _counted(newest_first, policy, rule, period):
             reasons[backup.image_id].append(reason)
     for backup in newest_first:
         if policy.within and backup.instant > newest_first[0].instant - policy.within:
@@ -209,18 +239,21 @@ def _reasons(newest_first: Sequence[Backup], policy: Policy) -> dict[str, list[s
 
 
 def _counted(
-    newest_first: Sequence[Backup], policy: Policy, rule: str, bucket: Bucket
+    newest_first: Sequence[Backup], policy: Policy, rule: str, period: Period
 ) -> Iterator[tuple[Backup, str]]:
-    """What a rule keeps: the newest of each bucket, and while any is left to keep, the oldest."""
-    left, before = getattr(policy, rule), object()
+    """Yield the backups that a rule keeps, with the reason.
+
+    They are the newest of each period, and the oldest backup if the number is not reached.
+    """
+    left, previous = getattr(policy, rule), object()
     for backup in newest_first:
         if left == 0:
             return
-        this = bucket(backup.instant.astimezone(policy.timezone), backup.image_id)
-        if this != before:
+        current = period(backup.instant.astimezone(policy.timezone), backup.image_id)
+        if current != previous:
             yield backup, rule
         elif backup is newest_first[-1]:
             yield backup, f"oldest {rule}"
         else:
             continue
-        left, before = left - 1, this
+        left, previous = left - 1, current

@@ -1,7 +1,7 @@
-"""The backup policies that servers carry, and what they say for the backups of each.
+"""The backup policies in the metadata of servers.
 
-Whoever may write a server's metadata decides there which backups go: so a policy is only ever
-applied to images of the server's own project, and what is not understood applies to none.
+Users who may write the metadata of a server decide which of its backups are deleted. So a policy
+applies only to images of the project of the server, and an invalid policy applies to no image.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,14 +17,19 @@ from related_images.client.backups.stored_policy import StoredPolicy
 from related_images.client.errors import InstallationAmbiguous, PolicyInvalid
 from related_images.model import Instance
 
-NO_POLICY: Final = "its server carries no policy"
-NOT_UNDERSTOOD: Final = "its server carries a policy that is not understood"
-NO_RULE: Final = "the policy of its server has no rule by which any may go"
+NO_POLICY: Final = "its server has no policy"
+INVALID: Final = "its server has an invalid policy"
+NO_RULE: Final = "the policy of its server has no retention rule"
 
 
 @dataclass(frozen=True)
 class ServerPolicies:
-    """A policy and the server that carries it; without ``policy``, ``fault`` says why not."""
+    """The policy of a server.
+
+    :ivar created_at: creation time of the server
+    :ivar policy: the policy; ``None`` if it is invalid
+    :ivar fault: why the policy is invalid
+    """
 
     server_id: str
     project_id: str
@@ -36,7 +41,14 @@ class ServerPolicies:
 def policies_of_server(
     server_id: str, project_id: str, created_at: str, metadata: Mapping[str, str]
 ) -> ServerPolicies | None:
-    """The policy of a server as Nova shows it; ``None`` if it carries none."""
+    """Return the policy in the metadata of a server; ``None`` if it has no policy.
+
+    :param server_id: ID of the server
+    :param project_id: ID of the project of the server
+    :param created_at: creation time of the server, in ISO 8601
+    :param metadata: the metadata of the server, as Nova shows it
+    :raises ParameterMalformed: if the time is malformed
+    """
     text = metadata.get(stored_policy.METADATA_KEY)
     if text is None:
         return None
@@ -49,14 +61,17 @@ def policies_of_server(
 
 
 def stored(known: Mapping[str, ServerPolicies]) -> Choose:
-    """For each instance the policy that its server carries."""
+    """Return the ``rules`` for :func:`~related_images.client.backups.decide`.
+
+    :param known: the policies by server ID
+    """
 
     def choose(instance: Instance) -> Policy | str:
         found = known.get(instance.instance_id)
         if found is None:
             return NO_POLICY
         if found.policy is None:
-            return NOT_UNDERSTOOD
+            return INVALID
         if found.policy.retention.is_empty:
             return NO_RULE
         return replace(found.policy.retention, project_id=found.project_id)
@@ -65,20 +80,25 @@ def stored(known: Mapping[str, ServerPolicies]) -> Choose:
 
 
 def check_installation(instances: Iterable[Instance], known: Mapping[str, ServerPolicies]) -> None:
-    """Refuse to guess which of several installations the compute service is.
+    """Check that the servers of a compute service belong to one installation.
 
-    :raises InstallationAmbiguous: if instances with the ids of its servers are of more than one
+    :param instances: the recorded servers
+    :param known: the policies of the servers of the compute service, by server ID
+    :raises InstallationAmbiguous: if they are recorded in more than one installation
     """
-    found = {it.installation_uuid for it in instances if it.instance_id in known}
+    found = {each.installation_uuid for each in instances if each.instance_id in known}
     if len(found) > 1:
         raise InstallationAmbiguous(
-            "servers of the compute service that is asked are known in several installations: "
-            f"{', '.join(sorted(found))}; give the installation (--installation)"
+            "the servers of this compute service are recorded in several installations: "
+            f"{', '.join(sorted(found))}; set the installation (--installation)"
         )
 
 
 def faults(known: Mapping[str, ServerPolicies]) -> Iterator[str]:
-    """What is wrong with those that are not understood."""
-    for it in known.values():
-        if it.policy is None:
-            yield f"the policy that server {it.server_id} carries applies to nothing: {it.fault}"
+    """Yield a message for each invalid policy.
+
+    :param known: the policies by server ID
+    """
+    for server in known.values():
+        if server.policy is None:
+            yield f"the policy of server {server.server_id} is not applied: {server.fault}"

@@ -1,7 +1,7 @@
-"""Backup policies as they are written, on a command line or beside a server, and read again.
+"""Parse and format backup policies of command lines and of server metadata.
 
-A server carries its policy among its metadata in Nova, as JSON: whoever may change it there may
-also delete the backups, and it goes with the server.
+The policy of a server is in its metadata in Nova, as JSON. Users who may change it there may also
+delete the backups, and Nova deletes it with the server.
 """
 
 import json
@@ -17,17 +17,18 @@ from related_images.client.errors import PolicyInvalid
 from related_images.errors import BadInput, ParameterMalformed
 
 METADATA_KEY: Final = "related_images:backup_policy"
-"""Where a server carries its policy."""
+"""The metadata key with the policy of a server."""
 METADATA_WRITER: Final = "related_images:backup_policy_by"
-"""Where it says who wrote that policy, for the writer alone."""
+"""The metadata key with the writer of the policy, which only the writer reads."""
 
 TEXT_LENGTH: Final = 255
-"""Characters that Nova keeps of one item of metadata."""
+"""Maximum number of characters of a metadata value in Nova."""
 
 
 def count(text: str) -> int:
-    """A whole number from 0, or ``unlimited``.
+    """Return the number in ``text``, which is a whole number from 0 or ``unlimited``.
 
+    :returns: the number, or :data:`UNLIMITED`
     :raises ParameterMalformed: if it is neither
     """
     if text in ("unlimited", str(UNLIMITED)):
@@ -40,35 +41,39 @@ def count(text: str) -> int:
 
 
 def timezone(text: str) -> ZoneInfo:
-    """A timezone by its name, such as ``Europe/Berlin``.
+    """Return the time zone with this name, such as ``Europe/Berlin``.
 
-    :raises ParameterMalformed: if none of that name is known here
+    :raises ParameterMalformed: if this host does not know the name
     """
     try:
         return ZoneInfo(text)
     except (LookupError, ValueError, OSError) as error:
-        raise ParameterMalformed(f"{validation.shown(text)} is no timezone known here") from error
+        raise ParameterMalformed(
+            f"{validation.shown(text)} is not a time zone that this host knows"
+        ) from error
 
 
 def labels(value: Any) -> list[str]:
-    """A list of labels.
+    """Return the checked labels.
 
-    :raises BadInput: if it is none
+    :param value: a list of texts
+    :raises ParameterMalformed: if the value is not a list
+    :raises LabelMalformed: if a label is malformed
     """
     if not isinstance(value, list):
-        raise ParameterMalformed(f"{validation.shown(value)} is no list of labels")
+        raise ParameterMalformed(f"{validation.shown(value)} is not a list of labels")
     return [validation.label(label) for label in value]
 
 
-def _written(read: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """``read`` for what may be a number in JSON."""
+def _accept_numbers(read: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """Wrap ``read``, so that it also accepts JSON numbers."""
 
-    def reading(value: Any) -> Any:
+    def wrapper(value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise ParameterMalformed(f"{validation.shown(value)} is neither a number nor text")
         return read(str(value))
 
-    return reading
+    return wrapper
 
 
 WITHIN: Final = "keep_within"
@@ -78,19 +83,19 @@ OLDER_THAN: Final = "older_than"
 CRITICAL: Final = "critical"
 
 READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    **{f"keep_{rule}": _written(count) for rule in COUNTED},
-    WITHIN: _written(validation.parse_span),
+    **{f"keep_{rule}": _accept_numbers(count) for rule in COUNTED},
+    WITHIN: _accept_numbers(validation.parse_span),
     LABELS: labels,
-    TIMEZONE: _written(timezone),
-    OLDER_THAN: _written(validation.parse_span),
-    CRITICAL: _written(validation.parse_span),
+    TIMEZONE: _accept_numbers(timezone),
+    OLDER_THAN: _accept_numbers(validation.parse_span),
+    CRITICAL: _accept_numbers(validation.parse_span),
 }
-"""What may stand in a policy, and how each is read."""
+"""The parsers of the values in a policy, by key."""
 
 
 @dataclass(frozen=True)
 class Ages:
-    """How old the newest backup may be, and from which age on that is critical."""
+    """The maximum age of the newest backup, and the age that is critical."""
 
     older_than: timedelta
     critical: timedelta | None = None
@@ -98,65 +103,68 @@ class Ages:
 
 @dataclass(frozen=True)
 class StoredPolicy:
-    """The rules by which backups are kept, and how old the newest may be; one may be missing."""
+    """The retention rules of a server, which may be empty, and the ages, which may be ``None``."""
 
     retention: Policy
     ages: Ages | None
 
 
 def write(rules: Mapping[str, Any]) -> str:
-    """The text that a server carries for these rules, those that are ``None`` or empty left out.
+    """Return a policy as JSON.
 
-    :raises PolicyInvalid: if :func:`read` would refuse it, or Nova would, for its length
+    :param rules: the values by key; those that are ``None`` or empty are omitted
+    :raises PolicyInvalid: if the policy is invalid, or too long for Nova
     """
-    given = {name: value for name, value in rules.items() if value not in (None, [], "")}
-    _policy(given)
-    text = json.dumps(given, separators=(",", ":"), sort_keys=True)
+    values = {name: value for name, value in rules.items() if value not in (None, [], "")}
+    _policy(values)
+    text = json.dumps(values, separators=(",", ":"), sort_keys=True)
     if len(text) > TEXT_LENGTH:
         raise PolicyInvalid(
-            f"the policy has {len(text)} characters and Nova keeps {TEXT_LENGTH}; name fewer labels"
+            f"the policy has {len(text)} characters, and Nova stores at most {TEXT_LENGTH}; set "
+            "fewer labels"
         )
     return text
 
 
 def read(text: str) -> StoredPolicy:
-    """Read what :func:`write` wrote; what is not understood is not left out but refused.
+    """Parse the result of :func:`write`.
 
-    :raises PolicyInvalid: if it is no policy, or not wholly understood
+    :param text: the policy as JSON
+    :raises PolicyInvalid: if it is not a valid policy; unknown keys are not ignored
     """
     try:
-        given = json.loads(text, object_pairs_hook=_once)
+        values = json.loads(text, object_pairs_hook=_unique_keys)
     except ValueError as error:
         raise PolicyInvalid(f"{validation.shown(text)} is not JSON") from error
-    if not isinstance(given, dict):
-        raise PolicyInvalid(f"{validation.shown(text)} is no JSON object")
-    return _policy(given)
+    if not isinstance(values, dict):
+        raise PolicyInvalid(f"{validation.shown(text)} is not a JSON object")
+    return _policy(values)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object: of a name that stands in it twice, JSON would take the last one only."""
-    given = dict(pairs)
-    if len(given) < len(pairs):
-        raise PolicyInvalid("a name stands in the policy twice; give each once")
-    return given
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object; ``json`` would ignore all but the last value of a repeated key."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise PolicyInvalid("the policy has a key twice; set each key once")
+    return values
 
 
-def _policy(given: Mapping[str, Any]) -> StoredPolicy:
-    known = {name: _value(name, value) for name, value in given.items()}
-    kept = {rule: known.get(f"keep_{rule}", 0) for rule in COUNTED}
-    retention = Policy(**kept, within=known.get(WITHIN), labels=frozenset(known.get(LABELS, ())))
+def _policy(values: Mapping[str, Any]) -> StoredPolicy:
+    known = {name: _value(name, value) for name, value in values.items()}
+    counts = {rule: known.get(f"keep_{rule}", 0) for rule in COUNTED}
+    retention = Policy(**counts, within=known.get(WITHIN), labels=frozenset(known.get(LABELS, ())))
     if TIMEZONE in known:
         retention = replace(retention, timezone=known[TIMEZONE])
     ages = _ages(known.get(OLDER_THAN), known.get(CRITICAL))
     if retention.is_empty and ages is None:
-        raise PolicyInvalid(f"the policy says nothing; give at least one of {', '.join(READERS)}")
+        raise PolicyInvalid(f"the policy is empty; set at least one of {', '.join(READERS)}")
     return StoredPolicy(retention, ages)
 
 
 def _value(name: str, value: Any) -> Any:
     if name not in READERS:
         raise PolicyInvalid(
-            f"{validation.shown(name)} is not known in a policy: {', '.join(READERS)}"
+            f"{validation.shown(name)} is not a key of a policy; allowed are {', '.join(READERS)}"
         )
     try:
         return READERS[name](value)
@@ -166,5 +174,5 @@ def _value(name: str, value: Any) -> Any:
 
 def _ages(older_than: timedelta | None, critical: timedelta | None) -> Ages | None:
     if critical is not None and (older_than is None or critical < older_than):
-        raise PolicyInvalid("critical needs an older_than that is not longer")
+        raise PolicyInvalid("critical needs an older_than that is not longer than critical")
     return None if older_than is None else Ages(older_than, critical)

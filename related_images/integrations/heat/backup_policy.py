@@ -180,7 +180,7 @@ class BackupPolicy(resource.Resource):  # type: ignore[misc]
             )
 
     def needs_replace_failed(self) -> bool:
-        """Return whether a failed resource is replaced: not if servers may have its policy."""
+        """Return True to replace a failed resource: unless servers may have its policy."""
         return self.resource_id is None
 
     def _needs_update(self, *args: Any, **kwargs: Any) -> bool:
@@ -265,6 +265,6 @@ def _policy_text(values: Values) -> str:
 
 
 def _is_unknown(value: Any, raw: Any) -> bool:
-    """Return whether a value is empty because it comes from a resource not created yet."""
+    """Return True if a value is empty because it comes from a resource not created yet."""
     is_missing = not value or (isinstance(value, list) and not all(value))
     return is_missing and not is_known(raw)

@@ -103,16 +103,16 @@ _ADVICE: Final = {
         f"auth_type and the options that it needs in {_SECTION}"
     ),
     InstallationBound.code: (
-        f"set auth_type and the options that it needs in {_SECTION} to the account of that "
-        "service user, or ask an administrator to register the installation without one"
+        f"set auth_type and the options that it needs in {_SECTION} to the account of one "
+        "of these service users, or ask an administrator to register the installation without any"
     ),
 }
 """The next step if Heat has no account."""
 _ADVICE_FOR_HEAT: Final = {
     RecordingForbidden.code: f"assign a recording role to the account in {_SECTION}",
     InstallationBound.code: (
-        f"configure the account of that service user in {_SECTION}, or ask an administrator to "
-        "register the installation without one"
+        f"configure the account of one of these service users in {_SECTION}, or ask an "
+        "administrator to register the installation without any"
     ),
 }
 """The next step if Heat's account is refused."""
@@ -149,5 +149,8 @@ def _authenticate(service: BaseAuthPlugin, adapter: Adapter) -> None:
 
 
 def option(name: str) -> Any:
-    """Return the value of an option in ``[related_images]`` of ``heat.conf``."""
+    """Return the value of an option in ``[related_images]`` of ``heat.conf``.
+
+    :param name: name of the option
+    """
     return cfg.CONF[GROUP][name]

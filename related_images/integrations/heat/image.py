@@ -46,7 +46,7 @@ LOG = logging.getLogger(__name__)
 
 Values = Mapping[str, Any]
 IsComplete = Callable[[], bool]
-"""Returns whether the image is complete; Heat calls it repeatedly."""
+"""Returns True if the image is complete; Heat calls it repeatedly."""
 
 PATCH_TYPE: Final = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 ATTEMPT: Final = "attempt"
@@ -107,7 +107,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
     def handle_create(self) -> IsComplete:
         """Import an image, create a snapshot, or update an existing image.
 
-        :returns: a function that returns whether the image is complete
+        :returns: a function that returns ``True`` if the image is complete
         :raises StackValidationFailed: with all errors of the template
         :raises ClientError: if a request fails
         """
@@ -120,7 +120,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         return self._snapshot(values)
 
     def check_create_complete(self, is_complete: IsComplete) -> bool:
-        """Return whether the image is complete.
+        """Return True if the image is complete.
 
         :param is_complete: the result of :meth:`handle_create`
         :raises ClientError: if the import or the snapshot failed
@@ -128,7 +128,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         try:
             return is_complete()
         except GlanceError as error:
-            if not error.may_pass:
+            if not error.is_temporary:
                 raise
             LOG.info("retrying %s: %s", self.name, error)
             return False  # Heat calls this method again until the stack times out
@@ -151,7 +151,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
     def needs_replace_with_prop_diff(
         self, changed_properties_set: set[str], after_props: Values, before_props: Values
     ) -> bool:
-        """Return whether the image is replaced: if it is a snapshot and the server changes.
+        """Return True if the image is replaced: if it is a snapshot and the server changes.
 
         :param changed_properties_set: the names of the changed properties
         :param after_props: the new properties
@@ -161,7 +161,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         return names.SERVER in changed_properties_set and not has_other_source
 
     def needs_replace_failed(self) -> bool:
-        """Return whether a failed resource is replaced: if the image is missing or has no data."""
+        """Return True to replace a failed resource: if the image is missing or has no data."""
         if self.resource_id is None:
             return True
         image = self._find_image()
@@ -256,7 +256,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
             self._relation.update(None)
             return
         try:
-            self._client.glance.ask("DELETE", self._path)
+            self._client.glance.request("DELETE", self._path)
         except NotFound:
             return
         except Forbidden as error:
@@ -281,7 +281,9 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
 
     def _relations(self) -> list[Any]:
         pages = self._client.glance.pages(f"{self._path}/relations", ())
-        return [relation for page in pages for relation in page.read(lambda it: it["relations"])]
+        return [
+            relation for page in pages for relation in page.read(lambda body: body["relations"])
+        ]
 
     def _import(self, values: Values) -> IsComplete:
         location = values[names.LOCATION]
@@ -301,7 +303,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         wanted = wanted_relation(values)
         if wanted and wanted.kind in model.MADE_FROM:
             return self._relation.create(wanted, body)
-        image = self._client.glance.ask("POST", paths.IMAGES, json=body).read(Image)
+        image = self._client.glance.request("POST", paths.IMAGES, json=body).read(Image)
         self._relation.update(wanted)
         return image
 
@@ -322,7 +324,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         return lambda: self._is_snapshot_complete(values)
 
     def _is_snapshot_complete(self, values: Values) -> bool:
-        """Return whether Nova has uploaded the snapshot, after an update of its metadata."""
+        """Update the metadata of a complete snapshot; return False while Nova uploads it."""
         image = self._find_image()
         if image is None or image.status in GONE:
             raise self._snapshot_failed(values)
@@ -354,7 +356,7 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
             (_removable(before) | failed.to_remove()) - _attributes(after).keys(),
         )
         if operations:
-            self._client.glance.ask("PATCH", self._path, json=operations, headers=PATCH_TYPE)
+            self._client.glance.request("PATCH", self._path, json=operations, headers=PATCH_TYPE)
         for project in image_patch.added(current, new):
             self._add_member(project)
         self.data_delete(ATTEMPT)
@@ -383,23 +385,23 @@ class RelatedImage(resource.Resource):  # type: ignore[misc]
         """Return the projects that share the image; Glance lists them for shared images only."""
         if image.visibility != "shared":
             return ()
-        answer = self._client.glance.ask("GET", f"{self._path}/members")
+        answer = self._client.glance.request("GET", f"{self._path}/members")
         return answer.read(lambda body: [member["member_id"] for member in body["members"]])
 
     def _add_member(self, project: str) -> None:
         try:
-            self._client.glance.ask("POST", f"{self._path}/members", json={"member": project})
+            self._client.glance.request("POST", f"{self._path}/members", json={"member": project})
         except Conflict:
             return  # the project is a member already
 
     def _remove_member(self, project: str) -> None:
         try:
-            self._client.glance.ask("DELETE", f"{self._path}/members/{project}")
+            self._client.glance.request("DELETE", f"{self._path}/members/{project}")
         except NotFound:
             return
 
     def _image(self) -> Image:
-        return self._client.glance.ask("GET", self._path).read(Image)
+        return self._client.glance.request("GET", self._path).read(Image)
 
     def _find_image(self) -> Image | None:
         if self.resource_id is None:
@@ -445,13 +447,13 @@ def _hide_credentials_in_errors(location: str) -> Iterator[None]:
 
 
 def _is_imported(started: StartedImport, location: str) -> bool:
-    """Return whether the import has succeeded.
+    """Return True if the import has succeeded.
 
     :raises ImportFailed: if it has failed; with the location, which Glance's message does not have
     """
     try:
         with _hide_credentials_in_errors(location):
-            return started.look()[1]
+            return started.poll()[1]
     except ImportFailed as error:
         raise ImportFailed(
             f"{without_credentials(location)} could not be imported: {error}; update the stack "
@@ -489,7 +491,7 @@ def _attempt(image: Image, members: Collection[str], before: Values, after: Valu
 
 
 def _is_restorable(name: str, image: Image) -> bool:
-    """Return whether Glance allows to set an attribute to its current value later."""
+    """Return True if Glance allows to set an attribute to its current value later."""
     if name in (names.DISK_FORMAT, names.CONTAINER_FORMAT):
         return False  # Glance refuses a change after the image has data
     return image.get(name) is not None or name not in (names.NAME, *names.DEFAULTS)

@@ -77,7 +77,10 @@ class Attempt:
 
     @classmethod
     def from_json(cls, text: str) -> "Attempt":
-        """Return the attempt that :meth:`to_json` serialized."""
+        """Return the attempt that :meth:`to_json` serialized.
+
+        :param text: the JSON object
+        """
         values = json.loads(text)
         return cls(values["was"], tuple(values["tags"]), tuple(values["members"]))
 
@@ -86,7 +89,10 @@ class Attempt:
         return json.dumps(asdict(self))
 
     def merge(self, later: "Attempt") -> "Attempt":
-        """Return the changes of this failed attempt and of a later one together."""
+        """Return the changes of this failed attempt and of a later one together.
+
+        :param later: the later attempt
+        """
         return Attempt(
             {**later.was, **self.was},
             tuple(dict.fromkeys((*self.tags, *later.tags))),

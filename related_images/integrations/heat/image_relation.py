@@ -1,4 +1,4 @@
-"""Keep the relation of an image in step with its template, and the reports of the stack."""
+"""Update the relation of an image to its template, and store the reports of the stack."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -45,7 +45,10 @@ class Report:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Report":
-        """Return the report that :meth:`to_json` converted."""
+        """Return the report from the result of :meth:`to_json`.
+
+        :param values: the JSON object
+        """
         instance = InstanceRef(values["installation_uuid"], values["instance_id"])
         at = values["recorded_at"]
         return cls(
@@ -74,7 +77,7 @@ class ImageRelation:
     :param resource: a Heat resource, which has the image ID and stores the reports in its data
     :param adapter: the adapter of the stack's user for Glance
     :param authorize: raises unless Heat may record the relation for the user
-        (:func:`server_check.authorize`); its second argument is whether the image exists
+        (:func:`server_check.authorize`); its second argument is ``True`` if the image exists
     """
 
     def __init__(
@@ -143,6 +146,7 @@ class ImageRelation:
         """
         matches = self._client.relations(
             installation_uuid=wanted.instance.installation_uuid,
+            resource_type=wanted.instance.resource_type,
             instance_id=wanted.instance.instance_id,
             image_id=self._image_id,
             kind=wanted.kind,
@@ -192,14 +196,14 @@ class ImageRelation:
         return report
 
     def _roll_back(self, report: Report) -> bool:
-        """Roll back one report; return whether the relation is removed, as nobody else reports it.
+        """Roll back one report; return True if the relation is removed, as nobody else reports it.
 
         :raises ClientError: if that fails; the report stays unless Glance may have processed it
         """
         relation = report.relation
 
         def send(adapter: Adapter, _project: str | None) -> bool:
-            return RelationsClient(adapter).take_back(
+            return RelationsClient(adapter).roll_back(
                 relation.instance, self._image_id, relation.kind, report.recorded_at
             )
 
@@ -237,7 +241,7 @@ class ImageRelation:
 
 
 def _is_of(report: Report, recorded: Relation | None) -> bool:
-    """Return whether the report is about the recorded relation, not about a previous one."""
+    """Return True if the report is about the recorded relation, not about a previous one."""
     return recorded is not None and report.recorded_at in (None, recorded.created_at)
 
 

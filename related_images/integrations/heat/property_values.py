@@ -6,7 +6,7 @@ from heat.engine import function
 
 
 def is_known(source: Any) -> bool:
-    """Return whether every resource that a value depends on has been created.
+    """Return True if every resource that a value depends on has been created.
 
     :param source: the value in the template, which may contain functions
     """

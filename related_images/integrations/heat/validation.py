@@ -32,7 +32,7 @@ class Template:
 
     :ivar values: the values of all properties; empty if a value is not known yet
     :ivar raw: the properties as the template has them, with functions
-    :ivar is_known: returns whether a raw value is known yet
+    :ivar is_known: returns ``True`` if a raw value is known
     """
 
     values: Values
@@ -40,16 +40,23 @@ class Template:
     is_known: Callable[[Any], bool]
 
     def is_property_known(self, name: str) -> bool:
-        """Return whether the value of a property is known yet."""
+        """Return True if the value of a property is known.
+
+        :param name: name of the property
+        """
         return self.is_known(self.raw.get(name))
 
     def is_key_known(self, name: str, key: str) -> bool:
-        """Return whether the value of a key is known yet, in a property that is a map."""
+        """Return True if the value of a key is known, in a property that is a map.
+
+        :param name: name of the property
+        :param key: key of the map
+        """
         source = self.raw.get(name)
         return self.is_known(source.get(key) if isinstance(source, Mapping) else source)
 
     def has_none_of(self, *properties: str) -> bool:
-        """Return whether no property has a value, nor will have one."""
+        """Return True if no property has a value, nor will have one."""
         return not any(self.values[name] or not self.is_property_known(name) for name in properties)
 
 
@@ -89,7 +96,10 @@ def _instance(values: Values) -> InstanceRef | None:
 
 
 def problems(template: Template) -> list[str]:
-    """Return every error of a template, as far as its values are known."""
+    """Return every error of a template, as far as its values are known.
+
+    :param template: the properties of the image
+    """
     found = [*_source(template), *_relation(template), *_members(template.values)]
     return [*found, *_formats(template), *_user_defined(template)]
 

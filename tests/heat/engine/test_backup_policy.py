@@ -106,14 +106,14 @@ def test_every_server_of_the_stack_has_the_policy_new_ones_included(
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        ({}, "the policy says nothing; give at least one of keep_last"),
-        ({"keep_last": 0, "timezone": "UTC"}, "the policy says nothing"),
+        ({}, "the policy is empty; set at least one of keep_last"),
+        ({"keep_last": 0, "timezone": "UTC"}, "the policy is empty"),
         ({"keep_last": -7}, "keep_last: '-7' is neither a whole number nor unlimited"),
         ({"keep_within": "a week"}, "keep_within: 'a week' is not a span"),
         ({"keep_labels": ["every day"]}, "keep_labels: the relation label 'every day'"),
-        ({"keep_last": 1, "timezone": "Mars"}, "timezone: 'Mars' is no timezone"),
+        ({"keep_last": 1, "timezone": "Mars"}, "timezone: 'Mars' is not a time zone"),
         ({"older_than": "3d", "critical": "2d"}, "critical needs an older_than"),
-        ({"keep_labels": [f"label-{number}" for number in range(40)]}, "Nova keeps 255"),
+        ({"keep_labels": [f"label-{number}" for number in range(40)]}, "Nova stores at most 255"),
         ({"keep_lasts": 1}, "Unknown Property keep_lasts"),
         ({"servers": [MISSING], "keep_last": 1}, MISSING),
         ({"servers": [], "keep_last": 1}, "servers"),

@@ -24,5 +24,5 @@ def test_images_without_a_relation_work(user: User) -> None:
 def test_an_image_with_a_relation_is_refused_and_not_created(user: User) -> None:
     stack = Stack(user, imported(name="refused", instance=of_instance("inst-1"))).create()
     assert stack.state == "CREATE_FAILED"
-    assert "this registry does not know about instances" in stack.reason
+    assert "this Glance does not have the related-images filter" in stack.reason
     assert user.ask("GET", "/images?name=refused").json()["images"] == []

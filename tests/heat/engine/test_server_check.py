@@ -259,13 +259,13 @@ def test_an_installation_of_another_service_user_is_reported(
     user: User, member: User, who: str
 ) -> None:
     asking, bound = (user, member)[who == "member"], str(uuid4())
-    body = {"uuid": bound, "name": f"nova-{bound}", "service_user_id": "nova"}
+    body = {"uuid": bound, "name": f"nova-{bound}", "service_users": [{"user_id": "nova"}]}
     assert user.ask("POST", "/installations", ADMIN, json=body).status_code == 201
     with heat_account(installation_uuid=bound):
         stack = Stack(asking, imported(server=Servers.add(asking.project))).create()
     assert stack.state == "CREATE_FAILED"
     assert (
-        "configure the account of that service user in [related_images] of heat.conf"
+        "configure the account of one of these service users in [related_images] of heat.conf"
         in stack.reason
     )
     assert "assign a recording role" not in stack.reason

@@ -6,22 +6,22 @@ from uuid import uuid4
 import pytest
 
 from related_images.client import NotFound, NotInstanceAware
-from related_images.osc.descent import ListAncestry, ListDescendant
+from related_images.osc.image_ancestry import ListAncestry, ListDescendant
 from related_images.osc.relation import CreateRelation
 from tests.osc.running import Cloud, Instance
 from tests.servers import ServedGlance
 
 
 def started_from(recorder: Cloud, image_id: str, child: Instance) -> Instance:
-    """Say that ``child`` was started from the image."""
+    """Record that ``child`` was started from the image."""
     boot = ("--kind", "boot", "--installation", child.installation, child.id, image_id)
-    assert recorder.run(CreateRelation, "--server-project", child.project, *boot).code == 0
+    assert recorder.run(CreateRelation, "--resource-project", child.project, *boot).code == 0
     return child
 
 
 @pytest.fixture
 def generations(instance: Instance, recorder: Cloud) -> list[str]:
-    """Images, each made from an instance that was started from the one before."""
+    """Images, each made from a server that was started from the previous image."""
     images = [instance.image("base")]
     for name in ("middle", "leaf"):
         child = started_from(recorder, images[-1], instance.elsewhere())
@@ -35,23 +35,23 @@ def test_ancestors_are_listed_from_the_nearest(
     listed = member.listed(ListAncestry, "leaf")
     assert listed.column("Image ID") == generations[::-1]
     assert listed.column("Depth") == [0, 1, 2]
-    assert set(listed.column("Server ID")) == {instance.id}
+    assert set(listed.column("Resource ID")) == {instance.id}
     assert member.listed(ListAncestry, "--limit", "1", "leaf").rows == listed.rows[:1]
 
 
-def test_each_ancestor_is_shown_as_it_was_made_itself(
+def test_each_ancestor_has_the_server_that_it_was_made_from(
     instance: Instance, member: Cloud, generations: list[str]
 ) -> None:
     rows = member.listed(ListAncestry, generations[2]).rows
     assert [row["Kind"] for row in rows] == ["backup", "backup", "snapshot"]
-    # the last was made from the instance of the fixture, the others each from one of its own
+    # the last one was made from the server of the fixture, each other one from its own server
     assert rows[2]["Installation UUID"] == instance.installation
     assert len({row["Installation UUID"] for row in rows}) == 3
     (root,) = member.listed(ListAncestry, generations[0]).rows
     assert root == rows[2] | {"Depth": 0}
 
 
-def test_an_image_that_was_made_from_no_instance_has_no_kind(
+def test_an_image_without_a_server_has_no_kind(
     instance: Instance, recorder: Cloud, member: Cloud
 ) -> None:
     body = {"name": "uploaded", "disk_format": "raw", "container_format": "bare"}
@@ -76,7 +76,7 @@ def test_descendants_are_listed_with_their_depth(member: Cloud, generations: lis
     assert member.listed(ListDescendant, leaf).rows == []
 
 
-def test_what_is_deleted_is_shown_as_such(
+def test_deleted_images_are_marked(
     instance: Instance, member: Cloud, generations: list[str]
 ) -> None:
     middle = generations[1]
@@ -117,7 +117,9 @@ def test_images_of_another_project_are_not_listed(
     assert [line.split()[0] for line in shown.said.splitlines()] == [base]
 
 
-def test_the_ancestry_ends_where_it_leaves_the_project(instance: Instance, recorder: Cloud) -> None:
+def test_the_ancestry_ends_at_an_image_of_another_project(
+    instance: Instance, recorder: Cloud
+) -> None:
     secret = instance.image("secret")
     share = {"member": f"other-{instance.project}"}
     path = f"/v2/images/{secret}/members"
@@ -127,7 +129,7 @@ def test_the_ancestry_ends_where_it_leaves_the_project(instance: Instance, recor
     made = other.image("theirs")
     cloud = Cloud(instance.glance.url, other.member)
     (row,) = cloud.listed(ListAncestry, made).rows
-    assert (row["Image ID"], row["Kind"], row["Server ID"]) == (made, "snapshot", "theirs")
+    assert (row["Image ID"], row["Kind"], row["Resource ID"]) == (made, "snapshot", "theirs")
     shown = cloud.openstack("image", "ancestry", "list", made)
     assert shown.code == 0
     assert secret not in shown.said

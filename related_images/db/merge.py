@@ -1,0 +1,333 @@
+"""Merge an installation into another one, because its UUID was wrong or one deployment used two.
+
+A resource that only the old installation has moves to the new one, with its relations, rebuilds and
+links, by a change of its own row. A resource with the same type and ID in both is united: its
+relations move to the row of the new installation. Nothing that was recorded is lost:
+
+* Of a relation that both have, the one with the earlier time remains, and that of the new
+  installation if the times are equal. It gets the claims of the other one, and its label if it has
+  none.
+* If the relation is a start, the later time remains as a rebuild, unless
+  :func:`related_images.db.parent_links.is_rebuild` denies that. All rebuilds remain.
+* All origins remain. If both have one with the same time, that of the new installation remains.
+* The owner of the resource is the one that the new installation knows, or else that of the old one.
+* The resource has ended if one of both has; its end is the earlier one.
+
+So the result is as if everything had been recorded under the new UUID, in the order of its times.
+Each transaction changes at most :data:`BATCH` resources, or relations of one resource. What is not
+merged yet remains under the old UUID, where the next merge finds it.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    Connection,
+    SmallInteger,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    type_coerce,
+    update,
+)
+
+from related_images import failpoints
+from related_images.db import backfill, image_owners, installations, latest_images, parent_links
+from related_images.db.database import Database
+from related_images.db.parent_links import Start
+from related_images.db.relations import CLAIMS_LIMIT, NO_CREATOR
+from related_images.db.row_ids import get_or_create_installation, of_installation, row_uuid
+from related_images.db.tables import installation, instance, origin, rebuild, relation
+from related_images.errors import InstallationConflict, InstallationNotFound
+from related_images.failpoints import Point
+from related_images.model import BOOT, SERVICE, Merged
+
+BATCH: Final = 1000
+"""The number of rows that one transaction moves."""
+
+_twin: Final = instance.alias("twin")
+_same: Final = relation.alias("same")
+
+
+def merge(database: Database, old: str, new: str) -> Merged:
+    """Move everything that is recorded for the installation ``old`` to the installation ``new``.
+
+    At the end the registration of ``old`` is removed, if no resource of it is left. Reports on
+    ``old`` may arrive during a merge and after it; another merge moves these.
+
+    :returns: the numbers of moved rows; ``left`` is the number of resources that were reported
+        after the merge had passed them
+    :raises InstallationConflict: if both are the same
+    :raises InstallationNotFound: if one of them is neither registered nor recorded
+    :raises StoreUnavailable: if the database fails; the next merge continues
+    """
+    moved = united = duplicates = 0
+    for home, resource_type in _homes(database, old, new):
+        target = database.write(get_or_create_installation, new, resource_type)
+        after: int | None = 0
+        while after is not None:
+            batch = database.write(_move, home, target, after)
+            failpoints.reach(Point.MERGE_MOVED)
+            for pair in batch.pairs:
+                duplicates += _unite(database, *pair)
+            moved, united, after = moved + batch.moved, united + len(batch.pairs), batch.last
+    left = database.read(_count_resources, old)
+    if not left:
+        backfill.finish(database, old)
+        with suppress(InstallationNotFound):
+            installations.unregister(database, old)
+    return Merged(moved, united, duplicates, left)
+
+
+def count(database: Database, old: str, new: str) -> Merged:
+    """Return what a merge would move now, without changes; everything is ``left``.
+
+    :raises InstallationConflict: see :func:`merge`
+    :raises InstallationNotFound: see :func:`merge`
+    :raises StoreUnavailable: if the database is unavailable
+    """
+    united = duplicates = 0
+    for home, resource_type in _homes(database, old, new):
+        in_both = database.read(_count_in_both, home, row_uuid(new, resource_type))
+        united, duplicates = united + in_both[0], duplicates + in_both[1]
+    left = database.read(_count_resources, old)
+    return Merged(left - united, united, duplicates, left)
+
+
+def _homes(database: Database, old: str, new: str) -> Sequence[Any]:
+    """Return the rows of the installation ``old`` that have resources, with their types."""
+    if old == new:
+        raise InstallationConflict(
+            f"the installation {old} cannot be merged into itself; give two different UUIDs"
+        )
+    for uuid in (old, new):
+        if not database.read(_is_known, uuid):
+            raise InstallationNotFound(
+                f"the installation {uuid} is neither registered nor recorded; check the UUID, or "
+                "register it with `related-images installation add`"
+            )
+    return database.read(_find_homes, old)
+
+
+def _is_known(connection: Connection, uuid: str) -> bool:
+    known = select(installation.c.id).where(of_installation(uuid)).limit(1)
+    return connection.execute(known).first() is not None
+
+
+def _find_homes(connection: Connection, uuid: str) -> Sequence[Any]:
+    has_resources = exists().where(instance.c.installation_ref == installation.c.id)
+    homes = select(installation.c.id, installation.c.resource_type)
+    found = homes.where(of_installation(uuid), has_resources).order_by(installation.c.id)
+    return connection.execute(found).all()
+
+
+def _count_resources(connection: Connection, uuid: str) -> int:
+    homes = select(installation.c.id).where(of_installation(uuid))
+    resources = select(func.count()).where(instance.c.installation_ref.in_(homes))
+    return connection.execute(resources).scalar_one()
+
+
+def _count_in_both(connection: Connection, home: int, target_uuid: str) -> tuple[int, int]:
+    """Return the numbers of resources and of relations that two rows of installations share."""
+    target = select(installation.c.id).where(installation.c.uuid == target_uuid).scalar_subquery()
+    pairs = instance.join(
+        _twin,
+        (_twin.c.instance_id == instance.c.instance_id) & (_twin.c.installation_ref == target),
+    )
+    both = pairs.join(relation, relation.c.instance_ref == instance.c.id).join(
+        _same,
+        (_same.c.image_ref == relation.c.image_ref)
+        & (_same.c.instance_ref == _twin.c.id)
+        & (_same.c.kind == relation.c.kind),
+    )
+    resources, relations = (
+        select(func.count()).select_from(rows).where(instance.c.installation_ref == home)
+        for rows in (pairs, both)
+    )
+    return connection.execute(resources).scalar_one(), connection.execute(relations).scalar_one()
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch of resources of the old installation.
+
+    :ivar moved: the number of those that only the old installation has
+    :ivar pairs: the rows of the others, each with the row in the new installation
+    :ivar last: the last row of the batch; ``None`` at the end
+    """
+
+    moved: int
+    pairs: Sequence[tuple[int, int]]
+    last: int | None
+
+
+def _move(connection: Connection, home: int, target: int, after: int) -> _Batch:
+    """Move the resources of the next batch that only the old installation has.
+
+    If a concurrent transaction records one of them for the new installation, the unique key makes
+    this transaction run again.
+    """
+    is_twin = _twin.c.instance_id == instance.c.instance_id, _twin.c.installation_ref == target
+    rows = connection.execute(
+        select(instance.c.id, _twin.c.id.label("twin"))
+        .select_from(instance.outerjoin(_twin, is_twin[0] & is_twin[1]))
+        .where(instance.c.installation_ref == home, instance.c.id > after)
+        .order_by(instance.c.id)
+        .limit(BATCH)
+        .with_for_update(of=instance)
+    ).all()
+    alone = [row.id for row in rows if row.twin is None]
+    if alone:
+        moved = update(instance).where(instance.c.id.in_(alone))
+        connection.execute(moved.values(installation_ref=target))
+    pairs = [(row.id, row.twin) for row in rows if row.twin is not None]
+    return _Batch(len(alone), pairs, rows[-1].id if rows else None)
+
+
+def _unite(database: Database, ref: int, twin: int) -> int:
+    """Unite two resources, and return the number of relations that both had."""
+    duplicates, is_done = 0, False
+    while not is_done:
+        number, is_done = database.write(_unite_some, ref, twin)
+        failpoints.reach(Point.MERGE_UNITED)
+        duplicates += number
+    return duplicates
+
+
+def _unite_some(connection: Connection, ref: int, twin: int) -> tuple[int, bool]:
+    """Move some relations to the resource ``twin``, and remove the resource without relations.
+
+    :returns: the number of relations that both had, and whether no relation is left to move
+    """
+    pair = select(instance.c.id, instance.c.project_ref, instance.c.ended_at).where(
+        instance.c.id.in_([ref, twin])
+    )
+    rows = connection.execute(pair.order_by(instance.c.id).with_for_update())
+    locked = {row.id: row for row in rows}
+    if len(locked) < 2:  # a concurrent transaction removed one; another merge moves what is left
+        return 0, True
+    found = connection.execute(_of_resource(ref).limit(BATCH)).all()
+    duplicates = _duplicates(connection, found, twin)
+    _join(connection, duplicates, (ref, twin))
+    dropped = {dropped.id for _, dropped in duplicates}
+    moved = [row.id for row in found if row.id not in dropped]
+    if moved:
+        is_moved = relation.c.id.in_(moved)
+        connection.execute(update(relation).where(is_moved).values(instance_ref=twin))
+    _move_origins(connection, ref, twin)
+    is_done = len(found) < BATCH
+    if is_done:
+        connection.execute(delete(instance).where(instance.c.id == ref))
+    _complete(connection, locked[ref], locked[twin])
+    return len(duplicates), is_done
+
+
+def _move_origins(connection: Connection, ref: int, twin: int) -> None:
+    """Let the origins that name a resource name the resource ``twin``.
+
+    They move together with the starts, so that the resources that come from it still use its image.
+    """
+    known = select(origin.c.since).where(origin.c.instance_ref == twin)
+    known_times = connection.execute(known).scalars().all()
+    own = origin.c.instance_ref == ref
+    if known_times:
+        connection.execute(delete(origin).where(own, origin.c.since.in_(known_times)))
+    connection.execute(update(origin).where(own).values(instance_ref=twin))
+    connection.execute(update(origin).where(origin.c.source_ref == ref).values(source_ref=twin))
+    # a resource is not its own source
+    connection.execute(
+        delete(origin).where(origin.c.instance_ref == twin, origin.c.source_ref == twin)
+    )
+
+
+_code: Final = type_coerce(relation.c.kind, SmallInteger).label("code")
+"""The kind, which may be one of a newer version."""
+
+
+def _of_resource(ref: int) -> Any:
+    """Return the query for the relations of a resource, starts first."""
+    is_start = case((relation.c.kind == BOOT, 0), else_=1)
+    return select(relation, _code).where(relation.c.instance_ref == ref).order_by(is_start, "id")
+
+
+def _duplicates(connection: Connection, found: Sequence[Any], twin: int) -> list[tuple[Any, Any]]:
+    """Return those relations that the ``twin`` has too: each pair with the earlier one first."""
+    images = {row.image_ref for row in found}
+    if not images:
+        return []
+    of_twin = _of_resource(twin).where(relation.c.image_ref.in_(images))
+    known = {(row.image_ref, row.code): row for row in connection.execute(of_twin)}
+    pairs = [(known.get((row.image_ref, row.code)), row) for row in found]
+    return [
+        (row, own) if row.created_at < own.created_at else (own, row)
+        for own, row in pairs
+        if own is not None
+    ]
+
+
+def _join(
+    connection: Connection, duplicates: Sequence[tuple[Any, Any]], resources: tuple[int, int]
+) -> None:
+    """Remove the second relation of each pair, after the first one got what only it states."""
+    if not duplicates:
+        return
+    starts = [start for ref in resources for start in parent_links.starts_of(connection, ref)]
+    rebuilds = [
+        {"relation_ref": kept.id, "started_at": at}
+        for kept, dropped in duplicates
+        if kept.kind == BOOT
+        for at in sorted(_rebuilt_at(starts, kept, dropped))
+    ]
+    dropped_refs = [dropped.id for _, dropped in duplicates]
+    connection.execute(delete(relation).where(relation.c.id.in_(dropped_refs)))
+    for kept, dropped in duplicates:
+        values = {"claimed": _claims(kept, dropped), "label": kept.label or dropped.label}
+        connection.execute(update(relation).where(relation.c.id == kept.id).values(values))
+    if rebuilds:
+        connection.execute(insert(rebuild), rebuilds)
+
+
+def _rebuilt_at(starts: Sequence[Start], kept: Any, dropped: Any) -> set[datetime]:
+    """Return the times at which ``dropped`` states a rebuild that ``kept`` does not state."""
+    known = {start.at for start in starts if start.relation_ref == kept.id}
+    first = Start(dropped.created_at, dropped.id, dropped.image_ref)
+    others = [start for start in starts if start != first]
+    times = {start.at for start in others if start.relation_ref == dropped.id}
+    if parent_links.is_rebuild(others, first, dropped.source):
+        times.add(first.at)
+    return times - known
+
+
+def _claims(kept: Any, dropped: Any) -> int:
+    """Return the claims of ``kept`` after all reports of ``dropped`` claimed it.
+
+    The announcement that created a relation is not among its claims. It is then, if it claims
+    another relation. A report that is never revoked supports the relation in place of its creator.
+    """
+    has_creator = dropped.claimed < NO_CREATOR
+    is_announced = has_creator and dropped.source == SERVICE
+    number = dropped.claimed % NO_CREATOR + (1 if is_announced else 0)
+    lacks_creator = kept.claimed >= NO_CREATOR and (is_announced or not has_creator)
+    total = min(kept.claimed % NO_CREATOR + number, CLAIMS_LIMIT)
+    claims: int = total + NO_CREATOR if lacks_creator else total
+    return claims
+
+
+def _complete(connection: Connection, old: Any, new: Any) -> None:
+    """Update the owner, the end, the links and the latest times of the united resource ``new``."""
+    ends = [row.ended_at for row in (old, new) if row.ended_at is not None]
+    if ends:
+        ended = update(instance).where(instance.c.id == new.id)
+        connection.execute(ended.values(ended_at=min(ends)))
+    owner = new.project_ref or old.project_ref
+    if owner is not None:
+        image_owners.report(connection, new.id, owner)
+    parent_links.refresh(connection, new.id)
+    parent_links.refresh_below(connection, new.id)
+    latest_images.refresh(connection, [new.id])
