@@ -88,7 +88,7 @@ def test_owner_learns_only_that_other_projects_use_the_image(guarded: Cloud) -> 
     assert not any(digit in message.replace(image_id, "") for digit in "0123456789")
     start(guarded, mine, image_id)
     message = error(delete(guarded, image_id, mine.user))["message"]
-    assert f"1 live server ({mine.id} of {mine.installation}) and live servers" in message
+    assert f"1 live server ({mine.id} of {mine.installation}) and live resources" in message
 
 
 def test_invisible_image_is_answered_as_a_missing_one(
