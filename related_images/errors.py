@@ -10,7 +10,7 @@
     ├── NotificationMalformed       a notification of Nova is malformed
     ├── BadInput                    the request is malformed
     │   ├── TupleIncomplete, TupleMalformed, TupleConflict, KindUnknown, LabelMalformed
-    │   ├── ProjectMalformed, OriginRefused
+    │   ├── ProjectMalformed, ResourceTypeUnknown, OriginRefused
     │   ├── MethodOverridden
     │   ├── BodyMalformed, BodyIncomplete, BodyTooLarge, FieldInvalid
     │   └── ImageIdMalformed, ParameterUnknown, ParameterMalformed, LimitMalformed, MarkerUnknown

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, event, select
 
 from related_images.db import (
     delete_protection,
     image_owners,
     installations,
+    merge,
     origin_walk,
     origins,
     parent_links,
@@ -43,7 +44,18 @@ from related_images.model import (
     ServiceUser,
     Usage,
 )
-from tests.db.samples import NOVA, at, counts, empty, image_id, new, record
+from tests.db.samples import (
+    NOVA,
+    OTHER_NOVA,
+    at,
+    counts,
+    empty,
+    image_id,
+    new,
+    record,
+    record_claims,
+    server,
+)
 
 REPORTER = Reporter(frozenset({"cinder"}))
 LATER = at(1000)
@@ -449,3 +461,60 @@ def test_concurrent_reports_of_a_start_and_an_origin_give_the_same_links(
         for thread in threads:
             thread.join()
         assert database.read(links)[made] == (base, "p-1")
+
+
+def test_a_claim_of_a_server_with_an_origin_has_a_parent(database: Database) -> None:
+    base, made = image_id(), image_id()
+    relate(database, volume("v-1"), base, "boot")
+    come(database, server("vm-1"), volume("v-1"))
+    database.write(record_claims, new("vm-1", made, created_at=at(5)))
+    assert database.read(links) == {made: (base, "p-1")}
+
+
+def test_origins_follow_a_merged_installation(database: Database) -> None:
+    base, made = image_id(), image_id()
+    old = [InstanceRef(OTHER_NOVA, f"v-{number}", "volume") for number in range(3)]
+    relate(database, old[0], base, "boot", installation_uuid=OTHER_NOVA)
+    relate(database, volume("v-0"), image_id(), "snapshot")
+    for source, ref in itertools.pairwise(old):
+        come(database, ref, source, 1)
+    come(database, volume("v-1"), volume("v-2"), 0)
+    come(database, volume("v-1"), None, 1)
+    come(database, volume("v-1"), old[1], 2)
+    relate(database, old[2], made, "snapshot", created_at=at(5), installation_uuid=OTHER_NOVA)
+    assert database.read(links) == {made: (base, "p-1")}
+    merge.merge(database, OTHER_NOVA, NOVA)
+    every = origins.page(database, Filters(), 10, None).items
+    # of two origins with the same time, that of the new installation remains
+    assert {(one.instance, one.source, one.since) for one in every} == {
+        (volume("v-2"), volume("v-1"), at(1)),
+        (volume("v-1"), None, at(1)),
+        (volume("v-1"), volume("v-2"), at(0)),
+    }
+    assert made not in database.read(links)
+    come(database, volume("v-1"), volume("v-0"), 0.5)
+    assert usages.usages(database, [base], None) == [Usage(base, 3, 3)]
+
+
+@pytest.mark.parametrize("ref", [server("vm-1"), volume("v-1")])
+def test_origins_are_followed_only_from_other_resources_than_servers(
+    database: Database, ref: InstanceRef
+) -> None:
+    base, sent = image_id(), list[str]()
+    relate(database, ref, base, "boot")
+    end(database, ref)
+
+    def asked(connection: Connection, task: Callable[..., object], *values: object) -> int:
+        sent.clear()
+        event.listen(connection, "before_cursor_execute", remember)
+        task(connection, *values)
+        event.remove(connection, "before_cursor_execute", remember)
+        return len(sent)
+
+    def remember(*given: Any) -> None:
+        sent.append(given[2])
+
+    only = ref.resource_type == "server"
+    assert database.read(asked, usages._usages, [base], None) == (1 if only else 2)
+    (found,) = database.read(lambda on: on.execute(select(image.c.id)).one())
+    assert database.read(asked, delete_protection._use, found, None) == (1 if only else 2)

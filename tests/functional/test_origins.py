@@ -159,7 +159,11 @@ def test_recording_needs_the_role_and_the_bound_service_user(volumes: Volumes) -
     for headers in (volumes.user, ADMIN):
         answer = volumes.cloud.call("POST", "/v2/origins", headers, body)
         assert (answer.status, answer.json["error"]["code"]) == (403, "relation.forbidden")
-    bound = {"uuid": volumes.installation, "name": "cinder", "service_user_id": "cinder"}
+    users = [
+        {"user_id": "cinder", "resource_types": ["volume"]},
+        {"user_id": "nova", "resource_types": ["server"]},
+    ]
+    bound = {"uuid": volumes.installation, "name": "cinder", "service_users": users}
     assert volumes.cloud.call("POST", "/v2/installations", ADMIN, bound).status == 201
     (refused,) = volumes.send(*body["origins"])
     assert (refused["status"], refused["error"]["code"]) == (403, "installation.bound")

@@ -141,15 +141,16 @@ def guarded(
     sent_headers = ADMIN | instance_headers(REGISTERED, SEEDED_INSTANCE)
     image = {"id": SEEDED_IMAGE, "owner": "theirs"}
     assert wsgi.call(made, "POST", "/v2/images", sent_headers, image).status == 201
-    seeded = {"origins": [_without_source(REGISTERED) | {"project_id": "theirs"}]}
+    seeded = {"origins": [_without_source(REGISTERED, "server") | {"project_id": "theirs"}]}
     assert wsgi.call(made, "POST", "/v2/origins", ADMIN, seeded).status == 200
     return made
 
 
-def _without_source(installation: str) -> dict[str, Any]:
-    """Return an origin: the server comes from no other resource."""
+def _without_source(installation: str, resource_type: str) -> dict[str, Any]:
+    """Return an origin: the resource comes from no other one."""
     return {
         "installation_uuid": installation,
+        "resource_type": resource_type,
         "instance_id": SEEDED_INSTANCE,
         "source": None,
         "since": "2026-01-31T12:00:00Z",
@@ -222,14 +223,14 @@ def test_who_may_attach_detach_and_record_deletions(
 def test_who_may_record_origins(guarded: InstanceAwareMiddleware, require_registered: bool) -> None:
     for who in IDENTITIES:
         oracle = Oracle(who, require_registered)
-        body = {"origins": [_without_source(installation) for installation in BINDINGS]}
+        body = {"origins": [_without_source(*target) for target in TARGETS]}
         answer = wsgi.call(guarded, "POST", "/v2/origins", who.headers, body)
         if not oracle.identified or not oracle.records:
             refused = (403, "relation.forbidden") if oracle.identified else oracle.own_route()
             assert outcome(answer) == refused, who
             continue
-        for installation, one in zip(BINDINGS, answer.json["origins"], strict=True):
-            status, code = oracle.recording(installation, "server")
+        for target, one in zip(TARGETS, answer.json["origins"], strict=True):
+            status, code = oracle.recording(*target)
             if status:
                 assert (one["status"], one["error"]["code"]) == (status, code), who
             else:
