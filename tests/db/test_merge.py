@@ -76,8 +76,12 @@ class Fact:
     source: str
     names_owner: bool
 
-    def store(self, database: Database, number: int, installation_uuid: str) -> None:
-        """Record the fact, which is the one with this number in the order of time."""
+    def store(self, database: Database, number: int, *, is_split: bool) -> None:
+        """Record the fact, which is the one with this number in the order of time.
+
+        :param is_split: whether there are two installations, or only the new one
+        """
+        installation_uuid = OLD if is_split and self.is_old else NEW
         resource_type, instance_id = self.resource
         owner = f"owner-of-{instance_id}"
         if self.kind is None:
@@ -210,12 +214,12 @@ def test_a_merge_is_as_if_all_was_recorded_for_the_new_installation(
     database.write(empty)
     register(database)
     for number, fact in enumerate(reported):
-        fact.store(database, number, NEW)
+        fact.store(database, number, is_split=False)
     expected, supported = state(database), claims(database)
     database.write(empty)
     register(database)
     for number, fact in enumerate(reported):
-        fact.store(database, number, OLD if fact.is_old else NEW)
+        fact.store(database, number, is_split=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(merge, "BATCH", size)
         counted, merged = merge.count(database, OLD, NEW), merge.merge(database, OLD, NEW)
