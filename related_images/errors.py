@@ -283,7 +283,7 @@ class InstanceNotFound(NotFound):
     """The server is not recorded, or the caller may not see it."""
 
     code = "instance.not-found"
-    title = "There is no such server"
+    title = "There is no such server or volume"
 
 
 class RelationNotFound(NotFound):

@@ -9,7 +9,7 @@ revision = "0005"
 down_revision = "0004"
 
 TABLE = "related_installation"
-INDEX = "ix_related_installation_installation_uuid"
+INDEX = "ix_related_installation_installation_uuid_resource_type"
 UUID = (
     sa.LargeBinary(16)
     .with_variant(mysql.BINARY(16), "mysql", "mariadb")
@@ -31,7 +31,7 @@ def upgrade() -> None:
             op.add_column(TABLE, column)
             commit()
     if INDEX not in {index["name"] for index in found.get_indexes(TABLE)}:
-        op.create_index(INDEX, TABLE, ["installation_uuid"])
+        op.create_index(INDEX, TABLE, ["installation_uuid", "resource_type"], unique=True)
         commit()
 
 

@@ -359,9 +359,8 @@ class InstanceAwareImageService:
             if matches and self._is_of_current_image(relation):
                 return
         raise ImageNotOfInstance(
-            f"image {image_id} is not recorded as a snapshot or backup of the server "
-            f"{instance.instance_id} of installation {instance.installation_uuid}; nothing was "
-            f"deleted; `openstack image relation list {image_id}` lists the relations of the image",
+            f"image {image_id} is not recorded as a snapshot or backup of the {instance}; nothing "
+            f"was deleted; `openstack image relation list {image_id}` lists the relations of the image",
             image_id=image_id,
         )
 

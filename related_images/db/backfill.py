@@ -200,7 +200,7 @@ _owners: Final = (
 
 def _of_servers(installation_uuid: str) -> dict[str, str]:
     """Return the parameters of :data:`related_images.db.row_ids.OF_TYPE` for servers."""
-    return {"named_row_uuid": installation_uuid, "named_type": SERVER}
+    return {"named_uuid": installation_uuid, "named_type": SERVER}
 
 
 def _find_owners(

@@ -52,7 +52,7 @@ def registered(database: Database) -> list[Installation]:
 
     :raises StoreUnavailable: if the database is unavailable
     """
-    return database.read(_registered)
+    return database.read(registered_in)
 
 
 def register(
@@ -179,7 +179,7 @@ _list: Final = (
 )
 
 
-def _registered(connection: Connection) -> list[Installation]:
+def registered_in(connection: Connection) -> list[Installation]:
     return [_installation(row) for row in connection.execute(_list)]
 
 
@@ -187,7 +187,7 @@ def bound_to(connection: Connection, user_ids: Set[str], resource_type: str) -> 
     """Return the UUIDs of the installations that are bound to one of these users for a type."""
     return {
         one.uuid
-        for one in _registered(connection)
+        for one in registered_in(connection)
         for user in one.service_users
         if user.user_id in user_ids and user.may_report_on(resource_type)
     }

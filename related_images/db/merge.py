@@ -15,15 +15,17 @@ relations move to the row of the new installation. Nothing that was recorded is 
   resources is removed, since they are one.
 
 So the result is as if everything had been recorded under the new UUID, in the order of its times.
-Each transaction changes at most :data:`BATCH` resources, or relations of one resource. What is not
-merged yet remains under the old UUID, where the next merge finds it.
+Each transaction moves at most :data:`BATCH` resources, or relations of one resource. The last one
+of a resource computes its links and latest times. What is not merged yet remains under the old
+UUID, where the next merge finds it.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     Connection,
@@ -33,6 +35,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    or_,
     select,
     type_coerce,
     update,
@@ -43,7 +46,11 @@ from related_images.db import backfill, image_owners, installations, latest_imag
 from related_images.db.database import Database
 from related_images.db.parent_links import Start
 from related_images.db.relations import CLAIMS_LIMIT, NO_CREATOR
-from related_images.db.row_ids import get_or_create_installation, of_installation, row_uuid
+from related_images.db.row_ids import (
+    get_or_create_installation,
+    installation_refs,
+    of_installation,
+)
 from related_images.db.tables import installation, instance, origin, rebuild, relation
 from related_images.errors import InstallationConflict, InstallationNotFound
 from related_images.failpoints import Point
@@ -52,8 +59,14 @@ from related_images.model import BOOT, SERVICE, Merged
 BATCH: Final = 1000
 """The number of rows that one transaction moves."""
 
+LONGEST_PAUSE: Final = 1.0
+"""The largest pause between two transactions, in seconds."""
+
 _twin: Final = instance.alias("twin")
 _same: Final = relation.alias("same")
+_HAS_RESOURCES: Final = exists().where(instance.c.installation_ref == installation.c.id)
+
+Result = TypeVar("Result")
 
 
 def merge(database: Database, old: str, new: str) -> Merged:
@@ -64,16 +77,18 @@ def merge(database: Database, old: str, new: str) -> Merged:
 
     :returns: the numbers of moved rows; ``left`` is the number of resources that were reported
         after the merge had passed them
-    :raises InstallationConflict: if both are the same
-    :raises InstallationNotFound: if one of them is neither registered nor recorded
+    :raises InstallationConflict: if both are the same, or ``old`` alone is bound to service users
+    :raises InstallationNotFound: if one of them is unknown, or ``new`` is neither registered nor
+        recorded now
     :raises StoreUnavailable: if the database fails; the next merge continues
     """
     moved = united = duplicates = 0
+    database.read(_check_bindings, old, new)
     for home, resource_type in _homes(database, old, new):
         target = database.write(get_or_create_installation, new, resource_type)
         after: int | None = 0
         while after is not None:
-            batch = database.write(_move, home, target, after)
+            batch = _write(database, _move, home, target, after)
             failpoints.reach(Point.MERGE_MOVED)
             for pair in batch.pairs:
                 duplicates += _unite(database, *pair)
@@ -86,6 +101,28 @@ def merge(database: Database, old: str, new: str) -> Merged:
     return Merged(moved, united, duplicates, left)
 
 
+def _write(database: Database, task: Callable[..., Result], *arguments: Any) -> Result:
+    """Run a transaction, and leave the database to others for as long as it took.
+
+    SQLite has no queue of writers: others wait for a moment without a transaction.
+    """
+    begin = time.monotonic()
+    result = database.write(task, *arguments)
+    time.sleep(min(time.monotonic() - begin, LONGEST_PAUSE))
+    return result
+
+
+def _check_bindings(connection: Connection, old: str, new: str) -> None:
+    """Refuse a merge that would let others report on the resources of ``old``."""
+    bound = {one.uuid for one in installations.registered_in(connection) if one.service_users}
+    if old in bound and new not in bound:
+        raise InstallationConflict(
+            f"the installation {old} is bound to service users and {new} is not, so that any "
+            "service could report on its resources after the merge; register it with its service "
+            f"users first: `related-images installation add {new} --service-user ...`"
+        )
+
+
 def count(database: Database, old: str, new: str) -> Merged:
     """Return what a merge would move now, without changes; everything is ``left``.
 
@@ -95,7 +132,7 @@ def count(database: Database, old: str, new: str) -> Merged:
     """
     united = duplicates = 0
     for home, resource_type in _homes(database, old, new):
-        in_both = database.read(_count_in_both, home, row_uuid(new, resource_type))
+        in_both = database.read(_count_in_both, home, new, resource_type)
         united, duplicates = united + in_both[0], duplicates + in_both[1]
     left = database.read(_count_resources, old)
     return Merged(left - united, united, duplicates, left)
@@ -107,8 +144,8 @@ def _homes(database: Database, old: str, new: str) -> Sequence[Any]:
         raise InstallationConflict(
             f"the installation {old} cannot be merged into itself; give two different UUIDs"
         )
-    for uuid in (old, new):
-        if not database.read(_is_known, uuid):
+    for uuid, is_known in ((old, _is_known), (new, _is_in_use)):
+        if not database.read(is_known, uuid):
             raise InstallationNotFound(
                 f"the installation {uuid} is neither registered nor recorded; check the UUID, or "
                 "register it with `related-images installation add`"
@@ -121,10 +158,16 @@ def _is_known(connection: Connection, uuid: str) -> bool:
     return connection.execute(known).first() is not None
 
 
+def _is_in_use(connection: Connection, uuid: str) -> bool:
+    """Return whether the installation is registered or has resources."""
+    is_used = or_(installation.c.registered_at.is_not(None), _HAS_RESOURCES)
+    known = select(installation.c.id).where(of_installation(uuid), is_used).limit(1)
+    return connection.execute(known).first() is not None
+
+
 def _find_homes(connection: Connection, uuid: str) -> Sequence[Any]:
-    has_resources = exists().where(instance.c.installation_ref == installation.c.id)
     homes = select(installation.c.id, installation.c.resource_type)
-    found = homes.where(of_installation(uuid), has_resources).order_by(installation.c.id)
+    found = homes.where(of_installation(uuid), _HAS_RESOURCES).order_by(installation.c.id)
     return connection.execute(found).all()
 
 
@@ -134,9 +177,11 @@ def _count_resources(connection: Connection, uuid: str) -> int:
     return connection.execute(resources).scalar_one()
 
 
-def _count_in_both(connection: Connection, home: int, target_uuid: str) -> tuple[int, int]:
+def _count_in_both(
+    connection: Connection, home: int, new: str, resource_type: str
+) -> tuple[int, int]:
     """Return the numbers of resources and of relations that two rows of installations share."""
-    target = select(installation.c.id).where(installation.c.uuid == target_uuid).scalar_subquery()
+    target = installation_refs(new, resource_type).scalar_subquery()
     pairs = instance.join(
         _twin,
         (_twin.c.instance_id == instance.c.instance_id) & (_twin.c.installation_ref == target),
@@ -195,7 +240,7 @@ def _unite(database: Database, ref: int, twin: int) -> int:
     """Unite two resources, and return the number of relations that both had."""
     duplicates, is_done = 0, False
     while not is_done:
-        number, is_done = database.write(_unite_some, ref, twin)
+        number, is_done = _write(database, _unite_some, ref, twin)
         failpoints.reach(Point.MERGE_UNITED)
         duplicates += number
     return duplicates
@@ -223,8 +268,9 @@ def _unite_some(connection: Connection, ref: int, twin: int) -> tuple[int, bool]
         connection.execute(update(relation).where(is_moved).values(instance_ref=twin))
     is_done = len(found) < BATCH and _move_origins(connection, ref, twin)
     if is_done:
+        # once, since the links and times of a large resource take longer than a batch
         connection.execute(delete(instance).where(instance.c.id == ref))
-    _complete(connection, locked[ref], locked[twin])
+        _complete(connection, locked[ref], locked[twin])
     return len(duplicates), is_done
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, delete, select, update
 from sqlalchemy.sql import Delete, Update
 
 from related_images.db import (
+    dialects,
     image_identity,
     latest_images,
     orphans,
@@ -24,6 +25,8 @@ from related_images.model import BOOT, InstanceRef, Recorded
 _INSTANCE_REF: Final = select(instance.c.id).where(*IS_NAMED).scalar_subquery()
 _IMAGE_REF: Final = image_ref(bindparam("image_id"))
 _lock_image: Final = select(image.c.id).where(image.c.id == bindparam("ref")).with_for_update()
+_instance_of: Final = select(relation.c.instance_ref).where(relation.c.id == bindparam("ref"))
+_instance_of_locked: Final = _instance_of.with_for_update()
 _lock_instance: Final = select(instance.c.id).where(*IS_NAMED).with_for_update()
 
 
@@ -34,18 +37,32 @@ def roll_back(connection: Connection, recorded: Recorded) -> bool:
     :returns: whether the relation was removed
     """
     connection.execute(_lock_image, {"ref": recorded.image_ref})
-    parent_links.lock_instance(connection, recorded.instance_ref)
+    instance_ref = _lock_instance_of(connection, recorded)
     removed = bool(connection.execute(_unclaimed(recorded)).rowcount)
     if not removed:
         connection.execute(_release(recorded))
         removed = bool(connection.execute(_unreported_row, {"ref": recorded.relation_ref}).rowcount)
     if removed:
-        latest_images.refresh(connection, [recorded.instance_ref])
+        latest_images.refresh(connection, [instance_ref])
         orphans.forget_image(connection, recorded.image_ref)
         image_identity.give_back(connection, recorded.image_id)
     if removed and recorded.instance_created:
-        orphans.forget_instances(connection, [recorded.instance_ref])
+        orphans.forget_instances(connection, [instance_ref])
     return removed
+
+
+def _lock_instance_of(connection: Connection, recorded: Recorded) -> int:
+    """Lock the instance of the relation, which is another one after a merge of installations.
+
+    :returns: its primary key
+    :raises ConcurrentChange: if a concurrent merge changed the instance
+    """
+    relation_ref = {"ref": recorded.relation_ref}
+    ref = int(connection.execute(_instance_of, relation_ref).scalar() or recorded.instance_ref)
+    parent_links.lock_instance(connection, ref)
+    if connection.execute(_instance_of_locked, relation_ref).scalar() not in (None, ref):
+        raise dialects.ConcurrentChange("a concurrent merge moved the relation")
+    return ref
 
 
 def _unclaimed(recorded: Recorded) -> Delete:

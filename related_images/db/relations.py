@@ -42,7 +42,6 @@ from related_images.db import (
 from related_images.db.column_types import EPOCH
 from related_images.db.row_ids import (
     IS_NAMED,
-    OF_TYPE,
     get_or_create,
     get_or_create_installation,
     get_or_create_project,
@@ -108,12 +107,20 @@ def _select_known(registration: Any, rows: Any) -> Select[Any]:
     )
 
 
-_rows_of_type: Final = _one.outerjoin(installation, and_(*OF_TYPE))
-_known_of_server: Final = _select_known(installation, _rows_of_type)
-_is_home: Final = and_(
-    _home.c.uuid == bindparam("installation_uuid"), _home.c.resource_type == SERVER
+def _is_of_servers(rows: Any) -> ColumnElement[bool]:
+    return and_(rows.c.uuid == bindparam("named_uuid"), rows.c.resource_type == SERVER)
+
+
+_known_of_server: Final = _select_known(
+    installation, _one.outerjoin(installation, _is_of_servers(installation))
 )
-_known_of_other: Final = _select_known(_home, _rows_of_type.outerjoin(_home, _is_home))
+_is_of_type: Final = and_(
+    installation.c.installation_uuid == bindparam("named_uuid"),
+    installation.c.resource_type == bindparam("named_type"),
+)
+_known_of_other: Final = _select_known(
+    _home, _one.outerjoin(_home, _is_of_servers(_home)).outerjoin(installation, _is_of_type)
+)
 
 _times_of_image: Final = select(
     image.c.deleted_at, image.c.created_at.label("image_created_at")
@@ -128,10 +135,8 @@ def look(connection: Connection, new: NewRelation) -> Any:
         ``service_users`` belong to the installation
     """
     values = {**named(new), "project_id": new.project_id, "image_id": new.image_id}
-    if new.resource_type == SERVER:
-        return connection.execute(_known_of_server, values).one()
-    values["installation_uuid"] = new.installation_uuid
-    return connection.execute(_known_of_other, values).one()
+    known = _known_of_server if new.resource_type == SERVER else _known_of_other
+    return connection.execute(known, values).one()
 
 
 def record(

@@ -28,22 +28,10 @@ from related_images.errors import TupleMalformed
 from related_images.model import SERVER, InstanceRef, NewRelation
 
 
-def row_uuid(installation_uuid: str, resource_type: str) -> str:
-    """Return the UUID of the installation's row for resources of this type.
-
-    It is the UUID of the installation for servers. For other types it is derived from that UUID
-    and the type as RFC 9562 defines it for version 5. So the unique key of the column, on which
-    versions before resource types rely, holds for each type.
-    """
-    if resource_type == SERVER:
-        return installation_uuid
-    return str(uuid.uuid5(uuid.UUID(installation_uuid), resource_type))
-
-
 def named(ref: InstanceRef | NewRelation) -> dict[str, str]:
     """Return the values of the parameters in :data:`OF_TYPE` and :data:`IS_NAMED`."""
     return {
-        "named_row_uuid": row_uuid(ref.installation_uuid, ref.resource_type),
+        "named_uuid": ref.installation_uuid,
         "named_type": ref.resource_type,
         "named_id": ref.instance_id,
     }
@@ -65,17 +53,15 @@ def get_or_create_installation(
 ) -> int:
     """Return the primary key of the installation's row for a type.
 
-    :raises TupleMalformed: if the UUID of the installation is the derived one of another row
+    :raises TupleMalformed: if the UUID of the installation is that of a row for another type
     """
-    key = {"uuid": row_uuid(installation_uuid, resource_type)}
-    values = {
-        "resource_type": resource_type,
-        "installation_uuid": None if resource_type == SERVER else installation_uuid,
-    }
-    row, is_new = get_or_create(connection, installation, key, **values)
+    if resource_type != SERVER:
+        key = {"installation_uuid": installation_uuid, "resource_type": resource_type}
+        return get_or_create(connection, installation, key, uuid=str(uuid.uuid4()))[0]
+    row, is_new = get_or_create(connection, installation, {"uuid": installation_uuid})
     if not is_new:
         kept = select(installation.c.resource_type).where(installation.c.id == row)
-        if connection.execute(kept).scalar() != resource_type:
+        if connection.execute(kept).scalar() != SERVER:
             raise TupleMalformed(
                 f"the UUID {installation_uuid} is reserved by this service; give the UUID of the "
                 "installation itself"
@@ -103,9 +89,8 @@ def shown_id(images: Any = image) -> ColumnElement[str]:
     return func.coalesce(images.c.former_uuid, images.c.uuid)
 
 
-# the UUID alone is not enough: a report could name a derived UUID as an installation
 OF_TYPE: Final[tuple[ColumnElement[bool], ...]] = (
-    installation.c.uuid == bindparam("named_row_uuid"),
+    of_installation(bindparam("named_uuid")),
     installation.c.resource_type == bindparam("named_type"),
 )
 """The conditions for the installation's row for a type; the parameters are those of :func:`named`.

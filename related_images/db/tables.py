@@ -50,7 +50,7 @@ installation = Table(
     "related_installation",
     metadata,
     Column("id", Integer, primary_key=True),
-    # of an installation; in a row for another type than servers, a UUID derived from it
+    # of an installation; in a row for another type than servers, a random one
     Column("uuid", UuidText, nullable=False, unique=True),
     Column("name", exact_text(255)),
     # for filters of the version before `service_users`: see installations.py
@@ -61,15 +61,16 @@ installation = Table(
     Column("installation_uuid", UuidText),
     # the service users to which the installation is bound, as JSON
     Column("service_users", Text),
-    # the resources of an installation, of all types
-    Index(None, "installation_uuid"),
+    # uniqueness of the rows for other types than servers
+    Index(None, "installation_uuid", "resource_type", unique=True),
     **_OPTIONS,
 )
 """The installations, one row for each type of resource that they have.
 
 The row for servers is the registration of the installation. An instance refers to the row for its
 type. So a server and a volume with the same ID differ in ``installation_ref``, and the row of an
-instance needs no column for the type. See :func:`related_images.db.row_ids.row_uuid`.
+instance needs no column for the type. The column ``uuid`` is unique, because versions before
+resource types rely on that.
 """
 
 project = Table(

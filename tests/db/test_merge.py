@@ -14,6 +14,7 @@ from related_images import failpoints
 from related_images.db import (
     backfill,
     installations,
+    instances,
     latest_images,
     lineage,
     merge,
@@ -469,3 +470,34 @@ def test_origins_move_with_the_resources(database: Database) -> None:
     assert link.parent_image_id == base
     (usage,) = usages.usages(database, [base], None)
     assert (usage.instances, usage.live_instances) == (2, 2)
+
+
+def test_a_rollback_after_a_merge_corrects_the_latest_time(database: Database) -> None:
+    """The merge unites the servers while Glance handles the request."""
+    record(database, new("vm-1", kind="backup", created_at=at(0)))
+    record(database, new("vm-1", kind="backup", created_at=at(0), installation_uuid=OLD))
+    announced = recording.announce(
+        database, new("vm-1", kind="backup", created_at=at(9), installation_uuid=OLD), ANYBODY
+    )
+    merge.merge(database, OLD, NEW)
+    assert recording.withdraw(database, announced)
+    late = Filters(kind="backup")
+    assert len(instances.page(database, late, 10, None, at(1)).items) == 1
+    assert instances.page(database, late, 10, None, at(-1)).items == []
+
+
+def test_a_bound_installation_is_not_merged_into_an_unbound_one(database: Database) -> None:
+    register(database, ServiceUser("nova"))
+    record(database, new("vm-1", installation_uuid=OLD), new("vm-1"))
+    with pytest.raises(InstallationConflict, match="is bound to service users and"):
+        merge.merge(database, OLD, NEW)
+    installations.register(database, NEW, "new", [ServiceUser("nova")])
+    assert merge.merge(database, OLD, NEW).left == 0
+
+
+def test_an_installation_is_not_merged_into_one_that_was_merged_away(database: Database) -> None:
+    record(database, new("vm-1", installation_uuid=OLD), new("vm-2"))
+    merge.merge(database, OLD, NEW)
+    with pytest.raises(InstallationNotFound, match="is neither registered nor recorded"):
+        merge.merge(database, NEW, OLD)
+    assert merge.merge(database, OLD, NEW).moved == 0

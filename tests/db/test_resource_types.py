@@ -1,6 +1,9 @@
 """Resources of different types with the same ID."""
 
+from uuid import UUID, uuid5
+
 import pytest
+from sqlalchemy import select
 
 from related_images.db import (
     delete_protection,
@@ -10,10 +13,10 @@ from related_images.db import (
     recording,
     relation_queries,
     relations,
-    row_ids,
     usages,
 )
 from related_images.db.database import Database
+from related_images.db.tables import installation
 from related_images.errors import ImageInUse, InstanceNotFound, TupleMalformed
 from related_images.model import (
     RESOURCE_TYPES,
@@ -131,14 +134,30 @@ def test_lineage_leads_through_the_resource_of_the_same_type(database: Database)
     assert (link.parent_image_id, link.resource_type, link.instance_id) == (base, VOLUME, "vm-1")
 
 
-def test_a_derived_uuid_is_not_accepted_as_an_installation(database: Database) -> None:
+def test_the_uuid_of_a_row_for_volumes_is_not_accepted_as_an_installation(
+    database: Database,
+) -> None:
     record(database, new("vm-1", resource_type=VOLUME))
-    derived = row_ids.row_uuid(NOVA, VOLUME)
+    of_volumes = select(installation.c.uuid).where(installation.c.resource_type == VOLUME)
+    uuid = database.read(lambda connection: connection.execute(of_volumes).scalar_one())
     with pytest.raises(TupleMalformed, match="is reserved by this service"):
+        record(database, new("vm-1", installation_uuid=uuid))
+    assert found(database, installation_uuid=uuid) == []
+    assert images(database, InstanceRef(uuid, "vm-1")) == []
+    assert instances.page(database, Filters(uuid), 10, None, None).items == []
+
+
+@pytest.mark.parametrize("resource_type", RESOURCE_TYPES)
+def test_no_other_installation_keeps_one_from_a_type(
+    database: Database, resource_type: str
+) -> None:
+    """The UUID of the row for a type is not computed, so that nobody can use it before."""
+    for name in (resource_type, f"related-images/{resource_type}"):
+        derived = str(uuid5(UUID(NOVA), name))
         record(database, new("vm-1", installation_uuid=derived))
-    assert found(database, installation_uuid=derived) == []
-    assert images(database, InstanceRef(derived, "vm-1")) == []
-    assert instances.page(database, Filters(derived), 10, None, None).items == []
+    record(database, new("vm-1", resource_type=resource_type))
+    (row,) = database.read(relation_queries.find, Filters(NOVA), 10)
+    assert row.instance == InstanceRef(NOVA, "vm-1", resource_type)
 
 
 def test_the_type_of_a_newer_version_is_shown(database: Database) -> None:

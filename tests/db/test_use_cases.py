@@ -26,8 +26,9 @@ FOR_OTHER_USE_CASES = {
     "delete_protection.check_start",
     "installations.bound_to",
     "installations.check_reporter",
+    "installations.registered_in",
 }
-"""Functions that recording and recorded_backups call in their own transactions."""
+"""Functions that other use cases call in their own transactions."""
 
 
 @pytest.mark.parametrize("name", USE_CASES)

@@ -6,7 +6,6 @@ from urllib.parse import urlencode
 
 import pytest
 
-from related_images.db import row_ids
 from tests.filters import filtering, migrated, new_uuid
 from tests.functional.cloud import ADMIN, Cloud, Server, new_server, service_for, user_of
 from tests.servers import Answer
@@ -207,15 +206,6 @@ def test_another_project_sees_neither(twins: Twins) -> None:
         assert twins.cloud.call("GET", path, stranger).status == 404
     assert twins.get_as(stranger, "/v2/relations", **twins.server.query)["relations"] == []
     assert twins.get_as(stranger, "/v2/instances", resource_type="volume")["instances"] == []
-
-
-def test_a_derived_uuid_is_refused_as_an_installation(twins: Twins) -> None:
-    derived = row_ids.row_uuid(twins.server.installation, "volume")
-    answer = twins.cloud.try_to_create(new_server(installation=derived, id=twins.server.id))
-    assert (answer.status, answer.json["error"]["code"]) == (400, "tuple.malformed")
-    body = {"uuid": derived, "name": "stolen"}
-    answer = twins.cloud.call("POST", "/v2/installations", ADMIN, body)
-    assert (answer.status, answer.json["error"]["code"]) == (400, "tuple.malformed")
 
 
 def test_info_lists_the_types(cloud: Cloud) -> None:
