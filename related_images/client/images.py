@@ -360,7 +360,7 @@ class InstanceAwareImageService:
                 return
         raise ImageNotOfInstance(
             f"image {image_id} is not recorded as a snapshot or backup of the {instance}; nothing "
-            f"was deleted; `openstack image relation list {image_id}` lists the relations of the image",
+            f"was deleted; `openstack image relation list {image_id}` lists its relations",
             image_id=image_id,
         )
 

@@ -200,7 +200,7 @@ def claims(database: Database) -> dict[tuple[Any, ...], int]:
 
 def register(database: Database, *users: ServiceUser) -> None:
     for uuid, name in ((OLD, "old"), (NEW, "new")):
-        installations.register(database, uuid, name, users if uuid == OLD else ())
+        installations.register(database, uuid, name, users)
 
 
 @settings(
@@ -487,7 +487,7 @@ def test_a_rollback_after_a_merge_corrects_the_latest_time(database: Database) -
 
 
 def test_a_bound_installation_is_not_merged_into_an_unbound_one(database: Database) -> None:
-    register(database, ServiceUser("nova"))
+    installations.register(database, OLD, "old", [ServiceUser("nova")])
     record(database, new("vm-1", installation_uuid=OLD), new("vm-1"))
     with pytest.raises(InstallationConflict, match="is bound to service users and"):
         merge.merge(database, OLD, NEW)
