@@ -120,8 +120,8 @@ class RelationCommand(MultiObjectCommand):
         arguments.add_resource_type(parser, "Type of the resource (default: server)", model.SERVER)
         arguments.add_installation(
             parser,
-            "Installation of the resource (UUID of a deployment of Nova or Cinder); needed only if "
-            "several installations have a resource with this type and ID",
+            "Installation of the resource (UUID of a deployment of Nova or Cinder); needed unless "
+            "exactly one installation has a resource with this type and ID",
         )
         parser.add_argument(
             "resource",

@@ -124,12 +124,13 @@ class Total:
 
 
 class ListImageUsage(MultiObjectCommand, ListCommand):
-    """List images with the number of live servers that were started from them.
+    """List images with the number of live servers and volumes that were made from them.
 
-    The images are sorted by Gain: the bytes that their deletion frees, largest first. Gain is 0 if
-    a live server uses the image, or if its use is unknown. A server is live until its deletion is
-    reported. Used By Others (--long) shows the owner of an image whether live servers of other
-    projects use it, but not which servers. Hidden images are listed too.
+    Live Servers counts the volumes too. The images are sorted by Gain: the bytes that their
+    deletion frees, largest first. Gain is 0 if a live server or volume uses the image, or if its
+    use is unknown. A server is live until its deletion is reported. Used By Others (--long) shows
+    the owner of an image whether live servers or volumes of other projects use it, but not which.
+    Hidden images are listed too.
 
     Unless images are named, the command reads all images that this account sees, and their usage,
     before it shows the first one. So a page with --limit or --marker takes as long as the whole

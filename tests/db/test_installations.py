@@ -41,7 +41,7 @@ def test_registering_again_returns_the_registration(database: Database) -> None:
 def test_a_recorded_installation_is_not_registered(database: Database) -> None:
     record(database, new())
     assert database.read(installations._find, NOVA) is None
-    assert database.read(installations._registered) == []
+    assert database.read(installations.registered_in) == []
     assert database.write(installations._unregister, NOVA) is False
     assert database.write(installations._register, EAST) == (EAST, True)
 
@@ -52,7 +52,7 @@ def test_unregistering_keeps_the_relations(database: Database) -> None:
     database.write(installations._register, EAST)
     assert database.write(installations._unregister, NOVA) is True
     assert database.write(installations._unregister, NOVA) is False
-    assert database.read(installations._registered) == []
+    assert database.read(installations.registered_in) == []
     assert shown(database) == [wanted.image_id]
 
 
@@ -60,7 +60,7 @@ def test_installations_are_listed_by_name(database: Database) -> None:
     first = Installation(OTHER_NOVA, "alpha", (), at(0))
     database.write(installations._register, EAST)
     database.write(installations._register, first)
-    assert database.read(installations._registered) == [first, EAST]
+    assert database.read(installations.registered_in) == [first, EAST]
 
 
 def test_the_order_of_service_users_does_not_matter(database: Database) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from related_images.db import listing
+from related_images.db import reconciliation_state
 from related_images.middleware import InstanceAwareMiddleware, routing
 from tests import wsgi
 from tests.filters import StubGlance, instance_headers, new_uuid
@@ -320,7 +320,7 @@ def test_unreconciled_is_not_counted_for_other_callers(
 ) -> None:
     asked = wsgi.call(guarded, "GET", "/v2/info/relations", ADMIN)
     assert asked.json["unreconciled"] > 0
-    monkeypatch.delattr(listing, "_count_since")
+    monkeypatch.delattr(reconciliation_state, "_count_since")
     member = wsgi.identity("alice", "demo", "member")
     assert wsgi.call(guarded, "GET", "/v2/info/relations", member).json["unreconciled"] is None
 

@@ -32,7 +32,7 @@ REFUSED = [
     (ListServerImage, (), "required: <server>"),
     (CreateRelation, ("web-1", "image"), "required: --kind"),
     (CreateRelation, ("--kind", "boot", "web-1"), "required: <image>"),
-    (DeleteRelation, ("--kind", "boot"), "required: <server>, <image>"),
+    (DeleteRelation, ("--kind", "boot"), "required: <resource>, <image>"),
 ]
 
 

@@ -163,7 +163,7 @@ def test_relations_in_use_are_listed(
 ) -> None:
     scope = ("--in-use", "--installation", instance.installation)
     (row,) = recorder.listed(ListRelation, *scope).rows
-    assert (row["Image ID"], row["Server ID"]) == (images[0], f"{instance.id}-1")
+    assert (row["Image ID"], row["Resource ID"]) == (images[0], f"{instance.id}-1")
 
 
 USAGE = ("image", "usage", "list", "-f", "json")
