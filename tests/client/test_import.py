@@ -35,6 +35,8 @@ from tests.client.scripted import Asked, Reply, Scripted, serving
 from tests.conftest import started
 from tests.servers import ServedGlance
 
+pytestmark = pytest.mark.slow
+
 FORMATS: dict[str, Any] = {"disk_format": "raw", "container_format": "bare"}
 QCOW2: dict[str, Any] = {"disk_format": "qcow2", "container_format": "bare"}
 METHODS = "glance-direct", "web-download", "copy-image", "glance-download"

@@ -234,6 +234,7 @@ def is_protected(database: Database, image: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 @settings(
     max_examples=int(os.environ.get("RELATED_IMAGES_FUZZ_EXAMPLES", "60")),
     deadline=None,

@@ -29,6 +29,8 @@ from tests.db import hosts
 from tests.db.attempts import attempts
 from tests.db.samples import counts, image_id, new, record
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 2.0
 PATIENCE = 60.0
 

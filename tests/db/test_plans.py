@@ -48,6 +48,8 @@ from related_images.model import (
 )
 from tests.db.samples import NOON, NOVA, at, empty, new, record, record_claims, server
 
+pytestmark = pytest.mark.slow
+
 FIRST = 1_000_000
 ROWS = 20_000
 PROJECTS = 500

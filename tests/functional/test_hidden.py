@@ -5,10 +5,14 @@ from itertools import product
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
+
 from related_images.middleware import paging
 from tests.filters import new_uuid
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud
 from tests.functional.test_visibility import PROJECTS, World
+
+pytestmark = pytest.mark.slow
 
 Answered = tuple[int, Any, str | None]
 

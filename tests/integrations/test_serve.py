@@ -24,6 +24,8 @@ from related_images.client import Forbidden, InstanceAwareImageService
 from related_images.integrations import glance as embedded
 from tests import commands, servers
 
+pytestmark = pytest.mark.slow
+
 ALICE = "alice:demo:member"
 NOVA = {"X-Service-Token": "nova:service:service"}
 INSTANCE = {

@@ -34,6 +34,8 @@ from tests.conftest import started
 from tests.rabbitmq import RabbitMQ, rabbitmq
 from tests.servers import PATIENCE, RELATED_IMAGES
 
+pytestmark = pytest.mark.slow
+
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 TOPIC = "versioned_notifications"
@@ -328,7 +330,6 @@ def _wait_for_word(word: str, listening: Listening) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.slow
 def test_nothing_is_lost_or_stored_twice_while_the_bus_and_the_listeners_are_killed(
     tmp_path: Path, url: str
 ) -> None:

@@ -21,6 +21,8 @@ from tests.osc.test_image_ancestry import started_from
 from tests.osc.test_nightly import set_true
 from tests.servers import PATIENCE, free_port
 
+pytestmark = pytest.mark.slow
+
 RELATIONS = ("image", "relation", "list", "-f", "json")
 
 

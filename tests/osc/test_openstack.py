@@ -12,6 +12,8 @@ from tests.osc.identity import Identity
 from tests.osc.running import Cloud, Instance, openstack
 from tests.servers import ServedGlance, free_port
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {
     "image ancestry list": "--long",
     "image descendant list": "--depth",
