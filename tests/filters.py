@@ -37,10 +37,12 @@ def migrated(directory: Path) -> str:
 
 
 def filtering(app: Any, connection: str, **options: str) -> InstanceAwareMiddleware:
-    """Return the filter in front of ``app``, with options as text as in a paste file."""
-    return InstanceAwareMiddleware(
-        app, config.load("filter:related-images", {"connection": connection, **options})
-    )
+    """Return the filter in front of ``app``, with options as text as in a paste file.
+
+    The default timeout is longer than that of the filter, so that a busy machine fails no test.
+    """
+    given = {"connection": connection, "database_timeout": "10", **options}
+    return InstanceAwareMiddleware(app, config.load("filter:related-images", given))
 
 
 def instance_headers(installation: str, instance: str, **others: str) -> dict[str, str]:

@@ -18,6 +18,8 @@ from tests.client.clients import INSTALLATION, SERVICE
 from tests.client.scripted import Scripted
 from tests.servers import ServedGlance
 
+pytestmark = pytest.mark.slow
+
 
 class Asking:
     """Both clients for one endpoint, and the URLs that they requested.

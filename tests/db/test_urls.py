@@ -14,6 +14,8 @@ from tests import servers
 from tests.db import hosts
 from tests.db.samples import new, record
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 10.0
 PATIENCE = 60.0
 

@@ -25,6 +25,8 @@ from tests.client.scripted import HANG_UP, Asked, Reply, Scripted
 from tests.guarantees.reconciling import ADMIN, NOW, FakeGlance, Reconciler, new_id
 from tests.servers import RELATED_IMAGES, ServedGlance
 
+pytestmark = pytest.mark.slow
+
 A_MINUTE = timedelta(minutes=1)
 
 WAIT = 5
@@ -401,7 +403,6 @@ class Omniscient(FakeGlance):
         return True
 
 
-@pytest.mark.slow
 def test_memory_does_not_grow_with_the_relations(
     scripted: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,8 @@ import pytest
 from tests.client.scripted import Reply, Scripted, shown
 from tests.guarantees.reconciling import NOW, FakeGlance, Reconciler, new_id
 
+pytestmark = pytest.mark.slow
+
 ERROR_PAGE = Reply(200, b"<html><h1>Maintenance</h1></html>", {"Content-Type": "text/html"})
 
 

@@ -20,6 +20,8 @@ from tests.client.clients import session
 from tests.osc.running import Cloud, Outcome
 from tests.servers import PATIENCE, ServedGlance
 
+pytestmark = pytest.mark.slow
+
 GLANCE = Path(sys.executable).parent / "glance"
 MEMBER = "alice:demo:member"
 SERVICE = "nova:demo:member,service"

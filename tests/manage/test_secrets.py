@@ -17,6 +17,8 @@ from tests import commands
 from tests.db.samples import NOVA
 from tests.servers import RELATED_IMAGES
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hush"
 USE = "use = egg:related-images#instance_aware"
 

@@ -17,6 +17,8 @@ from related_images.db.tables import image, relation
 from tests.osc.running import OPENSTACK, Instance
 from tests.servers import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parent.parent.parent / "docs/backups.md"
 
 STAND_IN = """\

@@ -11,6 +11,8 @@ from tests.osc.identity import Identity
 from tests.osc.running import Cloud, Instance, openstack
 from tests.servers import ServedGlance, free_port
 
+pytestmark = pytest.mark.slow
+
 IMAGES = ("server", "image", "list", "-f", "json")
 NAMES = ["web", "web (1)", "a|b", "a.b*", "Größe & co", "^x$", "in:a,b", "../x", "-"]
 

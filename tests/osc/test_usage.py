@@ -15,6 +15,8 @@ from tests.client.scripted import Asked, Reply, Scripted, shown
 from tests.osc.running import Cloud, Instance
 from tests.servers import ServedGlance
 
+pytestmark = pytest.mark.slow
+
 
 def start(instance: Instance, image_id: str, name: str, project: str | None = None) -> str:
     body = {
