@@ -215,7 +215,8 @@ def format_time(time: datetime | None) -> str | None:
     """Return a time as ISO 8601 in UTC with microseconds and ``Z``, or ``None`` for ``None``."""
     if time is None:
         return None
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # strftime does not pad the years before 1000
+    return time.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_time(name: str, text: object) -> datetime:

@@ -104,3 +104,8 @@ def test_time_without_a_zone_is_in_utc() -> None:
 def test_malformed_time_is_refused_with_the_name_of_its_parameter(text: str) -> None:
     with pytest.raises(ParameterMalformed, match=r"^created_after="):
         validation.parse_time("created_after", text)
+
+
+def test_a_time_before_the_year_1000_has_four_digits_of_a_year() -> None:
+    time = validation.parse_time("since", "0683-08-26T13:23:33.98Z")
+    assert validation.format_time(time) == "0683-08-26T13:23:33.980000Z"
