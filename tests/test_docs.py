@@ -117,6 +117,7 @@ def collected(marker: str, files: list[str]) -> list[str]:
     return [line for line in done.stdout.splitlines() if "::" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_of_a_guarantee_runs_whole_files(
     command: str, tests_by_marker: dict[str, list[str]]

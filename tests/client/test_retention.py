@@ -344,6 +344,7 @@ BACKUPS = st.integers(0, 25).flatmap(
 )
 
 
+@pytest.mark.slow
 def test_random_backups_are_often_pruned() -> None:
     """The tests of properties need many examples in which a backup is deleted."""
     deleted = []
