@@ -30,7 +30,6 @@ from related_images.db.column_types import SOURCE_CODES, is_known
 from related_images.db.database import Database
 from related_images.db.listing import Page
 from related_images.db.row_ids import (
-    INSTALLATION_REF,
     IS_NAMED,
     get_or_create,
     get_or_create_installation,
@@ -70,7 +69,7 @@ def record(database: Database, new: NewOrigin, reporter: Reporter) -> tuple[Orig
 
 def _record(connection: Connection, new: NewOrigin, reporter: Reporter) -> tuple[Origin, bool]:
     installations.check_reporter(connection, new.instance, reporter)
-    owner = _project(connection, new.project_id)
+    owner = get_or_create_project(connection, new.project_id)
     ref = _instance(connection, new.instance, owner)
     source_ref = None if new.source is None else _instance(connection, new.source, None)
     known_owner = parent_links.lock_instance(connection, ref)
@@ -97,19 +96,12 @@ def _record(connection: Connection, new: NewOrigin, reporter: Reporter) -> tuple
     return _at(connection, *same), known is None
 
 
-def _project(connection: Connection, project_id: str | None) -> int | None:
-    # an insert consumes a key even if the row exists
-    known: int | None = connection.execute(select(project_ref(project_id))).scalar()
-    return known or get_or_create_project(connection, project_id)
-
-
 def _instance(connection: Connection, ref: InstanceRef, owner: int | None) -> int:
     """Return the row of the resource, after creating it if needed."""
     known = connection.execute(select(instance.c.id).where(*IS_NAMED), named(ref)).scalar()
     if known is not None:
         return int(known)
-    home = connection.execute(select(INSTALLATION_REF), named(ref)).scalar()
-    home = home or get_or_create_installation(connection, ref.installation_uuid, ref.resource_type)
+    home = get_or_create_installation(connection, ref.installation_uuid, ref.resource_type)
     key = {"instance_id": ref.instance_id, "installation_ref": home}
     return get_or_create(connection, instance, key, project_ref=owner)[0]
 

@@ -51,10 +51,15 @@ def shown_installation(installations: Any = installation) -> ColumnElement[str]:
 def get_or_create_installation(
     connection: Connection, installation_uuid: str, resource_type: str = SERVER
 ) -> int:
-    """Return the primary key of the installation's row for a type.
+    """Return the primary key of the installation's row for a type, after creating it if needed.
+
+    The row is looked up first, as in :func:`get_or_create_project`.
 
     :raises TupleMalformed: if the UUID of the installation is that of a row for another type
     """
+    known = connection.execute(installation_refs(installation_uuid, resource_type)).scalar()
+    if known is not None:
+        return int(known)
     if resource_type != SERVER:
         key = {"installation_uuid": installation_uuid, "resource_type": resource_type}
         return get_or_create(connection, installation, key, uuid=str(uuid.uuid4()))[0]
@@ -125,10 +130,15 @@ def instance_refs(installation_uuid: Any, instance_id: Any, resource_type: Any) 
 
 
 def get_or_create_project(connection: Connection, project_id: str | None) -> int | None:
-    """Return the primary key of the project, after creating it if needed; ``None`` for ``None``."""
+    """Return the primary key of the project, after creating it if needed; ``None`` for ``None``.
+
+    The row is looked up first: an insert consumes a key even if the row exists, and the keys of
+    this table are integers of 32 bits.
+    """
     if project_id is None:
         return None
-    return get_or_create(connection, project, {"project_id": project_id})[0]
+    known = connection.execute(select(project_ref(project_id))).scalar()
+    return known or get_or_create(connection, project, {"project_id": project_id})[0]
 
 
 def get_or_create(
