@@ -298,9 +298,9 @@ def homes(connection: Connection, filters: Filters) -> Homes | None:
     refs = connection.execute(installation_refs(uuid, resource_type)).scalars().all()
     if not refs:
         return Homes(refs, have_few_instances=True)
-    some = select(instance.c.id).where(instance.c.installation_ref.in_(refs))
-    found = connection.execute(some.limit(FEW_INSTANCES + 1)).all()
-    return Homes(refs, len(found) <= FEW_INSTANCES)
+    own = select(instance.c.id).where(instance.c.installation_ref.in_(refs))
+    one_more = connection.execute(own.offset(FEW_INSTANCES).limit(1)).first()
+    return Homes(refs, one_more is None)
 
 
 def conditions(
