@@ -143,17 +143,21 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def _word(what: str, text: object, longest: int, error: type[BadInput]) -> str:
+    if not is_word(text, longest):
+        raise error(
+            f"the {what} {shown(text)} is malformed; give 1 to {longest} of the characters "
+            f"{LETTERS}"
+        )
+    return str(text)
+
+
 def instance_id(text: object) -> str:
     """Return ``text``, a server ID.
 
     :raises TupleMalformed: if it is malformed
     """
-    if not is_word(text, INSTANCE_ID_LENGTH):
-        raise TupleMalformed(
-            f"the server ID {shown(text)} is malformed; give 1 to {INSTANCE_ID_LENGTH} of the "
-            f"characters {LETTERS}"
-        )
-    return str(text)
+    return _word("server ID", text, INSTANCE_ID_LENGTH, TupleMalformed)
 
 
 def installation_uuid(text: object) -> str:
@@ -175,12 +179,7 @@ def resource_type(text: object) -> str:
 
     :raises ResourceTypeUnknown: if it is malformed
     """
-    if not is_word(text, TYPE_LENGTH):
-        raise ResourceTypeUnknown(
-            f"the resource type {shown(text)} is malformed; give 1 to {TYPE_LENGTH} of the "
-            f"characters {LETTERS}"
-        )
-    return str(text)
+    return _word("resource type", text, TYPE_LENGTH, ResourceTypeUnknown)
 
 
 def label(text: object) -> str:
@@ -188,12 +187,7 @@ def label(text: object) -> str:
 
     :raises LabelMalformed: if it is malformed
     """
-    if not is_word(text, LABEL_LENGTH):
-        raise LabelMalformed(
-            f"the relation label {shown(text)} is malformed; give 1 to {LABEL_LENGTH} of the "
-            f"characters {LETTERS}"
-        )
-    return str(text)
+    return _word("relation label", text, LABEL_LENGTH, LabelMalformed)
 
 
 def image_id(text: object) -> str:
