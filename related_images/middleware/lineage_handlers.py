@@ -79,9 +79,7 @@ def _page(
     query: paging.Query,
     marker: str | None,
 ) -> Json:
-    page = schemas.page(name, entries, path, query.kept, marker)
-    del page["schema"]
-    return {"image_id": image_id, **page}
+    return {"image_id": image_id, **schemas.page(name, entries, path, query.kept, marker)}
 
 
 def _cycle_flag(found: Chain | Tree) -> Json:

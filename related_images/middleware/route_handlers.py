@@ -138,9 +138,8 @@ def list_origins(request: RouteRequest) -> WSGIApp:
     found = origins.page(request.database, filters, query.limit, after)
     marker = paging.origin_marker(found.items[-1]) if found.more else None
     rows = [row.as_json() for row in found.items]
-    page = schemas.page("origins", rows, paths.href(paths.ORIGINS), query.kept, marker)
-    del page["schema"]
-    return json_response(page)
+    path = paths.href(paths.ORIGINS)
+    return json_response(schemas.page("origins", rows, path, query.kept, marker))
 
 
 def report_origins(request: RouteRequest) -> WSGIApp:

@@ -66,7 +66,7 @@ def page(
 ) -> Json:
     """Return a page of a collection with ``first`` and, if there is a ``marker``, ``next``.
 
-    :param name: the key of the items, and the name of the schema
+    :param name: the key of the items, and the name of the schema, if there is one
     :param query: the caller's query parameters without ``marker``
     :param marker: the marker of the next page, or ``None`` on the last page
     """
@@ -74,7 +74,8 @@ def page(
     body: Json = {name: list(items), "first": link(path, kept)}
     if marker is not None:
         body["next"] = link(path, [*kept, ("marker", marker)])
-    body["schema"] = paths.href(paths.SCHEMA, name=name)
+    if name in SCHEMAS:
+        body["schema"] = paths.href(paths.SCHEMA, name=name)
     return body
 
 
