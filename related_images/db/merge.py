@@ -83,7 +83,6 @@ def merge(database: Database, old: str, new: str) -> Merged:
     :raises StoreUnavailable: if the database fails; the next merge continues
     """
     moved = united = duplicates = 0
-    database.read(_check_bindings, old, new)
     for home, resource_type in _homes(database, old, new):
         target = database.write(get_or_create_installation, new, resource_type)
         after: int | None = 0
@@ -139,7 +138,8 @@ def count(database: Database, old: str, new: str) -> Merged:
 
 
 def _homes(database: Database, old: str, new: str) -> Sequence[Any]:
-    """Return the rows of the installation ``old`` that have resources, with their types."""
+    """Check that the merge is allowed, and return the rows of the installation ``old`` that have
+    resources, with their types."""
     if old == new:
         raise InstallationConflict(
             f"the installation {old} cannot be merged into itself; give two different UUIDs"
@@ -150,6 +150,7 @@ def _homes(database: Database, old: str, new: str) -> Sequence[Any]:
                 f"the installation {uuid} is neither registered nor recorded; check the UUID, or "
                 "register it with `related-images installation add`"
             )
+    database.read(_check_bindings, old, new)
     return database.read(_find_homes, old)
 
 
