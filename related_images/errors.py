@@ -17,7 +17,7 @@
     ├── NotIdentified               the request has no valid token
     ├── Forbidden                   the caller is not permitted to do this
     │   └── RecordingForbidden, InstallationBound, InstallationUnregistered, AdminOnly
-    ├── NotFound                    it does not exist, or the caller may not see it
+    ├── NotFound                    it does not exist, or the caller cannot see it
     │   └── ImageNotFound, InstanceNotFound, RelationNotFound, InstallationNotFound
     ├── Conflict                    the request conflicts with recorded relations
     │   ├── ImageInUse, ImageBeingDeleted, ImageGone
@@ -84,7 +84,7 @@ class BadInput(RelatedImagesError):
 
 
 class TupleIncomplete(BadInput):
-    """Only one of the two instance headers is given, or an optional one without them."""
+    """Only one of the two instance headers is given, or an optional header without both."""
 
     code = "tuple.incomplete"
     title = "An instance header is missing"
@@ -210,7 +210,7 @@ class ParameterMalformed(BadInput):
 
 
 class LimitMalformed(BadInput):
-    """``limit`` is not a whole number from 1."""
+    """``limit`` is not a whole number of at least 1."""
 
     code = "limit.malformed"
     title = "The limit is not a positive whole number"
@@ -238,17 +238,17 @@ class Forbidden(RelatedImagesError):
 
 
 class RecordingForbidden(Forbidden):
-    """The caller has no role that may record or remove relations."""
+    """The caller has no role that permits it to record or remove relations."""
 
     code = "relation.forbidden"
-    title = "The caller may not record or remove relations"
+    title = "The caller is not permitted to record or remove relations"
 
 
 class InstallationBound(Forbidden):
-    """The installation is bound to other service users, or to this one for other types."""
+    """The installation is bound to other service users, or to this user only for other types."""
 
     code = "installation.bound"
-    title = "The service user may not report on this resource of the installation"
+    title = "The service user is not permitted to report on this resource"
 
 
 class InstallationUnregistered(Forbidden):
@@ -266,28 +266,28 @@ class AdminOnly(Forbidden):
 
 
 class NotFound(RelatedImagesError):
-    """The root of the errors of resources that do not exist or that the caller may not see."""
+    """The root of the errors of resources that do not exist or that the caller cannot see."""
 
     code = "request.not-found"
     title = "There is no such resource"
 
 
 class ImageNotFound(NotFound):
-    """The image does not exist, or the caller may not see it."""
+    """The image does not exist, or the caller cannot see it."""
 
     code = "image.not-found"
     title = "There is no such image"
 
 
 class InstanceNotFound(NotFound):
-    """The server is not recorded, or the caller may not see it."""
+    """The server is not recorded, or the caller cannot see it."""
 
     code = "instance.not-found"
     title = "There is no such server or volume"
 
 
 class RelationNotFound(NotFound):
-    """There is no such relation, or the caller may not see it."""
+    """The relation does not exist, or the caller cannot see it."""
 
     code = "relation.not-found"
     title = "There is no such relation"
@@ -343,14 +343,14 @@ class ImageInUse(Conflict):
 
 
 class ImageBeingDeleted(Conflict):
-    """A ``boot`` of an image that Glance is deleting."""
+    """The report is a ``boot`` of an image that Glance is deleting."""
 
     code = "image.being-deleted"
     title = "The image is being deleted"
 
 
 class ImageGone(Conflict):
-    """A ``boot`` of an image that is marked deleted."""
+    """The report is a ``boot`` of an image that is marked deleted."""
 
     code = "image.gone"
     title = "The image is marked deleted"
@@ -369,7 +369,7 @@ class StoreUnavailable(RelatedImagesError):
 
 
 class StoreInDoubt(StoreUnavailable):
-    """The connection was lost during a commit. The transaction may be committed or not."""
+    """The connection was lost during a commit. The transaction may have been committed."""
 
     code = "store.in-doubt"
     title = "The result of the commit is unknown"

@@ -98,7 +98,7 @@ class PolicyEmpty(ClientError):
 
 
 class PolicyInvalid(ClientError):
-    """A backup policy, of a server or to be stored, has an error."""
+    """A backup policy has an error: the policy of a server, or a policy that is to be stored."""
 
     code = "retention.policy-invalid"
     title = "A backup policy is invalid"
@@ -180,7 +180,7 @@ class GlanceError(ClientError):
     :ivar status: HTTP status of the response; ``None`` without a response
     :ivar request_id: ID of the request in Glance's log, or ``None``
     :ivar retry_after: seconds to wait before the next attempt, from Retry-After, or ``None``
-    :ivar doubtful: ``True`` if Glance may have processed the request nevertheless
+    :ivar doubtful: ``True`` if Glance may have processed the request in spite of the error
     :ivar reason: the message of the response, or of the failed connection
     :ivar image_id: ID of the image in question; ``None`` if certainly no image was created
     """
@@ -262,24 +262,26 @@ class Unauthorized(GlanceError):
 
     def __init__(self, request: str, reason: str, **response: Any) -> None:
         super().__init__(request, reason, **response)
-        self.doubtful = False  # also without a status, if Keystone refused them
+        self.doubtful = False  # also without a status, if Keystone refused the credentials
 
 
 class Forbidden(GlanceError):
-    """The account may not do this."""
+    """The account is not permitted to do this."""
 
     code = "glance.forbidden"
-    title = "The account may not do this"
-    next_step = "check the roles of the account, the owner of the image, and if it is protected"
+    title = "The account is not permitted to do this"
+    next_step = (
+        "check the roles of the account, the owner of the image, and whether it is protected"
+    )
     filter_adds_next_step = True
 
 
 class NotFound(GlanceError):
-    """The resource does not exist, or the caller may not see it."""
+    """The resource does not exist, or the caller cannot see it."""
 
     code = "glance.not-found"
-    title = "The resource does not exist, or the caller may not see it"
-    next_step = "check the ID, and that the project may see it"
+    title = "The resource does not exist, or the caller cannot see it"
+    next_step = "check the ID, and whether the project is permitted to see it"
 
 
 class Conflict(GlanceError):

@@ -71,12 +71,12 @@ def get(app: WSGIApp, environ: Environ, path: str, query: str = "") -> Response:
 def get_image(app: WSGIApp, environ: Environ, image_id: str) -> dict[str, Any]:
     """Return the image as Glance shows it to the caller.
 
-    :raises ImageNotFound: if the image does not exist or the caller may not see it
+    :raises ImageNotFound: if the image does not exist or the caller cannot see it
     """
     found = find_image(app, environ, image_id)
     if not found or found.get("id") != image_id:
         raise ImageNotFound(
-            f"no image {image_id} exists, or the caller may not see it; check the ID"
+            f"no image {image_id} exists, or the caller cannot see it; check the ID"
         )
     return found
 

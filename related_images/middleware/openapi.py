@@ -18,8 +18,8 @@ VERSION: Final = "3.1.0"
 ERRORS: Final = {
     HTTPStatus.BAD_REQUEST: "The request is malformed",
     HTTPStatus.UNAUTHORIZED: "The request has no valid token",
-    HTTPStatus.FORBIDDEN: "The caller lacks the role, or may not use the installation",
-    HTTPStatus.NOT_FOUND: "The resource does not exist, or the caller may not see it",
+    HTTPStatus.FORBIDDEN: "The caller lacks the role, or is not permitted to use the installation",
+    HTTPStatus.NOT_FOUND: "The resource does not exist, or the caller cannot see it",
     HTTPStatus.CONFLICT: "The request conflicts with recorded relations",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than 1 MiB",
     HTTPStatus.SERVICE_UNAVAILABLE: "The database is unavailable",

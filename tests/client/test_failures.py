@@ -74,7 +74,10 @@ def test_malformed_arguments_are_not_sent(
             "use a service user of the installation for this resource type",
         ),
         ("installation.unregistered", "ask an administrator to register the installation"),
-        (None, "check the roles of the account, the owner of the image, and if it is protected"),
+        (
+            None,
+            "check the roles of the account, the owner of the image, and whether it is protected",
+        ),
     ],
 )
 def test_the_next_step_of_a_403_depends_on_its_code(

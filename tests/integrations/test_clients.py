@@ -36,7 +36,7 @@ SENTENCES = {
     400: "X-Instance-ID",
     401: "X-Auth-Token is malformed",
     403: "one of these roles is needed",
-    404: "exists, or the caller may not see it; check the ID",
+    404: "exists, or the caller cannot see it; check the ID",
     409: IN_USE,
     413: "the body has more than 1048576 bytes",
     503: DOWN,
