@@ -59,7 +59,7 @@ class Breaker:
             if self._error is None:
                 self._open(error)
                 if not self._watch_by(probe):
-                    # without a probe nothing would close the breaker; the next call tries itself
+                    # without a probe nothing would close the breaker
                     self._error = None
 
     def suspect(self, probe: Probe) -> None:
@@ -69,7 +69,7 @@ class Breaker:
                 self._watch_by(probe)
 
     def reset(self) -> None:
-        """Close the breaker and stop to probe, so that the next call tries itself."""
+        """Close the breaker and end the probes, so that the next call tries the access."""
         with self._lock:
             watch, self._watch, self._error = self._watch, None, None
         if watch is not None:
@@ -97,7 +97,9 @@ class Breaker:
         self._told = {logged}
         self._is_logged = logged != self._logged or now - self._logged_at > QUIET
         if self._is_logged:
-            LOG.error("%s failed, refused until it works again: %s", self._name, logged)
+            LOG.error(
+                "%s failed; further calls are refused until it works again: %s", self._name, logged
+            )
             self._logged, self._logged_at = logged, now
 
     def _still(self, error: StoreUnavailable) -> None:
@@ -113,7 +115,7 @@ class Breaker:
             if self._watch is not watch:
                 return
             if not isinstance(error, StoreUnavailable):
-                LOG.error("%s cannot be tried", self._name, exc_info=error)
+                LOG.error("%s: the probe failed unexpectedly", self._name, exc_info=error)
             elif self._error is None:
                 self._open(error)
             else:

@@ -244,7 +244,7 @@ class Database:
         left = self._budget.until - time.monotonic()
         with own.turns.turn(left) if waits else nullcontext(True) as came:
             if not came:
-                raise _unavailable("too many are writing")
+                raise _unavailable("too many requests write at the same time")
             try:
                 connected = self._engine(writing).connect()
             except dialects.FAULTS as fault:
@@ -265,7 +265,7 @@ class Database:
         if isinstance(error, DataError | UnicodeError):
             # the request is at fault, so that the circuit breaker stays closed; drivers raise
             # UnicodeError for characters that the encoding of the database lacks
-            return FieldInvalid("the database cannot keep one of the values given")
+            return FieldInvalid("the database cannot store one of the given values")
         if not isinstance(error, DBAPIError):
             return _unavailable(str(error))
         if dialects.is_missing_table(error):
@@ -345,7 +345,7 @@ class Database:
     def _begin_statement(self, *given: Any) -> None:
         self._budget.statements.append(given[2])
         if time.monotonic() > self._budget.until:
-            raise _unavailable("it answers too slowly")
+            raise _unavailable("it responds too slowly")
 
 
 def usable(url: str) -> URL:
@@ -402,10 +402,10 @@ def _commit(connection: Connection, transaction: RootTransaction) -> None:
         _end(connection, transaction.commit)
     except DBAPIError as error:
         if error.connection_invalidated:
-            # if it was committed, a second run would take its own rows for those of another caller
+            # if it was committed, a second run would treat its own rows as those of another caller
             raise StoreInDoubt(
-                "the connection to the database was lost during a commit; look whether it was "
-                "stored, or try again"
+                "the connection to the database was lost during a commit; the commit may have "
+                "succeeded; check the result, or try again"
             ) from error
         raise
 

@@ -30,7 +30,7 @@ LONGEST_LOCK: Final = 30.0
 """The time in seconds for which a command waits for a lock of SQLite."""
 
 _NOT_TEXT: Final = ("autocommit", "context", "cursor_factory", "row_factory")
-"""The parameters of psycopg that are no text, and so cannot be in a URL."""
+"""The parameters of psycopg that are not text, and so cannot be in a URL."""
 
 PREPARE: Final = "prepare_threshold"
 _NUMBERS: Final[dict[str, type[float]]] = {PREPARE: int, "connect_timeout": float}
@@ -118,7 +118,7 @@ def _number(name: str, text: str) -> float | None:
     try:
         return _NUMBERS[name](text)
     except ValueError:
-        raise unusable(f"the option {name} is a number") from None
+        raise unusable(f"the option {name} must be a number") from None
 
 
 def create(url: URL, connecting: float, waiting: float | None = None, **options: Any) -> Engine:
@@ -234,13 +234,15 @@ def take_turn(connection: Connection, name: str) -> None:
             raise
         # Percona XtraDB Cluster refuses GET_LOCK in its strict mode
         LOG.warning(
-            "the database has no lock to keep a second upgrade waiting (%s); "
-            "make sure that only one runs",
+            "the database refuses the lock that makes a second upgrade wait (%s); "
+            "make sure that only one upgrade runs",
             said(error.orig, connection.engine.url),
         )
         return
     if not taken:
-        raise StoreUnavailable("another upgrade is under way; run this again when it is done")
+        raise StoreUnavailable(
+            "another upgrade is running; run this command again when it has ended"
+        )
 
 
 def said(cause: BaseException | None, url: URL) -> str:

@@ -1,10 +1,10 @@
 """Register installations, and check who may report on one.
 
 The service users of an installation are in two columns. ``service_users`` is a JSON text with the
-time of the registration. ``service_user_id`` is what filters of the version before read, which may
-run during an upgrade: the only service user, for all types of resources. Such a filter must not
-permit more than this one. It removes a registration, or registers again, without a change of
-``service_users``; the time shows that.
+time of the registration. Filters of the previous version, which may run during an upgrade, read
+``service_user_id``: the only service user, for all types of resources. Such a filter must not
+permit more than this version. It removes or repeats a registration without a change of
+``service_users``; the time of the registration shows that.
 """
 
 import json
@@ -60,8 +60,8 @@ def register(
 ) -> tuple[Installation, bool]:
     """Register an installation.
 
-    :param service_users: the only service users that may report on its resources; none for every
-        caller with a recording role
+    :param service_users: the only service users that may report on its resources; if empty, every
+        caller with a recording role may report
     :returns: the installation, and whether it is newly registered
     :raises FieldInvalid: if there are too many service users, or one of them twice
     :raises InstallationConflict: if it is registered with another name or other service users
@@ -122,7 +122,7 @@ def _find(connection: Connection, uuid: str) -> Installation | None:
 
 
 def check_reporter(connection: Connection, instance: InstanceRef, reporter: Reporter) -> None:
-    """Find out how the installation is registered, and raise as :func:`check_registration` does."""
+    """Read the registration of the installation, and check it with :func:`check_registration`."""
     if not reporter.for_any_installation:
         uuid = instance.installation_uuid
         found = connection.execute(_by_uuid, {"uuid": uuid}).first()
@@ -137,7 +137,8 @@ def check_registration(
     :param registration: a row with ``registered_at``, ``service_user_id`` and ``service_users`` of
         the installation; without a time, or ``None``, if it is not registered
     :raises InstallationUnregistered: if it must be registered and is not
-    :raises InstallationBound: if it is bound to other service users, or to this one for other types
+    :raises InstallationBound: if it is bound to other service users, or to the reporter only for
+        other types
     """
     if registration is None or registration.registered_at is None:
         if reporter.require_registered:
@@ -160,15 +161,15 @@ def _bound(uuid: str, resource_type: str, own: Sequence[ServiceUser]) -> Install
     if not own:
         return InstallationBound(
             f"the installation {uuid} is registered with other service users; send the request as "
-            "one of them, or have an administrator register it again with this one: "
+            "one of these users, or ask an administrator to register it again with this user: "
             f"{REGISTER_AGAIN.format(uuid=uuid)}"
         )
     types = sorted({one for user in own for one in user.resource_types or ()})
     return InstallationBound(
         f"the service user of this request may report on resources of the installation {uuid} of "
         f"the type {' or '.join(types)}, not of the type {resource_type}; send the request as a "
-        "service user for that type, or have an administrator register the installation again with "
-        f"this user for that type: {REGISTER_AGAIN.format(uuid=uuid)}"
+        "service user for that type, or ask an administrator to register the installation again "
+        f"with this user for that type: {REGISTER_AGAIN.format(uuid=uuid)}"
     )
 
 
@@ -248,13 +249,13 @@ def _service_users(registration: Any) -> tuple[ServiceUser, ...]:
         stored = _parsed(registration.service_users)
         if stored.registered_at == registration.registered_at:
             return stored.users
-    # a filter of the version before registered it
+    # a filter of the previous version registered it
     user = registration.service_user_id
     return () if user is None else (ServiceUser(user),)
 
 
 def _for_all_types(service_users: Sequence[ServiceUser]) -> str | None:
-    """Return the user to which filters of the version before bind the installation, if any."""
+    """Return the user to which filters of the previous version bind the installation, if any."""
     if not service_users:
         return None
     return next((user.user_id for user in service_users if user.resource_types is None), NOBODY)

@@ -71,7 +71,7 @@ def page(
     """Return a page of instances, in the order in which they were first recorded.
 
     With ``latest_before``, the list holds the instances without an image of the kind since then.
-    Callers who see all projects and filter by no label get the longest overdue ones first.
+    Callers who see all projects and give no label get the longest overdue instances first.
 
     :param filters: conditions that one relation of the instance must fulfil
     :param limit: the size of the page
@@ -95,7 +95,7 @@ def _find_marker(database: Database, marker: InstancePosition, filters: Filters)
     found = database.read(_visible_ref, ref, filters.visible_to)
     if found is None:
         raise MarkerUnknown(
-            "the resource of this marker is unknown; ask for the first page, without a marker"
+            "the resource of this marker is unknown; request the first page, without a marker"
         )
     return found
 
@@ -187,7 +187,7 @@ def _knows_latest(filters: Filters) -> bool:
 
 
 def _only_names(filters: Filters) -> Filters:
-    """Return the filters for the installation, the ID and the type alone."""
+    """Return only the filters for the installation, the ID and the type."""
     return Filters(
         filters.installation_uuid, filters.instance_id, resource_type=filters.resource_type
     )

@@ -32,7 +32,7 @@ class ChainPosition:
 
     This is Brent's algorithm ("An improved Monte Carlo factorization algorithm", 1980), with pages
     as steps: the checkpoint moves to the current image whenever the number of pages is a power of
-    two. Thus it lies on the cycle at last, and long enough before the position.
+    two. After enough pages, the checkpoint is on the cycle and stays there for a complete cycle.
 
     :ivar key: the image at which the next page begins
     :ivar passed: the checkpoint: an image on an earlier page
@@ -48,7 +48,7 @@ class ChainPosition:
 class Chain:
     """A page of ancestry.
 
-    It ends before a link that the caller may not see, and before a link that closes a cycle.
+    It ends before a link that the caller cannot see, and before a link that closes a cycle.
 
     :ivar next: the position of the next page, if there is one
     :ivar circular: whether the page ends at a cycle
@@ -93,7 +93,7 @@ def _check_position(database: Database, image_id: str, visible_to: str) -> None:
     """Refuse a forged marker, which could reveal the ancestors of an image of another project."""
     if not database.explore(lineage_walk.leads_on, image_id, visible_to):
         raise MarkerUnknown(
-            "no page ended at this marker; ask for the first page, without a marker"
+            "no page ended at this marker; request the first page, without a marker"
         )
 
 
@@ -151,7 +151,7 @@ def descendants(database: Database, wanted: Wanted, limit: int, after: TreePosit
     )
     if after is not None and not steps:
         raise MarkerUnknown(
-            "the image of this marker no longer exists; ask for the first page, without a marker"
+            "the image of this marker no longer exists; request the first page, without a marker"
         )
     found = [step for step in steps if step.step > 0 and wanted.matches(step)]
     circular = any(step.closes for step in steps)

@@ -105,7 +105,7 @@ def test_a_marker_of_an_image_without_an_own_link_is_refused(database: Database)
     derive(database, 1, 2, "p-2")
     derive(database, 2, 3)
     made_up = ChainPosition(IMAGES[1], IMAGES[1], 1)
-    with pytest.raises(MarkerUnknown, match="ask for the first page"):
+    with pytest.raises(MarkerUnknown, match="request the first page"):
         lineage.ancestry(database, IMAGES[3], 1, made_up, "p-1")
     assert lineage.ancestry(database, IMAGES[3], 1, made_up, None).links
 
@@ -172,5 +172,5 @@ def test_a_marker_whose_image_left_the_tree_is_refused(database: Database) -> No
     database.write(relations.mark_deleted, IMAGES[3], at(50))
     following = lineage.descendants(database, Wanted(IMAGES[0]), 2, page.next)
     assert [step.link.image_id for step in following.branches] == [IMAGES[4], IMAGES[6]]
-    with pytest.raises(MarkerUnknown, match="ask for the first page"):
+    with pytest.raises(MarkerUnknown, match="request the first page"):
         lineage.descendants(database, Wanted(IMAGES[0]), 2, TreePosition(IMAGES[20], 1, False))

@@ -194,7 +194,7 @@ def test_a_server_without_named_locks_is_upgraded(
     schema.upgrade(url)
     assert differences(url) == []
     assert "1105: Percona" in caplog.text
-    assert "make sure that only one runs" in caplog.text
+    assert "make sure that only one upgrade runs" in caplog.text
 
 
 def test_a_command_limits_its_statements(server_url: str) -> None:

@@ -94,7 +94,7 @@ def test_the_shorter_of_two_timeouts_applies(mariadb: servers.DatabaseServer) ->
     [
         ("postgresql+psycopg://h/d?autocommit=true", "option autocommit of psycopg"),
         ("postgresql+psycopg://h/d?row_factory=dict_row", "option row_factory of psycopg"),
-        ("postgresql+psycopg://h/d?prepare_threshold=often", "prepare_threshold is a number"),
+        ("postgresql+psycopg://h/d?prepare_threshold=often", "prepare_threshold must be a number"),
         ("postgresql+psycopg://h/d?sslmode=a&sslmode=b", "sslmode is given 2 times"),
         ("postgresql+psycopg://h/d?connect_timeout=soon", "connect_timeout"),
         ("mysql+pymysql://h/d?init_command=a&init_command=b", "init_command is given 2 times"),
