@@ -39,8 +39,8 @@ CLOCKS_APART: Final = timedelta(minutes=1)
 FIRST_RECORDED: Final = func.min(case((relation.c.claimed != 1, relation.c.created_at)))
 """An aggregate: when the oldest relation of an image was recorded.
 
-Relations with one claim are left out: they were recorded again, before a request that may have
-created the image only then.
+Relations with one claim are left out: they were recorded a second time, before a request that may
+have created the image.
 """
 
 HAS_ID: Final = image.c.former_uuid.is_(None)
@@ -111,7 +111,7 @@ def retire(connection: Connection, ref: int, at: datetime) -> None:
     """
     has_id = update(image).where(image.c.id == ref, HAS_ID)
     given_up = has_id.ordered_values(
-        # MariaDB and MySQL evaluate assignments from left to right and see those before
+        # in MariaDB and MySQL, an assignment sees the values of the assignments to its left
         (image.c.former_uuid, image.c.uuid),
         (image.c.uuid, str(uuid4())),
         (image.c.deleted_at, func.coalesce(image.c.deleted_at, bindparam(None, at, UtcDateTime()))),

@@ -48,8 +48,8 @@ def images_of_instance(
     """Return the images made from the instance, or those with a relation of the given ``kind``.
 
     A project gets the images that it owns; if it owns the instance, it gets all of them, and Glance
-    decides which of these it shows. If these are more than :data:`IMAGES_LIMIT`, only the images
-    that the project owns count: the error must not reveal the number of the others.
+    decides which of these it shows. If there are more than :data:`IMAGES_LIMIT`, only the images
+    that the project owns count: the error must not reveal the number of the other images.
 
     :param kind: a kind of relation; ``None`` for all kinds of images made from the instance
     :param label: only images with this label; ``None`` for all images

@@ -10,7 +10,7 @@ relations move to the row of the new installation. Nothing that was recorded is 
 * If the relation is a start, the later time remains as a rebuild, unless
   :func:`related_images.db.parent_links.is_rebuild` denies that. All rebuilds remain.
 * The owner of the resource is the one that the new installation knows, or else that of the old one.
-* The resource has ended if one of both has; its end is the earlier one.
+* The united resource has ended if one of the two has ended; the earlier end remains.
 * Of two origins with the same time, that of the new installation remains. An origin between the two
   resources is removed, since they are one.
 
@@ -101,7 +101,7 @@ def merge(database: Database, old: str, new: str) -> Merged:
 
 
 def _write(database: Database, task: Callable[..., Result], *arguments: Any) -> Result:
-    """Run a transaction, and leave the database to others for as long as it took.
+    """Run a transaction, then pause for the same time, so that others can use the database.
 
     SQLite has no queue of writers: others wait for a moment without a transaction.
     """
@@ -302,7 +302,7 @@ def _move_origins(connection: Connection, ref: int, twin: int) -> bool:
 
 
 _code: Final = type_coerce(relation.c.kind, SmallInteger).label("code")
-"""The kind, which may be one of a newer version."""
+"""The kind; it may be a kind that only a newer version knows."""
 
 
 def _of_resource(ref: int) -> Any:
@@ -329,7 +329,7 @@ def _duplicates(connection: Connection, found: Sequence[Any], twin: int) -> list
 def _join(
     connection: Connection, duplicates: Sequence[tuple[Any, Any]], resources: tuple[int, int]
 ) -> None:
-    """Remove the second relation of each pair, after the first one got what only it states."""
+    """Copy the additional data of each pair to the first relation, and remove the second one."""
     if not duplicates:
         return
     starts = [start for ref in resources for start in parent_links.starts_of(connection, ref)]
@@ -362,8 +362,8 @@ def _rebuilt_at(starts: Sequence[Start], kept: Any, dropped: Any) -> set[datetim
 def _claims(kept: Any, dropped: Any) -> int:
     """Return the claims of ``kept`` after all reports of ``dropped`` claimed it.
 
-    The announcement that created a relation is not among its claims. It is then, if it claims
-    another relation. A report that is never revoked supports the relation in place of its creator.
+    The announcement that created ``dropped`` is not among its claims, but becomes a claim of
+    ``kept``. A report that is never revoked supports the relation in place of its creator.
     """
     has_creator = dropped.claimed < NO_CREATOR
     is_announced = has_creator and dropped.source == SERVICE

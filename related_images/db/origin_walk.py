@@ -2,8 +2,7 @@
 
 A resource uses an image if it was made from the image, or if it comes, through any origins, from a
 resource that was made from the image. The walk ends after :data:`STEPS` origins. Each row of a walk
-is one resource at one distance, so that origins that contradict each other and form a cycle end it
-too.
+is one resource at one distance. So the walk also ends if contradictory origins form a cycle.
 """
 
 from typing import Any, Final

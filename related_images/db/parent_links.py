@@ -51,7 +51,7 @@ TIMELY: Final = NOTIFICATION
 
 
 STEPS: Final = 100
-"""The largest number of origins between a resource and the one that was made from an image."""
+"""The largest number of origins between a resource and a resource that was made from an image."""
 
 BATCH: Final = 1000
 """The number of instances in one statement."""

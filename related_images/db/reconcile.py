@@ -51,7 +51,7 @@ INSTANCES: Final = 500
 """The number of instances that one statement checks."""
 
 PROOF: Final = 10
-"""If Glance has none of this many recorded images, it is taken for another cloud's Glance."""
+"""If Glance has none of this number of recorded images, it is assumed to be of another cloud."""
 
 
 class ImageService(Protocol):

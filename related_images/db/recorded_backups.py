@@ -1,7 +1,7 @@
 """The recorded backups of a server, for Nova's backup rotation.
 
-Nova's query does not name the installation, so that it is derived from the service user or from the
-server ID.
+Nova's query does not name the installation. Therefore the installation is derived from the service
+user or from the server ID.
 """
 
 from collections.abc import Set

@@ -44,7 +44,7 @@ def announce(database: Database, new: NewRelation, reporter: Reporter) -> Record
 
     :returns: what was changed; pass it to :func:`created` or :func:`withdraw`
     :raises InstallationUnregistered: if the installation must be registered and is not
-    :raises InstallationBound: if the installation is bound and this reporter may not report on it
+    :raises InstallationBound: if the installation is bound and does not permit this reporter
     :raises StoreUnavailable: if it could not be committed; then the image must not be created
     """
     failpoints.reach(Point.RECORD_BEGUN)
@@ -67,7 +67,7 @@ def created(
     """Record when Glance created the announced image, which distinguishes it from former images.
 
     :param image_state: the image in Glance's response
-    :raises StoreUnavailable: if it could not be committed; a reconciliation makes up for that
+    :raises StoreUnavailable: if it could not be committed; a reconciliation then records it
     """
     database.write(_note_created, recorded, replace(new, image_state=image_state))
     failpoints.reach(Point.CREATE_NOTED)
@@ -112,7 +112,7 @@ def attach(
         :exc:`ImageGone`
     :returns: the relation, and whether it is new
     :raises InstallationUnregistered: if the installation must be registered and is not
-    :raises InstallationBound: if the installation is bound and this reporter may not report on it
+    :raises InstallationBound: if the installation is bound and does not permit this reporter
     :raises ImageBeingDeleted: if it is a start from an image with a pending deletion
     :raises ImageGone: if it is a start from an image that is marked deleted
     :raises RelationConflict: if the relation is recorded with another label
@@ -164,7 +164,7 @@ def detach(
     """Remove one relation.
 
     :raises InstallationUnregistered: if the installation must be registered and is not
-    :raises InstallationBound: if the installation is bound and this reporter may not report on it
+    :raises InstallationBound: if the installation is bound and does not permit this reporter
     :raises RelationNotFound: if it is not recorded
     :raises StoreUnavailable: if it could not be committed
     """
@@ -193,7 +193,7 @@ def revoke(
         revoke the report of the service that created the image
     :returns: the relation if it remains because others reported it; ``None`` if it was removed
     :raises InstallationUnregistered: if the installation must be registered and is not
-    :raises InstallationBound: if the installation is bound and this reporter may not report on it
+    :raises InstallationBound: if the installation is bound and does not permit this reporter
     :raises RelationNotFound: if it is not recorded, or was recorded at another time
     :raises StoreUnavailable: if it could not be committed
     """
@@ -225,7 +225,7 @@ def end_instance(database: Database, instance: InstanceRef, reporter: Reporter) 
     """Record that the resource was deleted; a repeated call changes nothing.
 
     :raises InstallationUnregistered: if the installation must be registered and is not
-    :raises InstallationBound: if the installation is bound and this reporter may not report on it
+    :raises InstallationBound: if the installation is bound and does not permit this reporter
     :raises InstanceNotFound: if the resource is not recorded
     :raises StoreUnavailable: if it could not be committed
     """

@@ -281,9 +281,9 @@ class Homes:
     :ivar refs: their primary keys, or a parameter for them
     :ivar have_few_instances: whether they have at most :data:`FEW_INSTANCES` instances. Then these
         instances are the start of the query. Otherwise the list is read in its order, and the
-        installation of each relation is looked up. No database chooses well by itself: MariaDB
-        starts with the instances even if these are all there are, PostgreSQL and SQLite do not if
-        they are few.
+        installation of each relation is looked up. No database makes this choice well: MariaDB
+        starts with the instances even if these are all instances of the cloud, and PostgreSQL and
+        SQLite do not start with them even if they are few.
     """
 
     refs: Any

@@ -132,8 +132,8 @@ _detach_former: Final = delete(relation).where(
 def detach(connection: Connection, instance: InstanceRef, image_id: str, kind: str) -> bool:
     """Remove one relation with all of its reports.
 
-    It is the relation of the image that has the ID; if there is none, the relations of the images
-    that had the ID before.
+    It is the relation of the image that has the ID. If that image has no such relation, it is the
+    relations of the images that had the ID before.
 
     :returns: whether a relation was removed
     """

@@ -1,7 +1,7 @@
 """Primary keys of rows by UUID or ID: as a subquery, or by get-or-create.
 
-The arguments are values or ``bindparam``. Without such a row, the subquery is null, which equals
-nothing.
+The arguments are values or ``bindparam``. If there is no such row, the subquery is null, and no
+value equals null.
 """
 
 import uuid
@@ -85,7 +85,7 @@ def image_ref(image_id: Any) -> ScalarSelect[Any]:
 
 
 def former_images(image_id: Any) -> Select[Any]:
-    """Return the query for the images that had this ID before that of :func:`image_ref`."""
+    """Return the query for the images that had this ID before the image of :func:`image_ref`."""
     return select(image.c.id).where(image.c.former_uuid == image_id)
 
 

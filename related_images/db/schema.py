@@ -39,7 +39,7 @@ _select_version = select(_version_table.c.version_num)
 
 
 def version(connection: Connection) -> str | None:
-    """Return the revision of the tables; ``None`` if there are none."""
+    """Return the revision of the tables; ``None`` if there are no tables."""
     try:
         return connection.execute(_select_version).scalar()
     except DBAPIError as error:

@@ -1,4 +1,4 @@
-"""What only SQLite needs: begin of transactions, write-ahead logging, a fair lock of writers."""
+"""SQLite only: the begin of transactions, write-ahead logging, a fair lock of writers."""
 
 import os
 import sqlite3

@@ -192,7 +192,7 @@ origin = Table(
     # a version before origins may remove the row of an instance
     Column("instance_ref", ForeignKey("related_instance.id", ondelete="CASCADE"), primary_key=True),
     Column("since", UtcDateTime, primary_key=True),
-    # null if the instance is known to come from no other one
+    # null if the instance is known to have no source
     Column("source_ref", ForeignKey("related_instance.id", ondelete="CASCADE")),
     # a copy of the instance's column: the project that sees the origin
     Column("project_ref", ForeignKey("related_project.id")),
