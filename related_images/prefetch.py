@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterator[T]) -> Generator[T]:
-    """Yield the items in order; a thread fetches the next one while the caller processes one.
+    """Yield the items in order; a thread fetches the next item while the caller processes one.
 
     A caller that stops early does not wait for the item that is being fetched; it is discarded.
 

@@ -104,7 +104,7 @@ def positive(name: str, value: object, error: type[BadInput] = ParameterMalforme
 
 
 def flag(name: str, value: object) -> bool:
-    """Return ``value`` if it is a bool: as a condition, the text ``"false"`` would hold.
+    """Return ``value`` if it is a bool. As a condition, the text ``"false"`` would be true.
 
     :raises ParameterMalformed: if it is not
     """
@@ -175,7 +175,7 @@ def installation_uuid(text: object) -> str:
 
 
 def resource_type(text: object) -> str:
-    """Return ``text``, a resource type, which may be one of a newer version.
+    """Return ``text``, a resource type. It may be a type that only a newer version knows.
 
     :raises ResourceTypeUnknown: if it is malformed
     """

@@ -13,13 +13,13 @@ from related_images.protocol import schemas
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1000
-"""Rows of a page. A larger limit is reduced to this one, as Glance does with its own."""
+"""The largest number of rows of a page. A larger limit is reduced to this number, as in Glance."""
 
 IMAGE_IDS_MAX: Final = 100
 """The largest number of images in one request for usages: their IDs are in the query."""
 
 Parser = Callable[[Any], Any]
-"""Returns the value of a text; raises :exc:`BadInput` for a malformed text and for another type."""
+"""Parses a text; raises :exc:`BadInput` if it is malformed or of another type."""
 
 
 def _project_id(text: str) -> str:
@@ -122,7 +122,8 @@ FILTERS: Final[Filters] = {
     ),
     "in_use": Filter(
         _boolean("in_use"),
-        "true: `boot` relations of resources that are not recorded as deleted; false: all others",
+        "true: `boot` relations of resources that are not recorded as deleted; "
+        "false: all other relations",
         {"type": "boolean"},
     ),
 }
@@ -191,7 +192,7 @@ DETACHMENT: Final[Filters] = {
     **RESOURCE,
     "own_report": Filter(
         _own_report,
-        "Roll back the caller's own report alone: one attachment, or the creation of the image. "
+        "Roll back only the caller's own report: one attachment, or the creation of the image. "
         "Other reports of the relation stay",
         {"type": "string", "enum": list(OWN_REPORTS)},
     ),

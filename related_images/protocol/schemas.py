@@ -49,11 +49,11 @@ def fault(status: int, error: RelatedImagesError, request_id: str | None) -> Jso
 
 
 FAULT: Final = ("code", "title", "message")
-"""The names of what :func:`described` returns."""
+"""The keys of the object that :func:`described` returns."""
 
 
 def described(error: RelatedImagesError) -> Json:
-    """Return what an error says of itself."""
+    """Return the code, the title and the message of an error."""
     return dict(zip(FAULT, (error.code, error.title, str(error)), strict=True))
 
 
@@ -234,7 +234,7 @@ _NEW_ORIGIN: Final = _object(
         "source": _object(_NEW_RESOURCE, ("resource_type",))
         | {
             "type": ["object", "null"],
-            "description": "The other resource; null if it is known that there is none",
+            "description": "The other resource; null if the resource is known to have no source",
         },
         "since": TIME,
         "project_id": _MAYBE_OWN_TEXT
@@ -250,11 +250,11 @@ _USAGE_DESCRIPTIONS: Final[dict[str, Json]] = {
     },
     "live_instances": {
         "minimum": 0,
-        "description": "Number of these that are not recorded as deleted",
+        "description": "Number of these resources that are not recorded as deleted",
     },
     "unused_since": {
-        "description": "When the last of these was deleted; null while one is live, or if none was "
-        "ever made"
+        "description": "When the last of these resources was deleted; null while one is live, or "
+        "if there never was one"
     },
     "used_by_others": {
         "description": "Whether live servers or volumes of projects other than the image's owner "
@@ -313,7 +313,7 @@ _SERVICE_USERS: Final = {
         ("resource_types",),
     ),
     "description": "The only service users that may report on resources of the installation; "
-    "without any, every caller with a recording role may",
+    "if empty, every caller with a recording role may report",
 }
 _ERROR: Final = {
     "status": {"type": "integer"},
