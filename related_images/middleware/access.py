@@ -1,6 +1,6 @@
 """The caller's identity, from the headers that keystonemiddleware sets, and its permissions.
 
-Roles decide what a caller may record and remove. The project decides which relations it sees. The
+Roles decide what a caller may record and remove. Its project decides which relations it sees. The
 registration of an installation decides which service users may report on it:
 :mod:`related_images.db.installations` checks that in the transaction that records.
 """
@@ -18,7 +18,7 @@ CONFIRMED = "Confirmed"
 
 @dataclass(frozen=True)
 class Caller:
-    """The caller of one request, as far as keystonemiddleware confirms it."""
+    """The caller of one request, as confirmed by keystonemiddleware."""
 
     environ: Environ
     settings: Settings
@@ -84,7 +84,7 @@ class Caller:
     def require_recording_role(self) -> None:
         """Check that the caller may record relations.
 
-        :raises RecordingForbidden: if it may not; the message names the roles
+        :raises RecordingForbidden: if it has no such role; the message names the roles
         """
         if not self.may_record:
             raise RecordingForbidden(self._recording_roles_needed())
@@ -92,7 +92,7 @@ class Caller:
     def require_removal_role(self) -> None:
         """Check that the caller may remove relations.
 
-        :raises RecordingForbidden: if it may not; the message names the roles
+        :raises RecordingForbidden: if it has no such role; the message names the roles
         """
         if not self.may_remove:
             raise RecordingForbidden(
@@ -141,7 +141,7 @@ class Caller:
         )
 
     def remover(self) -> Reporter:
-        """Return the same for a removal: an administrator may remove from any installation."""
+        """Return the reporter of a removal: an administrator may remove from any installation."""
         return replace(self.reporter(), for_any_installation=self.is_admin)
 
     def _has_role(self, roles: frozenset[str], key: str) -> bool:

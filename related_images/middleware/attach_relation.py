@@ -23,7 +23,7 @@ def new_relation(
 
     :param body: a body with all required fields and no unknown ones
     :raises BadInput: if a field is malformed
-    :raises ImageNotFound: if the image does not exist or the caller may not see it
+    :raises ImageNotFound: if the image does not exist or the caller cannot see it
     """
     resource_type = model.resource_type(body.get("resource_type", model.SERVER))
     ref = model.InstanceRef(body["installation_uuid"], body["instance_id"], resource_type)
@@ -62,11 +62,11 @@ def attach(
 
 
 def _instance_project_id(body: dict[str, Any], kind: str, caller: Caller) -> str | None:
-    """Return the project that owns the resource, or ``None`` if the request does not say it.
+    """Return the project that owns the resource, or ``None`` if the request does not name it.
 
     It is ``instance_project_id`` of the body. For a ``boot`` without it, it is the project of the
     user, if a service sends a user's token with its own service token. An administrator acts on
-    resources of other projects, so the project of an administrator is not taken.
+    resources of other projects, so the project of an administrator is not used.
     """
     project_id = body.get("instance_project_id")
     if project_id is not None:

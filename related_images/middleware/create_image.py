@@ -63,7 +63,7 @@ def create_image(
     :returns: the body of Glance's response; on success the response has ``X-Relation-Recorded``
     :raises RecordingForbidden: if the caller has no recording role
     :raises BadInput: if the body or the kind is malformed
-    :raises Forbidden: if the caller may not use the installation
+    :raises Forbidden: if the caller is not permitted to use the installation
     :raises StoreUnavailable: if the relation cannot be recorded; Glance gets no request then
     """
     caller.require_recording_role()

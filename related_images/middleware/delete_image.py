@@ -37,8 +37,8 @@ def answer(
     """Let Glance delete the image, and mark it deleted if Glance did.
 
     :returns: the body of Glance's response
-    :raises ImageInUse: if delete protection is on, live servers were started from the image, and
-        the request is not a forced one of an administrator
+    :raises ImageInUse: if delete protection is on, live servers were started from the image, and no
+        administrator forces the deletion
     """
     image_id = _image_to_delete(app, environ, request.image)
     if image_id is None:
@@ -50,7 +50,7 @@ def answer(
 
 
 def _image_to_delete(app: WSGIApp, environ: Environ, image: str) -> str | None:
-    """Return the ID of the image that Glance will delete, or ``None`` if there is none.
+    """Return the ID of the image that Glance will delete, or ``None`` if it will delete none.
 
     Some databases compare without case or accents and find an image by another spelling of its ID.
     Glance is asked which image it finds.
@@ -121,11 +121,11 @@ class Guarded:
         return self.app(environ, outcome.start_response)
 
     def _may_be_deleted(self) -> bool:
-        """Whether Glance may delete the image for this caller: an owner or an administrator.
+        """Whether Glance can delete the image for this caller: an owner or an administrator.
 
-        Glance refuses all others. The check must not tell them who uses the image, nor stop others
-        from starting servers from it. If the caller is not identified, Glance may run without
-        authentication and treat every caller as an administrator.
+        Glance refuses all others. The check must not reveal to them who uses the image, and must
+        not stop others from starting servers from it. If the caller is not identified, Glance may
+        run without authentication and treat every caller as an administrator.
         """
         if self.caller.is_admin or not self.caller.is_identified:
             return True

@@ -143,7 +143,7 @@ def _read(stream: Any, size: int) -> bytes:
 
 def _too_large() -> BodyTooLarge:
     return BodyTooLarge(
-        f"the body has more than {BODY_LIMIT} bytes, the limit of this route; send a smaller one"
+        f"the body has more than {BODY_LIMIT} bytes, the limit of this route; send a smaller body"
     )
 
 

@@ -125,7 +125,7 @@ def filter_factory(
 
 
 def _log_settings(settings: Settings) -> None:
-    """Log the options, and an error now if the first request would find the database unusable."""
+    """Log the options, and log an error if the database cannot be used."""
     database = Database(settings.connection, settings.database_timeout)
     LOG.info("related-images %s: database %s, %s", __version__, database.address, settings.shown())
     try:

@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 
 ACTIVE: Final = "status=active"
 ACKNOWLEDGEMENT: Final = "installation_uuid, instance_id, kind"
-"""As :meth:`related_images.protocol.headers.Assertion.acknowledgement` for a server and a kind."""
+"""The value of ``X-Relation-Filters-Applied`` for a server and a kind."""
 
 
 def answer(

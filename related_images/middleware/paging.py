@@ -66,7 +66,7 @@ def read(query: Parameters, known: parameters.Filters) -> Query:
 def report_to_roll_back(filters: Mapping[str, Any]) -> tuple[str | None, datetime | None]:
     """Return the report to roll back, and ``created_at`` of its relation for an attachment.
 
-    :returns: two times ``None`` if the relation is to be removed
+    :returns: ``None`` twice if the whole relation must be removed
     :raises ParameterMalformed: if ``created_at`` is given without ``own_report=attachment``, or
         missing with it
     """
@@ -175,7 +175,7 @@ def _time_or_none(text: str) -> datetime | None:
 
 
 def encode_marker(*parts: str) -> str:
-    """Return a marker that holds ``parts``. It is readable: pass only what the caller may see."""
+    """Return a marker with ``parts``. It is readable: pass only values that the caller sees."""
     return base64.urlsafe_b64encode("|".join(parts).encode()).decode().rstrip("=")
 
 

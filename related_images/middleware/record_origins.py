@@ -31,7 +31,7 @@ def new_origin(item: Any) -> model.NewOrigin:
     """Return the origin that an item describes.
 
     :raises BadInput: if a field is missing, unknown or malformed
-    :raises OriginRefused: if such a resource cannot come from such a source
+    :raises OriginRefused: if a resource of this type cannot come from a source of that type
     """
     found = fields(_object("the origin", item), REQUIRED_FIELDS, OPTIONAL_FIELDS)
     source, project_id = found["source"], found["project_id"]

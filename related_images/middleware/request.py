@@ -1,6 +1,6 @@
 """Classify a request by its path, instance headers, query and method.
 
-A request that the filter does not handle passes unchanged; only what decides that is read.
+A request that the filter does not handle passes unchanged. The module reads only these parts.
 """
 
 from collections.abc import Sequence
@@ -118,7 +118,7 @@ def _classify_images(environ: Environ, values: dict[str, str]) -> Request | None
     """Classify a request to ``/v2/images``; ``values`` are those of the instance headers."""
     query_string = environ.get("QUERY_STRING", "")
     if not values:
-        # without instance headers, only a query with one of these two names can concern us
+        # without instance headers, only a query with one of these two names can be for the filter
         names = unquote(query_string)
         if headers.QUERY[0] not in names and BACKUP_PROPERTIES[-1] not in names:
             return None
@@ -153,9 +153,9 @@ def relation_parameters(query: Sequence[Parameter]) -> dict[str, str]:
 
 
 def _rotation(query: Sequence[Parameter]) -> Rotation | None:
-    """Return the rotation if the query is the one of Nova's rotation.
+    """Return the rotation if Nova's rotation sends this query.
 
-    It is ``_rotate_backups()`` of ``nova.compute.manager`` that sends it.
+    The sender is ``_rotate_backups()`` of ``nova.compute.manager``.
     """
     values = {name: value for name, value, _ in query}
     filters = {name: value for name, value in values.items() if name not in PAGING}

@@ -77,7 +77,7 @@ def attach(request: RouteRequest) -> WSGIApp:
 
     :raises RecordingForbidden: if the caller has no recording role
     :raises BadInput: if the body is malformed
-    :raises ImageNotFound: if the image does not exist or the caller may not see it
+    :raises ImageNotFound: if the image does not exist or the caller cannot see it
     :raises RelationConflict: if the relation is recorded with another label
     :raises ImageBeingDeleted: if a ``boot`` is recorded while Glance deletes the image
     """
@@ -147,7 +147,7 @@ def report_origins(request: RouteRequest) -> WSGIApp:
 
     :raises RecordingForbidden: if the caller has no recording role
     :raises BadInput: if the body has no list of origins
-    :raises StoreUnavailable: if the database is unavailable; the origins before stay recorded
+    :raises StoreUnavailable: if the database is unavailable; origins that were recorded before stay
     """
     request.caller.require_recording_role()
     items = record_origins.items(json_object(request.environ))
@@ -209,7 +209,7 @@ def end_instance(request: RouteRequest) -> WSGIApp:
 
 
 def list_usages(request: RouteRequest) -> WSGIApp:
-    """Return how many servers and volumes were made from each of the given images."""
+    """Return how many servers and volumes were made from each image of the query."""
     image_ids = request.query.filters[parameters.IMAGE_IDS]
     visible_to = request.caller.visible_to
     found = usages.usages(request.database, image_ids, visible_to, _owners(request, image_ids))
@@ -218,7 +218,7 @@ def list_usages(request: RouteRequest) -> WSGIApp:
 
 
 def _owners(request: RouteRequest, image_ids: list[str]) -> dict[str, str | None] | None:
-    """Return the owners of the images for which the caller may know whether others use them.
+    """Return the owners of the images for which the caller is permitted to know of use by others.
 
     Glance is asked for all images, so that neither the response nor its time depends on whether
     others use an image that the caller does not own.
@@ -287,7 +287,7 @@ def unregister_installation(request: RouteRequest) -> WSGIApp:
 
 def show_info(request: RouteRequest) -> WSGIApp:
     """Return the version, kinds, limits, options and state of this deployment."""
-    # before is_up(): if the database hangs, this query is the one that notices it
+    # before is_up(): if the database hangs, this query detects it
     settings, reconciliation = request.caller.settings, _reconciliation(request)
     is_up = request.database.is_up()
     info = {
@@ -312,7 +312,10 @@ def show_info(request: RouteRequest) -> WSGIApp:
 
 
 def _reconciliation(request: RouteRequest) -> schemas.Json:
-    """Return the last reconciliation, and the count of later relations for who may see it."""
+    """Return the last reconciliation.
+
+    Callers who see all projects also get the number of relations recorded after it.
+    """
     last = unreconciled = None
     with suppress(StoreUnavailable):
         last = reconciliation_state.reconciliation(request.database)

@@ -77,7 +77,7 @@ def query_of(environ: Environ) -> list[tuple[str, str]]:
     if not query_string:
         return []
     try:
-        # a new environ, since WebOb stores the parsed query in the one that it gets
+        # a new environ, since WebOb stores the parsed query in its environ
         return list(Request({"QUERY_STRING": query_string}).GET.items())
     except UnicodeError as error:
         raise ParameterMalformed(

@@ -145,7 +145,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
     paths.USAGES: {
         "GET": Operation(
             route_handlers.list_usages,
-            "How many servers and volumes were made from each of the given images",
+            "How many servers and volumes were made from each image of image_ids",
             {OK: ("One row per image, in the order of image_ids", "usages")},
             filters=parameters.USAGE_FILTERS,
         )
@@ -192,7 +192,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
 
 @dataclass(frozen=True)
 class Route:
-    """A match of a path: the operation, or ``None`` if only other, ``allowed`` methods exist."""
+    """A match of a path. Without an operation, the path supports only the ``allowed`` methods."""
 
     operation: Operation | None
     allowed: tuple[str, ...]
