@@ -1,7 +1,7 @@
 """Requests to Glance through any OpenStack client.
 
-Every client has, or is, a keystoneauth1 ``Adapter``. All requests use it, so there is one way to
-send requests, read responses and raise errors.
+Every client has, or is, a keystoneauth1 ``Adapter``. All requests use this adapter, so there is one
+way to send requests, read responses and raise errors.
 """
 
 import html

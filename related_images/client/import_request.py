@@ -53,7 +53,7 @@ class Stores:
     :param ids: IDs of stores
     :param every: ``True`` for all stores
     :param all_must_succeed: ``False`` if it is enough that one store has the image; the property
-        ``os_glance_failed_import`` of the image lists the other ones
+        ``os_glance_failed_import`` of the image lists the stores that failed
     :raises TypeError: if ``ids`` is a str, or is not empty with ``every``
     """
 

@@ -48,7 +48,7 @@ LOCKED_FOR: Final = timedelta(minutes=60)
 Source: ``_enforce_import_lock`` in ``glance/api/v2/images.py``.
 """
 NOT_STARTED: Final = "pending"
-"""The status of a task whose lock Glance respects for twice this time."""
+"""The status of a task with a lock that Glance respects for twice this time."""
 FILTERED: Final = "does not pass filtering"
 """Part of Glance's message for a URL that its configuration does not allow."""
 DEADLINE: Final = 3600.0
@@ -105,7 +105,7 @@ class Importer:
 
         :param image_id: ID of the image
         :raises ImportFailed: if not; nothing was sent
-        :raises NotFound: if the image does not exist or the caller may not see it
+        :raises NotFound: if the image does not exist or the caller cannot see it
         """
         image = _image(self._glance, image_path(image_id))
         reason: str | None

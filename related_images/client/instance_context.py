@@ -44,7 +44,7 @@ def for_instance(
     :param instance: the server
     :param kind: kind of the relation; default: ``snapshot`` for new images, any kind for lists
     :param label: label of the relation
-    :param project_id: ID of the project that owns the server, if known; this project may see from
+    :param project_id: ID of the project that owns the server, if known; this project then sees from
         which image the server was started
     :raises BadInput: if a value is malformed
     """
