@@ -59,7 +59,7 @@ _DIRECTORY_COMMENT: Final = "# in "
 _CONFIG_TEXT = """\
 {directory_comment}{directory}
 # The Glance that `related-images serve` runs. This file is written once; you may change it.
-# The paste file is the one of related-images unless {variable} is set.
+# Glance uses the paste file of related-images unless {variable} is set.
 
 [DEFAULT]
 enabled_backends = local:file
@@ -95,7 +95,7 @@ def prepare(directory: Path) -> None:
 
     :param directory: an absolute path
     :raises NotServed: if Glance or gunicorn is not installed, if the directory is not writable or
-        is a copy of another one, or if Glance cannot upgrade its database
+        is a copy of another directory, or if Glance cannot upgrade its database
     :raises ConfigurationError: if Glance's configuration cannot contain the path
     """
     _require_installed("glance", "gunicorn")

@@ -85,7 +85,7 @@ def raise_refusals(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _refusal_of(error: BaseException) -> Refusal | None:
-    """Return the refusal of an exception, or of the one that Nova's last retry replaced."""
+    """Return the refusal of an exception, or of the exception that Nova's last retry replaced."""
     return getattr(error, _ATTRIBUTE, None) or getattr(error.__context__, _ATTRIBUTE, None)
 
 

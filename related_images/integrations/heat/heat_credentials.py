@@ -39,7 +39,7 @@ loading.register_auth_conf_options(cfg.CONF, GROUP)
 
 
 class RecordingRefused(ClientError):
-    """Neither the stack's user nor Heat may record the relation."""
+    """Neither the stack's user nor Heat is permitted to record the relation."""
 
     code = "heat.relation-refused"
     title = "The relation of the image could not be recorded"
@@ -66,7 +66,7 @@ class Recorder:
         :param authorize: checks the relation before the request with Heat's token; returns the
             project of the server if known, or raises :exc:`RecordingRefused`
         :returns: the result of ``send``
-        :raises RecordingRefused: if neither the user nor Heat may record the relation
+        :raises RecordingRefused: if neither the user nor Heat is permitted to record the relation
         """
         try:
             return send(self.adapter, None)

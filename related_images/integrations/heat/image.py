@@ -491,7 +491,7 @@ def _attempt(image: Image, members: Collection[str], before: Values, after: Valu
 
 
 def _is_restorable(name: str, image: Image) -> bool:
-    """Return True if Glance allows to set an attribute to its current value later."""
+    """Return True if an attribute can be set to its current value later."""
     if name in (names.DISK_FORMAT, names.CONTAINER_FORMAT):
         return False  # Glance refuses a change after the image has data
     return image.get(name) is not None or name not in (names.NAME, *names.DEFAULTS)

@@ -97,7 +97,7 @@ class ImageRelation:
         :param wanted: the relation
         :param body: the attributes of the image
         :returns: the image
-        :raises RecordingRefused: if the relation may not be recorded; the image is not created
+        :raises RecordingRefused: if recording the relation is refused; the image is not created
         """
         instance = wanted.instance
 
@@ -115,7 +115,7 @@ class ImageRelation:
         """Record a relation, and roll back the other relations that the stack reported.
 
         :param wanted: the relation in the template
-        :raises RecordingRefused: if the relation may not be recorded
+        :raises RecordingRefused: if recording the relation is refused
         :raises RelationTaken: if it is recorded with another label, not only by this stack
         """
         if wanted:

@@ -27,7 +27,7 @@ KIND: Final = "kind"
 LABEL: Final = "label"
 
 OPTIONAL: Final = (ARCHITECTURE, KERNEL_ID, RAMDISK_ID)
-"""Attributes that an image may not have; they can be removed from it."""
+"""Optional attributes of an image; they can be removed from it."""
 DEFAULTS: Final[Mapping[str, Any]] = {
     VISIBILITY: "shared",
     PROTECTED: False,

@@ -36,7 +36,7 @@ PROPERTIES_SCHEMA: Final = {
     names.VISIBILITY: _plain(Schema.STRING, "Visibility of the image.", _VISIBILITIES),
     names.TAGS: _texts("Tags; tags that others added stay."),
     names.MEMBERS: _texts("Projects that share the image; needs the visibility shared."),
-    names.PROTECTED: _plain(Schema.BOOLEAN, "Whether the image may not be deleted."),
+    names.PROTECTED: _plain(Schema.BOOLEAN, "Whether deletion of the image is refused."),
     names.MIN_DISK: _plain(
         Schema.INTEGER, "Minimum disk size of a server booted from it, in GiB.", _NOT_NEGATIVE
     ),

@@ -20,7 +20,7 @@ def authorize(
     :param image: the image as Glance shows it to the user; ``None`` if it does not exist yet
     :param project: ID of the stack's project
     :returns: ID of the project of the server, if Nova shows it
-    :raises RecordingRefused: if Heat may not record the relation
+    :raises RecordingRefused: if Heat is not permitted to record the relation
     """
     _check_installation(wanted)
     server = _server(nova, wanted.instance.instance_id)

@@ -21,7 +21,7 @@ BASE: Final = frozenset((
     "size", "status", "stores", "tags", "updated_at", "virtual_size", "visibility",
 ))
 # fmt: on
-"""The attributes of every image; no user-defined property may have such a name."""
+"""The attributes of every image; no user-defined property can have one of these names."""
 NAME_LENGTH: Final = 255
 _AMAZON_FORMATS: Final = ("ami", "ari", "aki")
 
