@@ -1,4 +1,4 @@
-"""``installation``: register the Nova deployments whose servers may have relations."""
+"""``installation``: register the deployments of Nova and Cinder."""
 
 import argparse
 from typing import Any, Final

@@ -121,7 +121,7 @@ def _import_listener() -> Any:
 
 
 def _buses(args: argparse.Namespace, files: Sequence[str]) -> "list[Bus]":
-    """Return the buses of the command line, or the one of the configuration files.
+    """Return the buses of the command line, or the bus of the configuration files.
 
     :raises ConfigurationError: if the numbers of installations and buses differ, or there is no bus
     """

@@ -3,7 +3,7 @@
 Nova sets ``instance_uuid``, ``image_type``, ``user_id`` and ``base_image_ref`` on each image that
 it makes of a server with a local disk. Other images inherit these properties: the snapshot of a
 server that is booted from a volume, and an image that Cinder uploads from a volume. Cinder omits
-``base_image_ref``. For a server that is booted from a volume, Nova has no image ID for it.
+``base_image_ref``. Nova has no image ID for a server that is booted from a volume.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from related_images import model, validation
 Image = Mapping[str, Any]
 
 MARKS: Final = ("instance_uuid", "image_type")
-"""Nova did not make an image that has neither property."""
+"""An image with neither property was not made by Nova."""
 
 BASE: Final = "base_image_ref"
 """The property with the ID of the image that the server, or its original, was booted from."""

@@ -9,7 +9,7 @@ from keystoneauth1.exceptions import ClientException
 from related_images.errors import NovaUnreachable
 
 CACHE_SIZE: Final = 10_000
-"""Servers whose project is cached."""
+"""The maximum number of servers with a cached project."""
 
 
 class Compute:

@@ -78,7 +78,7 @@ NO_VALUE: Final = Unset("-")
 """There is no value. The clients of Nova and Cinder show it the same way."""
 
 UNKNOWN: Final = Unset("unknown")
-"""There is a value, but this account may not see it."""
+"""There is a value, but this account is not permitted to see it."""
 
 
 class TableCommand(GlanceCommand, command.Lister):

@@ -131,9 +131,9 @@ class DeletionCheck:
         self._compute = Compute(manager)
 
     def require_deleted(self, server_id: str) -> None:
-        """Raise if the compute service has the server, or does not say that it has not.
+        """Raise unless the compute service responds that it does not have the server.
 
-        :raises CommandError: in both cases
+        :raises CommandError: if it has the server, or its response does not say
         """
         try:
             status = self._status(f"/servers/{server_id}") if self._shows_every_project else 404

@@ -110,7 +110,7 @@ class ListDescendant(_ListRelatives):
 def ancestry(client: RelationsClient, image_id: str) -> Iterator[AncestryRow]:
     """Yield the image and its ancestors, each with the resource that it was made from.
 
-    In the API, the resource in each entry is the one that the previous image was made from.
+    In the API, each entry has the resource that the image of the previous entry was made from.
 
     :raises RelatedImagesError: if Glance fails
     """

@@ -46,7 +46,7 @@ class Named(Generic[Row]):
 
 
 def resource_of(row: Any) -> InstanceRef | None:
-    """Return the resource of a relation, or the one that an image of a lineage was made from."""
+    """Return the resource of a relation, or the source of an image in a lineage."""
     resource: InstanceRef | None = row.instance if isinstance(row, Relation) else row.via
     return resource
 
@@ -60,8 +60,8 @@ class Names:
     """Look up the names for the rows of a list, a page of rows at a time.
 
     One request to Glance gets the names of many images. Nova has no filter for several IDs. So for
-    each page of rows with a server whose name is unknown, the next page of Nova's list of servers
-    is read. If a service fails, the rows have no names.
+    each page of rows that has a server without a known name, the next page of Nova's list of
+    servers is read. If a service fails, the rows have no names.
 
     :param manager: the ``ClientManager`` of python-openstackclient
     :param log: gets a warning if a service fails
