@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 Convert = Callable[[Any], Any]
 
 NOT_IN_JSON: Final = {"json": False}
-"""Metadata of a field that is not part of the JSON form; such a field needs a default."""
+"""Metadata of a field that is not part of the JSON form. A field with it needs a default."""
 
 
 class JsonForm:

@@ -96,7 +96,7 @@ def positive(name: str, value: object, error: type[BadInput] = ParameterMalforme
     """Read a whole number from 1 to :data:`LARGEST`.
 
     :param name: the parameter it came in, for the error
-    :raises BadInput: ``error``, if it is not such a number
+    :raises BadInput: ``error``, if it is not a whole number in this range
     """
     if not is_positive(value):
         raise error(f"{name}={shown(value)} is not a whole number from 1 to {LARGEST}")

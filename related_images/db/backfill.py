@@ -212,7 +212,7 @@ def _find_owners(
 
 
 def _is_same(row: Relation | NewRelation, candidate: Candidate) -> bool:
-    """Return whether the relation is of this image, not of another one that had its ID before."""
+    """Return whether the relation is of this image, not of another image that had its ID before."""
     known_at = row.image_created_at if isinstance(row, Relation) else None
     return known_at in (None, candidate.created_at)
 

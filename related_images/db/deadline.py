@@ -1,4 +1,4 @@
-"""A deadline for each thread's waits for a database, for drivers without such a limit."""
+"""A deadline for each thread's waits for a database, for drivers without a limit of their own."""
 
 import math
 import threading

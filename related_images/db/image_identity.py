@@ -57,7 +57,7 @@ _learn: Final = (
 def is_same(
     known_at: datetime, deleted_at: datetime | None, oldest_at: datetime | None, made_at: datetime
 ) -> bool:
-    """Return whether a recorded image can be the one that Glance created at ``made_at``.
+    """Return whether a recorded image can be the image that Glance created at ``made_at``.
 
     :param known_at: when Glance created the recorded image; the epoch if that is unknown. In that
         case the images differ if ``made_at`` is after the deletion or after the oldest relation

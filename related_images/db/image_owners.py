@@ -1,7 +1,7 @@
 """The owners of images and instances, which decide who sees their relations and origins.
 
-The owner of the image sees a ``snapshot`` or ``backup`` relation, the owner of the instance sees a
-``boot`` relation and an origin, and a project that owns both sees the link between two images. The
+The owner of the image sees a ``snapshot`` or ``backup`` relation. The owner of the instance sees a
+``boot`` relation and an origin. A project that owns both sees the link between two images. The
 column ``project_ref`` of each row holds that project.
 
 A transaction that changes the owner of an instance updates the row of the instance first, and a

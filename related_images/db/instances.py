@@ -165,7 +165,7 @@ def _find(
 def _fill_page(
     limit: int, after: T, fetch: Callable[[T, int], tuple[Sequence[T], Collection[Instance]]]
 ) -> list[Instance]:
-    """Return ``limit`` instances, or all that follow; skip those that are removed meanwhile.
+    """Return ``limit`` instances or all that follow, without instances that are removed meanwhile.
 
     :param fetch: takes a position and a limit, returns the next positions and the instances that
         still exist at these
@@ -308,8 +308,8 @@ _REFS: Final[Any] = bindparam("refs", expanding=True)
 def _summaries(*, of_one_project: bool) -> Select[Any]:
     """Return the query for the rows of the instances.
 
-    An instance has one row for the images of each kind that exist and one for those that are
-    deleted. An instance without images has one row with nulls.
+    An instance has one row for the existing images of each kind, and one row for the deleted
+    images. An instance without images has one row with nulls.
     """
     ranked = _ranked(of_one_project).subquery()
     return (

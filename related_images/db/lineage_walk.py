@@ -2,7 +2,7 @@
 
 Both queries follow :data:`related_images.db.tables.descent` from the position where the previous
 page ended, so that the cost of a page grows with its own length. An image has at most one parent:
-the one of its first recorded relation. So the descendants of an image form a tree, which is walked
+the parent of its first recorded relation. So the descendants of an image form a tree. The walk is
 depth-first; the only possible cycle leads back to the root.
 """
 

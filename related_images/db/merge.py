@@ -4,12 +4,12 @@ A resource that only the old installation has moves to the new one, with its rel
 links, by a change of its own row. A resource with the same type and ID in both is united: its
 relations move to the row of the new installation. Nothing that was recorded is lost:
 
-* Of a relation that both have, the one with the earlier time remains, and that of the new
-  installation if the times are equal. It gets the claims of the other one, and its label if it has
-  none.
+* Of a relation that both have, the relation with the earlier time remains. If the times are equal,
+  the relation of the new installation remains. It gets the claims of the other relation, and the
+  label of the other relation if it has no label.
 * If the relation is a start, the later time remains as a rebuild, unless
   :func:`related_images.db.parent_links.is_rebuild` denies that. All rebuilds remain.
-* The owner of the resource is the one that the new installation knows, or else that of the old one.
+* The owner of the resource is the owner in the new installation, or else the owner in the old one.
 * The united resource has ended if one of the two has ended; the earlier end remains.
 * Of two origins with the same time, that of the new installation remains. An origin between the two
   resources is removed, since they are one.
@@ -204,7 +204,7 @@ def _count_in_both(
 class _Batch:
     """A batch of resources of the old installation.
 
-    :ivar moved: the number of those that only the old installation has
+    :ivar moved: the number of resources that only the old installation has
     :ivar pairs: the rows of the others, each with the row in the new installation
     :ivar last: the last row of the batch; ``None`` at the end
     """

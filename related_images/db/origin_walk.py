@@ -32,7 +32,7 @@ If there is such a resource, the walk is not complete.
 
 
 def dependents(dialect: str, images: ColumnElement[bool]) -> Subquery:
-    """Return the resources that come from those that were made from the images.
+    """Return the resources that come from a resource that was made from one of the images.
 
     Resources that were made from the image themselves are left out.
 

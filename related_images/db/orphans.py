@@ -41,9 +41,9 @@ def forget_image(connection: Connection, ref: int) -> None:
 def forget_images(connection: Connection, which: ColumnElement[bool]) -> int:
     """Remove the rows of those images that match ``which`` and to which no row refers.
 
-    A separate statement locks them first. PostgreSQL, after waiting for a lock, does not evaluate
-    subqueries of the condition again, so that a single DELETE could remove an image to which a new
-    pending deletion refers; the foreign key would remove that too.
+    A separate statement locks them first. After a wait for a lock, PostgreSQL does not evaluate
+    subqueries of the condition again. So a single DELETE could remove an image to which a new
+    pending deletion refers; the foreign key would remove the pending deletion too.
 
     :returns: the number of removed rows
     """

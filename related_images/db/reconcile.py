@@ -134,7 +134,7 @@ class KnownImage:
     :ivar oldest_at: :data:`image_identity.FIRST_RECORDED`
     :ivar newest_at: the time of its newest relation
     :ivar announced_at: the time of its newest announcement, without too new ones: a relation that
-        only the service reported, before its request to create the image; ``None`` if there is none
+        only the service reported, before its request to create the image; ``None`` without one
     :ivar owners: the owners of the image according to its relations
     """
 
@@ -194,7 +194,7 @@ def begin(database: Database, older_than: timedelta, dry_run: bool) -> Run:
 
 
 def _interrupted(text: str | None) -> Run | None:
-    """Return the stored reconciliation; ``None`` if there is none or its format is unknown."""
+    """Return the stored reconciliation; ``None`` if nothing is stored or its format is unknown."""
     try:
         return Run.from_json(text) if text else None
     except (ValueError, KeyError, TypeError):
@@ -391,7 +391,7 @@ _is_announcement: Final = and_(
 
 
 def _highest(connection: Connection) -> int:
-    """Return the highest primary key of an image; 0 if there is none."""
+    """Return the highest primary key of an image; 0 without images."""
     return connection.execute(select(func.max(image.c.id))).scalar() or 0
 
 
@@ -496,8 +496,8 @@ def _mark_deleted(
 def _move_announcements(connection: Connection, ref: int, seen: ImageState, at: datetime) -> None:
     """Move the announcements of the image ``seen`` to a row of its own.
 
-    They refer to the row ``ref`` of a former image with the same ID, because neither the deletion
-    of the former image nor the creation of ``seen`` was recorded.
+    They refer to the row ``ref`` of a former image with the same ID: neither the deletion of the
+    former image nor the creation of ``seen`` was recorded.
     """
     is_marked = image.c.id == ref, image.c.deleted_at.is_not(None), HAS_ID
     former = connection.execute(

@@ -1,8 +1,8 @@
 """Queries for relations and images, shared by the use cases.
 
 Each function takes a connection inside a transaction of its caller and runs one statement. A
-condition on an installation, instance, image or project is a subquery for its primary key, so that
-every database uses an index of the relations instead of a join order of its own choice.
+condition on an installation, instance, image or project is a subquery for its primary key. So every
+database uses an index of the relations instead of a join order of its own choice.
 """
 
 from collections.abc import Callable, Collection
@@ -129,8 +129,8 @@ def find(
     """Return at most ``limit`` relations that match the filters, newest first.
 
     :param after: the position of the last relation of the previous page
-    :param of_any_source: include relations whose source this version does not know; such a source
-        is :data:`related_images.db.column_types.UNKNOWN`
+    :param of_any_source: include relations with a source that this version does not know: it is
+        :data:`related_images.db.column_types.UNKNOWN`
     """
     used = {
         it.name: getattr(filters, it.name)

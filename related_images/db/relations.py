@@ -247,7 +247,7 @@ def lock_image(
 ) -> int:
     """Return the row of the image with this ID, locked exclusively until the transaction ends.
 
-    The row is created if there is none, or if it represents another image than ``image_state``.
+    A row is created if no row has the ID, or if that row represents another image.
 
     :param image_state: the image as Glance reports it, if Glance was asked
     :param at: the deletion time of a former image with this ID

@@ -115,7 +115,7 @@ def downgrade(url: str, revision: str) -> None:
 
 
 def differences(connection: Connection) -> list[str]:
-    """Return the differences between the tables and those that this program needs.
+    """Return the differences between the existing tables and the tables that this program needs.
 
     :returns: one sentence for each missing, additional or changed table, column, index or key
     """

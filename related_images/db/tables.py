@@ -1,7 +1,7 @@
 """The tables.
 
 A comment on each index names its queries. The names of tables and indexes have the prefix
-``related_``, since the tables may be in Glance's database, and names of indexes are unique in a
+``related_``, since the tables may be in Glance's database. The names of indexes are unique in a
 whole SQLite database or PostgreSQL schema.
 """
 
@@ -89,7 +89,7 @@ instance = Table(
     Column("instance_id", exact_text(255), nullable=False),
     Column("project_ref", ForeignKey("related_project.id")),
     Column("ended_at", UtcDateTime),
-    # the latest image of each kind, without deleted ones; the epoch if there is none
+    # the latest image of each kind, without deleted images; the epoch without an image
     Column("latest_snapshot_at", UtcDateTime, nullable=False, server_default="0"),
     Column("latest_backup_at", UtcDateTime, nullable=False, server_default="0"),
     # one instance by installation and server ID, or all instances with a server ID
@@ -180,7 +180,7 @@ descent = Table(
 )
 """The parent of each image: see :mod:`related_images.db.parent_links`."""
 
-# the children of an image in a stable order: all of them, and those that a project sees
+# the children of an image in a stable order: all children, or the children that a project sees
 children: Final = Index(None, descent.c.parent_ref, descent.c.relation_ref)
 children_of_project: Final = Index(
     None, descent.c.parent_ref, descent.c.project_ref, descent.c.relation_ref
@@ -199,7 +199,7 @@ origin = Table(
     Column("source", Coded(SOURCE_CODES), nullable=False),
     # the instances that come from an instance
     Index(None, "source_ref", "instance_ref"),
-    # all origins, newest first, and those that a project sees
+    # all origins, or the origins that a project sees, newest first
     Index(None, "since", "instance_ref"),
     Index(None, "project_ref", "since", "instance_ref"),
     **_EXTENSION,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 INCOMPLETE: Final = 3
-"""Exit code of ``db check`` if the schema differs from the one that this program needs."""
+"""Exit code of ``db check`` if the schema differs from the schema that this program needs."""
 
 
 class Upgrade(options.DatabaseCommand):

@@ -47,7 +47,7 @@ _ADMIN_ROUTES: Final = (("/tasks", "tasks"), (INSTALLATIONS, "installations"))
 
 
 class GlanceAdmin(Glance):
-    """Send rate-limited requests to Glance, and retry those that may succeed later.
+    """Send rate-limited requests to Glance, and retry requests that may succeed later.
 
     A response with a short ``Retry-After`` is obeyed. A broken connection is retried with
     exponential backoff. Each method raises :exc:`~related_images.client.errors.GlanceError` for a

@@ -36,8 +36,8 @@ def answer(
 ) -> Iterable[bytes]:
     """Answer the query with Glance's image list, restricted to recorded, active backups.
 
-    The list is empty if the database is unavailable, or if the server ID is recorded for several
-    installations and the caller's service user is not bound to one of them.
+    The list is empty if the database is unavailable. It is also empty if the server ID is recorded
+    for several installations and the caller's service user is bound to none of them.
 
     :returns: the response body
     """

@@ -95,7 +95,7 @@ def relation_marker(last: Relation) -> str:
 def relation_position(marker: str | None) -> RelationPosition | None:
     """Return the position in a marker of :func:`relation_marker`; ``None`` for no marker.
 
-    :raises MarkerUnknown: if it is not such a marker
+    :raises MarkerUnknown: if the marker is malformed
     """
     if marker is None:
         return None
@@ -124,7 +124,7 @@ def origin_marker(last: Origin) -> str:
 def origin_position(marker: str | None) -> OriginPosition | None:
     """Return the position in a marker of :func:`origin_marker`; ``None`` for no marker.
 
-    :raises MarkerUnknown: if it is not such a marker
+    :raises MarkerUnknown: if the marker is malformed
     """
     if marker is None:
         return None
@@ -155,7 +155,7 @@ def _type_part(resource_type: str) -> list[str]:
 def instance_position(marker: str | None) -> InstancePosition | None:
     """Return the position in a marker of :func:`instance_marker`; ``None`` for no marker.
 
-    :raises MarkerUnknown: if it is not such a marker
+    :raises MarkerUnknown: if the marker is malformed
     """
     if marker is None:
         return None
@@ -185,7 +185,7 @@ def decode_marker(
     """Return the parts of a marker of :func:`encode_marker`, parsed by ``parsers`` in order.
 
     :param optional: the parser of one more part, which may be missing
-    :raises MarkerUnknown: if it is not such a marker
+    :raises MarkerUnknown: if the marker is malformed
     """
     try:
         padded = marker + "=" * (-len(marker) % 4)

@@ -69,7 +69,7 @@ def server_id(manager: Any, text: str) -> str:
     """Return the ID of a server.
 
     A UUID is not looked up, since relations of deleted servers are kept. Any other text is the name
-    of a server in Nova, or, if Nova has no server with this name or the cloud has no Nova, an ID.
+    of a server in Nova. If Nova has no server with this name or the cloud has no Nova, it is an ID.
 
     :param manager: the ``ClientManager`` of python-openstackclient
     :param text: the name or the ID
