@@ -144,7 +144,7 @@ def test_the_error_names_the_permitted_types(database: Database) -> None:
     assert f"installation {NOVA} of the type volume or volume-snapshot, not of the type server" in (
         message
     )
-    assert "have an administrator register the installation again with this user" in message
+    assert "ask an administrator to register the installation again with this user" in message
     with pytest.raises(InstallationBound, match="is registered with other service users"):
         recording.announce(database, new(), Reporter(frozenset({"others"})))
 
