@@ -329,7 +329,7 @@ class InstallationConflict(Conflict):
 
 
 class InstanceTooLarge(Conflict):
-    """The server has more images than one image list can carry."""
+    """The server has more images than one image list can contain."""
 
     code = "instance.too-large"
     title = "The server has too many images for one image list"

@@ -181,6 +181,7 @@ _list: Final = (
 
 
 def registered_in(connection: Connection) -> list[Installation]:
+    """Return every registered installation, sorted by name, in the caller's transaction."""
     return [_installation(row) for row in connection.execute(_list)]
 
 
