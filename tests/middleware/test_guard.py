@@ -204,4 +204,4 @@ def test_glance_resolves_other_spellings_of_an_id(
     spelled: str, glance: Answering, image: str | None
 ) -> None:
     environ = wsgi.environ_of("DELETE", "/v2/images/x", OWNER)
-    assert delete_image._image_to_delete(glance, environ, spelled) == image
+    assert delete_image.find_id(glance, environ, spelled) == image
