@@ -4,15 +4,15 @@ A transaction that records a lease shares a lock on the row of the type. A trans
 the type locks that row exclusively and then looks for live leases.
 """
 
+from dataclasses import asdict
 from typing import Final
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, insert, select
 
 from related_images import validation
 from related_images.db import leases
 from related_images.db.clock import Now
 from related_images.db.database import Database
-from related_images.db.row_ids import unless_taken
 from related_images.db.tables import installation, lease, resource_type
 from related_images.errors import (
     FieldInvalid,
@@ -80,15 +80,13 @@ def register(
 
 
 def _register(connection: Connection, name: str, days: int) -> tuple[RegisteredType, bool]:
-    values = {
-        "name": name,
-        "longest_lease_days": days,
-        "registered_at": connection.execute(select(Now())).scalar_one(),
-    }
-    inserting = unless_taken(connection.dialect.name, resource_type)
-    created = bool(connection.execute(inserting, values).rowcount)
-    found = connection.execute(select(*_columns).where(resource_type.c.name == name)).one()
-    return RegisteredType(*found), created
+    known = connection.execute(select(*_columns).where(resource_type.c.name == name)).first()
+    if known is not None:
+        return RegisteredType(*known), False
+    new = RegisteredType(name, days, connection.execute(select(Now())).scalar_one())
+    # if a concurrent transaction inserts it, this one runs again
+    connection.execute(insert(resource_type), asdict(new))
+    return new, True
 
 
 def remove(database: Database, name: str) -> None:

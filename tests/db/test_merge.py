@@ -422,6 +422,7 @@ def test_every_table_that_refers_to_a_resource_or_a_relation_is_merged() -> None
         ("related_descent", "relation_ref"),
         ("related_origin", "instance_ref"),
         ("related_origin", "source_ref"),
+        ("related_lease", "relation_ref"),
     }
 
 
