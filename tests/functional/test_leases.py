@@ -235,8 +235,13 @@ def test_a_list_has_one_result_for_each_item(stacks: Stacks) -> None:
     ]
     assert results[5]["relation"]["expires_at"] > results[0]["relation"]["expires_at"]
     assert sorted(stacks.relations(ADMIN)) == ["stack-1", "stack-4"]
-    for body in ({"relations": []}, {"relations": items[:1] * 101}, {"relations": {}},
-                 {"relations": items, "kind": "use"}):  # fmt: skip
+    bodies: list[dict[str, Any]] = [
+        {"relations": []},
+        {"relations": items[:1] * 101},
+        {"relations": {}},
+        {"relations": items, "kind": "use"},
+    ]
+    for body in bodies:
         refused = stacks.cloud.call("POST", "/v2/relations", stacks.service, body)
         assert code(refused) == (400, "body.field-invalid")
 

@@ -11,6 +11,7 @@ from related_images.client import Forbidden, NotFound, NotInstanceAware, Relatio
 from related_images.osc import arguments
 from related_images.osc.relation import CreateRelation, DeleteRelation, ListRelation
 from related_images.osc.usage import ListImageUsage
+from related_images.validation import argument
 from tests.client.clients import session
 from tests.client.scripted import Scripted, shown
 from tests.osc.running import Cloud, Instance
@@ -260,7 +261,7 @@ def test_a_lease_is_created_extended_and_ended(
 @pytest.mark.parametrize("expires", ["soon", "14", "2026-13-01", "14d12"])
 def test_a_malformed_end_is_a_usage_error(expires: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is not"):
-        arguments.argument(arguments._end)(expires)
+        argument(arguments._end)(expires)
 
 
 def test_a_lease_without_an_end_fails(instance: Instance, recorder: Cloud, stacks: None) -> None:
