@@ -19,6 +19,14 @@ DEFAULT_CONNECTION: Final = "sqlite:///related-images.db"
 IN_USE: Final = "in-use"
 VERIFIED: Final = "verified"
 
+LEASE: Final = "lease"
+GUARD_COUNTS: Final = ("server", "volume", LEASE, "shelved")
+"""The uses of an image that delete protection can count."""
+DELETE: Final = "delete"
+DEACTIVATE: Final = "deactivate"
+GUARD_ACTIONS: Final = (DELETE, DEACTIVATE)
+"""The actions on an image in use that delete protection can refuse."""
+
 GROUP: Final = "related_images"
 """The section of the configuration files."""
 
@@ -54,6 +62,22 @@ class _Roles(types.List):  # type: ignore[misc,unused-ignore]
         if not roles:
             raise ValueError("at least one role is needed; separate several with commas")
         return roles
+
+
+class _Words(types.List):  # type: ignore[misc,unused-ignore]
+    """One or more of the given words, separated by commas."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = ", ".join(words)
+        super().__init__(types.String(choices=self.words.split(", ")))
+
+    def __call__(self, value: Any) -> list[str]:
+        words: list[str] = super().__call__(value)
+        if not words:
+            raise ValueError(
+                f"at least one of {self.words} is needed; separate several with commas"
+            )
+        return words
 
 
 class _Seconds(types.Float):  # type: ignore[misc,unused-ignore]
@@ -107,9 +131,24 @@ OPTIONS: Final[dict[str, cfg.Opt]] = {
             default="off",
             choices=[
                 ("off", "No images. Glance deletes images as it does without the filter."),
-                (IN_USE, "An image from which live servers were started cannot be deleted."),
+                (IN_USE, "An image that live resources use cannot be deleted."),
             ],
             help="Delete protection: which images cannot be deleted.",
+        ),
+        cfg.Opt(
+            "guard_counts",
+            type=_Words(GUARD_COUNTS),
+            default=list(GUARD_COUNTS),
+            help="Which live resources count as a use of an image, separated by commas. server: "
+            "servers; volume: volumes, volume snapshots and volume backups; lease: resources with "
+            "a lease of the image; shelved: shelved servers whose data is in the image.",
+        ),
+        cfg.Opt(
+            "guard_actions",
+            type=_Words(GUARD_ACTIONS),
+            default=[DELETE],
+            help="Which actions on an image in use are refused, separated by commas: delete, "
+            "deactivate. An administrator may always deactivate an image.",
         ),
         cfg.StrOpt(
             "nova_rotation",
@@ -145,8 +184,14 @@ class Settings:
     admin_roles: frozenset[str]
     require_registered_installation: bool
     guard: str
+    guard_counts: frozenset[str]
+    guard_actions: frozenset[str]
     nova_rotation: str
     database_timeout: float
+
+    def guards(self, action: str) -> bool:
+        """Return whether an action, one of :data:`GUARD_ACTIONS`, on an image in use is refused."""
+        return self.guard == IN_USE and action in self.guard_actions
 
     def shown(self) -> str:
         """Return the options for a log line, without those that hold secrets."""

@@ -18,9 +18,11 @@
     ├── Forbidden                   the caller is not permitted to do this
     │   └── RecordingForbidden, InstallationBound, InstallationUnregistered, AdminOnly
     ├── NotFound                    it does not exist, or the caller cannot see it
-    │   └── ImageNotFound, InstanceNotFound, RelationNotFound, InstallationNotFound
+    │   ├── ImageNotFound, InstanceNotFound, RelationNotFound, InstallationNotFound
+    │   └── ResourceTypeNotFound
     ├── Conflict                    the request conflicts with recorded relations
-    │   ├── ImageInUse, ImageBeingDeleted, ImageGone
+    │   ├── ImageInUse, ImageBeingDeleted, ImageGone, InstanceEnded, LeaseLimitReached
+    │   ├── ResourceTypeConflict, ResourceTypeInUse
     │   └── RelationConflict, OriginConflict, InstallationConflict, InstanceTooLarge
     └── StoreUnavailable            the database is unavailable
         └── StoreInDoubt, SchemaOutdated, SchemaMissing, SchemaTooNew
@@ -112,7 +114,7 @@ class KindUnknown(BadInput):
 
 
 class ResourceTypeUnknown(BadInput):
-    """A resource type is malformed or unknown."""
+    """A resource type is malformed, unknown, or not allowed for this kind of relation."""
 
     code = "resource-type.unknown"
     title = "The resource type is unknown"
@@ -300,6 +302,13 @@ class InstallationNotFound(NotFound):
     title = "There is no such installation"
 
 
+class ResourceTypeNotFound(NotFound):
+    """The resource type is not registered."""
+
+    code = "resource-type.not-found"
+    title = "There is no such registered resource type"
+
+
 class Conflict(RelatedImagesError):
     """The root of the errors of requests that conflict with recorded relations."""
 
@@ -335,22 +344,50 @@ class InstanceTooLarge(Conflict):
     title = "The server has too many images for one image list"
 
 
+class ResourceTypeConflict(Conflict):
+    """The resource type is registered with another longest lease."""
+
+    code = "resource-type.conflict"
+    title = "The resource type is registered with another longest lease"
+
+
+class ResourceTypeInUse(Conflict):
+    """A resource type that is to be removed has live leases."""
+
+    code = "resource-type.in-use"
+    title = "The resource type has live leases"
+
+
+class InstanceEnded(Conflict):
+    """A ``use`` by a resource that is recorded as deleted."""
+
+    code = "instance.ended"
+    title = "The resource is recorded as deleted"
+
+
+class LeaseLimitReached(Conflict):
+    """The project has the largest number of live leases."""
+
+    code = "lease.limit-reached"
+    title = "The project has too many leases"
+
+
 class ImageInUse(Conflict):
-    """Live servers were started from the image, and delete protection is on."""
+    """Live resources use the image, and delete protection is on."""
 
     code = "image.in-use"
-    title = "Live servers were started from the image"
+    title = "Live resources use the image"
 
 
 class ImageBeingDeleted(Conflict):
-    """The report is a ``boot`` of an image that Glance is deleting."""
+    """A ``boot`` or ``use`` of an image that Glance is deleting."""
 
     code = "image.being-deleted"
     title = "The image is being deleted"
 
 
 class ImageGone(Conflict):
-    """The report is a ``boot`` of an image that is marked deleted."""
+    """A ``boot`` or ``use`` of an image that is marked deleted."""
 
     code = "image.gone"
     title = "The image is marked deleted"

@@ -1,9 +1,9 @@
 """The data model: installations, instances, images and the relations between them.
 
 Every layer uses these classes. Times are aware and in UTC; IDs are text. An *instance* is a
-resource of one installation: a server of a Nova, or a volume, volume snapshot or volume backup of a
-Cinder. The classes that the API shows derive from :class:`JsonForm`: their fields and types define
-the JSON of the API and the published schemas.
+resource of one installation: a server of a Nova, a volume, volume snapshot or volume backup of a
+Cinder, or a resource of a registered type. The classes that the API shows derive from
+:class:`JsonForm`: their fields and types define the JSON of the API and the published schemas.
 """
 
 from collections.abc import Mapping, Set
@@ -23,15 +23,23 @@ from related_images.jsonform import NOT_IN_JSON, JsonForm
 SNAPSHOT: Final = "snapshot"
 BACKUP: Final = "backup"
 BOOT: Final = "boot"
+USE: Final = "use"
 MADE_FROM: Final = (SNAPSHOT, BACKUP)
 """The kinds of relation that state that the image was made from the instance."""
-KINDS: Final = (*MADE_FROM, BOOT)
+USES: Final = (BOOT, USE)
+"""The kinds of relation that state that the instance was made from the image, or needs it."""
+KINDS: Final = (*MADE_FROM, *USES)
 
 SERVER: Final = "server"
 VOLUME: Final = "volume"
 VOLUME_SNAPSHOT: Final = "volume-snapshot"
 VOLUME_BACKUP: Final = "volume-backup"
 RESOURCE_TYPES: Final = (SERVER, VOLUME, VOLUME_SNAPSHOT, VOLUME_BACKUP)
+"""The built-in types. An administrator registers the types of resources that have leases."""
+
+LONGEST_LEASE_DAYS: Final = 30
+"""The default of the longest lease of a registered type."""
+LONGEST_LEASE_DAYS_MAX: Final = 366
 
 SERVICE_USERS_LIMIT: Final = 20
 """The largest number of service users to which one installation is bound."""
@@ -74,7 +82,8 @@ class InstanceRef(JsonForm):
 
     :param installation_uuid: UUID of the Nova or Cinder deployment; kept in lower case
     :param instance_id: opaque text, 1 to 255 of ``A-Z a-z 0-9 . _ : -``
-    :param resource_type: one of :data:`RESOURCE_TYPES`, or a type of a newer version
+    :param resource_type: one of :data:`RESOURCE_TYPES`, a registered type, or a type of a newer
+        version
     :raises TupleMalformed: if the UUID or the ID is malformed
     :raises ResourceTypeUnknown: if the type is malformed
     """
@@ -120,6 +129,17 @@ def resource_type(text: object) -> str:
     return str(text)
 
 
+def resource_type_for(kind: str, text: object) -> str:
+    """Return ``text`` if it may be the type of the resource of a relation of this kind.
+
+    For the kind ``use``, the database knows which types are registered.
+
+    :raises ResourceTypeUnknown: if it is malformed, or not one of :data:`RESOURCE_TYPES` for
+        another kind
+    """
+    return validation.resource_type(text) if kind == USE else resource_type(text)
+
+
 @dataclass(frozen=True, slots=True)
 class ImageState:
     """The creation time and the owner of an image, as Glance reports them."""
@@ -132,10 +152,11 @@ class ImageState:
 class NewRelation:
     """A relation to record.
 
-    :ivar project_id: the project that sees it: the owner of the image; for a ``boot`` relation the
-        owner of the resource
+    :ivar project_id: the project that sees it: the owner of the image; for a relation of one of
+        :data:`USES` the owner of the resource
     :ivar instance_project_id: the project that owns the resource, if it was reported
     :ivar image_state: the image as Glance reports it, if Glance was asked
+    :ivar expires_at: the end of the lease, for the kind ``use`` only
     """
 
     installation_uuid: str
@@ -149,6 +170,7 @@ class NewRelation:
     instance_project_id: str | None = None
     image_state: ImageState | None = None
     resource_type: str = SERVER
+    expires_at: datetime | None = None
 
     @property
     def instance(self) -> InstanceRef:
@@ -218,6 +240,8 @@ class Relation(JsonForm):
 
     A new field needs a column in :func:`related_images.db.relation_queries.find`; the JSON and the
     schemas follow.
+
+    :ivar expires_at: the end of the lease, for the kind ``use``; ``None`` for other kinds
     """
 
     installation_uuid: InstallationUuid
@@ -231,11 +255,24 @@ class Relation(JsonForm):
     image_created_at: datetime | None
     image_deleted_at: datetime | None
     resource_type: ResourceType = SERVER
+    expires_at: datetime | None = None
 
     @property
     def instance(self) -> InstanceRef:
         """The name of the resource."""
         return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredType(JsonForm):
+    """A type of resources that may have leases.
+
+    :ivar longest_lease_days: how far in the future a lease may end
+    """
+
+    name: ResourceType
+    longest_lease_days: Count
+    registered_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,9 +373,9 @@ class ServiceUser(JsonForm):
 def service_user(user_id: object, resource_types: object = None) -> ServiceUser:
     """Return the service user with this ID for these types, which are brought into one order.
 
-    :param resource_types: a list of some of :data:`RESOURCE_TYPES`, or ``None`` for all types
+    :param resource_types: a list of types, built-in or registered ones, or ``None`` for all types
     :raises FieldInvalid: if the ID is no text, or the types are no list or an empty one
-    :raises ResourceTypeUnknown: if a type is unknown
+    :raises ResourceTypeUnknown: if a type is malformed
     """
     user = validation.text("user_id", user_id)
     if resource_types is None:
@@ -346,10 +383,12 @@ def service_user(user_id: object, resource_types: object = None) -> ServiceUser:
     if not isinstance(resource_types, list) or not resource_types:
         raise FieldInvalid(
             f"the field resource_types of the service user {validation.shown(user)} is malformed; "
-            f"give null for all types, or a list with some of {', '.join(RESOURCE_TYPES)}"
+            f"give null for all types, or a list with some of {', '.join(RESOURCE_TYPES)} and of "
+            "the registered types"
         )
-    given = {resource_type(one) for one in resource_types}
-    return ServiceUser(user, tuple(one for one in RESOURCE_TYPES if one in given))
+    given = {validation.resource_type(one) for one in resource_types}
+    built_in = [one for one in RESOURCE_TYPES if one in given]
+    return ServiceUser(user, (*built_in, *sorted(given.difference(RESOURCE_TYPES))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +425,8 @@ class Filters:
     """Filters of a list of relations; ``None`` means no restriction.
 
     :ivar resource_type: ``None`` for every type
-    :ivar in_use: whether a relation states that a live resource was made from the image
+    :ivar in_use: whether a relation states that a live resource was made from the image, or has a
+        live lease of it
     :ivar visible_to: the project of the caller; ``None`` for callers who see all projects
     """
 
@@ -405,15 +445,25 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
+class Leases(JsonForm):
+    """The live leases of an image, and the end of the last one; ``None`` if there is none."""
+
+    count: int = 0
+    latest_expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Usage(JsonForm):
     """The number of resources that were made from an image: servers and volumes.
 
     :ivar instances: all of them, deleted ones included
     :ivar live_instances: those that still exist
-    :ivar unused_since: when the last of them was deleted; ``None`` if one is live or if none was
-        ever made from the image
+    :ivar unused_since: when the last of them was deleted, or the last lease ended; ``None`` if the
+        image is used, or never was
     :ivar used_by_others: whether live resources of projects other than the image's owner were
-        made from it; ``None`` if the caller may not know or it is unknown
+        made from it, or have a live lease of it; ``None`` if the caller may not know or it is
+        unknown
+    :ivar leases: the live leases, also those of other projects if the caller owns the image
     :ivar all_projects: whether the resources of all projects are counted, or only those that the
         caller sees; a response states it once for all images
     """
@@ -423,12 +473,14 @@ class Usage(JsonForm):
     live_instances: int = 0
     unused_since: datetime | None = None
     used_by_others: bool | None = None
+    leases: Leases = Leases()
     all_projects: bool = field(default=False, metadata=NOT_IN_JSON)
 
     @property
     def is_unused(self) -> bool:
-        """Whether it is certain that no live resource was made from the image."""
-        return self.live_instances == 0 and self.used_by_others is False
+        """Whether it is certain that no live resource was made from the image, or has a lease."""
+        used = self.live_instances or self.leases.count
+        return not used and self.used_by_others is False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,16 @@ from related_images.client.instance_context import (
     in_this_context,
 )
 from related_images.client.relations import RelationsClient
-from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
+from related_images.model import (
+    Ancestor,
+    Descendant,
+    Instance,
+    InstanceRef,
+    Leases,
+    RegisteredType,
+    Relation,
+    Usage,
+)
 from related_images.model import Images as ImagesOfKind
 
 __all__ = [
@@ -61,11 +70,13 @@ __all__ = [
     "InstanceAwareImageService",
     "InstanceRef",
     "InvalidResponse",
+    "Leases",
     "NotFound",
     "NotInstanceAware",
     "PayloadTooLarge",
     "PolicyEmpty",
     "PolicyInvalid",
+    "RegisteredType",
     "Relation",
     "RelationsClient",
     "RemoteImage",

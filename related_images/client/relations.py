@@ -12,7 +12,15 @@ from related_images.client.errors import NotFound, NotInstanceAware, ServiceUnav
 from related_images.client.glance import IDS, Glance, PageSizes, Query, image_path
 from related_images.client.image import FilterInfo
 from related_images.errors import ParameterMalformed, TupleMalformed
-from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
+from related_images.model import (
+    Ancestor,
+    Descendant,
+    Instance,
+    InstanceRef,
+    RegisteredType,
+    Relation,
+    Usage,
+)
 from related_images.protocol import headers, parameters, paths
 
 Item = TypeVar("Item")
@@ -88,26 +96,36 @@ class RelationsClient:
         kind: str,
         label: str | None = None,
         instance_project_id: str | None = None,
+        *,
+        expires_at: datetime | str | None = None,
     ) -> Relation:
         """Record the relation of an existing image to a resource. Repeating it changes nothing.
 
-        :param instance: the server or volume
+        Repeating it with the kind ``use`` and a later ``expires_at`` extends the lease.
+
+        :param instance: the server or volume; for ``use`` a resource of a registered type
         :param image_id: ID of the image
-        :param kind: ``snapshot``, ``backup`` or ``boot``
+        :param kind: ``snapshot``, ``backup``, ``boot`` or ``use``
         :param label: label of the relation, such as ``daily``
-        :param instance_project_id: ID of the project of the resource, which may see a ``boot``
-            relation instead of the project of the image
-        :returns: the recorded relation
+        :param instance_project_id: ID of the project of the resource, which may see a ``boot`` or
+            ``use`` relation instead of the project of the image; ``use`` needs it
+        :param expires_at: the end of the lease, for ``use``, which needs it; a text is in ISO 8601
+        :returns: the recorded relation; its ``expires_at`` is the end that applies
         :raises NotFound: if the image does not exist or the caller may not see it
-        :raises Conflict: if the relation is recorded with another label
+        :raises Conflict: if the relation is recorded with another label, the image is being
+            deleted, the resource is recorded as deleted, or the project has too many leases
         :raises Forbidden: if the caller has no recording role
         """
+        model.resource_type_for(model.kind(kind), _resource_type(instance))
         body = {
             **_ids(instance),
             **_type_query(instance),
             "image_id": validation.image_id(image_id),
-            "kind": model.kind(kind),
+            "kind": kind,
         }
+        if expires_at is not None:
+            time = validation.parse_time("expires_at", _text(expires_at))
+            body["expires_at"] = validation.format_time(time)
         if label is not None:
             body["label"] = validation.label(label)
         if instance_project_id is not None:
@@ -122,7 +140,7 @@ class RelationsClient:
 
         :param instance: the server or volume
         :param image_id: ID of the image
-        :param kind: ``snapshot``, ``backup`` or ``boot``
+        :param kind: ``snapshot``, ``backup``, ``boot`` or ``use``
         :raises NotFound: if the relation is not recorded
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
@@ -137,7 +155,7 @@ class RelationsClient:
 
         :param instance: the server or volume
         :param image_id: ID of the image
-        :param kind: ``snapshot``, ``backup`` or ``boot``
+        :param kind: ``snapshot``, ``backup``, ``boot`` or ``use``
         :param recorded_at: ``created_at`` of the relation that :meth:`attach` returned; ``None`` to
             roll back the creation of the image with the instance headers
         :returns: ``True`` if the relation was deleted
@@ -151,6 +169,44 @@ class RelationsClient:
         self.info().require_type(instance)
         answer = self.glance.request("DELETE", path, params=query)
         return answer.status == HTTPStatus.NO_CONTENT
+
+    def resource_types(self) -> list[RegisteredType]:
+        """Return the registered types of resources, which may have leases.
+
+        :raises Forbidden: if the caller has no admin role
+        """
+        self.info()
+        answer = self.glance.request("GET", paths.RESOURCE_TYPES)
+        return answer.read(
+            lambda body: [RegisteredType.from_json(one) for one in body["resource_types"]]
+        )
+
+    def register_resource_type(
+        self, name: str, longest_lease_days: int = model.LONGEST_LEASE_DAYS
+    ) -> RegisteredType:
+        """Register a type of resources that may have leases. Repeating it changes nothing.
+
+        :param name: name of the type, such as ``stack``
+        :param longest_lease_days: how many days in the future a lease may end
+        :raises Conflict: if it is registered with another number of days
+        :raises Forbidden: if the caller has no admin role
+        """
+        days = validation.positive("longest_lease_days", longest_lease_days)
+        body = {"name": validation.resource_type(name), "longest_lease_days": days}
+        self.info()
+        answer = self.glance.request("POST", paths.RESOURCE_TYPES, json=body)
+        return answer.read(RegisteredType.from_json)
+
+    def remove_resource_type(self, name: str) -> None:
+        """Remove a registered type of resources.
+
+        :raises NotFound: if it is not registered
+        :raises Conflict: if it has live leases
+        :raises Forbidden: if the caller has no admin role
+        """
+        path = paths.RESOURCE_TYPE.format(name=validation.resource_type(name))
+        self.info()
+        self.glance.request("DELETE", path)
 
     def instances(
         self, *, limit: int | None = None, page_size: int | None = None, **filters: Filter
@@ -302,6 +358,15 @@ def _ids(instance: InstanceRef) -> Mapping[str, Any]:
         "installation_uuid": instance.installation_uuid,
         "instance_id": instance.instance_id,
     }
+
+
+def _resource_type(instance: InstanceRef) -> str:
+    """Return the type of a resource.
+
+    :raises TupleMalformed: if the argument is not an :class:`InstanceRef`
+    """
+    _ids(instance)
+    return instance.resource_type
 
 
 def _type_query(instance: InstanceRef) -> dict[str, str]:

@@ -25,13 +25,14 @@ from related_images.model import (
     NOTIFICATION,
     SERVICE,
     SNAPSHOT,
+    USE,
 )
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 
-KIND_CODES: Final = {SNAPSHOT: 1, BACKUP: 2, BOOT: 3}
+KIND_CODES: Final = {SNAPSHOT: 1, BACKUP: 2, BOOT: 3, USE: 5}
 SOURCE_CODES: Final = {SERVICE: 1, NOTIFICATION: 2, BACKFILL: 3, MANUAL: 4}
 """The numbers that rows hold for words. A released code never changes its meaning."""
 

@@ -1,18 +1,19 @@
-"""Delete protection: pending deletions, and images from which live resources were made.
+"""Delete protection: pending deletions, and images that live resources use.
 
-A resource is a server that was started from the image, a volume that was made from it, or a
-resource that comes, through origins, from one of these. A
+A resource is a server that was started from the image, a volume that was made from it, a
+resource that comes, through origins, from one of these, or one with a lease of the image. A
 transaction that begins a deletion locks the row of the image exclusively and then looks for live
 resources. A transaction that records a start shares a lock on that row, through its foreign
-key, and then looks for pending deletions. So the later of two concurrent transactions sees the
-other one.
+key, or locks it to record a lease, and then looks for pending deletions. So the later of two
+concurrent transactions sees the other one.
 
 A deletion is pending from before the request is sent to Glance until its outcome is recorded. If
-the process is killed in between, the deletion expires after :data:`LEASE`.
+the process is killed in between, the deletion expires after :data:`LONGEST_DELETION`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from sqlalchemy import (
     FromClause,
     Select,
     Subquery,
+    and_,
     case,
     delete,
     exists,
@@ -34,19 +36,26 @@ from sqlalchemy import (
     union_all,
 )
 
+from related_images.config import GUARD_COUNTS, LEASE
 from related_images.db import (
+    image_identity,
+    leases,
     origin_walk,
     orphans,
     relations,
 )
 from related_images.db.database import Database
-from related_images.db.row_ids import project_ref, shown_installation
-from related_images.db.tables import deletion, image, installation, instance, relation
+from related_images.db.row_ids import image_ref, project_ref, shown_installation
+from related_images.db.tables import deletion, image, installation, instance, lease, relation
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
 from related_images.model import (
     BOOT,
+    RESOURCE_TYPES,
     SERVER,
+    USES,
     VOLUME,
+    VOLUME_BACKUP,
+    VOLUME_SNAPSHOT,
     ImageState,
     InstanceRef,
     NewRelation,
@@ -56,7 +65,7 @@ from related_images.model import (
 LISTED: Final = 5
 """The number of resources that an error message lists."""
 
-LEASE: Final = timedelta(minutes=10)
+LONGEST_DELETION: Final = timedelta(minutes=10)
 """The time for which a deletion without an outcome prevents starts from the image."""
 
 
@@ -72,7 +81,7 @@ class Deletion:
 class StartedDeletion:
     """A pending deletion that may be sent to Glance.
 
-    :ivar in_use: the number of live resources that were made from the image
+    :ivar in_use: the number of live resources that use the image
     """
 
     image_id: str
@@ -88,13 +97,24 @@ class Use:
         is not known whether they are live
     :ivar count: the number of all live ones
     :ivar visible: the number of those that the caller sees, by resource type
-    :ivar first: the first of those, at most :data:`LISTED`
+    :ivar first: the first of those, at most :data:`LISTED` of each way to use it
     """
 
-    count: int
-    visible: Mapping[str, int]
-    first: Sequence[InstanceRef]
+    count: int = 0
+    visible: Mapping[str, int] = field(default_factory=dict)
+    first: Sequence[InstanceRef] = ()
     is_known: bool = True
+
+    @property
+    def is_certainly_none(self) -> bool:
+        """Whether it is known that no live resource uses the image."""
+        return self.is_known and not self.count
+
+    def __add__(self, other: "Use") -> "Use":
+        visible = Counter(self.visible) + Counter(other.visible)
+        first = [*self.first, *other.first]
+        is_known = self.is_known and other.is_known
+        return Use(self.count + other.count, visible, first, is_known)
 
 
 def begin(
@@ -104,43 +124,103 @@ def begin(
     *,
     forced: bool,
     image_state: ImageState | None = None,
+    counts: Collection[str] = GUARD_COUNTS,
 ) -> StartedDeletion:
-    """Begin a deletion: until it ends, no start from the image can be recorded.
+    """Begin a deletion: until it ends, no start from the image or lease of it can be recorded.
 
     :param visible_to: the project whose resources the error may list; ``None`` for all projects
     :param forced: begin the deletion even if the image is in use
     :param image_state: the image as Glance reports it, if Glance was asked
+    :param counts: which uses count, some of :data:`related_images.config.GUARD_COUNTS`
     :returns: the deletion; pass it to :func:`deleted` or :func:`withdraw`
-    :raises ImageInUse: if live resources were made from the image, unless ``forced``
+    :raises ImageInUse: if live resources use the image, unless ``forced``
     :raises StoreUnavailable: if the database is unavailable
     """
 
     def task(connection: Connection) -> StartedDeletion:
         deletion = _begin(connection, image_id, datetime.now(UTC), image_state)
-        use = _use(connection, deletion.image_ref, visible_to)
-        if (use.count or not use.is_known) and not forced:
-            raise ImageInUse(_refusal(image_id, use))
+        use = _use(connection, deletion.image_ref, visible_to, counts)
+        if not use.is_certainly_none and not forced:
+            raise ImageInUse(_refusal(image_id, use, "deleted", _WAYS_TO_DELETE))
         return StartedDeletion(image_id, deletion, use.count)
 
     return database.write(task)
 
 
-def _refusal(image_id: str, use: Use) -> str:
+def check_deactivation(
+    database: Database,
+    image_id: str,
+    visible_to: str | None,
+    *,
+    forced: bool,
+    image_state: ImageState | None = None,
+    counts: Collection[str] = GUARD_COUNTS,
+) -> int:
+    """Check whether live resources use an image that is to be deactivated.
+
+    A later start from the image is not prevented: Glance gives no data of a deactivated image.
+
+    :param forced: return even if the image is in use; the other parameters are those of
+        :func:`begin`
+    :returns: the number of live resources that use the image
+    :raises ImageInUse: if live resources use the image, unless ``forced``
+    :raises StoreUnavailable: if the database is unavailable
+    """
+    use = database.explore(_use_of, image_id, visible_to, image_state, counts)
+    if not use.is_certainly_none and not forced:
+        raise ImageInUse(_refusal(image_id, use, "deactivated", _WAYS_TO_DEACTIVATE))
+    return use.count
+
+
+def _use_of(
+    connection: Connection,
+    image_id: str,
+    visible_to: str | None,
+    image_state: ImageState | None,
+    counts: Collection[str],
+) -> Use:
+    ref: int | None = connection.execute(select(image_ref(image_id))).scalar()
+    known = None if ref is None else relations.times(connection, ref)
+    if ref is None or known is None:
+        return Use()
+    is_another = image_state is not None and not image_identity.stands_for(
+        connection, ref, known, image_state
+    )
+    return Use() if is_another else _use(connection, ref, visible_to, counts)
+
+
+_WAYS_TO_DELETE: Final = (
+    ", or delete the image although it is in use with `openstack image force delete {}` "
+    "(X-Relation-Force: true)"
+)
+_WAYS_TO_DEACTIVATE: Final = ", or deactivate the image although it is in use"
+"""What an administrator can do besides, in an error message; ``{}`` is the image."""
+
+
+def _refusal(image_id: str, use: Use, action: str, ways: str) -> str:
     users = [_shown(type, number, use.first) for type, number in use.visible.items()]
     users += ["live resources of other projects"] * (use.count > sum(use.visible.values()))
     if not use.is_known:
         users.append(f"resources that come from it through more than {origin_walk.STEPS} origins")
     return (
-        f"the image {image_id} cannot be deleted: it is used by {' and '.join(users)}; "
+        f"the image {image_id} cannot be {action}: it is used by {' and '.join(users)}; "
         "delete them first; an administrator can record that a server was deleted with "
-        f"`openstack server deletion record`{_of_volumes(use)}, or delete the image although it is "
-        "in use with "
-        f"`openstack image force delete {image_id}` (X-Relation-Force: true)"
+        f"`openstack server deletion record`{_of_volumes(use)}{_of_leases(use)}"
+        + ways.format(image_id)
     )
 
 
 def _of_volumes(use: Use) -> str:
     return " (a volume with --resource-type volume --force)" if VOLUME in use.visible else ""
+
+
+def _of_leases(use: Use) -> str:
+    return "" if use.visible.keys() <= set(RESOURCE_TYPES) else _WAY_TO_END_LEASES
+
+
+_WAY_TO_END_LEASES: Final = (
+    ", end a lease with `openstack image relation delete --kind use --resource-type TYPE`"
+)
 
 
 def _shown(resource_type: str, number: int, first: Sequence[InstanceRef]) -> str:
@@ -178,7 +258,7 @@ def withdraw(database: Database, begun: StartedDeletion) -> None:
 def check_start(
     connection: Connection, new: NewRelation, recorded: Recorded, *, confirmed_by_glance: bool
 ) -> None:
-    """Raise if ``new`` is a start from an image that is deleted or is being deleted.
+    """Raise if ``new`` is a use of an image that is deleted or is being deleted.
 
     :param recorded: what recording ``new`` changed in this transaction
     :param confirmed_by_glance: whether Glance showed the image after it had been found marked
@@ -186,7 +266,7 @@ def check_start(
     :raises ImageBeingDeleted: if a deletion of the image is pending
     :raises ImageGone: if the image is marked deleted
     """
-    if new.kind != BOOT:
+    if new.kind not in USES:
         return
     if _is_pending(connection, recorded.image_ref, datetime.now(UTC)):
         raise ImageBeingDeleted(
@@ -207,7 +287,7 @@ def _begin(
         image that had the same ID before do not count
     """
     image_ref = relations.lock_image(connection, image_id, image_state, at)
-    connection.execute(delete(deletion).where(deletion.c.begun_at < at - LEASE))
+    connection.execute(delete(deletion).where(deletion.c.begun_at < at - LONGEST_DELETION))
     added = insert(deletion).values(image_ref=image_ref, begun_at=at)
     made: Any = connection.execute(added).inserted_primary_key
     return Deletion(int(made[0]), image_ref)
@@ -224,21 +304,53 @@ def _withdraw(connection: Connection, begun: Deletion) -> None:
     orphans.forget_image(connection, begun.image_ref)
 
 
-def _use(connection: Connection, image_ref: int, visible_to: str | None) -> Use:
-    """Return the live resources that use the image.
+def _use(
+    connection: Connection, image_ref: int, visible_to: str | None, counts: Collection[str]
+) -> Use:
+    """Return the live resources that use the image in one of the ways that count."""
+    types = [type for name in counts for type in _TYPES.get(name, ())]
+    made = _use_by_made(connection, image_ref, visible_to, types) if types else Use()
+    leased = _use_by_lease(connection, image_ref, visible_to) if LEASE in counts else Use()
+    return made + leased
+
+
+_TYPES: Final = {SERVER: (SERVER,), VOLUME: (VOLUME, VOLUME_SNAPSHOT, VOLUME_BACKUP)}
+"""The types of the resources that ``guard_counts`` counts as servers and as volumes."""
+
+
+def _use_by_lease(connection: Connection, image_ref: int, visible_to: str | None) -> Use:
+    """Return the resources with a live lease of the image."""
+    is_lease = lease.c.image_ref == image_ref
+    count = connection.execute(leases.live(func.count()).where(is_lease)).scalar_one()
+    if not count:
+        return Use()
+    own = [] if visible_to is None else [lease.c.project_ref == project_ref(visible_to)]
+    resource_type = installation.c.resource_type
+    by_type = leases.live(resource_type, func.count()).where(is_lease, *own)
+    counts = connection.execute(by_type.group_by(resource_type).order_by(resource_type))
+    names = leases.live(shown_installation(), instance.c.instance_id, resource_type)
+    in_order = names.where(is_lease, *own).order_by(lease.c.relation_ref)
+    first = [InstanceRef(*row) for row in connection.execute(in_order.limit(LISTED))]
+    return Use(count, {row[0]: row[1] for row in counts}, first)
+
+
+def _use_by_made(
+    connection: Connection, image_ref: int, visible_to: str | None, types: Collection[str]
+) -> Use:
+    """Return the live resources of these types that were made from the image.
 
     Origins are followed only if other resources than servers were made from the image, because
     nothing comes from a server.
     """
-    users = _starters(image_ref)
+    users = _starters(image_ref, types)
     count, others, steps = connection.execute(users.numbers()).one()
     if others:
-        users = _all_users(connection.dialect.name, image_ref)
+        users = _all_users(connection.dialect.name, image_ref, types)
         count, _, steps = connection.execute(users.numbers()).one()
     is_known = steps != origin_walk.BEYOND
     if not count:
-        return Use(0, {}, (), is_known)
-    visible = (users.is_live, *users.seen_by(visible_to))
+        return Use(is_known=is_known)
+    visible = (users.counts, *users.seen_by(visible_to))
     resource_type = installation.c.resource_type
     by_type = users.select(resource_type, func.count()).where(*visible)
     counts = connection.execute(by_type.group_by(resource_type).order_by(resource_type))
@@ -256,11 +368,13 @@ class _Users:
         was made from the image; ``relation_ref`` of the start and ``project_ref`` that sees it
     :ivar joined: these rows with those of the instances
     :ivar instance: the columns of the instances
+    :ivar types: the types of those that count
     """
 
     rows: Subquery
     joined: FromClause
     instance: Any
+    types: Collection[str]
 
     def select(self, *columns: Any) -> Select[Any]:
         """Return the query for the columns, which may be of the installations too."""
@@ -268,17 +382,17 @@ class _Users:
         return select(*columns).select_from(self.joined.join(installation, home))
 
     def numbers(self) -> Select[Any]:
-        """Return the query for the numbers of live ones and of others than servers, and the
-        greatest step."""
+        """Return the query for the numbers of those that count and of others than servers, and
+        the greatest step."""
         is_other = installation.c.resource_type != SERVER
-        counted = (func.count(case((condition, 1))) for condition in (self.is_live, is_other))
+        counted = (func.count(case((condition, 1))) for condition in (self.counts, is_other))
         return self.select(*counted, func.max(self.rows.c.step))
 
     @property
-    def is_live(self) -> ColumnElement[bool]:
-        """The condition for resources that were not deleted."""
+    def counts(self) -> ColumnElement[bool]:
+        """The condition for resources of the types that were not deleted."""
         ended_at: ColumnElement[datetime] = self.instance.ended_at
-        return ended_at.is_(None)
+        return and_(ended_at.is_(None), installation.c.resource_type.in_(self.types))
 
     @property
     def order(self) -> tuple[ColumnElement[int], ...]:
@@ -302,22 +416,23 @@ def _started(image_ref: int) -> Select[Any]:
     ).where(relation.c.image_ref == image_ref, relation.c.kind == BOOT)
 
 
-def _starters(image_ref: int) -> _Users:
+def _starters(image_ref: int, types: Collection[str]) -> _Users:
     rows = _started(image_ref).subquery()
-    return _Users(rows, rows.join(instance, instance.c.id == rows.c.instance_ref), instance.c)
+    joined = rows.join(instance, instance.c.id == rows.c.instance_ref)
+    return _Users(rows, joined, instance.c, types)
 
 
-def _all_users(dialect: str, image_ref: int) -> _Users:
+def _all_users(dialect: str, image_ref: int, types: Collection[str]) -> _Users:
     walk = origin_walk.dependents(dialect, relation.c.image_ref == image_ref)
     come = select(walk.c.ref, walk.c.step, null(), null())
     rows = union_all(_started(image_ref), come).subquery()
     on = instance.c.id == rows.c.instance_ref
-    return _Users(rows, *origin_walk.look_up(dialect, rows, instance, on))
+    return _Users(rows, *origin_walk.look_up(dialect, rows, instance, on), types)
 
 
 def _is_pending(connection: Connection, image_ref: int, at: datetime) -> bool:
     """Return whether a deletion of the image is pending at the time ``at``."""
-    others = deletion.c.image_ref == image_ref, deletion.c.begun_at >= at - LEASE
+    others = deletion.c.image_ref == image_ref, deletion.c.begun_at >= at - LONGEST_DELETION
     return bool(connection.execute(select(exists().where(*others))).scalar())
 
 

@@ -1,8 +1,8 @@
 """The owners of images and instances, which decide who sees their relations and origins.
 
-The owner of the image sees a ``snapshot`` or ``backup`` relation. The owner of the instance sees a
-``boot`` relation and an origin. A project that owns both sees the link between two images. The
-column ``project_ref`` of each row holds that project.
+The owner of the image sees a ``snapshot`` or ``backup`` relation, the owner of the instance sees a
+``boot`` or ``use`` relation and an origin, and a project that owns both sees the link between two
+images. The column ``project_ref`` of each row holds that project.
 
 A transaction that changes the owner of an instance updates the row of the instance first, and a
 transaction that records a relation locks that row. So the later of two concurrent transactions sees
@@ -11,21 +11,22 @@ the changes of the other one.
 
 from sqlalchemy import ColumnElement, Connection, or_, update
 
-from related_images.db import parent_links
+from related_images.db import leases, parent_links
 from related_images.db.tables import instance, origin, relation
-from related_images.model import BOOT, MADE_FROM
+from related_images.model import MADE_FROM, USES
 
 
 def report(connection: Connection, instance_ref: int, project_ref: int) -> None:
     """Record the owner of the instance, and update who sees its relations, origins and links."""
     ours = update(instance).where(instance.c.id == instance_ref)
     connection.execute(ours.values(project_ref=project_ref))
-    starts = relation.c.instance_ref == instance_ref, relation.c.kind == BOOT
+    uses = relation.c.instance_ref == instance_ref, relation.c.kind.in_(USES)
     connection.execute(
         update(relation)
-        .where(*starts, _differs(relation.c.project_ref, project_ref))
+        .where(*uses, _differs(relation.c.project_ref, project_ref))
         .values(project_ref=project_ref)
     )
+    leases.move(connection, instance_ref, project_ref)
     origins = update(origin).where(origin.c.instance_ref == instance_ref)
     connection.execute(origins.values(project_ref=project_ref))
     parent_links.review(connection, relation.c.instance_ref == instance_ref)

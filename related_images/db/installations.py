@@ -17,6 +17,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, select, update
 
 from related_images import validation
+from related_images.db import leases
 from related_images.db.database import Database
 from related_images.db.row_ids import get_or_create_installation
 from related_images.db.tables import installation
@@ -64,6 +65,7 @@ def register(
         caller with a recording role may report
     :returns: the installation, and whether it is newly registered
     :raises FieldInvalid: if there are too many service users, or one of them twice
+    :raises ResourceTypeUnknown: if a type of one is neither built-in nor registered
     :raises InstallationConflict: if it is registered with another name or other service users
     """
     _check_users(service_users)
@@ -200,6 +202,8 @@ def _register(connection: Connection, new: Installation) -> tuple[Installation, 
 
     :returns: the installation as it is registered now, and whether this call registered it
     """
+    types = {one for user in new.service_users for one in user.resource_types or ()}
+    leases.check_types(connection, types)
     ref = get_or_create_installation(connection, new.uuid)
     unregistered = update(installation).where(
         installation.c.id == ref, installation.c.registered_at.is_(None)

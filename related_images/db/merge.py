@@ -11,6 +11,7 @@ relations move to the row of the new installation. Nothing that was recorded is 
   :func:`related_images.db.parent_links.is_rebuild` denies that. All rebuilds remain.
 * The owner of the resource is the owner in the new installation, or else the owner in the old one.
 * The united resource has ended if one of the two has ended; the earlier end remains.
+* A lease ends at the later time.
 * Of two origins with the same time, that of the new installation remains. An origin between the two
   resources is removed, since they are one.
 
@@ -42,7 +43,14 @@ from sqlalchemy import (
 )
 
 from related_images import failpoints
-from related_images.db import backfill, image_owners, installations, latest_images, parent_links
+from related_images.db import (
+    backfill,
+    image_owners,
+    installations,
+    latest_images,
+    leases,
+    parent_links,
+)
 from related_images.db.database import Database
 from related_images.db.parent_links import Start
 from related_images.db.relations import CLAIMS_LIMIT, NO_CREATOR
@@ -54,7 +62,7 @@ from related_images.db.row_ids import (
 from related_images.db.tables import installation, instance, origin, rebuild, relation
 from related_images.errors import InstallationConflict, InstallationNotFound
 from related_images.failpoints import Point
-from related_images.model import BOOT, SERVICE, Merged
+from related_images.model import BOOT, SERVICE, USE, Merged
 
 BATCH: Final = 1000
 """The number of rows that one transaction moves."""
@@ -339,6 +347,9 @@ def _join(
         if kept.kind == BOOT
         for at in sorted(_rebuilt_at(starts, kept, dropped))
     ]
+    leases.unite(
+        connection, [(kept.id, dropped.id) for kept, dropped in duplicates if kept.kind == USE]
+    )
     dropped_refs = [dropped.id for _, dropped in duplicates]
     connection.execute(delete(relation).where(relation.c.id.in_(dropped_refs)))
     for kept, dropped in duplicates:

@@ -6,6 +6,8 @@ its relations. Therefore:
 * a ``boot`` relation is removed when its instance has ended, no image of the instance is recorded,
   and no recorded instance comes from the instance;
 * a ``snapshot`` or ``backup`` relation is removed when its image has no ``boot`` relation;
+* a ``use`` relation is removed when its lease ended before, whether or not its image exists; the
+  instance is removed with its last relation;
 * an ended instance is removed, with its origins, when it has no relation and no recorded instance
   comes from it.
 """
@@ -35,6 +37,7 @@ from related_images.db.database import Database
 from related_images.db.tables import (
     image,
     instance,
+    lease,
     origin,
     relation,
 )
@@ -86,7 +89,7 @@ def _ended_unrelated(before: datetime) -> ColumnElement[bool]:
 def due(database: Database, before: datetime) -> Purged:
     """Count the rows that can be removed now; a purge may make more rows removable.
 
-    :param before: images deleted and instances ended before this time can be removed
+    :param before: images deleted, and instances and leases ended before this time can be removed
     :raises StoreUnavailable: if the database is unavailable
     """
     return database.read(_count, before)
@@ -96,8 +99,15 @@ def _count(connection: Connection, before: datetime) -> Purged:
     count = select(func.count())
     images = count.select_from(image).where(_not_deleted_lately(before), orphans.IMAGE)
     instances = count.select_from(instance).where(_ended_unrelated(before))
+    relations, ended = (
+        connection.execute(query).scalar_one()
+        for query in (
+            _due(func.count(relation.c.id), before),
+            count.select_from(lease).where(lease.c.expires_at < before),
+        )
+    )
     return Purged(
-        relations=connection.execute(_due(func.count(relation.c.id), before)).scalar_one(),
+        relations=relations + ended,
         images=connection.execute(images).scalar_one(),
         instances=connection.execute(instances).scalar_one(),
     )
@@ -106,12 +116,13 @@ def _count(connection: Connection, before: datetime) -> Purged:
 def purge(database: Database, before: datetime) -> Purged:
     """Remove rows in many small transactions.
 
-    :param before: images deleted and instances ended before this time are removed
+    :param before: images deleted, and instances and leases ended before this time are removed
     :returns: the numbers of removed rows
     :raises StoreUnavailable: if the database fails; rows removed until then stay removed, and the
         next purge continues
     """
-    relations = instances = 0
+    relations = sum(iter(lambda: database.write(_forget_leases, before), 0))
+    instances = 0
     while True:
         relations += _all(database, relation, _forget_relations, before)
         removed = _all(database, instance, _forget_instances, before)
@@ -148,6 +159,23 @@ def _forget_relations(connection: Connection, before: datetime, first: int, last
     if refs:
         connection.execute(delete(relation).where(relation.c.id.in_(refs)))
     return len(refs)
+
+
+def _forget_leases(connection: Connection, before: datetime) -> int:
+    """Remove some leases that ended before a time; return their number."""
+    ended = (
+        select(relation.c.id, relation.c.instance_ref)
+        .join(lease, lease.c.relation_ref == relation.c.id)
+        .where(lease.c.expires_at < before)
+        .order_by(lease.c.expires_at)
+        .limit(BATCH)
+    )
+    # the lock keeps a lease that a concurrent transaction extends
+    rows = connection.execute(ended.with_for_update(of=[relation, lease])).all()
+    if rows:
+        connection.execute(delete(relation).where(relation.c.id.in_([row.id for row in rows])))
+        orphans.forget_instances(connection, {row.instance_ref for row in rows})
+    return len(rows)
 
 
 def _forget_images(connection: Connection, before: datetime, first: int, last: int) -> int:

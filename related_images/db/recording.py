@@ -11,6 +11,7 @@ from related_images.db import (
     image_identity,
     image_owners,
     installations,
+    leases,
     relation_queries,
     relation_removal,
     relations,
@@ -26,9 +27,10 @@ from related_images.errors import (
 )
 from related_images.failpoints import Point
 from related_images.model import (
-    BOOT,
+    MADE_FROM,
     SERVER,
     SERVICE,
+    USE,
     Filters,
     ImageState,
     InstanceRef,
@@ -113,9 +115,14 @@ def attach(
     :returns: the relation, and whether it is new
     :raises InstallationUnregistered: if the installation must be registered and is not
     :raises InstallationBound: if the installation is bound and does not permit this reporter
-    :raises ImageBeingDeleted: if it is a start from an image with a pending deletion
-    :raises ImageGone: if it is a start from an image that is marked deleted
+    :raises ImageBeingDeleted: if it is a use of an image with a pending deletion
+    :raises ImageGone: if it is a use of an image that is marked deleted
     :raises RelationConflict: if the relation is recorded with another label
+    :raises ResourceTypeUnknown: for a lease, if the resource type is not registered
+    :raises FieldInvalid: for a lease, if its end is missing or not allowed, or the project of the
+        resource is unknown
+    :raises InstanceEnded: for a lease, if the resource is recorded as deleted
+    :raises LeaseLimitReached: for a lease, if the project would have too many live ones
     :raises StoreUnavailable: if it could not be committed
     """
     attached = database.write(_attach, new, reporter, confirmed_by_glance)
@@ -127,11 +134,14 @@ def _attach(
     connection: Connection, new: NewRelation, reporter: Reporter, confirmed_by_glance: bool
 ) -> tuple[Relation, bool]:
     installations.check_reporter(connection, new.instance, reporter)
+    grant = leases.begin(connection, new) if new.kind == USE else None
     recorded = relations.record(connection, new, relied_on=True, revocable=True)
     delete_protection.check_start(
         connection, new, recorded, confirmed_by_glance=confirmed_by_glance
     )
-    if new.kind != BOOT and not recorded.image_created:
+    if grant is not None:
+        leases.record(connection, recorded, grant)
+    if new.kind in MADE_FROM and not recorded.image_created:
         image_owners.move(
             connection, recorded.image_ref, get_or_create_project(connection, new.project_id)
         )

@@ -28,7 +28,14 @@ from sqlalchemy import (
 )
 
 from related_images.db import image_identity
-from related_images.db.column_types import EPOCH, KIND_CODES, SOURCE_CODES, is_known
+from related_images.db.clock import Now
+from related_images.db.column_types import (
+    EPOCH,
+    KIND_CODES,
+    SOURCE_CODES,
+    UtcDateTime,
+    is_known,
+)
 from related_images.db.row_ids import (
     IS_NAMED,
     former_images,
@@ -39,10 +46,11 @@ from related_images.db.row_ids import (
     shown_id,
     shown_installation,
 )
-from related_images.db.tables import image, installation, instance, project, relation
+from related_images.db.tables import image, installation, instance, lease, project, relation
 from related_images.model import (
     BOOT,
     MADE_FROM,
+    USE,
     Filters,
     InstanceRef,
     ListedImage,
@@ -212,12 +220,14 @@ def _with_names(page: Subquery) -> Select[Any]:
             image.c.created_at,
             image.c.deleted_at,
             installation.c.resource_type,
+            lease.c.expires_at,
         )
         .select_from(
             page.join(instance, page.c.instance_ref == instance.c.id)
             .join(installation, instance.c.installation_ref == installation.c.id)
             .join(image, page.c.image_ref == image.c.id)
             .outerjoin(project, page.c.project_ref == project.c.id)
+            .outerjoin(lease, page.c.id == lease.c.relation_ref)
         )
         .order_by(page.c.created_at.desc(), page.c.id.desc())
     )
@@ -341,12 +351,15 @@ def _is_of_image(image_id: str) -> ColumnElement[bool]:
 
 
 def _is_use() -> ColumnElement[bool]:
-    """Return the condition that a live instance was started from the image.
+    """Return the condition that a live instance was started from the image, or has a live lease.
 
-    The instance is a correlated subquery: in a join, MariaDB would start with all live instances.
+    The subqueries are correlated: in a join, MariaDB would start with all live instances.
     """
     ended_at = select(instance.c.ended_at).where(instance.c.id == relation.c.instance_ref)
-    return and_(relation.c.kind == BOOT, ended_at.scalar_subquery().is_(None))
+    expires_at = select(lease.c.expires_at).where(lease.c.relation_ref == relation.c.id)
+    ends = func.coalesce(expires_at.scalar_subquery(), literal(EPOCH, UtcDateTime))
+    has_lease = and_(relation.c.kind == USE, ends > Now())
+    return and_(or_(relation.c.kind == BOOT, has_lease), ended_at.scalar_subquery().is_(None))
 
 
 def of_instance(

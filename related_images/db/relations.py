@@ -56,7 +56,15 @@ from related_images.db.tables import (
     project,
     relation,
 )
-from related_images.model import BOOT, SERVER, ImageState, InstanceRef, NewRelation, Recorded
+from related_images.model import (
+    BOOT,
+    SERVER,
+    USES,
+    ImageState,
+    InstanceRef,
+    NewRelation,
+    Recorded,
+)
 
 CLAIMS_LIMIT: Final = 9_000
 """The number of claims at which counting stops; the relation can no longer be rolled back then."""
@@ -164,7 +172,7 @@ def record(
     held = _image(connection, new, known, relied_on)
     project_ref = known.project_ref or get_or_create_project(connection, new.project_id)
     # the owner of an image says nothing about the owner of the instance
-    reported = new.instance_project_id or (new.project_id if new.kind == BOOT else None)
+    reported = new.instance_project_id or (new.project_id if new.kind in USES else None)
     owner = (
         project_ref if reported == new.project_id else get_or_create_project(connection, reported)
     )
@@ -179,7 +187,7 @@ def record(
         instance_created=instance_created,
         revived_from=held.revived_from,
     )
-    if new.kind == BOOT:
+    if new.kind in USES:
         project_ref = parent_links.lock_instance(connection, instance_ref)
     claims = FOR_GOOD if relied_on else 0
     if revocable:
@@ -269,6 +277,11 @@ def lock_image(
         return ref
     image_identity.retire(connection, ref, at)
     return get_or_create(connection, image, {"uuid": image_id}, created_at=made_at)[0]
+
+
+def times(connection: Connection, ref: int) -> Any:
+    """Return the deletion and creation time of an image that still has its ID, or ``None``."""
+    return connection.execute(_times_of_image, {"image_ref": ref}).first()
 
 
 def _times(connection: Connection, ref: int, *, is_locked: bool) -> Any:

@@ -217,6 +217,34 @@ deletion = Table(
 )
 """Pending deletions of images: see :mod:`related_images.db.delete_protection`."""
 
+lease = Table(
+    "related_lease",
+    metadata,
+    Column("relation_ref", ForeignKey("related_relation.id", ondelete="CASCADE"), primary_key=True),
+    # copies of the relation's columns, so that leases are found without other relations
+    Column("image_ref", ForeignKey("related_image.id", ondelete="CASCADE"), nullable=False),
+    Column("project_ref", ForeignKey("related_project.id"), nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    # the live leases of an image
+    Index(None, "image_ref", "expires_at"),
+    # the live leases of a project
+    Index(None, "project_ref", "expires_at"),
+    # the leases to purge
+    Index(None, "expires_at"),
+    **_EXTENSION,
+)
+"""The end of each relation of the kind ``use``: see :mod:`related_images.db.leases`."""
+
+resource_type = Table(
+    "related_resource_type",
+    metadata,
+    Column("name", exact_text(64), primary_key=True),
+    Column("longest_lease_days", Integer, nullable=False),
+    Column("registered_at", UtcDateTime, nullable=False),
+    **_EXTENSION,
+)
+"""The registered types of resources: see :mod:`related_images.db.resource_types`."""
+
 state = Table(
     "related_state",
     metadata,

@@ -1,4 +1,4 @@
-"""The usage of images: how many servers and volumes were made from each, and which are live."""
+"""The usage of images: how many servers and volumes were made from each, and leases."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -20,13 +20,14 @@ from sqlalchemy import (
     union,
 )
 
-from related_images.db import origin_walk
+from related_images.db import leases, origin_walk
 from related_images.db.database import Database
 from related_images.db.row_ids import project_ref
-from related_images.db.tables import image, installation, instance, project, relation
+from related_images.db.tables import image, installation, instance, lease, project, relation
 from related_images.model import (
     BOOT,
     SERVER,
+    Leases,
     Usage,
 )
 
@@ -47,14 +48,75 @@ def usages(
     :raises StoreUnavailable: if the database is unavailable
     """
     known = {row.image_id: row for row in database.explore(_usages, image_ids, visible_to)}
+    leased = database.explore(_leased, image_ids, visible_to, owners or {})
     others = None if owners is None else database.explore(_used_by_others, owners)
     return [
         replace(
-            known.get(image_id) or Usage(image_id),
+            _with_leases(known.get(image_id) or Usage(image_id), leased.get(image_id)),
             used_by_others=None if others is None else others.get(image_id, False),
         )
         for image_id in image_ids
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Leased:
+    """The leases of an image: the live ones, and the end of the last one that is not live."""
+
+    live: Leases
+    ended_at: datetime | None
+
+
+def _with_leases(usage: Usage, leased: _Leased | None) -> Usage:
+    if leased is None:
+        return usage
+    ends = [end for end in (usage.unused_since, leased.ended_at) if end is not None]
+    is_used = usage.live_instances or leased.live.count
+    unused_since = None if is_used else max(ends, default=None)
+    return replace(usage, unused_since=unused_since, leases=leased.live)
+
+
+def _leased(
+    connection: Connection,
+    image_ids: Collection[str],
+    visible_to: str | None,
+    owners: Mapping[str, str | None],
+) -> dict[str, _Leased]:
+    """Return the leases of those images that have any.
+
+    A project gets its own leases, and all leases of the images that it owns.
+
+    :param owners: the images that ``visible_to`` owns
+    """
+    everything = image_ids if visible_to is None else owners
+    found = {}
+    if everything:
+        chosen = select(image.c.id).where(image.c.uuid.in_(everything))
+        found = _count_leases(connection, lease.c.image_ref.in_(chosen))
+    rest = set(image_ids).difference(everything)
+    if rest:
+        chosen = select(image.c.id).where(image.c.uuid.in_(rest))
+        # the sum prevents a search by the index on image_ref, as in the starts of a project
+        is_chosen = (lease.c.image_ref + 0).in_(chosen)
+        is_own = lease.c.project_ref == project_ref(visible_to)
+        found |= _count_leases(connection, and_(is_own, is_chosen))
+    return found
+
+
+def _count_leases(connection: Connection, which: ColumnElement[bool]) -> dict[str, _Leased]:
+    ref, end = lease.c.image_ref, lease.c.expires_at
+    is_live = leases.IS_LIVE
+    ended_at = case((instance.c.ended_at < end, instance.c.ended_at), else_=end)
+    query = (
+        select(
+            *(_uuid_of(ref), func.count(case((is_live, 1))), func.max(case((is_live, end)))),
+            func.max(case((is_live, None), else_=ended_at)),
+        )
+        .select_from(leases.WITH_INSTANCES)
+        .where(which)
+        .group_by(ref)
+    )
+    return {row[0]: _Leased(Leases(row[1], row[2]), row[3]) for row in connection.execute(query)}
 
 
 NOT_KNOWN, NO_OWNER = 0, -1
@@ -168,7 +230,7 @@ def _starts(refs: Select[Any], visible_to: str | None) -> FromClause:
 def _used_by_others(
     connection: Connection, owners: Mapping[str, str | None]
 ) -> dict[str, bool | None]:
-    """Return the images that live instances of projects other than the image's owner use.
+    """Return the images that live instances of projects other than the image's owner use or lease.
 
     An instance belongs to the owner of the image if that project sees the start, or owns an
     instance that comes from another one. Instances of an unknown project count as those of others.
@@ -181,7 +243,12 @@ def _used_by_others(
     owned: dict[int, list[str]] = {}
     for image_id, owner in owners.items():
         owned.setdefault(refs.get(owner or "", NO_OWNER), []).append(image_id)
-    used = or_(*(and_(image.c.uuid.in_(ids), _has_other(ref)) for ref, ids in owned.items()))
+    used = or_(
+        *(
+            and_(image.c.uuid.in_(ids), or_(_has_other_lease(ref), _has_other(ref)))
+            for ref, ids in owned.items()
+        )
+    )
     found = dict.fromkeys(connection.execute(select(image.c.uuid).where(used)).scalars(), True)
     remaining = {id: ref for ref, ids in owned.items() for id in ids if id not in found}
     return {**found, **_used_through_origins(connection, remaining)} if remaining else {**found}
@@ -220,6 +287,14 @@ def _projects(connection: Connection, project_ids: Collection[str]) -> dict[str,
         return {}
     query = select(project.c.project_id, project.c.id).where(project.c.project_id.in_(project_ids))
     return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _has_other_lease(owner: int) -> ColumnElement[bool]:
+    """Return the condition that another project than ``owner`` has a live lease of it."""
+    of_others = leases.live(lease.c.relation_ref).where(
+        lease.c.image_ref == image.c.id, lease.c.project_ref != owner
+    )
+    return of_others.correlate(image).exists()
 
 
 def _has_other(owner: int) -> ColumnElement[bool]:

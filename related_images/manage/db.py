@@ -111,7 +111,8 @@ class Check(options.DatabaseCommand, Lister):
 class Purge(options.DatabaseCommand, ShowOne):
     """Remove the relations of images that were deleted long ago.
 
-    The relation with the image that a server was started from is kept until the server is deleted
+    The leases that ended long ago are removed too. The relation with the image that a server was
+    started from is kept until the server is deleted
     and has no images. Images and deleted servers without relations are removed too. The next run
     continues an interrupted one.
     """
@@ -131,7 +132,8 @@ class Purge(options.DatabaseCommand, ShowOne):
             metavar="AGE",
             type=validation.argument(validation.parse_span),
             required=True,
-            help="minimum time since the image or the server was deleted, such as 90d, 12w or 36h",
+            help="minimum time since the image or the server was deleted, or the lease ended, such "
+            "as 90d, 12w or 36h",
         )
         parser.add_argument("--dry-run", action="store_true", help="count rows, and remove none")
 

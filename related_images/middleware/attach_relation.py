@@ -5,31 +5,44 @@ from typing import Any, Final
 
 from related_images import model, validation
 from related_images.db import Database, NewRelation, Relation, Reporter, recording
-from related_images.errors import ImageGone
+from related_images.errors import FieldInvalid, ImageGone, ParameterMalformed
 from related_images.middleware import glance
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
 from related_images.middleware.responses import WSGIApp
+from related_images.middleware.route_request import fields, json_item, list_field
+from related_images.protocol import schemas
 
 REQUIRED_FIELDS: Final = ("installation_uuid", "instance_id", "image_id", "kind")
-OPTIONAL_FIELDS: Final = ("resource_type", "label", "instance_project_id")
+OPTIONAL_FIELDS: Final = ("resource_type", "label", "instance_project_id", "expires_at")
 """``instance_project_id`` is the project that owns the resource."""
 
+LIST: Final = "relations"
+"""The field with a list of relations, which has none of the others beside it."""
 
-def new_relation(
-    body: dict[str, Any], app: WSGIApp, environ: Environ, caller: Caller
-) -> NewRelation:
-    """Return the relation that ``body`` describes.
 
-    :param body: a body with all required fields and no unknown ones
-    :raises BadInput: if a field is malformed
+def items(body: dict[str, Any]) -> list[Any]:
+    """Return the items of a body with a list, which are not yet validated.
+
+    :raises FieldInvalid: if it is not a list of 1 to
+        :data:`related_images.protocol.schemas.RELATIONS_MAX` items
+    """
+    return list_field(body, LIST, schemas.RELATIONS_MAX)
+
+
+def new_relation(item: Any, app: WSGIApp, environ: Environ, caller: Caller) -> NewRelation:
+    """Return the relation that ``item`` describes.
+
+    :raises BadInput: if it is no object, or a field is missing, unknown or malformed
     :raises ImageNotFound: if the image does not exist or the caller cannot see it
     """
-    resource_type = model.resource_type(body.get("resource_type", model.SERVER))
-    ref = model.InstanceRef(body["installation_uuid"], body["instance_id"], resource_type)
+    body = fields(json_item("the relation", item), REQUIRED_FIELDS, OPTIONAL_FIELDS)
     image_id, kind = validation.image_id(body["image_id"]), model.kind(body["kind"])
+    resource_type = model.resource_type_for(kind, body.get("resource_type", model.SERVER))
+    ref = model.InstanceRef(body["installation_uuid"], body["instance_id"], resource_type)
     label = None if body.get("label") is None else validation.label(body["label"])
     instance_project_id = _instance_project_id(body, kind, caller)
+    expires_at = _expires_at(body, kind)
     image = glance.get_image(app, environ, image_id)
     return NewRelation(
         installation_uuid=ref.installation_uuid,
@@ -38,12 +51,30 @@ def new_relation(
         kind=kind,
         label=label,
         source=model.SERVICE,
-        project_id=instance_project_id if kind == model.BOOT else image.get("owner"),
+        project_id=instance_project_id if kind in model.USES else image.get("owner"),
         created_at=datetime.now(UTC),
         instance_project_id=instance_project_id,
         image_state=glance.image_state(image),
         resource_type=ref.resource_type,
+        expires_at=expires_at,
     )
+
+
+def _expires_at(body: dict[str, Any], kind: str) -> datetime | None:
+    """Return the end of the lease; a relation of another kind has none."""
+    expires_at = body.get("expires_at")
+    if (expires_at is not None) != (kind == model.USE):
+        problem = "missing" if kind == model.USE else "not allowed"
+        raise FieldInvalid(
+            f"the field expires_at is {problem}; a relation of the kind {model.USE} needs it, and "
+            "no other has it"
+        )
+    if expires_at is None:
+        return None
+    try:
+        return validation.parse_time("expires_at", expires_at)
+    except ParameterMalformed as error:
+        raise FieldInvalid(str(error)) from error
 
 
 def attach(
@@ -64,12 +95,13 @@ def attach(
 def _instance_project_id(body: dict[str, Any], kind: str, caller: Caller) -> str | None:
     """Return the project that owns the resource, or ``None`` if the request does not name it.
 
-    It is ``instance_project_id`` of the body. For a ``boot`` without it, it is the project of the
-    user, if a service sends a user's token with its own service token. An administrator acts on
-    resources of other projects, so the project of an administrator is not used.
+    It is ``instance_project_id`` of the body. For one of :data:`related_images.model.USES` without
+    it, it is the project of the user, if a service sends a user's token with its own service token.
+    An administrator acts on resources of other projects, so the project of an administrator is not
+    taken.
     """
     project_id = body.get("instance_project_id")
     if project_id is not None:
         return validation.text("instance_project_id", project_id)
     is_user = caller.has_service_token and not (caller.has_recording_role or caller.is_admin)
-    return caller.project_id if kind == model.BOOT and is_user else None
+    return caller.project_id if kind in model.USES and is_user else None

@@ -94,7 +94,7 @@ def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) ->
         project_id=owner,
         created_at=datetime.now(UTC),
         instance_project_id=assertion.project_id,
-        resource_type=assertion.instance.resource_type,
+        resource_type=model.resource_type(assertion.instance.resource_type),
     )
 
 

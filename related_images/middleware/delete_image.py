@@ -5,13 +5,13 @@ instance headers.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from related_images import failpoints, validation
-from related_images.config import IN_USE
+from related_images.config import DELETE
 from related_images.db import Database, ImageState, delete_protection
 from related_images.db.delete_protection import StartedDeletion
 from related_images.db.recording import image_deleted
@@ -37,20 +37,22 @@ def answer(
     """Let Glance delete the image, and mark it deleted if Glance did.
 
     :returns: the body of Glance's response
-    :raises ImageInUse: if delete protection is on, live servers were started from the image, and no
-        administrator forces the deletion
+    :raises ImageInUse: if delete protection is on, live resources use the image, and the request
+        is not a forced one of an administrator
     """
-    image_id = _image_to_delete(app, environ, request.image)
+    image_id = find_id(app, environ, request.image)
     if image_id is None:
         return app(environ, start_response)
-    if caller.settings.guard == IN_USE:
+    if caller.settings.guards(DELETE):
         guarded = Guarded(app, database, caller, image_id, request.forced)
         return guarded.delete(environ, start_response)
     return app(environ, Outcome(database, image_id, start_response).start_response)
 
 
-def _image_to_delete(app: WSGIApp, environ: Environ, image: str) -> str | None:
-    """Return the ID of the image that Glance will delete, or ``None`` if it will delete none.
+def find_id(app: WSGIApp, environ: Environ, image: str) -> str | None:
+    """Return the ID of the image that Glance finds for a path, or ``None`` if there is none.
+
+    :param image: the ID in the path, in any spelling
 
     Some databases compare without case or accents and find an image by another spelling of its ID.
     Glance is asked which image it finds.
@@ -60,6 +62,21 @@ def _image_to_delete(app: WSGIApp, environ: Environ, image: str) -> str | None:
     found = glance.find_image(app, environ, image)
     image_id = image.lower() if found is None else found.get("id")
     return image_id if validation.is_image_id(image_id) else None
+
+
+def may_change(caller: Caller, image: Callable[[], Mapping[str, Any] | None]) -> bool:
+    """Return whether Glance may delete or deactivate the image for this caller.
+
+    It may for an owner or an administrator, and refuses all others. The check must not tell them
+    who uses the image, nor stop others from starting servers from it. If the caller is not
+    identified, Glance may run without authentication and treat every caller as an administrator.
+
+    :param image: returns the image as Glance shows it to the caller; ``None`` if Glance fails
+    """
+    if caller.is_admin or not caller.is_identified:
+        return True
+    found, project_id = image(), caller.project_id
+    return found is None or (project_id is not None and found.get("owner") == project_id)
 
 
 @dataclass(frozen=True)
@@ -109,28 +126,16 @@ class Guarded:
     forced: bool
 
     def delete(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Let Glance delete the image unless live servers were started from it.
+        """Let Glance delete the image unless live resources use it.
 
         :returns: the body of Glance's response
-        :raises ImageInUse: if there are live servers and no administrator forces the deletion
+        :raises ImageInUse: if they do and no administrator forces the deletion
         """
-        started = self._start() if self._may_be_deleted() else None
+        started = self._start() if may_change(self.caller, lambda: self._image) else None
         if started is not None and started.in_use:
             self._log_force(started, environ)
         outcome = Outcome(self.database, self.image_id, start_response, started)
         return self.app(environ, outcome.start_response)
-
-    def _may_be_deleted(self) -> bool:
-        """Whether Glance can delete the image for this caller: an owner or an administrator.
-
-        Glance refuses all others. The check must not reveal to them who uses the image, and must
-        not stop others from starting servers from it. If the caller is not identified, Glance may
-        run without authentication and treat every caller as an administrator.
-        """
-        if self.caller.is_admin or not self.caller.is_identified:
-            return True
-        image, project_id = self._image, self.caller.project_id
-        return image is None or (project_id is not None and image.get("owner") == project_id)
 
     @cached_property
     def _image(self) -> dict[str, Any] | None:
@@ -141,7 +146,7 @@ class Guarded:
         try:
             return self._start_deletion(None)
         except ImageInUse:
-            # the servers may have been started from an earlier image with this ID
+            # the resources may use an earlier image with this ID
             return self._start_deletion(glance.image_state(self._image))
 
     def _start_deletion(self, image_state: ImageState | None) -> StartedDeletion | None:
@@ -154,6 +159,7 @@ class Guarded:
                 caller.visible_to,
                 forced=forced,
                 image_state=image_state,
+                counts=caller.settings.guard_counts,
             )
         except ImageInUse as error:
             if not self.forced:
@@ -172,8 +178,8 @@ class Guarded:
 
     def _log_force(self, started: StartedDeletion, environ: Environ) -> None:
         LOG.warning(
-            "deletion of image %s is forced by user %s of project %s, although %d live servers "
-            "were started from it [%s]",
+            "deletion of image %s is forced by user %s of project %s, although %d live resources "
+            "use it [%s]",
             started.image_id,
             environ.get("HTTP_X_USER_ID"),
             self.caller.project_id,

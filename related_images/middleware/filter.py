@@ -7,11 +7,12 @@ from typing import Final
 
 from related_images import __version__, metrics
 from related_images import config as options
-from related_images.config import VERIFIED, Settings
+from related_images.config import DEACTIVATE, VERIFIED, Settings
 from related_images.db import Database
 from related_images.errors import RelatedImagesError, StoreUnavailable
 from related_images.middleware import (
     create_image,
+    deactivate_image,
     delete_image,
     image_list,
     nova_rotation,
@@ -22,6 +23,7 @@ from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ, request_id
 from related_images.middleware.request import (
     Creation,
+    Deactivation,
     Deletion,
     Listing,
     Malformed,
@@ -85,6 +87,10 @@ class InstanceAwareMiddleware:
                     )
                 case Deletion():
                     return delete_image.answer(
+                        app, database, caller, request, environ, start_response
+                    )
+                case Deactivation() if self._settings.guards(DEACTIVATE):
+                    return deactivate_image.answer(
                         app, database, caller, request, environ, start_response
                     )
                 case routing.Route():

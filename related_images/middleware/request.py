@@ -27,8 +27,8 @@ METHOD_OVERRIDE: Final = "_method"
 FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 """The content types of a POST in which Routes looks for the field."""
 
-METHODS_OF_DELETION: Final = ("DELETE", "POST")
-"""A request with another method can delete an image only if it has a query."""
+METHODS_OF_ACTIONS: Final = ("DELETE", "POST")
+"""A request with another method can delete or deactivate an image only if it has a query."""
 
 IMAGES: Final = (paths.IMAGES, paths.IMAGES + "\n")
 """Routes matches a path that ends in a line break too."""
@@ -74,13 +74,23 @@ class Deletion:
 
 
 @dataclass(frozen=True)
+class Deactivation:
+    """A request that Glance may treat as the deactivation of an image.
+
+    ``image`` is the ID of the image in the path, in any spelling.
+    """
+
+    image: str
+
+
+@dataclass(frozen=True)
 class Malformed:
     """A request whose instance headers or parameters are malformed; the response is ``error``."""
 
     error: BadInput
 
 
-Request = Creation | Listing | Rotation | Deletion | Malformed | routing.Route
+Request = Creation | Listing | Rotation | Deletion | Deactivation | Malformed | routing.Route
 """A request that the filter handles."""
 
 
@@ -108,10 +118,19 @@ def classify(environ: Environ) -> Request | None:
         route = routing.match(path, method)
         if route is not None:
             return route
-    if method in METHODS_OF_DELETION or environ.get("QUERY_STRING"):
-        image = _image_in(path)
-        return Deletion(image, forced) if image and _may_be_deletion(environ) else None
+    if method in METHODS_OF_ACTIONS or environ.get("QUERY_STRING"):
+        return _action(path, environ, forced=forced)
     return None
+
+
+def _action(path: str, environ: Environ, *, forced: bool) -> Deletion | Deactivation | None:
+    """Return the deletion or deactivation of an image, if the request may be one."""
+    image = _image_in(path)
+    if image:
+        is_form = environ["REQUEST_METHOD"] == "POST" and _is_form(environ)
+        return Deletion(image, forced) if is_form or _may_be(environ, "DELETE") else None
+    image = _image_in(path.removesuffix("\n").removesuffix(paths.DEACTIVATE))
+    return Deactivation(image) if image and _may_be(environ, "POST") else None
 
 
 def _classify_images(environ: Environ, values: dict[str, str]) -> Request | None:
@@ -177,16 +196,16 @@ def _image_in(path: str) -> str | None:
     return image if image and "/" not in image else None
 
 
-def _may_be_deletion(environ: Environ) -> bool:
-    """Return whether Glance may treat the request as a DELETE.
+def _may_be(environ: Environ, method: str) -> bool:
+    """Return whether Glance may treat the request as one with this method.
 
     Routes takes the method from ``_method`` in the query or in a posted form, if it is there. It
     drops bytes of the query that it cannot decode.
     """
-    method, query = environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "")
-    if method == "DELETE" or (method == "POST" and _is_form(environ)):
+    query = environ.get("QUERY_STRING", "")
+    if environ["REQUEST_METHOD"] == method:
         return True
-    return METHOD_OVERRIDE in query and "DELETE" in unquote(query, errors="ignore").upper()
+    return METHOD_OVERRIDE in query and method in unquote(query, errors="ignore").upper()
 
 
 def _is_form(environ: Environ) -> bool:

@@ -8,21 +8,31 @@ import logging
 from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import related_images
 from related_images import model, validation
 from related_images.db import (
     Filters,
+    Relation,
     installations,
     instances,
     listing,
     origins,
     reconciliation_state,
     recording,
+    resource_types,
     usages,
 )
-from related_images.errors import BadInput, Conflict, FieldInvalid, Forbidden, StoreUnavailable
+from related_images.errors import (
+    BadInput,
+    Conflict,
+    FieldInvalid,
+    Forbidden,
+    NotFound,
+    RelatedImagesError,
+    StoreUnavailable,
+)
 from related_images.middleware import (
     attach_relation,
     glance,
@@ -75,18 +85,27 @@ def _relations(request: RouteRequest, query: paging.Query, path: str) -> schemas
 def attach(request: RouteRequest) -> WSGIApp:
     """Attach an existing image to a resource; 201, or 200 if the relation is recorded already.
 
+    A body with a list of relations gets one result for each, as in :func:`report_origins`.
+
     :raises RecordingForbidden: if the caller has no recording role
     :raises BadInput: if the body is malformed
     :raises ImageNotFound: if the image does not exist or the caller cannot see it
     :raises RelationConflict: if the relation is recorded with another label
-    :raises ImageBeingDeleted: if a ``boot`` is recorded while Glance deletes the image
+    :raises ImageBeingDeleted: if a ``boot`` or ``use`` is recorded while Glance deletes the image
+    :raises InstanceEnded: if a ``use`` by a deleted resource is recorded
+    :raises LeaseLimitReached: if the project has too many leases
     """
     request.caller.require_recording_role()
-    body = fields(
-        json_object(request.environ),
-        required=attach_relation.REQUIRED_FIELDS,
-        optional=attach_relation.OPTIONAL_FIELDS,
-    )
+    body = json_object(request.environ)
+    if attach_relation.LIST in body:
+        items = attach_relation.items(body)
+        results = [_attached(request, item) for item in items]
+        return json_response({attach_relation.LIST: results})
+    found, status = _attach(request, body)
+    return json_response(schemas.linked(found), status)
+
+
+def _attach(request: RouteRequest, body: Any) -> tuple[Relation, HTTPStatus]:
     new = attach_relation.new_relation(body, request.app, request.environ, request.caller)
     reporter = request.caller.reporter()
     found, created = attach_relation.attach(
@@ -94,7 +113,23 @@ def attach(request: RouteRequest) -> WSGIApp:
     )
     if created:
         LOG.info("attached image %s to %s (%s)", new.image_id, new.instance, new.kind)
-    return json_response(schemas.linked(found), HTTPStatus.CREATED if created else HTTPStatus.OK)
+    return found, HTTPStatus.CREATED if created else HTTPStatus.OK
+
+
+def _attached(request: RouteRequest, item: Any) -> schemas.Json:
+    try:
+        found, status = _attach(request, item)
+    except ITEM_ERRORS as error:
+        return _failed(error)
+    return {"status": status, "relation": schemas.linked(found)}
+
+
+ITEM_ERRORS: Final = (BadInput, Forbidden, NotFound, Conflict)
+"""The errors of one item of a list, which do not concern the other items."""
+
+
+def _failed(error: RelatedImagesError) -> schemas.Json:
+    return {"status": status_of(error), "error": schemas.described(error)}
 
 
 def detach(request: RouteRequest) -> WSGIApp:
@@ -158,8 +193,8 @@ def _recorded(request: RouteRequest, item: Any) -> schemas.Json:
     try:
         new = record_origins.new_origin(item)
         origin, created = origins.record(request.database, new, request.caller.reporter())
-    except (BadInput, Forbidden, Conflict) as error:
-        return {"status": status_of(error), "error": schemas.described(error)}
+    except ITEM_ERRORS as error:
+        return _failed(error)
     if created:
         LOG.info("recorded that %s comes from %s", new.instance, new.source or "no other resource")
     return {
@@ -285,6 +320,44 @@ def unregister_installation(request: RouteRequest) -> WSGIApp:
     return no_content()
 
 
+def list_resource_types(request: RouteRequest) -> WSGIApp:
+    """Return all registered types of resources.
+
+    :raises AdminOnly: if the caller is not an administrator
+    """
+    request.caller.require_admin_role()
+    found = resource_types.registered(request.database)
+    return json_response({"resource_types": [row.as_json() for row in found]})
+
+
+def register_resource_type(request: RouteRequest) -> WSGIApp:
+    """Register a type of resources; 201, or 200 if it is registered already.
+
+    :raises AdminOnly: if the caller is not an administrator
+    :raises BadInput: if the body is malformed
+    :raises ResourceTypeConflict: if it is registered with another longest lease
+    """
+    request.caller.require_admin_role()
+    body = fields(
+        json_object(request.environ), required=("name",), optional=("longest_lease_days",)
+    )
+    days = body.get("longest_lease_days", model.LONGEST_LEASE_DAYS)
+    found, created = resource_types.register(request.database, body["name"], days)
+    return json_response(found.as_json(), HTTPStatus.CREATED if created else HTTPStatus.OK)
+
+
+def remove_resource_type(request: RouteRequest) -> WSGIApp:
+    """Remove a registered type of resources; its expired leases stay.
+
+    :raises AdminOnly: if the caller is not an administrator
+    :raises ResourceTypeNotFound: if it is not registered
+    :raises ResourceTypeInUse: if it has live leases
+    """
+    request.caller.require_admin_role()
+    resource_types.remove(request.database, validation.resource_type(request.ids["name"]))
+    return no_content()
+
+
 def show_info(request: RouteRequest) -> WSGIApp:
     """Return the version, kinds, limits, options and state of this deployment."""
     # before is_up(): if the database hangs, this query detects it
@@ -303,12 +376,21 @@ def show_info(request: RouteRequest) -> WSGIApp:
         },
         "require_registered_installation": settings.require_registered_installation,
         "guard": settings.guard,
+        "guard_counts": sorted(settings.guard_counts),
+        "guard_actions": sorted(settings.guard_actions),
+        "lease_types": _lease_types(request),
         "nova_rotation": settings.nova_rotation,
         "database": "up" if is_up else "down",
         "recording": {"available": is_up, "allowed": request.caller.may_record},
         **reconciliation,
     }
     return json_response(info)
+
+
+def _lease_types(request: RouteRequest) -> list[schemas.Json] | None:
+    with suppress(StoreUnavailable):
+        return [one.as_json() for one in resource_types.registered(request.database)]
+    return None
 
 
 def _reconciliation(request: RouteRequest) -> schemas.Json:

@@ -52,9 +52,9 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
         ),
         "POST": Operation(
             route_handlers.attach,
-            "Attach an existing image to a resource (recording role)",
+            "Attach an existing image to a resource, or up to 100 (recording role)",
             {
-                OK: ("The relation was recorded before", "relation"),
+                OK: ("The relation was recorded before; or one result for each item", "attached"),
                 CREATED: ("The relation is recorded", "relation"),
             },
             (FORBIDDEN, NOT_FOUND, CONFLICT, TOO_LARGE),
@@ -148,6 +148,32 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             "How many servers and volumes were made from each image of image_ids",
             {OK: ("One row per image, in the order of image_ids", "usages")},
             filters=parameters.USAGE_FILTERS,
+        )
+    },
+    paths.RESOURCE_TYPES: {
+        "GET": Operation(
+            route_handlers.list_resource_types,
+            "Registered types of resources that may have leases (administrator)",
+            {OK: ("All registered types", "resource_types")},
+            (FORBIDDEN,),
+        ),
+        "POST": Operation(
+            route_handlers.register_resource_type,
+            "Register a type of resources that may have leases (administrator)",
+            {
+                OK: ("The type was registered before", "resource_type"),
+                CREATED: ("The type is registered", "resource_type"),
+            },
+            (FORBIDDEN, CONFLICT, TOO_LARGE),
+            body="new_resource_type",
+        ),
+    },
+    paths.RESOURCE_TYPE: {
+        "DELETE": Operation(
+            route_handlers.remove_resource_type,
+            "Remove a type of resources; its expired leases stay (administrator)",
+            {NO_CONTENT: ("The type is removed",)},
+            (FORBIDDEN, NOT_FOUND, CONFLICT),
         )
     },
     paths.INSTALLATIONS: {

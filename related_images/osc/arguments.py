@@ -1,10 +1,12 @@
 """Arguments that several commands have."""
 
 import argparse
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
 from related_images import model, validation
+from related_images.errors import ParameterMalformed
 from related_images.validation import argument
 
 Parser = argparse.ArgumentParser
@@ -13,9 +15,12 @@ SERVER: Final = "name or ID; the ID if Nova does not have the server"
 
 RESOURCE: Final = "name or ID of a server, ID of a resource of another type"
 
+TYPES: Final = f"{', '.join(model.RESOURCE_TYPES)}, or a registered type"
+
 KIND: Final = (
     "snapshot or backup: the image was made from the server or volume; boot: the server was "
-    "started from the image, or the volume was made from it"
+    "started from the image, or the volume was made from it; use: a resource of another type has a "
+    "lease of the image"
 )
 
 
@@ -73,7 +78,11 @@ def add_kind(parser: Parser, purpose: str, *, required: bool = False) -> None:
 def add_resource_type(parser: Parser, help_text: str, default: str | None = None) -> None:
     """Add the option ``--resource-type``."""
     parser.add_argument(
-        "--resource-type", choices=model.RESOURCE_TYPES, default=default, help=help_text
+        "--resource-type",
+        metavar="<type>",
+        type=argument(validation.resource_type),
+        default=default,
+        help=f"{help_text} ({TYPES})",
     )
 
 
@@ -82,6 +91,27 @@ def add_label(parser: Parser, help_text: str) -> None:
     parser.add_argument(
         "--label", metavar="<label>", type=argument(validation.label), help=help_text
     )
+
+
+def add_expires(parser: Parser) -> None:
+    """Add the option ``--expires``, whose value is a time."""
+    parser.add_argument(
+        "--expires",
+        metavar="<span|time>",
+        type=argument(_end),
+        help="End of the lease, for the kind use: a time from now such as 14d, or a time (ISO "
+        "8601; UTC if it has no time zone)",
+    )
+
+
+def _end(text: str) -> datetime:
+    """Return the time of a span from now, or of an ISO 8601 time."""
+    try:
+        return datetime.now(UTC) + validation.parse_span(text)
+    except ParameterMalformed:
+        if not any(mark in text for mark in "-T"):
+            raise
+    return validation.parse_time("--expires", text)
 
 
 def add_project(parser: Parser, what: str) -> None:

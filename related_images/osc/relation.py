@@ -31,16 +31,19 @@ COLUMNS: Final[tuple[Column, ...]] = (
     ("Created At", lambda it: format_time(it.row.created_at)),
     ("Deleted At", lambda it: format_time(it.row.image_deleted_at)),
 )
+EXPIRES: Final[tuple[Column, ...]] = (("Expires At", lambda it: format_time(it.row.expires_at)),)
 LONG_COLUMNS: Final[tuple[Column, ...]] = (
+    *EXPIRES,
     ("Source", lambda it: it.row.source),
     ("Project ID", lambda it: it.row.project_id),
 )
 
 
 class ListRelation(ListWithNames):
-    """List relations of images with servers and volumes, newest first.
+    """List relations of images with servers, volumes and other resources, newest first.
 
-    A relation remains after its image is deleted. Deleted At is the time of this deletion.
+    A relation remains after its image is deleted. Deleted At is the time of this deletion. Expires
+    At (--long or --kind use) is the end of a lease.
     """
 
     columns = COLUMNS
@@ -78,8 +81,12 @@ class ListRelation(ListWithNames):
             "--in-use",
             action="store_true",
             default=None,
-            help="List only images that live servers or volumes were made from",
+            help="List only images that live servers or volumes were made from, or with a lease",
         )
+
+    def shown_columns(self, args: argparse.Namespace) -> tuple[Column, ...]:
+        is_added = args.kind == model.USE and not args.long
+        return super().shown_columns(args) + (EXPIRES if is_added else ())
 
     def find(self, args: argparse.Namespace) -> Iterator[Relation]:
         client = self.clients.relations
@@ -126,7 +133,7 @@ class RelationCommand(MultiObjectCommand):
         parser.add_argument(
             "resource",
             metavar="<resource>",
-            help=f"Server or volume of the relations ({arguments.RESOURCE})",
+            help=f"Server, volume or other resource of the relations ({arguments.RESOURCE})",
         )
         arguments.add_images(parser, "of the relations")
         arguments.add_kind(parser, "Kind of the relations", required=True)
@@ -139,10 +146,10 @@ class RelationCommand(MultiObjectCommand):
 
 
 class CreateRelation(RelationCommand, TableCommand):
-    """Record that images belong to a server or a volume.
+    """Record that images belong to a server or a volume, or that a resource uses them.
 
-    Repeating the command changes nothing. Requires a role that may record relations (by default
-    service).
+    Repeating the command changes nothing, except that with the kind use and a later --expires it
+    extends the lease. Requires a role that may record relations (by default service).
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -151,9 +158,10 @@ class CreateRelation(RelationCommand, TableCommand):
         parser.add_argument(
             "--resource-project",
             metavar="<project>",
-            help="Project of the server or volume (name or ID); a boot relation is visible to this "
-            "project",
+            help="Project of the resource (name or ID); a boot or use relation is visible to this "
+            "project. The kind use needs it",
         )
+        arguments.add_expires(parser)
 
     def take_action(self, args: argparse.Namespace) -> Table:
         client = self.clients.relations
@@ -162,7 +170,9 @@ class CreateRelation(RelationCommand, TableCommand):
 
         def create(image: str) -> Relation:
             image_id = resolve.image(client, image)
-            return client.attach(resource, image_id, args.kind, args.label, project_id)
+            return client.attach(
+                *(resource, image_id, args.kind, args.label, project_id), expires_at=args.expires
+            )
 
         created = self.for_each(args.images, create)
         names = Names(self.app.client_manager, self.log)
@@ -170,7 +180,7 @@ class CreateRelation(RelationCommand, TableCommand):
 
 
 class DeleteRelation(RelationCommand):
-    """Remove the relations of images with a server or a volume.
+    """Remove the relations of images with a server or a volume, or end leases.
 
     The images are not deleted. Requires a role that may record relations (by default service), or
     an administrator's role.

@@ -24,7 +24,7 @@ from related_images.osc.commands import (
 from related_images.protocol import paths
 
 NEVER: Final = "never"
-"""Shown as Unused Since for an image that no server was ever started from."""
+"""Shown as Unused Since for an image that was never used."""
 
 Image = Mapping[str, Any]
 
@@ -56,18 +56,15 @@ class ImageUsage:
         """The text of Unused Since; ``None`` for an image that is used."""
         if not self.usage.is_unused:
             return None
-        if self.usage.instances == 0:
-            return NEVER
-        return format_time(self.usage.unused_since)
+        return format_time(self.usage.unused_since) or NEVER
 
     @property
     def idle_since(self) -> datetime | None:
         """The time since which it is unused; its creation if it was never used."""
         if not self.usage.is_unused:
             return None
-        if self.usage.instances == 0:
-            return validation.parse_time("created_at", self.image["created_at"])
-        return self.usage.unused_since
+        created_at: str = self.image["created_at"]
+        return self.usage.unused_since or validation.parse_time("created_at", created_at)
 
 
 @dataclass
@@ -127,8 +124,9 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
     """List images with the number of live servers and volumes that were made from them.
 
     Live Servers counts the volumes too. The images are sorted by Gain: the bytes that their
-    deletion frees, largest first. Gain is 0 if a live server or volume uses the image, or if its
-    use is unknown. A server is live until its deletion is reported. Used By Others (--long) shows
+    deletion frees, largest first. Gain is 0 if a live server or volume uses the image, if it has a
+    lease, or if its use is unknown. Leases (--long) are uses by other resources that end at a time.
+    A server is live until its deletion is reported. Used By Others (--long) shows
     the owner of an image whether live servers or volumes of other projects use it, but not which.
     Hidden images are listed too.
 
@@ -147,6 +145,8 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
     )
     long_columns = (
         ("Servers Ever", lambda row: row.usage.instances),
+        ("Leases", lambda row: row.usage.leases.count),
+        ("Leases Until", lambda row: format_time(row.usage.leases.latest_expires_at)),
         (
             "Used By Others",
             lambda row: UNKNOWN if row.usage.used_by_others is None else row.usage.used_by_others,

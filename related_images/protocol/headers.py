@@ -104,7 +104,7 @@ def read(values: Mapping[str, str]) -> Assertion | None:
         InstanceRef(
             installation,
             instance,
-            model.SERVER if resource_type is None else model.resource_type(resource_type),
+            model.SERVER if resource_type is None else validation.resource_type(resource_type),
         ),
         None if kind is None else model.kind(kind),
         None if label is None else validation.label(label),

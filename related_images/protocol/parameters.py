@@ -104,7 +104,7 @@ FILTERS: Final[Filters] = {
         validation.installation_uuid, "Relations of this installation", schemas.ANY_UUID
     ),
     "resource_type": Filter(
-        model.resource_type, "Relations of resources of this type", schemas.RESOURCE_TYPE
+        validation.resource_type, "Relations of resources of this type", schemas.RESOURCE_TYPE
     ),
     "instance_id": Filter(
         validation.instance_id, "Relations of the resources with this ID", schemas.INSTANCE_ID
@@ -122,8 +122,8 @@ FILTERS: Final[Filters] = {
     ),
     "in_use": Filter(
         _boolean("in_use"),
-        "true: `boot` relations of resources that are not recorded as deleted; "
-        "false: all other relations",
+        "true: `boot` relations of resources that are not recorded as deleted, and `use` relations "
+        "with a live lease; false: all others",
         {"type": "boolean"},
     ),
 }
@@ -136,7 +136,7 @@ ORIGIN_FILTERS: Final[Filters] = {
         schemas.ANY_UUID,
     ),
     "resource_type": Filter(
-        model.resource_type, "Origins of resources of this type", schemas.RESOURCE_TYPE
+        validation.resource_type, "Origins of resources of this type", schemas.RESOURCE_TYPE
     ),
     "instance_id": Filter(
         validation.instance_id, "Origins of the resources with this ID", schemas.INSTANCE_ID
@@ -165,7 +165,7 @@ IMAGE_FILTERS: Final[Filters] = {name: one for name, one in FILTERS.items() if n
 RESOURCE_TYPE: Final = "resource_type"
 RESOURCE: Final[Filters] = {
     RESOURCE_TYPE: Filter(
-        model.resource_type,
+        validation.resource_type,
         "The type of the resource in the path",
         {**schemas.RESOURCE_TYPE, "default": model.SERVER},
     )

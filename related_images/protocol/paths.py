@@ -15,6 +15,8 @@ ORIGINS: Final = "/origins"
 INSTANCES: Final = "/instances"
 INSTANCE: Final = "/instances/{installation_uuid}/{instance_id}"
 USAGES: Final = "/usages"
+RESOURCE_TYPES: Final = "/resource-types"
+RESOURCE_TYPE: Final = "/resource-types/{name}"
 INSTALLATIONS: Final = "/installations"
 INSTALLATION: Final = "/installations/{uuid}"
 INFO: Final = "/info/relations"
@@ -23,6 +25,9 @@ OPENAPI: Final = "/schemas/openapi-relations"
 
 IMAGES: Final = "/images"
 """Glance's own collection of images."""
+
+DEACTIVATE: Final = "/actions/deactivate"
+"""The end of the path with which Glance deactivates an image."""
 
 
 def href(template: str, **ids: str) -> str:

@@ -15,6 +15,7 @@ from related_images.model import (
     Instance,
     InstanceRef,
     Origin,
+    RegisteredType,
     Relation,
     Usage,
 )
@@ -101,7 +102,8 @@ _WORD: Final = {"type": "string", "pattern": "^[A-Za-z0-9._:-]+$", "minLength": 
 INSTANCE_ID: Final = _WORD | {"maxLength": validation.INSTANCE_ID_LENGTH}
 LABEL: Final = _WORD | {"maxLength": validation.LABEL_LENGTH}
 _MAYBE_LABEL: Final = LABEL | {"type": ["string", "null"]}
-RESOURCE_TYPE: Final = {"type": "string", "enum": list(model.RESOURCE_TYPES)}
+RESOURCE_TYPE: Final = _WORD | {"maxLength": validation.TYPE_LENGTH}
+_BUILT_IN_TYPE: Final = {"type": "string", "enum": list(model.RESOURCE_TYPES)}
 KIND: Final = {"type": "string", "enum": list(model.KINDS)}
 MADE_KIND: Final = {"type": "string", "enum": list(model.MADE_FROM)}
 SOURCE: Final = {"type": "string", "enum": list(model.SOURCES)}
@@ -113,6 +115,7 @@ IDS: Final[dict[str, Json]] = {
     "installation_uuid": ANY_UUID,
     "instance_id": INSTANCE_ID,
     "kind": KIND,
+    "name": RESOURCE_TYPE,
     "uuid": ANY_UUID,
 }
 """The schemas of the path parameters."""
@@ -222,11 +225,13 @@ _ORIGIN: Final = _object(
 )
 ORIGINS_MAX: Final = 100
 """The largest number of origins in one request."""
+RELATIONS_MAX: Final = 100
+"""The largest number of relations in one request."""
 
 _NEW_RESOURCE: Final = {
     "installation_uuid": ANY_UUID,
     "instance_id": INSTANCE_ID,
-    "resource_type": {**RESOURCE_TYPE, "default": model.SERVER},
+    "resource_type": {**_BUILT_IN_TYPE, "default": model.SERVER},
 }
 _NEW_ORIGIN: Final = _object(
     {
@@ -253,13 +258,14 @@ _USAGE_DESCRIPTIONS: Final[dict[str, Json]] = {
         "description": "Number of these resources that are not recorded as deleted",
     },
     "unused_since": {
-        "description": "When the last of these resources was deleted; null while one is live, or "
-        "if there never was one"
+        "description": "When the last of these was deleted, or the last lease ended; null while "
+        "one is live, or if there never was one"
     },
     "used_by_others": {
         "description": "Whether live servers or volumes of projects other than the image's owner "
-        "were made from the image. Always false if the caller neither owns the image nor sees all "
-        "projects; null if Glance did not return the owner",
+        "were made from the image, or such a project has a live lease of it. Always false if the "
+        "caller neither owns the image nor sees all projects; null if Glance did not return the "
+        "owner",
     },
 }
 _INFO: Final = {
@@ -270,6 +276,13 @@ _INFO: Final = {
     "limits": {"type": "object", "additionalProperties": {"type": "integer"}},
     "require_registered_installation": {"type": "boolean"},
     "guard": {"type": "string"},
+    "guard_counts": {"type": "array", "items": {"type": "string"}},
+    "guard_actions": {"type": "array", "items": {"type": "string"}},
+    "lease_types": {
+        "type": ["array", "null"],
+        "items": _object(properties(RegisteredType)),
+        "description": "The registered types of resources; null while the database is down",
+    },
     "nova_rotation": {"type": "string"},
     "database": {"type": "string", "enum": ["up", "down"]},
     "recording": _object(
@@ -292,11 +305,20 @@ _NEW_RELATION: Final = {
     "instance_id": INSTANCE_ID,
     "image_id": UUID,
     "kind": KIND,
-    "resource_type": {**RESOURCE_TYPE, "default": model.SERVER},
+    "resource_type": {
+        **RESOURCE_TYPE,
+        "default": model.SERVER,
+        "description": "A registered type for the kind use, else a built-in one",
+    },
     "label": _MAYBE_LABEL,
     "instance_project_id": _MAYBE_OWN_TEXT
     | {"description": "The project that owns the resource, if the service knows it"},
+    "expires_at": _MAYBE_TIME
+    | {"description": "The end of the lease; for the kind use, which needs it"},
 }
+_NEW_RELATION_FIELDS: Final = _object(
+    _NEW_RELATION, ("resource_type", "label", "instance_project_id", "expires_at")
+)
 _SERVICE_USERS: Final = {
     "type": "array",
     "maxItems": model.SERVICE_USERS_LIMIT,
@@ -307,7 +329,7 @@ _SERVICE_USERS: Final = {
                 "type": ["array", "null"],
                 "minItems": 1,
                 "items": RESOURCE_TYPE,
-                "description": "null for all types",
+                "description": "Built-in or registered types; null for all types",
             },
         },
         ("resource_types",),
@@ -322,6 +344,22 @@ _ERROR: Final = {
     "message": {"type": "string"},
     "request_id": _MAYBE_TEXT,
 }
+
+_LEASE_DAYS: Final = {
+    "type": "integer",
+    "minimum": 1,
+    "maximum": model.LONGEST_LEASE_DAYS_MAX,
+    "default": model.LONGEST_LEASE_DAYS,
+    "description": "How many days in the future a lease may end",
+}
+
+
+def _results(name: str, item_name: str, item: Json) -> Json:
+    """Return the schema of one result for each item of a request: the item or an error."""
+    error = _object({field: _ERROR[field] for field in FAULT})
+    result = {"status": {"type": "integer"}, item_name: item, "error": error}
+    return _list(name, _object(result, (item_name, "error")))
+
 
 COMPONENTS: Final[dict[str, Json]] = {
     "relation": _object(_RELATION),
@@ -352,21 +390,36 @@ COMPONENTS: Final[dict[str, Json]] = {
             }
         }
     ),
-    "recorded_origins": _list(
-        "origins",
-        _object(
-            {
-                "status": {"type": "integer"},
-                "origin": _ORIGIN,
-                "error": _object({name: _ERROR[name] for name in FAULT}),
-            },
-            ("origin", "error"),
-        ),
+    "recorded_origins": _results("origins", "origin", _ORIGIN),
+    "resource_type": _object(properties(RegisteredType)),
+    "resource_types": _list("resource_types", reference("resource_type")),
+    "new_resource_type": _object(
+        {"name": RESOURCE_TYPE, "longest_lease_days": _LEASE_DAYS}, ("longest_lease_days",)
     ),
     "installation": _object(properties(Installation) | {"name": TEXT}),
     "installations": _list("installations", reference("installation")),
     "info": _object(_INFO, closed=False),
-    "new_relation": _object(_NEW_RELATION, ("resource_type", "label", "instance_project_id")),
+    "new_relation": {
+        "anyOf": [
+            _NEW_RELATION_FIELDS,
+            _object(
+                {
+                    "relations": {
+                        "type": "array",
+                        "items": _NEW_RELATION_FIELDS,
+                        "minItems": 1,
+                        "maxItems": RELATIONS_MAX,
+                    }
+                }
+            ),
+        ]
+    },
+    "attached": {
+        "anyOf": [
+            reference("relation"),
+            _results("relations", "relation", reference("relation")),
+        ]
+    },
     "new_installation": _object(
         {"uuid": ANY_UUID, "name": TEXT, "service_users": _SERVICE_USERS}, ("service_users",)
     ),

@@ -1,16 +1,20 @@
-"""Delete an image and start an instance from it concurrently, in two processes."""
+"""Delete an image and, in another process, start an instance or renew a lease concurrently."""
 
 import multiprocessing
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Barrier
 from uuid import UUID
 
-from related_images.db import Reporter, delete_protection, recording
+from sqlalchemy import Connection, update
+
+from related_images.db import Reporter, delete_protection, recording, resource_types
 from related_images.db.database import Database
+from related_images.db.tables import lease
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
 from related_images.model import NewRelation
 
@@ -18,11 +22,16 @@ INSTALLATION = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e09"
 Outcome = str
 
 
-def play_rounds(url: str, rounds: int) -> Counter[tuple[Outcome, Outcome]]:
-    """Return how often each pair of outcomes (deletion, start) occurred in the rounds."""
+def play_rounds(url: str, rounds: int, kind: str) -> Counter[tuple[Outcome, Outcome]]:
+    """Return how often each pair of outcomes (deletion, use) occurred in the rounds.
+
+    :param kind: ``boot`` for a start, ``use`` for the renewal of an expired lease
+    """
+    if kind == "use":
+        _hold_expired(url, rounds)
     spawn = multiprocessing.get_context("spawn")
     barrier, (result, sender) = spawn.Barrier(2), spawn.Pipe(duplex=False)
-    other = spawn.Process(target=_start, args=(url, rounds, barrier, sender))
+    other = spawn.Process(target=_start, args=(url, rounds, kind, barrier, sender))
     other.start()
     sender.close()  # otherwise `recv` would not notice that the other process died
     deleted = _play(url, rounds, barrier, _delete)
@@ -31,8 +40,8 @@ def play_rounds(url: str, rounds: int) -> Counter[tuple[Outcome, Outcome]]:
     return Counter(zip(deleted, started, strict=True))
 
 
-def _start(url: str, rounds: int, barrier: Barrier, sender: object) -> None:
-    sender.send(_play(url, rounds, barrier, _attach))  # type: ignore[attr-defined]
+def _start(url: str, rounds: int, kind: str, barrier: Barrier, sender: object) -> None:
+    sender.send(_play(url, rounds, barrier, USES[kind]))  # type: ignore[attr-defined]
 
 
 def _play(
@@ -61,8 +70,30 @@ def _delete(database: Database, number: int) -> Outcome:
     return "deleted"
 
 
-def _attach(database: Database, number: int) -> Outcome:
-    new = NewRelation(
+def _hold_expired(url: str, rounds: int) -> None:
+    """Record a lease for each round, and let all of them expire."""
+    database = Database(url, 20.0)
+    resource_types.register(database, "stack")
+    for number in range(rounds):
+        recording.attach(database, _lease(number), Reporter(frozenset()))
+        database.write(_expire)
+    database.close()
+
+
+def _expire(connection: Connection) -> None:
+    now = datetime.now(UTC)
+    ended = update(lease).where(lease.c.expires_at > now)
+    connection.execute(ended.values(expires_at=now - timedelta(hours=1)))
+
+
+def _lease(number: int) -> NewRelation:
+    until = datetime.now(UTC) + timedelta(days=1)
+    new = replace(_start_of(number), kind="use", resource_type="stack", expires_at=until)
+    return replace(new, instance_project_id="p-1")
+
+
+def _start_of(number: int) -> NewRelation:
+    return NewRelation(
         INSTALLATION,
         f"vm-{number}",
         _image(number),
@@ -72,8 +103,22 @@ def _attach(database: Database, number: int) -> Outcome:
         "p-1",
         datetime.now(UTC),
     )
+
+
+def _attach(database: Database, new: NewRelation) -> Outcome:
     try:
         recording.attach(database, new, Reporter(frozenset()))
     except (ImageBeingDeleted, ImageGone) as error:
         return error.code
-    return "started"
+    return "used"
+
+
+def _boot(database: Database, number: int) -> Outcome:
+    return _attach(database, _start_of(number))
+
+
+def _renew(database: Database, number: int) -> Outcome:
+    return _attach(database, _lease(number))
+
+
+USES = {"boot": _boot, "use": _renew}

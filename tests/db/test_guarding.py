@@ -136,7 +136,7 @@ def test_a_pending_deletion_refuses_only_starts_from_its_image(database: Databas
 
 
 def test_an_unfinished_deletion_expires_after_its_lease(database: Database) -> None:
-    left = datetime.now(UTC) - delete_protection.LEASE
+    left = datetime.now(UTC) - delete_protection.LONGEST_DELETION
     database.write(delete_protection._begin, IMAGE, left + timedelta(minutes=1))
     with pytest.raises(ImageBeingDeleted):
         start(database, 1)
@@ -147,7 +147,9 @@ def test_an_unfinished_deletion_expires_after_its_lease(database: Database) -> N
 def test_a_deletion_removes_expired_ones(database: Database) -> None:
     now = datetime.now(UTC)
     database.write(
-        delete_protection._begin, OTHER_IMAGE, now - delete_protection.LEASE - timedelta(seconds=1)
+        delete_protection._begin,
+        OTHER_IMAGE,
+        now - delete_protection.LONGEST_DELETION - timedelta(seconds=1),
     )
     kept = deletion(database).deletion.ref
     left = database.read(lambda asked: asked.execute(select(tables.deletion.c.id)).scalars().all())

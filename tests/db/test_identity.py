@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, func, select
 
+from related_images.config import GUARD_COUNTS
 from related_images.db import (
     Reporter,
     delete_protection,
@@ -222,7 +223,8 @@ def test_delete_protection_ignores_starts_from_a_former_image(database: Database
     wanted = new(kind="boot", image_state=state_at(0))
     attached(database, wanted)
     begun = database.write(delete_protection._begin, wanted.image_id, at(9), state_at(9))
-    assert database.read(delete_protection._use, begun.image_ref, None).count == 0
+    use = database.read(delete_protection._use, begun.image_ref, None, GUARD_COUNTS)
+    assert use.count == 0
     database.write(delete_protection._withdraw, begun)
     assert [row[0] for row in rows(database)] == ["vm-1"]
 

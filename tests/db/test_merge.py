@@ -47,6 +47,7 @@ from related_images.model import (
     NOTIFICATION,
     SERVER,
     SERVICE,
+    USES,
     VOLUME,
     Filters,
     InstanceRef,
@@ -96,7 +97,7 @@ class Fact:
             self.kind,
             "daily" if self.image == 1 and self.kind != BOOT else None,
             self.source,
-            owner if self.kind == BOOT else f"owner-of-vm-{self.image % 2}",
+            owner if self.kind in USES else f"owner-of-vm-{self.image % 2}",
             at(number),
             owner if self.names_owner else None,
             resource_type=resource_type,
@@ -421,6 +422,7 @@ def test_every_table_that_refers_to_a_resource_or_a_relation_is_merged() -> None
         ("related_descent", "relation_ref"),
         ("related_origin", "instance_ref"),
         ("related_origin", "source_ref"),
+        ("related_lease", "relation_ref"),
     }
 
 

@@ -12,11 +12,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Table, event, insert, select, text
 
+from related_images.config import GUARD_COUNTS
 from related_images.db import (
     backfill,
     delete_protection,
     image_owners,
     instances,
+    leases,
     origins,
     parent_links,
     purge,
@@ -34,11 +36,13 @@ from related_images.db.tables import (
     image,
     installation,
     instance,
+    lease,
     origin,
     project,
     relation,
 )
 from related_images.model import (
+    RESOURCE_TYPES,
     Filters,
     ImageState,
     NewOrigin,
@@ -53,7 +57,13 @@ pytestmark = pytest.mark.slow
 FIRST = 1_000_000
 ROWS = 20_000
 PROJECTS = 500
-GREAT = ("related_relation", "related_instance", "related_image", "related_origin")
+GREAT = (
+    "related_relation",
+    "related_instance",
+    "related_image",
+    "related_origin",
+    "related_lease",
+)
 
 INSTANCE = Filters(installation_uuid=NOVA, instance_id="vm-7")
 SOME_IMAGE = str(UUID(int=7))
@@ -104,7 +114,7 @@ def _fill(connection: Connection) -> None:
                 "id": n,
                 "instance_ref": n,
                 "image_ref": n,
-                "kind": ("boot", "snapshot", "backup")[n % 3],
+                "kind": ("boot", "snapshot", "backup")[n % 3] if n % 5 else "use",
                 "label": "daily",
                 "source": "service",
                 "project_ref": FIRST + n % PROJECTS,
@@ -120,6 +130,15 @@ def _fill(connection: Connection) -> None:
                 "source_ref": n - 1 if n % 5 else None,
                 "source": "service",
                 "project_ref": FIRST + n % PROJECTS,
+            }
+            for n in numbers
+        ],
+        lease: [
+            {
+                "relation_ref": n,
+                "image_ref": n,
+                "project_ref": FIRST + n % PROJECTS,
+                "expires_at": at(n - FIRST),
             }
             for n in numbers
         ],
@@ -180,12 +199,18 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
     "uses through origins": (
         *(usages._used_through_origins, dict.fromkeys(SOME_IMAGES, FIRST + 3)),
     ),
-    "a use that protects an image": (delete_protection._use, FIRST + 3, "p-3"),
+    "a use that protects an image": (delete_protection._use, FIRST + 3, "p-3", GUARD_COUNTS),
     "all uses that protect an image": (
         lambda connection: connection.execute(
-            delete_protection._all_users(connection.dialect.name, FIRST + 3).numbers()
+            delete_protection._all_users(
+                connection.dialect.name, FIRST + 3, RESOURCE_TYPES
+            ).numbers()
         ).all(),
     ),
+    "leases of images": (usages._leased, SOME_IMAGES, None, {}),
+    "leases of a project": (usages._leased, SOME_IMAGES, "p-3", {}),
+    "leases of an owner": (usages._leased, SOME_IMAGES, "p-3", {SOME_IMAGE: "p-3"}),
+    "live leases of a project": (leases._count, FIRST + 3),
     "origins of all": (origins._find, Filters(), 20),
     "origins of all, next page": (origins._find, Filters(), 20, AFTER_ORIGIN),
     "origins of a project": (origins._find, Filters(visible_to="p-3"), 20),
@@ -236,6 +261,7 @@ CHANGES: dict[str, Any] = {
         connection, server("vm-7"), SOME_IMAGE, "backup", None
     ),
     "forget": lambda connection: purge._forget_relations(connection, at(99), FIRST, FIRST + 1000),
+    "forget leases": lambda connection: purge._forget_leases(connection, at(9)),
     "end": lambda connection: relations.end_instance(connection, server("vm-7"), at(0)),
     "record": lambda connection: relations.record(connection, new("vm-7")),
     "record claims": lambda connection: record_claims(connection, new("vm-7"), new("vm-claimed")),

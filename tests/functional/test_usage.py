@@ -29,8 +29,9 @@ def end(cloud: Cloud, server: Server) -> None:
 def test_usages_are_in_the_requested_order(cloud: Cloud) -> None:
     server, base, unused = new_server(), a_public_image(cloud), a_public_image(cloud)
     start(cloud, server, base)
-    never = {"instances": 0, "live_instances": 0, "unused_since": None, "used_by_others": False}
-    once = {"instances": 1, "live_instances": 1, "unused_since": None, "used_by_others": True}
+    common = {"unused_since": None, "leases": {"count": 0, "latest_expires_at": None}}
+    never = {"instances": 0, "live_instances": 0, "used_by_others": False, **common}
+    once = {"instances": 1, "live_instances": 1, "used_by_others": True, **common}
     assert usage(cloud, unused, base, unused) == {
         "usages": [{"image_id": unused, **never}, {"image_id": base, **once}],
         "all_projects": True,

@@ -145,7 +145,7 @@ def test_forced_deletion_by_an_admin_is_logged(
         assert delete(database, Answering(), ADMIN, forced=True) == 204
     (line,) = caplog.messages
     assert f"deletion of image {IMAGE} is forced by user root of project admin" in line
-    assert "1 live servers" in line
+    assert "1 live resources use it" in line
 
 
 def test_forced_deletion_of_an_unused_image_is_not_logged(
@@ -204,4 +204,4 @@ def test_glance_resolves_other_spellings_of_an_id(
     spelled: str, glance: Answering, image: str | None
 ) -> None:
     environ = wsgi.environ_of("DELETE", "/v2/images/x", OWNER)
-    assert delete_image._image_to_delete(glance, environ, spelled) == image
+    assert delete_image.find_id(glance, environ, spelled) == image

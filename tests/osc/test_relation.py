@@ -1,11 +1,18 @@
 """``image relation``: list, create, delete."""
 
+import argparse
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from keystoneauth1.adapter import Adapter
 
-from related_images.client import Forbidden, NotFound, NotInstanceAware
+from related_images.client import Forbidden, NotFound, NotInstanceAware, RelationsClient
+from related_images.osc import arguments
 from related_images.osc.relation import CreateRelation, DeleteRelation, ListRelation
+from related_images.osc.usage import ListImageUsage
+from related_images.validation import argument
+from tests.client.clients import session
 from tests.client.scripted import Scripted, shown
 from tests.osc.running import Cloud, Instance
 from tests.servers import ServedGlance
@@ -160,14 +167,14 @@ def test_a_member_may_not_record(instance: Instance, member: Cloud) -> None:
 def test_without_the_filter_no_further_request_is_sent(plain_glance: ServedGlance) -> None:
     plain = Cloud(plain_glance.url, "nova:demo:member,service")
     some = ("--installation", str(uuid4()), "--kind", "boot", "web-1", "name")
-    for command, arguments in (
+    for command, words in (
         (ListRelation, ()),
         (ListRelation, ("name",)),
         (CreateRelation, some),
         (DeleteRelation, some),
     ):
         with pytest.raises(NotInstanceAware, match="install related-images there"):
-            plain.run(command, *arguments)
+            plain.run(command, *words)
 
 
 def test_no_rights_at_all(instance: Instance) -> None:
@@ -199,7 +206,66 @@ def test_relations_of_a_volume_beside_a_server_with_the_same_id(
     assert types() == ["server"]
 
 
-def test_a_resource_of_an_unknown_type_is_a_usage_error(recorder: Cloud) -> None:
-    done = recorder.openstack("image", "relation", "list", "--resource-type", "stack")
+def test_a_malformed_type_is_a_usage_error(recorder: Cloud) -> None:
+    done = recorder.openstack("image", "relation", "list", "--resource-type", "a b")
     assert done.code == 2
-    assert "invalid choice: 'stack'" in done.errors
+    assert "argument --resource-type: the resource type 'a b' is malformed" in done.errors
+
+
+def test_a_list_by_an_unknown_type_is_empty(instance: Instance, recorder: Cloud) -> None:
+    instance.image("monday")
+    assert recorder.listed(ListRelation, "--resource-type", "unheard-of").rows == []
+
+
+@pytest.fixture
+def stacks(recorder: Cloud) -> None:
+    """The type ``stack`` is registered."""
+    admin = RelationsClient(
+        Adapter(session(recorder.url, "root:admin:admin"), service_type="image")
+    )
+    admin.register_resource_type("stack")
+
+
+def test_a_lease_is_created_extended_and_ended(
+    instance: Instance, recorder: Cloud, stacks: None
+) -> None:
+    image_id = instance.image("base")
+    of_stack = ("--resource-type", "stack", "--installation", instance.installation)
+    common = ("--kind", "use", *of_stack, "--resource-project", instance.project)
+
+    def create(expires: str) -> str:
+        done = recorder.listed(CreateRelation, *common, "--expires", expires, "st-1", "base")
+        (row,) = done.rows
+        assert (row["Kind"], row["Resource Type"], row["Resource ID"]) == ("use", "stack", "st-1")
+        return str(row["Expires At"])
+
+    first = create("7d")
+    assert first.startswith(f"{datetime.now(UTC) + timedelta(days=7):%Y-%m-%d}")
+    until = f"{datetime.now(UTC) + timedelta(days=9):%Y-%m-%dT%H:%M:%SZ}"
+    assert create(until) == until
+    assert create("1d") == until
+    (row,) = recorder.listed(ListRelation, "--kind", "use", image_id).rows
+    assert row["Expires At"] == until
+    assert list(row)[-1] == "Expires At"
+    ends = recorder.listed(ListRelation, "--long", image_id).column("Expires At")
+    assert sorted(ends, key=str) == [until, None]
+    assert "Expires At" not in recorder.listed(ListRelation, image_id).rows[0]
+    (used,) = recorder.listed(ListImageUsage, "--long", image_id).rows
+    assert (used["Leases"], used["Leases Until"], used["Unused Since"]) == (1, until, None)
+    assert recorder.listed(ListImageUsage, "--unused", image_id).rows == []
+    ended = ("--kind", "use", "--resource-type", "stack", "st-1", image_id)
+    assert recorder.run(DeleteRelation, *ended).code == 0
+    assert recorder.listed(ListRelation, "--kind", "use", image_id).rows == []
+
+
+@pytest.mark.parametrize("expires", ["soon", "14", "2026-13-01", "14d12"])
+def test_a_malformed_end_is_a_usage_error(expires: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not"):
+        argument(arguments._end)(expires)
+
+
+def test_a_lease_without_an_end_fails(instance: Instance, recorder: Cloud, stacks: None) -> None:
+    of_stack = ("--resource-type", "stack", "--installation", instance.installation)
+    done = recorder.run(CreateRelation, "--kind", "use", *of_stack, "st-1", instance.image("base"))
+    assert done.code == 1
+    assert "the field expires_at is missing; a relation of the kind use needs it" in done.errors

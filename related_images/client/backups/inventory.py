@@ -89,7 +89,8 @@ class Inventory:
             status=image.status,
             protected=image.protected,
             hidden=image.os_hidden,
-            in_use=any(r.kind == model.BOOT and self._is_alive(r.instance) for r in relations),
+            in_use=usage.leases.count > 0
+            or any(r.kind == model.BOOT and self._is_alive(r.instance) for r in relations),
             orphan=instance.ended_at is not None,
             of_another=any(
                 r.kind in model.MADE_FROM and r.instance != instance.instance for r in relations

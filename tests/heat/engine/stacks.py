@@ -224,6 +224,10 @@ class Stack:
         self._stack.validate()
 
     @property
+    def stack_id(self) -> str:
+        return str(self._stack.id)
+
+    @property
     def state(self) -> str:
         return "_".join(self._stack.state)
 

@@ -1,0 +1,35 @@
+"""The time of the database's clock.
+
+It decides whether a lease has expired: the clocks of the hosts that run the filter may differ.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from related_images.db.column_types import UtcDateTime
+
+
+class Now(FunctionElement[datetime]):
+    """The time at the begin of the statement, as :class:`UtcDateTime` stores it."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+
+@compiles(Now, "sqlite")
+def _of_sqlite(element: Now, compiler: Any, **options: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+
+
+@compiles(Now, "postgresql")
+def _of_postgresql(element: Now, compiler: Any, **options: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT)"
+
+
+@compiles(Now, "mysql")
+@compiles(Now, "mariadb")
+def _of_mysql(element: Now, compiler: Any, **options: Any) -> str:
+    return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
