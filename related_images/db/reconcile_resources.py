@@ -23,7 +23,8 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     and_,
-    exists,
+    func,
+    literal,
     or_,
     select,
     update,
@@ -31,7 +32,7 @@ from sqlalchemy import (
 
 from related_images import failpoints, validation
 from related_images.db import relations, stored_state
-from related_images.db.column_types import KIND_CODES, is_known
+from related_images.db.column_types import EPOCH, UtcDateTime
 from related_images.db.database import Database
 from related_images.db.row_ids import installation_refs, shown_id
 from related_images.db.tables import image, instance, origin, relation
@@ -233,11 +234,11 @@ def _interrupted(text: str | None) -> Run | None:
 def check_service(database: Database, service: ResourceService, run: Run) -> None:
     """Check that ``service`` is the one whose resources are recorded for the installation.
 
-    :raises UntrustedNovaAnswer: if it has no resource, or none of the newest recorded ones
+    :raises UntrustedNovaAnswer: if it has no resource, or none of the recorded ones
     :raises StoreUnavailable: if the database is unavailable
     """
     gone = 0
-    for one in _newest_live(database, run):
+    for one in _sample(database, run):
         presence = service.look_up(one)
         if presence in (Presence.PRESENT, Presence.DOUBTFUL):
             return
@@ -499,25 +500,18 @@ def _recorded(connection: Connection, home: int, after: str, until: str | None) 
     return connection.execute(rows.order_by(instance.c.instance_id).limit(RECORDED)).all()
 
 
-def _newest_live(database: Database, run: Run) -> list[str]:
-    """Return the IDs of the newest live resources without a report since ``run.until``."""
-    home, before, found = database.read(_home, run.installation_uuid), None, list[str]()
-    while len(found) < SAMPLE and (rows := database.read(_newest, home, before)):
+def _sample(database: Database, run: Run) -> list[str]:
+    """Return the IDs of some live resources without a report since ``run.until``.
+
+    The IDs of servers are random, so the first ones are as good as any.
+    """
+    home, after, found = database.read(_home, run.installation_uuid), "", list[str]()
+    while len(found) < SAMPLE and (rows := database.read(_recorded, home, after, None)):
         live = {row.id: row.instance_id for row in rows if row.ended_at is None}
         too_new = database.read(_reported_since, live, run.until)
         found += [id for ref, id in live.items() if ref not in too_new]
-        before = rows[-1].id
+        after = rows[-1].instance_id
     return found[:SAMPLE]
-
-
-def _newest(connection: Connection, home: int, before: int | None) -> Sequence[Any]:
-    """Return the newest resources, ended ones included, before the row ``before``."""
-    rows = select(instance.c.id, instance.c.instance_id, instance.c.ended_at).where(
-        instance.c.installation_ref == home
-    )
-    if before is not None:
-        rows = rows.where(instance.c.id < before)
-    return connection.execute(rows.order_by(instance.c.id.desc()).limit(RECORDED)).all()
 
 
 def _look_up(connection: Connection, home: int, ids: Collection[str]) -> dict[str, _Known]:
@@ -540,16 +534,23 @@ def _look_up(connection: Connection, home: int, ids: Collection[str]) -> dict[st
     return found
 
 
+def _newest(times: ColumnElement[datetime], ref: ColumnElement[int]) -> ColumnElement[datetime]:
+    """Return the newest of the ``times`` of an instance.
+
+    A condition with EXISTS has the same meaning; but some planners would first collect the rows of
+    all instances.
+    """
+    newest = select(func.max(times)).where(ref == instance.c.id).correlate(instance)
+    return func.coalesce(newest.scalar_subquery(), literal(EPOCH, UtcDateTime))
+
+
+_newest_relation: Final = _newest(relation.c.created_at, relation.c.instance_ref)
+_newest_origin: Final = _newest(origin.c.since, origin.c.instance_ref)
+
+
 def _is_reported_since(since: datetime) -> ColumnElement[bool]:
     """Return the condition that an instance has a relation or an origin since then."""
-    of_relations = exists().where(
-        relation.c.instance_ref == instance.c.id,
-        # all kinds; with them the index has the time
-        is_known(relation.c.kind, KIND_CODES),
-        relation.c.created_at >= since,
-    )
-    of_origins = exists().where(origin.c.instance_ref == instance.c.id, origin.c.since >= since)
-    return or_(of_relations, of_origins)
+    return or_(_newest_relation >= since, _newest_origin >= since)
 
 
 def _reported_since(connection: Connection, refs: Collection[int], since: datetime) -> set[int]:

@@ -157,9 +157,10 @@ class NovaAdmin:
                         f"the server {one.instance_id} is not in the order of the IDs"
                     )
             marker = order.last
-            if not order.is_waiting_part:
-                reached = max(reached, marker)
-            if reached == marker or order.is_waiting_part:
+            if order.is_waiting_part:
+                yield Page({one.instance_id: one for one in servers}, reached)
+            elif marker > reached:
+                reached = marker
                 yield Page({one.instance_id: one for one in servers}, reached)
 
     def look_up(self, instance_id: str) -> Presence:

@@ -88,8 +88,8 @@ class Reconcile(options.DatabaseCommand):
         add(
             "--allow-empty-nova",
             action="store_true",
-            help="with --resources, continue even if Nova has no server, or none of the servers "
-            "that were recorded last",
+            help="with --resources, continue even if Nova has no server, or none of the first "
+            "recorded ones",
         )
         cloud_options.add_options(parser)
 

@@ -1,5 +1,7 @@
 """The recorded servers are compared with a service, and corrected; with every kind of database."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -7,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from related_images import failpoints
 from related_images.db import (
@@ -271,7 +273,7 @@ def test_a_service_that_is_partly_down_is_no_complete_comparison(
 ) -> None:
     start(database, 1)
     nova, run = FakeNova(), a_run()
-    nova.wholes = wholes
+    nova.wholes = list(wholes)
     assert compare(database, nova, run).ended == 1
     assert not run.is_complete
     assert reconcile_resources.compared_at(database, NOVA) is None
@@ -344,15 +346,15 @@ def test_a_service_is_recognized_by_the_recorded_servers(
         reconcile_resources.check_service(database, nova, a_run())
 
 
-def test_the_newest_live_servers_are_found_behind_many_ended_ones(
+def test_live_servers_are_found_behind_many_ended_ones(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconcile_resources, "RECORDED", 2)
     for number in range(1, 8):
         start(database, number)
-    ended = [Ended(NOVA, vm(number), "p-1", at(5)) for number in (3, 4, 5, 6, 7)]
+    ended = [Ended(NOVA, vm(number), "p-1", at(5)) for number in (1, 2, 3, 4, 5)]
     notifications.store(database, ended)
-    assert reconcile_resources._newest_live(database, a_run()) == [vm(2), vm(1)]
+    assert reconcile_resources._sample(database, a_run()) == [vm(6), vm(7)]
 
 
 POINTS = [Point.RESOURCES_COMPARED, Point.RESOURCES_WRITTEN, Point.RESOURCES_SETTLED]
@@ -423,3 +425,27 @@ def test_servers_recorded_while_nova_is_listed_are_compared_once(database: Datab
     counts = compare(database, nova)
     assert (counts.ended, counts.doubtful) == (0, 0)
     assert len(live(database)) == 7
+
+
+def test_an_end_waits_for_a_report_that_is_not_committed(pair: tuple[Database, Database]) -> None:
+    one, other = pair
+    start(one, 1)
+    (ref,) = one.read(lambda connection: connection.execute(select(instance.c.id)).scalars().all())
+    run, written, ending = a_run(until=datetime.now(UTC)), threading.Event(), list[int]()
+
+    def report(connection: Connection) -> None:
+        relations.record(connection, new(vm(1), created_at=datetime.now(UTC)))
+        written.set()
+        # the other transaction waits for the lock of this one, which commits meanwhile
+        time.sleep(0.5)
+
+    def end() -> None:
+        assert written.wait(20)
+        ending.append(other.write(reconcile_resources._end, [ref], datetime.now(UTC), run.until))
+
+    ender = threading.Thread(target=end)
+    ender.start()
+    one.write(report)
+    ender.join()
+    assert ending == [0]
+    assert live(one) == [vm(1)]
