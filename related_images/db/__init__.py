@@ -9,7 +9,8 @@ take a connection inside a transaction:
   :mod:`.recorded_backups` read, and so does :mod:`.reconciliation_state`;
 * :mod:`.delete_protection` protects images in use;
 * :mod:`.installations` registers installations, and :mod:`.merge` merges one into another;
-* :mod:`.reconcile` corrects the database, and :mod:`.purge` removes old rows.
+* :mod:`.reconcile` and :mod:`.reconcile_resources` correct the database, and :mod:`.purge` removes
+  old rows.
 
 The modules that several use cases share take a connection: :mod:`.relations`,
 :mod:`.relation_removal`, :mod:`.relation_queries`, :mod:`.lineage_walk`, :mod:`.image_identity`,

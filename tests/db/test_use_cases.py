@@ -17,6 +17,7 @@ USE_CASES = (
     "origins",
     "purge",
     "reconcile",
+    "reconcile_resources",
     "recorded_backups",
     "recording",
     "reconciliation_state",
