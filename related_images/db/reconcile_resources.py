@@ -294,7 +294,7 @@ def _compare_all(database: Database, service: ResourceService, run: Run) -> Iter
             absent = {id: ref for id, ref in live.items() if id not in page.resources}
             found = _compare_absent(database, service, run.until, absent, position)
             if found.ended:
-                _confirm(service, witnesses)
+                found = _confirmed(service, witnesses, found)
             yield replace(found, others=_added(found.others, Counts(checked=len(live))))
         listed, others = list(page.resources.values()), Counts(listed=len(page.resources))
         for first in range(0, len(listed), LISTED):
@@ -313,16 +313,22 @@ def _lasting(page: Page) -> Sequence[str]:
     return lasting[-PROOF:]
 
 
-def _confirm(service: ResourceService, witnesses: Sequence[str]) -> None:
-    """Check that the service still has one of the resources that it listed last.
+def _confirmed(service: ResourceService, witnesses: Sequence[str], found: _Findings) -> _Findings:
+    """Return findings with the ends of resources that are gone, or without if that is in doubt.
 
-    :raises UntrustedNovaAnswer: if it has none of them
+    :param witnesses: resources that the service listed last
+    :raises UntrustedNovaAnswer: if it has none of them any more
     """
     if witnesses and all(service.look_up(one) is Presence.GONE for one in witnesses):
         raise UntrustedNovaAnswer(
             f"Nova no longer has the servers that it has just listed, such as {witnesses[-1]}: "
             "nothing more was changed; check the databases of Nova, then repeat the command"
         )
+    if service.is_whole():
+        return found
+    # Nova says of servers that can be restored that they do not exist, if their cell is down
+    others = _added(found.others, Counts(doubtful=len(found.ended)))
+    return replace(found, ended=(), others=others)
 
 
 def _compare_listed(

@@ -131,18 +131,16 @@ def test_an_incomplete_comparison_has_an_exit_code_of_its_own(reconciler: Reconc
     assert reconcile_resources.compared_at(reconciler.database(), INSTALLATION) is not None
 
 
-def test_a_nova_with_a_cell_that_is_down_ends_no_server_of_that_cell(
-    reconciler: Reconciler,
-) -> None:
-    """Nova omits the servers of the cell from the list, and shows them with the status UNKNOWN."""
+def test_while_a_cell_is_down_no_server_is_ended(reconciler: Reconciler) -> None:
+    """Nova omits its servers from the list, and shows them as UNKNOWN or not at all."""
     reconciler.start(1, 2, 3)
     reconciler.nova.servers = [server(1)]
     reconciler.nova.unlisted = [{"id": vm(2), "status": "UNKNOWN", "tenant_id": "demo"}]
     down = {"services": [{"binary": "nova-compute", "host": "c-1", "status": "UNKNOWN"}]}
     reconciler.nova.replies["/os-services"] = shown(down)
     counts = reconciler.run(code=3)
-    assert (counts["ended"], counts["doubtful"]) == (1, 3)
-    assert reconciler.live() == [vm(1), vm(2)]
+    assert (counts["ended"], counts["doubtful"]) == (0, 4)
+    assert reconciler.live() == [vm(1), vm(2), vm(3)]
 
 
 @pytest.mark.parametrize(
