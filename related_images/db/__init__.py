@@ -15,9 +15,9 @@ take a connection inside a transaction:
 The modules that several use cases share take a connection: :mod:`.relations`,
 :mod:`.relation_removal`, :mod:`.relation_queries`, :mod:`.lineage_walk`, :mod:`.image_identity`,
 :mod:`.image_owners`, :mod:`.latest_images`, :mod:`.parent_links`, :mod:`.origin_walk`,
-:mod:`.orphans`, :mod:`.coverage`, :mod:`.row_ids` and :mod:`.stored_state`. They use the tables (:mod:`.tables`,
-:mod:`.column_types`, :mod:`.schema`). :mod:`.database` connects to the database and runs
-transactions.
+:mod:`.orphans`, :mod:`.coverage`, :mod:`.intervals`, :mod:`.clock`, :mod:`.row_ids` and
+:mod:`.stored_state`. They use the tables (:mod:`.tables`, :mod:`.column_types`, :mod:`.schema`).
+:mod:`.database` connects to the database and runs transactions.
 """
 
 from related_images.db.database import Database
