@@ -37,7 +37,16 @@ from related_images.client.instance_context import (
     in_this_context,
 )
 from related_images.client.relations import RelationsClient
-from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
+from related_images.model import (
+    Ancestor,
+    Descendant,
+    Gap,
+    Heartbeat,
+    Instance,
+    InstanceRef,
+    Relation,
+    Usage,
+)
 from related_images.model import Images as ImagesOfKind
 
 __all__ = [
@@ -47,8 +56,10 @@ __all__ = [
     "Descendant",
     "FilterInfo",
     "Forbidden",
+    "Gap",
     "GlanceError",
     "GlanceUnreachable",
+    "Heartbeat",
     "Image",
     "ImageNotOfInstance",
     "ImagesOfKind",

@@ -8,16 +8,17 @@ take a connection inside a transaction:
 * :mod:`.listing`, :mod:`.origins`, :mod:`.instances`, :mod:`.usages`, :mod:`.lineage` and
   :mod:`.recorded_backups` read, and so does :mod:`.reconciliation_state`;
 * :mod:`.delete_protection` protects images in use;
-* :mod:`.installations` registers installations, and :mod:`.merge` merges one into another;
+* :mod:`.installations` registers installations, :mod:`.merge` merges one into another, and
+  :mod:`.witnesses` records what was covered by those who report on them;
 * :mod:`.reconcile` and :mod:`.reconcile_resources` correct the database, and :mod:`.purge` removes
   old rows.
 
 The modules that several use cases share take a connection: :mod:`.relations`,
 :mod:`.relation_removal`, :mod:`.relation_queries`, :mod:`.lineage_walk`, :mod:`.image_identity`,
 :mod:`.image_owners`, :mod:`.latest_images`, :mod:`.parent_links`, :mod:`.origin_walk`,
-:mod:`.orphans`, :mod:`.row_ids` and :mod:`.stored_state`. They use the tables (:mod:`.tables`,
-:mod:`.column_types`, :mod:`.schema`). :mod:`.database` connects to the database and runs
-transactions.
+:mod:`.orphans`, :mod:`.coverage`, :mod:`.intervals`, :mod:`.clock`, :mod:`.row_ids` and
+:mod:`.stored_state`. They use the tables (:mod:`.tables`, :mod:`.column_types`, :mod:`.schema`).
+:mod:`.database` connects to the database and runs transactions.
 """
 
 from related_images.db.database import Database

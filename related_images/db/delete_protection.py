@@ -35,10 +35,12 @@ from sqlalchemy import (
 )
 
 from related_images.db import (
+    coverage,
     origin_walk,
     orphans,
     relations,
 )
+from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
 from related_images.db.row_ids import project_ref, shown_installation
 from related_images.db.tables import deletion, image, installation, instance, relation
@@ -119,7 +121,7 @@ def begin(
         deletion = _begin(connection, image_id, datetime.now(UTC), image_state)
         use = _use(connection, deletion.image_ref, visible_to)
         if (use.count or not use.is_known) and not forced:
-            raise ImageInUse(_refusal(image_id, use))
+            raise ImageInUse(_refusal(image_id, use) + _gaps(connection, deletion.image_ref))
         return StartedDeletion(image_id, deletion, use.count)
 
     return database.write(task)
@@ -137,6 +139,17 @@ def _refusal(image_id: str, use: Use) -> str:
         "in use with "
         f"`openstack image force delete {image_id}` (X-Relation-Force: true)"
     )
+
+
+def _gaps(connection: Connection, image_ref: int) -> str:
+    """Return the gap because of which other resources may use the image too, if there is one."""
+    created_at = connection.execute(select(image.c.created_at).where(image.c.id == image_ref))
+    known = created_at.scalar_one()
+    gaps = coverage.of_image(coverage.gaps(connection), None if known == EPOCH else known)
+    if not gaps:
+        return ""
+    more = f" (and {len(gaps) - 1} more gaps)" if len(gaps) > 1 else ""
+    return f"; others may use it too: nothing is known from {gaps[0]}{more}"
 
 
 def _of_volumes(use: Use) -> str:

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from related_images import model, validation
-from related_images.errors import FieldInvalid, ParameterMalformed
+from related_images.errors import FieldInvalid
 from related_images.middleware.route_request import fields
 from related_images.protocol import schemas
 
@@ -37,10 +37,7 @@ def new_origin(item: Any) -> model.NewOrigin:
     source, project_id = found["source"], found["project_id"]
     if source is not None:
         source = _resource(fields(_object("source", source), SOURCE_FIELDS, OPTIONAL_FIELDS))
-    try:
-        since = validation.parse_time("since", found["since"])
-    except ParameterMalformed as error:
-        raise FieldInvalid(str(error)) from error
+    since = validation.time_field("since", found["since"])
     return model.NewOrigin(
         instance=_resource(found),
         source=source,

@@ -22,6 +22,7 @@ USE_CASES = (
     "recording",
     "reconciliation_state",
     "usages",
+    "witnesses",
 )
 FOR_OTHER_USE_CASES = {
     "delete_protection.check_start",
