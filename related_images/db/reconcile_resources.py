@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from related_images import failpoints, validation
-from related_images.db import relations, stored_state
+from related_images.db import clock, relations, stored_state, witnesses
 from related_images.db.column_types import EPOCH, UtcDateTime
 from related_images.db.database import Database
 from related_images.db.row_ids import installation_refs, shown_id
@@ -145,6 +145,7 @@ class Run:
     """An unfinished run.
 
     :ivar until: resources with a newer report are not ended
+    :ivar started_at: when it began, by the clock of the database
     :ivar after: the ID of the last recorded resource that was compared
     :ivar listed_until: :attr:`Page.until` of the last page that was compared
     """
@@ -219,7 +220,7 @@ def begin(database: Database, installation_uuid: str, older_than: timedelta, is_
     """
     database.read(_home, installation_uuid)
     text = None if is_new else database.read(stored_state.get, POSITION + installation_uuid)
-    now = datetime.now(UTC)
+    now = database.read(clock.now)
     return _interrupted(text) or Run(installation_uuid, now - older_than, now)
 
 
@@ -276,25 +277,29 @@ def reconcile(
         failpoints.reach(Point.RESOURCES_SETTLED)
         yield run.counts
     run.counts.doubtful += not service.is_whole()
-    if not dry_run:
-        database.write(_finish, run)
-        failpoints.reach(Point.RESOURCES_FINISHED)
+    if dry_run:
+        return
+    if run.is_complete:
+        # before the position is removed: the next run closes them if this one is interrupted here
+        witnesses.close_gaps(database, run.installation_uuid, run.started_at)
+    database.write(stored_state.drop, POSITION + run.installation_uuid)
+    failpoints.reach(Point.RESOURCES_FINISHED)
 
 
 def _compare_all(database: Database, service: ResourceService, run: Run) -> Iterator[_Findings]:
     """Yield the findings after the position of ``run``, in small parts."""
     home = database.read(_home, run.installation_uuid)
     position = _Findings(run.after, run.listed_until)
-    witnesses: Sequence[str] = ()
+    latest: Sequence[str] = ()
     for page in service.pages(run.listed_until):
-        witnesses = _lasting(page) or witnesses
+        latest = _lasting(page) or latest
         while rows := database.read(_recorded, home, position.after, page.until):
             position = replace(position, after=rows[-1].instance_id)
             live = {row.instance_id: row.id for row in rows if row.ended_at is None}
             absent = {id: ref for id, ref in live.items() if id not in page.resources}
             found = _compare_absent(database, service, run.until, absent, position)
             if found.ended:
-                found = _confirmed(service, witnesses, found)
+                found = _confirmed(service, latest, found)
             yield replace(found, others=_added(found.others, Counts(checked=len(live))))
         listed, others = list(page.resources.values()), Counts(listed=len(page.resources))
         for first in range(0, len(listed), LISTED):
@@ -313,15 +318,15 @@ def _lasting(page: Page) -> Sequence[str]:
     return lasting[-PROOF:]
 
 
-def _confirmed(service: ResourceService, witnesses: Sequence[str], found: _Findings) -> _Findings:
+def _confirmed(service: ResourceService, latest: Sequence[str], found: _Findings) -> _Findings:
     """Return findings with the ends of resources that are gone, or without if that is in doubt.
 
-    :param witnesses: resources that the service listed last
+    :param latest: resources that the service listed last
     :raises UntrustedNovaAnswer: if it has none of them any more
     """
-    if witnesses and all(service.look_up(one) is Presence.GONE for one in witnesses):
+    if latest and all(service.look_up(one) is Presence.GONE for one in latest):
         raise UntrustedNovaAnswer(
-            f"Nova no longer has the servers that it has just listed, such as {witnesses[-1]}: "
+            f"Nova no longer has the servers that it has just listed, such as {latest[-1]}: "
             "nothing more was changed; check the databases of Nova, then repeat the command"
         )
     if service.is_whole():
@@ -435,31 +440,6 @@ def _correct(connection: Connection, run: Run, findings: _Findings) -> Counts:
 def _added(before: Counts, others: Counts, **corrections: int) -> Counts:
     sums = {name: number + getattr(others, name) for name, number in asdict(before).items()}
     return Counts(**{name: number + corrections.get(name, 0) for name, number in sums.items()})
-
-
-def _finish(connection: Connection, run: Run) -> None:
-    stored_state.drop(connection, POSITION + run.installation_uuid)
-    if run.is_complete:
-        _note_comparison(connection, run.installation_uuid, run.started_at)
-
-
-COMPARED: Final = "resources-compared:"
-"""The prefix of the name under which :func:`compared_at` finds the time."""
-
-
-def _note_comparison(connection: Connection, installation_uuid: str, at: datetime) -> None:
-    name = COMPARED + installation_uuid
-    stored_state.put(connection, name, str(validation.format_time(at)))
-
-
-def compared_at(database: Database, installation_uuid: str) -> datetime | None:
-    """Return when the last complete comparison of the installation's resources began.
-
-    :returns: ``None`` if there was none
-    :raises StoreUnavailable: if the database is unavailable
-    """
-    text = database.read(stored_state.get, COMPARED + installation_uuid)
-    return None if text is None else validation.parse_time("resources-compared", text)
 
 
 def summary(run: Run) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from sqlalchemy import Connection, select
 from related_images import failpoints
 from related_images.db import (
     Database,
+    coverage,
+    installations,
     notifications,
     origins,
     reconcile_resources,
@@ -22,6 +24,7 @@ from related_images.db import (
     tables,
     usages,
 )
+from related_images.db.column_types import EPOCH
 from related_images.db.notifications import Ended, Started
 from related_images.db.reconcile_resources import Counts, Page, Presence, Resource, Run
 from related_images.db.tables import instance, relation
@@ -103,6 +106,17 @@ def compare(
     for _ in reconcile_resources.reconcile(database, nova, run, dry_run):
         pass
     return run.counts
+
+
+def expect_witness(database: Database) -> None:
+    installations.register(database, NOVA, "nova", (), ("nova-bus",))
+
+
+def compared_at(database: Database) -> datetime:
+    """Return until when the gaps of the expected witness are closed; the epoch if none is."""
+    times = select(tables.witness.c.compared_at)
+    found: datetime = database.read(lambda connection: connection.execute(times).scalar_one())
+    return found
 
 
 def live(database: Database, installation: str = NOVA) -> list[str]:
@@ -190,13 +204,14 @@ def test_a_start_from_a_former_image_is_not_recorded_again(database: Database) -
 
 
 def test_the_image_of_a_server_that_is_being_changed_is_in_doubt(database: Database) -> None:
+    expect_witness(database)
     known = start(database, 1)
     busy = {"is_image_settled": False}
     nova = FakeNova(resource(1, known, **busy), resource(2, image_id(), **busy))
     run = a_run()
     assert compare(database, nova, run) == Counts(listed=2, checked=1, doubtful=1)
     assert starts(database, 2) == []
-    assert reconcile_resources.compared_at(database, NOVA) is None
+    assert compared_at(database) == EPOCH
 
 
 def test_a_server_whose_creation_failed_does_not_hold_its_image(database: Database) -> None:
@@ -255,6 +270,7 @@ def test_a_server_that_is_reported_during_the_run_is_not_ended(database: Databas
 def test_an_unlisted_server_that_is_not_gone_is_left(
     database: Database, presence: Presence
 ) -> None:
+    expect_witness(database)
     start(database, 1)
     nova, run = FakeNova(), a_run()
     nova.unlisted = {vm(1): presence}
@@ -263,8 +279,8 @@ def test_an_unlisted_server_that_is_not_gone_is_left(
     assert counts.ended == 0
     assert counts.doubtful == (presence is Presence.DOUBTFUL)
     assert counts.foreign == (presence is Presence.FOREIGN)
-    compared_at = reconcile_resources.compared_at(database, NOVA)
-    assert compared_at == (None if presence is Presence.DOUBTFUL else run.started_at)
+    doubted = presence is Presence.DOUBTFUL
+    assert compared_at(database) == (EPOCH if doubted else run.started_at)
 
 
 @pytest.mark.parametrize(
@@ -274,22 +290,24 @@ def test_a_service_that_is_partly_down_is_no_complete_comparison(
     database: Database, wholes: list[bool], ended: int
 ) -> None:
     """Part of it is down at the beginning, after a server was found to be gone, or at the end."""
+    expect_witness(database)
     start(database, 1)
     nova, run = FakeNova(), a_run()
     nova.wholes = list(wholes)
     assert compare(database, nova, run) == Counts(checked=1, ended=ended, doubtful=1)
     assert live(database) == [vm(1)][ended:]
     assert not run.is_complete
-    assert reconcile_resources.compared_at(database, NOVA) is None
+    assert compared_at(database) == EPOCH
 
 
 def test_the_time_of_a_complete_comparison_is_that_of_its_begin(database: Database) -> None:
+    expect_witness(database)
     start(database, 1)
     compare(database, FakeNova(), first := a_run())
-    assert reconcile_resources.compared_at(database, NOVA) == first.started_at
+    assert compared_at(database) == first.started_at
     compare(database, FakeNova(), a_run(), dry_run=True)
-    assert reconcile_resources.compared_at(database, NOVA) == first.started_at
-    assert reconcile_resources.compared_at(database, OTHER_NOVA) is None
+    assert compared_at(database) == first.started_at
+    assert [gap.since for gap in database.read(coverage.gaps)] == [first.started_at]
 
 
 def test_a_dry_run_counts_and_changes_nothing(database: Database) -> None:

@@ -10,8 +10,17 @@ from typing import Any
 
 import pytest
 
-from related_images.db import Database, NewRelation, reconcile_resources, relations, schema
+from related_images.db import (
+    Database,
+    NewRelation,
+    coverage,
+    installations,
+    reconcile_resources,
+    relations,
+    schema,
+)
 from related_images.failpoints import Point
+from related_images.validation import parse_time
 from tests import commands
 from tests.client.scripted import Reply, Scripted, shown
 from tests.guarantees.reconciling import ADMIN, INSTALLATION, NOW, new_id
@@ -69,6 +78,11 @@ class Reconciler:
             lambda connection: [relations.record(connection, one, relied_on=True) for one in begun]
         )
 
+    def gaps_since(self) -> datetime | None:
+        """Return when the gap of the only expected witness begins, which never reports."""
+        (gap,) = self.database().read(coverage.gaps)
+        return gap.since
+
     def live(self) -> list[str]:
         """Return the live servers."""
         run = reconcile_resources.begin(self.database(), INSTALLATION, timedelta(0), True)
@@ -121,14 +135,15 @@ def test_servers_that_are_being_created_are_not_ended(reconciler: Reconciler) ->
 
 
 def test_an_incomplete_comparison_has_an_exit_code_of_its_own(reconciler: Reconciler) -> None:
+    installations.register(reconciler.database(), INSTALLATION, "nova", (), ("nova-bus",))
     reconciler.start(1, 2)
     reconciler.nova.unlisted = [server(1)]
     counts = reconciler.run(code=3)
     assert (counts["ended"], counts["doubtful"], counts["complete"]) == (1, 1, False)
-    assert reconcile_resources.compared_at(reconciler.database(), INSTALLATION) is None
+    assert reconciler.gaps_since() is None
     reconciler.nova.unlisted, reconciler.nova.servers = [], [server(1)]
-    reconciler.run()
-    assert reconcile_resources.compared_at(reconciler.database(), INSTALLATION) is not None
+    counts = reconciler.run()
+    assert reconciler.gaps_since() == parse_time("started_at", counts["started_at"])
 
 
 def test_while_a_cell_is_down_no_server_is_ended(reconciler: Reconciler) -> None:
