@@ -6,6 +6,7 @@
     ├── NotServed                   the embedded Glance cannot start
     ├── UntrustedGlanceAnswer       a response of Glance cannot be relied on
     ├── NovaUnreachable             Nova cannot be queried
+    ├── UntrustedNovaAnswer         a response of Nova cannot be relied on
     ├── BusUnusable                 the message bus cannot be used
     ├── NotificationMalformed       a notification of Nova is malformed
     ├── BadInput                    the request is malformed
@@ -76,6 +77,13 @@ class NovaUnreachable(RelatedImagesError):
 
     code = "nova.unreachable"
     title = "Nova cannot be queried"
+
+
+class UntrustedNovaAnswer(RelatedImagesError):
+    """Nova hides servers from this caller, or it is not the Nova of the recorded servers."""
+
+    code = "nova.untrusted-answer"
+    title = "The response of Nova cannot be relied on"
 
 
 class BadInput(RelatedImagesError):

@@ -1,7 +1,8 @@
 """The JSON form of a dataclass: each field is a property of the same name.
 
-The API writes this form and the client reads it. Reading ignores unknown properties, so that an
-older client understands a newer server.
+The name differs where it is a keyword of Python: see :func:`named`. The API writes this form and
+the client reads it. Reading ignores unknown properties, so that an older client understands a newer
+server.
 """
 
 import dataclasses
@@ -21,6 +22,11 @@ NOT_IN_JSON: Final = {"json": False}
 """Metadata of a field that is not part of the JSON form. A field with it needs a default."""
 
 
+def named(name: str) -> dict[str, str]:
+    """Return the metadata of a field whose property has this name."""
+    return {"json": name}
+
+
 class JsonForm:
     """Base class of a dataclass that has a JSON form."""
 
@@ -29,7 +35,7 @@ class JsonForm:
     def as_json(self) -> dict[str, Any]:
         """Return the properties by name, ready for :func:`json.dumps`."""
         cls: Any = type(self)
-        return {item.name: item.write(getattr(self, item.name)) for item in _properties(cls)}
+        return {item.name: item.write(getattr(self, item.field)) for item in _properties(cls)}
 
     @classmethod
     def from_json(cls, properties: Mapping[str, Any]) -> Self:
@@ -43,7 +49,7 @@ class JsonForm:
         """
         dataclass_type: Any = cls
         values = {
-            item.name: item.read(properties[item.name])
+            item.field: item.read(properties[item.name])
             for item in _properties(dataclass_type)
             if item.is_required or item.name in properties
         }
@@ -51,10 +57,15 @@ class JsonForm:
 
 
 def types_of(cls: type) -> dict[str, Any]:
-    """Return the types of the fields in the JSON form of the dataclass ``cls``, by name."""
+    """Return the types of the properties in the JSON form of the dataclass ``cls``, by name."""
     hints = get_type_hints(cls, include_extras=True)
-    names = (it.name for it in dataclasses.fields(cls) if it.metadata.get("json", True))
-    return {name: hints[name] for name in names}
+    return {name: hints[field.name] for name, field in _fields(cls).items()}
+
+
+def _fields(cls: type) -> dict[str, "dataclasses.Field[Any]"]:
+    """Return the fields in the JSON form, by the names of their properties."""
+    named = ((it.metadata.get("json", it.name), it) for it in dataclasses.fields(cls))
+    return {name: it for name, it in named if name}
 
 
 def but_none(kind: Any) -> Any:
@@ -67,6 +78,7 @@ def but_none(kind: Any) -> Any:
 @dataclass(frozen=True, slots=True)
 class _Property:
     name: str
+    field: str
     write: Convert
     read: Convert
     is_required: bool
@@ -74,10 +86,13 @@ class _Property:
 
 @cache
 def _properties(cls: type) -> tuple[_Property, ...]:
-    defaults = {it.name: it.default for it in dataclasses.fields(cls)}
+    fields, types = _fields(cls), types_of(cls)
     return tuple(
-        _Property(name, _writer(kind), _reader(name, kind), defaults[name] is dataclasses.MISSING)
-        for name, kind in types_of(cls).items()
+        _Property(
+            *(name, field.name, _writer(types[name]), _reader(name, types[name])),
+            is_required=field.default is dataclasses.MISSING,
+        )
+        for name, field in fields.items()
     )
 
 

@@ -18,7 +18,7 @@ from related_images.errors import (
     OriginRefused,
     ResourceTypeUnknown,
 )
-from related_images.jsonform import NOT_IN_JSON, JsonForm
+from related_images.jsonform import NOT_IN_JSON, JsonForm, named
 
 SNAPSHOT: Final = "snapshot"
 BACKUP: Final = "backup"
@@ -41,6 +41,9 @@ LONGEST_LEASE_DAYS: Final = 30
 """The default of the longest lease of a registered type."""
 LONGEST_LEASE_DAYS_MAX: Final = 366
 
+GAPS_SHOWN: Final = 5
+"""The number of gaps that an answer lists for an image."""
+
 SERVICE_USERS_LIMIT: Final = 20
 """The largest number of service users to which one installation is bound."""
 SOURCE_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -61,6 +64,27 @@ BACKFILL: Final = "backfill"
 MANUAL: Final = "manual"
 SOURCES: Final = (SERVICE, NOTIFICATION, BACKFILL, MANUAL)
 
+NOVA_API: Final = "nova-api"
+NOVA_BUS: Final = "nova-bus"
+CINDER_API: Final = "cinder-api"
+CINDER_BUS: Final = "cinder-bus"
+WITNESSES: Final[Mapping[str, str]] = {
+    NOVA_API: SERVER,
+    NOVA_BUS: SERVER,
+    CINDER_API: VOLUME,
+    CINDER_BUS: VOLUME,
+}
+"""The witnesses: the channels that report on an installation, with the type of resources on which
+a service user must be allowed to report."""
+PROCESS_LENGTH: Final = 64
+BUSES: Final = (NOVA_BUS, CINDER_BUS)
+
+USED: Final = "used"
+UNUSED: Final = "unused"
+UNKNOWN: Final = "unknown"
+STATES: Final = (USED, UNUSED, UNKNOWN)
+"""Whether live resources use an image."""
+
 InstallationUuid = Annotated[str, validation.installation_uuid]
 InstanceId = Annotated[str, validation.instance_id]
 ResourceType = Annotated[str, "resource type"]
@@ -68,6 +92,8 @@ ImageId = Annotated[str, "image ID"]
 Kind = Annotated[str, "kind"]
 Label = Annotated[str, "label"]
 Source = Annotated[str, "source"]
+Witness = Annotated[str, "witness"]
+State = Annotated[str, "state"]
 Count = Annotated[int, "count"]
 """The meaning of a text or a number. A function in the annotation validates a value that is read
 from a response. Kinds, types, labels and sources are not validated: a newer server may have
@@ -397,12 +423,108 @@ class Installation(JsonForm):
 
     :ivar service_users: the only service users that may report on its resources; none means that
         every caller with a recording role may
+    :ivar witnesses: the witnesses that are expected to report on it, some of :data:`WITNESSES`
     """
 
     uuid: InstallationUuid
     name: str
     service_users: tuple[ServiceUser, ...]
     registered_at: datetime
+    witnesses: tuple[Witness, ...] = ()
+
+
+def witness(text: object) -> str:
+    """Return ``text`` if it is one of :data:`WITNESSES`.
+
+    :raises FieldInvalid: if it is not
+    """
+    if not isinstance(text, str) or text not in WITNESSES:
+        raise FieldInvalid(
+            f"the witness {validation.shown(text)} is unknown; allowed are {', '.join(WITNESSES)}"
+        )
+    return text
+
+
+def witnesses(given: object) -> tuple[str, ...]:
+    """Return the witnesses in a list, each once and in one order.
+
+    :raises FieldInvalid: if it is no list, or one of them is unknown
+    """
+    if not isinstance(given, list):
+        raise FieldInvalid("the field witnesses is malformed; give a list of words")
+    wanted = {witness(one) for one in given}
+    return tuple(one for one in WITNESSES if one in wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval(JsonForm):
+    """A time that was covered.
+
+    :ivar since: its begin
+    :ivar until: its end
+    """
+
+    since: datetime = field(metadata=named("from"))
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat(JsonForm):
+    """The statement of a process that it lost nothing from one time until another.
+
+    :ivar witness: the witness of which it is a process, one of :data:`WITNESSES`
+    :ivar process: the name of the process; for a bus, of the queue
+    :ivar since: when its present stretch without a loss began
+    :ivar until: the time until which it has reported everything
+    :raises TupleMalformed: if the UUID of the installation is malformed
+    :raises FieldInvalid: if the witness is unknown, or the name of the process is malformed
+    """
+
+    installation_uuid: InstallationUuid
+    witness: Witness
+    process: str
+    since: datetime = field(metadata=named("from"))
+    until: datetime
+
+    def __post_init__(self) -> None:
+        uuid = validation.installation_uuid(self.installation_uuid)
+        object.__setattr__(self, "installation_uuid", uuid)
+        witness(self.witness)
+        validation.word("process", self.process, PROCESS_LENGTH, FieldInvalid)
+
+    @property
+    def resource_type(self) -> str:
+        """The type of resources on which a service user must be allowed to report."""
+        return WITNESSES[self.witness]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap(JsonForm):
+    """A time in which an expected witness may have missed something.
+
+    :ivar since: its begin; ``None`` if the witness has never covered an earlier time
+    :ivar until: its end; ``None`` if it lasts
+    """
+
+    installation_uuid: InstallationUuid
+    witness: Witness
+    since: datetime | None = field(metadata=named("from"))
+    until: datetime | None
+
+    def __str__(self) -> str:
+        begin, end = map(validation.format_time, (self.since, self.until))
+        since = "" if begin is None else f" from {begin}"
+        until = " until now" if end is None else f" until {end}"
+        return f"{self.witness} of installation {self.installation_uuid}{since}{until}"
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage(JsonForm):
+    """The times that a witness of an installation covered without a gap, oldest first."""
+
+    installation_uuid: InstallationUuid
+    witness: Witness
+    intervals: tuple[Interval, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,6 +586,10 @@ class Usage(JsonForm):
         made from it, or have a live lease of it; ``None`` if the caller may not know or it is
         unknown
     :ivar leases: the live leases, also those of other projects if the caller owns the image
+    :ivar state: ``used`` if a live resource or a live lease is known; ``unused`` if it is certain
+        that there is neither; else ``unknown``
+    :ivar gaps: the oldest times in which a use may have been missed, at most :data:`GAPS_SHOWN`
+    :ivar more_gaps: the number of the others
     :ivar all_projects: whether the resources of all projects are counted, or only those that the
         caller sees; a response states it once for all images
     """
@@ -474,13 +600,15 @@ class Usage(JsonForm):
     unused_since: datetime | None = None
     used_by_others: bool | None = None
     leases: Leases = Leases()
+    state: State = UNKNOWN
+    gaps: tuple[Gap, ...] = ()
+    more_gaps: int = 0
     all_projects: bool = field(default=False, metadata=NOT_IN_JSON)
 
     @property
     def is_unused(self) -> bool:
-        """Whether it is certain that no live resource was made from the image, or has a lease."""
-        used = self.live_instances or self.leases.count
-        return not used and self.used_by_others is False
+        """Whether it is certain that no live resource uses the image."""
+        return self.state == UNUSED
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,12 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _word(what: str, text: object, longest: int, error: type[BadInput]) -> str:
+def word(what: str, text: object, longest: int, error: type[BadInput]) -> str:
+    """Return ``text`` if :func:`is_word`.
+
+    :param what: what it is, for the error message
+    :raises BadInput: ``error``, if it is not
+    """
     if not is_word(text, longest):
         raise error(
             f"the {what} {shown(text)} is malformed; give 1 to {longest} of the characters "
@@ -157,7 +162,7 @@ def instance_id(text: object) -> str:
 
     :raises TupleMalformed: if it is malformed
     """
-    return _word("server ID", text, INSTANCE_ID_LENGTH, TupleMalformed)
+    return word("server ID", text, INSTANCE_ID_LENGTH, TupleMalformed)
 
 
 def installation_uuid(text: object) -> str:
@@ -179,7 +184,7 @@ def resource_type(text: object) -> str:
 
     :raises ResourceTypeUnknown: if it is malformed
     """
-    return _word("resource type", text, TYPE_LENGTH, ResourceTypeUnknown)
+    return word("resource type", text, TYPE_LENGTH, ResourceTypeUnknown)
 
 
 def label(text: object) -> str:
@@ -187,7 +192,7 @@ def label(text: object) -> str:
 
     :raises LabelMalformed: if it is malformed
     """
-    return _word("relation label", text, LABEL_LENGTH, LabelMalformed)
+    return word("relation label", text, LABEL_LENGTH, LabelMalformed)
 
 
 def image_id(text: object) -> str:
@@ -226,6 +231,17 @@ def parse_time(name: str, text: object) -> datetime:
         raise ParameterMalformed(
             f"{name}={shown(text)} is not an ISO 8601 time such as 2026-01-31T12:00:00Z"
         ) from error
+
+
+def time_field(field: str, value: object) -> datetime:
+    """Return the ISO 8601 time in the body field ``field``, as :func:`parse_time` does.
+
+    :raises FieldInvalid: if it is not a time
+    """
+    try:
+        return parse_time(field, value)
+    except ParameterMalformed as error:
+        raise FieldInvalid(f"the field {error}") from error
 
 
 def parse_span(text: str) -> timedelta:

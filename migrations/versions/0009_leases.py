@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects import mysql
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 
 LEASE, TYPE = "related_lease", "related_resource_type"
 KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")

@@ -5,6 +5,7 @@ import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final
 
 from related_images import model, validation
@@ -33,7 +34,15 @@ from related_images.client.importing import (
     wait,
 )
 from related_images.client.relations import Filter, RelationsClient
-from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
+from related_images.model import (
+    Ancestor,
+    Descendant,
+    Heartbeat,
+    Instance,
+    InstanceRef,
+    Relation,
+    Usage,
+)
 from related_images.protocol import headers, paths
 from related_images.protocol.headers import Assertion
 
@@ -472,6 +481,22 @@ class InstanceAwareImageService:
         :param page_size: number of images of one request; 32 by default, which is the maximum
         """
         return self._relations.usages(image_ids, limit=limit, page_size=page_size)
+
+    def heartbeat(self, witness: str, process: str, since: datetime, until: datetime) -> Heartbeat:
+        """Report that a process of a witness of this installation lost nothing for a time.
+
+        A witness that is silent for more than three minutes has a gap. So does one of which a
+        process lost something: its next ``since`` is then later than its last ``until``.
+
+        :param witness: ``nova-api``, ``nova-bus``, ``cinder-api`` or ``cinder-bus``
+        :param process: name of the process, which differs after a restart
+        :param since: when its present stretch without a loss began
+        :param until: the time until which it has reported everything; not in the future
+        :returns: the whole stretch of the process, which may be longer
+        :raises Forbidden: if the caller may not report on the installation
+        """
+        new = Heartbeat(self.installation_uuid, witness, process, since, until)
+        return self._relations.heartbeat(new)
 
     def ancestry(
         self, image_id: str, *, limit: int | None = None, page_size: int | None = None

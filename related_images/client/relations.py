@@ -11,10 +11,11 @@ from related_images import model, validation
 from related_images.client.errors import NotFound, NotInstanceAware, ServiceUnavailable
 from related_images.client.glance import IDS, Glance, PageSizes, Query, image_path
 from related_images.client.image import FilterInfo
-from related_images.errors import ParameterMalformed, TupleMalformed
+from related_images.errors import FieldInvalid, ParameterMalformed, TupleMalformed
 from related_images.model import (
     Ancestor,
     Descendant,
+    Heartbeat,
     Instance,
     InstanceRef,
     RegisteredType,
@@ -295,6 +296,21 @@ class RelationsClient:
             if not half:
                 raise
         return [*self._usages(image_ids[:half]), *self._usages(image_ids[half:])]
+
+    def heartbeat(self, new: Heartbeat) -> Heartbeat:
+        """Report that a process of a witness lost nothing for a time.
+
+        See :meth:`InstanceAwareImageService.heartbeat`.
+
+        :param new: the witness, the process and the time
+        :returns: the whole stretch of the process, which may be longer
+        :raises Forbidden: if the caller may not report on the installation
+        """
+        if not isinstance(new, Heartbeat):
+            raise FieldInvalid(f"the heartbeat {validation.shown(new)} is not a Heartbeat")
+        body = new.as_json()
+        self.info()
+        return self.glance.request("POST", paths.WITNESSES, json=body).read(Heartbeat.from_json)
 
     def ancestry(
         self, image_id: str, *, limit: int | None = None, page_size: int | None = None

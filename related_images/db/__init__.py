@@ -9,15 +9,18 @@ take a connection inside a transaction:
   :mod:`.recorded_backups` read, and so does :mod:`.reconciliation_state`;
 * :mod:`.delete_protection` protects images in use;
 * :mod:`.installations` registers installations, :mod:`.resource_types` registers types of
-  resources, and :mod:`.merge` merges one installation into another;
-* :mod:`.reconcile` corrects the database, and :mod:`.purge` removes old rows.
+  resources, :mod:`.merge` merges one installation into another, and :mod:`.witnesses` records
+  the times that the witnesses of an installation covered;
+* :mod:`.reconcile` and :mod:`.reconcile_resources` correct the database, and :mod:`.purge` removes
+  old rows.
 
 The modules that several use cases share take a connection: :mod:`.relations`,
 :mod:`.relation_removal`, :mod:`.relation_queries`, :mod:`.lineage_walk`, :mod:`.image_identity`,
 :mod:`.image_owners`, :mod:`.latest_images`, :mod:`.parent_links`, :mod:`.origin_walk`,
-:mod:`.orphans`, :mod:`.leases`, :mod:`.row_ids` and :mod:`.stored_state`. They use the tables
-(:mod:`.tables`, :mod:`.column_types`, :mod:`.clock`, :mod:`.schema`). :mod:`.database` connects to
-the database and runs transactions.
+:mod:`.orphans`, :mod:`.leases`, :mod:`.coverage`, :mod:`.intervals`, :mod:`.clock`,
+:mod:`.row_ids` and :mod:`.stored_state`. They use the tables (:mod:`.tables`,
+:mod:`.column_types`, :mod:`.schema`). :mod:`.database` connects to the database and runs
+transactions.
 """
 
 from related_images.db.database import Database

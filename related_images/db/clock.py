@@ -1,11 +1,13 @@
 """The time of the database's clock.
 
-It decides whether a lease has expired: the clocks of the hosts that run the filter may differ.
+It decides whether a lease has expired, and whether a witness is silent: the clocks of the hosts
+that run the filter and the commands may differ.
 """
 
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Connection, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -33,3 +35,8 @@ def _of_postgresql(element: Now, compiler: Any, **options: Any) -> str:
 @compiles(Now, "mariadb")
 def _of_mysql(element: Now, compiler: Any, **options: Any) -> str:
     return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+
+
+def now(connection: Connection) -> datetime:
+    """Return the time of the database; that of SQLite is in whole milliseconds."""
+    return connection.execute(select(Now())).scalar_one()

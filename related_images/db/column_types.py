@@ -21,8 +21,12 @@ from related_images.model import (
     BACKFILL,
     BACKUP,
     BOOT,
+    CINDER_API,
+    CINDER_BUS,
     MANUAL,
     NOTIFICATION,
+    NOVA_API,
+    NOVA_BUS,
     SERVICE,
     SNAPSHOT,
     USE,
@@ -34,6 +38,7 @@ MICROSECOND: Final = timedelta(microseconds=1)
 
 KIND_CODES: Final = {SNAPSHOT: 1, BACKUP: 2, BOOT: 3, USE: 5}
 SOURCE_CODES: Final = {SERVICE: 1, NOTIFICATION: 2, BACKFILL: 3, MANUAL: 4}
+WITNESS_CODES: Final = {NOVA_API: 1, NOVA_BUS: 2, CINDER_API: 3, CINDER_BUS: 4}
 """The numbers that rows hold for words. A released code never changes its meaning."""
 
 UNKNOWN: Final = "unknown"

@@ -38,12 +38,14 @@ from sqlalchemy import (
 
 from related_images.config import GUARD_COUNTS, LEASE
 from related_images.db import (
+    coverage,
     image_identity,
     leases,
     origin_walk,
     orphans,
     relations,
 )
+from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
 from related_images.db.row_ids import image_ref, project_ref, shown_installation
 from related_images.db.tables import deletion, image, installation, instance, lease, relation
@@ -141,7 +143,10 @@ def begin(
         deletion = _begin(connection, image_id, datetime.now(UTC), image_state)
         use = _use(connection, deletion.image_ref, visible_to, counts)
         if not use.is_certainly_none and not forced:
-            raise ImageInUse(_refusal(image_id, use, "deleted", _WAYS_TO_DELETE))
+            raise ImageInUse(
+                _refusal(image_id, use, "deleted", _WAYS_TO_DELETE)
+                + _gaps(connection, deletion.image_ref)
+            )
         return StartedDeletion(image_id, deletion, use.count)
 
     return database.write(task)
@@ -208,6 +213,17 @@ def _refusal(image_id: str, use: Use, action: str, ways: str) -> str:
         f"`openstack server deletion record`{_of_volumes(use)}{_of_leases(use)}"
         + ways.format(image_id)
     )
+
+
+def _gaps(connection: Connection, image_ref: int) -> str:
+    """Return the gap because of which other resources may use the image too, if there is one."""
+    created_at = connection.execute(select(image.c.created_at).where(image.c.id == image_ref))
+    known = created_at.scalar_one()
+    gaps = coverage.of_image(coverage.gaps(connection), None if known == EPOCH else known)
+    if not gaps:
+        return ""
+    more = f" (and {len(gaps) - 1} more gaps)" if len(gaps) > 1 else ""
+    return f"; others may use it too: nothing is known from {gaps[0]}{more}"
 
 
 def _of_volumes(use: Use) -> str:

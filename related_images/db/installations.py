@@ -8,19 +8,20 @@ permit more than this version. It removes or repeats a registration without a ch
 """
 
 import json
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, case, false, select, update
 
 from related_images import validation
 from related_images.db import leases
+from related_images.db.column_types import WITNESS_CODES, is_known
 from related_images.db.database import Database
-from related_images.db.row_ids import get_or_create_installation
-from related_images.db.tables import installation
+from related_images.db.row_ids import get_or_create, get_or_create_installation
+from related_images.db.tables import installation, witness
 from related_images.errors import (
     FieldInvalid,
     InstallationBound,
@@ -32,6 +33,7 @@ from related_images.jsonform import JsonForm
 from related_images.model import (
     SERVER,
     SERVICE_USERS_LIMIT,
+    Heartbeat,
     Installation,
     InstanceRef,
     Reporter,
@@ -42,7 +44,7 @@ REGISTER_AGAIN: Final = (
     "`related-images installation remove {uuid}` (or DELETE /v2/installations/{uuid}), then "
     "`related-images installation add {uuid}` (or POST /v2/installations)"
 )
-"""How to register an installation with another name or other service users."""
+"""How to register an installation with another name, other service users or witnesses."""
 
 NOBODY: Final = "(see service_users)"
 """The ``service_user_id`` of an installation that has no service user for all types."""
@@ -57,27 +59,38 @@ def registered(database: Database) -> list[Installation]:
 
 
 def register(
-    database: Database, uuid: str, name: str, service_users: Sequence[ServiceUser] = ()
+    database: Database,
+    uuid: str,
+    name: str,
+    service_users: Sequence[ServiceUser] = (),
+    witnesses: Sequence[str] = (),
 ) -> tuple[Installation, bool]:
     """Register an installation.
 
     :param service_users: the only service users that may report on its resources; if empty, every
         caller with a recording role may report
+    :param witnesses: the witnesses that are expected to report on it
     :returns: the installation, and whether it is newly registered
     :raises FieldInvalid: if there are too many service users, or one of them twice
     :raises ResourceTypeUnknown: if a type of one is neither built-in nor registered
-    :raises InstallationConflict: if it is registered with another name or other service users
+    :raises InstallationConflict: if it is registered with another name, other service users or
+        other witnesses
     """
     _check_users(service_users)
-    new = Installation(uuid, name, tuple(service_users), datetime.now(UTC))
+    new = Installation(uuid, name, tuple(service_users), datetime.now(UTC), tuple(witnesses))
     found, created = database.write(_register, new)
-    if (found.name, set(found.service_users)) != (name, set(service_users)):
+    if _values(found) != _values(new):
         users = ", ".join(map(str, found.service_users))
         raise InstallationConflict(
-            f"the installation {uuid} is registered as {found.name!r}, and its service users are: "
-            f"{users or 'any'}; to change that: {REGISTER_AGAIN.format(uuid=uuid)}"
+            f"the installation {uuid} is registered as {found.name!r}; its expected witnesses are: "
+            f"{', '.join(found.witnesses) or 'none'}; its service users are: {users or 'any'}; to "
+            f"change that: {REGISTER_AGAIN.format(uuid=uuid)}"
         )
     return found, created
+
+
+def _values(one: Installation) -> tuple[str, Set[ServiceUser], Set[str]]:
+    return one.name, set(one.service_users), set(one.witnesses)
 
 
 def _check_users(service_users: Sequence[ServiceUser]) -> None:
@@ -95,7 +108,7 @@ def _check_users(service_users: Sequence[ServiceUser]) -> None:
 
 
 def unregister(database: Database, uuid: str) -> None:
-    """Remove the registration of an installation; its relations remain.
+    """Remove the registration of an installation; its relations and its coverage remain.
 
     :raises InstallationNotFound: if it is not registered
     """
@@ -120,15 +133,17 @@ _by_uuid: Final = (
 def _find(connection: Connection, uuid: str) -> Installation | None:
     """Return the installation with this UUID, or ``None`` if it is not registered."""
     row = connection.execute(_by_uuid, {"uuid": uuid}).first()
-    return None if row is None else _installation(row)
+    return None if row is None else _installation(row, _expected(connection))
 
 
-def check_reporter(connection: Connection, instance: InstanceRef, reporter: Reporter) -> None:
+def check_reporter(
+    connection: Connection, reported: InstanceRef | Heartbeat, reporter: Reporter
+) -> None:
     """Read the registration of the installation, and check it with :func:`check_registration`."""
     if not reporter.for_any_installation:
-        uuid = instance.installation_uuid
+        uuid = reported.installation_uuid
         found = connection.execute(_by_uuid, {"uuid": uuid}).first()
-        check_registration(uuid, instance.resource_type, reporter, found)
+        check_registration(uuid, reported.resource_type, reporter, found)
 
 
 def check_registration(
@@ -175,6 +190,12 @@ def _bound(uuid: str, resource_type: str, own: Sequence[ServiceUser]) -> Install
     )
 
 
+_expected_witnesses: Final = (
+    select(installation.c.uuid, witness.c.witness)
+    .join(installation, installation.c.id == witness.c.installation_ref)
+    .where(witness.c.expected == 1, is_known(witness.c.witness, WITNESS_CODES))
+    .order_by(witness.c.witness)
+)
 _list: Final = (
     select(*_columns)
     .where(installation.c.registered_at.is_not(None))
@@ -183,8 +204,16 @@ _list: Final = (
 
 
 def registered_in(connection: Connection) -> list[Installation]:
-    """Return every registered installation, sorted by name, in the caller's transaction."""
-    return [_installation(row) for row in connection.execute(_list)]
+    expected = _expected(connection)
+    return [_installation(row, expected) for row in connection.execute(_list)]
+
+
+def _expected(connection: Connection) -> dict[str, tuple[str, ...]]:
+    """Return the expected witnesses of all installations, by UUID."""
+    found: dict[str, tuple[str, ...]] = {}
+    for uuid, name in connection.execute(_expected_witnesses):
+        found[uuid] = *found.get(uuid, ()), name
+    return found
 
 
 def bound_to(connection: Connection, user_ids: Set[str], resource_type: str) -> set[str]:
@@ -216,7 +245,20 @@ def _register(connection: Connection, new: Installation) -> tuple[Installation, 
         "registered_at": new.registered_at,
     }
     created = bool(connection.execute(unregistered.values(**values)).rowcount)
+    if created:
+        _expect(connection, ref, new.witnesses)
     return _find(connection, new.uuid) or new, created
+
+
+def _expect(connection: Connection, ref: int, names: Collection[str]) -> None:
+    """Expect these witnesses of an installation, and no others."""
+    own = witness.c.installation_ref == ref
+    for name in names:
+        if connection.execute(select(witness.c.id).where(own, witness.c.witness == name)).first():
+            continue
+        get_or_create(connection, witness, {"installation_ref": ref, "witness": name})
+    is_named = witness.c.witness.in_(names) if names else false()
+    connection.execute(update(witness).where(own).values(expected=case((is_named, 1), else_=0)))
 
 
 def _unregister(connection: Connection, uuid: str) -> bool:
@@ -225,11 +267,15 @@ def _unregister(connection: Connection, uuid: str) -> bool:
         installation.c.uuid == uuid, installation.c.registered_at.is_not(None)
     )
     names = ("name", "service_user_id", "service_users", "registered_at")
-    return bool(connection.execute(registration.values(dict.fromkeys(names))).rowcount)
+    removed = bool(connection.execute(registration.values(dict.fromkeys(names))).rowcount)
+    if removed:
+        _expect(connection, get_or_create_installation(connection, uuid), ())
+    return removed
 
 
-def _installation(row: Any) -> Installation:
-    return Installation(row.uuid, row.name, _service_users(row), row.registered_at)
+def _installation(row: Any, expected: Mapping[str, tuple[str, ...]]) -> Installation:
+    witnesses = expected.get(row.uuid, ())
+    return Installation(row.uuid, row.name, _service_users(row), row.registered_at, witnesses)
 
 
 @dataclass(frozen=True, slots=True)

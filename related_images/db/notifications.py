@@ -132,7 +132,7 @@ def _is_guess(row: Relation) -> bool:
 def _record(
     connection: Connection, event: Event, image_id: str, kind: str, project_id: str
 ) -> None:
-    recorded = relations.record(
+    relations.record_past(
         connection,
         NewRelation(
             event.installation_uuid,
@@ -145,11 +145,7 @@ def _record(
             event.at,
             instance_project_id=event.project_id,
         ),
-        relied_on=True,
     )
-    if recorded.revived_from is not None:
-        # the event reports that the image was made, not that it exists now
-        relations.mark_deleted(connection, image_id, recorded.revived_from)
 
 
 def _made(connection: Connection, event: ImageMade) -> list[Relation]:

@@ -181,14 +181,14 @@ class _Findings:
     replaced: dict[int, ImageState]
 
 
-def begin(database: Database, older_than: timedelta, dry_run: bool) -> Run:
+def begin(database: Database, older_than: timedelta, is_new: bool) -> Run:
     """Return the reconciliation that was interrupted, or else a new one.
 
     :param older_than: the age at which relations are old enough for a new reconciliation
-    :param dry_run: always begin a new one
+    :param is_new: always begin a new one
     :raises StoreUnavailable: if the database is unavailable
     """
-    text = None if dry_run else database.read(stored_state.get, POSITION)
+    text = None if is_new else database.read(stored_state.get, POSITION)
     now = datetime.now(UTC)
     return _interrupted(text) or Run(now - older_than, now)
 

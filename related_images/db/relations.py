@@ -199,6 +199,20 @@ def record(
     return recorded
 
 
+def record_past(connection: Connection, new: NewRelation) -> Recorded:
+    """Record a relation for good, as :func:`record` does, and keep the mark of a deleted image.
+
+    The report says that the image existed, not that it exists now.
+
+    :returns: what was changed
+    :raises ConcurrentChange: if a concurrent transaction changed a row; run the task again
+    """
+    recorded = record(connection, new, relied_on=True)
+    if recorded.revived_from is not None:
+        mark_deleted(connection, new.image_id, recorded.revived_from)
+    return recorded
+
+
 @dataclass(frozen=True, slots=True)
 class _Image:
     """The row of an image.

@@ -23,6 +23,7 @@ from related_images.db.column_types import (
     KEY,
     KIND_CODES,
     SOURCE_CODES,
+    WITNESS_CODES,
     Coded,
     UtcDateTime,
     UuidText,
@@ -217,6 +218,48 @@ deletion = Table(
 )
 """Pending deletions of images: see :mod:`related_images.db.delete_protection`."""
 
+witness = Table(
+    "related_witness",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    # the row for servers
+    Column(
+        "installation_ref",
+        ForeignKey("related_installation.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("witness", Coded(WITNESS_CODES), nullable=False),
+    # 1 if the registration of the installation declares it
+    Column("expected", SmallInteger, nullable=False, server_default="0"),
+    # when the last complete comparison with the service began; the epoch if there was none
+    Column("compared_at", UtcDateTime, nullable=False, server_default="0"),
+    UniqueConstraint("installation_ref", "witness"),
+    **_OPTIONS,
+)
+"""The witnesses of each installation: see :mod:`related_images.db.witnesses`."""
+
+coverage = Table(
+    "related_coverage",
+    metadata,
+    Column("witness_ref", ForeignKey("related_witness.id", ondelete="CASCADE"), primary_key=True),
+    # empty in a row that joins the intervals of former processes
+    Column("process", exact_text(64), primary_key=True),
+    Column("covered_from", UtcDateTime, primary_key=True),
+    Column("covered_until", UtcDateTime, nullable=False),
+    **_EXTENSION,
+)
+"""The intervals in which a process of a witness lost nothing."""
+
+gap = Table(
+    "related_gap",
+    metadata,
+    Column("witness_ref", ForeignKey("related_witness.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", exact_text(64), primary_key=True),
+    Column("lost_from", UtcDateTime, nullable=False),
+    Column("lost_until", UtcDateTime, nullable=False),
+    **_EXTENSION,
+)
+"""The times in which a witness lost something, where the intervals do not show it."""
 lease = Table(
     "related_lease",
     metadata,

@@ -1,6 +1,6 @@
 """The usage of images: how many servers and volumes were made from each, and leases."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -20,13 +20,18 @@ from sqlalchemy import (
     union,
 )
 
-from related_images.db import leases, origin_walk
+from related_images.db import coverage, leases, origin_walk
 from related_images.db.database import Database
 from related_images.db.row_ids import project_ref
 from related_images.db.tables import image, installation, instance, lease, project, relation
 from related_images.model import (
     BOOT,
+    GAPS_SHOWN,
     SERVER,
+    UNKNOWN,
+    UNUSED,
+    USED,
+    Gap,
     Leases,
     Usage,
 )
@@ -37,6 +42,7 @@ def usages(
     image_ids: Collection[str],
     visible_to: str | None,
     owners: Mapping[str, str | None] | None = None,
+    created_at: Mapping[str, datetime] | None = None,
 ) -> list[Usage]:
     """Return the usage of each image, in the order of ``image_ids``.
 
@@ -45,15 +51,22 @@ def usages(
     :param visible_to: the project whose starts are counted; ``None`` for all projects
     :param owners: the owners of those images for which the caller may know whether others use them;
         ``None`` if the owners are unknown
+    :param created_at: when the images were created, as Glance reports it; the gaps before that do
+        not matter
     :raises StoreUnavailable: if the database is unavailable
     """
+    # before the resources: a gap that is closed in the meantime is stated, none is left out
+    gaps = database.read(coverage.gaps)
     known = {row.image_id: row for row in database.explore(_usages, image_ids, visible_to)}
     leased = database.explore(_leased, image_ids, visible_to, owners or {})
     others = None if owners is None else database.explore(_used_by_others, owners)
     return [
-        replace(
-            _with_leases(known.get(image_id) or Usage(image_id), leased.get(image_id)),
-            used_by_others=None if others is None else others.get(image_id, False),
+        _with_state(
+            replace(
+                _with_leases(known.get(image_id) or Usage(image_id), leased.get(image_id)),
+                used_by_others=None if others is None else others.get(image_id, False),
+            ),
+            coverage.of_image(gaps, (created_at or {}).get(image_id)),
         )
         for image_id in image_ids
     ]
@@ -117,6 +130,15 @@ def _count_leases(connection: Connection, which: ColumnElement[bool]) -> dict[st
         .group_by(ref)
     )
     return {row[0]: _Leased(Leases(row[1], row[2]), row[3]) for row in connection.execute(query)}
+
+
+def _with_state(usage: Usage, gaps: Sequence[Gap]) -> Usage:
+    if usage.live_instances or usage.leases.count or usage.used_by_others:
+        state = USED
+    else:
+        state = UNKNOWN if gaps or usage.used_by_others is None else UNUSED
+    shown = tuple(gaps[:GAPS_SHOWN])
+    return replace(usage, state=state, gaps=shown, more_gaps=len(gaps) - len(shown))
 
 
 NOT_KNOWN, NO_OWNER = 0, -1

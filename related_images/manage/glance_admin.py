@@ -1,18 +1,10 @@
 """A client of Glance for an administrator, which raises if a response is not reliable."""
 
-import logging
 from collections.abc import Collection, Iterator, Mapping
 from operator import itemgetter
 from typing import Any, Final
 
 from keystoneauth1.exceptions import ConnectFailure
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_exponential,
-)
 
 from related_images import validation
 from related_images.client.errors import (
@@ -25,19 +17,9 @@ from related_images.client.errors import (
 from related_images.client.glance import HIDDEN, Answer, Glance
 from related_images.db import ImageState
 from related_images.errors import UntrustedGlanceAnswer
+from related_images.manage import retries
 from related_images.manage.rate_limit import RateLimit
 from related_images.protocol.paths import IMAGES, INSTALLATIONS
-
-LOG = logging.getLogger(__name__)
-
-ATTEMPTS: Final = 4
-"""Attempts per request, while Glance is unreachable or sends ``Retry-After``."""
-
-LONGEST_WAIT: Final = 60
-"""The longest ``Retry-After`` that is obeyed, in seconds. A longer one ends the command."""
-
-_BACKOFF: Final = wait_exponential(multiplier=2)
-"""Waits before retries of an unreachable Glance; their sum is long enough for a restart."""
 
 ALL: Final = (("visibility", "all"),)
 """Without this filter Glance hides the community images of other projects."""
@@ -62,14 +44,7 @@ class GlanceAdmin(Glance):
         client.connect_retries = client.status_code_retries = 0
         super().__init__(client)
         self._rate_limit = rate_limit
-        self._retrying = Retrying(
-            retry=retry_if_exception(_is_retriable),
-            wait=_wait,
-            stop=stop_after_attempt(ATTEMPTS),
-            sleep=rate_limit.sleep,
-            before_sleep=_log_retry,
-            reraise=True,
-        )
+        self._retrying = retries.retrying(rate_limit, _is_retriable)
 
     def require_administrator(self) -> None:
         """Raise unless the caller is an administrator, to whom Glance shows every image.
@@ -150,20 +125,7 @@ def _is_retriable(error: BaseException) -> bool:
     """Return True if a retry may succeed soon. A timeout is not retried."""
     if isinstance(error, GlanceUnreachable):
         return isinstance(error.__cause__, ConnectFailure)
-    if not isinstance(error, ServiceUnavailable) or error.retry_after is None:
-        return False
-    return error.retry_after <= LONGEST_WAIT
-
-
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome and state.outcome.exception()
-    retry_after = getattr(error, "retry_after", None)
-    return _BACKOFF(state) if retry_after is None else float(retry_after)
-
-
-def _log_retry(state: RetryCallState) -> None:
-    error = state.outcome and state.outcome.exception()
-    LOG.info("retrying in %g seconds: %s", _wait(state), error)
+    return isinstance(error, ServiceUnavailable) and retries.is_soon(error.retry_after)
 
 
 def _created(body: Mapping[str, Any]) -> dict[str, ImageState]:

@@ -10,7 +10,7 @@ from cliff.show import ShowOne
 from related_images import model, validation
 from related_images.manage import options
 
-COLUMNS: Final = ("uuid", "name", "service_users", "registered_at")
+COLUMNS: Final = ("uuid", "name", "service_users", "witnesses", "registered_at")
 
 
 class Add(options.DatabaseCommand, ShowOne):
@@ -36,6 +36,15 @@ class Add(options.DatabaseCommand, ShowOne):
             "types of the resources for which it may (default: all types); may be repeated; "
             "without this option, every caller with a recording role may",
         )
+        parser.add_argument(
+            "--witness",
+            dest="witnesses",
+            action="append",
+            default=[],
+            choices=tuple(model.WITNESSES),
+            help="witness that is expected to report on the installation; may be repeated; where "
+            "one was silent, the use of images is unknown (default: none is expected)",
+        )
 
     def take_action(self, args: argparse.Namespace) -> tuple[Any, Any]:
         """Register the installation.
@@ -43,14 +52,15 @@ class Add(options.DatabaseCommand, ShowOne):
         :param args: the parsed arguments
         :returns: names of the columns, and their values
         :raises RelatedImagesError: if the database cannot be used, or the installation is
-            registered with another name or other service users
+            registered with another name, other service users or other witnesses
         """
         from related_images.db import installations
         from related_images.manage import database_access
 
         with database_access.open_database(args) as database:
             registered, _ = installations.register(
-                database, args.uuid, args.name, args.service_users
+                *(database, args.uuid, args.name, args.service_users),
+                model.witnesses(args.witnesses),
             )
         return COLUMNS, _row(registered)
 
@@ -106,6 +116,16 @@ class ServiceUsers(FormattableColumn[Any]):
         return [user.as_json() for user in self._value]
 
 
+class Witnesses(FormattableColumn[Any]):
+    """The expected witnesses; in machine-readable formats a list."""
+
+    def human_readable(self) -> str:
+        return " ".join(self._value)
+
+    def machine_readable(self) -> list[str]:
+        return list(self._value)
+
+
 def _service_user(text: str) -> model.ServiceUser:
     user_id, colon, types = text.partition(":")
     return model.service_user(user_id, types.split(",") if colon else None)
@@ -122,4 +142,5 @@ def _add_uuid(parser: argparse.ArgumentParser) -> None:
 
 def _row(one: model.Installation) -> tuple[Any, ...]:
     registered_at = f"{one.registered_at:%Y-%m-%dT%H:%M:%SZ}"
-    return one.uuid, one.name, ServiceUsers(one.service_users), registered_at
+    users, witnesses = ServiceUsers(one.service_users), Witnesses(one.witnesses)
+    return one.uuid, one.name, users, witnesses, registered_at

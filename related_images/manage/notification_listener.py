@@ -1,11 +1,13 @@
 """Receive notifications in batches, and acknowledge them after they are stored."""
 
+import hashlib
 import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +15,9 @@ import oslo_messaging
 from oslo_config import cfg
 from oslo_messaging.notify.listener import BatchNotificationServer
 
-from related_images.db import Database
+from related_images import validation
+from related_images.db import Database, witnesses
+from related_images.db.column_types import EPOCH
 from related_images.db.notifications import Event, store
 from related_images.errors import (
     BusUnusable,
@@ -21,7 +25,10 @@ from related_images.errors import (
     NotificationMalformed,
     StoreUnavailable,
 )
-from related_images.manage.notification_parser import read
+from related_images.manage import queue_marker
+from related_images.manage.notification_parser import read, sent_at
+from related_images.manage.queue_marker import Marker, QueueWatch
+from related_images.model import NOVA_BUS, Heartbeat
 
 LOG = logging.getLogger(__name__)
 
@@ -34,6 +41,14 @@ BATCH_SECONDS: Final = 0.5
 
 PAUSE: Final = 1.0
 """Seconds before a retry of the database or the dead-letter file."""
+
+MARKER_PAUSE: Final = 1.0
+"""Seconds before a marker is sent on if no notification came with it."""
+
+CHECK_SECONDS: Final = 1.0
+"""Seconds between two checks of whether the markers are lost."""
+
+LOSS_NAME_LENGTH: Final = 64
 
 PREFETCH: Final = 1000
 """Unacknowledged messages that RabbitMQ delivers, its ``prefetch_count``.
@@ -83,11 +98,14 @@ class Listener:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _batch_size: int = BATCH
 
-    def store(self, installation_uuid: str, messages: Sequence[object]) -> bool:
+    def store(
+        self, installation_uuid: str, messages: Sequence[object], since: datetime = EPOCH
+    ) -> bool:
         """Store a batch of messages, and wait for the database as long as necessary.
 
         :param installation_uuid: the installation of the bus
         :param messages: notifications as oslo.messaging delivers them
+        :param since: a time before they were sent
         :returns: True if all messages are stored; otherwise they must be delivered again
         """
         parsed = [_parse(installation_uuid, message) for message in messages]
@@ -99,10 +117,26 @@ class Listener:
             for one, message in zip(parsed, messages, strict=True)
         ]
         malformed = [one for one in parsed if isinstance(one, Malformed)]
+        if not self._store_losses(installation_uuid, malformed, since):
+            return False
         if not self._write_dead_letters(installation_uuid, malformed):
             return False
         with self._lock:
             self.counts.update(_outcome(one) for one in parsed)
+        return True
+
+    def _store_losses(
+        self, installation_uuid: str, malformed: Iterable[Malformed], since: datetime
+    ) -> bool:
+        """Store that the bus lost these messages; return ``False`` after a pause if that fails."""
+        try:
+            for one in malformed:
+                lost = sent_at(one.message) or since, datetime.now(UTC)
+                witnesses.lose(self.database, installation_uuid, NOVA_BUS, name(one.message), lost)
+        except StoreUnavailable as error:
+            LOG.error("waiting for the database, no message is lost: %s", error.for_log())
+            self.stopping.wait(PAUSE)
+            return False
         return True
 
     def _write_dead_letters(self, installation_uuid: str, malformed: Iterable[Malformed]) -> bool:
@@ -166,24 +200,51 @@ def _line(installation_uuid: str, one: Malformed) -> str:
     return json.dumps(row, default=repr) + "\n"
 
 
+def name(message: object) -> str:
+    """Return the name of the loss of a message."""
+    given = message.get("message_id") if isinstance(message, Mapping) else None
+    if validation.is_word(given, LOSS_NAME_LENGTH):
+        return str(given)
+    return hashlib.sha256(json.dumps(message, default=repr).encode()).hexdigest()
+
+
 class _Dispatcher:
     """A dispatcher of oslo.messaging.
 
-    :param store_batch: stores messages, and returns True if it succeeded
+    :param installation_uuid: the installation of the bus
+    :param watches: the watch of each queue, by priority
     """
 
     supported_priorities = PRIORITIES
 
-    def __init__(self, store_batch: Callable[[Sequence[object]], bool]) -> None:
-        self._store_batch = store_batch
+    def __init__(
+        self, listener: Listener, installation_uuid: str, watches: Mapping[str, QueueWatch]
+    ) -> None:
+        self._listener = listener
+        self._installation_uuid = installation_uuid
+        self._watches = watches
 
     def dispatch(self, incoming: Sequence[Any]) -> Sequence[Any]:
-        """Store a batch.
+        """Store a batch, and then process its markers.
 
         :param incoming: the messages of the batch
-        :returns: the messages to requeue: all or none
+        :returns: the messages to requeue
         """
-        return () if self._store_batch([message.message for message in incoming]) else incoming
+        markers = [one for one in incoming if queue_marker.is_marker(one.message)]
+        messages = [one.message for one in incoming if not queue_marker.is_marker(one.message)]
+        since = min(watch.received for watch in self._watches.values())
+        if not self._listener.store(self._installation_uuid, messages, since):
+            return incoming
+        if not messages:
+            self._listener.stopping.wait(MARKER_PAUSE)
+        return [one for one in markers if not self._receive(one.message)]
+
+    def _receive(self, message: Mapping[str, Any]) -> bool:
+        """Process a marker; return whether it may be acknowledged."""
+        watch = self._watches.get(queue_marker.queue_of(message))
+        if watch is None:
+            return True
+        return not self._listener.stopping.is_set() and watch.receive(message, datetime.now(UTC))
 
 
 def serve(buses: Iterable[Bus], listener: Listener, config_files: Sequence[str]) -> None:
@@ -194,10 +255,12 @@ def serve(buses: Iterable[Bus], listener: Listener, config_files: Sequence[str])
     :param config_files: files of oslo.config with the options of oslo.messaging
     :raises BusUnusable: if a bus refuses the connection or the queues
     """
-    threads = [
-        _ServerThread(_server(bus, listener, config_files), listener.stopping) for bus in buses
-    ]
-    listener.stopping.wait()
+    started = [_server(bus, listener, config_files) for bus in buses]
+    threads = [_ServerThread(server, listener.stopping) for server, _ in started]
+    while not listener.stopping.wait(CHECK_SECONDS):
+        for (_, watches), thread in zip(started, threads, strict=True):
+            for watch in watches if thread.has_started else ():
+                watch.check(datetime.now(UTC))
     for thread in threads:
         thread.stop()
     for thread in threads:
@@ -222,9 +285,14 @@ class _ServerThread:
             self.error = error
             self._stopping.set()
 
+    @property
+    def has_started(self) -> bool:
+        """Whether the server receives messages."""
+        return not self._thread.is_alive() and self.error is None
+
     def stop(self) -> None:
         """Stop the server, if it has started, and wait until it has stored its batch."""
-        if not self._thread.is_alive() and self.error is None:
+        if self.has_started:
             self._server.stop()
             self._server.wait()
 
@@ -246,19 +314,55 @@ def _transport(conf: cfg.ConfigOpts, url: str | None) -> Any:
     )
 
 
-def _server(bus: Bus, listener: Listener, config_files: Sequence[str]) -> BatchNotificationServer:
+def _watch(bus: Bus, priority: str, transport: Any, process: str, database: Database) -> QueueWatch:
+    """Return the watch of one queue of a bus.
+
+    :param process: the name under which it sends heartbeats
+    """
+    target = oslo_messaging.Target(topic=f"{bus.topic}.{priority}", exchange=bus.exchange)
+
+    def send(marker: Marker) -> None:
+        # not with a Notifier, which hides that it failed
+        message = marker.as_message(priority)
+        transport._send_notification(target, {}, message, version=2.0, retry=1)
+
+    def report(since: datetime, until: datetime) -> None:
+        new = Heartbeat(bus.installation_uuid, NOVA_BUS, process, since, until)
+        witnesses.record(database, new)
+
+    return QueueWatch(send, report)
+
+
+def _process(bus: Bus, priority: str, transport: Any) -> str:
+    """Return the name of a queue, which depends on its bus, but not on the password."""
+    url = transport._driver._url
+    hosts = sorted(f"{host.hostname}:{host.port}" for host in url.hosts)
+    named = json.dumps([hosts, url.virtual_host, bus.exchange, bus.topic])
+    return f"{priority}.{hashlib.sha256(named.encode()).hexdigest()[:32]}"
+
+
+def _server(
+    bus: Bus, listener: Listener, config_files: Sequence[str]
+) -> tuple[BatchNotificationServer, Collection[QueueWatch]]:
+    """Return the server of a bus, and the watches of its queues."""
     conf = cfg.ConfigOpts()
     conf([], project="related-images", default_config_files=list(config_files))
     transport = _transport(conf, bus.url)
     conf.set_default("rabbit_qos_prefetch_count", PREFETCH, group="oslo_messaging_rabbit")
+    watches = {
+        priority: _watch(
+            bus, priority, transport, _process(bus, priority, transport), listener.database
+        )
+        for priority in PRIORITIES
+    }
     server = BatchNotificationServer(
         transport,
         [oslo_messaging.Target(topic=bus.topic, exchange=bus.exchange)],
-        _Dispatcher(lambda messages: listener.store(bus.installation_uuid, messages)),
+        _Dispatcher(listener, bus.installation_uuid, watches),
         executor="threading",
         allow_requeue=True,
         batch_size=BATCH,
         batch_timeout=BATCH_SECONDS,
     )
     conf.set_default("executor_thread_pool_size", 1)
-    return server
+    return server, watches.values()

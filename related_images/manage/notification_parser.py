@@ -36,6 +36,14 @@ def read(installation_uuid: str, message: object) -> Event | None:
         raise NotificationMalformed(f"the notification cannot be parsed: {reason}") from error
 
 
+def sent_at(message: object) -> datetime | None:
+    """Return the time at which Nova sent a notification; ``None`` if it is missing or malformed."""
+    try:
+        return _time(_mapping(message))
+    except (KeyError, TypeError, BadInput):
+        return None
+
+
 Head = tuple[str, str, str, datetime]
 """The fields that all events have, in the order of :class:`Event`."""
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
     from related_images.db.reconcile import Run
     from related_images.manage.glance_admin import GlanceAdmin
 
+LOG = logging.getLogger(__name__)
+
 RATE: Final = 20.0
-"""Requests per second to Glance by default."""
+"""Requests per second to Glance or Nova by default."""
+
+INCOMPLETE: Final = 3
+"""Exit code if responses of Nova were in doubt."""
 
 
 class Reconcile(options.DatabaseCommand):
@@ -27,11 +33,16 @@ class Reconcile(options.DatabaseCommand):
     new owner, its relations get the project of the owner. A relation is removed only if Glance
     refused to create its image because the ID was in use. The next run continues an interrupted
     one. The last line of the output is JSON with the counts.
+
+    With --resources, compare the recorded servers of an installation with those in Nova instead. If
+    Nova does not have a recorded server, its end is recorded, and its images count as unused. The
+    start of a server is recorded if it is missing.
     """
 
     exit_codes = (
-        f"{options.DatabaseCommand.exit_codes} The command fails, and changes nothing more, after "
-        "a response that may not come from Glance."
+        "Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, "
+        f"{INCOMPLETE} responses of Nova were in doubt: repeat the command. The command fails, and "
+        "changes nothing more, after a response that may not come from Glance or Nova."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -40,21 +51,33 @@ class Reconcile(options.DatabaseCommand):
         :param parser: the parser of the command
         """
         add = parser.add_argument
+        add(
+            "--resources",
+            metavar="UUID",
+            type=validation.argument(validation.installation_uuid),
+            help="compare the servers of this installation (Nova deployment) with Nova, instead of "
+            "the images with Glance",
+        )
         add("--dry-run", action="store_true", help="count the changes, and make none")
         add(
             "--older-than",
             metavar="AGE",
             type=validation.argument(validation.parse_span),
             default="1h",
-            help="skip relations that are newer than this, such as 1h or 2d: their image may not "
-            "exist yet (default: %(default)s)",
+            help="skip relations that are newer than this, such as 1h or 2d: their image or server "
+            "may not exist yet (default: %(default)s)",
         )
         add(
             "--rate",
             metavar="NUMBER",
             type=_rate,
             default=RATE,
-            help="maximum number of requests to Glance per second (default: %(default)s)",
+            help="maximum number of requests to Glance or Nova per second (default: %(default)s)",
+        )
+        add(
+            "--restart",
+            action="store_true",
+            help="begin a new run, and do not continue an interrupted one",
         )
         add(
             "--allow-empty-glance",
@@ -62,46 +85,86 @@ class Reconcile(options.DatabaseCommand):
             help="continue even if Glance has no image, or none of the images of the newest "
             "relations",
         )
+        add(
+            "--allow-empty-nova",
+            action="store_true",
+            help="with --resources, continue even if Nova has no server, or none of the first "
+            "recorded ones",
+        )
         cloud_options.add_options(parser)
 
-    def take_action(self, args: argparse.Namespace) -> None:
+    def take_action(self, args: argparse.Namespace) -> int:
         """Reconcile, and write the counts to standard output.
 
         :param args: the parsed arguments
-        :raises RelatedImagesError: if Glance or the database cannot be used
+        :returns: the exit code
+        :raises RelatedImagesError: if Glance, Nova or the database cannot be used
         """
-        from related_images.db import reconcile
-        from related_images.manage import database_access
-        from related_images.manage.glance_admin import GlanceAdmin
-        from related_images.manage.rate_limit import RateLimit
+        counts = _reconcile_images(args) if args.resources is None else _reconcile_servers(args)
+        self.app.stdout.write(json.dumps({**counts, "dry_run": args.dry_run}) + "\n")
+        if counts.get("complete", True):
+            return 0
+        LOG.warning(
+            "%d responses of Nova were in doubt, and nothing was changed because of them: repeat "
+            "the command when all cells of Nova work",
+            counts["doubtful"],
+        )
+        return INCOMPLETE
 
-        glance = GlanceAdmin(cloud_options.image_adapter(args), RateLimit(args.rate))
-        with database_access.open_database(args) as database:
-            glance.require_administrator()
-            run = reconcile.begin(database, args.older_than, args.dry_run)
-            if not args.allow_empty_glance:
-                reconcile.check_glance(database, glance, run.until)
-            _reconcile(database, glance, run, args.dry_run)
-        counts = {**reconcile.summary(run), "dry_run": args.dry_run}
-        self.app.stdout.write(json.dumps(counts) + "\n")
+
+def _reconcile_images(args: argparse.Namespace) -> dict[str, Any]:
+    """Compare the images with Glance, and return the counts."""
+    from related_images.db import reconcile
+    from related_images.manage import database_access
+    from related_images.manage.glance_admin import GlanceAdmin
+    from related_images.manage.rate_limit import RateLimit
+
+    glance = GlanceAdmin(cloud_options.image_adapter(args), RateLimit(args.rate))
+    with database_access.open_database(args) as database:
+        glance.require_administrator()
+        run = reconcile.begin(database, args.older_than, args.dry_run or args.restart)
+        if not args.allow_empty_glance:
+            reconcile.check_glance(database, glance, run.until)
+        _reconcile(database, glance, run, args.dry_run)
+    return reconcile.summary(run)
 
 
 def _reconcile(database: "Database", glance: "GlanceAdmin", run: "Run", dry_run: bool) -> None:
     from related_images.db import reconcile
 
-    with _progress(reconcile.images_known(database), run.after) as update:
+    with _progress("image", reconcile.images_known(database), run.after) as update:
         reconcile.reconcile(database, glance, run, dry_run, update)
 
 
+def _reconcile_servers(args: argparse.Namespace) -> dict[str, Any]:
+    """Compare the servers of an installation with Nova, and return the counts."""
+    from related_images.db import reconcile_resources as resources
+    from related_images.manage import database_access
+    from related_images.manage.nova_admin import NovaAdmin
+    from related_images.manage.rate_limit import RateLimit
+
+    nova = NovaAdmin(cloud_options.adapter(args, "compute"), RateLimit(args.rate))
+    with database_access.open_database(args) as database:
+        is_new = args.dry_run or args.restart
+        run = resources.begin(database, args.resources, args.older_than, is_new)
+        nova.require_administrator()
+        if not args.allow_empty_nova:
+            resources.check_service(database, nova, run)
+        with _progress("server", None, run.counts.listed) as update:
+            for counts in resources.reconcile(database, nova, run, args.dry_run):
+                update(counts.listed)
+    return resources.summary(run)
+
+
 @contextmanager
-def _progress(total: int, done: int) -> Iterator[Callable[[int], Any]]:
-    """Show a progress bar on a terminal; yields a function that takes the images done so far."""
+def _progress(unit: str, total: int | None, done: int) -> Iterator[Callable[[int], Any]]:
+    """Show a progress bar on a terminal; yields a function that takes the units done so far."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, initial=done, unit="image") as bar:
+    with tqdm(total=total, initial=done, unit=unit) as bar:
         yield lambda done: bar.update(done - bar.n)
 
 

@@ -119,14 +119,14 @@ def created_at(image: Any) -> datetime | None:
         return None
 
 
-def image_owners(
+def find_images(
     app: WSGIApp, environ: Environ, image_ids: Collection[str]
-) -> dict[str, str | None] | None:
-    """Return the owner of each image that Glance lists for the caller, hidden images included.
+) -> dict[str, dict[str, Any]] | None:
+    """Return those of the images that Glance lists for the caller, hidden images included.
 
-    :returns: owners by image ID, or ``None`` if Glance fails
+    :returns: images by ID, or ``None`` if Glance fails
     """
-    found: dict[str, str | None] = {}
+    found: dict[str, dict[str, Any]] = {}
     for hidden in ("false", "true"):
         query = {"id": f"in:{','.join(image_ids)}", "visibility": "all", "os_hidden": hidden}
         next_query = urlencode(query | {"limit": str(len(image_ids))})
@@ -135,6 +135,6 @@ def image_owners(
             page = parse_json(answer.body) if answer.status_code == HTTPStatus.OK else None
             if not isinstance(page, dict):
                 return None
-            found |= {image["id"]: image["owner"] for image in page["images"]}
+            found |= {image["id"]: image for image in page["images"]}
             next_query = urlsplit(page.get("next", "")).query
     return found

@@ -5,6 +5,7 @@ A handler takes a :class:`RouteRequest` and returns the response. It raises an e
 """
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -23,6 +24,7 @@ from related_images.db import (
     recording,
     resource_types,
     usages,
+    witnesses,
 )
 from related_images.errors import (
     BadInput,
@@ -33,12 +35,14 @@ from related_images.errors import (
     RelatedImagesError,
     StoreUnavailable,
 )
+from related_images.jsonform import types_of
 from related_images.middleware import (
     attach_relation,
     glance,
     paging,
     record_origins,
 )
+from related_images.middleware.access import Caller
 from related_images.middleware.create_image import json_object
 from related_images.middleware.environ import request_id
 from related_images.middleware.responses import WSGIApp, json_response, no_content, status_of
@@ -203,6 +207,23 @@ def _recorded(request: RouteRequest, item: Any) -> schemas.Json:
     }
 
 
+def report_coverage(request: RouteRequest) -> WSGIApp:
+    """Record the heartbeat of a process of a witness, and return its whole stretch.
+
+    :raises RecordingForbidden: if the caller has no recording role
+    :raises BadInput: if the body is malformed, or the time is in the future
+    """
+    request.caller.require_recording_role()
+    body = fields(json_object(request.environ), required=types_of(model.Heartbeat), optional=())
+    new = model.Heartbeat(
+        *(body[name] for name in ("installation_uuid", "witness", "process")),
+        validation.time_field("from", body["from"]),
+        validation.time_field("until", body["until"]),
+    )
+    found = witnesses.record(request.database, new, request.caller.reporter())
+    return json_response(found.as_json())
+
+
 def list_instances(request: RouteRequest) -> WSGIApp:
     """Return a page of resources with the counts and dates of their images."""
     query = request.query
@@ -247,26 +268,38 @@ def list_usages(request: RouteRequest) -> WSGIApp:
     """Return how many servers and volumes were made from each image of the query."""
     image_ids = request.query.filters[parameters.IMAGE_IDS]
     visible_to = request.caller.visible_to
-    found = usages.usages(request.database, image_ids, visible_to, _owners(request, image_ids))
+    # Glance is asked for all images, so that neither the response nor its time depends on whether
+    # others use an image that the caller does not own
+    images = glance.find_images(request.app, request.environ, image_ids)
+    found = usages.usages(
+        request.database,
+        image_ids,
+        visible_to,
+        _owners(request.caller, images),
+        _created_at(images),
+    )
     rows = [row.as_json() for row in found]
     return json_response({"usages": rows, "all_projects": visible_to is None})
 
 
-def _owners(request: RouteRequest, image_ids: list[str]) -> dict[str, str | None] | None:
+def _owners(
+    caller: Caller, images: Mapping[str, dict[str, Any]] | None
+) -> dict[str, str | None] | None:
     """Return the owners of the images for which the caller is permitted to know of use by others.
 
-    Glance is asked for all images, so that neither the response nor its time depends on whether
-    others use an image that the caller does not own.
-
-    :returns: owners by image ID, or ``None`` if Glance fails
+    :param images: the images by ID, or ``None`` if Glance fails
     """
-    found = glance.image_owners(request.app, request.environ, image_ids)
-    if found is None or request.caller.sees_all_projects:
-        return found
-    project_id = request.caller.project_id
-    return {
-        id: owner for id, owner in found.items() if project_id is not None and owner == project_id
-    }
+    if images is None:
+        return None
+    owners: dict[str, str | None] = {id: image["owner"] for id, image in images.items()}
+    if caller.sees_all_projects:
+        return owners
+    return {id: owner for id, owner in owners.items() if owner and owner == caller.project_id}
+
+
+def _created_at(images: Mapping[str, dict[str, Any]] | None) -> dict[str, datetime]:
+    times = ((id, glance.created_at(image)) for id, image in (images or {}).items())
+    return {id: time for id, time in times if time is not None}
 
 
 def list_installations(request: RouteRequest) -> WSGIApp:
@@ -284,18 +317,22 @@ def register_installation(request: RouteRequest) -> WSGIApp:
 
     :raises AdminOnly: if the caller is not an administrator
     :raises BadInput: if the body is malformed
-    :raises InstallationConflict: if it is registered with another name or other service users
+    :raises InstallationConflict: if it is registered with another name, other service users or
+        other witnesses
     """
     request.caller.require_admin_role()
     body = fields(
-        json_object(request.environ), required=("uuid", "name"), optional=("service_users",)
+        json_object(request.environ),
+        required=("uuid", "name"),
+        optional=("service_users", "witnesses"),
     )
     uuid = validation.installation_uuid(body["uuid"])
     name, users = validation.text("name", body["name"]), body.get("service_users", [])
     if not isinstance(users, list):
         raise FieldInvalid("the field service_users is malformed; give a list of objects")
     service_users = [_service_user(one) for one in users]
-    found, created = installations.register(request.database, uuid, name, service_users)
+    witnesses = model.witnesses(body.get("witnesses", []))
+    found, created = installations.register(request.database, uuid, name, service_users, witnesses)
     return json_response(found.as_json(), HTTPStatus.CREATED if created else HTTPStatus.OK)
 
 
@@ -383,6 +420,7 @@ def show_info(request: RouteRequest) -> WSGIApp:
         "database": "up" if is_up else "down",
         "recording": {"available": is_up, "allowed": request.caller.may_record},
         **reconciliation,
+        "coverage": _coverage(request),
     }
     return json_response(info)
 
@@ -390,6 +428,13 @@ def show_info(request: RouteRequest) -> WSGIApp:
 def _lease_types(request: RouteRequest) -> list[schemas.Json] | None:
     with suppress(StoreUnavailable):
         return [one.as_json() for one in resource_types.registered(request.database)]
+    return None
+
+
+def _coverage(request: RouteRequest) -> list[schemas.Json] | None:
+    """Return what the witnesses covered, or ``None`` if the database is unavailable."""
+    with suppress(StoreUnavailable):
+        return [one.as_json() for one in witnesses.coverages(request.database)]
     return None
 
 

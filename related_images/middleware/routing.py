@@ -76,6 +76,15 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             body="new_origins",
         ),
     },
+    paths.WITNESSES: {
+        "POST": Operation(
+            route_handlers.report_coverage,
+            "Report that a process of a witness lost nothing for a time (recording role)",
+            {OK: ("The whole stretch of the process", "heartbeat")},
+            (FORBIDDEN, TOO_LARGE),
+            body="new_heartbeat",
+        )
+    },
     paths.IMAGE_RELATIONS: {
         "GET": Operation(
             route_handlers.list_image_relations,

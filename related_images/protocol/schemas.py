@@ -10,10 +10,14 @@ from related_images.errors import RelatedImagesError
 from related_images.jsonform import but_none, types_of
 from related_images.model import (
     Ancestor,
+    Coverage,
     Descendant,
+    Gap,
+    Heartbeat,
     Installation,
     Instance,
     InstanceRef,
+    Interval,
     Origin,
     RegisteredType,
     Relation,
@@ -107,6 +111,7 @@ _BUILT_IN_TYPE: Final = {"type": "string", "enum": list(model.RESOURCE_TYPES)}
 KIND: Final = {"type": "string", "enum": list(model.KINDS)}
 MADE_KIND: Final = {"type": "string", "enum": list(model.MADE_FROM)}
 SOURCE: Final = {"type": "string", "enum": list(model.SOURCES)}
+WITNESS: Final = {"type": "string", "enum": list(model.WITNESSES)}
 COUNT: Final = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
 _LINKS: Final = {"self": {"type": "string"}, "schema": {"type": "string"}}
 
@@ -132,6 +137,8 @@ _OF_TYPE: Final[Mapping[Any, Json]] = {
     model.Kind: KIND,
     model.Label: LABEL,
     model.Source: SOURCE,
+    model.Witness: WITNESS,
+    model.State: {"type": "string", "enum": list(model.STATES)},
     model.Count: {"type": "integer", "minimum": 1},
 }
 
@@ -247,7 +254,8 @@ _NEW_ORIGIN: Final = _object(
     },
     ("resource_type",),
 )
-_USAGE: Final = properties(Usage)
+_GAP: Final = _object(properties(Gap))
+_USAGE: Final = properties(Usage) | {"gaps": {"type": "array", "items": _GAP}}
 _USAGE_DESCRIPTIONS: Final[dict[str, Json]] = {
     "instances": {
         "minimum": 0,
@@ -267,6 +275,17 @@ _USAGE_DESCRIPTIONS: Final[dict[str, Json]] = {
         "caller neither owns the image nor sees all projects; null if Glance did not return the "
         "owner",
     },
+    "state": {
+        "description": "used: a live server or volume is known; unused: it is certain that there "
+        "is none; unknown: a witness may have missed it. For a caller that neither owns the image "
+        "nor sees all projects, this is about its own servers and volumes"
+    },
+    "gaps": {
+        "maxItems": model.GAPS_SHOWN,
+        "description": "The oldest times in which a witness may have missed a use of the image; "
+        "until is null while the gap lasts",
+    },
+    "more_gaps": {"minimum": 0, "description": "Number of later gaps"},
 }
 _INFO: Final = {
     "version": {"type": "string"},
@@ -299,6 +318,24 @@ _INFO: Final = {
     ),
     "last_reconciliation": {"type": ["object", "null"]},
     "unreconciled": {"type": ["integer", "null"]},
+    "coverage": {
+        "type": ["array", "null"],
+        "items": _object(
+            properties(Coverage)
+            | {"intervals": {"type": "array", "items": _object(properties(Interval))}}
+        ),
+        "description": "The times that each witness covered; null if the database is unavailable",
+    },
+}
+_NEW_HEARTBEAT: Final = properties(Heartbeat) | {
+    "installation_uuid": ANY_UUID,
+    "process": _WORD
+    | {
+        "maxLength": model.PROCESS_LENGTH,
+        "description": "The name of the process; another one after a restart",
+    },
+    "from": TIME | {"description": "When the present stretch of the process without a loss began"},
+    "until": TIME | {"description": "The time until which it has reported everything"},
 }
 _NEW_RELATION: Final = {
     "installation_uuid": ANY_UUID,
@@ -396,6 +433,8 @@ COMPONENTS: Final[dict[str, Json]] = {
     "new_resource_type": _object(
         {"name": RESOURCE_TYPE, "longest_lease_days": _LEASE_DAYS}, ("longest_lease_days",)
     ),
+    "heartbeat": _object(properties(Heartbeat)),
+    "new_heartbeat": _object(_NEW_HEARTBEAT),
     "installation": _object(properties(Installation) | {"name": TEXT}),
     "installations": _list("installations", reference("installation")),
     "info": _object(_INFO, closed=False),
@@ -421,7 +460,17 @@ COMPONENTS: Final[dict[str, Json]] = {
         ]
     },
     "new_installation": _object(
-        {"uuid": ANY_UUID, "name": TEXT, "service_users": _SERVICE_USERS}, ("service_users",)
+        {
+            "uuid": ANY_UUID,
+            "name": TEXT,
+            "service_users": _SERVICE_USERS,
+            "witnesses": {
+                "type": "array",
+                "items": WITNESS,
+                "description": "The witnesses that are expected to report on the installation",
+            },
+        },
+        ("service_users", "witnesses"),
     ),
     "json_schema": {"type": "object"},
     "error": _object({"error": _object(_ERROR)}),

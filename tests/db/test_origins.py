@@ -34,6 +34,9 @@ from related_images.errors import ImageInUse, InstallationBound, OriginConflict,
 from related_images.model import (
     RESOURCE_TYPES,
     SOURCE_TYPES,
+    UNKNOWN,
+    UNUSED,
+    USED,
     Filters,
     InstanceRef,
     NewOrigin,
@@ -146,7 +149,7 @@ class Graph:
         live = seen - self.ends.keys()
         ended = [self.ends[ref] for ref in seen - live]
         last = at(max(ended)) if ended and not live else None
-        return Usage(image, len(seen), len(live), last)
+        return Usage(image, len(seen), len(live), last, state=USED if live else UNKNOWN)
 
     def others(self, image: str, project_id: str) -> bool:
         live = self.users(image) - self.ends.keys()
@@ -320,7 +323,7 @@ def test_the_guard_refuses_what_it_does_not_follow(
     end(database, *(volume(f"{number}") for number in range(4)))
     assert not is_protected(database, base)
     assert usages.usages(database, [base], None, {base: "p-1"}) == [
-        Usage(base, 4, 0, at(1), used_by_others=False)
+        Usage(base, 4, 0, at(1), used_by_others=False, state=UNUSED)
     ]
     for number in (4, 5):
         come(database, volume(f"{number}"), volume(f"{number - 1}"), number)
@@ -494,7 +497,7 @@ def test_origins_follow_a_merged_installation(database: Database) -> None:
     }
     assert made not in database.read(links)
     come(database, volume("v-1"), volume("v-0"), 0.5)
-    assert usages.usages(database, [base], None) == [Usage(base, 3, 3)]
+    assert usages.usages(database, [base], None) == [Usage(base, 3, 3, state=USED)]
 
 
 @pytest.mark.parametrize("ref", [server("vm-1"), volume("v-1")])

@@ -100,5 +100,5 @@ def test_a_prefetched_batch_does_not_advance_the_stored_position(
     monkeypatch.setattr(failpoints, "hook", ended)
     with pytest.raises(StoreUnavailable):
         reconcile.reconcile(database, glance, run(), False, lambda _: None)
-    left = reconcile.begin(database, timedelta(0), dry_run=False)
+    left = reconcile.begin(database, timedelta(0), is_new=False)
     assert (left.after, left.counts.checked) == (1, 1)

@@ -20,6 +20,7 @@ from related_images.db.tables import installation
 from related_images.errors import ImageInUse, InstanceNotFound, TupleMalformed
 from related_images.model import (
     RESOURCE_TYPES,
+    USED,
     VOLUME,
     Filters,
     InstanceRef,
@@ -112,11 +113,11 @@ def test_a_rollback_removes_the_relation_of_the_same_type(database: Database) ->
 def test_volumes_use_an_image_and_protect_it(database: Database) -> None:
     base = image_id()
     record(database, new("vm-1", base, "boot"), new("vm-1", base, "boot", resource_type=VOLUME))
-    assert usages.usages(database, [base], None) == [Usage(base, 2, 2)]
+    assert usages.usages(database, [base], None) == [Usage(base, 2, 2, state=USED)]
     with pytest.raises(ImageInUse, match=r"1 live server \(vm-1 .*\) and 1 live volume \(vm-1 "):
         delete_protection.begin(database, base, None, forced=False)
     database.write(relations.end_instance, server("vm-1"), at(1))
-    assert usages.usages(database, [base], None) == [Usage(base, 2, 1)]
+    assert usages.usages(database, [base], None) == [Usage(base, 2, 1, state=USED)]
     with pytest.raises(ImageInUse, match=r"used by 1 live volume \(vm-1 of "):
         delete_protection.begin(database, base, None, forced=False)
 

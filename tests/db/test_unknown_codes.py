@@ -25,6 +25,8 @@ from related_images.db import (
 from related_images.db.database import Database
 from related_images.db.tables import descent, image, relation
 from related_images.model import (
+    UNUSED,
+    USED,
     Filters,
     ImageState,
     InstancePosition,
@@ -192,8 +194,8 @@ def test_usage_ignores_unknown_kinds_but_not_unknown_sources(database: Database)
     make_unknown(database, "kind", A)
     make_unknown(database, "source", B)
     assert usages.usages(database, [A, B], None, {A: "p-9", B: "p-9"}) == [
-        Usage(A, used_by_others=False),
-        Usage(B, 1, 1, used_by_others=True),
+        Usage(A, used_by_others=False, state=UNUSED),
+        Usage(B, 1, 1, used_by_others=True, state=USED),
     ]
     assert delete_protection.begin(database, A, None, forced=False).in_use == 0
     assert delete_protection.begin(database, B, None, forced=True).in_use == 1

@@ -5,7 +5,7 @@ from datetime import datetime
 from related_images.db import relations
 from related_images.db.database import Database
 from related_images.db.usages import _used_by_others, usages
-from related_images.model import Usage
+from related_images.model import USED, Usage
 from tests.db.samples import at, found, image_id, new, record, server
 
 
@@ -25,7 +25,11 @@ def test_instances_are_counted_until_they_end(database: Database) -> None:
     record(database, new("vm-1", other, "backup"))
     end(database, "vm-2", at(5))
     asked = [other, unknown, base]
-    assert usages(database, asked, None) == [Usage(other, 1, 1), Usage(unknown), Usage(base, 3, 2)]
+    assert usages(database, asked, None) == [
+        Usage(other, 1, 1, state=USED),
+        Usage(unknown),
+        Usage(base, 3, 2, state=USED),
+    ]
 
 
 def test_the_end_of_the_last_use_is_reported(database: Database) -> None:
@@ -48,7 +52,7 @@ def test_a_project_counts_the_starts_that_it_sees(database: Database) -> None:
     start(database, "vm-1", base, "p-1")
     start(database, "vm-2", base, "p-2")
     end(database, "vm-2", at(3))
-    assert usages(database, [base], "p-1") == [Usage(base, 1, 1)]
+    assert usages(database, [base], "p-1") == [Usage(base, 1, 1, state=USED)]
     assert usages(database, [base], "p-2") == [Usage(base, 1, 0, at(3))]
     assert usages(database, [base], "p-3") == [Usage(base)]
 

@@ -17,10 +17,12 @@ USE_CASES = (
     "origins",
     "purge",
     "reconcile",
+    "reconcile_resources",
     "recorded_backups",
     "recording",
     "reconciliation_state",
     "usages",
+    "witnesses",
 )
 FOR_OTHER_USE_CASES = {
     "delete_protection.check_start",

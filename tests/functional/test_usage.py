@@ -29,11 +29,12 @@ def end(cloud: Cloud, server: Server) -> None:
 def test_usages_are_in_the_requested_order(cloud: Cloud) -> None:
     server, base, unused = new_server(), a_public_image(cloud), a_public_image(cloud)
     start(cloud, server, base)
-    common = {"unused_since": None, "leases": {"count": 0, "latest_expires_at": None}}
-    never = {"instances": 0, "live_instances": 0, "used_by_others": False, **common}
-    once = {"instances": 1, "live_instances": 1, "used_by_others": True, **common}
+    leases = {"count": 0, "latest_expires_at": None}
+    certain: dict[str, Any] = {"unused_since": None, "leases": leases, "gaps": [], "more_gaps": 0}
+    never = {"instances": 0, "live_instances": 0, "used_by_others": False, "state": "unused"}
+    once = {"instances": 1, "live_instances": 1, "used_by_others": True, "state": "used"}
     assert usage(cloud, unused, base, unused) == {
-        "usages": [{"image_id": unused, **never}, {"image_id": base, **once}],
+        "usages": [{"image_id": unused, **never, **certain}, {"image_id": base, **once, **certain}],
         "all_projects": True,
     }
     end(cloud, server)
@@ -118,8 +119,10 @@ def test_other_projects_learn_nothing_of_used_by_others(cloud: Cloud) -> None:
         start(cloud, user, image_id)
     for image_id in (used, unused, public, SOME):
         (row,) = usage(cloud, image_id, headers=stranger.user)["usages"]
-        nothing = {"instances": 0, "live_instances": 0, "unused_since": None}
-        assert row == {"image_id": image_id, **nothing, "used_by_others": False}
+        nothing: dict[str, Any] = {"instances": 0, "live_instances": 0, "unused_since": None}
+        nothing |= {"leases": {"count": 0, "latest_expires_at": None}}
+        nothing |= {"used_by_others": False, "state": "unused", "gaps": [], "more_gaps": 0}
+        assert row == {"image_id": image_id, **nothing}
     assert others(cloud, used, user.user) is False
 
 

@@ -25,7 +25,9 @@ ROUNDS = int(os.environ.get("RELATED_IMAGES_KILL_ROUNDS", "2"))
 """The number of kills at each failpoint."""
 
 IN_REQUESTS = [
-    point for point in Point if not point.name.startswith(("RECONCILE", "MERGE", "MIGRATE"))
+    point
+    for point in Point
+    if not point.name.startswith(("RECONCILE", "RESOURCES", "MERGE", "MIGRATE"))
 ]
 IN_MIGRATIONS = [point for point in Point if point.name.startswith("MIGRATE")]
 

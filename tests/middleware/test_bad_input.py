@@ -188,6 +188,7 @@ BAD_SERVICE_USERS: list[list[Any]] = [
         *({"uuid": "x"}, {"name": ""}, {"name": None}, {"name": "n" * 256}, {"name": "a\nb"}),
         *({"service_user_id": "nova"}, {"service_users": None}, {"service_users": {}}),
         *({"service_users": users} for users in BAD_SERVICE_USERS),
+        *({"witnesses": it} for it in (None, "nova-api", ["nova"], [7], [["nova-api"]])),
     ],
 )
 def test_malformed_installation_is_refused(
@@ -197,6 +198,30 @@ def test_malformed_installation_is_refused(
     answer = wsgi.call(make_filter(stub_glance), "POST", "/v2/installations", ADMIN, body)
     known = ("tuple.malformed", "body.field-invalid", "resource-type.unknown")
     assert code_of(answer) in known
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"installation_uuid": "x"}, "installation UUID"),
+        *(({"witness": it}, "allowed are nova-api, nova-bus") for it in ("nova", None, 7, [])),
+        *(({"process": it}, "process") for it in ("", "p p", "p" * 65, None, 7)),
+        *(({name: it}, name) for name in ("from", "until") for it in ("noon", None, 7)),
+        ({"from": "2026-01-31T12:02:00Z"}, "until is before the field from"),
+        ({"until": "2100-01-31T12:00:00Z"}, "synchronize the clock"),
+        ({"since": "2026-01-31T12:00:00Z"}, "since"),
+    ],
+)
+def test_malformed_heartbeat_is_refused(
+    make_filter: MakeFilter, stub_glance: StubGlance, change: dict[str, Any], word: str
+) -> None:
+    times = {"from": "2026-01-31T12:00:00Z", "until": "2026-01-31T12:01:00Z"}
+    body = {"installation_uuid": UUID, "witness": "nova-api", "process": "p", **times} | change
+    made = make_filter(stub_glance)
+    answer = wsgi.call(made, "POST", "/v2/witnesses", ADMIN, body)
+    assert code_of(answer) in ("tuple.malformed", "body.field-invalid")
+    assert word in answer.json["error"]["message"]
+    assert wsgi.call(made, "GET", "/v2/info/relations", ADMIN).json["coverage"] == []
 
 
 QUERIES = [

@@ -16,6 +16,7 @@ PROGRAMS = (
     errors.NotificationMalformed,
     errors.NovaUnreachable,
     errors.UntrustedGlanceAnswer,
+    errors.UntrustedNovaAnswer,
 )
 """Errors of starts and commands, which are never in a response."""
 

@@ -237,6 +237,22 @@ def test_who_may_record_origins(guarded: InstanceAwareMiddleware, require_regist
                 assert one["status"] in (200, 201), who
 
 
+@registered_or_not
+def test_who_may_send_heartbeats(
+    guarded: InstanceAwareMiddleware, require_registered: bool
+) -> None:
+    witnesses = {"server": "nova-bus", "volume": "cinder-api"}
+    times = {"from": "2026-01-31T12:00:00Z", "until": "2026-01-31T12:01:00Z"}
+    for who, (installation, resource_type) in both():
+        body = {"installation_uuid": installation, "process": "p", **times}
+        body["witness"] = witnesses[resource_type]
+        answer = wsgi.call(guarded, "POST", "/v2/witnesses", who.headers, body)
+        oracle = Oracle(who, require_registered)
+        checks = (oracle.own_route(), oracle.recording(installation, resource_type))
+        refused = next((it for it in checks if it[0]), (200, ""))
+        assert outcome(answer) == refused, (who, body)
+
+
 ADMINISTRATING = [
     ("GET", "/v2/installations", None, (200, "")),
     ("POST", "/v2/installations", {"uuid": REGISTERED, "name": REGISTERED}, (200, "")),
@@ -351,6 +367,7 @@ def test_every_route_is_covered() -> None:
         *(("GET", path) for path, _ in READING),
         *(("GET", path) for path in OPEN),
         ("POST", "/v2/origins"),
+        ("POST", "/v2/witnesses"),
         ("GET", f"/v2/instances/{REGISTERED}/{SEEDED_INSTANCE}"),
     }
     paths = {
