@@ -414,6 +414,8 @@ class Usage(JsonForm):
         ever made from the image
     :ivar used_by_others: whether live resources of projects other than the image's owner were
         made from it; ``None`` if the caller may not know or it is unknown
+    :ivar made_from: the number of resources that the image was made from, as far as the caller sees
+        them: usually 1, and 0 for an image that was not made from a recorded resource
     :ivar all_projects: whether the resources of all projects are counted, or only those that the
         caller sees; a response states it once for all images
     """
@@ -423,6 +425,7 @@ class Usage(JsonForm):
     live_instances: int = 0
     unused_since: datetime | None = None
     used_by_others: bool | None = None
+    made_from: Count = 0
     all_projects: bool = field(default=False, metadata=NOT_IN_JSON)
 
     @property

@@ -210,9 +210,29 @@ def end_instance(request: RouteRequest) -> WSGIApp:
 
 def list_usages(request: RouteRequest) -> WSGIApp:
     """Return how many servers and volumes were made from each image of the query."""
-    image_ids = request.query.filters[parameters.IMAGE_IDS]
+    return _usages(request, request.query.filters[parameters.IMAGE_IDS])
+
+
+def find_usages(request: RouteRequest) -> WSGIApp:
+    """Return what :func:`list_usages` does, for more images: their IDs are in the body.
+
+    :raises BadInput: if the body does not have 1 to
+        :data:`related_images.protocol.schemas.IMAGE_IDS_MAX` IDs of images
+    """
+    name = parameters.IMAGE_IDS
+    ids = fields(json_object(request.environ), required=(name,), optional=())[name]
+    if not isinstance(ids, list) or not 1 <= len(ids) <= schemas.IMAGE_IDS_MAX:
+        raise FieldInvalid(
+            f"the field {name} is not a list of 1 to {schemas.IMAGE_IDS_MAX} image IDs; send more "
+            "in several requests"
+        )
+    return _usages(request, list(dict.fromkeys(map(validation.image_id, ids))))
+
+
+def _usages(request: RouteRequest, image_ids: list[str]) -> WSGIApp:
     visible_to = request.caller.visible_to
-    found = usages.usages(request.database, image_ids, visible_to, _owners(request, image_ids))
+    owners = _owners(request, image_ids)
+    found = usages.usages(request.database, image_ids, visible_to, owners)
     rows = [row.as_json() for row in found]
     return json_response({"usages": rows, "all_projects": visible_to is None})
 
@@ -220,13 +240,17 @@ def list_usages(request: RouteRequest) -> WSGIApp:
 def _owners(request: RouteRequest, image_ids: list[str]) -> dict[str, str | None] | None:
     """Return the owners of the images for which the caller is permitted to know of use by others.
 
-    Glance is asked for all images, so that neither the response nor its time depends on whether
-    others use an image that the caller does not own.
+    For a caller who sees all projects, Glance is asked for the images that were ever used. For
+    other callers it is asked for all images, so that neither the response nor its time depends on
+    whether others use an image that the caller does not own.
 
     :returns: owners by image ID, or ``None`` if Glance fails
     """
+    if request.caller.sees_all_projects:
+        used = usages.ever_used(request.database, image_ids)
+        return glance.image_owners(request.app, request.environ, used)
     found = glance.image_owners(request.app, request.environ, image_ids)
-    if found is None or request.caller.sees_all_projects:
+    if found is None:
         return found
     project_id = request.caller.project_id
     return {

@@ -221,6 +221,8 @@ _ORIGIN: Final = _object(
     properties(Origin) | {"source": _object(_RESOURCE) | {"type": ["object", "null"]}}
 )
 ORIGINS_MAX: Final = 100
+IMAGE_IDS_MAX: Final = 1000
+"""The largest number of images in one request for usages whose IDs are in the body."""
 """The largest number of origins in one request."""
 
 _NEW_RESOURCE: Final = {
@@ -260,6 +262,11 @@ _USAGE_DESCRIPTIONS: Final[dict[str, Json]] = {
         "description": "Whether live servers or volumes of projects other than the image's owner "
         "were made from the image. Always false if the caller neither owns the image nor sees all "
         "projects; null if Glance did not return the owner",
+    },
+    "made_from": {
+        "minimum": 0,
+        "description": "Number of resources that the image was made from, as far as the caller "
+        "sees them",
     },
 }
 _INFO: Final = {
@@ -340,6 +347,16 @@ COMPONENTS: Final[dict[str, Json]] = {
             "description": "Whether the resources of all projects are counted, or only those that "
             "the caller sees",
         },
+    ),
+    "image_ids": _object(
+        {
+            "image_ids": {
+                "type": "array",
+                "items": UUID,
+                "minItems": 1,
+                "maxItems": IMAGE_IDS_MAX,
+            }
+        }
     ),
     "origins": _list("origins", _ORIGIN, **_PAGE),
     "new_origins": _object(
