@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import (
+    backups,
     creation,
     image_list,
     loading,
@@ -35,6 +36,7 @@ PARTS: Final[dict[str, Part]] = {
     "own-routes": own_routes.run,
     "space": space.run,
     "upkeep": lambda directory, sizes, _: upkeep.run(directory, sizes),
+    "backups": lambda directory, sizes, _: backups.run(directory, sizes),
 }
 
 

@@ -14,6 +14,7 @@ class Sizes:
     :param posts: number of images that one client creates on each side
     :param upkeep: numbers of images to reconcile and to backfill
     :param stream: size in MiB of an image that is uploaded and downloaded
+    :param backups: number of servers, and of backups of each, for the commands on backups
     :param databases: databases for creates, lists and the filter's own routes
     """
 
@@ -26,11 +27,22 @@ class Sizes:
     databases: tuple[str, ...]
     upkeep: tuple[int, ...]
     stream: int
+    backups: tuple[int, int]
     quick: bool = False
 
 
 QUICK = Sizes(
-    (1_000, 10_000), (1_000, 10_000), 10_000, 10_000, 10, 8, ("sqlite",), (300, 3_000), 16, True
+    (1_000, 10_000),
+    (1_000, 10_000),
+    10_000,
+    10_000,
+    10,
+    8,
+    ("sqlite",),
+    (300, 3_000),
+    16,
+    (200, 14),
+    True,
 )
 NORMAL = Sizes(
     (10_000, 100_000),
@@ -42,6 +54,7 @@ NORMAL = Sizes(
     ("sqlite", "mariadb"),
     (3_000, 30_000),
     256,
+    (2_000, 14),
 )
 FULL = Sizes(
     (10_000, 100_000, 1_000_000),
@@ -53,4 +66,5 @@ FULL = Sizes(
     ("sqlite", "mariadb", "postgresql"),
     (10_000, 100_000, 1_000_000),
     1024,
+    (2_000, 14),
 )

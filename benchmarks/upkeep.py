@@ -22,7 +22,7 @@ CLAIMED: Final = 5
 UNHURRIED: Final = "10000"
 """The rate limit in requests per second; the default spares Glance."""
 
-_PAGING: Final = """\
+PAGING: Final = """\
 import sys
 from glanceclient import Client
 from keystoneauth1 import adapter, session, token_endpoint
@@ -68,17 +68,17 @@ def _at(directory: Path, cloud: Cloud, rounds: int) -> Iterator[Result]:
         )
 
 
-def _sides(directory: Path, url: str, images: int, rounds: int) -> "dict[str, _Command]":
+def _sides(directory: Path, url: str, images: int, rounds: int) -> "dict[str, Command]":
     named = ["--os-auth-type", "admin_token", "--os-token", ADMIN, "--os-endpoint", url]
     ours = [sys.executable, "-c", RELATED_IMAGES]
     reconcile = [*ours, "reconcile", "--connection", _filled(directory), "--rate", UNHURRIED]
     backfill = [*ours, "backfill", "--installation", filling.INSTALLATION, *named, "--connection"]
     empty = iter([_empty(directory) for _ in range(rounds + 1)])
-    paging = [sys.executable, "-c", _PAGING, url, ADMIN]
+    paging = [sys.executable, "-c", PAGING, url, ADMIN]
     return {
-        "reconcile": _Command(lambda: [*reconcile, *named], f'"present": {images},'),
-        "backfill": _Command(lambda: [*backfill, next(empty)], f"recorded: {images},"),
-        "paging": _Command(lambda: paging, f"all {images} images"),
+        "reconcile": Command(lambda: [*reconcile, *named], f'"present": {images},'),
+        "backfill": Command(lambda: [*backfill, next(empty)], f"recorded: {images},"),
+        "paging": Command(lambda: paging, f"all {images} images"),
     }
 
 
@@ -94,7 +94,7 @@ def _empty(directory: Path) -> str:
 
 
 @dataclass
-class _Command:
+class Command:
     """A command; each call runs it once. ``peak`` is its peak memory in MiB.
 
     It prints ``says`` if it processed all images.

@@ -590,6 +590,8 @@ class Usage(JsonForm):
         that there is neither; else ``unknown``
     :ivar gaps: the oldest times in which a use may have been missed, at most :data:`GAPS_SHOWN`
     :ivar more_gaps: the number of the others
+    :ivar made_from: the number of resources that the image was made from, as far as the caller sees
+        them: usually 1, and 0 for an image that was not made from a recorded resource
     :ivar all_projects: whether the resources of all projects are counted, or only those that the
         caller sees; a response states it once for all images
     """
@@ -603,12 +605,22 @@ class Usage(JsonForm):
     state: State = UNKNOWN
     gaps: tuple[Gap, ...] = ()
     more_gaps: int = 0
+    made_from: Count = 0
     all_projects: bool = field(default=False, metadata=NOT_IN_JSON)
 
     @property
     def is_unused(self) -> bool:
         """Whether it is certain that no live resource uses the image."""
         return self.state == UNUSED
+
+    @property
+    def no_use_is_recorded(self) -> bool:
+        """Whether no live resource or live lease is recorded, of any project.
+
+        A witness may have missed one, if the state is ``unknown``.
+        """
+        used = self.live_instances or self.leases.count
+        return not used and self.used_by_others is False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ way to send requests, read responses and raise errors.
 """
 
 import html
-import itertools
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -50,6 +50,12 @@ IDS: Final = 32
 By default uWSGI has a buffer of 4,096 bytes for a request. It contains the query twice, and headers
 that do not fit, such as the token, are dropped (uWSGI's ``buffer-size``).
 """
+
+FEW: Final = 4
+"""Number of requests that are not worth a page of a list."""
+
+WORTH: Final = 100
+"""Number of wanted items that make a page of a list worth its request."""
 
 REQUEST_ID: Final = "x-openstack-request-id"
 DATA_HEADERS: Final = {
@@ -148,9 +154,23 @@ def image_path(image_id: str) -> str:
     return f"{IMAGES}/{validation.image_id(image_id)}"
 
 
+def is_worth_a_page(pages: int, found: int, requests: float) -> bool:
+    """Return True if wanted items should be read from one more page of a list.
+
+    A list may have any number of other items. So each page must have, on average, :data:`WORTH`
+    wanted ones, and pages without any cost at most a tenth of the requests that they could save.
+
+    :param pages: the number of pages that were read
+    :param found: the number of wanted items on these pages
+    :param requests: the number of requests that would read all wanted items without pages
+    """
+    return requests > FEW and pages <= found / WORTH + requests / 10
+
+
 class Glance:
     """Send requests to the image service through an OpenStack client.
 
+    :ivar on_answer: called after each response, for example to show progress
     :param client: a python-glanceclient ``Client``, an openstacksdk ``Connection`` or a
         keystoneauth1 ``Adapter`` of the image service
     :raises TypeError: if ``client`` has another type
@@ -165,15 +185,17 @@ class Glance:
             raise _unreachable(f"GET {API}", error) from error
         self._adapter: Adapter = part if isinstance(part, Adapter) else _adapter_of_endpoint(part)
         self._prefix: str | None = None
+        self.on_answer: Callable[[], object] = lambda: None
 
-    def request(self, method: str, path: str, **options: Any) -> Answer:
+    def request(self, method: str, path: str, *, is_read: bool = False, **options: Any) -> Answer:
         """Send one request.
 
-        Only GET is repeated after a broken connection. A body in ``data`` is streamed, and is never
-        sent twice.
+        Only a request that reads is repeated after a broken connection. A body in ``data`` is
+        streamed, and is never sent twice.
 
         :param method: the HTTP method
         :param path: the path under ``/v2``
+        :param is_read: whether the request only reads, although it is no GET
         :param options: options of keystoneauth1's ``Adapter.request``: ``headers``, ``params``,
             ``json``, ``data``, ``status_code_retries``, ``log``
         :returns: the response, with a status of 2xx
@@ -183,9 +205,10 @@ class Glance:
         # reading the streamed data may raise other errors, which are not Glance's
         no_response = (keystone.ClientException,) if "data" in options else _REQUEST_ERRORS
         try:
-            response = self._send(method, path, **options)
+            response = self._send(method, path, is_read or method == "GET", **options)
         except no_response as error:
             raise _unreachable(request, error) from error
+        self.on_answer()
         if not 200 <= response.status_code < 300:
             raise _refused(request, response)
         return Answer(request, response.status_code, response.headers, response.json)
@@ -215,32 +238,60 @@ class Glance:
         image_ids: Iterable[str],
         read: Callable[[Mapping[str, Any]], Item],
         *filters: tuple[str, str],
+        visibility: str | None = "all",
+        owner: str | None = None,
     ) -> Iterator[tuple[str, Item]]:
         """Yield the images with these IDs that the caller may see, also hidden ones, in any order.
 
-        Each request has at most :data:`IDS` of the IDs.
+        Many images are read from pages of Glance's whole list, as long as these have enough of them
+        (:func:`is_worth_a_page`), and the others by their IDs, at most :data:`IDS` in a request.
 
         :param image_ids: IDs of images
         :param read: converts an image as Glance shows it
         :param filters: names and values of more filters of Glance
+        :param visibility: Glance's filter; ``None`` for the images that it lists by default
+        :param owner: the project that owns all or most of the images; pages have only its images
         :returns: pairs of an ID and the result of ``read``
         :raises InvalidResponse: if an image does not have the fields that ``read`` needs
         """
-        remaining = iter(image_ids)
-        while missing := set(itertools.islice(remaining, IDS)):
-            for hidden in HIDDEN:
-                if not missing:
-                    break
-                query = [("id", f"in:{','.join(sorted(missing))}"), ("visibility", "all")]
-                # a full page would have a link to another page
-                query += [("os_hidden", hidden), ("limit", str(IDS + 1)), *filters]
-                for page in self.pages(IMAGES, query):
-                    found = page.read(lambda body: {i["id"]: read(i) for i in body["images"]})
-                    missing -= found.keys()
-                    yield from found.items()
+        missing = set(image_ids)
+        query = [*filters] if visibility is None else [("visibility", visibility), *filters]
+        owned = [*query] if owner is None else [("owner", owner), *query]
+        for pages in (self._whole_pages(missing, owned), self._pages_of_ids(missing, query)):
+            for page in pages:
+                found = page.read(partial(_read_images, missing, read))
+                missing.difference_update(found)
+                yield from found.items()
 
-    def _send(self, method: str, path: str, **options: Any) -> Any:
-        if method != "GET":
+    def _whole_pages(self, missing: Set[str], query: list[tuple[str, str]]) -> Iterator[Answer]:
+        """Yield pages of the whole list while they are worth it.
+
+        :param missing: the IDs that the caller has not found yet
+        """
+        wanted, pages = len(missing), 0
+        for hidden in HIDDEN:
+            shown = [*query, ("os_hidden", hidden), ("limit", str(PAGE))]
+            answers = self.pages(IMAGES, shown)
+            while missing and is_worth_a_page(pages, wanted - len(missing), wanted / IDS):
+                answer = next(answers, None)
+                if answer is None:
+                    break
+                pages += 1
+                yield answer
+
+    def _pages_of_ids(self, missing: Set[str], query: list[tuple[str, str]]) -> Iterator[Answer]:
+        """Yield pages of the images with the IDs in ``missing``, which the caller updates."""
+        remaining = sorted(missing)
+        for start in range(0, len(remaining), IDS):
+            for hidden in HIDDEN:
+                ids = [id for id in remaining[start : start + IDS] if id in missing]
+                if ids:
+                    shown = [("id", f"in:{','.join(ids)}"), ("os_hidden", hidden), *query]
+                    # a full page would have a link to another page
+                    yield from self.pages(IMAGES, [*shown, ("limit", str(IDS + 1))])
+
+    def _send(self, method: str, path: str, is_read: bool, **options: Any) -> Any:
+        if not is_read:
             options |= {"connect_retries": 0, "status_code_retries": 0}
         elif self._adapter.connect_retries is None:
             options |= {"connect_retries": 1}
@@ -259,6 +310,12 @@ class Glance:
                 raise keystone.EndpointNotFound("the catalog has no endpoint of an image service")
             self._prefix = "" if _VERSIONED.search(urlsplit(endpoint).path) else API
         return self._prefix
+
+
+def _read_images(
+    wanted: Set[str], read: Callable[[Mapping[str, Any]], Item], body: Mapping[str, Any]
+) -> dict[str, Item]:
+    return {image["id"]: read(image) for image in body["images"] if image["id"] in wanted}
 
 
 class _EndpointAuth(BaseAuthPlugin):

@@ -63,7 +63,8 @@ class InstanceAwareImageService:
     """Create, list and delete the images of the servers, or volumes, of one installation.
 
     :param client: a python-glanceclient ``Client``, an openstacksdk ``Connection`` or a
-        keystoneauth1 ``Adapter`` of the image service
+        keystoneauth1 ``Adapter`` of the image service; or a :class:`RelationsClient`, to send its
+        requests through this one and to ask only once for :meth:`info`
     :param installation_uuid: UUID of the deployment of Nova or Cinder
     :param resource_type: ``server``, ``volume``, ``volume-snapshot`` or ``volume-backup``; all
         methods with an ``instance_id`` and the lists are about resources of this type
@@ -85,7 +86,7 @@ class InstanceAwareImageService:
     ) -> None:
         self.installation_uuid = validation.installation_uuid(installation_uuid)
         self.resource_type = model.resource_type(resource_type)
-        self._relations = RelationsClient(client)
+        self._relations = client if isinstance(client, RelationsClient) else RelationsClient(client)
         self._glance = self._relations.glance
 
     def instance_ref(self, instance_id: str) -> InstanceRef:
@@ -478,7 +479,7 @@ class InstanceAwareImageService:
 
         :param image_ids: IDs of images
         :param limit: maximum number of images; others are ignored
-        :param page_size: number of images of one request; 32 by default, which is the maximum
+        :param page_size: number of images of one request; 1000 by default, which is the maximum
         """
         return self._relations.usages(image_ids, limit=limit, page_size=page_size)
 

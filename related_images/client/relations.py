@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from related_images import model, validation
 from related_images.client.errors import NotFound, NotInstanceAware, ServiceUnavailable
-from related_images.client.glance import IDS, Glance, PageSizes, Query, image_path
+from related_images.client.glance import IDS, PAGE, Answer, Glance, PageSizes, Query, image_path
 from related_images.client.image import FilterInfo
 from related_images.errors import FieldInvalid, ParameterMalformed, TupleMalformed
 from related_images.model import (
@@ -267,7 +267,7 @@ class RelationsClient:
 
         :param image_ids: IDs of images
         :param limit: maximum number of images; others are ignored
-        :param page_size: number of images of one request; 32 by default, which is the maximum
+        :param page_size: number of images of one request; 1000 by default, which is the maximum
         """
         sizes = PageSizes.of(limit, page_size)
         if isinstance(image_ids, str) or not isinstance(image_ids, Iterable):
@@ -277,7 +277,7 @@ class RelationsClient:
             )
         ids = [validation.image_id(id) for id in itertools.islice(image_ids, sizes.limit)]
         self.info()
-        step = min(sizes.page_size or IDS, IDS)
+        step = min(sizes.page_size or PAGE, PAGE)
         return (
             usage
             for start in range(0, len(ids), step)
@@ -285,10 +285,12 @@ class RelationsClient:
         )
 
     def _usages(self, image_ids: list[str]) -> list[Usage]:
-        query = {"image_ids": ",".join(image_ids)}
         try:
-            answer = self.glance.request("GET", paths.USAGES, params=query, status_code_retries=0)
-            return answer.read(_parse_usages)
+            answer = self._ask_for_usages(image_ids)
+            found = answer.read(_parse_usages)
+            if [usage.image_id for usage in found] != list(dict.fromkeys(image_ids)):
+                raise answer.invalid("it does not have the usages of the requested images")
+            return found
         except ServiceUnavailable:
             # The count may time out, because many servers were started from these images. So the
             # request is split instead of repeated, which some clients do for a 503.
@@ -311,6 +313,15 @@ class RelationsClient:
         body = new.as_json()
         self.info()
         return self.glance.request("POST", paths.WITNESSES, json=body).read(Heartbeat.from_json)
+
+    def _ask_for_usages(self, image_ids: list[str]) -> Answer:
+        ids = parameters.IMAGE_IDS
+        no_retries: dict[str, Any] = {"status_code_retries": 0}
+        if len(image_ids) <= IDS:
+            query = {ids: ",".join(image_ids)}
+            return self.glance.request("GET", paths.USAGES, params=query, **no_retries)
+        body = {ids: image_ids}
+        return self.glance.request("POST", paths.USAGES, json=body, is_read=True, **no_retries)
 
     def ancestry(
         self, image_id: str, *, limit: int | None = None, page_size: int | None = None

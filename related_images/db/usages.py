@@ -1,9 +1,9 @@
 """The usage of images: how many servers and volumes were made from each, and leases."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -27,10 +27,12 @@ from related_images.db.tables import image, installation, instance, lease, proje
 from related_images.model import (
     BOOT,
     GAPS_SHOWN,
+    MADE_FROM,
     SERVER,
     UNKNOWN,
     UNUSED,
     USED,
+    USES,
     Gap,
     Leases,
     Usage,
@@ -42,6 +44,7 @@ def usages(
     image_ids: Collection[str],
     visible_to: str | None,
     owners: Mapping[str, str | None] | None = None,
+    gaps: Sequence[Gap] = (),
     created_at: Mapping[str, datetime] | None = None,
 ) -> list[Usage]:
     """Return the usage of each image, in the order of ``image_ids``.
@@ -51,25 +54,73 @@ def usages(
     :param visible_to: the project whose starts are counted; ``None`` for all projects
     :param owners: the owners of those images for which the caller may know whether others use them;
         ``None`` if the owners are unknown
+    :param gaps: the result of :func:`open_gaps`, called before this function: then a gap that is
+        closed in the meantime is stated, and no gap is left out
     :param created_at: when the images were created, as Glance reports it; the gaps before that do
         not matter
     :raises StoreUnavailable: if the database is unavailable
     """
-    # before the resources: a gap that is closed in the meantime is stated, none is left out
-    gaps = database.read(coverage.gaps)
+    ids = list(image_ids)
+    return [
+        _with_state(usage, coverage.of_image(gaps, (created_at or {}).get(usage.image_id)))
+        for start in range(0, len(ids), PART)
+        for usage in _part(database, ids[start : start + PART], visible_to, owners)
+    ]
+
+
+def open_gaps(database: Database) -> list[Gap]:
+    """Return the gaps of all expected witnesses that no comparison closed, oldest first.
+
+    :raises StoreUnavailable: if the database is unavailable
+    """
+    return database.read(coverage.gaps)
+
+
+def ever_used(database: Database, image_ids: Collection[str]) -> list[str]:
+    """Return those of the images that a resource ever used, of any project.
+
+    :raises StoreUnavailable: if the database is unavailable
+    """
+    ids = list(image_ids)
+    return [
+        image_id
+        for start in range(0, len(ids), PART)
+        for image_id in database.explore(_ever_used, ids[start : start + PART])
+    ]
+
+
+def _ever_used(connection: Connection, image_ids: Collection[str]) -> list[str]:
+    is_used = exists().where(relation.c.image_ref == image.c.id, relation.c.kind.in_(USES))
+    query = select(image.c.uuid).where(image.c.uuid.in_(image_ids), is_used)
+    return list(connection.execute(query).scalars())
+
+
+PART: Final = 500
+"""The number of images of one statement.
+
+MariaDB reads a list of 1000 values or more as a table (``in_predicate_conversion_threshold``).
+"""
+
+
+def _part(
+    database: Database,
+    image_ids: Collection[str],
+    visible_to: str | None,
+    owners: Mapping[str, str | None] | None,
+) -> Iterator[Usage]:
     known = {row.image_id: row for row in database.explore(_usages, image_ids, visible_to)}
     leased = database.explore(_leased, image_ids, visible_to, owners or {})
-    others = None if owners is None else database.explore(_used_by_others, owners)
-    return [
-        _with_state(
-            replace(
-                _with_leases(known.get(image_id) or Usage(image_id), leased.get(image_id)),
-                used_by_others=None if others is None else others.get(image_id, False),
-            ),
-            coverage.of_image(gaps, (created_at or {}).get(image_id)),
+    sources = database.explore(_count_sources, image_ids, visible_to)
+    others: Mapping[str, bool | None] | None = None
+    if owners is not None:
+        owned = {image_id: owners[image_id] for image_id in image_ids if image_id in owners}
+        others = database.explore(_used_by_others, owned)
+    for image_id in image_ids:
+        yield replace(
+            _with_leases(known.get(image_id) or Usage(image_id), leased.get(image_id)),
+            used_by_others=None if others is None else others.get(image_id, False),
+            made_from=sources.get(image_id, 0),
         )
-        for image_id in image_ids
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +273,29 @@ def _count_dependents(connection: Connection, walk: Subquery) -> dict[str, _Uses
         .group_by(walk.c.image_ref)
     )
     return {row[0]: _Uses(*row[1:]) for row in connection.execute(query)}
+
+
+def _count_sources(
+    connection: Connection, image_ids: Collection[str], visible_to: str | None
+) -> dict[str, int]:
+    """Return the number of resources that each image was made from, without zeros.
+
+    The cost grows as that of :func:`_usages`.
+    """
+    refs = select(image.c.id).where(image.c.uuid.in_(image_ids))
+    query = (
+        select(image.c.uuid, func.count(relation.c.instance_ref.distinct()))
+        .join_from(relation, image, image.c.id == relation.c.image_ref)
+        .where(relation.c.kind.in_(MADE_FROM))
+        .group_by(image.c.uuid)
+    )
+    if visible_to is None:
+        query = query.where(relation.c.image_ref.in_(refs))
+    else:
+        # the sum prevents a search by the index on image_ref, as in the starts of a project
+        query = query.where((relation.c.image_ref + 0).in_(refs))
+        query = query.where(relation.c.project_ref == project_ref(visible_to))
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _uuid_of(image_ref: ColumnElement[int]) -> ColumnElement[str]:

@@ -128,8 +128,11 @@ def find_images(
     """
     found: dict[str, dict[str, Any]] = {}
     for hidden in ("false", "true"):
-        query = {"id": f"in:{','.join(image_ids)}", "visibility": "all", "os_hidden": hidden}
-        next_query = urlencode(query | {"limit": str(len(image_ids))})
+        missing = [image_id for image_id in image_ids if image_id not in found]
+        if not missing:
+            break
+        query = {"id": f"in:{','.join(missing)}", "visibility": "all", "os_hidden": hidden}
+        next_query = urlencode(query | {"limit": str(len(missing))})
         while next_query:
             answer = get(app, environ, paths.IMAGES, next_query)
             page = parse_json(answer.body) if answer.status_code == HTTPStatus.OK else None

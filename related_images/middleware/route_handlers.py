@@ -5,7 +5,7 @@ A handler takes a :class:`RouteRequest` and returns the response. It raises an e
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -266,20 +266,48 @@ def end_instance(request: RouteRequest) -> WSGIApp:
 
 def list_usages(request: RouteRequest) -> WSGIApp:
     """Return how many servers and volumes were made from each image of the query."""
-    image_ids = request.query.filters[parameters.IMAGE_IDS]
+    return _usages(request, request.query.filters[parameters.IMAGE_IDS])
+
+
+def find_usages(request: RouteRequest) -> WSGIApp:
+    """Return what :func:`list_usages` does, for more images: their IDs are in the body.
+
+    :raises BadInput: if the body does not have 1 to
+        :data:`related_images.protocol.schemas.IMAGE_IDS_MAX` IDs of images
+    """
+    name = parameters.IMAGE_IDS
+    ids = fields(json_object(request.environ), required=(name,), optional=())[name]
+    if not isinstance(ids, list) or not 1 <= len(ids) <= schemas.IMAGE_IDS_MAX:
+        raise FieldInvalid(
+            f"the field {name} is not a list of 1 to {schemas.IMAGE_IDS_MAX} image IDs; send more "
+            "in several requests"
+        )
+    return _usages(request, list(dict.fromkeys(map(validation.image_id, ids))))
+
+
+def _usages(request: RouteRequest, image_ids: list[str]) -> WSGIApp:
     visible_to = request.caller.visible_to
-    # Glance is asked for all images, so that neither the response nor its time depends on whether
-    # others use an image that the caller does not own
-    images = glance.find_images(request.app, request.environ, image_ids)
-    found = usages.usages(
-        request.database,
-        image_ids,
-        visible_to,
-        _owners(request.caller, images),
-        _created_at(images),
-    )
+    gaps = usages.open_gaps(request.database)
+    images = _images_of_usages(request, image_ids, gaps)
+    owners, created_at = _owners(request.caller, images), _created_at(images)
+    found = usages.usages(request.database, image_ids, visible_to, owners, gaps, created_at)
     rows = [row.as_json() for row in found]
     return json_response({"usages": rows, "all_projects": visible_to is None})
+
+
+def _images_of_usages(
+    request: RouteRequest, image_ids: list[str], gaps: Collection[model.Gap]
+) -> Mapping[str, dict[str, Any]] | None:
+    """Return the images as Glance lists them, or ``None`` if Glance fails.
+
+    For a caller who sees all projects, Glance is asked only for the images that were ever used:
+    the owner of another image does not matter, nor its creation without a gap. For other callers,
+    Glance is asked for all images, so that neither the response nor its time depends on whether
+    others use an image that the caller does not own.
+    """
+    if request.caller.sees_all_projects and not gaps:
+        image_ids = usages.ever_used(request.database, image_ids)
+    return glance.find_images(request.app, request.environ, image_ids)
 
 
 def _owners(

@@ -157,7 +157,14 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             "How many servers and volumes were made from each image of image_ids",
             {OK: ("One row per image, in the order of image_ids", "usages")},
             filters=parameters.USAGE_FILTERS,
-        )
+        ),
+        "POST": Operation(
+            route_handlers.find_usages,
+            f"The same for up to {schemas.IMAGE_IDS_MAX} images, without changing anything",
+            {OK: ("One row per image, in the order of image_ids", "usages")},
+            (TOO_LARGE,),
+            body="image_ids",
+        ),
     },
     paths.RESOURCE_TYPES: {
         "GET": Operation(

@@ -4,12 +4,14 @@ import argparse
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 
 from cliff.columns import FormattableColumn
 from osc_lib.command import command
 from osc_lib.exceptions import CommandError
+from tqdm import tqdm
 
 from related_images.errors import RelatedImagesError
 from related_images.osc import arguments
@@ -45,6 +47,17 @@ class GlanceCommand(command.Command):
         manager: Any = self.app.client_manager
         clients: Clients = manager.related_images
         return clients
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Show the number of responses of Glance on stderr, if it is a terminal, after a second."""
+        glance = self.clients.relations.glance
+        with tqdm(desc="Reading", unit=" responses", delay=1, disable=None, leave=False) as bar:
+            before, glance.on_answer = glance.on_answer, bar.update
+            try:
+                yield
+            finally:
+                glance.on_answer = before
 
 
 class Unset(FormattableColumn[None]):

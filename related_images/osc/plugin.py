@@ -37,11 +37,11 @@ class Clients:
     @cached_property
     def inventory(self) -> Inventory:
         """The client for backups of all installations."""
-        return Inventory(self._adapter)
+        return Inventory(self.relations)
 
     def images(self, installation_uuid: str) -> InstanceAwareImageService:
         """Return the client for images of servers of one installation."""
-        return InstanceAwareImageService(self._adapter, installation_uuid)
+        return InstanceAwareImageService(self.relations, installation_uuid)
 
 
 def make_client(manager: Any) -> Clients:

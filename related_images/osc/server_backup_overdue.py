@@ -86,7 +86,8 @@ class OverdueServerBackup(TableCommand):
         self.app.prepare_to_run_command(self)
 
     def take_action(self, args: argparse.Namespace) -> Table:
-        overdue = self._overdue(args)
+        with self.reading():
+            overdue = self._overdue(args)
         states = {row.state for row in overdue}
         code = CRITICAL if states & CRITICAL_STATES else WARNING if states else 0
         # an error is worse than a warning, but must not hide a critical server

@@ -74,15 +74,21 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
     def take_action(self, args: argparse.Namespace) -> Table:
         scope = self._scope(args)
         rules = _rules(args, scope)
-        inventory = self.clients.inventory
-        instances = self._instances(inventory, args, scope)
-        chosen = self._stored_policies(scope, instances) if rules is None else rules
-        pruning = decide(inventory, instances, chosen, label=args.label)
+        with self.reading():
+            pruning = self._decide(args, scope, rules)
         self._log_failures(pruning.faults)
         self._check_filters(args, scope, pruning)
         if not args.dry_run:
             self._delete(pruning)
         return _table(pruning.verdicts)
+
+    def _decide(
+        self, args: argparse.Namespace, scope: ServerScope, rules: Policy | None
+    ) -> Pruning:
+        inventory = self.clients.inventory
+        instances = self._instances(inventory, args, scope)
+        chosen = self._stored_policies(scope, instances) if rules is None else rules
+        return decide(inventory, instances, chosen, label=args.label, project_id=scope.project_id)
 
     def _log_failures(self, faults: Iterable[str]) -> None:
         for fault in faults:

@@ -195,7 +195,8 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
         self.clients.relations.info()
         after, total = self._after_marker(args.marker), Total()
         rows = (row for row in self._wanted(args, total) if after is None or row.sort_key > after)
-        page = heapq.nsmallest(args.limit + 1, rows, key=lambda row: row.sort_key)
+        with self.reading():
+            page = heapq.nsmallest(args.limit + 1, rows, key=lambda row: row.sort_key)
         for warning in total.warnings():
             self.log.warning("%s", warning)
         if len(page) > args.limit:

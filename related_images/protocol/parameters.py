@@ -16,8 +16,7 @@ LIMIT_MAX: Final = 1000
 """The largest number of rows of a page. A larger limit is reduced to this number, as in Glance."""
 
 IMAGE_IDS_MAX: Final = 100
-"""The largest number of images in one request for usages: their IDs are in the query."""
-
+"""The largest number of images in one request for usages whose IDs are in the query."""
 Parser = Callable[[Any], Any]
 """Parses a text; raises :exc:`BadInput` if it is malformed or of another type."""
 

@@ -231,6 +231,8 @@ _ORIGIN: Final = _object(
     properties(Origin) | {"source": _object(_RESOURCE) | {"type": ["object", "null"]}}
 )
 ORIGINS_MAX: Final = 100
+IMAGE_IDS_MAX: Final = 1000
+"""The largest number of images in one request for usages whose IDs are in the body."""
 """The largest number of origins in one request."""
 RELATIONS_MAX: Final = 100
 """The largest number of relations in one request."""
@@ -286,6 +288,11 @@ _USAGE_DESCRIPTIONS: Final[dict[str, Json]] = {
         "until is null while the gap lasts",
     },
     "more_gaps": {"minimum": 0, "description": "Number of later gaps"},
+    "made_from": {
+        "minimum": 0,
+        "description": "Number of resources that the image was made from, as far as the caller "
+        "sees them",
+    },
 }
 _INFO: Final = {
     "version": {"type": "string"},
@@ -415,6 +422,16 @@ COMPONENTS: Final[dict[str, Json]] = {
             "description": "Whether the resources of all projects are counted, or only those that "
             "the caller sees",
         },
+    ),
+    "image_ids": _object(
+        {
+            "image_ids": {
+                "type": "array",
+                "items": UUID,
+                "minItems": 1,
+                "maxItems": IMAGE_IDS_MAX,
+            }
+        }
     ),
     "origins": _list("origins", _ORIGIN, **_PAGE),
     "new_origins": _object(

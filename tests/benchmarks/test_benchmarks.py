@@ -26,9 +26,10 @@ TINY = Sizes(
     databases=("sqlite",),
     upkeep=(210,),
     stream=1,
+    backups=(20, 8),
     quick=True,
 )
-TRIED = ("own-routes", "space", "image-list", "upkeep")
+TRIED = ("own-routes", "space", "image-list", "upkeep", "backups")
 """Parts that together use all functions that fill and query databases."""
 
 

@@ -756,11 +756,11 @@ def test_usages_that_time_out_are_requested_in_parts(
     make_client: Maker, scripted: Scripted
 ) -> None:
     def answer(asked: Asked) -> Reply:
-        (ids,) = parse_qs(asked.query)["image_ids"]
-        if len(ids.split(",")) > 25:
+        ids = usages_asked_for(asked)
+        if len(ids) > 25:
             return Reply(503)
         counted = {"instances": 1, "live_instances": 1, "unused_since": None}
-        rows = [{"image_id": id, **counted} for id in ids.split(",")]
+        rows = [{"image_id": id, **counted} for id in ids]
         return shown({"usages": rows, "all_projects": True})
 
     scripted.script = answer
@@ -771,7 +771,30 @@ def test_usages_that_time_out_are_requested_in_parts(
     scripted.asked.clear()
     with pytest.raises(ServiceUnavailable):
         list(client.usages(images))
-    assert len(scripted.of("GET", "/v2/usages")) == 6
+    # 103, 51, 25, 12, 6, 3 and 1 of the images; the IDs of more than 32 are in the body
+    assert len(scripted.of("POST", "/v2/usages")) == 2
+    assert len(scripted.of("GET", "/v2/usages")) == 5
+
+
+def test_usages_of_other_images_are_refused(make_client: Maker, scripted: Scripted) -> None:
+    def answer(asked: Asked) -> Reply:
+        counted = {"instances": 0, "live_instances": 0, "unused_since": None}
+        rows = [{"image_id": id, **counted} for id in reversed(usages_asked_for(asked))]
+        return shown({"usages": rows, "all_projects": True})
+
+    scripted.script = answer
+    client = RelationsClient(make_client(scripted.url, SERVICE))
+    for number in (2, 40):
+        with pytest.raises(InvalidResponse, match="usages of the requested images"):
+            list(client.usages([str(uuid4()) for _ in range(number)]))
+
+
+def usages_asked_for(asked: Asked) -> list[str]:
+    """Return the IDs of the images of a request for usages."""
+    if asked.method == "POST":
+        ids: list[str] = json.loads(asked.body)["image_ids"]
+        return ids
+    return parse_qs(asked.query)["image_ids"][0].split(",")
 
 
 def test_a_filter_without_resource_types_gets_no_request_about_a_volume(

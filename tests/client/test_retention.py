@@ -369,6 +369,18 @@ def test_every_backup_has_one_decision(backups: list[Backup], policy: Policy) ->
     assert sorted(decided) == sorted(backup.image_id for backup in backups)
 
 
+@given(BACKUPS, POLICIES, st.data())
+@settings(deadline=None)
+def test_a_missing_backup_does_not_cause_a_deletion(
+    backups: list[Backup], policy: Policy, data: Any
+) -> None:
+    """A list that is read in pages while images change may lack some of them."""
+    missing = data.draw(st.sets(st.integers(0, 40)))
+    read = [backup for number, backup in enumerate(backups) if number not in missing]
+    deleted = {backup.image_id for backup in read} - survivors(read, policy)
+    assert deleted <= {backup.image_id for backup in backups} - survivors(backups, policy)
+
+
 @given(BACKUPS, POLICIES, st.randoms())
 @settings(deadline=None)
 def test_the_order_does_not_matter(backups: list[Backup], policy: Policy, chance: Any) -> None:

@@ -191,6 +191,11 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
     ),
     "usages": (usages._usages, SOME_IMAGES, None),
     "usages that a project sees": (usages._usages, SOME_IMAGES, "p-3"),
+    "resources that images were made from": (usages._count_sources, SOME_IMAGES, None),
+    "resources that images were made from, of a project": (
+        *(usages._count_sources, SOME_IMAGES, "p-3"),
+    ),
+    "images that were ever used": (usages._ever_used, SOME_IMAGES),
     "images that others use": (usages._used_by_others, dict.fromkeys(SOME_IMAGES, "p-3")),
     "images of several that others use": (
         usages._used_by_others,

@@ -4,8 +4,8 @@ from datetime import datetime
 
 from related_images.db import relations
 from related_images.db.database import Database
-from related_images.db.usages import _used_by_others, usages
-from related_images.model import USED, Usage
+from related_images.db.usages import PART, _used_by_others, ever_used, usages
+from related_images.model import UNUSED, USED, Usage
 from tests.db.samples import at, found, image_id, new, record, server
 
 
@@ -26,10 +26,33 @@ def test_instances_are_counted_until_they_end(database: Database) -> None:
     end(database, "vm-2", at(5))
     asked = [other, unknown, base]
     assert usages(database, asked, None) == [
-        Usage(other, 1, 1, state=USED),
+        Usage(other, 1, 1, made_from=1, state=USED),
         Usage(unknown),
         Usage(base, 3, 2, state=USED),
     ]
+    assert sorted(ever_used(database, asked)) == sorted([other, base])
+
+
+def test_the_resources_that_an_image_was_made_from_are_counted(database: Database) -> None:
+    one, two = image_id(), image_id()
+    for kind in ("snapshot", "backup"):
+        record(database, new("vm-1", one, kind, project_id="p-1"))
+    record(database, new("vm-1", two, "backup", project_id="p-1"))
+    record(database, new("vm-2", two, "snapshot", project_id="p-1"))
+    for project in (None, "p-1"):
+        assert [usage.made_from for usage in usages(database, [two, one], project)] == [2, 1]
+    assert [usage.made_from for usage in usages(database, [two, one], "p-2")] == [0, 0]
+
+
+def test_images_of_several_statements_are_counted(database: Database) -> None:
+    base = image_id()
+    start(database, "vm-1", base)
+    asked = [*(image_id() for _ in range(PART)), base]
+    found = usages(database, asked, None, {base: "p-2"})
+    assert [usage.image_id for usage in found] == asked
+    assert found[-1] == Usage(base, 1, 1, used_by_others=True, state=USED)
+    assert found[0] == Usage(asked[0], used_by_others=False, state=UNUSED)
+    assert ever_used(database, asked) == [base]
 
 
 def test_the_end_of_the_last_use_is_reported(database: Database) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from oslo_config import cfg
@@ -31,6 +32,7 @@ def test_usages_are_in_the_requested_order(cloud: Cloud) -> None:
     start(cloud, server, base)
     leases = {"count": 0, "latest_expires_at": None}
     certain: dict[str, Any] = {"unused_since": None, "leases": leases, "gaps": [], "more_gaps": 0}
+    certain["made_from"] = 0
     never = {"instances": 0, "live_instances": 0, "used_by_others": False, "state": "unused"}
     once = {"instances": 1, "live_instances": 1, "used_by_others": True, "state": "used"}
     assert usage(cloud, unused, base, unused) == {
@@ -122,6 +124,7 @@ def test_other_projects_learn_nothing_of_used_by_others(cloud: Cloud) -> None:
         nothing: dict[str, Any] = {"instances": 0, "live_instances": 0, "unused_since": None}
         nothing |= {"leases": {"count": 0, "latest_expires_at": None}}
         nothing |= {"used_by_others": False, "state": "unused", "gaps": [], "more_gaps": 0}
+        nothing["made_from"] = 0
         assert row == {"image_id": image_id, **nothing}
     assert others(cloud, used, user.user) is False
 
@@ -148,10 +151,44 @@ def test_used_by_others_is_null_if_glance_does_not_return_the_owner(
     glance = Shaky(cloud.bare)
     before = Cloud(filtering(glance, migrated(tmp_path)), cloud.bare)
     server = new_server()
-    image_id = before.create(server)
+    image_id, used = before.create(server), before.create(server)
+    start(before, server, used)
     glance.status = status
     assert others(before, image_id, server.user) is None
-    assert others(before, image_id, ADMIN) is None
+    assert others(before, used, ADMIN) is None
+    assert others(before, image_id, ADMIN) is False  # nobody ever used it, whoever owns it
+
+
+@pytest.mark.parametrize("number", [1, 1000])
+def test_the_ids_of_many_images_are_in_the_body(cloud: Cloud, number: int) -> None:
+    mine, theirs = new_server(), new_server()
+    image_id = shared(cloud, mine, theirs)
+    start(cloud, theirs, image_id)
+    asked = {"image_ids": [image_id, *(str(uuid4()) for _ in range(number - 1)), image_id][:1000]}
+    for headers in (mine.user, theirs.user, ADMIN):
+        answer = cloud.call("POST", "/v2/usages", headers, asked)
+        assert answer.status == 200, answer.body
+        rows = answer.json["usages"]
+        assert [row["image_id"] for row in rows] == list(dict.fromkeys(asked["image_ids"]))
+        assert rows[:1] == usage(cloud, image_id, headers=headers)["usages"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "body.field-invalid"),
+        ({"image_ids": []}, "body.field-invalid"),
+        ({"image_ids": SOME}, "body.field-invalid"),
+        ({"image_ids": [SOME] * 1001}, "body.field-invalid"),
+        ({"image_ids": [SOME], "limit": 3}, "body.field-invalid"),
+        ({"image_ids": ["x"]}, "image.id-malformed"),
+        ({"image_ids": [[SOME]]}, "image.id-malformed"),
+        ({"image_ids": [None]}, "image.id-malformed"),
+    ],
+)
+def test_malformed_bodies_are_refused(cloud: Cloud, body: Any, code: str) -> None:
+    answer = cloud.call("POST", "/v2/usages", ADMIN, body)
+    assert (answer.status, answer.json["error"]["code"]) == (400, code)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """``image usage list`` and ``image relation list --in-use`` with a real Glance."""
 
+import json
 import tracemalloc
 from dataclasses import replace
 from typing import Any
@@ -219,7 +220,7 @@ def peak_of_usage(scripted: Scripted, pages: int) -> int:
                     "unused_since": None,
                     "used_by_others": False,
                 }
-                for image_id in query["image_ids"].split(",")
+                for image_id in json.loads(asked.body)["image_ids"]
             ]
             return shown({"usages": usages, "all_projects": True})
         number = int(query.get("marker", "0"))

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from related_images import model, validation
 from related_images.client.backups.inventory import Inventory
+from related_images.client.backups.newest import ACTIVE, NewestBackup, NewestBackups, made_at
 from related_images.client.backups.server_policies import ServerPolicies
 from related_images.client.backups.stored_policy import Ages
-from related_images.client.glance import HIDDEN, PAGE
-from related_images.client.image import Image
-from related_images.model import Instance, InstanceRef
+from related_images.client.glance import PAGE, is_worth_a_page
+from related_images.model import Instance, InstanceRef, Relation
 
 FUTURE: Final = "future"
 """The state of a server whose newest backup has a time in the future, so its age is unknown."""
@@ -93,14 +93,19 @@ class OverdueSearch:
             page_size=PAGE,
             **self._filters,
         )
-        inactive = (relations.instance(ref) for ref in self._without_active(since))
+        late = (
+            instance
+            for instance in itertools.chain(none_since, self._without_active(since))
+            if (instance.ended_at is None if among is None else instance.instance_id in among)
+        )
+        newest_backups = NewestBackups(self.inventory, self.label, self.project_id)
         seen = set[InstanceRef]()
-        for instance in itertools.chain(none_since, inactive):
-            ref = instance.instance
-            is_checked = instance.ended_at is None if among is None else ref.instance_id in among
-            if is_checked and ref not in seen:
-                seen.add(ref)
-                yield self._newest_backup(instance).by(ages)
+        while part := list(itertools.islice(late, PAGE)):
+            servers = {each.instance: each for each in part if each.instance not in seen}
+            seen.update(servers)
+            newest = newest_backups.of(servers)
+            for ref, instance in servers.items():
+                yield self._overdue_server(instance, newest.get(ref)).by(ages)
 
     def overdue_by_policy(
         self, known: Mapping[str, ServerPolicies], recorded: Container[str]
@@ -130,15 +135,11 @@ class OverdueSearch:
             if result.state == FUTURE or age > own.older_than:
                 yield result
 
-    def _without_active(self, since: datetime) -> list[InstanceRef]:
-        """Return the servers that have recent backups, none of which is active."""
-        recent = self.inventory.relations.relations(
-            kind=model.BACKUP,
-            label=self.label,
+    def _without_active(self, since: datetime) -> Iterator[Instance]:
+        """Yield the servers that have recent backups, none of which is active."""
+        recent = self._relations(
             # created_after excludes the time itself, but a backup of that time is not overdue
-            created_after=since - timedelta(microseconds=1),
-            page_size=PAGE,
-            **self._filters,
+            created_after=since - timedelta(microseconds=1)
         )
         images: dict[InstanceRef, dict[str, datetime | None]] = {}
         for relation in recent:
@@ -146,7 +147,7 @@ class OverdueSearch:
                 made_at = relation.image_created_at
                 images.setdefault(relation.instance, {})[relation.image_id] = made_at
         active = self._active(image for found in images.values() for image in found)
-        return [
+        return self._instances(
             instance
             for instance, found in images.items()
             # an image with the same ID and another creation time is a different image
@@ -154,36 +155,47 @@ class OverdueSearch:
                 image in active and made_at in (None, active[image])
                 for image, made_at in found.items()
             )
-        ]
+        )
+
+    def _instances(self, refs: Iterable[InstanceRef]) -> Iterator[Instance]:
+        """Yield these servers: from pages of all servers while these are worth it."""
+        missing = set(refs)
+        wanted = len(missing)
+        if is_worth_a_page(0, 0, wanted):
+            for number, instance in enumerate(self.instances(), 1):
+                if instance.instance in missing:
+                    missing.remove(instance.instance)
+                    yield instance
+                pages, rest = divmod(number, PAGE)
+                if not (
+                    missing and (rest or is_worth_a_page(pages, wanted - len(missing), wanted))
+                ):
+                    break
+        for ref in sorted(missing):
+            yield self.inventory.relations.instance(ref)
+
+    def _relations(self, **filters: Any) -> Iterator[Relation]:
+        """Return the backup relations of the search, newest first."""
+        return self.inventory.relations.relations(
+            kind=model.BACKUP, label=self.label, page_size=PAGE, **self._filters, **filters
+        )
 
     def _active(self, image_ids: Iterable[str]) -> dict[str, datetime]:
         """Return the creation times of the active images, also hidden ones, not in the future."""
         glance = self.inventory.relations.glance
-        made = glance.images(image_ids, _made_at, ("status", "active"))
+        made = glance.images(image_ids, made_at, ACTIVE, owner=self.project_id)
         return {id: at for id, at in made if not self._is_future(at)}
 
     def _is_future(self, time: datetime) -> bool:
         return time > self.now + validation.CLOCK_SKEW
 
-    def _newest_backup(self, instance: Instance) -> OverdueServer:
-        ref = instance.instance
-        ids = (ref.instance_id, ref.installation_uuid, instance.project_id)
-        newest = max(self._newest(ref), key=_made_at, default=None)
+    def _overdue_server(self, instance: Instance, newest: NewestBackup | None) -> OverdueServer:
+        ids = (instance.instance_id, instance.installation_uuid, instance.project_id)
         if newest is None:
             return OverdueServer(*ids)
-        made_at = _made_at(newest)
-        age = None if self._is_future(made_at) else max(self.now - made_at, timedelta())
-        return OverdueServer(*ids, newest.id, made_at, age)
-
-    def _newest(self, ref: InstanceRef) -> Iterator[Image]:
-        """Yield the newest active backup that is not hidden, and the newest hidden one."""
-        service = self.inventory.images(ref)
-        owner = self.project_id
-        owned: dict[str, Any] = {} if owner is None else {"owner": owner}
-        for hidden in HIDDEN:
-            yield from service.backups(
-                ref.instance_id, self.label, limit=1, visibility="all", os_hidden=hidden, **owned
-            )
+        at = newest.made_at
+        age = None if self._is_future(at) else max(self.now - at, timedelta())
+        return OverdueServer(*ids, newest.image_id, at, age)
 
 
 def ages_of(known: Mapping[str, ServerPolicies]) -> dict[str, Ages]:
@@ -196,7 +208,3 @@ def ages_of(known: Mapping[str, ServerPolicies]) -> dict[str, Ages]:
         for server in known.values()
         if server.policy and server.policy.ages
     }
-
-
-def _made_at(image: Mapping[str, Any]) -> datetime:
-    return validation.parse_time("created_at", image["created_at"])

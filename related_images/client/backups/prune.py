@@ -1,7 +1,7 @@
 """Decide by rules which backups to delete, and delete them one by one."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -16,6 +16,7 @@ from related_images.client.backups.retention import (
     unmatched,
 )
 from related_images.client.errors import ClientError, GlanceError
+from related_images.client.glance import FEW
 from related_images.model import Instance, InstanceRef
 
 KEPT: Final = "keep"
@@ -31,7 +32,7 @@ Choose = Callable[[Instance], Policy | str]
 """Returns the policy for the backups of a server, or the reason to keep all of them."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Verdict:
     """The decision on a backup, and the result of its deletion.
 
@@ -147,25 +148,35 @@ def decide(
     rules: Policy | Choose,
     *,
     label: str | None = None,
+    project_id: str | None = None,
     now: datetime | None = None,
 ) -> Pruning:
     """Decide which backups to delete. :meth:`Pruning.run` deletes them.
 
-    If the backups of a server cannot be read, all of them are kept.
+    If the backups of a single server cannot be read, all of them are kept.
 
     :param inventory: lists and deletes backups
     :param instances: the servers
     :param rules: the policy for all servers, or a function that returns the policy for one
     :param label: only backups with this label; default: all
+    :param project_id: the project that owns all or most of the images; it limits what is read, not
+        what is decided
     :param now: the current time, with a time zone; default: the time of the clock
     :returns: the decisions
     :raises PolicyEmpty: if a policy has no rule
+    :raises GlanceError: if a page for many servers cannot be read
     """
+    servers = list(instances)
+    joined: Mapping[InstanceRef, list[Backup]] = {}
+    if len(servers) > FEW:
+        joined = inventory.backups_of_servers(servers, label, project_id)
     found: list[tuple[Instance, list[Backup]]] = []
     faults: list[str] = []
-    for instance in instances:
+    for instance in servers:
         try:
-            found.append((instance, inventory.backups(instance, label)))
+            backups = joined.get(instance.instance)
+            known = inventory.backups(instance, label) if backups is None else backups
+            found.append((instance, known))
         except GlanceError as error:
             faults.append(f"{instance.instance_id}: {error}")
     # grouped by policy, because a rule for a label needs one backup with the label on any server

@@ -32,7 +32,7 @@ USE_UNKNOWN: Final = "use unknown"
 UNMATCHED: Final = "nothing is removed: no backup has the label {}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Backup:
     """A backup of a server.
 
@@ -73,7 +73,7 @@ class Backup:
         return Group(self.instance, self.label)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Group:
     """The backups of one server with one label."""
 
@@ -113,7 +113,7 @@ class Policy:
         return not (self.within or self.labels or any(getattr(self, rule) for rule in COUNTED))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The decision on a backup, with its reasons."""
 
