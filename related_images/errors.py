@@ -336,10 +336,10 @@ class InstanceTooLarge(Conflict):
 
 
 class ImageInUse(Conflict):
-    """Live servers were started from the image, and delete protection is on."""
+    """Live resources use the image, and delete protection is on."""
 
     code = "image.in-use"
-    title = "Live servers were started from the image"
+    title = "Live resources use the image"
 
 
 class ImageBeingDeleted(Conflict):

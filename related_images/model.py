@@ -23,7 +23,9 @@ from related_images.jsonform import NOT_IN_JSON, JsonForm
 SNAPSHOT: Final = "snapshot"
 BACKUP: Final = "backup"
 BOOT: Final = "boot"
-MADE_FROM: Final = (SNAPSHOT, BACKUP)
+SHELVED: Final = "shelved"
+"""The image holds the disk of a server while that is shelved."""
+MADE_FROM: Final = (SNAPSHOT, BACKUP, SHELVED)
 """The kinds of relation that state that the image was made from the instance."""
 KINDS: Final = (*MADE_FROM, BOOT)
 
@@ -136,6 +138,7 @@ class NewRelation:
         owner of the resource
     :ivar instance_project_id: the project that owns the resource, if it was reported
     :ivar image_state: the image as Glance reports it, if Glance was asked
+    :raises KindUnknown: if the kind is for servers only, and the resource is of another type
     """
 
     installation_uuid: str
@@ -149,6 +152,13 @@ class NewRelation:
     instance_project_id: str | None = None
     image_state: ImageState | None = None
     resource_type: str = SERVER
+
+    def __post_init__(self) -> None:
+        if self.kind == SHELVED and self.resource_type != SERVER:
+            raise KindUnknown(
+                f"the relation kind {SHELVED} is for servers only, and the resource is a "
+                f"{self.resource_type}; give another kind"
+            )
 
     @property
     def instance(self) -> InstanceRef:
@@ -218,6 +228,9 @@ class Relation(JsonForm):
 
     A new field needs a column in :func:`related_images.db.relation_queries.find`; the JSON and the
     schemas follow.
+
+    :ivar ended_at: when a ``shelved`` relation ended: the server was unshelved or deleted, or the
+        image was deleted; ``None`` while the server is shelved, and for other kinds
     """
 
     installation_uuid: InstallationUuid
@@ -231,6 +244,7 @@ class Relation(JsonForm):
     image_created_at: datetime | None
     image_deleted_at: datetime | None
     resource_type: ResourceType = SERVER
+    ended_at: datetime | None = None
 
     @property
     def instance(self) -> InstanceRef:
@@ -387,6 +401,7 @@ class Filters:
 
     :ivar resource_type: ``None`` for every type
     :ivar in_use: whether a relation states that a live resource was made from the image
+    :ivar leftover: whether a ``shelved`` relation has ended although its image exists
     :ivar visible_to: the project of the caller; ``None`` for callers who see all projects
     """
 
@@ -402,6 +417,7 @@ class Filters:
     in_use: bool | None = None
     visible_to: str | None = None
     resource_type: str | None = None
+    leftover: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from related_images.model import (
     MANUAL,
     NOTIFICATION,
     SERVICE,
+    SHELVED,
     SNAPSHOT,
 )
 
@@ -31,7 +32,7 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 
-KIND_CODES: Final = {SNAPSHOT: 1, BACKUP: 2, BOOT: 3}
+KIND_CODES: Final = {SNAPSHOT: 1, BACKUP: 2, BOOT: 3, SHELVED: 4}
 SOURCE_CODES: Final = {SERVICE: 1, NOTIFICATION: 2, BACKFILL: 3, MANUAL: 4}
 """The numbers that rows hold for words. A released code never changes its meaning."""
 

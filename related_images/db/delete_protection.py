@@ -1,7 +1,8 @@
 """Delete protection: pending deletions, and images from which live resources were made.
 
 A resource is a server that was started from the image, a volume that was made from it, or a
-resource that comes, through origins, from one of these. A
+resource that comes, through origins, from one of these. A server that is shelved needs the image
+that was made of it, too: see :mod:`related_images.db.shelving`. A
 transaction that begins a deletion locks the row of the image exclusively and then looks for live
 resources. A transaction that records a start shares a lock on that row, through its foreign
 key, and then looks for pending deletions. So the later of two concurrent transactions sees the
@@ -38,9 +39,11 @@ from related_images.db import (
     origin_walk,
     orphans,
     relations,
+    shelving,
 )
 from related_images.db.database import Database
 from related_images.db.row_ids import project_ref, shown_installation
+from related_images.db.shelving import ShelvedServers
 from related_images.db.tables import deletion, image, installation, instance, relation
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
 from related_images.model import (
@@ -51,6 +54,7 @@ from related_images.model import (
     InstanceRef,
     NewRelation,
     Recorded,
+    Reporter,
 )
 
 LISTED: Final = 5
@@ -72,7 +76,7 @@ class Deletion:
 class StartedDeletion:
     """A pending deletion that may be sent to Glance.
 
-    :ivar in_use: the number of live resources that were made from the image
+    :ivar in_use: the number of live resources that use the image
     """
 
     image_id: str
@@ -104,37 +108,45 @@ def begin(
     *,
     forced: bool,
     image_state: ImageState | None = None,
+    service: Reporter | None = None,
 ) -> StartedDeletion:
     """Begin a deletion: until it ends, no start from the image can be recorded.
 
     :param visible_to: the project whose resources the error may list; ``None`` for all projects
     :param forced: begin the deletion even if the image is in use
     :param image_state: the image as Glance reports it, if Glance was asked
+    :param service: the service user that sends the request; see
+        :func:`related_images.db.shelving.servers`
     :returns: the deletion; pass it to :func:`deleted` or :func:`withdraw`
-    :raises ImageInUse: if live resources were made from the image, unless ``forced``
+    :raises ImageInUse: if live resources use the image, unless ``forced``
     :raises StoreUnavailable: if the database is unavailable
     """
 
     def task(connection: Connection) -> StartedDeletion:
         deletion = _begin(connection, image_id, datetime.now(UTC), image_state)
         use = _use(connection, deletion.image_ref, visible_to)
-        if (use.count or not use.is_known) and not forced:
-            raise ImageInUse(_refusal(image_id, use))
-        return StartedDeletion(image_id, deletion, use.count)
+        shelved = shelving.servers(connection, deletion.image_ref, visible_to, LISTED, service)
+        count = use.count + shelved.count
+        if (count or not use.is_known) and not forced:
+            raise ImageInUse(_refusal(image_id, use, shelved))
+        return StartedDeletion(image_id, deletion, count)
 
     return database.write(task)
 
 
-def _refusal(image_id: str, use: Use) -> str:
-    users = [_shown(type, number, use.first) for type, number in use.visible.items()]
-    users += ["live resources of other projects"] * (use.count > sum(use.visible.values()))
+def _refusal(image_id: str, use: Use, shelved: ShelvedServers) -> str:
+    users = [_shown_of_type(type, number, use.first) for type, number in use.visible.items()]
+    if shelved.visible:
+        users.append(_shown("shelved server", shelved.visible, shelved.first))
+    visible = sum(use.visible.values()) + shelved.visible
+    users += ["live resources of other projects"] * (use.count + shelved.count > visible)
     if not use.is_known:
         users.append(f"resources that come from it through more than {origin_walk.STEPS} origins")
     return (
         f"the image {image_id} cannot be deleted: it is used by {' and '.join(users)}; "
-        "delete them first; an administrator can record that a server was deleted with "
-        f"`openstack server deletion record`{_of_volumes(use)}, or delete the image although it is "
-        "in use with "
+        f"{_unshelve(shelved)}delete them first; an administrator can record that a server was "
+        f"deleted with `openstack server deletion record`{_of_volumes(use)}, or delete the image "
+        "although it is in use with "
         f"`openstack image force delete {image_id}` (X-Relation-Force: true)"
     )
 
@@ -143,12 +155,20 @@ def _of_volumes(use: Use) -> str:
     return " (a volume with --resource-type volume --force)" if VOLUME in use.visible else ""
 
 
-def _shown(resource_type: str, number: int, first: Sequence[InstanceRef]) -> str:
-    """Return the number of resources of a type, with the IDs of the first ones."""
+def _unshelve(shelved: ShelvedServers) -> str:
+    return "unshelve shelved servers or " if shelved.visible else ""
+
+
+def _shown_of_type(resource_type: str, number: int, first: Sequence[InstanceRef]) -> str:
     listed = [one for one in first if one.resource_type == resource_type]
-    names = [f"{one.instance_id} of {one.installation_uuid}" for one in listed]
-    names += ["..."] * (number > len(listed))
-    return f"{number} live {resource_type}{'s' * (number != 1)} ({', '.join(names)})"
+    return _shown(f"live {resource_type}", number, listed)
+
+
+def _shown(noun: str, number: int, first: Sequence[InstanceRef]) -> str:
+    """Return the number of resources, with the IDs of the first ones."""
+    names = [f"{one.instance_id} of {one.installation_uuid}" for one in first]
+    names += ["..."] * (number > len(first))
+    return f"{number} {noun}{'s' * (number != 1)} ({', '.join(names)})"
 
 
 def deleted(database: Database, begun: StartedDeletion) -> None:

@@ -10,7 +10,8 @@ relations move to the row of the new installation. Nothing that was recorded is 
 * If the relation is a start, the later time remains as a rebuild, unless
   :func:`related_images.db.parent_links.is_rebuild` denies that. All rebuilds remain.
 * The owner of the resource is the one that the new installation knows, or else that of the old one.
-* The resource has ended if one of both has; its end is the earlier one.
+* The resource has ended if one of both has; its end is the earlier one. The same is true of a
+  relation that both have.
 * Of two origins with the same time, that of the new installation remains. An origin between the two
   resources is removed, since they are one.
 
@@ -42,7 +43,14 @@ from sqlalchemy import (
 )
 
 from related_images import failpoints
-from related_images.db import backfill, image_owners, installations, latest_images, parent_links
+from related_images.db import (
+    backfill,
+    image_owners,
+    installations,
+    latest_images,
+    parent_links,
+    shelving,
+)
 from related_images.db.database import Database
 from related_images.db.parent_links import Start
 from related_images.db.relations import CLAIMS_LIMIT, NO_CREATOR
@@ -338,6 +346,7 @@ def _join(
         if kept.kind == BOOT
         for at in sorted(_rebuilt_at(starts, kept, dropped))
     ]
+    shelving.pass_on(connection, {dropped.id: kept.id for kept, dropped in duplicates})
     dropped_refs = [dropped.id for _, dropped in duplicates]
     connection.execute(delete(relation).where(relation.c.id.in_(dropped_refs)))
     for kept, dropped in duplicates:
@@ -379,6 +388,7 @@ def _complete(connection: Connection, old: Any, new: Any) -> None:
     if ends:
         ended = update(instance).where(instance.c.id == new.id)
         connection.execute(ended.values(ended_at=min(ends)))
+        shelving.end_of(connection, new.id, min(ends))
     owner = new.project_ref or old.project_ref
     if owner is not None:
         image_owners.report(connection, new.id, owner)

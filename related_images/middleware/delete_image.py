@@ -37,8 +37,8 @@ def answer(
     """Let Glance delete the image, and mark it deleted if Glance did.
 
     :returns: the body of Glance's response
-    :raises ImageInUse: if delete protection is on, live servers were started from the image, and
-        the request is not a forced one of an administrator
+    :raises ImageInUse: if delete protection is on, live resources use the image, and the request is
+        not a forced one of an administrator
     """
     image_id = _image_to_delete(app, environ, request.image)
     if image_id is None:
@@ -109,10 +109,10 @@ class Guarded:
     forced: bool
 
     def delete(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Let Glance delete the image unless live servers were started from it.
+        """Let Glance delete the image unless live resources use it.
 
         :returns: the body of Glance's response
-        :raises ImageInUse: if there are live servers and no administrator forces the deletion
+        :raises ImageInUse: if there are such resources and no administrator forces the deletion
         """
         started = self._start() if self._may_be_deleted() else None
         if started is not None and started.in_use:
@@ -154,6 +154,7 @@ class Guarded:
                 caller.visible_to,
                 forced=forced,
                 image_state=image_state,
+                service=caller.service(),
             )
         except ImageInUse as error:
             if not self.forced:
@@ -172,8 +173,8 @@ class Guarded:
 
     def _log_force(self, started: StartedDeletion, environ: Environ) -> None:
         LOG.warning(
-            "deletion of image %s is forced by user %s of project %s, although %d live servers "
-            "were started from it [%s]",
+            "deletion of image %s is forced by user %s of project %s, although %d live resources "
+            "use it [%s]",
             started.image_id,
             environ.get("HTTP_X_USER_ID"),
             self.caller.project_id,

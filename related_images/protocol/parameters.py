@@ -125,6 +125,11 @@ FILTERS: Final[Filters] = {
         "true: `boot` relations of resources that are not recorded as deleted; false: all others",
         {"type": "boolean"},
     ),
+    "leftover": Filter(
+        _boolean("leftover"),
+        "true: `shelved` relations that ended although their image still exists; false: all others",
+        {"type": "boolean"},
+    ),
 }
 """The filters of lists of relations and of instances."""
 

@@ -166,7 +166,7 @@ def test_admin_may_force_a_deletion_and_it_is_logged(
     caplog.clear()
     assert delete(guarded, base, ADMIN | FORCE).status == 204
     (logged,) = [record.getMessage() for record in caplog.records if base in record.getMessage()]
-    assert "forced by user admin of project admin-project, although 1 live servers" in logged
+    assert "forced by user admin of project admin-project, although 1 live resources" in logged
 
 
 @pytest.mark.parametrize("value", ["false", "", "1", "yes", "true, true"])

@@ -11,7 +11,7 @@ from related_images.errors import ConfigurationError, NovaUnexpected, TupleMalfo
 from related_images.integrations import nova
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
-TARGETS = (nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.MAKE_CLIENT, nova.MAKE_ERROR)
+TARGETS = (nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.SHELVE, nova.MAKE_CLIENT, nova.MAKE_ERROR)
 OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
 

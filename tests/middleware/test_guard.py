@@ -145,7 +145,7 @@ def test_forced_deletion_by_an_admin_is_logged(
         assert delete(database, Answering(), ADMIN, forced=True) == 204
     (line,) = caplog.messages
     assert f"deletion of image {IMAGE} is forced by user root of project admin" in line
-    assert "1 live servers" in line
+    assert "1 live resources use it" in line
 
 
 def test_forced_deletion_of_an_unused_image_is_not_logged(

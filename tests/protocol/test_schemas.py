@@ -31,6 +31,7 @@ def test_relation_has_the_fields_of_the_design() -> None:
         "image_created_at": "2026-01-31T12:00:00.000000Z",
         "image_deleted_at": None,
         "resource_type": "server",
+        "ended_at": None,
         "self": f"/v2/images/{UUID}/relations/{UUID}/i:1/backup",
         "schema": "/v2/schemas/relation",
     }
