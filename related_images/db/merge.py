@@ -388,7 +388,8 @@ def _complete(connection: Connection, old: Any, new: Any) -> None:
     if ends:
         ended = update(instance).where(instance.c.id == new.id)
         connection.execute(ended.values(ended_at=min(ends)))
-        shelving.end_of(connection, new.id, min(ends))
+        for at in ends:
+            shelving.end_of(connection, new.id, at)
     owner = new.project_ref or old.project_ref
     if owner is not None:
         image_owners.report(connection, new.id, owner)

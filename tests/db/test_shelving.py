@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from related_images.db import (
+    backfill,
     delete_protection,
     installations,
     instances,
@@ -235,6 +236,14 @@ def test_instances_without_a_shelved_image_since_a_time(database: Database) -> N
     record(database, shelved(FIRST, 0), shelved(SECOND, 10, vm="vm-2"))
     page = instances.page(database, Filters(kind="shelved"), 10, None, at(5))
     assert [one.instance_id for one in page.items] == ["vm-1"]
+
+
+def test_a_claim_that_it_is_a_snapshot_does_not_contradict(database: Database) -> None:
+    record(database, shelved())
+    claim = backfill.Candidate(FIRST, "p-1", "vm-1", "snapshot", None, at(0), None)
+    (verdict,) = backfill.record(database, NOVA, [claim])
+    assert verdict.outcome == backfill.KNOWN
+    assert found(database) == [("vm-1", "shelved")]
 
 
 def test_only_servers_are_shelved() -> None:
