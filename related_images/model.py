@@ -430,6 +430,8 @@ class Usage(JsonForm):
         ever made from the image
     :ivar used_by_others: whether live resources of projects other than the image's owner were
         made from it; ``None`` if the caller may not know or it is unknown
+    :ivar shelved: the number of servers that are shelved now and need the image; these are not
+        counted as instances
     :ivar all_projects: whether the resources of all projects are counted, or only those that the
         caller sees; a response states it once for all images
     """
@@ -439,12 +441,13 @@ class Usage(JsonForm):
     live_instances: int = 0
     unused_since: datetime | None = None
     used_by_others: bool | None = None
+    shelved: int = 0
     all_projects: bool = field(default=False, metadata=NOT_IN_JSON)
 
     @property
     def is_unused(self) -> bool:
-        """Whether it is certain that no live resource was made from the image."""
-        return self.live_instances == 0 and self.used_by_others is False
+        """Whether it is certain that no live resource uses the image."""
+        return not self.live_instances and not self.shelved and self.used_by_others is False
 
 
 @dataclass(frozen=True, slots=True)

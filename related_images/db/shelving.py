@@ -110,6 +110,33 @@ def is_leftover() -> ColumnElement[bool]:
     )
 
 
+def numbers(
+    connection: Connection, image_ids: Collection[str], visible_to: str | None
+) -> dict[str, int]:
+    """Return for each image the number of servers that are shelved now and need it, if any do.
+
+    :param visible_to: the project whose servers and images count; ``None`` for all projects
+    """
+    refs = select(image.c.id).where(image.c.uuid.in_(image_ids))
+    if visible_to is None:
+        of_images = relation.c.image_ref.in_(refs)
+    else:
+        # the sum prevents a search by the index on image_ref, which reads the relations of all
+        # projects
+        of_images = and_((relation.c.image_ref + 0).in_(refs), _is_visible(visible_to))
+    query = (
+        select(image.c.uuid, func.count())
+        .select_from(
+            relation.join(image, image.c.id == relation.c.image_ref).join(
+                instance, instance.c.id == relation.c.instance_ref
+            )
+        )
+        .where(of_images, _IS_NEEDED)
+        .group_by(image.c.uuid)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
 @dataclass(frozen=True, slots=True)
 class ShelvedServers:
     """The servers that are shelved now and need the image.
@@ -151,27 +178,27 @@ def servers(
     return ShelvedServers(count, visible, first)
 
 
-def _is_shelved(image_ref: int) -> ColumnElement[bool]:
-    """Return the condition on relation and instance that the server needs the image now."""
-    return and_(
-        relation.c.image_ref == image_ref,
-        relation.c.kind == SHELVED,
-        instance.c.id == relation.c.instance_ref,
-        instance.c.ended_at.is_(None),
-        ~exists().where(relation_end.c.relation_ref == relation.c.id),
-    )
+_IS_NEEDED: Final = and_(
+    relation.c.kind == SHELVED,
+    instance.c.ended_at.is_(None),
+    ~exists().where(relation_end.c.relation_ref == relation.c.id),
+)
+"""The condition on a relation and its instance that the instance is shelved now."""
 
 
 def _installations_of(image_ref: int) -> Select[Any]:
+    shelved = (
+        select(instance.c.installation_ref)
+        .join(relation, relation.c.instance_ref == instance.c.id)
+        .where(relation.c.image_ref == image_ref, _IS_NEEDED)
+    )
     return select(
         installation.c.id,
         installation.c.uuid,
         installation.c.registered_at,
         installation.c.service_user_id,
         installation.c.service_users,
-    ).where(
-        installation.c.id.in_(select(instance.c.installation_ref).where(_is_shelved(image_ref)))
-    )
+    ).where(installation.c.id.in_(shelved))
 
 
 def _may_report(service: Reporter | None, registration: Any) -> bool:
@@ -188,7 +215,7 @@ def _of_image(image_ref: int, homes: Collection[int], *columns: Any) -> Select[A
                 installation, installation.c.id == instance.c.installation_ref
             )
         )
-        .where(_is_shelved(image_ref), installation.c.id.in_(homes))
+        .where(relation.c.image_ref == image_ref, _IS_NEEDED, installation.c.id.in_(homes))
     )
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     union,
 )
 
-from related_images.db import origin_walk
+from related_images.db import origin_walk, shelving
 from related_images.db.database import Database
 from related_images.db.row_ids import project_ref
 from related_images.db.tables import image, installation, instance, project, relation
@@ -47,10 +47,12 @@ def usages(
     :raises StoreUnavailable: if the database is unavailable
     """
     known = {row.image_id: row for row in database.explore(_usages, image_ids, visible_to)}
+    shelved = database.explore(shelving.numbers, image_ids, visible_to)
     others = None if owners is None else database.explore(_used_by_others, owners)
     return [
         replace(
             known.get(image_id) or Usage(image_id),
+            shelved=shelved.get(image_id, 0),
             used_by_others=None if others is None else others.get(image_id, False),
         )
         for image_id in image_ids

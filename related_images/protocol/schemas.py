@@ -261,6 +261,10 @@ _USAGE_DESCRIPTIONS: Final[dict[str, Json]] = {
         "were made from the image. Always false if the caller neither owns the image nor sees all "
         "projects; null if Glance did not return the owner",
     },
+    "shelved": {
+        "minimum": 0,
+        "description": "Number of servers that are shelved now and need the image",
+    },
 }
 _INFO: Final = {
     "version": {"type": "string"},

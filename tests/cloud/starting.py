@@ -221,6 +221,35 @@ def nova_without_service_user(cloud: Cloud) -> Iterator[int]:
 
 
 @contextmanager
+def compute_told(cloud: Cloud, changes: Mapping[str, str]) -> Iterator[None]:
+    """The compute of the first cell, started again with other lines in its file.
+
+    :param changes: the new line for each line
+    """
+    cell = cloud.plan.first
+    conf = cloud.plan.home(cell.compute) / "nova.conf"
+    before = changed = conf.read_text()
+    for line, new in changes.items():
+        assert line in before
+        changed = changed.replace(line, new)
+    conf.write_text(changed)
+    _restart_compute(cloud, cell)
+    try:
+        yield
+    finally:
+        conf.write_text(before)
+        _restart_compute(cloud, cell)
+
+
+def _restart_compute(cloud: Cloud, cell: Cell) -> None:
+    queue = f"compute.{cell.host}"
+    cloud.processes.stop(cell.compute)
+    eventually(lambda: cloud.bus.consumers(queue) == 0, f"the end of {cell.compute}")
+    start_compute(cloud, cell)
+    eventually(lambda: cloud.bus.consumers(queue) > 0, cell.compute)
+
+
+@contextmanager
 def _beside(cloud: Cloud, name: str, application: str) -> Iterator[int]:
     listener = _listener()
     port = port_of(listener)

@@ -23,9 +23,11 @@ from related_images.db import (
     relations,
     schema,
     shelving,
+    usages,
 )
 from related_images.db.database import Database
 from related_images.db.notifications import Ended, Event, Running, store
+from related_images.db.row_ids import named
 from related_images.errors import ImageInUse, KindUnknown
 from related_images.model import Filters, NewRelation, Relation, Reporter, ServiceUser
 from tests.db.samples import (
@@ -289,6 +291,22 @@ def test_a_forced_deletion_counts_shelved_servers(database: Database) -> None:
     assert delete_protection.begin(database, FIRST, None, forced=True).in_use == 2
 
 
+def test_the_usage_counts_servers_that_are_shelved_now(database: Database) -> None:
+    record(database, shelved(FIRST), shelved(SECOND), new(image=THIRD), new("vm-2", FIRST, "boot"))
+    asked, owners = [FIRST, SECOND, THIRD], dict.fromkeys([FIRST, SECOND, THIRD], "p-1")
+    found = usages.usages(database, asked, None, owners)
+    assert [(one.shelved, one.instances, one.is_unused) for one in found] == [
+        (1, 1, False),
+        (1, 0, False),
+        (0, 0, True),
+    ]
+    assert [one.shelved for one in usages.usages(database, asked, "p-1")] == [1, 1, 0]
+    assert [one.shelved for one in usages.usages(database, asked, "p-2")] == [0, 0, 0]
+    store(database, [running(5)])
+    found = usages.usages(database, asked, None, owners)
+    assert [(one.shelved, one.is_unused) for one in found] == [(0, False), (0, True), (0, True)]
+
+
 def register(database: Database, uuid: str, *users: str) -> None:
     installations.register(database, uuid, uuid, [ServiceUser(user) for user in users])
 
@@ -389,5 +407,5 @@ def test_an_event_that_changes_nothing_writes_nothing(database: Database) -> Non
 
 
 def _of(connection: Connection) -> dict[str, object]:
-    ref = connection.execute(shelving._instance_ref, shelving.named(server("vm-1"))).scalar_one()
+    ref = connection.execute(shelving._instance_ref, named(server("vm-1"))).scalar_one()
     return {"instance": ref, "at": at(6)}

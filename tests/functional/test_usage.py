@@ -29,8 +29,9 @@ def end(cloud: Cloud, server: Server) -> None:
 def test_usages_are_in_the_requested_order(cloud: Cloud) -> None:
     server, base, unused = new_server(), a_public_image(cloud), a_public_image(cloud)
     start(cloud, server, base)
-    never = {"instances": 0, "live_instances": 0, "unused_since": None, "used_by_others": False}
-    once = {"instances": 1, "live_instances": 1, "unused_since": None, "used_by_others": True}
+    same = {"unused_since": None, "shelved": 0}
+    never = {"instances": 0, "live_instances": 0, "used_by_others": False, **same}
+    once = {"instances": 1, "live_instances": 1, "used_by_others": True, **same}
     assert usage(cloud, unused, base, unused) == {
         "usages": [{"image_id": unused, **never}, {"image_id": base, **once}],
         "all_projects": True,
@@ -117,7 +118,7 @@ def test_other_projects_learn_nothing_of_used_by_others(cloud: Cloud) -> None:
         start(cloud, user, image_id)
     for image_id in (used, unused, public, SOME):
         (row,) = usage(cloud, image_id, headers=stranger.user)["usages"]
-        nothing = {"instances": 0, "live_instances": 0, "unused_since": None}
+        nothing = {"instances": 0, "live_instances": 0, "unused_since": None, "shelved": 0}
         assert row == {"image_id": image_id, **nothing, "used_by_others": False}
     assert others(cloud, used, user.user) is False
 

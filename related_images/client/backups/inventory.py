@@ -10,7 +10,7 @@ from related_images.client.glance import HIDDEN, PAGE
 from related_images.client.image import Image
 from related_images.client.images import InstanceAwareImageService
 from related_images.client.relations import RelationsClient
-from related_images.model import Instance, InstanceRef, Usage
+from related_images.model import Instance, InstanceRef, Relation, Usage
 
 
 class Inventory:
@@ -89,7 +89,7 @@ class Inventory:
             status=image.status,
             protected=image.protected,
             hidden=image.os_hidden,
-            in_use=any(r.kind == model.BOOT and self._is_alive(r.instance) for r in relations),
+            in_use=any(map(self._is_use, relations)),
             orphan=instance.ended_at is not None,
             of_another=any(
                 r.kind in model.MADE_FROM and r.instance != instance.instance for r in relations
@@ -97,6 +97,12 @@ class Inventory:
             project_id=image.get("owner"),
             used_by_others=usage.used_by_others,
         )
+
+    def _is_use(self, relation: Relation) -> bool:
+        """Return True if a live server or volume, or a shelved server, needs the image."""
+        if relation.kind == model.SHELVED:
+            return relation.ended_at is None
+        return relation.kind == model.BOOT and self._is_alive(relation.instance)
 
     def _is_alive(self, ref: InstanceRef) -> bool:
         if ref not in self._alive:
