@@ -14,8 +14,9 @@ SERVER: Final = "name or ID; the ID if Nova does not have the server"
 RESOURCE: Final = "name or ID of a server, ID of a resource of another type"
 
 KIND: Final = (
-    "snapshot or backup: the image was made from the server or volume; boot: the server was "
-    "started from the image, or the volume was made from it"
+    "snapshot or backup: the image was made from the server or volume; shelved: Nova made it when "
+    "it shelved the server; boot: the server was started from the image, or the volume was made "
+    "from it"
 )
 
 
