@@ -221,24 +221,27 @@ def nova_without_service_user(cloud: Cloud) -> Iterator[int]:
 
 
 @contextmanager
-def compute_told(cloud: Cloud, changes: Mapping[str, str]) -> Iterator[None]:
-    """The compute of the first cell, started again with other lines in its file.
+def compute_told(cloud: Cloud) -> Iterator[Callable[[Mapping[str, str]], None]]:
+    """Gives a function that starts the compute of the first cell again with other lines.
 
-    :param changes: the new line for each line
+    The function takes the new line for each line of the file as it was at the beginning.
     """
     cell = cloud.plan.first
     conf = cloud.plan.home(cell.compute) / "nova.conf"
-    before = changed = conf.read_text()
-    for line, new in changes.items():
-        assert line in before
-        changed = changed.replace(line, new)
-    conf.write_text(changed)
-    _restart_compute(cloud, cell)
-    try:
-        yield
-    finally:
-        conf.write_text(before)
+    before = conf.read_text()
+
+    def tell(changes: Mapping[str, str]) -> None:
+        changed = before
+        for line, new in changes.items():
+            assert line in changed
+            changed = changed.replace(line, new)
+        conf.write_text(changed)
         _restart_compute(cloud, cell)
+
+    try:
+        yield tell
+    finally:
+        tell({})
 
 
 def _restart_compute(cloud: Cloud, cell: Cell) -> None:
