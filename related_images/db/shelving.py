@@ -29,6 +29,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    union,
     update,
 )
 
@@ -118,20 +119,24 @@ def numbers(
     :param visible_to: the project whose servers and images count; ``None`` for all projects
     """
     refs = select(image.c.id).where(image.c.uuid.in_(image_ids))
+    needed = (
+        select(relation.c.id, relation.c.image_ref)
+        .join(instance, instance.c.id == relation.c.instance_ref)
+        .where(_IS_NEEDED)
+    )
     if visible_to is None:
-        of_images = relation.c.image_ref.in_(refs)
+        rows = needed.where(relation.c.image_ref.in_(refs)).subquery()
     else:
         # the sum prevents a search by the index on image_ref, which reads the relations of all
         # projects
-        of_images = and_((relation.c.image_ref + 0).in_(refs), _is_visible(visible_to))
+        own = needed.where((relation.c.image_ref + 0).in_(refs))
+        ref = project_ref(visible_to)
+        rows = union(
+            own.where(relation.c.project_ref == ref), own.where(instance.c.project_ref == ref)
+        ).subquery()
     query = (
         select(image.c.uuid, func.count())
-        .select_from(
-            relation.join(image, image.c.id == relation.c.image_ref).join(
-                instance, instance.c.id == relation.c.instance_ref
-            )
-        )
-        .where(of_images, _IS_NEEDED)
+        .select_from(rows.join(image, image.c.id == rows.c.image_ref))
         .group_by(image.c.uuid)
     )
     return {row[0]: row[1] for row in connection.execute(query)}
