@@ -20,7 +20,8 @@ IN_USE: Final = "in-use"
 VERIFIED: Final = "verified"
 
 LEASE: Final = "lease"
-GUARD_COUNTS: Final = ("server", "volume", LEASE, "shelved")
+SHELVED: Final = "shelved"
+GUARD_COUNTS: Final = ("server", "volume", LEASE, SHELVED)
 """The uses of an image that delete protection can count."""
 DELETE: Final = "delete"
 DEACTIVATE: Final = "deactivate"

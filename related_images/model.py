@@ -23,8 +23,10 @@ from related_images.jsonform import NOT_IN_JSON, JsonForm, named
 SNAPSHOT: Final = "snapshot"
 BACKUP: Final = "backup"
 BOOT: Final = "boot"
+SHELVED: Final = "shelved"
+"""The image holds the disk of a server while that is shelved."""
 USE: Final = "use"
-MADE_FROM: Final = (SNAPSHOT, BACKUP)
+MADE_FROM: Final = (SNAPSHOT, BACKUP, SHELVED)
 """The kinds of relation that state that the image was made from the instance."""
 USES: Final = (BOOT, USE)
 """The kinds of relation that state that the instance was made from the image, or needs it."""
@@ -183,6 +185,7 @@ class NewRelation:
     :ivar instance_project_id: the project that owns the resource, if it was reported
     :ivar image_state: the image as Glance reports it, if Glance was asked
     :ivar expires_at: the end of the lease, for the kind ``use`` only
+    :raises KindUnknown: if the kind is for servers only, and the resource is of another type
     """
 
     installation_uuid: str
@@ -197,6 +200,13 @@ class NewRelation:
     image_state: ImageState | None = None
     resource_type: str = SERVER
     expires_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == SHELVED and self.resource_type != SERVER:
+            raise KindUnknown(
+                f"the relation kind {SHELVED} is for servers only, and the resource is a "
+                f"{self.resource_type}; give another kind"
+            )
 
     @property
     def instance(self) -> InstanceRef:
@@ -268,6 +278,8 @@ class Relation(JsonForm):
     schemas follow.
 
     :ivar expires_at: the end of the lease, for the kind ``use``; ``None`` for other kinds
+    :ivar ended_at: when a ``shelved`` relation ended: the server was unshelved or deleted, or the
+        image was deleted; ``None`` while the server is shelved, and for other kinds
     """
 
     installation_uuid: InstallationUuid
@@ -282,6 +294,7 @@ class Relation(JsonForm):
     image_deleted_at: datetime | None
     resource_type: ResourceType = SERVER
     expires_at: datetime | None = None
+    ended_at: datetime | None = None
 
     @property
     def instance(self) -> InstanceRef:
@@ -549,6 +562,8 @@ class Filters:
     :ivar resource_type: ``None`` for every type
     :ivar in_use: whether a relation states that a live resource was made from the image, or has a
         live lease of it
+    :ivar in_use: whether a relation states that a live resource was made from the image
+    :ivar leftover: whether a ``shelved`` relation has ended although its image exists
     :ivar visible_to: the project of the caller; ``None`` for callers who see all projects
     """
 
@@ -564,6 +579,7 @@ class Filters:
     in_use: bool | None = None
     visible_to: str | None = None
     resource_type: str | None = None
+    leftover: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -592,6 +608,9 @@ class Usage(JsonForm):
     :ivar more_gaps: the number of the others
     :ivar made_from: the number of resources that the image was made from, as far as the caller sees
         them: usually 1, and 0 for an image that was not made from a recorded resource
+        made from it; ``None`` if the caller may not know or it is unknown
+    :ivar shelved: the number of servers that are shelved now and need the image; these are not
+        counted as instances
     :ivar all_projects: whether the resources of all projects are counted, or only those that the
         caller sees; a response states it once for all images
     """
@@ -606,6 +625,7 @@ class Usage(JsonForm):
     gaps: tuple[Gap, ...] = ()
     more_gaps: int = 0
     made_from: Count = 0
+    shelved: int = 0
     all_projects: bool = field(default=False, metadata=NOT_IN_JSON)
 
     @property
@@ -614,13 +634,18 @@ class Usage(JsonForm):
         return self.state == UNUSED
 
     @property
+    def is_known_to_be_used(self) -> bool:
+        """Whether a live resource, a live lease or a shelved server is known."""
+        known = self.live_instances or self.leases.count or self.shelved
+        return bool(known or self.used_by_others)
+
+    @property
     def no_use_is_recorded(self) -> bool:
-        """Whether no live resource or live lease is recorded, of any project.
+        """Whether no live resource, live lease or shelved server is recorded, of any project.
 
         A witness may have missed one, if the state is ``unknown``.
         """
-        used = self.live_instances or self.leases.count
-        return not used and self.used_by_others is False
+        return not self.is_known_to_be_used and self.used_by_others is False
 
 
 @dataclass(frozen=True, slots=True)

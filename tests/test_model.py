@@ -38,6 +38,7 @@ ALL: Final[list[JsonForm]] = [
     REF,
     RELATION,
     replace(RELATION, label=None, project_id=None, image_created_at=None, image_deleted_at=NOON),
+    replace(RELATION, kind="shelved", ended_at=NOON),
     IMAGES,
     INSTANCE,
     replace(INSTANCE, project_id=None, boot_image_id=None, ended_at=None, images={}),

@@ -77,7 +77,7 @@ class NotInstanceAware(ClientError):
 
 
 class ImageNotOfInstance(ClientError):
-    """The image is not recorded as a snapshot or backup of the server; it was not deleted.
+    """The image is not recorded as made from the server; it was not deleted.
 
     :ivar image_id: ID of the image
     """

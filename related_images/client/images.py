@@ -116,7 +116,7 @@ class InstanceAwareImageService:
         has the ``image_id``.
 
         :param instance_id: ID of the server
-        :param kind: ``snapshot`` or ``backup``
+        :param kind: ``snapshot``, ``backup`` or ``shelved``
         :param label: label of the relation, such as ``daily``
         :param properties: attributes of the image whose names are arguments, such as ``label``
         :param attributes: other attributes of the image, such as ``name``, ``disk_format``
@@ -351,10 +351,9 @@ class InstanceAwareImageService:
         """Delete an image.
 
         :param image_id: ID of the image
-        :param instance_id: delete the image only if it is a snapshot or backup of this server
+        :param instance_id: delete the image only if it was made from this server
         :param force: also delete an image from which live servers were started; needs an admin role
-        :raises ImageNotOfInstance: if it is not a snapshot or backup of ``instance_id``; it is not
-            deleted
+        :raises ImageNotOfInstance: if it was not made from ``instance_id``; it is not deleted
         :raises Conflict: if live servers were started from the image, with delete protection
         :raises NotFound: if the image does not exist or the caller may not see it
         """
@@ -369,7 +368,7 @@ class InstanceAwareImageService:
             if matches and self._is_of_current_image(relation):
                 return
         raise ImageNotOfInstance(
-            f"image {image_id} is not recorded as a snapshot or backup of the {instance}; nothing "
+            f"image {image_id} is not recorded as made from the {instance}; nothing "
             f"was deleted; `openstack image relation list {image_id}` lists its relations",
             image_id=image_id,
         )
@@ -417,7 +416,7 @@ class InstanceAwareImageService:
 
         :param instance_id: ID of the server
         :param image_id: ID of the image
-        :param kind: ``snapshot``, ``backup`` or ``boot``
+        :param kind: ``snapshot``, ``backup``, ``shelved`` or ``boot``
         :param label: label of the relation, such as ``daily``
         :param instance_project_id: ID of the project of the server, which may see a ``boot``
             relation instead of the project of the image
@@ -434,7 +433,7 @@ class InstanceAwareImageService:
 
         :param instance_id: ID of the server
         :param image_id: ID of the image
-        :param kind: ``snapshot``, ``backup`` or ``boot``
+        :param kind: ``snapshot``, ``backup``, ``shelved`` or ``boot``
         :raises NotFound: if the relation is not recorded
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """

@@ -71,8 +71,9 @@ class RelationsClient:
         """Return the relations, newest first.
 
         :param filters: ``installation_uuid``, ``resource_type``, ``instance_id``, ``image_id``,
-            ``project_id``, ``kind``, ``label``, ``source``, ``created_after``, ``created_before``
-            and ``in_use`` (a live server or volume was made from the image)
+            ``project_id``, ``kind``, ``label``, ``source``, ``created_after``, ``created_before``,
+            ``in_use`` (a live server or volume was made from the image) and ``leftover`` (a
+            ``shelved`` relation ended although the image still exists)
         """
         query = _query(filters, parameters.FILTERS)
         sizes = PageSizes.of(limit, page_size)
@@ -106,7 +107,7 @@ class RelationsClient:
 
         :param instance: the server or volume; for ``use`` a resource of a registered type
         :param image_id: ID of the image
-        :param kind: ``snapshot``, ``backup``, ``boot`` or ``use``
+        :param kind: ``snapshot``, ``backup``, ``shelved``, ``boot`` or ``use``
         :param label: label of the relation, such as ``daily``
         :param instance_project_id: ID of the project of the resource, which may see a ``boot`` or
             ``use`` relation instead of the project of the image; ``use`` needs it
@@ -141,7 +142,7 @@ class RelationsClient:
 
         :param instance: the server or volume
         :param image_id: ID of the image
-        :param kind: ``snapshot``, ``backup``, ``boot`` or ``use``
+        :param kind: ``snapshot``, ``backup``, ``shelved``, ``boot`` or ``use``
         :raises NotFound: if the relation is not recorded
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
@@ -156,7 +157,7 @@ class RelationsClient:
 
         :param instance: the server or volume
         :param image_id: ID of the image
-        :param kind: ``snapshot``, ``backup``, ``boot`` or ``use``
+        :param kind: ``snapshot``, ``backup``, ``shelved``, ``boot`` or ``use``
         :param recorded_at: ``created_at`` of the relation that :meth:`attach` returned; ``None`` to
             roll back the creation of the image with the instance headers
         :returns: ``True`` if the relation was deleted
@@ -247,8 +248,8 @@ class RelationsClient:
         """Delete an image.
 
         :param image_id: ID of the image
-        :param force: also delete an image from which live servers were started; needs an admin role
-        :raises Conflict: if live servers were started from the image, with delete protection
+        :param force: also delete an image that live servers use; needs an admin role
+        :raises Conflict: if live servers use the image, with delete protection
         :raises NotFound: if the image does not exist or the caller may not see it
         """
         path = image_path(image_id)

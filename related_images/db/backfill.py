@@ -36,6 +36,8 @@ from related_images.model import (
     BOOT,
     MADE_FROM,
     SERVER,
+    SHELVED,
+    SNAPSHOT,
     ImageState,
     InstanceRef,
     NewRelation,
@@ -221,8 +223,10 @@ def _compare(
     made: Sequence[Relation | NewRelation], installation_uuid: str, candidate: Candidate
 ) -> Verdict:
     """Return the verdict on a candidate whose image has the relations ``made``."""
-    claimed = (InstanceRef(installation_uuid, candidate.instance_id), candidate.kind)
-    if any((row.instance, row.kind) == claimed for row in made):
+    claimed = InstanceRef(installation_uuid, candidate.instance_id)
+    # Nova's properties call the image of a shelved server a snapshot
+    kinds = (SNAPSHOT, SHELVED) if candidate.kind == SNAPSHOT else (candidate.kind,)
+    if any(row.instance == claimed and row.kind in kinds for row in made):
         return Verdict(KNOWN)
     row = made[0]
     return Verdict(

@@ -28,6 +28,7 @@ from related_images.model import (
     NOVA_API,
     NOVA_BUS,
     SERVICE,
+    SHELVED,
     SNAPSHOT,
     USE,
 )
@@ -36,7 +37,7 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 
-KIND_CODES: Final = {SNAPSHOT: 1, BACKUP: 2, BOOT: 3, USE: 5}
+KIND_CODES: Final = {SNAPSHOT: 1, BACKUP: 2, BOOT: 3, SHELVED: 4, USE: 5}
 SOURCE_CODES: Final = {SERVICE: 1, NOTIFICATION: 2, BACKFILL: 3, MANUAL: 4}
 WITNESS_CODES: Final = {NOVA_API: 1, NOVA_BUS: 2, CINDER_API: 3, CINDER_BUS: 4}
 """The numbers that rows hold for words. A released code never changes its meaning."""

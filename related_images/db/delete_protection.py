@@ -1,7 +1,8 @@
 """Delete protection: pending deletions, and images that live resources use.
 
 A resource is a server that was started from the image, a volume that was made from it, a
-resource that comes, through origins, from one of these, or one with a lease of the image. A
+resource that comes, through origins, from one of these, or one with a lease of the image. A server
+that is shelved needs the image that was made of it, too: see :mod:`related_images.db.shelving`. A
 transaction that begins a deletion locks the row of the image exclusively and then looks for live
 resources. A transaction that records a start shares a lock on that row, through its foreign
 key, or locks it to record a lease, and then looks for pending deletions. So the later of two
@@ -13,7 +14,7 @@ the process is killed in between, the deletion expires after :data:`LONGEST_DELE
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from related_images.config import GUARD_COUNTS, LEASE
+from related_images.config import GUARD_COUNTS, LEASE, SHELVED
 from related_images.db import (
     coverage,
     image_identity,
@@ -44,10 +45,12 @@ from related_images.db import (
     origin_walk,
     orphans,
     relations,
+    shelving,
 )
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
 from related_images.db.row_ids import image_ref, project_ref, shown_installation
+from related_images.db.shelving import ShelvedServers
 from related_images.db.tables import deletion, image, installation, instance, lease, relation
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
 from related_images.model import (
@@ -62,6 +65,7 @@ from related_images.model import (
     InstanceRef,
     NewRelation,
     Recorded,
+    Reporter,
 )
 
 LISTED: Final = 5
@@ -100,17 +104,24 @@ class Use:
     :ivar count: the number of all live ones
     :ivar visible: the number of those that the caller sees, by resource type
     :ivar first: the first of those, at most :data:`LISTED` of each way to use it
+    :ivar shelved: the servers that are shelved now, which are not counted in ``count``
     """
 
     count: int = 0
     visible: Mapping[str, int] = field(default_factory=dict)
     first: Sequence[InstanceRef] = ()
     is_known: bool = True
+    shelved: ShelvedServers = ShelvedServers()
+
+    @property
+    def total(self) -> int:
+        """The number of all live resources, with the shelved servers."""
+        return self.count + self.shelved.count
 
     @property
     def is_certainly_none(self) -> bool:
         """Whether it is known that no live resource uses the image."""
-        return self.is_known and not self.count
+        return self.is_known and not self.total
 
     def __add__(self, other: "Use") -> "Use":
         visible = Counter(self.visible) + Counter(other.visible)
@@ -127,6 +138,7 @@ def begin(
     forced: bool,
     image_state: ImageState | None = None,
     counts: Collection[str] = GUARD_COUNTS,
+    service: Reporter | None = None,
 ) -> StartedDeletion:
     """Begin a deletion: until it ends, no start from the image or lease of it can be recorded.
 
@@ -134,6 +146,8 @@ def begin(
     :param forced: begin the deletion even if the image is in use
     :param image_state: the image as Glance reports it, if Glance was asked
     :param counts: which uses count, some of :data:`related_images.config.GUARD_COUNTS`
+    :param service: the service user that sends the request; see
+        :func:`related_images.db.shelving.servers`
     :returns: the deletion; pass it to :func:`deleted` or :func:`withdraw`
     :raises ImageInUse: if live resources use the image, unless ``forced``
     :raises StoreUnavailable: if the database is unavailable
@@ -141,13 +155,13 @@ def begin(
 
     def task(connection: Connection) -> StartedDeletion:
         deletion = _begin(connection, image_id, datetime.now(UTC), image_state)
-        use = _use(connection, deletion.image_ref, visible_to, counts)
+        use = _use(connection, deletion.image_ref, visible_to, counts, service)
         if not use.is_certainly_none and not forced:
             raise ImageInUse(
                 _refusal(image_id, use, "deleted", _WAYS_TO_DELETE)
                 + _gaps(connection, deletion.image_ref)
             )
-        return StartedDeletion(image_id, deletion, use.count)
+        return StartedDeletion(image_id, deletion, use.total)
 
     return database.write(task)
 
@@ -174,7 +188,7 @@ def check_deactivation(
     use = database.explore(_use_of, image_id, visible_to, image_state, counts)
     if not use.is_certainly_none and not forced:
         raise ImageInUse(_refusal(image_id, use, "deactivated", _WAYS_TO_DEACTIVATE))
-    return use.count
+    return use.total
 
 
 def _use_of(
@@ -203,13 +217,16 @@ _WAYS_TO_DEACTIVATE: Final = ", or deactivate the image although it is in use"
 
 
 def _refusal(image_id: str, use: Use, action: str, ways: str) -> str:
-    users = [_shown(type, number, use.first) for type, number in use.visible.items()]
-    users += ["live resources of other projects"] * (use.count > sum(use.visible.values()))
+    users = [_shown_of_type(type, number, use.first) for type, number in use.visible.items()]
+    if use.shelved.visible:
+        users.append(_shown("shelved server", use.shelved.visible, use.shelved.first))
+    visible = sum(use.visible.values()) + use.shelved.visible
+    users += ["live resources of other projects"] * (use.total > visible)
     if not use.is_known:
         users.append(f"resources that come from it through more than {origin_walk.STEPS} origins")
     return (
         f"the image {image_id} cannot be {action}: it is used by {' and '.join(users)}; "
-        "delete them first; an administrator can record that a server was deleted with "
+        f"{_unshelve(use)}delete them first; an administrator can record that a server was deleted with "
         f"`openstack server deletion record`{_of_volumes(use)}{_of_leases(use)}"
         + ways.format(image_id)
     )
@@ -239,12 +256,20 @@ _WAY_TO_END_LEASES: Final = (
 )
 
 
-def _shown(resource_type: str, number: int, first: Sequence[InstanceRef]) -> str:
-    """Return the number of resources of a type, with the IDs of the first ones."""
+def _unshelve(use: Use) -> str:
+    return "unshelve shelved servers or " if use.shelved.visible else ""
+
+
+def _shown_of_type(resource_type: str, number: int, first: Sequence[InstanceRef]) -> str:
     listed = [one for one in first if one.resource_type == resource_type]
-    names = [f"{one.instance_id} of {one.installation_uuid}" for one in listed]
-    names += ["..."] * (number > len(listed))
-    return f"{number} live {resource_type}{'s' * (number != 1)} ({', '.join(names)})"
+    return _shown(f"live {resource_type}", number, listed)
+
+
+def _shown(noun: str, number: int, first: Sequence[InstanceRef]) -> str:
+    """Return the number of resources, with the IDs of the first ones."""
+    names = [f"{one.instance_id} of {one.installation_uuid}" for one in first]
+    names += ["..."] * (number > len(first))
+    return f"{number} {noun}{'s' * (number != 1)} ({', '.join(names)})"
 
 
 def deleted(database: Database, begun: StartedDeletion) -> None:
@@ -321,13 +346,20 @@ def _withdraw(connection: Connection, begun: Deletion) -> None:
 
 
 def _use(
-    connection: Connection, image_ref: int, visible_to: str | None, counts: Collection[str]
+    connection: Connection,
+    image_ref: int,
+    visible_to: str | None,
+    counts: Collection[str],
+    service: Reporter | None = None,
 ) -> Use:
     """Return the live resources that use the image in one of the ways that count."""
     types = [type for name in counts for type in _TYPES.get(name, ())]
     made = _use_by_made(connection, image_ref, visible_to, types) if types else Use()
     leased = _use_by_lease(connection, image_ref, visible_to) if LEASE in counts else Use()
-    return made + leased
+    shelved = ShelvedServers()
+    if SHELVED in counts:
+        shelved = shelving.servers(connection, image_ref, visible_to, LISTED, service)
+    return replace(made + leased, shelved=shelved)
 
 
 _TYPES: Final = {SERVER: (SERVER,), VOLUME: (VOLUME, VOLUME_SNAPSHOT, VOLUME_BACKUP)}

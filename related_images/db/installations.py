@@ -170,6 +170,15 @@ def check_registration(
         raise _bound(uuid, resource_type, own)
 
 
+def may_report(uuid: str, resource_type: str, reporter: Reporter, registration: Any) -> bool:
+    """Return whether :func:`check_registration` accepts the same arguments."""
+    try:
+        check_registration(uuid, resource_type, reporter, registration)
+    except (InstallationUnregistered, InstallationBound):
+        return False
+    return True
+
+
 def _bound(uuid: str, resource_type: str, own: Sequence[ServiceUser]) -> InstallationBound:
     """Return the error for a reporter.
 

@@ -10,7 +10,8 @@ relations move to the row of the new installation. Nothing that was recorded is 
 * If the relation is a start, the later time remains as a rebuild, unless
   :func:`related_images.db.parent_links.is_rebuild` denies that. All rebuilds remain.
 * The owner of the resource is the owner in the new installation, or else the owner in the old one.
-* The united resource has ended if one of the two has ended; the earlier end remains.
+* The united resource has ended if one of the two has ended; the earlier end remains. The same is
+  true of a relation that both have.
 * A lease ends at the later time.
 * Of two origins with the same time, that of the new installation remains. An origin between the two
   resources is removed, since they are one.
@@ -50,6 +51,7 @@ from related_images.db import (
     latest_images,
     leases,
     parent_links,
+    shelving,
 )
 from related_images.db.database import Database
 from related_images.db.parent_links import Start
@@ -350,6 +352,7 @@ def _join(
     leases.unite(
         connection, [(kept.id, dropped.id) for kept, dropped in duplicates if kept.kind == USE]
     )
+    shelving.pass_on(connection, {dropped.id: kept.id for kept, dropped in duplicates})
     dropped_refs = [dropped.id for _, dropped in duplicates]
     connection.execute(delete(relation).where(relation.c.id.in_(dropped_refs)))
     for kept, dropped in duplicates:
@@ -391,6 +394,8 @@ def _complete(connection: Connection, old: Any, new: Any) -> None:
     if ends:
         ended = update(instance).where(instance.c.id == new.id)
         connection.execute(ended.values(ended_at=min(ends)))
+        for at in ends:
+            shelving.end_of(connection, new.id, at)
     owner = new.project_ref or old.project_ref
     if owner is not None:
         image_owners.report(connection, new.id, owner)

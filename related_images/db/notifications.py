@@ -15,7 +15,14 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, select
 
-from related_images.db import dialects, image_owners, relation_queries, relation_removal, relations
+from related_images.db import (
+    dialects,
+    image_owners,
+    relation_queries,
+    relation_removal,
+    relations,
+    shelving,
+)
 from related_images.db.database import Database
 from related_images.db.row_ids import (
     INSTALLATION_REF,
@@ -77,6 +84,11 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
+class Running(Event):
+    """The instance was unshelved or powered on, so that it is not shelved."""
+
+
+@dataclass(frozen=True)
 class Ended(Event):
     """The instance was deleted."""
 
@@ -96,6 +108,8 @@ def _store_all(connection: Connection, events: Iterable[Event]) -> None:
             _image_made(connection, event)
         elif isinstance(event, Started):
             _record(connection, event, event.image_id, BOOT, event.project_id)
+        elif isinstance(event, Running):
+            shelving.end(connection, event.instance, event.at)
         else:
             _end_instance(connection, event)
 

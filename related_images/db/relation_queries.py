@@ -27,7 +27,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from related_images.db import image_identity
+from related_images.db import image_identity, shelving
 from related_images.db.clock import Now
 from related_images.db.column_types import (
     EPOCH,
@@ -46,10 +46,19 @@ from related_images.db.row_ids import (
     shown_id,
     shown_installation,
 )
-from related_images.db.tables import image, installation, instance, lease, project, relation
+from related_images.db.tables import (
+    image,
+    installation,
+    instance,
+    lease,
+    project,
+    relation,
+    relation_end,
+)
 from related_images.model import (
     BOOT,
     MADE_FROM,
+    SHELVED,
     USE,
     Filters,
     InstanceRef,
@@ -143,17 +152,21 @@ def find(
     used = {
         it.name: getattr(filters, it.name)
         for it in fields(filters)
-        if it.name != "in_use" and getattr(filters, it.name) is not None
+        if it.name not in _FLAGS and getattr(filters, it.name) is not None
     }
     found = homes(connection, filters)
     if found is not None and not found.refs:
         return []
     few = None if found is None else found.have_few_instances
-    query = _page(frozenset(used), filters.in_use, few, of_any_source, after is not None)
+    flags = tuple(getattr(filters, name) for name in _FLAGS)
+    query = _page(frozenset(used), flags, few, of_any_source, after is not None)
     position = {_AFTER + it.name: getattr(after, it.name) for it in fields(after)} if after else {}
     values = {**used, **position, "limit": limit, "homes": found and found.refs}
     return [_relation(row) for row in connection.execute(query, values)]
 
+
+_FLAGS: Final = ("in_use", "leftover")
+"""The filters that change the statement; the others are its parameters."""
 
 _AFTER: Final = "after_"
 """The prefix of the parameters for the position of a page."""
@@ -162,19 +175,21 @@ _AFTER: Final = "after_"
 @lru_cache(maxsize=256)
 def _page(
     names: frozenset[str],
-    in_use: bool | None,
+    flags: tuple[bool | None, ...],
     have_few_instances: bool | None,
     of_any_source: bool,
     is_later: bool,
 ) -> Select[Any]:
     """Return the statement for a page.
 
-    :param names: the filters that have a value
+    :param names: the filters that have a value, without :data:`_FLAGS`
+    :param flags: the values of :data:`_FLAGS`
     :param have_few_instances: the attribute of :class:`Homes`; ``None`` without them
     :param is_later: whether it is not the first page
     """
     parameters: Any = {name: bindparam(name) for name in names}
-    filters = Filters(**parameters, in_use=in_use)
+    parameters |= zip(_FLAGS, flags, strict=True)
+    filters = Filters(**parameters)
     of_homes = None
     if have_few_instances is not None:
         of_homes = Homes(bindparam("homes", expanding=True), have_few_instances)
@@ -183,7 +198,7 @@ def _page(
         position: Any = {it.name: bindparam(_AFTER + it.name) for it in fields(RelationPosition)}
         query = query.where(_follows(RelationPosition(**position), filters.visible_to))
     at: Any = relation.c.created_at
-    if have_few_instances:
+    if have_few_instances or filters.leftover:
         # the sum prevents a search by the index on created_at, which reads all relations
         at = type_coerce(at, BigInteger) + 0
     newest_first = query.order_by(at.desc(), relation.c.id.desc())
@@ -197,7 +212,12 @@ def at(connection: Connection, ref: int) -> Relation:
 
 
 def _relation(row: Any) -> Relation:
-    found = Relation(*row)
+    *columns, event_at, instance_ended_at = row
+    found = Relation(*columns)
+    if found.kind == SHELVED:
+        ends = (event_at, instance_ended_at, found.image_deleted_at)
+        ended_at = min((end for end in ends if end is not None), default=None)
+        found = replace(found, ended_at=ended_at)
     return replace(found, image_created_at=None) if found.image_created_at == EPOCH else found
 
 
@@ -221,6 +241,8 @@ def _with_names(page: Subquery) -> Select[Any]:
             image.c.deleted_at,
             installation.c.resource_type,
             lease.c.expires_at,
+            relation_end.c.ended_at,
+            instance.c.ended_at,
         )
         .select_from(
             page.join(instance, page.c.instance_ref == instance.c.id)
@@ -228,6 +250,7 @@ def _with_names(page: Subquery) -> Select[Any]:
             .join(image, page.c.image_ref == image.c.id)
             .outerjoin(project, page.c.project_ref == project.c.id)
             .outerjoin(lease, page.c.id == lease.c.relation_ref)
+            .outerjoin(relation_end, page.c.id == relation_end.c.relation_ref)
         )
         .order_by(page.c.created_at.desc(), page.c.id.desc())
     )
@@ -331,6 +354,7 @@ def conditions(
         (filters.created_after, lambda time: at > time),
         (filters.created_before, lambda time: at < time),
         (filters.in_use, lambda wanted: _is_use() if wanted else ~_is_use()),
+        (filters.leftover, _is_leftover),
     ]
     conditions = [condition(value) for value, condition in by_filter if value is not None]
     conditions.append(_is(filters.kind, relation.c.kind, KIND_CODES))
@@ -348,6 +372,10 @@ def _is_of_image(image_id: str) -> ColumnElement[bool]:
     """Return the condition that the image of a relation has this ID or had it before."""
     current = select(image.c.id).where(image.c.uuid == image_id)
     return relation.c.image_ref.in_(union_all(current, former_images(image_id)))
+
+
+def _is_leftover(wanted: bool) -> ColumnElement[bool]:
+    return shelving.is_leftover() if wanted else ~shelving.is_leftover()
 
 
 def _is_use() -> ColumnElement[bool]:

@@ -38,6 +38,7 @@ from related_images.db import (
     image_owners,
     latest_images,
     parent_links,
+    shelving,
 )
 from related_images.db.column_types import EPOCH
 from related_images.db.row_ids import (
@@ -432,7 +433,10 @@ def end_instance(connection: Connection, ref: InstanceRef, at: datetime) -> bool
 
     :returns: whether the instance is recorded
     """
-    return bool(connection.execute(_end_instance, {**named(ref), "at": at}).rowcount)
+    is_known = bool(connection.execute(_end_instance, {**named(ref), "at": at}).rowcount)
+    if is_known:
+        shelving.end(connection, ref, at)
+    return is_known
 
 
 def _instance(

@@ -108,7 +108,7 @@ LATEST: Final = {
     SNAPSHOT: instance.c.latest_snapshot_at,
     BACKUP: instance.c.latest_backup_at,
 }
-"""The column with the time of the latest image, by kind."""
+"""The column with the time of the latest image, by kind. Other kinds have none."""
 
 image = Table(
     "related_image",
@@ -164,6 +164,16 @@ rebuild = Table(
 )
 """The times at which an instance was rebuilt from an image from which it had been started before.
 """
+
+relation_end = Table(
+    "related_relation_end",
+    metadata,
+    # the relations that ended although their image existed, of which there are few
+    Column("relation_ref", ForeignKey("related_relation.id", ondelete="CASCADE"), primary_key=True),
+    Column("ended_at", UtcDateTime, nullable=False),
+    **_EXTENSION,
+)
+"""The ends of ``shelved`` relations: see :mod:`related_images.db.shelving`."""
 
 descent = Table(
     "related_descent",

@@ -20,7 +20,7 @@ from sqlalchemy import (
     union,
 )
 
-from related_images.db import coverage, leases, origin_walk
+from related_images.db import coverage, leases, origin_walk, shelving
 from related_images.db.database import Database
 from related_images.db.row_ids import project_ref
 from related_images.db.tables import image, installation, instance, lease, project, relation
@@ -110,6 +110,7 @@ def _part(
 ) -> Iterator[Usage]:
     known = {row.image_id: row for row in database.explore(_usages, image_ids, visible_to)}
     leased = database.explore(_leased, image_ids, visible_to, owners or {})
+    shelved = database.explore(shelving.numbers, image_ids, visible_to)
     sources = database.explore(_count_sources, image_ids, visible_to)
     others: Mapping[str, bool | None] | None = None
     if owners is not None:
@@ -120,6 +121,7 @@ def _part(
             _with_leases(known.get(image_id) or Usage(image_id), leased.get(image_id)),
             used_by_others=None if others is None else others.get(image_id, False),
             made_from=sources.get(image_id, 0),
+            shelved=shelved.get(image_id, 0),
         )
 
 
@@ -184,7 +186,7 @@ def _count_leases(connection: Connection, which: ColumnElement[bool]) -> dict[st
 
 
 def _with_state(usage: Usage, gaps: Sequence[Gap]) -> Usage:
-    if usage.live_instances or usage.leases.count or usage.used_by_others:
+    if usage.is_known_to_be_used:
         state = USED
     else:
         state = UNKNOWN if gaps or usage.used_by_others is None else UNUSED

@@ -5,11 +5,12 @@
     installation_uuid = …
 
 Its place in the pipeline is before ``osapi_compute_app_v21``. It passes on the application
-unchanged. When it is loaded, it patches three functions of Nova that create images, and a function
+unchanged. When it is loaded, it patches four functions of Nova that create images, and a function
 of glanceclient that converts responses to exceptions. It first checks the names and the arguments
 of these functions. No file of Nova or glanceclient is changed.
 """
 
+import contextvars
 import functools
 import importlib
 import importlib.metadata
@@ -60,12 +61,18 @@ SNAPSHOT_VOLUMES: Final = PatchTarget(
     "API.snapshot_volume_backed",
     ("self", "context", "instance", "name", "extra_properties"),
 )
+SHELVE: Final = PatchTarget(
+    "nova.compute.api", "API.shelve", ("self", "context", "instance", "clean_shutdown")
+)
 MAKE_CLIENT: Final = PatchTarget(
     "nova.image.glance",
     "_glanceclient_from_endpoint",
     ("context", "endpoint", "version"),
 )
 MAKE_ERROR: Final = PatchTarget("glanceclient.exc", "from_response", ("response", "body"))
+
+_made_as: contextvars.ContextVar[str | None] = contextvars.ContextVar("made_as", default=None)
+"""The kind of the images that the current action of Nova creates, if Nova does not say it."""
 
 _installed: list[str] = []
 """The installation for which this process is patched; empty if it is not."""
@@ -116,6 +123,7 @@ def install(installation_uuid: str, *, is_api: bool = False) -> None:
     wrappers: list[tuple[PatchTarget, Callable[[Any], Any]]] = [
         (CREATE_IMAGE, functools.partial(_set_instance, uuid)),
         (SNAPSHOT_VOLUMES, functools.partial(_set_instance, uuid)),
+        (SHELVE, _make_shelved),
         (MAKE_CLIENT, _send_instance_headers),
     ]
     if is_api:
@@ -168,11 +176,25 @@ def _set_instance(installation_uuid: str, function: Callable[..., Any]) -> Calla
         arguments = signature.bind(*args, **kwargs).arguments
         server = arguments["instance"]
         instance = InstanceRef(installation_uuid, server.uuid)
-        kind = arguments.get("image_type", model.SNAPSHOT)
+        kind = _made_as.get() or arguments.get("image_type", model.SNAPSHOT)
         with for_instance(
             instance, kind=kind, label=_label(kind, arguments), project_id=server.project_id
         ):
             return function(*args, **kwargs)
+
+    return wrapper
+
+
+def _make_shelved(shelve: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``shelve``, so that the image in it is recorded as that of a shelved server."""
+
+    @functools.wraps(shelve)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        token = _made_as.set(model.SHELVED)
+        try:
+            return shelve(*args, **kwargs)
+        finally:
+            _made_as.reset(token)
 
     return wrapper
 

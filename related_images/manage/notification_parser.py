@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from related_images import model, validation
-from related_images.db.notifications import Ended, Event, ImageMade, Started
+from related_images.db.notifications import Ended, Event, ImageMade, Running, Started
 from related_images.errors import BadInput, NotificationMalformed
 
 Data = Mapping[str, Any]
@@ -60,6 +60,10 @@ def _started(head: Head, data: Data) -> Event | None:
     return Started(*head, validation.image_id(image)) if image else None
 
 
+def _running(head: Head, _: Data) -> Event:
+    return Running(*head)
+
+
 def _ended(head: Head, _: Data) -> Event:
     return Ended(*head)
 
@@ -69,6 +73,8 @@ _PARSERS: Final[Mapping[str, Callable[[Head, Data], Event | None]]] = {
     "instance.snapshot.end": _image_made,
     "instance.create.end": _started,
     "instance.rebuild.end": _started,
+    "instance.unshelve.end": _running,
+    "instance.power_on.end": _running,
     "instance.delete.end": _ended,
 }
 

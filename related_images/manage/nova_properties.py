@@ -77,7 +77,7 @@ def _contradiction(image: Image) -> str | None:
         return f"{BASE} is {validation.shown(image[BASE])}, and Nova sets it to an image ID"
     if not validation.is_uuid(image.get("instance_uuid")):
         return "instance_uuid is not a server ID"
-    if image.get("image_type") not in model.MADE_FROM:
+    if image.get("image_type") not in (model.SNAPSHOT, model.BACKUP):
         shown = validation.shown(image.get("image_type"))
         return f"image_type is {shown}, which Nova never sets"
     if not image.get("user_id"):

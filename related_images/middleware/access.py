@@ -140,6 +140,15 @@ class Caller:
             self.settings.require_registered_installation,
         )
 
+    def service(self) -> Reporter | None:
+        """Return the service user of the service token, without the user of the caller's own token;
+        ``None`` without a service token that has a recording role."""
+        if not self.has_service_token:
+            return None
+        user = self.environ.get("HTTP_X_SERVICE_USER_ID")
+        users = frozenset([user] if user else [])
+        return Reporter(users, self.settings.require_registered_installation)
+
     def remover(self) -> Reporter:
         """Return the reporter of a removal: an administrator may remove from any installation."""
         return replace(self.reporter(), for_any_installation=self.is_admin)

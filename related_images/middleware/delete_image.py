@@ -160,6 +160,7 @@ class Guarded:
                 forced=forced,
                 image_state=image_state,
                 counts=caller.settings.guard_counts,
+                service=caller.service(),
             )
         except ImageInUse as error:
             if not self.forced:

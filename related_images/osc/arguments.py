@@ -18,9 +18,9 @@ RESOURCE: Final = "name or ID of a server, ID of a resource of another type"
 TYPES: Final = f"{', '.join(model.RESOURCE_TYPES)}, or a registered type"
 
 KIND: Final = (
-    "snapshot or backup: the image was made from the server or volume; boot: the server was "
-    "started from the image, or the volume was made from it; use: a resource of another type has a "
-    "lease of the image"
+    "snapshot or backup: the image was made from the server or volume; shelved: Nova made it when "
+    "it shelved the server; boot: the server was started from the image, or the volume was made "
+    "from it; use: a resource of another type has a lease of the image"
 )
 
 

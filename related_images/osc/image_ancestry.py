@@ -24,7 +24,7 @@ class AncestryRow:
     """An image of an ancestry.
 
     :ivar depth: generations from the first image
-    :ivar kind: snapshot or backup
+    :ivar kind: snapshot, backup or shelved
     :ivar via: the resource that the image was made from
     :ivar created_at: the time of the relation with it
     """
@@ -63,9 +63,10 @@ class _ListRelatives(ListWithNames):
 class ListAncestry(_ListRelatives):
     """List an image and its ancestors, the nearest first.
 
-    Each row shows the server or volume that the image was made from, and the kind: snapshot or
-    backup. This server was started from the image in the next row, or this volume was made from it.
-    A project sees an ancestor only if it owns the resources and images that lead to it.
+    Each row shows the server or volume that the image was made from, and the kind: snapshot,
+    backup or shelved. This server was started from the image in the next row, or this volume was
+    made from it. A project sees an ancestor only if it owns the resources and images that lead to
+    it.
     """
 
     columns = (*IMAGE_COLUMNS, *ORIGIN_COLUMNS)
@@ -83,8 +84,8 @@ class ListDescendant(_ListRelatives):
 
     These are the images made from servers that were started from the image, or from volumes that
     were made from it, and their descendants. Each row shows the server or volume that the image was
-    made from, and the kind: snapshot or backup. A project sees a descendant only if it owns the
-    resources and images that lead to it.
+    made from, and the kind: snapshot, backup or shelved. A project sees a descendant only if it
+    owns the resources and images that lead to it.
     """
 
     columns = (

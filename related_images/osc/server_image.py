@@ -81,7 +81,7 @@ class ServerImageLister(ListCommand):
 
 
 class ListServerImage(ServerImageLister):
-    """List the images made from a server: its snapshots and backups.
+    """List the images made from a server: snapshots, backups, and images of the shelved server.
 
     Deleted images are not listed. `openstack image relation list --server` lists them too.
     """

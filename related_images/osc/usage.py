@@ -124,11 +124,14 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
     """List images with the number of live servers and volumes that were made from them.
 
     Live Servers counts the volumes too. The images are sorted by Gain: the bytes that their
-    deletion frees, largest first. Gain is 0 if a live server or volume uses the image, if it has a
-    lease, or if its use is unknown. Leases (--long) are uses by other resources that end at a time.
-    A server is live until its deletion is reported. Used By Others (--long) shows
-    the owner of an image whether live servers or volumes of other projects use it, but not which.
-    Hidden images are listed too.
+    deletion frees, largest first. Gain is 0 if a live server or volume uses the image, if a server
+    is shelved in it (--long: Shelved Servers), if it has a lease, or if its use is unknown. Leases
+    (--long) are uses by other resources that end at a time. A server is live until its deletion is
+    reported. Used By Others (--long) shows the owner of an image whether live servers or volumes of
+    other projects use it, but not which. Hidden images are listed too.
+
+    With --leftovers, only the images that Nova left behind are listed: it made them of servers that
+    were shelved, and did not delete them when these were unshelved or deleted.
 
     Unless images are named, the command reads all images that this account sees, and their usage,
     before it shows the first one. So a page with --limit or --marker takes as long as the whole
@@ -147,6 +150,7 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
         ("Servers Ever", lambda row: row.usage.instances),
         ("Leases", lambda row: row.usage.leases.count),
         ("Leases Until", lambda row: format_time(row.usage.leases.latest_expires_at)),
+        ("Shelved Servers", lambda row: row.usage.shelved),
         (
             "Used By Others",
             lambda row: UNKNOWN if row.usage.used_by_others is None else row.usage.used_by_others,
@@ -183,6 +187,11 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
             type=validation.argument(validation.parse_span),
             help="List only images that have been unused for this time, such as 90d; for an image "
             "that was never used, the time since its creation",
+        )
+        parser.add_argument(
+            "--leftovers",
+            action="store_true",
+            help="List only images of servers that are no longer shelved, which Nova left behind",
         )
         parser.add_argument(
             "--visibility",
@@ -241,6 +250,9 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
             yield self._named(args)
             return
         owner = resolve.project(self.app.client_manager, args.project)
+        if args.leftovers:
+            yield from self._leftovers(owner, args.visibility)
+            return
         filters = {"limit": str(PAGE), "visibility": args.visibility, "owner": owner}
         query = [(name, text) for name, text in filters.items() if text is not None]
         glance = self.clients.relations.glance
@@ -250,10 +262,18 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
         for page in pages:
             yield page.read(lambda body: {image["id"]: image for image in body["images"]})
 
+    def _leftovers(self, owner: str | None, visibility: str | None) -> Iterator[dict[str, Image]]:
+        """Yield the images that Nova left behind, by ID."""
+        client = self.clients.relations
+        relations = client.relations(leftover=True, project_id=owner, page_size=PAGE)
+        while ids := {relation.image_id for relation in itertools.islice(relations, PAGE)}:
+            images = client.glance.images(ids, dict)
+            yield {id: one for id, one in images if visibility in (None, one["visibility"])}
+
     def _named(self, args: argparse.Namespace) -> dict[str, Image]:
         """Return the images on the command line, by ID. Each that does not exist is a failure."""
-        if args.visibility or args.project:
-            raise CommandError("give either <image>, or --visibility and --project")
+        if args.visibility or args.project or args.leftovers:
+            raise CommandError("give either <image>, or --leftovers, --visibility and --project")
         client = self.clients.relations
         ids = [name for name in args.images if validation.is_uuid(name)]
         images = dict(client.glance.images(ids, dict))

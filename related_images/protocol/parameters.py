@@ -125,6 +125,11 @@ FILTERS: Final[Filters] = {
         "with a live lease; false: all others",
         {"type": "boolean"},
     ),
+    "leftover": Filter(
+        _boolean("leftover"),
+        "true: `shelved` relations that ended although their image still exists; false: all others",
+        {"type": "boolean"},
+    ),
 }
 """The filters of lists of relations and of instances."""
 

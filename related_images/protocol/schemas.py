@@ -293,6 +293,10 @@ _USAGE_DESCRIPTIONS: Final[dict[str, Json]] = {
         "description": "Number of resources that the image was made from, as far as the caller "
         "sees them",
     },
+    "shelved": {
+        "minimum": 0,
+        "description": "Number of servers that are shelved now and need the image",
+    },
 }
 _INFO: Final = {
     "version": {"type": "string"},

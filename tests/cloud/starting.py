@@ -221,6 +221,38 @@ def nova_without_service_user(cloud: Cloud) -> Iterator[int]:
 
 
 @contextmanager
+def compute_told(cloud: Cloud) -> Iterator[Callable[[Mapping[str, str]], None]]:
+    """Gives a function that starts the compute of the first cell again with other lines.
+
+    The function takes the new line for each line of the file as it was at the beginning.
+    """
+    cell = cloud.plan.first
+    conf = cloud.plan.home(cell.compute) / "nova.conf"
+    before = conf.read_text()
+
+    def tell(changes: Mapping[str, str]) -> None:
+        changed = before
+        for line, new in changes.items():
+            assert line in changed
+            changed = changed.replace(line, new)
+        conf.write_text(changed)
+        _restart_compute(cloud, cell)
+
+    try:
+        yield tell
+    finally:
+        tell({})
+
+
+def _restart_compute(cloud: Cloud, cell: Cell) -> None:
+    queue = f"compute.{cell.host}"
+    cloud.processes.stop(cell.compute)
+    eventually(lambda: cloud.bus.consumers(queue) == 0, f"the end of {cell.compute}")
+    start_compute(cloud, cell)
+    eventually(lambda: cloud.bus.consumers(queue) > 0, cell.compute)
+
+
+@contextmanager
 def _beside(cloud: Cloud, name: str, application: str) -> Iterator[int]:
     listener = _listener()
     port = port_of(listener)

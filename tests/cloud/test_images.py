@@ -21,7 +21,7 @@ SNAPSHOTS: Final = {
     "snapshot with forged metadata": ("snapshot", None),
     "backup 1": ("backup", "daily"),
     "backup 4": ("backup", "daily"),
-    "shelve": ("snapshot", None),
+    "shelve": ("shelved", None),
 }
 """What was done, and the kind and label that are recorded."""
 

@@ -37,6 +37,7 @@ from related_images.db.tables import (
     project,
     rebuild,
     relation,
+    relation_end,
 )
 from related_images.errors import InstallationConflict, InstallationNotFound
 from related_images.failpoints import Point
@@ -47,6 +48,7 @@ from related_images.model import (
     NOTIFICATION,
     SERVER,
     SERVICE,
+    SHELVED,
     USES,
     VOLUME,
     Filters,
@@ -124,7 +126,7 @@ def facts() -> st.SearchStrategy[list[Fact]]:
         st.sampled_from([*KINDS, BOOT]),
         st.sampled_from([SERVICE, NOTIFICATION, BACKFILL]),
         st.booleans(),
-    )
+    ).filter(lambda fact: fact.kind != SHELVED or fact.resource[0] == SERVER)
     end = st.builds(
         Fact,
         st.booleans(),
@@ -171,6 +173,9 @@ STATE = {
     ).select_from(_related.outerjoin(project, project.c.id == relation.c.project_ref)),
     "rebuilds": select(*_resource, image.c.uuid, relation.c.kind, rebuild.c.started_at).select_from(
         _related.join(rebuild, rebuild.c.relation_ref == relation.c.id)
+    ),
+    "ends": select(*_resource, image.c.uuid, relation_end.c.ended_at).select_from(
+        _related.join(relation_end, relation_end.c.relation_ref == relation.c.id)
     ),
     "links": select(
         *_resource, image.c.uuid, descent.c.kind, _parent.c.uuid, _owner.c.project_id
@@ -419,6 +424,7 @@ def test_every_table_that_refers_to_a_resource_or_a_relation_is_merged() -> None
     assert refers == {
         ("related_relation", "instance_ref"),
         ("related_rebuild", "relation_ref"),
+        ("related_relation_end", "relation_ref"),
         ("related_descent", "relation_ref"),
         ("related_origin", "instance_ref"),
         ("related_origin", "source_ref"),

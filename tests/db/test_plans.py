@@ -28,6 +28,7 @@ from related_images.db import (
     relation_removal,
     relations,
     schema,
+    shelving,
     usages,
 )
 from related_images.db.column_types import EPOCH
@@ -40,6 +41,7 @@ from related_images.db.tables import (
     origin,
     project,
     relation,
+    relation_end,
 )
 from related_images.model import (
     RESOURCE_TYPES,
@@ -122,6 +124,7 @@ def _fill(connection: Connection) -> None:
             }
             for n in numbers
         ],
+        relation_end: [{"relation_ref": n, "ended_at": at(0)} for n in numbers[:100]],
         origin: [
             {
                 "instance_ref": n,
@@ -216,6 +219,14 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
     "leases of a project": (usages._leased, SOME_IMAGES, "p-3", {}),
     "leases of an owner": (usages._leased, SOME_IMAGES, "p-3", {SOME_IMAGE: "p-3"}),
     "live leases of a project": (leases._count, FIRST + 3),
+    "images that Nova left behind": (relation_queries.find, Filters(leftover=True), 20),
+    "images of a project that Nova left behind": (
+        *(relation_queries.find, Filters(leftover=True, visible_to="p-3"), 20),
+        AFTER,
+    ),
+    "servers that are shelved in an image": (shelving.servers, FIRST + 3, "p-3", 5, None),
+    "shelved servers": (shelving.numbers, SOME_IMAGES, None),
+    "shelved servers that a project sees": (shelving.numbers, SOME_IMAGES, "p-3"),
     "origins of all": (origins._find, Filters(), 20),
     "origins of all, next page": (origins._find, Filters(), 20, AFTER_ORIGIN),
     "origins of a project": (origins._find, Filters(visible_to="p-3"), 20),
@@ -268,6 +279,7 @@ CHANGES: dict[str, Any] = {
     "forget": lambda connection: purge._forget_relations(connection, at(99), FIRST, FIRST + 1000),
     "forget leases": lambda connection: purge._forget_leases(connection, at(9)),
     "end": lambda connection: relations.end_instance(connection, server("vm-7"), at(0)),
+    "unshelve": lambda connection: shelving.end(connection, server("vm-3"), at(ROWS)),
     "record": lambda connection: relations.record(connection, new("vm-7")),
     "record claims": lambda connection: record_claims(connection, new("vm-7"), new("vm-claimed")),
     "attach": lambda connection: relations.record(

@@ -70,7 +70,7 @@ def test_every_operation_has_its_own_id() -> None:
 
 def test_document_has_every_parameter_and_no_other() -> None:
     filters = ["installation_uuid", "resource_type", "instance_id", "image_id", "project_id"]
-    filters += ["kind", "label", "source", "created_after", "created_before", "in_use"]
+    filters += ["kind", "label", "source", "created_after", "created_before", "in_use", "leftover"]
     page = ["limit", "marker"]
     known = {
         paths.RELATIONS: [*filters, *page],

@@ -32,7 +32,7 @@ def test_usages_are_in_the_requested_order(cloud: Cloud) -> None:
     start(cloud, server, base)
     leases = {"count": 0, "latest_expires_at": None}
     certain: dict[str, Any] = {"unused_since": None, "leases": leases, "gaps": [], "more_gaps": 0}
-    certain["made_from"] = 0
+    certain |= {"made_from": 0, "shelved": 0}
     never = {"instances": 0, "live_instances": 0, "used_by_others": False, "state": "unused"}
     once = {"instances": 1, "live_instances": 1, "used_by_others": True, "state": "used"}
     assert usage(cloud, unused, base, unused) == {
@@ -124,7 +124,7 @@ def test_other_projects_learn_nothing_of_used_by_others(cloud: Cloud) -> None:
         nothing: dict[str, Any] = {"instances": 0, "live_instances": 0, "unused_since": None}
         nothing |= {"leases": {"count": 0, "latest_expires_at": None}}
         nothing |= {"used_by_others": False, "state": "unused", "gaps": [], "more_gaps": 0}
-        nothing["made_from"] = 0
+        nothing |= {"made_from": 0, "shelved": 0}
         assert row == {"image_id": image_id, **nothing}
     assert others(cloud, used, user.user) is False
 

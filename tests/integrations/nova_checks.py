@@ -11,7 +11,7 @@ from related_images.errors import ConfigurationError, NovaUnexpected, TupleMalfo
 from related_images.integrations import nova
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
-TARGETS = (nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.MAKE_CLIENT, nova.MAKE_ERROR)
+TARGETS = (nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.SHELVE, nova.MAKE_CLIENT, nova.MAKE_ERROR)
 OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
 
@@ -64,14 +64,14 @@ def test_a_malformed_installation_stops_the_start() -> None:
 def test_a_function_with_other_arguments_stops_the_start(
     target: nova.PatchTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others = {owner: getattr(owner, name) for owner, name, _ in map(nova._find, _all_but(target))}
+    others = [nova._find(other) for other in _all_but(target)]
     owner, name, _ = nova._find(target)
     monkeypatch.setattr(owner, name, lambda context, server: None)
     with pytest.raises(
         NovaUnexpected, match=r"Nova \d+.* has (nova|glanceclient)\..*\(context, server\), expected"
     ):
         nova.filter_factory({}, installation_uuid=NOVA)
-    assert all(nova._find(other)[2] in others.values() for other in _all_but(target))
+    assert [nova._find(other) for other in _all_but(target)] == others
 
 
 def _all_but(target: nova.PatchTarget) -> list[nova.PatchTarget]:

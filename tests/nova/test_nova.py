@@ -54,7 +54,7 @@ SNAPSHOTS = {
     "snapshot": ("snapshot", None),
     "backup": ("backup", "daily"),
     "backup of an odd type": ("backup", None),
-    "shelve": ("snapshot", None),
+    "shelve": ("shelved", None),
     "volume-backed snapshot": ("snapshot", None),
     "snapshot by an administrator": ("snapshot", None),
     "snapshot with forged metadata": ("snapshot", None),

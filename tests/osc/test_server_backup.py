@@ -114,6 +114,23 @@ def test_images_that_the_rules_do_not_apply_to_are_kept(
     assert {action for action, _ in actions(again).values()} == {"keep"}
 
 
+def test_the_image_of_a_shelved_server_is_not_deleted(instance: Instance, member: Cloud) -> None:
+    """Not even if it is recorded as a backup too, or has the label."""
+    *_, both = backups(instance, "1", "2", "3")
+    image_id = instance.fill(instance.image("shelved", kind="shelved", label="daily"))
+    relate(instance, both, "shelved")
+    outcome = prune(member, "--keep-last", "1", instance.id)
+    found = actions(outcome)
+    assert image_id not in found
+    assert found[both] == ("keep", "in use")
+    assert [action for action, _ in found.values()].count("removed") == 1
+    assert (status(instance, image_id), status(instance, both)) == (200, 200)
+    end = f"/v2/instances/{instance.installation}/{instance.id}"
+    assert instance.glance.request("DELETE", end, instance.recorder).status == 204
+    prune(member, "--keep-last", "1", "--orphans", instance.id)
+    assert status(instance, image_id) == 200
+
+
 @pytest.mark.parametrize("kind", ["backup", "snapshot"])
 def test_a_backup_of_two_servers_is_kept_and_not_counted(
     instance: Instance, member: Cloud, kind: str

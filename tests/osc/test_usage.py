@@ -161,6 +161,27 @@ def test_an_image_whose_use_cannot_be_recorded_is_left_out(
     assert said.startswith("1 images are left out")
 
 
+def test_images_that_nova_left_behind_are_listed(instance: Instance, recorder: Cloud) -> None:
+    other, third = instance.another(), instance.another()
+    image_id, left = (one.image("shelved", kind="shelved") for one in (instance, other))
+    deleted = third.image("shelved", kind="shelved")
+    backup = other.image("backup", kind="backup")
+    assert listed(recorder, instance, "--leftovers") == {}
+    for one in (other, third):
+        end(instance, one.id)
+    assert instance.glance.request("DELETE", f"/v2/images/{deleted}", instance.member).status == 204
+    assert list(listed(recorder, instance, "--leftovers")) == [left]
+    assert listed(recorder, instance, "--leftovers", "--visibility", "public") == {}
+    unused = listed(recorder, instance, "--unused")
+    assert unused.keys() == {left, backup}
+    rows = listed(recorder, instance, "--long")
+    assert {id: row["Shelved Servers"] for id, row in rows.items()} == {
+        image_id: 1,
+        left: 0,
+        backup: 0,
+    }
+
+
 def test_relations_in_use_are_listed(
     instance: Instance, recorder: Cloud, images: tuple[str, str, str]
 ) -> None:
@@ -278,10 +299,13 @@ def test_an_unknown_marker(instance: Instance, recorder: Cloud) -> None:
 
 def test_images_and_filters_exclude_each_other(instance: Instance, recorder: Cloud) -> None:
     image_id = instance.image("one")
-    for option in (("--project", instance.project), ("--visibility", "private")):
+    filters = (("--project", instance.project), ("--visibility", "private"), ("--leftovers",))
+    for option in filters:
         told = recorder.openstack(*USAGE, *option, image_id)
         assert (told.code, told.said) == (1, "")
-        assert told.errors.startswith("give either <image>, or --visibility and --project")
+        assert told.errors.startswith(
+            "give either <image>, or --leftovers, --visibility and --project"
+        )
 
 
 def test_without_the_filter_nothing_is_listed(plain_glance: ServedGlance) -> None:

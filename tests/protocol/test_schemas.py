@@ -32,6 +32,7 @@ def test_relation_has_the_fields_of_the_design() -> None:
         "image_deleted_at": None,
         "resource_type": "server",
         "expires_at": None,
+        "ended_at": None,
         "self": f"/v2/images/{UUID}/relations/{UUID}/i:1/backup",
         "schema": "/v2/schemas/relation",
     }

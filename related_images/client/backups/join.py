@@ -54,7 +54,7 @@ class BackupImage:
             status=self.status,
             protected=self.protected,
             hidden=self.hidden,
-            in_use=usage.live_instances > 0 or usage.leases.count > 0,
+            in_use=usage.live_instances > 0 or usage.leases.count > 0 or usage.shelved > 0,
             orphan=instance.ended_at is not None,
             of_another=usage.made_from > 1,
             project_id=self.owner,

@@ -82,7 +82,7 @@ PROPERTIES_SCHEMA: Final = {
     names.KIND: _plain(
         Schema.STRING,
         "Kind of the relation between the image and the server.",
-        constraints.AllowedValues([*model.MADE_FROM, model.BOOT]),
+        constraints.AllowedValues([model.SNAPSHOT, model.BACKUP, model.BOOT]),
         default=model.SNAPSHOT,
     ),
     names.LABEL: _plain(Schema.STRING, "Label of the relation, such as daily."),
