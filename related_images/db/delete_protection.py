@@ -111,7 +111,7 @@ class Use:
     visible: Mapping[str, int] = field(default_factory=dict)
     first: Sequence[InstanceRef] = ()
     is_known: bool = True
-    shelved: ShelvedServers = ShelvedServers()
+    shelved: ShelvedServers = field(default_factory=ShelvedServers)
 
     @property
     def total(self) -> int:
@@ -226,8 +226,8 @@ def _refusal(image_id: str, use: Use, action: str, ways: str) -> str:
         users.append(f"resources that come from it through more than {origin_walk.STEPS} origins")
     return (
         f"the image {image_id} cannot be {action}: it is used by {' and '.join(users)}; "
-        f"{_unshelve(use)}delete them first; an administrator can record that a server was deleted with "
-        f"`openstack server deletion record`{_of_volumes(use)}{_of_leases(use)}"
+        f"{_unshelve(use)}delete them first; an administrator can record that a server was "
+        f"deleted with `openstack server deletion record`{_of_volumes(use)}{_of_leases(use)}"
         + ways.format(image_id)
     )
 
