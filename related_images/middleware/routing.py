@@ -58,7 +58,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
                 CREATED: ("The relation is recorded", "relation"),
             },
             (FORBIDDEN, NOT_FOUND, CONFLICT, TOO_LARGE),
-            body="new_relation",
+            body="new_relations",
         ),
     },
     paths.ORIGINS: {

@@ -364,9 +364,6 @@ _NEW_RELATION: Final = {
     "expires_at": _MAYBE_TIME
     | {"description": "The end of the lease; for the kind use, which needs it"},
 }
-_NEW_RELATION_FIELDS: Final = _object(
-    _NEW_RELATION, ("resource_type", "label", "instance_project_id", "expires_at")
-)
 _SERVICE_USERS: Final = {
     "type": "array",
     "maxItems": model.SERVICE_USERS_LIMIT,
@@ -459,14 +456,17 @@ COMPONENTS: Final[dict[str, Json]] = {
     "installation": _object(properties(Installation) | {"name": TEXT}),
     "installations": _list("installations", reference("installation")),
     "info": _object(_INFO, closed=False),
-    "new_relation": {
+    "new_relation": _object(
+        _NEW_RELATION, ("resource_type", "label", "instance_project_id", "expires_at")
+    ),
+    "new_relations": {
         "anyOf": [
-            _NEW_RELATION_FIELDS,
+            reference("new_relation"),
             _object(
                 {
                     "relations": {
                         "type": "array",
-                        "items": _NEW_RELATION_FIELDS,
+                        "items": reference("new_relation"),
                         "minItems": 1,
                         "maxItems": RELATIONS_MAX,
                     }
