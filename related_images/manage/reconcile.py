@@ -51,13 +51,7 @@ class Reconcile(options.DatabaseCommand):
         :param parser: the parser of the command
         """
         add = parser.add_argument
-        add(
-            "--resources",
-            metavar="UUID",
-            type=validation.argument(validation.installation_uuid),
-            help="compare the servers of this installation (Nova deployment) with Nova, instead of "
-            "the images with Glance",
-        )
+        _add_sources(parser)
         add("--dry-run", action="store_true", help="count the changes, and make none")
         add(
             "--older-than",
@@ -79,18 +73,6 @@ class Reconcile(options.DatabaseCommand):
             action="store_true",
             help="begin a new run, and do not continue an interrupted one",
         )
-        add(
-            "--allow-empty-glance",
-            action="store_true",
-            help="continue even if Glance has no image, or none of the images of the newest "
-            "relations",
-        )
-        add(
-            "--allow-empty-nova",
-            action="store_true",
-            help="with --resources, continue even if Nova has no server, or none of the first "
-            "recorded ones",
-        )
         cloud_options.add_options(parser)
 
     def take_action(self, args: argparse.Namespace) -> int:
@@ -110,6 +92,29 @@ class Reconcile(options.DatabaseCommand):
             counts["doubtful"],
         )
         return INCOMPLETE
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is compared, and with what."""
+    exclusive = parser.add_mutually_exclusive_group()
+    exclusive.add_argument(
+        "--resources",
+        metavar="UUID",
+        type=validation.argument(validation.installation_uuid),
+        help="compare the servers of this installation (Nova deployment) with Nova, instead of the "
+        "images with Glance",
+    )
+    exclusive.add_argument(
+        "--allow-empty-glance",
+        action="store_true",
+        help="continue even if Glance has no image, or none of the images of the newest relations",
+    )
+    parser.add_argument(
+        "--allow-empty-nova",
+        action="store_true",
+        help="with --resources, continue even if Nova has no server, or none of the first recorded "
+        "ones",
+    )
 
 
 def _reconcile_images(args: argparse.Namespace) -> dict[str, Any]:
