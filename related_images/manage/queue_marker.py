@@ -117,9 +117,10 @@ class QueueWatch:
             return True
         with self._lock:
             self.received = max(self.received, found.sent_at)
-            if self._is_proven_by_own(found) and self._store(found, now):
+            is_first = found.since == found.sent_at
+            if self._is_proven_by_own(found) and (is_first or self._store(found, now)):
                 return True
-            is_due = now - self._reported_at >= REPORT_EVERY or found.since == found.sent_at
+            is_due = is_first or now - self._reported_at >= REPORT_EVERY
             stored = is_due and self._store(found, now)
             return self._send(found.sent_at if stored else found.since, now)
 

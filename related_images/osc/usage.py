@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from osc_lib.exceptions import CommandError
 
-from related_images import validation
-from related_images.client import Usage
+from related_images import model, validation
+from related_images.client import Gap, Usage
 from related_images.client.glance import HIDDEN, PAGE
 from related_images.osc import arguments, resolve
 from related_images.osc.commands import (
@@ -25,6 +25,9 @@ from related_images.protocol import paths
 
 NEVER: Final = "never"
 """Shown as Unused Since for an image that was never used."""
+
+INCOMPLETE: Final = 3
+"""The exit code of an answer that is incomplete."""
 
 Image = Mapping[str, Any]
 
@@ -53,9 +56,9 @@ class ImageUsage:
 
     @property
     def unused_since(self) -> str | None:
-        """The text of Unused Since; ``None`` for an image that is used."""
+        """The text of Unused Since; ``None`` for an image that is used, or seems to be."""
         if not self.usage.is_unused:
-            return None
+            return UNKNOWN if self.usage.gaps and self.usage.state == model.UNKNOWN else None
         return format_time(self.usage.unused_since) or NEVER
 
     @property
@@ -74,6 +77,8 @@ class Total:
     :ivar started: True if a server was started from any image
     :ivar all_projects: True if servers of all projects are counted
     :ivar unknown: images whose use by other projects is unknown
+    :ivar unwatched: other images whose use is unknown, because of gaps of witnesses
+    :ivar gap: one of these gaps
     :ivar upper_case: images whose ID is not in lower case
     :ivar wanted: images that match the filters
     :ivar gain: the bytes that deletion of the ``wanted`` images frees
@@ -83,6 +88,8 @@ class Total:
     started: bool = False
     all_projects: bool = True
     unknown: int = 0
+    unwatched: int = 0
+    gap: Gap | None = None
     upper_case: int = 0
     wanted: int = 0
     gain: int = 0
@@ -95,7 +102,11 @@ class Total:
         self.images += 1
         self.started |= row.usage.instances > 0
         self.all_projects &= row.usage.all_projects
-        self.unknown += row.usage.used_by_others is None
+        if row.usage.used_by_others is None:
+            self.unknown += 1
+        elif row.usage.state == model.UNKNOWN:
+            self.unwatched += 1
+            self.gap = next(iter(row.usage.gaps), None)
         self.wanted += is_wanted
         self.gain += row.gain * is_wanted
 
@@ -111,6 +122,11 @@ class Total:
                 f"{self.unknown} images count as used: Glance did not return their owner, so their "
                 "use by other projects is unknown"
             )
+        if self.unwatched:
+            yield (
+                f"the use of {self.unwatched} images is unknown: nothing is known from {self.gap}; "
+                "an operator can compare the servers with Nova to close the gap"
+            )
         if not self.all_projects:
             yield "only servers that this account sees are counted; others may use these images"
         if self.images and not self.started:
@@ -125,9 +141,10 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
 
     Live Servers counts the volumes too. The images are sorted by Gain: the bytes that their
     deletion frees, largest first. Gain is 0 if a live server or volume uses the image, if a server
-    is shelved in it (--long: Shelved Servers), if it has a lease, or if its use is unknown. Leases
-    (--long) are uses by other resources that end at a time. A server is live until its deletion is
-    reported. Used By Others (--long) shows the owner of an image whether live servers or volumes of
+    is shelved in it (--long: Shelved Servers), if it has a lease, or if its use is unknown. Unused
+    Since is unknown if a witness may have missed a use; then the command names a gap on stderr, and
+    its exit code is 3. Leases (--long) are uses by other resources that end at a time. A server is
+    live until its deletion is reported. Used By Others (--long) shows the owner of an image whether live servers or volumes of
     other projects use it, but not which. Hidden images are listed too.
 
     With --leftovers, only the images that Nova left behind are listed: it made them of servers that
@@ -162,6 +179,15 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
         ("Protected", lambda row: row.image["protected"]),
     )
     limit = 100
+    exit_codes = (
+        "The command continues after a failure. Exit codes: 0 all done, 1 at least one failed "
+        "(stderr lists and counts the failures), 2 wrong usage, 3 the use of an image is unknown."
+    )
+    is_incomplete = False
+
+    def run(self, args: argparse.Namespace) -> int:
+        self.is_incomplete = False
+        return super().run(args) or INCOMPLETE * self.is_incomplete
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
@@ -208,6 +234,7 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
             page = heapq.nsmallest(args.limit + 1, rows, key=lambda row: row.sort_key)
         for warning in total.warnings():
             self.log.warning("%s", warning)
+        self.is_incomplete = total.unwatched > 0
         if len(page) > args.limit:
             page.pop()
             last = page[-1].usage.image_id

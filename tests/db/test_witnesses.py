@@ -1,20 +1,26 @@
 """Coverage by witnesses: heartbeats in any order, losses, comparisons, few rows."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from related_images.db import clock, coverage, installations, witnesses
+from related_images.db import clock, coverage, installations, usages, witnesses
 from related_images.db.database import Database
+from related_images.errors import FieldInvalid
 from related_images.model import (
+    UNKNOWN,
+    UNUSED,
+    USED,
+    Coverage,
     Gap,
     Heartbeat,
+    Interval,
 )
-from tests.db.samples import NOVA, at
+from tests.db.samples import NOVA, OTHER_NOVA, at, empty, image_id, new, record
 
 Beat = tuple[str, float, float]
 """A process, and the begin and the end of what it covers, in minutes after noon."""
@@ -61,8 +67,6 @@ def shown(database: Database) -> list[tuple[float | None, float | None]]:
 
 
 def test_the_clock_of_the_database_is_close_to_ours(database: Database) -> None:
-    from datetime import UTC
-
     before = datetime.now(UTC)
     assert abs(database.read(clock.now) - before) < timedelta(minutes=1)
 
@@ -156,6 +160,7 @@ _BEATS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(beats=_BEATS, order=st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
 def test_any_order_of_heartbeats_gives_the_gaps_of_a_naive_computation(
@@ -171,8 +176,6 @@ def test_any_order_of_heartbeats_gives_the_gaps_of_a_naive_computation(
         for one in sent:
             beat(database, *one)
         found = shown(database)
-    from tests.db.samples import empty
-
     database.write(empty)
     database.close()
     halves = [
@@ -183,3 +186,132 @@ def test_any_order_of_heartbeats_gives_the_gaps_of_a_naive_computation(
         for half in range(round(now * 2))
     ]
     assert halves == _naive(beats, now)
+
+
+def stretches(
+    database: Database, name: str = "nova-api"
+) -> dict[str, list[tuple[datetime, datetime]]]:
+    found = database.read(coverage.load).values()
+    return next(one.stretches for one in found if one.name == name)
+
+
+def test_the_intervals_of_former_processes_are_joined(database: Database, clock_at: Any) -> None:
+    """Each process runs for an hour; every tenth one loses something, and one hour is silent."""
+    expect(database, "nova-api")
+    clock_at(60 * 200)
+    for hour in (number for number in range(200) if number != 100):
+        process = f"worker-{hour}"
+        beat(database, process, 60 * hour, 60 * hour + 30)
+        lost = 1 if hour % 10 == 0 else 0
+        beat(database, process, 60 * hour + 30 + lost, 60 * hour + 60)
+    found = stretches(database)
+    assert len(found) <= 26
+    assert len(found[""]) == 2
+    holes = [(60 * hour + 30, 60 * hour + 31) for hour in range(0, 200, 10) if hour != 100]
+    assert shown(database) == sorted([(None, 0), (6000, 6060), *holes], key=lambda it: it[1])
+
+
+def test_many_restarts_and_losses_need_few_rows(
+    database: Database, clock_at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(witnesses, "STRETCHES_KEPT", 5)
+    monkeypatch.setattr(witnesses, "INTERVALS_KEPT", 3)
+    monkeypatch.setattr(witnesses, "LOSSES_KEPT", 3)
+    expect(database, "nova-api")
+    for number in range(40):
+        beat(database, f"p-{number}", number * 10, number * 10 + 1)
+        beat(database, f"p-{number}", number * 10 + 2, number * 10 + 5)
+    found = stretches(database)
+    assert (len(found[""]), sum(map(len, found.values()))) == (3, 8)
+    (one,) = database.read(coverage.load).values()
+    assert len(one.lost) == 3
+    # what was forgotten is a gap, what is kept is exact
+    assert shown(database)[-3:] == [(385, 390), (391, 392), (395, None)]
+    assert shown(database)[0][0] is None
+
+
+def test_a_comparison_closes_the_gaps_before_it(database: Database, clock_at: Any) -> None:
+    expect(database, "nova-api")
+    clock_at(60)
+    beat(database, "a", 0, 10)
+    beat(database, "b", 0, 60)
+    beat(database, "a", 20, 30)
+    beat(database, "a", 40, 60)
+    witnesses.lose(database, NOVA, "nova-api", "letter", (at(5), at(6)))
+    assert shown(database) == [(None, 0), (5, 6), (10, 20), (30, 40)]
+    witnesses.close_gaps(database, NOVA, at(35))
+    assert shown(database) == [(35, 40)]
+    assert stretches(database)["a"] == [(at(20), at(30)), (at(40), at(60))]
+    # an older comparison, which ends later, changes nothing
+    witnesses.close_gaps(database, NOVA, at(1))
+    witnesses.close_gaps(database, OTHER_NOVA, at(50))
+    assert shown(database) == [(35, 40)]
+    witnesses.close_gaps(database, NOVA, at(50))
+    assert (gaps(database), list(map(len, stretches(database).values()))) == ([], [1, 1])
+
+
+def test_a_queue_that_is_no_longer_used_is_forgotten_by_a_comparison_a_day_later(
+    database: Database, clock_at: Any
+) -> None:
+    expect(database, "nova-bus")
+    day = 24 * 60
+    clock_at(3 * day)
+    beat(database, "former", 0, 10, witness="nova-bus")
+    beat(database, "present", 0, 3 * day, witness="nova-bus")
+    assert shown(database) == [(None, 0), (10, None)]
+    witnesses.close_gaps(database, NOVA, at(day / 2))
+    assert shown(database) == [(day / 2, None)]
+    witnesses.close_gaps(database, NOVA, at(2 * day))
+    assert gaps(database) == []
+
+
+def test_a_loss_ends_when_the_event_is_recorded(database: Database, clock_at: Any) -> None:
+    expect(database, "nova-bus")
+    beat(database, "q", 0, 1000, witness="nova-bus")
+    for until in (3, 4):
+        witnesses.lose(database, NOVA, "nova-bus", "one", (at(2), at(until)))
+    witnesses.lose(database, NOVA, "nova-bus", "two", (at(9), at(10)))
+    assert shown(database) == [(None, 0), (2, 4), (9, 10)]
+    assert witnesses.find_again(database, NOVA, "nova-bus", "one")
+    assert not witnesses.find_again(database, NOVA, "nova-bus", "one")
+    assert shown(database) == [(None, 0), (9, 10)]
+
+
+def test_only_the_gaps_after_the_creation_of_an_image_matter(
+    database: Database, clock_at: Any
+) -> None:
+    expect(database, "nova-api")
+    clock_at(60)
+    beat(database, "a", 0, 10)
+    beat(database, "a", 20, 60)
+    image = image_id()
+    states = [
+        usages.usages(database, [image], None, {image: "p"}, created_at)[0].state
+        for created_at in (None, {image: at(15)}, {image: at(20)})
+    ]
+    assert states == [UNKNOWN, UNKNOWN, UNUSED]
+    assert coverage.covered_since(gaps(database)) == at(20)
+    record(database, new("vm-1", image, "boot"))
+    (used,) = usages.usages(database, [image], None, {image: "p"}, {image: at(15)})
+    assert (used.state, used.gaps) == (USED, (Gap(NOVA, "nova-api", at(15), at(20)),))
+
+
+def test_what_is_covered_is_shown_without_the_gaps(database: Database, clock_at: Any) -> None:
+    clock_at(60)
+    beat(database, "a", 0, 10)
+    beat(database, "a", 20, 30)
+    beat(database, "b", 5, 25)
+    assert witnesses.coverages(database) == [
+        Coverage(NOVA, "nova-api", (Interval(at(0), at(10)), Interval(at(20), at(30))))
+    ]
+
+
+def test_a_time_in_the_future_or_that_ends_before_it_begins_is_refused(
+    database: Database, clock_at: Any
+) -> None:
+    clock_at(10)
+    assert beat(database, "a", 0, 11).until == at(11)
+    with pytest.raises(FieldInvalid, match="synchronize the clock"):
+        beat(database, "a", 0, 11.1)
+    with pytest.raises(FieldInvalid, match="until is before the field from"):
+        beat(database, "a", 9, 8)

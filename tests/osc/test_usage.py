@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from related_images.client import RelationsClient
+from related_images.client import Gap, RelationsClient
+from related_images.model import UNKNOWN
 from related_images.osc.relation import ListRelation
 from related_images.osc.usage import ListImageUsage
 from tests.client.scripted import Asked, Reply, Scripted, shown
@@ -116,7 +117,9 @@ def test_an_image_whose_use_is_unknown_is_not_unused(
     monkeypatch.setattr(
         RelationsClient,
         "usages",
-        lambda *given: (replace(usage, used_by_others=None) for usage in real(*given)),
+        lambda *given: (
+            replace(usage, used_by_others=None, state=UNKNOWN) for usage in real(*given)
+        ),
     )
     assert set(listed(member, instance)) == set(images)
     assert listed(member, instance, "--unused") == {}
@@ -125,6 +128,25 @@ def test_an_image_whose_use_is_unknown_is_not_unused(
     assert member.listed(ListImageUsage, *long).column("Used By Others") == [None] * 3
     assert member.listed(ListImageUsage, *long).column("Gain") == [0] * 3
     assert member.run(ListImageUsage, *long).said.count(" unknown ") == 3
+
+
+def test_a_gap_of_a_witness_makes_the_list_incomplete(
+    instance: Instance, member: Cloud, images: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Act as a Glance with an installation whose witness was silent."""
+    real, gap = RelationsClient.usages, Gap(instance.installation, "nova-bus", None, None)
+    complete = member.run(ListImageUsage, "--project", instance.project)
+    assert complete.code == 0
+    monkeypatch.setattr(
+        RelationsClient,
+        "usages",
+        lambda *given: (replace(usage, state=UNKNOWN, gaps=(gap,)) for usage in real(*given)),
+    )
+    outcome = member.run(ListImageUsage, "--project", instance.project)
+    assert outcome.code == 3
+    assert f"the use of 3 images is unknown: nothing is known from {gap}" in outcome.errors
+    assert outcome.said.count(" unknown ") == 3
+    assert member.listed(ListImageUsage, "--project", instance.project, "--unused").rows == []
 
 
 @pytest.mark.usefixtures("images")
@@ -240,6 +262,7 @@ def peak_of_usage(scripted: Scripted, pages: int) -> int:
                     "live_instances": 0,
                     "unused_since": None,
                     "used_by_others": False,
+                    "state": "unused",
                 }
                 for image_id in json.loads(asked.body)["image_ids"]
             ]

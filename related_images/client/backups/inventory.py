@@ -106,6 +106,7 @@ class Inventory:
         made_at = validation.parse_time("created_at", image.created_at)
         current = (made_at, image.status, image.protected, image.os_hidden)
         is_same = current == (backup.created_at, backup.status, backup.protected, backup.hidden)
+        # a gap of a witness does not keep a backup, as it does not keep an image from deletion
         return is_same and usage.no_use_is_recorded
 
     def delete(self, backup: Backup) -> None:
