@@ -243,6 +243,7 @@ witness = Table(
     Column("expected", SmallInteger, nullable=False, server_default="0"),
     # when the last complete comparison with the service began; the epoch if there was none
     Column("compared_at", UtcDateTime, nullable=False, server_default="0"),
+    # uniqueness, and the witnesses of an installation
     UniqueConstraint("installation_ref", "witness"),
     **_OPTIONS,
 )
@@ -258,7 +259,10 @@ coverage = Table(
     Column("covered_until", UtcDateTime, nullable=False),
     **_EXTENSION,
 )
-"""The intervals in which a process of a witness lost nothing."""
+"""The intervals in which a process of a witness lost nothing.
+
+The primary key finds all of a witness, or those of one process.
+"""
 
 gap = Table(
     "related_gap",

@@ -83,6 +83,12 @@ class Listen(options.DatabaseCommand):
             help="file to which dead letters are appended, one JSON object per line "
             f"(default: {DEAD_LETTERS})",
         )
+        parser.add_argument(
+            "--retry-dead-letters",
+            action="store_true",
+            help="do not listen; store the dead letters of the file that can be stored now, which "
+            "ends their gaps, and remove them from the file; the listener must not run",
+        )
 
     def take_action(self, args: argparse.Namespace) -> None:
         """Listen until SIGTERM or SIGINT.
@@ -94,6 +100,9 @@ class Listen(options.DatabaseCommand):
         from related_images.manage import database_access
 
         notification_listener = _import_listener()
+        if args.retry_dead_letters:
+            self._retry(args)
+            return
         files = config.files_in(args.config_file, args.config_dir)
         buses = _buses(args, files)
         _require_writable(args.dead_letters)
@@ -104,6 +113,15 @@ class Listen(options.DatabaseCommand):
             LOG.info("listening to %d bus%s", len(buses), "" if len(buses) == 1 else "es")
             notification_listener.serve(buses, listener, files)
         LOG.info("stopped; %s", _summary(listener.counts))
+
+    def _retry(self, args: argparse.Namespace) -> None:
+        from related_images.manage import database_access
+
+        _require_writable(args.dead_letters)
+        with database_access.open_database(args) as database:
+            listener = _import_listener().Listener(database, args.dead_letters)
+            listener.retry()
+        LOG.info("done; %s", _summary(listener.counts))
 
 
 def _import_listener() -> Any:

@@ -20,6 +20,7 @@ from related_images.db import Database, witnesses
 from related_images.db.column_types import EPOCH
 from related_images.db.notifications import Event, store
 from related_images.errors import (
+    BadInput,
     BusUnusable,
     FieldInvalid,
     NotificationMalformed,
@@ -125,6 +126,37 @@ class Listener:
             self.counts.update(_outcome(one) for one in parsed)
         return True
 
+    def retry(self) -> int:
+        """Store the dead letters that can be stored now, and remove them from the file.
+
+        Each of them ends its gap. The file must not be changed in the meantime.
+
+        :returns: the number of those that remain in the file
+        :raises StoreUnavailable: if the database is unavailable; then the file does not change
+        :raises OSError: if the file cannot be read or written
+        """
+        lines = self.dead_letters.read_text(encoding="utf-8").splitlines(keepends=True)
+        remaining = [line for line in lines if not self._retry(line)]
+        new = self.dead_letters.with_suffix(".new")
+        new.write_text("".join(remaining), encoding="utf-8")
+        new.replace(self.dead_letters)
+        self.counts.update({"stored": len(lines) - len(remaining), "dead letters": len(remaining)})
+        return len(remaining)
+
+    def _retry(self, line: str) -> bool:
+        """Store one dead letter; return whether that succeeded."""
+        try:
+            row = json.loads(line)
+            uuid, gap = validation.installation_uuid(row["installation_uuid"]), str(row["gap"])
+            event = read(uuid, row["message"])
+            if event is not None:
+                store(self.database, [event])
+        except (ValueError, KeyError, TypeError, NotificationMalformed, BadInput) as error:
+            LOG.warning("a dead letter remains: %s", error)
+            return False
+        witnesses.find_again(self.database, uuid, NOVA_BUS, gap)
+        return True
+
     def _store_losses(
         self, installation_uuid: str, malformed: Iterable[Malformed], since: datetime
     ) -> bool:
@@ -196,7 +228,12 @@ def _outcome(parsed: Event | Malformed | None) -> str:
 
 
 def _line(installation_uuid: str, one: Malformed) -> str:
-    row = {"installation_uuid": installation_uuid, "reason": one.reason, "message": one.message}
+    row = {
+        "installation_uuid": installation_uuid,
+        "reason": one.reason,
+        "gap": name(one.message),
+        "message": one.message,
+    }
     return json.dumps(row, default=repr) + "\n"
 
 

@@ -216,7 +216,9 @@ def report_coverage(request: RouteRequest) -> WSGIApp:
     request.caller.require_recording_role()
     body = fields(json_object(request.environ), required=types_of(model.Heartbeat), optional=())
     new = model.Heartbeat(
-        *(body[name] for name in ("installation_uuid", "witness", "process")),
+        body["installation_uuid"],
+        body["witness"],
+        body["process"],
         validation.time_field("from", body["from"]),
         validation.time_field("until", body["until"]),
     )

@@ -12,6 +12,8 @@ from sqlalchemy.engine import make_url
 from related_images.db import (
     Database,
     Filters,
+    coverage,
+    installations,
     relation_queries,
     schema,
 )
@@ -53,6 +55,28 @@ def test_valid_notifications_are_stored_while_the_dead_letter_file_is_not_writab
     assert listener.store(NOVA, batch)
     assert len(listener.dead_letters.read_text().splitlines()) == 1
     assert listener.counts == {"stored": 2, "dead letters": 1}
+
+
+def test_dead_letters_that_can_be_stored_now_end_their_gaps(
+    database: Database, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer version parses a notification that this one does not."""
+    installations.register(database, NOVA, "nova", (), ["nova-bus"])
+    listener = Listener(database, tmp_path / "dead-letters.jsonl")
+    odd, never = started("server-1"), started("server-2")
+    for number, message in enumerate((odd, never)):
+        message["message_id"] = f"m-{number}"
+        message["payload"]["nova_object.data"]["image_uuid"] = "no uuid"
+    assert listener.store(NOVA, [odd, never])
+    lines = listener.dead_letters.read_text().splitlines()
+    lines[0] = lines[0].replace("no uuid", BASE)
+    listener.dead_letters.write_text("\n".join(lines) + "\n")
+    options = ["--connection", sqlite_url, "--installation", NOVA, "--retry-dead-letters"]
+    assert commands.run("listen", *options, "--dead-letters", str(listener.dead_letters)) == 0
+    assert stored(database) == {"server-1"}
+    assert listener.dead_letters.read_text().splitlines() == lines[1:]
+    (witness,) = database.read(coverage.load).values()
+    assert len(witness.lost) == 1
 
 
 def test_a_dead_letter_file_that_is_not_writable_stops_the_start(
