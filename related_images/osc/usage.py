@@ -18,6 +18,7 @@ from related_images.osc.commands import (
     UNKNOWN,
     ListCommand,
     MultiObjectCommand,
+    Unset,
     format_time,
     write_to_terminal,
 )
@@ -55,7 +56,7 @@ class ImageUsage:
         return -self.gain, -self.size, self.usage.image_id
 
     @property
-    def unused_since(self) -> str | None:
+    def unused_since(self) -> str | Unset | None:
         """The text of Unused Since; ``None`` for an image that is used, or seems to be."""
         if not self.usage.is_unused:
             return UNKNOWN if self.usage.gaps and self.usage.state == model.UNKNOWN else None
@@ -144,8 +145,8 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
     is shelved in it (--long: Shelved Servers), if it has a lease, or if its use is unknown. Unused
     Since is unknown if a witness may have missed a use; then the command names a gap on stderr, and
     its exit code is 3. Leases (--long) are uses by other resources that end at a time. A server is
-    live until its deletion is reported. Used By Others (--long) shows the owner of an image whether live servers or volumes of
-    other projects use it, but not which. Hidden images are listed too.
+    live until its deletion is reported. Used By Others (--long) shows the owner of an image whether
+    live servers or volumes of other projects use it, but not which. Hidden images are listed too.
 
     With --leftovers, only the images that Nova left behind are listed: it made them of servers that
     were shelved, and did not delete them when these were unshelved or deleted.

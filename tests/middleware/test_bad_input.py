@@ -182,13 +182,16 @@ BAD_SERVICE_USERS: list[list[Any]] = [
 ]
 
 
+BAD_WITNESSES: list[Any] = [None, "nova-api", ["nova"], [7], [["nova-api"]]]
+
+
 @pytest.mark.parametrize(
     "change",
     [
         *({"uuid": "x"}, {"name": ""}, {"name": None}, {"name": "n" * 256}, {"name": "a\nb"}),
         *({"service_user_id": "nova"}, {"service_users": None}, {"service_users": {}}),
         *({"service_users": users} for users in BAD_SERVICE_USERS),
-        *({"witnesses": it} for it in (None, "nova-api", ["nova"], [7], [["nova-api"]])),
+        *({"witnesses": it} for it in BAD_WITNESSES),
     ],
 )
 def test_malformed_installation_is_refused(

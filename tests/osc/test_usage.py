@@ -131,7 +131,11 @@ def test_an_image_whose_use_is_unknown_is_not_unused(
 
 
 def test_a_gap_of_a_witness_makes_the_list_incomplete(
-    instance: Instance, member: Cloud, images: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+    instance: Instance,
+    member: Cloud,
+    images: tuple[str, str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Act as a Glance with an installation whose witness was silent."""
     real, gap = RelationsClient.usages, Gap(instance.installation, "nova-bus", None, None)
@@ -144,7 +148,8 @@ def test_a_gap_of_a_witness_makes_the_list_incomplete(
     )
     outcome = member.run(ListImageUsage, "--project", instance.project)
     assert outcome.code == 3
-    assert f"the use of 3 images is unknown: nothing is known from {gap}" in outcome.errors
+    known = f"the use of {len(images)} images is unknown: nothing is known from {gap}"
+    assert any(known in said for said in caplog.messages)
     assert outcome.said.count(" unknown ") == 3
     assert member.listed(ListImageUsage, "--project", instance.project, "--unused").rows == []
 
