@@ -285,14 +285,15 @@ def test_only_the_gaps_after_the_creation_of_an_image_matter(
     beat(database, "a", 0, 10)
     beat(database, "a", 20, 60)
     image = image_id()
+    found = usages.open_gaps(database)
     states = [
-        usages.usages(database, [image], None, {image: "p"}, created_at)[0].state
+        usages.usages(database, [image], None, {image: "p"}, found, created_at)[0].state
         for created_at in (None, {image: at(15)}, {image: at(20)})
     ]
     assert states == [UNKNOWN, UNKNOWN, UNUSED]
     assert coverage.covered_since(gaps(database)) == at(20)
     record(database, new("vm-1", image, "boot"))
-    (used,) = usages.usages(database, [image], None, {image: "p"}, {image: at(15)})
+    (used,) = usages.usages(database, [image], None, {image: "p"}, found, {image: at(15)})
     assert (used.state, used.gaps) == (USED, (Gap(NOVA, "nova-api", at(15), at(20)),))
 
 

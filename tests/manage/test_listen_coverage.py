@@ -133,8 +133,9 @@ def test_a_dead_letter_is_a_gap(
     assert gap.until is not None
     assert before <= gap.since <= gap.until <= datetime.now(UTC)
     image, times = nth(1), (before, gap.until)
+    found = usages.open_gaps(database)
     states = [
-        usages.usages(database, [image], None, {image: "p-1"}, {image: created_at})[0]
+        usages.usages(database, [image], None, {image: "p-1"}, found, {image: created_at})[0]
         for created_at in times
     ]
     assert states == [

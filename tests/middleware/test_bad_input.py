@@ -182,6 +182,9 @@ BAD_SERVICE_USERS: list[list[Any]] = [
 ]
 
 
+BAD_WITNESS: list[Any] = ["nova", None, 7, []]
+BAD_PROCESSES: list[Any] = ["", "p p", "p" * 65, None, 7]
+BAD_TIMES: list[Any] = ["noon", None, 7]
 BAD_WITNESSES: list[Any] = [None, "nova-api", ["nova"], [7], [["nova-api"]]]
 
 
@@ -207,9 +210,9 @@ def test_malformed_installation_is_refused(
     ("change", "word"),
     [
         ({"installation_uuid": "x"}, "installation UUID"),
-        *(({"witness": it}, "allowed are nova-api, nova-bus") for it in ("nova", None, 7, [])),
-        *(({"process": it}, "process") for it in ("", "p p", "p" * 65, None, 7)),
-        *(({name: it}, name) for name in ("from", "until") for it in ("noon", None, 7)),
+        *(({"witness": it}, "allowed are nova-api, nova-bus") for it in BAD_WITNESS),
+        *(({"process": it}, "process") for it in BAD_PROCESSES),
+        *(({name: it}, name) for name in ("from", "until") for it in BAD_TIMES),
         ({"from": "2026-01-31T12:02:00Z"}, "until is before the field from"),
         ({"until": "2100-01-31T12:00:00Z"}, "synchronize the clock"),
         ({"since": "2026-01-31T12:00:00Z"}, "since"),
