@@ -12,15 +12,19 @@ from sqlalchemy.engine import make_url
 from related_images.db import (
     Database,
     Filters,
+    NewRelation,
+    Reporter,
     coverage,
     installations,
     relation_queries,
     schema,
 )
 from related_images.db.notifications import Event
+from related_images.db.recording import attach
 from related_images.errors import NotificationMalformed, StoreUnavailable
 from related_images.manage import notification_listener, notification_parser
 from related_images.manage.notification_listener import BATCH, Listener
+from related_images.validation import parse_time
 from tests import commands
 from tests.servers import DatabaseServer
 
@@ -42,6 +46,21 @@ def database(sqlite_url: str) -> Database:
 
 def stored(database: Database) -> set[str]:
     return {row.instance_id for row in database.read(relation_queries.find, Filters(), 1000)}
+
+
+@pytest.mark.parametrize("event", ["unshelve", "power_on", "delete"])
+def test_notifications_end_the_relation_of_a_shelved_server(
+    database: Database, tmp_path: Path, event: str
+) -> None:
+    at = parse_time("at", "2026-01-31T11:00:00Z")
+    made = NewRelation(NOVA, "server-1", BASE, "shelved", None, "service", "demo", at)
+    attach(database, made, Reporter(frozenset()))
+    listener = Listener(database, tmp_path / "dead-letters.jsonl")
+    sent = started("server-1") | {"event_type": f"instance.{event}.end"}
+    assert listener.store(NOVA, [sent, sent])
+    (row,) = database.read(relation_queries.find, Filters(leftover=True), 10)
+    assert row.ended_at == parse_time("at", "2026-01-31T12:00:00Z")
+    assert listener.counts == {"stored": 2}
 
 
 def test_valid_notifications_are_stored_while_the_dead_letter_file_is_not_writable(
