@@ -37,7 +37,16 @@ from related_images.client.instance_context import (
     in_this_context,
 )
 from related_images.client.relations import RelationsClient
-from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
+from related_images.model import (
+    Ancestor,
+    Descendant,
+    Instance,
+    InstanceRef,
+    NewOrigin,
+    Origin,
+    Relation,
+    Usage,
+)
 from related_images.model import Images as ImagesOfKind
 
 __all__ = [
@@ -61,8 +70,10 @@ __all__ = [
     "InstanceAwareImageService",
     "InstanceRef",
     "InvalidResponse",
+    "NewOrigin",
     "NotFound",
     "NotInstanceAware",
+    "Origin",
     "PayloadTooLarge",
     "PolicyEmpty",
     "PolicyInvalid",

@@ -1,15 +1,17 @@
 """Attach a relation to an image that exists: read the request body and ask Glance for the image."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from related_images import model, validation
 from related_images.db import Database, NewRelation, Relation, Reporter, recording
 from related_images.errors import ImageGone
-from related_images.middleware import glance
+from related_images.middleware import batches, glance
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
 from related_images.middleware.responses import WSGIApp
+from related_images.middleware.route_request import fields
 
 REQUIRED_FIELDS: Final = ("installation_uuid", "instance_id", "image_id", "kind")
 OPTIONAL_FIELDS: Final = ("resource_type", "label", "instance_project_id")
@@ -17,20 +19,23 @@ OPTIONAL_FIELDS: Final = ("resource_type", "label", "instance_project_id")
 
 
 def new_relation(
-    body: dict[str, Any], app: WSGIApp, environ: Environ, caller: Caller
+    given: Any, get_image: Callable[[str], dict[str, Any]], caller: Caller
 ) -> NewRelation:
-    """Return the relation that ``body`` describes.
+    """Return the relation that ``given`` describes.
 
-    :param body: a body with all required fields and no unknown ones
-    :raises BadInput: if a field is malformed
+    :param given: the body of the request, or an item of it
+    :param get_image: returns the image with an ID as Glance shows it to the caller, or raises
+        :exc:`ImageNotFound`
+    :raises BadInput: if a field is missing, unknown or malformed
     :raises ImageNotFound: if the image does not exist or the caller cannot see it
     """
+    body = fields(batches.json_item("the relation", given), REQUIRED_FIELDS, OPTIONAL_FIELDS)
     resource_type = model.resource_type(body.get("resource_type", model.SERVER))
     ref = model.InstanceRef(body["installation_uuid"], body["instance_id"], resource_type)
     image_id, kind = validation.image_id(body["image_id"]), model.kind(body["kind"])
     label = None if body.get("label") is None else validation.label(body["label"])
     instance_project_id = _instance_project_id(body, kind, caller)
-    image = glance.get_image(app, environ, image_id)
+    image = get_image(image_id)
     return NewRelation(
         installation_uuid=ref.installation_uuid,
         instance_id=ref.instance_id,

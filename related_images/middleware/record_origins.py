@@ -1,30 +1,15 @@
-"""Read the origins in the body of a request."""
+"""Read an origin in the body of a request."""
 
 from typing import Any, Final
 
 from related_images import model, validation
 from related_images.errors import FieldInvalid, ParameterMalformed
+from related_images.middleware import batches
 from related_images.middleware.route_request import fields
-from related_images.protocol import schemas
 
 REQUIRED_FIELDS: Final = ("installation_uuid", "instance_id", "source", "since", "project_id")
 OPTIONAL_FIELDS: Final = ("resource_type",)
 SOURCE_FIELDS: Final = ("installation_uuid", "instance_id")
-
-
-def items(body: dict[str, Any]) -> list[Any]:
-    """Return the items of the body, which are not yet validated.
-
-    :raises FieldInvalid: if ``origins`` is missing or is not a list of 1 to
-        :data:`related_images.protocol.schemas.ORIGINS_MAX` items
-    """
-    found = fields(body, required=("origins",), optional=())["origins"]
-    if not isinstance(found, list) or not 1 <= len(found) <= schemas.ORIGINS_MAX:
-        raise FieldInvalid(
-            f"the field origins is not a list of 1 to {schemas.ORIGINS_MAX} origins; send more "
-            "in several requests"
-        )
-    return found
 
 
 def new_origin(item: Any) -> model.NewOrigin:
@@ -33,10 +18,12 @@ def new_origin(item: Any) -> model.NewOrigin:
     :raises BadInput: if a field is missing, unknown or malformed
     :raises OriginRefused: if a resource of this type cannot come from a source of that type
     """
-    found = fields(_object("the origin", item), REQUIRED_FIELDS, OPTIONAL_FIELDS)
+    found = fields(batches.json_item("the origin", item), REQUIRED_FIELDS, OPTIONAL_FIELDS)
     source, project_id = found["source"], found["project_id"]
     if source is not None:
-        source = _resource(fields(_object("source", source), SOURCE_FIELDS, OPTIONAL_FIELDS))
+        source = _resource(
+            fields(batches.json_item("source", source), SOURCE_FIELDS, OPTIONAL_FIELDS)
+        )
     try:
         since = validation.parse_time("since", found["since"])
     except ParameterMalformed as error:
@@ -46,14 +33,7 @@ def new_origin(item: Any) -> model.NewOrigin:
         source=source,
         since=since,
         project_id=None if project_id is None else validation.text("project_id", project_id),
-        reported_by=model.SERVICE,
     )
-
-
-def _object(name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise FieldInvalid(f"{name} is {validation.shown(value)}; send a JSON object")
-    return value
 
 
 def _resource(found: dict[str, Any]) -> model.InstanceRef:

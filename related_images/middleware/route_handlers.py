@@ -5,8 +5,10 @@ A handler takes a :class:`RouteRequest` and returns the response. It raises an e
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
 
@@ -22,16 +24,17 @@ from related_images.db import (
     recording,
     usages,
 )
-from related_images.errors import BadInput, Conflict, FieldInvalid, Forbidden, StoreUnavailable
+from related_images.errors import FieldInvalid, StoreUnavailable
 from related_images.middleware import (
     attach_relation,
+    batches,
     glance,
     paging,
     record_origins,
 )
 from related_images.middleware.create_image import json_object
 from related_images.middleware.environ import request_id
-from related_images.middleware.responses import WSGIApp, json_response, no_content, status_of
+from related_images.middleware.responses import WSGIApp, json_response, no_content
 from related_images.middleware.route_request import RouteRequest, fields
 from related_images.protocol import parameters, paths, schemas
 
@@ -75,26 +78,41 @@ def _relations(request: RouteRequest, query: paging.Query, path: str) -> schemas
 def attach(request: RouteRequest) -> WSGIApp:
     """Attach an existing image to a resource; 201, or 200 if the relation is recorded already.
 
+    A body with ``relations`` has up to 100 of them. Each is recorded in a transaction of its own,
+    and has a result of its own.
+
     :raises RecordingForbidden: if the caller has no recording role
     :raises BadInput: if the body is malformed
     :raises ImageNotFound: if the image does not exist or the caller cannot see it
     :raises RelationConflict: if the relation is recorded with another label
     :raises ImageBeingDeleted: if a ``boot`` is recorded while Glance deletes the image
+    :raises StoreUnavailable: if the database is unavailable; the relations before stay recorded
     """
     request.caller.require_recording_role()
-    body = fields(
-        json_object(request.environ),
-        required=attach_relation.REQUIRED_FIELDS,
-        optional=attach_relation.OPTIONAL_FIELDS,
-    )
-    new = attach_relation.new_relation(body, request.app, request.environ, request.caller)
+    body, record = json_object(request.environ), partial(_attached, request, _image_cache(request))
+    if "relations" in body:
+        given = batches.items(body, "relations")
+        return json_response({"relations": batches.results("relation", record, given)})
+    found, created = record(body)
+    return json_response(found, HTTPStatus.CREATED if created else HTTPStatus.OK)
+
+
+def _image_cache(request: RouteRequest) -> Callable[[str], dict[str, Any]]:
+    """Return a function that asks Glance for an image, but only once in this request."""
+    return cache(partial(glance.get_image, request.app, request.environ))
+
+
+def _attached(
+    request: RouteRequest, get_image: Callable[[str], dict[str, Any]], given: Any
+) -> tuple[schemas.Json, bool]:
+    new = attach_relation.new_relation(given, get_image, request.caller)
     reporter = request.caller.reporter()
     found, created = attach_relation.attach(
         new, request.app, request.environ, request.database, reporter
     )
     if created:
         LOG.info("attached image %s to %s (%s)", new.image_id, new.instance, new.kind)
-    return json_response(schemas.linked(found), HTTPStatus.CREATED if created else HTTPStatus.OK)
+    return schemas.linked(found), created
 
 
 def detach(request: RouteRequest) -> WSGIApp:
@@ -150,22 +168,17 @@ def report_origins(request: RouteRequest) -> WSGIApp:
     :raises StoreUnavailable: if the database is unavailable; origins that were recorded before stay
     """
     request.caller.require_recording_role()
-    items = record_origins.items(json_object(request.environ))
-    return json_response({"origins": [_recorded(request, item) for item in items]})
+    given = batches.items(json_object(request.environ), "origins")
+    record = partial(_recorded_origin, request)
+    return json_response({"origins": batches.results("origin", record, given)})
 
 
-def _recorded(request: RouteRequest, item: Any) -> schemas.Json:
-    try:
-        new = record_origins.new_origin(item)
-        origin, created = origins.record(request.database, new, request.caller.reporter())
-    except (BadInput, Forbidden, Conflict) as error:
-        return {"status": status_of(error), "error": schemas.described(error)}
+def _recorded_origin(request: RouteRequest, given: Any) -> tuple[schemas.Json, bool]:
+    new = record_origins.new_origin(given)
+    origin, created = origins.record(request.database, new, request.caller.reporter())
     if created:
         LOG.info("recorded that %s comes from %s", new.instance, new.source or "no other resource")
-    return {
-        "status": HTTPStatus.CREATED if created else HTTPStatus.OK,
-        "origin": origin.as_json(),
-    }
+    return origin.as_json(), created
 
 
 def list_instances(request: RouteRequest) -> WSGIApp:

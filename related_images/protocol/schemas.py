@@ -220,8 +220,8 @@ _RESOURCE: Final = properties(InstanceRef)
 _ORIGIN: Final = _object(
     properties(Origin) | {"source": _object(_RESOURCE) | {"type": ["object", "null"]}}
 )
-ORIGINS_MAX: Final = 100
-"""The largest number of origins in one request."""
+BATCH_MAX: Final = 100
+"""The largest number of origins or relations to record in one request."""
 
 _NEW_RESOURCE: Final = {
     "installation_uuid": ANY_UUID,
@@ -323,6 +323,24 @@ _ERROR: Final = {
     "request_id": _MAYBE_TEXT,
 }
 
+
+def _batch(name: str, item: Json) -> Json:
+    return _object({name: {"type": "array", "items": item, "minItems": 1, "maxItems": BATCH_MAX}})
+
+
+def _results(name: str, item_name: str, item: Json) -> Json:
+    result = {
+        "status": {"type": "integer"},
+        item_name: item,
+        "error": _object({name: _ERROR[name] for name in FAULT}),
+    }
+    return _list(name, _object(result, (item_name, "error")))
+
+
+def _either(*names: str) -> Json:
+    return {"oneOf": [reference(name) for name in names]}
+
+
 COMPONENTS: Final[dict[str, Json]] = {
     "relation": _object(_RELATION),
     "relations": _list("relations", reference("relation"), **_PAGE, schema={"type": "string"}),
@@ -342,31 +360,16 @@ COMPONENTS: Final[dict[str, Json]] = {
         },
     ),
     "origins": _list("origins", _ORIGIN, **_PAGE),
-    "new_origins": _object(
-        {
-            "origins": {
-                "type": "array",
-                "items": _NEW_ORIGIN,
-                "minItems": 1,
-                "maxItems": ORIGINS_MAX,
-            }
-        }
-    ),
-    "recorded_origins": _list(
-        "origins",
-        _object(
-            {
-                "status": {"type": "integer"},
-                "origin": _ORIGIN,
-                "error": _object({name: _ERROR[name] for name in FAULT}),
-            },
-            ("origin", "error"),
-        ),
-    ),
+    "new_origins": _batch("origins", _NEW_ORIGIN),
+    "recorded_origins": _results("origins", "origin", _ORIGIN),
     "installation": _object(properties(Installation) | {"name": TEXT}),
     "installations": _list("installations", reference("installation")),
     "info": _object(_INFO, closed=False),
     "new_relation": _object(_NEW_RELATION, ("resource_type", "label", "instance_project_id")),
+    "new_relations": _batch("relations", reference("new_relation")),
+    "one_or_more_new_relations": _either("new_relation", "new_relations"),
+    "recorded_relations": _results("relations", "relation", reference("relation")),
+    "relation_or_recorded_relations": _either("relation", "recorded_relations"),
     "new_installation": _object(
         {"uuid": ANY_UUID, "name": TEXT, "service_users": _SERVICE_USERS}, ("service_users",)
     ),
