@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ LOG = logging.getLogger(__name__)
 INTERVAL: Final = 60.0
 """Seconds between two heartbeats. A silence of more than 3 minutes is a gap."""
 
+PAUSE: Final = 1.0
+"""Seconds between a loss and the next heartbeat, which covers the losses of this time too."""
+
 
 def _now() -> datetime:
     return datetime.now(UTC)
@@ -25,9 +30,11 @@ class Coverage:
     """Since when a process has lost no report. Several threads may use it.
 
     :param now: returns the time
+    :ivar has_lost: set when a report is lost
     """
 
     def __init__(self, now: Callable[[], datetime] = _now) -> None:
+        self.has_lost = threading.Event()
         self._now = now
         self._lock = threading.Lock()
         self._since = now()
@@ -44,6 +51,7 @@ class Coverage:
         except BaseException:
             with self._lock:
                 self._since = self._now()
+            self.has_lost.set()
             raise
         finally:
             with self._lock:
@@ -104,15 +112,17 @@ class Heartbeat:
             if self._pid == os.getpid():
                 return
             self._coverage = Coverage()
-            process = f"{socket.gethostname()}:{os.getpid()}:{uuid4()}"
-            threading.Thread(target=self._run, args=(self._coverage, process), daemon=True).start()
+            threading.Thread(target=self._run, args=(self._coverage,), daemon=True).start()
             self._pid = os.getpid()
 
-    def _run(self, coverage: Coverage, process: str) -> None:
-        wait = threading.Event()
+    def _run(self, coverage: Coverage) -> None:
+        process = _process_name()
         while True:
             self._beat(coverage, process)
-            wait.wait(self._interval)
+            if coverage.has_lost.wait(self._interval):
+                # without a heartbeat, nobody learns of the loss if the process ends
+                time.sleep(PAUSE)
+                coverage.has_lost.clear()
 
     def _beat(self, coverage: Coverage, process: str) -> None:
         interval = coverage.interval()
@@ -122,3 +132,9 @@ class Heartbeat:
             self._send(Beat(process, *interval))
         except Exception as error:  # noqa: BLE001 - whatever fails, the thread must go on
             LOG.warning("a heartbeat did not arrive, the next one covers its time: %s", error)
+
+
+def _process_name() -> str:
+    """Return a name of at most 64 characters, which no other process has."""
+    host = re.sub("[^A-Za-z0-9._-]", "_", socket.gethostname())[:20]
+    return f"{host}:{os.getpid()}:{uuid4().hex}"

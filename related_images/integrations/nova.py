@@ -101,6 +101,9 @@ LAST_CHECK_OF_REBUILD: Final = PatchTarget(
     "API._inherit_properties_from_image",
     ("self", "image", "auto_disk_config"),
 )
+DELETE_EARLY: Final = PatchTarget(
+    "nova.compute.api", "API._attempt_delete_of_buildrequest", ("self", "context", "instance")
+)
 CLEAN_UP_SERVERS: Final = PatchTarget(
     "nova.compute.api", "API._cleanup_build_artifacts", ("instances", "instances_to_build")
 )
@@ -199,6 +202,7 @@ def install(
             (PREPARE_SERVERS, report_creation),
             (REBUILD, functools.partial(nova_starts.report_rebuild, reports)),
             (LAST_CHECK_OF_REBUILD, nova_starts.report_before_change),
+            (DELETE_EARLY, functools.partial(nova_starts.report_early_deletion, reports)),
         ]
     for target in (*(target for target, _ in wrappers), CLEAN_UP_SERVERS, FIND_GLANCE):
         _find(target)

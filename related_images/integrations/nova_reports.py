@@ -6,7 +6,7 @@ heartbeat has the token of the service user alone.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -15,9 +15,10 @@ from related_images import model, validation
 from related_images.client import Forbidden, GlanceError, NotFound, Relation, RelationsClient
 from related_images.client.glance import Glance
 from related_images.client.relations import results
-from related_images.errors import ImageBeingDeleted, ImageNotFound, RelationConflict
+from related_images.errors import ImageBeingDeleted, ImageGone, ImageNotFound, RelationConflict
 from related_images.integrations.coverage import Beat, Heartbeat
 from related_images.integrations.limited_calls import LimitedCalls
+from related_images.model import InstanceRef
 from related_images.protocol import paths, schemas
 
 LOG = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ THREADS: Final = 16
 
 WITNESS: Final = "nova-api"
 
-MISSING: Final = (ImageNotFound.code, ImageBeingDeleted.code)
+MISSING: Final = (ImageNotFound.code, ImageGone.code, ImageBeingDeleted.code)
 """The codes of errors that say that the image does not exist, or soon does not."""
 
 Items = Mapping[str, Sequence[schemas.Json]]
@@ -88,12 +89,19 @@ class Reports:
 
         It takes at most :data:`SECONDS`; the rest continues in the background.
         """
-        if not recorded:
-            return
+        if recorded:
+            self._correct(partial(_roll_back, context, recorded))
+
+    def end(self, context: Any, server: InstanceRef) -> None:
+        """Report that a server was deleted. It takes at most :data:`SECONDS`."""
+        self._correct(partial(_end, context, server))
+
+    def _correct(self, send: Callable[[], None]) -> None:
+        """Send a report without which an image counts as used for longer than it is."""
         try:
-            self._calls.call(SECONDS, partial(_roll_back, context, recorded))
+            self._calls.call(SECONDS, send)
         except Exception as error:  # noqa: BLE001 - as above
-            LOG.warning("the report of a start is not rolled back: %s", error)
+            LOG.warning("an image may count as used until a reconciliation: %s", error)
 
     def _log(self, error: Exception) -> None:
         if isinstance(error, Forbidden | NotFound):
@@ -130,8 +138,11 @@ def _outcome(found: Sequence[Relation | GlanceError]) -> Outcome:
 
 
 def _record(context: Any, describe: Callable[[], Items]) -> list[Relation | GlanceError]:
+    given = {name: items for name, items in describe().items() if items}
+    if not given:
+        return []
     glance, found = _glance(context), list[Relation | GlanceError]()
-    for name, items in describe().items():
+    for name, items in given.items():
         for start in range(0, len(items), schemas.BATCH_MAX):
             body = {name: items[start : start + schemas.BATCH_MAX]}
             answer = _post(glance, f"/{name}", body)
@@ -148,6 +159,13 @@ def _roll_back(context: Any, recorded: Sequence[Relation]) -> None:
     client = RelationsClient(_client(context))
     for one in recorded:
         client.roll_back(one.instance, one.image_id, model.BOOT, one.created_at)
+
+
+def _end(context: Any, server: InstanceRef) -> None:
+    ids = {"installation_uuid": server.installation_uuid, "instance_id": server.instance_id}
+    # it is unknown if nothing was reported of it
+    with suppress(NotFound):
+        _glance(context).request("DELETE", paths.INSTANCE.format(**ids), timeout=SECONDS)
 
 
 def _post(glance: Glance, path: str, body: schemas.Json) -> Any:

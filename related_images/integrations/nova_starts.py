@@ -93,6 +93,28 @@ def report_before_change(function: Function) -> Function:
     return wrapper
 
 
+def report_early_deletion(reports: Reports, function: Function) -> Function:
+    """Wrap the function of nova-api that deletes a server before a conductor takes it.
+
+    Nova sends no notification of such a deletion.
+
+    :param reports: sends the reports
+    :param function: ``API._attempt_delete_of_buildrequest``
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        arguments = signature.bind(*args, **kwargs).arguments
+        server = InstanceRef(reports.installation_uuid, arguments["instance"].uuid)
+        is_deleted = function(*args, **kwargs)
+        if is_deleted:
+            reports.end(arguments["context"], server)
+        return is_deleted
+
+    return wrapper
+
+
 @contextmanager
 def _reporting(reports: Reports, context: Any, instance: Any, image_id: str) -> Iterator[None]:
     """Let :func:`report_before_change` send the report, and roll it back if the block raises."""
