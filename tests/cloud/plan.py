@@ -206,6 +206,7 @@ def _write_glance_paste(plan: Plan, path: Path, with_filter: bool) -> None:
         "connection": plan.database_of(RELATED),
         "require_registered_installation": "true",
         "nova_rotation": "verified",
+        "guard": "in-use",
         # how busy the machine is decides nothing
         "database_timeout": str(PATIENCE),
     }

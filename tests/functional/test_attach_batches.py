@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from related_images.middleware import glance
 from tests import wsgi
 from tests.filters import new_uuid
 from tests.functional.cloud import SERVICE_TOKEN, Cloud, Server, new_server
@@ -53,11 +54,15 @@ def test_each_relation_has_a_result(cloud: Cloud) -> None:
 def test_a_hundred_relations_ask_glance_for_their_image_once(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from related_images.middleware import glance
-
-    first, asked, find = new_server(), [], glance.find_image
+    first, find = new_server(), glance.find_image
     image_id = an_image(cloud, first)
-    monkeypatch.setattr(glance, "find_image", lambda *args: asked.append(args[2]) or find(*args))
+    asked: list[str] = []
+
+    def count(app: Any, environ: Any, image_id: str) -> Any:
+        asked.append(image_id)
+        return find(app, environ, image_id)
+
+    monkeypatch.setattr(glance, "find_image", count)
     servers = [new_server(first.installation, project=first.project) for _ in range(100)]
     body = {"relations": [start(server, image_id) for server in servers]}
     answer = cloud.call("POST", "/v2/relations", first.service, body)
