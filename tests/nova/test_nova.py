@@ -173,7 +173,9 @@ def refuse(asked: Asked) -> Reply:
     The real filter never refuses an image of Nova with 400, 409 or 413, nor Glance with 503.
     """
     if asked.path == "/v2/schemas/image":
-        return shown({"name": "image", "properties": {}})
+        # Nova takes all others for properties that a user has set
+        fields: dict[str, Any] = {name: {} for name in _active_image("")}
+        return shown({"name": "image", "properties": fields})
     if asked.path == "/v2/relations":
         return refuse_start(json.loads(asked.body)["relations"])
     if asked.method == "GET":
