@@ -97,6 +97,7 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._pid: int | None = None
         self._coverage = Coverage()
+        self._failure: type[Exception] | None = None
 
     @property
     def coverage(self) -> Coverage:
@@ -131,7 +132,11 @@ class Heartbeat:
         try:
             self._send(Beat(process, *interval))
         except Exception as error:  # noqa: BLE001 - whatever fails, the thread must go on
-            LOG.warning("a heartbeat did not arrive, the next one covers its time: %s", error)
+            if type(error) is not self._failure:  # not every minute
+                LOG.warning("a heartbeat did not arrive, the next one covers its time: %s", error)
+            self._failure = type(error)
+        else:
+            self._failure = None
 
 
 def _process_name() -> str:

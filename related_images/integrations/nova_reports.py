@@ -26,6 +26,9 @@ LOG = logging.getLogger(__name__)
 SECONDS: Final = 2.0
 """The longest time for which a report delays a request to Nova."""
 
+HEARTBEAT_SECONDS: Final = 20.0
+"""The longest time for which a heartbeat waits."""
+
 THREADS: Final = 16
 """The largest number of reports that one process sends at the same time."""
 
@@ -76,9 +79,8 @@ class Reports:
         :param context: the context of the user's request to Nova
         :param describe: returns what to report
         """
-        coverage = self._heartbeat.coverage.report() if self._heartbeat else nullcontext()
         try:
-            with coverage:
+            with self._heartbeat.coverage.report() if self._heartbeat else nullcontext():
                 return _outcome(self._calls.call(SECONDS, partial(_record, context, describe)))
         except Exception as error:  # noqa: BLE001 - whatever fails, no server must fail by it
             self._log(error)
@@ -119,7 +121,7 @@ class Reports:
             "from": validation.format_time(beat.since),
             "until": validation.format_time(beat.until),
         }
-        _post(_glance(_service_context()), paths.WITNESSES, body)
+        self._calls.call(HEARTBEAT_SECONDS, partial(_send_heartbeat, body))
 
 
 def _outcome(found: Sequence[Relation | GlanceError]) -> Outcome:
@@ -128,13 +130,11 @@ def _outcome(found: Sequence[Relation | GlanceError]) -> Outcome:
     :raises GlanceError: if an item is not recorded, although its image is not missing
     """
     errors = [one for one in found if isinstance(one, GlanceError)]
-    lost = [one for one in errors if one.code not in (*MISSING, RelationConflict.code)]
-    if lost:
+    is_missing = any(one.code in MISSING for one in errors)
+    lost = [one for one in errors if one.code != RelationConflict.code]
+    if lost and not is_missing:
         raise lost[0]
-    return Outcome(
-        [one for one in found if isinstance(one, Relation)],
-        any(one.code in MISSING for one in errors),
-    )
+    return Outcome([one for one in found if isinstance(one, Relation)], is_missing)
 
 
 def _record(context: Any, describe: Callable[[], Items]) -> list[Relation | GlanceError]:
@@ -168,8 +168,12 @@ def _end(context: Any, server: InstanceRef) -> None:
         _glance(context).request("DELETE", paths.INSTANCE.format(**ids), timeout=SECONDS)
 
 
-def _post(glance: Glance, path: str, body: schemas.Json) -> Any:
-    return glance.request("POST", path, json=body, timeout=SECONDS)
+def _send_heartbeat(body: schemas.Json) -> None:
+    _post(_glance(_service_context()), paths.WITNESSES, body, HEARTBEAT_SECONDS)
+
+
+def _post(glance: Glance, path: str, body: schemas.Json, seconds: float = SECONDS) -> Any:
+    return glance.request("POST", path, json=body, timeout=seconds)
 
 
 def _glance(context: Any) -> Glance:

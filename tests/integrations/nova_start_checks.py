@@ -5,6 +5,7 @@ The real ones are in tests/nova. This runs in a process without Glance, as nova_
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from nova.exception import ImageNotFound, InstanceInvalidState
 
 from related_images.errors import ImageBeingDeleted, InstallationBound, RelationConflict
 from related_images.integrations import nova_reports, nova_starts
+from related_images.integrations.coverage import Beat
 from related_images.integrations.nova_reports import Reports
 from related_images.protocol import schemas
 from tests.client.clients import session
@@ -175,6 +177,35 @@ def test_a_creation_that_is_refused_leaves_nothing(glance: Scripted, reports: Re
         f"/v2/images/{IMAGE}/relations/{NOVA}/server-{number}/boot" for number in range(2)
     ]
     assert all("own_report=attachment" in asked.query for asked in rolled_back)
+
+
+def test_a_missing_image_counts_more_than_another_error(glance: Scripted, reports: Reports) -> None:
+    glance.script = answering(
+        refused(403, InstallationBound("another one")), refused(409, ImageBeingDeleted("wait"))
+    )
+    with pytest.raises(ImageNotFound):
+        create(reports, Api(2))
+
+
+def test_a_heartbeat_has_the_token_of_the_service_user(
+    glance: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    glance.script = lambda _: shown({})
+    plugin, contexts = object(), list[Any]()
+    client = nova_reports._client(None)
+    monkeypatch.setattr("nova.service_auth.get_service_auth_plugin", lambda group: (plugin, group))
+    monkeypatch.setattr(nova_reports, "_client", lambda context: contexts.append(context) or client)
+    at = datetime(2026, 1, 31, tzinfo=UTC)
+    Reports(NOVA, has_service_user=True)._beat(Beat("process-1", at, at + timedelta(minutes=1)))
+    assert [context.get_auth_plugin() for context in contexts] == [(plugin, "service_user")]
+    (asked,) = glance.of("POST", "/v2/witnesses")
+    assert json.loads(asked.body) == {
+        "installation_uuid": NOVA,
+        "witness": "nova-api",
+        "process": "process-1",
+        "from": "2026-01-31T00:00:00.000000Z",
+        "until": "2026-01-31T00:01:00.000000Z",
+    }
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_a_loss_is_stated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (after.process, after.since > before.until) == (before.process, True)
 
 
-def test_a_heartbeat_that_does_not_arrive_is_made_up_for(
+def test_heartbeats_that_do_not_arrive_are_made_up_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     beats: SimpleQueue[Beat] = SimpleQueue()
@@ -103,13 +103,14 @@ def test_a_heartbeat_that_does_not_arrive_is_made_up_for(
 
     def send(beat: Beat) -> None:
         sent.append(beat)
-        if len(sent) == 1:
+        if len(sent) <= 3:
             raise ConnectionError("nobody listens")
         beats.put(beat)
 
     Heartbeat(send, interval=0.01).ensure_running()
     assert beats.get(timeout=LONG).since == sent[0].since
-    assert "did not arrive, the next one covers its time: nobody listens" in caplog.text
+    # one line for each failure of another kind
+    assert caplog.text.count("the next one covers its time: nobody listens") == 1
 
 
 def test_a_forked_process_has_its_own_heartbeats() -> None:
