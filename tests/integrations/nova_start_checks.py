@@ -194,7 +194,12 @@ def test_a_heartbeat_has_the_token_of_the_service_user(
     plugin, contexts = object(), list[Any]()
     client = nova_reports._client(None)
     monkeypatch.setattr("nova.service_auth.get_service_auth_plugin", lambda group: (plugin, group))
-    monkeypatch.setattr(nova_reports, "_client", lambda context: contexts.append(context) or client)
+
+    def client_of(context: Any) -> Any:
+        contexts.append(context)
+        return client
+
+    monkeypatch.setattr(nova_reports, "_client", client_of)
     at = datetime(2026, 1, 31, tzinfo=UTC)
     Reports(NOVA, has_service_user=True)._beat(Beat("process-1", at, at + timedelta(minutes=1)))
     assert [context.get_auth_plugin() for context in contexts] == [(plugin, "service_user")]
