@@ -145,7 +145,7 @@ def _record(context: Any, describe: Callable[[], Items]) -> list[Relation | Glan
     for name, items in given.items():
         for start in range(0, len(items), schemas.BATCH_MAX):
             body = {name: items[start : start + schemas.BATCH_MAX]}
-            answer = _post(glance, f"/{name}", body)
+            answer = _post(glance, f"/{name}", body, SECONDS)
             found += [one for one in results(answer, name, _recorded) if one is not None]
     return found
 
@@ -172,7 +172,7 @@ def _send_heartbeat(body: schemas.Json) -> None:
     _post(_glance(_service_context()), paths.WITNESSES, body, HEARTBEAT_SECONDS)
 
 
-def _post(glance: Glance, path: str, body: schemas.Json, seconds: float = SECONDS) -> Any:
+def _post(glance: Glance, path: str, body: schemas.Json, seconds: float) -> Any:
     return glance.request("POST", path, json=body, timeout=seconds)
 
 

@@ -124,7 +124,7 @@ def test_a_server_is_built_although_its_start_cannot_be_reported(
     with no_tables(cloud):
         server = create(cloud, "not reported", image_id)
     eventually(lambda: state(cloud, server.id) == "ACTIVE", "the server")
-    log = (cloud.plan.directory / "nova.log").read_text(errors="replace")
+    log = (cloud.plan.home("nova") / "server.log").read_text(errors="replace")
     assert "the start of a server is not reported" in log
     # the listener makes up for it
     eventually(lambda: starts(cloud, server.id) == [(image_id, "notification")], "a notification")

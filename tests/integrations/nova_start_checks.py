@@ -30,6 +30,8 @@ AT = "2026-01-31T12:00:00.000000Z"
 @pytest.fixture
 def glance(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
     with serving() as scripted:
+        # how busy the machine is decides nothing
+        monkeypatch.setattr(nova_reports, "SECONDS", 60.0)
         adapter = Adapter(session(scripted.url, "token"), service_type="image")
         monkeypatch.setattr(nova_reports, "_client", lambda context: adapter)
         yield scripted

@@ -137,6 +137,8 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         self._outcome: dict[str, Any] = {"images": {}, "failures": {}, "rotation": {}}
         self._paste = _paste_file(directory)
         super().setUp()
+        # how busy the machine is decides nothing
+        self.stub_out("related_images.integrations.nova_reports.SECONDS", PATIENCE)
         self._warnings = self.useFixture(fixtures.FakeLogger("related_images", logging.WARNING))
 
     def _setup_services(self) -> None:
@@ -484,10 +486,10 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         sent: list[Any] = []
         send = nova_reports._post
 
-        def counting(glance: Any, path: str, body: Any, *seconds: float) -> Any:
+        def counting(glance: Any, path: str, body: Any, seconds: float) -> Any:
             if path != paths.WITNESSES:
                 sent.append([path, len(body[path[1:]])])
-            return send(glance, path, body, *seconds)
+            return send(glance, path, body, seconds)
 
         self.stub_out("related_images.integrations.nova_reports._post", counting)
         return sent
@@ -517,6 +519,8 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         with self._with("refusing"):
             for name, image_id in json.loads(self._plan["starts"]).items():
                 before = self._warnings.output
+                seconds = 2.0 if name == "silent" else PATIENCE
+                self.stub_out("related_images.integrations.nova_reports.SECONDS", seconds)
                 refused = _refusal(lambda: self._server(name, imageRef=image_id))  # noqa: B023
                 results[name] = [refused, self._warnings.output.removeprefix(before)]
         url = f"{self.api_fixture.base_url}/servers"
