@@ -100,7 +100,8 @@ def test_an_image_is_protected_before_the_server_is_built(
 def test_a_server_without_a_host_does_not_use_its_image(
     cloud: Cloud, hands: Hands, image_id: str
 ) -> None:
-    hands.flavor(HUGE, ram=2**30)
+    # there is no quota of it
+    hands.flavor(HUGE, disk=10_000_000)
     server = create(cloud, "no host", image_id, HUGE)
     assert starts(cloud, server.id) == [(image_id, "service")]
     eventually(lambda: has_ended(cloud, server.id), "the notification of the failure")
