@@ -229,8 +229,8 @@ class NewOrigin:
     instance: InstanceRef
     source: InstanceRef | None
     since: datetime
-    project_id: str | None
-    reported_by: str
+    project_id: str | None = None
+    reported_by: str = SERVICE
 
     def __post_init__(self) -> None:
         if self.source is None:

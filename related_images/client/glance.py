@@ -389,6 +389,21 @@ def _refused(request: str, response: Any) -> GlanceError:
     )
 
 
+def refused_item(request: str, status: int, described: Mapping[str, Any]) -> GlanceError:
+    """Return the error for one refused item of a request for several.
+
+    :param request: method and path of the request
+    :param status: the status in the result of the item
+    :param described: the error in that result
+    """
+    return BY_STATUS.get(status, GlanceError)(
+        request,
+        hide_credentials(described["message"]),
+        status=status,
+        code=described["code"],
+    )
+
+
 def seconds_to_wait(headers: Mapping[str, str]) -> int | None:
     """Return the seconds in ``Retry-After``, which is a number or a date (RFC 9110, 10.2.3).
 

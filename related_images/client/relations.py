@@ -8,8 +8,22 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from related_images import model, validation
-from related_images.client.errors import NotFound, NotInstanceAware, ServiceUnavailable
-from related_images.client.glance import IDS, PAGE, Answer, Glance, PageSizes, Query, image_path
+from related_images.client.errors import (
+    GlanceError,
+    NotFound,
+    NotInstanceAware,
+    ServiceUnavailable,
+)
+from related_images.client.glance import (
+    IDS,
+    PAGE,
+    Answer,
+    Glance,
+    PageSizes,
+    Query,
+    image_path,
+    refused_item,
+)
 from related_images.client.image import FilterInfo
 from related_images.errors import FieldInvalid, ParameterMalformed, TupleMalformed
 from related_images.model import (
@@ -18,11 +32,13 @@ from related_images.model import (
     Heartbeat,
     Instance,
     InstanceRef,
+    NewOrigin,
+    Origin,
     RegisteredType,
     Relation,
     Usage,
 )
-from related_images.protocol import headers, parameters, paths
+from related_images.protocol import headers, parameters, paths, schemas
 
 Item = TypeVar("Item")
 Filter = str | bool | date | None
@@ -210,6 +226,39 @@ class RelationsClient:
         self.info()
         self.glance.request("DELETE", path)
 
+    def origins(
+        self, *, limit: int | None = None, page_size: int | None = None, **filters: Filter
+    ) -> Iterator[Origin]:
+        """Return the origins of resources, those with the latest ``since`` first.
+
+        :param filters: ``installation_uuid``, ``resource_type``, ``instance_id``, ``project_id``,
+            ``created_after`` and ``created_before`` (both apply to ``since``)
+        """
+        query = _query(filters, parameters.ORIGIN_FILTERS)
+        sizes = PageSizes.of(limit, page_size)
+        return self._items(paths.ORIGINS, "origins", Origin.from_json, query, sizes)
+
+    def record_origins(self, origins: Iterable[NewOrigin]) -> list[Origin | GlanceError]:
+        """Record from which other resources some resources come. Repeating it changes nothing.
+
+        :param origins: any number of origins; one request has at most 100
+        :returns: for each origin, in their order, the recorded one, or the error with which the
+            filter refused it
+        :raises ParameterMalformed: if an item is not a ``NewOrigin``, or its ``since`` is no time
+        :raises Forbidden: if the caller has no recording role
+        :raises GlanceError: if a request fails; the origins of earlier requests stay recorded
+        """
+        given = list(origins)
+        items = [_new_origin(origin) for origin in given]
+        for origin in given:
+            self.info().require_type(origin.instance)
+        found: list[Origin | GlanceError] = []
+        for start in range(0, len(items), schemas.BATCH_MAX):
+            body = {"origins": items[start : start + schemas.BATCH_MAX]}
+            answer = self.glance.request("POST", paths.ORIGINS, json=body)
+            found += results(answer, "origins", lambda one: Origin.from_json(one["origin"]))
+        return found
+
     def instances(
         self, *, limit: int | None = None, page_size: int | None = None, **filters: Filter
     ) -> Iterator[Instance]:
@@ -370,6 +419,46 @@ class RelationsClient:
             for item in answer.read(lambda body: [convert(shown) for shown in body[name]])
         )
         return itertools.islice(items, sizes.limit)
+
+
+def results(
+    answer: Answer, name: str, convert: Callable[[Mapping[str, Any]], Item]
+) -> list[Item | GlanceError]:
+    """Return what a request for several items recorded.
+
+    :param name: the name of the list of results
+    :param convert: takes the result of a recorded item
+    :returns: for each item the converted result, or the error with which the filter refused it
+    :raises InvalidResponse: if the response is malformed
+    """
+    return answer.read(
+        lambda body: [
+            refused_item(answer.request, one["status"], one["error"])
+            if "error" in one
+            else convert(one)
+            for one in body[name]
+        ]
+    )
+
+
+def _new_origin(origin: NewOrigin) -> dict[str, Any]:
+    """Return the item of a request for an origin.
+
+    :raises ParameterMalformed: if the argument is not a :class:`NewOrigin` with a time
+    """
+    if not isinstance(origin, NewOrigin):
+        raise ParameterMalformed(
+            f"the origin {validation.shown(origin)} is not a NewOrigin(instance, source, since)"
+        )
+    since = validation.parse_time("since", _text(origin.since))
+    project_id = origin.project_id
+    return {
+        **_ids(origin.instance),
+        "resource_type": origin.instance.resource_type,
+        "source": None if origin.source is None else origin.source.as_json(),
+        "since": validation.format_time(since),
+        "project_id": None if project_id is None else validation.text("project_id", project_id),
+    }
 
 
 def _ids(instance: InstanceRef) -> Mapping[str, Any]:

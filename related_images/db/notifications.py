@@ -29,10 +29,11 @@ from related_images.db.row_ids import (
     IS_NAMED,
     get_or_create,
     get_or_create_installation,
+    get_or_create_project,
     named,
     project_ref,
 )
-from related_images.db.tables import instance, project
+from related_images.db.tables import instance
 from related_images.model import (
     BOOT,
     NOTIFICATION,
@@ -48,13 +49,13 @@ from related_images.model import (
 class Event:
     """An event of an instance.
 
-    :ivar project_id: the project that owns the instance
+    :ivar project_id: the project that owns the instance; ``None`` if an end does not state it
     :ivar at: when the event happened
     """
 
     installation_uuid: str
     instance_id: str
-    project_id: str
+    project_id: str | None
     at: datetime
 
     @property
@@ -90,7 +91,7 @@ class Running(Event):
 
 @dataclass(frozen=True)
 class Ended(Event):
-    """The instance was deleted."""
+    """The instance was deleted, or could not be built."""
 
 
 def store(database: Database, events: Iterable[Event]) -> None:
@@ -144,7 +145,7 @@ def _is_guess(row: Relation) -> bool:
 
 
 def _record(
-    connection: Connection, event: Event, image_id: str, kind: str, project_id: str
+    connection: Connection, event: Event, image_id: str, kind: str, project_id: str | None
 ) -> None:
     relations.record_past(
         connection,
@@ -179,14 +180,15 @@ _installation_and_owner: Final = select(INSTALLATION_REF, project_ref(bindparam(
 def _end_instance(connection: Connection, event: Event) -> None:
     """Record the end of the instance; create its row if it is not recorded.
 
-    If its end is recorded already, the recorded time remains.
+    Of several ends, for example a failed creation and the deletion, the first one counts.
     """
     was_known = relations.end_instance(connection, event.instance, event.at)
     values = {**named(event.instance), "project_id": event.project_id}
     home, owner = connection.execute(_installation_and_owner, values).one()
-    owner = owner or get_or_create(connection, project, {"project_id": event.project_id})[0]
+    owner = owner or get_or_create_project(connection, event.project_id)
     if was_known:
-        _report_owner(connection, event.instance, owner)
+        if owner is not None:
+            _report_owner(connection, event.instance, owner)
         return
     home = home or get_or_create_installation(connection, event.installation_uuid)
     key = {"instance_id": event.instance_id, "installation_ref": home}

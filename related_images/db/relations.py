@@ -30,7 +30,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.sql import func
 
 from related_images.db import (
     dialects,
@@ -422,14 +421,13 @@ def mark_deleted(connection: Connection, image_id: str, at: datetime) -> bool:
     return marked
 
 
-_first_end: Final = func.coalesce(
-    instance.c.ended_at, bindparam("at", type_=instance.c.ended_at.type)
-)
+_AT: Final = bindparam("at", type_=instance.c.ended_at.type)
+_first_end: Final = case((instance.c.ended_at < _AT, instance.c.ended_at), else_=_AT)
 _end_instance: Final = update(instance).where(*IS_NAMED).values(ended_at=_first_end)
 
 
 def end_instance(connection: Connection, ref: InstanceRef, at: datetime) -> bool:
-    """Record that the instance was deleted at ``at``, unless an end is recorded.
+    """Record that the instance ended at ``at``, unless an earlier end is recorded.
 
     :returns: whether the instance is recorded
     """

@@ -1,13 +1,17 @@
-"""A paste filter for nova-api, which adds the instance headers when Nova creates an image.
+"""A paste filter for nova-api, which reports images and servers to the filter in Glance.
 
     [filter:related-images]
     paste.filter_factory = related_images.integrations.nova:filter_factory
     installation_uuid = …
+    volume_installation_uuid = …
 
-Its place in the pipeline is before ``osapi_compute_app_v21``. It passes on the application
-unchanged. When it is loaded, it patches four functions of Nova that create images, and a function
-of glanceclient that converts responses to exceptions. It first checks the names and the arguments
-of these functions. No file of Nova or glanceclient is changed.
+When Nova creates an image, the request has the instance headers. When Nova creates or rebuilds a
+server, it is reported what the server is started from: see :mod:`.nova_starts`.
+
+Its place in the pipeline is before ``osapi_compute_app_v21``. Requests pass unchanged. When it is
+loaded, it patches functions of Nova, and a function of glanceclient that converts responses to
+exceptions. It first checks the names and the arguments of these functions. No file of Nova or
+glanceclient is changed.
 """
 
 import contextvars
@@ -16,9 +20,9 @@ import importlib
 import importlib.metadata
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from related_images import model, validation
 from related_images.client import (
@@ -28,24 +32,31 @@ from related_images.client import (
     for_instance,
 )
 from related_images.errors import ConfigurationError, NovaUnexpected
-from related_images.integrations import nova_errors
+from related_images.integrations import nova_errors, nova_starts
+from related_images.integrations.nova_reports import Reports
 from related_images.protocol import headers, paths
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 LOG = logging.getLogger(__name__)
 
-App = TypeVar("App")
-
 OPTION: Final = "installation_uuid"
+VOLUME_OPTION: Final = "volume_installation_uuid"
 CREATION: Final = paths.API + paths.IMAGES
 
 
 @dataclass(frozen=True)
 class PatchTarget:
-    """A function to patch: its module, its path in the module, and the names of its arguments."""
+    """A function to patch: its module, its path in the module, and the names of its arguments.
+
+    :ivar removed: an argument that some older versions have too, at any position
+    """
 
     module: str
     path: str
     arguments: tuple[str, ...]
+    removed: str | None = None
 
     def __str__(self) -> str:
         return f"{self.module}.{self.path}"
@@ -69,76 +80,161 @@ MAKE_CLIENT: Final = PatchTarget(
     "_glanceclient_from_endpoint",
     ("context", "endpoint", "version"),
 )
+PREPARE_SERVERS: Final = PatchTarget(
+    "nova.compute.api",
+    "API._provision_instances",
+    (
+        *("self", "context", "flavor", "min_count", "max_count", "base_options", "boot_meta"),
+        *("security_groups", "block_device_mapping", "instance_group"),
+        *("check_server_group_quota", "filter_properties", "key_pair", "tags", "trusted_certs"),
+        *("supports_multiattach", "network_metadata", "requested_host"),
+        "requested_hypervisor_hostname",
+    ),
+    removed="shutdown_terminate",  # in Nova 34
+)
+REBUILD: Final = PatchTarget(
+    "nova.compute.api",
+    "API.rebuild",
+    (
+        *("self", "context", "instance", "image_href", "admin_password", "files_to_inject"),
+        *("reimage_boot_volume", "kwargs"),
+    ),
+)
+LAST_CHECK_OF_REBUILD: Final = PatchTarget(
+    "nova.compute.api",
+    "API._inherit_properties_from_image",
+    ("self", "image", "auto_disk_config"),
+)
+DELETE_EARLY: Final = PatchTarget(
+    "nova.compute.api", "API._attempt_delete_of_buildrequest", ("self", "context", "instance")
+)
+CLEAN_UP_SERVERS: Final = PatchTarget(
+    "nova.compute.api", "API._cleanup_build_artifacts", ("instances", "instances_to_build")
+)
+FIND_GLANCE: Final = PatchTarget("nova.image.glance", "generate_glance_url", ("context",))
 MAKE_ERROR: Final = PatchTarget("glanceclient.exc", "from_response", ("response", "body"))
 
 _made_as: contextvars.ContextVar[str | None] = contextvars.ContextVar("made_as", default=None)
 """The kind of the images that the current action of Nova creates, if Nova does not say it."""
 
-_installed: list[str] = []
-"""The installation for which this process is patched; empty if it is not."""
+
+@dataclass(frozen=True, slots=True)
+class _Installed:
+    """For what this process is patched.
+
+    :ivar uuids: the installations of Nova and of its volumes
+    :ivar reports: sends the reports of nova-api; ``None`` in another process
+    """
+
+    uuids: tuple[str, str | None]
+    reports: Reports | None
+
+
+_installed: list[_Installed] = []
+"""For what this process is patched; empty if it is not."""
 
 
 def filter_factory(
     global_conf: Mapping[str, str] | None, **local_conf: str
-) -> Callable[[App], App]:
-    """Patch Nova, and return a filter for PasteDeploy that does nothing.
+) -> Callable[["WSGIApplication"], "WSGIApplication"]:
+    """Patch Nova, and return a filter for PasteDeploy that starts the heartbeats.
 
     :param global_conf: the defaults of the paste file
-    :param local_conf: the options of the filter; ``installation_uuid`` is the only one
-    :returns: a function that returns its argument
-    :raises BadInput: if the UUID is malformed
-    :raises ConfigurationError: if the option is missing, or another one is present
+    :param local_conf: the options of the filter: ``installation_uuid``, and optionally
+        ``volume_installation_uuid``, the Cinder with the root volumes of servers
+    :returns: a function that takes and returns a WSGI application
+    :raises BadInput: if a UUID is malformed
+    :raises ConfigurationError: if the first option is missing, or an unknown one is present
     :raises NovaUnexpected: if a function to patch is missing or has other arguments
     """
-    unknown = set(local_conf) - {OPTION}
+    unknown = set(local_conf) - {OPTION, VOLUME_OPTION}
     if unknown or OPTION not in local_conf:
         raise ConfigurationError(
-            f"the filter of nova-api needs the option {OPTION} and has no other option, "
-            f"but the section has: {', '.join(sorted(local_conf)) or 'none'}"
+            f"the filter of nova-api needs the option {OPTION}, and has the option "
+            f"{VOLUME_OPTION} and no other, but the section has: "
+            f"{', '.join(sorted(local_conf)) or 'none'}"
         )
-    install(local_conf[OPTION], is_api=True)
+    reports = install(local_conf[OPTION], local_conf.get(VOLUME_OPTION), is_api=True)
     _warn_without_service_token()
-    return lambda app: app
+    return functools.partial(_begin_with_requests, reports)
 
 
-def install(installation_uuid: str, *, is_api: bool = False) -> None:
+def _begin_with_requests(reports: Reports | None, app: "WSGIApplication") -> "WSGIApplication":
+    """Return the application; its first request in each process starts the heartbeats."""
+    if reports is None:
+        return app
+
+    def begin(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        reports.begin()
+        return app(environ, start_response)
+
+    return begin
+
+
+def install(
+    installation_uuid: str, volume_installation_uuid: str | None = None, *, is_api: bool = False
+) -> Reports | None:
     """Patch the functions of Nova in this process, so that they send the instance headers.
 
-    Another call with the same UUID does nothing, because Nova loads a filter once per pipeline.
+    Another call with the same UUIDs does nothing, because Nova loads a filter once per pipeline.
 
     :param installation_uuid: the UUID of this Nova deployment
-    :param is_api: whether the process is nova-api, which reports Glance's error to the user
-    :raises BadInput: if the UUID is malformed
-    :raises ConfigurationError: if the process is patched for another installation
+    :param volume_installation_uuid: the UUID of the Cinder deployment with the root volumes of
+        servers; ``None`` if they are not reported
+    :param is_api: whether the process is nova-api, which also reports starts of servers, and
+        returns Glance's error to the user
+    :returns: what sends the reports of nova-api; ``None`` for another process
+    :raises BadInput: if a UUID is malformed
+    :raises ConfigurationError: if the process is patched for other installations
     :raises NovaUnexpected: if a function to patch is missing or has other arguments
     """
-    uuid = validation.installation_uuid(installation_uuid.strip())
-    if _installed == [uuid]:
-        return
+    uuid, volume_uuid = validation.installation_uuid(installation_uuid.strip()), None
+    if volume_installation_uuid is not None:
+        volume_uuid = validation.installation_uuid(volume_installation_uuid.strip())
     if _installed:
-        raise ConfigurationError(
-            f"this process sends the instance headers of the installation {_installed[0]} and "
-            f"cannot send those of {uuid}; use one installation_uuid in all pipelines"
-        )
+        return _installed_before((uuid, volume_uuid))
     wrappers: list[tuple[PatchTarget, Callable[[Any], Any]]] = [
         (CREATE_IMAGE, functools.partial(_set_instance, uuid)),
         (SNAPSHOT_VOLUMES, functools.partial(_set_instance, uuid)),
         (SHELVE, _make_shelved),
         (MAKE_CLIENT, _send_instance_headers),
     ]
+    reports = None
     if is_api:
+        reports = Reports(uuid, has_service_user=_sends_service_token())
+        report_creation = functools.partial(nova_starts.report_creation, reports, volume_uuid)
         wrappers += [
             (CREATE_IMAGE, nova_errors.raise_refusals),
             (SNAPSHOT_VOLUMES, nova_errors.raise_refusals),
             (MAKE_ERROR, nova_errors.keep_refusals),
+            (PREPARE_SERVERS, report_creation),
+            (REBUILD, functools.partial(nova_starts.report_rebuild, reports)),
+            (LAST_CHECK_OF_REBUILD, nova_starts.report_before_change),
+            (DELETE_EARLY, functools.partial(nova_starts.report_early_deletion, reports)),
         ]
-    for target, _ in wrappers:
+    for target in (*(target for target, _ in wrappers), CLEAN_UP_SERVERS, FIND_GLANCE):
         _find(target)
     for target, wrapper in wrappers:
         owner, name, function = _find(target)
         setattr(owner, name, wrapper(function))
-    _installed.append(uuid)
+    _installed.append(_Installed((uuid, volume_uuid), reports))
     LOG.info("sending the instance headers of the installation %s", uuid)
+    return reports
+
+
+def _installed_before(uuids: tuple[str, str | None]) -> Reports | None:
+    """Return what the first call of :func:`install` returned.
+
+    :raises ConfigurationError: if it had other arguments
+    """
+    (before,) = _installed
+    for option, known, given in zip((OPTION, VOLUME_OPTION), before.uuids, uuids, strict=True):
+        if known != given:
+            raise ConfigurationError(
+                f"this process sends the instance headers of the installation {known} and "
+                f"cannot send those of {given}; use one {option} in all pipelines"
+            )
+    return before.reports
 
 
 def _find(target: PatchTarget) -> tuple[Any, str, Callable[..., Any]]:
@@ -153,7 +249,7 @@ def _find(target: PatchTarget) -> tuple[Any, str, Callable[..., Any]]:
     except (ImportError, AttributeError) as error:
         raise _unexpected(f"has no {target} ({error})") from error
     arguments = tuple(inspect.signature(function).parameters)
-    if arguments != target.arguments:
+    if tuple(name for name in arguments if name != target.removed) != target.arguments:
         expected, actual = ", ".join(target.arguments), ", ".join(arguments)
         raise _unexpected(f"has {target}({actual}), expected is {target}({expected})")
     return owner, name, function
@@ -239,13 +335,17 @@ def _warn_without_filter() -> None:
     )
 
 
-def _warn_without_service_token() -> None:
+def _sends_service_token() -> bool:
     from nova.conf import CONF
 
-    if not CONF.service_user.send_service_user_token:
+    return bool(CONF.service_user.send_service_user_token)
+
+
+def _warn_without_service_token() -> None:
+    if not _sends_service_token():
         LOG.warning(
-            "[service_user] send_service_user_token is false: images are recorded only if the "
-            "account in [keystone_authtoken], whose token keystonemiddleware sends to the image "
-            "service, has a recording role there; nova-compute and nova-conductor send no "
-            "service token"
+            "[service_user] send_service_user_token is false: images and servers are recorded only "
+            "if the account in [keystone_authtoken], whose token keystonemiddleware sends to the "
+            "image service, has a recording role there; nova-compute and nova-conductor send no "
+            "service token; without heartbeats, the starts of servers count as unknown"
         )

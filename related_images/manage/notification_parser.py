@@ -1,4 +1,4 @@
-"""Parse the versioned notifications of Nova that concern images of servers."""
+"""Parse the versioned notifications of Nova that concern images and lives of servers."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -12,6 +12,36 @@ Data = Mapping[str, Any]
 
 KINDS: Final = {"image_snapshot": model.SNAPSHOT, "image_backup": model.BACKUP}
 """The kind of relation for each ``task_state`` of a server that Nova makes an image of."""
+
+FINAL_FAILURES: Final = frozenset(
+    {
+        "BuildAbortException",
+        "CertificateValidationFailed",
+        "ExternalNetworkAttachForbidden",
+        "FixedIpInvalidOnHost",
+        "FlavorDiskTooSmall",
+        "FlavorMemoryTooSmall",
+        "ImageNotActive",
+        "ImageUnacceptable",
+        "InvalidDiskFormat",
+        "InvalidDiskInfo",
+        "InvalidInput",
+        "NetworksWithQoSPolicyNotSupported",
+        "NoMoreFixedIps",
+        "RequestedVRamTooHigh",
+        "SignatureVerificationError",
+        "UnableToAutoAllocateNetwork",
+        "VTPMSecretForbidden",
+        "VirtualInterfaceCreateException",
+        "VirtualInterfaceMacAddressException",
+        "VolumeEncryptionNotSupported",
+    }
+)
+"""The failures after which Nova does not try another host.
+
+After any other failure Nova may build the server on another host, and the notification does not say
+whether it does. If it does not, a conductor or the deletion of the server reports the end.
+"""
 
 
 def read(installation_uuid: str, message: object) -> Event | None:
@@ -27,10 +57,7 @@ def read(installation_uuid: str, message: object) -> Event | None:
         parser = _PARSERS.get(str(notification["event_type"]))
         if parser is None:
             return None
-        data = _mapping(_mapping(notification["payload"])["nova_object.data"])
-        ref = model.InstanceRef(installation_uuid, _text(data["uuid"]))
-        head = (installation_uuid, ref.instance_id, _text(data["tenant_id"]), _time(notification))
-        return parser(head, data)
+        return parser(installation_uuid, _time(notification), _data(notification["payload"]))
     except (KeyError, TypeError, ValueError, OverflowError, BadInput) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise NotificationMalformed(f"the notification cannot be parsed: {reason}") from error
@@ -48,35 +75,65 @@ Head = tuple[str, str, str, datetime]
 """The fields that all events have, in the order of :class:`Event`."""
 
 
-def _image_made(head: Head, data: Data) -> Event:
+def _head(installation_uuid: str, at: datetime, data: Data) -> Head:
+    """Return the fields in a notification about an instance."""
+    ref = model.InstanceRef(installation_uuid, _text(data["uuid"]))
+    return installation_uuid, ref.instance_id, _text(data["tenant_id"]), at
+
+
+def _image_made(installation_uuid: str, at: datetime, data: Data) -> Event:
+    head = _head(installation_uuid, at, data)
     owner = data.get("action_initiator_project") or head[2]
     image_id = validation.image_id(data["snapshot_image_id"])
     return ImageMade(*head, image_id, _text(owner), KINDS.get(str(data.get("task_state"))))
 
 
-def _started(head: Head, data: Data) -> Event | None:
+def _started(installation_uuid: str, at: datetime, data: Data) -> Event | None:
+    head = _head(installation_uuid, at, data)
     # empty if the server is booted from a volume
     image = data["image_uuid"]
     return Started(*head, validation.image_id(image)) if image else None
 
 
-def _running(head: Head, _: Data) -> Event:
-    return Running(*head)
+def _running(installation_uuid: str, at: datetime, data: Data) -> Event:
+    return Running(*_head(installation_uuid, at, data))
 
 
-def _ended(head: Head, _: Data) -> Event:
-    return Ended(*head)
+def _ended(installation_uuid: str, at: datetime, data: Data) -> Event:
+    return Ended(*_head(installation_uuid, at, data))
 
 
-_PARSERS: Final[Mapping[str, Callable[[Head, Data], Event | None]]] = {
+def _attempt_failed(installation_uuid: str, at: datetime, data: Data) -> Event | None:
+    """Return the end of a server that nova-compute could not build and that no other one builds."""
+    reason = str(_data(data["fault"])["exception"])
+    return _ended(installation_uuid, at, data) if reason in FINAL_FAILURES else None
+
+
+def _not_scheduled(installation_uuid: str, at: datetime, data: Data) -> Event:
+    """Return the end of a server for which the conductor found no host, or no other host."""
+    ref = model.InstanceRef(installation_uuid, _text(data["instance_uuid"]))
+    spec = data["request_spec"]
+    owner = None if spec is None else _data(spec)["project_id"]
+    owner = None if owner is None else _text(owner)
+    return Ended(installation_uuid, ref.instance_id, owner, at)
+
+
+_PARSERS: Final[Mapping[str, Callable[[str, datetime, Data], Event | None]]] = {
     "instance.snapshot.start": _image_made,
     "instance.snapshot.end": _image_made,
     "instance.create.end": _started,
+    "instance.create.error": _attempt_failed,
+    "compute_task.build_instances.error": _not_scheduled,
     "instance.rebuild.end": _started,
     "instance.unshelve.end": _running,
     "instance.power_on.end": _running,
     "instance.delete.end": _ended,
 }
+
+
+def _data(value: object) -> Data:
+    """Return the fields of an object in a notification."""
+    return _mapping(_mapping(value)["nova_object.data"])
 
 
 def _mapping(value: object) -> Data:

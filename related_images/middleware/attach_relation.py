@@ -1,49 +1,42 @@
 """Attach a relation to an image that exists: read the request body and ask Glance for the image."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from related_images import model, validation
 from related_images.db import Database, NewRelation, Relation, Reporter, recording
-from related_images.errors import FieldInvalid, ImageGone, ParameterMalformed
-from related_images.middleware import glance
+from related_images.errors import FieldInvalid, ImageGone
+from related_images.middleware import batches, glance
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
 from related_images.middleware.responses import WSGIApp
-from related_images.middleware.route_request import fields, json_item, list_field
-from related_images.protocol import schemas
+from related_images.middleware.route_request import fields
 
 REQUIRED_FIELDS: Final = ("installation_uuid", "instance_id", "image_id", "kind")
 OPTIONAL_FIELDS: Final = ("resource_type", "label", "instance_project_id", "expires_at")
 """``instance_project_id`` is the project that owns the resource."""
 
-LIST: Final = "relations"
-"""The field with a list of relations, which has none of the others beside it."""
 
+def new_relation(
+    given: Any, get_image: Callable[[str], dict[str, Any]], caller: Caller
+) -> NewRelation:
+    """Return the relation that ``given`` describes.
 
-def items(body: dict[str, Any]) -> list[Any]:
-    """Return the items of a body with a list, which are not yet validated.
-
-    :raises FieldInvalid: if it is not a list of 1 to
-        :data:`related_images.protocol.schemas.RELATIONS_MAX` items
-    """
-    return list_field(body, LIST, schemas.RELATIONS_MAX)
-
-
-def new_relation(item: Any, app: WSGIApp, environ: Environ, caller: Caller) -> NewRelation:
-    """Return the relation that ``item`` describes.
-
-    :raises BadInput: if it is no object, or a field is missing, unknown or malformed
+    :param given: the body of the request, or an item of it
+    :param get_image: returns the image with an ID as Glance shows it to the caller, or raises
+        :exc:`ImageNotFound`
+    :raises BadInput: if a field is missing, unknown or malformed
     :raises ImageNotFound: if the image does not exist or the caller cannot see it
     """
-    body = fields(json_item("the relation", item), REQUIRED_FIELDS, OPTIONAL_FIELDS)
+    body = fields(batches.json_item("the relation", given), REQUIRED_FIELDS, OPTIONAL_FIELDS)
     image_id, kind = validation.image_id(body["image_id"]), model.kind(body["kind"])
     resource_type = model.resource_type_for(kind, body.get("resource_type", model.SERVER))
     ref = model.InstanceRef(body["installation_uuid"], body["instance_id"], resource_type)
     label = None if body.get("label") is None else validation.label(body["label"])
     instance_project_id = _instance_project_id(body, kind, caller)
     expires_at = _expires_at(body, kind)
-    image = glance.get_image(app, environ, image_id)
+    image = get_image(image_id)
     return NewRelation(
         installation_uuid=ref.installation_uuid,
         instance_id=ref.instance_id,
@@ -71,10 +64,7 @@ def _expires_at(body: dict[str, Any], kind: str) -> datetime | None:
         )
     if expires_at is None:
         return None
-    try:
-        return validation.parse_time("expires_at", expires_at)
-    except ParameterMalformed as error:
-        raise FieldInvalid(str(error)) from error
+    return validation.time_field("expires_at", expires_at)
 
 
 def attach(

@@ -1,24 +1,15 @@
-"""Read the origins in the body of a request."""
+"""Read an origin in the body of a request."""
 
 from typing import Any, Final
 
 from related_images import model, validation
 from related_images.errors import FieldInvalid, ParameterMalformed
-from related_images.middleware.route_request import fields, json_item, list_field
-from related_images.protocol import schemas
+from related_images.middleware import batches
+from related_images.middleware.route_request import fields
 
 REQUIRED_FIELDS: Final = ("installation_uuid", "instance_id", "source", "since", "project_id")
 OPTIONAL_FIELDS: Final = ("resource_type",)
 SOURCE_FIELDS: Final = ("installation_uuid", "instance_id")
-
-
-def items(body: dict[str, Any]) -> list[Any]:
-    """Return the items of the body, which are not yet validated.
-
-    :raises FieldInvalid: if ``origins`` is missing or is not a list of 1 to
-        :data:`related_images.protocol.schemas.ORIGINS_MAX` items
-    """
-    return list_field(body, "origins", schemas.ORIGINS_MAX)
 
 
 def new_origin(item: Any) -> model.NewOrigin:
@@ -27,10 +18,12 @@ def new_origin(item: Any) -> model.NewOrigin:
     :raises BadInput: if a field is missing, unknown or malformed
     :raises OriginRefused: if a resource of this type cannot come from a source of that type
     """
-    found = fields(json_item("the origin", item), REQUIRED_FIELDS, OPTIONAL_FIELDS)
+    found = fields(batches.json_item("the origin", item), REQUIRED_FIELDS, OPTIONAL_FIELDS)
     source, project_id = found["source"], found["project_id"]
     if source is not None:
-        source = _resource(fields(json_item("source", source), SOURCE_FIELDS, OPTIONAL_FIELDS))
+        source = _resource(
+            fields(batches.json_item("source", source), SOURCE_FIELDS, OPTIONAL_FIELDS)
+        )
     try:
         since = validation.parse_time("since", found["since"])
     except ParameterMalformed as error:
@@ -40,7 +33,6 @@ def new_origin(item: Any) -> model.NewOrigin:
         source=source,
         since=since,
         project_id=None if project_id is None else validation.text("project_id", project_id),
-        reported_by=model.SERVICE,
     )
 
 

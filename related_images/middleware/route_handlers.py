@@ -5,17 +5,17 @@ A handler takes a :class:`RouteRequest` and returns the response. It raises an e
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache, partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 import related_images
 from related_images import model, validation
 from related_images.db import (
     Filters,
-    Relation,
     installations,
     instances,
     listing,
@@ -27,17 +27,13 @@ from related_images.db import (
     witnesses,
 )
 from related_images.errors import (
-    BadInput,
-    Conflict,
     FieldInvalid,
-    Forbidden,
-    NotFound,
-    RelatedImagesError,
     StoreUnavailable,
 )
 from related_images.jsonform import types_of
 from related_images.middleware import (
     attach_relation,
+    batches,
     glance,
     paging,
     record_origins,
@@ -45,7 +41,7 @@ from related_images.middleware import (
 from related_images.middleware.access import Caller
 from related_images.middleware.create_image import json_object
 from related_images.middleware.environ import request_id
-from related_images.middleware.responses import WSGIApp, json_response, no_content, status_of
+from related_images.middleware.responses import WSGIApp, json_response, no_content
 from related_images.middleware.route_request import RouteRequest, fields
 from related_images.protocol import parameters, paths, schemas
 
@@ -89,7 +85,8 @@ def _relations(request: RouteRequest, query: paging.Query, path: str) -> schemas
 def attach(request: RouteRequest) -> WSGIApp:
     """Attach an existing image to a resource; 201, or 200 if the relation is recorded already.
 
-    A body with a list of relations gets one result for each, as in :func:`report_origins`.
+    A body with ``relations`` has up to 100 of them. Each is recorded in a transaction of its own,
+    and has a result of its own.
 
     :raises RecordingForbidden: if the caller has no recording role
     :raises BadInput: if the body is malformed
@@ -98,42 +95,33 @@ def attach(request: RouteRequest) -> WSGIApp:
     :raises ImageBeingDeleted: if a ``boot`` or ``use`` is recorded while Glance deletes the image
     :raises InstanceEnded: if a ``use`` by a deleted resource is recorded
     :raises LeaseLimitReached: if the project has too many leases
+    :raises StoreUnavailable: if the database is unavailable; the relations before stay recorded
     """
     request.caller.require_recording_role()
-    body = json_object(request.environ)
-    if attach_relation.LIST in body:
-        items = attach_relation.items(body)
-        results = [_attached(request, item) for item in items]
-        return json_response({attach_relation.LIST: results})
-    found, status = _attach(request, body)
-    return json_response(schemas.linked(found), status)
+    body, record = json_object(request.environ), partial(_attached, request, _image_cache(request))
+    if "relations" in body:
+        given = batches.items(body, "relations")
+        return json_response({"relations": batches.results("relation", record, given)})
+    found, created = record(body)
+    return json_response(found, HTTPStatus.CREATED if created else HTTPStatus.OK)
 
 
-def _attach(request: RouteRequest, body: Any) -> tuple[Relation, HTTPStatus]:
-    new = attach_relation.new_relation(body, request.app, request.environ, request.caller)
+def _image_cache(request: RouteRequest) -> Callable[[str], dict[str, Any]]:
+    """Return a function that asks Glance for an image, but only once in this request."""
+    return cache(partial(glance.get_image, request.app, request.environ))
+
+
+def _attached(
+    request: RouteRequest, get_image: Callable[[str], dict[str, Any]], given: Any
+) -> tuple[schemas.Json, bool]:
+    new = attach_relation.new_relation(given, get_image, request.caller)
     reporter = request.caller.reporter()
     found, created = attach_relation.attach(
         new, request.app, request.environ, request.database, reporter
     )
     if created:
         LOG.info("attached image %s to %s (%s)", new.image_id, new.instance, new.kind)
-    return found, HTTPStatus.CREATED if created else HTTPStatus.OK
-
-
-def _attached(request: RouteRequest, item: Any) -> schemas.Json:
-    try:
-        found, status = _attach(request, item)
-    except ITEM_ERRORS as error:
-        return _failed(error)
-    return {"status": status, "relation": schemas.linked(found)}
-
-
-ITEM_ERRORS: Final = (BadInput, Forbidden, NotFound, Conflict)
-"""The errors of one item of a list, which do not concern the other items."""
-
-
-def _failed(error: RelatedImagesError) -> schemas.Json:
-    return {"status": status_of(error), "error": schemas.described(error)}
+    return schemas.linked(found), created
 
 
 def detach(request: RouteRequest) -> WSGIApp:
@@ -189,22 +177,17 @@ def report_origins(request: RouteRequest) -> WSGIApp:
     :raises StoreUnavailable: if the database is unavailable; origins that were recorded before stay
     """
     request.caller.require_recording_role()
-    items = record_origins.items(json_object(request.environ))
-    return json_response({"origins": [_recorded(request, item) for item in items]})
+    given = batches.items(json_object(request.environ), "origins")
+    record = partial(_recorded_origin, request)
+    return json_response({"origins": batches.results("origin", record, given)})
 
 
-def _recorded(request: RouteRequest, item: Any) -> schemas.Json:
-    try:
-        new = record_origins.new_origin(item)
-        origin, created = origins.record(request.database, new, request.caller.reporter())
-    except ITEM_ERRORS as error:
-        return _failed(error)
+def _recorded_origin(request: RouteRequest, given: Any) -> tuple[schemas.Json, bool]:
+    new = record_origins.new_origin(given)
+    origin, created = origins.record(request.database, new, request.caller.reporter())
     if created:
         LOG.info("recorded that %s comes from %s", new.instance, new.source or "no other resource")
-    return {
-        "status": HTTPStatus.CREATED if created else HTTPStatus.OK,
-        "origin": origin.as_json(),
-    }
+    return origin.as_json(), created
 
 
 def report_coverage(request: RouteRequest) -> WSGIApp:

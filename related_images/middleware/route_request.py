@@ -101,28 +101,3 @@ def fields(
         )
         raise FieldInvalid(f"the field {wrong}; allowed are: {', '.join(known)}")
     return body
-
-
-def list_field(body: dict[str, Any], name: str, most: int) -> list[Any]:
-    """Return the list that is the only field of ``body``.
-
-    :raises FieldInvalid: if it is missing, is not a list of 1 to ``most`` items, or another field
-        is there
-    """
-    found = fields(body, required=(name,), optional=())[name]
-    if not isinstance(found, list) or not 1 <= len(found) <= most:
-        raise FieldInvalid(
-            f"the field {name} is not a list of 1 to {most} {name}; send more in several requests"
-        )
-    return found
-
-
-def json_item(name: str, value: Any) -> dict[str, Any]:
-    """Return a part of a body that must be a JSON object.
-
-    :param name: what it is, for the error message
-    :raises FieldInvalid: if it is not an object
-    """
-    if not isinstance(value, dict):
-        raise FieldInvalid(f"{name} is {validation.shown(value)}; send a JSON object")
-    return value

@@ -52,13 +52,16 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
         ),
         "POST": Operation(
             route_handlers.attach,
-            "Attach an existing image to a resource, or up to 100 (recording role)",
+            "Attach an existing image to a resource, or up to 100 images (recording role)",
             {
-                OK: ("The relation was recorded before; or one result for each item", "attached"),
+                OK: (
+                    "The relation was recorded before; or one result for each of several relations",
+                    "relation_or_recorded_relations",
+                ),
                 CREATED: ("The relation is recorded", "relation"),
             },
             (FORBIDDEN, NOT_FOUND, CONFLICT, TOO_LARGE),
-            body="new_relations",
+            body="one_or_more_new_relations",
         ),
     },
     paths.ORIGINS: {

@@ -230,12 +230,10 @@ _RESOURCE: Final = properties(InstanceRef)
 _ORIGIN: Final = _object(
     properties(Origin) | {"source": _object(_RESOURCE) | {"type": ["object", "null"]}}
 )
-ORIGINS_MAX: Final = 100
 IMAGE_IDS_MAX: Final = 1000
 """The largest number of images in one request for usages whose IDs are in the body."""
-"""The largest number of origins in one request."""
-RELATIONS_MAX: Final = 100
-"""The largest number of relations in one request."""
+BATCH_MAX: Final = 100
+"""The largest number of origins or relations to record in one request."""
 
 _NEW_RESOURCE: Final = {
     "installation_uuid": ANY_UUID,
@@ -399,11 +397,21 @@ _LEASE_DAYS: Final = {
 }
 
 
+def _batch(name: str, item: Json) -> Json:
+    return _object({name: {"type": "array", "items": item, "minItems": 1, "maxItems": BATCH_MAX}})
+
+
 def _results(name: str, item_name: str, item: Json) -> Json:
-    """Return the schema of one result for each item of a request: the item or an error."""
-    error = _object({field: _ERROR[field] for field in FAULT})
-    result = {"status": {"type": "integer"}, item_name: item, "error": error}
+    result = {
+        "status": {"type": "integer"},
+        item_name: item,
+        "error": _object({name: _ERROR[name] for name in FAULT}),
+    }
     return _list(name, _object(result, (item_name, "error")))
+
+
+def _either(*names: str) -> Json:
+    return {"oneOf": [reference(name) for name in names]}
 
 
 COMPONENTS: Final[dict[str, Json]] = {
@@ -435,16 +443,7 @@ COMPONENTS: Final[dict[str, Json]] = {
         }
     ),
     "origins": _list("origins", _ORIGIN, **_PAGE),
-    "new_origins": _object(
-        {
-            "origins": {
-                "type": "array",
-                "items": _NEW_ORIGIN,
-                "minItems": 1,
-                "maxItems": ORIGINS_MAX,
-            }
-        }
-    ),
+    "new_origins": _batch("origins", _NEW_ORIGIN),
     "recorded_origins": _results("origins", "origin", _ORIGIN),
     "resource_type": _object(properties(RegisteredType)),
     "resource_types": _list("resource_types", reference("resource_type")),
@@ -459,27 +458,10 @@ COMPONENTS: Final[dict[str, Json]] = {
     "new_relation": _object(
         _NEW_RELATION, ("resource_type", "label", "instance_project_id", "expires_at")
     ),
-    "new_relations": {
-        "anyOf": [
-            reference("new_relation"),
-            _object(
-                {
-                    "relations": {
-                        "type": "array",
-                        "items": reference("new_relation"),
-                        "minItems": 1,
-                        "maxItems": RELATIONS_MAX,
-                    }
-                }
-            ),
-        ]
-    },
-    "attached": {
-        "anyOf": [
-            reference("relation"),
-            _results("relations", "relation", reference("relation")),
-        ]
-    },
+    "new_relations": _batch("relations", reference("new_relation")),
+    "one_or_more_new_relations": _either("new_relation", "new_relations"),
+    "recorded_relations": _results("relations", "relation", reference("relation")),
+    "relation_or_recorded_relations": _either("relation", "recorded_relations"),
     "new_installation": _object(
         {
             "uuid": ANY_UUID,

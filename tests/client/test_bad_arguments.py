@@ -17,6 +17,7 @@ from related_images.client import (
     ImportInvalid,
     InstanceAwareImageService,
     InstanceRef,
+    NewOrigin,
     RelationsClient,
     Stores,
     UploadInvalid,
@@ -396,3 +397,23 @@ def test_an_import_without_a_source_is_refused(service: Service, scripted: Scrip
     with pytest.raises(TypeError, match="must be a tuple of store IDs"):
         service.import_image(b"", stores=Stores("fast"), **new)  # type: ignore[arg-type]
     assert not scripted.asked
+
+
+NO_REF: Final[Any] = "inst-1"
+NO_TIME: Final[Any] = "noon"
+
+
+@pytest.mark.parametrize(
+    ("origin", "error", "said"),
+    [
+        (REF, ParameterMalformed, r"is not a NewOrigin\(instance, source, since\)"),
+        (NewOrigin(NO_REF, None, datetime.now(UTC)), TupleMalformed, "is not an InstanceRef"),
+        (NewOrigin(REF, None, NO_TIME), ParameterMalformed, "since"),
+        (NewOrigin(REF, None, datetime.now(UTC), ""), FieldInvalid, "project_id"),
+    ],
+)
+def test_malformed_origins(
+    relations: RelationsClient, scripted: Scripted, origin: Any, error: type[BadInput], said: str
+) -> None:
+    good = NewOrigin(REF, None, datetime.now(UTC))
+    refuses(lambda: relations.record_origins([good, origin]), error, said, scripted)

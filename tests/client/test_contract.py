@@ -18,7 +18,9 @@ from related_images.client import (
     ImageNotOfInstance,
     InstanceAwareImageService,
     InstanceRef,
+    NewOrigin,
     NotFound,
+    Origin,
     PayloadTooLarge,
     RelationsClient,
     carry_tuple,
@@ -494,3 +496,49 @@ def test_the_context_sends_the_type(
     assert [image["id"] for image in listed] == [made.id]
     with for_instance(images.instance_ref(instance)):
         assert adapter.get("/v2/images").json()["images"] == []
+
+
+def test_origins_are_recorded_and_listed_in_pages(
+    make_client: Maker, glance: ServedGlance, instance: str
+) -> None:
+    client = RelationsClient(make_client(glance.url, SERVICE))
+    installation, since = str(uuid4()), datetime(2026, 1, 31, 2, tzinfo=UTC)
+    volumes = [InstanceRef(installation, f"{instance}-{at}", "volume") for at in range(102)]
+    new = [
+        NewOrigin(volume, source, since + timedelta(hours=at), "demo")
+        for at, (volume, source) in enumerate(zip(volumes[1:], volumes, strict=False))
+    ]
+    new.append(NewOrigin(volumes[0], None, since - timedelta(hours=1)))
+    # two requests
+    *recorded, blank = client.record_origins(iter(new))
+    assert client.record_origins(new) == [*recorded, blank]
+    assert isinstance(blank, Origin)
+    assert (blank.instance, blank.has_source, blank.project_id) == (volumes[0], False, None)
+    assert [
+        (one.instance, one.source, one.since) for one in recorded if isinstance(one, Origin)
+    ] == [(one.instance, one.source, one.since) for one in new[:-1]]
+    listed = list(client.origins(installation_uuid=installation, page_size=50))
+    assert listed == [*reversed(recorded), blank]
+    later = client.origins(installation_uuid=installation, created_after=new[-3].since)
+    assert [one.instance for one in later] == [new[-2].instance]
+    assert list(client.origins(instance_id=f"{instance}-5", limit=1)) == [recorded[4]]
+
+
+def test_one_refused_origin_leaves_the_others(
+    make_client: Maker, glance: ServedGlance, instance: str
+) -> None:
+    client = RelationsClient(make_client(glance.url, SERVICE))
+    server, volume, other = (
+        InstanceRef(INSTALLATION, f"{instance}-{type}", type)
+        for type in ("server", "volume", "volume-backup")
+    )
+    now = datetime.now(UTC)
+    first = NewOrigin(volume, other, now, "demo")
+    refused, recorded = client.record_origins(
+        [first, NewOrigin(volume, None, now), NewOrigin(server, volume, now)]
+    )[1:]
+    assert isinstance(refused, Conflict)
+    assert (refused.status, refused.code) == (409, "origin.conflict")
+    assert isinstance(recorded, Origin)
+    with pytest.raises(Forbidden):
+        RelationsClient(make_client(glance.url, MEMBER)).record_origins([first])

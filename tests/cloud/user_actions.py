@@ -17,8 +17,8 @@ class Hands:
         self._compute = cloud.connection("admin").compute
         self._images = cloud.connection("admin").image
 
-    def flavor(self, name: str = FLAVOR, ram: int = 64) -> None:
-        self._compute.create_flavor(name=name, vcpus=1, ram=ram, disk=1)
+    def flavor(self, name: str = FLAVOR, ram: int = 64, disk: int = 1) -> None:
+        self._compute.create_flavor(name=name, vcpus=1, ram=ram, disk=disk)
 
     def image(self, who: str, name: str, data: bytes | None, **properties: str) -> str:
         """An image made without Nova; without ``data`` it is never uploaded."""

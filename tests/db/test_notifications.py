@@ -1,6 +1,7 @@
 """Events of Nova's notifications, on each database, in any order and repeated."""
 
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -79,6 +80,25 @@ def test_a_batch_on_each_database(database: Database) -> None:
     relations, *instance = state(database)
     assert {kind for _, kind, _, _ in relations} == {"boot", "backup"}
     assert instance == ["demo", BASE, ENDED.at]
+
+
+FAILED = Ended(NOVA, "inst-1", None, START + timedelta(minutes=1))
+
+
+def test_a_failed_creation_and_the_deletion_in_any_order(database: Database) -> None:
+    """The service has reported the start, and the server has never run."""
+    asked = NewRelation(NOVA, "inst-1", BASE, "boot", None, "service", "demo", START, "demo")
+    deleted = Ended(NOVA, "inst-1", "demo", START + timedelta(minutes=2))
+    for number, order in enumerate(itertools.permutations(["start", FAILED, deleted])):
+        nova = f"{number:08}{NOVA[8:]}"
+        for step in (*order, *order):
+            if isinstance(step, Ended):
+                store(database, [replace(step, installation_uuid=nova)])
+            else:
+                attach(database, replace(asked, installation_uuid=nova), Reporter(frozenset()))
+        (found,) = database.read(instances._find, Filters(nova), 10)
+        assert (found.ended_at, found.project_id) == (FAILED.at, "demo"), order
+        assert found.boot_image_id == BASE
 
 
 def test_a_relation_recorded_by_a_service_is_not_changed(database: Database) -> None:

@@ -8,7 +8,8 @@ Nova and Glance share one global configuration. The plan has the URLs of these G
 - ``unaccompanied``: like ``verified``, but the compute sends no service token
 - ``plain``: a Glance without the filter
 - ``down``: a Glance whose filter has no database
-- ``refusing``: a fake Glance that refuses each image with the status in its name
+- ``refusing``: a fake Glance that refuses each image with the status in its name, and each start as
+  the name of its image says
 
 The outcome has the server of each image, and Nova's notifications.
 """
@@ -51,16 +52,19 @@ from openstack.connection import Connection
 from openstackclient import shell
 from osc_lib.exceptions import CommandError
 
+from related_images.integrations import nova_reports
+from related_images.protocol import paths
 from related_images.osc import deletion
 from related_images.osc.compute import Compute as ComputeOfCloud
 from related_images.osc.nova_metadata import ServerScope, stored_policies
 from related_images.client.backups.stored_policy import METADATA_KEY, write
 from related_images.manage.nova_servers import Compute
-from tests.nova.driver import UploadingDriver
+from tests.nova.driver import UNACCEPTABLE, UploadingDriver
 
 PLAN, OUTCOME = (Path(path) for path in sys.argv[1:3])
 
 INSTALLATION: Final = "0f8fad5b-d9cb-469f-a165-70867728950e"
+CINDER: Final = "5e2a4b3c-6f0d-4b57-9d3e-2f1c0a9b8d7e"
 USER: Final = "alice:demo:member"
 ADMIN: Final = "root:administration:admin"
 STRANGER: Final = "eve:other:member"
@@ -76,6 +80,7 @@ use = egg:related-images#development_identity
 [filter:related-images]
 paste.filter_factory = related_images.integrations.nova:filter_factory
 installation_uuid = {installation}
+volume_installation_uuid = {volumes}
 """
 
 
@@ -85,7 +90,7 @@ def _paste_file(directory: Path) -> Path:
     text = text.replace(" authtoken ", " development-identity ")
     text = text.replace(" osapi_compute_app_v21", " related-images osapi_compute_app_v21")
     path = directory / "api-paste.ini"
-    path.write_text(text + _FILTERS.format(installation=INSTALLATION))
+    path.write_text(text + _FILTERS.format(installation=INSTALLATION, volumes=CINDER))
     return path
 
 
@@ -132,6 +137,8 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         self._outcome: dict[str, Any] = {"images": {}, "failures": {}, "rotation": {}}
         self._paste = _paste_file(directory)
         super().setUp()
+        # how busy the machine is decides nothing
+        self.stub_out("related_images.integrations.nova_reports.SECONDS", PATIENCE)
         self._warnings = self.useFixture(fixtures.FakeLogger("related_images", logging.WARNING))
 
     def _setup_services(self) -> None:
@@ -145,7 +152,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             group="service_user",
         )
         self.flags(num_retries=0, group="glance")
-        self.flags(instances=-1, group="quota")
+        self.flags(instances=-1, cores=-1, ram=-1, group="quota")
         # Nova loads drivers only from its own package
         fake.UploadingDriver = UploadingDriver
         self.flags(compute_driver="fake.UploadingDriver")
@@ -223,6 +230,8 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         self._outcome["names"] = self._find_by_name()
         self._outcome["plain"] = self._without_filter()
         self._outcome["down"] = self._without_database()
+        self._outcome["starts"] = self._start_each_way()
+        self._outcome["refused starts"] = self._refuse_starts()
         self._outcome["refused"] = self._refused()
         self._outcome["shown"] = self._shown()
         self._outcome["notifications"] = [
@@ -447,6 +456,77 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             "states": [self._settled(server), self._settled(volumes)],
             "shelved": [left, self._state(shelved)],
         }
+
+    def _start_each_way(self) -> dict[str, Any]:
+        """Return the servers that are started from images and volumes, also those that fail."""
+        sent = self._count_reports()
+        with self._with("filtered") as glance:
+            base, other = (glance.image(name=name) for name in ("to start from", "to rebuild from"))
+            boot = self._from_image(base)
+            many = {"name": "many", "flavorRef": "1", "networks": "none", "imageRef": base}
+            started = {
+                "image": self._server("from an image", imageRef=base),
+                "root volume": self._outcome["images"]["volume-backed snapshot"]["instance_id"],
+                "image into a volume": self._server("into", block_device_mapping_v2=[boot]),
+            }
+            del sent[:]
+            reservation = {"min_count": 3, "return_reservation_id": True}
+            self._nova("/servers", {"server": many | reservation})
+            requests_for_many = list(sent)
+            self._act(started["image"], rebuild={"imageRef": other})
+            # Nova refuses it after the first checks
+            into = started["image into a volume"]
+            assert _refusal(lambda: self._act(into, rebuild={"imageRef": other}))
+            started["unacceptable"] = self._failing(UNACCEPTABLE, imageRef=base)
+            started["no host"] = self._failing("huge", imageRef=base, flavorRef=self._huge())
+        return {"images": [base, other], "servers": started, "many": requests_for_many}
+
+    def _count_reports(self) -> list[Any]:
+        """Return the list to which the number of items of each report is added."""
+        sent: list[Any] = []
+        send = nova_reports._post
+
+        def counting(glance: Any, path: str, body: Any, seconds: float) -> Any:
+            if path != paths.WITNESSES:
+                sent.append([path, len(body[path[1:]])])
+            return send(glance, path, body, seconds)
+
+        self.stub_out("related_images.integrations.nova_reports._post", counting)
+        return sent
+
+    def _failing(self, name: str, **boot: Any) -> str:
+        server = {"name": name, "flavorRef": "1", "networks": "none", **boot}
+        server_id: str = self._nova("/servers", {"server": server})["server"]["id"]
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            shown = self._shown_server(server_id)
+            if shown["status"] == "ERROR":
+                return server_id
+            time.sleep(0.05)
+        raise AssertionError(f"the server is {shown['status']}")
+
+    def _shown_server(self, server_id: str) -> Any:
+        url = f"{self.api_fixture.base_url}/servers/{server_id}"
+        return requests.get(url, headers={"X-Auth-Token": USER}, timeout=60).json()["server"]
+
+    def _huge(self) -> str:
+        flavor = {"name": "huge", "ram": 99_999_999, "vcpus": 1, "disk": 1, "id": "huge"}
+        return str(self._nova("/flavors", {"flavor": flavor}, ADMIN)["flavor"]["id"])
+
+    def _refuse_starts(self) -> dict[str, Any]:
+        """Return what Nova answers if the fake Glance refuses a start, and what is left then."""
+        results: dict[str, Any] = {}
+        with self._with("refusing"):
+            for name, image_id in json.loads(self._plan["starts"]).items():
+                before = self._warnings.output
+                seconds = 2.0 if name == "silent" else PATIENCE
+                self.stub_out("related_images.integrations.nova_reports.SECONDS", seconds)
+                refused = _refusal(lambda: self._server(name, imageRef=image_id))  # noqa: B023
+                results[name] = [refused, self._warnings.output.removeprefix(before)]
+        url = f"{self.api_fixture.base_url}/servers"
+        listed = requests.get(url, headers={"X-Auth-Token": USER}, timeout=60).json()["servers"]
+        results["names"] = [server["name"] for server in listed]
+        return results
 
     def _state(self, server_id: str) -> list[str | None]:
         found = objects.Instance.get_by_uuid(get_admin_context(), server_id)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,7 +23,13 @@ from related_images.db import (
     schema,
 )
 from related_images.db.notifications import store
-from related_images.errors import Conflict
+from related_images.errors import (
+    Conflict,
+    ImageBeingDeleted,
+    ImageNotFound,
+    RelatedImagesError,
+    StoreUnavailable,
+)
 from related_images.manage import nova_properties
 from related_images.manage.notification_parser import read
 from related_images.protocol import schemas
@@ -33,12 +40,23 @@ pytestmark = pytest.mark.slow
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 ADMIN = ServedGlance.token("root", "administration", "admin")
+CINDER = "5e2a4b3c-6f0d-4b57-9d3e-2f1c0a9b8d7e"
 PATIENCE = 600
+PATIENCE_OF_NOVA_API = 10
+"""Seconds after which the silent Glance answers; the report is abandoned before."""
 
 REFUSALS = [
     f"{origin} {status}" for origin in ("filter", "proxy") for status in (400, 403, 409, 503)
 ]
 REFUSALS += ["filter 413"]
+
+STARTS = {
+    "being deleted": "20000000-0000-4000-8000-000000000001",
+    "not found": "20000000-0000-4000-8000-000000000002",
+    "silent": "20000000-0000-4000-8000-000000000003",
+    "unavailable": "20000000-0000-4000-8000-000000000004",
+}
+"""How the fake Glance answers the report of a server that is started from each of its images."""
 
 GLANCES: dict[str, dict[str, Any]] = {
     "filtered": {},
@@ -89,9 +107,20 @@ class Outcome:
         return dict(self._get(f"/v2/images/{self.image_id(action)}"))
 
     def relation(self, action: str) -> dict[str, Any]:
-        """The only relation of the image."""
-        (found,) = self._get(f"/v2/images/{self.image_id(action)}/relations")["relations"]
-        return dict(found)
+        """The relation of the image to the server that it was made from."""
+        found = self._get(f"/v2/images/{self.image_id(action)}/relations")["relations"]
+        (made,) = [row for row in found if row["kind"] != "boot"]
+        return dict(made)
+
+    def started(self, name: str) -> set[tuple[str, str]]:
+        """The images from which a server is started, and the source of the report."""
+        server_id = self.results["starts"]["servers"][name]
+        found = self._get(f"/v2/relations?kind=boot&instance_id={server_id}")["relations"]
+        assert {row["project_id"] for row in found} <= {"demo"}
+        return {(row["image_id"], row["source"]) for row in found}
+
+    def get(self, path: str) -> Any:
+        return self._get(path)
 
     def _get(self, path: str) -> Any:
         answer = self.glance.request("GET", path, ADMIN)
@@ -112,7 +141,11 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         refusing = stack.enter_context(serving())
         refusing.script = refuse
         urls = {name: glance.url for name, glance in glances.items()}
-        refusing_plan = {"refusing": refusing.url, "refusals": ",".join(REFUSALS)}
+        refusing_plan = {
+            "refusing": refusing.url,
+            "refusals": ",".join(REFUSALS),
+            "starts": json.dumps(STARTS),
+        }
         plan.write_text(json.dumps(urls | refusing_plan))
         lab = subprocess.run(
             [sys.executable, "-m", "tests.nova.lab", str(plan), str(results)],
@@ -140,12 +173,38 @@ def refuse(asked: Asked) -> Reply:
     The real filter never refuses an image of Nova with 400, 409 or 413, nor Glance with 503.
     """
     if asked.path == "/v2/schemas/image":
-        return shown({"name": "image", "properties": {}})
+        # Nova takes all others for properties that a user has set
+        fields: dict[str, Any] = {name: {} for name in _active_image("")}
+        return shown({"name": "image", "properties": fields})
+    if asked.path == "/v2/relations":
+        return refuse_start(json.loads(asked.body)["relations"])
+    if asked.method == "GET":
+        return shown(_active_image(asked.path.rpartition("/")[2]))
     origin, status = json.loads(asked.body)["name"].split()
     if origin == "proxy":
         return Reply(int(status), b"<html>an error page</html>", {"Content-Type": "text/html"})
     error = Conflict("What was wrong and what to do.")
     return shown(schemas.fault(int(status), error, None), int(status), Retry_After="1")
+
+
+def refuse_start(items: list[dict[str, Any]]) -> Reply:
+    name = next(name for name, id in STARTS.items() if id == items[0]["image_id"])
+    if name == "silent":
+        time.sleep(PATIENCE_OF_NOVA_API)
+    if name == "unavailable":
+        error: RelatedImagesError = StoreUnavailable("the database is down")
+        return shown(schemas.fault(503, error, None), 503, Retry_After="1")
+    missing = ImageBeingDeleted("wait") if name == "being deleted" else ImageNotFound("gone")
+    status = 409 if name == "being deleted" else 404
+    results = [{"status": status, "error": schemas.described(missing)} for _ in items]
+    return shown({"relations": results})
+
+
+def _active_image(image_id: str) -> dict[str, Any]:
+    times = dict.fromkeys(("created_at", "updated_at"), "2026-01-31T12:00:00Z")
+    formats = {"disk_format": "raw", "container_format": "bare", "size": 6, "tags": []}
+    limits = {"min_disk": 0, "min_ram": 0, "visibility": "public", "protected": False}
+    return {"id": image_id, "name": "n", "status": "active", **times, **formats, **limits}
 
 
 @pytest.mark.parametrize("action", SNAPSHOTS)
@@ -335,3 +394,65 @@ def test_nova_handles_other_refusals_as_without_the_filter(
     status_of_nova, message, _ = outcome.results["refused"][f"proxy {status}"]
     assert status_of_nova == answered
     assert ("Unexpected API Error" in message) == (answered == 500)
+
+
+def test_servers_started_from_images_are_reported(outcome: Outcome) -> None:
+    base, other = outcome.results["starts"]["images"]
+    both = {(base, "service"), (other, "service")}
+    assert outcome.started("image") == both
+    # Nova refuses another image for a root volume
+    assert outcome.started("image into a volume") == {(base, "service")}
+    assert outcome.started("root volume") == set()
+
+
+def test_the_root_volume_of_a_server_is_reported(outcome: Outcome) -> None:
+    server = outcome.results["starts"]["servers"]["root volume"]
+    (origin,) = outcome.get(f"/v2/origins?instance_id={server}")["origins"]
+    assert (origin["installation_uuid"], origin["resource_type"]) == (NOVA, "server")
+    assert (origin["source"]["installation_uuid"], origin["project_id"]) == (CINDER, "demo")
+    assert origin["source"]["resource_type"] == "volume"
+    for name in ("image", "image into a volume"):
+        server = outcome.results["starts"]["servers"][name]
+        assert outcome.get(f"/v2/origins?instance_id={server}")["origins"] == []
+
+
+def test_several_servers_of_one_request_are_reported_together(outcome: Outcome) -> None:
+    assert outcome.results["starts"]["many"] == [["/relations", 3]]
+
+
+@pytest.mark.parametrize("name", ["unacceptable", "no host"])
+def test_a_server_that_could_not_be_built_does_not_use_its_image(
+    outcome: Outcome, sqlite_url: str, name: str
+) -> None:
+    schema.upgrade(make_url(sqlite_url))
+    database = Database(sqlite_url, 20)
+    base = outcome.results["starts"]["images"][0]
+    assert outcome.started(name) == {(base, "service")}
+    server_id = outcome.results["starts"]["servers"][name]
+    notifications = [
+        {"timestamp": "2026-01-31 12:00:00.000000", **sent}
+        for sent in outcome.results["notifications"]
+    ]
+    store(database, [event for sent in notifications if (event := read(NOVA, sent)) is not None])
+    (found,) = database.read(instances._find, Filters(NOVA, server_id), 1)
+    assert (found.project_id, found.ended_at is not None) == ("demo", True)
+
+
+@pytest.mark.parametrize("name", ["being deleted", "not found"])
+def test_a_server_is_not_created_from_an_image_that_is_being_deleted(
+    outcome: Outcome, name: str
+) -> None:
+    (status, message, _), log = outcome.results["refused starts"][name]
+    assert (status, message) == (400, "Can not find requested image")
+    assert "is not reported" not in log
+    assert name not in outcome.results["refused starts"]["names"]
+
+
+@pytest.mark.parametrize("name", ["silent", "unavailable"])
+def test_a_server_is_created_although_its_start_is_not_reported(
+    outcome: Outcome, name: str
+) -> None:
+    refused, log = outcome.results["refused starts"][name]
+    assert refused is None
+    assert log.count("the start of a server is not reported") == 1
+    assert name in outcome.results["refused starts"]["names"]
