@@ -119,7 +119,9 @@ def test_other_projects_learn_nothing_of_used_by_others(cloud: Cloud) -> None:
     for image_id in (used, unused, public, SOME):
         (row,) = usage(cloud, image_id, headers=stranger.user)["usages"]
         nothing = {"instances": 0, "live_instances": 0, "unused_since": None}
-        assert row == {"image_id": image_id, **nothing, "used_by_others": False}
+        no_leases = {"count": 0, "latest_expires_at": None}
+        expected = {**nothing, "used_by_others": False, "leases": no_leases}
+        assert row == {"image_id": image_id, **expected}
     assert others(cloud, used, user.user) is False
 
 
