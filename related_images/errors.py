@@ -21,7 +21,7 @@
     │   └── ImageNotFound, InstanceNotFound, RelationNotFound, InstallationNotFound
     ├── Conflict                    the request conflicts with recorded relations
     │   ├── ImageInUse, ImageBeingDeleted, ImageGone
-    │   └── RelationConflict, OriginConflict, InstallationConflict, InstanceTooLarge
+    │   └── RelationConflict, OriginConflict, InstallationConflict, ListTooWide
     └── StoreUnavailable            the database is unavailable
         └── StoreInDoubt, SchemaOutdated, SchemaMissing, SchemaTooNew
 
@@ -328,11 +328,11 @@ class InstallationConflict(Conflict):
     title = "The installation is registered with other values"
 
 
-class InstanceTooLarge(Conflict):
-    """The server has more images than one image list can carry."""
+class ListTooWide(Conflict):
+    """Too many images would have to be examined for one page of a restricted image list."""
 
-    code = "instance.too-large"
-    title = "The server has too many images for one image list"
+    code = "list.too-wide"
+    title = "The image list is too wide"
 
 
 class ImageInUse(Conflict):

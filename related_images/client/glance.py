@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
@@ -146,6 +146,13 @@ def image_path(image_id: str) -> str:
     :raises ImageIdMalformed: if the ID is not a UUID, because it could be another path of Glance
     """
     return f"{IMAGES}/{validation.image_id(image_id)}"
+
+
+def text_of(value: Any) -> Any:
+    """Return the value of a filter for a query; values of unsupported types are not converted."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.isoformat() if isinstance(value, date) else value
 
 
 class Glance:

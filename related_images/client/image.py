@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from related_images.client.errors import NotInstanceAware
-from related_images.model import SERVER, InstanceRef
+from related_images.model import SERVER
 
 Json = Mapping[str, Any]
 
@@ -66,14 +66,14 @@ class FilterInfo:
         types = tuple(shown.get("resource_types", (SERVER,)))
         return cls(shown["version"], tuple(shown["kinds"]), shown, types)
 
-    def require_type(self, instance: InstanceRef) -> None:
-        """Check that the filter knows the type of the resource; an older one would ignore it.
+    def require_type(self, resource_type: str) -> None:
+        """Check that the filter knows a type of resources; an older one would ignore it.
 
         :raises NotInstanceAware: if it does not know the type
         """
-        if instance.resource_type not in self.resource_types:
+        if resource_type not in self.resource_types:
             raise NotInstanceAware(
                 f"the related-images filter of this Glance does not know the resource type "
-                f"{instance.resource_type}, so nothing was done; it knows "
+                f"{resource_type}, so nothing was done; it knows "
                 f"{', '.join(self.resource_types)}; an operator can upgrade it"
             )

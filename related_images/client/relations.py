@@ -8,9 +8,10 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from related_images import model, validation
+from related_images.client import image_list
 from related_images.client.errors import NotFound, NotInstanceAware, ServiceUnavailable
-from related_images.client.glance import IDS, Glance, PageSizes, Query, image_path
-from related_images.client.image import FilterInfo
+from related_images.client.glance import IDS, Glance, PageSizes, Query, image_path, text_of
+from related_images.client.image import FilterInfo, Image
 from related_images.errors import ParameterMalformed, TupleMalformed
 from related_images.model import Ancestor, Descendant, Instance, InstanceRef, Relation, Usage
 from related_images.protocol import headers, parameters, paths
@@ -69,6 +70,55 @@ class RelationsClient:
         sizes = PageSizes.of(limit, page_size)
         return self._items(paths.RELATIONS, "relations", Relation.from_json, query, sizes)
 
+    def images(
+        self,
+        *,
+        limit: int | None = None,
+        page_size: int | None = None,
+        resource_type: str | None = None,
+        kind: str | None = None,
+        label: str | None = None,
+        source: str | None = None,
+        created_after: date | str | None = None,
+        created_before: date | str | None = None,
+        in_use: bool | None = None,
+        descends_from: str | None = None,
+        **filters: str | int | tuple[str, ...],
+    ) -> Iterator[Image]:
+        """Return the images that the caller may see, restricted by relation.
+
+        The arguments from ``resource_type`` to ``created_before`` must hold for one relation of the
+        image. If one of them is given and ``kind`` is not, this is a ``snapshot`` or a ``backup``.
+
+        :param resource_type: type of the resource
+        :param kind: kind of the relation
+        :param label: label of the relation
+        :param source: how the relation was reported
+        :param created_after: the relation was recorded after this time
+        :param created_before: the relation was recorded before this time
+        :param in_use: whether live servers or volumes use the image; also images without a relation
+        :param descends_from: ID of an image from which the image descends
+        :param filters: filters and options of Glance, such as ``status``, ``visibility``, ``sort``
+        :raises TypeError: if there is no argument from ``resource_type`` to ``descends_from``
+        :raises Conflict: if Glance lists too many other images before the first one of this list
+        :raises NotInstanceAware: also if Glance did not acknowledge the restriction
+        """
+        wanted = image_list.restriction(
+            resource_type=resource_type,
+            kind=kind,
+            label=label,
+            source=source,
+            created_after=created_after,
+            created_before=created_before,
+            in_use=in_use,
+            descends_from=descends_from,
+        )
+        if not wanted.query():
+            raise TypeError(f"pass at least one of {', '.join(image_list.WORDS)}")
+        found = image_list.images(self.glance, wanted, filters, PageSizes.of(limit, page_size))
+        self.info()
+        return found
+
     def relations_of_image(
         self, image_id: str, *, limit: int | None = None, page_size: int | None = None
     ) -> Iterator[Relation]:
@@ -114,7 +164,7 @@ class RelationsClient:
             body["instance_project_id"] = validation.text(
                 "instance_project_id", instance_project_id
             )
-        self.info().require_type(instance)
+        self.info().require_type(instance.resource_type)
         return self.glance.request("POST", paths.RELATIONS, json=body).read(Relation.from_json)
 
     def detach(self, instance: InstanceRef, image_id: str, kind: str) -> None:
@@ -127,7 +177,7 @@ class RelationsClient:
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
         path, query = _relation_path(instance, image_id, kind), _type_query(instance)
-        self.info().require_type(instance)
+        self.info().require_type(instance.resource_type)
         self.glance.request("DELETE", path, params=query)
 
     def roll_back(
@@ -146,9 +196,9 @@ class RelationsClient:
         path = _relation_path(instance, image_id, kind)
         query = {**_type_query(instance), "own_report": parameters.CREATION}
         if recorded_at is not None:
-            time = validation.parse_time("recorded_at", _text(recorded_at))
+            time = validation.parse_time("recorded_at", text_of(recorded_at))
             query |= {"own_report": parameters.ATTACHMENT, "created_at": time.isoformat()}
-        self.info().require_type(instance)
+        self.info().require_type(instance.resource_type)
         answer = self.glance.request("DELETE", path, params=query)
         return answer.status == HTTPStatus.NO_CONTENT
 
@@ -171,7 +221,7 @@ class RelationsClient:
         :raises NotFound: if the resource is not recorded or the caller may not see it
         """
         path = paths.INSTANCE.format(**_ids(instance))
-        self.info().require_type(instance)
+        self.info().require_type(instance.resource_type)
         answer = self.glance.request("GET", path, params=_type_query(instance))
         return answer.read(Instance.from_json)
 
@@ -183,7 +233,7 @@ class RelationsClient:
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
         path = paths.INSTANCE.format(**_ids(instance))
-        self.info().require_type(instance)
+        self.info().require_type(instance.resource_type)
         self.glance.request("DELETE", path, params=_type_query(instance))
 
     def delete_image(self, image_id: str, *, force: bool = False) -> None:
@@ -329,14 +379,7 @@ def _query(filters: Mapping[str, Filter], known: parameters.Filters) -> Query:
     """
     for name in filters:
         parameters.check_known(name, known)
-    query = [(name, _text(value)) for name, value in filters.items() if value is not None]
+    query = [(name, text_of(value)) for name, value in filters.items() if value is not None]
     for name, text in query:
         known[name].parse(text)
     return tuple(query)
-
-
-def _text(value: Any) -> Any:
-    """Return the value for a query; values of unsupported types are not converted."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value.isoformat() if isinstance(value, date) else value

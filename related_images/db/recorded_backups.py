@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from related_images.db import installations, relation_queries
 from related_images.db.database import Database
 from related_images.db.tables import installation, instance
-from related_images.model import BACKUP, SERVER, InstanceRef, ListedImage
+from related_images.model import BACKUP, SERVER, Filters, ListedImage
 
 BACKUPS_LIMIT: Final = 10_000
 """The largest number of backups of one server in a result."""
@@ -54,15 +54,19 @@ def _recorded_backups(
     return [
         image
         for uuid in candidates
-        for image in relation_queries.image_ids(
+        for image in relation_queries.images(
             connection,
-            InstanceRef(uuid, instance_id),
+            Filters(
+                installation_uuid=uuid,
+                resource_type=SERVER,
+                instance_id=instance_id,
+                label=label,
+                visible_to=visible_to,
+            ),
             [BACKUP],
-            label,
             BACKUPS_LIMIT,
-            or_unlabelled=True,
-            visible_to=visible_to,
             seen_by=relation_queries.OWNER_OF_EITHER,
+            or_unlabelled=True,
         )
     ]
 
