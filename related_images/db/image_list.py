@@ -15,7 +15,7 @@ from related_images.db.lineage import Wanted
 from related_images.model import Filters, ListedImage, Usage
 
 IMAGES_LIMIT: Final = 10_000
-"""The largest number of images whose IDs are read in advance."""
+"""The largest number of relations of which the images are read in advance."""
 
 _PAGE: Final = 1000
 
@@ -23,22 +23,17 @@ _PAGE: Final = 1000
 def images(
     database: Database, filters: Filters, kinds: Collection[str]
 ) -> list[ListedImage] | None:
-    """Return the images with a relation that matches.
-
-    If a resource has more than :data:`IMAGES_LIMIT` relations, only those whose image the project
-    owns count: the number of the others must not decide how the list is made.
+    """Return the images with a relation that matches and that the caller sees.
 
     :param filters: the conditions on the relation, without ``kind``, ``image_id`` and ``in_use``
     :param kinds: the kinds of the relation
-    :returns: ``None`` if there are more than :data:`IMAGES_LIMIT`
+    :returns: ``None`` if more than :data:`IMAGES_LIMIT` relations match
     :raises StoreUnavailable: if the database is unavailable
     """
-    arguments = (filters, kinds, IMAGES_LIMIT + 1)
-    seen_by = _seen_by(filters)
-    found = database.explore(relation_queries.images, *arguments, seen_by=seen_by)
-    if len(found) > IMAGES_LIMIT and seen_by != relation_queries.OWNER:
-        found = database.explore(relation_queries.images, *arguments)
-    return found if len(found) <= IMAGES_LIMIT else None
+    found, are_more = database.explore(
+        relation_queries.images, filters, kinds, IMAGES_LIMIT, seen_by=_seen_by(filters)
+    )
+    return None if are_more else found
 
 
 def matching(

@@ -51,24 +51,21 @@ def _recorded_backups(
         raise InstallationAmbiguous(
             f"the installations {', '.join(sorted(candidates))} each have a server with this ID"
         )
-    return [
-        image
-        for uuid in candidates
-        for image in relation_queries.images(
-            connection,
-            Filters(
-                installation_uuid=uuid,
-                resource_type=SERVER,
-                instance_id=instance_id,
-                label=label,
-                visible_to=visible_to,
-            ),
-            [BACKUP],
-            BACKUPS_LIMIT,
+    found: list[ListedImage] = []
+    for uuid in candidates:
+        wanted = Filters(
+            installation_uuid=uuid,
+            resource_type=SERVER,
+            instance_id=instance_id,
+            label=label,
+            visible_to=visible_to,
+        )
+        found, _ = relation_queries.images(
+            *(connection, wanted, [BACKUP], BACKUPS_LIMIT),
             seen_by=relation_queries.OWNER_OF_EITHER,
             or_unlabelled=True,
         )
-    ]
+    return found
 
 
 def _candidates(connection: Connection, user_ids: Set[str], instance_id: str) -> set[str]:

@@ -62,7 +62,7 @@ def images(
     *,
     seen_by: str = OWNER,
     or_unlabelled: bool = False,
-) -> list[ListedImage]:
+) -> tuple[list[ListedImage], bool]:
     """Return images with a relation of one of the ``kinds`` that matches, not deleted ones.
 
     :param filters: the conditions on the relation, without ``kind``, ``image_id`` and ``in_use``
@@ -70,14 +70,16 @@ def images(
     :param seen_by: which relations the project of ``filters.visible_to`` sees: :data:`OWNER` or,
         for the relations of one resource, :data:`OWNER_OF_EITHER`
     :param or_unlabelled: relations without a label match every label
+    :returns: the images, and whether more than ``limit`` relations match
     """
     found = homes(connection, filters)
     if found is not None and not found.refs:
-        return []
+        return [], False
     few = None if found is None else found.have_few_instances
     query = _images(_used(filters), tuple(kinds), seen_by, or_unlabelled, few)
-    values = {**_values(filters), "limit": limit, "homes": found and found.refs}
-    return [ListedImage(*row) for row in connection.execute(query, values)]
+    values = {**_values(filters), "limit": limit + 1, "homes": found and found.refs}
+    rows = connection.execute(query, values).all()
+    return [ListedImage(*row[:3]) for row in rows], sum(row[3] for row in rows) > limit
 
 
 @lru_cache(maxsize=256)
@@ -98,7 +100,7 @@ def _images(
         .subquery()
     )
     return (
-        select(image.c.uuid, image.c.created_at, func.min(found.c.recorded_at))
+        select(image.c.uuid, image.c.created_at, func.min(found.c.recorded_at), func.count())
         .select_from(found.join(image, image.c.id == found.c.image_ref))
         .group_by(image.c.uuid, image.c.created_at)
     )

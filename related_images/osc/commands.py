@@ -129,7 +129,11 @@ class ListCommand(TableCommand):
 
     def take_action(self, args: argparse.Namespace) -> Table:
         items = self.prepare(itertools.islice(self.find(args), args.limit))
-        return table(self.columns + self.long_columns if args.long else self.columns, items)
+        return table(self.shown_columns(args), items)
+
+    def shown_columns(self, args: argparse.Namespace) -> tuple[Column, ...]:
+        """Return the columns to show."""
+        return self.columns + self.long_columns if args.long else self.columns
 
     def find(self, args: argparse.Namespace) -> Iterator[Any]:
         """Yield the items to list. Pages are read when their first item is needed."""

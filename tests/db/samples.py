@@ -77,7 +77,7 @@ def shown(
 ) -> list[str]:
     """Return the image IDs of an instance in an image list."""
     filters = replace(of(server(instance_id)), **more)
-    found = database.read(
+    found, _ = database.read(
         relation_queries.images, filters, kinds, limit, or_unlabelled=or_unlabelled
     )
     return sorted(image.image_id for image in found)
