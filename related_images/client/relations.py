@@ -73,8 +73,6 @@ class RelationsClient:
     def images(
         self,
         *,
-        limit: int | None = None,
-        page_size: int | None = None,
         resource_type: str | None = None,
         kind: str | None = None,
         label: str | None = None,
@@ -83,6 +81,8 @@ class RelationsClient:
         created_before: date | str | None = None,
         in_use: bool | None = None,
         descends_from: str | None = None,
+        limit: int | None = None,
+        page_size: int | None = None,
         **filters: str | int | tuple[str, ...],
     ) -> Iterator[Image]:
         """Return the images that the caller may see, restricted by relation.

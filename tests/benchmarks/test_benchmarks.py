@@ -28,7 +28,7 @@ TINY = Sizes(
     stream=1,
     quick=True,
 )
-TRIED = ("own-routes", "space", "image-list", "upkeep")
+TRIED = ("own-routes", "space", "image-list", "relation-list", "upkeep")
 """Parts that together use all functions that fill and query databases."""
 
 
