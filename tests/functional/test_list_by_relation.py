@@ -149,15 +149,17 @@ def world(cloud: Cloud) -> World:
     resources = [f"{kind}_{n}" for kind in ("server", "volume") for n in range(7)]
     world.owners.update({name: chosen.choice(PROJECTS) for name in resources})
     bases = [_create(world, chosen, {}) for _ in range(4)]
+    started: list[str] = []
     for generation in range(3):
         for resource in resources[generation::3]:
             _attach(world, resource, chosen.choice(bases), "boot")
-            for _ in range(chosen.randrange(4)):
+            others, started = list(started), [*started, resource]
+            for _ in range(chosen.randrange(5)):
                 made = _create(world, chosen, _headers_for(world, chosen, resource))
                 if chosen.random() < 0.3:
                     bases.append(made)
-                if chosen.random() < 0.2:
-                    _attach(world, chosen.choice(resources), made, chosen.choice(MADE))
+                if others and chosen.random() < 0.2:
+                    _attach(world, chosen.choice(others), made, chosen.choice(MADE))
     for _ in range(12):
         _create(world, chosen, {})
     for resource in chosen.sample(resources, 4):
@@ -171,7 +173,7 @@ def world(cloud: Cloud) -> World:
         Relation(*(row[name] for name in _FIELDS))
         for row in reversed(cloud.relations(installation_uuid=world.installation))
     ]
-    assert len(world.relations) > 40
+    assert len(world.relations) > 30
     return world
 
 
@@ -274,10 +276,11 @@ OWN_FILTERS = st.fixed_dictionaries(
         "min_disk": one_of("1"),
     },
 )
+# on SQLite, Glance loses or repeats images after a page that ends at an image without a size
 SORTS: st.SearchStrategy[dict[str, str]] = st.just({}) | one_of(
     {"sort": "name:asc,created_at:desc"},
-    {"sort": "size:desc"},
-    {"sort": "size:asc,name:desc"},
+    {"sort": "size:desc", "size_min": "1"},
+    {"sort": "size:asc,name:desc", "size_min": "1"},
     {"sort_key": "status", "sort_dir": "asc"},
     {"sort_key": "id"},
     {"sort": "updated_at"},
