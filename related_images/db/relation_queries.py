@@ -5,7 +5,7 @@ condition on an installation, instance, image or project is a subquery for its p
 every database uses an index of the relations instead of a join order of its own choice.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -119,17 +119,13 @@ def matching_images(
     Each image is looked up by an index, so that the duration depends neither on the number of
     images that match, nor on relations of these images with other kinds or of other projects.
     """
-    found = homes(connection, filters)
-    if found is not None and not found.refs:
+    refs = _home_refs(connection, filters)
+    if refs is not None and not refs:
         return []
     # whether the installations have few instances does not matter: relations are looked up
-    few = None if found is None else False
+    few = None if refs is None else False
     query = _matching_images(_used(filters), tuple(kinds), seen_by, few)
-    values = {
-        **_values(filters),
-        "image_ids": list(image_ids),
-        "homes": found and found.refs,
-    }
+    values = {**_values(filters), "image_ids": list(image_ids), "homes": refs}
     return [ListedImage(*row) for row in connection.execute(query, values)]
 
 
@@ -380,15 +376,19 @@ class Homes:
 
 def homes(connection: Connection, filters: Filters) -> Homes | None:
     """Return the rows of the installations that the filters name; ``None`` if they name none."""
-    uuid, resource_type = filters.installation_uuid, filters.resource_type
-    if filters.instance_id is not None or (uuid is None and resource_type is None):
-        return None
-    refs = connection.execute(installation_refs(uuid, resource_type)).scalars().all()
+    refs = _home_refs(connection, filters)
     if not refs:
-        return Homes(refs, have_few_instances=True)
+        return None if refs is None else Homes(refs, have_few_instances=True)
     own = select(instance.c.id).where(instance.c.installation_ref.in_(refs))
     one_more = connection.execute(own.offset(FEW_INSTANCES).limit(1)).first()
     return Homes(refs, one_more is None)
+
+
+def _home_refs(connection: Connection, filters: Filters) -> Sequence[int] | None:
+    uuid, resource_type = filters.installation_uuid, filters.resource_type
+    if filters.instance_id is not None or (uuid is None and resource_type is None):
+        return None
+    return connection.execute(installation_refs(uuid, resource_type)).scalars().all()
 
 
 def conditions(

@@ -152,10 +152,6 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
         *(relation_queries.images, Filters(visible_to="p-3"), ("snapshot", "backup")),
         100,
     ),
-    "images by type": (
-        *(relation_queries.images, Filters(resource_type="server"), ("snapshot", "backup")),
-        100,
-    ),
     "some images by kind": (
         *(relation_queries.matching_images, Filters(), ("snapshot", "backup")),
         SOME_IMAGES,
