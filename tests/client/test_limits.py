@@ -57,7 +57,6 @@ class Asking:
 
 LISTS: Final[dict[str, Callable[..., Iterator[Any]]]] = {
     "list": lambda a, **sizes: a.service.list(a.instance, **sizes),
-    "list of all servers": lambda a, **sizes: a.service.list(descends_from=a.root, **sizes),
     "RelationsClient.images": lambda a, **sizes: a.relations.images(descends_from=a.root, **sizes),
     "backups": lambda a, **sizes: a.service.backups(a.instance, **sizes),
     "relations": lambda a, **sizes: a.service.relations(a.instance, **sizes),
