@@ -24,7 +24,7 @@
     ├── Conflict                    the request conflicts with recorded relations
     │   ├── ImageInUse, ImageBeingDeleted, ImageGone, InstanceEnded, LeaseLimitReached
     │   ├── ResourceTypeConflict, ResourceTypeInUse
-    │   └── RelationConflict, OriginConflict, InstallationConflict, InstanceTooLarge
+    │   └── RelationConflict, OriginConflict, InstallationConflict, ListTooWide
     └── StoreUnavailable            the database is unavailable
         └── StoreInDoubt, SchemaOutdated, SchemaMissing, SchemaTooNew
 
@@ -345,11 +345,11 @@ class InstallationConflict(Conflict):
     title = "The installation is registered with other values"
 
 
-class InstanceTooLarge(Conflict):
-    """The server has more images than one image list can contain."""
+class ListTooWide(Conflict):
+    """Too many images would have to be examined for one page of a restricted image list."""
 
-    code = "instance.too-large"
-    title = "The server has too many images for one image list"
+    code = "list.too-wide"
+    title = "The image list is too wide"
 
 
 class ResourceTypeConflict(Conflict):

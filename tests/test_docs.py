@@ -13,7 +13,7 @@ import pytest
 from related_images import config, errors
 from related_images.middleware import routing
 from related_images.middleware.responses import STATUSES, MethodNotAllowed, status_of
-from related_images.protocol import headers, parameters, paths
+from related_images.protocol import headers, image_list, parameters, paths
 
 ROOT = Path(__file__).parent.parent
 API = (ROOT / "docs/api.md").read_text()
@@ -37,7 +37,14 @@ def test_every_option_is_documented_with_its_default(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*headers.STRIPPED, headers.RECORDED, headers.FILTERS_APPLIED, *headers.QUERY]
+    "name",
+    [
+        *headers.STRIPPED,
+        headers.RECORDED,
+        headers.FILTERS_APPLIED,
+        headers.INCOMPLETE,
+        *image_list.NAMES,
+    ],
 )
 def test_every_header_and_query_parameter_is_documented(name: str) -> None:
     assert f"`{name}`" in API

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from http import HTTPStatus
@@ -165,6 +165,13 @@ def is_worth_a_page(pages: int, found: int, requests: float) -> bool:
     :param requests: the number of requests that would read all wanted items without pages
     """
     return requests > FEW and pages <= found / WORTH + requests / 10
+
+
+def text_of(value: Any) -> Any:
+    """Return the value of a filter for a query; values of unsupported types are not converted."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.isoformat() if isinstance(value, date) else value
 
 
 class Glance:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from related_images.client.errors import NotInstanceAware
-from related_images.model import RESOURCE_TYPES, SERVER, USE, InstanceRef
+from related_images.model import RESOURCE_TYPES, SERVER, USE
 
 Json = Mapping[str, Any]
 
@@ -66,17 +66,17 @@ class FilterInfo:
         types = tuple(shown.get("resource_types", (SERVER,)))
         return cls(shown["version"], tuple(shown["kinds"]), shown, types)
 
-    def require_type(self, instance: InstanceRef) -> None:
-        """Check that the filter knows the type of the resource; an older one would ignore it.
+    def require_type(self, resource_type: str) -> None:
+        """Check that the filter knows a type of resources; an older one would ignore it.
 
         A filter that knows leases checks registered types itself.
 
         :raises NotInstanceAware: if it does not know the type
         """
-        is_registered = instance.resource_type not in RESOURCE_TYPES and USE in self.kinds
-        if not is_registered and instance.resource_type not in self.resource_types:
+        is_registered = resource_type not in RESOURCE_TYPES and USE in self.kinds
+        if not is_registered and resource_type not in self.resource_types:
             raise NotInstanceAware(
                 f"the related-images filter of this Glance does not know the resource type "
-                f"{instance.resource_type}, so nothing was done; it knows "
+                f"{resource_type}, so nothing was done; it knows "
                 f"{', '.join(self.resource_types)}; an operator can upgrade it"
             )

@@ -1,14 +1,15 @@
 """The client for the images of the servers of one installation."""
 
 import difflib
-import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import replace
+from datetime import date, datetime
 from typing import Any, Final
 
 from related_images import model, validation
+from related_images.client import image_list
 from related_images.client.errors import (
     Conflict,
     GlanceError,
@@ -16,7 +17,7 @@ from related_images.client.errors import (
     NotFound,
     NotInstanceAware,
 )
-from related_images.client.glance import DATA_HEADERS, Answer, PageSizes, image_path
+from related_images.client.glance import DATA_HEADERS, PageSizes, image_path
 from related_images.client.image import FilterInfo, Image
 from related_images.client.image_data import Data, check_data, opened
 from related_images.client.import_request import (
@@ -54,6 +55,13 @@ argument.
 """
 
 
+CREATED_AT: Final = "created_at"
+"""A filter of Glance that is similar to arguments of ``list``."""
+
+LIST_ARGUMENTS: Final = (
+    *("kind", "label", "source", "created_after", "created_before", "in_use", "descends_from"),
+    *("limit", "page_size", "properties"),
+)
 IMPORT_ARGUMENTS: Final = (
     *("kind", "label", "method", "stores", "deadline", "progress", "properties"),
 )
@@ -137,7 +145,7 @@ class InstanceAwareImageService:
         return self._assertion(instance_id, kind, label), _with_id(attributes)
 
     def _create(self, assertion: Assertion, body: Mapping[str, Any]) -> Image:
-        self.info().require_type(assertion.instance)
+        self.info().require_type(self.resource_type)
         try:
             return self._create_once(assertion, body)
         except GlanceError as error:
@@ -256,7 +264,7 @@ class InstanceAwareImageService:
             instance_id, kind = _check_new(source, instance_id, kind)
             new = self._new(instance_id, kind, label, merged)
             check_formats(merged)
-            self.info().require_type(self.instance_ref(instance_id))
+            self.info().require_type(self.resource_type)
             importer.check_offered(method)
             importer.check_formats(merged)
             image_id = str(self._create(*new).id)
@@ -287,10 +295,15 @@ class InstanceAwareImageService:
 
     def list(
         self,
-        instance_id: str,
+        instance_id: str | None = None,
         *,
         kind: str | None = None,
         label: str | None = None,
+        source: str | None = None,
+        created_after: date | str | None = None,
+        created_before: date | str | None = None,
+        in_use: bool | None = None,
+        descends_from: str | None = None,
         limit: int | None = None,
         page_size: int | None = None,
         properties: Mapping[str, str] | None = None,
@@ -298,26 +311,47 @@ class InstanceAwareImageService:
     ) -> Iterator[Image]:
         """Return the images of a server that the caller may see; none for an unknown server.
 
-        :param instance_id: ID of the server
-        :param kind: kind of the relation; default: any
+        Without a server, return the images of all servers, of any installation. If ``in_use`` or
+        ``descends_from`` are the only conditions, these need not be images of servers.
+
+        :param instance_id: ID of the server; default: all servers
+        :param kind: kind of the relation; default: ``snapshot`` and ``backup``
         :param label: label of the relation; default: any
+        :param source: how the relation was reported; default: any
+        :param created_after: the relation was recorded after this time
+        :param created_before: the relation was recorded before this time
+        :param in_use: whether live servers or volumes use the image; default: both
+        :param descends_from: ID of an image from which the image descends; default: any
         :param properties: filters whose names are arguments, such as ``label``
         :param filters: other filters and options of Glance, such as ``status``, ``visibility``,
             ``sort_key``, ``sort_dir``
         :raises TypeError: if the name of a filter is similar to that of an argument; pass such a
             filter in ``properties``
+        :raises Conflict: if Glance lists too many other images before the first one of this list
         :raises NotInstanceAware: also if Glance did not acknowledge the filters
         """
-        _check_spelling(filters, ("kind", "label", "limit", "page_size", "properties"))
-        if kind is not None:
-            model.kind(kind)
-        assertion = self._assertion(instance_id, kind, label)
+        spelled = {name: value for name, value in filters.items() if name != CREATED_AT}
+        _check_spelling(spelled, LIST_ARGUMENTS)
+        wanted = image_list.restriction(
+            kind=kind,
+            label=label,
+            source=source,
+            created_after=created_after,
+            created_before=created_before,
+            in_use=in_use,
+            descends_from=descends_from,
+        )
+        ref = None if instance_id is None else self.instance_ref(instance_id)
+        if ref is not None:
+            is_server = ref.resource_type == model.SERVER
+            named = None if is_server else ref.resource_type
+            wanted = replace(wanted, instance=ref, resource_type=named)
+        elif wanted.asks_for_relation or not wanted.query():
+            wanted = replace(wanted, resource_type=self.resource_type)
         sizes = PageSizes.of(limit, page_size)
-        query = (*_query(assertion, _filters(filters, properties)), *sizes.query())
-        self.info().require_type(assertion.instance)
-        pages = self._glance.pages(paths.IMAGES, query)
-        images = (image for page in pages for image in _read(page, assertion))
-        return itertools.islice(images, sizes.limit)
+        found = image_list.images(self._glance, wanted, _merge(filters, properties), sizes)
+        self.info().require_type(self.resource_type)
+        return found
 
     def backups(
         self,
@@ -592,17 +626,6 @@ def _check_spelling(given: Mapping[str, Any], arguments: Iterable[str]) -> None:
             )
 
 
-def _filters(filters: Mapping[str, Any], properties: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    given = _merge(filters, properties)
-    ours = sorted(given.keys() & set(headers.QUERY))
-    if ours:
-        raise TypeError(
-            f"{', '.join(ours)} cannot be a filter on a property of the image; it is the parameter "
-            "for the relation, which the service, instance_id, kind and label set"
-        )
-    return given
-
-
 @contextmanager
 def _image_id_in_errors(image_id: str, *, exists: bool = True) -> Iterator[None]:
     """Set the image ID of errors, if the image exists or may exist."""
@@ -612,33 +635,6 @@ def _image_id_in_errors(image_id: str, *, exists: bool = True) -> Iterator[None]
         if exists or error.doubtful:
             error.image_id = image_id
         raise
-
-
-def _query(assertion: Assertion, filters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the query of an image list.
-
-    The server is in the query, not in headers, which a Glance without the filter would ignore.
-    """
-    sent = assertion.as_headers()
-    yield from (
-        (parameter, sent[name])
-        for parameter, name in zip(headers.QUERY, headers.REQUEST, strict=False)
-        if name in sent
-    )
-    for name, value in filters.items():
-        values = value if isinstance(value, tuple) else (value,)
-        yield from ((name, str(each)) for each in values)
-
-
-def _read(page: Answer, assertion: Assertion) -> tuple[Image, ...]:
-    applied = page.headers.get(headers.FILTERS_APPLIED)
-    if applied != assertion.acknowledgement():
-        raise NotInstanceAware(
-            f"Glance acknowledged {applied}, not {assertion.acknowledgement()}, so the list may "
-            "have images of other servers and is not used; check that every process behind the "
-            "endpoint has the related-images filter, in the same version"
-        )
-    return page.read(lambda body: tuple(Image(shown, applied) for shown in body["images"]))
 
 
 def _unrecorded(image_id: str, result: str) -> NotInstanceAware:

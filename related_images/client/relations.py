@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from related_images import model, validation
+from related_images.client import image_list
 from related_images.client.errors import (
     GlanceError,
     NotFound,
@@ -23,8 +24,9 @@ from related_images.client.glance import (
     Query,
     image_path,
     refused_item,
+    text_of,
 )
-from related_images.client.image import FilterInfo
+from related_images.client.image import FilterInfo, Image
 from related_images.errors import FieldInvalid, ParameterMalformed, TupleMalformed
 from related_images.model import (
     Ancestor,
@@ -95,6 +97,55 @@ class RelationsClient:
         sizes = PageSizes.of(limit, page_size)
         return self._items(paths.RELATIONS, "relations", Relation.from_json, query, sizes)
 
+    def images(
+        self,
+        *,
+        resource_type: str | None = None,
+        kind: str | None = None,
+        label: str | None = None,
+        source: str | None = None,
+        created_after: date | str | None = None,
+        created_before: date | str | None = None,
+        in_use: bool | None = None,
+        descends_from: str | None = None,
+        limit: int | None = None,
+        page_size: int | None = None,
+        **filters: str | int | tuple[str, ...],
+    ) -> Iterator[Image]:
+        """Return the images that the caller may see, restricted by relation.
+
+        The arguments from ``resource_type`` to ``created_before`` must hold for one relation of the
+        image. If one of them is given and ``kind`` is not, this is a ``snapshot`` or a ``backup``.
+
+        :param resource_type: type of the resource
+        :param kind: kind of the relation
+        :param label: label of the relation
+        :param source: how the relation was reported
+        :param created_after: the relation was recorded after this time
+        :param created_before: the relation was recorded before this time
+        :param in_use: whether live servers or volumes use the image; also images without a relation
+        :param descends_from: ID of an image from which the image descends
+        :param filters: filters and options of Glance, such as ``status``, ``visibility``, ``sort``
+        :raises TypeError: if there is no argument from ``resource_type`` to ``descends_from``
+        :raises Conflict: if Glance lists too many other images before the first one of this list
+        :raises NotInstanceAware: also if Glance did not acknowledge the restriction
+        """
+        wanted = image_list.restriction(
+            resource_type=resource_type,
+            kind=kind,
+            label=label,
+            source=source,
+            created_after=created_after,
+            created_before=created_before,
+            in_use=in_use,
+            descends_from=descends_from,
+        )
+        if not wanted.query():
+            raise TypeError(f"pass at least one of {', '.join(image_list.WORDS)}")
+        found = image_list.images(self.glance, wanted, filters, PageSizes.of(limit, page_size))
+        self.info()
+        return found
+
     def relations_of_image(
         self, image_id: str, *, limit: int | None = None, page_size: int | None = None
     ) -> Iterator[Relation]:
@@ -142,7 +193,7 @@ class RelationsClient:
             "kind": kind,
         }
         if expires_at is not None:
-            time = validation.parse_time("expires_at", _text(expires_at))
+            time = validation.parse_time("expires_at", text_of(expires_at))
             body["expires_at"] = validation.format_time(time)
         if label is not None:
             body["label"] = validation.label(label)
@@ -150,7 +201,7 @@ class RelationsClient:
             body["instance_project_id"] = validation.text(
                 "instance_project_id", instance_project_id
             )
-        self.info().require_type(instance)
+        self.info().require_type(instance.resource_type)
         return self.glance.request("POST", paths.RELATIONS, json=body).read(Relation.from_json)
 
     def detach(self, instance: InstanceRef, image_id: str, kind: str) -> None:
@@ -163,7 +214,7 @@ class RelationsClient:
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
         path, query = _relation_path(instance, image_id, kind), _type_query(instance)
-        self.info().require_type(instance)
+        self.info().require_type(instance.resource_type)
         self.glance.request("DELETE", path, params=query)
 
     def roll_back(
@@ -182,9 +233,9 @@ class RelationsClient:
         path = _relation_path(instance, image_id, kind)
         query = {**_type_query(instance), "own_report": parameters.CREATION}
         if recorded_at is not None:
-            time = validation.parse_time("recorded_at", _text(recorded_at))
+            time = validation.parse_time("recorded_at", text_of(recorded_at))
             query |= {"own_report": parameters.ATTACHMENT, "created_at": time.isoformat()}
-        self.info().require_type(instance)
+        self.info().require_type(instance.resource_type)
         answer = self.glance.request("DELETE", path, params=query)
         return answer.status == HTTPStatus.NO_CONTENT
 
@@ -251,7 +302,7 @@ class RelationsClient:
         given = list(origins)
         items = [_new_origin(origin) for origin in given]
         for origin in given:
-            self.info().require_type(origin.instance)
+            self.info().require_type(origin.instance.resource_type)
         found: list[Origin | GlanceError] = []
         for start in range(0, len(items), schemas.BATCH_MAX):
             body = {"origins": items[start : start + schemas.BATCH_MAX]}
@@ -278,7 +329,7 @@ class RelationsClient:
         :raises NotFound: if the resource is not recorded or the caller may not see it
         """
         path = paths.INSTANCE.format(**_ids(instance))
-        self.info().require_type(instance)
+        self.info().require_type(instance.resource_type)
         answer = self.glance.request("GET", path, params=_type_query(instance))
         return answer.read(Instance.from_json)
 
@@ -290,7 +341,7 @@ class RelationsClient:
         :raises Forbidden: if the caller has neither a recording role nor an admin role
         """
         path = paths.INSTANCE.format(**_ids(instance))
-        self.info().require_type(instance)
+        self.info().require_type(instance.resource_type)
         self.glance.request("DELETE", path, params=_type_query(instance))
 
     def delete_image(self, image_id: str, *, force: bool = False) -> None:
@@ -450,7 +501,7 @@ def _new_origin(origin: NewOrigin) -> dict[str, Any]:
         raise ParameterMalformed(
             f"the origin {validation.shown(origin)} is not a NewOrigin(instance, source, since)"
         )
-    since = validation.parse_time("since", _text(origin.since))
+    since = validation.parse_time("since", text_of(origin.since))
     project_id = origin.project_id
     return {
         **_ids(origin.instance),
@@ -511,14 +562,7 @@ def _query(filters: Mapping[str, Filter], known: parameters.Filters) -> Query:
     """
     for name in filters:
         parameters.check_known(name, known)
-    query = [(name, _text(value)) for name, value in filters.items() if value is not None]
+    query = [(name, text_of(value)) for name, value in filters.items() if value is not None]
     for name, text in query:
         known[name].parse(text)
     return tuple(query)
-
-
-def _text(value: Any) -> Any:
-    """Return the value for a query; values of unsupported types are not converted."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value.isoformat() if isinstance(value, date) else value

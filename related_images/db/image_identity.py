@@ -36,7 +36,8 @@ from related_images.model import (
 CLOCKS_APART: Final = timedelta(minutes=1)
 """The largest difference between the clocks of Glance and of the services that report relations."""
 
-FIRST_RECORDED: Final = func.min(case((relation.c.claimed != 1, relation.c.created_at)))
+RECORDED_AT: Final = case((relation.c.claimed != 1, relation.c.created_at))
+FIRST_RECORDED: Final = func.min(RECORDED_AT)
 """An aggregate: when the oldest relation of an image was recorded.
 
 Relations with one claim are left out: they were recorded a second time, before a request that may

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from related_images.db import installations, relation_queries
 from related_images.db.database import Database
 from related_images.db.tables import installation, instance
-from related_images.model import BACKUP, SERVER, InstanceRef, ListedImage
+from related_images.model import BACKUP, SERVER, Filters, ListedImage
 
 BACKUPS_LIMIT: Final = 10_000
 """The largest number of backups of one server in a result."""
@@ -51,20 +51,21 @@ def _recorded_backups(
         raise InstallationAmbiguous(
             f"the installations {', '.join(sorted(candidates))} each have a server with this ID"
         )
-    return [
-        image
-        for uuid in candidates
-        for image in relation_queries.image_ids(
-            connection,
-            InstanceRef(uuid, instance_id),
-            [BACKUP],
-            label,
-            BACKUPS_LIMIT,
-            or_unlabelled=True,
+    found: list[ListedImage] = []
+    for uuid in candidates:
+        wanted = Filters(
+            installation_uuid=uuid,
+            resource_type=SERVER,
+            instance_id=instance_id,
+            label=label,
             visible_to=visible_to,
-            seen_by=relation_queries.OWNER_OF_EITHER,
         )
-    ]
+        found, _ = relation_queries.images(
+            *(connection, wanted, [BACKUP], BACKUPS_LIMIT),
+            seen_by=relation_queries.OWNER_OF_EITHER,
+            or_unlabelled=True,
+        )
+    return found
 
 
 def _candidates(connection: Connection, user_ids: Set[str], instance_id: str) -> set[str]:

@@ -5,9 +5,9 @@ condition on an installation, instance, image or project is a subquery for its p
 database uses an index of the relations instead of a join order of its own choice.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -18,6 +18,7 @@ from sqlalchemy import (
     Subquery,
     and_,
     bindparam,
+    case,
     exists,
     func,
     literal,
@@ -37,11 +38,9 @@ from related_images.db.column_types import (
     is_known,
 )
 from related_images.db.row_ids import (
-    IS_NAMED,
     former_images,
     installation_refs,
     instance_refs,
-    named,
     project_ref,
     shown_id,
     shown_installation,
@@ -61,78 +60,165 @@ from related_images.model import (
     SHELVED,
     USE,
     Filters,
-    InstanceRef,
     ListedImage,
     Relation,
     RelationPosition,
 )
 
-_VISIBLE_TO: Final = project_ref(bindparam("visible_to"))
 OWNER: Final = "owner"
 OWNER_OF_EITHER: Final = "owner of either"
-_SEEN_BY: Final = {
-    OWNER: relation.c.project_ref == _VISIBLE_TO,
-    # the subquery does not depend on the relation: it runs once
-    OWNER_OF_EITHER: or_(
-        relation.c.project_ref == _VISIBLE_TO,
-        exists().where(
-            *IS_NAMED,
-            instance.c.project_ref == _VISIBLE_TO,
-        ),
-    ),
-}
-"""The conditions under which a project sees a relation: it owns the relation's image, or it owns
-the image or the instance."""
+"""Which relations a project sees: those whose image it owns, or also those whose resource it owns.
+"""
 
 
-def image_ids(
+def images(
     connection: Connection,
-    ref: InstanceRef,
+    filters: Filters,
     kinds: Collection[str],
-    label: str | None,
     limit: int,
     *,
+    seen_by: str = OWNER,
     or_unlabelled: bool = False,
-    visible_to: str | None = None,
+) -> tuple[list[ListedImage], bool]:
+    """Return images with a relation of one of the ``kinds`` that matches, not deleted ones.
+
+    :param filters: the conditions on the relation, without ``kind``, ``image_id`` and ``in_use``
+    :param limit: the largest number of relations that are read
+    :param seen_by: which relations the project of ``filters.visible_to`` sees: :data:`OWNER` or,
+        for the relations of one resource, :data:`OWNER_OF_EITHER`
+    :param or_unlabelled: relations without a label match every label
+    :returns: the images, and whether more than ``limit`` relations match
+    """
+    found = homes(connection, filters)
+    if found is not None and not found.refs:
+        return [], False
+    few = None if found is None else found.have_few_instances
+    query = _images(_used(filters), tuple(kinds), seen_by, or_unlabelled, few)
+    values = {**_values(filters), "limit": limit + 1, "homes": found and found.refs}
+    rows = connection.execute(query, values).all()
+    return [ListedImage(*row[:3]) for row in rows], sum(row[3] for row in rows) > limit
+
+
+@lru_cache(maxsize=256)
+def _images(
+    names: frozenset[str],
+    kinds: tuple[str, ...],
+    seen_by: str,
+    or_unlabelled: bool,
+    have_few_instances: bool | None,
+) -> Select[Any]:
+    matches = _matches(names, seen_by, have_few_instances, or_unlabelled=or_unlabelled)
+    # subqueries: no database may begin with all images that are not deleted, or read more relations
+    deleted_at = select(image.c.deleted_at).where(image.c.id == relation.c.image_ref)
+    found = (
+        select(relation.c.image_ref, image_identity.RECORDED_AT.label("recorded_at"))
+        .where(*matches, _is_one_of(kinds), deleted_at.scalar_subquery().is_(None))
+        .limit(bindparam("limit"))
+        .subquery()
+    )
+    return (
+        select(image.c.uuid, image.c.created_at, func.min(found.c.recorded_at), func.count())
+        .select_from(found.join(image, image.c.id == found.c.image_ref))
+        .group_by(image.c.uuid, image.c.created_at)
+    )
+
+
+def matching_images(
+    connection: Connection,
+    filters: Filters,
+    kinds: Collection[str],
+    image_ids: Collection[str],
+    *,
     seen_by: str = OWNER,
 ) -> list[ListedImage]:
-    """Return at most ``limit`` images with a relation of one of the ``kinds``, not deleted ones.
+    """Return those of some images that :func:`images` finds without a limit.
 
-    :param label: only relations with this label; ``None`` for all
-    :param or_unlabelled: relations without a label match every ``label``
-    :param visible_to: the project of the caller; ``None`` if the caller sees all projects
-    :param seen_by: which relations the project sees: :data:`OWNER` or :data:`OWNER_OF_EITHER`
+    Each image is looked up by an index, so that the duration depends neither on the number of
+    images that match, nor on relations of these images with other kinds or of other projects.
     """
-    values = {**named(ref), "label": label, "limit": limit, "visible_to": visible_to}
-    query = _listed(
-        tuple(kinds),
-        labelled=label is not None,
-        or_unlabelled=or_unlabelled,
-        seen_by=None if visible_to is None else seen_by,
-    )
-    return [ListedImage(*row) for row in connection.execute(query, values).all()]
+    refs = _home_refs(connection, filters)
+    if refs is not None and not refs:
+        return []
+    # whether the installations have few instances does not matter: relations are looked up
+    few = None if refs is None else False
+    query = _matching_images(_used(filters), tuple(kinds), seen_by, few)
+    values = {**_values(filters), "image_ids": list(image_ids), "homes": refs}
+    return [ListedImage(*row) for row in connection.execute(query, values)]
 
 
-@cache
-def _listed(
-    kinds: tuple[str, ...], *, labelled: bool, or_unlabelled: bool, seen_by: str | None
+@lru_cache(maxsize=256)
+def _matching_images(
+    names: frozenset[str], kinds: tuple[str, ...], seen_by: str, have_few_instances: bool | None
 ) -> Select[Any]:
-    query = (
-        select(image.c.uuid, image.c.created_at, image_identity.FIRST_RECORDED)
-        .select_from(relation.join(image, relation.c.image_ref == image.c.id))
-        .where(relation.c.instance_ref == select(instance.c.id).where(*IS_NAMED).scalar_subquery())
-        # one parameter for each kind: SQLAlchemy expands a list parameter at each execution
-        .where(relation.c.kind.in_([literal(kind, relation.c.kind.type) for kind in kinds]))
-        .where(image.c.deleted_at.is_(None))
+    matches = (
+        relation.c.image_ref == image.c.id,
+        *_matches(names, seen_by, have_few_instances),
     )
-    if labelled:
-        has_label = relation.c.label == bindparam("label")
-        query = query.where(
-            or_(has_label, relation.c.label.is_(None)) if or_unlabelled else has_label
+    # one subquery for each kind, for the indexes that end in the image
+    first = [
+        select(relation.c.id).where(*matches, _is_one_of((kind,))).limit(1).scalar_subquery()
+        for kind in kinds
+    ]
+    recorded_at = select(image_identity.FIRST_RECORDED).where(*matches, _is_one_of(kinds))
+    return (
+        select(
+            image.c.uuid,
+            image.c.created_at,
+            case((image.c.created_at == EPOCH, recorded_at.scalar_subquery())),
         )
-    if seen_by is not None:
-        query = query.where(_SEEN_BY[seen_by])
-    return query.group_by(image.c.uuid, image.c.created_at).limit(bindparam("limit"))
+        .where(image.c.uuid.in_(bindparam("image_ids", expanding=True)))
+        .where(image.c.deleted_at.is_(None), or_(*(one.is_not(None) for one in first)))
+    )
+
+
+def _used(filters: Filters) -> frozenset[str]:
+    """Return the names of the filters that have a value."""
+    return frozenset(it.name for it in fields(filters) if getattr(filters, it.name) is not None)
+
+
+def _values(filters: Filters) -> dict[str, Any]:
+    return {name: getattr(filters, name) for name in _used(filters)}
+
+
+def _is_one_of(kinds: Collection[str]) -> ColumnElement[bool]:
+    # one parameter for each kind: SQLAlchemy expands a list parameter at each execution
+    return relation.c.kind.in_([literal(kind, relation.c.kind.type) for kind in kinds])
+
+
+def _matches(
+    names: frozenset[str],
+    seen_by: str,
+    have_few_instances: bool | None,
+    *,
+    or_unlabelled: bool = False,
+) -> list[ColumnElement[bool]]:
+    """Return the conditions for a relation of :func:`images`, except the kind."""
+    parameters: Any = {name: bindparam(name) for name in names}
+    filters = Filters(**parameters)
+    matches = []
+    if or_unlabelled and filters.label is not None:
+        matches.append(or_(relation.c.label == filters.label, relation.c.label.is_(None)))
+        filters = replace(filters, label=None)
+    if seen_by == OWNER_OF_EITHER and filters.visible_to is not None:
+        matches.append(_is_of_either(filters))
+        filters = replace(filters, visible_to=None)
+    return matches + conditions(
+        filters, _homes_parameter(have_few_instances), of_any_source=True, of_any_kind=True
+    )
+
+
+def _is_of_either(filters: Filters) -> ColumnElement[bool]:
+    """Return the condition that the project owns the image or the resource of the filters."""
+    owner = project_ref(filters.visible_to)
+    ref = instance_refs(filters.installation_uuid, filters.instance_id, filters.resource_type)
+    # the subquery does not depend on the relation: it runs once
+    return or_(relation.c.project_ref == owner, exists(ref.where(instance.c.project_ref == owner)))
+
+
+def _homes_parameter(have_few_instances: bool | None) -> "Homes | None":
+    if have_few_instances is None:
+        return None
+    return Homes(bindparam("homes", expanding=True), have_few_instances)
 
 
 def find(
@@ -190,9 +276,7 @@ def _page(
     parameters: Any = {name: bindparam(name) for name in names}
     parameters |= zip(_FLAGS, flags, strict=True)
     filters = Filters(**parameters)
-    of_homes = None
-    if have_few_instances is not None:
-        of_homes = Homes(bindparam("homes", expanding=True), have_few_instances)
+    of_homes = _homes_parameter(have_few_instances)
     query = select(relation).where(*conditions(filters, of_homes, of_any_source=of_any_source))
     if is_later:
         position: Any = {it.name: bindparam(_AFTER + it.name) for it in fields(RelationPosition)}
@@ -325,24 +409,29 @@ class Homes:
 
 def homes(connection: Connection, filters: Filters) -> Homes | None:
     """Return the rows of the installations that the filters name; ``None`` if they name none."""
-    uuid, resource_type = filters.installation_uuid, filters.resource_type
-    if filters.instance_id is not None or (uuid is None and resource_type is None):
-        return None
-    refs = connection.execute(installation_refs(uuid, resource_type)).scalars().all()
+    refs = _home_refs(connection, filters)
     if not refs:
-        return Homes(refs, have_few_instances=True)
+        return None if refs is None else Homes(refs, have_few_instances=True)
     own = select(instance.c.id).where(instance.c.installation_ref.in_(refs))
     one_more = connection.execute(own.offset(FEW_INSTANCES).limit(1)).first()
     return Homes(refs, one_more is None)
 
 
+def _home_refs(connection: Connection, filters: Filters) -> Sequence[int] | None:
+    uuid, resource_type = filters.installation_uuid, filters.resource_type
+    if filters.instance_id is not None or (uuid is None and resource_type is None):
+        return None
+    return connection.execute(installation_refs(uuid, resource_type)).scalars().all()
+
+
 def conditions(
-    filters: Filters, homes: Homes | None, *, of_any_source: bool
+    filters: Filters, homes: Homes | None, *, of_any_source: bool, of_any_kind: bool = False
 ) -> list[ColumnElement[bool]]:
     """Return the conditions for the filters; relations of unknown kinds never match.
 
     :param homes: the result of :func:`homes`
     :param of_any_source: whether relations of an unknown source match
+    :param of_any_kind: leave out the condition for the kind
     :returns: conditions on the columns of :data:`related_images.db.tables.relation`
     """
     at = relation.c.created_at
@@ -357,7 +446,8 @@ def conditions(
         (filters.leftover, _is_leftover),
     ]
     conditions = [condition(value) for value, condition in by_filter if value is not None]
-    conditions.append(_is(filters.kind, relation.c.kind, KIND_CODES))
+    if not of_any_kind:
+        conditions.append(_is(filters.kind, relation.c.kind, KIND_CODES))
     if filters.source is not None or not of_any_source:
         conditions.append(_is(filters.source, relation.c.source, SOURCE_CODES))
     return conditions + of_instance(filters, relation.c.instance_ref, homes)

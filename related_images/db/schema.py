@@ -24,7 +24,19 @@ if TYPE_CHECKING:
 
 VERSION_TABLE: Final = "related_alembic_version"
 PREFIX: Final = "related_"
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS: Final = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+)
 """Every revision, oldest first; this program needs the last one."""
 
 LONGEST_CONNECT: Final = 10.0

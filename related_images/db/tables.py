@@ -150,6 +150,10 @@ relation = Table(
     Index(None, "project_ref", "instance_ref"),
     # all relations, newest first
     Index(None, "created_at"),
+    # the images with a relation of a kind, and whether an image has one: for all projects, and for
+    # one, which must not read the relations of others
+    Index(None, "kind", "image_ref"),
+    Index(None, "project_ref", "kind", "image_ref"),
     **_OPTIONS,
 )
 

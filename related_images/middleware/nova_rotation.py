@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 
 ACTIVE: Final = "status=active"
 ACKNOWLEDGEMENT: Final = "installation_uuid, instance_id, kind"
-"""The value of ``X-Relation-Filters-Applied`` for a server and a kind."""
+"""As ``Restriction.acknowledgement()`` of :mod:`related_images.protocol.image_list`."""
 
 
 def answer(
@@ -41,9 +41,9 @@ def answer(
 
     :returns: the response body
     """
-    images = _recorded_images(database, caller, rotation)
+    selection = image_list.Selection.of_images(_recorded_images(database, caller, rotation))
     return image_list.answer_restricted(
-        app, environ, start_response, rotation.query, ACKNOWLEDGEMENT, images, ACTIVE
+        app, environ, start_response, rotation.query, ACKNOWLEDGEMENT, selection, ACTIVE
     )
 
 

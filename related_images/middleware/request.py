@@ -19,7 +19,8 @@ from related_images.middleware.environ import (
     path_below_api,
     pop_headers,
 )
-from related_images.protocol import headers, paths
+from related_images.protocol import headers, image_list, paths
+from related_images.protocol.image_list import PREFIX
 
 METHOD_OVERRIDE: Final = "_method"
 """The query parameter or form field from which Glance's router (Routes) takes the method."""
@@ -37,6 +38,8 @@ BACKUP_PROPERTIES: Final = ("image_type", "backup_type", "instance_uuid")
 """The image properties by which Nova lists the backups of a server."""
 PAGING: Final = ("limit", "marker", "sort_key", "sort_dir")
 
+INSTALLATION, INSTANCE_ID = headers.QUERY[:2]
+
 
 @dataclass(frozen=True)
 class Creation:
@@ -47,9 +50,9 @@ class Creation:
 
 @dataclass(frozen=True)
 class Listing:
-    """A request for the image list of a server."""
+    """A request for the image list, restricted by relation."""
 
-    assertion: headers.Assertion
+    restriction: image_list.Restriction
     query: Sequence[Parameter]
 
 
@@ -139,34 +142,38 @@ def _classify_images(environ: Environ, values: dict[str, str]) -> Request | None
     if not values:
         # without instance headers, only a query with one of these two names can be for the filter
         names = unquote(query_string)
-        if headers.QUERY[0] not in names and BACKUP_PROPERTIES[-1] not in names:
+        if INSTALLATION not in names and PREFIX not in names and BACKUP_PROPERTIES[-1] not in names:
             return None
     method, query = environ["REQUEST_METHOD"], parameters(query_string)
-    if method == "GET" and query:
-        relation_values = relation_parameters(query)
-        if values or headers.QUERY[0] in relation_values:
-            values = headers.combined(values, relation_values)
-    assertion = headers.read(values)
-    if assertion is None:
+    given = relation_parameters(query) if method == "GET" else {}
+    if not values and given.keys() <= {INSTANCE_ID}:
+        given = {}  # alone, it may be a property of the images
+    both = headers.combined(values, given)
+    is_of_instance = bool(values) or not given.keys().isdisjoint(headers.QUERY[:2])
+    assertion = headers.read(both) if is_of_instance else None
+    if assertion is None and not given:
         return _rotation(query) if method == "GET" else None
     if METHOD_OVERRIDE in [name for name, _, _ in query]:
         raise MethodOverridden(
-            f"the query parameter {METHOD_OVERRIDE} is not allowed with instance headers; leave it "
-            "out and send the request with the method itself"
+            f"the query parameter {METHOD_OVERRIDE} is not allowed with instance headers or with a "
+            "restriction of the image list; leave it out and send the request with the method "
+            "itself"
         )
-    if method == "POST":
-        return Creation(assertion)
-    return Listing(assertion, query) if method == "GET" else None
+    if method == "GET":
+        return Listing(image_list.read(given, assertion), query)
+    return Creation(assertion) if method == "POST" and assertion else None
 
 
 def relation_parameters(query: Sequence[Parameter]) -> dict[str, str]:
-    """Return the values of the relation parameters of an image list query, by name.
+    """Return the values of the parameters that restrict an image list by relation, by name.
 
     The values of a repeated parameter are joined with commas, which makes the value malformed.
+
+    :raises ParameterUnknown: if another parameter has the prefix of these
     """
     found: dict[str, str] = {}
     for name, value, _ in query:
-        if name in headers.QUERY:
+        if image_list.is_own(name):
             found[name] = f"{found[name]},{value}" if name in found else value
     return found
 

@@ -43,7 +43,7 @@ from related_images.middleware.create_image import json_object
 from related_images.middleware.environ import request_id
 from related_images.middleware.responses import WSGIApp, json_response, no_content
 from related_images.middleware.route_request import RouteRequest, fields
-from related_images.protocol import parameters, paths, schemas
+from related_images.protocol import image_list, parameters, paths, schemas
 
 LOG = logging.getLogger(__name__)
 
@@ -420,7 +420,7 @@ def show_info(request: RouteRequest) -> WSGIApp:
         "sources": list(model.SOURCES),
         "limits": {
             "page": parameters.LIMIT_MAX,
-            "images_of_instance": listing.IMAGES_LIMIT,
+            "image_list_pages": image_list.PAGES,
             "instance_id_length": validation.INSTANCE_ID_LENGTH,
             "label_length": validation.LABEL_LENGTH,
         },

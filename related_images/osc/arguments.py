@@ -13,6 +13,11 @@ Parser = argparse.ArgumentParser
 
 SERVER: Final = "name or ID; the ID if Nova does not have the server"
 
+INSTALLATION_OF_SERVER: Final = (
+    "Installation of the server (UUID of a Nova deployment); needed only if several installations "
+    "have a server with this ID"
+)
+
 RESOURCE: Final = "name or ID of a server, ID of a resource of another type"
 
 TYPES: Final = f"{', '.join(model.RESOURCE_TYPES)}, or a registered type"
@@ -29,12 +34,25 @@ def add_server(parser: Parser, purpose: str) -> None:
 
     :param purpose: completes the help "Server …"
     """
-    add_installation(
-        parser,
-        "Installation of the server (UUID of a Nova deployment); needed only if several "
-        "installations have a server with this ID",
-    )
+    add_installation(parser, INSTALLATION_OF_SERVER)
     parser.add_argument("server", metavar="<server>", help=f"Server {purpose} ({SERVER})")
+
+
+def add_server_or_all(parser: Parser, objects: str) -> None:
+    """Add the arguments ``<server>`` or ``--all``, and ``--installation``.
+
+    :param objects: the objects to list, such as ``images``
+    """
+    add_installation(
+        parser, f"{INSTALLATION_OF_SERVER}. With --all: list only {objects} of this installation"
+    )
+    servers = parser.add_mutually_exclusive_group(required=True)
+    servers.add_argument(
+        "server", metavar="<server>", nargs="?", help=f"Server to list {objects} of ({SERVER})"
+    )
+    servers.add_argument(
+        "--all", action="store_true", help=f"List {objects} of all servers, also of deleted ones"
+    )
 
 
 def add_installation(parser: Parser, help_text: str) -> None:

@@ -8,7 +8,10 @@ from related_images.osc.server_image import LABEL, LONG_COLUMNS, Row, ServerImag
 
 
 class ListServerBackup(ServerImageLister):
-    """List the backups of a server that can be restored: those whose image is active."""
+    """List the backups of a server, or of all servers, that can be restored.
+
+    These are the backups whose image is active.
+    """
 
     objects = "backups"
     columns = (

@@ -2,10 +2,11 @@
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from related_images import model
 from related_images.client import Image, Relation
 from related_images.client.glance import PAGE
 from related_images.osc import arguments, resolve
@@ -21,6 +22,10 @@ class Row:
 
 
 KIND: Final[Column] = ("Kind", lambda row: _joined(relation.kind for relation in row.relations))
+SERVER_ID: Final[Column] = (
+    "Server ID",
+    lambda row: _joined(relation.instance_id for relation in row.relations),
+)
 LABEL: Final[Column] = ("Label", lambda row: _joined(relation.label for relation in row.relations))
 
 
@@ -50,38 +55,82 @@ class ServerImageLister(ListCommand):
     """The word for the images in the help."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        arguments.add_server(parser, f"to list {self.objects} of")
+        arguments.add_server_or_all(parser, self.objects)
         arguments.add_label(parser, f"List only {self.objects} with this label, such as daily")
         arguments.add_project(parser, self.objects)
         arguments.add_sort(parser)
 
+    def shown_columns(self, args: argparse.Namespace) -> tuple[Column, ...]:
+        columns = super().shown_columns(args)
+        return (*columns, SERVER_ID) if args.all else columns
+
     def find_images(
         self, args: argparse.Namespace, kind: str | None, status: str | None
     ) -> Iterator[Row]:
-        """Yield the images of the server with this kind and status; ``None`` for any."""
-        server = resolve.server(self.app.client_manager, args.installation, args.server)
-        service = self.clients.images(server.installation_uuid)
+        """Yield the images of the server, or of all servers, with this kind and status.
+
+        :param kind: ``None`` for snapshots and backups
+        :param status: ``None`` for any
+        """
         filters = {
             "status": status,
             "owner": resolve.project(self.app.client_manager, args.project),
             "sort": args.sort,
         }
+        given = {name: text for name, text in filters.items() if text is not None}
+        return self._of_all(args, kind, given) if args.all else self._of_server(args, kind, given)
+
+    def _of_server(
+        self, args: argparse.Namespace, kind: str | None, filters: Mapping[str, Any]
+    ) -> Iterator[Row]:
+        server = resolve.server(self.app.client_manager, args.installation, args.server)
+        service = self.clients.images(server.installation_uuid)
         images = service.list(
             server.instance_id,
             kind=kind,
             label=args.label,
             limit=args.limit,
             page_size=PAGE,
-            **{name: text for name, text in filters.items() if text is not None},
+            **filters,
         )
-        relations: dict[str, list[Relation]] = defaultdict(list)
-        for relation in service.relations(server.instance_id, kind=kind, page_size=PAGE):
-            relations[relation.image_id].append(relation)
-        return (Row(image, relations[image.id]) for image in images)
+        relations = service.relations(server.instance_id, kind=kind, page_size=PAGE)
+        by_image = _by_image(relations)
+        return (Row(image, by_image.get(image.id, [])) for image in images)
+
+    def _of_all(
+        self, args: argparse.Namespace, kind: str | None, filters: Mapping[str, Any]
+    ) -> Iterator[Row]:
+        client = self.clients.relations
+        wanted: dict[str, Any] = {"resource_type": model.SERVER, "kind": kind, "label": args.label}
+        images = client.images(**wanted, page_size=PAGE, **filters)
+        by_image = _by_image(
+            one
+            for one in client.relations(
+                **wanted,
+                installation_uuid=args.installation,
+                project_id=filters.get("owner"),
+                page_size=PAGE,
+            )
+            if kind is not None or one.kind in model.MADE_FROM
+        )
+        return (
+            Row(image, by_image.get(image.id, []))
+            for image in images
+            # the list of images has those of all installations
+            if args.installation is None or image.id in by_image
+        )
+
+
+def _by_image(relations: Iterable[Relation]) -> Mapping[str, list[Relation]]:
+    found: dict[str, list[Relation]] = defaultdict(list)
+    for relation in relations:
+        found[relation.image_id].append(relation)
+    return found
 
 
 class ListServerImage(ServerImageLister):
-    """List the images made from a server: snapshots, backups, and images of the shelved server.
+    """List the images made from a server, or from all servers: snapshots, backups, and images of
+    shelved servers.
 
     Deleted images are not listed. `openstack image relation list --server` lists them too.
     """

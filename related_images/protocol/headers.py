@@ -33,7 +33,11 @@ STRIPPED: Final = (*REQUEST, FORCE)
 
 RECORDED: Final = "X-Relation-Recorded"
 FILTERS_APPLIED: Final = "X-Relation-Filters-Applied"
-"""The response headers that acknowledge the instance headers of the request."""
+"""The response headers that acknowledge the instance headers or parameters of the request."""
+
+INCOMPLETE: Final = "X-Relation-Incomplete"
+"""The response header of an image list that may lack images, with the names of the filters for
+which that is so: of some images, it is unknown whether they match."""
 
 QUERY: Final = (
     "installation_uuid",
@@ -43,9 +47,6 @@ QUERY: Final = (
     "relation_label",
 )
 """The query parameters of the image list for the first five headers of :data:`REQUEST`."""
-
-FILTER_WORDS: Final = ("installation_uuid", "instance_id", "resource_type", "kind", "label")
-"""The names of these five in :data:`FILTERS_APPLIED`."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,6 @@ class Assertion:
     def as_headers(self) -> dict[str, str]:
         """Return the request headers with these values."""
         return {name: text for name, text in zip(REQUEST, self._texts(), strict=True) if text}
-
-    def acknowledgement(self) -> str:
-        """Return the value of :data:`FILTERS_APPLIED` for a list restricted by this assertion."""
-        pairs = zip(FILTER_WORDS, self._texts(), strict=False)
-        return ", ".join(word for word, text in pairs if text)
 
     def _texts(self) -> tuple[str | None, ...]:
         ref = self.instance

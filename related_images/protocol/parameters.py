@@ -29,19 +29,28 @@ def _project_id(text: str) -> str:
     return text
 
 
-def _source(text: str) -> str:
-    if text not in model.SOURCES:
-        raise ParameterMalformed(
-            f"source={validation.shown(text)} is unknown; allowed are: {', '.join(model.SOURCES)}"
-        )
-    return text
+def source(name: str) -> Parser:
+    """Return the parser of a parameter with a source."""
+
+    def parse(text: str) -> str:
+        if text not in model.SOURCES:
+            raise ParameterMalformed(
+                f"{name}={validation.shown(text)} is unknown; allowed are: "
+                f"{', '.join(model.SOURCES)}"
+            )
+        return text
+
+    return parse
 
 
-def _time(name: str) -> Parser:
+def time(name: str) -> Parser:
+    """Return the parser of a parameter with a time."""
     return lambda text: validation.parse_time(name, text)
 
 
-def _boolean(name: str) -> Parser:
+def boolean(name: str) -> Parser:
+    """Return the parser of a parameter that is ``true`` or ``false``."""
+
     def parse(text: str) -> bool:
         if text not in ("true", "false"):
             raise ParameterMalformed(
@@ -112,21 +121,21 @@ FILTERS: Final[Filters] = {
     "project_id": Filter(_project_id, "Relations of this project", schemas.TEXT),
     "kind": Filter(model.kind, "Relations of this kind", schemas.KIND),
     "label": Filter(validation.label, "Relations with this label", schemas.LABEL),
-    "source": Filter(_source, "Relations from this source", schemas.SOURCE),
+    "source": Filter(source("source"), "Relations from this source", schemas.SOURCE),
     "created_after": Filter(
-        _time("created_after"), "Relations recorded after this time", schemas.TIME
+        time("created_after"), "Relations recorded after this time", schemas.TIME
     ),
     "created_before": Filter(
-        _time("created_before"), "Relations recorded before this time", schemas.TIME
+        time("created_before"), "Relations recorded before this time", schemas.TIME
     ),
     "in_use": Filter(
-        _boolean("in_use"),
+        boolean("in_use"),
         "true: `boot` relations of resources that are not recorded as deleted, and `use` relations "
         "with a live lease; false: all others",
         {"type": "boolean"},
     ),
     "leftover": Filter(
-        _boolean("leftover"),
+        boolean("leftover"),
         "true: `shelved` relations that ended although their image still exists; false: all others",
         {"type": "boolean"},
     ),
@@ -147,10 +156,10 @@ ORIGIN_FILTERS: Final[Filters] = {
     ),
     "project_id": Filter(_project_id, "Origins of resources of this project", schemas.TEXT),
     "created_after": Filter(
-        _time("created_after"), "Origins whose `since` is after this time", schemas.TIME
+        time("created_after"), "Origins whose `since` is after this time", schemas.TIME
     ),
     "created_before": Filter(
-        _time("created_before"), "Origins whose `since` is before this time", schemas.TIME
+        time("created_before"), "Origins whose `since` is before this time", schemas.TIME
     ),
 }
 """The filters of the list of origins."""
@@ -159,7 +168,7 @@ LATEST_BEFORE: Final = "latest_before"
 INSTANCE_FILTERS: Final[Filters] = {
     **FILTERS,
     LATEST_BEFORE: Filter(
-        _time(LATEST_BEFORE),
+        time(LATEST_BEFORE),
         "Resources without an image of this kind and label since this time",
         schemas.TIME,
     ),
@@ -201,7 +210,7 @@ DETACHMENT: Final[Filters] = {
         {"type": "string", "enum": list(OWN_REPORTS)},
     ),
     "created_at": Filter(
-        _time("created_at"),
+        time("created_at"),
         "With own_report=attachment: created_at of the relation in the response to the attachment",
         schemas.TIME,
     ),

@@ -12,9 +12,9 @@ from benchmarks.databases import Databases
 from benchmarks.filling import Cloud
 from benchmarks.measuring import Aim, Result, Spread, in_turns
 from benchmarks.sizes import Sizes
-from related_images.db import Filters, instances, listing
+from related_images.db import Filters, image_list, instances, listing
 from related_images.db.database import Database
-from related_images.model import InstanceRef
+from related_images.model import MADE_FROM, SERVER, InstanceRef
 
 TINY = Sizes(
     images=(100,),
@@ -29,7 +29,7 @@ TINY = Sizes(
     backups=(20, 8),
     quick=True,
 )
-TRIED = ("own-routes", "space", "image-list", "upkeep", "backups")
+TRIED = ("own-routes", "space", "image-list", "relation-list", "upkeep", "backups")
 """Parts that together use all functions that fill and query databases."""
 
 
@@ -93,7 +93,8 @@ def test_filled_tables_give_the_same_results_as_recorded_ones(tmp_path: Path) ->
         server = InstanceRef(*named)
         found = instances.show(database, server, visible_to=None)
         assert sum(images.count for images in found.images.values()) == filling.PER_INSTANCE
-        images = listing.images_of_instance(database, server, None, None, None)
+        images = image_list.images(database, Filters(*named, resource_type=SERVER), MADE_FROM)
+        assert images is not None
         rows = listing.relations(database, Filters(*named), 100, None).items
         assert sorted(image.image_id for image in images) == sorted(row.image_id for row in rows)
         database.close()

@@ -63,6 +63,40 @@ def refuses(
     assert not scripted.asked
 
 
+CONDITIONS: Final[list[tuple[dict[str, Any], type[BadInput], str]]] = [
+    ({"kind": "copy"}, KindUnknown, "'copy' .* allowed are snapshot, backup, boot"),
+    ({"label": "two words"}, LabelMalformed, "'two words' is malformed; give 1 to 64"),
+    ({"source": "user"}, ParameterMalformed, "relation_source='user' is unknown; allowed are"),
+    ({"created_after": "soon"}, ParameterMalformed, "relation_created_after='soon' is not an ISO"),
+    ({"created_before": 7}, ParameterMalformed, "relation_created_before=7 is not an ISO 8601"),
+    ({"in_use": "yes"}, ParameterMalformed, "relation_in_use='yes' is malformed; give true or"),
+    ({"descends_from": "ubuntu"}, ImageIdMalformed, "'ubuntu' is not a UUID"),
+]
+
+
+@pytest.mark.parametrize("instance_id", ["inst-1", None])
+@pytest.mark.parametrize(("conditions", "error", "said"), CONDITIONS)
+def test_a_malformed_condition_of_an_image_list_is_refused(
+    service: Service,
+    relations: RelationsClient,
+    scripted: Scripted,
+    instance_id: str | None,
+    conditions: dict[str, Any],
+    error: type[BadInput],
+    said: str,
+) -> None:
+    refuses(lambda: service.list(instance_id, **conditions), error, said, scripted)
+    refuses(lambda: relations.images(**conditions), error, said, scripted)
+
+
+def test_an_image_list_without_conditions_is_refused(
+    relations: RelationsClient, scripted: Scripted
+) -> None:
+    with pytest.raises(TypeError, match="pass at least one of resource_type, kind, label"):
+        relations.images(status="active")
+    assert not scripted.asked
+
+
 FILTERS: Final[list[tuple[dict[str, Any], type[BadInput], str]]] = [
     ({"knd": "backup"}, ParameterUnknown, "'knd' is unknown; allowed are: .*kind, label"),
     ({"marker": "m"}, ParameterUnknown, "'marker' is unknown"),

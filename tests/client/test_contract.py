@@ -102,10 +102,36 @@ def test_properties_that_contradict_the_arguments_are_refused(
 ) -> None:
     with pytest.raises(TypeError, match="name is both an argument and in properties"):
         images.create(instance, kind="snapshot", name="x", properties={"name": "y"})
-    for name in ("installation_uuid", "instance_id", "relation_kind", "relation_label"):
+    for name in ("installation_uuid", "instance_id", "relation_kind", "relation_colour"):
         with pytest.raises(TypeError, match=f"{name} cannot be a filter"):
             images.list(instance, properties={name: "x"})
     assert not list(images.relations(instance))
+
+
+def test_images_of_all_servers(
+    images: InstanceAwareImageService, make_client: Maker, glance: ServedGlance, instance: str
+) -> None:
+    label = f"label-{uuid4()}"
+    base = images.create(f"{instance}-base", kind="snapshot")
+    images.attach(instance, base.id, kind="boot", instance_project_id="service-project")
+    first = images.create(instance, kind="backup", label=label, name="b")
+    second = images.create(f"{instance}-2", kind="snapshot", label=label, name="a")
+
+    def found(**conditions: Any) -> list[str]:
+        return [image.id for image in images.list(sort="name", page_size=1, **conditions)]
+
+    assert found(label=label) == [first.id, second.id]
+    assert found(label=label, kind="snapshot") == [second.id]
+    assert found(label=label, created_after=datetime.now(UTC)) == []
+    assert found(label=label, source="backfill") == []
+    assert found(label=label, in_use=False, created_at="gt:2020-01-01") == [first.id, second.id]
+    assert found(descends_from=base.id) == [first.id]
+    assert base.id in [image.id for image in images.list(in_use=True, page_size=1000)]
+    (image,) = images.list(label=label, name="a")
+    assert image.acknowledgement == "resource_type, label"
+    relations = RelationsClient(make_client(glance.url, MEMBER))
+    assert {image.id for image in relations.images(label=label)} == {first.id, second.id}
+    assert not list(relations.images(resource_type="volume", label=label))
 
 
 def test_the_caller_may_choose_the_id_once(

@@ -32,7 +32,7 @@ def test_the_snippets_run_one_after_the_other(
         snippets = documented.snippets(PAGE.read_text())
         for number, snippet in enumerate(snippets, 1):
             exec(compile(snippet, f"{PAGE.name}, snippet {number}", "exec"), names)
-    assert len(snippets) == 15
+    assert len(snippets) == 16
     printed = capsys.readouterr().out
     assert printed.startswith("backup\n")
     assert "inst-1 boot" in printed

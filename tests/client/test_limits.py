@@ -57,6 +57,7 @@ class Asking:
 
 LISTS: Final[dict[str, Callable[..., Iterator[Any]]]] = {
     "list": lambda a, **sizes: a.service.list(a.instance, **sizes),
+    "RelationsClient.images": lambda a, **sizes: a.relations.images(descends_from=a.root, **sizes),
     "backups": lambda a, **sizes: a.service.backups(a.instance, **sizes),
     "relations": lambda a, **sizes: a.service.relations(a.instance, **sizes),
     "instances": lambda a, **sizes: a.service.instances(**sizes),

@@ -23,6 +23,7 @@ def test_a_missing_filter_is_an_error_before_any_change(
             container_format="bare",
         ),
         lambda: images.list("inst-1"),
+        lambda: images.list(in_use=False),
         lambda: images.backups("inst-1"),
         lambda: images.delete(made.json["id"]),
         lambda: images.delete(made.json["id"], instance_id="inst-1"),

@@ -1,5 +1,7 @@
 """Relations that the tests of the database record, and what is stored."""
 
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -23,6 +25,11 @@ NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 def server(instance_id: str, installation: str = NOVA) -> InstanceRef:
     """Return the name of a server."""
     return InstanceRef(installation, instance_id)
+
+
+def of(ref: InstanceRef) -> Filters:
+    """Return the filters for the relations of a resource."""
+    return Filters(ref.installation_uuid, ref.instance_id, resource_type=ref.resource_type)
 
 
 def at(minutes: float) -> datetime:
@@ -59,10 +66,20 @@ def record_claims(connection: Connection, *claims: NewRelation) -> None:
     backfill._record_claims(connection, backfill._lock(connection, NOVA, images, instances), claims)
 
 
-def shown(database: Database, instance_id: str = "vm-1", **more: Any) -> list[str]:
+def shown(
+    database: Database,
+    instance_id: str = "vm-1",
+    *,
+    kinds: Collection[str] = MADE_FROM,
+    limit: int = 100,
+    or_unlabelled: bool = False,
+    **more: Any,
+) -> list[str]:
     """Return the image IDs of an instance in an image list."""
-    given: dict[str, Any] = {"kinds": MADE_FROM, "label": None, "limit": 100} | more
-    found = database.read(relation_queries.image_ids, server(instance_id), **given)
+    filters = replace(of(server(instance_id)), **more)
+    found, _ = database.read(
+        relation_queries.images, filters, kinds, limit, or_unlabelled=or_unlabelled
+    )
     return sorted(image.image_id for image in found)
 
 

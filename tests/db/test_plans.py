@@ -6,6 +6,7 @@ A plan is asked for with the statement and values that a call really sends.
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from related_images.db import (
     image_owners,
     instances,
     leases,
+    lineage_walk,
     origins,
     parent_links,
     purge,
@@ -68,6 +70,7 @@ GREAT = (
 )
 
 INSTANCE = Filters(installation_uuid=NOVA, instance_id="vm-7")
+SERVER = replace(INSTANCE, resource_type="server")
 SOME_IMAGE = str(UUID(int=7))
 SOME_IMAGES = [str(UUID(int=n)) for n in range(10)]
 SEEN = ImageState(at(7), "p-7")
@@ -151,25 +154,48 @@ def _fill(connection: Connection) -> None:
 
 
 LOOKUPS: dict[str, tuple[Any, ...]] = {
-    "image list": (relation_queries.image_ids, server("vm-7"), ("snapshot",), None, 100),
+    "image list": (relation_queries.images, SERVER, ("snapshot",), 100),
     "image list by label": (
-        relation_queries.image_ids,
-        server("vm-7"),
-        ("backup",),
-        "daily",
+        *(relation_queries.images, replace(SERVER, label="daily"), ("backup",)),
         100,
     ),
     "image list of a project": (
-        lambda connection: relation_queries.image_ids(
-            connection, server("vm-7"), ("snapshot",), None, 100, visible_to="p-7"
-        ),
+        *(relation_queries.images, replace(SERVER, visible_to="p-7"), ("snapshot",)),
+        100,
     ),
     "image list of an owner of either": (
-        lambda connection: relation_queries.image_ids(
-            *(connection, server("vm-7"), ("snapshot",), None, 100),
-            visible_to="p-7",
+        lambda connection: relation_queries.images(
+            *(connection, replace(SERVER, visible_to="p-7"), ("snapshot",), 100),
             seen_by=relation_queries.OWNER_OF_EITHER,
         ),
+    ),
+    "images by kind": (relation_queries.images, Filters(), ("backup",), 100),
+    "images by kind, of a project": (
+        *(relation_queries.images, Filters(visible_to="p-3"), ("snapshot", "backup")),
+        100,
+    ),
+    "some images by kind": (
+        *(relation_queries.matching_images, Filters(), ("snapshot", "backup")),
+        SOME_IMAGES,
+    ),
+    "some images by kind, of a project": (
+        *(relation_queries.matching_images, Filters(visible_to="p-3"), ("boot",)),
+        SOME_IMAGES,
+    ),
+    "some images by type": (
+        *(relation_queries.matching_images, Filters(resource_type="server"), ("boot",)),
+        SOME_IMAGES,
+    ),
+    "some images of a server": (
+        lambda connection: relation_queries.matching_images(
+            *(connection, replace(SERVER, visible_to="p-7"), ("snapshot", "backup"), SOME_IMAGES),
+            seen_by=relation_queries.OWNER_OF_EITHER,
+        ),
+    ),
+    "some images that descend": (lineage_walk.descending, SOME_IMAGE, None, SOME_IMAGES),
+    "some images that descend, of a project": (
+        *(lineage_walk.descending, SOME_IMAGE, "p-3"),
+        SOME_IMAGES,
     ),
     "relations of all": (relation_queries.find, Filters(), 20),
     "relations of all, next page": (relation_queries.find, Filters(), 20, AFTER),

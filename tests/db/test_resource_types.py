@@ -7,9 +7,9 @@ from sqlalchemy import select
 
 from related_images.db import (
     delete_protection,
+    image_list,
     instances,
     lineage,
-    listing,
     recording,
     relation_queries,
     relations,
@@ -19,6 +19,7 @@ from related_images.db.database import Database
 from related_images.db.tables import installation
 from related_images.errors import ImageInUse, InstanceNotFound, TupleMalformed
 from related_images.model import (
+    MADE_FROM,
     RESOURCE_TYPES,
     USED,
     VOLUME,
@@ -27,14 +28,14 @@ from related_images.model import (
     Reporter,
     Usage,
 )
-from tests.db.samples import NOVA, at, found, image_id, new, record, server
+from tests.db.samples import NOVA, at, found, image_id, new, of, record, server
 
 REPORTER = Reporter(frozenset({"nova"}))
 VOLUME_1 = InstanceRef(NOVA, "vm-1", VOLUME)
 
 
 def images(database: Database, ref: InstanceRef) -> list[str]:
-    shown = listing.images_of_instance(database, ref, None, None, None)
+    shown = image_list.images(database, of(ref), MADE_FROM) or []
     return [image.image_id for image in shown]
 
 

@@ -10,6 +10,7 @@ from related_images.db import (
     Reporter,
     backfill,
     delete_protection,
+    image_list,
     instances,
     lineage,
     listing,
@@ -25,6 +26,7 @@ from related_images.db import (
 from related_images.db.database import Database
 from related_images.db.tables import descent, image, relation
 from related_images.model import (
+    MADE_FROM,
     UNUSED,
     USED,
     Filters,
@@ -34,7 +36,7 @@ from related_images.model import (
     RelationPosition,
     Usage,
 )
-from tests.db.samples import NOVA, at, counts, image_id, new, record, server
+from tests.db.samples import NOVA, at, counts, image_id, new, of, record, server
 
 REPORTER = Reporter(frozenset())
 A, B, C, D = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(4))
@@ -101,7 +103,7 @@ def test_an_image_list_omits_unknown_kinds_but_not_unknown_sources(
     record(database, *(new(image=one) for one in (A, B, C)))
     make_unknown(database, "kind", A)
     make_unknown(database, "source", B)
-    shown = listing.images_of_instance(database, server("vm-1"), None, None, None)
+    shown = image_list.images(database, of(server("vm-1")), MADE_FROM) or []
     assert sorted(one.image_id for one in shown) == [B, C]
 
 

@@ -11,6 +11,7 @@ USE_CASES = (
     "installations",
     "instances",
     "lineage",
+    "image_list",
     "listing",
     "merge",
     "notifications",

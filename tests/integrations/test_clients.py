@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import glanceclient
@@ -15,6 +16,7 @@ import openstack.exceptions
 import pytest
 from glanceclient.exc import HTTPException
 from openstack.connection import Connection
+from openstack.image.v2.image import Image
 
 from tests.client.clients import session
 from tests.osc.running import Cloud, Outcome
@@ -101,6 +103,34 @@ def test_the_glance_command_shows_the_message_of_a_400(guarded: ServedGlance) ->
     shown = glance(guarded, *of_instance("nonsense"))
     assert shown.code == 1
     assert shown.errors.startswith("HTTP the installation UUID 'nonsense' is not a UUID")
+
+
+def test_clients_show_why_a_restricted_list_is_refused(guarded: ServedGlance) -> None:
+    shown = glance(guarded, "image-list", "--property-filter", "relation_colour=red")
+    assert shown.code == 1
+    assert "the query parameter 'relation_colour' is unknown" in shown.errors
+    client = glanceclient.Client("2", session=session(guarded.url, MEMBER))
+    with pytest.raises(HTTPException, match="relation_in_use='maybe' is malformed"):
+        list(client.images.list(filters={"relation_in_use": "maybe"}))
+    cloud = Connection(session=session(f"{guarded.url}/v2", MEMBER))
+    with pytest.raises(openstack.exceptions.HttpException, match="kind 'copy' is not allowed"):
+        list(Image.list(cloud.image, base_path="/images?relation_kind=copy"))
+
+
+def test_clients_read_all_pages_of_a_restricted_list(guarded: ServedGlance) -> None:
+    made = set()
+    for number in range(5):
+        of_server = {**TUPLE, "X-Relation-Label": "paged"}
+        body = {"name": f"n-{number}"}
+        made.add(guarded.request("POST", "/v2/images", SERVICE, of_server, body=body).json["id"])
+    wanted = {"relation_label": "paged", "relation_in_use": "false"}
+    client = glanceclient.Client("2", session=session(guarded.url, MEMBER))
+    by_glanceclient = [image.id for image in client.images.list(page_size=2, filters=dict(wanted))]
+    cloud = Connection(session=session(f"{guarded.url}/v2", MEMBER))
+    path = f"/images?{urlencode(wanted)}"  # images() compares unknown names with the images itself
+    by_sdk = [image.id for image in Image.list(cloud.image, base_path=path, limit=2)]
+    assert len(by_glanceclient) == len(by_sdk) == 5
+    assert set(by_glanceclient) == set(by_sdk) == made
 
 
 def test_the_glance_command_shows_the_message_of_a_503(down: ServedGlance) -> None:

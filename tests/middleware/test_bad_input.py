@@ -299,6 +299,19 @@ LISTS = [
     (f"installation_uuid={UUID}&instance_id=i&relation_kind=x", "kind.unknown"),
     (f"installation_uuid={UUID}&instance_id=i&relation_label=", "label.malformed"),
     (f"installation_uuid={UUID}&instance_id=i&_method=POST", "request.method-overridden"),
+    ("relation_kind=backup&_method=POST", "request.method-overridden"),
+    ("relation_colour=red", "parameter.unknown"),
+    (f"installation_uuid={UUID}&instance_id=i&relation_image_id={UUID}", "parameter.unknown"),
+    ("instance_id=i&relation_kind=backup", "tuple.incomplete"),
+    (f"installation_uuid={UUID}&relation_kind=backup", "tuple.incomplete"),
+    ("relation_kind=backup&relation_kind=backup", "kind.unknown"),
+    ("relation_resource_type=disk", "resource-type.unknown"),
+    ("relation_label=", "label.malformed"),
+    ("relation_source=rumour", "parameter.malformed"),
+    ("relation_created_after=yesterday", "parameter.malformed"),
+    ("relation_created_before=", "parameter.malformed"),
+    ("relation_in_use=maybe", "parameter.malformed"),
+    ("relation_descends_from=ubuntu", "image.id-malformed"),
 ]
 
 

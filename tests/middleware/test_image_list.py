@@ -33,7 +33,7 @@ def listed(query: str, page: Any, status: str = "200 OK") -> tuple[str, dict[str
             lambda status, headers: started.append(dict(headers)),
             parameters(query),
             "installation_uuid, instance_id, kind",
-            IMAGES,
+            image_list.Selection.of_images(IMAGES),
         )
     )
     assert int({name.lower(): text for name, text in started[0].items()}["content-length"]) == len(
@@ -73,14 +73,18 @@ def test_unknown_operator_on_the_id_is_refused(condition: str) -> None:
 
 def test_links_repeat_the_callers_query() -> None:
     own = f"installation_uuid={UUID}&instance_id=i&name=x%20y&marker=m0"
-    page = {"images": [], "first": "/v2/images?id=in:a", "next": "/v2/images?id=in:a&marker=m%261"}
+    page = {
+        "images": [{"id": "a"}],
+        "first": "/v2/images?id=in:a",
+        "next": "/v2/images?id=in:a&marker=m%261",
+    }
     _, _, body = listed(own, page)
     kept = f"/v2/images?installation_uuid={UUID}&instance_id=i&name=x%20y"
-    assert json.loads(body) == {"images": [], "first": kept, "next": f"{kept}&marker=m%261"}
+    assert json.loads(body) == page | {"first": kept, "next": f"{kept}&marker=m%261"}
 
 
 def test_links_without_query_have_no_question_mark() -> None:
-    page = {"images": [], "next": "/v2/images?id=in:a&marker=m"}
+    page = {"images": [{"id": "a"}], "next": "/v2/images?id=in:a&marker=m"}
     body = json.loads(listed("", page)[2])
     assert (body["first"], body["next"]) == ("/v2/images", "/v2/images?marker=m")
 
@@ -98,5 +102,5 @@ def test_error_of_glance_passes_unchanged() -> None:
 
 
 def test_non_ascii_text_is_not_escaped() -> None:
-    _, _, body = listed("", {"images": [{"name": "облако"}]})
+    _, _, body = listed("", {"images": [{"id": "a", "name": "облако"}]})
     assert "облако" in body.decode()

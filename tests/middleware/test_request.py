@@ -17,12 +17,14 @@ from related_images.middleware.request import (
 from related_images.middleware.routing import Route
 from related_images.model import InstanceRef
 from related_images.protocol.headers import Assertion
+from related_images.protocol.image_list import Restriction
 from tests import wsgi
 from tests.filters import OURS, instance_headers
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 TUPLE = instance_headers(UUID, "i", kind="backup")
 ASSERTION = Assertion(InstanceRef(UUID, "i"), "backup")
+RESTRICTION = Restriction(InstanceRef(UUID, "i"), kind="backup")
 ASKED = f"installation_uuid={UUID}&instance_id=i"
 CLAIMS = "image_type=backup&backup_type=daily&instance_uuid=i"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -42,6 +44,14 @@ def asked(method: str, path: str, sent_headers: dict[str, str] | None = None) ->
         ("GET", "/v2/images", TUPLE, Listing),
         ("GET", f"/v2/images?{ASKED}", {}, Listing),
         ("GET", f"/v2/images?%69nstallation%5Fuuid={UUID}&instance_id=i", {}, Listing),
+        ("GET", "/v2/images?relation_kind=boot", {}, Listing),
+        ("GET", "/v2/images?name=n&relation%5Fin_use=false", {}, Listing),
+        ("GET", "/v2/images?relation_colour=red", {}, Malformed),
+        ("GET", "/v2/images?instance_id=i&relation_kind=boot", {}, Malformed),
+        ("GET", "/v2/images?relation_in_use=true", {"X-Relation-Kind": "boot"}, Malformed),
+        ("POST", "/v2/images?relation_kind=boot", {}, type(None)),
+        ("GET", "/v2/images?name=relation_kind", {}, type(None)),
+        ("GET", "/v2/images?x_relation_kind=boot", {}, type(None)),
         ("GET", f"/v2/images?{CLAIMS}", {}, Rotation),
         ("GET", f"/v2/images?{CLAIMS.replace('instance_', '%69nstance%5F')}", {}, Rotation),
         ("GET", f"/v2/images?{CLAIMS}&limit=1;marker=x", {}, Rotation),
@@ -75,7 +85,7 @@ def test_request_is_classified(
 
 def test_classification_has_the_parsed_values() -> None:
     assert asked("POST", "/v2/images", TUPLE) == Creation(ASSERTION)
-    assert asked("GET", "/v2/images?limit=1", TUPLE) == Listing(ASSERTION, parameters("limit=1"))
+    assert asked("GET", "/v2/images?limit=1", TUPLE) == Listing(RESTRICTION, parameters("limit=1"))
     assert asked("GET", f"/v2/images?{CLAIMS}") == Rotation("i", "daily", parameters(CLAIMS))
     forced = {"X-Relation-Force": "True"}
     assert asked("DELETE", f"/v2/images/{UUID}", forced) == Deletion(UUID, True)
@@ -93,6 +103,10 @@ def test_classification_has_the_parsed_values() -> None:
         ("instance_id=a&instance_id=b", {"instance_id": "a,b"}),
         ("instance_id", {"instance_id": ""}),
         ("INSTANCE_ID=a&instance_id[]=a", {}),
+        (
+            "relation_label=a&%72elation_source=b&label=c",
+            {"relation_label": "a", "relation_source": "b"},
+        ),
     ],
 )
 def test_relation_parameters_are_found_in_every_encoding(query: str, found: dict[str, str]) -> None:

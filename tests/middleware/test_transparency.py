@@ -32,7 +32,7 @@ PASSING = [
     ("GET", "/versions", TUPLE),
     ("GET", "/healthcheck", {}),
     ("GET", "/v2/images", {}),
-    ("GET", "/v2/images?instance_id=mine&relation_kind=backup", {}),
+    ("GET", "/v2/images?instance_id=mine&kind=backup", {}),
     ("POST", "/v2/images", {}),
     ("PUT", f"/v2/images/{IMAGE}/file", {}),
     ("PUT", f"/v2/images/{IMAGE}/file", TUPLE),

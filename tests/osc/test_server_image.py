@@ -62,6 +62,33 @@ def test_a_sort_key_that_glance_does_not_have(instance: Instance, member: Cloud)
         member.listed(ListServerImage, "--sort", "colour", instance.id)
 
 
+def test_images_of_all_servers(instance: Instance, member: Cloud) -> None:
+    here = instance.image("monday", kind="backup", label="daily")
+    there = instance.elsewhere().image("tuesday")
+    boot = instance.image("base")
+    listed = member.listed(ListServerImage, "--all", "--sort", "created_at:asc")
+    rows = {row["ID"]: (row["Kind"], row["Label"], row["Server ID"]) for row in listed.rows}
+    assert rows[here] == ("backup", "daily", instance.id)
+    assert rows[there] == rows[boot] == ("snapshot", None, instance.id)
+    of_one = ("--all", "--installation", instance.installation)
+    assert set(member.listed(ListServerImage, *of_one).column("ID")) == {here, boot}
+    assert here in member.listed(ListServerImage, "--all", "--label", "daily").column("ID")
+    assert len(member.listed(ListServerImage, "--all", "--limit", "1").rows) == 1
+    instance.fill(here)
+    assert here in member.listed(ListServerBackup, "--all").column("ID")
+    other = Cloud(instance.glance.url, "mallory:evil:member")
+    assert other.listed(ListServerImage, "--all").rows == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("--all", "web-1")])
+def test_a_server_or_all_servers_are_named(
+    member: Cloud, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        member.listed(ListServerImage, *arguments)
+    assert "--all" in capsys.readouterr().err
+
+
 def test_backups_are_those_that_can_be_restored(instance: Instance, member: Cloud) -> None:
     instance.fill(instance.image("monday"))
     instance.image("tuesday", kind="backup", label="daily")

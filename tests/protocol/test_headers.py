@@ -83,21 +83,6 @@ def test_malformed_value_is_refused(wrong: dict[str, str], error: type[Exception
         headers.read(TUPLE | wrong)
 
 
-@pytest.mark.parametrize(
-    ("more", "expected"),
-    [
-        ({}, "installation_uuid, instance_id"),
-        (KIND, "installation_uuid, instance_id, kind"),
-        (LABEL, "installation_uuid, instance_id, label"),
-        (KIND | LABEL, "installation_uuid, instance_id, kind, label"),
-    ],
-)
-def test_acknowledgement_names_the_applied_filters(more: dict[str, str], expected: str) -> None:
-    assertion = headers.read(TUPLE | more)
-    assert assertion is not None
-    assert assertion.acknowledgement() == expected
-
-
 def test_headers_and_query_are_combined() -> None:
     both = headers.combined(TUPLE, {"instance_id": "i-1", "relation_kind": "backup"})
     assert both == TUPLE | KIND
