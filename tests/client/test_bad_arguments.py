@@ -64,7 +64,7 @@ def refuses(
 
 
 CONDITIONS: Final[list[tuple[dict[str, Any], type[BadInput], str]]] = [
-    ({"kind": "copy"}, KindUnknown, "'copy' .* allowed are snapshot, backup, boot"),
+    ({"kind": "copy"}, KindUnknown, "'copy' .* allowed are snapshot, backup, shelved, boot, use"),
     ({"label": "two words"}, LabelMalformed, "'two words' is malformed; give 1 to 64"),
     ({"source": "user"}, ParameterMalformed, "relation_source='user' is unknown; allowed are"),
     ({"created_after": "soon"}, ParameterMalformed, "relation_created_after='soon' is not an ISO"),
@@ -105,7 +105,7 @@ FILTERS: Final[list[tuple[dict[str, Any], type[BadInput], str]]] = [
     ({"image_id": uuid4()}, ImageIdMalformed, "is not a UUID in lower case"),
     ({"project_id": ""}, ParameterMalformed, "project_id='' is malformed; give 1 to 255 printable"),
     ({"project_id": 7}, ParameterMalformed, "project_id=7 is malformed"),
-    ({"kind": "copy"}, KindUnknown, "'copy' .* allowed are snapshot, backup, boot"),
+    ({"kind": "copy"}, KindUnknown, "'copy' .* allowed are snapshot, backup, shelved, boot, use"),
     ({"kind": ["backup"]}, KindUnknown, "allowed are snapshot"),
     ({"label": "two words"}, LabelMalformed, "'two words' is malformed; give 1 to 64"),
     ({"source": "user"}, ParameterMalformed, "source='user' is unknown; allowed are: service, "),

@@ -451,7 +451,7 @@ def test_an_administrator_detaches_and_records_that_an_instance_was_deleted(
 
 def test_info_describes_the_deployment(images: InstanceAwareImageService) -> None:
     info = images.info()
-    assert info.kinds == ("snapshot", "backup", "boot")
+    assert info.kinds == ("snapshot", "backup", "shelved", "boot", "use")
     assert info.answer["version"] == info.version
 
 
