@@ -101,13 +101,15 @@ def test_several_may_upgrade_at_once(database_url: str) -> None:
 def test_an_index_whose_concurrent_build_was_interrupted_is_built_again(
     postgresql: servers.DatabaseServer,
 ) -> None:
-    url, name = postgresql.create(), "ix_related_relation_kind_image_ref"
+    url = postgresql.create()
     schema.upgrade(url)
-    broken = f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{name}'::regclass"
-    execute(url, broken, "UPDATE related_alembic_version SET version_num = '0010'")
+    invalid = "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid"
+    index = "indexrelid = 'ix_related_relation_kind_image_ref'::regclass"
+    execute(url, f"UPDATE pg_index SET indisvalid = false WHERE {index}")  # noqa: S608
+    assert hosts.run(url, invalid) == ["ix_related_relation_kind_image_ref"]
+    execute(url, "UPDATE related_alembic_version SET version_num = '0010'")
     schema.upgrade(url)
-    is_valid = f"SELECT indisvalid FROM pg_index WHERE indexrelid = '{name}'::regclass"
-    assert hosts.run(url, is_valid) == ["True"]
+    assert hosts.run(url, invalid) == []
 
 
 def test_an_upgrade_waits_for_concurrent_writes(sqlite_url: str) -> None:
