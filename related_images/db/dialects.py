@@ -3,6 +3,7 @@
 import logging
 import math
 import struct
+import time
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -206,13 +207,14 @@ def end_nothing(engine: Engine) -> None:
 
 _MYSQL_TURN: Final = "SELECT GET_LOCK(SHA1(CONCAT(DATABASE(), '.', :name)), :seconds)"
 """The names of locks are shared by all databases of a server."""
-_TURNS: Final = dict.fromkeys(MYSQL, _MYSQL_TURN) | {
-    # a lock of the transaction, because a pooler may run the next one in another session
-    "postgresql": "SELECT 1 FROM set_config('idle_in_transaction_session_timeout', '0', true), "
-    "pg_advisory_xact_lock(hashtext(:name))"
-}
-"""The statements that acquire a lock until the connection (MariaDB, MySQL) or the transaction
-(PostgreSQL) ends."""
+
+_POSTGRESQL_TURN: Final = "SELECT pg_try_advisory_xact_lock(hashtext(:name))"
+"""A lock of the transaction, because a pooler may run the next one in another session."""
+
+_STAY_IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 0"
+
+_POLL: Final = 0.2
+"""Seconds between two attempts to acquire the lock on PostgreSQL."""
 
 
 def take_turn(connection: Connection, name: str) -> None:
@@ -221,16 +223,24 @@ def take_turn(connection: Connection, name: str) -> None:
     Do not use the connection for anything else. On SQLite this does nothing: there the transaction
     of the upgrade is the lock.
 
-    :raises StoreUnavailable: on MariaDB and MySQL, if another connection holds the lock for
-        :data:`LONGEST_TURN` seconds
+    :raises StoreUnavailable: if another connection holds the lock for :data:`LONGEST_TURN` seconds
     """
-    take = _TURNS.get(connection.dialect.name)
-    if take is None:
-        return
+    if connection.dialect.name == "postgresql":
+        taken = _take_postgresql_turn(connection, name)
+    else:
+        taken = connection.dialect.name not in MYSQL or _take_mysql_turn(connection, name)
+    if not taken:
+        raise StoreUnavailable(
+            "another upgrade is running; run this command again when it has ended"
+        )
+
+
+def _take_mysql_turn(connection: Connection, name: str) -> bool:
+    take = text(_MYSQL_TURN)
     try:
-        taken = connection.execute(text(take), {"name": name, "seconds": LONGEST_TURN}).scalar()
+        return bool(connection.execute(take, {"name": name, "seconds": LONGEST_TURN}).scalar())
     except DBAPIError as error:
-        if connection.dialect.name not in MYSQL or error.connection_invalidated:
+        if error.connection_invalidated:
             raise
         # Percona XtraDB Cluster refuses GET_LOCK in its strict mode
         LOG.warning(
@@ -238,11 +248,23 @@ def take_turn(connection: Connection, name: str) -> None:
             "make sure that only one upgrade runs",
             said(error.orig, connection.engine.url),
         )
-        return
-    if not taken:
-        raise StoreUnavailable(
-            "another upgrade is running; run this command again when it has ended"
-        )
+        return True
+
+
+def _take_postgresql_turn(connection: Connection, name: str) -> bool:
+    """Acquire the lock without a snapshot, for which CREATE INDEX CONCURRENTLY would wait.
+
+    A statement that waits for the lock would keep its snapshot, and so does the last query of a
+    transaction; SET has none.
+    """
+    until = time.monotonic() + LONGEST_TURN
+    while not connection.execute(text(_POSTGRESQL_TURN), {"name": name}).scalar():
+        connection.rollback()
+        if time.monotonic() > until:
+            return False
+        time.sleep(_POLL)
+    connection.execute(text(_STAY_IDLE))
+    return True
 
 
 def said(cause: BaseException | None, url: URL) -> str:

@@ -22,6 +22,7 @@ from related_images.errors import (
     StoreUnavailable,
 )
 from tests import servers
+from tests.db import hosts
 from tests.db.samples import new, record, shown
 
 
@@ -97,6 +98,20 @@ def test_several_may_upgrade_at_once(database_url: str) -> None:
     assert version(database_url) == schema.REVISIONS[-1]
 
 
+def test_an_index_whose_concurrent_build_was_interrupted_is_built_again(
+    postgresql: servers.DatabaseServer,
+) -> None:
+    url = postgresql.create()
+    schema.upgrade(url)
+    invalid = "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid"
+    index = "indexrelid = 'ix_related_relation_kind_image_ref'::regclass"
+    execute(url, f"UPDATE pg_index SET indisvalid = false WHERE {index}")  # noqa: S608
+    assert hosts.run(url, invalid) == ["ix_related_relation_kind_image_ref"]
+    execute(url, "UPDATE related_alembic_version SET version_num = '0010'")
+    schema.upgrade(url)
+    assert hosts.run(url, invalid) == []
+
+
 def test_an_upgrade_waits_for_concurrent_writes(sqlite_url: str) -> None:
     """SQLite refuses at once to change the journal mode while another connection writes."""
     file = make_url(sqlite_url).database
@@ -156,10 +171,11 @@ def test_a_missing_index_is_reported(url: str) -> None:
     assert differences(url) == [f"missing: index {name} of related_relation"]
 
 
+@pytest.mark.parametrize("server", ["mariadb", "postgresql"])
 def test_an_upgrade_waits_for_another_upgrade(
-    mariadb: servers.DatabaseServer, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = mariadb.create()
+    url = request.getfixturevalue(server).create()
     monkeypatch.setattr(dialects, "LONGEST_TURN", 0)
     with schema.connected(url) as other:
         dialects.take_turn(other, schema.VERSION_TABLE)
