@@ -126,7 +126,7 @@ class Total:
         if self.unwatched:
             yield (
                 f"the use of {self.unwatched} images is unknown: nothing is known from {self.gap}; "
-                "an operator can compare the servers with Nova to close the gap"
+                "an operator can close the gap with `related-images reconcile --resources`"
             )
         if not self.all_projects:
             yield "only servers that this account sees are counted; others may use these images"
