@@ -62,7 +62,7 @@ def test_the_snippets_of_the_page_for_clients(
     toured: ServedGlance, environment: dict[str, str]
 ) -> None:
     snippets = documented.snippets(CLIENTS)
-    assert len(snippets) == 15
+    assert len(snippets) == 16
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", "\n".join(snippets)],
         cwd=toured.directory.parent,

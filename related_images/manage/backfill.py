@@ -45,8 +45,8 @@ class Backfill(options.DatabaseCommand):
 
     Users can set these properties too, and images inherit them. So an image is rejected if its
     properties contradict each other, recorded relations or Nova. Rejected images are listed with
-    the reason. The recorded relations have the source backfill. The next run continues an
-    interrupted one. Repeating the command changes nothing.
+    the reason. The recorded relations have the source backfill. If the command is interrupted, the
+    next run continues where it stopped. A second complete run changes nothing.
     """
 
     exit_codes = (

@@ -111,10 +111,10 @@ class Check(options.DatabaseCommand, Lister):
 class Purge(options.DatabaseCommand, ShowOne):
     """Remove the relations of images that were deleted long ago.
 
-    The leases that ended long ago are removed too. The relation with the image that a server was
-    started from is kept until the server is deleted
-    and has no images. Images and deleted servers without relations are removed too. The next run
-    continues an interrupted one.
+    Leases that ended long ago are removed too, and so are images and deleted servers without
+    relations. The relation between a server and the image that it was started from is kept until
+    the server is deleted and has no images. If the command is interrupted, the next run continues
+    where it stopped.
     """
 
     exit_codes = (

@@ -14,7 +14,10 @@ COLUMNS: Final = ("uuid", "name", "service_users", "witnesses", "registered_at")
 
 
 class Add(options.DatabaseCommand, ShowOne):
-    """Register an installation (Nova deployment). Repeating the command changes nothing."""
+    """Register an installation: a deployment of Nova, Cinder or another service.
+
+    A second run with the same arguments changes nothing.
+    """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of ``installation add``.
@@ -33,8 +36,8 @@ class Add(options.DatabaseCommand, ShowOne):
             default=[],
             type=validation.argument(_service_user),
             help="ID of a service user that may record relations of the installation, and the "
-            "types of the resources for which it may (default: all types); may be repeated; "
-            "without this option, every caller with a recording role may",
+            "types of resources that it may record (default: all types); may be repeated. Without "
+            "this option, every caller with a recording role may record",
         )
         parser.add_argument(
             "--witness",
@@ -42,8 +45,9 @@ class Add(options.DatabaseCommand, ShowOne):
             action="append",
             default=[],
             choices=tuple(model.WITNESSES),
-            help="witness that is expected to report on the installation; may be repeated; where "
-            "one was silent, the use of images is unknown (default: none is expected)",
+            help="witness that is expected to report on the installation; may be repeated. For a "
+            "time in which a witness did not report, the use of images is unknown (default: no "
+            "witness is expected)",
         )
 
     def take_action(self, args: argparse.Namespace) -> tuple[Any, Any]:

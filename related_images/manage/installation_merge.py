@@ -19,10 +19,10 @@ LEFT: Final = 3
 class Merge(options.DatabaseCommand, ShowOne):
     """Move all resources and relations of one installation to another one.
 
-    This corrects a wrong UUID, or one deployment that used two UUIDs. First configure every program
-    that reports on OLD to use NEW. NEW must be registered or recorded, and keeps its registration.
-    The registration of OLD is removed at the end. A merge cannot be undone. Services may keep
-    running. The next run completes an interrupted one.
+    Use it if programs used a wrong UUID, or if one deployment used two UUIDs. First configure every
+    program that reports on OLD to use NEW. NEW must be registered, or have recorded resources. It
+    keeps its registration. The registration of OLD is removed at the end. A merge cannot be undone.
+    Services may keep running. If the command is interrupted, run it again: it completes the merge.
     """
 
     exit_codes = (
@@ -36,8 +36,8 @@ class Merge(options.DatabaseCommand, ShowOne):
         :param parser: the parser of the command
         """
         uuid = validation.argument(validation.installation_uuid)
-        parser.add_argument("old", metavar="OLD", type=uuid, help="UUID that is no longer used")
-        parser.add_argument("new", metavar="NEW", type=uuid, help="UUID of the installation")
+        parser.add_argument("old", metavar="OLD", type=uuid, help="UUID to replace")
+        parser.add_argument("new", metavar="NEW", type=uuid, help="UUID to use instead")
         parser.add_argument("--dry-run", action="store_true", help="count, and move nothing")
 
     def take_action(self, args: argparse.Namespace) -> tuple[Any, Any]:

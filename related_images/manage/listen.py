@@ -27,16 +27,17 @@ _BUS_SECTIONS: Final = ("oslo_messaging_notifications", "DEFAULT")
 class Listen(options.DatabaseCommand):
     """Record relations and deletions of servers from the versioned notifications of Nova.
 
-    The command records images made from servers, the images that servers are started from, and
-    deletions of servers, until SIGTERM or SIGINT. It acknowledges a notification after it has
-    stored it. It writes notifications that it cannot parse or store to a file, as dead letters.
-    Several listeners can share the work of one bus.
+    The command runs until SIGTERM or SIGINT. It records the images made from servers, the images
+    that servers are started from, and the deletions of servers. It acknowledges a notification
+    after it has stored it. It appends notifications that it cannot parse or store to a file, as
+    dead letters. Several listeners can share the work of one bus.
 
     All users of the machine can see passwords on the command line. To avoid this, give nova.conf,
-    which has the URL of the bus, with --config-file; for the database, give Glance's paste file
-    with --paste, or a file with [related_images] with another --config-file. Start one listener for
-    each Nova. For one listener for several Novas, give --installation and --transport-url once for
-    each, in the same order.
+    which has the URL of the bus, with --config-file. For the database, give Glance's paste file
+    with --paste, or a file that has [related_images] with another --config-file.
+
+    Start one listener for each Nova. To start one listener for several Novas, give --installation
+    and --transport-url once for each Nova, in the same order.
     """
 
     exit_codes = "Exit codes: 0 stopped, 1 failed (one line on stderr says why), 2 wrong usage."
@@ -86,8 +87,8 @@ class Listen(options.DatabaseCommand):
         parser.add_argument(
             "--retry-dead-letters",
             action="store_true",
-            help="do not listen; store the dead letters of the file that can be stored now, which "
-            "ends their gaps, and remove them from the file; the listener must not run",
+            help="do not listen; store the dead letters in the file that can be stored now, remove "
+            "them from the file, and end their gaps. First stop the listener",
         )
 
     def take_action(self, args: argparse.Namespace) -> None:

@@ -31,12 +31,12 @@ class Reconcile(options.DatabaseCommand):
     If Glance does not have an image, its relations are marked as those of a deleted image, even if
     another image now has its ID. The mark is removed if the image is restored. If an image has a
     new owner, its relations get the project of the owner. A relation is removed only if Glance
-    refused to create its image because the ID was in use. The next run continues an interrupted
-    one. The last line of the output is JSON with the counts.
+    refused to create its image because the ID was in use. If the command is interrupted, the next
+    run continues where it stopped. The last line of the output is JSON with the counts.
 
-    With --resources, compare the recorded servers of an installation with those in Nova instead. If
-    Nova does not have a recorded server, its end is recorded, and its images count as unused. The
-    start of a server is recorded if it is missing.
+    With --resources, the command compares the recorded servers of an installation with the servers
+    in Nova instead. If Nova does not have a recorded server, the server is recorded as deleted, and
+    no longer uses its image. If the start of a server is not recorded, the command records it.
     """
 
     exit_codes = (
@@ -71,7 +71,7 @@ class Reconcile(options.DatabaseCommand):
         add(
             "--restart",
             action="store_true",
-            help="begin a new run, and do not continue an interrupted one",
+            help="begin at the first image or server, even if the previous run was interrupted",
         )
         cloud_options.add_options(parser)
 
@@ -113,7 +113,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         "--allow-empty-nova",
         action="store_true",
         help="with --resources, continue even if Nova has no server, or none of the first recorded "
-        "ones",
+        "servers",
     )
 
 

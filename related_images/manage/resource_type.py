@@ -13,7 +13,10 @@ COLUMNS: Final = ("name", "longest_lease_days", "registered_at")
 
 
 class Add(options.DatabaseCommand, ShowOne):
-    """Register a type of resources that may have leases. Repeating the command changes nothing."""
+    """Register a type of resources that may have leases of images.
+
+    A second run with the same arguments changes nothing.
+    """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of ``resource-type add``.

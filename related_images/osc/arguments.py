@@ -11,7 +11,7 @@ from related_images.validation import argument
 
 Parser = argparse.ArgumentParser
 
-SERVER: Final = "name or ID; the ID if Nova does not have the server"
+SERVER: Final = "name or ID; only the ID if Nova does not have the server"
 
 INSTALLATION_OF_SERVER: Final = (
     "Installation of the server (UUID of a Nova deployment); needed only if several installations "
@@ -25,7 +25,7 @@ TYPES: Final = f"{', '.join(model.RESOURCE_TYPES)}, or a registered type"
 KIND: Final = (
     "snapshot or backup: the image was made from the server or volume; shelved: Nova made it when "
     "it shelved the server; boot: the server was started from the image, or the volume was made "
-    "from it; use: a resource of another type has a lease of the image"
+    "from it; use: a resource of a registered type uses the image until a date"
 )
 
 
@@ -51,7 +51,9 @@ def add_server_or_all(parser: Parser, objects: str) -> None:
         "server", metavar="<server>", nargs="?", help=f"Server to list {objects} of ({SERVER})"
     )
     servers.add_argument(
-        "--all", action="store_true", help=f"List {objects} of all servers, also of deleted ones"
+        "--all",
+        action="store_true",
+        help=f"List {objects} of all servers, including deleted servers",
     )
 
 
@@ -117,8 +119,8 @@ def add_expires(parser: Parser) -> None:
         "--expires",
         metavar="<span|time>",
         type=argument(_end),
-        help="End of the lease, for the kind use: a time from now such as 14d, or a time (ISO "
-        "8601; UTC if it has no time zone)",
+        help="End of the lease, required for the kind use: a span from now such as 14d, or a time "
+        "(ISO 8601; UTC if it has no time zone)",
     )
 
 

@@ -71,8 +71,8 @@ def _live_servers(client: RelationsClient, image_id: str) -> int | None:
 class RecordServerDeletion(MultiObjectCommand):
     """Record that servers were deleted, if Nova did not report it.
 
-    The images of the servers are not deleted. The images that the servers were started from are no
-    longer in use by them. Requires a role that may record relations (by default service), or an
+    The servers then no longer use the images that they were started from. Images made from the
+    servers are not deleted. Requires a role that may record relations (by default service), or an
     administrator's role. The command fails for a server that the compute service (Nova) still has.
     """
 
@@ -84,8 +84,8 @@ class RecordServerDeletion(MultiObjectCommand):
         )
         arguments.add_resource_type(
             parser,
-            "Type of the resources (default: server); other types need --force, since the block "
-            "storage service (Cinder) is not asked",
+            "Type of the resources (default: server); other types need --force, because the "
+            "command can check only servers",
             model.SERVER,
         )
         parser.add_argument(
@@ -98,8 +98,8 @@ class RecordServerDeletion(MultiObjectCommand):
         parser.add_argument(
             "--force",
             action="store_true",
-            help="Do not ask the compute service whether it still has the server; for servers of a "
-            "compute service of another cloud",
+            help="Do not check whether the compute service still has the server, for example "
+            "because the server is in another cloud",
         )
 
     def take_action(self, args: argparse.Namespace) -> None:

@@ -37,7 +37,7 @@ Row = TypeVar("Row", bound=ImageRow)
 class Named(Generic[Row]):
     """A row, and the names of its image and its server; ``None`` for an unknown name.
 
-    Only servers have names here: Cinder is not asked for the names of volumes.
+    Only servers have names here: the commands do not request the names of volumes from Cinder.
     """
 
     row: Row

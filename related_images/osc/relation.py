@@ -148,7 +148,7 @@ class RelationCommand(MultiObjectCommand):
 class CreateRelation(RelationCommand, TableCommand):
     """Record that images belong to a server or a volume, or that a resource uses them.
 
-    Repeating the command changes nothing, except that with the kind use and a later --expires it
+    A second run with the same arguments changes nothing. With the kind use, a later --expires
     extends the lease. Requires a role that may record relations (by default service).
     """
 
@@ -158,8 +158,8 @@ class CreateRelation(RelationCommand, TableCommand):
         parser.add_argument(
             "--resource-project",
             metavar="<project>",
-            help="Project of the resource (name or ID); a boot or use relation is visible to this "
-            "project. The kind use needs it",
+            help="Project that owns the resource (name or ID); this project sees the boot and use "
+            "relations of the resource. Required for the kind use",
         )
         arguments.add_expires(parser)
 

@@ -58,8 +58,8 @@ class OverdueServerBackup(TableCommand):
             "--critical",
             metavar="<span>",
             type=validation.argument(validation.parse_span),
-            help="Age of the newest backup above which a server is critical (default: a server is "
-            "critical only if it has no backup)",
+            help="A server is critical if its newest backup is older than this, such as 32h. A "
+            "server without a backup is always critical",
         )
         arguments.add_label(parser, "Check only backups with this label, such as daily")
         arguments.add_installation(

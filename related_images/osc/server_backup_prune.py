@@ -33,11 +33,13 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
     The backups of a server with the same label are a group, and the rules apply to each group. A
     rule such as --keep-daily 7 keeps the newest backup of each of the last 7 days that have one. If
     there are fewer such days, it also keeps the oldest backup. A backup is kept if any rule keeps
-    it. The rules apply to active backups only. The command keeps, and the rules do not count,
-    backups that are protected, in use, made from another server too, hidden, deactivated, not
-    finished or dated in the future; with --project, also backups of other projects. It always keeps
-    one active backup of each group. If no backup has the label of a --keep-label, it deletes
-    nothing.
+    it.
+
+    The rules count only active backups. They do not count backups that are protected, in use, made
+    from another server too, hidden, deactivated, not finished or dated in the future. With
+    --project, they do not count backups of other projects. The command keeps all these backups. It
+    always keeps one active backup of each group. If no backup has the label of a --keep-label, it
+    deletes nothing.
     """
 
     exit_codes = (

@@ -126,7 +126,7 @@ class Total:
         if self.unwatched:
             yield (
                 f"the use of {self.unwatched} images is unknown: nothing is known from {self.gap}; "
-                "an operator can compare the servers with Nova to close the gap"
+                "an operator can close the gap with `related-images reconcile --resources`"
             )
         if not self.all_projects:
             yield "only servers that this account sees are counted; others may use these images"
@@ -140,20 +140,23 @@ class Total:
 class ListImageUsage(MultiObjectCommand, ListCommand):
     """List images with the number of live servers and volumes that were made from them.
 
-    Live Servers counts the volumes too. The images are sorted by Gain: the bytes that their
-    deletion frees, largest first. Gain is 0 if a live server or volume uses the image, if a server
-    is shelved in it (--long: Shelved Servers), if it has a lease, or if its use is unknown. Unused
-    Since is unknown if a witness may have missed a use; then the command names a gap on stderr, and
-    its exit code is 3. Leases (--long) are uses by other resources that end at a time. A server is
-    live until its deletion is reported. Used By Others (--long) shows the owner of an image whether
-    live servers or volumes of other projects use it, but not which. Hidden images are listed too.
+    Live Servers includes volumes. A server is live until its deletion is reported. Gain is the
+    number of bytes that the deletion of the image frees. The images with the largest gain come
+    first. Gain is 0 if a live server or volume uses the image, if a shelved server needs it, if it
+    has a lease, or if its use is unknown. Unused Since is unknown if a witness may have missed a
+    use. The command then names a gap on stderr, and its exit code is 3. Hidden images are listed
+    too.
 
-    With --leftovers, only the images that Nova left behind are listed: it made them of servers that
-    were shelved, and did not delete them when these were unshelved or deleted.
+    With --long, Shelved Servers is the number of shelved servers that need the image. Leases is the
+    number of other resources that use the image until a date. Used By Others shows the owner of an
+    image whether live resources of other projects use it, but not which.
 
-    Unless images are named, the command reads all images that this account sees, and their usage,
-    before it shows the first one. So a page with --limit or --marker takes as long as the whole
-    list. Only the images of the page are kept in memory.
+    With --leftovers, the command lists only images that Nova left behind: Nova made them when it
+    shelved servers, and did not delete them when the servers were unshelved or deleted.
+
+    If no images are named, the command first reads all images that this account sees, and their
+    usage. So a page with --limit or --marker takes as long as the whole list. The command keeps
+    only the images of the page in memory.
     """
 
     columns = (
@@ -201,24 +204,25 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
             "--marker",
             metavar="<image-id>",
             type=validation.argument(validation.image_id),
-            help="List images after this image, the last one of the previous page (ID)",
+            help="List the images after this image: the last image of the previous page (ID)",
         )
         parser.add_argument(
             "--unused",
             action="store_true",
-            help="List only images that no live server uses, as far as this account sees",
+            help="List only unused images: this account sees no use of them",
         )
         parser.add_argument(
             "--unused-for",
             metavar="<span>",
             type=validation.argument(validation.parse_span),
-            help="List only images that have been unused for this time, such as 90d; for an image "
-            "that was never used, the time since its creation",
+            help="List only images that have been unused for this time, such as 90d. For an image "
+            "that was never used, the time begins at its creation",
         )
         parser.add_argument(
             "--leftovers",
             action="store_true",
-            help="List only images of servers that are no longer shelved, which Nova left behind",
+            help="List only images that Nova made of shelved servers and left behind when the "
+            "servers were unshelved or deleted",
         )
         parser.add_argument(
             "--visibility",

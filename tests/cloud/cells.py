@@ -1,4 +1,4 @@
-"""A second cell of Nova, with a database, a bus, a conductor and a compute of its own."""
+"""A second cell of Nova, with its own database, message bus, nova-conductor and nova-compute."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +21,16 @@ CONDUCTOR: Final = "nova-conductor"
 
 @contextmanager
 def second_cell(cloud: Cloud) -> Iterator[Cell]:
-    """Nova keeps the cell at its end, without its processes: start no servers from then on."""
+    """Add a second cell to Nova while the block runs.
+
+    Afterwards Nova still knows the cell, but its processes do not run. So start no servers then.
+    """
     cell = Cell("other", f"nova_{NAME}", cloud.bus.add_host(NAME))
     cloud.plan.write_conductor(cell)
     cloud.plan.write_compute(cell)
     _make_known(cloud, cell)
     _restart_scheduler(cloud)
-    # Nova's own program: the conductor of a cell makes no images
+    # not related-images-nova-conductor: the conductor of a cell creates no images
     start_nova(cloud, CONDUCTOR, cell.conductor)
     try:
         start_compute(cloud, cell)
@@ -48,7 +51,7 @@ def _make_known(cloud: Cloud, cell: Cell) -> None:
 
 
 def _restart_scheduler(cloud: Cloud) -> None:
-    """It learns of cells when it starts."""
+    """Restart nova-scheduler, which reads the list of cells at its start."""
     cloud.processes.stop(SCHEDULER)
     eventually(lambda: cloud.bus.consumers("scheduler") == 0, f"the end of {SCHEDULER}")
     start_scheduler(cloud)

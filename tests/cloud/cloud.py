@@ -1,4 +1,4 @@
-"""A running cloud as its people and programs use it."""
+"""A running cloud, and functions with which tests send requests to it."""
 
 import json
 import os
@@ -20,13 +20,16 @@ from tests.servers import Answer, ask
 Found = TypeVar("Found")
 
 PATIENCE: Final = 300
-"""Seconds that anything may take in a cloud whose processes share a machine."""
+"""Seconds to wait for any result. All processes of the cloud share one machine."""
 
 BIN: Final = Path(sys.prefix) / "bin"
 
 
 def eventually(ask: Callable[[], Found | None], what: str) -> Found:
-    """What ``ask`` gives, as soon as that is something."""
+    """Call ``ask`` until it returns a true value, and return this value.
+
+    :raises AssertionError: after :data:`PATIENCE` seconds
+    """
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if found := ask():
@@ -43,13 +46,13 @@ class Cloud:
         self._connections: dict[str, Any] = {}
 
     def connection(self, who: str) -> Any:
-        """The cloud as this user sees it: a connection of openstacksdk."""
+        """Return the openstacksdk connection of a user; the same one each time."""
         if who not in self._connections:
             self._connections[who] = self.connect(who)
         return self._connections[who]
 
     def connect(self, who: str) -> Any:
-        """A connection of its own, which asks for the catalogue anew."""
+        """Return a new openstacksdk connection of a user, which reads the catalogue again."""
         config = OpenStackConfig(config_files=[str(self.plan.clouds)])
         return Connection(config=config.get_one(who))
 
@@ -59,23 +62,23 @@ class Cloud:
     def glance(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: Any = None
     ) -> Answer:
-        """Ask Glance with these headers and no others."""
+        """Send a request with only these headers to Glance."""
         return ask(self.plan.port("glance"), method, path, headers, body)
 
     def openstack(self, who: str, *words: str) -> str:
-        """Run the ``openstack`` command, which must succeed; gives what it prints."""
+        """Run an ``openstack`` command that must succeed, and return its output."""
         done = self.command("openstack", *words, OS_CLOUD=who)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def shown(self, who: str, *words: str) -> Any:
-        """What the ``openstack`` command shows, as it does for programs."""
+        """Run an ``openstack`` command that must succeed, and return its JSON output."""
         return json.loads(self.openstack(who, *words, "-f", "json"))
 
     def command(
         self, name: str, *words: str, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program as someone who has the cloud's clouds.yaml."""
+        """Run a program with the clouds.yaml of the cloud."""
         clouds = {"OS_CLIENT_CONFIG_FILE": str(self.plan.clouds)}
         return subprocess.run(
             [BIN / name, *words],

@@ -1,7 +1,10 @@
-"""nova-compute with a driver that runs nothing but uploads: ``python -m tests.cloud.compute``."""
+"""nova-compute with a driver that runs no servers, but uploads images.
+
+Start it with ``python -m tests.cloud.compute``.
+"""
 
 # ruff: noqa: I001
-# chooses between threads and greenlets, before anything else
+# import this first: it chooses between threads and greenlets
 from nova.cmd import compute
 
 import sys
@@ -11,8 +14,8 @@ from nova.virt import fake
 from tests.nova.driver import UploadingDriver
 
 if __name__ == "__main__":
-    # Nova loads its drivers from a package of its own
+    # Nova loads drivers only from its package nova.virt
     fake.UploadingDriver = UploadingDriver
-    # oslo.config finds the configuration of the program that has this name
+    # oslo.config looks for the configuration of the program with this name
     sys.argv[0] = "nova-compute"
     compute.main()

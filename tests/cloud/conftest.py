@@ -1,4 +1,4 @@
-"""The cloud that all these tests share, and what people did in it."""
+"""The cloud that all tests of this package share, and the actions of users in it."""
 
 import signal
 import time
@@ -16,7 +16,7 @@ from tests.cloud.starting import cloud as start
 from tests.cloud.user_actions import Deeds, do_everything
 
 GRACE: Final = 60
-"""Seconds for what was killed to vanish."""
+"""Seconds that killed processes have to disappear."""
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(MARK, mark)
         patch.setenv(KEEP_ENVIRONMENT, "1")
-        # so that nothing is left over by whoever is told to end
+        # SIGTERM must end the cloud too, so that none of its processes is left over
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             with start(tmp_path_factory.mktemp("cloud")) as started:
@@ -46,7 +46,7 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 
 def _left_over(mark: str) -> set[psutil.Process]:
-    """The processes of a cloud that outlive it, which are ended then."""
+    """Kill the processes of the cloud that still run after its end, and return them."""
     deadline = time.monotonic() + GRACE
     while (left := marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.1)

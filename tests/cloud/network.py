@@ -1,6 +1,6 @@
-"""In Neutron's place: a network service that has nothing. The servers here have no networks.
+"""A replacement for Neutron that has no networks. The servers of the test cloud need none.
 
-It claims the one extension without which Nova resizes no server across cells.
+It lists one extension, because without it Nova does not resize servers across cells.
 """
 
 import json
@@ -15,7 +15,7 @@ EXTENSIONS: Final[dict[str, list[Any]]] = {"extensions": [{"alias": "binding-ext
 
 
 class _Nothing(BaseHTTPRequestHandler):
-    """Answers every list with an empty one, but for that of the extensions."""
+    """Return an empty list for every request, except for the list of extensions."""
 
     def do_GET(self) -> None:
         name = urlsplit(self.path).path.rstrip("/").rpartition("/")[2]
@@ -27,7 +27,7 @@ class _Nothing(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 def _list_of(things: str) -> dict[str, list[Any]]:
@@ -36,7 +36,7 @@ def _list_of(things: str) -> dict[str, list[Any]]:
 
 @contextmanager
 def network() -> Iterator[str]:
-    """Gives the URL of the service."""
+    """Run the service, and yield its URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Nothing) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()

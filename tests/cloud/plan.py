@@ -1,4 +1,4 @@
-"""What the services of a throwaway cloud are told: who is who, where what is, and their files."""
+"""The users, addresses and configuration files of the services of the test cloud."""
 
 import json
 import sys
@@ -16,10 +16,10 @@ REGION: Final = "RegionOne"
 PASSWORD: Final = "secret"
 
 SERVICES: Final = ("glance", "nova", "placement")
-"""Users with the role service in the project service."""
+"""Service users. Each has the role service in the project service."""
 
 PEOPLE: Final = {"admin": "admin", "alice": "demo", "bob": "other"}
-"""The project of each; alice and bob are ordinary members."""
+"""The project of each user. alice and bob have the role member."""
 
 TYPES: Final = {
     "glance": "image",
@@ -27,13 +27,13 @@ TYPES: Final = {
     "placement": "placement",
     "neutron": "network",
 }
-"""What the catalogue calls a service."""
+"""The type of each service in the catalogue."""
 
 HEARD, RECORDED = TOPICS = ("versioned_notifications", "related_images")
-"""The topics under which Nova sends: for a listener by itself, and for one beside the filter."""
+"""The topics of Nova's notifications: for the listener with its own database, and for the other."""
 
 RELATED, WITNESSED = ("related_images", "witnessed")
-"""The database of the filter, and one that holds what Nova's notifications say by themselves."""
+"""The database of the filter, and a database that has only what notifications report."""
 
 LISTENERS: Final = {"witness": (WITNESSED, HEARD), "listener": (RELATED, RECORDED)}
 """The database and the topic of each ``related-images listen``."""
@@ -44,7 +44,7 @@ DATABASES: Final = (
 )
 
 POLICY: Final = {"compute:servers:resize:cross_cell": "rule:project_member_or_admin"}
-"""What Nova lets people do beside what it lets them by itself."""
+"""Changes to Nova's default policy."""
 
 _OURS: Final = """
 [filter:related-images]
@@ -54,11 +54,11 @@ _OURS: Final = """
 
 @dataclass(frozen=True)
 class Cell:
-    """What each cell of Nova has for itself.
+    """The names and addresses that belong to one cell of Nova.
 
-    :param host: what its compute calls the machine
-    :param database: the name of it
-    :param bus: the URL of it
+    :param host: the host name of its nova-compute
+    :param database: the name of its database
+    :param bus: the URL of its message bus
     """
 
     host: str
@@ -76,11 +76,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything is.
+    """The addresses and files of the cloud.
 
     :param database: the URL of the database server
-    :param bus: the URL of the message bus, that of the first cell too
-    :param urls: of the services, by name
+    :param bus: the URL of the message bus, which is also that of the first cell
+    :param urls: the URL of each service, by name
     """
 
     directory: Path
@@ -107,7 +107,7 @@ class Plan:
         return int(self.urls[service].rpartition(":")[2])
 
     def user(self, name: str) -> dict[str, str]:
-        """How a user, of a service or not, is told to keystoneauth."""
+        """Return the options with which keystoneauth authenticates a user or service user."""
         return {
             "auth_url": self.identity,
             "username": name,
@@ -140,7 +140,7 @@ class Plan:
         self._write_nova(cell.compute, _compute(self, cell))
 
     def write_conductor(self, cell: Cell) -> None:
-        """Of a conductor that knows nothing but its own cell."""
+        """Write the configuration of a nova-conductor that knows only its own cell."""
         self._write_nova(cell.conductor, {**_nova(self, cell), **_cell_database(self, cell)})
 
     def _write_nova(self, home: str, sections: Sections) -> None:
@@ -152,7 +152,8 @@ class Plan:
     ) -> None:
         """Write the files of one process of Glance.
 
-        :param roles_required: whether keystonemiddleware confirms only what bears the role service
+        :param roles_required: whether keystonemiddleware accepts a service token only if it has the
+            role service
         """
         paste = home / "glance-api-paste.ini"
         _write(home / "glance-api.conf", _glance(self, paste, roles_required))
@@ -164,7 +165,7 @@ def _keystone(plan: Plan) -> Sections:
     return {
         "database": {"connection": plan.database_of("keystone")},
         "fernet_tokens": {"key_repository": f"{keys}/tokens"},
-        # the least that it takes
+        # the lowest number that Keystone accepts, which is the fastest
         "identity": {"password_hash_rounds": "4"},
     }
 
@@ -199,7 +200,7 @@ def glance_paste(plan: Plan) -> Path:
 
 
 def _write_glance_paste(plan: Plan, path: Path, with_filter: bool) -> None:
-    """Glance's own paste file, with the filter where docs/deploy.md puts it."""
+    """Write Glance's paste file, with the filter at the place that docs/deploy.md names."""
     text = (Path(sys.prefix) / "etc" / "glance" / path.name).read_text()
     options = {
         "use": "egg:related-images#instance_aware",
@@ -207,7 +208,7 @@ def _write_glance_paste(plan: Plan, path: Path, with_filter: bool) -> None:
         "require_registered_installation": "true",
         "nova_rotation": "verified",
         "guard": "in-use",
-        # how busy the machine is decides nothing
+        # a slow machine must not change the results
         "database_timeout": str(PATIENCE),
     }
     if with_filter:
@@ -217,7 +218,7 @@ def _write_glance_paste(plan: Plan, path: Path, with_filter: bool) -> None:
 
 
 def _write_nova_paste(plan: Plan) -> None:
-    """Nova's own paste file, with the filter where docs/nova.md puts it."""
+    """Write Nova's paste file, with the filter at the place that docs/nova.md names."""
     text = (Path(sys.prefix) / "etc" / "nova" / "api-paste.ini").read_text()
     options = {
         "paste.filter_factory": "related_images.integrations.nova:filter_factory",
@@ -227,16 +228,19 @@ def _write_nova_paste(plan: Plan) -> None:
 
 
 def _write_paste(path: Path, text: str, words: str, options: Mapping[str, str]) -> None:
-    """Put the filter before the last of some words, wherever a pipeline has these words."""
+    """Write a paste file with the filter in each pipeline that contains ``words``.
+
+    :param words: names that follow each other in a pipeline; the filter is put before the last one
+    """
     *others, last = words.split()
     found, wanted = " ".join(["", *others, last]), " ".join(["", *others, "related-images", last])
-    assert found in text, f"{path.name} of this version is another one"
+    assert found in text, f"{path.name} of this version has no pipeline with {words}"
     section = "\n".join(f"{name} = {value}" for name, value in options.items())
     path.write_text(text.replace(found, wanted) + _OURS.format(options=section))
 
 
 def _nova(plan: Plan, cell: Cell) -> dict[str, Mapping[str, str]]:
-    """What every process of Nova is told."""
+    """Return the options that all processes of Nova have."""
     home = plan.home("nova")
     speaks = {"auth_type": "password", "region_name": REGION, **plan.user("nova")}
     return {
@@ -246,7 +250,7 @@ def _nova(plan: Plan, cell: Cell) -> dict[str, Mapping[str, str]]:
             "host": cell.host,
             "my_ip": "127.0.0.1",
             "state_path": str(home),
-            # a machine with much to do is slow, not down
+            # on a slow machine, Nova must not consider a service to be down
             "service_down_time": "600",
         },
         "oslo_concurrency": {"lock_path": f"{home}/locks"},
@@ -262,13 +266,16 @@ def _nova(plan: Plan, cell: Cell) -> dict[str, Mapping[str, str]]:
             "notification_format": "versioned",
             "versioned_notifications_topics": ",".join(TOPICS),
         },
-        # those of all cells go to the one bus where they are listened for
+        # the notifications of all cells go to the bus that the listeners read
         "oslo_messaging_notifications": {"driver": "messagingv2", "transport_url": plan.bus},
     }
 
 
 def _nova_above_cells(plan: Plan) -> Sections:
-    """Of nova-api, scheduler and super conductor, and of the conductor of the first cell."""
+    """Return the options of nova-api, nova-scheduler and the conductor.
+
+    The conductor is both the super conductor and that of the first cell.
+    """
     return {
         **_nova(plan, plan.first),
         **_cell_database(plan, plan.first),
@@ -286,7 +293,7 @@ def _policy(plan: Plan) -> Path:
 
 
 def _compute(plan: Plan, cell: Cell) -> Sections:
-    """Of nova-compute, which must know no database."""
+    """Return the options of nova-compute, which must not have the URL of a database."""
     common = _nova(plan, cell)
     state = str(plan.home(cell.compute))
     driver = {"compute_driver": "fake.UploadingDriver", "state_path": state}

@@ -1,4 +1,4 @@
-"""The processes of a throwaway cloud: started, watched, and ended to the last one."""
+"""Start, check and end the processes of the test cloud."""
 
 import os
 import signal
@@ -14,28 +14,31 @@ import psutil
 from tests.servers import PATIENCE
 
 MARK: Final = "RELATED_IMAGES_TEST_CLOUD"
-"""Stands in the environment of every process of a cloud, and so in those that they start."""
+"""The environment variable of every process of a cloud. Their child processes inherit it."""
 
 KEEP_ENVIRONMENT: Final = "SPT_NOENV"
-"""Processes that give themselves another title write it over their environment, but for this."""
+"""With this variable, a process that changes its title does not overwrite its environment."""
 
 SAID: Final = 5000
-"""How much of the end of a log is shown."""
+"""The number of characters at the end of a log that an error shows."""
 
 
 class Ended(AssertionError):
-    """A process ended that should not have."""
+    """A process ended unexpectedly."""
 
 
 class Processes:
-    """Programs of one cloud, each in a session of its own, with a log each."""
+    """The programs of one cloud. Each has its own session and its own log."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def run(self, name: str, *command: str, **environment: str) -> None:
-        """Run a program to its end, which must be a good one."""
+        """Run a program, and wait until it ends.
+
+        :raises Ended: if it fails
+        """
         code = self._popen(name, command, environment).wait(5 * PATIENCE)
         if code:
             raise Ended(f"{name} ended with {code}: {self.said(name)}")
@@ -45,25 +48,25 @@ class Processes:
     ) -> None:
         """Start a program.
 
-        :param inherited: file descriptors that it takes over
+        :param inherited: file descriptors that the program inherits
         """
         self._running[name] = self._popen(name, command, environment, inherited)
 
     def stop(self, name: str, sent: signal.Signals = signal.SIGKILL) -> int:
-        """Send a signal to a program and all that it started; gives its exit code."""
+        """Send a signal to a program and to all processes that it started; return its exit code."""
         process = self._running.pop(name)
         with suppress(ProcessLookupError):  # it ended by itself
             os.killpg(process.pid, sent)
         return process.wait(PATIENCE)
 
     def stop_all(self) -> None:
-        """End what is running, what was started last first."""
+        """End all programs, the newest first."""
         for name in reversed(list(self._running)):
             self.stop(name)
 
     def check(self) -> None:
         """
-        :raises Ended: if one has ended by itself
+        :raises Ended: if a program has ended
         """
         for name, process in list(self._running.items()):
             if process.poll() is not None:
@@ -99,7 +102,7 @@ def new_mark() -> str:
 
 
 def marked(mark: str) -> set[psutil.Process]:
-    """The processes that bear the mark, wherever they have gone."""
+    """Return all processes with this mark, even if they left the session of their program."""
     return {process for process in psutil.process_iter() if _environment(process).get(MARK) == mark}
 
 

@@ -1,8 +1,8 @@
-"""Starts a real small cloud on loopback, and ends it to the last process.
+"""Start a small cloud of real services on loopback, and end all its processes.
 
-MariaDB, RabbitMQ, Keystone, Placement, Glance and Nova, each as a deployer runs it, with its own
-paste file and the filters where docs/deploy.md and docs/nova.md put them. Two things are not the
-real ones: the network service, which has nothing, and the compute driver, which runs nothing.
+The services are MariaDB, RabbitMQ, Keystone, Placement, Glance and Nova. Glance and Nova have the
+filters at the places that docs/deploy.md and docs/nova.md name. Two parts are replaced: the network
+service has no networks, and the compute driver runs no servers.
 """
 
 import os
@@ -44,7 +44,7 @@ APPLICATIONS: Final = {
     "glance": ("glance.wsgi.api", "OS_GLANCE_CONFIG_DIR"),
     "nova": ("nova.wsgi.osapi_compute", "OS_NOVA_CONFIG_DIR"),
 }
-"""The WSGI application of each service, and the variable that says where its files are."""
+"""The WSGI application of each service, and the environment variable with its directory."""
 
 INTERFACES: Final = ("public", "internal")
 
@@ -55,7 +55,9 @@ ROOT: Final = Path(__file__).parents[2]
 
 @contextmanager
 def cloud(directory: Path) -> Iterator[Cloud]:
-    """
+    """Start a cloud, yield it, and end it.
+
+    :param directory: the directory of all its files
     :raises ServerMissing: if MariaDB or RabbitMQ is not installed
     """
     with ExitStack() as stack:
@@ -90,7 +92,7 @@ def _at_once(*deeds: Callable[[], Any]) -> list[Any]:
 
 
 def _start(cloud: Cloud, listeners: Mapping[str, socket.socket]) -> None:
-    """Two steps, since Nova gives up where Keystone does not know it."""
+    """Start all services, Nova after Keystone: Nova fails if Keystone does not know its user."""
 
     def serve(name: str, prepare: Callable[[Cloud], None]) -> None:
         prepare(cloud)
@@ -112,7 +114,7 @@ def _start(cloud: Cloud, listeners: Mapping[str, socket.socket]) -> None:
         partial(start_compute, cloud, cloud.plan.first),
         partial(_relate, cloud),
     )
-    # what is asked of one that does not listen yet is lost
+    # a request that is sent before the scheduler listens is lost
     wait_for_scheduler(cloud)
 
 
@@ -179,7 +181,7 @@ def wait_for_scheduler(cloud: Cloud) -> None:
 
 
 def start_nova(cloud: Cloud, name: str, home: str, *words: str) -> None:
-    """Start a program of Nova with the files that are in a home."""
+    """Start a program of Nova with the configuration in the directory ``home``."""
     cloud.processes.start(name, str(BIN / name), *_nova_files(cloud, home), *words)
 
 
@@ -199,7 +201,7 @@ def _manage(cloud: Cloud, name: str, *words: str) -> None:
 def glance_beside(
     cloud: Cloud, name: str, *, with_filter: bool = True, roles_required: str = "true"
 ) -> Iterator[int]:
-    """Another process of the same Glance, otherwise configured; gives its port."""
+    """Run another process of the same Glance with other options, and yield its port."""
     home = cloud.plan.home(name)
     home.mkdir()
     cloud.plan.write_glance(home, with_filter=with_filter, roles_required=roles_required)
@@ -209,7 +211,7 @@ def glance_beside(
 
 @contextmanager
 def nova_without_service_user(cloud: Cloud) -> Iterator[int]:
-    """Another process of the same nova-api, that is told to send no service token; its port."""
+    """Run another nova-api with send_service_user_token = false, and yield its port."""
     name = "nova-without-service-user"
     home = shutil.copytree(cloud.plan.home("nova"), cloud.plan.home(name))
     conf = home / "nova.conf"
@@ -222,9 +224,10 @@ def nova_without_service_user(cloud: Cloud) -> Iterator[int]:
 
 @contextmanager
 def compute_told(cloud: Cloud) -> Iterator[Callable[[Mapping[str, str]], None]]:
-    """Gives a function that starts the compute of the first cell again with other lines.
+    """Yield a function that restarts nova-compute of the first cell with changed options.
 
-    The function takes the new line for each line of the file as it was at the beginning.
+    The argument of the function maps lines of the original nova.conf to the lines that replace
+    them. At the end, nova-compute runs with the original file again.
     """
     cell = cloud.plan.first
     conf = cloud.plan.home(cell.compute) / "nova.conf"
@@ -265,7 +268,7 @@ def _beside(cloud: Cloud, name: str, application: str) -> Iterator[int]:
 
 
 def _serve(cloud: Cloud, name: str, application: str, listener: socket.socket) -> None:
-    """Start a WSGI application with the files that are in the home of ``name``."""
+    """Start a WSGI application with the configuration in the directory of ``name``."""
     module, variable = APPLICATIONS[application]
     home, descriptor = cloud.plan.home(name), listener.fileno()
     program = (sys.executable, "-m", "tests.cloud.web")
@@ -276,7 +279,7 @@ def _serve(cloud: Cloud, name: str, application: str, listener: socket.socket) -
 
 
 def _answers(cloud: Cloud, name: str, port: int) -> None:
-    """Wait until a service answers."""
+    """Wait until a service responds."""
 
     def answered() -> bool:
         cloud.processes.check()
@@ -289,7 +292,7 @@ def _answers(cloud: Cloud, name: str, port: int) -> None:
 
 
 def _populate(cloud: Cloud) -> None:
-    """Users, projects and the catalogue, beside what Keystone has from its beginning."""
+    """Create the users, projects and endpoints that ``keystone-manage bootstrap`` leaves out."""
     identity = cloud.connect("admin").identity
     projects = {
         name: identity.create_project(name=name)
@@ -311,7 +314,10 @@ def _populate(cloud: Cloud) -> None:
 
 
 def _relate(cloud: Cloud) -> None:
-    """Let Nova's service user alone speak for the installation, and listen to Nova."""
+    """Register the installation, and start the listeners.
+
+    The installation is bound to Nova's service user: only this user may record its relations.
+    """
     nova = cloud.connect("admin").identity.find_user("nova")
     added = ("add", INSTALLATION, "--name", "cloud", "--service-user", nova.id)
     paste = ("--paste", str(glance_paste(cloud.plan)))
@@ -331,7 +337,7 @@ def _listen(cloud: Cloud, name: str, database: str, topic: str) -> None:
 
 
 def start_compute(cloud: Cloud, cell: Cell) -> None:
-    """Start the compute of a cell, and wait until servers can be put there."""
+    """Start nova-compute of a cell, and wait until Nova can schedule servers to it."""
     command = [sys.executable, "-m", "tests.cloud.compute", *_nova_files(cloud, cell.compute)]
     cloud.processes.start(cell.compute, *command, PYTHONPATH=str(ROOT))
     placement = cloud.connect("admin").placement

@@ -1,6 +1,6 @@
-"""What becomes of the images of shelved servers, which Nova deletes and users must not.
+"""Images of shelved servers: users cannot delete them, and Nova deletes them itself.
 
-These tests run before those of the second cell, after which no server can be started.
+These tests run before test_cells.py, because afterwards no server can be started.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,24 +15,24 @@ from tests.servers import Answer
 
 NO_TOKEN: Final = {"send_service_user_token = true": "send_service_user_token = false"}
 NO_OFFLOAD: Final = {"[DEFAULT]": "[DEFAULT]\nshelved_offload_time = -1"}
-"""The server stays on its host, so that unshelving it is powering it on."""
+"""A shelved server stays on its host. Nova then powers it on to unshelve it."""
 
 UNSHELVED, POWERED_ON = "SHELVED_OFFLOADED", "SHELVED"
-"""The status of a shelved server before it is unshelved, and before it is powered on."""
+"""The status of a shelved server that Nova unshelves, and of one that Nova only powers on."""
 
 
 Tell = Callable[[Mapping[str, str]], None]
 
 
 class Shelf:
-    """Shelves servers, and tells what became of their images."""
+    """Shelves servers, and returns the state of their images."""
 
     def __init__(self, cloud: Cloud, base: str) -> None:
         self._cloud, self._base = cloud, base
         self.hands = Hands(cloud)
 
     def shelve(self, name: str) -> tuple[str, str]:
-        """Start and shelve a server; gives its ID and that of the image."""
+        """Start and shelve a server, and return the IDs of the server and of its image."""
         server_id = self.hands.server(name, self._base)
         return server_id, self.hands.shelve(server_id, name)
 
@@ -45,7 +45,7 @@ class Shelf:
         return dict(row)
 
     def ended(self, image_id: str) -> dict[str, Any]:
-        """The relation, as soon as it has ended."""
+        """Wait until the relation has ended, and return it."""
 
         def found() -> dict[str, Any] | None:
             row = self.relation(image_id)

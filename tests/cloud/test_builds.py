@@ -1,6 +1,6 @@
-"""Servers that Nova builds, cannot build, or builds while the filter in Glance has no database.
+"""The images of servers that Nova builds, cannot build, or builds while starts are not recorded.
 
-It runs before test_cells.py, whose second cell ends without its processes.
+These tests run before test_cells.py, because afterwards no server can be started.
 """
 
 from collections.abc import Iterator
@@ -25,12 +25,12 @@ def hands(cloud: Cloud, deeds: Deeds) -> Hands:
 
 @pytest.fixture
 def image_id(hands: Hands) -> str:
-    """An image of the user, which nothing else uses."""
+    """Create an image of alice that no server uses, and return its ID."""
     return hands.image("alice", "to start from", b"a disk")
 
 
 def create(cloud: Cloud, name: str, image_id: str, flavor: str = FLAVOR) -> Any:
-    """Create a server; returns what Nova answers at once."""
+    """Create a server, and return Nova's response without waiting for the server."""
     compute = cloud.connection("alice").compute
     flavor_id = compute.find_flavor(flavor).id
     return compute.create_server(name=name, image_id=image_id, flavor_id=flavor_id, networks="none")
@@ -60,7 +60,7 @@ def has_ended(cloud: Cloud, server_id: str) -> bool:
 
 @contextmanager
 def no_compute(cloud: Cloud) -> Iterator[None]:
-    """Nova schedules servers, and builds none of them."""
+    """Stop nova-compute while the block runs: Nova schedules servers, but builds none."""
     cell = cloud.plan.first
     cloud.processes.stop(cell.compute)
     try:
@@ -71,7 +71,7 @@ def no_compute(cloud: Cloud) -> Iterator[None]:
 
 @contextmanager
 def no_tables(cloud: Cloud) -> Iterator[None]:
-    """The filter in Glance cannot record."""
+    """Rename a table while the block runs, so that the filter in Glance cannot record."""
     engine = create_engine(cloud.plan.database_of(RELATED))
     with engine.connect() as connection:
         connection.execute(text("RENAME TABLE related_relation TO away"))
@@ -100,7 +100,7 @@ def test_an_image_is_protected_before_the_server_is_built(
 def test_a_server_without_a_host_does_not_use_its_image(
     cloud: Cloud, hands: Hands, image_id: str
 ) -> None:
-    # there is no quota of it
+    # Nova has no quota for the size of local disks
     hands.flavor(HUGE, disk=10_000_000)
     server = create(cloud, "no host", image_id, HUGE)
     assert starts(cloud, server.id) == [(image_id, "service")]
@@ -127,6 +127,6 @@ def test_a_server_is_built_although_its_start_cannot_be_reported(
     eventually(lambda: state(cloud, server.id) == "ACTIVE", "the server")
     log = (cloud.plan.home("nova") / "server.log").read_text(errors="replace")
     assert "the start of a server is not reported" in log
-    # the listener makes up for it
+    # the listener records the start later
     eventually(lambda: starts(cloud, server.id) == [(image_id, "notification")], "a notification")
     hands.delete(server.id)

@@ -1,4 +1,4 @@
-"""Resizes from cell to cell, of which nova-conductor makes the temporary images."""
+"""Resizes from one cell to another, for which nova-conductor creates temporary images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,14 +24,16 @@ TEMPORARY: Final = text(
     "SELECT i.id, i.status, p.value FROM images i JOIN image_properties p ON p.image_id = i.id"
     " WHERE i.name = :name AND p.name = 'instance_uuid'"
 )
-"""What Glance keeps of deleted images, and shows to nobody."""
+"""Finds deleted images in Glance's database, because the API does not return them."""
 
 
 @dataclass(frozen=True)
 class Moved:
     """A server that was resized into the second cell, and back.
 
-    :param there: the server as it was found after the first resize, ``back`` after the second
+    :param there: the server after the first resize
+    :param snapshot_id: the ID of a snapshot that was made in the second cell
+    :param back: the server after the second resize
     """
 
     server_id: str
@@ -42,7 +44,7 @@ class Moved:
 
 @pytest.fixture(scope="module")
 def server_id(cloud: Cloud, deeds: Deeds) -> str:
-    """Of a server in the first cell, since there is no other yet."""
+    """Create a server in the first cell, which is the only one yet, and return its ID."""
     return Hands(cloud).server(NAME, deeds.images["base"])
 
 
@@ -64,7 +66,7 @@ def moved(cloud: Cloud, server_id: str, cell: Cell) -> Moved:
 
 @pytest.fixture(scope="module")
 def recorded(cloud: Cloud, moved: Moved) -> list[dict[str, Any]]:
-    """The relations to the images that were made from the server."""
+    """Return the relations of the images that were made from the server."""
     path = f"/v2/relations?instance_id={moved.server_id}"
     rows = cloud.glance("GET", path, {"X-Auth-Token": cloud.token("admin")}).json["relations"]
     return [row for row in rows if row["kind"] != "boot"]

@@ -1,4 +1,4 @@
-"""Whose image it is, as the filter and the notifications have it, and as Nova's property has it."""
+"""The server of an image according to the filter, the notifications, and Nova's property."""
 
 from typing import Any, Final
 
@@ -23,26 +23,26 @@ SNAPSHOTS: Final = {
     "backup 4": ("backup", "daily"),
     "shelve": ("shelved", None),
 }
-"""What was done, and the kind and label that are recorded."""
+"""The kind and label that are recorded for the image of each action."""
 
 SILENT: Final = {"shelve"}
-"""Of the images that come of these, Nova sends no notification."""
+"""The actions for whose images Nova sends no notification."""
 
 GONE: Final = {"backup 1", "shelve"}
-"""Nova deletes what it rotates away, and what a server was shelved as when that is back."""
+"""The actions whose images Nova deletes: by rotation, and when a server is unshelved."""
 
 STARTED_FROM: Final = {
     "first": {"base"},
     "heir": {"backup 3"},
     "shelved": {"base", "backup 4"},
 }
-"""The images from which each server was started, or built anew."""
+"""The images that each server was started or rebuilt from."""
 
 Relations = dict[str, tuple[str, str]]
 
 
 def relation(cloud: Cloud, image_id: str) -> dict[str, Any]:
-    """The only relation of an image to an instance that it was made from."""
+    """Return the one relation of an image to the server that it was made from."""
     path = f"/v2/relations?image_id={image_id}"
     answer = cloud.glance("GET", path, {"X-Auth-Token": cloud.token("admin")})
     assert answer.status == 200, answer.body
@@ -52,11 +52,11 @@ def relation(cloud: Cloud, image_id: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def witnessed(cloud: Cloud, deeds: Deeds) -> Relations:
-    """The instance and the kind of each image, as the notifications alone say."""
+    """Return the server and kind of each image that the notifications alone report."""
     database = Database(cloud.plan.database_of(WITNESSED), 20)
 
     def all_heard() -> Relations | None:
-        # what Nova sends last
+        # its deletion is the last notification that Nova sends
         heir = Filters(INSTALLATION, deeds.servers["heir"])
         known = database.read(instances._find, heir, 1)
         if not known or known[0].ended_at is None:
@@ -69,7 +69,7 @@ def witnessed(cloud: Cloud, deeds: Deeds) -> Relations:
 
 @pytest.fixture(scope="module")
 def listened(cloud: Cloud, deeds: Deeds) -> None:
-    """The listener that writes beside the filter has heard everything too."""
+    """Wait until the listener that uses the filter's database has stored all notifications."""
     eventually(lambda: ended_at(cloud, deeds.servers["heir"]), "the last notification")
 
 

@@ -1,4 +1,4 @@
-"""What a cloud consists of, and that none of it could be left over unseen."""
+"""All processes of the cloud are known, so none of them can be left over."""
 
 import os
 import sys
@@ -17,13 +17,13 @@ if os.fork() == 0:
     if os.fork() == 0:
         time.sleep(600)
 """
-"""Starts a process that goes its own ways, and ends."""
+"""A program that starts a process in another session, and ends."""
 
 
 def test_every_process_of_the_cloud_bears_the_mark(cloud: Cloud) -> None:
     started = set(psutil.Process().children(recursive=True))
     others = started - marked(os.environ[MARK])
-    # the broker starts some for a moment
+    # RabbitMQ starts processes that end soon
     assert {process for process in others if is_alive(process)} == set()
     names = {process.name() for process in started if is_alive(process)}
     assert names >= {"mariadbd", "epmd", "beam.smp"}

@@ -1,4 +1,4 @@
-"""The operators' programs and the ``openstack`` command, with the real Keystone."""
+"""``related-images`` and the ``openstack`` command, with the real Keystone."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ from tests.servers import ask
 
 
 def in_words(cloud: Cloud, who: str) -> dict[str, str]:
-    """The cloud as a person's environment names it."""
+    """Return the OS_* variables of a user."""
     named = {f"OS_{key.upper()}": text for key, text in cloud.plan.user(who).items()}
     return {**named, "OS_REGION_NAME": REGION, "OS_IDENTITY_API_VERSION": "3"}
 
@@ -25,7 +25,7 @@ def on_database(cloud: Cloud) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def deleted_unseen(cloud: Cloud) -> str:
-    """A recorded image that was deleted through a Glance without the filter."""
+    """Create an image with a relation, delete it in a Glance without the filter; return its ID."""
     headers = {
         "X-Auth-Token": cloud.token("alice"),
         "X-Service-Token": cloud.token("nova"),
@@ -82,7 +82,7 @@ def test_a_project_is_found_by_its_name(cloud: Cloud, deeds: Deeds) -> None:
     assert deeds.images["backup 4"] in found
     assert deeds.images["snapshot by an administrator"] not in found
     assert found == listed("admin", demo) == listed("alice", "demo")
-    # who may not ask Keystone for projects may not see their relations either
+    # bob may not look up projects in Keystone, and may not see the relations of demo
     assert listed("bob", demo) == set()
     words = ("image", "relation", "list", "--project", "demo")
     done = cloud.command("openstack", *words, OS_CLOUD="bob")

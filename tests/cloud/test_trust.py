@@ -1,4 +1,4 @@
-"""Who may record, before the real keystonemiddleware and Keystone: nobody by headers of his own."""
+"""Users cannot record with forged headers, with the real keystonemiddleware and Keystone."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -41,12 +41,12 @@ SPOOFS: Final[Mapping[str, Mapping[str, str]]] = {
     "the own token for a service's": SERVICE | {"X-Service-Token": "{alice}"},
     "no token for a service's": SERVICE | {"X-Service-Token": "nonsense"},
 }
-"""What an ordinary user sends beside an ordinary token."""
+"""Headers that an ordinary user sends in addition to an ordinary token."""
 
 
 @pytest.fixture(scope="module")
 def names(cloud: Cloud) -> dict[str, str]:
-    """What stands in braces above."""
+    """Return the values of the names in braces above."""
     identity = cloud.connection("admin").identity
     ids = {
         "nova": identity.find_user("nova").id,
@@ -58,7 +58,7 @@ def names(cloud: Cloud) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def lenient(cloud: Cloud) -> Iterator[int]:
-    """A Glance whose keystonemiddleware confirms any valid token as a service's."""
+    """Run a Glance whose keystonemiddleware accepts every valid token as a service token."""
     with glance_beside(cloud, "lenient", roles_required="false") as port:
         yield port
 
@@ -80,7 +80,7 @@ def error_of(answer: Answer) -> tuple[int, str]:
 
 
 def made(cloud: Cloud) -> list[Any]:
-    """Images that came of it all the same."""
+    """Return the images that were created although the request was refused."""
     asked = f"/v2/images?name={IMAGE['name']}&visibility=all"
     return list(cloud.glance("GET", asked, by(cloud.token("admin"))).json["images"])
 
@@ -136,7 +136,7 @@ def test_a_service_token_beside_an_ordinary_one_records(
 def test_nova_api_sends_the_token_of_its_own_account_without_service_user(
     cloud: Cloud, names: dict[str, str], deeds: Deeds
 ) -> None:
-    """keystonemiddleware adds it, of the account in [keystone_authtoken]."""
+    """keystonemiddleware adds the service token of the account in [keystone_authtoken]."""
     server = deeds.servers["first"]
     with nova_without_service_user(cloud) as port:
         wanted = {"createImage": {"name": "without service_user", "metadata": {}}}

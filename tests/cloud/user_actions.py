@@ -1,4 +1,4 @@
-"""What people do in the cloud, with the ``openstack`` command, and what came of it."""
+"""Actions of users in the cloud, mostly with the ``openstack`` command, and their results."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,7 +10,7 @@ ROTATION: Final = 3
 
 
 class Hands:
-    """Does things in a cloud as people do, and waits until they are done."""
+    """Carries out actions of users in a cloud, and waits until each is complete."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
@@ -21,7 +21,10 @@ class Hands:
         self._compute.create_flavor(name=name, vcpus=1, ram=ram, disk=disk)
 
     def image(self, who: str, name: str, data: bytes | None, **properties: str) -> str:
-        """An image made without Nova; without ``data`` it is never uploaded."""
+        """Create an image without Nova.
+
+        :param data: the data of the image; with None, nothing is uploaded
+        """
         formats = {"disk_format": "raw", "container_format": "bare"}
         images = self._cloud.connection(who).image
         made = images.create_image(name=name, data=data, **formats, **properties)
@@ -41,7 +44,7 @@ class Hands:
         return image_id
 
     def backup(self, server_id: str, name: str) -> str:
-        """A daily backup; Nova has rotated the older ones when this returns."""
+        """Create a daily backup, and wait until Nova has rotated the older backups."""
         how = ("--name", name, "--type", "daily", "--rotate", str(ROTATION))
         words = ("server", "backup", "create", *how, server_id)
         image_id: str = self._cloud.shown("alice", *words)["id"]
@@ -55,7 +58,7 @@ class Hands:
         return str(image.id)
 
     def unshelve(self, server_id: str) -> None:
-        """Nova deletes the image of a server that it has brought back."""
+        """Unshelve a server, and wait until Nova has deleted its image."""
         self._cloud.openstack("alice", "server", "unshelve", server_id)
         self._settled(server_id)
 
@@ -64,7 +67,7 @@ class Hands:
         self._settled(server_id)
 
     def resize(self, server_id: str, flavor: str) -> Any:
-        """The server, which waits for what its owner says of its new size."""
+        """Resize a server, and return it; the resize is not confirmed yet."""
         self._cloud.openstack("alice", "server", "resize", "--flavor", flavor, server_id)
         self._settled(server_id)
         return self._compute.get_server(server_id)
@@ -82,7 +85,7 @@ class Hands:
         eventually(gone, "the end of a server")
 
     def _settled(self, server_id: str) -> None:
-        """Wait until Nova has nothing to do with the server."""
+        """Wait until Nova has completed its task on the server."""
 
         def idle() -> bool:
             server = self._compute.get_server(server_id)
@@ -100,7 +103,14 @@ class Hands:
 
 @dataclass
 class Deeds:
-    """What was done: the images of each deed, and the server that it was really made from."""
+    """The servers and images that :func:`do_everything` created.
+
+    :ivar servers: the ID of each server, by its name
+    :ivar images: the ID of the image of each action
+    :ivar made_from: the ID of the server that the image of each action was really made from
+    :ivar claimed_before: result of :func:`claiming` for the first server before its fourth backup
+    :ivar claimed_after: the same after its fourth backup
+    """
 
     servers: dict[str, str] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
@@ -113,9 +123,10 @@ class Deeds:
 
 
 def claiming(cloud: Cloud, server_id: str) -> set[str]:
-    """The names of the images that claim to be backups of a server.
+    """Return the names of the images whose properties say that they are backups of a server.
 
-    Without the type of backup: the query of Nova's rotation is narrowed to what is recorded.
+    The query has no ``backup_type``. With it, the query would be that of Nova's rotation, which the
+    filter restricts to recorded backups.
     """
     asked = f"image_type=backup&instance_uuid={server_id}"
     found = cloud.glance("GET", f"/v2/images?{asked}", {"X-Auth-Token": cloud.token("alice")})
@@ -147,7 +158,7 @@ def do_everything(cloud: Cloud) -> Deeds:
 
 
 def _forge(hands: Hands, deeds: Deeds) -> None:
-    """Two images that claim to be daily backups of the first server, and are not."""
+    """Create two images whose properties say falsely that they are backups of the first server."""
     claims = {
         "instance_uuid": deeds.servers["first"],
         "image_type": "backup",

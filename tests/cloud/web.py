@@ -1,4 +1,7 @@
-"""Serves the WSGI application of a service: ``python -m tests.cloud.web MODULE DESCRIPTOR LOG``."""
+"""Serve the WSGI application of a service.
+
+Start it with ``python -m tests.cloud.web MODULE DESCRIPTOR LOG``.
+"""
 
 import importlib
 import socket
@@ -17,9 +20,9 @@ THREADS: Final = 8
 
 
 def main(module: str, descriptor: str, log: str) -> None:
-    # the services take what stands there for options of their own
+    # the services would parse these arguments as their own options
     del sys.argv[1:]
-    # how busy the machine is decides nothing
+    # a slow machine must not change the results
     nova_reports.SECONDS = float(PATIENCE)  # type: ignore[misc]
     listener = socket.socket(fileno=int(descriptor))
     load = lambda: cast("WSGIApplication", importlib.import_module(module).application)  # noqa: E731
