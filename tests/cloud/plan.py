@@ -1,6 +1,7 @@
 """The users, addresses and configuration files of the services of the test cloud."""
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +16,17 @@ INSTALLATION: Final = "0f8fad5b-d9cb-469f-a165-70867728950e"
 REGION: Final = "RegionOne"
 PASSWORD: Final = "secret"
 
-SERVICES: Final = ("glance", "nova", "placement")
+SERVICES: Final = ("cinder", "glance", "nova", "placement")
 """Service users. Each has the role service in the project service."""
+
+ROLES: Final = {"cinder": ("admin", "service")}
+"""The roles of users that need others than their like."""
 
 PEOPLE: Final = {"admin": "admin", "alice": "demo", "bob": "other"}
 """The project of each user. alice and bob have the role member."""
 
 TYPES: Final = {
+    "cinder": "volumev3",
     "glance": "image",
     "nova": "compute",
     "placement": "placement",
@@ -39,7 +44,7 @@ LISTENERS: Final = {"witness": (WITNESSED, HEARD), "listener": (RELATED, RECORDE
 """The database and the topic of each ``related-images listen``."""
 
 DATABASES: Final = (
-    *("keystone", "placement", "glance", RELATED, WITNESSED),
+    *("keystone", "placement", "glance", "cinder", RELATED, WITNESSED),
     *("nova", "nova_api", "nova_cell0", "nova_cell2"),
 )
 
@@ -125,11 +130,13 @@ class Plan:
 
     def write(self) -> None:
         """Write the files of all services."""
-        for service in ("keystone", "placement", "glance", "nova"):
+        for service in ("keystone", "placement", "glance", "cinder", "nova"):
             self.home(service).mkdir()
         _write(self.home("keystone") / "keystone.conf", _keystone(self))
         _write(self.home("placement") / "placement.conf", _placement(self))
         self.write_glance(self.home("glance"))
+        _write(self.home("cinder") / "cinder.conf", _cinder(self))
+        shutil.copy(_installed("cinder", "api-paste.ini"), self.home("cinder"))
         _write(self.home("nova") / "nova.conf", _nova_above_cells(self))
         _policy(self).write_text(json.dumps(POLICY))
         _write_nova_paste(self)
@@ -192,6 +199,46 @@ def _glance(plan: Plan, paste: Path, roles_required: str) -> Sections:
         "os_glance_tasks_store": {"filesystem_store_datadir": f"{data}/tasks"},
         "paste_deploy": {"flavor": "keystone", "config_file": str(paste)},
         "keystone_authtoken": {**_authtoken(plan, "glance"), **service_tokens},
+    }
+
+
+def _installed(service: str, name: str) -> Path:
+    """Return a file that the package of a service installs."""
+    return Path(sys.prefix) / "etc" / service / name
+
+
+def _cinder(plan: Plan) -> Sections:
+    """Return the options of all processes of Cinder."""
+    home = plan.home("cinder")
+    service = {"auth_type": "password", "region_name": REGION, **plan.user("cinder")}
+    return {
+        "DEFAULT": {
+            "transport_url": plan.bus,
+            "my_ip": "127.0.0.1",
+            "host": "cloud",
+            "state_path": str(home),
+            "auth_strategy": "keystone",
+            "enabled_backends": "files",
+            "glance_api_servers": plan.urls["glance"],
+            "api_paste_config": str(home / "api-paste.ini"),
+            "resource_query_filters_file": str(_installed("cinder", "resource_filters.json")),
+            # a slow process is not down
+            "service_down_time": "600",
+        },
+        "files": {
+            "volume_driver": "tests.cloud.volumes.FileDriver",
+            "volume_backend_name": "files",
+        },
+        "database": {"connection": plan.database_of("cinder")},
+        "oslo_concurrency": {"lock_path": f"{home}/locks"},
+        "keystone_authtoken": _authtoken(plan, "cinder"),
+        "service_user": {"send_service_user_token": "true", **service},
+        "nova": service,
+        "oslo_messaging_notifications": {
+            "driver": "messagingv2",
+            "transport_url": plan.bus,
+            "topics": "cinder_notifications",
+        },
     }
 
 
@@ -259,12 +306,14 @@ def _nova(plan: Plan, cell: Cell) -> dict[str, Mapping[str, str]]:
         "placement": speaks,
         "neutron": speaks,
         "glance": {"region_name": REGION},
+        "cinder": {**speaks, "os_region_name": REGION, "catalog_info": "volumev3::publicURL"},
         "vnc": {"enabled": "false"},
         "conductor": {"workers": "1"},
         "scheduler": {"workers": "1"},
         "notifications": {
             "notification_format": "versioned",
             "versioned_notifications_topics": ",".join(TOPICS),
+            "bdms_in_notifications": "true",
         },
         # the notifications of all cells go to the bus that the listeners read
         "oslo_messaging_notifications": {"driver": "messagingv2", "transport_url": plan.bus},

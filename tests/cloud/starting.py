@@ -27,6 +27,7 @@ from tests.cloud.plan import (
     PASSWORD,
     PEOPLE,
     REGION,
+    ROLES,
     SERVICES,
     TYPES,
     WITNESSED,
@@ -42,9 +43,13 @@ APPLICATIONS: Final = {
     "keystone": ("keystone.wsgi.api", "OS_KEYSTONE_CONFIG_DIR"),
     "placement": ("placement.wsgi.api", "OS_PLACEMENT_CONFIG_DIR"),
     "glance": ("glance.wsgi.api", "OS_GLANCE_CONFIG_DIR"),
+    "cinder": ("tests.cloud.cinder_api", "CINDER_CONFIG_FILE"),
     "nova": ("nova.wsgi.osapi_compute", "OS_NOVA_CONFIG_DIR"),
 }
 """The WSGI application of each service, and the environment variable with its directory."""
+
+PATHS: Final = {"nova": "/v2.1", "cinder": "/v3"}
+"""The path of the API in the URL of an endpoint."""
 
 INTERFACES: Final = ("public", "internal")
 
@@ -108,9 +113,11 @@ def _start(cloud: Cloud, listeners: Mapping[str, socket.socket]) -> None:
         partial(serve, "placement", _placement),
         partial(serve, "glance", _glance),
         partial(_nova, cloud),
+        partial(_cinder, cloud),
     )
     _at_once(
         partial(serve, "nova", _run_nova),
+        partial(serve, "cinder", _run_cinder),
         partial(start_compute, cloud, cloud.plan.first),
         partial(_relate, cloud),
     )
@@ -166,6 +173,21 @@ def _run_nova(cloud: Cloud) -> None:
     speaking = ("--installation-uuid", INSTALLATION)
     start_nova(cloud, "related-images-nova-conductor", "nova", *speaking)
     start_scheduler(cloud)
+
+
+def _cinder(cloud: Cloud) -> None:
+    (cloud.plan.home("cinder") / "volumes").mkdir()
+    _manage(cloud, "cinder-manage", *_cinder_files(cloud), "db", "sync")
+
+
+def _run_cinder(cloud: Cloud) -> None:
+    for name in ("cinder-scheduler", "cinder-volume"):
+        command = (str(BIN / name), *_cinder_files(cloud))
+        cloud.processes.start(name, *command, PYTHONPATH=str(ROOT))
+
+
+def _cinder_files(cloud: Cloud) -> tuple[str, str]:
+    return "--config-file", str(cloud.plan.home("cinder") / "cinder.conf")
 
 
 def start_scheduler(cloud: Cloud) -> None:
@@ -300,13 +322,13 @@ def _populate(cloud: Cloud) -> None:
     }
     for name in (*SERVICES, *PEOPLE):
         if name != "admin":
-            role = "service" if name in SERVICES else "member"
             user = identity.create_user(name=name, password=PASSWORD)
             project = projects[PEOPLE.get(name, "service")]
-            identity.assign_project_role_to_user(project, user, identity.find_role(role))
+            for role in ROLES.get(name, ("service",) if name in SERVICES else ("member",)):
+                identity.assign_project_role_to_user(project, user, identity.find_role(role))
     for name, kind in TYPES.items():
         service = identity.create_service(name=name, type=kind)
-        url = cloud.plan.urls[name] + ("/v2.1" if name == "nova" else "")
+        url = cloud.plan.urls[name] + PATHS.get(name, "")
         for interface in INTERFACES:
             identity.create_endpoint(
                 service_id=service.id, interface=interface, url=url, region_id=REGION
