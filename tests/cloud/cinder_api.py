@@ -1,5 +1,6 @@
-"""The WSGI application of cinder-api, which reads the options of its program when it is imported."""
+"""The WSGI application of cinder-api. Its import reads the arguments of the program."""
 
+# ruff: noqa: E402
 import os
 import sys
 
