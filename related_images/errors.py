@@ -2,7 +2,7 @@
 
     RelatedImagesError
     ├── ConfigurationError          the configuration is invalid
-    │   └── NovaUnexpected
+    │   └── NovaUnexpected, CinderUnexpected
     ├── NotServed                   the embedded Glance cannot start
     ├── UntrustedGlanceAnswer       a response of Glance cannot be relied on
     ├── NovaUnreachable             Nova cannot be queried
@@ -56,6 +56,13 @@ class NovaUnexpected(ConfigurationError):
 
     code = "nova.unexpected"
     title = "This version of Nova is not supported"
+
+
+class CinderUnexpected(ConfigurationError):
+    """A function of Cinder that must be wrapped is missing or takes other arguments."""
+
+    code = "cinder.unexpected"
+    title = "This version of Cinder is not supported"
 
 
 class NotServed(RelatedImagesError):

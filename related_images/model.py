@@ -185,6 +185,7 @@ class NewRelation:
     :ivar instance_project_id: the project that owns the resource, if it was reported
     :ivar image_state: the image as Glance reports it, if Glance was asked
     :ivar expires_at: the end of the lease, for the kind ``use`` only
+    :ivar volume_snapshot_ids: the volume snapshots to which the image refers
     :raises KindUnknown: if the kind is for servers only, and the resource is of another type
     """
 
@@ -200,6 +201,7 @@ class NewRelation:
     image_state: ImageState | None = None
     resource_type: str = SERVER
     expires_at: datetime | None = None
+    volume_snapshot_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind == SHELVED and self.resource_type != SERVER:
@@ -280,6 +282,7 @@ class Relation(JsonForm):
     :ivar expires_at: the end of the lease, for the kind ``use``; ``None`` for other kinds
     :ivar ended_at: when a ``shelved`` relation ended: the server was unshelved or deleted, or the
         image was deleted; ``None`` while the server is shelved, and for other kinds
+    :ivar volume_snapshot_ids: the volume snapshots to which the image of a server on volumes refers
     """
 
     installation_uuid: InstallationUuid
@@ -295,6 +298,7 @@ class Relation(JsonForm):
     resource_type: ResourceType = SERVER
     expires_at: datetime | None = None
     ended_at: datetime | None = None
+    volume_snapshot_ids: tuple[InstanceId, ...] = ()
 
     @property
     def instance(self) -> InstanceRef:

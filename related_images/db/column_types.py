@@ -11,6 +11,7 @@ from sqlalchemy import (
     LargeBinary,
     SmallInteger,
     String,
+    Text,
     Uuid,
     literal,
 )
@@ -110,6 +111,19 @@ class Coded(TypeDecorator[str]):
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> str | None:
         return None if value is None else self._word_of.get(value, UNKNOWN)
+
+
+class IdList(TypeDecorator[tuple[str, ...]]):
+    """IDs, which have no spaces, stored as a text with spaces between them; empty if it is null."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:
+        return None if value is None else " ".join(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:
+        return tuple((value or "").split())
 
 
 def is_known(column: ColumnElement[str], codes: dict[str, int]) -> ColumnElement[bool]:

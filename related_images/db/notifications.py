@@ -1,4 +1,4 @@
-"""Record the events of Nova's notifications.
+"""Record the events of the notifications of Nova and Cinder.
 
 The result does not depend on the order of the events or on duplicates, with one exception: if
 several events report one relation, the first one that arrives determines its time.
@@ -9,7 +9,7 @@ and so does Nova's first notification. Later notifications do not state the kind
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -18,6 +18,8 @@ from sqlalchemy import Connection, bindparam, select
 from related_images.db import (
     dialects,
     image_owners,
+    origin_records,
+    parent_links,
     relation_queries,
     relation_removal,
     relations,
@@ -37,9 +39,11 @@ from related_images.db.tables import instance
 from related_images.model import (
     BOOT,
     NOTIFICATION,
+    SERVER,
     SERVICE,
     SNAPSHOT,
     InstanceRef,
+    NewOrigin,
     NewRelation,
     Relation,
 )
@@ -51,17 +55,19 @@ class Event:
 
     :ivar project_id: the project that owns the instance; ``None`` if an end does not state it
     :ivar at: when the event happened
+    :ivar resource_type: the type of the instance
     """
 
     installation_uuid: str
     instance_id: str
     project_id: str | None
     at: datetime
+    resource_type: str = field(default=SERVER, kw_only=True)
 
     @property
     def instance(self) -> InstanceRef:
-        """The server."""
-        return InstanceRef(self.installation_uuid, self.instance_id)
+        """The server, volume, volume snapshot or volume backup."""
+        return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
 
 
 @dataclass(frozen=True)
@@ -79,9 +85,29 @@ class ImageMade(Event):
 
 @dataclass(frozen=True)
 class Started(Event):
-    """The instance was started or rebuilt from an image."""
+    """The server was started or rebuilt.
 
-    image_id: str
+    :ivar image_id: the image from which it was; ``None`` if the notification states none
+    :ivar root_volume: its root volume; ``None`` if the notification states none
+    """
+
+    image_id: str | None
+    root_volume: InstanceRef | None = None
+
+
+@dataclass(frozen=True)
+class Created(Event):
+    """A volume, volume snapshot or volume backup was created.
+
+    :ivar origin: from which other resource it comes; ``None`` if the notification does not state it
+    """
+
+    origin: InstanceRef | None = None
+
+
+@dataclass(frozen=True)
+class Transferred(Event):
+    """A volume was transferred to the project."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +134,16 @@ def _store_all(connection: Connection, events: Iterable[Event]) -> None:
         if isinstance(event, ImageMade):
             _image_made(connection, event)
         elif isinstance(event, Started):
-            _record(connection, event, event.image_id, BOOT, event.project_id)
+            if event.image_id is not None:
+                _record(connection, event, event.image_id, BOOT, event.project_id)
+            if event.root_volume is not None:
+                _record_origin(connection, event, event.root_volume)
         elif isinstance(event, Running):
             shelving.end(connection, event.instance, event.at)
+        elif isinstance(event, Created):
+            _created(connection, event)
+        elif isinstance(event, Transferred):
+            _report_owner(connection, event)
         else:
             _end_instance(connection, event)
 
@@ -172,6 +205,23 @@ def _made(connection: Connection, event: ImageMade) -> list[Relation]:
     ]
 
 
+def _created(connection: Connection, event: Created) -> None:
+    """Record the resource. Its origin stays unknown if the notification does not state it."""
+    if event.origin is not None:
+        _record_origin(connection, event, event.origin)
+    else:
+        origin_records.get_or_create_instance(
+            connection, event.instance, get_or_create_project(connection, event.project_id)
+        )
+
+
+def _record_origin(connection: Connection, event: Event, source: InstanceRef) -> None:
+    """Record the origin, unless a service reported the same with its own time."""
+    new = NewOrigin(event.instance, source, event.at, event.project_id, NOTIFICATION)
+    if not origin_records.is_recorded(connection, new):
+        origin_records.record(connection, new)
+
+
 # these rows are looked up first: an insert consumes a key even if the row exists, and the keys of
 # these tables are integers of 32 bits
 _installation_and_owner: Final = select(INSTALLATION_REF, project_ref(bindparam("project_id")))
@@ -188,16 +238,26 @@ def _end_instance(connection: Connection, event: Event) -> None:
     owner = owner or get_or_create_project(connection, event.project_id)
     if was_known:
         if owner is not None:
-            _report_owner(connection, event.instance, owner)
+            _set_owner(connection, event.instance, owner)
         return
-    home = home or get_or_create_installation(connection, event.installation_uuid)
+    home = home or get_or_create_installation(
+        connection, event.installation_uuid, event.resource_type
+    )
     key = {"instance_id": event.instance_id, "installation_ref": home}
     _, made = get_or_create(connection, instance, key, project_ref=owner, ended_at=event.at)
     if not made:
         raise dialects.ConcurrentChange("a concurrent transaction recorded the instance")
 
 
-def _report_owner(connection: Connection, ref: InstanceRef, owner: int) -> None:
+def _report_owner(connection: Connection, event: Transferred) -> None:
+    """Record the owner of the instance; create its row if it is not recorded."""
+    owner = get_or_create_project(connection, event.project_id)
+    ref = origin_records.get_or_create_instance(connection, event.instance, owner)
+    if owner is not None and parent_links.lock_instance(connection, ref) != owner:
+        image_owners.report(connection, ref, owner)
+
+
+def _set_owner(connection: Connection, ref: InstanceRef, owner: int) -> None:
     """Record the owner of the instance, which :func:`relations.end_instance` has locked."""
     query = select(instance.c.id, instance.c.project_ref).where(*IS_NAMED)
     found = connection.execute(query, named(ref)).one()

@@ -18,29 +18,22 @@ from sqlalchemy import (
     Subquery,
     case,
     func,
-    insert,
     literal,
     or_,
     select,
     true,
 )
 
-from related_images.db import image_owners, installations, parent_links, relation_queries
+from related_images.db import installations, origin_records, relation_queries
 from related_images.db.column_types import SOURCE_CODES, is_known
 from related_images.db.database import Database
 from related_images.db.listing import Page
 from related_images.db.row_ids import (
-    IS_NAMED,
-    get_or_create,
-    get_or_create_installation,
-    get_or_create_project,
     instance_refs,
-    named,
     project_ref,
     shown_installation,
 )
 from related_images.db.tables import installation, instance, origin, project
-from related_images.errors import OriginConflict
 from related_images.model import (
     Filters,
     InstanceRef,
@@ -49,7 +42,6 @@ from related_images.model import (
     OriginPosition,
     Reporter,
 )
-from related_images.validation import format_time
 
 
 def record(database: Database, new: NewOrigin, reporter: Reporter) -> tuple[Origin, bool]:
@@ -69,41 +61,8 @@ def record(database: Database, new: NewOrigin, reporter: Reporter) -> tuple[Orig
 
 def _record(connection: Connection, new: NewOrigin, reporter: Reporter) -> tuple[Origin, bool]:
     installations.check_reporter(connection, new.instance, reporter)
-    owner = get_or_create_project(connection, new.project_id)
-    ref = _instance(connection, new.instance, owner)
-    source_ref = None if new.source is None else _instance(connection, new.source, None)
-    known_owner = parent_links.lock_instance(connection, ref)
-    if owner is not None and owner != known_owner:
-        image_owners.report(connection, ref, owner)
-    same = origin.c.instance_ref == ref, origin.c.since == new.since
-    known = connection.execute(select(origin.c.source_ref).where(*same)).first()
-    if known is None:
-        values = {
-            "instance_ref": ref,
-            "since": new.since,
-            "source_ref": source_ref,
-            "project_ref": owner or known_owner,
-            "source": new.reported_by,
-        }
-        connection.execute(insert(origin), values)
-        parent_links.refresh(connection, ref)
-        parent_links.refresh_below(connection, ref)
-    elif known.source_ref != source_ref:
-        raise OriginConflict(
-            f"another source of the {new.instance} is recorded since {format_time(new.since)}; "
-            "give the time from which on this source applies"
-        )
-    return _at(connection, *same), known is None
-
-
-def _instance(connection: Connection, ref: InstanceRef, owner: int | None) -> int:
-    """Return the row of the resource, after creating it if needed."""
-    known = connection.execute(select(instance.c.id).where(*IS_NAMED), named(ref)).scalar()
-    if known is not None:
-        return int(known)
-    home = get_or_create_installation(connection, ref.installation_uuid, ref.resource_type)
-    key = {"instance_id": ref.instance_id, "installation_ref": home}
-    return get_or_create(connection, instance, key, project_ref=owner)[0]
+    ref, is_new = origin_records.record(connection, new)
+    return _at(connection, origin.c.instance_ref == ref, origin.c.since == new.since), is_new
 
 
 def page(

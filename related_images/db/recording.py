@@ -15,6 +15,7 @@ from related_images.db import (
     relation_queries,
     relation_removal,
     relations,
+    volume_snapshots,
 )
 from related_images.db.column_types import UNKNOWN
 from related_images.db.database import Database
@@ -59,6 +60,7 @@ def _announce(connection: Connection, new: NewRelation, reporter: Reporter) -> R
     known = relations.look(connection, new)
     installations.check_registration(new.installation_uuid, new.resource_type, reporter, known)
     recorded = relations.record(connection, new, known)
+    volume_snapshots.record(connection, recorded.relation_ref, new.volume_snapshot_ids)
     failpoints.reach(Point.RECORD_WRITTEN)
     return recorded
 
@@ -91,7 +93,8 @@ def _note_created(connection: Connection, recorded: Recorded, new: NewRelation) 
             connection, recorded.image_ref, known, new.image_state
         ):
             relation_removal.roll_back(connection, recorded)
-            relations.record(connection, new)
+            again = relations.record(connection, new)
+            volume_snapshots.record(connection, again.relation_ref, new.volume_snapshot_ids)
             return
     image_identity.learn(connection, recorded.image_ref, new.image_state.created_at)
 

@@ -53,6 +53,7 @@ from related_images.db.tables import (
     project,
     relation,
     relation_end,
+    volume_snapshots,
 )
 from related_images.model import (
     BOOT,
@@ -296,10 +297,10 @@ def at(connection: Connection, ref: int) -> Relation:
 
 
 def _relation(row: Any) -> Relation:
-    *columns, event_at, instance_ended_at = row
+    *columns, instance_ended_at = row
     found = Relation(*columns)
     if found.kind == SHELVED:
-        ends = (event_at, instance_ended_at, found.image_deleted_at)
+        ends = (found.ended_at, instance_ended_at, found.image_deleted_at)
         ended_at = min((end for end in ends if end is not None), default=None)
         found = replace(found, ended_at=ended_at)
     return replace(found, image_created_at=None) if found.image_created_at == EPOCH else found
@@ -326,6 +327,7 @@ def _with_names(page: Subquery) -> Select[Any]:
             installation.c.resource_type,
             lease.c.expires_at,
             relation_end.c.ended_at,
+            volume_snapshots.c.snapshot_ids,
             instance.c.ended_at,
         )
         .select_from(
@@ -335,6 +337,7 @@ def _with_names(page: Subquery) -> Select[Any]:
             .outerjoin(project, page.c.project_ref == project.c.id)
             .outerjoin(lease, page.c.id == lease.c.relation_ref)
             .outerjoin(relation_end, page.c.id == relation_end.c.relation_ref)
+            .outerjoin(volume_snapshots, page.c.id == volume_snapshots.c.relation_ref)
         )
         .order_by(page.c.created_at.desc(), page.c.id.desc())
     )

@@ -36,6 +36,7 @@ REVISIONS: Final = (
     "0009",
     "0010",
     "0011",
+    "0012",
 )
 """Every revision, oldest first; this program needs the last one."""
 

@@ -25,6 +25,7 @@ from related_images.db.column_types import (
     SOURCE_CODES,
     WITNESS_CODES,
     Coded,
+    IdList,
     UtcDateTime,
     UuidText,
     exact_text,
@@ -220,6 +221,17 @@ origin = Table(
     **_EXTENSION,
 )
 """The instance from which an instance comes, since a time: see :mod:`related_images.db.origins`."""
+
+volume_snapshots = Table(
+    "related_volume_snapshot",
+    metadata,
+    Column("relation_ref", ForeignKey("related_relation.id", ondelete="CASCADE"), primary_key=True),
+    Column("snapshot_ids", IdList, nullable=False),
+    **_EXTENSION,
+)
+"""The volume snapshots to which an image of a server refers: see
+:mod:`related_images.db.volume_snapshots`.
+"""
 
 deletion = Table(
     "related_deletion",

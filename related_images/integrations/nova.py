@@ -16,28 +16,27 @@ glanceclient is changed.
 
 import contextvars
 import functools
-import importlib
-import importlib.metadata
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from related_images import model, validation
 from related_images.client import (
     InstanceRef,
-    TupleHeaders,
     carry_tuple,
     for_instance,
 )
 from related_images.errors import ConfigurationError, NovaUnexpected
-from related_images.integrations import nova_errors, nova_starts
-from related_images.integrations.nova_reports import Reports
-from related_images.protocol import headers, paths
+from related_images.integrations import nova_errors, nova_starts, nova_volume_snapshots
+from related_images.integrations.nova_reports import nova_reports
+from related_images.integrations.patching import Patcher, PatchTarget, Wrapper
+from related_images.integrations.reporting import Reports, begin_with_requests, check_response
+from related_images.protocol import paths
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+    from wsgiref.types import WSGIApplication
 
 LOG = logging.getLogger(__name__)
 
@@ -46,21 +45,7 @@ VOLUME_OPTION: Final = "volume_installation_uuid"
 CREATION: Final = paths.API + paths.IMAGES
 
 
-@dataclass(frozen=True)
-class PatchTarget:
-    """A function to patch: its module, its path in the module, and the names of its arguments.
-
-    :ivar removed: an argument that some older versions have too, at any position
-    """
-
-    module: str
-    path: str
-    arguments: tuple[str, ...]
-    removed: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.path}"
-
+NOVA: Final = Patcher("Nova", NovaUnexpected)
 
 CREATE_IMAGE: Final = PatchTarget(
     "nova.compute.utils",
@@ -90,7 +75,7 @@ PREPARE_SERVERS: Final = PatchTarget(
         *("supports_multiattach", "network_metadata", "requested_host"),
         "requested_hypervisor_hostname",
     ),
-    removed="shutdown_terminate",  # in Nova 34
+    optional="shutdown_terminate",  # until Nova 33
 )
 REBUILD: Final = PatchTarget(
     "nova.compute.api",
@@ -107,6 +92,16 @@ LAST_CHECK_OF_REBUILD: Final = PatchTarget(
 )
 DELETE_EARLY: Final = PatchTarget(
     "nova.compute.api", "API._attempt_delete_of_buildrequest", ("self", "context", "instance")
+)
+# the arguments of these three are those of the decorators in Nova
+SNAPSHOT_VOLUME: Final = PatchTarget(
+    "nova.volume.cinder", "API.create_snapshot_force", ("self", "ctx", "res_id", "args", "kwargs")
+)
+GET_SNAPSHOT: Final = PatchTarget(
+    "nova.volume.cinder", "API.get_snapshot", ("self", "ctx", "snapshot_id", "args", "kwargs")
+)
+DELETE_SNAPSHOT: Final = PatchTarget(
+    "nova.volume.cinder", "API.delete_snapshot", ("self", "ctx", "snapshot_id", "args", "kwargs")
 )
 CLEAN_UP_SERVERS: Final = PatchTarget(
     "nova.compute.api", "API._cleanup_build_artifacts", ("instances", "instances_to_build")
@@ -156,19 +151,7 @@ def filter_factory(
         )
     reports = install(local_conf[OPTION], local_conf.get(VOLUME_OPTION), is_api=True)
     _warn_without_service_token()
-    return functools.partial(_begin_with_requests, reports)
-
-
-def _begin_with_requests(reports: Reports | None, app: "WSGIApplication") -> "WSGIApplication":
-    """Return the application; its first request in each process starts the heartbeats."""
-    if reports is None:
-        return app
-
-    def begin(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        reports.begin()
-        return app(environ, start_response)
-
-    return begin
+    return functools.partial(begin_with_requests, reports)
 
 
 def install(
@@ -193,7 +176,7 @@ def install(
         volume_uuid = validation.installation_uuid(volume_installation_uuid.strip())
     if _installed:
         return _installed_before((uuid, volume_uuid))
-    wrappers: list[tuple[PatchTarget, Callable[[Any], Any]]] = [
+    wrappers: list[tuple[PatchTarget, Wrapper]] = [
         (CREATE_IMAGE, functools.partial(_set_instance, uuid)),
         (SNAPSHOT_VOLUMES, functools.partial(_set_instance, uuid)),
         (SHELVE, _make_shelved),
@@ -201,22 +184,20 @@ def install(
     ]
     reports = None
     if is_api:
-        reports = Reports(uuid, has_service_user=_sends_service_token())
+        reports = nova_reports(uuid, has_service_user=_sends_service_token())
         report_creation = functools.partial(nova_starts.report_creation, reports, volume_uuid)
         wrappers += [
             (CREATE_IMAGE, nova_errors.raise_refusals),
             (SNAPSHOT_VOLUMES, nova_errors.raise_refusals),
+            (SNAPSHOT_VOLUMES, functools.partial(nova_volume_snapshots.refuse_early, reports)),
+            (SNAPSHOT_VOLUME, nova_volume_snapshots.note_volume_snapshot),
             (MAKE_ERROR, nova_errors.keep_refusals),
             (PREPARE_SERVERS, report_creation),
             (REBUILD, functools.partial(nova_starts.report_rebuild, reports)),
             (LAST_CHECK_OF_REBUILD, nova_starts.report_before_change),
             (DELETE_EARLY, functools.partial(nova_starts.report_early_deletion, reports)),
         ]
-    for target in (*(target for target, _ in wrappers), CLEAN_UP_SERVERS, FIND_GLANCE):
-        _find(target)
-    for target, wrapper in wrappers:
-        owner, name, function = _find(target)
-        setattr(owner, name, wrapper(function))
+    NOVA.patch(wrappers, used=(CLEAN_UP_SERVERS, GET_SNAPSHOT, DELETE_SNAPSHOT, FIND_GLANCE))
     _installed.append(_Installed((uuid, volume_uuid), reports))
     LOG.info("sending the instance headers of the installation %s", uuid)
     return reports
@@ -235,32 +216,6 @@ def _installed_before(uuids: tuple[str, str | None]) -> Reports | None:
                 f"cannot send those of {given}; use one {option} in all pipelines"
             )
     return before.reports
-
-
-def _find(target: PatchTarget) -> tuple[Any, str, Callable[..., Any]]:
-    """Return the module or class with the function, the name of the attribute, and the function.
-
-    :raises NovaUnexpected: if the function is missing or has other arguments
-    """
-    *owners, name = target.path.split(".")
-    try:
-        owner = functools.reduce(getattr, owners, importlib.import_module(target.module))
-        function = getattr(owner, name)
-    except (ImportError, AttributeError) as error:
-        raise _unexpected(f"has no {target} ({error})") from error
-    arguments = tuple(inspect.signature(function).parameters)
-    if tuple(name for name in arguments if name != target.removed) != target.arguments:
-        expected, actual = ", ".join(target.arguments), ", ".join(arguments)
-        raise _unexpected(f"has {target}({actual}), expected is {target}({expected})")
-    return owner, name, function
-
-
-def _unexpected(difference: str) -> NovaUnexpected:
-    version = importlib.metadata.version("nova")
-    return NovaUnexpected(
-        f"Nova {version} {difference}; install a version of related-images that supports this "
-        "Nova, or remove the filter and run `related-images listen` instead"
-    )
 
 
 def _set_instance(installation_uuid: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -308,31 +263,10 @@ def _send_instance_headers(make_client: Callable[..., Any]) -> Callable[..., Any
     @functools.wraps(make_client)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         client = carry_tuple(make_client(*args, **kwargs))
-        client.http_client.post = _check_response(client.http_client.post)
+        client.http_client.post = check_response(client.http_client.post)
         return client
 
     return wrapper
-
-
-def _check_response(post: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(post)
-    def wrapper(url: str, *args: Any, **kwargs: Any) -> Any:
-        response, body = post(url, *args, **kwargs)
-        is_sent = headers.INSTALLATION_UUID in TupleHeaders()
-        if url == CREATION and is_sent and headers.RECORDED not in response.headers:
-            _warn_without_filter()
-        return response, body
-
-    return wrapper
-
-
-@functools.cache
-def _warn_without_filter() -> None:
-    """Warn once per process."""
-    LOG.warning(
-        "Glance does not confirm that it recorded the server of an image: related-images is not "
-        "in its pipeline, and image lists of a server will be empty"
-    )
 
 
 def _sends_service_token() -> bool:

@@ -75,7 +75,7 @@ def raise_refusals(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except (HTTPException, GlanceConnectionFailed) as error:
-            refusal = _refusal_of(error)
+            refusal = refusal_of(error)
             if refusal is None or refusal.status in PASSED_ON_BY_NOVA:
                 raise
             LOG.warning("Glance refuses an image with %d: %s", refusal.status, refusal.message)
@@ -84,8 +84,8 @@ def raise_refusals(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def _refusal_of(error: BaseException) -> Refusal | None:
-    """Return the refusal of an exception, or of the exception that Nova's last retry replaced."""
+def refusal_of(error: BaseException) -> Refusal | None:
+    """Return the refusal of an exception, or of the one that Nova's last retry replaced."""
     return getattr(error, _ATTRIBUTE, None) or getattr(error.__context__, _ATTRIBUTE, None)
 
 

@@ -10,11 +10,10 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from typing import Any, Final
 
-from related_images import model, validation
-from related_images.integrations.nova_reports import Items, Reports
+from related_images import model
+from related_images.integrations.reporting import Items, Reports, boot, origin
 from related_images.model import InstanceRef
 from related_images.protocol import schemas
 
@@ -121,10 +120,10 @@ def _reporting(reports: Reports, context: Any, instance: Any, image_id: str) -> 
     recorded: list[model.Relation] = []
 
     def report() -> None:
-        describe = functools.partial(
-            _relations, [_boot(reports.installation_uuid, instance, image_id)]
+        server = InstanceRef(reports.installation_uuid, instance.uuid)
+        outcome = reports.send(
+            context, lambda: {"relations": [boot(server, image_id, instance.project_id)]}
         )
-        outcome = reports.send(context, describe)
         if outcome.is_missing:
             raise _missing({"id": image_id})
         recorded.extend(outcome.recorded)
@@ -146,39 +145,15 @@ def _starts(
     relations, origins = list[schemas.Json](), list[schemas.Json]()
     for build_request in build_requests:
         instance = build_request.instance
+        server = InstanceRef(installation_uuid, instance.uuid)
         root = build_request.block_device_mappings.root_bdm()
         image_id = instance.image_ref or (root and root.image_id)
         if image_id:
-            relations.append(_boot(installation_uuid, instance, image_id))
+            relations.append(boot(server, image_id, instance.project_id))
         elif root and root.volume_id and volume_installation_uuid:
             volume = InstanceRef(volume_installation_uuid, root.volume_id, model.VOLUME)
-            origins.append(_origin(installation_uuid, instance, volume))
+            origins.append(origin(server, volume, instance.project_id))
     return {"relations": relations, "origins": origins}
-
-
-def _relations(relations: Sequence[schemas.Json]) -> Items:
-    return {"relations": relations}
-
-
-def _boot(installation_uuid: str, instance: Any, image_id: str) -> schemas.Json:
-    return {
-        "installation_uuid": installation_uuid,
-        "instance_id": instance.uuid,
-        # Nova takes the UUID in any case, Glance's is in lower case
-        "image_id": image_id.lower(),
-        "kind": model.BOOT,
-        "instance_project_id": instance.project_id,
-    }
-
-
-def _origin(installation_uuid: str, instance: Any, volume: InstanceRef) -> schemas.Json:
-    return {
-        "installation_uuid": installation_uuid,
-        "instance_id": instance.uuid,
-        "source": volume.as_json(),
-        "since": validation.format_time(datetime.now(UTC)),
-        "project_id": instance.project_id,
-    }
 
 
 def _missing(image: Any) -> Exception:

@@ -1,4 +1,4 @@
-"""``listen``: record relations from the notifications of an unmodified Nova."""
+"""``listen``: record relations from the notifications of an unmodified Nova and Cinder."""
 
 import argparse
 import logging
@@ -11,33 +11,38 @@ from typing import TYPE_CHECKING, Any, Final
 from related_images import validation
 from related_images.errors import ConfigurationError
 from related_images.manage import options
+from related_images.model import CINDER_BUS, NOVA_BUS
 
 if TYPE_CHECKING:
     from related_images.manage.notification_listener import Bus
+    from related_images.manage.notification_parser import Reader
 
 LOG = logging.getLogger(__name__)
 
 TOPIC: Final = "versioned_notifications"
 EXCHANGE: Final = "nova"
+CINDER_TOPIC: Final = "cinder_notifications"
+CINDER_EXCHANGE: Final = "openstack"
 DEAD_LETTERS: Final = Path("related-images-dead-letters.jsonl")
 _BUS_SECTIONS: Final = ("oslo_messaging_notifications", "DEFAULT")
 """The sections of a configuration file that may have ``transport_url``."""
 
 
 class Listen(options.DatabaseCommand):
-    """Record relations and deletions of servers from the versioned notifications of Nova.
+    """Record relations from the versioned notifications of Nova and the notifications of Cinder.
 
-    The command runs until SIGTERM or SIGINT. It records the images made from servers, the images
-    that servers are started from, and the deletions of servers. It acknowledges a notification
-    after it has stored it. It appends notifications that it cannot parse or store to a file, as
-    dead letters. Several listeners can share the work of one bus.
+    The command records images made from servers, the images and root volumes that servers are
+    started from, from which volume snapshots volumes come, transfers of volumes, and deletions of
+    servers and volumes, until SIGTERM or SIGINT. It acknowledges a notification after it has
+    stored it. It writes notifications that it cannot parse or store to a file, as dead letters.
+    Several listeners can share the work of one bus.
 
     All users of the machine can see passwords on the command line. To avoid this, give nova.conf,
-    which has the URL of the bus, with --config-file. For the database, give Glance's paste file
-    with --paste, or a file that has [related_images] with another --config-file.
-
-    Start one listener for each Nova. To start one listener for several Novas, give --installation
-    and --transport-url once for each Nova, in the same order.
+    which has the URL of the bus, with --config-file; for the database, give Glance's paste file
+    with --paste, or a file with [related_images] with another --config-file. Start one listener for
+    each Nova. For one listener for several Novas, give --installation and --transport-url once for
+    each, in the same order. Give the Cinder with the root volumes of their servers with
+    --cinder-installation.
     """
 
     exit_codes = "Exit codes: 0 stopped, 1 failed (one line on stderr says why), 2 wrong usage."
@@ -56,8 +61,9 @@ class Listen(options.DatabaseCommand):
             metavar="UUID",
             type=validation.argument(validation.installation_uuid),
             action="append",
-            required=True,
-            help="installation (Nova deployment) of the bus; may be repeated",
+            default=[],
+            help="installation (Nova deployment) of the bus; may be repeated; necessary unless "
+            "--cinder-installation is given",
         )
         parser.add_argument(
             "--transport-url",
@@ -75,6 +81,31 @@ class Listen(options.DatabaseCommand):
         )
         parser.add_argument(
             "--exchange", default=EXCHANGE, help=f"exchange of Nova (default: {EXCHANGE})"
+        )
+        parser.add_argument(
+            "--cinder-installation",
+            metavar="UUID",
+            type=validation.argument(validation.installation_uuid),
+            help="installation (Cinder deployment) whose notifications are read as well; root "
+            "volumes in the notifications of Nova are volumes of this Cinder",
+        )
+        parser.add_argument(
+            "--cinder-transport-url",
+            metavar="URL",
+            help="URL of the bus of Cinder (default: transport_url of --config-file, as for Nova)",
+        )
+        parser.add_argument(
+            "--cinder-topic",
+            metavar="TOPIC",
+            default=CINDER_TOPIC,
+            help="topic of Cinder's notifications; no other program may read it "
+            f"(default: {CINDER_TOPIC})",
+        )
+        parser.add_argument(
+            "--cinder-exchange",
+            metavar="EXCHANGE",
+            default=CINDER_EXCHANGE,
+            help=f"exchange of Cinder (default: {CINDER_EXCHANGE})",
         )
         parser.add_argument(
             "--dead-letters",
@@ -121,7 +152,7 @@ class Listen(options.DatabaseCommand):
         _require_writable(args.dead_letters)
         with database_access.open_database(args) as database:
             listener = _import_listener().Listener(database, args.dead_letters)
-            listener.retry()
+            listener.retry(_readers(args))
         LOG.info("done; %s", _summary(listener.counts))
 
 
@@ -142,25 +173,48 @@ def _import_listener() -> Any:
 def _buses(args: argparse.Namespace, files: Sequence[str]) -> "list[Bus]":
     """Return the buses of the command line, or the bus of the configuration files.
 
-    :raises ConfigurationError: if the numbers of installations and buses differ, or there is no bus
+    :raises ConfigurationError: if the numbers of installations and buses differ, or a bus or every
+        installation is missing
     """
     from related_images.manage.notification_listener import Bus
 
-    urls = args.transport_url
-    # without a URL, the configuration files set one bus
-    if len(args.installation) != (len(urls) or 1):
+    urls, cinder = args.transport_url, args.cinder_installation
+    if not args.installation and cinder is None:
+        raise ConfigurationError(
+            "there is no installation; give the one of Nova with --installation, the one of Cinder "
+            "with --cinder-installation, or both"
+        )
+    if cinder is None and args.cinder_transport_url is not None:
+        raise ConfigurationError("--cinder-transport-url needs --cinder-installation")
+    # without a URL, the configuration files set the bus of one Nova
+    if len(args.installation) != len(urls) and (urls or len(args.installation) > 1):
         raise ConfigurationError(
             f"there are {len(args.installation)} --installation and {len(urls)} --transport-url; "
             "give one of each for each Nova, in the same order"
         )
-    if not urls and not _have_bus(files):
+    readers = _readers(args)
+    buses = [
+        Bus(uuid, url, args.topic, args.exchange, readers[NOVA_BUS], NOVA_BUS)
+        for uuid, url in zip_longest(args.installation, urls)
+    ]
+    if cinder is not None:
+        where = args.cinder_transport_url, args.cinder_topic, args.cinder_exchange
+        buses.append(Bus(cinder, *where, readers[CINDER_BUS], CINDER_BUS))
+    if any(bus.url is None for bus in buses) and not _have_bus(files):
         raise ConfigurationError(
             "there is no bus: transport_url is in neither [oslo_messaging_notifications] nor "
             f"[DEFAULT] of {', '.join(files) or 'any file'}; give Nova's nova.conf with "
             "--config-file"
         )
-    pairs = zip_longest(args.installation, urls)
-    return [Bus(uuid, url, args.topic, args.exchange) for uuid, url in pairs]
+    return buses
+
+
+def _readers(args: argparse.Namespace) -> "dict[str, Reader]":
+    """Return what reads the notifications, by witness."""
+    from related_images.manage import cinder_notifications, notification_parser
+
+    nova = notification_parser.nova_reader(args.cinder_installation)
+    return {NOVA_BUS: nova, CINDER_BUS: cinder_notifications.read}
 
 
 def _have_bus(files: Sequence[str]) -> bool:

@@ -27,7 +27,7 @@ from related_images.errors import (
     StoreUnavailable,
 )
 from related_images.manage import queue_marker
-from related_images.manage.notification_parser import read, sent_at
+from related_images.manage.notification_parser import Reader, read, sent_at
 from related_images.manage.queue_marker import Marker, QueueWatch
 from related_images.model import NOVA_BUS, Heartbeat
 
@@ -64,15 +64,19 @@ REFUSED: Final = "the database cannot store a value of the notification"
 
 @dataclass(frozen=True)
 class Bus:
-    """The message bus of one Nova.
+    """The message bus of one Nova or Cinder.
 
     :ivar url: the transport URL; ``None`` for the one in the configuration files
+    :ivar read: reads the notifications
+    :ivar witness: the witness that reports through the bus
     """
 
     installation_uuid: str
     url: str | None = field(repr=False)
     topic: str
     exchange: str
+    read: Reader = read
+    witness: str = NOVA_BUS
 
 
 @dataclass(frozen=True)
@@ -100,16 +104,24 @@ class Listener:
     _batch_size: int = BATCH
 
     def store(
-        self, installation_uuid: str, messages: Sequence[object], since: datetime = EPOCH
+        self,
+        installation_uuid: str,
+        messages: Sequence[object],
+        since: datetime = EPOCH,
+        *,
+        read: Reader = read,
+        witness: str = NOVA_BUS,
     ) -> bool:
         """Store a batch of messages, and wait for the database as long as necessary.
 
         :param installation_uuid: the installation of the bus
         :param messages: notifications as oslo.messaging delivers them
         :param since: a time before they were sent
+        :param read: reads the messages
+        :param witness: the witness that reports through the bus
         :returns: True if all messages are stored; otherwise they must be delivered again
         """
-        parsed = [_parse(installation_uuid, message) for message in messages]
+        parsed = [_parse(read, installation_uuid, message) for message in messages]
         refused = self._store_events([one for one in parsed if isinstance(one, Event)])
         if refused is None:
             return False
@@ -118,62 +130,70 @@ class Listener:
             for one, message in zip(parsed, messages, strict=True)
         ]
         malformed = [one for one in parsed if isinstance(one, Malformed)]
-        if not self._store_losses(installation_uuid, malformed, since):
+        if not self._store_losses(installation_uuid, witness, malformed, since):
             return False
-        if not self._write_dead_letters(installation_uuid, malformed):
+        if not self._write_dead_letters(installation_uuid, witness, malformed):
             return False
         with self._lock:
             self.counts.update(_outcome(one) for one in parsed)
         return True
 
-    def retry(self) -> int:
+    def retry(self, readers: Mapping[str, Reader]) -> int:
         """Store the dead letters that can be stored now, and remove them from the file.
 
         Each of them ends its gap. The file must not be changed in the meantime.
 
+        :param readers: reads the messages, by witness
         :returns: the number of those that remain in the file
         :raises StoreUnavailable: if the database is unavailable; then the file does not change
         :raises OSError: if the file cannot be read or written
         """
         lines = self.dead_letters.read_text(encoding="utf-8").splitlines(keepends=True)
-        remaining = [line for line in lines if not self._retry(line)]
+        remaining = [line for line in lines if not self._retry(line, readers)]
         new = self.dead_letters.with_suffix(".new")
         new.write_text("".join(remaining), encoding="utf-8")
         new.replace(self.dead_letters)
         self.counts.update({"stored": len(lines) - len(remaining), "dead letters": len(remaining)})
         return len(remaining)
 
-    def _retry(self, line: str) -> bool:
+    def _retry(self, line: str, readers: Mapping[str, Reader]) -> bool:
         """Store one dead letter; return whether that succeeded."""
         try:
             row = json.loads(line)
             uuid, gap = validation.installation_uuid(row["installation_uuid"]), str(row["gap"])
-            event = read(uuid, row["message"])
+            witness = str(row["witness"])
+            event = readers[witness](uuid, row["message"])
             if event is not None:
                 store(self.database, [event])
         except (ValueError, KeyError, TypeError, NotificationMalformed, BadInput) as error:
             LOG.warning("a dead letter remains: %s", error)
             return False
-        witnesses.find_again(self.database, uuid, NOVA_BUS, gap)
+        witnesses.find_again(self.database, uuid, witness, gap)
         return True
 
     def _store_losses(
-        self, installation_uuid: str, malformed: Iterable[Malformed], since: datetime
+        self,
+        installation_uuid: str,
+        witness: str,
+        malformed: Iterable[Malformed],
+        since: datetime,
     ) -> bool:
         """Store that the bus lost these messages; return ``False`` after a pause if that fails."""
         try:
             for one in malformed:
                 lost = sent_at(one.message) or since, datetime.now(UTC)
-                witnesses.lose(self.database, installation_uuid, NOVA_BUS, name(one.message), lost)
+                witnesses.lose(self.database, installation_uuid, witness, name(one.message), lost)
         except StoreUnavailable as error:
             LOG.error("waiting for the database, no message is lost: %s", error.for_log())
             self.stopping.wait(PAUSE)
             return False
         return True
 
-    def _write_dead_letters(self, installation_uuid: str, malformed: Iterable[Malformed]) -> bool:
+    def _write_dead_letters(
+        self, installation_uuid: str, witness: str, malformed: Iterable[Malformed]
+    ) -> bool:
         """Append to the file; return ``False`` after a pause if that fails."""
-        lines = [_line(installation_uuid, one) for one in malformed]
+        lines = [_line(installation_uuid, witness, one) for one in malformed]
         try:
             if lines:
                 with self._lock, self.dead_letters.open("a", encoding="utf-8") as file:
@@ -214,7 +234,7 @@ class Listener:
         return None if events else refused
 
 
-def _parse(installation_uuid: str, message: object) -> Event | Malformed | None:
+def _parse(read: Reader, installation_uuid: str, message: object) -> Event | Malformed | None:
     try:
         return read(installation_uuid, message)
     except NotificationMalformed as error:
@@ -227,9 +247,10 @@ def _outcome(parsed: Event | Malformed | None) -> str:
     return "dead letters" if isinstance(parsed, Malformed) else "stored"
 
 
-def _line(installation_uuid: str, one: Malformed) -> str:
+def _line(installation_uuid: str, witness: str, one: Malformed) -> str:
     row = {
         "installation_uuid": installation_uuid,
+        "witness": witness,
         "reason": one.reason,
         "gap": name(one.message),
         "message": one.message,
@@ -248,17 +269,14 @@ def name(message: object) -> str:
 class _Dispatcher:
     """A dispatcher of oslo.messaging.
 
-    :param installation_uuid: the installation of the bus
-    :param watches: the watch of each queue, by priority
+    :param watches: the watch of each queue of the bus, by priority
     """
 
     supported_priorities = PRIORITIES
 
-    def __init__(
-        self, listener: Listener, installation_uuid: str, watches: Mapping[str, QueueWatch]
-    ) -> None:
+    def __init__(self, listener: Listener, bus: Bus, watches: Mapping[str, QueueWatch]) -> None:
         self._listener = listener
-        self._installation_uuid = installation_uuid
+        self._bus = bus
         self._watches = watches
 
     def dispatch(self, incoming: Sequence[Any]) -> Sequence[Any]:
@@ -270,7 +288,10 @@ class _Dispatcher:
         markers = [one for one in incoming if queue_marker.is_marker(one.message)]
         messages = [one.message for one in incoming if not queue_marker.is_marker(one.message)]
         since = min(watch.received for watch in self._watches.values())
-        if not self._listener.store(self._installation_uuid, messages, since):
+        bus = self._bus
+        if not self._listener.store(
+            bus.installation_uuid, messages, since, read=bus.read, witness=bus.witness
+        ):
             return incoming
         if not messages:
             self._listener.stopping.wait(MARKER_PAUSE)
@@ -287,7 +308,7 @@ class _Dispatcher:
 def serve(buses: Iterable[Bus], listener: Listener, config_files: Sequence[str]) -> None:
     """Listen to all buses until the listener is stopped, and wait for buses that are unavailable.
 
-    :param buses: one for each Nova
+    :param buses: one for each Nova or Cinder
     :param listener: stores the notifications
     :param config_files: files of oslo.config with the options of oslo.messaging
     :raises BusUnusable: if a bus refuses the connection or the queues
@@ -364,7 +385,7 @@ def _watch(bus: Bus, priority: str, transport: Any, process: str, database: Data
         transport._send_notification(target, {}, message, version=2.0, retry=1)
 
     def report(since: datetime, until: datetime) -> None:
-        new = Heartbeat(bus.installation_uuid, NOVA_BUS, process, since, until)
+        new = Heartbeat(bus.installation_uuid, bus.witness, process, since, until)
         witnesses.record(database, new)
 
     return QueueWatch(send, report)
@@ -395,7 +416,7 @@ def _server(
     server = BatchNotificationServer(
         transport,
         [oslo_messaging.Target(topic=bus.topic, exchange=bus.exchange)],
-        _Dispatcher(listener, bus.installation_uuid, watches),
+        _Dispatcher(listener, bus, watches),
         executor="threading",
         allow_requeue=True,
         batch_size=BATCH,

@@ -1,7 +1,11 @@
-"""Parse the versioned notifications of Nova that concern images and lives of servers."""
+"""Parse the versioned notifications of Nova that concern images and lives of servers.
+
+The first part also serves :mod:`.cinder_notifications`.
+"""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from related_images import model, validation
@@ -9,6 +13,10 @@ from related_images.db.notifications import Ended, Event, ImageMade, Running, St
 from related_images.errors import BadInput, NotificationMalformed
 
 Data = Mapping[str, Any]
+Parser = Callable[[str, datetime, Data], Event | None]
+"""Returns the event for an installation, the time and the fields of a notification."""
+Reader = Callable[[str, object], Event | None]
+"""Returns the event for an installation and a notification; raises NotificationMalformed."""
 
 KINDS: Final = {"image_snapshot": model.SNAPSHOT, "image_backup": model.BACKUP}
 """The kind of relation for each ``task_state`` of a server that Nova makes an image of."""
@@ -44,20 +52,39 @@ whether it does. If it does not, a conductor or the deletion of the server repor
 """
 
 
-def read(installation_uuid: str, message: object) -> Event | None:
+def nova_reader(volume_installation_uuid: str | None = None) -> Reader:
+    """Return the function that reads the notifications of a Nova.
+
+    :param volume_installation_uuid: the installation of the Cinder with the root volumes of its
+        servers; ``None`` to record no root volumes
+    """
+    start = partial(_started, volume_installation_uuid)
+    starts = dict.fromkeys(("instance.create.end", "instance.rebuild.end"), start)
+    parsers: Mapping[str, Parser] = {**_PARSERS, **starts}
+    return partial(read_event, parsers, _data)
+
+
+def read_event(
+    parsers: Mapping[str, Parser],
+    payload: Callable[[object], Data],
+    installation_uuid: str,
+    message: object,
+) -> Event | None:
     """Return the event in a notification.
 
-    :param installation_uuid: the installation of the Nova that sent it
+    :param parsers: the parser of each type of event
+    :param payload: returns the fields of a payload
+    :param installation_uuid: the installation of the service that sent it
     :param message: the notification as oslo.messaging delivers it
     :returns: ``None`` for an event that the listener ignores
     :raises NotificationMalformed: if a field of any other event is missing or malformed
     """
     try:
-        notification = _mapping(message)
-        parser = _PARSERS.get(str(notification["event_type"]))
+        notification = mapping(message)
+        parser = parsers.get(str(notification["event_type"]))
         if parser is None:
             return None
-        return parser(installation_uuid, _time(notification), _data(notification["payload"]))
+        return parser(installation_uuid, _time(notification), payload(notification["payload"]))
     except (KeyError, TypeError, ValueError, OverflowError, BadInput) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise NotificationMalformed(f"the notification cannot be parsed: {reason}") from error
@@ -66,7 +93,7 @@ def read(installation_uuid: str, message: object) -> Event | None:
 def sent_at(message: object) -> datetime | None:
     """Return the time at which Nova sent a notification; ``None`` if it is missing or malformed."""
     try:
-        return _time(_mapping(message))
+        return _time(mapping(message))
     except (KeyError, TypeError, BadInput):
         return None
 
@@ -77,22 +104,35 @@ Head = tuple[str, str, str, datetime]
 
 def _head(installation_uuid: str, at: datetime, data: Data) -> Head:
     """Return the fields in a notification about an instance."""
-    ref = model.InstanceRef(installation_uuid, _text(data["uuid"]))
-    return installation_uuid, ref.instance_id, _text(data["tenant_id"]), at
+    ref = model.InstanceRef(installation_uuid, text(data["uuid"]))
+    return installation_uuid, ref.instance_id, text(data["tenant_id"]), at
 
 
 def _image_made(installation_uuid: str, at: datetime, data: Data) -> Event:
     head = _head(installation_uuid, at, data)
     owner = data.get("action_initiator_project") or head[2]
     image_id = validation.image_id(data["snapshot_image_id"])
-    return ImageMade(*head, image_id, _text(owner), KINDS.get(str(data.get("task_state"))))
+    return ImageMade(*head, image_id, text(owner), KINDS.get(str(data.get("task_state"))))
 
 
-def _started(installation_uuid: str, at: datetime, data: Data) -> Event | None:
-    head = _head(installation_uuid, at, data)
-    # empty if the server is booted from a volume
-    image = data["image_uuid"]
-    return Started(*head, validation.image_id(image)) if image else None
+def _started(
+    volume_installation_uuid: str | None, installation_uuid: str, at: datetime, data: Data
+) -> Event | None:
+    # the image is empty if the server is booted from a volume
+    image, volume = data["image_uuid"] or None, None
+    if volume_installation_uuid is not None and (root := _root_volume(data)):
+        volume = model.InstanceRef(volume_installation_uuid, root, model.VOLUME)
+    if image is None and volume is None:
+        return None
+    image_id = None if image is None else validation.image_id(image)
+    return Started(*_head(installation_uuid, at, data), image_id, volume)
+
+
+def _root_volume(data: Data) -> str | None:
+    """Return the ID of the root volume, which is stated if Nova has ``bdms_in_notifications``."""
+    devices = [_data(device) for device in data.get("block_devices") or ()]
+    roots = [text(one["volume_id"]) for one in devices if one["boot_index"] == 0]
+    return roots[0] if roots else None
 
 
 def _running(installation_uuid: str, at: datetime, data: Data) -> Event:
@@ -111,20 +151,18 @@ def _attempt_failed(installation_uuid: str, at: datetime, data: Data) -> Event |
 
 def _not_scheduled(installation_uuid: str, at: datetime, data: Data) -> Event:
     """Return the end of a server for which the conductor found no host, or no other host."""
-    ref = model.InstanceRef(installation_uuid, _text(data["instance_uuid"]))
+    ref = model.InstanceRef(installation_uuid, text(data["instance_uuid"]))
     spec = data["request_spec"]
     owner = None if spec is None else _data(spec)["project_id"]
-    owner = None if owner is None else _text(owner)
+    owner = None if owner is None else text(owner)
     return Ended(installation_uuid, ref.instance_id, owner, at)
 
 
-_PARSERS: Final[Mapping[str, Callable[[str, datetime, Data], Event | None]]] = {
+_PARSERS: Final[Mapping[str, Parser]] = {
     "instance.snapshot.start": _image_made,
     "instance.snapshot.end": _image_made,
-    "instance.create.end": _started,
     "instance.create.error": _attempt_failed,
     "compute_task.build_instances.error": _not_scheduled,
-    "instance.rebuild.end": _started,
     "instance.unshelve.end": _running,
     "instance.power_on.end": _running,
     "instance.delete.end": _ended,
@@ -133,16 +171,24 @@ _PARSERS: Final[Mapping[str, Callable[[str, datetime, Data], Event | None]]] = {
 
 def _data(value: object) -> Data:
     """Return the fields of an object in a notification."""
-    return _mapping(_mapping(value)["nova_object.data"])
+    return mapping(mapping(value)["nova_object.data"])
 
 
-def _mapping(value: object) -> Data:
+def mapping(value: object) -> Data:
+    """Return the value.
+
+    :raises TypeError: if it is not an object
+    """
     if not isinstance(value, Mapping):
         raise TypeError(f"{validation.shown(value)} is not an object")
     return value
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
+    """Return the value.
+
+    :raises TypeError: if it is not a text that can be an ID
+    """
     if not validation.is_text(value):
         raise TypeError(f"{validation.shown(value)} is not an ID")
     return value
@@ -151,3 +197,7 @@ def _text(value: object) -> str:
 def _time(notification: Data) -> datetime:
     """Return the time at which Nova sent the notification. Nova omits the time zone, UTC."""
     return validation.parse_time("timestamp", notification["timestamp"])
+
+
+read: Final[Reader] = nova_reader()
+"""Reads the notifications of a Nova, without root volumes."""

@@ -9,8 +9,8 @@ stays until a reconciliation compares it with Glance.
 import json
 import logging
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any, Final
@@ -19,7 +19,7 @@ from webob.response import iter_close
 
 from related_images import failpoints, metrics, model, validation
 from related_images.db import Database, NewRelation, Recorded, recording
-from related_images.errors import BodyMalformed, StoreUnavailable
+from related_images.errors import BadInput, BodyMalformed, StoreUnavailable
 from related_images.failpoints import Point
 from related_images.middleware import glance
 from related_images.middleware.access import Caller
@@ -70,6 +70,7 @@ def create_image(
     body = json_object(environ)
     image_id = validation.image_id(body.setdefault("id", str(uuid.uuid4())))
     new = _relation(assertion, image_id, _owner(body, caller))
+    new = replace(new, volume_snapshot_ids=_volume_snapshots(new, body))
     _replace_body(environ, body)
     with metrics.RECORDING_SECONDS.time():
         recorded = recording.announce(database, new, caller.reporter())
@@ -96,6 +97,33 @@ def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) ->
         instance_project_id=assertion.project_id,
         resource_type=model.resource_type(assertion.instance.resource_type),
     )
+
+
+VOLUME_SNAPSHOTS: Final = 100
+"""The largest number of volume snapshots that are recorded for an image."""
+
+
+def _volume_snapshots(new: NewRelation, body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the volume snapshots that Nova names in the properties of an image.
+
+    Nova writes the mapping itself for an image of a server on volumes. For any other image of a
+    server the mapping may come from the user; Nova writes ``image_type`` into each of these.
+
+    :returns: none if there are more than :data:`VOLUME_SNAPSHOTS`, or one has a malformed ID
+    """
+    if new.resource_type != model.SERVER or "image_type" in body:
+        return ()
+    try:
+        mapping = json.loads(body.get("block_device_mapping", "[]"))
+        found = [one["snapshot_id"] for one in mapping if one.get("source_type") == "snapshot"]
+        ids = tuple(dict.fromkeys(validation.image_id(snapshot_id) for snapshot_id in found))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, BadInput) as error:
+        LOG.warning("volume snapshots of image %s are not recorded: %r", new.image_id, error)
+        return ()
+    if len(ids) > VOLUME_SNAPSHOTS:
+        LOG.warning("%d volume snapshots of image %s are not recorded", len(ids), new.image_id)
+        return ()
+    return ids
 
 
 def _replace_body(environ: Environ, body: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """The users, addresses and configuration files of the services of the test cloud."""
 
 import json
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from tests.servers import PATIENCE
 Sections = Mapping[str, Mapping[str, str]]
 
 INSTALLATION: Final = "0f8fad5b-d9cb-469f-a165-70867728950e"
+VOLUMES: Final = "5e2a4b3c-6f0d-4b57-9d3e-2f1c0a9b8d7e"
+"""The installation of Cinder."""
 REGION: Final = "RegionOne"
 PASSWORD: Final = "secret"
 
@@ -36,6 +37,12 @@ TYPES: Final = {
 
 HEARD, RECORDED = TOPICS = ("versioned_notifications", "related_images")
 """The topics of Nova's notifications: for the listener with its own database, and for the other."""
+
+VOLUME_TOPICS: Final = {
+    HEARD: "cinder_notifications",
+    RECORDED: "related_images_volumes",
+}
+"""The topic under which Cinder sends to each listener, by that of Nova."""
 
 RELATED, WITNESSED = ("related_images", "witnessed")
 """The database of the filter, and a database that has only what notifications report."""
@@ -136,7 +143,7 @@ class Plan:
         _write(self.home("placement") / "placement.conf", _placement(self))
         self.write_glance(self.home("glance"))
         _write(self.home("cinder") / "cinder.conf", _cinder(self))
-        shutil.copy(_installed("cinder", "api-paste.ini"), self.home("cinder"))
+        _write_cinder_paste(self)
         _write(self.home("nova") / "nova.conf", _nova_above_cells(self))
         _policy(self).write_text(json.dumps(POLICY))
         _write_nova_paste(self)
@@ -222,6 +229,9 @@ def _cinder(plan: Plan) -> Sections:
             "glance_api_servers": plan.urls["glance"],
             "api_paste_config": str(home / "api-paste.ini"),
             "resource_query_filters_file": str(_installed("cinder", "resource_filters.json")),
+            "use_default_quota_class": "false",
+            "quota_volumes": "-1",
+            "quota_gigabytes": "-1",
             # a slow process is not down
             "service_down_time": "600",
         },
@@ -237,7 +247,7 @@ def _cinder(plan: Plan) -> Sections:
         "oslo_messaging_notifications": {
             "driver": "messagingv2",
             "transport_url": plan.bus,
-            "topics": "cinder_notifications",
+            "topics": ",".join(VOLUME_TOPICS.values()),
         },
     }
 
@@ -270,8 +280,19 @@ def _write_nova_paste(plan: Plan) -> None:
     options = {
         "paste.filter_factory": "related_images.integrations.nova:filter_factory",
         "installation_uuid": INSTALLATION,
+        "volume_installation_uuid": VOLUMES,
     }
     _write_paste(plan.home("nova") / "api-paste.ini", text, "osapi_compute_app_v21", options)
+
+
+def _write_cinder_paste(plan: Plan) -> None:
+    """Cinder's own paste file, with the filter where docs/volumes.md puts it."""
+    text = _installed("cinder", "api-paste.ini").read_text()
+    options = {
+        "paste.filter_factory": "related_images.integrations.cinder:filter_factory",
+        "installation_uuid": VOLUMES,
+    }
+    _write_paste(plan.home("cinder") / "api-paste.ini", text, "keystonecontext apiv3", options)
 
 
 def _write_paste(path: Path, text: str, words: str, options: Mapping[str, str]) -> None:

@@ -30,6 +30,8 @@ from tests.cloud.plan import (
     ROLES,
     SERVICES,
     TYPES,
+    VOLUME_TOPICS,
+    VOLUMES,
     WITNESSED,
     Cell,
     Plan,
@@ -336,14 +338,12 @@ def _populate(cloud: Cloud) -> None:
 
 
 def _relate(cloud: Cloud) -> None:
-    """Register the installation, and start the listeners.
-
-    The installation is bound to Nova's service user: only this user may record its relations.
-    """
-    nova = cloud.connect("admin").identity.find_user("nova")
-    added = ("add", INSTALLATION, "--name", "cloud", "--service-user", nova.id)
+    """Let one service user alone speak for each installation, and listen to Nova and Cinder."""
     paste = ("--paste", str(glance_paste(cloud.plan)))
-    _manage(cloud, "related-images", "installation", *added, *paste)
+    for name, uuid in {"nova": INSTALLATION, "cinder": VOLUMES}.items():
+        user = cloud.connect("admin").identity.find_user(name)
+        added = ("add", uuid, "--name", name, "--service-user", user.id)
+        _manage(cloud, "related-images", "installation", *added, *paste)
     for name, (database, topic) in LISTENERS.items():
         _listen(cloud, name, cloud.plan.database_of(database), topic)
 
@@ -353,6 +353,8 @@ def _listen(cloud: Cloud, name: str, database: str, topic: str) -> None:
         *(str(BIN / "related-images"), "listen", "--connection", database),
         *("--transport-url", cloud.plan.bus, "--topic", topic),
         *("--installation", INSTALLATION),
+        *("--cinder-transport-url", cloud.plan.bus, "--cinder-topic", VOLUME_TOPICS[topic]),
+        *("--cinder-installation", VOLUMES),
         *("--dead-letters", str(cloud.plan.dead_letters(name))),
     ]
     cloud.processes.start(name, *command)

@@ -90,7 +90,8 @@ class FileDriver(driver.VolumeDriver):  # type: ignore[misc]
         pass
 
     def _path(self, thing: Any) -> Path:
-        return Path(CONF.state_path) / "volumes" / thing.id
+        path: Path = Path(CONF.state_path) / "volumes" / thing.id
+        return path
 
     def _resize(self, volume: Any, gibibytes: int) -> None:
         with self._path(volume).open("ab") as file:

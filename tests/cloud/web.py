@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
-from related_images.integrations import nova_reports
+from related_images.integrations import reporting
 from related_images.integrations.http_server import HttpServer
 from tests.servers import PATIENCE
 
@@ -22,8 +22,8 @@ THREADS: Final = 8
 def main(module: str, descriptor: str, log: str) -> None:
     # the services would parse these arguments as their own options
     del sys.argv[1:]
-    # a slow machine must not change the results
-    nova_reports.SECONDS = float(PATIENCE)  # type: ignore[misc]
+    # how busy the machine is decides nothing
+    reporting.SECONDS = float(PATIENCE)  # type: ignore[misc]
     listener = socket.socket(fileno=int(descriptor))
     load = lambda: cast("WSGIApplication", importlib.import_module(module).application)  # noqa: E731
     HttpServer(load, listener, THREADS, Path(log), f"{module} answers\n").run()

@@ -35,6 +35,44 @@ def test_kind_and_label_are_recorded(cloud: Cloud) -> None:
     assert (relation["kind"], relation["label"]) == ("backup", "daily")
 
 
+SNAPSHOTS = [new_uuid(), new_uuid()]
+
+
+def mapping(*snapshot_ids: Any) -> str:
+    """What Nova writes into the properties of an image of a server on volumes."""
+    local = {"source_type": "blank", "destination_type": "local", "snapshot_id": None}
+    volumes = [
+        {"source_type": "snapshot", "destination_type": "volume", "snapshot_id": snapshot_id}
+        for snapshot_id in snapshot_ids
+    ]
+    return json.dumps([*volumes, local])
+
+
+@pytest.mark.parametrize(
+    ("properties", "recorded"),
+    [
+        ({"block_device_mapping": mapping(*SNAPSHOTS)}, SNAPSHOTS),
+        ({"block_device_mapping": mapping(*SNAPSHOTS, SNAPSHOTS[0])}, SNAPSHOTS),
+        # Nova writes image_type into every other image, whose mapping a user may have given
+        ({"block_device_mapping": mapping(*SNAPSHOTS), "image_type": "snapshot"}, []),
+        ({"block_device_mapping": mapping("no UUID")}, []),
+        ({"block_device_mapping": mapping(*(new_uuid() for _ in range(101)))}, []),
+        ({"block_device_mapping": "[5]"}, []),
+        ({"block_device_mapping": "no JSON"}, []),
+        ({}, []),
+    ],
+)
+def test_the_volume_snapshots_of_an_image_are_recorded(
+    cloud: Cloud, properties: dict[str, str], recorded: list[str]
+) -> None:
+    server = new_server()
+    image_id = cloud.create(server, **properties)
+    (relation,) = cloud.relations(**server.query)
+    assert relation["volume_snapshot_ids"] == recorded
+    (shown,) = cloud.relations(image_id=image_id)
+    assert shown["volume_snapshot_ids"] == recorded
+
+
 def test_id_in_the_body_is_kept(cloud: Cloud) -> None:
     server, image_id = new_server(), new_uuid()
     assert cloud.create(server, id=image_id) == image_id

@@ -11,14 +11,17 @@ import pytest
 from nova.conf import CONF
 
 from related_images.errors import ConfigurationError, NovaUnexpected, TupleMalformed
-from related_images.integrations import nova, nova_reports
+from related_images.integrations import nova
 from related_images.integrations.coverage import Beat
+from related_images.integrations.patching import PatchTarget
+from related_images.integrations.reporting import Reports
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 TARGETS = (
     *(nova.CREATE_IMAGE, nova.SNAPSHOT_VOLUMES, nova.MAKE_CLIENT, nova.MAKE_ERROR),
     *(nova.PREPARE_SERVERS, nova.REBUILD, nova.LAST_CHECK_OF_REBUILD),
     *(nova.DELETE_EARLY, nova.CLEAN_UP_SERVERS, nova.FIND_GLANCE),
+    *(nova.SNAPSHOT_VOLUME, nova.GET_SNAPSHOT, nova.DELETE_SNAPSHOT),
 )
 CINDER = "5e2a4b3c-6f0d-4b57-9d3e-2f1c0a9b8d7e"
 OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
@@ -27,7 +30,7 @@ OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 @pytest.fixture(autouse=True)
 def _unpatched() -> Iterator[None]:
     """Restore Nova's functions after each test."""
-    found = [(owner, name) for owner, name, _ in map(nova._find, TARGETS)]
+    found = [(owner, name) for owner, name, _ in map(nova.NOVA.find, TARGETS)]
     functions = [vars(owner)[name] for owner, name in found]
     yield
     for (owner, name), function in zip(found, functions, strict=True):
@@ -47,7 +50,7 @@ def test_each_pipeline_loads_the_filter() -> None:
 
 def test_the_first_request_starts_the_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
     beats: SimpleQueue[Beat] = SimpleQueue()
-    monkeypatch.setattr(nova_reports.Reports, "_beat", lambda _, beat: beats.put(beat))
+    monkeypatch.setattr(Reports, "_beat", lambda _, beat: beats.put(beat))
     CONF.set_override("send_service_user_token", True, group="service_user")
     try:
         apps = [nova.filter_factory({}, installation_uuid=NOVA)(answer) for _ in range(2)]
@@ -107,19 +110,19 @@ def test_a_malformed_installation_stops_the_start(uuids: tuple[str, str]) -> Non
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_function_with_other_arguments_stops_the_start(
-    target: nova.PatchTarget, monkeypatch: pytest.MonkeyPatch
+    target: PatchTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others = [nova._find(other)[2] for other in _all_but(target)]
-    owner, name, _ = nova._find(target)
+    others = [nova.NOVA.find(other)[2] for other in _all_but(target)]
+    owner, name, _ = nova.NOVA.find(target)
     monkeypatch.setattr(owner, name, lambda context, server: None)
     with pytest.raises(
         NovaUnexpected, match=r"Nova \d+.* has (nova|glanceclient)\..*\(context, server\), expected"
     ):
         nova.filter_factory({}, installation_uuid=NOVA)
-    assert all(nova._find(other)[2] in others for other in _all_but(target))
+    assert all(nova.NOVA.find(other)[2] in others for other in _all_but(target))
 
 
-def _all_but(target: nova.PatchTarget) -> list[nova.PatchTarget]:
+def _all_but(target: PatchTarget) -> list[PatchTarget]:
     return [other for other in TARGETS if other != target]
 
 
@@ -131,11 +134,11 @@ def test_the_arguments_of_an_older_version_are_known(monkeypatch: pytest.MonkeyP
     older = eval(f"lambda {', '.join(arguments)}: []")
     monkeypatch.setattr("nova.compute.api.API._provision_instances", older)
     nova.filter_factory({}, installation_uuid=NOVA)
-    assert nova._find(target)[2] is not older
+    assert nova.NOVA.find(target)[2] is not older
 
 
 def test_a_missing_function_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    owner, name, _ = nova._find(nova.CREATE_IMAGE)
+    owner, name, _ = nova.NOVA.find(nova.CREATE_IMAGE)
     monkeypatch.delattr(owner, name)
     with pytest.raises(NovaUnexpected, match=r"has no nova\.compute\.utils\.create_image"):
         nova.filter_factory({}, installation_uuid=NOVA)

@@ -14,9 +14,9 @@ from keystoneauth1.adapter import Adapter
 from nova.exception import ImageNotFound, InstanceInvalidState
 
 from related_images.errors import ImageBeingDeleted, InstallationBound, RelationConflict
-from related_images.integrations import nova_reports, nova_starts
+from related_images.integrations import nova_reports, nova_starts, reporting
 from related_images.integrations.coverage import Beat
-from related_images.integrations.nova_reports import Reports
+from related_images.integrations.reporting import Reports, Service
 from related_images.protocol import schemas
 from tests.client.clients import session
 from tests.client.scripted import Asked, Reply, Scripted, serving, shown
@@ -29,12 +29,15 @@ AT = "2026-01-31T12:00:00.000000Z"
 
 @pytest.fixture
 def glance(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
+    # how busy the machine is decides nothing
+    monkeypatch.setattr(reporting, "SECONDS", 60.0)
     with serving() as scripted:
-        # how busy the machine is decides nothing
-        monkeypatch.setattr(nova_reports, "SECONDS", 60.0)
-        adapter = Adapter(session(scripted.url, "token"), service_type="image")
-        monkeypatch.setattr(nova_reports, "_client", lambda context: adapter)
         yield scripted
+
+
+def service(glance: Scripted) -> Service:
+    adapter = Adapter(session(glance.url, "token"), service_type="image")
+    return Service("nova-api", "the start of a server", lambda context: adapter, lambda: adapter)
 
 
 def recorded(item: dict[str, Any]) -> dict[str, Any]:
@@ -93,8 +96,8 @@ def create(reports: Reports, api: Api, volumes: str | None = CINDER) -> Any:
 
 
 @pytest.fixture
-def reports() -> Reports:
-    return Reports(NOVA, has_service_user=False)
+def reports(glance: Scripted) -> Reports:
+    return Reports(service(glance), NOVA, has_service_user=False)
 
 
 def bodies(glance: Scripted, path: str = "/v2/relations") -> list[list[Any]]:
@@ -194,16 +197,17 @@ def test_a_heartbeat_has_the_token_of_the_service_user(
 ) -> None:
     glance.script = lambda _: shown({})
     plugin, contexts = object(), list[Any]()
-    client = nova_reports._client(None)
+    adapter = Adapter(session(glance.url, "token"), service_type="image")
     monkeypatch.setattr("nova.service_auth.get_service_auth_plugin", lambda group: (plugin, group))
 
     def client_of(context: Any) -> Any:
         contexts.append(context)
-        return client
+        return adapter
 
     monkeypatch.setattr(nova_reports, "_client", client_of)
     at = datetime(2026, 1, 31, tzinfo=UTC)
-    Reports(NOVA, has_service_user=True)._beat(Beat("process-1", at, at + timedelta(minutes=1)))
+    reports = nova_reports.nova_reports(NOVA, has_service_user=True)
+    reports._beat(Beat("process-1", at, at + timedelta(minutes=1)))
     assert [context.get_auth_plugin() for context in contexts] == [(plugin, "service_user")]
     (asked,) = glance.of("POST", "/v2/witnesses")
     assert json.loads(asked.body) == {
@@ -244,7 +248,7 @@ def test_a_lost_report_ends_the_interval_of_the_heartbeats(
     glance: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Reports, "_beat", lambda _, beat: None)
-    reports = Reports(NOVA, has_service_user=True)
+    reports = Reports(service(glance), NOVA, has_service_user=True)
     reports.begin()
     assert reports._heartbeat is not None
     covered = reports._heartbeat.coverage

@@ -8,7 +8,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-CHECKS = [Path(__file__).with_name(name) for name in ("nova_checks.py", "nova_start_checks.py")]
+FILES = ("nova_checks.py", "nova_start_checks.py", "nova_volume_snapshot_checks.py")
+CHECKS = [Path(__file__).with_name(name) for name in FILES]
 
 
 def test_loading_of_the_filter_of_nova_api() -> None:

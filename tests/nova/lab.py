@@ -52,11 +52,11 @@ from openstack.connection import Connection
 from openstackclient import shell
 from osc_lib.exceptions import CommandError
 
-from related_images.integrations import nova_reports
-from related_images.protocol import paths
+from related_images.integrations import reporting
 from related_images.osc import deletion
 from related_images.osc.compute import Compute as ComputeOfCloud
 from related_images.osc.nova_metadata import ServerScope, stored_policies
+from related_images.protocol import paths
 from related_images.client.backups.stored_policy import METADATA_KEY, write
 from related_images.manage.nova_servers import Compute
 from tests.nova.driver import UNACCEPTABLE, UploadingDriver
@@ -138,7 +138,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         self._paste = _paste_file(directory)
         super().setUp()
         # how busy the machine is decides nothing
-        self.stub_out("related_images.integrations.nova_reports.SECONDS", PATIENCE)
+        self.stub_out("related_images.integrations.reporting.SECONDS", PATIENCE)
         self._warnings = self.useFixture(fixtures.FakeLogger("related_images", logging.WARNING))
 
     def _setup_services(self) -> None:
@@ -157,6 +157,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         fake.UploadingDriver = UploadingDriver
         self.flags(compute_driver="fake.UploadingDriver")
         self._describe_volumes()
+        self._sign_fake_volumes()
         super()._setup_services()
 
     def _describe_volumes(self) -> None:
@@ -167,6 +168,21 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             **get(*args, **kwargs),
         }
         self.stub_out("nova.volume.cinder.API.get", described)
+
+    def _sign_fake_volumes(self) -> None:
+        """Give functions of Nova's fake Cinder the arguments of the real ones."""
+        create, get = cinder.API.create_snapshot_force, cinder.API.get_snapshot
+
+        def create_snapshot_force(
+            self: Any, ctx: Any, res_id: str, *args: Any, **kwargs: Any
+        ) -> Any:
+            return create(ctx, res_id, *args, **kwargs)
+
+        def get_snapshot(self: Any, ctx: Any, snapshot_id: str, *args: Any, **kwargs: Any) -> Any:
+            return get(ctx, snapshot_id)
+
+        for function in (create_snapshot_force, get_snapshot):
+            self.stub_out(f"nova.volume.cinder.API.{function.__name__}", function)
 
     @contextmanager
     def _with(self, name: str) -> Iterator[Glance]:
@@ -484,14 +500,14 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
     def _count_reports(self) -> list[Any]:
         """Return the list to which the number of items of each report is added."""
         sent: list[Any] = []
-        send = nova_reports._post
+        send = reporting._post
 
         def counting(glance: Any, path: str, body: Any, seconds: float) -> Any:
             if path != paths.WITNESSES:
                 sent.append([path, len(body[path[1:]])])
             return send(glance, path, body, seconds)
 
-        self.stub_out("related_images.integrations.nova_reports._post", counting)
+        self.stub_out("related_images.integrations.reporting._post", counting)
         return sent
 
     def _failing(self, name: str, **boot: Any) -> str:
@@ -520,7 +536,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             for name, image_id in json.loads(self._plan["starts"]).items():
                 before = self._warnings.output
                 seconds = 2.0 if name == "silent" else PATIENCE
-                self.stub_out("related_images.integrations.nova_reports.SECONDS", seconds)
+                self.stub_out("related_images.integrations.reporting.SECONDS", seconds)
                 refused = _refusal(lambda: self._server(name, imageRef=image_id))  # noqa: B023
                 results[name] = [refused, self._warnings.output.removeprefix(before)]
         url = f"{self.api_fixture.base_url}/servers"

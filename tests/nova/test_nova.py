@@ -356,14 +356,20 @@ def test_nothing_is_left_over_while_the_database_is_unavailable(outcome: Outcome
 
 
 @pytest.mark.parametrize(
-    "action", ["createImage", "createBackup", "createImage of volumes", "shelve"]
+    ("action", "said"),
+    [
+        ("createImage", "the database cannot be used now"),
+        ("createBackup", "the database cannot be used now"),
+        ("createImage of volumes", "The image service cannot record the image now"),
+        ("shelve", "the database cannot be used now"),
+    ],
 )
 def test_nova_shows_the_message_while_the_database_is_unavailable(
-    outcome: Outcome, action: str
+    outcome: Outcome, action: str, said: str
 ) -> None:
     status, message, retry_after = outcome.results["down"]["refused"][action]
     assert (status, retry_after) == (503, "1")
-    assert message.startswith("the database cannot be used now")
+    assert message.startswith(said)
 
 
 def test_nova_shows_the_message_without_a_service_token(outcome: Outcome) -> None:

@@ -1,0 +1,82 @@
+"""Record origins in the transaction of a use case."""
+
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+
+from related_images.db import image_owners, parent_links
+from related_images.db.row_ids import (
+    IS_NAMED,
+    get_or_create,
+    get_or_create_installation,
+    get_or_create_project,
+    instance_refs,
+    named,
+)
+from related_images.db.tables import instance, origin
+from related_images.errors import OriginConflict
+from related_images.model import InstanceRef, NewOrigin
+from related_images.validation import format_time
+
+
+def is_recorded(connection: Connection, new: NewOrigin) -> bool:
+    """Return whether the instance has this source, since whatever time."""
+    if new.source is None:
+        return False
+    query = select(origin.c.since).where(
+        origin.c.instance_ref == _ref_of(new.instance), origin.c.source_ref == _ref_of(new.source)
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def _ref_of(ref: InstanceRef) -> Any:
+    refs = instance_refs(ref.installation_uuid, ref.instance_id, ref.resource_type)
+    return refs.scalar_subquery()
+
+
+def record(connection: Connection, new: NewOrigin) -> tuple[int, bool]:
+    """Record an origin, and the rows of both resources if they are not recorded.
+
+    :returns: the row of the resource, and whether the origin is new
+    :raises OriginConflict: if another source is recorded with the same time
+    """
+    owner = get_or_create_project(connection, new.project_id)
+    ref = get_or_create_instance(connection, new.instance, owner)
+    source_ref = (
+        None if new.source is None else get_or_create_instance(connection, new.source, None)
+    )
+    known_owner = parent_links.lock_instance(connection, ref)
+    if owner is not None and owner != known_owner:
+        image_owners.report(connection, ref, owner)
+    same = origin.c.instance_ref == ref, origin.c.since == new.since
+    known = connection.execute(select(origin.c.source_ref).where(*same)).first()
+    if known is None:
+        values = {
+            "instance_ref": ref,
+            "since": new.since,
+            "source_ref": source_ref,
+            "project_ref": owner or known_owner,
+            "source": new.reported_by,
+        }
+        connection.execute(insert(origin), values)
+        parent_links.refresh(connection, ref)
+        parent_links.refresh_below(connection, ref)
+    elif known.source_ref != source_ref:
+        raise OriginConflict(
+            f"another source of the {new.instance} is recorded since {format_time(new.since)}; "
+            "give the time from which on this source applies"
+        )
+    return ref, known is None
+
+
+def get_or_create_instance(connection: Connection, ref: InstanceRef, owner: int | None) -> int:
+    """Return the row of the resource, after creating it if needed.
+
+    :param owner: the project of a new row
+    """
+    known = connection.execute(select(instance.c.id).where(*IS_NAMED), named(ref)).scalar()
+    if known is not None:
+        return int(known)
+    home = get_or_create_installation(connection, ref.installation_uuid, ref.resource_type)
+    key = {"instance_id": ref.instance_id, "installation_ref": home}
+    return get_or_create(connection, instance, key, project_ref=owner)[0]
