@@ -91,6 +91,10 @@ class VolumeHands:
     def snapshot_of_server(self, server_id: str, name: str) -> str:
         words = ("server", "image", "create", "--name", name, "--wait", server_id)
         image_id: str = self._cloud.shown("alice", *words)["id"]
+        # Nova does not wait for the volume snapshots that the image refers to
+        taken = self._user.block_storage.snapshots
+        are_made = lambda: all(one.status == "available" for one in taken())  # noqa: E731
+        eventually(are_made, "the volume snapshots")
         return image_id
 
     def reimage(self, server_id: str, image_id: str) -> None:
