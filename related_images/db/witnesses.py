@@ -204,11 +204,11 @@ def _former(found: Witness) -> list[tuple[str, Span]]:
     last = {(name, spans[-1]) for name, spans in current.items()} if found.name in BUSES else set()
     every = [(name, span) for name, spans in current.items() for span in spans]
     every.sort(key=lambda one: one[1][1], reverse=True)
-    oldest = every[0][1][1] - KEPT
+    newest = every[0][1][1]
     return [
         one
         for number, one in enumerate(every)
-        if (number >= STRETCHES_KEPT or one[1][1] < oldest) and one not in last
+        if (number >= STRETCHES_KEPT or newest - one[1][1] > KEPT) and one not in last
     ]
 
 

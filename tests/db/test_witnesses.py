@@ -112,6 +112,14 @@ def test_gaps_of_a_service(
     assert shown(database) == expected
 
 
+def test_the_first_time_of_the_calendar_is_accepted(database: Database) -> None:
+    expect(database, "nova-api")
+    first = datetime.min.replace(tzinfo=UTC)
+    sent = Heartbeat(NOVA, "nova-api", "a", first, first)
+    assert witnesses.record(database, sent) == sent
+    assert gaps(database) == [Gap(NOVA, "nova-api", None, None)]
+
+
 def test_the_silence_of_one_queue_is_a_gap_of_its_bus(database: Database, clock_at: Any) -> None:
     expect(database, "nova-bus")
     clock_at(20)
