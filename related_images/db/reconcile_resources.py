@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from related_images import failpoints, validation
-from related_images.db import clock, relations, stored_state, witnesses
+from related_images.db import clock, relations, shelving, stored_state, witnesses
 from related_images.db.column_types import EPOCH, UtcDateTime
 from related_images.db.database import Database
 from related_images.db.row_ids import installation_refs, shown_id
@@ -562,5 +562,11 @@ def _restore(connection: Connection, refs: Collection[int], before: datetime) ->
     """Remove the ends that were recorded before a time, and return their number."""
     if not refs:
         return 0
-    wrong = update(instance).where(instance.c.id.in_(refs), instance.c.ended_at < before)
-    return connection.execute(wrong.values(ended_at=None)).rowcount
+    is_wrong = instance.c.id.in_(refs), instance.c.ended_at < before
+    locked = select(instance.c.id).where(*is_wrong).order_by(instance.c.id).with_for_update()
+    wrong = connection.execute(locked).scalars().all()
+    if wrong:
+        shelving.resume(connection, wrong)
+        restored = update(instance).where(instance.c.id.in_(wrong))
+        connection.execute(restored.values(ended_at=None))
+    return len(wrong)

@@ -25,6 +25,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    delete,
     exists,
     func,
     or_,
@@ -83,6 +84,22 @@ def end_of(connection: Connection, instance_ref: int, at: datetime) -> None:
     locked = select(relation.c.id).where(relation.c.id.in_(found)).order_by(relation.c.id)
     for ref in connection.execute(locked.with_for_update(key_share=True)).scalars().all():
         _store(connection, ref, at)
+
+
+def resume(connection: Connection, instance_refs: Collection[int]) -> None:
+    """Remove the ends that are those of servers, whose ends are wrong and about to be removed.
+
+    :param instance_refs: the locked rows of the servers
+    """
+    ended = (
+        select(relation_end.c.relation_ref)
+        .join(relation, relation.c.id == relation_end.c.relation_ref)
+        .join(instance, instance.c.id == relation.c.instance_ref)
+        .where(instance.c.id.in_(instance_refs), relation_end.c.ended_at == instance.c.ended_at)
+    )
+    refs = connection.execute(ended).scalars().all()
+    if refs:
+        connection.execute(delete(relation_end).where(relation_end.c.relation_ref.in_(refs)))
 
 
 def pass_on(connection: Connection, heirs: Mapping[int, int]) -> None:

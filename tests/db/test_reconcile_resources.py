@@ -25,13 +25,13 @@ from related_images.db import (
     usages,
 )
 from related_images.db.column_types import EPOCH
-from related_images.db.notifications import Ended, Started
+from related_images.db.notifications import Ended, Running, Started
 from related_images.db.reconcile_resources import Counts, Page, Presence, Resource, Run
 from related_images.db.tables import instance, relation
 from related_images.errors import InstallationNotFound, StoreUnavailable, UntrustedNovaAnswer
 from related_images.failpoints import Point
 from related_images.model import InstanceRef, NewOrigin, Reporter
-from tests.db.samples import NOON, NOVA, OTHER_NOVA, at, found, image_id, new
+from tests.db.samples import NOON, NOVA, OTHER_NOVA, at, found, image_id, new, record
 
 HOUR = timedelta(hours=1)
 
@@ -233,6 +233,19 @@ def test_an_end_is_removed_if_the_server_exists(database: Database, ended: datet
     notifications.store(database, [Ended(NOVA, vm(1), "p-1", ended_at)])
     restored = compare(database, FakeNova(resource(1, image))).restored
     assert (restored, live(database)) == ((1, [vm(1)]) if ended else (0, []))
+
+
+def test_a_shelved_server_whose_end_is_removed_needs_its_image_again(database: Database) -> None:
+    """An earlier shelving, which an event ended, remains ended."""
+    image = start(database, 1)
+    past, present = new(vm(1), kind="shelved"), new(vm(1), kind="shelved", created_at=at(2))
+    record(database, past)
+    notifications.store(database, [Running(NOVA, vm(1), "p-1", at(1))])
+    record(database, present)
+    notifications.store(database, [Ended(NOVA, vm(1), "p-1", at(3))])
+    assert compare(database, FakeNova(resource(1, image))).restored == 1
+    images = [past.image_id, present.image_id]
+    assert [one.shelved for one in usages.usages(database, images, None)] == [0, 1]
 
 
 def test_a_server_with_a_new_report_is_not_ended(database: Database) -> None:
