@@ -100,6 +100,8 @@ def remove(database: Database, name: str) -> None:
 
 
 def _remove(connection: Connection, name: str) -> None:
+    # first without the lock, for which frequent renewals of leases could let this wait too long
+    _check_unused(connection, name)
     same = resource_type.c.name == name
     locked = select(resource_type.c.name).where(same).with_for_update()
     if connection.execute(locked).first() is None:
@@ -107,10 +109,14 @@ def _remove(connection: Connection, name: str) -> None:
             f"the resource type {validation.shown(name)} is not registered; "
             "`related-images resource-type list` lists the registered ones"
         )
+    _check_unused(connection, name)
+    connection.execute(delete(resource_type).where(same))
+
+
+def _check_unused(connection: Connection, name: str) -> None:
     live = leases.live(lease.c.relation_ref).where(installation.c.resource_type == name)
     if connection.execute(live.limit(1)).first() is not None:
         raise ResourceTypeInUse(
             f"the resource type {name} has live leases; wait until they end, or end them: "
             f"`openstack image relation list --kind use --resource-type {name}` lists them"
         )
-    connection.execute(delete(resource_type).where(same))

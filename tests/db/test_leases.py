@@ -425,6 +425,21 @@ def test_a_concurrent_removal_of_the_type_does_not_leave_a_live_lease(
         expire(pair[0], f"stack-{attempts}")
 
 
+def test_a_type_in_use_is_refused_while_leases_are_renewed(server_url: str) -> None:
+    database, other = Database(server_url, 10.0), Database(server_url, 1.0)
+    resource_types.register(database, "stack")
+    hold(database)
+
+    def renew_meanwhile(connection: Connection) -> None:
+        leases.begin(connection, wanted())
+        with pytest.raises(ResourceTypeInUse):
+            resource_types.remove(other, "stack")
+
+    database.write(renew_meanwhile)
+    database.close()
+    other.close()
+
+
 def at_once(attempt: Callable[[int], bool], number: int) -> list[bool]:
     """Return the results of calls in as many threads that begin at the same time."""
     barrier = Barrier(number)
