@@ -108,13 +108,13 @@ def _part(
     visible_to: str | None,
     owners: Mapping[str, str | None] | None,
 ) -> Iterator[Usage]:
+    owned = {id: owners[id] for id in image_ids if id in owners} if owners else {}
     known = {row.image_id: row for row in database.explore(_usages, image_ids, visible_to)}
-    leased = database.explore(_leased, image_ids, visible_to, owners or {})
+    leased = database.explore(_leased, image_ids, visible_to, owned)
     shelved = database.explore(shelving.numbers, image_ids, visible_to)
     sources = database.explore(_count_sources, image_ids, visible_to)
     others: Mapping[str, bool | None] | None = None
     if owners is not None:
-        owned = {image_id: owners[image_id] for image_id in image_ids if image_id in owners}
         others = database.explore(_used_by_others, owned)
     for image_id in image_ids:
         yield replace(
@@ -341,13 +341,8 @@ def _used_by_others(
     owned: dict[int, list[str]] = {}
     for image_id, owner in owners.items():
         owned.setdefault(refs.get(owner or "", NO_OWNER), []).append(image_id)
-    used = or_(
-        *(
-            and_(image.c.uuid.in_(ids), or_(_has_other_lease(ref), _has_other(ref)))
-            for ref, ids in owned.items()
-        )
-    )
-    found = dict.fromkeys(connection.execute(select(image.c.uuid).where(used)).scalars(), True)
+    used = connection.execute(_used_by_others_than(owned)).scalars()
+    found = dict.fromkeys(used, True)
     remaining = {id: ref for ref, ids in owned.items() for id in ids if id not in found}
     return {**found, **_used_through_origins(connection, remaining)} if remaining else {**found}
 
@@ -387,21 +382,31 @@ def _projects(connection: Connection, project_ids: Collection[str]) -> dict[str,
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def _has_other_lease(owner: int) -> ColumnElement[bool]:
-    """Return the condition that another project than ``owner`` has a live lease of it."""
-    of_others = leases.live(lease.c.relation_ref).where(
-        lease.c.image_ref == image.c.id, lease.c.project_ref != owner
-    )
-    return of_others.correlate(image).exists()
+def _used_by_others_than(owned: Mapping[int, Sequence[str]]) -> Select[Any]:
+    """Return the query for images that live instances of others than the owner use or lease.
 
+    The limits keep PostgreSQL from reading the uses of all images at once, for each owner, and
+    from determining the owner again for each use.
 
-def _has_other(owner: int) -> ColumnElement[bool]:
-    """Return the condition that a live instance of another project than ``owner`` uses it."""
-    return exists().where(
-        relation.c.image_ref == image.c.id,
-        relation.c.kind == BOOT,
-        relation.c.instance_ref == instance.c.id,
-        instance.c.ended_at.is_(None),
-        func.coalesce(relation.c.project_ref, NOT_KNOWN) != owner,
-        func.coalesce(instance.c.project_ref, NOT_KNOWN) != owner,
+    :param owned: the IDs of the images of each owner
+    """
+    owner = case(*((image.c.uuid.in_(ids), ref) for ref, ids in owned.items()), else_=NO_OWNER)
+    ids = [id for of_one in owned.values() for id in of_one]
+    asked = select(image.c.id, image.c.uuid, owner.label("owner")).where(image.c.uuid.in_(ids))
+    images = asked.limit(len(ids)).subquery()
+    leased = (
+        select(lease.c.relation_ref)
+        .select_from(leases.WITH_INSTANCES)
+        .where(leases.IS_LIVE, lease.c.image_ref == images.c.id)
+        .where(lease.c.project_ref != images.c.owner)
     )
+    started = (
+        select(relation.c.id)
+        .join(instance, instance.c.id == relation.c.instance_ref)
+        .where(relation.c.image_ref == images.c.id, relation.c.kind == BOOT)
+        .where(instance.c.ended_at.is_(None))
+        .where(func.coalesce(relation.c.project_ref, NOT_KNOWN) != images.c.owner)
+        .where(func.coalesce(instance.c.project_ref, NOT_KNOWN) != images.c.owner)
+    )
+    first = [query.limit(1).correlate(images).scalar_subquery() for query in (leased, started)]
+    return select(images.c.uuid).where(or_(*(one.is_not(None) for one in first)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any
@@ -37,6 +38,8 @@ from related_images.errors import (
     ResourceTypeUnknown,
 )
 from related_images.model import (
+    UNUSED,
+    USED,
     Filters,
     ImageState,
     InstanceRef,
@@ -289,22 +292,24 @@ def test_a_pending_deletion_refuses_new_and_repeated_leases(stacks: Database) ->
 
 
 def test_usages_count_live_leases(stacks: Database) -> None:
-    assert usage(stacks) == Usage(A, used_by_others=False)
+    unused = Usage(A, used_by_others=False, state=UNUSED)
+    used, used_by_others = (replace(unused, used_by_others=it, state=USED) for it in (False, True))
+    assert usage(stacks) == unused
     until = days(8)
     hold(stacks, until=until)
     hold(stacks, "stack-2", until=days(7), instance_project_id="p-2")
     both, one = Leases(2, until), Leases(1, until)
-    assert usage(stacks, owner="p-1") == Usage(A, used_by_others=True, leases=both)
-    assert usage(stacks, "p-1", "p-1") == Usage(A, used_by_others=True, leases=both)
-    assert usage(stacks, "p-1") == Usage(A, used_by_others=False, leases=one)
-    assert usage(stacks, "p-3") == Usage(A, used_by_others=False)
-    assert usage(stacks, "p-3", "p-3") == Usage(A, used_by_others=True, leases=both)
+    assert usage(stacks, owner="p-1") == replace(used_by_others, leases=both)
+    assert usage(stacks, "p-1", "p-1") == replace(used_by_others, leases=both)
+    assert usage(stacks, "p-1") == replace(used, leases=one)
+    assert usage(stacks, "p-3") == unused
+    assert usage(stacks, "p-3", "p-3") == replace(used_by_others, leases=both)
     assert not usage(stacks, owner="p-1").is_unused
     expire(stacks, "stack-2")
-    assert usage(stacks, owner="p-1") == Usage(A, used_by_others=False, leases=one)
+    assert usage(stacks, owner="p-1") == replace(used, leases=one)
     past = expire(stacks)
     ended = usage(stacks, owner="p-1")
-    assert ended == Usage(A, used_by_others=False, unused_since=past)
+    assert ended == replace(unused, unused_since=past)
     assert ended.is_unused
     assert usage(stacks, "p-3").unused_since is None
 

@@ -73,6 +73,7 @@ INSTANCE = Filters(installation_uuid=NOVA, instance_id="vm-7")
 SERVER = replace(INSTANCE, resource_type="server")
 SOME_IMAGE = str(UUID(int=7))
 SOME_IMAGES = [str(UUID(int=n)) for n in range(10)]
+MANY_IMAGES = [str(UUID(int=n)) for n in range(usages.PART)]
 SEEN = ImageState(at(7), "p-7")
 AFTER_ORIGIN = OriginPosition(at(7), NOVA, "vm-7")
 AFTER = RelationPosition(at(7), NOVA, "vm-7", SOME_IMAGE, "snapshot")
@@ -229,6 +230,11 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
     "images of several that others use": (
         usages._used_by_others,
         {id: f"p-{number}" for number, id in enumerate(SOME_IMAGES)},
+    ),
+    "many images that others use": (usages._used_by_others, dict.fromkeys(MANY_IMAGES, "p-3")),
+    "many images of many that others use": (
+        usages._used_by_others,
+        {id: f"p-{number % 100}" for number, id in enumerate(MANY_IMAGES)},
     ),
     "uses through origins": (
         *(usages._used_through_origins, dict.fromkeys(SOME_IMAGES, FIRST + 3)),
