@@ -491,7 +491,7 @@ class Heartbeat(JsonForm):
 
     :ivar witness: the witness of which it is a process, one of :data:`WITNESSES`
     :ivar process: the name of the process; for a bus, of the queue
-    :ivar since: when its present stretch without a loss began
+    :ivar since: since when it has lost nothing
     :ivar until: the time until which it has reported everything
     :raises TupleMalformed: if the UUID of the installation is malformed
     :raises FieldInvalid: if the witness is unknown, or the name of the process is malformed

@@ -524,9 +524,9 @@ class InstanceAwareImageService:
 
         :param witness: ``nova-api``, ``nova-bus``, ``cinder-api`` or ``cinder-bus``
         :param process: name of the process, which differs after a restart
-        :param since: when its present stretch without a loss began
+        :param since: since when it has lost nothing
         :param until: the time until which it has reported everything; not in the future
-        :returns: the whole stretch of the process, which may be longer
+        :returns: the whole interval that the process covers, which may be longer
         :raises Forbidden: if the caller may not report on the installation
         """
         new = Heartbeat(self.installation_uuid, witness, process, since, until)

@@ -406,7 +406,7 @@ class RelationsClient:
         See :meth:`InstanceAwareImageService.heartbeat`.
 
         :param new: the witness, the process and the time
-        :returns: the whole stretch of the process, which may be longer
+        :returns: the whole interval that the process covers, which may be longer
         :raises Forbidden: if the caller may not report on the installation
         """
         if not isinstance(new, Heartbeat):

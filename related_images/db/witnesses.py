@@ -53,7 +53,7 @@ def record(database: Database, heartbeat: Heartbeat, reporter: Reporter | None =
     """Record that a process lost nothing for a time.
 
     :param reporter: who reports it; ``None`` for a command
-    :returns: the whole stretch of the process, which may be longer
+    :returns: the whole interval that the process covers, which may be longer
     :raises FieldInvalid: if the time ends before it begins, or in the future
     :raises Forbidden: if the reporter may not report on the installation
     :raises StoreUnavailable: if it could not be committed

@@ -191,7 +191,7 @@ def _recorded_origin(request: RouteRequest, given: Any) -> tuple[schemas.Json, b
 
 
 def report_coverage(request: RouteRequest) -> WSGIApp:
-    """Record the heartbeat of a process of a witness, and return its whole stretch.
+    """Record the heartbeat of a process of a witness, and return the interval that it covers.
 
     :raises RecordingForbidden: if the caller has no recording role
     :raises BadInput: if the body is malformed, or the time is in the future

@@ -83,7 +83,7 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
         "POST": Operation(
             route_handlers.report_coverage,
             "Report that a process of a witness lost nothing for a time (recording role)",
-            {OK: ("The whole stretch of the process", "heartbeat")},
+            {OK: ("The whole interval that the process covers", "heartbeat")},
             (FORBIDDEN, TOO_LARGE),
             body="new_heartbeat",
         )

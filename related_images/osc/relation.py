@@ -72,8 +72,9 @@ class ListRelation(ListWithNames):
         parser.add_argument(
             "--source",
             choices=model.SOURCES,
-            help="List only relations with this source (service: recorded by the filter in Glance; "
-            "notification: by related-images listen; backfill: by related-images backfill)",
+            help="List only relations with this source (service: reported by a service such as "
+            "Nova; notification: recorded by related-images listen; backfill: recorded by "
+            "related-images backfill or reconcile)",
         )
         arguments.add_project(parser, "relations")
         arguments.add_times(parser)

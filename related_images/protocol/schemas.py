@@ -343,7 +343,7 @@ _NEW_HEARTBEAT: Final = properties(Heartbeat) | {
         "maxLength": model.PROCESS_LENGTH,
         "description": "The name of the process; another one after a restart",
     },
-    "from": TIME | {"description": "When the present stretch of the process without a loss began"},
+    "from": TIME | {"description": "The time since which the process has lost nothing"},
     "until": TIME | {"description": "The time until which it has reported everything"},
 }
 _NEW_RELATION: Final = {
