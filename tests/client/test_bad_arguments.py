@@ -162,7 +162,11 @@ def test_a_depth_is_a_number_of_generations(
 
 CALLS: Final[dict[str, tuple[RouteRequest, type[BadInput], str]]] = {
     "create instance": (lambda s: s.create("a b", kind="backup"), TupleMalformed, "'a b'"),
-    "create kind": (lambda s: s.create("i", kind="boot"), KindUnknown, "are snapshot, backup$"),
+    "create kind": (
+        lambda s: s.create("i", kind="boot"),
+        KindUnknown,
+        "are snapshot, backup, shelved$",
+    ),
     "create no kind": (lambda s: s.create("i", kind=None), KindUnknown, "None"),
     "create label": (lambda s: s.create("i", kind="backup", label=""), LabelMalformed, "''"),
     "create id": (lambda s: s.create("i", kind="backup", id="x"), ImageIdMalformed, "'x'"),

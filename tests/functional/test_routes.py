@@ -346,11 +346,14 @@ def test_installations_are_registered_bound_and_unregistered(cloud: Cloud) -> No
     cloud.create(server)
 
 
+def filled(template: str) -> str:
+    ids = {"image_id": new_uuid(), "installation_uuid": new_uuid(), "instance_id": "i"}
+    return "/v2" + template.format(**ids, kind="boot", uuid="u", name="stack")
+
+
 @pytest.mark.parametrize("template", routing.ROUTES)
 def test_other_methods_get_405_with_allow(cloud: Cloud, template: str) -> None:
-    path = "/v2" + template.format(
-        image_id=new_uuid(), installation_uuid=new_uuid(), instance_id="i", kind="boot", uuid="u"
-    )
+    path = filled(template)
     answered = set(routing.ROUTES[template])
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"} - answered:
         answer = cloud.call(method, path, ADMIN | SERVICE_TOKEN)
@@ -361,9 +364,7 @@ def test_other_methods_get_405_with_allow(cloud: Cloud, template: str) -> None:
 
 @pytest.mark.parametrize("template", routing.ROUTES)
 def test_unidentified_caller_gets_401(cloud: Cloud, template: str) -> None:
-    path = "/v2" + template.format(
-        image_id=new_uuid(), installation_uuid=new_uuid(), instance_id="i", kind="boot", uuid="u"
-    )
+    path = filled(template)
     for method in routing.ROUTES[template]:
         answer = cloud.call(method, path, {"X-Identity-Status": "Invalid"})
         assert answer.status == 401
@@ -507,9 +508,9 @@ def test_caller_without_project_sees_nothing(cloud: Cloud, server: Server) -> No
     assert len(cloud.relations(**server.query)) >= 5
 
 
-def test_info_of_the_deployment(cloud: Cloud) -> None:
+def test_info_of_the_deployment(cloud: Cloud, server: Server) -> None:
     info = cloud.call("GET", "/v2/info/relations", user_of(a_project())).json
-    assert info["kinds"] == ["snapshot", "backup", "boot"]
+    assert info["kinds"] == ["snapshot", "backup", "shelved", "boot", "use"]
     assert info["limits"]["page"] == 1000
     assert info["database"] == "up"
     assert info["unreconciled"] is None

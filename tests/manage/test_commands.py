@@ -383,14 +383,23 @@ def test_a_merge_counts_in_a_dry_run_and_then_moves(
     ("text", "words"),
     [
         ("", "the field user_id is malformed"),
-        ("nova:", "the resource type '' is unknown; allowed are server, volume"),
-        ("nova:server,stack", "the resource type 'stack' is unknown"),
+        ("nova:", "the resource type '' is malformed; give 1 to 64 of the characters"),
+        ("nova:server,a b", "the resource type 'a b' is malformed"),
     ],
 )
 def test_a_malformed_service_user_is_wrong_usage(command: Command, text: str, words: str) -> None:
     code, _, errors = command("installation", "add", NOVA, "--name", "n", "--service-user", text)
     assert code == 2
     assert words in errors
+
+
+def test_a_service_user_cannot_have_a_type_that_is_not_registered(
+    command: Command, sqlite: tuple[str, str]
+) -> None:
+    stack = ("--service-user", "heat:stack")
+    done = command("installation", "add", NOVA, "--name", "n", *stack, *sqlite)
+    assert "the resource type stack is not registered" in error_line(done)
+    assert json_output(command, "installation", "list", *sqlite) == []
 
 
 def test_a_service_user_may_be_named_once(command: Command, sqlite: tuple[str, str]) -> None:
