@@ -17,6 +17,7 @@ INDEXES = (("kind", "image_ref"), ("project_ref", "kind", "image_ref"))
 
 
 def upgrade() -> None:
+    _drop_unfinished()
     known = {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(TABLE)}
     for columns in INDEXES:
         if _name(columns) not in known:
@@ -27,6 +28,20 @@ def upgrade() -> None:
 def downgrade() -> None:
     for columns in INDEXES:
         op.drop_index(_name(columns), TABLE, if_exists=True)
+
+
+def _drop_unfinished() -> None:
+    """Drop those of the indexes whose concurrent build was interrupted on PostgreSQL."""
+    bind = op.get_bind()
+    if bind.dialect.name != "postgresql":
+        return
+    unfinished = sa.text(
+        "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
+        "WHERE indrelid = to_regclass(:table) AND NOT indisvalid"
+    )
+    names = bind.execute(unfinished, {"table": TABLE}).scalars().all()
+    for name in {_name(columns) for columns in INDEXES}.intersection(names):
+        op.drop_index(name, TABLE)
 
 
 def _name(columns: tuple[str, ...]) -> str:

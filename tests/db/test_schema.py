@@ -22,6 +22,7 @@ from related_images.errors import (
     StoreUnavailable,
 )
 from tests import servers
+from tests.db import hosts
 from tests.db.samples import new, record, shown
 
 
@@ -95,6 +96,21 @@ def test_several_may_upgrade_at_once(database_url: str) -> None:
         pool.map(schema.upgrade, [database_url] * 4, chunksize=1)
     assert differences(database_url) == []
     assert version(database_url) == schema.REVISIONS[-1]
+
+
+def test_an_index_whose_concurrent_build_was_interrupted_is_built_again(
+    postgresql: servers.DatabaseServer,
+) -> None:
+    url = postgresql.create()
+    schema.upgrade(url)
+    invalid = "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid"
+    index = "indexrelid = 'ix_related_relation_kind_image_ref'::regclass"
+    execute(url, f"UPDATE pg_index SET indisvalid = false WHERE {index}")  # noqa: S608
+    assert hosts.run(url, invalid) == ["ix_related_relation_kind_image_ref"]
+    execute(url, "UPDATE related_alembic_version SET version_num = '0010'")
+    schema.upgrade(url)
+    assert hosts.run(url, invalid) == []
+    assert differences(url) == []
 
 
 def test_an_upgrade_waits_for_concurrent_writes(sqlite_url: str) -> None:
