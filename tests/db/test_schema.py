@@ -110,6 +110,7 @@ def test_an_index_whose_concurrent_build_was_interrupted_is_built_again(
     execute(url, "UPDATE related_alembic_version SET version_num = '0010'")
     schema.upgrade(url)
     assert hosts.run(url, invalid) == []
+    assert differences(url) == []
 
 
 def test_an_upgrade_waits_for_concurrent_writes(sqlite_url: str) -> None:
