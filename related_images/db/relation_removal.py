@@ -20,7 +20,7 @@ from related_images.db import (
 from related_images.db.relations import CLAIMS_LIMIT, FOR_GOOD, NO_CREATOR, counted
 from related_images.db.row_ids import IS_NAMED, former_images, image_ref, named
 from related_images.db.tables import image, instance, relation
-from related_images.model import BOOT, InstanceRef, Recorded
+from related_images.model import BOOT, USE, InstanceRef, Recorded
 
 _INSTANCE_REF: Final = select(instance.c.id).where(*IS_NAMED).scalar_subquery()
 _IMAGE_REF: Final = image_ref(bindparam("image_id"))
@@ -164,5 +164,8 @@ def _refresh(connection: Connection, instance_ref: int, kind: str) -> None:
     if kind == BOOT:
         parent_links.refresh(connection, instance_ref)
         parent_links.refresh_below(connection, instance_ref)
+    elif kind == USE:
+        # a purge would keep the row, because the end of its resource is not recorded
+        orphans.forget_instances(connection, [instance_ref])
     else:
         latest_images.refresh(connection, [instance_ref])

@@ -342,6 +342,14 @@ def test_a_detached_lease_is_gone(stacks: Database) -> None:
     assert "lease" not in counts(stacks)
 
 
+def test_a_resource_without_its_last_lease_is_forgotten(stacks: Database) -> None:
+    hold(stacks)
+    hold(stacks, image=B)
+    for image, instances in ((A, 1), (B, None)):
+        recording.detach(stacks, InstanceRef(NOVA, "stack-1", "stack"), image, "use", ANYBODY)
+        assert counts(stacks).get("instance") == instances
+
+
 def test_a_purge_removes_leases_that_ended_before(stacks: Database) -> None:
     hold(stacks)
     hold(stacks, "stack-2")
