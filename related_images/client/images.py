@@ -315,7 +315,7 @@ class InstanceAwareImageService:
         ``descends_from`` are the only conditions, these need not be images of servers.
 
         :param instance_id: ID of the server; default: all servers
-        :param kind: kind of the relation; default: ``snapshot`` and ``backup``
+        :param kind: kind of the relation; default: ``snapshot``, ``backup`` and ``shelved``
         :param label: label of the relation; default: any
         :param source: how the relation was reported; default: any
         :param created_after: the relation was recorded after this time

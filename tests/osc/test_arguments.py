@@ -29,7 +29,7 @@ REFUSED = [
     (ListRelation, ("--limit", "-1"), "'-1' is not a whole number from 1"),
     (ListDescendant, ("--depth", "x", "image"), "'x' is not a whole number from 1"),
     (ListDescendant, (), "required: <image>"),
-    (ListServerImage, (), "required: <server>"),
+    (ListServerImage, (), "one of the arguments <server> --all is required"),
     (CreateRelation, ("web-1", "image"), "required: --kind"),
     (CreateRelation, ("--kind", "boot", "web-1"), "required: <image>"),
     (DeleteRelation, ("--kind", "boot"), "required: <resource>, <image>"),
