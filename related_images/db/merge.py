@@ -13,6 +13,8 @@ relations move to the row of the new installation. Nothing that was recorded is 
 * The united resource has ended if one of the two has ended; the earlier end remains. The same is
   true of a relation that both have.
 * A lease ends at the later time.
+* The coverage and the losses of the witnesses move too. Gaps that only a comparison of the new
+  installation closed are open again.
 * Of two origins with the same time, that of the new installation remains. An origin between the two
   resources is removed, since they are one.
 
@@ -52,6 +54,7 @@ from related_images.db import (
     leases,
     parent_links,
     shelving,
+    witnesses,
 )
 from related_images.db.database import Database
 from related_images.db.parent_links import Start
@@ -105,6 +108,7 @@ def merge(database: Database, old: str, new: str) -> Merged:
     left = database.read(_count_resources, old)
     if not left:
         backfill.finish(database, old)
+        witnesses.move(database, old, new)
         with suppress(InstallationNotFound):
             installations.unregister(database, old)
     return Merged(moved, united, duplicates, left)

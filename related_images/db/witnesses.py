@@ -92,6 +92,17 @@ def close_gaps(database: Database, installation_uuid: str, until: datetime) -> N
     database.write(_close_gaps, installation_uuid, until)
 
 
+def move(database: Database, old: str, new: str) -> None:
+    """Record for the installation ``new`` what the witnesses of ``old`` covered and lost.
+
+    The gaps before a comparison of ``new`` alone count again, because it did not compare the
+    resources of ``old``.
+
+    :raises StoreUnavailable: if it could not be committed
+    """
+    database.write(_move, old, new)
+
+
 def coverages(database: Database) -> list[Coverage]:
     """Return what each witness covered, with its newest intervals.
 
@@ -267,6 +278,26 @@ def _close_gaps(connection: Connection, installation_uuid: str, until: datetime)
         connection.execute(update(witness).where(*is_older).values(compared_at=until))
         connection.execute(delete(gap).where(gap.c.witness_ref == ref, gap.c.lost_until <= until))
         _drop_before(connection, coverage.load(connection, witness.c.id == ref)[ref], until)
+
+
+def _move(connection: Connection, old: str, new: str) -> None:
+    refs = select(witness.c.id).join(installation, installation.c.id == witness.c.installation_ref)
+    of_old = refs.where(installation.c.uuid == old).order_by(witness.c.id)
+    connection.execute(of_old.with_for_update(of=witness)).all()
+    for one in coverage.load(connection, installation.c.uuid == old).values():
+        if not one.stretches and not one.lost:
+            continue
+        ref = _lock(connection, new, one.name)
+        for process, spans in one.stretches.items():
+            for span in spans:
+                _extend(connection, ref, process, span)
+        for span in one.lost:
+            _store_loss(connection, ref, _name(span), span)
+        _join_losses(connection, ref)
+        is_later = witness.c.id == ref, witness.c.compared_at > one.compared_at
+        connection.execute(update(witness).where(*is_later).values(compared_at=one.compared_at))
+        for table in (stretch, gap):
+            connection.execute(delete(table).where(table.c.witness_ref == one.ref))
 
 
 def _drop_before(connection: Connection, found: Witness, until: datetime) -> None:

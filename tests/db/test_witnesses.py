@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from related_images.db import clock, coverage, installations, usages, witnesses
+from related_images.db import clock, coverage, installations, merge, usages, witnesses
 from related_images.db.database import Database
 from related_images.errors import FieldInvalid
 from related_images.model import (
@@ -118,6 +118,33 @@ def test_the_first_time_of_the_calendar_is_accepted(database: Database) -> None:
     sent = Heartbeat(NOVA, "nova-api", "a", first, first)
     assert witnesses.record(database, sent) == sent
     assert gaps(database) == [Gap(NOVA, "nova-api", None, None)]
+
+
+def test_a_merge_moves_what_was_covered_and_lost(database: Database, clock_at: Any) -> None:
+    clock_at(20)
+    for installation in (NOVA, OTHER_NOVA):
+        expect(database, "nova-api", installation=installation)
+    beat(database, "a", 0, 5)
+    beat(database, "a", 6, 10)
+    witnesses.lose(database, NOVA, "nova-api", "loss", (at(2), at(3)))
+    beat(database, "b", 10, 20, installation=OTHER_NOVA)
+    record(database, new("vm-1"))
+    merge.merge(database, NOVA, OTHER_NOVA)
+    assert shown(database) == [(None, 0), (2, 3), (5, 6)]
+    assert {gap.installation_uuid for gap in gaps(database)} == {OTHER_NOVA}
+
+
+def test_a_merge_opens_the_gaps_that_a_comparison_of_one_closed(
+    database: Database, clock_at: Any
+) -> None:
+    clock_at(20)
+    expect(database, "nova-api", installation=OTHER_NOVA)
+    beat(database, "a", 0, 20, installation=OTHER_NOVA)
+    witnesses.close_gaps(database, OTHER_NOVA, at(15))
+    assert shown(database) == []
+    beat(database, "b", 1, 2)
+    merge.merge(database, NOVA, OTHER_NOVA)
+    assert shown(database) == [(None, 0)]
 
 
 def test_the_silence_of_one_queue_is_a_gap_of_its_bus(database: Database, clock_at: Any) -> None:
