@@ -54,6 +54,7 @@ from related_images.db import (
     leases,
     parent_links,
     shelving,
+    volume_snapshots,
     witnesses,
 )
 from related_images.db.database import Database
@@ -356,7 +357,9 @@ def _join(
     leases.unite(
         connection, [(kept.id, dropped.id) for kept, dropped in duplicates if kept.kind == USE]
     )
-    shelving.pass_on(connection, {dropped.id: kept.id for kept, dropped in duplicates})
+    heirs = {dropped.id: kept.id for kept, dropped in duplicates}
+    shelving.pass_on(connection, heirs)
+    volume_snapshots.pass_on(connection, heirs)
     dropped_refs = [dropped.id for _, dropped in duplicates]
     connection.execute(delete(relation).where(relation.c.id.in_(dropped_refs)))
     for kept, dropped in duplicates:

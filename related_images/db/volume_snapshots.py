@@ -3,7 +3,7 @@
 They are recorded with the relation of the image, and removed with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, insert, select
 
@@ -18,3 +18,13 @@ def record(connection: Connection, relation_ref: int, snapshot_ids: Sequence[str
     if connection.execute(select(volume_snapshots.c.relation_ref).where(ours)).first() is None:
         values = {"relation_ref": relation_ref, "snapshot_ids": tuple(snapshot_ids)}
         connection.execute(insert(volume_snapshots), values)
+
+
+def pass_on(connection: Connection, heirs: Mapping[int, int]) -> None:
+    """Give the volume snapshots of relations that are about to be removed to other relations.
+
+    :param heirs: the other relation, locked, for each relation
+    """
+    stored = select(volume_snapshots).where(volume_snapshots.c.relation_ref.in_(heirs))
+    for ref, snapshot_ids in connection.execute(stored).all():
+        record(connection, heirs[ref], snapshot_ids)

@@ -22,6 +22,7 @@ from related_images.db import (
     origins,
     parent_links,
     recording,
+    relation_queries,
     relation_removal,
     relations,
     usages,
@@ -431,7 +432,18 @@ def test_every_table_that_refers_to_a_resource_or_a_relation_is_merged() -> None
         ("related_origin", "instance_ref"),
         ("related_origin", "source_ref"),
         ("related_lease", "relation_ref"),
+        ("related_volume_snapshot", "relation_ref"),
     }
+
+
+def test_the_volume_snapshots_of_a_relation_remain(database: Database) -> None:
+    made = image_id()
+    record(database, new("vm-1", made))
+    one = replace(new("vm-1", made, installation_uuid=OLD), volume_snapshot_ids=("s-1", "s-2"))
+    recording.announce(database, one, ANYBODY)
+    merge.merge(database, OLD, NEW)
+    (row,) = database.read(relation_queries.find, Filters(), 10)
+    assert (row.installation_uuid, row.volume_snapshot_ids) == (NEW, ("s-1", "s-2"))
 
 
 def ended_at(database: Database) -> datetime | None:
