@@ -1,7 +1,8 @@
 """Create the indexes for the image list by relation without an instance.
 
-On PostgreSQL they are built concurrently: filters record relations meanwhile. MariaDB does that by
-itself.
+On SQLite they are partial, so that it uses them only for queries with their condition: it does not
+know how many relations have a kind. On PostgreSQL they are built concurrently: filters record
+relations meanwhile. MariaDB does that by itself.
 """
 
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ def upgrade() -> None:
         if op.get_bind().dialect.name == "postgresql":
             _build_concurrently(columns)
         elif _name(columns) not in known:
-            op.create_index(_name(columns), TABLE, [*columns])
+            op.create_index(_name(columns), TABLE, [*columns], sqlite_where=sa.text("kind > 0"))
 
 
 def downgrade() -> None:

@@ -46,6 +46,7 @@ from related_images.db.row_ids import (
     shown_installation,
 )
 from related_images.db.tables import (
+    HAS_KIND,
     image,
     installation,
     instance,
@@ -183,7 +184,8 @@ def _values(filters: Filters) -> dict[str, Any]:
 
 def _is_one_of(kinds: Collection[str]) -> ColumnElement[bool]:
     # one parameter for each kind: SQLAlchemy expands a list parameter at each execution
-    return relation.c.kind.in_([literal(kind, relation.c.kind.type) for kind in kinds])
+    wanted = [literal(kind, relation.c.kind.type) for kind in kinds]
+    return and_(HAS_KIND, relation.c.kind.in_(wanted))
 
 
 def _matches(

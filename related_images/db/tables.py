@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from related_images.db.column_types import (
@@ -151,12 +152,15 @@ relation = Table(
     Index(None, "project_ref", "instance_ref"),
     # all relations, newest first
     Index(None, "created_at"),
-    # the images with a relation of a kind, and whether an image has one: for all projects, and for
-    # one, which must not read the relations of others
-    Index(None, "kind", "image_ref"),
-    Index(None, "project_ref", "kind", "image_ref"),
     **_OPTIONS,
 )
+# the images with a relation of a kind, and whether an image has one: for all projects, and for one,
+# which must not read the relations of others. SQLite, which does not know how many relations have a
+# kind, uses these partial indexes only for queries with their condition
+HAS_KIND: Final = text("related_relation.kind > 0")
+_of_kind: Final[dict[str, Any]] = {"sqlite_where": text("kind > 0")}
+Index(None, relation.c.kind, relation.c.image_ref, **_of_kind)
+Index(None, relation.c.project_ref, relation.c.kind, relation.c.image_ref, **_of_kind)
 
 _EXTENSION: Final[dict[str, Any]] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 

@@ -294,6 +294,8 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
 def test_a_query_scans_no_table(filled: Database, question: str) -> None:
     task, *values = LOOKUPS[question]
     scanned = filled.read(_scanned, lambda connection: task(connection, *values))
+    if question == "images by kind":  # it reads a limited number of the relations of the kind
+        scanned = [one for one in scanned if "(kind=?)" not in one]
     assert scanned == []
 
 
@@ -389,6 +391,8 @@ _SQLITE_READS_ALL = re.compile(
     r"SCAN (related_|newer)(?!.*USING)"
     # one installation may contain all instances
     r"|SEARCH related_instance USING .*\(installation_ref=\?\)"
+    # one kind may have all relations
+    r"|SEARCH \w+ USING .*_kind_image_ref \(kind=\?\)"
 )
 
 
