@@ -628,7 +628,7 @@ class Usage(JsonForm):
     state: State = UNKNOWN
     gaps: tuple[Gap, ...] = ()
     more_gaps: int = 0
-    made_from: Count = 0
+    made_from: int = 0
     shelved: int = 0
     all_projects: bool = field(default=False, metadata=NOT_IN_JSON)
 

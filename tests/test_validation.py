@@ -54,13 +54,13 @@ def test_malformed_label_is_refused(text: object) -> None:
 
 @pytest.mark.parametrize("text", ["", "Backup", "backup ", "image", None, ["backup"]])
 def test_unknown_kind_is_refused(text: object) -> None:
-    with pytest.raises(KindUnknown, match="snapshot, backup, boot"):
+    with pytest.raises(KindUnknown, match="snapshot, backup, shelved, boot, use"):
         model.kind(text)
 
 
 def test_allowed_kinds_can_be_restricted() -> None:
     assert model.kind("backup", model.MADE_FROM) == "backup"
-    with pytest.raises(KindUnknown, match=r"allowed are snapshot, backup$"):
+    with pytest.raises(KindUnknown, match=r"allowed are snapshot, backup, shelved$"):
         model.kind("boot", model.MADE_FROM)
 
 

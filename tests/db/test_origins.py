@@ -521,4 +521,6 @@ def test_origins_are_followed_only_from_other_resources_than_servers(
     only = ref.resource_type == "server"
     assert database.read(asked, usages._usages, [base], None) == (1 if only else 2)
     (found,) = database.read(lambda on: on.execute(select(image.c.id)).one())
-    assert database.read(asked, delete_protection._use, found, None) == (1 if only else 2)
+    assert database.read(asked, delete_protection._use, found, None, ("server", "volume")) == (
+        1 if only else 2
+    )

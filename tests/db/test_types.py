@@ -29,7 +29,13 @@ def test_every_kind_and_source_of_the_model_has_a_code_of_its_own(
 
 
 def test_released_codes_do_not_change() -> None:
-    assert column_types.KIND_CODES == {"snapshot": 1, "backup": 2, "boot": 3, "use": 5}
+    assert column_types.KIND_CODES == {
+        "snapshot": 1,
+        "backup": 2,
+        "boot": 3,
+        "shelved": 4,
+        "use": 5,
+    }
     assert column_types.SOURCE_CODES == {
         "service": 1,
         "notification": 2,

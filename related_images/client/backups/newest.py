@@ -15,6 +15,9 @@ REQUESTS: Final = len(HIDDEN)
 
 ACTIVE: Final = ("status", "active")
 
+IS_BACKUP: Final = ("relation_kind", model.BACKUP)
+"""Leaves out another image that has the ID of a backup now."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewestBackup:
@@ -129,7 +132,9 @@ class NewestBackups:
 
     def _active(self, image_ids: set[str]) -> dict[str, _Active]:
         glance = self.inventory.relations.glance
-        return dict(glance.images(image_ids, _read_active, ACTIVE, owner=self.project_id))
+        return dict(
+            glance.images(image_ids, _read_active, ACTIVE, IS_BACKUP, owner=self.project_id)
+        )
 
     def _is_certain(self, candidate: _Candidate, image: _Active) -> bool:
         """Return whether the active image is certainly the newest backup of the server.
