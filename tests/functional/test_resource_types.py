@@ -99,8 +99,8 @@ def test_the_header_and_the_query_must_agree(twins: Twins) -> None:
     assert (answer.status, answer.json["error"]["code"]) == (400, "tuple.conflict")
 
 
-@pytest.mark.parametrize("wrong", ["", "Volume", "stack", "volume,volume", "a b"])
-def test_an_unknown_type_is_refused_and_nothing_is_created(cloud: Cloud, wrong: str) -> None:
+@pytest.mark.parametrize("wrong", ["", "volume,volume", "a b", "t" * 65])
+def test_a_malformed_type_is_refused_and_nothing_is_created(cloud: Cloud, wrong: str) -> None:
     server = new_server()
     headers = server.service | server.headers | {"X-Resource-Type": wrong}
     query = urlencode({"resource_type": wrong})
@@ -112,8 +112,27 @@ def test_an_unknown_type_is_refused_and_nothing_is_created(cloud: Cloud, wrong: 
     ]
     for answer in answers:
         assert (answer.status, answer.json["error"]["code"]) == (400, "resource-type.unknown")
-        assert "server, volume, volume-snapshot, volume-backup" in answer.json["error"]["message"]
+        assert "give 1 to 64 of the characters" in answer.json["error"]["message"]
     assert cloud.total(server.project) == 0
+
+
+@pytest.mark.parametrize("unknown", ["Volume", "stack"])
+def test_no_image_is_made_from_a_resource_of_an_unknown_type(cloud: Cloud, unknown: str) -> None:
+    server = new_server()
+    headers = server.service | server.headers | {"X-Resource-Type": unknown}
+    answer = cloud.call("POST", "/v2/images", headers, {"name": "n"})
+    assert (answer.status, answer.json["error"]["code"]) == (400, "resource-type.unknown")
+    assert "server, volume, volume-snapshot, volume-backup" in answer.json["error"]["message"]
+    assert cloud.total(server.project) == 0
+
+
+@pytest.mark.parametrize("unknown", ["Volume", "stack"])
+def test_resources_of_an_unknown_type_are_not_found(cloud: Cloud, unknown: str) -> None:
+    server, query = new_server(), f"resource_type={unknown}"
+    headers = server.service | server.headers | {"X-Resource-Type": unknown}
+    assert cloud.call("GET", "/v2/images", headers).json["images"] == []
+    assert cloud.call("GET", f"/v2/relations?{query}", server.user).json["relations"] == []
+    assert cloud.call("GET", f"/v2/instances/{new_uuid()}/i?{query}", ADMIN).status == 404
 
 
 def test_relations_have_types_and_links_to_themselves(twins: Twins) -> None:

@@ -62,7 +62,7 @@ def test_type_of_an_instance_is_server_unless_given() -> None:
 def test_conditions_on_a_relation_ask_for_images_made_from_a_resource(name: str) -> None:
     restriction = read({name: ON_RELATION[name]})
     assert restriction.asks_for_relation
-    kinds = ("backup",) if name == "relation_kind" else ("snapshot", "backup")
+    kinds = ("backup",) if name == "relation_kind" else ("snapshot", "backup", "shelved")
     assert restriction.kinds == kinds
 
 

@@ -33,6 +33,7 @@ def test_relation_has_the_fields_of_the_design() -> None:
         "resource_type": "server",
         "expires_at": None,
         "ended_at": None,
+        "volume_snapshot_ids": [],
         "self": f"/v2/images/{UUID}/relations/{UUID}/i:1/backup",
         "schema": "/v2/schemas/relation",
     }
