@@ -82,45 +82,8 @@ class Listen(options.DatabaseCommand):
         parser.add_argument(
             "--exchange", default=EXCHANGE, help=f"exchange of Nova (default: {EXCHANGE})"
         )
-        parser.add_argument(
-            "--cinder-installation",
-            metavar="UUID",
-            type=validation.argument(validation.installation_uuid),
-            help="installation (Cinder deployment) whose notifications are read as well; root "
-            "volumes in the notifications of Nova are volumes of this Cinder",
-        )
-        parser.add_argument(
-            "--cinder-transport-url",
-            metavar="URL",
-            help="URL of the bus of Cinder (default: transport_url of --config-file, as for Nova)",
-        )
-        parser.add_argument(
-            "--cinder-topic",
-            metavar="TOPIC",
-            default=CINDER_TOPIC,
-            help="topic of Cinder's notifications; no other program may read it "
-            f"(default: {CINDER_TOPIC})",
-        )
-        parser.add_argument(
-            "--cinder-exchange",
-            metavar="EXCHANGE",
-            default=CINDER_EXCHANGE,
-            help=f"exchange of Cinder (default: {CINDER_EXCHANGE})",
-        )
-        parser.add_argument(
-            "--dead-letters",
-            metavar="FILE",
-            type=Path,
-            default=DEAD_LETTERS,
-            help="file to which dead letters are appended, one JSON object per line "
-            f"(default: {DEAD_LETTERS})",
-        )
-        parser.add_argument(
-            "--retry-dead-letters",
-            action="store_true",
-            help="do not listen; store the dead letters in the file that can be stored now, remove "
-            "them from the file, and end their gaps. First stop the listener",
-        )
+        _add_cinder_arguments(parser)
+        _add_dead_letter_arguments(parser)
 
     def take_action(self, args: argparse.Namespace) -> None:
         """Listen until SIGTERM or SIGINT.
@@ -154,6 +117,51 @@ class Listen(options.DatabaseCommand):
             listener = _import_listener().Listener(database, args.dead_letters)
             listener.retry(_readers(args))
         LOG.info("done; %s", _summary(listener.counts))
+
+
+def _add_cinder_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cinder-installation",
+        metavar="UUID",
+        type=validation.argument(validation.installation_uuid),
+        help="installation (Cinder deployment) whose notifications are read as well; root "
+        "volumes in the notifications of Nova are volumes of this Cinder",
+    )
+    parser.add_argument(
+        "--cinder-transport-url",
+        metavar="URL",
+        help="URL of the bus of Cinder (default: transport_url of --config-file, as for Nova)",
+    )
+    parser.add_argument(
+        "--cinder-topic",
+        metavar="TOPIC",
+        default=CINDER_TOPIC,
+        help="topic of Cinder's notifications; no other program may read it "
+        f"(default: {CINDER_TOPIC})",
+    )
+    parser.add_argument(
+        "--cinder-exchange",
+        metavar="EXCHANGE",
+        default=CINDER_EXCHANGE,
+        help=f"exchange of Cinder (default: {CINDER_EXCHANGE})",
+    )
+
+
+def _add_dead_letter_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dead-letters",
+        metavar="FILE",
+        type=Path,
+        default=DEAD_LETTERS,
+        help="file to which dead letters are appended, one JSON object per line "
+        f"(default: {DEAD_LETTERS})",
+    )
+    parser.add_argument(
+        "--retry-dead-letters",
+        action="store_true",
+        help="do not listen; store the dead letters in the file that can be stored now, remove "
+        "them from the file, and end their gaps. First stop the listener",
+    )
 
 
 def _import_listener() -> Any:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -12,7 +13,12 @@ from keystoneauth1.adapter import Adapter
 from keystoneauth1.session import Session
 from keystoneauth1.token_endpoint import Token
 
-from related_images.client import InstanceAwareImageService, RelationsClient
+from related_images.client import (
+    InstanceAwareImageService,
+    InstanceRef,
+    NewOrigin,
+    RelationsClient,
+)
 from related_images.errors import LimitMalformed
 from tests.client.clients import INSTALLATION, SERVICE
 from tests.client.scripted import Scripted
@@ -51,6 +57,9 @@ class Asking:
             service.upload(image_id, b"data")
         service.attach(f"{self.instance}-child", self.backups[0], kind="boot")
         service.create(f"{self.instance}-child", kind="snapshot", id=self.leaf)
+        volumes = [InstanceRef(INSTALLATION, f"{self.instance}-{n}", "volume") for n in range(3)]
+        now = datetime.now(UTC)
+        self.relations.record_origins([NewOrigin(volume, None, now) for volume in volumes])
         service.info()
         self.relations.info()
 
@@ -68,6 +77,7 @@ LISTS: Final[dict[str, Callable[..., Iterator[Any]]]] = {
     "RelationsClient.relations_of_image": lambda a, **sizes: a.relations.relations_of_image(
         a.root, **sizes
     ),
+    "RelationsClient.origins": lambda a, **sizes: a.relations.origins(**sizes),
     "RelationsClient.instances": lambda a, **sizes: a.relations.instances(**sizes),
     "RelationsClient.usages": lambda a, **sizes: a.relations.usages(a.backups, **sizes),
     "RelationsClient.ancestry": lambda a, **sizes: a.relations.ancestry(a.leaf, **sizes),

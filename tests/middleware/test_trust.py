@@ -257,11 +257,14 @@ ADMINISTRATING = [
     ("GET", "/v2/installations", None, (200, "")),
     ("POST", "/v2/installations", {"uuid": REGISTERED, "name": REGISTERED}, (200, "")),
     ("DELETE", f"/v2/installations/{UNREGISTERED}", None, (404, "installation.not-found")),
+    ("GET", "/v2/resource-types", None, (200, "")),
+    ("POST", "/v2/resource-types", {"name": "server"}, (400, "body.field-invalid")),
+    ("DELETE", "/v2/resource-types/stack", None, (404, "resource-type.not-found")),
 ]
 
 
 @pytest.mark.parametrize(("method", "path", "body", "allowed"), ADMINISTRATING)
-def test_who_may_administrate_installations(
+def test_who_may_administrate_installations_and_types(
     guarded: InstanceAwareMiddleware, method: str, path: str, body: Any, allowed: tuple[int, str]
 ) -> None:
     for who in READERS:
@@ -348,8 +351,9 @@ def test_usages_report_whether_all_projects_are_counted(guarded: InstanceAwareMi
     for who in READERS:
         oracle = Oracle(who, False)
         if oracle.identified:
-            path = f"/v2/usages?image_ids={SEEDED_IMAGE}"
+            path, ids = f"/v2/usages?image_ids={SEEDED_IMAGE}", {"image_ids": [SEEDED_IMAGE]}
             answer = wsgi.call(guarded, "GET", path, who.headers).json
+            assert wsgi.call(guarded, "POST", "/v2/usages", who.headers, ids).json == answer
             assert answer["all_projects"] is oracle.sees_all_projects, who
             assert answer["usages"][0]["instances"] == oracle.sees_all_projects, who
 
@@ -367,6 +371,7 @@ def test_every_route_is_covered() -> None:
         *(("GET", path) for path, _ in READING),
         *(("GET", path) for path in OPEN),
         ("POST", "/v2/origins"),
+        ("POST", "/v2/usages"),
         ("POST", "/v2/witnesses"),
         ("GET", f"/v2/instances/{REGISTERED}/{SEEDED_INSTANCE}"),
     }
