@@ -36,7 +36,7 @@ from sqlalchemy import (
 
 from related_images.db import installations
 from related_images.db.row_ids import IS_NAMED, named, project_ref, shown_installation, unless_taken
-from related_images.db.tables import image, installation, instance, relation, relation_end
+from related_images.db.tables import HAS_KIND, image, installation, instance, relation, relation_end
 from related_images.model import SERVER, SHELVED, InstanceRef, Reporter
 
 _AT: Final = bindparam("at", type_=relation_end.c.ended_at.type)
@@ -142,7 +142,7 @@ def numbers(
         .where(_IS_NEEDED)
     )
     if visible_to is None:
-        rows = needed.where(relation.c.image_ref.in_(refs)).subquery()
+        rows = needed.where(HAS_KIND, relation.c.image_ref.in_(refs)).subquery()
     else:
         # the sum prevents a search by the index on image_ref, which reads the relations of all
         # projects

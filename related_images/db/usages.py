@@ -23,7 +23,15 @@ from sqlalchemy import (
 from related_images.db import coverage, leases, origin_walk, shelving
 from related_images.db.database import Database
 from related_images.db.row_ids import project_ref
-from related_images.db.tables import image, installation, instance, lease, project, relation
+from related_images.db.tables import (
+    HAS_KIND,
+    image,
+    installation,
+    instance,
+    lease,
+    project,
+    relation,
+)
 from related_images.model import (
     BOOT,
     GAPS_SHOWN,
@@ -292,7 +300,7 @@ def _count_sources(
         .group_by(image.c.uuid)
     )
     if visible_to is None:
-        query = query.where(relation.c.image_ref.in_(refs))
+        query = query.where(HAS_KIND, relation.c.image_ref.in_(refs))
     else:
         # the sum prevents a search by the index on image_ref, as in the starts of a project
         query = query.where((relation.c.image_ref + 0).in_(refs))

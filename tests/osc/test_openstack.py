@@ -158,7 +158,7 @@ def test_an_image_that_is_unknown_or_ambiguous(instance: Instance, member: Cloud
 def test_wrong_usage() -> None:
     told = Cloud("http://127.0.0.1:1", "t").openstack("server", "image", "list")
     assert told.code == 2
-    assert "the following arguments are required: <server>" in told.errors
+    assert "one of the arguments <server> --all is required" in told.errors
 
 
 def test_a_cloud_that_is_not_configured() -> None:
