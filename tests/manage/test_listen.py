@@ -223,7 +223,7 @@ def test_malformed_notifications_become_dead_letters(
     bus = (NOVA, broker.url, "odd")
     odd: list[tuple[str, Any]] = [
         ("instance.create.end", None),
-        ("instance.create.end", {"nova_object.data": {"uuid": "inst-1"}}),
+        ("instance.delete.end", {"nova_object.data": {"uuid": "inst-1"}}),
         notification("create.end", image_uuid="no uuid"),
         notification("delete.end", "no id!"),
         notification("snapshot.end", tenant_id="x" * 256, snapshot_image_id=nth(1)),
