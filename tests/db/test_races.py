@@ -26,7 +26,7 @@ from related_images.db import (
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
 from related_images.db.notifications import ImageMade
-from related_images.db.tables import instance, relation
+from related_images.db.tables import LATEST, instance, relation
 from related_images.model import MADE_FROM, Filters, Recorded
 from tests import servers
 from tests.db.samples import NOON, NOVA, at, counts, found, image_id, new, server, shown
@@ -186,19 +186,15 @@ def test_concurrent_operations_leave_consistent_rows(at_once: AtOnce, database: 
 
 
 def noted_latest(database: Database) -> dict[tuple[str, str], datetime]:
-    asked = select(
-        instance.c.instance_id, instance.c.latest_snapshot_at, instance.c.latest_backup_at
-    )
+    asked = select(instance.c.instance_id, *LATEST.values())
     rows = database.read(lambda connection: connection.execute(asked).all())
-    noted = {
-        (id, kind): at for id, *times in rows for kind, at in zip(MADE_FROM, times, strict=True)
-    }
+    noted = {(id, kind): at for id, *times in rows for kind, at in zip(LATEST, times, strict=True)}
     return {key: at for key, at in noted.items() if at != EPOCH}
 
 
 def actual_latest(database: Database) -> dict[tuple[str, str], datetime]:
     rows = database.read(relation_queries.find, Filters(), 1000)
-    alive = [row for row in rows if row.image_deleted_at is None]
+    alive = [row for row in rows if row.image_deleted_at is None and row.kind in LATEST]
     # sorted by time, newest first
     return {(row.instance_id, row.kind): row.created_at for row in reversed(alive)}
 

@@ -48,8 +48,13 @@ def test_the_commands_in_the_docs_work(
         "image_id": image_id,
         "kind": "boot",
     }
-    made = instance.glance.request("POST", "/v2/relations", instance.recorder, body=booted)
-    assert made.status == 201
+    # a server that was shelved in the image is deleted, so that the image is left behind
+    shelved = {**booted, "instance_id": instance.another().id, "kind": "shelved"}
+    for relation in (booted, shelved):
+        made = instance.glance.request("POST", "/v2/relations", instance.recorder, body=relation)
+        assert made.status == 201
+    path = f"/v2/instances/{instance.installation}/{shelved['instance_id']}"
+    assert instance.glance.request("DELETE", path, instance.recorder).status == 204
     words = command.replace("SERVER", instance.id).replace("IMAGE", image_id)
     environment = os.environ | {
         "OS_CLOUD": "admin",
