@@ -555,7 +555,13 @@ def _end(connection: Connection, refs: Collection[int], at: datetime, before: da
     locked = select(instance.c.id).where(instance.c.id.in_(refs)).order_by(instance.c.id)
     connection.execute(locked.with_for_update()).all()
     is_ended = instance.c.id.in_(refs), instance.c.ended_at.is_(None), ~_is_reported_since(before)
-    return connection.execute(update(instance).where(*is_ended).values(ended_at=at)).rowcount
+    ended = connection.execute(select(instance.c.id).where(*is_ended)).scalars().all()
+    if ended:
+        these = update(instance).where(instance.c.id.in_(ended))
+        connection.execute(these.values(ended_at=at))
+    for ref in ended:
+        shelving.end_of(connection, ref, at)
+    return len(ended)
 
 
 def _restore(connection: Connection, refs: Collection[int], before: datetime) -> int:

@@ -19,6 +19,7 @@ from related_images.db import (
     notifications,
     origins,
     reconcile_resources,
+    relation_queries,
     relations,
     stored_state,
     tables,
@@ -30,7 +31,7 @@ from related_images.db.reconcile_resources import Counts, Page, Presence, Resour
 from related_images.db.tables import instance, relation
 from related_images.errors import InstallationNotFound, StoreUnavailable, UntrustedNovaAnswer
 from related_images.failpoints import Point
-from related_images.model import InstanceRef, NewOrigin, Reporter
+from related_images.model import Filters, InstanceRef, NewOrigin, Reporter
 from tests.db.samples import NOON, NOVA, OTHER_NOVA, at, found, image_id, new, record
 
 HOUR = timedelta(hours=1)
@@ -233,6 +234,15 @@ def test_an_end_is_removed_if_the_server_exists(database: Database, ended: datet
     notifications.store(database, [Ended(NOVA, vm(1), "p-1", ended_at)])
     restored = compare(database, FakeNova(resource(1, image))).restored
     assert (restored, live(database)) == ((1, [vm(1)]) if ended else (0, []))
+
+
+def test_the_image_of_a_shelved_server_that_is_ended_is_left_behind(database: Database) -> None:
+    record(database, new(vm(1), kind="shelved", created_at=at(0)))
+    (row,) = database.read(relation_queries.find, Filters(), 10)
+    assert (row.kind, row.ended_at) == ("shelved", None)
+    assert compare(database, FakeNova(resource(2))).ended == 1
+    (left,) = database.read(relation_queries.find, Filters(leftover=True), 10)
+    assert (left.image_id, left.ended_at is None) == (row.image_id, False)
 
 
 def test_a_shelved_server_whose_end_is_removed_needs_its_image_again(database: Database) -> None:
