@@ -88,7 +88,8 @@ def dependents_of_project(dialect: str, owner: Any, images: Select[Any]) -> Subq
         .where(columns.source_ref.is_not(None), walk.c.step < STEPS)
     )
     starts = relation.alias("start")
-    found, start = look_up(dialect, walk, starts, starts.c.instance_ref == walk.c.source_ref)
+    # the sum keeps SQLite from reading all starts first, and searching the walk for each of them
+    found, start = look_up(dialect, walk, starts, starts.c.instance_ref == walk.c.source_ref + 0)
     return (
         select(start.image_ref, walk.c.ref, func.min(walk.c.step).label("step"))
         .select_from(found)

@@ -389,6 +389,8 @@ def _mariadb_reads_all(row: Any) -> bool:
 _SQLITE_READS_ALL = re.compile(
     # "SCAN x USING INDEX" reads an index in its order until the limit
     r"SCAN (related_|newer)(?!.*USING)"
+    # the walk along origins looks up the starts of the sources
+    r"|SCAN start"
     # one installation may contain all instances
     r"|SEARCH related_instance USING .*\(installation_ref=\?\)"
     # one kind may have all relations
