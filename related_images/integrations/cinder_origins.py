@@ -18,6 +18,9 @@ from related_images.model import InstanceRef
 
 Function = Callable[..., Any]
 
+NewOrigin = tuple[InstanceRef, InstanceRef, str | None]
+"""A resource, its source, and the project that owns the resource; ``None`` if it stays."""
+
 SOURCES: Final = {
     "snapshot": model.VOLUME_SNAPSHOT,
     "source_volume": model.VOLUME,
@@ -142,18 +145,12 @@ def report_snapshot(reports: Reports, function: Function) -> Function:
     :param reports: sends the reports
     :param function: ``API.create_snapshot_in_db``
     """
-    signature = inspect.signature(function)
 
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        made = function(*args, **kwargs)
-        arguments = signature.bind(*args, **kwargs).arguments
+    def describe(made: Any, arguments: Mapping[str, Any]) -> NewOrigin:
         ref = _ref(reports, made.id, model.VOLUME_SNAPSHOT)
-        source = _ref(reports, arguments["volume"].id)
-        _report(reports, arguments["context"], ref, source, made.project_id)
-        return made
+        return ref, _ref(reports, arguments["volume"].id), made.project_id
 
-    return wrapper
+    return _report_after(reports, function, describe)
 
 
 def report_backup(reports: Reports, function: Function) -> Function:
@@ -162,17 +159,12 @@ def report_backup(reports: Reports, function: Function) -> Function:
     :param reports: sends the reports
     :param function: ``API.create``
     """
-    signature = inspect.signature(function)
 
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        made = function(*args, **kwargs)
-        context = signature.bind(*args, **kwargs).arguments["context"]
+    def describe(made: Any, _: Mapping[str, Any]) -> NewOrigin:
         ref = _ref(reports, made.id, model.VOLUME_BACKUP)
-        _report(reports, context, ref, _ref(reports, made.volume_id), made.project_id)
-        return made
+        return ref, _ref(reports, made.volume_id), made.project_id
 
-    return wrapper
+    return _report_after(reports, function, describe)
 
 
 def report_restoration(reports: Reports, function: Function) -> Function:
@@ -181,25 +173,33 @@ def report_restoration(reports: Reports, function: Function) -> Function:
     :param reports: sends the reports
     :param function: ``API.restore``
     """
+
+    def describe(restored: Any, _: Mapping[str, Any]) -> NewOrigin:
+        source = _ref(reports, restored["backup_id"], model.VOLUME_BACKUP)
+        # an administrator may restore to a volume of another project, whose owner stays
+        return _ref(reports, restored["volume_id"]), source, None
+
+    return _report_after(reports, function, describe)
+
+
+def _report_after(
+    reports: Reports, function: Function, describe: Callable[[Any, Mapping[str, Any]], NewOrigin]
+) -> Function:
+    """Wrap a function, so that an origin is reported when it returns.
+
+    :param describe: takes the result and the arguments of the function
+    """
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        restored = function(*args, **kwargs)
-        context = signature.bind(*args, **kwargs).arguments["context"]
-        ref = _ref(reports, restored["volume_id"])
-        source = _ref(reports, restored["backup_id"], model.VOLUME_BACKUP)
-        # an administrator may restore to a volume of another project, whose owner stays
-        _report(reports, context, ref, source, None)
-        return restored
+        result = function(*args, **kwargs)
+        arguments = signature.bind(*args, **kwargs).arguments
+        ref, source, project_id = describe(result, arguments)
+        reports.send(arguments["context"], lambda: {"origins": [origin(ref, source, project_id)]})
+        return result
 
     return wrapper
-
-
-def _report(
-    reports: Reports, context: Any, ref: InstanceRef, source: InstanceRef, project_id: str | None
-) -> None:
-    reports.send(context, lambda: {"origins": [origin(ref, source, project_id)]})
 
 
 def _ref(reports: Reports, resource_id: str, resource_type: str = model.VOLUME) -> InstanceRef:
