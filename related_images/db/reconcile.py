@@ -188,17 +188,9 @@ def begin(database: Database, older_than: timedelta, is_new: bool) -> Run:
     :param is_new: always begin a new one
     :raises StoreUnavailable: if the database is unavailable
     """
-    text = None if is_new else database.read(stored_state.get, POSITION)
+    stored = None if is_new else database.read(stored_state.parsed, POSITION, Run.from_json)
     now = datetime.now(UTC)
-    return _interrupted(text) or Run(now - older_than, now)
-
-
-def _interrupted(text: str | None) -> Run | None:
-    """Return the stored reconciliation; ``None`` if nothing is stored or its format is unknown."""
-    try:
-        return Run.from_json(text) if text else None
-    except (ValueError, KeyError, TypeError):
-        return None
+    return stored or Run(now - older_than, now)
 
 
 def images_known(database: Database) -> int:

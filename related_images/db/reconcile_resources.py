@@ -219,17 +219,13 @@ def begin(database: Database, installation_uuid: str, older_than: timedelta, is_
     :raises StoreUnavailable: if the database is unavailable
     """
     database.read(_home, installation_uuid)
-    text = None if is_new else database.read(stored_state.get, POSITION + installation_uuid)
+    stored = (
+        None
+        if is_new
+        else database.read(stored_state.parsed, POSITION + installation_uuid, Run.from_json)
+    )
     now = database.read(clock.now)
-    return _interrupted(text) or Run(installation_uuid, now - older_than, now)
-
-
-def _interrupted(text: str | None) -> Run | None:
-    """Return the stored run; ``None`` if there is none or its format is unknown."""
-    try:
-        return Run.from_json(text) if text else None
-    except (ValueError, KeyError, TypeError):
-        return None
+    return stored or Run(installation_uuid, now - older_than, now)
 
 
 def check_service(database: Database, service: ResourceService, run: Run) -> None:
