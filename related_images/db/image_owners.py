@@ -33,6 +33,19 @@ def report(connection: Connection, instance_ref: int, project_ref: int) -> None:
     parent_links.refresh_below(connection, instance_ref)
 
 
+def update_owner(connection: Connection, instance_ref: int, reported: int | None) -> int | None:
+    """Lock the row of the instance, and record the reported owner if it is another one.
+
+    :param reported: the row of the project; ``None`` if the report names no owner
+    :returns: the row of the present owner, if that is known
+    """
+    known = parent_links.lock_instance(connection, instance_ref)
+    if reported is None or reported == known:
+        return known
+    report(connection, instance_ref, reported)
+    return reported
+
+
 def move(connection: Connection, image_ref: int, project_ref: int | None) -> bool:
     """Record the owner of the image, and update who sees its relations and links.
 

@@ -11,15 +11,13 @@ and so does Nova's first notification. Later notifications do not state the kind
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, select
 
 from related_images.db import (
     dialects,
     image_owners,
     origin_records,
-    parent_links,
     relation_queries,
     relation_removal,
     relations,
@@ -27,13 +25,11 @@ from related_images.db import (
 )
 from related_images.db.database import Database
 from related_images.db.row_ids import (
-    INSTALLATION_REF,
     IS_NAMED,
     get_or_create,
     get_or_create_installation,
     get_or_create_project,
     named,
-    project_ref,
 )
 from related_images.db.tables import instance
 from related_images.model import (
@@ -222,27 +218,18 @@ def _record_origin(connection: Connection, event: Event, source: InstanceRef) ->
         origin_records.record(connection, new)
 
 
-# these rows are looked up first: an insert consumes a key even if the row exists, and the keys of
-# these tables are integers of 32 bits
-_installation_and_owner: Final = select(INSTALLATION_REF, project_ref(bindparam("project_id")))
-
-
 def _end_instance(connection: Connection, event: Event) -> None:
     """Record the end of the instance; create its row if it is not recorded.
 
     Of several ends, for example a failed creation and the deletion, the first one counts.
     """
     was_known = relations.end_instance(connection, event.instance, event.at)
-    values = {**named(event.instance), "project_id": event.project_id}
-    home, owner = connection.execute(_installation_and_owner, values).one()
-    owner = owner or get_or_create_project(connection, event.project_id)
+    owner = get_or_create_project(connection, event.project_id)
     if was_known:
         if owner is not None:
             _set_owner(connection, event.instance, owner)
         return
-    home = home or get_or_create_installation(
-        connection, event.installation_uuid, event.resource_type
-    )
+    home = get_or_create_installation(connection, event.installation_uuid, event.resource_type)
     key = {"instance_id": event.instance_id, "installation_ref": home}
     _, made = get_or_create(connection, instance, key, project_ref=owner, ended_at=event.at)
     if not made:
@@ -253,8 +240,7 @@ def _report_owner(connection: Connection, event: Transferred) -> None:
     """Record the owner of the instance; create its row if it is not recorded."""
     owner = get_or_create_project(connection, event.project_id)
     ref = origin_records.get_or_create_instance(connection, event.instance, owner)
-    if owner is not None and parent_links.lock_instance(connection, ref) != owner:
-        image_owners.report(connection, ref, owner)
+    image_owners.update_owner(connection, ref, owner)
 
 
 def _set_owner(connection: Connection, ref: InstanceRef, owner: int) -> None:

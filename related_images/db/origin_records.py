@@ -45,9 +45,7 @@ def record(connection: Connection, new: NewOrigin) -> tuple[int, bool]:
     source_ref = (
         None if new.source is None else get_or_create_instance(connection, new.source, None)
     )
-    known_owner = parent_links.lock_instance(connection, ref)
-    if owner is not None and owner != known_owner:
-        image_owners.report(connection, ref, owner)
+    owner = image_owners.update_owner(connection, ref, owner)
     same = origin.c.instance_ref == ref, origin.c.since == new.since
     known = connection.execute(select(origin.c.source_ref).where(*same)).first()
     if known is None:
@@ -55,7 +53,7 @@ def record(connection: Connection, new: NewOrigin) -> tuple[int, bool]:
             "instance_ref": ref,
             "since": new.since,
             "source_ref": source_ref,
-            "project_ref": owner or known_owner,
+            "project_ref": owner,
             "source": new.reported_by,
         }
         connection.execute(insert(origin), values)
