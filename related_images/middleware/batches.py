@@ -11,18 +11,21 @@ from related_images.middleware.route_request import fields
 from related_images.protocol import schemas
 
 
-def items(body: dict[str, Any], name: str) -> list[Any]:
+def items(
+    body: dict[str, Any], name: str, most: int = schemas.BATCH_MAX, things: str | None = None
+) -> list[Any]:
     """Return the items of the body, which are not yet validated.
 
     :param name: the only field of the body
-    :raises FieldInvalid: if the field is missing or is not a list of 1 to
-        :data:`related_images.protocol.schemas.BATCH_MAX` items
+    :param most: the largest number of items
+    :param things: what the items are, for the message, if that is not the name of the field
+    :raises FieldInvalid: if the field is missing or is not a list of 1 to ``most`` items
     """
     found = fields(body, required=(name,), optional=())[name]
-    if not isinstance(found, list) or not 1 <= len(found) <= schemas.BATCH_MAX:
+    if not isinstance(found, list) or not 1 <= len(found) <= most:
         raise FieldInvalid(
-            f"the field {name} is not a list of 1 to {schemas.BATCH_MAX} {name}; send more "
-            "in several requests"
+            f"the field {name} is not a list of 1 to {most} {things or name}; send more in "
+            "several requests"
         )
     return found
 

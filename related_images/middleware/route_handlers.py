@@ -260,13 +260,8 @@ def find_usages(request: RouteRequest) -> WSGIApp:
     :raises BadInput: if the body does not have 1 to
         :data:`related_images.protocol.schemas.IMAGE_IDS_MAX` IDs of images
     """
-    name = parameters.IMAGE_IDS
-    ids = fields(json_object(request.environ), required=(name,), optional=())[name]
-    if not isinstance(ids, list) or not 1 <= len(ids) <= schemas.IMAGE_IDS_MAX:
-        raise FieldInvalid(
-            f"the field {name} is not a list of 1 to {schemas.IMAGE_IDS_MAX} image IDs; send more "
-            "in several requests"
-        )
+    name, most = parameters.IMAGE_IDS, schemas.IMAGE_IDS_MAX
+    ids = batches.items(json_object(request.environ), name, most, "image IDs")
     return _usages(request, list(dict.fromkeys(map(validation.image_id, ids))))
 
 
