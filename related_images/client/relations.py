@@ -115,7 +115,8 @@ class RelationsClient:
         """Return the images that the caller may see, restricted by relation.
 
         The arguments from ``resource_type`` to ``created_before`` must hold for one relation of the
-        image. If one of them is given and ``kind`` is not, this is a ``snapshot`` or a ``backup``.
+        image. If one of them is given and ``kind`` is not, its kind is ``snapshot``, ``backup`` or
+        ``shelved``.
 
         :param resource_type: type of the resource
         :param kind: kind of the relation

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 
 from related_images import validation
+from related_images.db import clock
 from related_images.db.clock import Now
 from related_images.db.row_ids import get_or_create_project
 from related_images.db.tables import (
@@ -95,7 +96,7 @@ def begin(connection: Connection, new: NewRelation) -> Grant:
             "the field instance_project_id is missing; a relation of the kind use needs the "
             "project that owns the resource"
         )
-    now = connection.execute(select(Now())).scalar_one()
+    now = clock.now(connection)
     expires_at = _allowed(new.expires_at, now, longest)
     locked = select(project.c.id).where(project.c.id == project_ref)
     connection.execute(locked.with_for_update(key_share=True))

@@ -10,8 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, delete, insert, select
 
 from related_images import validation
-from related_images.db import leases
-from related_images.db.clock import Now
+from related_images.db import clock, leases
 from related_images.db.database import Database
 from related_images.db.tables import installation, lease, resource_type
 from related_images.errors import (
@@ -83,7 +82,7 @@ def _register(connection: Connection, name: str, days: int) -> tuple[RegisteredT
     known = connection.execute(select(*_columns).where(resource_type.c.name == name)).first()
     if known is not None:
         return RegisteredType(*known), False
-    new = RegisteredType(name, days, connection.execute(select(Now())).scalar_one())
+    new = RegisteredType(name, days, clock.now(connection))
     # if a concurrent transaction inserts it, this one runs again
     connection.execute(insert(resource_type), asdict(new))
     return new, True

@@ -29,15 +29,6 @@ KIND: Final = (
 )
 
 
-def add_server(parser: Parser, purpose: str) -> None:
-    """Add the arguments ``<server>`` and ``--installation``.
-
-    :param purpose: completes the help "Server …"
-    """
-    add_installation(parser, INSTALLATION_OF_SERVER)
-    parser.add_argument("server", metavar="<server>", help=f"Server {purpose} ({SERVER})")
-
-
 def add_server_or_all(parser: Parser, objects: str) -> None:
     """Add the arguments ``<server>`` or ``--all``, and ``--installation``.
 
