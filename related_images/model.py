@@ -566,7 +566,6 @@ class Filters:
     :ivar resource_type: ``None`` for every type
     :ivar in_use: whether a relation states that a live resource was made from the image, or has a
         live lease of it
-    :ivar in_use: whether a relation states that a live resource was made from the image
     :ivar leftover: whether a ``shelved`` relation has ended although its image exists
     :ivar visible_to: the project of the caller; ``None`` for callers who see all projects
     """
