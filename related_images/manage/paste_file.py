@@ -30,13 +30,8 @@ def connection(path: Path, files: Sequence[str]) -> str:
     :param files: configuration files of oslo.config, the last one with the highest precedence
     :raises ConfigurationError: if a file cannot be read, or if there is no database or several
     """
-    try:
-        parser = ConfigLoader(str(path)).parser
-        sections = {
-            name: _local(parser, name) for name in parser.sections() if _is_filter(parser[name])
-        }
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
+    parser = read(path)
+    sections = {name: _local(parser, name) for name in parser.sections() if is_filter(parser[name])}
     if not sections:
         raise ConfigurationError(
             f"{path} has no filter section with `use = {_FILTER['use'][0]}`; "
@@ -57,6 +52,25 @@ def connection(path: Path, files: Sequence[str]) -> str:
     return urls.pop()
 
 
+def read(path: Path) -> configparser.ConfigParser:
+    """Return the sections of a paste file, with each value that it refers to.
+
+    :raises ConfigurationError: if the file cannot be read
+    """
+    try:
+        parser: configparser.ConfigParser = ConfigLoader(str(path)).parser
+        for name in parser.sections():
+            parser.items(name)  # now, so that an error of a value is found here
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    return parser
+
+
+def is_filter(section: configparser.SectionProxy) -> bool:
+    """Return whether a section of a paste file defines the filter for Glance."""
+    return any(section.get(option) in values for option, values in _FILTER.items())
+
+
 def _unreadable(path: Path, error: Exception) -> ConfigurationError:
     """Return an error without values, as :func:`config.unreadable` does: they may be secret."""
     if isinstance(error, configparser.ParsingError):
@@ -73,10 +87,6 @@ def _unreadable(path: Path, error: Exception) -> ConfigurationError:
     else:
         return config.unreadable(path, error)
     return ConfigurationError(f"{path} cannot be read: {reason}")
-
-
-def _is_filter(section: configparser.SectionProxy) -> bool:
-    return any(section.get(option) in values for option, values in _FILTER.items())
 
 
 def _local(parser: configparser.ConfigParser, name: str) -> dict[str, str]:
