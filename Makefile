@@ -1,4 +1,4 @@
-# Each goal installs what it needs, on a machine with Python 3.11 or newer.
+# Each target installs what it needs, on a machine with Python 3.11 or newer.
 
 PYTHON ?= python3
 ARGS ?=
