@@ -119,7 +119,7 @@ class Purge(options.DatabaseCommand, ShowOne):
 
     exit_codes = (
         f"{options.DatabaseCommand.exit_codes} A dry run counts the rows that can be removed "
-        "now. After their removal, more rows may be removable."
+        "now. A run that removes them may then remove further rows."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

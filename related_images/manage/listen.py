@@ -31,18 +31,18 @@ _BUS_SECTIONS: Final = ("oslo_messaging_notifications", "DEFAULT")
 class Listen(options.DatabaseCommand):
     """Record relations from the versioned notifications of Nova and the notifications of Cinder.
 
-    The command records images made from servers, the images and root volumes that servers are
-    started from, from which volume snapshots volumes come, transfers of volumes, and deletions of
-    servers and volumes, until SIGTERM or SIGINT. It acknowledges a notification after it has
-    stored it. It writes notifications that it cannot parse or store to a file, as dead letters.
-    Several listeners can share the work of one bus.
+    The command runs until SIGTERM or SIGINT. It records the images made from servers, the images
+    and root volumes that servers are started from, the volume snapshots that volumes are made from,
+    transfers of volumes, and deletions of servers and volumes. It acknowledges a notification after
+    it has stored it. It writes notifications that it cannot parse or store to a file, as dead
+    letters. Several listeners can share the work of one bus.
 
     All users of the machine can see passwords on the command line. To avoid this, give nova.conf,
     which has the URL of the bus, with --config-file; for the database, give Glance's paste file
     with --paste, or a file with [related_images] with another --config-file. Start one listener for
     each Nova. For one listener for several Novas, give --installation and --transport-url once for
-    each, in the same order. Give the Cinder with the root volumes of their servers with
-    --cinder-installation.
+    each, in the same order. With --cinder-installation, give the Cinder that has the root volumes
+    of their servers.
     """
 
     exit_codes = "Exit codes: 0 stopped, 1 failed (one line on stderr says why), 2 wrong usage."

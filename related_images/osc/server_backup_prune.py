@@ -35,8 +35,8 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
     there are fewer such days, it also keeps the oldest backup. A backup is kept if any rule keeps
     it.
 
-    The rules count only active backups. They do not count backups that are protected, in use, made
-    from another server too, hidden, deactivated, not finished or dated in the future. With
+    The rules count only active backups. They do not count backups that are protected, in use,
+    recorded for another server too, hidden, deactivated, not finished or dated in the future. With
     --project, they do not count backups of other projects. The command keeps all these backups. It
     always keeps one active backup of each group. If no backup has the label of a --keep-label, it
     deletes nothing.
