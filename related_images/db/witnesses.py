@@ -29,6 +29,7 @@ from related_images.model import (
     BUSES,
     SERVER,
     Coverage,
+    Gap,
     Heartbeat,
     Reporter,
 )
@@ -79,6 +80,19 @@ def find_again(database: Database, installation_uuid: str, witness: str, name: s
     :raises StoreUnavailable: if it could not be committed
     """
     return database.write(_find_again, installation_uuid, witness, name)
+
+
+def lose_since(database: Database, since: datetime) -> list[Gap]:
+    """Record that every expected witness may have lost everything from ``since`` until now.
+
+    So it is after an older copy of the database is restored: a process that continues its interval
+    covers the lost time only seemingly.
+
+    :returns: the new gap of each expected witness
+    :raises FieldInvalid: if ``since`` is in the future
+    :raises StoreUnavailable: if it could not be committed
+    """
+    return database.write(_lose_since, since)
 
 
 def close_gaps(database: Database, installation_uuid: str, until: datetime) -> None:
@@ -229,6 +243,21 @@ def _lose(
     ref = _lock(connection, installation_uuid, name_of_witness)
     _store_loss(connection, ref, name, span)
     _join_losses(connection, ref)
+
+
+def _lose_since(connection: Connection, since: datetime) -> list[Gap]:
+    span = since, now = since, clock.now(connection)
+    if since > now:
+        raise FieldInvalid(
+            f"the time {validation.format_time(since)} is in the future, and it is "
+            f"{validation.format_time(now)} now; give the time at which the copy began"
+        )
+    found = []
+    for one in coverage.load(connection, *coverage.EXPECTED).values():
+        _lose(connection, one.installation_uuid, one.name, _name(span), span)
+        begin = None if since == EPOCH else since
+        found.append(Gap(one.installation_uuid, one.name, begin, now))
+    return found
 
 
 def _find_again(

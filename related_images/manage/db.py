@@ -10,7 +10,12 @@ from cliff.lister import Lister
 from cliff.show import ShowOne
 
 from related_images import validation
-from related_images.errors import SchemaMissing, SchemaOutdated, SchemaTooNew
+from related_images.errors import (
+    ConfigurationError,
+    SchemaMissing,
+    SchemaOutdated,
+    SchemaTooNew,
+)
 from related_images.manage import options
 
 if TYPE_CHECKING:
@@ -108,6 +113,59 @@ class Check(options.DatabaseCommand, Lister):
         return 0
 
 
+class Restored(options.DatabaseCommand, Lister):
+    """Record that the database was restored from an older copy, or was created again.
+
+    What was recorded after the copy is lost. The command records this time as a gap of every
+    expected witness. So the use of an image counts as unknown where it may have been lost, until
+    `related-images reconcile --resources` closes the gap. Run the command after the restoration,
+    before the services record again.
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of ``db restored``.
+
+        :param parser: the parser of the command
+        """
+        parser.add_argument(
+            "--copied-at",
+            metavar="TIME",
+            type=validation.argument(_time),
+            required=True,
+            help="when the copy began, such as 2026-01-31T12:00:00Z; never, if there is no copy "
+            "and the tables were created again",
+        )
+
+    def take_action(self, args: argparse.Namespace) -> tuple[Any, Any]:
+        """Record the gaps, and return them as cliff shows them.
+
+        :param args: the parsed arguments
+        :returns: names of the columns, and a row for each expected witness
+        :raises ConfigurationError: if no witness is expected
+        :raises FieldInvalid: if the time is in the future
+        :raises RelatedImagesError: if the database cannot be used
+        """
+        from related_images.db import witnesses
+        from related_images.manage import database_access
+
+        with database_access.open_database(args) as database:
+            gaps = witnesses.lose_since(database, args.copied_at)
+        if not gaps:
+            raise ConfigurationError(
+                "no witness is expected, so no gap can be recorded, and an image without a "
+                "recorded use counts as unused; register each installation with `related-images "
+                "installation add UUID --name NAME --witness NAME`, then run this command again"
+            )
+        times = (
+            (validation.format_time(one.since), validation.format_time(one.until)) for one in gaps
+        )
+        rows = [
+            (one.installation_uuid, one.witness, *span)
+            for one, span in zip(gaps, times, strict=True)
+        ]
+        return ("installation_uuid", "witness", "from", "until"), rows
+
+
 class Purge(options.DatabaseCommand, ShowOne):
     """Remove the relations of images that were deleted long ago.
 
@@ -153,6 +211,13 @@ class Purge(options.DatabaseCommand, ShowOne):
             counts = purge_rows(database, before)
         names = ("relations", "images", "instances")
         return names, tuple(getattr(counts, name) for name in names)
+
+
+NEVER: Final = "never"
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromtimestamp(0, UTC) if text == NEVER else validation.parse_time("time", text)
 
 
 def _revision(text: str) -> str:

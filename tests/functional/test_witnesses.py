@@ -1,6 +1,8 @@
 """What the witnesses of an installation covered, and the use of images, with the real Glance."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -93,6 +95,34 @@ def test_a_loss_of_one_process_is_a_gap_until_a_comparison(nova: Nova) -> None:
     nova.heartbeat(made_at - MINUTE, last)
     assert nova.heartbeat(next, now)["from"] == format_time(next)
     assert gaps(nova, image_id) == [(format_time(last), format_time(next))]
+    witnesses.close_gaps(nova.database, nova.uuid, now)
+    assert usage(nova, image_id)["state"] == "unused"
+
+
+def copy(source: str, target: str) -> None:
+    """Copy a SQLite database into another file, also while processes use it."""
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)
+
+
+def test_what_a_restored_copy_lacks_is_unknown_until_a_comparison(nova: Nova) -> None:
+    """The process of nova-api continues its interval over the time that the copy lacks."""
+    image_id, server = a_public_image(nova.cloud), new_server()
+    nova.register()
+    made_at = created_at(nova, image_id)
+    nova.heartbeat(made_at - MINUTE, made_at)
+    file = str(nova.database._url.database)
+    copy(file, f"{file}.copy")
+    start(nova.cloud, server, image_id)
+    assert usage(nova, image_id)["state"] == "used"
+
+    copy(f"{file}.copy", file)
+    (gap,) = witnesses.lose_since(nova.database, made_at)
+    now = datetime.now(UTC)
+    nova.heartbeat(made_at - MINUTE, now)
+    found = usage(nova, image_id)
+    assert found["state"] == "unknown"
+    assert gaps(nova, image_id) == [(format_time(made_at), format_time(gap.until))]
     witnesses.close_gaps(nova.database, nova.uuid, now)
     assert usage(nova, image_id)["state"] == "unused"
 

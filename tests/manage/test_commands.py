@@ -425,6 +425,25 @@ def test_a_purge_counts_in_a_dry_run_and_then_removes(
     database.close()
 
 
+def test_the_time_that_a_restored_copy_lacks_is_a_gap_of_every_expected_witness(
+    command: Command, sqlite: tuple[str, str]
+) -> None:
+    restored = ("db", "restored", *sqlite, "--copied-at")
+    assert "no witness is expected" in error_line(command(*restored, "never"))
+    expected = ("--witness", "nova-api", "--witness", "nova-bus")
+    assert command("installation", "add", NOVA, "--name", "n", *expected, *sqlite)[0] == 0
+    assert "in the future" in error_line(command(*restored, "2999-01-31T12:00:00Z"))
+    assert command(*restored, "yesterday")[0] == 2
+    copied_at = "2026-01-31T12:00:00.000000Z"
+    for text, begin in (("never", None), (copied_at, copied_at)):
+        rows = json_output(command, *restored, text)
+        assert [(row["witness"], row["from"]) for row in rows] == [
+            ("nova-api", begin),
+            ("nova-bus", begin),
+        ]
+        assert {row["installation_uuid"] for row in rows} == {NOVA}
+
+
 def test_a_check_reports_that_pgbouncer_refuses_an_option(
     command: Command, postgresql: servers.DatabaseServer
 ) -> None:
