@@ -39,7 +39,7 @@ def _help(program: str, name: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=240,
         env={**os.environ, "COLUMNS": "96", "LANG": "C.UTF-8", "NO_COLOR": "1"},
     )
     return done.stdout.strip()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -152,11 +151,22 @@ def deployment(tmp_path: Path, databases: Path) -> Deployment:
     return made
 
 
-Seed = Callable[[Deployment], Any]
+Seed = Callable[[Deployment], None]
 
 
 def in_file(name: str, old: str, new: str) -> Seed:
     return lambda deployment: deployment.replace(name, old, new)
+
+
+def behind_the_cache(deployment: Deployment) -> None:
+    wrong = "cache related-images rootapp"
+    deployment.replace(GLANCE_PASTE, "related-images cache rootapp", wrong)
+    deployment.replace("glance-api.conf", "flavor = keystone", "flavor = keystone+caching")
+
+
+def expecting_a_silent_witness(deployment: Deployment) -> None:
+    installations.unregister(deployment.database, CINDER)
+    installations.register(deployment.database, CINDER, CINDER, (), ["cinder-bus"])
 
 
 GLANCE_PASTE = "glance-api-paste.ini"
@@ -172,12 +182,7 @@ FAULTS: dict[str, tuple[Seed, str, str]] = {
         "move related-images behind context",
     ),
     "filter behind the cache": (
-        lambda it: (
-            it.replace(
-                GLANCE_PASTE, "related-images cache rootapp", "cache related-images rootapp"
-            ),
-            it.replace("glance-api.conf", "flavor = keystone", "flavor = keystone+caching"),
-        ),
+        behind_the_cache,
         "Glance: pipeline `keystone+caching`",
         "move related-images before cache",
     ),
@@ -267,10 +272,7 @@ FAULTS: dict[str, tuple[Seed, str, str]] = {
         f"related-images installation add {CINDER}",
     ),
     "a witness that never spoke": (
-        lambda it: (
-            installations.unregister(it.database, CINDER),
-            installations.register(it.database, CINDER, CINDER, (), ["cinder-bus"]),
-        ),
+        expecting_a_silent_witness,
         f"witness: cinder-bus of {CINDER}",
         "it has never reported; start `related-images listen`",
     ),
