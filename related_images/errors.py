@@ -7,6 +7,8 @@
     ├── UntrustedGlanceAnswer       a response of Glance cannot be relied on
     ├── NovaUnreachable             Nova cannot be queried
     ├── UntrustedNovaAnswer         a response of Nova cannot be relied on
+    ├── CinderUnreachable           Cinder cannot be queried
+    ├── UntrustedCinderAnswer       a response of Cinder cannot be relied on
     ├── BusUnusable                 the message bus cannot be used
     ├── NotificationMalformed       a notification of Nova is malformed
     ├── BadInput                    the request is malformed
@@ -91,6 +93,20 @@ class UntrustedNovaAnswer(RelatedImagesError):
 
     code = "nova.untrusted-answer"
     title = "The response of Nova cannot be relied on"
+
+
+class CinderUnreachable(RelatedImagesError):
+    """Cinder has another address, or does not respond."""
+
+    code = "cinder.unreachable"
+    title = "Cinder cannot be queried"
+
+
+class UntrustedCinderAnswer(RelatedImagesError):
+    """Cinder hides volumes from this caller, or it is not the Cinder of the recorded volumes."""
+
+    code = "cinder.untrusted-answer"
+    title = "The response of Cinder cannot be relied on"
 
 
 class BadInput(RelatedImagesError):

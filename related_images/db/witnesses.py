@@ -5,7 +5,7 @@ are joined, so that the result is the same. The number of rows of a witness stay
 :func:`_join_former`. A transaction that writes locks the row of the witness first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Final
@@ -95,15 +95,18 @@ def lose_since(database: Database, since: datetime) -> list[Gap]:
     return database.write(_lose_since, since)
 
 
-def close_gaps(database: Database, installation_uuid: str, until: datetime) -> None:
+def close_gaps(
+    database: Database, installation_uuid: str, names: Collection[str], until: datetime
+) -> None:
     """Record that the state of all live resources was compared with the service.
 
     The gaps before that do not matter any more: what is live is known.
 
+    :param names: the witnesses
     :param until: the time of the database at which the comparison began
     :raises StoreUnavailable: if it could not be committed
     """
-    database.write(_close_gaps, installation_uuid, until)
+    database.write(_close_gaps, installation_uuid, names, until)
 
 
 def move(database: Database, old: str, new: str) -> None:
@@ -296,12 +299,14 @@ def _join_losses(connection: Connection, ref: int) -> None:
         _store_loss(connection, ref, _name(span), span)
 
 
-def _close_gaps(connection: Connection, installation_uuid: str, until: datetime) -> None:
+def _close_gaps(
+    connection: Connection, installation_uuid: str, names: Collection[str], until: datetime
+) -> None:
     home = select(installation.c.id).where(
         installation.c.uuid == installation_uuid, installation.c.resource_type == SERVER
     )
-    own = witness.c.installation_ref == home.scalar_subquery()
-    refs = select(witness.c.id).where(own).order_by(witness.c.id).with_for_update()
+    own = witness.c.installation_ref == home.scalar_subquery(), witness.c.witness.in_(names)
+    refs = select(witness.c.id).where(*own).order_by(witness.c.id).with_for_update()
     for ref in connection.execute(refs).scalars().all():
         is_older = witness.c.id == ref, witness.c.compared_at < until
         connection.execute(update(witness).where(*is_older).values(compared_at=until))

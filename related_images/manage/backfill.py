@@ -1,4 +1,4 @@
-"""``backfill``: record the credible relations of images that are older than the filter."""
+"""``backfill``: record what is known of images and volumes that are older than the filters."""
 
 import argparse
 import json
@@ -7,11 +7,12 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from related_images import validation
-from related_images.errors import BadInput
+from related_images.errors import BadInput, ConfigurationError
 from related_images.manage import cloud_options, options
 from related_images.prefetch import prefetch
 
@@ -36,8 +37,18 @@ Position = tuple[str, Mapping[str, str]]
 FIRST_PAGE: Final[Position] = ("false", {})
 """The first page of the images that are not hidden."""
 
+VOLUME_COUNTS: Final = ("listed", "started", "recorded", "moved", "restored", "unknown")
+"""The counts of a backfill from Cinder."""
+
 COLUMNS: Final = ("image_id", "instance_id", "project_id", "reason")
 _WIDTHS: Final = (36, 36, 32, 0)
+
+
+OF_VOLUME: Final = (
+    "users can change the image metadata of a volume, and a clone inherits it: the source of the "
+    "volume stays unknown"
+)
+"""The reason for which the image of a volume is rejected."""
 
 
 class Backfill(options.DatabaseCommand):
@@ -47,11 +58,16 @@ class Backfill(options.DatabaseCommand):
     properties contradict each other, recorded relations or Nova. Rejected images are listed with
     the reason. The recorded relations have the source backfill. If the command is interrupted, the
     next run continues where it stopped. A second complete run changes nothing.
+
+    With --cinder-installation, the command reads the volumes, volume snapshots and volume backups
+    in Cinder instead, and records their projects and from which volume or volume snapshot they
+    come. Cinder's API states the image of a volume only in metadata that users can change. Images
+    in this metadata are rejected and listed, unless the source of the volume is recorded.
     """
 
     exit_codes = (
         f"{options.DatabaseCommand.exit_codes} Rejected images are not a failure. The command "
-        "fails, and records nothing, if Glance may hide images from the account."
+        "fails, and records nothing, if Glance or Cinder may hide something from the account."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -59,13 +75,17 @@ class Backfill(options.DatabaseCommand):
 
         :param parser: the parser of the command
         """
-        parser.add_argument(
-            "--installation",
-            metavar="UUID",
-            type=validation.argument(validation.installation_uuid),
-            required=True,
-            help="installation (Nova deployment) of the servers",
-        )
+        installation = parser.add_mutually_exclusive_group(required=True)
+        for option, service, resources in (
+            ("--installation", "Nova", "servers"),
+            ("--cinder-installation", "Cinder", "volumes"),
+        ):
+            installation.add_argument(
+                option,
+                metavar="UUID",
+                type=validation.argument(validation.installation_uuid),
+                help=f"installation ({service} deployment) of the {resources}",
+            )
         parser.add_argument(
             "--dry-run", action="store_true", help="list the rejected images, and record nothing"
         )
@@ -88,22 +108,51 @@ class Backfill(options.DatabaseCommand):
         """Run the backfill, and write the rejected images and the counts to standard output.
 
         :param args: the parsed arguments
-        :raises RelatedImagesError: if Glance, Nova or the database cannot be used
+        :raises RelatedImagesError: if a service or the database cannot be used
         """
-        from related_images.manage import database_access
-        from related_images.manage.glance_admin import GlanceAdmin
-        from related_images.manage.nova_servers import Compute
-        from related_images.manage.rate_limit import RateLimit
+        run = _of_images if args.cinder_installation is None else _of_volumes
+        run(args, self.app.stdout)
 
-        glance = GlanceAdmin(cloud_options.image_adapter(args), RateLimit(math.inf))
-        compute = Compute(cloud_options.adapter(args, "compute")) if args.ask_nova else None
-        with database_access.open_database(args) as database:
-            glance.require_administrator()
-            run = _Run(database, args.installation, compute, args.dry_run)
-            report = _REPORTS[args.format](self.app.stdout)
-            for claim, reason in run.rejected(glance):
-                report.add(claim, reason)
-        report.end({**run.counts, "dry_run": args.dry_run})
+
+def _of_images(args: argparse.Namespace, out: TextIO) -> None:
+    """Record the relations that images claim."""
+    from related_images.manage import database_access
+    from related_images.manage.glance_admin import GlanceAdmin
+    from related_images.manage.nova_servers import Compute
+    from related_images.manage.rate_limit import RateLimit
+
+    glance = GlanceAdmin(cloud_options.image_adapter(args), RateLimit(math.inf))
+    compute = Compute(cloud_options.adapter(args, "compute")) if args.ask_nova else None
+    with database_access.open_database(args) as database:
+        glance.require_administrator()
+        run = _Run(database, args.installation, compute, args.dry_run)
+        report = _REPORTS[args.format](out)
+        for claim, reason in run.rejected(glance):
+            report.add(claim.image_id, claim.instance_id, claim.owner, reason)
+    report.end({**run.counts, "dry_run": args.dry_run})
+
+
+def _of_volumes(args: argparse.Namespace, out: TextIO) -> None:
+    """Record what Cinder states of its resources."""
+    from related_images.db import reconcile_resources
+    from related_images.manage import cinder_admin, database_access
+    from related_images.manage.rate_limit import RateLimit
+
+    if args.ask_nova:
+        raise ConfigurationError("--ask-nova needs --installation; Cinder is always asked")
+    adapter = cloud_options.adapter(args, "block-storage")
+    cinder = cinder_admin.resources(adapter, RateLimit(math.inf))
+    with database_access.open_database(args) as database:
+        cinder[0].require_administrator()
+        run = reconcile_resources.begin(
+            *(database, args.cinder_installation, timedelta(0), args.dry_run), is_backfill=True
+        )
+        report = _REPORTS[args.format](out)
+        for found in reconcile_resources.reconcile(database, cinder, run, args.dry_run):
+            for one in found.rejected:
+                report.add(one.claimed_image, one.instance_id, one.project_id, OF_VOLUME)
+    counts = asdict(run.counts)
+    report.end({name: counts[name] for name in VOLUME_COUNTS} | {"dry_run": args.dry_run})
 
 
 @dataclass
@@ -247,12 +296,12 @@ class _Table:
         self._out = out
         self._rows = 0
 
-    def add(self, claim: "NovaClaim", reason: str) -> None:
+    def add(self, *cells: str | None) -> None:
         if not self._rows:
             self._write(COLUMNS)
         self._rows += 1
-        cells = (claim.image_id, claim.instance_id or "-", claim.owner or "-", reason)
-        self._write(text if text.isprintable() else validation.shown(text) for text in cells)
+        texts = (text or "-" for text in cells)
+        self._write(text if text.isprintable() else validation.shown(text) for text in texts)
 
     def end(self, counts: dict[str, Any]) -> None:
         line = ", ".join(f"{name}: {number}" for name, number in counts.items())
@@ -271,9 +320,8 @@ class _Json:
         self._out.write('{"doubted": [')
         self._separator = "\n"
 
-    def add(self, claim: "NovaClaim", reason: str) -> None:
-        values = (claim.image_id, claim.instance_id, claim.owner, reason)
-        row = json.dumps(dict(zip(COLUMNS, values, strict=True)))
+    def add(self, *cells: str | None) -> None:
+        row = json.dumps(dict(zip(COLUMNS, cells, strict=True)))
         self._out.write(f"{self._separator}{row}")
         self._separator = ",\n"
 

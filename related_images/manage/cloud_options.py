@@ -39,7 +39,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="interface of the endpoints: public, internal or admin",
     )
-    for service, name in (("image", "Glance"), ("compute", "Nova")):
+    for service, name in (
+        ("image", "Glance"),
+        ("compute", "Nova"),
+        ("block-storage", "Cinder"),
+    ):
         group.add_argument(
             f"--os-{service}-endpoint-override",
             metavar="URL",

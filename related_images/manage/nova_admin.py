@@ -6,67 +6,29 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from keystoneauth1.adapter import Adapter
-from keystoneauth1.exceptions import ClientException, ConnectFailure
 
 from related_images import validation
-from related_images.client.glance import REQUEST_ID, seconds_to_wait
-from related_images.db.reconcile_resources import Page, Presence, Resource
-from related_images.errors import BadInput, NovaUnreachable, UntrustedNovaAnswer
-from related_images.manage import retries
+from related_images.db.resource_service import Page, Presence, Resource
+from related_images.errors import RelatedImagesError
 from related_images.manage.rate_limit import RateLimit
+from related_images.manage.service_admin import (
+    ALL_PROJECTS,
+    MALFORMED,
+    NOVA,
+    PAGE,
+    Response,
+    ServiceAdmin,
+)
+from related_images.model import SERVER
 
 LOG = logging.getLogger(__name__)
-
-PAGE: Final = 1000
-"""Servers in one page; Nova's ``max_limit`` may make the pages shorter."""
-
-MICROVERSION: Final = "compute 2.69"
-"""From this version on, Nova returns servers of a cell that is down, with the status UNKNOWN."""
 
 RESTARTS: Final = 3
 """How often a listing may begin again because Nova no longer knows the last server of a page."""
 
 _SERVERS: Final = "/servers/detail"
-_EVERYWHERE: Final = {"all_tenants": "true"}
 _OTHER_IMAGE: Final = ("SHELVED", "SHELVED_OFFLOADED", "REBUILD", "RESIZE")
 """States in which Nova gives a server another image while it acts on the server."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Response:
-    """A response of Nova.
-
-    :ivar body: the JSON object; empty if it is none
-    """
-
-    request: str
-    status: int
-    headers: Mapping[str, str]
-    body: Mapping[str, Any]
-
-    def untrusted(self, reason: str) -> UntrustedNovaAnswer:
-        return UntrustedNovaAnswer(
-            f"{self.request}: {reason}; check the endpoint of Nova and the proxies in front of it"
-        )
-
-    def refused(self) -> UntrustedNovaAnswer:
-        message = next((str(it.get("message")) for it in self._faults()), "no JSON of Nova")
-        return self.untrusted(f"the status is {self.status} ({message})")
-
-    def is_fault(self, name: str) -> bool:
-        """Return whether Nova itself sent this fault."""
-        return isinstance(self.body.get(name), Mapping) and REQUEST_ID in self.headers
-
-    def _faults(self) -> Iterator[Mapping[str, Any]]:
-        return (value for value in self.body.values() if isinstance(value, Mapping))
-
-
-class _NotNow(NovaUnreachable):
-    """Nova refuses requests for ``retry_after`` seconds."""
-
-    def __init__(self, message: str, retry_after: int | None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 @dataclass
@@ -96,21 +58,17 @@ class _Order:
 
 class NovaAdmin:
     """The servers of all projects; implements
-    :class:`related_images.db.reconcile_resources.ResourceService`.
-
-    A response with a short ``Retry-After`` is obeyed. A broken connection is retried with
-    exponential backoff.
+    :class:`related_images.db.resource_service.ResourceService`.
 
     :param adapter: a keystoneauth adapter of the compute service
     :param rate_limit: limits all requests, retries included
     """
 
+    service_name = NOVA.name
+    resource_type = SERVER
+
     def __init__(self, adapter: Adapter, rate_limit: RateLimit) -> None:
-        # the client's own retries would not respect the rate limit
-        adapter.connect_retries = adapter.status_code_retries = 0
-        self._adapter = adapter
-        self._rate_limit = rate_limit
-        self._retrying = retries.retrying(rate_limit, _is_retriable)
+        self._nova = ServiceAdmin(NOVA, adapter, rate_limit)
 
     def require_administrator(self) -> None:
         """Raise unless the caller is an administrator, to whom Nova shows every server.
@@ -120,14 +78,12 @@ class NovaAdmin:
         :raises UntrustedNovaAnswer: if the caller is not an administrator
         :raises NovaUnreachable: if Nova does not respond
         """
-        query = {**_EVERYWHERE, "status": "deleted", "limit": "1"}
-        response = self._get("/servers", **query)
-        if response.status in (401, 403):
-            raise UntrustedNovaAnswer(
-                f"Nova may hide servers from this caller (the status is {response.status}): "
-                "nothing was changed; use an account with the admin role"
-            )
-        _list(response, "servers")
+        query = {**ALL_PROJECTS, "status": "deleted", "limit": "1"}
+        self._nova.require_administrator("/servers", "servers", **query)
+
+    def untrusted(self, message: str) -> RelatedImagesError:
+        """Return the error that a response of Nova is not reliable."""
+        return NOVA.untrusted(message)
 
     def pages(self, after: str) -> Iterator[Page]:
         """Yield the servers after this ID, page by page.
@@ -147,7 +103,7 @@ class NovaAdmin:
                 LOG.info("Nova does not know the server %s any more: listing again", marker)
                 marker, order = "", _Order("", is_waiting_part=True)
                 continue
-            servers = [_server(response, one) for one in _list(response, "servers")]
+            servers = [_server(response, one) for one in response.objects("servers")]
             if not servers:
                 yield Page({}, None)
                 return
@@ -172,16 +128,23 @@ class NovaAdmin:
         """
         if not validation.is_image_id(instance_id):  # a UUID in lower case
             return Presence.FOREIGN
-        response = self._get(f"/servers/{instance_id}")
-        if response.status == 404 and response.is_fault("itemNotFound"):
+        response = self._nova.get(f"/servers/{instance_id}")
+        if response.is_not_found():
             return Presence.GONE
-        if response.status != 200:
-            raise response.refused()
-        server = response.body.get("server")
-        if not isinstance(server, Mapping) or server.get("id") != instance_id:
-            raise response.untrusted("the body is not the expected JSON")
+        server = response.shown("server", instance_id)
         # Nova does not list servers that can still be restored
         return Presence.PRESENT if _is_unlisted(server) else Presence.DOUBTFUL
+
+    def project_of(self, instance_id: str) -> str | None:
+        """Return the project that owns a server; ``None`` if the server does not exist.
+
+        :raises UntrustedNovaAnswer: if the response does not say it
+        :raises NovaUnreachable: if Nova does not respond
+        """
+        response = self._nova.get(f"/servers/{instance_id}")
+        if response.is_not_found():
+            return None
+        return str(response.shown("server", instance_id).get("tenant_id"))
 
     def is_whole(self) -> bool:
         """Return whether no cell is down: Nova omits the servers of such a cell from lists.
@@ -189,72 +152,19 @@ class NovaAdmin:
         :raises UntrustedNovaAnswer: if the response is malformed
         :raises NovaUnreachable: if Nova does not respond
         """
-        response = self._get("/os-services")
-        down = [it for it in _list(response, "services") if it.get("status") == "UNKNOWN"]
+        response = self._nova.get("/os-services")
+        down = [it for it in response.objects("services") if it.get("status") == "UNKNOWN"]
         if down:
             host = validation.shown(down[0].get("host"))
             LOG.warning("a cell of Nova is down, with the host %s: its servers are skipped", host)
         return not down
 
-    def _page(self, marker: str) -> _Response:
-        query = {**_EVERYWHERE, "sort_key": "uuid", "sort_dir": "asc", "limit": str(PAGE)}
-        return self._get(_SERVERS, **query, **({"marker": marker} if marker else {}))
-
-    def _get(self, path: str, **query: str) -> _Response:
-        response: _Response = self._retrying(self._get_once, path, query)
-        return response
-
-    def _get_once(self, path: str, query: Mapping[str, str]) -> _Response:
-        self._rate_limit.wait()
-        request = f"GET {path}"
-        try:
-            # the request() of openstacksdk's Proxy requires a Connection
-            response = Adapter.request(
-                self._adapter,
-                path,
-                "GET",
-                params=query,
-                headers={"OpenStack-API-Version": MICROVERSION},
-                raise_exc=False,
-            )
-        except (ClientException, OSError, ValueError) as error:
-            raise NovaUnreachable(
-                f"{request} got no answer from Nova: {str(error) or type(error).__name__}; check "
-                "the endpoint and the account"
-            ) from error
-        if response.status_code == 503:
-            raise _NotNow(
-                f"{request}: Nova answered 503; try again later", seconds_to_wait(response.headers)
-            )
-        return _Response(request, response.status_code, response.headers, _object(response))
+    def _page(self, marker: str) -> Response:
+        query = {**ALL_PROJECTS, "sort_key": "uuid", "sort_dir": "asc", "limit": str(PAGE)}
+        return self._nova.get(_SERVERS, **query, **({"marker": marker} if marker else {}))
 
 
-def _is_retriable(error: BaseException) -> bool:
-    """Return True if a retry may succeed soon. A timeout is not retried."""
-    if isinstance(error, _NotNow):
-        return retries.is_soon(error.retry_after)
-    return isinstance(error, NovaUnreachable) and isinstance(error.__cause__, ConnectFailure)
-
-
-def _object(response: Any) -> Mapping[str, Any]:
-    try:
-        body = response.json()
-    except ValueError:
-        return {}
-    return body if isinstance(body, Mapping) else {}
-
-
-def _list(response: _Response, name: str) -> list[Mapping[str, Any]]:
-    """Return the objects in a list of the body."""
-    if response.status != 200:
-        raise response.refused()
-    found = response.body.get(name)
-    if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
-        raise response.untrusted("the body is not the expected JSON")
-    return found
-
-
-def _server(response: _Response, server: Mapping[str, Any]) -> Resource:
+def _server(response: Response, server: Mapping[str, Any]) -> Resource:
     try:
         instance_id, project_id = server["id"], server["tenant_id"]
         if not validation.is_image_id(instance_id) or not validation.is_text(project_id):
@@ -265,17 +175,15 @@ def _server(response: _Response, server: Mapping[str, Any]) -> Resource:
         return Resource(
             instance_id,
             project_id,
+            validation.parse_time("created", server["created"]),
+            None if launched is None else validation.parse_time("launched", launched),
             # empty if the server was started from a volume
-            validation.image_id(image["id"]) if image else None,
+            image_id=validation.image_id(image["id"]) if image else None,
             is_image_settled=not (is_busy and status in _OTHER_IMAGE),
-            created_at=validation.parse_time("created", server["created"]),
-            launched_at=None if launched is None else validation.parse_time("launched", launched),
             has_failed=status == "ERROR" and launched is None,
         )
-    except (KeyError, TypeError, ValueError, BadInput) as error:
-        raise response.untrusted(
-            f"the server {validation.shown(server.get('id'))} is not the expected JSON ({error!r})"
-        ) from error
+    except MALFORMED as error:
+        raise response.malformed("server", server, error) from error
 
 
 def _is_waiting(server: Resource) -> bool:

@@ -4,25 +4,28 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from related_images import validation
 from related_images.manage import cloud_options, options
+from related_images.model import SERVER, VOLUME
 
 if TYPE_CHECKING:
     from related_images.db import Database
     from related_images.db.reconcile import Run
+    from related_images.manage.cinder_admin import CinderResources
     from related_images.manage.glance_admin import GlanceAdmin
+    from related_images.manage.nova_admin import NovaAdmin
 
 LOG = logging.getLogger(__name__)
 
 RATE: Final = 20.0
-"""Requests per second to Glance or Nova by default."""
+"""Requests per second to a service by default."""
 
 INCOMPLETE: Final = 3
-"""Exit code if responses of Nova were in doubt."""
+"""Exit code if responses of Nova or Cinder were in doubt."""
 
 
 class Reconcile(options.DatabaseCommand):
@@ -35,14 +38,16 @@ class Reconcile(options.DatabaseCommand):
     run continues where it stopped. The last line of the output is JSON with the counts.
 
     With --resources, the command compares the recorded servers of an installation with the servers
-    in Nova instead. If Nova does not have a recorded server, the server is recorded as deleted, and
-    no longer uses its image. If the start of a server is not recorded, the command records it.
+    in Nova instead, or its recorded volumes, volume snapshots and volume backups with those in
+    Cinder. If Nova or Cinder does not have a recorded resource, the resource is recorded as
+    deleted, and no longer uses its image. If the image of a server, or the source of a resource of
+    Cinder, is not recorded, the command records it.
     """
 
     exit_codes = (
         "Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, "
-        f"{INCOMPLETE} responses of Nova were in doubt: repeat the command. The command fails, and "
-        "changes nothing more, after a response that may not come from Glance or Nova."
+        f"{INCOMPLETE} responses of Nova or Cinder were in doubt: repeat the command. The command "
+        "fails, and changes nothing more, after a response that may not come from the service."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -58,20 +63,20 @@ class Reconcile(options.DatabaseCommand):
             metavar="AGE",
             type=validation.argument(validation.parse_span),
             default="1h",
-            help="skip relations that are newer than this, such as 1h or 2d: their image or server "
-            "may not exist yet (default: %(default)s)",
+            help="skip relations that are newer than this, such as 1h or 2d: their image or "
+            "resource may not exist yet (default: %(default)s)",
         )
         add(
             "--rate",
             metavar="NUMBER",
             type=_rate,
             default=RATE,
-            help="maximum number of requests to Glance or Nova per second (default: %(default)s)",
+            help="maximum number of requests per second (default: %(default)s)",
         )
         add(
             "--restart",
             action="store_true",
-            help="begin at the first image or server, even if the previous run was interrupted",
+            help="begin at the first image or resource, even if the previous run was interrupted",
         )
         cloud_options.add_options(parser)
 
@@ -80,15 +85,15 @@ class Reconcile(options.DatabaseCommand):
 
         :param args: the parsed arguments
         :returns: the exit code
-        :raises RelatedImagesError: if Glance, Nova or the database cannot be used
+        :raises RelatedImagesError: if a service or the database cannot be used
         """
-        counts = _reconcile_images(args) if args.resources is None else _reconcile_servers(args)
+        counts = _reconcile_images(args) if args.resources is None else _reconcile_resources(args)
         self.app.stdout.write(json.dumps({**counts, "dry_run": args.dry_run}) + "\n")
         if counts.get("complete", True):
             return 0
         LOG.warning(
-            "%d responses of Nova were in doubt, and nothing was changed because of them: repeat "
-            "the command when all cells of Nova work",
+            "%d responses were in doubt, and nothing was changed because of them: repeat the "
+            "command when all cells of Nova work",
             counts["doubtful"],
         )
         return INCOMPLETE
@@ -101,20 +106,21 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         "--resources",
         metavar="UUID",
         type=validation.argument(validation.installation_uuid),
-        help="compare the servers of this installation (Nova deployment) with Nova, instead of the "
-        "images with Glance",
+        help="compare the servers of this installation (Nova deployment) with Nova, or its volumes "
+        "(Cinder deployment) with Cinder, instead of the images with Glance",
     )
     exclusive.add_argument(
         "--allow-empty-glance",
         action="store_true",
         help="continue even if Glance has no image, or none of the images of the newest relations",
     )
-    parser.add_argument(
-        "--allow-empty-nova",
-        action="store_true",
-        help="with --resources, continue even if Nova has no server, or none of the first recorded "
-        "servers",
-    )
+    for name, resources in (("Nova", "servers"), ("Cinder", "volumes")):
+        parser.add_argument(
+            f"--allow-empty-{name.lower()}",
+            action="store_true",
+            help=f"with --resources, continue even if {name} has no {resources}, or none of the "
+            f"first recorded {resources}",
+        )
 
 
 def _reconcile_images(args: argparse.Namespace) -> dict[str, Any]:
@@ -141,24 +147,42 @@ def _reconcile(database: "Database", glance: "GlanceAdmin", run: "Run", dry_run:
         reconcile.reconcile(database, glance, run, dry_run, update)
 
 
-def _reconcile_servers(args: argparse.Namespace) -> dict[str, Any]:
-    """Compare the servers of an installation with Nova, and return the counts."""
+def _reconcile_resources(args: argparse.Namespace) -> dict[str, Any]:
+    """Compare the resources of an installation with Nova or Cinder, and return the counts."""
     from related_images.db import reconcile_resources as resources
     from related_images.manage import database_access
+
+    with database_access.open_database(args) as database:
+        clients = _clients(args, resources.types_of(database, args.resources))
+        is_new = args.dry_run or args.restart
+        run = resources.begin(database, args.resources, args.older_than, is_new)
+        for services in clients:
+            services[0].require_administrator()
+            if not vars(args)[f"allow_empty_{services[0].service_name.lower()}"]:
+                resources.check_service(database, services, run)
+        every = [one for services in clients for one in services]
+        with _progress("resource", None, run.counts.listed) as update:
+            for _ in resources.reconcile(database, every, run, args.dry_run):
+                update(run.counts.listed)
+    return resources.summary(run)
+
+
+def _clients(
+    args: argparse.Namespace, types: Collection[str]
+) -> "list[list[NovaAdmin] | list[CinderResources]]":
+    """Return the clients of Nova, of Cinder, or of both: one for each type of resources."""
+    from related_images.manage import cinder_admin
     from related_images.manage.nova_admin import NovaAdmin
     from related_images.manage.rate_limit import RateLimit
 
-    nova = NovaAdmin(cloud_options.adapter(args, "compute"), RateLimit(args.rate))
-    with database_access.open_database(args) as database:
-        is_new = args.dry_run or args.restart
-        run = resources.begin(database, args.resources, args.older_than, is_new)
-        nova.require_administrator()
-        if not args.allow_empty_nova:
-            resources.check_service(database, nova, run)
-        with _progress("server", None, run.counts.listed) as update:
-            for counts in resources.reconcile(database, nova, run, args.dry_run):
-                update(counts.listed)
-    return resources.summary(run)
+    limit = RateLimit(args.rate)
+    clients: list[list[NovaAdmin] | list[CinderResources]] = []
+    if SERVER in types:
+        clients.append([NovaAdmin(cloud_options.adapter(args, "compute"), limit)])
+    if VOLUME in types:
+        adapter = cloud_options.adapter(args, "block-storage")
+        clients.append(cinder_admin.resources(adapter, limit))
+    return clients
 
 
 @contextmanager

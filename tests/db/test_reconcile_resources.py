@@ -19,19 +19,22 @@ from related_images.db import (
     notifications,
     origins,
     reconcile_resources,
+    recorded_resources,
     relation_queries,
     relations,
+    row_ids,
     stored_state,
     tables,
     usages,
 )
 from related_images.db.column_types import EPOCH
 from related_images.db.notifications import Ended, Running, Started
-from related_images.db.reconcile_resources import Counts, Page, Presence, Resource, Run
+from related_images.db.reconcile_resources import Counts, Run
+from related_images.db.resource_service import Page, Presence, Resource
 from related_images.db.tables import instance, relation
 from related_images.errors import InstallationNotFound, StoreUnavailable, UntrustedNovaAnswer
 from related_images.failpoints import Point
-from related_images.model import Filters, InstanceRef, NewOrigin, Reporter
+from related_images.model import SERVER, Filters, InstanceRef, NewOrigin, Reporter
 from tests.db.samples import NOON, NOVA, OTHER_NOVA, at, found, image_id, new, record
 
 HOUR = timedelta(hours=1)
@@ -43,25 +46,24 @@ def vm(number: int) -> str:
 
 
 def resource(number: int, image: str | None = None, **more: Any) -> Resource:
-    given: dict[str, Any] = {
-        "project_id": "p-1",
-        "image_id": image,
-        "is_image_settled": True,
-        "created_at": NOON,
-        "launched_at": at(1),
-        "has_failed": False,
-    }
-    return Resource(vm(number), **(given | more))
+    given: dict[str, Any] = {"project_id": "p-1", "created_at": NOON, "launched_at": at(1)}
+    return Resource(vm(number), **(given | {"image_id": image} | more))
 
 
 class FakeNova:
     """The servers of a service, in pages of ``size``.
 
+    :ivar owners: the owners of resources that were transferred after they were listed
     :ivar unlisted: what is responded about the servers that are not listed
     :ivar on_page: called with each page that was listed
     """
 
-    def __init__(self, *servers: Resource, size: int = 2) -> None:
+    service_name = "Nova"
+    untrusted = UntrustedNovaAnswer
+
+    def __init__(self, *servers: Resource, size: int = 2, resource_type: str = SERVER) -> None:
+        self.resource_type = resource_type
+        self.owners: dict[str, str] = {}
         self.servers = {one.instance_id: one for one in servers}
         self.size = size
         self.unlisted: dict[str, Presence] = {}
@@ -82,6 +84,9 @@ class FakeNova:
         self.looked_up.append(instance_id)
         there = Presence.PRESENT if instance_id in self.servers else Presence.GONE
         return self.unlisted.get(instance_id, there)
+
+    def project_of(self, instance_id: str) -> str | None:
+        return self.owners.get(instance_id, self.servers[instance_id].project_id)
 
     def is_whole(self) -> bool:
         return self.wholes.pop(0) if self.wholes[1:] else self.wholes[0]
@@ -104,7 +109,7 @@ def compare(
     database: Database, nova: FakeNova, run: Run | None = None, dry_run: bool = False
 ) -> Counts:
     run = run or a_run()
-    for _ in reconcile_resources.reconcile(database, nova, run, dry_run):
+    for _ in reconcile_resources.reconcile(database, [nova], run, dry_run):
         pass
     return run.counts
 
@@ -120,10 +125,10 @@ def compared_at(database: Database) -> datetime:
     return found
 
 
-def live(database: Database, installation: str = NOVA) -> list[str]:
+def live(database: Database, installation: str = NOVA, resource_type: str = SERVER) -> list[str]:
+    home = row_ids.installation_refs(installation, resource_type).scalar_subquery()
     rows = select(instance.c.instance_id).where(
-        instance.c.ended_at.is_(None),
-        instance.c.installation_ref == database.read(reconcile_resources._home, installation),
+        instance.c.ended_at.is_(None), instance.c.installation_ref == home
     )
     return sorted(database.read(lambda connection: connection.execute(rows).scalars().all()))
 
@@ -362,15 +367,16 @@ def test_a_service_that_loses_all_servers_meanwhile_is_not_trusted(database: Dat
 
 def test_an_unknown_installation_is_refused(database: Database) -> None:
     with pytest.raises(InstallationNotFound, match="correct the UUID"):
-        reconcile_resources.begin(database, NOVA, HOUR, is_new=False)
+        reconcile_resources.types_of(database, NOVA)
 
 
 @pytest.mark.parametrize(
     ("recorded", "there", "said"),
     [
-        (1, [], "lists no servers"),
-        (9, [20], None),
-        (10, [20], "has none of them"),
+        (1, [], "has none of them and lists none"),
+        (1, [20], "has none of them and lists others"),
+        # it is recorded, although its report is too new for the sample
+        (10, [99], None),
         (10, [1], None),
         (0, [], None),
     ],
@@ -385,21 +391,21 @@ def test_a_service_is_recognized_by_the_recorded_servers(
     nova = FakeNova(*(resource(number) for number in there))
     nova.unlisted = {"i-1": Presence.FOREIGN}
     if said is None:
-        reconcile_resources.check_service(database, nova, a_run())
+        reconcile_resources.check_service(database, [nova], a_run())
         return
     with pytest.raises(UntrustedNovaAnswer, match=said):
-        reconcile_resources.check_service(database, nova, a_run())
+        reconcile_resources.check_service(database, [nova], a_run())
 
 
 def test_live_servers_are_found_behind_many_ended_ones(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconcile_resources, "RECORDED", 2)
+    monkeypatch.setattr(recorded_resources, "RECORDED", 2)
     for number in range(1, 8):
         start(database, number)
     ended = [Ended(NOVA, vm(number), "p-1", at(5)) for number in (1, 2, 3, 4, 5)]
     notifications.store(database, ended)
-    assert reconcile_resources._sample(database, a_run()) == [vm(6), vm(7)]
+    assert reconcile_resources._sample(database, a_run(), SERVER) == [vm(6), vm(7)]
 
 
 POINTS = [Point.RESOURCES_COMPARED, Point.RESOURCES_WRITTEN, Point.RESOURCES_SETTLED]
@@ -410,7 +416,7 @@ def test_an_interrupted_run_is_continued_with_the_same_result(
     database: Database, monkeypatch: pytest.MonkeyPatch, point: Point
 ) -> None:
     """Whichever step fails, the corrections and the counts are those of a run without failures."""
-    monkeypatch.setattr(reconcile_resources, "RECORDED", 2)
+    monkeypatch.setattr(recorded_resources, "RECORDED", 2)
     monkeypatch.setattr(reconcile_resources, "LISTED", 1)
     images = {number: start(database, number) for number in range(1, 12)}
     there = [resource(number, images[number]) for number in (2, 3, 5, 8)]
@@ -488,7 +494,7 @@ def test_an_end_waits_for_a_report_that_is_not_committed(pair: tuple[Database, D
 
     def end() -> None:
         assert written.wait(20)
-        ending.append(other.write(reconcile_resources._end, [ref], datetime.now(UTC), run.until))
+        ending.append(other.write(recorded_resources.end, [ref], datetime.now(UTC), run.until))
 
     ender = threading.Thread(target=end)
     ender.start()

@@ -15,6 +15,7 @@ from related_images.model import (
     UNKNOWN,
     UNUSED,
     USED,
+    WITNESSES,
     Coverage,
     Gap,
     Heartbeat,
@@ -140,7 +141,7 @@ def test_a_merge_opens_the_gaps_that_a_comparison_of_one_closed(
     clock_at(20)
     expect(database, "nova-api", installation=OTHER_NOVA)
     beat(database, "a", 0, 20, installation=OTHER_NOVA)
-    witnesses.close_gaps(database, OTHER_NOVA, at(15))
+    witnesses.close_gaps(database, OTHER_NOVA, WITNESSES, at(15))
     assert shown(database) == []
     beat(database, "b", 1, 2)
     merge.merge(database, NOVA, OTHER_NOVA)
@@ -274,14 +275,14 @@ def test_a_comparison_closes_the_gaps_before_it(database: Database, clock_at: An
     beat(database, "a", 40, 60)
     witnesses.lose(database, NOVA, "nova-api", "letter", (at(5), at(6)))
     assert shown(database) == [(None, 0), (5, 6), (10, 20), (30, 40)]
-    witnesses.close_gaps(database, NOVA, at(35))
+    witnesses.close_gaps(database, NOVA, WITNESSES, at(35))
     assert shown(database) == [(35, 40)]
     assert stretches(database)["a"] == [(at(20), at(30)), (at(40), at(60))]
     # an older comparison, which ends later, changes nothing
-    witnesses.close_gaps(database, NOVA, at(1))
-    witnesses.close_gaps(database, OTHER_NOVA, at(50))
+    witnesses.close_gaps(database, NOVA, WITNESSES, at(1))
+    witnesses.close_gaps(database, OTHER_NOVA, WITNESSES, at(50))
     assert shown(database) == [(35, 40)]
-    witnesses.close_gaps(database, NOVA, at(50))
+    witnesses.close_gaps(database, NOVA, WITNESSES, at(50))
     assert (gaps(database), list(map(len, stretches(database).values()))) == ([], [1, 1])
 
 
@@ -294,9 +295,9 @@ def test_a_queue_that_is_no_longer_used_is_forgotten_by_a_comparison_a_day_later
     beat(database, "former", 0, 10, witness="nova-bus")
     beat(database, "present", 0, 3 * day, witness="nova-bus")
     assert shown(database) == [(None, 0), (10, None)]
-    witnesses.close_gaps(database, NOVA, at(day / 2))
+    witnesses.close_gaps(database, NOVA, WITNESSES, at(day / 2))
     assert shown(database) == [(day / 2, None)]
-    witnesses.close_gaps(database, NOVA, at(2 * day))
+    witnesses.close_gaps(database, NOVA, WITNESSES, at(2 * day))
     assert gaps(database) == []
 
 

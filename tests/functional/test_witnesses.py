@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from related_images.db import Database, witnesses
+from related_images.model import WITNESSES
 from related_images.validation import format_time
 from tests.filters import filtering, migrated, new_uuid
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, new_server
@@ -95,7 +96,7 @@ def test_a_loss_of_one_process_is_a_gap_until_a_comparison(nova: Nova) -> None:
     nova.heartbeat(made_at - MINUTE, last)
     assert nova.heartbeat(next, now)["from"] == format_time(next)
     assert gaps(nova, image_id) == [(format_time(last), format_time(next))]
-    witnesses.close_gaps(nova.database, nova.uuid, now)
+    witnesses.close_gaps(nova.database, nova.uuid, WITNESSES, now)
     assert usage(nova, image_id)["state"] == "unused"
 
 
@@ -145,7 +146,7 @@ def test_the_use_of_an_image_that_glance_does_not_show_depends_on_every_gap(nova
     nova.heartbeat(now - MINUTE, now)
     found = usage(nova, new_uuid())
     assert (found["state"], found["gaps"][0]["from"]) == ("unknown", None)
-    witnesses.close_gaps(nova.database, nova.uuid, now)
+    witnesses.close_gaps(nova.database, nova.uuid, WITNESSES, now)
     assert usage(nova, new_uuid())["state"] == "unused"
 
 

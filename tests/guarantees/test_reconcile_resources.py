@@ -16,6 +16,7 @@ from related_images.db import (
     coverage,
     installations,
     reconcile_resources,
+    recorded_resources,
     relations,
     schema,
 )
@@ -86,7 +87,7 @@ class Reconciler:
     def live(self) -> list[str]:
         """Return the live servers."""
         run = reconcile_resources.begin(self.database(), INSTALLATION, timedelta(0), True)
-        return sorted(reconcile_resources._sample(self.database(), run))
+        return sorted(reconcile_resources._sample(self.database(), run, "server"))
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ def test_an_inconclusive_response_changes_nothing(
 
 def test_an_empty_nova_is_trusted_only_with_the_option(reconciler: Reconciler) -> None:
     reconciler.start(1)
-    assert "lists no servers" in reconciler.refusal()
+    assert "lists none" in reconciler.refusal()
     assert reconciler.live() == [vm(1)]
     assert reconciler.run("--allow-empty-nova")["ended"] == 1
 
@@ -202,7 +203,7 @@ def test_an_unknown_installation_is_refused(reconciler: Reconciler) -> None:
 def test_a_run_that_ended_with_an_error_is_continued(
     reconciler: Reconciler, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconcile_resources, "RECORDED", 4)
+    monkeypatch.setattr(recorded_resources, "RECORDED", 4)
     reconciler.start(*range(1, 21))
     nova = reconciler.nova
     nova.servers, nova.size = [server(number) for number in range(1, 21) if number % 5], 4
@@ -229,8 +230,8 @@ def test_an_interrupted_run_is_abandoned_with_the_option(reconciler: Reconciler)
 
 IN_RECONCILE = [point for point in Point if point.name.startswith("RESOURCES")]
 SMALL = (
-    "from related_images.db import reconcile_resources\n"
-    "reconcile_resources.RECORDED = reconcile_resources.LISTED = 2\n"
+    "from related_images.db import reconcile_resources, recorded_resources\n"
+    "recorded_resources.RECORDED = reconcile_resources.LISTED = 2\n"
 )
 
 

@@ -9,7 +9,7 @@ from keystoneauth1.adapter import Adapter
 from keystoneauth1.session import Session
 from keystoneauth1.token_endpoint import Token
 
-from related_images.db.reconcile_resources import Presence
+from related_images.db.resource_service import Presence
 from related_images.errors import NovaUnreachable, UntrustedNovaAnswer
 from related_images.manage.nova_admin import NovaAdmin
 from related_images.manage.rate_limit import RateLimit
