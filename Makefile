@@ -52,7 +52,7 @@ fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat $(VENV)-image-manager-* build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.installed-%: setup.cfg pyproject.toml
 	@echo "installing packages into $(VENV); the first time this takes some minutes"
@@ -70,6 +70,12 @@ $(VENV)-lowest/.installed: setup.cfg tests/lowest-constraints.txt
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --constraint tests/lowest-constraints.txt \
 		--editable '.[mysql,postgresql]' hypothesis pytest pytest-xdist
+	touch $@
+
+# All requirements of openstack-image-manager are pinned, so that it needs an environment of its own.
+$(VENV)-image-manager-%/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet openstack-image-manager==$*
 	touch $@
 
 EXTRAS_run := glance,cli,reconcile

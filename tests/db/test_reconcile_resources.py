@@ -28,7 +28,7 @@ from related_images.db import (
     usages,
 )
 from related_images.db.column_types import EPOCH
-from related_images.db.notifications import Ended, Running, Started
+from related_images.db.notifications import Ended, Running, Started, Transferred
 from related_images.db.reconcile_resources import Counts, Run
 from related_images.db.resource_service import Page, Presence, Resource
 from related_images.db.tables import instance, relation
@@ -478,6 +478,192 @@ def test_servers_recorded_while_nova_is_listed_are_compared_once(database: Datab
     counts = compare(database, nova)
     assert (counts.ended, counts.doubtful) == (0, 0)
     assert len(live(database)) == 7
+
+
+def volume(number: int, source: int | None = None, **more: Any) -> Resource:
+    given: dict[str, Any] = {"source": None if source is None else ("volume", vm(source))}
+    return resource(number, **(given | more))
+
+
+def of_cinder(*volumes: Resource, **others: list[Resource]) -> list[FakeNova]:
+    return [
+        FakeNova(*volumes, resource_type="volume"),
+        FakeNova(*others.get("snapshots", []), resource_type="volume-snapshot"),
+        FakeNova(*others.get("backups", []), resource_type="volume-backup"),
+    ]
+
+
+def compare_volumes(
+    database: Database, services: list[FakeNova], run: Run | None = None, dry_run: bool = False
+) -> Counts:
+    run = run or a_run()
+    for _ in reconcile_resources.reconcile(database, services, run, dry_run):
+        pass
+    return run.counts
+
+
+def shown_origins(database: Database, visible_to: str | None = None) -> dict[str, str | None]:
+    """Return type and number of the source of each resource, by its own type and number."""
+    wanted = Filters(visible_to=visible_to)
+    return {
+        _short(one.instance): _short(one.source) if one.source else None
+        for one in origins.page(database, wanted, 100, None).items
+    }
+
+
+def _short(ref: InstanceRef) -> str:
+    return f"{ref.resource_type} {UUID(ref.instance_id).int >> 96}"
+
+
+def test_origins_and_owners_of_volumes_are_recorded(database: Database) -> None:
+    cinder = of_cinder(
+        volume(1),
+        volume(2, 1),
+        resource(3, source=("volume-snapshot", vm(1))),
+        snapshots=[volume(1, 1, project_id="p-2")],
+        backups=[volume(1, 1)],
+    )
+    planned = compare_volumes(database, cinder, dry_run=True)
+    assert shown_origins(database) == {}
+    counts = compare_volumes(database, cinder)
+    # the volume snapshot became known as the source of a volume
+    assert replace(counts, checked=0) == planned
+    assert planned == Counts(listed=5, started=4, recorded=5, unknown=1)
+    expected = {
+        "volume 2": "volume 1",
+        "volume 3": "volume-snapshot 1",
+        "volume-snapshot 1": "volume 1",
+        "volume-backup 1": "volume 1",
+    }
+    assert shown_origins(database) == expected
+    assert shown_origins(database, "p-2") == {"volume-snapshot 1": None}
+    assert shown_origins(database, "p-1").keys() == expected.keys() - {"volume-snapshot 1"}
+    again = compare_volumes(database, cinder)
+    assert again == Counts(listed=5, checked=5, unknown=1)
+
+
+def test_a_volume_whose_start_is_recorded_is_not_unknown(database: Database) -> None:
+    database.write(relations.record, new(vm(1), kind="boot", resource_type="volume"))
+    blank = NewOrigin(InstanceRef(NOVA, vm(2), "volume"), None, NOON, "p-1")
+    origins.record(database, blank, Reporter(frozenset()))
+    claim: dict[str, Any] = {"claimed_image": image_id()}
+    cinder = of_cinder(volume(1, **claim), volume(2, **claim), volume(3, 1, **claim), volume(4))
+    found = list(reconcile_resources.reconcile(database, cinder, run := a_run(), False))
+    assert [it.rejected for it in found if it.rejected] == []
+    assert run.counts.unknown == 1
+    claimed = of_cinder(volume(4, claimed_image="x"))
+    found = list(reconcile_resources.reconcile(database, claimed, a_run(), True))
+    assert [one.instance_id for it in found for one in it.rejected] == [vm(4)]
+
+
+def test_volumes_that_no_longer_exist_are_ended(database: Database) -> None:
+    cinder = of_cinder(volume(1), volume(2, 1), snapshots=[volume(3, 1)], backups=[volume(4, 1)])
+    compare_volumes(database, cinder)
+    # servers of the same installation are of another service
+    start(database, 1)
+    left = of_cinder(volume(1))
+    assert compare_volumes(database, left) == Counts(listed=1, checked=4, ended=3, unknown=1)
+    for resource_type, ids in {"volume": [vm(1)], "volume-snapshot": [], SERVER: [vm(1)]}.items():
+        assert live(database, resource_type=resource_type) == ids
+    back = compare_volumes(database, cinder, a_run(until=datetime.now(UTC) + HOUR))
+    assert back.restored == 3
+
+
+def test_a_missed_transfer_is_recorded(database: Database) -> None:
+    compare_volumes(database, of_cinder(volume(1), volume(2, 1)))
+    moved = of_cinder(volume(1), volume(2, 1, project_id="p-2"))
+    assert compare_volumes(database, moved, dry_run=True).moved == 1
+    assert shown_origins(database, "p-2") == {}
+    assert compare_volumes(database, moved) == Counts(listed=2, checked=2, moved=1, unknown=1)
+    assert shown_origins(database, "p-1") == {}
+    assert shown_origins(database, "p-2") == {"volume 2": None}
+
+
+def test_a_volume_that_is_transferred_during_the_run_keeps_its_new_owner(
+    database: Database,
+) -> None:
+    """It was listed with its old owner, and the notification is stored before the comparison."""
+    compare_volumes(database, of_cinder(volume(1), volume(2, 1)))
+    stale = of_cinder(volume(1), volume(2, 1))
+
+    def transferred(_: Page) -> None:
+        at_once = datetime.now(UTC)
+        event = Transferred(NOVA, vm(2), "p-2", at_once, resource_type="volume")
+        notifications.store(database, [event])
+
+    stale[0].on_page = transferred
+    stale[0].owners = {vm(2): "p-2"}
+    assert compare_volumes(database, stale).moved == 0
+    assert shown_origins(database, "p-2") == {"volume 2": None}
+
+
+def test_a_comparison_with_cinder_closes_the_gaps_of_the_bus_alone(database: Database) -> None:
+    """Cinder does not state the image of a volume, which cinder-api would have reported."""
+    expected = ("nova-bus", "cinder-api", "cinder-bus")
+    installations.register(database, NOVA, "both", (), expected)
+    assert compare_volumes(database, of_cinder(), run := a_run()) == Counts()
+    gaps = {one.witness: one.since for one in database.read(coverage.gaps)}
+    assert gaps == {"nova-bus": None, "cinder-api": None, "cinder-bus": run.started_at}
+
+
+def test_a_backfill_ends_nothing_and_closes_no_gap(database: Database) -> None:
+    installations.register(database, NOVA, "cinder", (), ("cinder-bus",))
+    compare_volumes(database, of_cinder(volume(1), volume(2)), replace(a_run(), is_backfill=True))
+    run = reconcile_resources.begin(database, NOVA, HOUR, is_new=False, is_backfill=True)
+    counts = compare_volumes(database, of_cinder(volume(1), volume(3, 1)), run)
+    assert counts == Counts(listed=2, started=1, recorded=1, unknown=1)
+    assert live(database, resource_type="volume") == [vm(1), vm(2), vm(3)]
+    assert [one.since for one in database.read(coverage.gaps)] == [None]
+
+
+def test_an_interrupted_run_is_continued_with_the_type_that_it_reached(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cinder = of_cinder(volume(1), snapshots=[volume(3, 1), volume(4, 1)], backups=[volume(5, 1)])
+
+    def interrupt(_: Page) -> None:
+        raise StoreUnavailable("the database is gone")
+
+    cinder[2].on_page = interrupt
+    run = reconcile_resources.begin(database, NOVA, HOUR, is_new=False)
+    with pytest.raises(StoreUnavailable):
+        compare_volumes(database, cinder, run)
+    for is_backfill, reached in ((True, ""), (False, "volume-snapshot")):
+        run = reconcile_resources.begin(database, NOVA, HOUR, is_new=False, is_backfill=is_backfill)
+        assert run.resource_type == reached
+    cinder[0].on_page = cinder[2].on_page
+    cinder[2].on_page = lambda page: None
+    counts = compare_volumes(database, cinder, run)
+    assert (counts.listed, counts.started) == (4, 3)
+    assert reconcile_resources.begin(database, NOVA, HOUR, is_new=False).resource_type == ""
+
+
+VOLUMES = ("volume", "volume-snapshot", "volume-backup")
+
+
+@pytest.mark.parametrize(
+    ("witnesses", "recorded", "types"),
+    [
+        ((), (), (SERVER,)),
+        (("nova-api",), (), (SERVER,)),
+        (("cinder-api",), (), VOLUMES),
+        ((), (SERVER,), (SERVER,)),
+        ((), ("volume",), VOLUMES),
+        ((), ("volume-backup",), VOLUMES),
+        ((), (SERVER, "volume"), (SERVER, *VOLUMES)),
+        (("nova-bus", "cinder-bus"), (), (SERVER, *VOLUMES)),
+    ],
+)
+def test_the_service_of_an_installation_follows_from_what_is_known_of_it(
+    database: Database,
+    witnesses: tuple[str, ...],
+    recorded: tuple[str, ...],
+    types: tuple[str, ...],
+) -> None:
+    installations.register(database, NOVA, "east", (), witnesses)
+    for resource_type in recorded:
+        database.write(relations.record, new(vm(1), resource_type=resource_type))
+    assert reconcile_resources.types_of(database, NOVA) == types
 
 
 def test_an_end_waits_for_a_report_that_is_not_committed(pair: tuple[Database, Database]) -> None:
