@@ -124,7 +124,7 @@ def test_what_a_restored_copy_lacks_is_unknown_until_a_comparison(nova: Nova) ->
     found = usage(nova, image_id)
     assert found["state"] == "unknown"
     assert gaps(nova, image_id) == [(format_time(made_at), format_time(gap.until))]
-    witnesses.close_gaps(nova.database, nova.uuid, now)
+    witnesses.close_gaps(nova.database, nova.uuid, WITNESSES, now)
     assert usage(nova, image_id)["state"] == "unused"
 
 
