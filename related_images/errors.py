@@ -21,8 +21,8 @@
     ├── Forbidden                   the caller is not permitted to do this
     │   └── RecordingForbidden, InstallationBound, InstallationUnregistered, AdminOnly
     ├── NotFound                    it does not exist, or the caller cannot see it
-    │   ├── ImageNotFound, InstanceNotFound, RelationNotFound, InstallationNotFound
-    │   └── ResourceTypeNotFound
+    │   ├── ImageNotFound, InstanceNotFound, RelationNotFound, OriginNotFound
+    │   └── InstallationNotFound, ResourceTypeNotFound
     ├── Conflict                    the request conflicts with recorded relations
     │   ├── ImageInUse, ImageBeingDeleted, ImageGone, InstanceEnded, LeaseLimitReached
     │   ├── ResourceTypeConflict, ResourceTypeInUse
@@ -324,6 +324,13 @@ class RelationNotFound(NotFound):
 
     code = "relation.not-found"
     title = "There is no such relation"
+
+
+class OriginNotFound(NotFound):
+    """No origin of the resource since that time is recorded, or the caller cannot see it."""
+
+    code = "origin.not-found"
+    title = "There is no such origin"
 
 
 class InstallationNotFound(NotFound):

@@ -311,6 +311,22 @@ class RelationsClient:
             found += results(answer, "origins", lambda one: Origin.from_json(one["origin"]))
         return found
 
+    def remove_origin(self, instance: InstanceRef, since: datetime | str) -> None:
+        """Remove an origin that was reported wrongly.
+
+        Without another origin, the source of the resource is unknown again.
+
+        :param instance: the resource, not its source
+        :param since: the ``since`` of the origin, as in :meth:`origins`; a text is in ISO 8601
+        :raises NotFound: if the origin is not recorded
+        :raises Forbidden: if the caller has neither a recording role nor an admin role
+        """
+        path = paths.ORIGIN.format(**_ids(instance))
+        time = validation.parse_time(parameters.SINCE, text_of(since))
+        query = {**_type_query(instance), parameters.SINCE: validation.format_time(time)}
+        self.info().require_type(instance.resource_type)
+        self.glance.request("DELETE", path, params=query)
+
     def instances(
         self, *, limit: int | None = None, page_size: int | None = None, **filters: Filter
     ) -> Iterator[Instance]:

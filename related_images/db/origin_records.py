@@ -1,10 +1,11 @@
-"""Record origins in the transaction of a use case."""
+"""Record and remove origins in the transaction of a use case."""
 
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
-from related_images.db import image_owners, parent_links
+from related_images.db import image_owners, orphans, parent_links
 from related_images.db.row_ids import (
     IS_NAMED,
     get_or_create,
@@ -65,6 +66,29 @@ def record(connection: Connection, new: NewOrigin) -> tuple[int, bool]:
             "give the time from which on this source applies"
         )
     return ref, known is None
+
+
+def remove(connection: Connection, resource: InstanceRef, since: datetime) -> bool:
+    """Remove an origin, and the rows that only it needed.
+
+    The row of a resource remains if its owner is known: another report may have told the owner.
+
+    :returns: whether the origin was recorded
+    """
+    ref = connection.execute(select(instance.c.id).where(*IS_NAMED), named(resource)).scalar()
+    if ref is None:
+        return False
+    parent_links.lock_instance(connection, ref)
+    same = origin.c.instance_ref == ref, origin.c.since == since
+    known = connection.execute(select(origin.c.source_ref).where(*same)).first()
+    if known is None:
+        return False
+    connection.execute(delete(origin).where(*same))
+    parent_links.refresh(connection, ref)
+    parent_links.refresh_below(connection, ref)
+    refs = [ref] if known.source_ref is None else [ref, known.source_ref]
+    orphans.forget_instances(connection, refs, instance.c.project_ref.is_(None))
+    return True
 
 
 def get_or_create_instance(connection: Connection, ref: InstanceRef, owner: int | None) -> int:

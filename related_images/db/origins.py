@@ -2,13 +2,14 @@
 
 The stored origins do not depend on the order of the reports, nor on repeated ones. The row of a
 resource is created with its first report, in whatever role it appears there. A recorded origin is
-never changed; a report of another source for the same time is refused.
+never changed; a report of another source for the same time is refused. A wrong origin is removed.
 
 A resource uses an image as long as it is live if it was made from the image, or if it comes,
 through origins, from a resource that was made from the image: see :mod:`.origin_walk`. The links
 between images follow the origins too: see :mod:`.parent_links`.
 """
 
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -34,6 +35,7 @@ from related_images.db.row_ids import (
     shown_installation,
 )
 from related_images.db.tables import installation, instance, origin, project
+from related_images.errors import OriginNotFound
 from related_images.model import (
     Filters,
     InstanceRef,
@@ -42,6 +44,7 @@ from related_images.model import (
     OriginPosition,
     Reporter,
 )
+from related_images.validation import format_time
 
 
 def record(database: Database, new: NewOrigin, reporter: Reporter) -> tuple[Origin, bool]:
@@ -63,6 +66,31 @@ def _record(connection: Connection, new: NewOrigin, reporter: Reporter) -> tuple
     installations.check_reporter(connection, new.instance, reporter)
     ref, is_new = origin_records.record(connection, new)
     return _at(connection, origin.c.instance_ref == ref, origin.c.since == new.since), is_new
+
+
+def remove(database: Database, resource: InstanceRef, since: datetime, reporter: Reporter) -> None:
+    """Remove an origin that was reported wrongly.
+
+    Without another origin, the source of the resource is unknown again.
+
+    :param since: the time of the origin, which names it
+    :raises InstallationUnregistered: if the installation must be registered and is not
+    :raises InstallationBound: if the installation belongs to another service user
+    :raises OriginNotFound: if it is not recorded
+    :raises StoreUnavailable: if it could not be committed
+    """
+    if not database.write(_remove, resource, since, reporter):
+        raise OriginNotFound(
+            f"the {resource} has no origin since {format_time(since)}; GET /v2/origins lists the "
+            "recorded ones"
+        )
+
+
+def _remove(
+    connection: Connection, resource: InstanceRef, since: datetime, reporter: Reporter
+) -> bool:
+    installations.check_reporter(connection, resource, reporter)
+    return origin_records.remove(connection, resource, since)
 
 
 def page(

@@ -55,15 +55,19 @@ def forget_images(connection: Connection, which: ColumnElement[bool]) -> int:
     return connection.execute(delete(image).where(image.c.id.in_(refs), condition)).rowcount
 
 
-def forget_instances(connection: Connection, refs: Collection[int]) -> None:
+def forget_instances(
+    connection: Connection, refs: Collection[int], *which: ColumnElement[bool]
+) -> None:
     """Remove the rows of those instances that have not ended and to which no row refers.
 
     The row of an ended instance remains, because its start may be reported later. The row of an
     instance with an origin remains too.
+
+    :param which: further conditions
     """
     if refs:
         has_origin = exists().where(origin.c.instance_ref == instance.c.id)
-        is_live = and_(instance.c.id.in_(refs), instance.c.ended_at.is_(None), ~has_origin)
+        is_live = and_(instance.c.id.in_(refs), instance.c.ended_at.is_(None), ~has_origin, *which)
         remove_instances(connection, and_(is_live, INSTANCE))
 
 

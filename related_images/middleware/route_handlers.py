@@ -190,6 +190,23 @@ def _recorded_origin(request: RouteRequest, given: Any) -> tuple[schemas.Json, b
     return origin.as_json(), created
 
 
+def remove_origin(request: RouteRequest) -> WSGIApp:
+    """Remove an origin that was reported wrongly.
+
+    :raises RecordingForbidden: if the caller has neither a recording role nor an admin role
+    :raises OriginNotFound: if there is no such origin
+    """
+    request.caller.require_removal_role()
+    ref, since = request.instance(), request.query.filters[parameters.SINCE]
+    origins.remove(request.database, ref, since, request.caller.remover())
+    LOG.info(
+        "removed the origin of %s since %s: %s [%s]",
+        *(ref, validation.format_time(since)),
+        *(request.caller.description, request_id(request.environ)),
+    )
+    return no_content()
+
+
 def report_coverage(request: RouteRequest) -> WSGIApp:
     """Record the heartbeat of a process of a witness, and return the interval that it covers.
 

@@ -79,6 +79,15 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             body="new_origins",
         ),
     },
+    paths.ORIGIN: {
+        "DELETE": Operation(
+            route_handlers.remove_origin,
+            "Remove an origin that was reported wrongly (recording role or administrator)",
+            {NO_CONTENT: ("The origin is removed",)},
+            (FORBIDDEN, NOT_FOUND),
+            parameters.ORIGIN,
+        )
+    },
     paths.WITNESSES: {
         "POST": Operation(
             route_handlers.report_coverage,

@@ -185,6 +185,15 @@ RESOURCE: Final[Filters] = {
 }
 """The parameter of a route with the ID of a resource in its path."""
 
+SINCE: Final = "since"
+ORIGIN: Final[Filters] = {
+    **RESOURCE,
+    SINCE: Filter(
+        time(SINCE), "`since` of the origin, as in the list of origins", schemas.TIME, required=True
+    ),
+}
+"""The parameters that name one origin of the resource in the path."""
+
 IMAGE_IDS: Final = "image_ids"
 _ONE_ID: Final = schemas.UUID["pattern"].strip("^$")
 USAGE_FILTERS: Final[Filters] = {

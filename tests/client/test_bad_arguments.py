@@ -222,6 +222,16 @@ RELATIONS_CALLS: Final[dict[str, tuple[RouteRequest, type[BadInput], str]]] = {
     ),
     "instance": (lambda r: r.instance("i"), TupleMalformed, "'i' is not an InstanceRef"),
     "instance_ended": (lambda r: r.instance_ended(None), TupleMalformed, "None is not an Inst"),
+    "remove_origin": (
+        lambda r: r.remove_origin("i", ""),
+        TupleMalformed,
+        "'i' is not an InstanceRef",
+    ),
+    "remove_origin since": (
+        lambda r: r.remove_origin(REF, "noon"),
+        ParameterMalformed,
+        "^since='noon' is not an ISO 8601 time",
+    ),
     "delete_image": (lambda r: r.delete_image(IMAGE, force=1), ParameterMalformed, "force=1"),
     "relations_of_image": (lambda r: r.relations_of_image("x"), ImageIdMalformed, "'x'"),
 }

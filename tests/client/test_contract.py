@@ -550,6 +550,24 @@ def test_origins_are_recorded_and_listed_in_pages(
     assert list(client.origins(instance_id=f"{instance}-5", limit=1)) == [recorded[4]]
 
 
+def test_a_wrong_origin_is_removed(make_client: Maker, glance: ServedGlance, instance: str) -> None:
+    client = RelationsClient(make_client(glance.url, SERVICE))
+    volume = InstanceRef(INSTALLATION, instance, "volume")
+    since = datetime(2026, 1, 31, 2, 0, 0, 123456, tzinfo=UTC)
+    wrong = NewOrigin(volume, InstanceRef(INSTALLATION, f"{instance}-2", "volume"), since, "demo")
+    _, other = client.record_origins([wrong, NewOrigin(volume, None, since - timedelta(hours=1))])
+    with pytest.raises(Forbidden):
+        RelationsClient(make_client(glance.url, MEMBER)).remove_origin(volume, since)
+    client.remove_origin(volume, since)
+    assert list(client.origins(instance_id=instance)) == [other]
+    with pytest.raises(NotFound) as caught:
+        client.remove_origin(volume, since)
+    assert caught.value.code == "origin.not-found"
+    admin = RelationsClient(make_client(glance.url, ADMIN))
+    admin.remove_origin(volume, "2026-01-31T01:00:00.123456Z")
+    assert list(client.origins(instance_id=instance)) == []
+
+
 def test_one_refused_origin_leaves_the_others(
     make_client: Maker, glance: ServedGlance, instance: str
 ) -> None:

@@ -30,7 +30,13 @@ from related_images.db import (
 from related_images.db.database import Database
 from related_images.db.row_ids import get_or_create_project
 from related_images.db.tables import descent, image, project
-from related_images.errors import ImageInUse, InstallationBound, OriginConflict, OriginRefused
+from related_images.errors import (
+    ImageInUse,
+    InstallationBound,
+    OriginConflict,
+    OriginNotFound,
+    OriginRefused,
+)
 from related_images.model import (
     RESOURCE_TYPES,
     SOURCE_TYPES,
@@ -303,6 +309,8 @@ def test_a_bound_installation_accepts_its_own_service_user_alone(database: Datab
     installations.register(database, NOVA, "cinder", [ServiceUser("another")])
     with pytest.raises(InstallationBound):
         come(database, volume("v-2"), volume("v-1"))
+    with pytest.raises(InstallationBound):
+        remove(database, volume("v-2"))
     assert counts(database).keys() == {"installation"}
 
 
@@ -433,11 +441,48 @@ def test_a_purge_keeps_a_source_as_long_as_what_comes_from_it(database: Database
     assert counts(database).keys() == {"installation", "project"}
 
 
+def remove(database: Database, ref: InstanceRef, minutes: float = 0) -> None:
+    origins.remove(database, ref, at(minutes), REPORTER)
+
+
+def test_a_removed_origin_leaves_the_rows_that_others_need(database: Database) -> None:
+    one, two, three = (volume(f"v-{number}") for number in range(3))
+    come(database, two, one, 0, None)
+    come(database, two, None, 1, None)
+    remove(database, two)
+    assert [o.has_source for o in origins.page(database, Filters(), 9, None).items] == [False]
+    assert counts(database) == {"installation": 1, "instance": 1, "origin": 1}
+    remove(database, two, 1)
+    assert counts(database) == {"installation": 1}
+    # an owner is known, or another origin begins here
+    come(database, three, two, 0, "p-1")
+    come(database, two, one, 0, None)
+    remove(database, two)
+    assert counts(database)["instance"] == 2
+    remove(database, three)
+    assert counts(database) == {"installation": 1, "project": 1, "instance": 1}
+    with pytest.raises(
+        OriginNotFound, match=r"the volume v-2 .* has no origin since 2026-11-21T12"
+    ):
+        remove(database, three)
+
+
+def test_an_ended_source_of_a_removed_origin_stays_ended(database: Database) -> None:
+    come(database, volume("v-2"), volume("v-1"), 0, None)
+    end(database, volume("v-1"), volume("v-2"))
+    remove(database, volume("v-2"))
+    assert counts(database) == {"installation": 1, "instance": 2}
+
+
 def test_pages_continue_after_a_removed_origin(database: Database) -> None:
     for number in range(4):
         come(database, volume(f"v-{number}"), None, number // 2, f"p-{number % 2}")
     every = origins.page(database, Filters(), 10, None).items
     assert [one.instance_id for one in every] == ["v-3", "v-2", "v-1", "v-0"]
+    remove(database, volume("v-3"), 1)
+    following = origins.page(database, Filters(), 10, OriginPosition(at(1), NOVA, "v-3", "volume"))
+    assert following.items == every[1:]
+    come(database, volume("v-3"), None, 1)
     after = OriginPosition(at(1), NOVA, "v-3", "volume")
     assert origins.page(database, Filters(), 2, after).items == every[1:3]
     # an unknown position, and one that the project does not see, list the whole time again

@@ -327,6 +327,9 @@ CHANGES: dict[str, Any] = {
     "record an origin": lambda connection: origins._record(
         connection, NewOrigin(server("vm-7"), None, NOON, "p-3", "service"), Reporter(frozenset())
     ),
+    "remove an origin": lambda connection: origins._remove(
+        connection, server("vm-7"), NOON, Reporter(frozenset())
+    ),
     "follow origins": lambda connection: parent_links.refresh_below(connection, FIRST + 5),
     "judge": lambda connection: reconcile._batch(connection, FIRST, 5, at(0)),
     "learn": lambda connection: reconcile._learn(connection, {FIRST + 7: at(0), FIRST + 8: at(0)}),

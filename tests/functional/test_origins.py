@@ -53,6 +53,13 @@ class Volumes:
         assert answer.status == 201, answer.body
         return str(answer.json["id"])
 
+    def remove(
+        self, ref: Mapping[str, str], since: str, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        path = f"/v2/origins/{ref['installation_uuid']}/{ref['instance_id']}"
+        query = urlencode({"resource_type": ref["resource_type"], "since": since})
+        return self.cloud.call("DELETE", f"{path}?{query}", headers or self.service)
+
     def end(self, ref: Mapping[str, str]) -> None:
         path = f"/v2/instances/{self.installation}/{ref['instance_id']}"
         answer = self.cloud.call(
@@ -263,6 +270,66 @@ def test_use_and_guard_follow_origins(
     volumes.end(server)
     assert usage(volumes.user) == (3, 0, False)
     assert delete().status == 204
+
+
+def test_a_wrong_origin_is_removed(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> None:
+    store = migrated(tmp_path_factory.mktemp("guard"))
+    volumes = Volumes(Cloud(filtering(cloud.bare, store, guard="in-use"), cloud.bare))
+    image, made = volumes.image(), volumes.image()
+    right, wrong, server = volumes.ref("v-1"), volumes.ref("v-2"), volumes.ref("s-1", "server")
+    later = "2026-02-01T02:00:00.000000Z"
+    volumes.send(volumes.origin(server, right), volumes.origin(server, wrong, later))
+    volumes.attach(wrong, image)
+    volumes.attach(server, made, "snapshot")
+    volumes.end(wrong)
+
+    def parents() -> list[str]:
+        answer = volumes.cloud.call("GET", f"/v2/images/{made}/ancestry", volumes.user)
+        return [one["image_id"] for one in answer.json["ancestry"]]
+
+    def live() -> int:
+        answer = volumes.cloud.call("GET", f"/v2/usages?image_ids={image}", volumes.user)
+        return int(answer.json["usages"][0]["live_instances"])
+
+    assert (parents(), live()) == ([image], 1)
+    assert volumes.cloud.call("DELETE", f"/v2/images/{image}", volumes.user).status == 409
+    assert volumes.remove(server, later).status == 204
+    assert (parents(), live()) == ([], 0)
+    (left,) = volumes.list(ADMIN)
+    assert (left["source"], left["since"]) == (right, SINCE)
+    assert volumes.cloud.call("DELETE", f"/v2/images/{image}", volumes.user).status == 204
+    # an administrator removes the last one, and nothing is known then
+    assert volumes.remove(server, SINCE, ADMIN).status == 204
+    assert volumes.list(ADMIN) == []
+    (again,) = volumes.send(volumes.origin(server, wrong, later))
+    assert again["status"] == 201
+
+
+def test_an_origin_that_is_not_recorded_is_not_removed(volumes: Volumes) -> None:
+    ref = volumes.ref("v-1")
+    volumes.send(volumes.origin(ref, volumes.ref("v-0")))
+    for other, since in (
+        (ref, "2026-01-31T02:00:01Z"),
+        (volumes.ref("v-1", "server"), SINCE),
+        (volumes.ref("v-0"), SINCE),
+        (ref | {"installation_uuid": new_uuid()}, SINCE),
+    ):
+        missing = volumes.remove(other, since)
+        assert (missing.status, missing.json["error"]["code"]) == (404, "origin.not-found")
+        assert " has no origin since 2026-01-31T02:00:0" in missing.json["error"]["message"]
+    for query, code in (
+        ("resource_type=volume", "parameter.malformed"),
+        ("resource_type=volume&since=noon", "parameter.malformed"),
+        (f"resource_type=volume&since={SINCE}&source=service", "parameter.unknown"),
+        (f"resource_type=stack%20&since={SINCE}", "resource-type.unknown"),
+    ):
+        path = f"/v2/origins/{volumes.installation}/v-1?{query}"
+        refused = volumes.cloud.call("DELETE", path, volumes.service)
+        assert (refused.status, refused.json["error"]["code"]) == (400, code)
+    # not even the owner may
+    refused = volumes.remove(ref, SINCE, volumes.user)
+    assert (refused.status, refused.json["error"]["code"]) == (403, "relation.forbidden")
+    assert len(volumes.list(volumes.user)) == 1
 
 
 def test_ancestry_follows_origins(volumes: Volumes) -> None:

@@ -191,12 +191,18 @@ REMOVING: list[tuple[str, str, dict[str, Any] | None, tuple[int, str]]] = [
         None,
         (404, "instance.not-found"),
     ),
+    (
+        "DELETE",
+        "/v2/origins/{uuid}/none?resource_type={type}&since=2026-01-31T12:00:00Z",
+        None,
+        (404, "origin.not-found"),
+    ),
 ]
 
 
 @registered_or_not
 @pytest.mark.parametrize(("method", "path", "body", "allowed"), RECORDING + REMOVING)
-def test_who_may_attach_detach_and_record_deletions(
+def test_who_may_attach_detach_remove_and_record_deletions(
     guarded: InstanceAwareMiddleware,
     require_registered: bool,
     method: str,
