@@ -30,13 +30,12 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    union,
     update,
 )
 
 from related_images.db import installations
 from related_images.db.row_ids import IS_NAMED, named, project_ref, shown_installation, unless_taken
-from related_images.db.tables import HAS_KIND, image, installation, instance, relation, relation_end
+from related_images.db.tables import image, installation, instance, relation, relation_end
 from related_images.model import SERVER, SHELVED, InstanceRef, Reporter
 
 _AT: Final = bindparam("at", type_=relation_end.c.ended_at.type)
@@ -128,37 +127,6 @@ def is_leftover() -> ColumnElement[bool]:
     )
 
 
-def numbers(
-    connection: Connection, image_ids: Collection[str], visible_to: str | None
-) -> dict[str, int]:
-    """Return for each image the number of servers that are shelved now and need it, if any do.
-
-    :param visible_to: the project whose servers and images count; ``None`` for all projects
-    """
-    refs = select(image.c.id).where(image.c.uuid.in_(image_ids))
-    needed = (
-        select(relation.c.id, relation.c.image_ref)
-        .join(instance, instance.c.id == relation.c.instance_ref)
-        .where(_IS_NEEDED)
-    )
-    if visible_to is None:
-        rows = needed.where(HAS_KIND, relation.c.image_ref.in_(refs)).subquery()
-    else:
-        # the sum prevents a search by the index on image_ref, which reads the relations of all
-        # projects
-        own = needed.where((relation.c.image_ref + 0).in_(refs))
-        ref = project_ref(visible_to)
-        rows = union(
-            own.where(relation.c.project_ref == ref), own.where(instance.c.project_ref == ref)
-        ).subquery()
-    query = (
-        select(image.c.uuid, func.count())
-        .select_from(rows.join(image, image.c.id == rows.c.image_ref))
-        .group_by(image.c.uuid)
-    )
-    return {row[0]: row[1] for row in connection.execute(query)}
-
-
 @dataclass(frozen=True, slots=True)
 class ShelvedServers:
     """The servers that are shelved now and need the image.
@@ -200,7 +168,7 @@ def servers(
     return ShelvedServers(count, visible, first)
 
 
-_IS_NEEDED: Final = and_(
+IS_NEEDED: Final = and_(
     relation.c.kind == SHELVED,
     instance.c.ended_at.is_(None),
     ~exists().where(relation_end.c.relation_ref == relation.c.id),
@@ -212,7 +180,7 @@ def _installations_of(image_ref: int) -> Select[Any]:
     shelved = (
         select(instance.c.installation_ref)
         .join(relation, relation.c.instance_ref == instance.c.id)
-        .where(relation.c.image_ref == image_ref, _IS_NEEDED)
+        .where(relation.c.image_ref == image_ref, IS_NEEDED)
     )
     return select(
         installation.c.id,
@@ -237,7 +205,7 @@ def _of_image(image_ref: int, homes: Collection[int], *columns: Any) -> Select[A
                 installation, installation.c.id == instance.c.installation_ref
             )
         )
-        .where(relation.c.image_ref == image_ref, _IS_NEEDED, installation.c.id.in_(homes))
+        .where(relation.c.image_ref == image_ref, IS_NEEDED, installation.c.id.in_(homes))
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -10,8 +11,8 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Select,
-    Subquery,
     and_,
+    bindparam,
     case,
     exists,
     func,
@@ -37,6 +38,7 @@ from related_images.model import (
     GAPS_SHOWN,
     MADE_FROM,
     SERVER,
+    SHELVED,
     UNKNOWN,
     UNUSED,
     USED,
@@ -119,8 +121,7 @@ def _part(
     owned = {id: owners[id] for id in image_ids if id in owners} if owners else {}
     known = {row.image_id: row for row in database.explore(_usages, image_ids, visible_to)}
     leased = database.explore(_leased, image_ids, visible_to, owned)
-    shelved = database.explore(shelving.numbers, image_ids, visible_to)
-    sources = database.explore(_count_sources, image_ids, visible_to)
+    sources = database.explore(_sources, image_ids, visible_to)
     others: Mapping[str, bool | None] | None = None
     if owners is not None:
         others = database.explore(_used_by_others, owned)
@@ -129,7 +130,6 @@ def _part(
             _with_leases(known.get(image_id) or Usage(image_id), leased.get(image_id)),
             used_by_others=None if others is None else others.get(image_id, False),
             made_from=sources.get(image_id, 0),
-            shelved=shelved.get(image_id, 0),
         )
 
 
@@ -163,21 +163,17 @@ def _leased(
     :param owners: the images that ``visible_to`` owns
     """
     everything = image_ids if visible_to is None else owners
-    found = {}
-    if everything:
-        chosen = select(image.c.id).where(image.c.uuid.in_(everything))
-        found = _count_leases(connection, lease.c.image_ref.in_(chosen))
     rest = set(image_ids).difference(everything)
-    if rest:
-        chosen = select(image.c.id).where(image.c.uuid.in_(rest))
-        # the sum prevents a search by the index on image_ref, as in the starts of a project
-        is_chosen = (lease.c.image_ref + 0).in_(chosen)
-        is_own = lease.c.project_ref == project_ref(visible_to)
-        found |= _count_leases(connection, and_(is_own, is_chosen))
+    found: dict[str, _Leased] = {}
+    for ids, of_project in ((everything, False), (rest, True)):
+        if ids:
+            rows = connection.execute(_count_leases(of_project), _values(ids, visible_to))
+            found |= {row[0]: _Leased(Leases(row[1], row[2]), row[3]) for row in rows}
     return found
 
 
-def _count_leases(connection: Connection, which: ColumnElement[bool]) -> dict[str, _Leased]:
+@cache
+def _count_leases(of_project: bool) -> Any:
     ref, end = lease.c.image_ref, lease.c.expires_at
     is_live = leases.IS_LIVE
     ended_at = case((instance.c.ended_at < end, instance.c.ended_at), else_=end)
@@ -187,10 +183,12 @@ def _count_leases(connection: Connection, which: ColumnElement[bool]) -> dict[st
             func.max(case((is_live, None), else_=ended_at)),
         )
         .select_from(leases.WITH_INSTANCES)
-        .where(which)
         .group_by(ref)
     )
-    return {row[0]: _Leased(Leases(row[1], row[2]), row[3]) for row in connection.execute(query)}
+    if not of_project:
+        return query.where(ref.in_(_REFS))
+    # the sum prevents a search by the index on image_ref, as in the starts of a project
+    return query.where(lease.c.project_ref == _OWNER, (ref + 0).in_(_REFS))
 
 
 def _with_state(usage: Usage, gaps: Sequence[Gap]) -> Usage:
@@ -217,20 +215,22 @@ def _usages(
     resources of other projects. A second statement follows the origins: for all projects, only from
     images from which other resources than servers were made.
     """
-    refs = select(image.c.id).where(image.c.uuid.in_(image_ids))
-    dialect = connection.dialect.name
-    counts = _count_starts(connection, _starts(refs, visible_to))
-    walk = None
-    if visible_to is not None:
-        walk = origin_walk.dependents_of_project(dialect, project_ref(visible_to), refs)
-    elif with_others := [image_id for image_id, uses in counts.items() if uses.others]:
-        chosen = select(image.c.id).where(image.c.uuid.in_(with_others))
-        walk = origin_walk.dependents(dialect, relation.c.image_ref.in_(chosen))
-    if walk is not None:
-        for image_id, more in _count_dependents(connection, walk).items():
-            counts[image_id] = counts.get(image_id, _Uses()).with_more(more)
+    of_project = visible_to is not None
+    counts: dict[str, _Uses] = {}
+    for row in connection.execute(_count_starts(of_project), _values(image_ids, visible_to)):
+        counts[row.uuid] = counts.get(row.uuid, _Uses()).with_starts(row)
+    walked = image_ids
+    if not of_project:
+        walked = [image_id for image_id, uses in counts.items() if uses.others]
+    if walked:
+        query = _count_dependents(connection.dialect.name, of_project)
+        for image_id, *more in connection.execute(query, _values(walked, visible_to)):
+            counts[image_id] = counts.get(image_id, _Uses()).with_more(*more)
     return [
-        Usage(image_id, uses.all, uses.live, None if uses.live else uses.ended_at)
+        Usage(
+            *(image_id, uses.all, uses.live, None if uses.live else uses.ended_at),
+            shelved=uses.shelved,
+        )
         for image_id, uses in counts.items()
     ]
 
@@ -241,39 +241,58 @@ class _Uses:
 
     :ivar ended_at: the latest end of one of them
     :ivar others: the number of those that are not servers and were made from the image
+    :ivar shelved: the number of servers that are shelved now and need the image
     """
 
     all: int = 0
     live: int = 0
     ended_at: datetime | None = None
     others: int = 0
+    shelved: int = 0
 
-    def with_more(self, more: "_Uses") -> "_Uses":
-        ends = [end for end in (self.ended_at, more.ended_at) if end is not None]
-        return _Uses(self.all + more.all, self.live + more.live, max(ends, default=None))
+    def with_starts(self, row: Any) -> "_Uses":
+        """Return the sum with a row of :func:`_count_starts`."""
+        if row.kind == SHELVED:
+            return replace(self, shelved=self.shelved + row.all)
+        others = 0 if row.resource_type == SERVER else row.all
+        summed = self.with_more(row.all, row.all - row.ended, row.ended_at)
+        return replace(summed, others=self.others + others)
 
-
-def _count_starts(connection: Connection, started: FromClause) -> dict[str, _Uses]:
-    is_live = case((started.c.ended_at.is_(None), 1))
-    is_other = case((installation.c.resource_type != SERVER, 1))
-    query = (
-        select(
-            *(image.c.uuid, func.count(), func.count(is_live), func.max(started.c.ended_at)),
-            func.count(is_other),
+    def with_more(self, all_: int, live: int, ended_at: datetime | None) -> "_Uses":
+        ends = [end for end in (self.ended_at, ended_at) if end is not None]
+        return replace(
+            self, all=self.all + all_, live=self.live + live, ended_at=max(ends, default=None)
         )
-        .select_from(started.join(image, image.c.id == started.c.image_ref))
-        .join(installation, installation.c.id == started.c.installation_ref)
-        .group_by(image.c.uuid)
-    )
-    return {row[0]: _Uses(*row[1:]) for row in connection.execute(query)}
 
 
-def _count_dependents(connection: Connection, walk: Subquery) -> dict[str, _Uses]:
-    found, user = origin_walk.look_up(
-        connection.dialect.name, walk, instance, instance.c.id == walk.c.ref
+@cache
+def _count_starts(of_project: bool) -> Select[Any]:
+    rows = _starts(of_project)
+    group = (rows.c.image_ref, rows.c.kind, rows.c.installation_ref)
+    numbers = (
+        func.count().label("all"),
+        func.count(rows.c.ended_at).label("ended"),
+        func.max(rows.c.ended_at).label("ended_at"),
     )
+    # the names are looked up after the rows are counted
+    counted = select(*group, *numbers).group_by(*group).subquery()
+    return (
+        select(image.c.uuid, installation.c.resource_type, counted)
+        .select_from(counted)
+        .join(image, image.c.id == counted.c.image_ref)
+        .join(installation, installation.c.id == counted.c.installation_ref)
+    )
+
+
+@cache
+def _count_dependents(dialect: str, of_project: bool) -> Select[Any]:
+    if of_project:
+        walk = origin_walk.dependents_of_project(dialect, _OWNER, _REFS)
+    else:
+        walk = origin_walk.dependents(dialect, relation.c.image_ref.in_(_REFS))
+    found, user = origin_walk.look_up(dialect, walk, instance, instance.c.id == walk.c.ref)
     is_live = case((user.ended_at.is_(None), 1))
-    query = (
+    return (
         select(
             *(_uuid_of(walk.c.image_ref), func.count(), func.count(is_live)),
             func.max(user.ended_at),
@@ -282,55 +301,68 @@ def _count_dependents(connection: Connection, walk: Subquery) -> dict[str, _Uses
         .where(walk.c.step <= origin_walk.STEPS)
         .group_by(walk.c.image_ref)
     )
-    return {row[0]: _Uses(*row[1:]) for row in connection.execute(query)}
 
 
-def _count_sources(
+def _sources(
     connection: Connection, image_ids: Collection[str], visible_to: str | None
 ) -> dict[str, int]:
     """Return the number of resources that each image was made from, without zeros.
 
     The cost grows as that of :func:`_usages`.
     """
-    refs = select(image.c.id).where(image.c.uuid.in_(image_ids))
+    query = _count_sources(visible_to is not None)
+    return {row[0]: row[1] for row in connection.execute(query, _values(image_ids, visible_to))}
+
+
+@cache
+def _count_sources(of_project: bool) -> Select[Any]:
     query = (
         select(image.c.uuid, func.count(relation.c.instance_ref.distinct()))
         .join_from(relation, image, image.c.id == relation.c.image_ref)
-        .where(relation.c.kind.in_(MADE_FROM))
+        .where(HAS_KIND, relation.c.kind.in_(MADE_FROM))
         .group_by(image.c.uuid)
     )
-    if visible_to is None:
-        query = query.where(HAS_KIND, relation.c.image_ref.in_(refs))
-    else:
-        # the sum prevents a search by the index on image_ref, as in the starts of a project
-        query = query.where((relation.c.image_ref + 0).in_(refs))
-        query = query.where(relation.c.project_ref == project_ref(visible_to))
-    return {row[0]: row[1] for row in connection.execute(query)}
+    if not of_project:
+        return query.where(relation.c.image_ref.in_(_REFS))
+    # the sum prevents a search by the index on image_ref, as in the starts of a project
+    return query.where(relation.c.project_ref == _OWNER, (relation.c.image_ref + 0).in_(_REFS))
+
+
+# the statements are built once: their parameters are the images and the project
+_REFS: Final = select(image.c.id).where(image.c.uuid.in_(bindparam("image_ids", expanding=True)))
+_OWNER: Final = project_ref(bindparam("visible_to"))
+
+
+def _values(image_ids: Collection[str], visible_to: str | None) -> dict[str, Any]:
+    return {"image_ids": list(image_ids), "visible_to": visible_to}
 
 
 def _uuid_of(image_ref: ColumnElement[int]) -> ColumnElement[str]:
     return select(image.c.uuid).where(image.c.id == image_ref).scalar_subquery()
 
 
-def _starts(refs: Select[Any], visible_to: str | None) -> FromClause:
-    """Return the starts from these images: the relation, the image, and of the instance the end
-    and the installation.
+def _starts(of_project: bool) -> FromClause:
+    """Return the starts from these images, and the relations of servers that are shelved in them.
+
+    Both are read together, so that the resources of a project are read only once.
+
+    :returns: the relation, the image, the kind, and of the instance the end and the installation
     """
-    found = (
-        select(
-            relation.c.id, relation.c.image_ref, instance.c.ended_at, instance.c.installation_ref
-        )
-        .join(instance, instance.c.id == relation.c.instance_ref)
-        .where(relation.c.kind == BOOT)
-    )
-    if visible_to is None:
-        return found.where(relation.c.image_ref.in_(refs)).subquery()
+    found = select(
+        *(relation.c.id, relation.c.image_ref, relation.c.kind),
+        *(instance.c.ended_at, instance.c.installation_ref),
+    ).join(instance, instance.c.id == relation.c.instance_ref)
+    is_start = relation.c.kind == BOOT
+    is_either = and_(relation.c.kind.in_((BOOT, SHELVED)), or_(is_start, shelving.IS_NEEDED))
+    if not of_project:
+        return found.where(is_either, relation.c.image_ref.in_(_REFS)).subquery()
     # the sum prevents a search by the index on image_ref, which reads the starts of all projects
-    own = found.where((relation.c.image_ref + 0).in_(refs))
-    ref = project_ref(visible_to)
-    return union(
-        own.where(relation.c.project_ref == ref), own.where(instance.c.project_ref == ref)
-    ).subquery()
+    of_images = found.where((relation.c.image_ref + 0).in_(_REFS))
+    is_own = (
+        and_(HAS_KIND, relation.c.project_ref == _OWNER),
+        instance.c.project_ref == _OWNER,
+    )
+    return union(*(of_images.where(is_either, one) for one in is_own)).subquery()
 
 
 def _used_by_others(

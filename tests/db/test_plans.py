@@ -221,10 +221,8 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
     ),
     "usages": (usages._usages, SOME_IMAGES, None),
     "usages that a project sees": (usages._usages, SOME_IMAGES, "p-3"),
-    "resources that images were made from": (usages._count_sources, SOME_IMAGES, None),
-    "resources that images were made from, of a project": (
-        *(usages._count_sources, SOME_IMAGES, "p-3"),
-    ),
+    "resources that images were made from": (usages._sources, SOME_IMAGES, None),
+    "resources that images were made from, of a project": (*(usages._sources, SOME_IMAGES, "p-3"),),
     "images that were ever used": (usages._ever_used, SOME_IMAGES),
     "images that others use": (usages._used_by_others, dict.fromkeys(SOME_IMAGES, "p-3")),
     "images of several that others use": (
@@ -257,8 +255,6 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
         AFTER,
     ),
     "servers that are shelved in an image": (shelving.servers, FIRST + 3, "p-3", 5, None),
-    "shelved servers": (shelving.numbers, SOME_IMAGES, None),
-    "shelved servers that a project sees": (shelving.numbers, SOME_IMAGES, "p-3"),
     "origins of all": (origins._find, Filters(), 20),
     "origins of all, next page": (origins._find, Filters(), 20, AFTER_ORIGIN),
     "origins of a project": (origins._find, Filters(visible_to="p-3"), 20),

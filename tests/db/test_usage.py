@@ -1,6 +1,10 @@
 """The usage of images."""
 
 from datetime import datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import event
 
 from related_images.db import relations
 from related_images.db.database import Database
@@ -127,3 +131,20 @@ def test_relations_are_found_by_use(database: Database) -> None:
     assert found(database, in_use=True) == [("vm-1", "boot")]
     assert sorted(found(database, in_use=False)) == [("vm-1", "snapshot"), ("vm-2", "boot")]
     assert found(database, in_use=True, visible_to="p-2") == []
+
+
+@pytest.mark.parametrize("project", [None, "p-1"])
+def test_the_instances_of_a_project_are_read_once(database: Database, project: str | None) -> None:
+    base = image_id()
+    start(database, "vm-1", base)
+    sent: list[str] = []
+
+    def remember(_: Any, __: Any, statement: str, *___: Any) -> None:
+        sent.append(statement)
+
+    engine = database._engine(0)
+    event.listen(engine, "before_cursor_execute", remember)
+    usages(database, [base], project)
+    event.remove(engine, "before_cursor_execute", remember)
+    of_project = [one for one in sent if "related_instance.project_ref = " in one]
+    assert len(of_project) == (0 if project is None else 1)
