@@ -684,6 +684,92 @@ class Descendant(JsonForm):
 
 
 @dataclass(frozen=True, slots=True)
+class Dependent(JsonForm):
+    """A resource that was made from an image, or uses it.
+
+    :ivar image_id: the image, which is the root or was made from it
+    :ivar kind: ``boot`` if the resource, or the first one of ``via``, was made from the image;
+        ``use`` if it has a lease of it; ``shelved`` if it is a server that is shelved in it
+    :ivar depth: the number of generations of images: 1 if the image is the root
+    :ivar via: the resources between the image and this one, which comes from the last of them
+    :ivar expires_at: the end of the lease
+    """
+
+    installation_uuid: InstallationUuid
+    instance_id: InstanceId
+    image_id: ImageId
+    kind: Kind
+    depth: Count
+    via: tuple[InstanceRef, ...]
+    project_id: str | None
+    ended_at: datetime | None
+    expires_at: datetime | None
+    resource_type: ResourceType = SERVER
+
+    @property
+    def instance(self) -> InstanceRef:
+        """The name of the resource."""
+        return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
+
+
+@dataclass(frozen=True, slots=True)
+class DependentCounts(JsonForm):
+    """The number of dependents of one type.
+
+    :ivar live: those that depend on the image, or on an image made from it, now
+    :ivar ended: the others
+    :ivar direct: those of ``live`` that depend on the image itself
+    :ivar indirect: the others of ``live``
+    """
+
+    live: int = 0
+    ended: int = 0
+    direct: int = 0
+    indirect: int = 0
+
+    def __add__(self, more: "DependentCounts") -> "DependentCounts":
+        return DependentCounts(
+            self.live + more.live,
+            self.ended + more.ended,
+            self.direct + more.direct,
+            self.indirect + more.indirect,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectDependents(JsonForm):
+    """The numbers of the dependents that a project owns.
+
+    :ivar project_id: ``None`` for resources whose owner is unknown, or that the caller may not see
+    """
+
+    project_id: str | None
+    by_type: Mapping[ResourceType, DependentCounts]
+
+
+@dataclass(frozen=True, slots=True)
+class DependentSummary(JsonForm):
+    """The numbers of the dependents of an image.
+
+    :ivar projects: the number of projects that own live ones
+    :ivar used_by_others: as in :class:`Usage`, for the image itself
+    :ivar lower_bound: whether there may be more than these, because not all were counted
+    :ivar state: ``used`` if the image is used, or something live depends on an image made from it;
+        otherwise as in :class:`Usage`
+    """
+
+    image_id: ImageId
+    by_type: Mapping[ResourceType, DependentCounts]
+    projects: int
+    used_by_others: bool | None
+    lower_bound: bool
+    all_projects: bool
+    state: State
+    gaps: tuple[Gap, ...] = ()
+    more_gaps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RelationPosition:
     """The position of the last relation of a page; the next page begins after it."""
 

@@ -184,11 +184,13 @@ def _create_postgresql(
         given[PREPARE] = _number(PREPARE, str(url.query[PREPARE]))
     if "options" in url.query:
         given["options"] = " ".join(url.normalized_query["options"])
-    limits = {}
+    limits: dict[str, object] = {}
     if waiting is not None:
         most = int(waiting * 1000)
         # half the time for a lock leaves time for another attempt after a deadlock
         limits = {"statement_timeout": most, "lock_timeout": most // 2}
+        # compiling a long query takes longer than running it
+        limits |= {"jit": "off"}
     engine = create_engine(url, connect_args=given, **options)
     seconds = _shorter(url, "connect_timeout", connecting)
     postgresql.Connector(seconds, limits).prepare(engine)

@@ -6,7 +6,7 @@ the parent of its first recorded relation. So the descendants of an image form a
 depth-first; the only possible cycle leads back to the root.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -28,6 +28,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     union_all,
 )
 
@@ -260,17 +261,67 @@ def descendants(
     :param visible_to: the project of the caller; ``None`` if the caller sees all projects
     """
     tree = _Tree(image_ref(image_id), depth, kind, visible_to)
-    if after is None:
-        walk = tree.walk(tree.begin(), limit)
-    else:
-        lines = _lines(connection, after) if connection.dialect.name in MYSQL else ()
-        walk = tree.walk(tree.resume(after), limit, tree.siblings(lines, limit))
+    walk = tree.steps(connection, after, limit, most_steps(limit))
     steps = (literal(True), walk.c.step, walk.c.depth, walk.c.upwards)
     query = select(*_SHOWN, *steps, tree.closes(descent.c.image_ref)).select_from(_shown(walk))
     return [
         TreeStep(Link(*row[:14]), row.step, row.depth, bool(row.upwards), row[-1])
         for row in connection.execute(query.order_by(walk.c.step))
     ]
+
+
+def steps(
+    connection: Connection,
+    image_id: str,
+    after: TreePosition | None,
+    limit: int,
+    most: int,
+    *,
+    cost: Callable[[Any], ColumnElement[int]],
+    depth: int,
+    visible_to: str | None,
+) -> CTE:
+    """Return the steps of the walk of :func:`descendants` until the images cost too much.
+
+    :param limit: the walk ends after the image at which the sum of the costs reaches this number
+    :param most: the largest number of steps
+    :param cost: takes the primary key of an image, and returns its cost
+    :returns: ``step``, ``depth``, ``upwards``; ``ref`` of the link of the image; and ``found``, the
+        sum of the costs of the images before
+    """
+    tree = _Tree(image_ref(image_id), depth, None, visible_to, cost)
+    return tree.steps(connection, after, limit, most)
+
+
+def passed(root_id: str, image: Any, visible_to: str | None) -> ScalarSelect[Any]:
+    """Return the link of an image below the root, if the caller sees the links on the path to it.
+
+    :param image: the primary key of the image
+    """
+    return _Tree(image_ref(root_id), ANY_DEPTH, None, visible_to)._passed(image)
+
+
+def children_of(
+    connection: Connection,
+    images: Collection[int],
+    after: tuple[int, int] | None,
+    limit: int,
+    visible_to: str | None,
+) -> Sequence[Any]:
+    """Return the images that were made directly from some images.
+
+    :param images: their primary keys
+    :param after: the first two columns of the last row that was read before
+    :returns: the primary key of the parent, of the relation, and of the image
+    """
+    query = (
+        select(descent.c.parent_ref, descent.c.relation_ref, descent.c.image_ref)
+        .where(descent.c.parent_ref.in_(images), _is_seen(visible_to), _is_first(descent))
+        .order_by(descent.c.parent_ref, descent.c.relation_ref)
+    )
+    if after is not None:
+        query = query.where(tuple_(*query.selected_columns[:2]) > after)
+    return connection.execute(query.limit(limit)).all()
 
 
 def _lines(connection: Connection, after: TreePosition) -> list[Row[Any]]:
@@ -301,6 +352,16 @@ class _Tree:
     depth: int
     kind: str | None
     visible_to: str | None
+    cost: Callable[[Any], ColumnElement[int]] | None = None
+
+    def steps(
+        self, connection: Connection, after: TreePosition | None, limit: int, most: int
+    ) -> CTE:
+        if after is None:
+            return self.walk(self.begin(), limit, most)
+        lines = _lines(connection, after) if connection.dialect.name in MYSQL else ()
+        reach = limit if self.cost is None and self.kind is None else most
+        return self.walk(self.resume(after), limit, most, self.siblings(lines, reach))
 
     def begin(self) -> Select[Any]:
         first = self._next(self.root, 0)
@@ -319,11 +380,10 @@ class _Tree:
             literal(0).label("found"),
         )
 
-    def siblings(self, lines: Sequence[Row[Any]], limit: int) -> FromClause | None:
+    def siblings(self, lines: Sequence[Row[Any]], reach: int) -> FromClause | None:
         """Return the next sibling of each image that a page may reach next to these ``lines``."""
         if not lines:
             return None
-        reach = most_steps(limit) if self.kind else limit
         found = [self._line(line.ref, line.parent_ref, reach) for line in lines]
         return union_all(found[0], *found[1:]).cte("siblings")
 
@@ -332,13 +392,16 @@ class _Tree:
         own = line.c.relation_ref
         return select(own.label("ref"), func.lead(own).over(order_by=own).label("next"))
 
-    def walk(self, begin: Select[Any], limit: int, siblings: FromClause | None = None) -> CTE:
+    def walk(
+        self, begin: Select[Any], limit: int, most: int, siblings: FromClause | None = None
+    ) -> CTE:
         walk = begin.cte("walk", recursive=True)
         here = descent.alias("here")
         is_asked = here.c.kind == self.kind if self.kind else true()
         # step 0 is the last entry of the previous page
         is_found = and_(walk.c.step > 0, walk.c.upwards == 0, is_asked)
-        found = walk.c.found + case((is_found, 1), else_=0)
+        number = literal(1) if self.cost is None else self.cost(here.c.image_ref)
+        found = walk.c.found + case((is_found, number), else_=0)
         may_descend = and_(walk.c.upwards == 0, walk.c.depth < self.depth)
         child = case((may_descend, self._next(here.c.image_ref, 0)))
         sibling: Any = self._next(here.c.parent_ref, here.c.relation_ref)
@@ -355,7 +418,8 @@ class _Tree:
                 found,
             )
             .join_from(walk, here, here.c.relation_ref == walk.c.ref)
-            .where(found < limit, walk.c.step < most_steps(limit))
+            # with a cost, one more image shows the cost of the last one
+            .where((found if self.cost is None else walk.c.found) < limit, walk.c.step < most)
         )
 
     def _passed(self, image: Any) -> ScalarSelect[Any]:
