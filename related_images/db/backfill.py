@@ -36,7 +36,6 @@ from related_images.model import (
     BOOT,
     MADE_FROM,
     SERVER,
-    SHELVED,
     SNAPSHOT,
     ImageState,
     InstanceRef,
@@ -224,8 +223,8 @@ def _compare(
 ) -> Verdict:
     """Return the verdict on a candidate whose image has the relations ``made``."""
     claimed = InstanceRef(installation_uuid, candidate.instance_id)
-    # Nova's properties call the image of a shelved server a snapshot
-    kinds = (SNAPSHOT, SHELVED) if candidate.kind == SNAPSHOT else (candidate.kind,)
+    # Nova's properties call the image of a shelved server, and a backup by createImage, a snapshot
+    kinds = MADE_FROM if candidate.kind == SNAPSHOT else (candidate.kind,)
     if any(row.instance == claimed and row.kind in kinds for row in made):
         return Verdict(KNOWN)
     row = made[0]

@@ -29,7 +29,12 @@ from related_images.client import (
     for_instance,
 )
 from related_images.errors import ConfigurationError, NovaUnexpected
-from related_images.integrations import nova_errors, nova_starts, nova_volume_snapshots
+from related_images.integrations import (
+    nova_backups,
+    nova_errors,
+    nova_starts,
+    nova_volume_snapshots,
+)
 from related_images.integrations.nova_reports import nova_reports
 from related_images.integrations.patching import Patcher, PatchTarget, Wrapper
 from related_images.integrations.reporting import Reports, begin_with_requests, check_response
@@ -224,14 +229,16 @@ def _set_instance(installation_uuid: str, function: Callable[..., Any]) -> Calla
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        arguments = signature.bind(*args, **kwargs).arguments
-        server = arguments["instance"]
+        call = signature.bind(*args, **kwargs)
+        server = call.arguments["instance"]
+        kind = _made_as.get() or call.arguments.get("image_type", model.SNAPSHOT)
+        properties = call.arguments.get("extra_properties")
+        kind, label, rest = nova_backups.take(kind, properties or {})
+        if properties:
+            call.arguments["extra_properties"] = rest
         instance = InstanceRef(installation_uuid, server.uuid)
-        kind = _made_as.get() or arguments.get("image_type", model.SNAPSHOT)
-        with for_instance(
-            instance, kind=kind, label=_label(kind, arguments), project_id=server.project_id
-        ):
-            return function(*args, **kwargs)
+        with for_instance(instance, kind=kind, label=label, project_id=server.project_id):
+            return function(*call.args, **call.kwargs)
 
     return wrapper
 
@@ -248,13 +255,6 @@ def _make_shelved(shelve: Callable[..., Any]) -> Callable[..., Any]:
             _made_as.reset(token)
 
     return wrapper
-
-
-def _label(kind: str, arguments: Mapping[str, Any]) -> str | None:
-    """Return the type of a backup. Nova accepts any text; one that is no valid label is omitted."""
-    text = (arguments.get("extra_properties") or {}).get("backup_type")
-    is_label = kind == model.BACKUP and validation.is_word(text, validation.LABEL_LENGTH)
-    return text if is_label else None
 
 
 def _send_instance_headers(make_client: Callable[..., Any]) -> Callable[..., Any]:

@@ -172,10 +172,12 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
     def _sign_fake_volumes(self) -> None:
         """Give functions of Nova's fake Cinder the arguments of the real ones."""
         create, get = cinder.API.create_snapshot_force, cinder.API.get_snapshot
+        taken = self._taken = list[str]()
 
         def create_snapshot_force(
             self: Any, ctx: Any, res_id: str, *args: Any, **kwargs: Any
         ) -> Any:
+            taken.append(res_id)
             return create(ctx, res_id, *args, **kwargs)
 
         def get_snapshot(self: Any, ctx: Any, snapshot_id: str, *args: Any, **kwargs: Any) -> Any:
@@ -273,6 +275,12 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             self._act(shelved, unshelve=None)
             volumes = self._server("volumes", block_device_mapping_v2=[self._volume()])
             self._note("volume-backed snapshot", volumes, self._snapshot(volumes))
+            daily = {"relation_kind": "backup", "relation_label": "daily", "color": "red"}
+            self._note("backup by createImage", first, self._snapshot(first, **daily))
+            self._note("volume-backed backup", volumes, self._snapshot(volumes, **daily))
+            unlabelled = self._snapshot(volumes, relation_kind="backup")
+            self._note("volume-backed backup without a label", volumes, unlabelled)
+            self._outcome["malformed"] = self._malformed(glance, first, volumes)
             self._note("snapshot by an administrator", first, self._snapshot(first, ADMIN))
             forged = self._snapshot(
                 first, instance_uuid=shelved, image_type="backup", backup_type="daily"
@@ -284,6 +292,26 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             self._outcome["base"] = base
             self._nova_delete(heir)
             self._outcome["deleted"] = heir
+
+    def _malformed(self, glance: Glance, *servers: str) -> dict[str, Any]:
+        """Return Nova's responses to malformed metadata, and the images that they leave."""
+        before = list(self._taken)
+        given = {
+            "kind": {"relation_kind": "snapshot"},
+            "only a label": {"relation_label": "daily"},
+            "label": {"relation_kind": "backup", "relation_label": "every day!"},
+        }
+        refused, wanted = dict[str, Any](), dict[str, Any]()
+        for name, metadata in given.items():
+            wanted = {"name": "malformed", "metadata": metadata}
+            refused[name] = [
+                _refusal(lambda: self._act(server, createImage=wanted))  # noqa: B023
+                for server in servers
+            ]
+        wanted = {"backup_type": "daily", "rotation": 5, **wanted}
+        refused["createBackup"] = [_refusal(lambda: self._act(servers[0], createBackup=wanted))]
+        images = glance.call("GET", "/images?name=malformed").json()["images"]
+        return {"refused": refused, "images": images, "nothing taken": self._taken == before}
 
     def _note(self, action: str, server_id: str, image_id: str) -> None:
         self._outcome["images"][action] = {"instance_id": server_id, "image_id": image_id}

@@ -74,6 +74,9 @@ SNAPSHOTS = {
     "backup of an odd type": ("backup", None),
     "shelve": ("shelved", None),
     "volume-backed snapshot": ("snapshot", None),
+    "backup by createImage": ("backup", "daily"),
+    "volume-backed backup": ("backup", "daily"),
+    "volume-backed backup without a label": ("backup", None),
     "snapshot by an administrator": ("snapshot", None),
     "snapshot with forged metadata": ("snapshot", None),
     "volume-backed, started from a backup": ("snapshot", None),
@@ -84,10 +87,25 @@ SNAPSHOTS = {
 SILENT = {
     "shelve",
     "volume-backed snapshot",
+    "volume-backed backup",
+    "volume-backed backup without a label",
     "volume-backed, started from a backup",
     "cross-cell resize",
 }
 """Nova sends no notification for the images of these actions."""
+
+MALFORMED = {
+    "kind": "relation_kind is 'snapshot', and must be backup",
+    "only a label": "relation_kind is missing, and must be backup",
+    "label": "relation_label: the relation label 'every day!'",
+    "createBackup": "createBackup records the kind backup",
+}
+"""What Nova answers to malformed metadata."""
+
+NOTIFIED = {"backup by createImage": "snapshot"}
+"""The kind in the notifications of the actions for which it differs."""
+
+ON_VOLUMES = [action for action in SNAPSHOTS if action.startswith("volume-backed ")]
 
 
 @dataclass(frozen=True)
@@ -216,6 +234,21 @@ def test_every_image_is_recorded_with_its_server(outcome: Outcome, action: str) 
     assert (recorded["kind"], recorded["label"], recorded["source"]) == (kind, label, "service")
 
 
+@pytest.mark.parametrize("action", ["backup by createImage", *ON_VOLUMES[1:]])
+def test_the_image_has_the_other_metadata_of_the_request(outcome: Outcome, action: str) -> None:
+    image = outcome.image(action)
+    assert [name for name in image if name.startswith("relation_")] == []
+    assert image.get("color") == (None if "without" in action else "red")
+
+
+def test_malformed_metadata_are_refused_before_anything_is_made(outcome: Outcome) -> None:
+    told = outcome.results["malformed"]
+    for name, text in MALFORMED.items():
+        for status, message, _ in told["refused"][name]:
+            assert (status, text in message) == (400, True), message
+    assert (told["images"], told["nothing taken"]) == ([], True)
+
+
 def test_properties_that_nova_sets_can_be_wrong(outcome: Outcome) -> None:
     first, shelved = outcome.instance_id("snapshot"), outcome.instance_id("shelve")
     # Nova deletes the image of a shelved server when it is unshelved
@@ -239,9 +272,7 @@ def test_backfill_rejects_inherited_properties(outcome: Outcome) -> None:
     }
     assert list(rejected) == ["volume-backed, started from a backup"]
     assert "booted from a volume" in str(rejected["volume-backed, started from a backup"])
-    assert [action for action, claim in found.items() if claim is None] == [
-        "volume-backed snapshot"
-    ]
+    assert [action for action, claim in found.items() if claim is None] == ON_VOLUMES
 
 
 def test_a_snapshot_by_an_administrator_belongs_to_the_administrators_project(
@@ -270,6 +301,7 @@ def test_notifications_record_the_relations_of_the_filter(
         if row.kind != "boot"
     }
     for action, (kind, _) in SNAPSHOTS.items():
+        kind = NOTIFIED.get(action, kind)
         expected = None if action in SILENT else (outcome.instance_id(action), kind)
         assert found.get(outcome.image_id(action)) == expected, action
     first, heir = (
