@@ -7,6 +7,7 @@
         ├── PolicyEmpty             the rules keep no backup
         ├── PolicyInvalid           a backup policy is invalid
         ├── InstallationAmbiguous   servers are recorded in several installations
+        ├── ServiceFailed           a request to Nova or Cinder failed
         ├── UploadInvalid           the data cannot be sent
         ├── ImportInvalid           an argument of the import is invalid
         ├── ImportNotOffered        the deployment has no import method for this source
@@ -109,6 +110,20 @@ class InstallationAmbiguous(ClientError):
 
     code = "backups.installation-ambiguous"
     title = "Servers are recorded in several installations"
+
+
+class ServiceFailed(ClientError):
+    """A request to Nova or Cinder failed.
+
+    :ivar status: HTTP status of the response; ``None`` without a response
+    """
+
+    code = "backups.service-failed"
+    title = "A request to Nova or Cinder failed"
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class UploadInvalid(ClientError):

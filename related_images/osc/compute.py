@@ -9,6 +9,8 @@ from keystoneauth1.adapter import Adapter
 from keystoneauth1.exceptions import ClientException, EndpointNotFound
 from osc_lib.exceptions import CommandError
 
+from related_images.osc import services
+
 REFUSED: Final = (401, 403, 404)
 """The statuses of a service that refuses the account, or does not have the object."""
 
@@ -20,28 +22,19 @@ class Compute:
     """
 
     def __init__(self, manager: Any) -> None:
-        self._config = manager.sdk_connection.config
-        self._image_endpoint: str | None = manager.related_images.endpoint
+        self._manager = manager
 
     @cached_property
-    def _adapter(self) -> Adapter:
-        adapter: Adapter = self._config.get_session_client("compute")
-        return adapter
+    def _adapter(self) -> Adapter | None:
+        return services.adapter(self._manager, "compute")
 
-    @cached_property
+    @property
     def exists(self) -> bool:
         """True if the cloud has a compute service.
 
         :raises ClientException: if the identity service fails
         """
-        if not self._config.has_service("compute"):
-            return False
-        try:
-            endpoint = self._adapter.get_endpoint()
-        except EndpointNotFound:
-            return False
-        # without a catalog, every service has the same endpoint
-        return bool(endpoint) and endpoint != self._image_endpoint
+        return self._adapter is not None
 
     def ask(self, path: str, **options: Any) -> Any:
         """Send a GET request.
@@ -50,6 +43,8 @@ class Compute:
         :returns: the ``requests.Response``, with any status
         :raises ClientException: if there is no response
         """
+        if self._adapter is None:
+            raise EndpointNotFound("the cloud has no compute service")
         # the request() of openstacksdk's Proxy requires a Connection
         return Adapter.request(self._adapter, path, "GET", raise_exc=False, **options)
 

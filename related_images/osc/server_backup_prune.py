@@ -3,20 +3,25 @@
 import argparse
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC
 
 from osc_lib.exceptions import CommandError
 from tqdm import tqdm
 
-from related_images import model, validation
+from related_images import model
 from related_images.client import Instance
-from related_images.client.backups import stored_policy
 from related_images.client.backups.inventory import Inventory
-from related_images.client.backups.prune import Choose, Pruning, Verdict, decide, listed
-from related_images.client.backups.retention import COUNTED, Policy, not_empty
+from related_images.client.backups.prune import (
+    Choose,
+    Pruning,
+    Verdict,
+    decide,
+    listed,
+    without_image,
+)
+from related_images.client.backups.retention import Policy
 from related_images.client.backups.server_policies import check_installation, faults, stored
 from related_images.client.glance import PAGE
-from related_images.osc import arguments, nova_metadata, resolve
+from related_images.osc import arguments, backup_rules, nova_metadata, resolve, services
 from related_images.osc.commands import (
     PartialFailureCommand,
     Table,
@@ -40,6 +45,9 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
     --project, they do not count backups of other projects. The command keeps all these backups. It
     always keeps one active backup of each group. If no backup has the label of a --keep-label, it
     deletes nothing.
+
+    With a backup of a server on volumes, its recorded volume snapshots are deleted. The command
+    also deletes recorded volume snapshots of backups whose image was deleted before.
     """
 
     exit_codes = (
@@ -63,7 +71,7 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
         )
         arguments.add_project_scope(parser, "Delete backups of")
         arguments.add_label(parser, "Delete only backups with this label, such as daily")
-        _add_rules(parser)
+        backup_rules.add(parser)
         parser.add_argument(
             "--orphans",
             action="store_true",
@@ -75,7 +83,7 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
 
     def take_action(self, args: argparse.Namespace) -> Table:
         scope = self._scope(args)
-        rules = _rules(args, scope)
+        rules = backup_rules.read(args, scope.project_id, orphans=args.orphans)
         with self.reading():
             pruning = self._decide(args, scope, rules)
         self._log_failures(pruning.faults)
@@ -87,10 +95,17 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
     def _decide(
         self, args: argparse.Namespace, scope: ServerScope, rules: Policy | None
     ) -> Pruning:
-        inventory = self.clients.inventory
+        inventory = Inventory(
+            self.clients.relations, services.volume_snapshots(self.app.client_manager)
+        )
         instances = self._instances(inventory, args, scope)
         chosen = self._stored_policies(scope, instances) if rules is None else rules
-        return decide(inventory, instances, chosen, label=args.label, project_id=scope.project_id)
+        filters = {"label": args.label, "project_id": scope.project_id}
+        pruning = decide(inventory, instances, chosen, **filters)
+        left = inventory.without_image(
+            server_id=scope.server_id, installation_uuid=args.installation, **filters
+        )
+        return replace(pruning, without_image=without_image(left))
 
     def _log_failures(self, faults: Iterable[str]) -> None:
         for fault in faults:
@@ -163,68 +178,6 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
             installation_uuid=args.installation,
         )
         return sorted(found, key=lambda instance: instance.ended_at is not None)
-
-
-def _add_rules(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--policy",
-        choices=(nova_metadata.STORED,),
-        help="stored: use the rules in the policy of each server (metadata in Nova), for images of "
-        "the server's project only; backups of servers without rules are kept",
-    )
-    for rule in COUNTED:
-        kind = "newest" if rule == "last" else rule
-        parser.add_argument(
-            f"--keep-{rule}",
-            metavar="<number>",
-            type=validation.argument(stored_policy.count),
-            default=0,
-            help=f"Number of {kind} backups to keep, or unlimited",
-        )
-    parser.add_argument(
-        "--keep-within",
-        metavar="<span>",
-        type=validation.argument(validation.parse_span),
-        help="Keep backups made within this time before the newest one, such as 7d",
-    )
-    parser.add_argument(
-        "--keep-label",
-        metavar="<label>",
-        action="append",
-        default=[],
-        type=validation.argument(validation.label),
-        help="Keep all backups with this label (repeat option for several labels)",
-    )
-    parser.add_argument(
-        "--timezone",
-        metavar="<name>",
-        type=validation.argument(stored_policy.timezone),
-        default=UTC,
-        help="Time zone in which hours, days, weeks, months and years begin, such as Europe/Berlin "
-        "(default: UTC)",
-    )
-
-
-def _rules(args: argparse.Namespace, scope: ServerScope) -> Policy | None:
-    """Return the rules of the command line; ``None`` for ``--policy stored``.
-
-    With ``--project``, the rules apply only to backups that this project owns.
-    """
-    rules = Policy(
-        **{rule: getattr(args, f"keep_{rule}") for rule in COUNTED},
-        within=args.keep_within,
-        labels=frozenset(args.keep_label),
-        timezone=args.timezone,
-        orphans=args.orphans,
-    )
-    if args.policy is None:
-        return replace(not_empty(rules), project_id=scope.project_id)
-    if rules != Policy():
-        raise CommandError(
-            "--policy stored takes all rules from the policies of the servers; omit --keep-*, "
-            "--timezone and --orphans"
-        )
-    return None
 
 
 def _table(verdicts: list[Verdict]) -> Table:

@@ -15,10 +15,14 @@ from related_images.osc.commands import Column, ListCommand
 
 @dataclass(frozen=True)
 class Row:
-    """An image, and its relations with the server."""
+    """An image, and its relations with the server.
+
+    :ivar size: the size of the image and its volume snapshots in bytes
+    """
 
     image: Image
     relations: list[Relation]
+    size: int | None = None
 
 
 KIND: Final[Column] = ("Kind", lambda row: _joined(relation.kind for relation in row.relations))

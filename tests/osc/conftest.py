@@ -1,7 +1,11 @@
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
+import requests
 
 from tests.client.scripted import Scripted, serving
 from tests.osc.compute import Compute
@@ -46,3 +50,16 @@ def nova(scripted: Scripted) -> Compute:
     compute = Compute(scripted)
     scripted.script = compute.answer
     return compute
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """The requests that were sent, by method and path."""
+    counted, real = Counter[str](), requests.Session.send
+
+    def send(self: Any, request: Any, **options: Any) -> Any:
+        counted[f"{request.method} {urlsplit(request.url).path}"] += 1
+        return real(self, request, **options)
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    return counted

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import termios
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,7 +81,10 @@ class Cloud:
         manager = SimpleNamespace(
             related_images=Clients(adapter),
             auth_ref=None,
-            sdk_connection=Connection(session=session(self.compute, self.token)),
+            sdk_connection=Connection(
+                session=session(self.url, self.token),
+                compute_endpoint_override=self.compute or None,
+            ),
         )
         return SimpleNamespace(
             client_manager=manager,
@@ -157,9 +161,10 @@ class Instance:
         """Return another server of the same installation and project."""
         return replace(self, id=f"{self.id}-{uuid4().hex[:6]}")
 
-    def image(self, name: str, **told: str) -> str:
+    def image(self, name: str, properties: Mapping[str, str] | None = None, /, **told: str) -> str:
         """Create an image of the server as Nova does, and return its ID.
 
+        :param properties: further properties of the image
         :param told: further instance headers, such as ``kind``
         """
         headers = {
@@ -168,7 +173,8 @@ class Instance:
             "X-Instance-ID": self.id,
             **{f"X-Relation-{word.title()}": text for word, text in told.items()},
         }
-        body = {"name": name, "disk_format": "raw", "container_format": "bare"}
+        formats = {"disk_format": "raw", "container_format": "bare"}
+        body = {"name": name, **formats, **(properties or {})}
         made = self.glance.request("POST", "/v2/images", self.member, headers, body)
         assert made.status == 201, made.body
         return str(made.json["id"])

@@ -14,11 +14,11 @@ from related_images.osc import names
 from related_images.osc.relation import CreateRelation, ListRelation
 from related_images.protocol import paths
 from tests.client.scripted import Asked, Reply, Scripted, serving, shown
+from tests.osc.aging import set_true
 from tests.osc.compute import Compute
 from tests.osc.identity import Identity
 from tests.osc.running import Cloud, Instance, openstack
 from tests.osc.test_image_ancestry import started_from
-from tests.osc.test_nightly import set_true
 from tests.servers import PATIENCE, free_port
 
 pytestmark = pytest.mark.slow

@@ -7,11 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
-import requests
 from keystoneauth1.adapter import Adapter
 from sqlalchemy import create_engine, update
 
@@ -28,8 +26,8 @@ from related_images.osc.server_backup_overdue import OverdueServerBackup
 from related_images.osc.server_backup_prune import PruneServerBackup
 from related_images.osc.usage import ListImageUsage
 from tests.client.clients import session
+from tests.osc.aging import age
 from tests.osc.running import Cloud, Instance
-from tests.osc.test_nightly import age
 from tests.osc.test_server_backup import change, relate
 from tests.servers import ServedGlance
 
@@ -44,19 +42,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
     """A Glance with 24 servers of 24 projects, each with 14 active backups."""
     with Served(tmp_path_factory.mktemp("filled") / "glance", FILLED) as served:
         yield served
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """The requests that were sent, by method and path."""
-    counted, real = Counter[str](), requests.Session.send
-
-    def send(self: Any, request: Any, **options: Any) -> Any:
-        counted[f"{request.method} {urlsplit(request.url).path}"] += 1
-        return real(self, request, **options)
-
-    monkeypatch.setattr(requests.Session, "send", send)
-    return counted
 
 
 def test_prune_reads_pages(filled: ServedGlance, sent: Counter[str]) -> None:

@@ -21,8 +21,8 @@ from related_images.osc import resolve
 from related_images.osc.server_backup_overdue import OverdueServerBackup
 from related_images.osc.server_backup_prune import PruneServerBackup
 from related_images.validation import parse_span
+from tests.osc.aging import age
 from tests.osc.running import Cloud, Instance
-from tests.osc.test_nightly import age
 from tests.servers import Answer, ServedGlance
 
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}

@@ -12,10 +12,10 @@ from related_images.client import InstallationAmbiguous
 from related_images.osc.server_backup_overdue import OverdueServerBackup
 from related_images.osc.server_backup_prune import PruneServerBackup
 from tests.client.scripted import Scripted
+from tests.osc.aging import age
 from tests.osc.compute import Compute
 from tests.osc.identity import Identity
 from tests.osc.running import Cloud, Instance, openstack
-from tests.osc.test_nightly import age
 from tests.osc.test_server_backup import actions, backups, states, status
 from tests.servers import ServedGlance
 

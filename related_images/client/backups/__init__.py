@@ -1,4 +1,7 @@
-"""Backups of servers: list them, delete old ones by rules, find servers without a recent one."""
+"""Backups of servers.
+
+Make them, list them, delete old ones by rules, find servers without a recent one.
+"""
 
 from related_images.client.backups.inventory import Inventory
 from related_images.client.backups.overdue import OverdueSearch, OverdueServer
@@ -6,6 +9,7 @@ from related_images.client.backups.prune import Pruning, Verdict, decide
 from related_images.client.backups.retention import Backup, Decision, Policy, plan
 from related_images.client.backups.server_policies import ServerPolicies, policies_of_server, stored
 from related_images.client.backups.stored_policy import Ages
+from related_images.client.backups.volume_snapshots import VolumeSnapshots
 
 __all__ = [
     "Ages",
@@ -18,6 +22,7 @@ __all__ = [
     "Pruning",
     "ServerPolicies",
     "Verdict",
+    "VolumeSnapshots",
     "decide",
     "plan",
     "policies_of_server",

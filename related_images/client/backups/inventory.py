@@ -1,17 +1,24 @@
-"""List and delete the backups of servers in Glance."""
+"""List and delete the backups of servers in Glance, with their volume snapshots in Cinder."""
 
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from related_images import model, validation
 from related_images.client.backups import join
 from related_images.client.backups.join import BackupImage
 from related_images.client.backups.retention import Backup
-from related_images.client.errors import NotFound
+from related_images.client.backups.volume_snapshots import VolumeSnapshots
+from related_images.client.errors import NotFound, ServiceFailed
 from related_images.client.glance import HIDDEN, PAGE
 from related_images.client.images import InstanceAwareImageService
 from related_images.client.relations import RelationsClient
-from related_images.model import Instance, InstanceRef
+from related_images.model import Instance, InstanceRef, Relation
+
+DELETED: Final = "deleted"
+"""The status of a backup whose image was deleted."""
+
+REMAIN: Final = "the image was deleted, but volume snapshots remain: "
 
 
 class Inventory:
@@ -19,13 +26,16 @@ class Inventory:
 
     :param client: a python-glanceclient ``Client``, an openstacksdk ``Connection`` or a
         keystoneauth1 ``Adapter`` of the image service; or a :class:`RelationsClient`
+    :param volume_snapshots: deletes the volume snapshots of backups; without it, no backup that has
+        some is deleted
     :raises TypeError: if ``client`` has another type
 
     Every method raises :exc:`GlanceError` if a request fails.
     """
 
-    def __init__(self, client: object) -> None:
+    def __init__(self, client: object, volume_snapshots: VolumeSnapshots | None = None) -> None:
         self.relations = client if isinstance(client, RelationsClient) else RelationsClient(client)
+        self.volume_snapshots = volume_snapshots
 
     def images(self, ref: InstanceRef) -> InstanceAwareImageService:
         """Return the client for images of resources with the installation and type of ``ref``."""
@@ -64,17 +74,22 @@ class Inventory:
         recorded = service.relations(
             ref.instance_id, kind=model.BACKUP, label=label, page_size=PAGE
         )
-        labels = {relation.image_id: relation.label for relation in recorded}
+        relations = {relation.image_id: relation for relation in recorded}
         listed = itertools.chain.from_iterable(
             service.list(
                 ref.instance_id, kind=model.BACKUP, label=label, page_size=PAGE, os_hidden=hidden
             )
             for hidden in HIDDEN
         )
-        found = {image.id: BackupImage.of(image) for image in listed if image.id in labels}
+        found = {image.id: BackupImage.of(image) for image in listed if image.id in relations}
         usages = self.relations.usages(found)
         return [
-            found[usage.image_id].backup(instance, labels[usage.image_id], usage)
+            found[usage.image_id].backup(
+                instance,
+                relations[usage.image_id].label,
+                usage,
+                relations[usage.image_id].volume_snapshot_ids,
+            )
             for usage in usages
         ]
 
@@ -109,12 +124,100 @@ class Inventory:
         # a gap of a witness does not keep a backup, as it does not keep an image from deletion
         return is_same and usage.no_use_is_recorded
 
-    def delete(self, backup: Backup) -> None:
-        """Delete the image of a backup.
+    def delete(self, backup: Backup) -> tuple[str, ...]:
+        """Delete the image of a backup, if it still exists, and then its volume snapshots.
+
+        Only recorded volume snapshots are deleted, and none that is recorded with another image.
 
         :param backup: the backup
+        :returns: the volume snapshots that Cinder now deletes
         :raises ImageNotOfInstance: if it is not recorded as a backup of the server any more
         :raises Conflict: if a live server was started from it, with delete protection
+        :raises ServiceFailed: if its volume snapshots cannot be deleted; without Cinder, the image
+            is not deleted either
         """
-        service = self.images(backup.instance)
-        service.delete(backup.image_id, instance_id=backup.instance.instance_id)
+        service, server_id = self.images(backup.instance), backup.instance.instance_id
+        volume_snapshots, ids = self.volume_snapshots, backup.volume_snapshot_ids
+        if not ids:
+            service.delete(backup.image_id, instance_id=server_id)
+            return ()
+        if volume_snapshots is None:
+            raise ServiceFailed(
+                "the backup has volume snapshots, and there is no block storage service (Cinder) "
+                "that can delete them; nothing was deleted"
+            )
+        needed = _needed(service.relations(server_id, page_size=PAGE), but=backup.image_id)
+        if backup.status != DELETED:
+            service.delete(backup.image_id, instance_id=server_id)
+        deleted = tuple(id for id in ids if id not in needed)
+        if refused := volume_snapshots.delete(deleted):
+            raise ServiceFailed(REMAIN + "; ".join(refused.values()))
+        return deleted
+
+    def without_image(
+        self,
+        *,
+        server_id: str | None = None,
+        label: str | None = None,
+        project_id: str | None = None,
+        installation_uuid: str | None = None,
+    ) -> Iterator[Backup]:
+        """Yield the deleted backups of servers that left volume snapshots, with these.
+
+        :param server_id: only backups of this server
+        :param label: only backups with this label
+        :param project_id: only backups that this project owned
+        :param installation_uuid: only backups of servers of this installation
+        :raises ServiceFailed: if a request to Cinder fails
+        """
+        if self.volume_snapshots is None or not self.volume_snapshots.exist():
+            return
+        relations = self.relations.relations(
+            kind=model.BACKUP,
+            resource_type=model.SERVER,
+            instance_id=server_id,
+            label=label,
+            project_id=project_id,
+            installation_uuid=installation_uuid,
+            page_size=PAGE,
+        )
+        recorded = [one for one in relations if one.volume_snapshot_ids]
+        deleted = [one for one in recorded if one.image_deleted_at]
+        needed = _needed(recorded)
+        left = self.volume_snapshots.find(
+            {id for one in deleted for id in one.volume_snapshot_ids} - needed
+        )
+        for one in deleted:
+            if ids := tuple(id for id in one.volume_snapshot_ids if id in left):
+                yield Backup(
+                    image_id=one.image_id,
+                    instance=one.instance,
+                    label=one.label,
+                    created_at=one.image_created_at or one.created_at,
+                    status=DELETED,
+                    project_id=one.project_id,
+                    volume_snapshot_ids=ids,
+                )
+
+    def has_image(self, backup: Backup) -> bool:
+        """Return whether Glance shows an image with the ID of the backup."""
+        try:
+            self.images(backup.instance).get(backup.image_id)
+        except NotFound:
+            return False
+        return True
+
+
+def _needed(relations: Iterable[Relation], but: str | None = None) -> set[str]:
+    """Return the volume snapshots of images that were not deleted.
+
+    If Nova repeats a request, the same volume snapshots are recorded with two images.
+
+    :param but: an image that is left out
+    """
+    return {
+        id
+        for relation in relations
+        if relation.image_deleted_at is None and relation.image_id != but
+        for id in relation.volume_snapshot_ids
+    }

@@ -40,11 +40,18 @@ class BackupImage:
             _shared(image.get("owner")),
         )
 
-    def backup(self, instance: Instance, label: str | None, usage: Usage) -> Backup:
+    def backup(
+        self,
+        instance: Instance,
+        label: str | None,
+        usage: Usage,
+        volume_snapshot_ids: tuple[str, ...],
+    ) -> Backup:
         """Return the image as a backup of a server.
 
         :param label: the label of the relation between them
         :param usage: the usage of the image
+        :param volume_snapshot_ids: the volume snapshots in that relation
         """
         return Backup(
             image_id=usage.image_id,
@@ -60,6 +67,7 @@ class BackupImage:
             project_id=self.owner,
             # the image was made from this server: without a number, the usage is not complete
             used_by_others=usage.used_by_others if usage.made_from else None,
+            volume_snapshot_ids=volume_snapshot_ids,
         )
 
 
@@ -76,6 +84,7 @@ class _Recorded:
     project_id: str | None
     image_created_at: datetime | None
     recorded_at: datetime | None
+    volume_snapshot_ids: tuple[str, ...]
 
     @classmethod
     def of(cls, relation: Relation, instance: InstanceRef) -> "_Recorded":
@@ -86,6 +95,7 @@ class _Recorded:
             _shared(relation.project_id),
             relation.image_created_at,
             None if is_known else relation.created_at,
+            relation.volume_snapshot_ids,
         )
 
     def is_of(self, created_at: datetime) -> bool | None:
@@ -134,7 +144,8 @@ def backups_of_servers(
                 backups.pop(relation.instance, None)
             elif is_same and relation.instance in backups:
                 server = servers[relation.instance]
-                backups[relation.instance].append(image.backup(server, relation.label, usage))
+                found = image.backup(server, relation.label, usage, relation.volume_snapshot_ids)
+                backups[relation.instance].append(found)
     return backups
 
 

@@ -2,11 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from related_images.client.backups.inventory import Inventory
+from related_images.client.backups.inventory import REMAIN, Inventory
 from related_images.client.backups.retention import (
     Backup,
     Decision,
@@ -15,7 +15,7 @@ from related_images.client.backups.retention import (
     plan,
     unmatched,
 )
-from related_images.client.errors import ClientError, GlanceError
+from related_images.client.errors import ClientError, GlanceError, ServiceFailed
 from related_images.client.glance import FEW
 from related_images.model import Instance, InstanceRef
 
@@ -24,6 +24,9 @@ DUE: Final = "remove"
 REMOVED: Final = "removed"
 FAILED: Final = "failed"
 STOPPED: Final = "stopped"
+
+WITHOUT_IMAGE: Final = "its image was deleted, and its volume snapshots remain"
+"""The reason to delete the volume snapshots of a backup whose image is gone."""
 
 NAMED: Final = 20
 """Maximum number of labels or servers in an error message."""
@@ -39,11 +42,13 @@ class Verdict:
     :ivar outcome: :data:`KEPT` or :data:`DUE` before the deletion, :data:`REMOVED`, :data:`FAILED`
         or :data:`STOPPED` after it
     :ivar fault: the reason for :data:`FAILED` or :data:`STOPPED`
+    :ivar deleting: the volume snapshots that Cinder was asked to delete
     """
 
     decision: Decision
     outcome: str
     fault: str = ""
+    deleting: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, decision: Decision) -> "Verdict":
@@ -93,7 +98,7 @@ class Removal:
         backup = verdict.decision.backup
         try:
             if self.inventory.is_unchanged(backup):
-                self.inventory.delete(backup)
+                verdict.deleting = self.inventory.delete(backup)
                 verdict.outcome = REMOVED
             else:
                 _stop(due)
@@ -118,15 +123,20 @@ class Pruning:
     :ivar removals: one for each server
     :ivar faults: messages for the operator: servers that could not be read, and rules for labels
         that no backup has
+    :ivar without_image: the deleted backups whose volume snapshots remain, for example because an
+        earlier run was ended
     """
 
+    inventory: Inventory
     removals: list[Removal]
     faults: list[str]
+    without_image: list[Verdict] = field(default_factory=list)
 
     @property
     def verdicts(self) -> list[Verdict]:
         """All verdicts."""
-        return [verdict for removal in self.removals for verdict in removal.verdicts]
+        of_images = (verdict for removal in self.removals for verdict in removal.verdicts)
+        return [*of_images, *self.without_image]
 
     @property
     def due(self) -> int:
@@ -136,10 +146,40 @@ class Pruning:
     def run(self) -> Iterator[Verdict]:
         """Delete the due backups one by one, and yield each verdict with its result.
 
+        At the end, wait until Cinder has deleted their volume snapshots. A verdict is then
+        :data:`FAILED` if some of them remain.
+
         :returns: the verdicts of the due backups
         """
         for removal in self.removals:
             yield from removal.run()
+        for verdict in self.without_image:
+            self._finish(verdict)
+            yield verdict
+        self._wait()
+
+    def _finish(self, verdict: Verdict) -> None:
+        backup = verdict.decision.backup
+        try:
+            if self.inventory.has_image(backup):
+                verdict.outcome, verdict.fault = STOPPED, "not removed, because there is an image"
+            else:
+                verdict.deleting = self.inventory.delete(backup)
+                verdict.outcome = REMOVED
+        except ClientError as error:
+            verdict.outcome, verdict.fault = FAILED, str(error)
+
+    def _wait(self) -> None:
+        removed = {id: verdict for verdict in self.verdicts for id in verdict.deleting}
+        volume_snapshots = self.inventory.volume_snapshots
+        if not removed or volume_snapshots is None:
+            return
+        try:
+            remaining = volume_snapshots.remaining(removed)
+        except ServiceFailed as error:
+            remaining = dict.fromkeys(removed, str(error))
+        for id, reason in remaining.items():
+            removed[id].outcome, removed[id].fault = FAILED, f"{REMAIN}{id}: {reason}"
 
 
 def decide(
@@ -190,7 +230,15 @@ def decide(
     removals = [
         Removal(inventory, instance, label, verdicts[instance.instance]) for instance, _ in found
     ]
-    return Pruning(removals, faults)
+    return Pruning(inventory, removals, faults)
+
+
+def without_image(backups: Iterable[Backup]) -> list[Verdict]:
+    """Return the verdicts on deleted backups whose volume snapshots remain.
+
+    :param backups: the result of :meth:`Inventory.without_image`
+    """
+    return [Verdict(Decision(backup, False, (WITHOUT_IMAGE,)), DUE) for backup in backups]
 
 
 def _verdicts(

@@ -43,6 +43,7 @@ class Backup:
     :ivar project_id: ID of the project that owns the image
     :ivar used_by_others: live servers of other projects were started from it; ``None`` if that is
         not known
+    :ivar volume_snapshot_ids: the recorded volume snapshots of a backup of a server on volumes
     """
 
     image_id: str
@@ -57,6 +58,7 @@ class Backup:
     of_another: bool = False
     project_id: str | None = None
     used_by_others: bool | None = False
+    volume_snapshot_ids: tuple[str, ...] = ()
 
     @property
     def instant(self) -> datetime:
