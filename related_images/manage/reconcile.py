@@ -118,8 +118,8 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--allow-empty-{name.lower()}",
             action="store_true",
-            help=f"with --resources, continue even if {name} has no {resources}, or none of the "
-            f"first recorded {resources}",
+            help=f"with --resources, continue even if {name} has none of the first recorded "
+            f"{resources}, and lists none that are recorded",
         )
 
 

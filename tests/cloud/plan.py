@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from tests.servers import PATIENCE
@@ -150,6 +151,13 @@ class Plan:
         self.write_compute(self.first)
         self.clouds.write_text(json.dumps({"clouds": _clouds(self)}, indent=1))
 
+    def write_clouds(self, path: Path, glance: int) -> None:
+        """Write a clouds.yaml with another Glance, which has this port."""
+        clouds = _clouds(self)
+        for one in clouds.values():
+            one["image_endpoint_override"] = f"http://127.0.0.1:{glance}"
+        path.write_text(json.dumps({"clouds": clouds}, indent=1))
+
     def write_compute(self, cell: Cell) -> None:
         self._write_nova(cell.compute, _compute(self, cell))
 
@@ -162,16 +170,22 @@ class Plan:
         _write(self.home(home) / "nova.conf", sections)
 
     def write_glance(
-        self, home: Path, *, with_filter: bool = True, roles_required: str = "true"
+        self,
+        home: Path,
+        *,
+        with_filter: bool = True,
+        roles_required: str = "true",
+        options: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Write the files of one process of Glance.
 
         :param roles_required: whether keystonemiddleware accepts a service token only if it has the
             role service
+        :param options: options of the filter that differ from those of the cloud
         """
         paste = home / "glance-api-paste.ini"
         _write(home / "glance-api.conf", _glance(self, paste, roles_required))
-        _write_glance_paste(self, paste, with_filter)
+        _write_glance_paste(self, paste, with_filter, options)
 
 
 def _keystone(plan: Plan) -> Sections:
@@ -256,7 +270,9 @@ def glance_paste(plan: Plan) -> Path:
     return plan.home("glance") / "glance-api-paste.ini"
 
 
-def _write_glance_paste(plan: Plan, path: Path, with_filter: bool) -> None:
+def _write_glance_paste(
+    plan: Plan, path: Path, with_filter: bool, others: Mapping[str, str]
+) -> None:
     """Write Glance's paste file, with the filter at the place that docs/deploy.md names."""
     text = (Path(sys.prefix) / "etc" / "glance" / path.name).read_text()
     options = {
@@ -267,6 +283,7 @@ def _write_glance_paste(plan: Plan, path: Path, with_filter: bool) -> None:
         "guard": "in-use",
         # a slow machine must not change the results
         "database_timeout": str(PATIENCE),
+        **others,
     }
     if with_filter:
         _write_paste(path, text, "authtoken context rootapp", options)

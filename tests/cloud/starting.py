@@ -222,13 +222,14 @@ def _manage(cloud: Cloud, name: str, *words: str) -> None:
 
 
 @contextmanager
-def glance_beside(
-    cloud: Cloud, name: str, *, with_filter: bool = True, roles_required: str = "true"
-) -> Iterator[int]:
-    """Run another process of the same Glance with other options, and yield its port."""
+def glance_beside(cloud: Cloud, name: str, **others: Any) -> Iterator[int]:
+    """Run another process of the same Glance with other options, and yield its port.
+
+    :param others: those of :meth:`Plan.write_glance`
+    """
     home = cloud.plan.home(name)
-    home.mkdir()
-    cloud.plan.write_glance(home, with_filter=with_filter, roles_required=roles_required)
+    home.mkdir(exist_ok=True)
+    cloud.plan.write_glance(home, **others)
     with _beside(cloud, name, "glance") as port:
         yield port
 

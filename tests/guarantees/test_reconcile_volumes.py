@@ -129,8 +129,8 @@ def test_memory_does_not_grow_with_the_volumes(program: Program) -> None:
     cinder, peaks = program.cinder, list[int]()
     cinder.size = 50
     for number in (400, 4_000):
-        for first in range(1, number, 400):
-            program.record(*range(first, first + 400))
+        for first in range(1, number, 50):
+            program.record(*range(first, first + 50))
         # a tenth of the recorded volumes is gone, and as many were missed
         there = [one for one in range(1, number + number // 10) if one % 10]
         image = {"volume_image_metadata": {"image_id": vm(7)}}

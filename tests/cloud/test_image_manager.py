@@ -1,0 +1,161 @@
+"""openstack-image-manager rotates images beside live servers and volumes, under the guard.
+
+Version 0.20260722.0 deactivates an old image before it deletes it; the later one deletes first, and
+deactivates and hides what it cannot delete. Each has a virtual environment of its own.
+"""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.cloud.cloud import Cloud
+from tests.cloud.starting import glance_beside
+from tests.cloud.volume_actions import VolumeHands
+
+pytestmark = pytest.mark.slow
+
+ROOT: Final = Path(__file__).parents[2]
+VERSIONS: Final = ("0.20260722.0", "0.20261006.0")
+INSTALLING: Final = 1800
+"""Seconds for the installation of a version."""
+
+OPTIONS: Final = ("--delete", "--yes-i-really-know-what-i-do", "--deactivate", "--hide")
+DEACTIVATED: Final = re.compile(r"image (\S+) is deactivated by user .*; (\d+) live resources")
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One version of the tool, with a Glance that also guards deactivations."""
+
+    program: Path
+    cloud: Cloud
+    directory: Path
+    clouds: Path
+    log: Path
+
+    def rotate(self, who: str, name: str, visibility: str, *numbers: int) -> dict[int, str]:
+        """Publish two versions of an image, and return the ID of each.
+
+        The two newest versions are kept.
+        """
+        disk = self.directory / "disk.raw"
+        disk.write_bytes(b"a disk")
+        versions = [
+            {"version": f"2026{number:02}01", "url": disk.as_uri(), "build_date": "2026-01-01"}
+            for number in numbers
+        ]
+        image = _definition(name, visibility, versions)
+        definitions = self.directory / f"{name}.yml"
+        definitions.write_text(json.dumps({"images": [image]}))
+        words = ("--cloud", who, "--images", str(definitions), *OPTIONS)
+        others = {key: text for key, text in os.environ.items() if not key.startswith("OS_")}
+        done = subprocess.run(
+            [self.program, *words],
+            env={**others, "OS_CLIENT_CONFIG_FILE": str(self.clouds)},
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=1200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        named = {number: f"{name} (2026{number:02}01)" for number in numbers[:-1]}
+        named[numbers[-1]] = name
+        images = self.cloud.connection(who).image
+        return {number: images.find_image(one).id for number, one in named.items()}
+
+    def deactivations(self) -> list[tuple[str, int]]:
+        """Return each deactivation by an administrator, with the number of dependents."""
+        return [(found[1], int(found[2])) for found in DEACTIVATED.finditer(self.log.read_text())]
+
+
+def _definition(name: str, visibility: str, versions: list[dict[str, str]]) -> dict[str, Any]:
+    meta = {
+        "architecture": "x86_64",
+        "hw_disk_bus": "virtio",
+        "hypervisor_type": "qemu",
+        "os_distro": "cirros",
+        "os_purpose": "custom",
+        "replace_frequency": "never",
+        "uuid_validity": "last-2",
+        "provided_until": "none",
+    }
+    return {
+        "name": name,
+        "enable": True,
+        "format": "raw",
+        "login": "lab",
+        "min_ram": 0,
+        "min_disk": 1,
+        "status": "active",
+        "visibility": visibility,
+        "multi": True,
+        "meta": meta,
+        "tags": [],
+        "versions": versions,
+    }
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def tool(
+    request: pytest.FixtureRequest, cloud: Cloud, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Tool]:
+    venv = f".venv-image-manager-{request.param}"
+    build = subprocess.run(
+        ["make", f"{venv}/.installed"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=INSTALLING,
+        check=False,
+    )
+    assert build.returncode == 0, build.stdout + build.stderr
+    directory = tmp_path_factory.mktemp("image-manager")
+    name = f"glance-{request.param}"
+    options = {"guard_actions": "delete, deactivate"}
+    with glance_beside(cloud, name, options=options) as port:
+        clouds = directory / "clouds.yaml"
+        cloud.plan.write_clouds(clouds, port)
+        log = cloud.plan.home(name) / "server.log"
+        program = ROOT / venv / "bin" / "openstack-image-manager"
+        yield Tool(program, cloud, directory, clouds, log)
+
+
+def test_a_rotation_deletes_no_used_image(cloud: Cloud, tool: Tool) -> None:
+    hands = VolumeHands(cloud)
+    name = f"lab-{tool.directory.name}"
+    used = tool.rotate("admin", name, "public", 1, 2)
+    hands.volume("on the first version", image_id=used[1])
+    hands.server("on the second version", "--image", used[2])
+    unused = tool.rotate("admin", name, "public", 3, 4)
+    tool.rotate("admin", name, "public", 5, 6)
+    images = cloud.connection("admin").image
+    found = [images.find_image(one) for one in used.values()]
+    # an administrator may deactivate a used image
+    assert [(one.status, one.visibility) for one in found] == [("deactivated", "community")] * 2
+    assert [images.find_image(one) for one in unused.values()] == [None, None]
+    dependents = dict(tool.deactivations())
+    assert {one: dependents[one] for one in used.values()} == dict.fromkeys(used.values(), 1)
+    assert {one: dependents.get(one, 0) for one in unused.values()} == dict.fromkeys(
+        unused.values(), 0
+    )
+
+
+def test_a_user_who_is_no_administrator_deactivates_no_used_image(cloud: Cloud, tool: Tool) -> None:
+    hands = VolumeHands(cloud)
+    name = f"own-{tool.directory.name}"
+    used = tool.rotate("alice", name, "private", 1, 2)
+    hands.volume("on the own first version", image_id=used[1])
+    hands.server("on the own second version", "--image", used[2])
+    tool.rotate("alice", name, "private", 3, 4)
+    images = cloud.connection("alice").image
+    found = [images.find_image(one) for one in used.values()]
+    # the change to a community image is a PATCH, which the guard does not check
+    assert [(one.status, one.visibility) for one in found] == [("active", "community")] * 2
