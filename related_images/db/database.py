@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -67,6 +68,22 @@ _ESCAPE: Final = (
     "write / : @ ? % in a user or password as %2F %3A %40 %3F %25, and in a paste file %% for "
     "each %"
 )
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a task runs.
+
+    :ivar engine: the index of its engine: 0 in autocommit mode, 1 in a transaction
+    """
+
+    engine: int
+    writes: bool
+
+
+READ: Final = Mode(0, writes=False)
+WRITE: Final = Mode(1, writes=True)
+NOTE: Final = Mode(0, writes=True)
 
 
 class _Own:
@@ -123,7 +140,7 @@ class Database:
         reading = self._own.reading
         reading.check()
         try:
-            return self._attempt(0, task, *args, **kwargs)
+            return self._attempt(READ, task, *args, **kwargs)
         except StoreUnavailable as error:
             reading.trip(error, self._reading_again())
             raise
@@ -138,7 +155,7 @@ class Database:
         reading = self._own.reading
         reading.check()
         try:
-            return self._attempt(0, task, *args, **kwargs)
+            return self._attempt(READ, task, *args, **kwargs)
         except StoreUnavailable:
             reading.suspect(self._reading_again())
             raise
@@ -150,10 +167,24 @@ class Database:
         :raises StoreUnavailable: if the transaction could not be committed in time
         :raises StoreInDoubt: if the connection was lost during the commit
         """
+        return self._change(WRITE, task, *args, **kwargs)
+
+    def note(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``task``, which is one statement, in autocommit mode: no round trip for a commit.
+
+        If the connection is lost, the statement may take effect twice. SQLite does not wait for the
+        disk: a power failure may undo the statement. So this is for what a reconciliation repeats.
+
+        :returns: the result of the task
+        :raises StoreUnavailable: if it could not be written in time
+        """
+        return self._change(NOTE, task, *args, **kwargs)
+
+    def _change(self, mode: Mode, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         writing = self._own.writing
         writing.check()
         try:
-            return self._attempt(1, task, *args, **kwargs)
+            return self._attempt(mode, task, *args, **kwargs)
         except StoreUnavailable as error:
             writing.trip(error, self._writing_again())
             raise
@@ -174,7 +205,7 @@ class Database:
         :raises StoreUnavailable: if the database is unavailable or has no tables
         """
         try:
-            self._attempt(0, lambda connection: None)
+            self._attempt(READ, lambda connection: None)
         except StoreUnavailable as error:
             if isinstance(error.__cause__, dialects.MISUSED):
                 raise dialects.misused(error.__cause__) from None
@@ -212,7 +243,7 @@ class Database:
         for engine in engines or ():
             engine.dispose()
 
-    def _attempt(self, writing: int, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _attempt(self, mode: Mode, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``task`` in a transaction, and again after a conflict with another transaction.
 
         :raises FieldInvalid: if the database cannot store a value
@@ -224,7 +255,7 @@ class Database:
         try:
             while True:
                 try:
-                    with self._transaction(writing) as connection:
+                    with self._transaction(mode) as connection:
                         return task(connection, *args, **kwargs)
                 except (SQLAlchemyError, UnicodeError, dialects.ConcurrentChange) as error:
                     if not dialects.is_transient(error) or time.monotonic() > self._budget.until:
@@ -232,21 +263,21 @@ class Database:
                 time.sleep(random.uniform(0.001, 0.05))
         finally:
             deadline.end = math.inf
-            spent = metrics.WRITE_SECONDS if writing else metrics.READ_SECONDS
+            spent = metrics.WRITE_SECONDS if mode.writes else metrics.READ_SECONDS
             spent.observe(time.monotonic() - begun)
 
     @contextmanager
-    def _transaction(self, writing: int) -> Iterator[Connection]:
+    def _transaction(self, mode: Mode) -> Iterator[Connection]:
         """Open a connection, commit at the end of the context, and roll back on an error."""
         own = self._own
         # SQLite has one writer at a time, and its own busy handler polls and is not fair
-        waits = writing and self._url.get_backend_name() == "sqlite"
+        waits = mode.writes and self._url.get_backend_name() == "sqlite"
         left = self._budget.until - time.monotonic()
         with own.turns.turn(left) if waits else nullcontext(True) as came:
             if not came:
                 raise _unavailable("too many requests write at the same time")
             try:
-                connected = self._engine(writing).connect()
+                connected = self._engine(mode.engine).connect()
             except dialects.FAULTS as fault:
                 raise self._failed(fault) from fault
             with connected as connection:
@@ -292,7 +323,7 @@ class Database:
         def probe() -> None:
             self._own.is_verified = False
             self._engine(0).dispose()
-            self._attempt(0, touched)
+            self._attempt(READ, touched)
 
         return probe
 
@@ -303,7 +334,7 @@ class Database:
         def probe() -> None:
             # old connections may lead to a server that is read-only now
             self._engine(1).dispose()
-            self._attempt(1, touched)
+            self._attempt(WRITE, touched)
 
         return probe
 

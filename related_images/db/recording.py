@@ -57,7 +57,7 @@ def announce(database: Database, new: NewRelation, reporter: Reporter) -> Record
 
 
 def _announce(connection: Connection, new: NewRelation, reporter: Reporter) -> Recorded:
-    known = relations.look(connection, new)
+    known = relations.look_for_new_image(connection, new)
     installations.check_registration(new.installation_uuid, new.resource_type, reporter, known)
     recorded = relations.record(connection, new, known)
     volume_snapshots.record(connection, recorded.relation_ref, new.volume_snapshot_ids)
@@ -73,30 +73,30 @@ def created(
     :param image_state: the image in Glance's response
     :raises StoreUnavailable: if it could not be committed; a reconciliation then records it
     """
-    database.write(_note_created, recorded, replace(new, image_state=image_state))
+    if recorded.image_created:
+        database.note(image_identity.learn, recorded.image_ref, image_state.created_at)
+    else:
+        database.write(_note_created, recorded, new, image_state)
     failpoints.reach(Point.CREATE_NOTED)
 
 
-def _note_created(connection: Connection, recorded: Recorded, new: NewRelation) -> None:
-    """Record the creation time of the image after its relation was recorded.
+def _note_created(
+    connection: Connection, recorded: Recorded, new: NewRelation, image_state: ImageState
+) -> None:
+    """Record the creation time of an image whose row existed before its relation was recorded.
 
     The row may represent a former image with the same ID, whose deletion was not recorded. Then the
     relation is rolled back and recorded for the new image.
     """
-    if new.image_state is None:
+    known = connection.execute(relations.locked_times, {"image_ref": recorded.image_ref}).first()
+    if known is not None and image_identity.stands_for(
+        connection, recorded.image_ref, known, image_state
+    ):
+        image_identity.learn(connection, recorded.image_ref, image_state.created_at)
         return
-    if not recorded.image_created:
-        known = connection.execute(
-            relations.locked_times, {"image_ref": recorded.image_ref}
-        ).first()
-        if known is None or not image_identity.stands_for(
-            connection, recorded.image_ref, known, new.image_state
-        ):
-            relation_removal.roll_back(connection, recorded)
-            again = relations.record(connection, new)
-            volume_snapshots.record(connection, again.relation_ref, new.volume_snapshot_ids)
-            return
-    image_identity.learn(connection, recorded.image_ref, new.image_state.created_at)
+    relation_removal.roll_back(connection, recorded)
+    again = relations.record(connection, replace(new, image_state=image_state))
+    volume_snapshots.record(connection, again.relation_ref, new.volume_snapshot_ids)
 
 
 def withdraw(database: Database, recorded: Recorded) -> bool:

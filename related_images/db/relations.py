@@ -20,14 +20,17 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    Label,
     Select,
     and_,
     bindparam,
     case,
     exists,
+    false,
     literal,
     or_,
     select,
+    true,
     update,
 )
 
@@ -80,55 +83,69 @@ FOR_GOOD: Final = 2
 """The claims of a report that relies on the relation for good. It is 2 because the service that
 announced the relation has no claim of its own, and yet subtracts one when it rolls back."""
 
-_IMAGE_ID: Final[BindParameter[str]] = bindparam("image_id")
-_one: Final = select(literal(1).label("there")).subquery("one")
-_home: Final = installation.alias("home")
+_IMAGE_ID: Final[BindParameter[str]] = bindparam("image_id", type_=image.c.uuid.type)
 
 
-def _select_known(registration: Any, rows: Any) -> Select[Any]:
-    """Return the query for every row to which a new relation refers.
+def _answers(is_row_of_type: ColumnElement[bool]) -> list[Label[Any]]:
+    """Return subqueries for the rows to which a new relation refers, except the image.
 
-    :param registration: the row of the installation itself
-    :param rows: the joined rows of installations
+    :param is_row_of_type: the condition for the installation's row for the type of the instance
     """
-    return select(
-        installation.c.id.label("installation_ref"),
-        registration.c.registered_at,
-        registration.c.service_user_id,
-        registration.c.service_users,
-        project.c.id.label("project_ref"),
-        instance.c.id.label("instance_ref"),
-        instance.c.project_ref.label("instance_project_ref"),
-        image.c.id.label("image_ref"),
-        image.c.deleted_at,
-        image.c.created_at.label("image_created_at"),
-    ).select_from(
-        rows.outerjoin(project, project.c.project_id == bindparam("project_id"))
-        .outerjoin(
-            instance,
-            and_(
-                instance.c.instance_id == bindparam("named_id"),
-                instance.c.installation_ref == installation.c.id,
-            ),
-        )
-        .outerjoin(image, image.c.uuid == _IMAGE_ID)
+    home = select(installation.c.id).where(is_row_of_type).scalar_subquery()
+    is_instance = (
+        instance.c.instance_id == bindparam("named_id"),
+        instance.c.installation_ref == home,
     )
 
+    found: dict[str, Select[Any]] = {
+        "registered_at": select(installation.c.registered_at).where(_is_of_servers),
+        "service_user_id": select(installation.c.service_user_id).where(_is_of_servers),
+        "service_users": select(installation.c.service_users).where(_is_of_servers),
+        "project_ref": select(project.c.id).where(project.c.project_id == bindparam("project_id")),
+        "instance_ref": select(instance.c.id).where(*is_instance),
+        "instance_project_ref": select(instance.c.project_ref).where(*is_instance),
+    }
+    answers = [query.scalar_subquery().label(name) for name, query in found.items()]
+    return [home.label("installation_ref"), *answers]
 
-def _is_of_servers(rows: Any) -> ColumnElement[bool]:
-    return and_(rows.c.uuid == bindparam("named_uuid"), rows.c.resource_type == SERVER)
 
-
-_known_of_server: Final = _select_known(
-    installation, _one.outerjoin(installation, _is_of_servers(installation))
+_is_of_servers: Final = and_(
+    installation.c.uuid == bindparam("named_uuid"), installation.c.resource_type == SERVER
 )
-_is_of_type: Final = and_(
+_is_of_other: Final = and_(
     installation.c.installation_uuid == bindparam("named_uuid"),
     installation.c.resource_type == bindparam("named_type"),
 )
-_known_of_other: Final = _select_known(
-    _home, _one.outerjoin(_home, _is_of_servers(_home)).outerjoin(installation, _is_of_type)
-)
+
+
+@cache
+def _known(is_of_server: bool) -> Select[Any]:
+    """Return the query for every row to which a new relation refers."""
+    answers = _answers(_is_of_servers if is_of_server else _is_of_other)
+    return select(
+        *answers,
+        image.c.id.label("image_ref"),
+        image.c.deleted_at,
+        image.c.created_at.label("image_created_at"),
+        false().label("image_is_new"),
+    ).select_from(_one.outerjoin(image, image.c.uuid == _IMAGE_ID))
+
+
+_one: Final = select(literal(1).label("there")).subquery("one")
+
+
+@cache
+def _create_image(dialect: str, is_of_server: bool) -> Any:
+    """Return the insert of an unknown image that also returns what :func:`_known` does.
+
+    In MariaDB, an INSERT with VALUES reads other tables with locks, which would cause deadlocks; an
+    INSERT with SELECT does not.
+    """
+    answers = _answers(_is_of_servers if is_of_server else _is_of_other)
+    inserting = unless_taken(dialect, image).from_select([image.c.uuid], select(_IMAGE_ID))
+    is_new = true().label("image_is_new")
+    return inserting.returning(image.c.id.label("image_ref"), is_new, *answers)
+
 
 _times_of_image: Final = select(
     image.c.deleted_at, image.c.created_at.label("image_created_at")
@@ -139,12 +156,27 @@ locked_times: Final = _times_of_image.with_for_update(key_share=True)
 def look(connection: Connection, new: NewRelation) -> Any:
     """Return the rows to which the relation refers, as one row with null for missing ones.
 
-    :returns: the columns of :func:`_select_known`; ``registered_at``, ``service_user_id`` and
+    :returns: the columns of :func:`_known`; ``registered_at``, ``service_user_id`` and
         ``service_users`` belong to the installation
     """
-    values = {**named(new), "project_id": new.project_id, "image_id": new.image_id}
-    known = _known_of_server if new.resource_type == SERVER else _known_of_other
-    return connection.execute(known, values).one()
+    return connection.execute(_known(new.resource_type == SERVER), _names(new)).one()
+
+
+def look_for_new_image(connection: Connection, new: NewRelation) -> Any:
+    """Do as :func:`look`, and create the row of the image in the same statement if there is none.
+
+    Databases without RETURNING do not create it here.
+    """
+    if connection.dialect.insert_returning:
+        creating = _create_image(connection.dialect.name, new.resource_type == SERVER)
+        created = connection.execute(creating, _names(new)).first()
+        if created is not None:
+            return created
+    return look(connection, new)
+
+
+def _names(new: NewRelation) -> dict[str, Any]:
+    return {**named(new), "project_id": new.project_id, "image_id": new.image_id}
 
 
 def record(
@@ -159,7 +191,8 @@ def record(
 
     A recorded relation is not changed, except for its claims.
 
-    :param known: the result of :func:`look` in this transaction, if it was called before
+    :param known: the result of :func:`look` or :func:`look_for_new_image` in this transaction, if
+        one of them was called before
     :param relied_on: the image exists, and the report relies on the relation for good. Otherwise
         the image is about to be created, and a recorded image that is marked deleted is another
         image, which had the ID before
@@ -233,7 +266,7 @@ def _image(connection: Connection, new: NewRelation, known: Any, relied_on: bool
     the image deleted has then committed before, or sees the relation when it updates the times of
     :mod:`related_images.db.latest_images`.
     """
-    ref, is_new = known.image_ref, False
+    ref, is_new = known.image_ref, known.image_is_new
     named, made_at = (
         {"uuid": new.image_id},
         EPOCH if new.image_state is None else new.image_state.created_at,

@@ -92,6 +92,9 @@ def prepare(engine: Engine, *, writes: bool) -> None:
     def _connect(dbapi_connection: Any, record: Any) -> None:
         dbapi_connection.isolation_level = None
         dbapi_connection.execute("PRAGMA foreign_keys=ON")
+        if not writes:
+            # a power failure may undo what is written in autocommit mode: see Database.note
+            dbapi_connection.execute("PRAGMA synchronous=NORMAL")
 
     if writes:
         dialect: Any = engine.dialect

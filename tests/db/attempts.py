@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-from related_images.db.database import Database
+from related_images.db.database import Database, Mode
 
 
 @contextmanager
@@ -14,10 +14,10 @@ def attempts() -> Iterator[list[str]]:
     """Yield the transactions that this thread begins, ``read`` or ``write``, without probes."""
     asking, attempt, made = threading.get_ident(), Database._attempt, list[str]()
 
-    def note(database: Database, writing: int, task: Callable[..., Any], *args: Any) -> Any:
+    def note(database: Database, mode: Mode, task: Callable[..., Any], *args: Any) -> Any:
         if threading.get_ident() == asking:
-            made.append("write" if writing else "read")
-        return attempt(database, writing, task, *args)
+            made.append("write" if mode.writes else "read")
+        return attempt(database, mode, task, *args)
 
     with mock.patch.object(Database, "_attempt", note):
         yield made

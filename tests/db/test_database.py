@@ -23,7 +23,7 @@ from related_images.db import (
     schema,
     stored_state,
 )
-from related_images.db.database import Database
+from related_images.db.database import WRITE, Database
 from related_images.errors import (
     ConfigurationError,
     FieldInvalid,
@@ -319,8 +319,8 @@ def test_the_next_transaction_does_not_commit_one_that_could_not_be_ended(
         with monkeypatch.context() as patched:
             patched.setattr(dialect, ending, fail)
             with pytest.raises(StoreUnavailable):
-                client._attempt(1, record_and_fail)
-        client._attempt(1, lambda connection: None)  # without the check of the circuit breaker
+                client._attempt(WRITE, record_and_fail)
+        client._attempt(WRITE, lambda connection: None)  # without the check of the circuit breaker
         assert shown(client) == []
 
 
@@ -389,6 +389,17 @@ def test_a_timeout_of_explore_does_not_open_the_breaker(sqlite_url: str) -> None
         with pytest.raises(StoreUnavailable):
             database.read(dawdle)
         assert not database.is_up()
+
+
+def test_sqlite_waits_for_the_disk_except_for_notes(sqlite_url: str) -> None:
+    def synchronous(connection: Connection) -> Any:
+        return connection.exec_driver_sql("PRAGMA synchronous").scalar()
+
+    schema.upgrade(sqlite_url)
+    normal, full = 1, 2
+    with closing(Database(sqlite_url, PATIENCE)) as database:
+        assert database.write(synchronous) == full
+        assert database.note(synchronous) == normal
 
 
 def test_a_transaction_is_repeated_after_a_concurrent_change(sqlite_url: str) -> None:

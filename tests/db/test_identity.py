@@ -60,7 +60,7 @@ def rows(database: Database, **filters: Any) -> list[tuple[str, datetime | None,
 def announced(database: Database, wanted: NewRelation, image_state: ImageState) -> Recorded:
     """Record a relation as for a POST to which Glance responds with 201."""
     (recorded,) = record(database, wanted)
-    database.write(recording._note_created, recorded, replace(wanted, image_state=image_state))
+    recording.created(database, wanted, recorded, image_state)
     return recorded
 
 
@@ -149,8 +149,7 @@ class Reuse:
         if number:
             database.write(relation_removal.roll_back, recorded)
         else:
-            stated = replace(wanted, image_state=state_at(9))
-            database.write(recording._note_created, recorded, stated)
+            recording.created(database, wanted, recorded, state_at(9))
 
 
 def test_concurrent_announcements_of_a_used_id_create_one_image(

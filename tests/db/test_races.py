@@ -13,11 +13,12 @@ from multiprocessing.pool import Pool
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, text
 
 from related_images.db import (
     notifications,
     purge,
+    recording,
     relation_queries,
     relation_removal,
     relations,
@@ -27,7 +28,7 @@ from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
 from related_images.db.notifications import ImageMade
 from related_images.db.tables import LATEST, instance, relation
-from related_images.model import MADE_FROM, Filters, Recorded
+from related_images.model import MADE_FROM, Filters, Recorded, Reporter
 from tests import servers
 from tests.db.samples import NOON, NOVA, at, counts, found, image_id, new, server, shown
 
@@ -70,11 +71,21 @@ class RecordOne:
         return database.write(relations.record, new(image=self.image, label=f"l{number}"))
 
 
+@dataclass(frozen=True)
+class Announce:
+    """Announce an image of one server: the same one, or another one for each number."""
+
+    image: str | None = None
+
+    def __call__(self, database: Database, number: int) -> Recorded:
+        return recording.announce(database, new(image=self.image), Reporter(frozenset()))
+
+
+@pytest.mark.parametrize("work", [RecordOne, Announce])
 def test_concurrent_records_of_one_relation_create_one_row(
-    at_once: AtOnce, database: Database
+    at_once: AtOnce, database: Database, work: Callable[[str], Any]
 ) -> None:
-    image = image_id()
-    recorded = at_once(RecordOne(image), 36)
+    recorded = at_once(work(image_id()), 36)
     assert sum(one.created for one in recorded) == 1
     assert len({one.relation_ref for one in recorded}) == 1
     assert counts(database) == {
@@ -84,6 +95,22 @@ def test_concurrent_records_of_one_relation_create_one_row(
         "image": 1,
         "relation": 1,
     }
+
+
+def test_concurrent_announcements_of_images_of_a_server_cause_no_deadlock(
+    at_once: AtOnce, database: Database
+) -> None:
+    """Every image is recorded at once: MariaDB reads the row of the server without a lock."""
+
+    def deadlocks(connection: Connection) -> int:
+        status = text("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
+        is_mariadb = connection.dialect.name == "mysql"
+        return int(connection.execute(status).one()[1]) if is_mariadb else 0
+
+    Announce()(database, 0)
+    before = database.read(deadlocks)
+    assert len({one.image_ref for one in at_once(Announce(), 80)}) == 80
+    assert database.read(deadlocks) == before
 
 
 @dataclass(frozen=True)
