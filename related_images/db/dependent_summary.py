@@ -24,7 +24,7 @@ LONGEST: Final = 0.8
 """The time in seconds after which no further statement begins."""
 MOST: Final = 500_000
 """The largest number of rows that are read."""
-ROWS: Final = 20_000
+ROWS: Final = 5_000
 BATCH: Final = 500
 """The number of images or resources in one statement; see :data:`related_images.db.usages.PART`."""
 

@@ -235,23 +235,22 @@ def starts_of(
 
     :param images: their primary keys
     :param after: the first two columns of the last row that was read before
-    :returns: the primary keys of the image, of the relation and of the resource; whether it depends
-        on the image now; the primary keys of its installation and of its project; and the kind
+    :returns: the primary keys of the image, and of the resource twice; whether it depends on the
+        image now; the primary keys of its installation and of its project; and the kind
     """
     forest = _Forest(connection.dialect.name, visible_to, limit)
     first = forest.relations(relation.c.image_ref.in_(images))
+    # the order of an index: a resource with two relations is read with the first one
+    order = (relation.c.image_ref, relation.c.instance_ref)
     if after is not None:
-        first = first.where(tuple_(relation.c.image_ref, relation.c.id) > after)
-    order = (relation.c.image_ref, relation.c.id)
-    rows = first.add_columns(relation.c.image_ref).order_by(*order).limit(limit).subquery("first")
-    own = instance.c
-    is_live = forest.is_live(rows.c, own)
+        first = first.where(tuple_(*order) > after)
+    in_order = first.add_columns(relation.c.image_ref).order_by(*order, relation.c.kind)
+    rows, own = in_order.limit(limit).subquery("first"), instance.c
     query = select(
-        *(rows.c.image_ref, rows.c.relation_ref, rows.c.ref, is_live),
-        *(own.installation_ref, own.project_ref),
-        rows.c.kind,
+        *(rows.c.image_ref, rows.c.ref, rows.c.ref, forest.is_live(rows.c, own)),
+        *(own.installation_ref, own.project_ref, rows.c.kind),
     ).join_from(rows, instance, own.id == rows.c.ref)
-    return connection.execute(query.order_by(rows.c.image_ref, rows.c.relation_ref)).all()
+    return connection.execute(query.order_by(rows.c.image_ref, rows.c.ref, rows.c.kind)).all()
 
 
 def origins_of(

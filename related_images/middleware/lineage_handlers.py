@@ -35,7 +35,7 @@ def list_ancestry(request: RouteRequest) -> WSGIApp:
     after = _chain_position(query.marker)
     visible_to = request.caller.visible_to
     chain = lineage.ancestry(request.database, image_id, query.limit, after, visible_to)
-    _require_visible(request, image_id, chain.links)
+    require_visible(request, image_id, chain.links)
     marker = None if chain.next is None else _chain_marker(chain.next)
     path = paths.href(paths.ANCESTRY, image_id=image_id)
     page = _page(image_id, "ancestry", map(_ancestor, chain.links), path, query, marker)
@@ -51,14 +51,14 @@ def list_descendants(request: RouteRequest) -> WSGIApp:
     image_id, query = request.image_id(), request.query
     wanted = Wanted(image_id, visible_to=request.caller.visible_to, **query.filters)
     tree = lineage.descendants(request.database, wanted, query.limit, _tree_position(query.marker))
-    _require_visible(request, image_id, tree.branches)
+    require_visible(request, image_id, tree.branches)
     marker = None if tree.next is None else _tree_marker(tree.next)
     path = paths.href(paths.DESCENDANTS, image_id=image_id)
     page = _page(image_id, "descendants", map(_descendant, tree.branches), path, query, marker)
     return json_response(page | _cycle_flag(tree))
 
 
-def _require_visible(request: RouteRequest, image_id: str, found: Iterable[Any]) -> None:
+def require_visible(request: RouteRequest, image_id: str, found: Iterable[Any]) -> None:
     """Check that the caller sees the image in Glance or in the recorded relations.
 
     :raises ImageNotFound: if it does not
@@ -123,7 +123,7 @@ def _chain_position(marker: str | None) -> ChainPosition | None:
     if marker is None:
         return None
     return ChainPosition(
-        *paging.decode_marker(marker, validation.image_id, validation.image_id, _number)
+        *paging.decode_marker(marker, validation.image_id, validation.image_id, number)
     )
 
 
@@ -136,11 +136,15 @@ def _tree_marker(position: TreePosition) -> str:
 def _tree_position(marker: str | None) -> TreePosition | None:
     if marker is None:
         return None
-    key, depth, state = paging.decode_marker(marker, validation.image_id, _number, str)
+    key, depth, state = paging.decode_marker(marker, validation.image_id, number, str)
     return TreePosition(key, depth, state == UPWARDS)
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
+    """Parse a number in a marker.
+
+    :raises ParameterMalformed: if it is malformed
+    """
     if not text.isascii() or not text.isdecimal() or len(text) > 9:
         raise ParameterMalformed("the number in the marker is malformed")
     return int(text)

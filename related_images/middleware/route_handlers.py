@@ -283,13 +283,17 @@ def find_usages(request: RouteRequest) -> WSGIApp:
 
 
 def _usages(request: RouteRequest, image_ids: list[str]) -> WSGIApp:
+    rows = [row.as_json() for row in find_usages_of(request, image_ids)]
+    return json_response({"usages": rows, "all_projects": request.caller.sees_all_projects})
+
+
+def find_usages_of(request: RouteRequest, image_ids: list[str]) -> list[model.Usage]:
+    """Return the usage of each image, as the caller sees it."""
     visible_to = request.caller.visible_to
     gaps = usages.open_gaps(request.database)
     images = _images_of_usages(request, image_ids, gaps)
     owners, created_at = _owners(request.caller, images), _created_at(images)
-    found = usages.usages(request.database, image_ids, visible_to, owners, gaps, created_at)
-    rows = [row.as_json() for row in found]
-    return json_response({"usages": rows, "all_projects": visible_to is None})
+    return usages.usages(request.database, image_ids, visible_to, owners, gaps, created_at)
 
 
 def _images_of_usages(

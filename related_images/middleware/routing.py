@@ -10,7 +10,13 @@ from typing import Any, Final
 from routes import Mapper
 
 from related_images.db import Database
-from related_images.middleware import lineage_handlers, openapi, paging, route_handlers
+from related_images.middleware import (
+    dependent_handlers,
+    lineage_handlers,
+    openapi,
+    paging,
+    route_handlers,
+)
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
 from related_images.middleware.responses import MethodNotAllowed, WSGIApp, json_response
@@ -137,6 +143,29 @@ ROUTES: Final[dict[str, dict[str, Operation]]] = {
             {OK: ("A page of descendants", "descendants")},
             (NOT_FOUND,),
             parameters.DESCENDANT_FILTERS | parameters.PAGE,
+        )
+    },
+    paths.DEPENDENTS: {
+        "GET": Operation(
+            dependent_handlers.list_dependents,
+            "The resources that depend on an image, or on an image that was made from it",
+            {OK: ("A page of resources", "dependents")},
+            (NOT_FOUND,),
+            parameters.DEPENDENT_FILTERS | parameters.PAGE,
+        )
+    },
+    paths.DEPENDENT_SUMMARY: {
+        "GET": Operation(
+            dependent_handlers.summarize_dependents,
+            "The number of these resources by type, or by project and type",
+            {
+                OK: (
+                    "The numbers; or with group_by a page of projects",
+                    "dependent_summary_or_projects",
+                )
+            },
+            (NOT_FOUND,),
+            parameters.DEPENDENT_GROUPS | parameters.PAGE,
         )
     },
     paths.INSTANCES: {

@@ -210,6 +210,40 @@ DESCENDANT_FILTERS: Final[Filters] = {
     "kind": Filter(_kind_made_from_server, "Images of this kind", schemas.MADE_KIND),
 }
 
+BY_PROJECT: Final = "project"
+
+
+def _group(text: str) -> str:
+    if text != BY_PROJECT:
+        raise ParameterMalformed(
+            f"group_by={validation.shown(text)} is unknown; allowed are: {BY_PROJECT}"
+        )
+    return text
+
+
+DEPENDENT_FILTERS: Final[Filters] = {
+    "live": Filter(
+        boolean("live"),
+        "true: resources that depend on the image now; false: those that did before",
+        {"type": "boolean", "default": True},
+    ),
+    "depth": Filter(
+        _depth, "The number of generations of images; 1 for the image itself", schemas.COUNT
+    ),
+    "resource_type": Filter(
+        validation.resource_type, "Resources of this type", schemas.RESOURCE_TYPE
+    ),
+    "project_id": Filter(_project_id, "Resources of this project", schemas.TEXT),
+}
+GROUP_BY: Final = "group_by"
+DEPENDENT_GROUPS: Final[Filters] = {
+    GROUP_BY: Filter(
+        _group,
+        "project: one row for each project, in pages, instead of the numbers of all",
+        {"type": "string", "enum": [BY_PROJECT]},
+    )
+}
+
 DETACHMENT: Final[Filters] = {
     **RESOURCE,
     "own_report": Filter(

@@ -11,6 +11,8 @@ from related_images.jsonform import but_none, types_of
 from related_images.model import (
     Ancestor,
     Coverage,
+    Dependent,
+    DependentSummary,
     Descendant,
     Gap,
     Heartbeat,
@@ -19,6 +21,7 @@ from related_images.model import (
     InstanceRef,
     Interval,
     Origin,
+    ProjectDependents,
     RegisteredType,
     Relation,
     Usage,
@@ -155,7 +158,10 @@ def _of_type(kind: Any) -> Json:
     if get_origin(kind) is tuple:
         return {"type": "array", "items": _of_type(get_args(kind)[0])}
     if get_origin(kind) is Mapping:
-        by_kind = dict.fromkeys(model.KINDS, _of_type(get_args(kind)[1]))
+        key, value = get_args(kind)
+        if key is not model.Kind:
+            return {"type": "object", "additionalProperties": _of_type(value)}
+        by_kind = dict.fromkeys(model.KINDS, _of_type(value))
         return {"type": "object", "properties": by_kind, "additionalProperties": False}
     return _OF_TYPE.get(kind) or {"type": "object", "properties": properties(kind)}
 
@@ -227,6 +233,9 @@ _DESCENDANT: Final = _object(
 )
 _LINEAGE: Final = {"image_id": UUID, **_PAGE, "cycle": {"type": "boolean"}}
 _RESOURCE: Final = properties(InstanceRef)
+_DEPENDENT: Final = _object(
+    properties(Dependent) | {"via": {"type": "array", "items": _object(_RESOURCE)}, "depth": COUNT}
+)
 _ORIGIN: Final = _object(
     properties(Origin) | {"source": _object(_RESOURCE) | {"type": ["object", "null"]}}
 )
@@ -421,6 +430,18 @@ COMPONENTS: Final[dict[str, Json]] = {
     "instances": _list("instances", reference("instance"), **_PAGE, schema={"type": "string"}),
     "ancestry": _list("ancestry", _ANCESTOR, **_LINEAGE),
     "descendants": _list("descendants", _DESCENDANT, **_LINEAGE),
+    "dependents": _list("dependents", _DEPENDENT, image_id=UUID, **_PAGE),
+    "dependent_summary": _object(
+        properties(DependentSummary) | {"gaps": {"type": "array", "items": _GAP}}
+    ),
+    "dependent_projects": _list(
+        "projects",
+        _object(properties(ProjectDependents)),
+        **_PAGE,
+        image_id=UUID,
+        lower_bound={"type": "boolean"},
+    ),
+    "dependent_summary_or_projects": _either("dependent_summary", "dependent_projects"),
     "usages": _list(
         "usages",
         _object(

@@ -43,13 +43,23 @@ def of_images(images: list[str]) -> Iterator[str]:
             )
             yield f"/v2/images/{image}/ancestry?marker={climb}"
             yield f"/v2/images/{image}/descendants?marker={place}"
+            for state in ("i", "", "r"):
+                marker = paging.encode_marker(other, "1", state, "", "")
+                yield f"/v2/images/{image}/dependents?marker={marker}"
         yield f"/v2/images/{image}/ancestry"
         yield f"/v2/images/{image}/descendants?limit=1"
+        for query in ("", "?limit=1", "?live=false", "/summary", "/summary?group_by=project"):
+            yield f"/v2/images/{image}/dependents{query}"
 
 
 def of_servers(world: World, images: list[str], servers: list[str]) -> Iterator[str]:
     for server in servers:
         yield f"/v2/instances/{world.installation}/{server}"
+        for image in images:
+            text = f"server/{world.installation}/{server}"
+            for way, after in ((text, ""), ("", text)):
+                marker = paging.encode_marker(image, "0", "i", way, after)
+                yield f"/v2/images/{image}/dependents?marker={marker}"
         marker = paging.encode_marker(world.installation, server, paging.NO_TIME)
         yield f"/v2/instances?installation_uuid={world.installation}&marker={marker}"
         more: list[dict[str, str]] = [{}, {"relation_kind": "boot"}, {"relation_label": "daily"}]

@@ -16,7 +16,7 @@ from schemathesis.checks import CHECKS
 
 from related_images.jsonform import types_of
 from related_images.middleware import attach_relation, record_origins, routing
-from related_images.model import Ancestor, Descendant, Installation, Origin, Usage
+from related_images.model import Ancestor, Dependent, Descendant, Installation, Origin, Usage
 from related_images.protocol import paths, schemas
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, user_of
 
@@ -78,6 +78,8 @@ def test_document_has_every_parameter_and_no_other() -> None:
         paths.INSTANCES: [*filters, "latest_before", *page],
         paths.DESCENDANTS: ["depth", "kind", *page],
         paths.ANCESTRY: page,
+        paths.DEPENDENTS: ["live", "depth", "resource_type", "project_id", *page],
+        paths.DEPENDENT_SUMMARY: ["group_by", *page],
         paths.USAGES: ["image_ids"],
         paths.ORIGINS: [
             *("installation_uuid", "resource_type", "instance_id", "project_id"),
@@ -114,7 +116,13 @@ def test_components_match_the_published_schemas(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("usages", Usage), ("ancestry", Ancestor), ("descendants", Descendant), ("origins", Origin)],
+    [
+        ("usages", Usage),
+        ("ancestry", Ancestor),
+        ("descendants", Descendant),
+        ("dependents", Dependent),
+        ("origins", Origin),
+    ],
 )
 def test_items_of_other_lists_have_the_fields_of_the_model(name: str, shape: type) -> None:
     described = COMPONENTS["schemas"][name]["properties"][name]["items"]

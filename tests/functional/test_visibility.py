@@ -313,6 +313,37 @@ def _tree(above: dict[str, str], image: str) -> list[str]:
 
 
 @pytest.mark.parametrize("caller", EVERYBODY)
+def test_dependents_are_what_the_caller_sees(world: World, caller: str) -> None:
+    above, visible = links(world, caller), world.glance_shows(caller)
+    starts = [row for row in world.seen(caller) if row.kind == "boot"]
+    for image in {row.image for row in world.related}:
+        path = f"/v2/images/{image}/dependents"
+        if image not in visible and all(row.image != image for row in world.seen(caller)):
+            for query in ("", "/summary", "/summary?group_by=project"):
+                assert world.ask(caller, path + query).status == 404
+            continue
+        below = {row.image: row for row in starts}.keys() & {image, *_tree(above, image)}
+        expected = [row for row in starts if row.image in below]
+        live = [row.server for row in expected if row.server not in world.ended]
+        for is_live in (True, False):
+            pages = world.cloud.pages(
+                f"{path}?limit=1&live={str(is_live).lower()}", world.headers(caller), "dependents"
+            )
+            servers = [row["instance_id"] for page in pages for row in page]
+            wanted = [row.server for row in expected if (row.server in live) == is_live]
+            assert sorted(servers) == sorted(wanted)
+        summary = world.ask(caller, f"{path}/summary").json
+        numbers = summary["by_type"].get("server", {"live": 0, "ended": 0})
+        ended = {row.server for row in expected} - {*live}
+        assert (numbers["live"], numbers["ended"]) == (len({*live}), len(ended))
+        rows = world.ask(caller, f"{path}/summary?group_by=project").json["projects"]
+        owners = {row.server_owner for row in expected}
+        assert {row["project_id"] for row in rows} == {
+            None if owner == "nobody" else world.project(owner) for owner in owners
+        }
+
+
+@pytest.mark.parametrize("caller", EVERYBODY)
 def test_usages_count_what_the_caller_sees(world: World, caller: str) -> None:
     images = sorted({row.image for row in world.related})
     answer = world.ask(caller, f"/v2/usages?image_ids={','.join(images)}").json

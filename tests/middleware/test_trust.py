@@ -315,6 +315,9 @@ def test_who_sees_a_server_of_another_project(guarded: InstanceAwareMiddleware) 
 OPEN = [
     f"/v2/images/{SEEDED_IMAGE}/ancestry",
     f"/v2/images/{SEEDED_IMAGE}/descendants",
+    f"/v2/images/{SEEDED_IMAGE}/dependents",
+    f"/v2/images/{SEEDED_IMAGE}/dependents/summary",
+    f"/v2/images/{SEEDED_IMAGE}/dependents/summary?group_by=project",
     f"/v2/usages?image_ids={SEEDED_IMAGE}",
     "/v2/info/relations",
     *(f"/v2/schemas/{name}" for name in ("relation", "relations", "instance", "instances")),
@@ -362,6 +365,26 @@ def test_usages_report_whether_all_projects_are_counted(guarded: InstanceAwareMi
             assert wsgi.call(guarded, "POST", "/v2/usages", who.headers, ids).json == answer
             assert answer["all_projects"] is oracle.sees_all_projects, who
             assert answer["usages"][0]["instances"] == oracle.sees_all_projects, who
+
+
+def test_who_sees_dependents_of_another_project(guarded: InstanceAwareMiddleware) -> None:
+    body = {"installation_uuid": REGISTERED, "image_id": SEEDED_IMAGE, "instance_id": "started"}
+    more = {"kind": "boot", "instance_project_id": "theirs"}
+    assert wsgi.call(guarded, "POST", "/v2/relations", ADMIN, body | more).status == 201
+    path = f"/v2/images/{SEEDED_IMAGE}/dependents"
+    for who in READERS:
+        oracle = Oracle(who, False)
+        if oracle.identified:
+            seen = oracle.sees_all_projects
+            found = wsgi.call(guarded, "GET", path, who.headers).json["dependents"]
+            assert [one["project_id"] for one in found] == ["theirs"] * seen, who
+            summary = wsgi.call(guarded, "GET", f"{path}/summary", who.headers).json
+            counts = {"live": 1, "ended": 0, "direct": 1, "indirect": 0}
+            assert summary["by_type"] == ({"server": counts} if seen else {}), who
+            assert (summary["projects"], summary["all_projects"]) == (int(seen), seen), who
+            grouped = f"{path}/summary?group_by=project"
+            rows = wsgi.call(guarded, "GET", grouped, who.headers).json["projects"]
+            assert [row["project_id"] for row in rows] == ["theirs"] * seen, who
 
 
 def test_every_caller_may_list_with_instance_headers(guarded: InstanceAwareMiddleware) -> None:
