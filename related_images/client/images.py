@@ -37,6 +37,8 @@ from related_images.client.importing import (
 from related_images.client.relations import Filter, RelationsClient
 from related_images.model import (
     Ancestor,
+    Dependent,
+    DependentSummary,
     Descendant,
     Heartbeat,
     Instance,
@@ -557,6 +559,36 @@ class InstanceAwareImageService:
         :raises NotFound: if the image does not exist or the caller may not see it
         """
         return self._relations.descendants(image_id, depth=depth, limit=limit, page_size=page_size)
+
+    def dependents(
+        self,
+        image_id: str,
+        *,
+        live: bool = True,
+        depth: int | None = None,
+        limit: int | None = None,
+        page_size: int | None = None,
+        **filters: str | None,
+    ) -> Iterator[Dependent]:
+        """Return the resources that depend on an image, or on an image that was made from it.
+
+        :param image_id: ID of the image
+        :param live: ``False`` for the resources that no longer depend on it
+        :param depth: number of generations of images; 1 for the image itself; default: all
+        :param filters: ``resource_type`` and ``project_id``
+        :raises NotFound: if the image does not exist or the caller may not see it
+        """
+        return self._relations.dependents(
+            image_id, live=live, depth=depth, limit=limit, page_size=page_size, **filters
+        )
+
+    def dependent_summary(self, image_id: str) -> DependentSummary:
+        """Return the number of the resources that depend on an image, by type.
+
+        :param image_id: ID of the image
+        :raises NotFound: if the image does not exist or the caller may not see it
+        """
+        return self._relations.dependent_summary(image_id)
 
     def _assertion(self, instance_id: str, kind: str | None, label: str | None) -> Assertion:
         return Assertion(

@@ -30,12 +30,15 @@ from related_images.client.image import FilterInfo, Image
 from related_images.errors import FieldInvalid, ParameterMalformed, TupleMalformed
 from related_images.model import (
     Ancestor,
+    Dependent,
+    DependentSummary,
     Descendant,
     Heartbeat,
     Instance,
     InstanceRef,
     NewOrigin,
     Origin,
+    ProjectDependents,
     RegisteredType,
     Relation,
     Usage,
@@ -471,6 +474,53 @@ class RelationsClient:
         query = () if depth is None else (("depth", str(validation.positive("depth", depth))),)
         sizes = PageSizes.of(limit, page_size)
         return self._items(path, "descendants", Descendant.from_json, query, sizes)
+
+    def dependents(
+        self,
+        image_id: str,
+        *,
+        live: bool = True,
+        depth: int | None = None,
+        limit: int | None = None,
+        page_size: int | None = None,
+        **filters: Filter,
+    ) -> Iterator[Dependent]:
+        """Return the resources that depend on an image, or on an image that was made from it.
+
+        :param image_id: ID of the image
+        :param live: ``False`` for the resources that no longer depend on it
+        :param depth: number of generations of images; 1 for the image itself; default: all
+        :param filters: ``resource_type`` and ``project_id``
+        :raises NotFound: if the image does not exist or the caller may not see it
+        """
+        path = paths.DEPENDENTS.format(image_id=validation.image_id(image_id))
+        given: dict[str, Any] = {"live": validation.flag("live", live), "depth": depth, **filters}
+        query = _query(given, parameters.DEPENDENT_FILTERS)
+        sizes = PageSizes.of(limit, page_size)
+        return self._items(path, "dependents", Dependent.from_json, query, sizes)
+
+    def dependent_summary(self, image_id: str) -> DependentSummary:
+        """Return the number of the resources that depend on an image, by type.
+
+        :param image_id: ID of the image
+        :raises NotFound: if the image does not exist or the caller may not see it
+        """
+        path = paths.DEPENDENT_SUMMARY.format(image_id=validation.image_id(image_id))
+        self.info()
+        return self.glance.request("GET", path).read(DependentSummary.from_json)
+
+    def dependents_by_project(
+        self, image_id: str, *, limit: int | None = None, page_size: int | None = None
+    ) -> Iterator[ProjectDependents]:
+        """Return the number of the resources that depend on an image, by project and type.
+
+        :param image_id: ID of the image
+        :raises NotFound: if the image does not exist or the caller may not see it
+        """
+        path = paths.DEPENDENT_SUMMARY.format(image_id=validation.image_id(image_id))
+        query = ((parameters.GROUP_BY, parameters.BY_PROJECT),)
+        sizes = PageSizes.of(limit, page_size)
+        return self._items(path, "projects", ProjectDependents.from_json, query, sizes)
 
     def _items(
         self,

@@ -31,6 +31,7 @@ from related_images.errors import (
     ParameterMalformed,
     ParameterUnknown,
     RelatedImagesError,
+    ResourceTypeUnknown,
     TupleMalformed,
 )
 from tests.client.clients import INSTALLATION, SERVICE, session
@@ -158,6 +159,7 @@ def test_a_depth_is_a_number_of_generations(
     client = request.getfixturevalue(name)
     said = "^depth=.* is not a whole number from 1 to 999999999$"
     refuses(lambda: client.descendants(IMAGE, depth=depth), ParameterMalformed, said, scripted)
+    refuses(lambda: client.dependents(IMAGE, depth=depth), ParameterMalformed, said, scripted)
 
 
 CALLS: Final[dict[str, tuple[RouteRequest, type[BadInput], str]]] = {
@@ -192,6 +194,23 @@ CALLS: Final[dict[str, tuple[RouteRequest, type[BadInput], str]]] = {
     "instance_ended": (lambda s: s.instance_ended("a b"), TupleMalformed, "'a b'"),
     "ancestry": (lambda s: s.ancestry("x"), ImageIdMalformed, "'x'"),
     "descendants": (lambda s: s.descendants("x"), ImageIdMalformed, "'x'"),
+    "dependents": (lambda s: s.dependents("x"), ImageIdMalformed, "'x'"),
+    "dependents live": (
+        lambda s: s.dependents(IMAGE, live="no"),
+        ParameterMalformed,
+        "live='no' is neither True nor False",
+    ),
+    "dependents type": (
+        lambda s: s.dependents(IMAGE, resource_type="a b"),
+        ResourceTypeUnknown,
+        "'a b'",
+    ),
+    "dependents unknown": (
+        lambda s: s.dependents(IMAGE, kind="boot"),
+        ParameterUnknown,
+        "'kind' is unknown; allowed are: live, depth, resource_type, project_id",
+    ),
+    "dependent_summary": (lambda s: s.dependent_summary("x"), ImageIdMalformed, "'x'"),
     "usages": (lambda s: s.usages([IMAGE] * 99 + ["x"]), ImageIdMalformed, "'x'"),
     "usages of one": (
         lambda s: s.usages(IMAGE),
