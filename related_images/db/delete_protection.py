@@ -226,6 +226,7 @@ def _refusal(image_id: str, use: Use, action: str, ways: str) -> str:
         users.append(f"resources that come from it through more than {origin_walk.STEPS} origins")
     return (
         f"the image {image_id} cannot be {action}: it is used by {' and '.join(users)}; "
+        f"list them with `openstack image dependent list {image_id} --direct`; "
         f"{_unshelve(use)}delete them first; an administrator can record that a server was "
         f"deleted with `openstack server deletion record`{_of_volumes(use)}{_of_leases(use)}"
         + ways.format(image_id)

@@ -1,4 +1,4 @@
-"""A client of the compute service (Nova) of the cloud."""
+"""Clients of the compute service (Nova) and the block storage service (Cinder) of the cloud."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -21,16 +21,19 @@ class Compute:
     :param manager: the ``ClientManager`` of python-openstackclient
     """
 
+    service = "compute"
+    collection = "servers"
+
     def __init__(self, manager: Any) -> None:
         self._manager = manager
 
     @cached_property
     def _adapter(self) -> Adapter | None:
-        return services.adapter(self._manager, "compute")
+        return services.adapter(self._manager, self.service)
 
     @property
     def exists(self) -> bool:
-        """True if the cloud has a compute service.
+        """True if the cloud has the service.
 
         :raises ClientException: if the identity service fails
         """
@@ -44,7 +47,7 @@ class Compute:
         :raises ClientException: if there is no response
         """
         if self._adapter is None:
-            raise EndpointNotFound("the cloud has no compute service")
+            raise EndpointNotFound(f"the cloud has no {self.service} service")
         # the request() of openstacksdk's Proxy requires a Connection
         return Adapter.request(self._adapter, path, "GET", raise_exc=False, **options)
 
@@ -61,11 +64,11 @@ class Compute:
     def pages(self, query: Mapping[str, str], **options: Any) -> Iterator[dict[str, str]]:
         """Yield pages of servers, as names by ID, with one request for each page.
 
-        The page is empty if there is no compute service, or it refuses the account.
+        The page is empty if there is no such service, or it refuses the account.
 
-        :param query: filters of Nova, and ``limit``
+        :param query: filters of the service, and ``limit``
         :param options: see :meth:`ask`
-        :raises CommandError: if the compute service fails
+        :raises CommandError: if the service fails
         """
         next_query: Mapping[str, str] | None = query
         while next_query is not None:
@@ -80,15 +83,22 @@ class Compute:
         try:
             if not self.exists:
                 return {}, True
-            response = self.ask("/servers", params=query, **options)
+            response = self.ask(f"/{self.collection}", params=query, **options)
             if response.status_code in REFUSED:
                 return {}, True
             if response.status_code != 200:
-                raise CommandError(f"the compute service answered {response.status_code}")
+                raise CommandError(f"the {self.service} service answered {response.status_code}")
             body = response.json()
-            names = {server["id"]: server["name"] for server in body["servers"]}
-            return names, not (names and body.get("servers_links"))
+            names = {one["id"]: one["name"] for one in body[self.collection]}
+            return names, not (names and body.get(f"{self.collection}_links"))
         except (ClientException, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CommandError(
-                f"the compute service did not return a list of servers: {error}"
+                f"the {self.service} service did not return a list of {self.collection}: {error}"
             ) from error
+
+
+class BlockStorage(Compute):
+    """The block storage service of the cloud. A cloud may have none."""
+
+    service = "block-storage"
+    collection = "volumes"

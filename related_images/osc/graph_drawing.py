@@ -1,48 +1,73 @@
-"""Draw a tree of images as text, JSON, SVG, and in the languages of Graphviz and Mermaid."""
+"""Draw a tree of images and resources as text, JSON, SVG, and for Graphviz and Mermaid."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from html import escape
 from typing import Any, Final
 
-LINE_HEIGHT, INDENT, MARGIN, LETTER = 24, 28, 16, 7.5
-"""Sizes in the SVG, in pixels. ``LETTER`` is the width of a letter."""
+from osc_lib.exceptions import CommandError
+
+IMAGE: Final = "image"
+LONGEST: Final = 60
+"""The time in seconds that Graphviz may take."""
+
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_GREY: Final = "#9a9a9a"
+_SHAPES: Final = {IMAGE: "box", "server": "box", "volume": "cylinder", "volume-snapshot": "note"}
+_COLOURS: Final = {IMAGE: "#dbe9fb", "server": "#dff2df", "volume": "#fdeccb"}
+_OTHER_COLOUR: Final = "#eee4f5"
 
 
 @dataclass
 class Node:
-    """An image, the server that it was made from, and the images made from its servers.
+    """An image or a resource, and what was made from it.
 
-    :ivar folded: the number of images that this node stands for; ``image_id`` is then empty
+    :ivar type: ``image``, or the type of the resource; ``more`` for a node that stands for others
+    :ivar link: how it was made from the node above: the kind of the relation, or ``origin``
+    :ivar ended_at: when it was deleted, or its lease ended
+    :ivar size: the size in bytes
+    :ivar is_asked: whether it is the image that was asked for
+    :ivar folded: the numbers of nodes for which this one stands, by type
     """
 
-    image_id: str
-    image_name: str | None = None
-    kind: str | None = None
+    type: str
+    id: str
+    name: str | None = None
+    link: str | None = None
     created_at: str | None = None
+    ended_at: str | None = None
+    size: int | None = None
     project_id: str | None = None
-    server_id: str | None = None
-    server_name: str | None = None
-    deleted_at: str | None = None
-    folded: int = 0
+    is_asked: bool = False
+    folded: dict[str, int] = field(default_factory=dict)
     children: list["Node"] = field(default_factory=list)
 
     @property
     def title(self) -> str:
-        """The image ID, or the number of folded images."""
-        return f"… {self.folded} more" if self.folded else self.image_id
+        """The type and the name, or the number of folded nodes."""
+        if self.folded:
+            numbers = (_number(count, type) for type, count in sorted(self.folded.items()))
+            return f"… {', '.join(numbers)} more"
+        named = f"{self.type} {_printable(self.name or self.id)}"
+        return f"{named} (requested)" if self.is_asked else named
 
     @property
-    def details(self) -> str:
-        """Name, kind, creation time, project, server and deletion time, without unknown values."""
-        server = f"{self.server_id} ({self.server_name})" if self.server_name else self.server_id
-        details = (self.image_name, self.kind, self.created_at, self.project_id, server)
-        deleted = self.deleted_at and f"deleted at {self.deleted_at}"
-        return ", ".join(text for text in (*details, deleted) if text)
+    def details(self) -> list[str]:
+        """ID, creation date, size, project and end, without unknown values."""
+        known = (
+            self.id if self.name else None,
+            self.created_at and f"created {self.created_at[:10]}",
+            None if self.size is None else shown_size(self.size),
+            self.project_id and f"project {_printable(self.project_id)}",
+            self.ended_at and f"deleted {self.ended_at[:10]}",
+        )
+        return [text for text in known if text]
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, "Node"]]:
-        """Yield this node and its descendants with their depths, each before its children."""
+        """Yield this node and those below it with their depths, each before its children."""
         waiting = [(depth, self)]
         while waiting:
             level, node = waiting.pop()
@@ -50,16 +75,36 @@ class Node:
             waiting += [(level + 1, child) for child in reversed(node.children)]
 
 
+def shown_size(size: float) -> str:
+    """Return a number of bytes with a unit."""
+    unit = 0
+    while size >= 1024 and unit < len(_UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{size:.1f} {_UNITS[unit]}" if unit else f"{size:.0f} B"
+
+
+def _number(count: int, type: str) -> str:
+    return f"{count} {type}{'s' * (count != 1)}"
+
+
+def _printable(text: str) -> str:
+    """Replace the characters with which a name could control a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def fold(root: Node, width: int) -> None:
     """Keep at most ``width`` children of each node, and replace the others by one node.
 
-    Its ``folded`` is the number of removed nodes, descendants of the children included.
+    The children with others below them are kept first, then those that have not ended.
     """
     for _, node in root.walk():
-        removed = node.children[width:]
+        ordered = sorted(node.children, key=lambda it: (not it.children, it.ended_at is not None))
+        kept = {id(child) for child in ordered[:width]}
+        removed = [child for child in node.children if id(child) not in kept]
         if removed:
-            number = sum(1 for child in removed for _ in child.walk())
-            node.children[width:] = [Node("", folded=number)]
+            numbers = Counter(below.type for child in removed for _, below in child.walk())
+            node.children = [child for child in node.children if id(child) in kept]
+            node.children.append(Node("more", "", folded=dict(numbers)))
 
 
 def _nodes_and_edges(root: Node) -> tuple[list[Node], list[tuple[int, int]]]:
@@ -70,79 +115,121 @@ def _nodes_and_edges(root: Node) -> tuple[list[Node], list[tuple[int, int]]]:
     return nodes, edges
 
 
-def _quoted(node: Node, line_break: str) -> str:
-    lines = [line for line in (node.title, node.details) if line]
-    return line_break.join(line.replace("\\", "\\\\").replace('"', "'") for line in lines)
+def tree(root: Node, *, is_grey: bool = False) -> str:
+    """Return the tree as indented text.
+
+    :param is_grey: whether to write what has ended in grey, for a terminal
+    """
+    lines = []
+    waiting = [(root, "", "")]
+    while waiting:
+        node, before, below = waiting.pop()
+        text = f"{node.link}: {node.title}" if node.link else node.title
+        details = f"  ({', '.join(node.details)})" if node.details else ""
+        line = text + details
+        lines.append(before + (f"\x1b[2m{line}\x1b[0m" if is_grey and node.ended_at else line))
+        last = len(node.children) - 1
+        for index in range(last, -1, -1):
+            corner, bar = ("└─ ", "   ") if index == last else ("├─ ", "│  ")
+            waiting.append((node.children[index], below + corner, below + bar))
+    return "\n".join(lines)
+
+
+def as_json(root: Node) -> str:
+    """Return all nodes with their depths as JSON, each before its children."""
+    names = [field.name for field in fields(Node) if field.name != "children"]
+    nodes = [
+        {"depth": depth, **{name: getattr(node, name) for name in names}}
+        for depth, node in root.walk()
+    ]
+    return json.dumps(nodes, indent=2)
 
 
 def dot(root: Node) -> str:
     """Return the tree in the language of Graphviz."""
     nodes, edges = _nodes_and_edges(root)
     lines = [
-        f'  n{index} [label="{_quoted(node, chr(92) + "n")}"];' for index, node in enumerate(nodes)
+        "digraph lineage {",
+        '  graph [rankdir=LR, nodesep=0.15, ranksep=0.7, fontname="Helvetica"];',
+        '  node [fontname="Helvetica", fontsize=10, style="filled,rounded", color="#606060"];',
+        '  edge [fontname="Helvetica", fontsize=9, color="#606060", fontcolor="#606060"];',
     ]
-    lines += [f"  n{parent} -> n{child};" for parent, child in edges]
-    return "\n".join(["digraph lineage {", "  node [shape=box];", *lines, "}"])
+    lines += [f"  n{index} [{_attributes(node)}];" for index, node in enumerate(nodes)]
+    for above, below in edges:
+        link = nodes[below].link
+        label = f' [label="{link}"]' if link else ""
+        lines.append(f"  n{above} -> n{below}{label};")
+    return "\n".join([*lines, "}"])
+
+
+def _attributes(node: Node) -> str:
+    title, *details = map(escape, _lines(node))
+    given = {
+        "shape": "plaintext" if node.folded else _SHAPES.get(node.type, "box"),
+        "fillcolor": "white" if node.folded else _COLOURS.get(node.type, _OTHER_COLOUR),
+    }
+    if node.ended_at:
+        given |= {"style": "filled,rounded,dashed", "fillcolor": "#f4f4f4"}
+        given |= {"color": _GREY, "fontcolor": _GREY}
+    if node.is_asked:
+        given |= {"penwidth": "3", "color": "#c03030"}
+    label = "<br/>".join([f"<b>{title}</b>", *details])
+    return ", ".join([f"label=<{label}>", *(f'{name}="{value}"' for name, value in given.items())])
+
+
+def _lines(node: Node) -> Sequence[str]:
+    """Return the title, the ID, and the other details of a node in a picture."""
+    details = node.details
+    first = details[:1] if node.name else []
+    others = ", ".join(details[len(first) :])
+    return [text for text in (node.title, *first, others) if text]
+
+
+def svg(root: Node) -> str:
+    """Return the tree as an SVG image, drawn by Graphviz.
+
+    :raises CommandError: if Graphviz is not installed, or fails
+    """
+    try:
+        drawn = subprocess.run(
+            ["dot", "-Tsvg"],
+            input=dot(root),
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+            check=True,
+        )
+    except FileNotFoundError as error:
+        raise CommandError(
+            "the program `dot` was not found; install Graphviz, or give the format dot or mermaid "
+            "and draw the output elsewhere"
+        ) from error
+    except subprocess.SubprocessError as error:
+        raise CommandError(
+            f"Graphviz did not draw the lineage: {error}; give a smaller --width or --depth"
+        ) from error
+    return drawn.stdout.rstrip("\n")
 
 
 def mermaid(root: Node) -> str:
     """Return the tree in the language of Mermaid."""
     nodes, edges = _nodes_and_edges(root)
-    lines = [f'  n{index}["{_quoted(node, "<br/>")}"]' for index, node in enumerate(nodes)]
-    return "\n".join(
-        ["graph TD", *lines, *(f"  n{parent} --> n{child}" for parent, child in edges)]
-    )
+    lines = ["graph LR"]
+    for index, node in enumerate(nodes):
+        text = "<br/>".join(escape(line.replace('"', "'"), quote=False) for line in _lines(node))
+        mark = "asked" if node.is_asked else "ended" if node.ended_at else ""
+        lines.append(f'  n{index}["{text}"]{":::" + mark if mark else ""}')
+    for above, below in edges:
+        link = nodes[below].link
+        arrow = f"-- {link} -->" if link else "-->"
+        lines.append(f"  n{above} {arrow} n{below}")
+    lines.append("  classDef asked stroke:#c03030,stroke-width:3px")
+    lines.append(f"  classDef ended color:{_GREY},stroke:{_GREY},stroke-dasharray:4")
+    return "\n".join(lines)
 
 
-def svg(root: Node) -> str:
-    """Return the tree as an SVG image."""
-    rows = [(depth, f"{node.title}  {node.details}".strip()) for depth, node in root.walk()]
-    width = max(MARGIN * 2 + depth * INDENT + len(text) * LETTER for depth, text in rows)
-    drawn = [_svg_row(index, depth, text) for index, (depth, text) in enumerate(rows)]
-    height = MARGIN * 2 + LINE_HEIGHT * len(rows)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}"'
-    style = '<g font-family="monospace" font-size="12" stroke-width="1">'
-    return "\n".join([f"{head}>", style, *drawn, *_svg_lines(rows), "</g>", "</svg>"])
-
-
-def _svg_row(index: int, depth: int, text: str) -> str:
-    x, y = MARGIN + depth * INDENT, MARGIN + LINE_HEIGHT * index + LINE_HEIGHT // 2
-    return f'<text x="{x}" y="{y + 4}">{escape(text)}</text>'
-
-
-def _svg_lines(rows: Iterable[tuple[int, str]]) -> Iterator[str]:
-    """Yield a line from each text to each of its children."""
-    parents: dict[int, int] = {}
-    for index, (depth, _) in enumerate(rows):
-        y = MARGIN + LINE_HEIGHT * index + LINE_HEIGHT // 2
-        parents[depth] = y
-        if depth:
-            x = MARGIN + (depth - 1) * INDENT + 6
-            path = f"M{x} {parents[depth - 1] + 8}V{y}H{x + INDENT - 10}"
-            yield f'<path d="{path}" fill="none" stroke="black"/>'
-
-
-def table(root: Node) -> str:
-    """Return the tree as indented text with two columns."""
-    rows = [("  " * depth + node.title, node.details) for depth, node in root.walk()]
-    width = max(len(title) for title, _ in rows)
-    return "\n".join(f"{title:<{width}}  {details}".rstrip() for title, details in rows)
-
-
-def as_json(root: Node) -> str:
-    """Return all nodes with their depths as JSON, each before its children."""
-    nodes = [{"depth": depth, **_fields_of(node)} for depth, node in root.walk()]
-    return json.dumps(nodes, indent=2)
-
-
-def _fields_of(node: Node) -> dict[str, Any]:
-    without_children = Node(**{**vars(node), "children": []})
-    fields = asdict(without_children).items()
-    return {name: value for name, value in fields if name != "children"}
-
-
-FORMATS: Final[dict[str, Callable[[Node], str]]] = {
-    "table": table,
+FORMATS: Final[dict[str, Callable[[Node], Any]]] = {
+    "tree": tree,
     "json": as_json,
     "dot": dot,
     "svg": svg,

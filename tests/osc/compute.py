@@ -24,12 +24,14 @@ class Compute:
     :ivar refusal: the status of responses to requests for a list of servers; ``None`` for success
     :ivar failure: the status of responses to requests for one server; ``None`` for success
     :ivar servers: the servers by ID
+    :ivar volumes: the names of the volumes of a scripted Cinder with the same URL, by ID
     """
 
     scripted: Scripted
     refusal: int | None = None
     failure: int | None = None
     servers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    volumes: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -59,6 +61,9 @@ class Compute:
         rest = asked.path.removeprefix("/v2.1").removeprefix("/v2").strip("/")
         if not rest:
             return shown({"version": self._shown(VERSION, "v2.1")})
+        if rest == "volumes":
+            named = [{"id": id, "name": name} for id, name in self.volumes.items()]
+            return shown({"volumes": named})
         if rest == "servers/detail":
             return shown(self._page(parse_qs(asked.query)))
         if rest == "servers":

@@ -115,8 +115,9 @@ class Cloud:
 
     @property
     def _compute(self) -> dict[str, str]:
-        """The option for the endpoint of the compute service, since there is no catalog."""
-        return {"OS_COMPUTE_ENDPOINT_OVERRIDE": self.compute} if self.compute else {}
+        """The options for the endpoints of Nova and Cinder, since there is no catalog."""
+        services = ("COMPUTE", "BLOCK_STORAGE") if self.compute else ()
+        return {f"OS_{name}_ENDPOINT_OVERRIDE": self.compute for name in services}
 
     @property
     def _identity(self) -> tuple[str, ...]:

@@ -1,23 +1,23 @@
-"""``image lineage show``: the tree in every format, with a real Glance and without."""
+"""``image lineage show``: images and resources in every format, with a real Glance and without."""
 
 import json
+import shutil
+from html import unescape
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from osc_lib.exceptions import CommandError
 
-from related_images.osc.graph_drawing import (
-    FORMATS,
-    Node,
-    dot,
-    fold,
-    mermaid,
-    svg,
-)
+from related_images.osc.graph_drawing import FORMATS, Node, dot, fold, mermaid, svg, tree
 from related_images.osc.lineage import ShowImageLineage
 from tests.osc.running import Cloud, Instance
 
+GRAPHVIZ = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+DRAWN = [pytest.param(name, marks=GRAPHVIZ if name == "svg" else ()) for name in FORMATS]
 
-def start(instance: Instance, instance_id: str, image_id: str) -> Instance:
+
+def start(instance: Instance, instance_id: str, image_id: str, **more: str) -> Instance:
     """Return another server of the same project, started from the image."""
     body = {
         "installation_uuid": instance.installation,
@@ -26,7 +26,7 @@ def start(instance: Instance, instance_id: str, image_id: str) -> Instance:
         "kind": "boot",
         "instance_project_id": instance.project,
     }
-    answer = instance.glance.request("POST", "/v2/relations", instance.recorder, body=body)
+    answer = instance.glance.request("POST", "/v2/relations", instance.recorder, body=body | more)
     assert answer.status == 201, answer.body
     return Instance(instance.glance, instance.installation, instance_id, instance.project)
 
@@ -42,76 +42,155 @@ def chain(instance: Instance) -> list[str]:
     return [first, second, third]
 
 
-def test_the_tree_has_ancestors_and_descendants(
+def nodes(cloud: Cloud, *arguments: str) -> list[dict[str, Any]]:
+    shown: list[dict[str, Any]] = json.loads(cloud.run(ShowImageLineage, *arguments).said)
+    return shown
+
+
+def test_the_tree_has_images_and_the_servers_between(
     instance: Instance, chain: list[str], member: Cloud
 ) -> None:
+    first, second, third = chain
     for asked in chain:
-        shown = json.loads(member.run(ShowImageLineage, "-f", "json", asked).said)
-        assert [(node["depth"], node["image_id"]) for node in shown] == list(enumerate(chain))
-    assert [node["kind"] for node in shown] == ["snapshot", "snapshot", "backup"]
-    assert [node["deleted_at"] is None for node in shown] == [True, False, True]
-    assert {node["project_id"] for node in shown} == {instance.project}
-    assert shown[2]["server_id"] == f"{instance.id}-3"
-    shown = json.loads(member.run(ShowImageLineage, "-f", "json", "--depth", "1", chain[0]).said)
-    assert len(shown) == 2
+        shown = nodes(member, "-f", "json", asked)
+        assert [(node["type"], node["id"]) for node in shown] == [
+            ("server", instance.id),
+            ("image", first),
+            ("server", f"{instance.id}-2"),
+            ("image", second),
+            ("server", f"{instance.id}-3"),
+            ("image", third),
+        ]
+        assert [node["depth"] for node in shown] == [*range(6)]
+        assert [node["id"] for node in shown if node["is_asked"]] == [asked]
+        links = ["snapshot", "boot", "snapshot", "boot", "backup"]
+        assert [node["link"] for node in shown[1:]] == links
+        assert [node["id"] for node in shown if node["ended_at"]] == [second]
+    assert len(nodes(member, "-f", "json", "--depth", "1", first)) == 5
 
 
-@pytest.mark.parametrize("format", FORMATS)
+def test_resources_hang_below_what_they_come_from(instance: Instance, member: Cloud) -> None:
+    base, disk, server = instance.image("base"), f"{instance.id}-disk", f"{instance.id}-on-disk"
+    start(instance, disk, base, resource_type="volume")
+    source = {
+        "installation_uuid": instance.installation,
+        "instance_id": disk,
+        "resource_type": "volume",
+    }
+    one = {**source, "resource_type": "server", "instance_id": server, "source": source}
+    one |= {"since": "2026-01-31T02:00:00Z", "project_id": instance.project}
+    body = {"origins": [one]}
+    sent = instance.glance.request("POST", "/v2/origins", instance.recorder, body=body)
+    assert sent.json["origins"][0]["status"] == 201
+    on_disk = Instance(instance.glance, instance.installation, server, instance.project)
+    made = on_disk.image("made")
+    path = f"/v2/instances/{instance.installation}/{server}"
+    assert instance.glance.request("DELETE", path, instance.recorder).status == 204
+    shown = nodes(member, "-f", "json", base)[1:]
+    assert [(node["depth"], node["type"], node["id"], node["link"]) for node in shown] == [
+        (1, "image", base, "snapshot"),
+        (2, "volume", disk, "boot"),
+        (3, "server", server, "origin"),
+        (4, "image", made, "snapshot"),
+    ]
+    assert [node["ended_at"] is None for node in shown] == [True, True, False, True]
+
+
+@pytest.mark.parametrize("format", DRAWN)
 def test_every_format_names_every_image(chain: list[str], member: Cloud, format: str) -> None:
-    drawn = member.run(ShowImageLineage, "--format", format, chain[1]).said
+    drawn = unescape(member.run(ShowImageLineage, "--format", format, chain[1]).said)
     assert all(image_id in drawn for image_id in chain)
-    assert "deleted" in drawn
+    assert "deleted" in drawn or format == "json"
 
 
 def wide(size: int) -> Node:
-    return Node("root", children=[Node(f"c{n}", children=[Node(f"g{n}")]) for n in range(size)])
+    children = [Node("server", f"s{n}", children=[Node("image", f"g{n}")]) for n in range(size)]
+    return Node("image", "root", is_asked=True, children=children)
 
 
-def test_images_beyond_the_width_are_counted() -> None:
+def test_nodes_beyond_the_width_are_counted() -> None:
     root = wide(5)
     fold(root, 2)
-    assert [node.title for _, node in root.walk()] == ["root", "c0", "g0", "c1", "g1", "… 6 more"]
+    assert [node.title for _, node in root.walk()] == [
+        "image root (requested)",
+        *("server s0", "image g0", "server s1", "image g1"),
+        "… 3 images, 3 servers more",
+    ]
     root = wide(2)
     fold(root, 2)
     assert len(list(root.walk())) == 5
 
 
-def test_graphviz_and_mermaid_have_every_node_and_edge() -> None:
-    assert dot(wide(1)).splitlines() == [
-        "digraph lineage {",
-        "  node [shape=box];",
-        '  n0 [label="root"];',
-        '  n1 [label="c0"];',
-        '  n2 [label="g0"];',
-        "  n0 -> n1;",
-        "  n1 -> n2;",
-        "}",
+def test_live_resources_and_those_with_images_are_kept_first() -> None:
+    children = [Node("server", "ended", ended_at="2026"), Node("server", "live"), *wide(1).children]
+    root = Node("image", "root", children=children)
+    fold(root, 2)
+    assert [node.id for node in root.children] == ["live", "s0", ""]
+
+
+def test_the_text_shows_the_structure_and_dims_what_was_deleted() -> None:
+    root = wide(2)
+    root.children[0].ended_at = "2026-03-01T02:00:00Z"
+    root.children[1].children[0].link = "backup"
+    lines = tree(root).splitlines()
+    assert lines == [
+        "image root (requested)",
+        "├─ server s0  (deleted 2026-03-01)",
+        "│  └─ image g0",
+        "└─ server s1",
+        "   └─ backup: image g1",
     ]
-    assert mermaid(wide(1)).splitlines() == [
-        "graph TD",
-        '  n0["root"]',
-        '  n1["c0"]',
-        '  n2["g0"]',
-        "  n0 --> n1",
+    assert tree(root, is_grey=True).splitlines()[1] == (
+        "├─ \x1b[2mserver s0  (deleted 2026-03-01)\x1b[0m"
+    )
+
+
+def test_a_name_cannot_control_the_terminal_or_the_picture() -> None:
+    root = Node("image", "root", name='\x1b[31m<b>"]\n')
+    assert "\x1b" not in tree(root)
+    assert "\n" not in tree(root)
+    assert "<b>&quot;" not in dot(root).replace("<b>image", "")
+    assert "<b>" not in mermaid(root)
+
+
+def test_graphviz_and_mermaid_have_every_node_and_edge() -> None:
+    root = wide(1)
+    root.children[0].link = "boot"
+    drawn = dot(root).splitlines()
+    assert [line.split(" [")[0].strip() for line in drawn if line.startswith("  n")][-5:] == [
+        *("n0", "n1", "n2"),
+        *("n0 -> n1", "n1 -> n2;"),
+    ]
+    assert '  n0 -> n1 [label="boot"];' in drawn
+    assert mermaid(root).splitlines()[:6] == [
+        "graph LR",
+        '  n0["image root (requested)"]:::asked',
+        '  n1["server s0"]',
+        '  n2["image g0"]',
+        "  n0 -- boot --> n1",
         "  n1 --> n2",
     ]
 
 
+@GRAPHVIZ
 def test_the_svg_is_well_formed_with_any_project_name() -> None:
-    root = Node("root", children=[Node("child", project_id='<&"\\>')])
+    root = Node("image", "root", children=[Node("server", "child", project_id='<&"\\>')])
     picture = ElementTree.fromstring(svg(root))
     texts = [node.text for node in picture.iter("{http://www.w3.org/2000/svg}text")]
-    assert texts == ["root", 'child  <&"\\>']
-    assert len(list(picture.iter("{http://www.w3.org/2000/svg}path"))) == 1
-    assert '"' not in dot(root).splitlines()[3].split('"', 1)[1].rsplit('"', 1)[0]
+    assert texts == ["image root", "server child", 'project <&"\\>']
 
 
-@pytest.mark.parametrize("draw", FORMATS.values())
-def test_a_chain_of_thousands_is_drawn(draw: object) -> None:
-    root = node = Node("0")
+def test_without_graphviz_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(CommandError, match="`dot` was not found; install Graphviz, or give"):
+        svg(wide(1))
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "svg"])
+def test_a_chain_of_thousands_is_drawn(name: str) -> None:
+    root = node = Node("image", "0")
     for number in range(1, 3000):
-        node.children = [Node(str(number))]
+        node.children = [Node("image", str(number))]
         node = node.children[0]
     fold(root, 1)
-    assert callable(draw)
-    assert "2999" in draw(root)
+    assert "2999" in FORMATS[name](root)

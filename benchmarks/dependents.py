@@ -1,0 +1,171 @@
+"""Time a page of dependents in each database, and compare it with a page of descendants.
+
+There are three images: one with 1,000,000 descendants, ten from each image, and a live server for
+each image with descendants; one with a chain of 1,000 descendants; and one with 100,000 servers.
+
+Run: python -m benchmarks.dependents [DESCENDANTS]
+"""
+
+import sys
+import tempfile
+from contextlib import ExitStack
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from benchmarks import filling
+from benchmarks.measuring import in_turns
+from related_images.db import dependent_summary, dependents, lineage, schema
+from related_images.db.database import Database
+from related_images.db.dependents import Place
+from related_images.db.lineage import TreePosition
+from related_images.model import InstanceRef
+from tests import servers
+
+DESCENDANTS: Final = 1_000_000
+GENERATIONS: Final = 1_000
+SERVERS: Final = 100_000
+LIMIT: Final = 100
+ROUNDS: Final = 9
+BOOTS: Final = 10_000_000
+"""The keys of the relations with servers that were started from an image begin here."""
+BATCH: Final = 100_000
+
+_IMAGES: Final = "INSERT INTO related_image (id, uuid) SELECT i, {uuid} FROM {numbers}"
+_MADE: Final = (
+    "INSERT INTO related_relation (id, instance_ref, image_ref, kind, source, project_ref, "
+    "created_at, claimed) SELECT i, {parent}, i, 1, 1, 1, 0, 0 FROM {numbers}"
+)
+_LINKS: Final = (
+    "INSERT INTO related_descent (relation_ref, image_ref, parent_ref, project_ref, kind) "
+    "SELECT i, i, {parent}, 1, 1 FROM {numbers}"
+)
+_SERVERS: Final = (
+    "INSERT INTO related_instance (id, installation_ref, instance_id, project_ref) "
+    "SELECT i, 1, {name}, 1 FROM {numbers}"
+)
+_STARTED: Final = (
+    "INSERT INTO related_relation (id, instance_ref, image_ref, kind, source, project_ref, "  # noqa: S608
+    f"created_at, claimed) SELECT {BOOTS} + i, i, {{image}}, 3, 1, 1, 0, 0 FROM {{numbers}}"
+)
+
+
+class Filled:
+    """The images in a database: the numbers of the roots, and of the first server of the star."""
+
+    def __init__(self, connection: Connection, descendants: int) -> None:
+        self._connection = connection
+        self._dialect = filling.DIALECTS[connection.dialect.name]
+        self.descendants = descendants
+        self.chain = descendants + 2
+        self.star = self.chain + GENERATIONS + 1
+        self.first_server = self.star + 1
+
+    def fill(self) -> None:
+        filling.begin(self._connection)
+        hex = filling.INSTALLATION.replace("-", "")
+        installation = self._dialect.uuid.format(hex=hex)
+        for statement in (
+            f"INSERT INTO related_installation (id, uuid) VALUES (1, {installation})",  # noqa: S608
+            "INSERT INTO related_project (id, project_id) VALUES (1, 'p')",
+        ):
+            self._connection.execute(text(statement))
+        tree, chain = self.descendants, self.chain
+        below = "CAST((i - i % 10) / 10 AS {}) + CASE WHEN i % 10 < 2 THEN 0 ELSE 1 END"
+        number = {"mysql": "SIGNED"}.get(self._connection.dialect.name, "INTEGER")
+        parent = f"({below.format(number)})"
+        self._run(_IMAGES, 1, self.star)
+        self._run(_SERVERS, 1, self.first_server + SERVERS)
+        for first, last, of in ((2, tree + 1, parent), (chain + 1, self.star - 1, "i - 1")):
+            self._run(_MADE, first, last, parent=of)
+            self._run(_LINKS, first, last, parent=of)
+        self._run(_STARTED, 1, tree // 10, image="i")
+        self._run(_STARTED, chain, self.star - 2, image="i")
+        self._run(_STARTED, self.first_server, self.first_server + SERVERS - 1, image=self.star)
+        filling.settle(self._connection)
+
+    def _run(self, statement: str, first: int, last: int, **more: object) -> None:
+        for start in range(first, last + 1, BATCH):
+            numbers = self._dialect.numbers.format(first=start, last=min(start + BATCH - 1, last))
+            name = self._dialect.instance_id.format(i="i")
+            values = {"uuid": self._dialect.image_uuid, "numbers": numbers, "name": name, **more}
+            self._connection.execute(text(statement.format(**values)))
+
+    def depth(self, number: int) -> int:
+        """Return the generation of an image of the tree."""
+        depth = 0
+        while number > 1:
+            number, depth = number // 10 + (number % 10 > 1), depth + 1
+        return depth
+
+
+def measure(name: str, url: str, descendants: int) -> None:
+    schema.upgrade(url)
+    with filling.connected(url) as connection:
+        filled = Filled(connection, descendants)
+        filled.fill()
+    database = Database(url, 120.0)
+    tree, chain, star = 1, filled.chain, filled.star
+    places = [
+        (f"{descendants} descendants", tree, number, filled.depth(number))
+        for number in (0, descendants // 2, descendants + 1 - LIMIT)
+    ]
+    places += [("chain", chain, number, number) for number in (0, GENERATIONS // 2, 990)]
+    for what, root, number, depth in places:
+        image = number if root == tree else root + number
+        key = filling.image_id(image)
+        compare(database, f"{name}, {what}", root, number and Place(key, depth, inside=None))
+    for number in (0, SERVERS // 2, SERVERS - LIMIT):
+        server = filling.instance_id(filled.first_server + number)
+        last = InstanceRef(filling.INSTALLATION, server)
+        place = Place(filling.image_id(star), 0, after=last)
+        compare(database, f"{name}, {SERVERS} servers", star, number and place)
+    database.close()
+
+
+def compare(database: Database, what: str, root: int, after: Place | int) -> None:
+    """Print the times of the pages after a place, and of the summary."""
+    image, place = filling.image_id(root), after or None
+    assert not isinstance(place, int)
+    is_image = place is not None and place.depth > 0
+    position = TreePosition(place.key, place.depth) if place and is_image else None
+    wanted, tree = dependents.Wanted(image), lineage.Wanted(image)
+    found = len(dependents.dependents(database, wanted, LIMIT, place).items)
+    below = len(lineage.descendants(database, tree, LIMIT, position).branches)
+    taken = in_turns(
+        {
+            "dependents": lambda: dependents.dependents(database, wanted, LIMIT, place),
+            "descendants": lambda: lineage.descendants(database, tree, LIMIT, position),
+        },
+        ROUNDS,
+    )
+    times = {side: spread.median * 1000 for side, spread in taken.items()}
+    least = {side: spread.minimum * 1000 for side, spread in taken.items()}
+    where = "first page" if place is None else f"after {place.after or place.key}"
+    print(
+        f"{what}, {where}: dependents {times['dependents']:.1f} ms (least "
+        f"{least['dependents']:.1f}; {found} rows), descendants {times['descendants']:.1f} ms "
+        f"(least {least['descendants']:.1f}; {below} rows)",
+        flush=True,
+    )
+    if place is None:
+        spent = in_turns({"it": lambda: dependent_summary.summary(database, image, None)}, 3)["it"]
+        counted = dependent_summary.summary(database, image, None)
+        print(
+            f"  summary {spent.median * 1000:.0f} ms (least {spent.minimum * 1000:.0f}), "
+            f"{counted.by_type}, lower bound: {counted.is_lower_bound}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    descendants = int(sys.argv[1]) if len(sys.argv) > 1 else DESCENDANTS
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        measure("SQLite", f"sqlite:///{directory}/dependents.db", descendants)
+        for name, start in (("MariaDB", servers.mariadb), ("PostgreSQL", servers.postgresql)):
+            measure(name, stack.enter_context(start()).create(), descendants)
+
+
+if __name__ == "__main__":
+    main()
