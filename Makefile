@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses 2 --dist loadfile
 
-.PHONY: run test slow-test lowest-test heat-test cloud-test check bench fuzz glance-suite clean
+.PHONY: run test slow-test lowest-test heat-test cloud-test killed-runs check bench fuzz glance-suite clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/related-images serve $(ARGS)
@@ -35,6 +35,10 @@ heat-test: $(VENV)/.installed-dev
 
 cloud-test: $(VENV)/.installed-cloud
 	$(BIN)/pytest -m '' tests/integrations/test_cinder.py tests/cloud $(ARGS)
+
+# backups of servers: more runs that are killed at random
+killed-runs: $(VENV)/.installed-cloud
+	RELATED_IMAGES_KILLED_RUNS=50 $(BIN)/pytest -m '' tests/cloud/test_backup_run.py $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

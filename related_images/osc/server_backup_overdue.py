@@ -1,12 +1,11 @@
 """``openstack server backup overdue``: list the servers without a recent backup."""
 
 import argparse
-from typing import Final
 
 from osc_lib.exceptions import CommandError
 
 from related_images import validation
-from related_images.client.backups.overdue import FUTURE, OverdueSearch, OverdueServer, ages_of
+from related_images.client.backups.overdue import OverdueSearch, OverdueServer, ages_of
 from related_images.client.backups.server_policies import check_installation, faults
 from related_images.client.backups.stored_policy import Ages
 from related_images.osc import arguments, nova_metadata, resolve
@@ -16,15 +15,11 @@ from related_images.osc.commands import (
     format_time,
     table,
 )
+from related_images.osc.monitoring import UNKNOWN, MonitoringCommand
 from related_images.osc.nova_metadata import ServerScope
 
-WARNING, CRITICAL, UNKNOWN = 1, 2, 3
-"""Exit codes of monitoring plug-ins."""
 
-CRITICAL_STATES: Final = {"critical", FUTURE}
-
-
-class OverdueServerBackup(TableCommand):
+class OverdueServerBackup(MonitoringCommand, TableCommand):
     """List servers that have no active backup, or whose newest active backup is too old.
 
     With --older-than, the command checks all servers that are not deleted and have a relation of
@@ -37,9 +32,6 @@ class OverdueServerBackup(TableCommand):
         "newest backup of a server is older than --critical, dated in the future or missing, or "
         "wrong usage, 3 the check failed, or there was no server to check."
     )
-    auth_required = False
-    """:meth:`run` authenticates: if an earlier authentication fails, the exit code is 1."""
-    exit_code = 0
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         limit = parser.add_mutually_exclusive_group(required=True)
@@ -67,31 +59,10 @@ class OverdueServerBackup(TableCommand):
         )
         arguments.add_project_scope(parser, "Check")
 
-    def run(self, args: argparse.Namespace) -> int:
-        self.exit_code = 0
-        try:
-            self._authenticate()
-            super().run(args)
-        except BrokenPipeError:
-            raise
-        except Exception as error:
-            # the caller would exit with 1, which means that servers are overdue
-            self.log.error("%s", error, exc_info=self.app.options.debug)
-            return UNKNOWN
-        return self.exit_code
-
-    def _authenticate(self) -> None:
-        """Authenticate as python-openstackclient does before other commands."""
-        self.auth_required = True
-        self.app.prepare_to_run_command(self)
-
     def take_action(self, args: argparse.Namespace) -> Table:
         with self.reading():
             overdue = self._overdue(args)
-        states = {row.state for row in overdue}
-        code = CRITICAL if states & CRITICAL_STATES else WARNING if states else 0
-        # an error is worse than a warning, but must not hide a critical server
-        self.exit_code = code if code == CRITICAL else max(code, self.exit_code)
+        self.report({row.state for row in overdue})
         return table(
             (
                 ("Server ID", lambda row: row.instance_id),

@@ -246,6 +246,7 @@ def _cinder(plan: Plan) -> Sections:
             "use_default_quota_class": "false",
             "quota_volumes": "-1",
             "quota_gigabytes": "-1",
+            "quota_snapshots": "-1",
             # a slow process is not down
             "service_down_time": "600",
         },

@@ -5,6 +5,7 @@ tests/nova checks with Nova's own fixtures that Nova has the same responses.
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +26,8 @@ class Compute:
     :ivar failure: the status of responses to requests for one server; ``None`` for success
     :ivar servers: the servers by ID
     :ivar volumes: the names of the volumes of a scripted Cinder with the same URL, by ID
+    :ivar make_image: makes the image of ``createImage`` for a server ID and the metadata of the
+        request, and returns its ID, or the response
     """
 
     scripted: Scripted
@@ -32,6 +35,9 @@ class Compute:
     failure: int | None = None
     servers: dict[str, dict[str, Any]] = field(default_factory=dict)
     volumes: dict[str, str] = field(default_factory=dict)
+    make_image: Callable[[str, dict[str, str]], str | Reply] = lambda server_id, metadata: Reply(
+        409
+    )
 
     @property
     def url(self) -> str:
@@ -44,6 +50,7 @@ class Compute:
         policy: Any = None,
         days: float = 100,
         name: str | None = None,
+        status: str = "ACTIVE",
     ) -> None:
         """Add a server created ``days`` ago. ``policy`` is encoded as JSON unless it is text."""
         text = policy if isinstance(policy, str) else json.dumps(policy)
@@ -53,6 +60,8 @@ class Compute:
             "tenant_id": project_id,
             "created": f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}",
             "metadata": {} if policy is None else {METADATA_KEY: text},
+            "status": status,
+            "hostId": "host",
         }
 
     def answer(self, asked: Asked) -> Reply:
@@ -68,6 +77,10 @@ class Compute:
             return shown(self._page(parse_qs(asked.query)))
         if rest == "servers":
             return Reply(self.refusal) if self.refusal else shown(self._page(parse_qs(asked.query)))
+        if asked.method == "POST":
+            image = json.loads(asked.body)["createImage"]
+            made = self.make_image(rest.split("/")[1], image["metadata"])
+            return made if isinstance(made, Reply) else shown({"image_id": made}, 202)
         if self.failure is not None:
             return Reply(self.failure)
         found = self.servers.get(rest.removeprefix("servers/"))

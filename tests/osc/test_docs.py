@@ -25,7 +25,14 @@ TEMPLATES = [
 ]
 """The commands that do not need Nova, with SERVER and IMAGE for a server and an image."""
 
+RUN = (
+    "openstack server backup run --label daily --older-than 20h "
+    "--keep-daily 7 --keep-weekly 4 --keep-monthly 12"
+)
+
 FAILING = {
+    RUN: 3,
+    f"{RUN} --dry-run": 3,
     "openstack server backup overdue --policy stored": 3,
     "openstack server backup prune --all-projects --policy stored --dry-run": 1,
 }

@@ -4,7 +4,7 @@ Users who may write the metadata of a server decide which of its backups are del
 applies only to images of the project of the server, and an invalid policy applies to no image.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -79,11 +79,11 @@ def stored(known: Mapping[str, ServerPolicies]) -> Choose:
     return choose
 
 
-def check_installation(instances: Iterable[Instance], known: Mapping[str, ServerPolicies]) -> None:
+def check_installation(instances: Iterable[Instance], known: Container[str]) -> None:
     """Check that the servers of a compute service belong to one installation.
 
     :param instances: the recorded servers
-    :param known: the policies of the servers of the compute service, by server ID
+    :param known: the IDs of servers of the compute service
     :raises InstallationAmbiguous: if they are recorded in more than one installation
     """
     found = {each.installation_uuid for each in instances if each.instance_id in known}
