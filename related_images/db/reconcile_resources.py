@@ -57,7 +57,11 @@ image metadata of a volume.
 """
 
 LISTED: Final = 100
-"""Listed resources that one transaction corrects: each missing start takes several statements."""
+"""Listed resources that are compared at a time."""
+
+CORRECTED: Final = 25
+"""Corrections of each kind in one transaction, few enough for a slow database: each takes several
+statements."""
 
 SAMPLE: Final = 32
 """The number of recorded resources with which a service is recognized."""
@@ -305,10 +309,33 @@ def _compare_all(database: Database, service: ResourceService, run: Run) -> Iter
             found = _compare_listed(database, service, run, batch, position)
             others = _added(others, found.others)
             # counted with the position: an interrupted run compares the whole page again
-            yield replace(found, others=Counts())
+            yield from _in_parts(replace(found, others=Counts()))
         if page.until is not None:
             position = Findings(max(position.after, page.until), page.until)
             yield replace(position, others=others)
+
+
+def _in_parts(found: Findings) -> Iterator[Findings]:
+    """Yield the findings with at most :data:`CORRECTED` starts, origins and owners in each part."""
+    rest = found
+    while (
+        len(rest.starts) > CORRECTED
+        or len(rest.origins) > CORRECTED
+        or len(rest.owners) > CORRECTED
+    ):
+        yield replace(
+            rest,
+            starts=rest.starts[:CORRECTED],
+            origins=rest.origins[:CORRECTED],
+            owners=rest.owners[:CORRECTED],
+        )
+        rest = Findings(
+            *(found.after, found.listed_until),
+            starts=rest.starts[CORRECTED:],
+            origins=rest.origins[CORRECTED:],
+            owners=rest.owners[CORRECTED:],
+        )
+    yield rest
 
 
 def _next_recorded(database: Database, run: Run, after: str, until: str | None) -> Sequence[Any]:

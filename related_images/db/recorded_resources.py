@@ -245,10 +245,11 @@ def record_owner(connection: Connection, new: NewOwner) -> bool:
     owner = get_or_create_project(connection, new.project_id)
     ref = origin_records.get_or_create_instance(connection, new.instance, owner)
     known = parent_links.lock_instance(connection, ref)
-    if owner is not None and known == get_or_create_project(connection, new.before):
+    if owner is not None and known != owner:
+        if known != get_or_create_project(connection, new.before):
+            return False
         image_owners.report(connection, ref, owner)
-        return True
-    return known == owner
+    return True
 
 
 def record_origin(connection: Connection, new: NewOrigin) -> bool:

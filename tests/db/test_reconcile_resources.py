@@ -515,7 +515,11 @@ def _short(ref: InstanceRef) -> str:
     return f"{ref.resource_type} {UUID(ref.instance_id).int >> 96}"
 
 
-def test_origins_and_owners_of_volumes_are_recorded(database: Database) -> None:
+@pytest.mark.parametrize("size", [1, 25], ids=["in parts", "at once"])
+def test_origins_and_owners_of_volumes_are_recorded(
+    database: Database, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(reconcile_resources, "CORRECTED", size)
     cinder = of_cinder(
         volume(1),
         volume(2, 1),
