@@ -12,7 +12,7 @@ known. An image is used by nobody for certain, if no expected witness has a gap 
 and now.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -136,14 +136,3 @@ def of_image(gaps: Iterable[Gap], created_at: datetime | None) -> list[Gap]:
         for one in gaps
         if one.until is None or one.until > created_at
     ]
-
-
-def covered_since(gaps: Collection[Gap]) -> datetime:
-    """Return the time since which no expected witness has a gap.
-
-    The use of an image that was created at that time or later is known. The time is
-    :data:`EPOCH` if the use of every image is known, and :data:`FOREVER` if a gap lasts.
-
-    :param gaps: the result of :func:`gaps`
-    """
-    return max((one.until or FOREVER for one in gaps), default=EPOCH)

@@ -327,7 +327,6 @@ def test_only_the_gaps_after_the_creation_of_an_image_matter(
         for created_at in (None, {image: at(15)}, {image: at(20)})
     ]
     assert states == [UNKNOWN, UNKNOWN, UNUSED]
-    assert coverage.covered_since(gaps(database)) == at(20)
     record(database, new("vm-1", image, "boot"))
     (used,) = usages.usages(database, [image], None, {image: "p"}, found, {image: at(15)})
     assert (used.state, used.gaps) == (USED, (Gap(NOVA, "nova-api", at(15), at(20)),))
