@@ -55,7 +55,6 @@ from related_images.db.tables import deletion, image, installation, instance, le
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
 from related_images.model import (
     BOOT,
-    RESOURCE_TYPES,
     SERVER,
     USES,
     VOLUME,
@@ -67,6 +66,7 @@ from related_images.model import (
     Recorded,
     Reporter,
 )
+from related_images.validation import format_time
 
 LISTED: Final = 5
 """The number of resources that an error message lists."""
@@ -105,6 +105,7 @@ class Use:
     :ivar visible: the number of those that the caller sees, by resource type
     :ivar first: the first of those, at most :data:`LISTED` of each way to use it
     :ivar shelved: the servers that are shelved now, which are not counted in ``count``
+    :ivar leased_until: the latest end of a lease that the caller sees
     """
 
     count: int = 0
@@ -112,6 +113,7 @@ class Use:
     first: Sequence[InstanceRef] = ()
     is_known: bool = True
     shelved: ShelvedServers = field(default_factory=ShelvedServers)
+    leased_until: datetime | None = None
 
     @property
     def total(self) -> int:
@@ -123,11 +125,15 @@ class Use:
         """Whether it is known that no live resource uses the image."""
         return self.is_known and not self.total
 
-    def __add__(self, other: "Use") -> "Use":
-        visible = Counter(self.visible) + Counter(other.visible)
-        first = [*self.first, *other.first]
-        is_known = self.is_known and other.is_known
-        return Use(self.count + other.count, visible, first, is_known)
+    def with_leases(self, leased: "Use") -> "Use":
+        """Return this use together with the use by leases."""
+        return replace(
+            leased,
+            count=self.count + leased.count,
+            visible=Counter(self.visible) + Counter(leased.visible),
+            first=[*self.first, *leased.first],
+            is_known=self.is_known,
+        )
 
 
 def begin(
@@ -249,12 +255,12 @@ def _of_volumes(use: Use) -> str:
 
 
 def _of_leases(use: Use) -> str:
-    return "" if use.visible.keys() <= set(RESOURCE_TYPES) else _WAY_TO_END_LEASES
-
-
-_WAY_TO_END_LEASES: Final = (
-    ", end a lease with `openstack image relation delete --kind use --resource-type TYPE`"
-)
+    if use.leased_until is None:
+        return ""
+    return (
+        ", end a lease with `openstack image relation delete --kind use --resource-type TYPE` "
+        f"(the last of these leases ends at {format_time(use.leased_until)})"
+    )
 
 
 def _unshelve(use: Use) -> str:
@@ -360,7 +366,7 @@ def _use(
     shelved = ShelvedServers()
     if SHELVED in counts:
         shelved = shelving.servers(connection, image_ref, visible_to, LISTED, service)
-    return replace(made + leased, shelved=shelved)
+    return replace(made.with_leases(leased), shelved=shelved)
 
 
 _TYPES: Final = {SERVER: (SERVER,), VOLUME: (VOLUME, VOLUME_SNAPSHOT, VOLUME_BACKUP)}
@@ -375,12 +381,18 @@ def _use_by_lease(connection: Connection, image_ref: int, visible_to: str | None
         return Use()
     own = [] if visible_to is None else [lease.c.project_ref == project_ref(visible_to)]
     resource_type = installation.c.resource_type
-    by_type = leases.live(resource_type, func.count()).where(is_lease, *own)
-    counts = connection.execute(by_type.group_by(resource_type).order_by(resource_type))
+    numbers = (resource_type, func.count(), func.max(lease.c.expires_at))
+    by_type = leases.live(*numbers).where(is_lease, *own).group_by(resource_type)
+    rows = connection.execute(by_type.order_by(resource_type)).all()
     names = leases.live(shown_installation(), instance.c.instance_id, resource_type)
     in_order = names.where(is_lease, *own).order_by(lease.c.relation_ref)
     first = [InstanceRef(*row) for row in connection.execute(in_order.limit(LISTED))]
-    return Use(count, {row[0]: row[1] for row in counts}, first)
+    return Use(
+        count,
+        {row[0]: row[1] for row in rows},
+        first,
+        leased_until=max((row[2] for row in rows), default=None),
+    )
 
 
 def _use_by_made(

@@ -50,6 +50,7 @@ from related_images.model import (
     ServiceUser,
     Usage,
 )
+from related_images.validation import format_time
 from tests.db.samples import NOVA, OTHER_NOVA, counts, found, image_id, new, record
 
 ANYBODY = Reporter(frozenset())
@@ -230,20 +231,24 @@ def test_service_users_are_bound_to_registered_types(stacks: Database) -> None:
 
 
 def test_a_live_lease_protects_the_image_and_shows_who_holds_it(stacks: Database) -> None:
-    hold(stacks)
-    hold(stacks, "stack-2", instance_project_id="p-2")
+    soon, later = days(1), days(2)
+    hold(stacks, until=later)
+    hold(stacks, "stack-2", until=soon, instance_project_id="p-2")
     record(stacks, new("vm-1", A, "boot"))
     with pytest.raises(ImageInUse) as caught:
         delete_protection.begin(stacks, A, None, forced=False)
     assert "used by 1 live server (vm-1 of " in str(caught.value)
     assert "and 2 live stacks (stack-1 of " in str(caught.value)
     assert "openstack image relation delete --kind use" in str(caught.value)
+    assert f"the last of these leases ends at {format_time(later)}" in str(caught.value)
     with pytest.raises(ImageInUse) as caught:
         delete_protection.begin(stacks, A, "p-2", forced=False)
     assert f"used by 1 live stack (stack-2 of {NOVA}) and live resources of other" in str(
         caught.value
     )
     assert "stack-1" not in str(caught.value)
+    assert str(format_time(later)) not in str(caught.value)
+    assert f"leases ends at {format_time(soon)}" in str(caught.value)
     for stack in ("stack-1", "stack-2"):
         expire(stacks, stack)
     assert in_use(stacks) == 1
