@@ -118,13 +118,19 @@ def _store(connection: Connection, ref: int, at: datetime) -> None:
     connection.execute(_end_earlier, {"ref": ref, "at": at})
 
 
+_IMAGE_EXISTS: Final = (
+    select(image.c.deleted_at)
+    .where(image.c.id == relation.c.image_ref)
+    .correlate_except(image)
+    .scalar_subquery()
+    .is_(None)
+)
+"""The condition on a relation that its image is not marked deleted."""
+
+
 def is_leftover() -> ColumnElement[bool]:
     """Return the condition that a relation has ended although its image exists."""
-    deleted_at = select(image.c.deleted_at).where(image.c.id == relation.c.image_ref)
-    return and_(
-        relation.c.id.in_(select(relation_end.c.relation_ref)),
-        deleted_at.scalar_subquery().is_(None),
-    )
+    return and_(relation.c.id.in_(select(relation_end.c.relation_ref)), _IMAGE_EXISTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +178,7 @@ IS_NEEDED: Final = and_(
     relation.c.kind == SHELVED,
     instance.c.ended_at.is_(None),
     ~exists().where(relation_end.c.relation_ref == relation.c.id),
+    _IMAGE_EXISTS,
 )
 """The condition on a relation and its instance that the instance is shelved now."""
 

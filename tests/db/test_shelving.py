@@ -286,6 +286,14 @@ def test_the_image_of_a_deleted_server_is_not_protected(database: Database) -> N
     assert begin(database).in_use == 0
 
 
+def test_a_deleted_image_is_not_needed(database: Database) -> None:
+    record(database, shelved())
+    delete_image(database, FIRST, 5)
+    (found,) = usages.usages(database, [FIRST], None, {FIRST: "p-1"})
+    assert (found.shelved, found.state) == (0, "unused")
+    assert begin(database).in_use == 0
+
+
 def test_a_forced_deletion_counts_shelved_servers(database: Database) -> None:
     record(database, shelved(), new("vm-2", FIRST, "boot"))
     assert delete_protection.begin(database, FIRST, None, forced=True).in_use == 2
