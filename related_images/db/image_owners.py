@@ -33,16 +33,20 @@ def report(connection: Connection, instance_ref: int, project_ref: int) -> None:
     parent_links.refresh_below(connection, instance_ref)
 
 
-def update_owner(connection: Connection, instance_ref: int, reported: int | None) -> int | None:
+def update_owner(
+    connection: Connection, instance_ref: int, reported: int | None, *, is_first: bool = False
+) -> int | None:
     """Lock the row of the instance, and record the reported owner if it is another one.
 
     :param reported: the row of the project; ``None`` if the report names no owner
+    :param is_first: whether the project owned the instance at its creation, and perhaps not later:
+        another owner that is known remains
     :returns: the row of the present owner, if that is known
     """
     known = parent_links.lock_instance(connection, instance_ref)
-    if reported is None or reported == known:
+    if reported in (None, known) or (is_first and known is not None):
         return known
-    report(connection, instance_ref, reported)
+    report(connection, instance_ref, int(reported))
     return reported
 
 

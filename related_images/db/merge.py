@@ -16,7 +16,8 @@ relations move to the row of the new installation. Nothing that was recorded is 
 * The coverage and the losses of the witnesses move too. Gaps that only a comparison of the new
   installation closed are open again.
 * Of two origins with the same time, that of the new installation remains. An origin between the two
-  resources is removed, since they are one.
+  resources is removed, since they are one. So is an origin that only repeats another one: see
+  :func:`related_images.db.origin_records.drop_repeated`.
 
 So the result is as if everything had been recorded under the new UUID, in the order of its times.
 Each transaction moves at most :data:`BATCH` resources, or relations of one resource. The last one
@@ -52,6 +53,7 @@ from related_images.db import (
     installations,
     latest_images,
     leases,
+    origin_records,
     parent_links,
     shelving,
     volume_snapshots,
@@ -311,6 +313,8 @@ def _move_origins(connection: Connection, ref: int, twin: int) -> bool:
     if refs:
         from_ref = update(origin).where(origin.c.source_ref == ref, origin.c.instance_ref.in_(refs))
         connection.execute(from_ref.values(source_ref=twin))
+    if times or refs:
+        origin_records.drop_repeated(connection, [twin, *refs])
     is_own_source = origin.c.instance_ref == twin, origin.c.source_ref == twin
     connection.execute(delete(origin).where(*is_own_source))
     return len(times) < BATCH and len(refs) < BATCH

@@ -206,16 +206,12 @@ def _created(connection: Connection, event: Created) -> None:
     if event.origin is not None:
         _record_origin(connection, event, event.origin)
     else:
-        origin_records.get_or_create_instance(
-            connection, event.instance, get_or_create_project(connection, event.project_id)
-        )
+        _report_owner(connection, event, is_first=True)
 
 
 def _record_origin(connection: Connection, event: Event, source: InstanceRef) -> None:
-    """Record the origin, unless a service reported the same with its own time."""
     new = NewOrigin(event.instance, source, event.at, event.project_id, NOTIFICATION)
-    if not origin_records.is_recorded(connection, new):
-        origin_records.record(connection, new)
+    origin_records.record(connection, new)
 
 
 def _end_instance(connection: Connection, event: Event) -> None:
@@ -236,11 +232,14 @@ def _end_instance(connection: Connection, event: Event) -> None:
         raise dialects.ConcurrentChange("a concurrent transaction recorded the instance")
 
 
-def _report_owner(connection: Connection, event: Transferred) -> None:
-    """Record the owner of the instance; create its row if it is not recorded."""
+def _report_owner(connection: Connection, event: Event, *, is_first: bool = False) -> None:
+    """Record the owner of the instance; create its row if it is not recorded.
+
+    :param is_first: see :func:`.image_owners.update_owner`
+    """
     owner = get_or_create_project(connection, event.project_id)
     ref = origin_records.get_or_create_instance(connection, event.instance, owner)
-    image_owners.update_owner(connection, ref, owner)
+    image_owners.update_owner(connection, ref, owner, is_first=is_first)
 
 
 def _set_owner(connection: Connection, ref: InstanceRef, owner: int) -> None:

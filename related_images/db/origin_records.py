@@ -1,9 +1,9 @@
 """Record and remove origins in the transaction of a use case."""
 
+from collections.abc import Collection
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from related_images.db import image_owners, orphans, parent_links
 from related_images.db.row_ids import (
@@ -11,28 +11,12 @@ from related_images.db.row_ids import (
     get_or_create,
     get_or_create_installation,
     get_or_create_project,
-    instance_refs,
     named,
 )
 from related_images.db.tables import instance, origin
 from related_images.errors import OriginConflict
-from related_images.model import InstanceRef, NewOrigin
+from related_images.model import NOTIFICATION, InstanceRef, NewOrigin
 from related_images.validation import format_time
-
-
-def is_recorded(connection: Connection, new: NewOrigin) -> bool:
-    """Return whether the instance has this source, since whatever time."""
-    if new.source is None:
-        return False
-    query = select(origin.c.since).where(
-        origin.c.instance_ref == _ref_of(new.instance), origin.c.source_ref == _ref_of(new.source)
-    )
-    return connection.execute(query.limit(1)).first() is not None
-
-
-def _ref_of(ref: InstanceRef) -> Any:
-    refs = instance_refs(ref.installation_uuid, ref.instance_id, ref.resource_type)
-    return refs.scalar_subquery()
 
 
 def record(connection: Connection, new: NewOrigin) -> tuple[int, bool]:
@@ -46,9 +30,15 @@ def record(connection: Connection, new: NewOrigin) -> tuple[int, bool]:
     source_ref = (
         None if new.source is None else get_or_create_instance(connection, new.source, None)
     )
-    owner = image_owners.update_owner(connection, ref, owner)
+    is_first = new.reported_by == NOTIFICATION
+    owner = image_owners.update_owner(connection, ref, owner, is_first=is_first)
     same = origin.c.instance_ref == ref, origin.c.since == new.since
     known = connection.execute(select(origin.c.source_ref).where(*same)).first()
+    if known is not None and known.source_ref != source_ref:
+        raise OriginConflict(
+            f"another source of the {new.instance} is recorded since {format_time(new.since)}; "
+            "give the time from which on this source applies"
+        )
     if known is None:
         values = {
             "instance_ref": ref,
@@ -58,14 +48,41 @@ def record(connection: Connection, new: NewOrigin) -> tuple[int, bool]:
             "source": new.reported_by,
         }
         connection.execute(insert(origin), values)
+    else:
+        is_notified = origin.c.source == NOTIFICATION
+        better = update(origin).where(*same, is_notified).values(source=new.reported_by)
+        connection.execute(better)
+    repeated = drop_repeated(connection, [ref])
+    is_new = known is None and new.since not in repeated
+    if is_new or repeated - {new.since}:
         parent_links.refresh(connection, ref)
         parent_links.refresh_below(connection, ref)
-    elif known.source_ref != source_ref:
-        raise OriginConflict(
-            f"another source of the {new.instance} is recorded since {format_time(new.since)}; "
-            "give the time from which on this source applies"
-        )
-    return ref, known is None
+    return ref, is_new
+
+
+def drop_repeated(connection: Connection, refs: Collection[int]) -> set[datetime]:
+    """Remove the origins of notifications that repeat what others report.
+
+    A notification is sent some time after the resource got its source. So it does not count if a
+    service reported the same source, or if another notification did so before.
+
+    :param refs: the locked rows of the resources
+    :returns: the times of the removed origins
+    """
+    columns = (origin.c.instance_ref, origin.c.since, origin.c.source_ref, origin.c.source)
+    own = select(*columns).where(origin.c.instance_ref.in_(refs)).order_by(origin.c.since)
+    rows = connection.execute(own).all()
+    known = {(row.instance_ref, row.source_ref) for row in rows if row.source != NOTIFICATION}
+    repeated = []
+    for row in rows:
+        if row.source == NOTIFICATION:
+            if (row.instance_ref, row.source_ref) in known:
+                repeated.append(row)
+            known.add((row.instance_ref, row.source_ref))
+    for row in repeated:
+        is_row = origin.c.instance_ref == row.instance_ref, origin.c.since == row.since
+        connection.execute(delete(origin).where(*is_row))
+    return {row.since for row in repeated}
 
 
 def remove(connection: Connection, resource: InstanceRef, since: datetime) -> bool:

@@ -1,8 +1,9 @@
 """Origins: from which other resource a resource comes, since a time.
 
 The stored origins do not depend on the order of the reports, nor on repeated ones. The row of a
-resource is created with its first report, in whatever role it appears there. A recorded origin is
-never changed; a report of another source for the same time is refused. A wrong origin is removed.
+resource is created with its first report, in whatever role it appears there. The source of an
+origin is never changed; a report of another source for the same time is refused. A wrong origin is
+removed.
 
 A resource uses an image as long as it is live if it was made from the image, or if it comes,
 through origins, from a resource that was made from the image: see :mod:`.origin_walk`. The links

@@ -17,16 +17,25 @@ from related_images.db import (
     instances,
     lineage_walk,
     notifications,
+    origins,
     relation_queries,
     relation_removal,
     relations,
     row_ids,
     schema,
 )
-from related_images.db.notifications import Ended, Event, ImageMade, Started, store
+from related_images.db.notifications import (
+    Created,
+    Ended,
+    Event,
+    ImageMade,
+    Started,
+    Transferred,
+    store,
+)
 from related_images.db.recording import attach, image_deleted
 from related_images.db.tables import installation, instance, project
-from related_images.model import Recorded
+from related_images.model import InstanceRef, NewOrigin, Recorded
 from related_images.validation import parse_time
 from tests.servers import DatabaseServer
 
@@ -209,3 +218,62 @@ def test_the_first_and_last_start_are_found_in_any_order(database: Database) -> 
     boots = found.images["boot"]
     assert (boots.oldest_at, boots.latest_at) == (STARTED.at, REBUILT_BACK.at)
     assert boots.latest_image_id == BASE
+
+
+VOLUME = InstanceRef(NOVA, "vol-1", "volume")
+CLONED = InstanceRef(NOVA, "snap-1", "volume-snapshot")
+
+
+def created(minutes: float, source: InstanceRef | None = CLONED) -> Created:
+    time = START + timedelta(minutes=minutes)
+    return Created(NOVA, "vol-1", "demo", time, source, resource_type="volume")
+
+
+TRANSFERRED = Transferred(
+    NOVA, "vol-1", "other", START + timedelta(minutes=5), resource_type="volume"
+)
+
+
+def owner(database: Database) -> str:
+    query = select(project.c.project_id).join(instance, instance.c.project_ref == project.c.id)
+    named = query.where(instance.c.instance_id == "vol-1")
+    return str(database.read(lambda connection: connection.execute(named).scalar_one()))
+
+
+@pytest.mark.parametrize("source", [CLONED, None])
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_creation_does_not_change_a_known_owner(
+    database: Database, source: InstanceRef | None, is_late: bool
+) -> None:
+    event = created(0, source)
+    for one in [TRANSFERRED, event] if is_late else [event, TRANSFERRED, event]:
+        store(database, [one])
+    assert owner(database) == "other"
+
+
+def test_a_creation_tells_the_owner_of_a_known_source(database: Database) -> None:
+    below = InstanceRef(NOVA, "vol-2", "volume")
+    origins.record(database, NewOrigin(below, VOLUME, START), Reporter(frozenset()))
+    store(database, [created(0, None)])
+    assert owner(database) == "demo"
+
+
+def test_the_time_of_a_service_or_else_of_the_first_notification_counts(
+    sqlite_url: str,
+) -> None:
+    service = NewOrigin(VOLUME, CLONED, START + timedelta(minutes=2), "demo")
+    first, second = created(1), created(3)
+    reports = [first, second, service]
+    orders = [*itertools.permutations(reports), *itertools.permutations(reports[:2])]
+    for number, order in enumerate(orders):
+        schema.upgrade(make_url(f"{sqlite_url}.{number}"))
+        database = Database(f"{sqlite_url}.{number}", 20)
+        for one in order:
+            if isinstance(one, NewOrigin):
+                origins.record(database, one, Reporter(frozenset()))
+            elif isinstance(one, Event):
+                store(database, [one])
+        (found,) = origins.page(database, Filters(), 10, None).items
+        expected = (service.since, "service") if service in order else (first.at, "notification")
+        assert (found.since, found.reported_by) == expected, order
+        database.close()
