@@ -1,12 +1,9 @@
 """The ends of ``shelved`` relations, what Nova left behind, and delete protection."""
 
 import threading
-from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from related_images.db import (
@@ -21,12 +18,11 @@ from related_images.db import (
     purge,
     relation_queries,
     relations,
-    schema,
     shelving,
     usages,
 )
 from related_images.db.database import Database
-from related_images.db.notifications import Ended, Event, Running, store
+from related_images.db.notifications import Ended, Running, store
 from related_images.db.row_ids import named
 from related_images.errors import ImageInUse, KindUnknown
 from related_images.model import Filters, NewRelation, Relation, Reporter, ServiceUser
@@ -35,7 +31,6 @@ from tests.db.samples import (
     OTHER_NOVA,
     at,
     counts,
-    empty,
     found,
     image_id,
     new,
@@ -130,76 +125,6 @@ def test_a_removed_relation_leaves_no_end(database: Database) -> None:
     delete_image(database, FIRST, 6)
     purge.purge(database, at(60))
     assert counts(database).keys() <= {"installation", "project", "instance"}
-
-
-@pytest.fixture
-def hypothetical(sqlite_url: str) -> Iterator[Database]:
-    schema.upgrade(sqlite_url)
-    opened = Database(sqlite_url, 20)
-    yield opened
-    opened.close()
-
-
-Change = tuple[str, int, int]
-CHANGES = st.lists(
-    st.tuples(
-        st.sampled_from(["running", "image"]),
-        st.integers(min_value=0, max_value=20),
-        st.integers(min_value=0, max_value=2),
-    ),
-    max_size=6,
-)
-
-
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    made=st.lists(st.integers(min_value=0, max_value=20), min_size=3, max_size=3),
-    changes=CHANGES,
-    server_end=st.none() | st.integers(min_value=0, max_value=20),
-    data=st.data(),
-)
-def test_the_ends_equal_a_recomputation_in_any_order(
-    hypothetical: Database,
-    made: list[int],
-    changes: list[Change],
-    server_end: int | None,
-    data: st.DataObject,
-) -> None:
-    database, images = hypothetical, [FIRST, SECOND, THIRD]
-    database.write(empty)
-    record(database, *(shelved(image, minute) for image, minute in zip(images, made, strict=True)))
-    # an image is deleted once
-    deleted = {number: minute for what, minute, number in changes if what == "image"}
-    events: list[Event] = [running(minute) for what, minute, _ in changes if what == "running"]
-    if server_end is not None:
-        events.append(ended(server_end))
-    every: list[Event | int] = [*events, *events, *deleted]
-    for one in data.draw(st.permutations(every)):
-        if isinstance(one, int):
-            delete_image(database, images[one], deleted[one])
-        else:
-            store(database, [one])
-    expected = {
-        image: _earliest(made[number], events, server_end, deleted.get(number))
-        for number, image in enumerate(images)
-    }
-    assert ends(database) == expected
-    ended_events = {
-        image
-        for number, image in enumerate(images)
-        if number not in deleted and any(event.at > at(made[number]) for event in events)
-    }
-    assert leftovers(database) == ended_events
-
-
-def _earliest(
-    made: int, events: Sequence[Event], server_end: int | None, deleted: int | None
-) -> datetime | None:
-    times = [event.at for event in events if event.at > at(made)]
-    times += [at(minute) for minute in (server_end, deleted) if minute is not None]
-    return min(times, default=None)
 
 
 def test_two_listeners_record_the_earlier_end(pair: tuple[Database, Database]) -> None:
