@@ -59,7 +59,7 @@ image metadata of a volume.
 LISTED: Final = 100
 """Listed resources that are compared at a time."""
 
-CORRECTED: Final = 25
+CORRECTED: Final = 10
 """Corrections of each kind in one transaction, few enough for a slow database: each takes several
 statements."""
 

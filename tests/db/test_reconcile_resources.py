@@ -515,7 +515,7 @@ def _short(ref: InstanceRef) -> str:
     return f"{ref.resource_type} {UUID(ref.instance_id).int >> 96}"
 
 
-@pytest.mark.parametrize("size", [1, 25], ids=["in parts", "at once"])
+@pytest.mark.parametrize("size", [1, 10], ids=["in parts", "at once"])
 def test_origins_and_owners_of_volumes_are_recorded(
     database: Database, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
