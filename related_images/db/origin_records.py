@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
@@ -11,12 +12,28 @@ from related_images.db.row_ids import (
     get_or_create,
     get_or_create_installation,
     get_or_create_project,
+    instance_refs,
     named,
 )
 from related_images.db.tables import instance, origin
 from related_images.errors import OriginConflict
 from related_images.model import NOTIFICATION, InstanceRef, NewOrigin
 from related_images.validation import format_time
+
+
+def is_recorded(connection: Connection, new: NewOrigin) -> bool:
+    """Return whether the instance has this source, since whatever time."""
+    if new.source is None:
+        return False
+    query = select(origin.c.since).where(
+        origin.c.instance_ref == _ref_of(new.instance), origin.c.source_ref == _ref_of(new.source)
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def _ref_of(ref: InstanceRef) -> Any:
+    refs = instance_refs(ref.installation_uuid, ref.instance_id, ref.resource_type)
+    return refs.scalar_subquery()
 
 
 def record(connection: Connection, new: NewOrigin) -> tuple[int, bool]:
