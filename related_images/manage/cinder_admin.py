@@ -199,19 +199,20 @@ class CinderResources:
                 project_id,
                 created_at,
                 created_at if one["status"] in _LASTING else None,
-                source=_source(form, one),
+                source=_source(self.resource_type, one),
                 claimed_image=_claimed_image(one),
             )
         except MALFORMED as error:
             raise response.malformed(form.singular, one, error) from error
 
 
-def _source(form: _Form, one: Mapping[str, Any]) -> tuple[str, str] | None:
+def _source(own_type: str, one: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return type and ID of the source that Cinder itself has stored, if it has stored one."""
-    for name, resource_type in form.sources.items():
+    for name, resource_type in _FORMS[own_type].sources.items():
         source = one[name]
         if source not in (None, _NO_VOLUME):
-            if not validation.is_image_id(source) or source == one["id"]:
+            is_itself = (resource_type, source) == (own_type, one["id"])
+            if is_itself or not validation.is_image_id(source):
                 raise ValueError(f"{name} is malformed")
             return resource_type, source
     return None
