@@ -6,7 +6,7 @@ list of reports without a database.
 
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -52,7 +52,7 @@ from related_images.model import (
 from tests.db.samples import NOVA, at, empty
 from tests.db.test_origins import links
 
-NUMBERS: Final = {"server": 3, "volume": 4, "volume-snapshot": 2, "volume-backup": 1, "stack": 2}
+NUMBERS: Final = {"server": 2, "volume": 3, "volume-snapshot": 1, "volume-backup": 1, "stack": 2}
 REFS: Final = [
     InstanceRef(NOVA, f"{type}-{n}", type) for type, count in NUMBERS.items() for n in range(count)
 ]
@@ -107,6 +107,8 @@ class Story:
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
         self.reports: list[Report] = []
+        # the others have links through origins only
+        self.started = chance.sample(refs(SERVER, "volume"), chance.randint(1, 3))
 
     def happen(self, what: str, ref: InstanceRef, **more: Any) -> Report:
         given = {"project": owner_of(ref), **more}
@@ -115,8 +117,9 @@ class Story:
         return report
 
     def tell(self) -> list[Report]:
-        acts = [self.start, self.make, self.come, self.create, self.lease, self.run, self.end]
-        for _ in range(self.chance.randint(0, 22)):
+        acts = [self.create, self.lease, self.run, self.end]
+        acts += 2 * [self.start, self.make, self.come, self.come]
+        for _ in range(self.chance.randint(0, 30)):
             self.chance.choice(acts)()
         for image_id in self.chance.sample(IMAGES, self.chance.randint(0, 3)):
             self.happen("deleted", REFS[0], image=image_id)
@@ -125,7 +128,7 @@ class Story:
 
     def start(self) -> None:
         """A server is started or rebuilt, or the data of a volume come from an image."""
-        ref = self.chance.choice(refs(SERVER, "volume"))
+        ref = self.chance.choice(self.started)
         image_id = self.chance.choice(IMAGES)
         is_notified = ref.resource_type == SERVER and self.chance.random() < 0.7
         before = [
@@ -154,6 +157,7 @@ class Story:
         ref = self.chance.choice(refs(*SOURCE_TYPES))
         types = SOURCE_TYPES[ref.resource_type]
         sources = [one for one in refs(*types) if one != ref]
+        sources += 2 * [one for one in sources if one in self.started]
         source = None if self.chance.random() < 0.1 else self.chance.choice(sources)
         is_notified = source is not None and self.chance.random() < 0.4
         self.happen("origin", ref, source=source, notified=is_notified, project=self.project(ref))
@@ -549,7 +553,7 @@ def expire(connection: Connection, expired: Iterable[tuple[InstanceRef, str]]) -
 def remove_some(database: Database, graph: Graph, chance: random.Random) -> Graph:
     """Remove some of the origins and relations, as wrong ones are removed."""
     every: list[Any] = [*graph.origins, *sorted(graph.relations, key=str)]
-    removed = chance.sample(every, len(every) // 3)
+    removed = chance.sample(every, len(every) // 2)
     for one in removed:
         if one in graph.origins:
             origins.remove(database, one[0], at(one[1]), ANYBODY)
@@ -704,16 +708,25 @@ def compare(database: Database, chance: random.Random) -> None:
     check(database, remove_some(database, graph, chance), chance)
 
 
+@pytest.fixture
+def patient(shared: str) -> Iterator[Database]:
+    """A database that responds in time on a busy machine, too."""
+    opened = Database(shared, 120.0)
+    yield opened
+    opened.write(empty)
+    opened.close()
+
+
 @any_graph(10)
 def test_answers_equal_a_recomputation_from_the_reports(
-    database: Database, chance: random.Random
+    patient: Database, chance: random.Random
 ) -> None:
-    compare(database, chance)
+    compare(patient, chance)
 
 
 @pytest.mark.slow
 @any_graph(int(os.environ.get("RELATED_IMAGES_FUZZ_EXAMPLES", "150")))
 def test_answers_equal_a_recomputation_from_many_reports(
-    database: Database, chance: random.Random
+    patient: Database, chance: random.Random
 ) -> None:
-    compare(database, chance)
+    compare(patient, chance)
