@@ -1,4 +1,4 @@
-"""``server backup run`` with real services: servers on disks and on volumes, for 30 nights.
+"""``server backup run`` with real services: servers on disks and on volumes, night after night.
 
 It runs before test_cells.py, whose second cell ends without its processes.
 """
@@ -37,7 +37,7 @@ from tests.cloud.nights import LABEL, Made, Nights, lines
 from tests.cloud.plan import INSTALLATION
 from tests.cloud.volume_actions import VolumeHands
 
-NIGHTS: Final = int(os.environ.get("RELATED_IMAGES_NIGHTS", "30"))
+NIGHTS: Final = int(os.environ.get("RELATED_IMAGES_NIGHTS", "8"))
 KILLS: Final = int(os.environ.get("RELATED_IMAGES_KILLED_RUNS", "3"))
 ON_DISK: Final = ("active", "stopped", "locked", "shelved", "rescued")
 ON_VOLUMES: Final = ("v-active", "v-stopped", "v-paused", "v-error", "v-changed")
