@@ -1,4 +1,4 @@
-"""10,000 notifications while the bus, the database and the listener are killed.
+"""Thousands of notifications while the bus, the database and the listener are killed.
 
 What the witnesses cover is stored, what was lost is a gap, and a comparison with Nova closes it.
 """
@@ -46,7 +46,7 @@ from tests.rabbitmq import RabbitMQ, rabbitmq
 
 pytestmark = pytest.mark.slow
 
-NUMBER: Final = int(os.environ.get("RELATED_IMAGES_KILLED_NOTIFICATIONS", "10000"))
+NUMBER: Final = int(os.environ.get("RELATED_IMAGES_KILLED_NOTIFICATIONS", "2000"))
 CINDER: Final = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 QUEUES: Final = 4
 """The number of queues of both services: one for each priority."""
