@@ -147,4 +147,5 @@ def test_memory_does_not_grow_with_the_volumes(program: Program) -> None:
         assert program.counts["listed"] == len(cinder.volumes) + len(cinder.snapshots)
         assert program.counts["started"] > number // 3
     print(f"{program.name}: bytes at the most: {peaks}")
-    assert peaks[1] < 1.5 * peaks[0]
+    # for ten times as many volumes
+    assert peaks[1] < 2 * peaks[0]
