@@ -11,10 +11,12 @@ from related_images.middleware import responses
 GET = {"REQUEST_METHOD": "GET"}
 PROGRAMS = (
     errors.BusUnusable,
+    errors.CinderUnreachable,
     errors.ConfigurationError,
     errors.NotServed,
     errors.NotificationMalformed,
     errors.NovaUnreachable,
+    errors.UntrustedCinderAnswer,
     errors.UntrustedGlanceAnswer,
     errors.UntrustedNovaAnswer,
 )

@@ -73,6 +73,8 @@ class Compute:
         if rest == "volumes":
             named = [{"id": id, "name": name} for id, name in self.volumes.items()]
             return shown({"volumes": named})
+        if rest.startswith("snapshots"):
+            return shown({"snapshots": []})
         if rest == "servers/detail":
             return shown(self._page(parse_qs(asked.query)))
         if rest == "servers":
