@@ -222,11 +222,12 @@ def grow(database: Database, chance: random.Random) -> None:
     chance.shuffle(events)
     for minutes, do in enumerate(events):
         do(minutes)
-    for number in range(chance.randint(0, 2)):
+    stacks = chance.randint(0, 2)
+    for number in range(stacks):
         hold(
             database, f"stack-{number}", chance.choice(IMAGES), instance_project_id=PROJECTS[number]
         )
-    if chance.random() < 0.4:
+    if stacks and chance.random() < 0.4:
         expire(database, "stack-0")
     for ref in chance.sample(REFS, chance.randint(0, 6)):
         database.write(relations.end_instance, ref, at(500))
