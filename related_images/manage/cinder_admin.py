@@ -183,9 +183,8 @@ class CinderResources:
     def _shown(self, instance_id: str) -> Resource | None:
         """Return a resource; ``None`` if Cinder says that it does not exist."""
         response = self._cinder.get(f"/{self._form.plural}/{instance_id}")
-        if response.is_not_found():
-            return None
-        return self._resource(response, response.shown(self._form.singular, instance_id))
+        one = response.shown(self._form.singular, instance_id)
+        return None if one is None else self._resource(response, one)
 
     def _resource(self, response: Response, one: Mapping[str, Any]) -> Resource:
         form = self._form

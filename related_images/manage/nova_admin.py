@@ -128,10 +128,9 @@ class NovaAdmin:
         """
         if not validation.is_image_id(instance_id):  # a UUID in lower case
             return Presence.FOREIGN
-        response = self._nova.get(f"/servers/{instance_id}")
-        if response.is_not_found():
+        server = self._shown(instance_id)
+        if server is None:
             return Presence.GONE
-        server = response.shown("server", instance_id)
         # Nova does not list servers that can still be restored
         return Presence.PRESENT if _is_unlisted(server) else Presence.DOUBTFUL
 
@@ -141,10 +140,8 @@ class NovaAdmin:
         :raises UntrustedNovaAnswer: if the response does not say it
         :raises NovaUnreachable: if Nova does not respond
         """
-        response = self._nova.get(f"/servers/{instance_id}")
-        if response.is_not_found():
-            return None
-        return str(response.shown("server", instance_id).get("tenant_id"))
+        server = self._shown(instance_id)
+        return None if server is None else str(server.get("tenant_id"))
 
     def is_whole(self) -> bool:
         """Return whether no cell is down: Nova omits the servers of such a cell from lists.
@@ -158,6 +155,10 @@ class NovaAdmin:
             host = validation.shown(down[0].get("host"))
             LOG.warning("a cell of Nova is down, with the host %s: its servers are skipped", host)
         return not down
+
+    def _shown(self, instance_id: str) -> Mapping[str, Any] | None:
+        """Return a server; ``None`` if Nova says that it does not exist."""
+        return self._nova.get(f"/servers/{instance_id}").shown("server", instance_id)
 
     def _page(self, marker: str) -> Response:
         query = {**ALL_PROJECTS, "sort_key": "uuid", "sort_dir": "asc", "limit": str(PAGE)}

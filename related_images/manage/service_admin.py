@@ -91,8 +91,13 @@ class Response:
             raise self.untrusted("the body is not the expected JSON")
         return found
 
-    def shown(self, name: str, resource_id: str) -> Mapping[str, Any]:
-        """Return the object in the body, which must be the resource with this ID."""
+    def shown(self, name: str, resource_id: str) -> Mapping[str, Any] | None:
+        """Return the object in the body, which must be the resource with this ID.
+
+        :returns: ``None`` if the service itself says that the resource does not exist
+        """
+        if self.is_not_found():
+            return None
         if self.status != 200:
             raise self.refused()
         found = self.body.get(name)
