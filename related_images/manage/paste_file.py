@@ -10,7 +10,7 @@ from paste.deploy.loadwsgi import ConfigLoader
 from related_images import config
 from related_images.errors import ConfigurationError
 
-_FILTER: Final = {
+FILTER: Final = {
     "use": ("egg:related-images#instance_aware", "egg:related_images#instance_aware"),
     "paste.filter_factory": ("related_images.middleware:filter_factory",),
 }
@@ -31,10 +31,12 @@ def connection(path: Path, files: Sequence[str]) -> str:
     :raises ConfigurationError: if a file cannot be read, or if there is no database or several
     """
     parser = read(path)
-    sections = {name: _local(parser, name) for name in parser.sections() if is_filter(parser[name])}
+    sections = {
+        name: _local(parser, name) for name in parser.sections() if _is_filter(parser[name])
+    }
     if not sections:
         raise ConfigurationError(
-            f"{path} has no filter section with `use = {_FILTER['use'][0]}`; "
+            f"{path} has no filter section with `use = {FILTER['use'][0]}`; "
             "use the paste file of Glance, or set the database with --connection"
         )
     conf = config.read([*config.files_of_service("glance", path.parent), *files])
@@ -66,9 +68,9 @@ def read(path: Path) -> configparser.ConfigParser:
     return parser
 
 
-def is_filter(section: configparser.SectionProxy) -> bool:
+def _is_filter(section: configparser.SectionProxy) -> bool:
     """Return whether a section of a paste file defines the filter for Glance."""
-    return any(section.get(option) in values for option, values in _FILTER.items())
+    return any(section.get(option) in values for option, values in FILTER.items())
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigurationError:
@@ -95,5 +97,5 @@ def _local(parser: configparser.ConfigParser, name: str) -> dict[str, str]:
     return {
         option: value
         for option, value in parser.items(name)
-        if option not in _FILTER and defaults.get(option) != value
+        if option not in FILTER and defaults.get(option) != value
     }

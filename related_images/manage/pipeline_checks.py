@@ -35,11 +35,7 @@ class Service:
 
 GLANCE: Final = Service(
     "Glance",
-    (
-        "egg:related-images#instance_aware",
-        "egg:related_images#instance_aware",
-        "related_images.middleware:filter_factory",
-    ),
+    tuple(value for values in paste_file.FILTER.values() for value in values),
     "glance.api.middleware.context:ContextMiddleware",
     ("glance.api.middleware.cache",),
 )

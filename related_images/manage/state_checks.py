@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from related_images.db import clock, coverage, schema
+from related_images.db import clock, coverage, installations, schema
 from related_images.db.column_types import FOREVER
 from related_images.errors import SchemaMissing, SchemaOutdated, SchemaTooNew
 from related_images.manage.findings import Finding, found
@@ -71,8 +71,6 @@ _OF_API: Final = (
 
 
 def _registrations(connection: Connection, installation_uuids: Sequence[str]) -> Iterator[Finding]:
-    from related_images.db import installations
-
     known = {one.uuid for one in installations.registered_in(connection)}
     for uuid in dict.fromkeys(installation_uuids):
         advice = (
