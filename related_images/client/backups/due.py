@@ -139,11 +139,9 @@ class Search:
         if not on_volumes or self.inventory.volume_snapshots is None:
             return
         ids = {id for relation in on_volumes for id in relation.volume_snapshot_ids}
-        known = self.inventory.volume_snapshots.find(ids)
+        known = self.inventory.volume_snapshots.statuses(ids)
         for relation in on_volumes:
-            statuses = {
-                known[id].status if id in known else None for id in relation.volume_snapshot_ids
-            }
+            statuses = {known.get(id) for id in relation.volume_snapshot_ids}
             if statuses.intersection(LOST):
                 found.broken.add(relation.image_id)
             elif CREATING in statuses:

@@ -230,17 +230,12 @@ class BackupRun:
         ids = [str(run.image_id) for run in runs]
         statuses = dict(glance.images(ids, lambda image: str(image["status"])))
         wanted = {id for run in runs if run.relation for id in run.relation.volume_snapshot_ids}
-        known = volume_snapshots.find(wanted) if volume_snapshots and wanted else {}
+        known = volume_snapshots.statuses(wanted) if volume_snapshots and wanted else {}
         for run in runs:
             status = statuses.get(str(run.image_id))
             if status == ACTIVE and run.relation:
-                self._look_at_volume_snapshots(
-                    run,
-                    [
-                        known[id].status if id in known else None
-                        for id in run.relation.volume_snapshot_ids
-                    ],
-                )
+                ids_of_run = run.relation.volume_snapshot_ids
+                self._look_at_volume_snapshots(run, [known.get(id) for id in ids_of_run])
             elif status is None:
                 run.become(
                     FAILED, f"its image {run.image_id} was deleted: Nova could not finish it"

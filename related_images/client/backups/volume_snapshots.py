@@ -68,6 +68,10 @@ class VolumeSnapshots:
         found = self._each(ids) if len(ids) <= FEW else self._listed(frozenset(ids))
         return {shown["id"]: VolumeSnapshot.of(shown) for shown in found}
 
+    def statuses(self, ids: Collection[str]) -> dict[str, str]:
+        """Return the statuses of those of the volume snapshots that exist, by ID."""
+        return {id: one.status for id, one in self.find(ids).items()}
+
     def delete(self, ids: Iterable[str]) -> dict[str, str]:
         """Ask Cinder to delete the volume snapshots; those that are gone are ignored.
 
