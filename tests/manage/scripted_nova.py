@@ -26,6 +26,11 @@ def vm(number: int) -> str:
     return str(UUID(int=number << 96))
 
 
+def vms(*numbers: int) -> list[str]:
+    """Return the IDs of servers."""
+    return [vm(number) for number in numbers]
+
+
 def server(number: int, image: str | None = None, **more: Any) -> dict[str, Any]:
     """Return a server as Nova shows it."""
     return {

@@ -1,7 +1,6 @@
 """The client of Cinder for reconciliation; a scripted Cinder sends what a real one rarely sends."""
 
 import math
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,17 +14,12 @@ from related_images.errors import CinderUnreachable, UntrustedCinderAnswer
 from related_images.manage import cinder_admin
 from related_images.manage.cinder_admin import CinderResources
 from related_images.manage.rate_limit import RateLimit
-from tests.client.scripted import Reply, Scripted, serving, shown
+from tests.client.scripted import Reply, Scripted, shown
+from tests.manage.resource_pages import listed
 from tests.manage.scripted_cinder import NOT_FOUND, ScriptedCinder, backup, snapshot, volume
-from tests.manage.scripted_nova import FORBIDDEN, vm
+from tests.manage.scripted_nova import FORBIDDEN, vm, vms
 
 IMAGE = "0b5c1f6e-2f0e-4f3e-9f7a-3c1d0a7b9e55"
-
-
-@pytest.fixture(scope="module")
-def scripted() -> Iterator[Scripted]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture
@@ -48,19 +42,10 @@ def volumes(clients: list[CinderResources]) -> CinderResources:
     return clients[0]
 
 
-def listed(client: CinderResources, after: str = "") -> list[tuple[list[str], str | None]]:
-    """Return the IDs of each page and the ID up to which the pages are complete."""
-    return [(list(page.resources), page.until) for page in client.pages(after)]
-
-
-def ids(*numbers: int) -> list[str]:
-    return [vm(number) for number in numbers]
-
-
 def test_the_pages_follow_the_ids(cinder: ScriptedCinder, volumes: CinderResources) -> None:
     cinder.volumes = [volume(number) for number in (4, 2, 9, 7, 5)]
     cinder.size = 2
-    pages = [(ids(2, 4), vm(4)), (ids(5, 7), vm(7)), (ids(9), vm(9)), ([], None)]
+    pages = [(vms(2, 4), vm(4)), (vms(5, 7), vm(7)), (vms(9), vm(9)), ([], None)]
     assert listed(volumes) == pages
     assert listed(volumes, vm(4)) == pages[1:]
 
@@ -71,12 +56,12 @@ def test_a_listing_continues_if_resources_are_deleted_meanwhile(
 ) -> None:
     cinder.volumes = [volume(number) for number in range(1, 8)]
     cinder.size = 2
-    cinder.deleted = set(ids(*deleted))
+    cinder.deleted = set(vms(*deleted))
     found = listed(volumes)
     reached = [until for _, until in found[:-1]]
     assert reached == sorted(reached, key=str)
     assert found[-1] == ([], None)
-    assert {one for page, _ in found for one in page} == set(ids(*range(1, 8)))
+    assert {one for page, _ in found for one in page} == set(vms(*range(1, 8)))
 
 
 def test_a_listing_that_is_continued_after_a_deleted_resource_begins_again(
@@ -84,7 +69,7 @@ def test_a_listing_that_is_continued_after_a_deleted_resource_begins_again(
 ) -> None:
     cinder.volumes = [volume(number) for number in (1, 2, 5, 6)]
     cinder.size = 2
-    assert listed(volumes, vm(4)) == [(ids(5, 6), vm(6)), ([], None)]
+    assert listed(volumes, vm(4)) == [(vms(5, 6), vm(6)), ([], None)]
 
 
 def test_the_fields_of_the_resources_are_read(

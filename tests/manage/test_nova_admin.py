@@ -1,7 +1,6 @@
 """The client of Nova for reconciliation; a scripted Nova sends what a real one rarely sends."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,8 @@ from related_images.db.resource_service import Presence
 from related_images.errors import NovaUnreachable, UntrustedNovaAnswer
 from related_images.manage.nova_admin import NovaAdmin
 from related_images.manage.rate_limit import RateLimit
-from tests.client.scripted import Reply, Scripted, serving, shown
+from tests.client.scripted import Reply, Scripted, shown
+from tests.manage.resource_pages import listed
 from tests.manage.scripted_nova import (
     FAILED,
     FORBIDDEN,
@@ -22,15 +22,10 @@ from tests.manage.scripted_nova import (
     ScriptedNova,
     server,
     vm,
+    vms,
 )
 
 IMAGE = "0b5c1f6e-2f0e-4f3e-9f7a-3c1d0a7b9e55"
-
-
-@pytest.fixture(scope="module")
-def scripted() -> Iterator[Scripted]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture
@@ -45,15 +40,6 @@ def nova(scripted: Scripted) -> ScriptedNova:
 def client(scripted: Scripted, nova: ScriptedNova) -> NovaAdmin:
     session = Session(Token(scripted.url, "token"))
     return NovaAdmin(Adapter(session, endpoint_override=scripted.url), RateLimit(math.inf))
-
-
-def listed(client: NovaAdmin, after: str = "") -> list[tuple[list[str], str | None]]:
-    """Return the IDs of each page and the ID up to which the pages are complete."""
-    return [(list(page.resources), page.until) for page in client.pages(after)]
-
-
-def vms(*numbers: int) -> list[str]:
-    return [vm(number) for number in numbers]
 
 
 def test_the_pages_follow_the_ids(nova: ScriptedNova, client: NovaAdmin) -> None:
