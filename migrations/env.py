@@ -14,6 +14,7 @@ context.configure(
     version_table=schema.VERSION_TABLE,
     include_name=schema.is_ours,
     transactional_ddl=connection.dialect.name not in dialects.MYSQL,
+    transaction_per_migration=True,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -13,10 +13,8 @@ STEP = 1000
 
 
 def commit() -> None:
-    """Commit, except on SQLite: there the transaction is the lock against concurrent upgrades."""
-    bind = op.get_bind()
-    if bind.dialect.name != "sqlite":
-        bind.commit()
+    """Commit, so that other writers do not wait for the rest of the migration."""
+    op.get_bind().commit()
 
 
 def within(ref: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:

@@ -23,6 +23,7 @@ def upgrade() -> None:
             _build_concurrently(columns)
         elif _name(columns) not in known:
             op.create_index(_name(columns), TABLE, [*columns], sqlite_where=sa.text("kind > 0"))
+            commit()
 
 
 def downgrade() -> None:

@@ -27,6 +27,8 @@ DRIVERS: Final = {
 LONGEST_TURN: Final = 60
 """The time in seconds for which an upgrade waits for another one."""
 
+ANOTHER_UPGRADE: Final = "another upgrade is running; run this command again when it has ended"
+
 LONGEST_LOCK: Final = 30.0
 """The time in seconds for which a command waits for a lock of SQLite."""
 
@@ -222,19 +224,17 @@ _POLL: Final = 0.2
 def take_turn(connection: Connection, name: str) -> None:
     """Acquire the lock ``name`` until the connection is closed.
 
-    Do not use the connection for anything else. On SQLite this does nothing: there the transaction
-    of the upgrade is the lock.
+    Do not use the connection for anything else. SQLite has no such lock: see
+    :func:`related_images.db.sqlite.lock_upgrades`.
 
     :raises StoreUnavailable: if another connection holds the lock for :data:`LONGEST_TURN` seconds
     """
     if connection.dialect.name == "postgresql":
         taken = _take_postgresql_turn(connection, name)
     else:
-        taken = connection.dialect.name not in MYSQL or _take_mysql_turn(connection, name)
+        taken = _take_mysql_turn(connection, name)
     if not taken:
-        raise StoreUnavailable(
-            "another upgrade is running; run this command again when it has ended"
-        )
+        raise StoreUnavailable(ANOTHER_UPGRADE)
 
 
 def _take_mysql_turn(connection: Connection, name: str) -> bool:

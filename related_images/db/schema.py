@@ -177,14 +177,31 @@ def _migrate(url: str | URL, command: Callable[["Config"], None]) -> None:
     engine = _engine(url)
     if engine.dialect.name == "sqlite":
         sqlite.prepare(engine, writes=True)
-    # a migration commits more than once, and each commit would release the lock
-    with engine.connect() as lock, engine.connect() as connection:
-        dialects.take_turn(lock, VERSION_TABLE)
+    with _only_upgrade(engine), engine.connect() as connection:
         failpoints.reach(Point.MIGRATE_BEGUN)
         command(_config(connection))
         failpoints.reach(Point.MIGRATE_RUN)
         connection.commit()
         failpoints.reach(Point.MIGRATE_COMMITTED)
+
+
+@contextmanager
+def _only_upgrade(engine: Engine) -> Iterator[None]:
+    """Hold a lock in a context, for which another upgrade of the same database waits.
+
+    A migration commits more than once, so the lock is not that of its transaction.
+
+    :raises StoreUnavailable: if another upgrade holds the lock for too long
+    """
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            path = sqlite.path(connection)
+        with sqlite.lock_upgrades(path):
+            yield
+    else:
+        with engine.connect() as lock:
+            dialects.take_turn(lock, VERSION_TABLE)
+            yield
 
 
 def _engine(url: str | URL, timeout: float | None = None) -> Engine:

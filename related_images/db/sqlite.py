@@ -1,5 +1,6 @@
-"""SQLite only: the begin of transactions, write-ahead logging, a fair lock of writers."""
+"""SQLite only: transactions, write-ahead logging, the locks of writers and of upgrades."""
 
+import fcntl
 import os
 import sqlite3
 import threading
@@ -12,8 +13,8 @@ import tenacity
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
-from related_images.db.dialects import LONGEST_TURN
-from related_images.errors import SchemaMissing
+from related_images.db import dialects
+from related_images.errors import SchemaMissing, StoreUnavailable
 
 WRITE_AHEAD: Final = "PRAGMA journal_mode=WAL"
 
@@ -111,14 +112,15 @@ def write_ahead(connection: Connection) -> None:
     The mode is stored in the file. While another connection writes, SQLite refuses the switch at
     once, without regard to its timeout; this function tries again.
 
-    :raises sqlalchemy.exc.DBAPIError: if the file is locked for :data:`LONGEST_TURN` seconds, or
+    :raises sqlalchemy.exc.DBAPIError: if the file is locked for :data:`dialects.LONGEST_TURN`
+        seconds, or
         the switch fails
     """
     # through the driver: an exception of SQLAlchemy refers to a cursor, which locks the file
     driver: Any = connection.connection.driver_connection
     again = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_locked),
-        stop=tenacity.stop_after_delay(LONGEST_TURN),
+        stop=tenacity.stop_after_delay(dialects.LONGEST_TURN),
         wait=tenacity.wait_random(0.001, 0.05),
         reraise=True,
     )
@@ -126,6 +128,38 @@ def write_ahead(connection: Connection) -> None:
         again(driver.execute, WRITE_AHEAD).close()
     except sqlite3.Error as error:
         raise DBAPIError.instance(WRITE_AHEAD, None, error, sqlite3.Error) from error
+
+
+def path(connection: Connection) -> str:
+    """Return the absolute path of the database file."""
+    return str(connection.exec_driver_sql("PRAGMA database_list").one()[2])
+
+
+@contextmanager
+def lock_upgrades(path: str) -> Iterator[None]:
+    """Lock the upgrades of a database file in a context; the kernel unlocks if the process ends.
+
+    The ``flock`` is that of the directory. To lock the file itself could release the locks of
+    SQLite: it says so in "How To Corrupt An SQLite Database File", section 2.2.
+
+    :raises StoreUnavailable: if another upgrade holds the lock for
+        :data:`dialects.LONGEST_TURN` seconds
+    """
+    again = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(BlockingIOError),
+        stop=tenacity.stop_after_delay(dialects.LONGEST_TURN),
+        wait=tenacity.wait_random(0.01, 0.2),
+        reraise=True,
+    )
+    directory = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        try:
+            again(fcntl.flock, directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreUnavailable(dialects.ANOTHER_UPGRADE) from None
+        yield
+    finally:
+        os.close(directory)
 
 
 def _is_locked(error: BaseException) -> bool:

@@ -80,12 +80,11 @@ def test_what_was_recorded_before_is_filled_in_range_by_range(
 
 
 IMPATIENT = dict.fromkeys(dialects.MYSQL, "SET innodb_lock_wait_timeout = 1") | {
-    "postgresql": "SET lock_timeout = '1s'"
+    "postgresql": "SET lock_timeout = '1s'",
+    "sqlite": "PRAGMA busy_timeout = 1000",
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("database_url", ["mariadb", "postgresql"], indirect=True)
 def test_nobody_waits_for_an_upgrade_that_fills_in(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
