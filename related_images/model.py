@@ -653,10 +653,14 @@ class Usage(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class Ancestor(JsonForm):
-    """An image from which another one descends; ``via`` is the instance between them."""
+    """An image from which another one descends.
+
+    :ivar via: the resources between them: the first one was made from the ancestor, and the other
+        image was made from the last one
+    """
 
     image_id: ImageId
-    via: InstanceRef
+    via: tuple[InstanceRef, ...]
     kind: Kind
     created_at: datetime
     image_deleted_at: datetime | None
@@ -669,13 +673,14 @@ class Descendant(JsonForm):
     """An image that descends from another one.
 
     :ivar depth: the number of steps from the root; 1 for a child of the root
-    :ivar via: the instance that was started from the parent, and from which the image was made
+    :ivar via: the resources between the parent and the image: the first one was made from the
+        parent, and the image was made from the last one
     """
 
     image_id: ImageId
     depth: int
     parent_image_id: ImageId
-    via: InstanceRef
+    via: tuple[InstanceRef, ...]
     kind: Kind
     created_at: datetime
     image_deleted_at: datetime | None

@@ -46,8 +46,8 @@ ALL: Final[list[JsonForm]] = [
     Usage(UUID),
     Installation(UUID, "east", (), NOON),
     Installation(UUID, "east", (ServiceUser("a"), ServiceUser("b", ("server",))), NOON),
-    Ancestor(UUID, REF, "snapshot", NOON, None, "p", NOON),
-    Descendant(UUID, 2, UUID, REF, "backup", NOON, NOON),
+    Ancestor(UUID, (REF,), "snapshot", NOON, None, "p", NOON),
+    Descendant(UUID, 2, UUID, (REF, REF), "backup", NOON, NOON),
 ]
 
 

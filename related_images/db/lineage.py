@@ -1,9 +1,9 @@
 """The lineage of images: ancestry and descendants, page by page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from related_images.db import lineage_walk
+from related_images.db import lineage_walk, resources_between
 from related_images.db.database import Database
 from related_images.db.lineage_walk import (
     ANY_DEPTH,
@@ -11,7 +11,9 @@ from related_images.db.lineage_walk import (
     TreePosition,
     TreeStep,
 )
+from related_images.db.resources_between import Via
 from related_images.errors import MarkerUnknown
+from related_images.model import InstanceRef
 
 __all__ = [
     "Chain",
@@ -23,6 +25,7 @@ __all__ = [
     "Wanted",
     "ancestry",
     "descendants",
+    "via",
 ]
 
 
@@ -170,3 +173,18 @@ def _end(steps: Sequence[TreeStep], found: Sequence[TreeStep], limit: int) -> Tr
 
 def _position(step: TreeStep) -> TreePosition:
     return TreePosition(step.link.key, step.depth, step.upwards)
+
+
+def via(database: Database, links: Sequence[Link]) -> Mapping[Link, Via]:
+    """Return the resources between the parent and the image of each link of a page.
+
+    :returns: at least one resource; the first was made from the parent, the image from the last
+    :raises StoreUnavailable: if the database is unavailable
+    """
+    direct = {
+        link: (InstanceRef(link.installation_uuid, link.instance_id, link.resource_type),)
+        for link in links
+        if not link.has_origin
+    }
+    others = [link for link in links if link.has_origin]
+    return direct | (database.explore(resources_between.between, others) if others else {})

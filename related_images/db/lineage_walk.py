@@ -42,6 +42,7 @@ from related_images.db.tables import (
     image,
     installation,
     instance,
+    origin,
     project,
     relation,
 )
@@ -73,6 +74,8 @@ class Link:
     :ivar created_at: when that relation was recorded
     :ivar key: identifies the image, even if another image has its ID now
     :ivar parent_key: identifies the parent in this way
+    :ivar instance_ref: the primary key of the instance
+    :ivar has_origin: whether the instance comes from another one
     :ivar is_visible: whether the caller sees the link; if not, no other attribute may be shown
     """
 
@@ -89,6 +92,8 @@ class Link:
     created_at: datetime
     key: str
     parent_key: str
+    instance_ref: int
+    has_origin: bool
     is_visible: bool
 
 
@@ -137,6 +142,8 @@ _SHOWN: Final = (
     relation.c.created_at,
     _child.c.uuid,
     _parent.c.uuid,
+    instance.c.id.label("instance_ref"),
+    exists().where(origin.c.instance_ref == instance.c.id, origin.c.source_ref.is_not(None)),
 )
 
 
@@ -265,7 +272,7 @@ def descendants(
     steps = (literal(True), walk.c.step, walk.c.depth, walk.c.upwards)
     query = select(*_SHOWN, *steps, tree.closes(descent.c.image_ref)).select_from(_shown(walk))
     return [
-        TreeStep(Link(*row[:14]), row.step, row.depth, bool(row.upwards), row[-1])
+        TreeStep(Link(*row[: len(_SHOWN) + 1]), row.step, row.depth, bool(row.upwards), row[-1])
         for row in connection.execute(query.order_by(walk.c.step))
     ]
 

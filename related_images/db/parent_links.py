@@ -16,13 +16,14 @@ of all instances that come from it, level by level. So the later of two concurre
 sees the changes of the other one.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Connection,
     Select,
     bindparam,
@@ -71,7 +72,7 @@ class Start:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class _Origin:
+class Origin:
     """An origin of an instance; origins of an instance sort by time.
 
     :ivar source_ref: ``None`` if the instance has no source
@@ -83,31 +84,63 @@ class _Origin:
     project_ref: int | None = field(compare=False)
 
 
-Event = TypeVar("Event", Start, _Origin)
+Event = TypeVar("Event", Start, Origin)
 
 
 @dataclass(frozen=True, slots=True)
-class _History:
+class History:
     """What an instance was made from: its starts and its origins."""
 
-    starts: Sequence[Start]
-    origins: Sequence[_Origin]
+    starts: list[Start] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)
+
+    def add(self, row: Any) -> None:
+        """Add a row of :func:`events`."""
+        if row.relation_ref:
+            self.starts.append(Start(row.at, row.relation_ref, row.image_ref, row.project_ref))
+        else:
+            self.origins.append(Origin(row.at, row.source_ref, row.project_ref))
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The way from an instance through its origins to the start that made its content.
+
+    :ivar passed: the primary keys of the instances on the way, the instance itself first
+    :ivar viewers: the projects that see the start and the origins
+    """
+
+    start: Start
+    passed: Sequence[int]
+    viewers: Collection[int | None]
 
 
 _INSTANCE: Final = bindparam("instance", type_=relation.c.instance_ref.type)
-_is_boot: Final = (relation.c.instance_ref == _INSTANCE) & (relation.c.kind == BOOT)
 _NOTHING: Final[Any] = literal_column("0")
 """Stands for a primary key in a row of another table."""
-_start: Final = (relation.c.id, relation.c.image_ref, _NOTHING.label("source"))
-_history: Final = union_all(
-    select(relation.c.created_at, *_start, relation.c.project_ref).where(_is_boot),
-    select(rebuild.c.started_at, *_start, relation.c.project_ref)
-    .join_from(rebuild, relation, rebuild.c.relation_ref == relation.c.id)
-    .where(_is_boot),
-    select(
-        origin.c.since, _NOTHING, _NOTHING.label("image"), origin.c.source_ref, origin.c.project_ref
-    ).where(origin.c.instance_ref == _INSTANCE),
-)
+
+
+def events(of: Callable[[Select[Any], Any], Select[Any]]) -> CompoundSelect[Any]:
+    """Return the query for what some instances were made from, for :meth:`History.add`.
+
+    :param of: takes a query and its column with the primary keys of instances, and restricts the
+        query to the instances
+    """
+    shown = (relation.c.id.label("relation_ref"), relation.c.image_ref)
+    start = (relation.c.instance_ref, *shown, _NOTHING.label("source_ref"), relation.c.project_ref)
+    is_boot = relation.c.kind == BOOT
+    at = relation.c.created_at.label("at")
+    rebuilt = select(rebuild.c.started_at, *start).where(rebuild.c.relation_ref == relation.c.id)
+    nothing = (_NOTHING.label("relation_ref"), _NOTHING.label("image_ref"))
+    come = (origin.c.instance_ref, *nothing, origin.c.source_ref, origin.c.project_ref)
+    return union_all(
+        of(select(at, *start).where(is_boot), relation.c.instance_ref),
+        of(rebuilt.where(is_boot), relation.c.instance_ref),
+        of(select(origin.c.since, *come), origin.c.instance_ref),
+    )
+
+
+_history: Final = events(lambda query, ref: query.where(ref == _INSTANCE))
 _is_server: Final = (
     select(installation.c.resource_type == SERVER)
     .join(instance, instance.c.installation_ref == installation.c.id)
@@ -276,15 +309,35 @@ def starts_of(connection: Connection, instance_ref: int) -> Sequence[Start]:
     return _history_of(connection, instance_ref).starts
 
 
-def _history_of(connection: Connection, instance_ref: int) -> _History:
-    starts, origins = list[Start](), list[_Origin]()
+def _history_of(connection: Connection, instance_ref: int) -> History:
+    history = History()
     for row in connection.execute(_history, {"instance": instance_ref}):
-        at, relation_ref, image_ref, source_ref, project_ref = row
-        if relation_ref:
-            starts.append(Start(at, relation_ref, image_ref, project_ref))
-        else:
-            origins.append(_Origin(at, source_ref, project_ref))
-    return _History(starts, origins)
+        history.add(row)
+    return history
+
+
+def trace(
+    instance_ref: int, at: datetime, history_of: Callable[[int], History], *, is_server: bool
+) -> Trace | None:
+    """Follow the origins of an instance to the start that made its content at a time.
+
+    :param history_of: returns the history of an instance
+    :returns: ``None`` if no start is known
+    """
+    ref, passed, viewers = instance_ref, [instance_ref], set[int | None]()
+    for step in range(STEPS + 1):
+        history = history_of(ref)
+        if start := in_force(history.starts, at):
+            return Trace(start, passed, viewers | {start.project_ref})
+        origin = in_force(history.origins, at)
+        if origin is None or origin.source_ref is None or origin.source_ref in passed:
+            return None
+        if not (is_server and step == 0):
+            at = origin.at
+        viewers.add(origin.project_ref)
+        ref = origin.source_ref
+        passed.append(ref)
+    return None
 
 
 class _Origins:
@@ -293,7 +346,7 @@ class _Origins:
     :param history: the history of the instance, which has no start
     """
 
-    def __init__(self, connection: Connection, instance_ref: int, history: _History) -> None:
+    def __init__(self, connection: Connection, instance_ref: int, history: History) -> None:
         self._connection = connection
         self._instance_ref = instance_ref
         self._histories = {instance_ref: history}
@@ -305,25 +358,15 @@ class _Origins:
 
         A project sees the link if it owns the image and all instances on the path.
         """
-        ref, at, passed = self._instance_ref, image.created_at, {self._instance_ref}
-        viewers = {image.project_ref}
-        for step in range(STEPS + 1):
-            history = self._history(ref)
-            if start := in_force(history.starts, at):
-                viewers.add(start.project_ref)
-                viewer = image.project_ref if len(viewers) == 1 else None
-                return {**_row(image, start), "project_ref": viewer}
-            origin = in_force(history.origins, at)
-            if origin is None or origin.source_ref is None or origin.source_ref in passed:
-                return None
-            if not (self._is_server and step == 0):
-                at = origin.at
-            viewers.add(origin.project_ref)
-            ref = origin.source_ref
-            passed.add(ref)
-        return None
+        found = trace(
+            self._instance_ref, image.created_at, self._history, is_server=self._is_server
+        )
+        if found is None:
+            return None
+        is_seen = {image.project_ref, *found.viewers} == {image.project_ref}
+        return {**_row(image, found.start), "project_ref": image.project_ref if is_seen else None}
 
-    def _history(self, ref: int) -> _History:
+    def _history(self, ref: int) -> History:
         if ref not in self._histories:
             self._histories[ref] = _history_of(self._connection, ref)
         return self._histories[ref]

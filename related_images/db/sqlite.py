@@ -113,8 +113,7 @@ def write_ahead(connection: Connection) -> None:
     once, without regard to its timeout; this function tries again.
 
     :raises sqlalchemy.exc.DBAPIError: if the file is locked for :data:`dialects.LONGEST_TURN`
-        seconds, or
-        the switch fails
+        seconds, or the switch fails
     """
     # through the driver: an exception of SQLAlchemy refers to a cursor, which locks the file
     driver: Any = connection.connection.driver_connection

@@ -14,11 +14,12 @@ from related_images.db.lineage import (
     TreeStep,
     Wanted,
 )
+from related_images.db.resources_between import Via
 from related_images.errors import ParameterMalformed
 from related_images.middleware import glance, paging
 from related_images.middleware.responses import WSGIApp, json_response
 from related_images.middleware.route_request import RouteRequest
-from related_images.model import Ancestor, Descendant, InstanceRef
+from related_images.model import Ancestor, Descendant
 from related_images.protocol import paths, schemas
 from related_images.protocol.schemas import Json
 
@@ -38,7 +39,9 @@ def list_ancestry(request: RouteRequest) -> WSGIApp:
     require_visible(request, image_id, chain.links)
     marker = None if chain.next is None else _chain_marker(chain.next)
     path = paths.href(paths.ANCESTRY, image_id=image_id)
-    page = _page(image_id, "ancestry", map(_ancestor, chain.links), path, query, marker)
+    via = lineage.via(request.database, chain.links)
+    entries = [_ancestor(link, via[link]) for link in chain.links]
+    page = _page(image_id, "ancestry", entries, path, query, marker)
     return json_response(page | _cycle_flag(chain))
 
 
@@ -54,7 +57,9 @@ def list_descendants(request: RouteRequest) -> WSGIApp:
     require_visible(request, image_id, tree.branches)
     marker = None if tree.next is None else _tree_marker(tree.next)
     path = paths.href(paths.DESCENDANTS, image_id=image_id)
-    page = _page(image_id, "descendants", map(_descendant, tree.branches), path, query, marker)
+    via = lineage.via(request.database, [step.link for step in tree.branches])
+    entries = [_descendant(step, via[step.link]) for step in tree.branches]
+    page = _page(image_id, "descendants", entries, path, query, marker)
     return json_response(page | _cycle_flag(tree))
 
 
@@ -87,27 +92,27 @@ def _cycle_flag(found: Chain | Tree) -> Json:
     return {"cycle": True} if found.circular else {}
 
 
-def _ancestor(link: Link) -> Json:
-    fields = _link_fields(link)
+def _ancestor(link: Link, via: Via) -> Json:
+    fields = _link_fields(link, via)
     return Ancestor(
         link.parent_image_id, image_deleted_at=link.parent_deleted_at, **fields
     ).as_json()
 
 
-def _descendant(step: TreeStep) -> Json:
+def _descendant(step: TreeStep, via: Via) -> Json:
     link = step.link
     return Descendant(
         link.image_id,
         step.depth,
         link.parent_image_id,
         image_deleted_at=link.image_deleted_at,
-        **_link_fields(link),
+        **_link_fields(link, via),
     ).as_json()
 
 
-def _link_fields(link: Link) -> dict[str, Any]:
+def _link_fields(link: Link, via: Via) -> dict[str, Any]:
     return {
-        "via": InstanceRef(link.installation_uuid, link.instance_id, link.resource_type),
+        "via": via,
         "kind": link.kind,
         "created_at": link.created_at,
         "project_id": link.project_id,

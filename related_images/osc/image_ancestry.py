@@ -1,10 +1,10 @@
 """``openstack image ancestry list`` and ``openstack image descendant list``."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from related_images import model
 from related_images.client import (
@@ -25,7 +25,7 @@ class AncestryRow:
 
     :ivar depth: generations from the first image
     :ivar kind: snapshot, backup or shelved
-    :ivar via: the resource that the image was made from
+    :ivar via: the resources between the next ancestor and the image, which was made from the last
     :ivar created_at: the time of the relation with it
     """
 
@@ -33,9 +33,13 @@ class AncestryRow:
     image_id: str
     image_deleted_at: datetime | None = None
     kind: str | None = None
-    via: InstanceRef | None = None
+    via: tuple[InstanceRef, ...] = ()
     created_at: datetime | None = None
     project_id: str | None = None
+
+
+def _of_source(field: str) -> Callable[[Any], Any]:
+    return lambda it: getattr(resource_of(it.row), field, None)
 
 
 IMAGE_COLUMNS: Final[tuple[Column, ...]] = (
@@ -45,10 +49,10 @@ IMAGE_COLUMNS: Final[tuple[Column, ...]] = (
 )
 ORIGIN_COLUMNS: Final[tuple[Column, ...]] = (
     ("Kind", lambda it: it.row.kind),
-    ("Resource Type", lambda it: it.row.via and it.row.via.resource_type),
-    ("Resource ID", lambda it: it.row.via and it.row.via.instance_id),
+    ("Resource Type", _of_source("resource_type")),
+    ("Resource ID", _of_source("instance_id")),
     ("Server Name", lambda it: it.server_name),
-    ("Installation UUID", lambda it: it.row.via and it.row.via.installation_uuid),
+    ("Installation UUID", _of_source("installation_uuid")),
     ("Deleted At", lambda it: format_time(it.row.image_deleted_at)),
 )
 
@@ -129,7 +133,7 @@ def _with_origin(row: AncestryRow, origin: Ancestor | Relation | None) -> Ancest
     return replace(
         row,
         kind=origin.kind,
-        via=resource_of(origin),
+        via=origin.via if isinstance(origin, Ancestor) else (origin.instance,),
         created_at=origin.created_at,
         project_id=origin.project_id,
     )

@@ -1,7 +1,7 @@
 """``openstack image lineage show``: draw what an image was made from, and what depends on it."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -73,6 +73,8 @@ class ShowImageLineage(GlanceCommand):
 def _lineage(relations: RelationsClient, names: Names, image_id: str, depth: int | None) -> Node:
     """Return the oldest ancestor of an image, with everything down to what depends on the image."""
     chain = [*names.add_to(ancestry(relations, image_id))]
+    between = [ref for named in chain for ref in named.row.via[:-1]]
+    names.find_resources(between, {named.row.project_id for named in chain})
     nodes = [_image(named) for named in chain]
     nodes[0].is_asked = True
     below = _Below(names, image_id, nodes[0])
@@ -85,8 +87,8 @@ def _lineage(relations: RelationsClient, names: Names, image_id: str, depth: int
         below.add_image(made)
     below.add_resources()
     for (child, named), parent in zip(zip(nodes, chain, strict=True), nodes[1:], strict=False):
-        parent.children = [_source(named, child)]
-    return _source(chain[-1], nodes[-1])
+        parent.children = [_sources(names, named.row.via, child)]
+    return _sources(names, chain[-1].row.via, nodes[-1])
 
 
 def _image(named: Named[AncestryRow] | Named[Descendant]) -> Node:
@@ -99,13 +101,16 @@ def _image(named: Named[AncestryRow] | Named[Descendant]) -> Node:
     )
 
 
-def _source(named: Named[AncestryRow], image: Node) -> Node:
-    """Return the node of the resource that an image was made from; the image if it is unknown."""
-    ref = named.row.via
-    if ref is None:
-        return image
-    made = named.server_name
-    return Node(ref.resource_type, ref.instance_id, made, BOOT, children=[image])
+def _sources(names: Names, via: Sequence[InstanceRef], image: Node) -> Node:
+    """Return the first of the resources that an image was made from, with those below it.
+
+    If they are unknown, return the image.
+    """
+    node = image
+    for index, ref in reversed([*enumerate(via)]):
+        link, name = ORIGIN if index else BOOT, names.of_resource(ref)
+        node = Node(ref.resource_type, ref.instance_id, name, link, children=[node])
+    return node
 
 
 class _Below:
@@ -135,21 +140,22 @@ class _Below:
 
     def add_resources(self) -> None:
         """Add all resources below their images, or below the resources that they come from."""
-        for image_id, ref in self._rows:
-            self._resource(image_id, ref)
+        for (image_id, _), row in self._rows.items():
+            self._resource(image_id, (*row.via, row.instance))
 
-    def _resource(self, image_id: str, ref: InstanceRef) -> Node:
+    def _resource(self, image_id: str, way: tuple[InstanceRef, ...]) -> Node:
+        """Return the node of the last resource of a way that begins at an image."""
+        ref, is_direct = way[-1], len(way) == 1
         key = image_id, ref
         if key not in self._resources:
             row = self._rows.get(key)
-            node = Node(ref.resource_type, ref.instance_id, self._names.of_resource(ref), BOOT)
-            above = self._images[image_id]
+            link = ORIGIN if not is_direct else row.kind if row else BOOT
+            name = self._names.of_resource(ref)
+            node = Node(ref.resource_type, ref.instance_id, name, link)
             if row is not None:
                 node.project_id = row.project_id
                 node.ended_at = format_time(row.ended_at or _expired(row))
-                node.link = ORIGIN if row.via else row.kind
-                if row.via:
-                    above = self._resource(image_id, row.via[-1])
+            above = self._images[image_id] if is_direct else self._resource(image_id, way[:-1])
             self._resources[key] = node
             above.children.append(node)
         return self._resources[key]

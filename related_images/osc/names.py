@@ -45,9 +45,10 @@ class Named(Generic[Row]):
 
 
 def resource_of(row: Any) -> InstanceRef | None:
-    """Return the resource of a relation, or the source of an image in a lineage."""
-    is_direct = isinstance(row, Relation | Dependent)
-    resource: InstanceRef | None = row.instance if is_direct else row.via
+    """Return the resource of a relation, or that from which an image in a lineage was made."""
+    if isinstance(row, Relation | Dependent):
+        return row.instance
+    resource: InstanceRef | None = row.via[-1] if row.via else None
     return resource
 
 

@@ -226,16 +226,15 @@ def _list(name: str, item: Json, **others: Json) -> Json:
 
 
 _PAGE: Final = {"first": {"type": "string"}, "next": {"type": "string"}}
-_MADE: Final = {"via": _object(properties(InstanceRef)), "kind": MADE_KIND}
+_RESOURCE: Final = properties(InstanceRef)
+_RESOURCES: Final = {"type": "array", "items": _object(_RESOURCE)}
+_MADE: Final = {"via": _RESOURCES | {"minItems": 1}, "kind": MADE_KIND}
 _ANCESTOR: Final = _object(properties(Ancestor) | _MADE)
 _DESCENDANT: Final = _object(
     properties(Descendant) | _MADE | {"depth": {"type": "integer", "minimum": 1}}
 )
 _LINEAGE: Final = {"image_id": UUID, **_PAGE, "cycle": {"type": "boolean"}}
-_RESOURCE: Final = properties(InstanceRef)
-_DEPENDENT: Final = _object(
-    properties(Dependent) | {"via": {"type": "array", "items": _object(_RESOURCE)}, "depth": COUNT}
-)
+_DEPENDENT: Final = _object(properties(Dependent) | {"via": _RESOURCES, "depth": COUNT})
 _ORIGIN: Final = _object(
     properties(Origin) | {"source": _object(_RESOURCE) | {"type": ["object", "null"]}}
 )

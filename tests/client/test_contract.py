@@ -495,7 +495,7 @@ def test_a_service_for_volumes_leaves_the_server_with_the_same_id_alone(
     (found,) = volumes.instances(instance_id=instance)
     assert (found.resource_type, found.boot_image_id) == ("volume", base.id)
     (parent,) = volumes.ancestry(of_volume.id)
-    assert (parent.image_id, parent.via) == (base.id, volumes.instance_ref(instance))
+    assert (parent.image_id, parent.via) == (base.id, (volumes.instance_ref(instance),))
     with pytest.raises(ImageNotOfInstance):
         images.delete(of_volume.id, instance_id=instance)
     relations = RelationsClient(client)

@@ -739,7 +739,7 @@ def test_a_get_is_repeated_as_configured_in_the_adapter(scripted: Scripted) -> N
 
 def test_ancestry_and_descendants_are_parsed(scripted: Scripted) -> None:
     via = {"installation_uuid": INSTALLATION, "instance_id": "inst-1"}
-    step = {"via": via, "kind": "backup", "created_at": CREATED_AT, "image_deleted_at": None}
+    step = {"via": [via], "kind": "backup", "created_at": CREATED_AT, "image_deleted_at": None}
     up = step | {"image_id": "parent"}
     down = step | {"image_id": "child", "depth": 1, "parent_image_id": IMAGE}
     answers = {"ancestry": {"ancestry": [up]}, "descendants": {"descendants": [down]}}
@@ -747,7 +747,7 @@ def test_ancestry_and_descendants_are_parsed(scripted: Scripted) -> None:
     relations = RelationsClient(Adapter(session(scripted.url, SERVICE), service_type="image"))
     (ancestor,) = relations.ancestry(IMAGE)
     (descendant,) = relations.descendants(IMAGE, depth=2)
-    assert (ancestor.image_id, ancestor.via) == ("parent", InstanceRef(**via))
+    assert (ancestor.image_id, ancestor.via) == ("parent", (InstanceRef(**via),))
     assert (descendant.parent_image_id, descendant.depth) == (IMAGE, 1)
     assert scripted.asked[-1].query == "depth=2"
 

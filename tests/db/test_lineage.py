@@ -76,7 +76,10 @@ def test_a_chain_is_found_in_both_directions(database: Database) -> None:
     assert tree(visits(database, A)) == [(1, A, B), (2, B, C)]
     (link,) = database.read(lineage_walk.ancestry, B, 100, None)
     assert link == Link(
-        B, None, A, None, NOVA, "server", "vm-1", None, "p-1", "snapshot", at(1), B, A, True
+        *(B, None, A, None, NOVA, "server", "vm-1", None, "p-1", "snapshot", at(1), B, A),
+        instance_ref=link.instance_ref,
+        has_origin=False,
+        is_visible=True,
     )
 
 

@@ -50,7 +50,7 @@ def test_responses_have_the_documented_fields(cloud: Cloud) -> None:
     made_at = cloud.relations(image_id=image_id)[0]["created_at"]
     via = server.query | {"resource_type": "server"}
     common = {
-        "via": via,
+        "via": [via],
         "kind": "snapshot",
         "created_at": made_at,
         "image_deleted_at": None,

@@ -340,9 +340,11 @@ def test_ancestry_follows_origins(volumes: Volumes) -> None:
     volumes.attach(volumes.ref("v-1"), base)
     answer = volumes.cloud.call("GET", f"/v2/images/{made}/ancestry", volumes.user)
     (link,) = answer.json["ancestry"]
-    assert (link["image_id"], link["via"]) == (base, server)
+    # the first resource was made from the ancestor, the image from the last one
+    way = [volumes.ref("v-1"), server]
+    assert (link["image_id"], link["via"]) == (base, way)
     below = volumes.cloud.call("GET", f"/v2/images/{base}/descendants", volumes.user)
-    assert [one["image_id"] for one in below.json["descendants"]] == [made]
+    assert [(one["image_id"], one["via"]) for one in below.json["descendants"]] == [(made, way)]
     # the root volume belongs to another project now
     volumes.send(volumes.origin(volumes.ref("v-1"), None, project_id=a_project()))
     answer = volumes.cloud.call("GET", f"/v2/images/{made}/ancestry", volumes.user)

@@ -182,10 +182,10 @@ def test_lineage_names_the_type_of_the_resource_between(twins: Twins) -> None:
         (above,) = twins.get(f"/v2/images/{image}/ancestry")["ancestry"]
         assert (above["image_id"], above["via"]) == (
             twins.base,
-            twins.server.query | {"resource_type": type},
+            [twins.server.query | {"resource_type": type}],
         )
     below = twins.get(f"/v2/images/{twins.base}/descendants")["descendants"]
-    assert {row["image_id"]: row["via"]["resource_type"] for row in below} == {
+    assert {row["image_id"]: row["via"][0]["resource_type"] for row in below} == {
         twins.of_server: "server",
         twins.of_volume: "volume",
     }
