@@ -77,6 +77,7 @@ def test_the_snippets_of_the_page_for_clients(
     assert done.stdout.count(" removed ") == 2
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_for_clients(
     toured: ServedGlance, environment: dict[str, str]
 ) -> None:

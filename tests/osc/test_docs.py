@@ -44,6 +44,7 @@ def test_the_pages_have_commands() -> None:
     assert FAILING.keys() < {command for _, command in TEMPLATES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "command"), TEMPLATES)
 def test_the_commands_in_the_docs_work(
     instance: Instance, tmp_path: Path, page: str, command: str
