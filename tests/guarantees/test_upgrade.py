@@ -1,10 +1,13 @@
 """Upgrades and downgrades of each revision with data, and with a previous version that writes."""
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from itertools import pairwise
 
 import pytest
 from sqlalchemy import select, text, update
+from sqlalchemy.engine import make_url
 
 from related_images import failpoints
 from related_images.db import (
@@ -103,3 +106,22 @@ def test_nobody_waits_for_an_upgrade_that_fills_in(
     monkeypatch.setattr(failpoints, "hook", look)
     schema.upgrade(database_url)
     assert len(looked) == 4
+
+
+def test_other_writers_of_sqlite_get_their_turn_between_two_indexes(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock is free for longer than a waiting process sleeps between two attempts."""
+    pauses: list[float] = []
+
+    def write_during(pause: float) -> None:
+        with closing(sqlite3.connect(str(make_url(sqlite_url).database), timeout=0)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.rollback()
+        pauses.append(pause)
+
+    schema.upgrade(sqlite_url, "0010")
+    monkeypatch.setattr("related_images.migrations.ranges.time.sleep", write_during)
+    schema.upgrade(sqlite_url)
+    assert len(pauses) == 2
+    assert min(pauses) > 0.1
