@@ -49,7 +49,10 @@ class Processes:
         """Start a program.
 
         :param inherited: file descriptors that the program inherits
+        :raises Ended: if a program of this name was started and not stopped: it would be left over
         """
+        if name in self._running:
+            raise Ended(f"{name} was started before and not stopped")
         self._running[name] = self._popen(name, command, environment, inherited)
 
     def stop(self, name: str, sent: signal.Signals = signal.SIGKILL) -> int:
