@@ -41,6 +41,7 @@ from related_images.config import GUARD_COUNTS, LEASE, SHELVED
 from related_images.db import (
     coverage,
     image_identity,
+    index_hints,
     leases,
     origin_walk,
     orphans,
@@ -488,7 +489,7 @@ def _all_users(dialect: str, image_ref: int, types: Collection[str]) -> _Users:
     come = select(walk.c.ref, walk.c.step, null(), null())
     rows = union_all(_started(image_ref), come).subquery()
     on = instance.c.id == rows.c.instance_ref
-    return _Users(rows, *origin_walk.look_up(dialect, rows, instance, on), types)
+    return _Users(rows, *index_hints.look_up(dialect, rows, instance, on), types)
 
 
 def _is_pending(connection: Connection, image_ref: int, at: datetime) -> bool:

@@ -37,6 +37,7 @@ from sqlalchemy import (
 from related_images.db import lineage_walk
 from related_images.db.clock import Now
 from related_images.db.dialects import MYSQL
+from related_images.db.index_hints import WithoutIndex
 from related_images.db.lineage_walk import TreePosition
 from related_images.db.row_ids import image_ref, project_ref, shown_id, shown_installation
 from related_images.db.tables import (
@@ -336,10 +337,9 @@ class _Forest:
     def _kinds(self) -> list[Any]:
         """Return the conditions for the relations because of which resources depend on images."""
         kinds = [literal(kind, relation.c.kind.type) for kind in KINDS]
-        is_of_kind: ColumnElement[bool] = relation.c.kind.in_(kinds)
         if self.visible_to is None:  # the index for a kind does not have the order of a block
-            return [is_of_kind]
-        return [is_of_kind, HAS_KIND, *self.own(relation)]
+            return [WithoutIndex(relation.c.kind).in_(kinds)]
+        return [relation.c.kind.in_(kinds), HAS_KIND, *self.own(relation)]
 
     def _is_start(self, image_ref: Any) -> ColumnElement[bool]:
         return and_(relation.c.image_ref == image_ref, *self._kinds())
@@ -381,6 +381,7 @@ class _Forest:
 
     def starts(self, image_ref: Any, after: int) -> Select[Any]:
         """Return the query for the resources directly below an image."""
+        order = (relation.c.instance_ref, relation.c.kind)
         is_next = relation.c.instance_ref > after
         query = self.relations(relation.c.image_ref == image_ref, is_next)
         if self.visible_to is None:
@@ -388,7 +389,7 @@ class _Forest:
             name = "uq_related_relation_image_ref_instance_ref_kind"
             for dialect in MYSQL:
                 query = query.with_hint(relation, f"FORCE INDEX ({name})", dialect)
-        return query.order_by(relation.c.instance_ref, relation.c.kind).limit(self.limit)
+        return query.order_by(*order).limit(self.limit)
 
     def below(self, container: int, after: int) -> Select[Any]:
         """Return the query for the resources that come directly from a resource."""
@@ -466,7 +467,7 @@ class _Forest:
     def _left_join(
         self, rows: FromClause, table: Any, condition: ColumnElement[bool]
     ) -> tuple[FromClause, Any]:
-        """Join as :func:`related_images.db.origin_walk.look_up` does; all rows stay."""
+        """Join as :func:`related_images.db.index_hints.look_up` does; all rows stay."""
         if self.dialect != "postgresql":
             return rows.outerjoin(table, condition), table.c
         found = select(table).where(condition).correlate_except(table).offset(0).lateral()
@@ -547,5 +548,6 @@ class _Forest:
 
     def _is_made_from(self, image_ref: Any, instance_ref: Any) -> ColumnElement[bool]:
         same = and_(_MADE.c.image_ref == image_ref, _MADE.c.instance_ref == instance_ref)
-        is_seen = exists().where(same, _MADE.c.kind == BOOT, *self.own(_MADE))
+        is_start = WithoutIndex(_MADE.c.kind) == BOOT
+        is_seen = exists().where(same, is_start, *self.own(_MADE))
         return is_seen.correlate_except(_MADE)

@@ -34,6 +34,7 @@ from sqlalchemy import (
 
 from related_images.db.column_types import KIND_CODES, is_known
 from related_images.db.dialects import MYSQL
+from related_images.db.index_hints import look_up
 from related_images.db.row_ids import image_ref, project_ref, shown_id, shown_installation
 from related_images.db.tables import (
     children,
@@ -221,11 +222,11 @@ def descending(
         .where(chosen.c.uuid.in_(image_ids), chosen.c.deleted_at.is_(None), chosen.c.id != root)
         .cte("walk", recursive=True)
     )
+    is_next = and_(above.c.relation_ref == _first_of(walk.c.here), _is_seen(visible_to, above))
+    links, link = look_up(connection.dialect.name, walk, above, is_next)
     # without duplicates, so that it ends in a cycle
     walk = walk.union(
-        select(walk.c.start, above.c.parent_ref)
-        .join_from(walk, above, above.c.relation_ref == _first_of(walk.c.here))
-        .where(walk.c.here != root, _is_seen(visible_to, above))
+        select(walk.c.start, link.parent_ref).select_from(links).where(walk.c.here != root)
     )
     found = select(image.c.uuid, image.c.created_at).join_from(
         walk, image, image.c.id == walk.c.start

@@ -60,6 +60,7 @@ from related_images.db import (
     witnesses,
 )
 from related_images.db.database import Database
+from related_images.db.index_hints import WithoutIndex
 from related_images.db.parent_links import Start
 from related_images.db.relations import CLAIMS_LIMIT, NO_CREATOR
 from related_images.db.row_ids import (
@@ -208,7 +209,7 @@ def _count_in_both(
         _same,
         (_same.c.image_ref == relation.c.image_ref)
         & (_same.c.instance_ref == _twin.c.id)
-        & (_same.c.kind == relation.c.kind),
+        & (WithoutIndex(_same.c.kind) == relation.c.kind),
     )
     resources, relations = (
         select(func.count()).select_from(rows).where(instance.c.installation_ref == home)

@@ -9,20 +9,19 @@ from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
-    FromClause,
     Select,
     Subquery,
     func,
     literal,
     select,
-    true,
 )
 
+from related_images.db.index_hints import WithoutIndex, look_up
 from related_images.db.parent_links import STEPS
 from related_images.db.tables import instance, origin, relation
 from related_images.model import BOOT
 
-__all__ = ["BEYOND", "STEPS", "dependents", "dependents_of_project", "look_up"]
+__all__ = ["BEYOND", "STEPS", "dependents", "dependents_of_project"]
 
 BEYOND: Final = STEPS + 1
 """The number of steps of the resources at which the walk of :func:`dependents` ends.
@@ -101,23 +100,6 @@ def dependents_of_project(dialect: str, owner: Any, images: Select[Any]) -> Subq
     )
 
 
-def look_up(
-    dialect: str, rows: FromClause, table: FromClause, condition: ColumnElement[bool]
-) -> tuple[FromClause, Any]:
-    """Join each row with its rows of a table, which an index of the table finds.
-
-    PostgreSQL expects too many rows of a recursive query, and would read the whole table instead.
-    It cannot do so if a lateral subquery has an offset.
-
-    :param condition: the condition for the rows of the table
-    :returns: the join, and the columns of the table
-    """
-    if dialect != "postgresql":
-        return rows.join(table, condition), table.c
-    found = select(table).where(condition).correlate_except(table).offset(0).lateral()
-    return rows.join(found, true()), found.c
-
-
 # these subqueries run once for each row: a join would be as expensive as in `look_up`
 def _owner_of(instance_ref: Any) -> ColumnElement[Any]:
     own = instance.alias()
@@ -127,6 +109,8 @@ def _owner_of(instance_ref: Any) -> ColumnElement[Any]:
 def _is_not_started(image_ref: Any, instance_ref: Any) -> ColumnElement[bool]:
     own = relation.alias()
     started = select(own.c.id).where(
-        own.c.image_ref == image_ref, own.c.instance_ref == instance_ref, own.c.kind == BOOT
+        own.c.image_ref == image_ref,
+        own.c.instance_ref == instance_ref,
+        WithoutIndex(own.c.kind) == BOOT,
     )
     return started.scalar_subquery().is_(None)

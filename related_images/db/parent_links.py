@@ -163,13 +163,6 @@ _made: Final[Select[Any]] = (
 _instance_locked: Final = (
     select(instance.c.project_ref).where(instance.c.id == _INSTANCE).with_for_update()
 )
-_delete_links: Final = delete(descent).where(
-    descent.c.relation_ref.in_(
-        select(relation.c.id).where(
-            relation.c.instance_ref == _INSTANCE, relation.c.kind.in_(MADE_FROM)
-        )
-    )
-)
 
 
 def in_force(events: Sequence[Event], at: datetime) -> Event | None:
@@ -206,15 +199,22 @@ def follow(connection: Connection, new: NewRelation, recorded: Recorded) -> None
             if new.resource_type != SERVER:  # nothing comes from a server
                 refresh_below(connection, recorded.instance_ref)
     elif recorded.created and not recorded.instance_created:
-        _insert_links(
-            connection, recorded.instance_ref, _made.where(relation.c.id == recorded.relation_ref)
-        )
+        history = _history_of(connection, recorded.instance_ref)
+        if history.starts or history.origins:
+            made = _made.where(relation.c.id == recorded.relation_ref)
+            image = connection.execute(made, {"instance": recorded.instance_ref}).all()
+            _insert_links(connection, recorded.instance_ref, history, image)
 
 
 def refresh(connection: Connection, instance_ref: int) -> None:
     """Compute the links of all images of an instance again."""
-    connection.execute(_delete_links, {"instance": instance_ref})
-    _insert_links(connection, instance_ref, _made)
+    made = connection.execute(_made, {"instance": instance_ref}).all()
+    if not made:
+        return
+    # not with a subquery: for a deletion or an update, MariaDB would read the whole table
+    for some in _batches([image.id for image in made]):
+        connection.execute(delete(descent).where(descent.c.relation_ref.in_(some)))
+    _insert_links(connection, instance_ref, _history_of(connection, instance_ref), made)
 
 
 def refresh_below(connection: Connection, instance_ref: int) -> None:
@@ -267,8 +267,9 @@ def review(connection: Connection, relations: ColumnElement[bool]) -> None:
     refs = select(relation.c.id).where(relations, relation.c.kind.in_(MADE_FROM))
     viewer = select(_viewer).select_from(_with_instance)
     own = viewer.where(relation.c.id == descent.c.relation_ref).correlate(descent)
-    links = update(descent).where(descent.c.relation_ref.in_(refs))
-    connection.execute(links.values(project_ref=own.scalar_subquery()))
+    for some in _batches(connection.execute(refs).scalars().all()):
+        links = update(descent).where(descent.c.relation_ref.in_(some))
+        connection.execute(links.values(project_ref=own.scalar_subquery()))
     has_origin = exists().where(origin.c.instance_ref == relation.c.instance_ref)
     made = select(relation.c.instance_ref).where(relations, relation.c.kind.in_(MADE_FROM))
     for ref in connection.execute(made.where(has_origin).distinct()).scalars().all():
@@ -290,16 +291,17 @@ def _record_rebuild(connection: Connection, new: NewRelation, recorded: Recorded
     return True
 
 
-def _insert_links(connection: Connection, instance_ref: int, made: Select[Any]) -> None:
-    history = _history_of(connection, instance_ref)
-    if not history.starts and not history.origins:
-        return
-    found = connection.execute(made, {"instance": instance_ref}).all()
+def _insert_links(
+    connection: Connection, instance_ref: int, history: History, made: Sequence[Any]
+) -> None:
+    """Insert the links of some images of an instance, which are rows of :data:`_made`."""
     if history.starts:
-        rows = [_row(image, in_force(history.starts, image.created_at)) for image in found]
-    else:
+        rows = [_row(image, in_force(history.starts, image.created_at)) for image in made]
+    elif history.origins:
         origins = _Origins(connection, instance_ref, history)
-        rows = [row for image in found if (row := origins.link(image)) is not None]
+        rows = [row for image in made if (row := origins.link(image)) is not None]
+    else:
+        rows = []
     if rows:
         connection.execute(insert(descent), rows)
 

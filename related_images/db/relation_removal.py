@@ -4,10 +4,11 @@ Each function takes a connection inside a transaction of its caller. It locks ro
 as recording does: image, instance, relation. Another order would cause deadlocks.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, select, update
 from sqlalchemy.sql import Delete, Update
 
 from related_images.db import (
@@ -17,13 +18,12 @@ from related_images.db import (
     orphans,
     parent_links,
 )
+from related_images.db.index_hints import WithoutIndex
 from related_images.db.relations import CLAIMS_LIMIT, FOR_GOOD, NO_CREATOR, counted
 from related_images.db.row_ids import IS_NAMED, former_images, image_ref, named
 from related_images.db.tables import image, instance, relation
 from related_images.model import BOOT, USE, InstanceRef, Recorded
 
-_INSTANCE_REF: Final = select(instance.c.id).where(*IS_NAMED).scalar_subquery()
-_IMAGE_REF: Final = image_ref(bindparam("image_id"))
 _lock_image: Final = select(image.c.id).where(image.c.id == bindparam("ref")).with_for_update()
 _instance_of: Final = select(relation.c.instance_ref).where(relation.c.id == bindparam("ref"))
 _instance_of_locked: Final = _instance_of.with_for_update()
@@ -77,14 +77,21 @@ def _release(recorded: Recorded) -> Update:
 
 
 _of_instance: Final = (
-    relation.c.instance_ref == _INSTANCE_REF,
-    relation.c.kind == bindparam("relation_kind", type_=relation.c.kind.type),
+    relation.c.instance_ref == bindparam("instance_ref", type_=relation.c.instance_ref.type),
+    WithoutIndex(relation.c.kind) == bindparam("relation_kind", type_=relation.c.kind.type),
 )
-_this_relation: Final = (relation.c.image_ref == _IMAGE_REF, *_of_instance)
+# queries before the changes: MariaDB would read all rows for a change with a subquery
+_of_image: Final = select(relation.c.id).where(
+    relation.c.image_ref == image_ref(bindparam("image_id")), *_of_instance
+)
+_of_former_images: Final = select(relation.c.id).where(
+    relation.c.image_ref.in_(former_images(bindparam("image_id"))), *_of_instance
+)
+_REFS: Final = relation.c.id.in_(bindparam("refs", expanding=True))
 _revoke_attachment: Final = (
     update(relation)
     .where(
-        *_this_relation,
+        _REFS,
         relation.c.created_at == bindparam("recorded_at", type_=relation.c.created_at.type),
         counted(FOR_GOOD, CLAIMS_LIMIT - 1),
     )
@@ -92,13 +99,14 @@ _revoke_attachment: Final = (
 )
 _revoke_creation: Final = (
     update(relation)
-    .where(*_this_relation, relation.c.claimed < CLAIMS_LIMIT)
+    .where(_REFS, relation.c.claimed < CLAIMS_LIMIT)
     .values(claimed=relation.c.claimed + NO_CREATOR)
 )
-_unreported: Final = delete(relation).where(*_this_relation, relation.c.claimed == NO_CREATOR)
+_unreported: Final = delete(relation).where(_REFS, relation.c.claimed == NO_CREATOR)
 _unreported_row: Final = delete(relation).where(
     relation.c.id == bindparam("ref"), relation.c.claimed == NO_CREATOR
 )
+_all_reports: Final = delete(relation).where(_REFS)
 
 
 def revoke(
@@ -114,19 +122,17 @@ def revoke(
         revoke the report of the service that created the image
     :returns: whether the relation was removed
     """
-    values = _parameters(instance, image_id, kind)
-    ref = connection.execute(_lock_instance, named(instance)).scalar()
+    instance_ref = connection.execute(_lock_instance, named(instance)).scalar()
+    if instance_ref is None:
+        return False
+    refs = _find(connection, _of_image, instance_ref, image_id, kind)
+    if not refs:
+        return False
     if recorded_at is None:
-        connection.execute(_revoke_creation, values)
+        connection.execute(_revoke_creation, {"refs": refs})
     else:
-        connection.execute(_revoke_attachment, {**values, "recorded_at": recorded_at})
-    return _remove(connection, ref, values, _unreported)
-
-
-_detach: Final = delete(relation).where(*_this_relation)
-_detach_former: Final = delete(relation).where(
-    relation.c.image_ref.in_(former_images(bindparam("image_id"))), *_of_instance
-)
+        connection.execute(_revoke_attachment, {"refs": refs, "recorded_at": recorded_at})
+    return _remove(connection, _unreported, instance_ref, refs, kind)
 
 
 def detach(connection: Connection, instance: InstanceRef, image_id: str, kind: str) -> bool:
@@ -137,26 +143,30 @@ def detach(connection: Connection, instance: InstanceRef, image_id: str, kind: s
 
     :returns: whether a relation was removed
     """
-    values = _parameters(instance, image_id, kind)
-    ref = connection.execute(_lock_instance, named(instance)).scalar()
-    return _remove(connection, ref, values, _detach, _detach_former)
+    instance_ref = connection.execute(_lock_instance, named(instance)).scalar()
+    if instance_ref is None:
+        return False
+    for query in (_of_image, _of_former_images):
+        refs = _find(connection, query, instance_ref, image_id, kind)
+        if refs and _remove(connection, _all_reports, instance_ref, refs, kind):
+            return True
+    return False
 
 
-def _parameters(instance: InstanceRef, image_id: str, kind: str) -> dict[str, str]:
-    return {**named(instance), "image_id": image_id, "relation_kind": kind}
+def _find(
+    connection: Connection, query: Select[int], instance_ref: int, image_id: str, kind: str
+) -> Sequence[int]:
+    values = {"instance_ref": instance_ref, "image_id": image_id, "relation_kind": kind}
+    return connection.execute(query, values).scalars().all()
 
 
 def _remove(
-    connection: Connection, instance_ref: int | None, values: dict[str, str], *removals: Delete
+    connection: Connection, removal: Delete, instance_ref: int, refs: Sequence[int], kind: str
 ) -> bool:
-    """Run the statements until one removes a row.
-
-    :param instance_ref: the locked row of the instance; ``None`` if it does not exist
-    :returns: whether a row was removed
-    """
-    removed = any(connection.execute(removal, values).rowcount for removal in removals)
-    if removed and instance_ref is not None:
-        _refresh(connection, instance_ref, values["relation_kind"])
+    """Remove relations of an instance whose row is locked; return whether one was removed."""
+    removed = bool(connection.execute(removal, {"refs": refs}).rowcount)
+    if removed:
+        _refresh(connection, instance_ref, kind)
     return removed
 
 

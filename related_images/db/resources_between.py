@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection, select
 
+from related_images.db.index_hints import look_up
 from related_images.db.lineage_walk import Link
-from related_images.db.origin_walk import look_up
 from related_images.db.parent_links import History, events, trace
 from related_images.db.row_ids import shown_installation
 from related_images.db.tables import installation, instance, origin

@@ -21,7 +21,7 @@ from sqlalchemy import (
     union,
 )
 
-from related_images.db import coverage, leases, origin_walk, shelving
+from related_images.db import coverage, index_hints, leases, origin_walk, shelving
 from related_images.db.database import Database
 from related_images.db.row_ids import project_ref
 from related_images.db.tables import (
@@ -290,7 +290,7 @@ def _count_dependents(dialect: str, of_project: bool) -> Select[Any]:
         walk = origin_walk.dependents_of_project(dialect, _OWNER, _REFS)
     else:
         walk = origin_walk.dependents(dialect, relation.c.image_ref.in_(_REFS))
-    found, user = origin_walk.look_up(dialect, walk, instance, instance.c.id == walk.c.ref)
+    found, user = index_hints.look_up(dialect, walk, instance, instance.c.id == walk.c.ref)
     is_live = case((user.ended_at.is_(None), 1))
     return (
         select(
@@ -397,7 +397,7 @@ def _used_through_origins(
     refs = select(image.c.id).where(image.c.uuid.in_(owners))
     dialect = connection.dialect.name
     walk = origin_walk.dependents(dialect, relation.c.image_ref.in_(refs))
-    rows, user = origin_walk.look_up(dialect, walk, instance, instance.c.id == walk.c.ref)
+    rows, user = index_hints.look_up(dialect, walk, instance, instance.c.id == walk.c.ref)
     is_live = case((user.ended_at.is_(None), 1))
     query = (
         select(

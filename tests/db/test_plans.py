@@ -36,6 +36,7 @@ from related_images.db import (
 from related_images.db.column_types import EPOCH
 from related_images.db.database import Database
 from related_images.db.tables import (
+    descent,
     image,
     installation,
     instance,
@@ -67,6 +68,7 @@ GREAT = (
     "related_image",
     "related_origin",
     "related_lease",
+    "related_descent",
 )
 
 INSTANCE = Filters(installation_uuid=NOVA, instance_id="vm-7")
@@ -148,6 +150,10 @@ def _fill(connection: Connection) -> None:
                 "expires_at": at(n - FIRST),
             }
             for n in numbers
+        ],
+        descent: [
+            {"relation_ref": n, "image_ref": n, "parent_ref": n - 1, "kind": "snapshot"}
+            for n in numbers[1:]
         ],
     }
     for table, rows in made.items():
@@ -314,6 +320,9 @@ CHANGES: dict[str, Any] = {
     "record claims": lambda connection: record_claims(connection, new("vm-7"), new("vm-claimed")),
     "attach": lambda connection: relations.record(
         connection, new("vm-7", SOME_IMAGE, image_state=SEEN), relied_on=True
+    ),
+    "start": lambda connection: relations.record(
+        connection, new("vm-7", str(UUID(int=60)), "boot", created_at=at(ROWS))
     ),
     "reuse": lambda connection: relations.record(
         connection, new("vm-7", str(UUID(int=50)), created_at=at(ROWS))
