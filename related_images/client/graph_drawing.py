@@ -152,16 +152,21 @@ def as_json(root: Node) -> str:
     return json.dumps(nodes, indent=2)
 
 
-def dot(root: Node, url_of: UrlOf = _no_url, *, is_short: bool = False) -> str:
+def dot(
+    root: Node, url_of: UrlOf = _no_url, *, is_short: bool = False, is_vertical: bool = False
+) -> str:
     """Return the tree in the language of Graphviz.
 
     :param url_of: returns the URL to which a node links; ``None`` for no link
     :param is_short: whether to leave out IDs and projects
+    :param is_vertical: whether children are below their parents, not to the right of them
     """
+    direction = "TB" if is_vertical else "LR"
     nodes, edges = _nodes_and_edges(root)
     lines = [
         "digraph lineage {",
-        '  graph [rankdir=LR, nodesep=0.15, ranksep=0.7, fontname="Helvetica"];',
+        f"  graph [rankdir={direction}, nodesep=0.15, ranksep={0.4 if is_vertical else 0.7}, "
+        'fontname="Helvetica"];',
         '  node [fontname="Helvetica", fontsize=10, style="filled,rounded", color="#606060"];',
         '  edge [fontname="Helvetica", fontsize=9, color="#606060", fontcolor="#606060"];',
     ]
@@ -205,17 +210,17 @@ def _short_lines(node: Node) -> Sequence[str]:
     return [node.title, ", ".join(replace(node, name=None, project_id=None).details)]
 
 
-def svg(root: Node, url_of: UrlOf = _no_url, *, is_short: bool = False) -> str:
+def svg(root: Node, url_of: UrlOf = _no_url, **layout: bool) -> str:
     """Return the tree as an SVG image, drawn by Graphviz.
 
     :param url_of: see :func:`dot`
-    :param is_short: see :func:`dot`
+    :param layout: see :func:`dot`
     :raises DrawingFailed: if Graphviz is not installed, or fails
     """
     try:
         drawn = subprocess.run(
             ["dot", "-Tsvg"],
-            input=dot(root, url_of, is_short=is_short),
+            input=dot(root, url_of, **layout),
             capture_output=True,
             text=True,
             timeout=LONGEST,

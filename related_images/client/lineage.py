@@ -23,6 +23,7 @@ class AncestryRow:
     :ivar depth: generations from the first image
     :ivar kind: snapshot, backup or shelved
     :ivar via: the resource that the image was made from
+    :ivar via_ended_at: when this resource was deleted, if that is known
     :ivar created_at: the time of the relation with it
     """
 
@@ -33,6 +34,7 @@ class AncestryRow:
     via: InstanceRef | None = None
     created_at: datetime | None = None
     project_id: str | None = None
+    via_ended_at: datetime | None = None
 
 
 def ancestry(client: RelationsClient, image_id: str) -> Iterator[AncestryRow]:
@@ -59,6 +61,7 @@ def _with_origin(row: AncestryRow, origin: Ancestor | Relation | None) -> Ancest
         via=resource_of(origin),
         created_at=origin.created_at,
         project_id=origin.project_id,
+        via_ended_at=origin.instance_ended_at if isinstance(origin, Ancestor) else None,
     )
 
 
@@ -125,7 +128,9 @@ def _source(named: Named[AncestryRow], image: Node) -> Node:
     if ref is None:
         return image
     made = named.server_name
-    return Node(ref.resource_type, ref.instance_id, made, BOOT, children=[image])
+    ended_at = _format_time(named.row.via_ended_at)
+    kind = ref.resource_type
+    return Node(kind, ref.instance_id, made, BOOT, ended_at=ended_at, children=[image])
 
 
 class _Below:

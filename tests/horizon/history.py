@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from openstack.exceptions import ConflictException
+
 from related_images.client.backups import Server, Servers
 from related_images.client.backups.stored_policy import METADATA_KEY, write
 from tests.cloud.cloud import Cloud, eventually
@@ -90,5 +92,14 @@ def _inherit(cloud: Cloud, hands: Hands, history: History) -> None:
     images["third"] = hands.snapshot("alice", heir, "third")
     wait_for_image(cloud, images["third"])
     hands.delete(heir)
-    cloud.connection("alice").image.delete_image(second)
+    # the filter hears a little later that the server was deleted
+    eventually(lambda: _is_deleted(cloud, second), "the end of an image")
     images["second"] = second
+
+
+def _is_deleted(cloud: Cloud, image_id: str) -> bool:
+    try:
+        cloud.connection("alice").image.delete_image(image_id)
+    except ConflictException:
+        return False
+    return True

@@ -14,6 +14,7 @@ from related_images import __file__ as package
 from tests.cloud.cloud import Cloud, eventually
 from tests.cloud.plan import REGION, RELATED, TYPES
 from tests.cloud.starting import INTERFACES, PATHS, glance_beside
+from tests.horizon.filling import fill_databases
 from tests.servers import ask
 
 ROOT: Final = Path(__file__).parents[2]
@@ -49,8 +50,8 @@ SELECTABLE_THEMES = AVAILABLE_THEMES = [
 """Settings of Horizon. The page of images is that of AngularJS or that of Django."""
 
 
-PLAIN, DOWN = ("without-the-filter", "database-down")
-"""Regions whose Glance has no filter, or a filter whose database does not answer."""
+PLAIN, DOWN, LARGE = ("without-the-filter", "database-down", "large")
+"""Regions whose Glance has no filter, a filter whose database does not answer, or many backups."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +72,18 @@ class Dashboards:
 def dashboards(cloud: Cloud) -> Iterator[Dashboards]:
     """Run two Horizons, and two more regions, each with another Glance."""
     install(cloud)
-    free = cloud.plan.database_of(RELATED).replace(str(_port_of_database(cloud)), "1")
-    no_database = {"connection": free, "database_timeout": "1"}
+    nowhere = str(make_url(cloud.plan.database_of(RELATED)).set(port=1))
+    no_database = {"connection": nowhere, "database_timeout": "1"}
     with ExitStack() as stack:
-        plain = stack.enter_context(glance_beside(cloud, PLAIN, with_filter=False))
-        down = stack.enter_context(glance_beside(cloud, DOWN, options=no_database))
-        for region, port in ((PLAIN, plain), (DOWN, down)):
-            _add_region(cloud, region, port)
+        large = fill_databases(cloud)
+        for region, told in (
+            (PLAIN, {"with_filter": False}),
+            (DOWN, {"options": no_database}),
+            (LARGE, large),
+        ):
+            _add_region(cloud, region, stack.enter_context(glance_beside(cloud, region, **told)))
         angular = stack.enter_context(horizon(cloud))
         yield Dashboards(angular, stack.enter_context(horizon(cloud, is_angular=False)))
-
-
-def _port_of_database(cloud: Cloud) -> int:
-    port = make_url(cloud.plan.database).port
-    assert port is not None
-    return port
 
 
 def _add_region(cloud: Cloud, region: str, glance: int) -> None:
@@ -127,7 +125,7 @@ def horizon(cloud: Cloud, *, is_angular: bool = True) -> Iterator[str]:
         options = ("--bind", f"fd://{descriptor}", "--threads", "4", "--timeout", "600")
         command = (str(PYTHON), "-m", "gunicorn", "--no-control-socket", *options)
         told = _environment(cloud, name)
-        application = "dashboard:application"
+        application = "tests.horizon.dashboard:application"
         cloud.processes.start(name, *command, application, inherited=(descriptor,), **told)
     try:
         eventually(lambda: _answers(cloud, port), name)
@@ -159,7 +157,7 @@ def _write_settings(cloud: Cloud, is_angular: bool) -> None:
 
 
 def _environment(cloud: Cloud, name: str) -> dict[str, str]:
-    path = (cloud.plan.home(name), ROOT / "tests" / "horizon", ROOT)
+    path = (cloud.plan.home(name), ROOT)
     return {
         "DJANGO_SETTINGS_MODULE": "openstack_dashboard.settings",
         "PYTHONPATH": ":".join(map(str, path)),

@@ -2,12 +2,13 @@
 
 import logging
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from django.urls import reverse
 
-from related_images.client import ClientError, DependentSummary, DrawingFailed, Usage
+from related_images.client import ClientError, DependentCounts, DependentSummary, DrawingFailed
 from related_images.client.graph_drawing import IMAGE, Node, fold, svg
 from related_images.client.lineage import lineage
 from related_images.client.names import Names
@@ -52,8 +53,12 @@ class Lineage:
 
     rows: list[Row]
     picture: str
-    usage: Usage
     summary: DependentSummary
+
+    @property
+    def live(self) -> list[tuple[str, DependentCounts]]:
+        """The numbers of the types of resources that depend on the image now."""
+        return [(type, counts) for type, counts in self.summary.by_type.items() if counts.live]
 
 
 def load(request: Any, image_id: str) -> Lineage:
@@ -65,8 +70,7 @@ def load(request: Any, image_id: str) -> Lineage:
     root = lineage(relations, names(request), image_id, limit=ROWS)
     fold(root, WIDTH)
     summary = relations.dependent_summary(image_id)
-    (usage,) = relations.usages([image_id])
-    return Lineage(_rows(root), _picture(root), usage, summary)
+    return Lineage(_rows(root), _picture(root), summary)
 
 
 def names(request: Any) -> Names:
@@ -99,8 +103,11 @@ def _rows(root: Node) -> list[Row]:
 
 
 def _picture(root: Node) -> str:
+    # a picture that is not wider than the page needs no scrolling
+    widths = Counter(depth for depth, _ in root.walk())
+    is_vertical = max(widths.values()) < len(widths)
     try:
-        return _PROLOGUE.sub("", svg(root, url_of, is_short=True))
+        return _PROLOGUE.sub("", svg(root, url_of, is_short=True, is_vertical=is_vertical))
     except DrawingFailed as error:
         LOG.info("%s", error)
         return ""

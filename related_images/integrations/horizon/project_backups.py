@@ -44,6 +44,7 @@ class ServerRow:
     :ivar server: the server as Nova shows it; ``None`` if Nova does not know it
     :ivar backups: the number of its backups
     :ivar size: the bytes of its newest :data:`BACKUPS` backups
+    :ivar volume_snapshots: the number of volume snapshots of these backups
     :ivar is_more: whether it has more backups than these
     """
 
@@ -53,6 +54,7 @@ class ServerRow:
     newest_at: datetime
     backups: int
     size: int
+    volume_snapshots: int
     is_more: bool
     labels: list[str]
     timeline: Timeline
@@ -162,6 +164,7 @@ def _row(
         kept.latest_at,
         kept.count,
         sum(sizes.get(one.image_id, 0) for one in made),
+        len({id for one in made for id in one.volume_snapshot_ids}),
         kept.count > len(made),
         sorted({one.label for one in made if one.label}),
         Timeline(days),

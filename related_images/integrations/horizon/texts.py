@@ -6,7 +6,7 @@ from typing import Any
 from django.utils.translation import ngettext
 
 from related_images.client.backups import retention, stored_policy
-from related_images.model import SERVER, VOLUME
+from related_images.model import SERVER, VOLUME, VOLUME_BACKUP, VOLUME_SNAPSHOT
 from related_images.validation import format_span
 
 
@@ -24,10 +24,16 @@ def age(span: timedelta) -> str:
 def counted(number: int, type: str) -> str:
     """Return the number of resources of a type."""
     if type == SERVER:
-        return str(ngettext("%d server", "%d servers", number) % number)
-    if type == VOLUME:
-        return str(ngettext("%d volume", "%d volumes", number) % number)
-    return f"{number} {type}"
+        text = ngettext("%d server", "%d servers", number)
+    elif type == VOLUME:
+        text = ngettext("%d volume", "%d volumes", number)
+    elif type == VOLUME_SNAPSHOT:
+        text = ngettext("%d volume snapshot", "%d volume snapshots", number)
+    elif type == VOLUME_BACKUP:
+        text = ngettext("%d volume backup", "%d volume backups", number)
+    else:
+        return f"{number} {type}"
+    return str(text % number)
 
 
 def policy(stored: Any) -> str:

@@ -9,4 +9,4 @@ class ImageUsage(horizon.Panel):  # type: ignore[misc]
 
     name = _("Image Usage")
     slug = "image_usage"
-    permissions = ("openstack.services.image",)
+    permissions = ("openstack.services.image", "openstack.roles.admin")
