@@ -15,6 +15,8 @@ LONGEST: Final = 60
 """The time in seconds that Graphviz may take."""
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_FEW: Final = 8
+"""The number of characters of an ID in a short text."""
 _GREY: Final = "#9a9a9a"
 _SHAPES: Final = {IMAGE: "box", "server": "box", "volume": "cylinder", "volume-snapshot": "note"}
 _COLOURS: Final = {IMAGE: "#dbe9fb", "server": "#dff2df", "volume": "#fdeccb"}
@@ -207,7 +209,11 @@ def _lines(node: Node) -> Sequence[str]:
 
 
 def _short_lines(node: Node) -> Sequence[str]:
-    return [node.title, ", ".join(replace(node, name=None, project_id=None).details)]
+    name = node.name or f"{node.id[:_FEW]}…"
+    return [
+        replace(node, name=name).title,
+        ", ".join(replace(node, name=None, project_id=None).details),
+    ]
 
 
 def svg(root: Node, url_of: UrlOf = _no_url, **layout: bool) -> str:

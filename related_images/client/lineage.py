@@ -81,12 +81,14 @@ def lineage(
     image_id: str,
     depth: int | None = None,
     limit: int | None = None,
+    states: Iterable[bool] = (True, False),
 ) -> Node:
     """Return the oldest ancestor of an image, with everything down to what depends on the image.
 
     :param image_id: ID of the image; its node is marked
     :param depth: number of generations of descendants; default: all
     :param limit: maximum number of descendants, of live and of ended dependents; default: all
+    :param states: whether to read the live (``True``) and the ended (``False``) dependents
     :raises NotFound: if the image does not exist or the caller may not see it
     :raises GlanceError: if a request fails
     """
@@ -94,7 +96,7 @@ def lineage(
     nodes = [_image(named) for named in chain]
     nodes[0].is_asked = True
     below = _Below(names, image_id, nodes[0])
-    for live in (True, False):
+    for live in states:
         found = relations.dependents(
             image_id,
             live=live,

@@ -57,10 +57,6 @@ class Browser:
         self.find("#loginBtn").click()
         self.wait_for(lambda: "/auth/login" not in self.driver.current_url, "the login")
 
-    def choose_theme(self, name: str) -> None:
-        """Choose a theme, which Horizon stores in a cookie."""
-        self.driver.add_cookie({"name": "theme", "value": name, "path": "/"})
-
     def choose_region(self, name: str) -> None:
         """Choose a region, which Horizon stores in the session."""
         self.open(f"/auth/switch_services_region/{name}/?next=/auth/login/")

@@ -1,5 +1,6 @@
 """Start Horizon with the plugin, in its own virtual environment, on the test cloud."""
 
+import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ ENABLED: Final = "_*.py"
 
 MANAGE: Final = "from django.core.management import execute_from_command_line as run; run"
 
+THEME: Final = "RELATED_IMAGES_THEME"
+"""The environment variable with the theme of Horizon."""
+
 SETTINGS: Final = """
 DEBUG = False
 ALLOWED_HOSTS = ["*"]
@@ -42,10 +46,8 @@ LOGGING = {{
     "root": {{"handlers": ["console"], "level": "INFO"}},
 }}
 ANGULAR_FEATURES = {{"images_panel": {is_angular}}}
-SELECTABLE_THEMES = AVAILABLE_THEMES = [
-    ("default", "Default", "themes/default"),
-    ("material", "Material", "themes/material"),
-]
+DEFAULT_THEME = "{theme}"
+AVAILABLE_THEMES = [("{theme}", "{theme}", "themes/{theme}")]
 """
 """Settings of Horizon. The page of images is that of AngularJS or that of Django."""
 
@@ -152,7 +154,12 @@ def _write_settings(cloud: Cloud, is_angular: bool) -> None:
     home.mkdir(parents=True, exist_ok=True)
     (home / "__init__.py").touch()
     static = cloud.plan.home("horizon") / "static"
-    text = SETTINGS.format(identity=cloud.plan.identity, static=static, is_angular=is_angular)
+    text = SETTINGS.format(
+        identity=cloud.plan.identity,
+        static=static,
+        is_angular=is_angular,
+        theme=os.environ.get(THEME, "default"),
+    )
     (home / "local_settings.py").write_text(text)
 
 

@@ -19,6 +19,8 @@ LOG = logging.getLogger(__name__)
 
 ROWS: Final = 200
 """The largest number of descendants, and of live and of ended dependents, that are read."""
+PAGES_READ: Final = 5
+"""The number of pages of dependents that are worth reading to find :data:`ROWS` of them."""
 WIDTH: Final = 8
 """The number of images or resources below one node; the others are counted."""
 NAMED: Final = 5
@@ -31,6 +33,8 @@ PAGES: Final = {
 }
 """The Django pages of resources."""
 
+_CLASS: Final = re.compile(r'(<g id="\w+") class="(\w+)"')
+"""The classes of Graphviz, for some of which Horizon has styles of its own."""
 _PROLOGUE: Final = re.compile(r"\A.*?(?=<svg\b)", re.DOTALL)
 
 
@@ -67,10 +71,28 @@ def load(request: Any, image_id: str) -> Lineage:
     :raises ClientError: if a request fails
     """
     relations = services.relations(request)
-    root = lineage(relations, names(request), image_id, limit=ROWS)
-    fold(root, WIDTH)
     summary = relations.dependent_summary(image_id)
+    states = _worth_reading(summary)
+    root = lineage(relations, names(request), image_id, limit=ROWS, states=states)
+    fold(root, WIDTH)
     return Lineage(_rows(root), _picture(root), summary)
+
+
+def _worth_reading(summary: DependentSummary) -> list[bool]:
+    """Return which dependents to read: the live ones, the ended ones, both or none.
+
+    A page of one of these lists has as many rows fewer as there are dependents of the other.
+    """
+    live, ended = (
+        sum(getattr(counts, state) for counts in summary.by_type.values())
+        for state in ("live", "ended")
+    )
+    total = live + ended
+    return [
+        state
+        for state, number in ((True, live), (False, ended))
+        if number and (total <= PAGES_READ * ROWS or number * PAGES_READ >= total)
+    ]
 
 
 def names(request: Any) -> Names:
@@ -107,10 +129,11 @@ def _picture(root: Node) -> str:
     widths = Counter(depth for depth, _ in root.walk())
     is_vertical = max(widths.values()) < len(widths)
     try:
-        return _PROLOGUE.sub("", svg(root, url_of, is_short=True, is_vertical=is_vertical))
+        drawn = svg(root, url_of, is_short=True, is_vertical=is_vertical)
     except DrawingFailed as error:
         LOG.info("%s", error)
         return ""
+    return _CLASS.sub(r'\1 class="related-images-\2"', _PROLOGUE.sub("", drawn))
 
 
 @dataclass

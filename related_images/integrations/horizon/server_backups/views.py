@@ -24,6 +24,7 @@ class WithBackupsTab(tabs.Tab):  # type: ignore[misc]
     name = _("Servers with backups")
     slug = "with"
     template_name = "related_images/project_backups.html"
+    preload = False
 
     def get_context_data(self, request: Any) -> dict[str, Any]:
         """Return what the template shows."""
