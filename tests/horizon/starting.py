@@ -47,7 +47,8 @@ LOGGING = {{
 }}
 ANGULAR_FEATURES = {{"images_panel": {is_angular}}}
 DEFAULT_THEME = "{theme}"
-AVAILABLE_THEMES = [("{theme}", "{theme}", "themes/{theme}")]
+SELECTABLE_THEMES = [("{theme}", "{theme}", "themes/{theme}")]
+AVAILABLE_THEMES = [(name, name, "themes/" + name) for name in ("default", "material")]
 """
 """Settings of Horizon. The page of images is that of AngularJS or that of Django."""
 

@@ -28,7 +28,7 @@ OF_PANEL: Final = FRAME + 5 + 2 * ROWS + -(-ROWS * filling.BACKUPS // IMAGE_IDS)
 """The settings of the filter, two pages of servers and two of images; for each row two calls."""
 SERVER: Final = "/project/instances/{server}/?tab=instance_details__related_images"
 OTHER_TAB: Final = "/project/instances/{server}/?tab=instance_details__overview"
-"""The same page with a tab of Horizon. The page itself takes seconds without an API call."""
+"""The same page with a tab of Horizon itself, whose own code takes most of the time."""
 
 PAGES: Final = {
     "/project/server_backups/": OF_PANEL,

@@ -4,6 +4,7 @@ With the variable RELATED_IMAGES_PICTURES, the screenshots are kept in the direc
 """
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -128,23 +129,24 @@ def test_see_what_an_image_was_made_from(
     horizons: Dashboards,
     history: History,
     photograph: Photograph,
-    cloud: Cloud,
     kind: str,
 ) -> None:
     alice = log_in("alice", getattr(horizons, kind))
     open_image(alice, history.images["third"])
+    types = [row.split()[0] for row in rows(alice)]
+    assert types == ["image", "server"] * 3 + ["image"]
     names = [row.split()[1] for row in rows(alice)]
-    assert names[:3] == ["base", "web-1", alice.all(".related-images tbody th")[2].text.split()[0]]
-    assert history.images["second"] in names  # it was deleted, and has no name any more
+    assert names[:2] == ["base", "web-1"]
+    assert names[3:5] == ["web-2", history.images["second"]]  # a deleted image has no name
     assert rows(alice)[-1].startswith("image third (this image)")
     links = [one.get_attribute("xlink:href") for one in alice.all(".related-images-picture a")]
     assert f"/project/instances/{history.servers['web-1']}/" in links
     assert not any(history.images["second"] in str(link) for link in links)
-    photograph(alice, f"lineage-{kind}", 980)
+    photograph(alice, f"made-from-{kind}", 1450)
     open_image(alice, history.images["base"])
     used_by = "Used by: 4 servers (1 of them through images that were made from it), 1 volume"
     assert used_by in alice.text(".related-images")
-    photograph(alice, f"used-by-{kind}", 1180)
+    photograph(alice, f"lineage-{kind}", 1000)
 
 
 @pytest.mark.parametrize("kind", ["angular", "django"])
@@ -214,3 +216,27 @@ def test_a_stranger_learns_nothing(log_in: LogIn, history: History, photograph: 
     assert "0 servers have backups" in bob.text(CONTENT)
     bob.open("/admin/image_usage/")
     assert "nova-bus" not in bob.text("body")
+
+
+@pytest.mark.parametrize("kind", ["angular", "django"])
+def test_a_name_is_text(
+    log_in: LogIn, horizons: Dashboards, history: History, cloud: Cloud, kind: str
+) -> None:
+    """AngularJS would compute 49, and a browser would not show the tags."""
+    name = "{{7*7}}<b>third</b>"
+    images = cloud.connection("alice").image
+    images.update_image(history.images["third"], name=name)
+    try:
+        alice = log_in("alice", getattr(horizons, kind))
+        assert f"image {name} (this image)" in open_image(alice, history.images["third"])
+    finally:
+        images.update_image(history.images["third"], name="third")
+
+
+def test_the_content_has_no_scripts(log_in: LogIn, history: History) -> None:
+    alice = log_in("alice")
+    alice.open(f"/api/related-images/images/{history.images['base']}/lineage/")
+    source = alice.driver.page_source
+    assert "related-images-picture" in source
+    assert "<script" not in source
+    assert re.search(r"\son\w+=", source) is None
