@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses 2 --dist loadfile
 
-.PHONY: run test slow-test lowest-test heat-test cloud-test killed-runs check bench fuzz glance-suite clean
+.PHONY: run test slow-test lowest-test heat-test horizon-test cloud-test killed-runs check bench fuzz glance-suite clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/related-images serve $(ARGS)
@@ -36,6 +36,10 @@ heat-test: $(VENV)/.installed-dev
 cloud-test: $(VENV)/.installed-cloud
 	$(BIN)/pytest -m '' tests/integrations/test_cinder.py tests/cloud $(ARGS)
 
+# Horizon has a virtual environment of its own.
+horizon-test: $(VENV)/.installed-horizon $(VENV)-horizon/.installed
+	$(BIN)/pytest -m '' tests/horizon $(ARGS)
+
 # backups of servers: more runs that are killed at random
 killed-runs: $(VENV)/.installed-cloud
 	RELATED_IMAGES_KILLED_RUNS=50 $(BIN)/pytest -m '' tests/cloud/test_backup_run.py $(ARGS)
@@ -56,7 +60,7 @@ fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat $(VENV)-image-manager-* build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat $(VENV)-horizon $(VENV)-image-manager-* build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.installed-%: setup.cfg pyproject.toml
 	@echo "installing packages into $(VENV); the first time this takes some minutes"
@@ -76,6 +80,11 @@ $(VENV)-lowest/.installed: setup.cfg tests/lowest-constraints.txt
 		--editable '.[mysql,postgresql]' hypothesis pytest pytest-xdist
 	touch $@
 
+$(VENV)-horizon/.installed: setup.cfg
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --editable '.[horizon-server]'
+	touch $@
+
 # All requirements of openstack-image-manager are pinned, so that it needs an environment of its own.
 $(VENV)-image-manager-%/.installed:
 	$(PYTHON) -m venv $(@D)
@@ -87,4 +96,5 @@ EXTRAS_dev := dev
 EXTRAS_bench := dev,bench
 EXTRAS_fuzz := fuzz
 EXTRAS_heat := heat-test
+EXTRAS_horizon := horizon-test
 EXTRAS_cloud := cloud-test

@@ -97,6 +97,12 @@ def test_every_command_is_in_the_reference() -> None:
         assert f"related-images {entry.name.replace('_', ' ')}" in reference
 
 
+def test_every_file_that_enables_the_plugin_of_horizon_is_documented() -> None:
+    enabled = (ROOT / "related_images/integrations/horizon/enabled").glob("_[0-9]*.py")
+    text = (ROOT / "docs/horizon.md").read_text()
+    assert [file.name for file in enabled if f"| `{file.name}` |" not in text] == []
+
+
 COMMANDS = sorted(set(re.findall(r"`[^`]*(?<!\w)(pytest [^`]*tests/[^`]*)`", GUARANTEES)))
 
 

@@ -40,7 +40,15 @@ def test_wheel_contains_only_the_package(wheel: Path) -> None:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top.split("-")[0] for top in tops} == {"related_images"}
-    for needed in ("py.typed", "etc/paste.ini", "migrations/env.py"):
+    plugin = "integrations/horizon"
+    for needed in (
+        "py.typed",
+        "etc/paste.ini",
+        "migrations/env.py",
+        f"{plugin}/enabled/_9010_related_images.py",
+        f"{plugin}/static/related_images/related-images.module.js",
+        f"{plugin}/templates/related_images/lineage.html",
+    ):
         assert f"related_images/{needed}" in names
     assert any(name.startswith("related_images/migrations/versions/0001") for name in names)
 

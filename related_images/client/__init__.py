@@ -6,6 +6,7 @@ Its only dependency is keystoneauth1.
 from related_images.client.errors import (
     ClientError,
     Conflict,
+    DrawingFailed,
     Forbidden,
     GlanceError,
     GlanceUnreachable,
@@ -66,6 +67,7 @@ __all__ = [
     "DependentCounts",
     "DependentSummary",
     "Descendant",
+    "DrawingFailed",
     "FilterInfo",
     "Forbidden",
     "Gap",

@@ -8,6 +8,7 @@
         ├── PolicyInvalid           a backup policy is invalid
         ├── InstallationAmbiguous   servers are recorded in several installations
         ├── ServiceFailed           a request to Nova or Cinder failed
+        ├── DrawingFailed           Graphviz is not installed, or failed
         ├── UploadInvalid           the data cannot be sent
         ├── ImportInvalid           an argument of the import is invalid
         ├── ImportNotOffered        the deployment has no import method for this source
@@ -124,6 +125,13 @@ class ServiceFailed(ClientError):
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class DrawingFailed(ClientError):
+    """Graphviz is not installed, or did not draw the picture."""
+
+    code = "lineage.drawing-failed"
+    title = "The lineage cannot be drawn"
 
 
 class UploadInvalid(ClientError):

@@ -160,7 +160,7 @@ class ListCommand(TableCommand):
 class ListWithNames(ListCommand):
     """List items about images with the names of the images and of their servers.
 
-    Its columns take a :class:`~related_images.osc.names.Named`.
+    Its columns take a :class:`~related_images.client.names.Named`.
     """
 
     def prepare(self, items: Iterator[Any]) -> Iterator[Any]:

@@ -2,40 +2,13 @@
 
 import argparse
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, Final
 
-from related_images import model
-from related_images.client import (
-    Ancestor,
-    Descendant,
-    InstanceRef,
-    Relation,
-    RelationsClient,
-)
+from related_images.client import Descendant
+from related_images.client.lineage import AncestryRow, ancestry
+from related_images.client.names import resource_of
 from related_images.osc import arguments, resolve
 from related_images.osc.commands import Column, ListWithNames, format_time
-from related_images.osc.names import resource_of
-
-
-@dataclass(frozen=True)
-class AncestryRow:
-    """An image of an ancestry.
-
-    :ivar depth: generations from the first image
-    :ivar kind: snapshot, backup or shelved
-    :ivar via: the resources between the next ancestor and the image, which was made from the last
-    :ivar created_at: the time of the relation with it
-    """
-
-    depth: int
-    image_id: str
-    image_deleted_at: datetime | None = None
-    kind: str | None = None
-    via: tuple[InstanceRef, ...] = ()
-    created_at: datetime | None = None
-    project_id: str | None = None
 
 
 def _of_source(field: str) -> Callable[[Any], Any]:
@@ -110,40 +83,3 @@ class ListDescendant(_ListRelatives):
     def find(self, args: argparse.Namespace) -> Iterator[Descendant]:
         client = self.clients.relations
         return client.descendants(resolve.image(client, args.image), depth=args.depth)
-
-
-def ancestry(client: RelationsClient, image_id: str) -> Iterator[AncestryRow]:
-    """Yield the image and its ancestors, each with the resource that it was made from.
-
-    In the API, each entry has the resource that the image of the previous entry was made from.
-
-    :raises RelatedImagesError: if Glance fails
-    """
-    relation = next(client.relations_of_image(image_id), None)
-    row = AncestryRow(0, image_id, relation.image_deleted_at if relation else None)
-    for parent in client.ancestry(image_id):
-        yield _with_origin(row, parent)
-        row = AncestryRow(row.depth + 1, parent.image_id, parent.image_deleted_at)
-    yield _with_origin(row, _oldest_relation(client, row.image_id))
-
-
-def _with_origin(row: AncestryRow, origin: Ancestor | Relation | None) -> AncestryRow:
-    if origin is None:
-        return row
-    return replace(
-        row,
-        kind=origin.kind,
-        via=origin.via if isinstance(origin, Ancestor) else (origin.instance,),
-        created_at=origin.created_at,
-        project_id=origin.project_id,
-    )
-
-
-def _oldest_relation(client: RelationsClient, image_id: str) -> Relation | None:
-    """Return the oldest relation of an image with a resource that it was made from."""
-    relations = [
-        relation
-        for kind in model.MADE_FROM
-        for relation in client.relations(image_id=image_id, kind=kind)
-    ]
-    return min(relations, key=lambda relation: relation.created_at, default=None)

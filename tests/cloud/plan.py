@@ -176,15 +176,17 @@ class Plan:
         with_filter: bool = True,
         roles_required: str = "true",
         options: Mapping[str, str] = MappingProxyType({}),
+        database: str = "glance",
     ) -> None:
         """Write the files of one process of Glance.
 
         :param roles_required: whether keystonemiddleware accepts a service token only if it has the
             role service
         :param options: options of the filter that differ from those of the cloud
+        :param database: the name of Glance's database
         """
         paste = home / "glance-api-paste.ini"
-        _write(home / "glance-api.conf", _glance(self, paste, roles_required))
+        _write(home / "glance-api.conf", _glance(self, paste, roles_required, database))
         _write_glance_paste(self, paste, with_filter, options)
 
 
@@ -205,7 +207,7 @@ def _placement(plan: Plan) -> Sections:
     }
 
 
-def _glance(plan: Plan, paste: Path, roles_required: str) -> Sections:
+def _glance(plan: Plan, paste: Path, roles_required: str, database: str) -> Sections:
     service_tokens = {
         "service_token_roles": "service",
         "service_token_roles_required": roles_required,
@@ -213,7 +215,7 @@ def _glance(plan: Plan, paste: Path, roles_required: str) -> Sections:
     data = plan.home("glance")
     return {
         "DEFAULT": {"enabled_backends": "local:file"},
-        "database": {"connection": plan.database_of("glance")},
+        "database": {"connection": plan.database_of(database)},
         "glance_store": {"default_backend": "local"},
         "local": {"filesystem_store_datadir": f"{data}/images"},
         "os_glance_staging_store": {"filesystem_store_datadir": f"{data}/staging"},

@@ -7,9 +7,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from osc_lib.exceptions import CommandError
 
-from related_images.osc.graph_drawing import FORMATS, Node, dot, fold, mermaid, svg, tree
+from related_images.client.errors import DrawingFailed
+from related_images.client.graph_drawing import FORMATS, Node, dot, fold, mermaid, svg, tree
 from related_images.osc.lineage import ShowImageLineage
 from tests.osc.running import Cloud, Instance
 
@@ -182,7 +182,7 @@ def test_the_svg_is_well_formed_with_any_project_name() -> None:
 
 def test_without_graphviz_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(CommandError, match="`dot` was not found; install Graphviz, or give"):
+    with pytest.raises(DrawingFailed, match="`dot` was not found; install Graphviz, or draw"):
         svg(wide(1))
 
 

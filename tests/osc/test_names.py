@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from related_images.client import names as client_names
 from related_images.client.glance import Glance
 from related_images.osc import names
 from related_images.osc.relation import CreateRelation, ListRelation
@@ -208,7 +209,7 @@ def test_a_nova_that_hangs_does_not_delay_the_list(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     image_id = instance.image("monday")
-    monkeypatch.setitem(names.ONE_TRY, "timeout", 0.2)
+    monkeypatch.setitem(client_names.ONE_TRY, "timeout", 0.2)
     late, real = Event(), nova.answer
 
     def hanging(asked: Asked) -> Reply | None:

@@ -34,7 +34,7 @@ class Service:
 
         A request that only reads is repeated after a 503 or a broken connection.
 
-        :param options: options of keystoneauth1's ``Adapter.request``
+        :param options: options of keystoneauth1's ``Adapter.request``, also for repetitions
         :raises ServiceFailed: if it fails, or the response is no JSON
         """
         retries = RETRIES if method == "GET" else 0
@@ -42,7 +42,7 @@ class Service:
         try:
             # the request() of openstacksdk's Proxy requires a Connection
             response = Adapter.request(
-                self._adapter, path, method, raise_exc=False, **again, **options
+                self._adapter, path, method, raise_exc=False, **{**again, **options}
             )
             body = response.json() if response.content else None
         except (ClientException, OSError, ValueError) as error:

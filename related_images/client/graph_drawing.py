@@ -4,17 +4,19 @@ import json
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from html import escape
 from typing import Any, Final
 
-from osc_lib.exceptions import CommandError
+from related_images.client.errors import DrawingFailed
 
 IMAGE: Final = "image"
 LONGEST: Final = 60
 """The time in seconds that Graphviz may take."""
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_FEW: Final = 8
+"""The number of characters of an ID in a short text."""
 _GREY: Final = "#9a9a9a"
 _SHAPES: Final = {IMAGE: "box", "server": "box", "volume": "cylinder", "volume-snapshot": "note"}
 _COLOURS: Final = {IMAGE: "#dbe9fb", "server": "#dff2df", "volume": "#fdeccb"}
@@ -73,6 +75,13 @@ class Node:
             level, node = waiting.pop()
             yield level, node
             waiting += [(level + 1, child) for child in reversed(node.children)]
+
+
+UrlOf = Callable[[Node], str | None]
+
+
+def _no_url(_: Node) -> None:
+    return None
 
 
 def shown_size(size: float) -> str:
@@ -145,16 +154,28 @@ def as_json(root: Node) -> str:
     return json.dumps(nodes, indent=2)
 
 
-def dot(root: Node) -> str:
-    """Return the tree in the language of Graphviz."""
+def dot(
+    root: Node, url_of: UrlOf = _no_url, *, is_short: bool = False, is_vertical: bool = False
+) -> str:
+    """Return the tree in the language of Graphviz.
+
+    :param url_of: returns the URL to which a node links; ``None`` for no link
+    :param is_short: whether to leave out IDs and projects
+    :param is_vertical: whether children are below their parents, not to the right of them
+    """
+    direction = "TB" if is_vertical else "LR"
     nodes, edges = _nodes_and_edges(root)
     lines = [
         "digraph lineage {",
-        '  graph [rankdir=LR, nodesep=0.15, ranksep=0.7, fontname="Helvetica"];',
+        f"  graph [rankdir={direction}, nodesep=0.15, ranksep={0.4 if is_vertical else 0.7}, "
+        'fontname="Helvetica"];',
         '  node [fontname="Helvetica", fontsize=10, style="filled,rounded", color="#606060"];',
         '  edge [fontname="Helvetica", fontsize=9, color="#606060", fontcolor="#606060"];',
     ]
-    lines += [f"  n{index} [{_attributes(node)}];" for index, node in enumerate(nodes)]
+    lines += [
+        f"  n{index} [{_attributes(node, url_of(node), is_short)}];"
+        for index, node in enumerate(nodes)
+    ]
     for above, below in edges:
         link = nodes[below].link
         label = f' [label="{link}"]' if link else ""
@@ -162,8 +183,8 @@ def dot(root: Node) -> str:
     return "\n".join([*lines, "}"])
 
 
-def _attributes(node: Node) -> str:
-    title, *details = map(escape, _lines(node))
+def _attributes(node: Node, url: str | None, is_short: bool) -> str:
+    title, *details = map(escape, _short_lines(node) if is_short else _lines(node))
     given = {
         "shape": "plaintext" if node.folded else _SHAPES.get(node.type, "box"),
         "fillcolor": "white" if node.folded else _COLOURS.get(node.type, _OTHER_COLOUR),
@@ -173,6 +194,8 @@ def _attributes(node: Node) -> str:
         given |= {"color": _GREY, "fontcolor": _GREY}
     if node.is_asked:
         given |= {"penwidth": "3", "color": "#c03030"}
+    if url:
+        given |= {"URL": escape(url), "target": "_top", "tooltip": f"{node.type} {node.id}"}
     label = "<br/>".join([f"<b>{title}</b>", *details])
     return ", ".join([f"label=<{label}>", *(f'{name}="{value}"' for name, value in given.items())])
 
@@ -185,28 +208,38 @@ def _lines(node: Node) -> Sequence[str]:
     return [text for text in (node.title, *first, others) if text]
 
 
-def svg(root: Node) -> str:
+def _short_lines(node: Node) -> Sequence[str]:
+    name = node.name or f"{node.id[:_FEW]}…"
+    return [
+        replace(node, name=name).title,
+        ", ".join(replace(node, name=None, project_id=None).details),
+    ]
+
+
+def svg(root: Node, url_of: UrlOf = _no_url, **layout: bool) -> str:
     """Return the tree as an SVG image, drawn by Graphviz.
 
-    :raises CommandError: if Graphviz is not installed, or fails
+    :param url_of: see :func:`dot`
+    :param layout: see :func:`dot`
+    :raises DrawingFailed: if Graphviz is not installed, or fails
     """
     try:
         drawn = subprocess.run(
             ["dot", "-Tsvg"],
-            input=dot(root),
+            input=dot(root, url_of, **layout),
             capture_output=True,
             text=True,
             timeout=LONGEST,
             check=True,
         )
     except FileNotFoundError as error:
-        raise CommandError(
-            "the program `dot` was not found; install Graphviz, or give the format dot or mermaid "
-            "and draw the output elsewhere"
+        raise DrawingFailed(
+            "the program `dot` was not found; install Graphviz, or draw the output of another "
+            "format elsewhere"
         ) from error
     except subprocess.SubprocessError as error:
-        raise CommandError(
-            f"Graphviz did not draw the lineage: {error}; give a smaller --width or --depth"
+        raise DrawingFailed(
+            f"Graphviz did not draw the lineage: {error}; draw fewer nodes"
         ) from error
     return drawn.stdout.rstrip("\n")
 

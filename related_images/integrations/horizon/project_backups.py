@@ -1,0 +1,251 @@
+"""The backups of all servers of a project."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any, Final
+
+from related_images import model, validation
+from related_images.client import Instance, RelationsClient, ServiceFailed
+from related_images.client.backups import Inventory, Server, ServerPolicies, policies_of_server
+from related_images.client.backups.service import Service
+from related_images.client.glance import PAGE
+from related_images.integrations.horizon.server_images import lateness, next_due
+from related_images.model import BACKUP, SERVER, Relation
+
+READ: Final = 5 * PAGE
+"""The largest number of servers that are read for one page."""
+BACKUPS: Final = 100
+"""The number of the newest backups of a server that are read."""
+DAYS: Final = 90
+"""The length of the timeline."""
+LABELS: Final = 20
+"""The largest number of labels that the page offers as filters."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The days of the last 90 days on which a server was backed up; 0 is today."""
+
+    days: list[int]
+
+    @property
+    def marks(self) -> list[int]:
+        """The horizontal positions of the days in the picture."""
+        return [2 * (DAYS - 1 - day) for day in self.days]
+
+
+@dataclass(frozen=True)
+class ServerRow:
+    """A server with backups.
+
+    :ivar server: the server as Nova shows it; ``None`` if Nova does not know it
+    :ivar backups: the number of its backups
+    :ivar size: the bytes of its newest :data:`BACKUPS` backups
+    :ivar volume_snapshots: the number of volume snapshots of these backups
+    :ivar is_more: whether it has more backups than these
+    """
+
+    instance: Instance
+    server: Server | None
+    policies: ServerPolicies | None
+    newest_at: datetime
+    backups: int
+    size: int
+    volume_snapshots: int
+    is_more: bool
+    labels: list[str]
+    timeline: Timeline
+    now: datetime
+
+    @property
+    def name(self) -> str:
+        """The name of the server, or its ID."""
+        return self.server.name if self.server else self.instance.instance_id
+
+    @property
+    def age(self) -> timedelta:
+        """The age of the newest backup."""
+        return max(self.now - self.newest_at, timedelta())
+
+    @property
+    def next_due(self) -> datetime | None:
+        """When the next backup is due by the policy of the server."""
+        return next_due(self.policies, self.newest_at)
+
+    @property
+    def lateness(self) -> str:
+        """``warning`` or ``critical`` if the server is overdue; else empty."""
+        return lateness(self.policies, self.newest_at, self.now)
+
+
+@dataclass(frozen=True)
+class ProjectBackups:
+    """A page of the servers with backups.
+
+    :ivar number: the number of the page, from 1
+    :ivar total: the number of servers with backups that exist
+    :ivar is_more: whether the project has more servers than are read
+    """
+
+    rows: list[ServerRow]
+    number: int
+    total: int
+    has_next: bool
+    is_more: bool
+    labels: list[str] = field(default_factory=list)
+
+
+def load(
+    inventory: Inventory, nova: Service, project_id: str, label: str | None, number: int, limit: int
+) -> ProjectBackups:
+    """Return a page of the servers with backups: overdue ones first, then by the age.
+
+    The pages have the servers whose newest backup is the oldest first, and each page has its
+    overdue servers first: the policies of the servers on a page are read with it.
+
+    :param label: only backups with this label count; ``None`` for all
+    :param number: the number of the page, from 1
+    :param limit: the number of servers of a page
+    :raises ClientError: if a request fails
+    """
+    now = datetime.now(UTC)
+    found = list(itertools.islice(_instances(inventory.relations, project_id, label), READ + 1))
+    live = [it for it in found[:READ] if it.ended_at is None and BACKUP in it.images]
+    live.sort(key=lambda it: (it.images[BACKUP].latest_at, it.instance))
+    shown = live[(number - 1) * limit : number * limit]
+    rows = _rows(inventory.relations, nova, shown, label, now)
+    rows.sort(key=lambda row: (not row.lateness, row.newest_at))
+    labels = sorted({label for row in rows for label in row.labels})[:LABELS]
+    return ProjectBackups(
+        rows, number, len(live), number * limit < len(live), len(found) > READ, labels
+    )
+
+
+def _instances(
+    relations: RelationsClient, project_id: str, label: str | None
+) -> Iterator[Instance]:
+    return relations.instances(
+        kind=BACKUP, resource_type=SERVER, project_id=project_id, label=label, page_size=PAGE
+    )
+
+
+def _rows(
+    relations: RelationsClient,
+    nova: Service,
+    shown: Iterable[Instance],
+    label: str | None,
+    now: datetime,
+) -> list[ServerRow]:
+    backups = {it.instance: _backups(relations, it, label) for it in shown}
+    ids = {one.image_id for made in backups.values() for one in made}
+    sizes = dict(relations.glance.images(ids, lambda image: int(image["size"] or 0)))
+    return [_row(nova, it, backups[it.instance], sizes, now) for it in shown]
+
+
+def _row(
+    nova: Service,
+    instance: Instance,
+    made: list[Relation],
+    sizes: dict[str, int],
+    now: datetime,
+) -> ServerRow:
+    server = _server(nova, instance.instance_id)
+    known = None if server is None else _policies(server)
+    ages = [now - (one.image_created_at or one.created_at) for one in made]
+    days = sorted({age.days for age in ages if 0 <= age.days < DAYS})
+    kept = instance.images[BACKUP]
+    return ServerRow(
+        instance,
+        server,
+        known,
+        kept.latest_at,
+        kept.count,
+        sum(sizes.get(one.image_id, 0) for one in made),
+        len({id for one in made for id in one.volume_snapshot_ids}),
+        kept.count > len(made),
+        sorted({one.label for one in made if one.label}),
+        Timeline(days),
+        now,
+    )
+
+
+def _backups(relations: RelationsClient, instance: Instance, label: str | None) -> list[Relation]:
+    """Return the newest backups of a server."""
+    found = relations.relations(
+        installation_uuid=instance.installation_uuid,
+        instance_id=instance.instance_id,
+        resource_type=SERVER,
+        kind=BACKUP,
+        label=label,
+        limit=BACKUPS,
+    )
+    return [one for one in found if one.image_deleted_at is None]
+
+
+def _server(nova: Service, server_id: str) -> Server | None:
+    try:
+        return Server.of(nova.request("GET", f"/servers/{server_id}")["server"])
+    except ServiceFailed as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
+
+
+def _policies(server: Server) -> ServerPolicies | None:
+    return policies_of_server(server.id, server.project_id, server.created_at, server.metadata)
+
+
+@dataclass(frozen=True)
+class UnsavedServer:
+    """A server without a backup."""
+
+    server: Server
+    policies: ServerPolicies | None
+    now: datetime
+
+    @property
+    def created_at(self) -> datetime:
+        """When the server was created."""
+        return validation.parse_time("created", self.server.created_at)
+
+    @property
+    def next_due(self) -> datetime | None:
+        """When its first backup is due by its policy."""
+        return next_due(self.policies, None)
+
+    @property
+    def lateness(self) -> str:
+        """``critical`` if it is overdue; else empty."""
+        return lateness(self.policies, None, self.now)
+
+
+@dataclass(frozen=True)
+class UnsavedServers:
+    """The servers without a backup among a page of Nova's servers.
+
+    :ivar marker: the marker of the next page of Nova; ``None`` on the last page
+    """
+
+    rows: list[UnsavedServer]
+    marker: str | None
+
+
+def without_backup(
+    inventory: Inventory, nova: Service, project_id: str, marker: str | None
+) -> UnsavedServers:
+    """Return the servers without a backup among a page of Nova's servers.
+
+    :param marker: the marker of Nova's page; ``None`` for the first page
+    :raises ClientError: if a request fails
+    """
+    now = datetime.now(UTC)
+    recorded = itertools.islice(_instances(inventory.relations, project_id, None), READ)
+    saved = {it.instance_id for it in recorded if model.BACKUP in it.images}
+    query = {"limit": str(BACKUPS)} | ({"marker": marker} if marker else {})
+    body: Any = nova.request("GET", "/servers/detail", params=query)
+    found = [Server.of(shown) for shown in body["servers"]]
+    rows = [UnsavedServer(one, _policies(one), now) for one in found if one.id not in saved]
+    return UnsavedServers(rows, found[-1].id if found and body.get("servers_links") else None)

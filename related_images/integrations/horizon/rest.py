@@ -1,0 +1,60 @@
+"""The routes of the plugin under ``/api/related-images/``, for its JavaScript."""
+
+from typing import Any
+
+from django.http import HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext as _
+from django.views import generic
+from horizon.decorators import require_auth
+from openstack_dashboard.api.rest import urls
+
+from related_images.integrations.horizon import image_lineage
+from related_images.integrations.horizon.faults import explained
+from related_images.integrations.horizon.texts import counted
+
+IMAGES = 10
+"""The largest number of images of which the dialog shows the dependents."""
+
+
+@urls.register
+@method_decorator(require_auth, "dispatch")
+class Lineage(generic.View):  # type: ignore[misc]
+    """The content of the tab of the AngularJS page of an image."""
+
+    url_regex = r"related-images/images/(?P<image_id>[0-9a-fA-F-]+)/lineage/$"
+
+    def get(self, request: Any, image_id: str) -> HttpResponse:
+        """Return the content as HTML."""
+        context = explained(lambda: {"found": image_lineage.load(request, image_id)})
+        return render(request, "related_images/lineage.html", context)
+
+
+@urls.register
+@method_decorator(require_auth, "dispatch")
+class Dependents(generic.View):  # type: ignore[misc]
+    """The sentence of the dialog that deletes images."""
+
+    url_regex = r"related-images/dependents/$"
+
+    def get(self, request: Any) -> HttpResponse:
+        """Return the sentence, which is empty if nothing depends on the images."""
+        image_ids = request.GET.get("image_ids", "").split(",")[:IMAGES]
+        told = explained(lambda: {"text": _sentence(request, image_ids)})
+        return JsonResponse({"text": told.get("text", told.get("fault"))})
+
+
+def _sentence(request: Any, image_ids: list[str]) -> str:
+    found = image_lineage.dependents(request, image_ids)
+    sentences = []
+    if found.numbers:
+        more = ["…"] * (sum(found.numbers.values()) > len(found.names))
+        told = {
+            "numbers": ", ".join(counted(number, type) for type, number in found.numbers.items()),
+            "names": ", ".join([*found.names, *more]),
+        }
+        sentences.append(_("These depend on it: %(numbers)s (%(names)s).") % told)
+    if found.is_used_by_others:
+        sentences.append(_("Servers or volumes of other projects use it."))
+    return " ".join(sentences)

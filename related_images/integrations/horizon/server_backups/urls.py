@@ -1,0 +1,10 @@
+"""The URLs of the panel."""
+
+from django.urls import re_path
+
+from related_images.integrations.horizon.server_backups import views
+
+urlpatterns = [
+    re_path(r"^$", views.IndexView.as_view(), name="index"),
+    re_path(r"^(?P<server_id>[^/]+)/back-up/$", views.BackUpView.as_view(), name="back_up"),
+]

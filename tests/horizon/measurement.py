@@ -1,0 +1,7 @@
+"""The headers with which the Horizon of the tests answers what a page took."""
+
+from typing import Final
+
+CALLS: Final = "X-Test-Api-Calls"
+API_MILLISECONDS: Final = "X-Test-Api-Milliseconds"
+MILLISECONDS: Final = "X-Test-Milliseconds"

@@ -1,0 +1,172 @@
+"""Start Horizon with the plugin, in its own virtual environment, on the test cloud."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import make_url
+
+from related_images import __file__ as package
+from tests.cloud.cloud import Cloud, eventually
+from tests.cloud.plan import REGION, RELATED, TYPES
+from tests.cloud.starting import INTERFACES, PATHS, glance_beside
+from tests.horizon.filling import fill_databases
+from tests.servers import ask
+
+ROOT: Final = Path(__file__).parents[2]
+VENV: Final = ROOT / ".venv-horizon"
+PYTHON: Final = VENV / "bin" / "python"
+PLUGIN: Final = Path(package).parent / "integrations" / "horizon"
+ENABLED: Final = "_*.py"
+"""The files in the directory ``enabled`` of the plugin that an operator copies."""
+
+MANAGE: Final = "from django.core.management import execute_from_command_line as run; run"
+
+THEME: Final = "RELATED_IMAGES_THEME"
+"""The environment variable with the theme of Horizon."""
+
+SETTINGS: Final = """
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+SECRET_KEY = "a key of a test"
+SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+CACHES = {{"default": {{"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}}}
+OPENSTACK_KEYSTONE_URL = "{identity}"
+STATIC_ROOT = "{static}"
+COMPRESS_OFFLINE = True
+LOGGING = {{
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {{"console": {{"class": "logging.StreamHandler"}}}},
+    "root": {{"handlers": ["console"], "level": "INFO"}},
+}}
+ANGULAR_FEATURES = {{"images_panel": {is_angular}}}
+DEFAULT_THEME = "{theme}"
+SELECTABLE_THEMES = [("{theme}", "{theme}", "themes/{theme}")]
+AVAILABLE_THEMES = [(name, name, "themes/" + name) for name in ("default", "material")]
+"""
+"""Settings of Horizon. The page of images is that of AngularJS or that of Django."""
+
+
+PLAIN, DOWN, LARGE = ("without-the-filter", "database-down", "large")
+"""Regions whose Glance has no filter, a filter whose database does not answer, or many backups."""
+
+
+@dataclass(frozen=True)
+class Dashboards:
+    """Running Horizons.
+
+    :ivar angular: the URL of the one with the AngularJS pages of images
+    :ivar django: the URL of the one with the Django pages of images
+    :ivar region: the region of the cloud
+    """
+
+    angular: str
+    django: str
+    region: str = REGION
+
+
+@contextmanager
+def dashboards(cloud: Cloud) -> Iterator[Dashboards]:
+    """Run two Horizons, and two more regions, each with another Glance."""
+    install(cloud)
+    nowhere = str(make_url(cloud.plan.database_of(RELATED)).set(port=1))
+    no_database = {"connection": nowhere, "database_timeout": "1"}
+    with ExitStack() as stack:
+        large = fill_databases(cloud)
+        for region, told in (
+            (PLAIN, {"with_filter": False}),
+            (DOWN, {"options": no_database}),
+            (LARGE, large),
+        ):
+            _add_region(cloud, region, stack.enter_context(glance_beside(cloud, region, **told)))
+        angular = stack.enter_context(horizon(cloud))
+        yield Dashboards(angular, stack.enter_context(horizon(cloud, is_angular=False)))
+
+
+def _add_region(cloud: Cloud, region: str, glance: int) -> None:
+    """Add a region with the same services and another Glance, which has this port."""
+    identity = cloud.connection("admin").identity
+    identity.create_region(id=region)
+    for name in (*TYPES, "keystone"):
+        service = identity.find_service(name)
+        url = cloud.plan.identity if name == "keystone" else cloud.plan.urls[name]
+        url = f"http://127.0.0.1:{glance}" if name == "glance" else url + PATHS.get(name, "")
+        for interface in INTERFACES:
+            identity.create_endpoint(
+                service_id=service.id, interface=interface, url=url, region_id=region
+            )
+
+
+def install(cloud: Cloud) -> None:
+    """Install the plugin as docs/horizon.md describes it, and prepare the static files."""
+    (enabled,) = VENV.glob("lib/python*/site-packages/openstack_dashboard/local/enabled")
+    for file in (PLUGIN / "enabled").glob(ENABLED):
+        shutil.copy(file, enabled)
+    _write_settings(cloud, is_angular=True)
+    for words in (["collectstatic", "--noinput", "--verbosity", "0"], ["compress", "--force"]):
+        command = [str(PYTHON), "-c", f"{MANAGE}(['manage.py', *{words!r}])"]
+        cloud.processes.run(f"horizon-{words[0]}", *command, **_environment(cloud, "horizon"))
+
+
+@contextmanager
+def horizon(cloud: Cloud, *, is_angular: bool = True) -> Iterator[str]:
+    """Run Horizon, and yield its URL.
+
+    :param is_angular: whether the page of an image is the AngularJS page, the default of Horizon
+    """
+    name = _name(is_angular)
+    _write_settings(cloud, is_angular)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = int(listener.getsockname()[1])
+        descriptor = listener.fileno()
+        options = ("--bind", f"fd://{descriptor}", "--threads", "4", "--timeout", "600")
+        command = (str(PYTHON), "-m", "gunicorn", "--no-control-socket", *options)
+        told = _environment(cloud, name)
+        application = "tests.horizon.dashboard:application"
+        cloud.processes.start(name, *command, application, inherited=(descriptor,), **told)
+    try:
+        eventually(lambda: _answers(cloud, port), name)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        cloud.processes.stop(name)
+
+
+def _name(is_angular: bool) -> str:
+    return "horizon" if is_angular else "horizon-django"
+
+
+def _answers(cloud: Cloud, port: int) -> bool:
+    cloud.processes.check()
+    try:
+        return ask(port, "GET", "/auth/login/").status == 200
+    except OSError:
+        return False
+
+
+def _write_settings(cloud: Cloud, is_angular: bool) -> None:
+    # Horizon imports its settings from a package with this name
+    home = cloud.plan.home(_name(is_angular)) / "local"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "__init__.py").touch()
+    static = cloud.plan.home("horizon") / "static"
+    text = SETTINGS.format(
+        identity=cloud.plan.identity,
+        static=static,
+        is_angular=is_angular,
+        theme=os.environ.get(THEME, "default"),
+    )
+    (home / "local_settings.py").write_text(text)
+
+
+def _environment(cloud: Cloud, name: str) -> dict[str, str]:
+    path = (cloud.plan.home(name), ROOT)
+    return {
+        "DJANGO_SETTINGS_MODULE": "openstack_dashboard.settings",
+        "PYTHONPATH": ":".join(map(str, path)),
+    }

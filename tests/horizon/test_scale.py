@@ -1,0 +1,88 @@
+"""The pages of a project with 2,000 servers and 28,000 backups: API calls and time."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+import requests
+
+from tests.cloud.cloud import Cloud
+from tests.horizon import filling
+from tests.horizon.browser import Browser
+from tests.horizon.conftest import LogIn
+from tests.horizon.history import History
+from tests.horizon.measurement import API_MILLISECONDS, CALLS, MILLISECONDS
+from tests.horizon.starting import LARGE
+
+TIMES: Final = 1.5
+"""The largest time of a page as a multiple of the time of its API calls."""
+ROUNDS: Final = 3
+ROWS: Final = 20
+"""The number of rows of a page in Horizon, by default."""
+IMAGE_IDS: Final = 32
+"""The number of images that one request names."""
+
+FRAME: Final = 12
+"""The largest number of API calls of Horizon itself around a page."""
+OF_PANEL: Final = FRAME + 5 + 2 * ROWS + -(-ROWS * filling.BACKUPS // IMAGE_IDS)
+"""The settings of the filter, two pages of servers and two of images; for each row two calls."""
+SERVER: Final = "/project/instances/{server}/?tab=instance_details__related_images"
+OTHER_TAB: Final = "/project/instances/{server}/?tab=instance_details__overview"
+"""The same page with a tab of Horizon itself, whose own code takes most of the time."""
+
+PAGES: Final = {
+    "/project/server_backups/": OF_PANEL,
+    "/project/server_backups/?page=100": OF_PANEL,
+    "/project/server_backups/?tab=server_backups__without": FRAME + 4,
+    SERVER: 2 * FRAME + 9,
+    "/api/related-images/images/{image}/lineage/": 20,
+    "/api/related-images/dependents/?image_ids={image}": FRAME,
+    "/admin/image_usage/": FRAME + 3,
+}
+"""The largest number of API calls of each page, with those of Horizon itself."""
+
+
+@dataclass(frozen=True, order=True)
+class Taken:
+    """What a page took.
+
+    :ivar total: milliseconds
+    :ivar of_api: the milliseconds of its API calls
+    """
+
+    total: float
+    of_api: float
+    calls: int
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_takes_little_more_than_its_api_calls(
+    cloud: Cloud, log_in: LogIn, history: History, page: str
+) -> None:
+    filling.name_server(cloud, history.servers["web-1"])
+    window = log_in("admin" if page.startswith("/admin") else "alice", region=LARGE)
+    path = page.format(server=history.servers["web-1"], image=filling.BASE)
+    taken = quickest(window, path)
+    print(f"{page}: {taken}")
+    assert 0 < taken.calls <= PAGES[page]
+    others = 0.0
+    if page == SERVER:
+        other = quickest(window, OTHER_TAB.format(server=history.servers["web-1"]))
+        others = other.total - other.of_api
+    assert taken.total - others <= TIMES * taken.of_api
+
+
+def quickest(window: Browser, path: str) -> Taken:
+    """Request the content of the plugin on a page several times."""
+    cookies = {one["name"]: one["value"] for one in window.driver.get_cookies()}
+    # without this header, Horizon renders the whole page around the tab
+    headers = {"X-Requested-With": "XMLHttpRequest"} if "tab=" in path else {}
+    found = []
+    for _ in range(ROUNDS):
+        answer = requests.get(window.url + path, cookies=cookies, headers=headers, timeout=600)
+        assert answer.status_code == 200
+        assert "alert-warning" not in answer.text
+        names = (MILLISECONDS, API_MILLISECONDS)
+        total, of_api = (float(answer.headers[name]) for name in names)
+        found.append(Taken(total, of_api, int(answer.headers[CALLS])))
+    return min(found)
