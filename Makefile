@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses 2 --dist loadfile
 
-.PHONY: run test slow-test lowest-test heat-test cloud-test killed-runs check bench fuzz glance-suite clean
+.PHONY: run test slow-test lowest-test heat-test cloud-test killed-runs check bench fuzz glance-suite dist clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/related-images serve $(ARGS)
@@ -46,6 +46,14 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The wheels and source distributions of both distributions; two builds of one commit have the same bytes.
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	umask 022; SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}; \
+	export SOURCE_DATE_EPOCH; \
+	for project in client .; do $(BIN)/python -m build --outdir dist $$project || exit; done
+	$(BIN)/twine check --strict dist/*
+
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -56,9 +64,9 @@ fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat $(VENV)-image-manager-* build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat $(VENV)-image-manager-* build dist *.egg-info client/*.egg-info client/build .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
-$(VENV)/.installed-%: setup.cfg pyproject.toml
+$(VENV)/.installed-%: setup.cfg client/setup.cfg setup.py pyproject.toml
 	@echo "installing packages into $(VENV); the first time this takes some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS_$*)]'
