@@ -76,7 +76,8 @@ $(VENV)/.installed-%: setup.cfg client/setup.cfg setup.py pyproject.toml
 LOWEST := tests/test_lowest.py tests/db/test_database.py tests/db/test_outages.py \
 	tests/db/test_pgbouncer.py tests/db/test_schema.py tests/db/test_urls.py \
 	tests/middleware/test_routing.py tests/middleware/test_request.py \
-	tests/middleware/test_databases.py tests/middleware/test_image_list.py
+	tests/middleware/test_databases.py tests/middleware/test_image_list.py \
+	tests/middleware/test_policy.py
 
 $(VENV)-lowest/.installed: setup.cfg tests/lowest-constraints.txt
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest

@@ -128,9 +128,10 @@ class _Checking:
         if not text.strip():
             raise self._wrong('it is empty; "@" permits every request, "!" permits none')
         leaves = list(_leaves(self.parsed[self.name]))
-        # oslo.policy puts the check "!" in place of what it cannot parse
+        # oslo.policy puts the check "!" in place of what it cannot parse, or leaves a lone word
         refusals = sum(str(leaf) == "!" for leaf in leaves)
-        if refusals > len(re.findall(r"(?<![^\s(])!(?![^\s)])", text)):
+        written = len(re.findall(r"(?<![^\s(])!(?![^\s)])", text))
+        if refusals > written or not all(map(callable, leaves)):
             raise self._wrong("it is not a valid expression")
         for leaf in leaves:
             if str(leaf) not in ("!", "@"):

@@ -286,6 +286,7 @@ WRONG = {
     "no check": ('"related_images:reader": "role"\n', "not a valid expression"),
     "no check in not": ('"related_images:reader": "not reader"\n', "not a valid expression"),
     "half an expression": ('"related_images:reader": "role:a or"\n', "not a valid expression"),
+    "a lone word": ('"related_images:reader": "NOT"\n', "not a valid expression"),
     "a parenthesis": ('"related_images:reader": "(role:a"\n', "not a valid expression"),
     "an undefined rule": ('"related_images:reader": "not rule:b"\n', "does not exist"),
     "itself": ('"related_images:reader": "not rule:related_images:reader"\n', "refers to itself"),
