@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses 2 --dist loadfile
 
-.PHONY: run test slow-test lowest-test heat-test horizon-test cloud-test killed-runs check bench fuzz glance-suite clean
+.PHONY: run test slow-test lowest-test heat-test horizon-test cloud-test killed-runs check bench fuzz glance-suite dist clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/related-images serve $(ARGS)
@@ -50,6 +50,14 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The wheels and source distributions of both distributions; two builds of one commit have the same bytes.
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	umask 022; SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}; \
+	export SOURCE_DATE_EPOCH; \
+	for project in client .; do $(BIN)/python -m build --outdir dist $$project || exit; done
+	$(BIN)/twine check --strict dist/*
+
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -60,9 +68,9 @@ fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat $(VENV)-horizon $(VENV)-image-manager-* build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat $(VENV)-horizon $(VENV)-image-manager-* build dist *.egg-info client/*.egg-info client/build .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
-$(VENV)/.installed-%: setup.cfg pyproject.toml
+$(VENV)/.installed-%: setup.cfg client/setup.cfg setup.py pyproject.toml
 	@echo "installing packages into $(VENV); the first time this takes some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS_$*)]'
@@ -72,7 +80,8 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml
 LOWEST := tests/test_lowest.py tests/db/test_database.py tests/db/test_outages.py \
 	tests/db/test_pgbouncer.py tests/db/test_schema.py tests/db/test_urls.py \
 	tests/middleware/test_routing.py tests/middleware/test_request.py \
-	tests/middleware/test_databases.py tests/middleware/test_image_list.py
+	tests/middleware/test_databases.py tests/middleware/test_image_list.py \
+	tests/middleware/test_policy.py
 
 $(VENV)-lowest/.installed: setup.cfg tests/lowest-constraints.txt
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest

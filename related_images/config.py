@@ -81,6 +81,16 @@ class _Words(types.List):  # type: ignore[misc,unused-ignore]
         return words
 
 
+class _Path(types.String):  # type: ignore[misc,unused-ignore]
+    """An absolute path, or nothing. The working directory of a service is seldom known."""
+
+    def __call__(self, value: Any) -> str:
+        text = str(super().__call__(value)).strip()
+        if text and not os.path.isabs(text):
+            raise ValueError("an absolute path is needed")
+        return text
+
+
 class _Seconds(types.Float):  # type: ignore[misc,unused-ignore]
     """A number of seconds. ``types.Float`` also accepts ``nan`` and an empty value."""
 
@@ -162,6 +172,14 @@ OPTIONS: Final[dict[str, cfg.Opt]] = {
             "server. It deletes the oldest of them.",
         ),
         cfg.Opt(
+            "policy_file",
+            type=_Path(),
+            default="",
+            help="Absolute path of a policy file of oslo.policy, with rules that replace the "
+            "defaults. The defaults follow from recording_roles and admin_roles. The service "
+            "reads the file again when it changes.",
+        ),
+        cfg.Opt(
             "database_timeout",
             type=_Seconds(),
             default=2.0,
@@ -188,6 +206,7 @@ class Settings:
     guard_counts: frozenset[str]
     guard_actions: frozenset[str]
     nova_rotation: str
+    policy_file: str
     database_timeout: float
 
     def guards(self, action: str) -> bool:

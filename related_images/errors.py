@@ -19,7 +19,8 @@
     │   └── ImageIdMalformed, ParameterUnknown, ParameterMalformed, LimitMalformed, MarkerUnknown
     ├── NotIdentified               the request has no valid token
     ├── Forbidden                   the caller is not permitted to do this
-    │   └── RecordingForbidden, InstallationBound, InstallationUnregistered, AdminOnly
+    │   ├── RecordingForbidden, InstallationBound, InstallationUnregistered, AdminOnly
+    │   └── PolicyForbidden
     ├── NotFound                    it does not exist, or the caller cannot see it
     │   ├── ImageNotFound, InstanceNotFound, RelationNotFound, OriginNotFound
     │   └── InstallationNotFound, ResourceTypeNotFound
@@ -296,6 +297,13 @@ class AdminOnly(Forbidden):
 
     code = "admin.required"
     title = "An admin role is required"
+
+
+class PolicyForbidden(Forbidden):
+    """A rule of the policy file refuses the request."""
+
+    code = "policy.forbidden"
+    title = "The policy does not permit this request"
 
 
 class NotFound(RelatedImagesError):

@@ -340,7 +340,7 @@ def test_generator_prints_every_option_with_default_and_help() -> None:
     assert "[related_images]" in done.stdout
     for option in config.OPTIONS.values():
         (default,) = option.type.format_defaults(option.default)
-        assert f"#{option.name} = {default}\n" in done.stdout
+        assert f"#{option.name} = {default}".rstrip() in done.stdout.splitlines()
         assert str(option.help) in done.stdout
 
 

@@ -33,7 +33,8 @@ def error_classes() -> list[type[errors.RelatedImagesError]]:
 def test_every_option_is_documented_with_its_default(name: str) -> None:
     option = config.OPTIONS[name]
     (default,) = option.type.format_defaults(option.default)
-    assert f"| `{name}` | `{default}` |" in API
+    shown = f"`{default}`" if default else "none"
+    assert f"| `{name}` | {shown} |" in API
 
 
 @pytest.mark.parametrize(

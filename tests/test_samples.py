@@ -59,6 +59,19 @@ def test_the_sample_of_the_options_is_generated() -> None:
     assert (SAMPLES / "related-images.conf").read_text() == done.stdout
 
 
+def test_the_sample_of_the_policy_is_generated() -> None:
+    command = (f"{sys.prefix}/bin/oslopolicy-sample-generator", "--namespace", "related_images")
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (SAMPLES / "policy.yaml").read_text() == done.stdout
+
+
+def test_shellcheck_accepts_the_scripts() -> None:
+    done = subprocess.run(
+        (f"{sys.prefix}/bin/shellcheck", ETC.parent / ".ci" / "run"), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 @pytest.mark.parametrize("service", CONTEXTS, ids=lambda it: it.name)
 def test_the_pipelines_have_the_filter_in_the_right_place(service: Service, tmp_path: Path) -> None:
     name, context = CONTEXTS[service]

@@ -1,16 +1,30 @@
 """The caller's identity, from the headers that keystonemiddleware sets, and its permissions.
 
-Roles decide what a caller may record and remove. Its project decides which relations it sees. The
-registration of an installation decides which service users may report on it:
+The rules of :mod:`related_images.middleware.policy` decide what a caller may do. The role options
+and its project decide which relations it sees, whatever the rules say. The registration of an
+installation decides which service users may report on it:
 :mod:`related_images.db.installations` checks that in the transaction that records.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 from related_images.config import Settings
 from related_images.db import Reporter
-from related_images.errors import AdminOnly, NotIdentified, RecordingForbidden
+from related_images.errors import NotIdentified
 from related_images.middleware.environ import Environ
+from related_images.middleware.policy import (
+    ADMINISTRATOR,
+    CREATE_IMAGE,
+    DELETE_RELATION,
+    READER,
+    RECORDER,
+    REMOVER,
+    Policy,
+    Rule,
+    role_word,
+)
 from related_images.validation import shown
 
 CONFIRMED = "Confirmed"
@@ -22,6 +36,7 @@ class Caller:
 
     environ: Environ
     settings: Settings
+    policy: Policy
 
     @property
     def is_identified(self) -> bool:
@@ -55,13 +70,13 @@ class Caller:
 
     @property
     def may_record(self) -> bool:
-        """Whether the caller may record relations."""
-        return self.has_service_token or self.has_recording_role
+        """Whether the caller may create images with instance headers."""
+        return self.permits(CREATE_IMAGE)
 
     @property
     def sees_all_projects(self) -> bool:
-        """Whether the caller sees the relations of all projects."""
-        return self.is_admin or self.may_record
+        """Whether the caller sees the relations of all projects. No rule decides this."""
+        return self.is_admin or self.has_service_token or self.has_recording_role
 
     @property
     def visible_to(self) -> str | None:
@@ -70,8 +85,12 @@ class Caller:
 
     @property
     def may_remove(self) -> bool:
-        """Whether the caller may remove relations and record that a server was deleted."""
-        return self.may_record or self.is_admin
+        """Whether the caller may remove relations."""
+        return self.permits(DELETE_RELATION)
+
+    def permits(self, rule: Rule) -> bool:
+        """Return whether a rule permits a request of the caller."""
+        return self._permits(rule, self._own_credentials | self._service_credentials)
 
     def require_identity(self) -> None:
         """Check that the user's token is confirmed.
@@ -81,32 +100,28 @@ class Caller:
         if not self.is_identified:
             raise NotIdentified("the request has no valid token; send one in X-Auth-Token")
 
-    def require_recording_role(self) -> None:
-        """Check that the caller may record relations.
+    def require(self, rule: Rule) -> None:
+        """Check that a rule permits the request.
 
-        :raises RecordingForbidden: if it has no such role; the message names the roles
+        :raises Forbidden: if it does not; the class is ``rule.refusal``, and the message names the
+            roles that are needed, or the rule if there is a policy file
         """
-        if not self.may_record:
-            raise RecordingForbidden(self._recording_roles_needed())
+        if not self.permits(rule):
+            raise rule.refusal(self._needed(rule))
 
-    def require_removal_role(self) -> None:
-        """Check that the caller may remove relations.
-
-        :raises RecordingForbidden: if it has no such role; the message names the roles
-        """
-        if not self.may_remove:
-            raise RecordingForbidden(
-                f"{self._recording_roles_needed()}; or one of these admin roles, in the caller's "
-                f"own token: {self.admin_roles}"
+    def _needed(self, rule: Rule) -> str:
+        if self.settings.policy_file:
+            return (
+                f"the rule {rule.name} of the policy file of Glance's operator does not permit it"
             )
-
-    def require_admin_role(self) -> None:
-        """Check that the caller is an administrator.
-
-        :raises AdminOnly: if it is not; the message names the roles
-        """
-        if not self.is_admin:
-            raise AdminOnly(f"one of these roles is needed: {self.admin_roles}")
+        defaults = {
+            f"rule:{RECORDER.name}": self._recording_roles_needed(),
+            f"rule:{REMOVER.name}": f"{self._recording_roles_needed()}; or one of these admin "
+            f"roles, in the caller's own token: {self.admin_roles}",
+            f"rule:{ADMINISTRATOR.name}": f"one of these roles is needed: {self.admin_roles}",
+            f"rule:{READER.name}": "a valid token is needed",
+        }
+        return defaults[rule.default]
 
     @property
     def admin_roles(self) -> str:
@@ -124,16 +139,32 @@ class Caller:
     def description(self) -> str:
         """The caller and the right by which it removes relations, for a log line."""
         service = self.environ.get("HTTP_X_SERVICE_USER_ID") if self.has_service_token else None
-        right = "administrator" if self.is_admin else "service"
+        right = (
+            "administrator"
+            if self.is_admin
+            else "service"
+            if self.sees_all_projects
+            else "permitted by the policy"
+        )
         through = f" through service user {shown(service)}" if service else ""
         user = shown(self.environ.get("HTTP_X_USER_ID"))
         return f"{right}, user {user} of project {shown(self.project_id)}{through}"
 
-    def reporter(self) -> Reporter:
-        """Return the service users of this request, to check when it records a relation."""
+    def reporter(self, rule: Rule = RECORDER) -> Reporter:
+        """Return the users whose tokens give the right to report, to check them when it is stored.
+
+        :param rule: the rule that permits the request
+        """
+        own = self._permits(rule, self._own_credentials)
+        lent = self._service_credentials
+        # by the service token alone, or only by both tokens together
+        through_service = bool(lent) and (
+            self._permits(rule, self._own_credentials | lent | {"roles": []})
+            or (not own and self.permits(rule))
+        )
         users = {
-            self.environ.get("HTTP_X_SERVICE_USER_ID") if self.has_service_token else None,
-            self.environ.get("HTTP_X_USER_ID") if self.has_recording_role else None,
+            self.environ.get("HTTP_X_SERVICE_USER_ID") if through_service else None,
+            self.environ.get("HTTP_X_USER_ID") if own else None,
         }
         return Reporter(
             frozenset(user for user in users if user),
@@ -149,9 +180,48 @@ class Caller:
         users = frozenset([user] if user else [])
         return Reporter(users, self.settings.require_registered_installation)
 
-    def remover(self) -> Reporter:
+    def remover(self, rule: Rule = REMOVER) -> Reporter:
         """Return the reporter of a removal: an administrator may remove from any installation."""
-        return replace(self.reporter(), for_any_installation=self.is_admin)
+        if self.is_admin:
+            return replace(self.reporter(), for_any_installation=True)
+        return self.reporter(rule)
+
+    def _permits(self, rule: Rule, credentials: dict[str, Any]) -> bool:
+        # no rule permits a request without a valid token
+        return bool(credentials) and self.policy.permits(rule, credentials, self._target)
+
+    @cached_property
+    def _own_credentials(self) -> dict[str, Any]:
+        """What the user's token states; empty if the token is not confirmed."""
+        if not self.is_identified:
+            return {}
+        return {"roles": self._roles("HTTP_X_ROLES")} | self._stated(
+            user_id="HTTP_X_USER_ID",
+            project_id="HTTP_X_PROJECT_ID",
+            domain_id="HTTP_X_DOMAIN_ID",
+            system_scope="HTTP_OPENSTACK_SYSTEM_SCOPE",
+        )
+
+    @cached_property
+    def _service_credentials(self) -> dict[str, Any]:
+        """What the service token states; empty if the token is not confirmed."""
+        if self.environ.get("HTTP_X_SERVICE_IDENTITY_STATUS") != CONFIRMED:
+            return {}
+        return {"service_roles": self._roles("HTTP_X_SERVICE_ROLES")} | self._stated(
+            service_user_id="HTTP_X_SERVICE_USER_ID", service_project_id="HTTP_X_SERVICE_PROJECT_ID"
+        )
+
+    @cached_property
+    def _target(self) -> dict[str, str]:
+        return self._stated(user_id="HTTP_X_USER_ID", project_id="HTTP_X_PROJECT_ID")
+
+    def _stated(self, **keys: str) -> dict[str, str]:
+        texts = {name: self.environ.get(key) for name, key in keys.items()}
+        return {name: text for name, text in texts.items() if text}
+
+    def _roles(self, key: str) -> list[str]:
+        names = map(str.strip, self.environ.get(key, "").split(","))
+        return [role_word(name) for name in names if name]
 
     def _has_role(self, roles: frozenset[str], key: str) -> bool:
         callers_roles = self.environ.get(key, "").lower().split(",")

@@ -24,6 +24,7 @@ from related_images.failpoints import Point
 from related_images.middleware import glance
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ, read_body, request_id
+from related_images.middleware.policy import CREATE_IMAGE
 from related_images.middleware.responses import Headers, StartResponse, WSGIApp
 from related_images.protocol import headers
 
@@ -66,14 +67,14 @@ def create_image(
     :raises Forbidden: if the caller is not permitted to use the installation
     :raises StoreUnavailable: if the relation cannot be recorded; Glance gets no request then
     """
-    caller.require_recording_role()
+    caller.require(CREATE_IMAGE)
     body = json_object(environ)
     image_id = validation.image_id(body.setdefault("id", str(uuid.uuid4())))
     new = _relation(assertion, image_id, _owner(body, caller))
     new = replace(new, volume_snapshot_ids=_volume_snapshots(new, body))
     _replace_body(environ, body)
     with metrics.RECORDING_SECONDS.time():
-        recorded = recording.announce(database, new, caller.reporter())
+        recorded = recording.announce(database, new, caller.reporter(CREATE_IMAGE))
     creation = _ImageCreation(database, new, recorded, request_id(environ), start_response)
     return creation.respond(app(environ, creation.start_response))
 

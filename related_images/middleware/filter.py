@@ -21,6 +21,7 @@ from related_images.middleware import (
 )
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ, request_id
+from related_images.middleware.policy import Policy
 from related_images.middleware.request import (
     Creation,
     Deactivation,
@@ -45,12 +46,13 @@ class InstanceAwareMiddleware:
 
     :param app: Glance, or the next filter in front of it
     :param settings: the options of the filter
-    :raises ConfigurationError: if the database URL cannot be used
+    :raises ConfigurationError: if the database URL or the policy file cannot be used
     """
 
     def __init__(self, app: WSGIApp, settings: Settings) -> None:
         self._app = app
         self._settings = settings
+        self._policy = Policy(settings)
         self._database = Database(settings.connection, settings.database_timeout)
         LOADED.add(self)
 
@@ -70,7 +72,7 @@ class InstanceAwareMiddleware:
         request = classify(environ)
         if request is None:
             return app(environ, start_response)
-        caller = Caller(environ, self._settings)
+        caller = Caller(environ, self._settings, self._policy)
         try:
             match request:
                 case Creation(assertion):

@@ -18,7 +18,7 @@ VERSION: Final = "3.1.0"
 ERRORS: Final = {
     HTTPStatus.BAD_REQUEST: "The request is malformed",
     HTTPStatus.UNAUTHORIZED: "The request has no valid token",
-    HTTPStatus.FORBIDDEN: "The caller lacks the role, or is not permitted to use the installation",
+    HTTPStatus.FORBIDDEN: "The policy refuses the request, or the installation is bound to others",
     HTTPStatus.NOT_FOUND: "The resource does not exist, or the caller cannot see it",
     HTTPStatus.CONFLICT: "The request conflicts with recorded relations",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than 1 MiB",
@@ -35,6 +35,7 @@ RETRY_AFTER: Final = {
 COMMON_ERRORS: Final = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
 """The error statuses of every operation."""

@@ -28,6 +28,8 @@ from related_images.db import (
 )
 from related_images.errors import (
     FieldInvalid,
+    InstanceNotFound,
+    RelationNotFound,
     StoreUnavailable,
 )
 from related_images.jsonform import types_of
@@ -36,6 +38,7 @@ from related_images.middleware import (
     batches,
     glance,
     paging,
+    policy,
     record_origins,
 )
 from related_images.middleware.access import Caller
@@ -88,7 +91,6 @@ def attach(request: RouteRequest) -> WSGIApp:
     A body with ``relations`` has up to 100 of them. Each is recorded in a transaction of its own,
     and has a result of its own.
 
-    :raises RecordingForbidden: if the caller has no recording role
     :raises BadInput: if the body is malformed
     :raises ImageNotFound: if the image does not exist or the caller cannot see it
     :raises RelationConflict: if the relation is recorded with another label
@@ -97,7 +99,6 @@ def attach(request: RouteRequest) -> WSGIApp:
     :raises LeaseLimitReached: if the project has too many leases
     :raises StoreUnavailable: if the database is unavailable; the relations before stay recorded
     """
-    request.caller.require_recording_role()
     body, record = json_object(request.environ), partial(_attached, request, _image_cache(request))
     if "relations" in body:
         given = batches.items(body, "relations")
@@ -115,7 +116,7 @@ def _attached(
     request: RouteRequest, get_image: Callable[[str], dict[str, Any]], given: Any
 ) -> tuple[schemas.Json, bool]:
     new = attach_relation.new_relation(given, get_image, request.caller)
-    reporter = request.caller.reporter()
+    reporter = request.caller.reporter(policy.CREATE_RELATION)
     found, created = attach_relation.attach(
         new, request.app, request.environ, request.database, reporter
     )
@@ -128,19 +129,19 @@ def detach(request: RouteRequest) -> WSGIApp:
     """Remove a relation, or roll back the caller's own report of it.
 
     :returns: 204 if the relation is removed, 200 with the relation if others reported it too
-    :raises RecordingForbidden: if the caller has neither a recording role nor an admin role
     :raises RelationNotFound: if there is no such relation
     """
-    request.caller.require_removal_role()
     own_report, recorded_at = paging.report_to_roll_back(request.query.filters)
     if own_report is not None:
-        request.caller.require_recording_role()
+        request.caller.require(policy.CREATE_RELATION)
     ref, image_id, kind = request.instance(), request.image_id(), model.kind(request.ids["kind"])
+    _require_visible_relation(request, ref, image_id, kind)
     remaining = None
     if own_report is None:
-        recording.detach(request.database, ref, image_id, kind, request.caller.remover())
+        remover = request.caller.remover(policy.DELETE_RELATION)
+        recording.detach(request.database, ref, image_id, kind, remover)
     else:
-        reporter = request.caller.reporter()
+        reporter = request.caller.reporter(policy.CREATE_RELATION)
         remaining = recording.revoke(request.database, ref, image_id, kind, reporter, recorded_at)
     action = (
         "detached"
@@ -155,6 +156,40 @@ def detach(request: RouteRequest) -> WSGIApp:
     if remaining is None:
         return no_content()
     return json_response(schemas.linked(remaining))
+
+
+def _require_visible_relation(
+    request: RouteRequest, ref: model.InstanceRef, image_id: str, kind: str
+) -> None:
+    """Check that a caller who may remove relations only by the policy file sees this one.
+
+    :raises RelationNotFound: if it does not
+    """
+    if request.caller.sees_all_projects:
+        return
+    filters = Filters(
+        installation_uuid=ref.installation_uuid,
+        instance_id=ref.instance_id,
+        resource_type=ref.resource_type,
+        image_id=image_id,
+        kind=kind,
+        visible_to=request.caller.visible_to,
+    )
+    if not listing.relations(request.database, filters, 1, None).items:
+        raise RelationNotFound(f"image {image_id} has no relation {kind} to {ref}")
+
+
+def _require_own_instance(request: RouteRequest, ref: model.InstanceRef) -> None:
+    """Check that a caller who may end resources only by the policy file owns this one.
+
+    :raises InstanceNotFound: if it does not
+    """
+    caller = request.caller
+    if caller.sees_all_projects:
+        return
+    found = instances.show(request.database, ref, caller.visible_to)
+    if caller.project_id is None or found.project_id != caller.project_id:
+        raise InstanceNotFound(f"the {ref} is not recorded")
 
 
 def list_origins(request: RouteRequest) -> WSGIApp:
@@ -172,11 +207,9 @@ def list_origins(request: RouteRequest) -> WSGIApp:
 def report_origins(request: RouteRequest) -> WSGIApp:
     """Record up to 100 origins, each in a transaction of its own, and return one result for each.
 
-    :raises RecordingForbidden: if the caller has no recording role
     :raises BadInput: if the body has no list of origins
     :raises StoreUnavailable: if the database is unavailable; origins that were recorded before stay
     """
-    request.caller.require_recording_role()
     given = batches.items(json_object(request.environ), "origins")
     record = partial(_recorded_origin, request)
     return json_response({"origins": batches.results("origin", record, given)})
@@ -184,7 +217,8 @@ def report_origins(request: RouteRequest) -> WSGIApp:
 
 def _recorded_origin(request: RouteRequest, given: Any) -> tuple[schemas.Json, bool]:
     new = record_origins.new_origin(given)
-    origin, created = origins.record(request.database, new, request.caller.reporter())
+    reporter = request.caller.reporter(policy.CREATE_ORIGIN)
+    origin, created = origins.record(request.database, new, reporter)
     if created:
         LOG.info("recorded that %s comes from %s", new.instance, new.source or "no other resource")
     return origin.as_json(), created
@@ -193,12 +227,11 @@ def _recorded_origin(request: RouteRequest, given: Any) -> tuple[schemas.Json, b
 def remove_origin(request: RouteRequest) -> WSGIApp:
     """Remove an origin that was reported wrongly.
 
-    :raises RecordingForbidden: if the caller has neither a recording role nor an admin role
     :raises OriginNotFound: if there is no such origin
     """
-    request.caller.require_removal_role()
     ref, since = request.instance(), request.query.filters[parameters.SINCE]
-    origins.remove(request.database, ref, since, request.caller.remover())
+    _require_own_instance(request, ref)
+    origins.remove(request.database, ref, since, request.caller.remover(policy.DELETE_ORIGIN))
     LOG.info(
         "removed the origin of %s since %s: %s [%s]",
         *(ref, validation.format_time(since)),
@@ -210,10 +243,8 @@ def remove_origin(request: RouteRequest) -> WSGIApp:
 def report_coverage(request: RouteRequest) -> WSGIApp:
     """Record the heartbeat of a process of a witness, and return the interval that it covers.
 
-    :raises RecordingForbidden: if the caller has no recording role
     :raises BadInput: if the body is malformed, or the time is in the future
     """
-    request.caller.require_recording_role()
     body = fields(json_object(request.environ), required=types_of(model.Heartbeat), optional=())
     new = model.Heartbeat(
         body["installation_uuid"],
@@ -222,7 +253,8 @@ def report_coverage(request: RouteRequest) -> WSGIApp:
         validation.time_field("from", body["from"]),
         validation.time_field("until", body["until"]),
     )
-    found = witnesses.record(request.database, new, request.caller.reporter())
+    reporter = request.caller.reporter(policy.REPORT_COVERAGE)
+    found = witnesses.record(request.database, new, reporter)
     return json_response(found.as_json())
 
 
@@ -252,12 +284,12 @@ def show_instance(request: RouteRequest) -> WSGIApp:
 def end_instance(request: RouteRequest) -> WSGIApp:
     """Record that a resource was deleted.
 
-    :raises RecordingForbidden: if the caller has neither a recording role nor an admin role
     :raises InstanceNotFound: if the resource is not recorded
     """
-    request.caller.require_removal_role()
     ref = request.instance()
-    recording.end_instance(request.database, ref, request.caller.remover())
+    _require_own_instance(request, ref)
+    remover = request.caller.remover(policy.DELETE_INSTANCE)
+    recording.end_instance(request.database, ref, remover)
     LOG.info(
         "recorded that %s was deleted: %s [%s]",
         ref,
@@ -332,11 +364,7 @@ def _created_at(images: Mapping[str, dict[str, Any]] | None) -> dict[str, dateti
 
 
 def list_installations(request: RouteRequest) -> WSGIApp:
-    """Return all registered installations.
-
-    :raises AdminOnly: if the caller is not an administrator
-    """
-    request.caller.require_admin_role()
+    """Return all registered installations."""
     found = installations.registered(request.database)
     return json_response({"installations": [row.as_json() for row in found]})
 
@@ -344,12 +372,10 @@ def list_installations(request: RouteRequest) -> WSGIApp:
 def register_installation(request: RouteRequest) -> WSGIApp:
     """Register an installation; 201, or 200 if it is registered already.
 
-    :raises AdminOnly: if the caller is not an administrator
     :raises BadInput: if the body is malformed
     :raises InstallationConflict: if it is registered with another name, other service users or
         other witnesses
     """
-    request.caller.require_admin_role()
     body = fields(
         json_object(request.environ),
         required=("uuid", "name"),
@@ -378,20 +404,14 @@ def _service_user(given: object) -> model.ServiceUser:
 def unregister_installation(request: RouteRequest) -> WSGIApp:
     """Remove the registration of an installation; its relations stay.
 
-    :raises AdminOnly: if the caller is not an administrator
     :raises InstallationNotFound: if it is not registered
     """
-    request.caller.require_admin_role()
     installations.unregister(request.database, validation.installation_uuid(request.ids["uuid"]))
     return no_content()
 
 
 def list_resource_types(request: RouteRequest) -> WSGIApp:
-    """Return all registered types of resources.
-
-    :raises AdminOnly: if the caller is not an administrator
-    """
-    request.caller.require_admin_role()
+    """Return all registered types of resources."""
     found = resource_types.registered(request.database)
     return json_response({"resource_types": [row.as_json() for row in found]})
 
@@ -399,11 +419,9 @@ def list_resource_types(request: RouteRequest) -> WSGIApp:
 def register_resource_type(request: RouteRequest) -> WSGIApp:
     """Register a type of resources; 201, or 200 if it is registered already.
 
-    :raises AdminOnly: if the caller is not an administrator
     :raises BadInput: if the body is malformed
     :raises ResourceTypeConflict: if it is registered with another longest lease
     """
-    request.caller.require_admin_role()
     body = fields(
         json_object(request.environ), required=("name",), optional=("longest_lease_days",)
     )
@@ -415,11 +433,9 @@ def register_resource_type(request: RouteRequest) -> WSGIApp:
 def remove_resource_type(request: RouteRequest) -> WSGIApp:
     """Remove a registered type of resources; its expired leases stay.
 
-    :raises AdminOnly: if the caller is not an administrator
     :raises ResourceTypeNotFound: if it is not registered
     :raises ResourceTypeInUse: if it has live leases
     """
-    request.caller.require_admin_role()
     resource_types.remove(request.database, validation.resource_type(request.ids["name"]))
     return no_content()
 

@@ -13,6 +13,7 @@ from related_images.errors import FieldInvalid, ParameterMalformed
 from related_images.middleware import paging
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
+from related_images.middleware.policy import Rule
 from related_images.middleware.responses import WSGIApp
 from related_images.protocol import parameters
 
@@ -56,11 +57,13 @@ Responses = Mapping[HTTPStatus, tuple[str] | tuple[str, str]]
 class Operation:
     """A method of a path: its handler, its parameters and its description for OpenAPI.
 
+    ``rule`` is the rule of the policy that permits it to a caller.
     ``errors`` are its error statuses in addition to those of every operation. ``body`` is the name
     of the schema of the request body.
     """
 
     handler: Handler
+    rule: Rule
     summary: str
     responses: Responses
     errors: Sequence[HTTPStatus] = ()

@@ -4,15 +4,18 @@ import pytest
 
 from related_images import config
 from related_images.errors import AdminOnly, NotIdentified, RecordingForbidden
+from related_images.middleware import policy
 from related_images.middleware.access import Caller
+from related_images.middleware.policy import Policy
 from tests import wsgi
 
 SETTINGS = config.load("filter:related-images", {"connection": "sqlite://"})
+POLICY = Policy(SETTINGS)
 
 
 def caller(roles: str, **more: str) -> Caller:
     sent_headers = wsgi.identity("u", "p", roles) | more
-    return Caller(wsgi.environ_of("GET", "/", sent_headers), SETTINGS)
+    return Caller(wsgi.environ_of("GET", "/", sent_headers), SETTINGS, POLICY)
 
 
 @pytest.mark.parametrize("roles", ["service", "SERVICE", " Service,,member , ", "member,service"])
@@ -25,13 +28,13 @@ def test_caller_without_recording_role_may_not_record(roles: str) -> None:
     stranger = caller(roles)
     assert (stranger.sees_all_projects, stranger.visible_to) == (False, "p")
     with pytest.raises(RecordingForbidden, match=r"in a service token: service$"):
-        stranger.require_recording_role()
+        stranger.require(policy.CREATE_IMAGE)
     with pytest.raises(
         RecordingForbidden, match="or one of these admin roles, in the caller's own token: admin"
     ):
-        stranger.require_removal_role()
+        stranger.require(policy.DELETE_RELATION)
     with pytest.raises(AdminOnly, match="admin"):
-        stranger.require_admin_role()
+        stranger.require(policy.CREATE_INSTALLATION)
 
 
 def test_unconfirmed_token_gives_no_rights() -> None:
@@ -56,10 +59,10 @@ def test_service_token_may_record_and_sees_all_projects() -> None:
     assert [user.has_recording_role, user.has_service_token] == [False, True]
     assert [user.may_record, user.may_remove, user.is_admin] == [True, True, False]
     assert user.visible_to is None
-    user.require_recording_role()
-    user.require_removal_role()
+    user.require(policy.CREATE_IMAGE)
+    user.require(policy.DELETE_RELATION)
     with pytest.raises(AdminOnly):
-        user.require_admin_role()
+        user.require(policy.CREATE_INSTALLATION)
 
 
 @pytest.mark.parametrize("roles", ["", "member", "admin", "services"])
@@ -84,10 +87,10 @@ def test_admin_sees_all_projects_and_removes_but_does_not_record() -> None:
     admin = caller("admin")
     assert [admin.is_admin, admin.may_remove, admin.may_record] == [True, True, False]
     assert admin.visible_to is None
-    admin.require_admin_role()
-    admin.require_removal_role()
+    admin.require(policy.CREATE_INSTALLATION)
+    admin.require(policy.DELETE_RELATION)
     with pytest.raises(RecordingForbidden):
-        admin.require_recording_role()
+        admin.require(policy.CREATE_IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +131,7 @@ def test_required_registration_follows_the_option(required: bool) -> None:
     options = {"connection": "sqlite://", "require_registered_installation": str(required)}
     settings = config.load("filter:related-images", options)
     environ = wsgi.environ_of("GET", "/", wsgi.identity("u", "p", "service"))
-    assert Caller(environ, settings).reporter().require_registered is required
+    assert Caller(environ, settings, Policy(settings)).reporter().require_registered is required
 
 
 def test_log_description_has_the_right_the_user_and_the_service() -> None:

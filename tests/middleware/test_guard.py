@@ -16,6 +16,7 @@ from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
 from related_images.middleware import delete_image
 from related_images.middleware.access import Caller
 from related_images.middleware.delete_image import Guarded
+from related_images.middleware.policy import Policy
 from related_images.validation import parse_time
 from tests import filters, wsgi
 
@@ -69,7 +70,7 @@ def delete(
     """Send a deletion; return the status of the response."""
     environ = wsgi.environ_of("DELETE", f"/v2/images/{IMAGE}", who)
     settings = config.load("filter:related-images", {"connection": "sqlite://"})
-    guarded = Guarded(glance, database, Caller(environ, settings), IMAGE, forced)
+    guarded = Guarded(glance, database, Caller(environ, settings, Policy(settings)), IMAGE, forced)
     return wsgi.run(guarded.delete, environ).status
 
 

@@ -1,0 +1,236 @@
+"""The rules of the policy: who may call each route of the filter, and who may record.
+
+oslo.policy evaluates them. The options ``recording_roles`` and ``admin_roles`` give their defaults,
+and a policy file replaces rules. Which relations a caller sees is not a rule:
+:mod:`related_images.middleware.access` decides that.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Final
+
+from oslo_policy.policy import Enforcer, RuleDefault, Rules
+
+from related_images import config
+from related_images.config import Settings
+from related_images.errors import (
+    AdminOnly,
+    ConfigurationError,
+    Forbidden,
+    PolicyForbidden,
+    RecordingForbidden,
+)
+from related_images.middleware import policy_file
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule: its name in policy files, its default, and the error of a caller that it refuses."""
+
+    name: str
+    default: str
+    description: str
+    refusal: type[Forbidden]
+
+
+_ALIASES: Final[list[Rule]] = []
+_RULES: Final[list[Rule]] = []
+
+
+def _alias(name: str, default: str, description: str, refusal: type[Forbidden]) -> Rule:
+    rule = Rule(policy_file.PREFIX + name, default, description, refusal)
+    _ALIASES.append(rule)
+    return rule
+
+
+def _like(alias: Rule, name: str, description: str) -> Rule:
+    default = f"rule:{alias.name}"
+    rule = Rule(policy_file.PREFIX + name, default, description, alias.refusal)
+    _RULES.append(rule)
+    return rule
+
+
+def _has_any(kind: str, roles: Iterable[str]) -> str:
+    return " or ".join(f"{kind}:{role_word(role)}" for role in sorted(roles))
+
+
+def _recorder(roles: Iterable[str]) -> str:
+    return f"{_has_any('role', roles)} or {_has_any('service_roles', roles)}"
+
+
+def _administrator(roles: Iterable[str]) -> str:
+    return _has_any("role", roles)
+
+
+def role_word(role: str) -> str:
+    """Return a role as policies name it: ``=`` and two digits for a character that they cannot."""
+    return re.sub(r"[\s()%='\"]", lambda found: f"={ord(found[0]):02x}", role.lower())
+
+
+RECORDER: Final = _alias(
+    "recorder",
+    _recorder(config.OPTIONS["recording_roles"].default),
+    "Who may record relations; the default is the option recording_roles, for the user's own token "
+    "(role) and for a service token (service_roles)",
+    RecordingForbidden,
+)
+ADMINISTRATOR: Final = _alias(
+    "administrator",
+    _administrator(config.OPTIONS["admin_roles"].default),
+    "Who may register installations; the default is the option admin_roles",
+    AdminOnly,
+)
+REMOVER: Final = _alias(
+    "remover",
+    f"rule:{RECORDER.name} or rule:{ADMINISTRATOR.name}",
+    "Who may remove relations and origins, and record that a resource was deleted. For a caller "
+    "without a role of the options: only of resources and images of its project",
+    RecordingForbidden,
+)
+READER: Final = _alias(
+    "reader",
+    "@",
+    "Who may read: by default each caller with a valid token. It sees the relations of its "
+    "project. For the readers of secure RBAC: role:reader or rule:related_images:recorder",
+    PolicyForbidden,
+)
+
+CREATE_IMAGE: Final = _like(RECORDER, "images:create", "Create an image with instance headers")
+LIST_RELATIONS: Final = _like(READER, "relations:list", "List relations, also of one image")
+CREATE_RELATION: Final = _like(
+    RECORDER, "relations:create", "Attach images to resources, and roll back one's own report"
+)
+DELETE_RELATION: Final = _like(REMOVER, "relations:delete", "Detach an image from a resource")
+LIST_ORIGINS: Final = _like(READER, "origins:list", "List from which resource a resource comes")
+CREATE_ORIGIN: Final = _like(RECORDER, "origins:create", "Record origins of resources")
+DELETE_ORIGIN: Final = _like(REMOVER, "origins:delete", "Remove a wrong origin")
+REPORT_COVERAGE: Final = _like(RECORDER, "witnesses:report", "Report what a witness covers")
+SHOW_LINEAGE: Final = _like(READER, "lineage:show", "List ancestors and descendants of an image")
+SHOW_DEPENDENTS: Final = _like(READER, "dependents:show", "List or count what depends on an image")
+LIST_INSTANCES: Final = _like(READER, "instances:list", "List resources and their images")
+SHOW_INSTANCE: Final = _like(READER, "instances:show", "Show one resource")
+DELETE_INSTANCE: Final = _like(
+    REMOVER, "instances:delete", "Record that a resource was deleted; its images stay"
+)
+SHOW_USAGES: Final = _like(READER, "usages:show", "Show how much images are used")
+LIST_RESOURCE_TYPES: Final = _like(
+    ADMINISTRATOR, "resource-types:list", "List registered resource types"
+)
+CREATE_RESOURCE_TYPE: Final = _like(
+    ADMINISTRATOR, "resource-types:create", "Register a resource type"
+)
+DELETE_RESOURCE_TYPE: Final = _like(
+    ADMINISTRATOR, "resource-types:delete", "Remove a resource type"
+)
+LIST_INSTALLATIONS: Final = _like(
+    ADMINISTRATOR, "installations:list", "List registered installations"
+)
+CREATE_INSTALLATION: Final = _like(
+    ADMINISTRATOR, "installations:create", "Register an installation"
+)
+DELETE_INSTALLATION: Final = _like(
+    ADMINISTRATOR, "installations:delete", "Remove the registration of an installation"
+)
+SHOW_INFO: Final = _like(READER, "info:show", "Show the capabilities and state of the deployment")
+SHOW_SCHEMA: Final = _like(READER, "schemas:show", "Show a JSON schema or the OpenAPI document")
+
+RULES: Final = (*_ALIASES, *_RULES)
+
+
+class Policy:
+    """The policy of one filter: the default rules, and the policy file if an option names one.
+
+    oslo.policy reads a changed file again, as soon as nobody has written to it for a second. If the
+    file is then wrong or missing, the former rules stay in force, and the log has the reason.
+
+    :raises ConfigurationError: if the policy file cannot be used
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._defaults = _defaults(settings)
+        self._path = settings.policy_file
+        self._reading = Lock()
+        self._reader = _reader(self._path, self._defaults)
+        self._fault = ""
+        if self._path:
+            self._read()
+            self._enforced = self._checked()
+        else:
+            self._enforced = _enforcer(Rules.from_dict(self._defaults))
+
+    def permits(
+        self, rule: Rule, credentials: Mapping[str, Any], target: Mapping[str, Any]
+    ) -> bool:
+        """Return whether the rule permits a request.
+
+        :param credentials: what the tokens state; a name that they do not state is absent
+        :param target: what ``%(…)s`` in a rule refers to
+        """
+        if self._path:
+            self._read_again()
+        return bool(self._enforced.enforce(rule.name, dict(target), dict(credentials)))
+
+    def _read_again(self) -> None:
+        """Read the file again if it changed, unless another thread does so now."""
+        if not self._reading.acquire(blocking=False):
+            return
+        before = self._reader.rules
+        try:
+            if policy_file.is_being_written(self._path):
+                return
+            self._read()
+            if self._reader.rules is before:
+                return
+            self._enforced = self._checked()
+            LOG.info("the policy file %s changed and was read again", self._path)
+            self._fault = ""
+        except ConfigurationError as error:
+            if self._fault != str(error):
+                self._fault = str(error)
+                LOG.error("the former policy stays in force: %s", error)
+        finally:
+            self._reading.release()
+
+    def _read(self) -> None:
+        """Let oslo.policy read the file if it changed."""
+        # for oslo.policy, a missing file has no rules
+        self._version = policy_file.version(self._path)
+        try:
+            self._reader.load_rules()
+        except policy_file.FAULTS as error:
+            policy_file.read(self._path)  # its error names the fault better
+            raise ConfigurationError(f"{self._path} is not a policy file: {error}") from None
+
+    def _checked(self) -> Enforcer:
+        """Return an enforcer of the rules that were read, after checking them."""
+        given = {name: rule.check_str for name, rule in self._reader.file_rules.items()}
+        policy_file.check(self._path, given, self._reader.rules, self._defaults)
+        if policy_file.version(self._path) != self._version:
+            raise ConfigurationError(f"{self._path} changed while it was read")
+        return _enforcer(self._reader.rules)
+
+
+def _reader(path: str, defaults: Mapping[str, str]) -> Enforcer:
+    """Return an enforcer that reads the file, and adds the defaults of the rules not in it."""
+    reader = Enforcer(config.read([]), path or None)
+    reader.conf.set_override("policy_dirs", [], "oslo_policy")
+    reader.register_defaults([RuleDefault(*rule) for rule in defaults.items()])
+    return reader
+
+
+def _enforcer(rules: Mapping[str, Any]) -> Enforcer:
+    """Return an enforcer of complete rules, which reads no file."""
+    return Enforcer(config.read([]), rules=dict(rules), use_conf=False)
+
+
+def _defaults(settings: Settings) -> dict[str, str]:
+    by_option = {
+        RECORDER.name: _recorder(settings.recording_roles),
+        ADMINISTRATOR.name: _administrator(settings.admin_roles),
+    }
+    return {rule.name: rule.default for rule in RULES} | by_option
