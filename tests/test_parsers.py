@@ -17,12 +17,12 @@ from related_images.errors import RelatedImagesError
 from related_images.manage import backfill, db, installation, listen, notification_parser, reconcile
 from related_images.model import InstanceRef
 from related_images.osc import (
-    deletion,
     image_ancestry,
-    relation,
+    image_deletion,
+    image_relation,
+    image_usage,
     server_backup_overdue,
     server_backup_prune,
-    usage,
 )
 from related_images.protocol import parameters
 from related_images.validation import LONGEST_SPAN, format_span, parse_span
@@ -80,7 +80,7 @@ UUIDS: Final[Mapping[str, Read]] = {
     "installation add": option(installation.Add, "uuid", "--name=n"),
     "backfill": option(backfill.Backfill, "--installation"),
     "listen": option(listen.Listen, "--installation"),
-    "openstack image relation list": option(relation.ListRelation, "--installation"),
+    "openstack image relation list": option(image_relation.ListRelation, "--installation"),
     "openstack server backup overdue": option(
         server_backup_overdue.OverdueServerBackup, "--installation", "--older-than=1h"
     ),
@@ -89,12 +89,12 @@ UUIDS: Final[Mapping[str, Read]] = {
     "import": remote_image,
 }
 INSTANCE_IDS: Final[Mapping[str, Read]] = {
-    "openstack server deletion record": option(deletion.RecordServerDeletion, "servers"),
+    "openstack server deletion record": option(image_deletion.RecordServerDeletion, "servers"),
     "API": parameters.FILTERS["instance_id"].parse,
     "client": lambda text: InstanceRef(UUID, text).instance_id,
 }
 LABELS: Final[Mapping[str, Read]] = {
-    "openstack image relation list": option(relation.ListRelation, "--label"),
+    "openstack image relation list": option(image_relation.ListRelation, "--label"),
     "openstack server backup prune": option(server_backup_prune.PruneServerBackup, "--keep-label"),
     "API": parameters.FILTERS["label"].parse,
     "policy": label_of_policy,
@@ -104,7 +104,7 @@ TEXTS: Final[Mapping[str, Read]] = {
     "API": parameters.FILTERS["project_id"].parse,
 }
 TIMES: Final[Mapping[str, Read]] = {
-    "openstack image relation list": option(relation.ListRelation, "--created-after"),
+    "openstack image relation list": option(image_relation.ListRelation, "--created-after"),
     "API": parameters.FILTERS["created_after"].parse,
     "listen": notified,
 }
@@ -115,11 +115,11 @@ SPANS: Final[Mapping[str, Read]] = {
     "openstack server backup overdue": option(
         server_backup_overdue.OverdueServerBackup, "--older-than"
     ),
-    "openstack image usage list": option(usage.ListImageUsage, "--unused-for"),
+    "openstack image usage list": option(image_usage.ListImageUsage, "--unused-for"),
     "policy": policy("older_than", lambda it: it.ages and it.ages.older_than),
 }
 NUMBERS: Final[Mapping[str, Read]] = {
-    "openstack image relation list": option(relation.ListRelation, "--limit"),
+    "openstack image relation list": option(image_relation.ListRelation, "--limit"),
     "openstack image descendant list": option(image_ancestry.ListDescendant, "--depth", "image"),
     "API": parameters.DESCENDANT_FILTERS["depth"].parse,
     "client": lambda text: PageSizes.of(text, None).limit,

@@ -28,7 +28,6 @@ from related_images.client.errors import (
     Unauthorized,
     UploadInvalid,
 )
-from related_images.client.image import FilterInfo, Image
 from related_images.client.images import InstanceAwareImageService
 from related_images.client.import_request import RemoteImage, Stores
 from related_images.client.instance_context import (
@@ -39,6 +38,7 @@ from related_images.client.instance_context import (
     in_this_context,
 )
 from related_images.client.relations import RelationsClient
+from related_images.client.results import FilterInfo, Image
 from related_images.model import (
     Ancestor,
     Dependent,

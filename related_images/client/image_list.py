@@ -6,7 +6,7 @@ from typing import Any
 
 from related_images.client.errors import NotInstanceAware
 from related_images.client.glance import Answer, Glance, PageSizes, text_of
-from related_images.client.image import Image
+from related_images.client.results import Image
 from related_images.protocol import headers, image_list, paths
 from related_images.protocol.image_list import PREFIX, WORDS, Restriction
 

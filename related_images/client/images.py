@@ -18,7 +18,6 @@ from related_images.client.errors import (
     NotInstanceAware,
 )
 from related_images.client.glance import DATA_HEADERS, PageSizes, image_path
-from related_images.client.image import FilterInfo, Image
 from related_images.client.image_data import Data, check_data, opened
 from related_images.client.import_request import (
     Source,
@@ -35,6 +34,7 @@ from related_images.client.importing import (
     wait,
 )
 from related_images.client.relations import Filter, RelationsClient
+from related_images.client.results import FilterInfo, Image
 from related_images.model import (
     Ancestor,
     Dependent,

@@ -19,7 +19,6 @@ from related_images.client.errors import (
     Unauthorized,
 )
 from related_images.client.glance import DATA_HEADERS, Glance, image_path
-from related_images.client.image import Image
 from related_images.client.image_data import Data, opened
 from related_images.client.import_request import (
     COPY_IMAGE,
@@ -36,6 +35,7 @@ from related_images.client.import_request import (
     method_for,
     missing_formats,
 )
+from related_images.client.results import Image
 from related_images.client.urls import hide_credentials
 
 GONE: Final = ("killed", "deleted", "pending_delete")

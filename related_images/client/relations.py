@@ -26,7 +26,7 @@ from related_images.client.glance import (
     refused_item,
     text_of,
 )
-from related_images.client.image import FilterInfo, Image
+from related_images.client.results import FilterInfo, Image
 from related_images.errors import FieldInvalid, ParameterMalformed, TupleMalformed
 from related_images.model import (
     Ancestor,

@@ -25,7 +25,7 @@ from related_images.client import (
 from related_images.client.glance import Glance
 from related_images.client.relations import results
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageNotFound, RelationConflict
-from related_images.integrations.coverage import Beat, Heartbeat
+from related_images.integrations.heartbeats import Beat, Heartbeat
 from related_images.integrations.limited_calls import LimitedCalls
 from related_images.model import InstanceRef
 from related_images.protocol import headers, paths, schemas

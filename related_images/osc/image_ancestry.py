@@ -8,7 +8,7 @@ from related_images.client import Descendant
 from related_images.client.lineage import AncestryRow, ancestry
 from related_images.client.names import resource_of
 from related_images.osc import arguments, resolve
-from related_images.osc.commands import Column, ListWithNames, format_time
+from related_images.osc.base_commands import Column, ListWithNames, format_time
 
 
 def _of_source(field: str) -> Callable[[Any], Any]:

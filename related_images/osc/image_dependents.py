@@ -11,9 +11,9 @@ from osc_lib.exceptions import CommandError
 from related_images import model
 from related_images.client import Dependent, DependentSummary, ProjectDependents, RelationsClient
 from related_images.osc import arguments, resolve
-from related_images.osc.commands import Column, ListCommand, Table, format_time, table
+from related_images.osc.base_commands import Column, ListCommand, Table, format_time, table
+from related_images.osc.image_usage import INCOMPLETE
 from related_images.osc.names import SERVICES, Names
-from related_images.osc.usage import INCOMPLETE
 
 COLUMNS: Final[tuple[Column, ...]] = (
     ("Resource Type", lambda it: it.row.resource_type),

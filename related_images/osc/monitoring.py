@@ -5,7 +5,7 @@ from collections.abc import Set
 from typing import Final
 
 from related_images.client.backups.overdue import FUTURE
-from related_images.osc.commands import GlanceCommand
+from related_images.osc.base_commands import GlanceCommand
 
 WARNING, CRITICAL, UNKNOWN = 1, 2, 3
 """Exit codes of monitoring plug-ins."""

@@ -9,7 +9,7 @@ from related_images.client.backups.overdue import OverdueSearch, OverdueServer, 
 from related_images.client.backups.server_policies import check_installation, faults
 from related_images.client.backups.stored_policy import Ages
 from related_images.osc import arguments, nova_metadata, resolve
-from related_images.osc.commands import (
+from related_images.osc.base_commands import (
     Table,
     TableCommand,
     format_time,

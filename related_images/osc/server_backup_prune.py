@@ -22,7 +22,7 @@ from related_images.client.backups.retention import Policy
 from related_images.client.backups.server_policies import check_installation, faults, stored
 from related_images.client.glance import PAGE
 from related_images.osc import arguments, backup_rules, nova_metadata, resolve, services
-from related_images.osc.commands import (
+from related_images.osc.base_commands import (
     PartialFailureCommand,
     Table,
     TableCommand,

@@ -19,7 +19,7 @@ from related_images.client.backups.run import BackupRun, Limits
 from related_images.client.backups.servers import Servers
 from related_images.client.backups.stored_policy import Ages
 from related_images.osc import arguments, backup_rules, resolve, services
-from related_images.osc.commands import format_time
+from related_images.osc.base_commands import format_time
 from related_images.osc.monitoring import UNKNOWN, WARNING, MonitoringCommand
 
 Deletions = Mapping[str, list[str]]

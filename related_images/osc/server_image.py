@@ -10,7 +10,7 @@ from related_images import model
 from related_images.client import Image, Relation
 from related_images.client.glance import PAGE
 from related_images.osc import arguments, resolve
-from related_images.osc.commands import Column, ListCommand
+from related_images.osc.base_commands import Column, ListCommand
 
 
 @dataclass(frozen=True)

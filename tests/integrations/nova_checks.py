@@ -12,7 +12,7 @@ from nova.conf import CONF
 
 from related_images.errors import ConfigurationError, NovaUnexpected, TupleMalformed
 from related_images.integrations import nova
-from related_images.integrations.coverage import Beat
+from related_images.integrations.heartbeats import Beat
 from related_images.integrations.patching import PatchTarget
 from related_images.integrations.reporting import Reports
 

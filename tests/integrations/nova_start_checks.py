@@ -15,7 +15,7 @@ from nova.exception import ImageNotFound, InstanceInvalidState
 
 from related_images.errors import ImageBeingDeleted, InstallationBound, RelationConflict
 from related_images.integrations import nova_reports, nova_starts, reporting
-from related_images.integrations.coverage import Beat
+from related_images.integrations.heartbeats import Beat
 from related_images.integrations.reporting import Reports, Service
 from related_images.protocol import schemas
 from tests.client.clients import session

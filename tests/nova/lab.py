@@ -53,7 +53,7 @@ from openstackclient import shell
 from osc_lib.exceptions import CommandError
 
 from related_images.integrations import reporting
-from related_images.osc import deletion
+from related_images.osc import image_deletion
 from related_images.osc.compute import Compute as ComputeOfCloud
 from related_images.osc.nova_metadata import ServerScope, stored_policies
 from related_images.protocol import paths
@@ -463,7 +463,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
 
     def _refusal(self, token: str, server_id: str) -> str:
         try:
-            deletion.DeletionCheck(self._manager(token)).require_deleted(server_id)
+            image_deletion.DeletionCheck(self._manager(token)).require_deleted(server_id)
         except CommandError as error:
             return str(error)
         return ""

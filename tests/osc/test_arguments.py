@@ -4,7 +4,7 @@ import pytest
 from osc_lib.command.command import Command
 
 from related_images.osc.image_ancestry import ListDescendant
-from related_images.osc.relation import CreateRelation, DeleteRelation, ListRelation
+from related_images.osc.image_relation import CreateRelation, DeleteRelation, ListRelation
 from related_images.osc.server_image import ListServerImage
 from tests.osc.running import Cloud
 

@@ -7,7 +7,7 @@ import pytest
 
 from related_images.client import NotFound, NotInstanceAware
 from related_images.osc.image_ancestry import ListAncestry, ListDescendant
-from related_images.osc.relation import CreateRelation
+from related_images.osc.image_relation import CreateRelation
 from tests.osc.running import Cloud, Instance
 from tests.servers import ServedGlance
 

@@ -10,7 +10,7 @@ from related_images.osc.image_dependents import ListDependent
 from tests.client.scripted import Scripted
 from tests.osc.compute import Compute
 from tests.osc.running import Cloud, Instance
-from tests.osc.test_lineage import start
+from tests.osc.test_image_lineage import start
 
 
 @pytest.fixture

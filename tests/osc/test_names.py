@@ -12,7 +12,7 @@ import pytest
 from related_images.client import names as client_names
 from related_images.client.glance import Glance
 from related_images.osc import names
-from related_images.osc.relation import CreateRelation, ListRelation
+from related_images.osc.image_relation import CreateRelation, ListRelation
 from related_images.protocol import paths
 from tests.client.scripted import Asked, Reply, Scripted, serving, shown
 from tests.osc.aging import set_true

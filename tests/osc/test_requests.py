@@ -22,9 +22,9 @@ from related_images.client.backups.newest import NewestBackup, NewestBackups
 from related_images.client.backups.retention import Backup
 from related_images.db.column_types import EPOCH
 from related_images.db.tables import image
+from related_images.osc.image_usage import ListImageUsage
 from related_images.osc.server_backup_overdue import OverdueServerBackup
 from related_images.osc.server_backup_prune import PruneServerBackup
-from related_images.osc.usage import ListImageUsage
 from tests.client.clients import session
 from tests.osc.aging import age
 from tests.osc.running import Cloud, Instance

@@ -3,7 +3,7 @@
 import pytest
 
 from related_images.client import GlanceError, NotInstanceAware
-from related_images.osc.relation import CreateRelation
+from related_images.osc.image_relation import CreateRelation
 from related_images.osc.server_backup import ListServerBackup
 from related_images.osc.server_image import ListServerImage
 from tests.client.clients import INSTALLATION

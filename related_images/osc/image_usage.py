@@ -14,7 +14,7 @@ from related_images import model, validation
 from related_images.client import Gap, Usage
 from related_images.client.glance import HIDDEN, PAGE
 from related_images.osc import arguments, resolve
-from related_images.osc.commands import (
+from related_images.osc.base_commands import (
     UNKNOWN,
     ListCommand,
     MultiObjectCommand,

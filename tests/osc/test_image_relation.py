@@ -9,8 +9,8 @@ from keystoneauth1.adapter import Adapter
 
 from related_images.client import Forbidden, NotFound, NotInstanceAware, RelationsClient
 from related_images.osc import arguments
-from related_images.osc.relation import CreateRelation, DeleteRelation, ListRelation
-from related_images.osc.usage import ListImageUsage
+from related_images.osc.image_relation import CreateRelation, DeleteRelation, ListRelation
+from related_images.osc.image_usage import ListImageUsage
 from related_images.validation import argument
 from tests.client.clients import session
 from tests.client.scripted import Scripted, shown

@@ -11,8 +11,8 @@ import pytest
 
 from related_images.client import Gap, RelationsClient
 from related_images.model import UNKNOWN
-from related_images.osc.relation import ListRelation
-from related_images.osc.usage import ListImageUsage
+from related_images.osc.image_relation import ListRelation
+from related_images.osc.image_usage import ListImageUsage
 from tests.client.scripted import Asked, Reply, Scripted, shown
 from tests.osc.running import Cloud, Instance
 from tests.servers import ServedGlance

@@ -10,7 +10,7 @@ import pytest
 
 from related_images.client.errors import DrawingFailed
 from related_images.client.graph_drawing import FORMATS, Node, dot, fold, mermaid, svg, tree
-from related_images.osc.lineage import ShowImageLineage
+from related_images.osc.image_lineage import ShowImageLineage
 from tests.osc.running import Cloud, Instance
 
 GRAPHVIZ = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")

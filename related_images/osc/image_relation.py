@@ -8,7 +8,7 @@ from related_images import model
 from related_images.client import InstanceRef, Relation
 from related_images.client.glance import PAGE
 from related_images.osc import arguments, resolve
-from related_images.osc.commands import (
+from related_images.osc.base_commands import (
     Column,
     ListWithNames,
     MultiObjectCommand,

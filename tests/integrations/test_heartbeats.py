@@ -9,8 +9,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from related_images.integrations import coverage
-from related_images.integrations.coverage import Beat, Coverage, Heartbeat
+from related_images.integrations import heartbeats
+from related_images.integrations.heartbeats import Beat, Coverage, Heartbeat
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
 LONG = 60
@@ -85,7 +85,7 @@ def test_heartbeats_state_the_coverage_of_this_process() -> None:
 
 
 def test_a_loss_is_stated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coverage, "PAUSE", 0.01)
+    monkeypatch.setattr(heartbeats, "PAUSE", 0.01)
     beats: SimpleQueue[Beat] = SimpleQueue()
     heartbeat = Heartbeat(beats.put, interval=LONG * 1000)
     heartbeat.ensure_running()

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from related_images.client import NotInstanceAware
-from related_images.osc.deletion import ForceDeleteImage, RecordServerDeletion
+from related_images.osc.image_deletion import ForceDeleteImage, RecordServerDeletion
 from tests.client.scripted import Scripted, serving
 from tests.osc.compute import Compute
 from tests.osc.identity import Identity

@@ -11,7 +11,7 @@ from osc_lib.exceptions import CommandError
 from related_images import model, validation
 from related_images.client import RelationsClient, ServiceUnavailable
 from related_images.osc import arguments, resolve
-from related_images.osc.commands import (
+from related_images.osc.base_commands import (
     UNKNOWN,
     MultiObjectCommand,
     Table,

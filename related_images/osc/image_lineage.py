@@ -6,7 +6,7 @@ from typing import Final
 from related_images.client.graph_drawing import FORMATS, fold, tree
 from related_images.client.lineage import lineage
 from related_images.osc import arguments, resolve
-from related_images.osc.commands import GlanceCommand
+from related_images.osc.base_commands import GlanceCommand
 from related_images.osc.names import SERVICES, Names
 
 WIDTH: Final = 10
