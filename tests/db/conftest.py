@@ -27,7 +27,11 @@ def server_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
-@pytest.fixture(scope="session", params=["sqlite", "mariadb", "postgresql"])
+POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.slow)
+"""`make slow-test` runs on PostgreSQL what `make test` runs on the other databases."""
+
+
+@pytest.fixture(scope="session", params=["sqlite", "mariadb", POSTGRESQL])
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URL of a database of each kind, shared by many tests."""
     if request.param == "sqlite":
