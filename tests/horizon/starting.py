@@ -22,7 +22,7 @@ ROOT: Final = Path(__file__).parents[2]
 VENV: Final = ROOT / ".venv-horizon"
 PYTHON: Final = VENV / "bin" / "python"
 PLUGIN: Final = Path(package).parent / "integrations" / "horizon"
-ENABLED: Final = "_*.py"
+ENABLED: Final = "_9*.py"
 """The files in the directory ``enabled`` of the plugin that an operator copies."""
 
 MANAGE: Final = "from django.core.management import execute_from_command_line as run; run"

@@ -33,6 +33,7 @@ OTHER_TAB: Final = "/project/instances/{server}/?tab=instance_details__overview"
 PAGES: Final = {
     "/project/server_backups/": OF_PANEL,
     "/project/server_backups/?page=100": OF_PANEL,
+    "/project/server_backups/?label=daily": OF_PANEL + 5,
     "/project/server_backups/?tab=server_backups__without": FRAME + 4,
     SERVER: 2 * FRAME + 9,
     "/api/related-images/images/{image}/lineage/": 20,

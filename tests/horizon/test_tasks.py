@@ -121,6 +121,10 @@ def test_back_up_now(log_in: LogIn, history: History, photograph: Photograph) ->
     alice.reads(CONTENT, "before-upgrade")
     alice.wait_for(lambda: any("active" in row for row in rows(alice)[:1]), "an active backup")
     photograph(alice, "backed-up")
+    alice.open("/project/server_backups/?label=before-upgrade")
+    alice.find(CONTENT)
+    (row,) = rows(alice)
+    assert row.startswith("idle-1")
 
 
 @pytest.mark.parametrize("kind", ["angular", "django"])

@@ -7,9 +7,15 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from keystoneauth1.adapter import Adapter
+from keystoneauth1.session import Session
+from keystoneauth1.token_endpoint import Token
 
+from related_images.client import ClientError, RelationsClient
 from related_images.client.errors import DrawingFailed
 from related_images.client.graph_drawing import FORMATS, Node, dot, fold, mermaid, svg, tree
+from related_images.client.lineage import lineage
+from related_images.client.names import Names
 from related_images.osc.image_lineage import ShowImageLineage
 from tests.osc.running import Cloud, Instance
 
@@ -101,6 +107,47 @@ def test_every_format_names_every_image(chain: list[str], member: Cloud, format:
     drawn = unescape(member.run(ShowImageLineage, "--format", format, chain[1]).said)
     assert all(image_id in drawn for image_id in chain)
     assert "deleted" in drawn or format == "json"
+
+
+def client_of(instance: Instance) -> RelationsClient:
+    session = Session(auth=Token(instance.glance.url, instance.member))
+    return RelationsClient(Adapter(session, service_type="image"))
+
+
+def test_a_limit_leaves_out_the_rest(instance: Instance, chain: list[str]) -> None:
+    """The third image descends from a server whose image is left out."""
+    first = chain[0]
+    for number in range(3):
+        start(instance, f"{instance.id}-live-{number}", chain[2])
+    relations = client_of(instance)
+    names = Names(relations, None, {}, ClientError, print)
+    whole = [node.id for _, node in lineage(relations, names, first).walk()]
+    some = [node.id for _, node in lineage(relations, names, first, limit=1).walk()]
+    assert set(some) < set(whole)
+    assert {first, chain[1]} <= set(some)
+    assert chain[2] not in some
+
+
+def test_only_live_or_ended_dependents(instance: Instance) -> None:
+    base = instance.image("base")
+    for name in ("live", "ended"):
+        start(instance, name, base)
+    path = f"/v2/instances/{instance.installation}/ended"
+    assert instance.glance.request("DELETE", path, instance.recorder).status == 204
+    relations = client_of(instance)
+    names = Names(relations, None, {}, ClientError, print)
+    for states, expected in (((True,), ["live"]), ((False,), ["ended"]), ((), [])):
+        root = lineage(relations, names, base, states=states)
+        assert [node.id for node in root.children[0].children] == expected
+
+
+def test_a_deleted_server_between_images(instance: Instance, chain: list[str]) -> None:
+    path = f"/v2/instances/{instance.installation}/{instance.id}-2"
+    assert instance.glance.request("DELETE", path, instance.recorder).status == 204
+    relations = client_of(instance)
+    root = lineage(relations, Names(relations, None, {}, ClientError, print), chain[2])
+    ended = {node.id for _, node in root.walk() if node.ended_at}
+    assert ended == {f"{instance.id}-2", chain[1]}
 
 
 def wide(size: int) -> Node:

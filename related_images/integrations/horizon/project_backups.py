@@ -1,7 +1,7 @@
 """The backups of all servers of a project."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -10,10 +10,11 @@ from typing import Any, Final
 from related_images import model, validation
 from related_images.client import Instance, RelationsClient, ServiceFailed
 from related_images.client.backups import Inventory, Server, ServerPolicies, policies_of_server
+from related_images.client.backups.retention import ACTIVE
 from related_images.client.backups.service import Service
 from related_images.client.glance import PAGE
 from related_images.integrations.horizon.server_images import lateness, next_due
-from related_images.model import BACKUP, SERVER, Relation
+from related_images.model import BACKUP, SERVER, InstanceRef, Relation
 
 READ: Final = 5 * PAGE
 """The largest number of servers that are read for one page."""
@@ -21,6 +22,7 @@ BACKUPS: Final = 100
 """The number of the newest backups of a server that are read."""
 DAYS: Final = 90
 """The length of the timeline."""
+OLDEST: Final = datetime.min.replace(tzinfo=UTC)
 LABELS: Final = 20
 """The largest number of labels that the page offers as filters."""
 
@@ -42,7 +44,8 @@ class ServerRow:
     """A server with backups.
 
     :ivar server: the server as Nova shows it; ``None`` if Nova does not know it
-    :ivar backups: the number of its backups
+    :ivar newest_at: when its newest active backup was made; ``None`` without one
+    :ivar backups: the number of its backups, at most :data:`BACKUPS`
     :ivar size: the bytes of its newest :data:`BACKUPS` backups
     :ivar volume_snapshots: the number of volume snapshots of these backups
     :ivar is_more: whether it has more backups than these
@@ -51,7 +54,7 @@ class ServerRow:
     instance: Instance
     server: Server | None
     policies: ServerPolicies | None
-    newest_at: datetime
+    newest_at: datetime | None
     backups: int
     size: int
     volume_snapshots: int
@@ -66,9 +69,9 @@ class ServerRow:
         return self.server.name if self.server else self.instance.instance_id
 
     @property
-    def age(self) -> timedelta:
+    def age(self) -> timedelta | None:
         """The age of the newest backup."""
-        return max(self.now - self.newest_at, timedelta())
+        return None if self.newest_at is None else max(self.now - self.newest_at, timedelta())
 
     @property
     def next_due(self) -> datetime | None:
@@ -114,10 +117,13 @@ def load(
     now = datetime.now(UTC)
     found = list(itertools.islice(_instances(inventory.relations, project_id, label), READ + 1))
     live = [it for it in found[:READ] if it.ended_at is None and BACKUP in it.images]
-    live.sort(key=lambda it: (it.images[BACKUP].latest_at, it.instance))
+    latest = {it.instance: it.images[BACKUP].latest_at for it in live}
+    if label is not None:
+        latest = _latest(inventory.relations, project_id, label)
+    live.sort(key=lambda it: (latest.get(it.instance, OLDEST), it.instance))
     shown = live[(number - 1) * limit : number * limit]
     rows = _rows(inventory.relations, nova, shown, label, now)
-    rows.sort(key=lambda row: (not row.lateness, row.newest_at))
+    rows.sort(key=lambda row: (not row.lateness, row.newest_at or OLDEST))
     labels = sorted({label for row in rows for label in row.labels})[:LABELS]
     return ProjectBackups(
         rows, number, len(live), number * limit < len(live), len(found) > READ, labels
@@ -132,6 +138,18 @@ def _instances(
     )
 
 
+def _latest(relations: RelationsClient, project_id: str, label: str) -> dict[InstanceRef, datetime]:
+    """Return when the newest backup with the label was recorded, without servers of old ones."""
+    found = relations.relations(
+        kind=BACKUP, resource_type=SERVER, project_id=project_id, label=label, page_size=PAGE
+    )
+    latest: dict[InstanceRef, datetime] = {}
+    for one in itertools.islice(found, READ):
+        if one.image_deleted_at is None:
+            latest.setdefault(one.instance, one.created_at)
+    return latest
+
+
 def _rows(
     relations: RelationsClient,
     nova: Service,
@@ -140,40 +158,45 @@ def _rows(
     now: datetime,
 ) -> list[ServerRow]:
     backups = {it.instance: _backups(relations, it, label) for it in shown}
-    ids = {one.image_id for made in backups.values() for one in made}
-    sizes = dict(relations.glance.images(ids, lambda image: int(image["size"] or 0)))
-    return [_row(nova, it, backups[it.instance], sizes, now) for it in shown]
+    ids = {one.image_id for it in backups.values() for one in it if not one.image_deleted_at}
+    images = dict(relations.glance.images(ids, dict))
+    return [_row(nova, it, backups[it.instance], images, now) for it in shown]
 
 
 def _row(
     nova: Service,
     instance: Instance,
-    made: list[Relation],
-    sizes: dict[str, int],
+    recorded: list[Relation],
+    images: Mapping[str, Mapping[str, Any]],
     now: datetime,
 ) -> ServerRow:
     server = _server(nova, instance.instance_id)
     known = None if server is None else _policies(server)
-    ages = [now - (one.image_created_at or one.created_at) for one in made]
+    made = [one for one in recorded if one.image_deleted_at is None]
+    existing = [(one, images[one.image_id]) for one in made if one.image_id in images]
+    ages = [now - _made_at(one) for one in made]
     days = sorted({age.days for age in ages if 0 <= age.days < DAYS})
-    kept = instance.images[BACKUP]
     return ServerRow(
         instance,
         server,
         known,
-        kept.latest_at,
-        kept.count,
-        sum(sizes.get(one.image_id, 0) for one in made),
+        max((_made_at(one) for one, image in existing if image["status"] == ACTIVE), default=None),
+        len(made),
+        sum(image["size"] or 0 for _, image in existing),
         len({id for one in made for id in one.volume_snapshot_ids}),
-        kept.count > len(made),
+        len(recorded) == BACKUPS and len(made) < instance.images[BACKUP].count,
         sorted({one.label for one in made if one.label}),
         Timeline(days),
         now,
     )
 
 
+def _made_at(relation: Relation) -> datetime:
+    return relation.image_created_at or relation.created_at
+
+
 def _backups(relations: RelationsClient, instance: Instance, label: str | None) -> list[Relation]:
-    """Return the newest backups of a server."""
+    """Return the newest backups of a server, also deleted ones."""
     found = relations.relations(
         installation_uuid=instance.installation_uuid,
         instance_id=instance.instance_id,
@@ -182,7 +205,7 @@ def _backups(relations: RelationsClient, instance: Instance, label: str | None) 
         label=label,
         limit=BACKUPS,
     )
-    return [one for one in found if one.image_deleted_at is None]
+    return list(found)
 
 
 def _server(nova: Service, server_id: str) -> Server | None:

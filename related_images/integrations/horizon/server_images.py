@@ -12,12 +12,12 @@ from related_images.client.backups import (
     Inventory,
     OverdueServer,
     ServerPolicies,
+    Verdict,
     VolumeSnapshots,
     decide,
     policies_of_server,
     stored,
 )
-from related_images.client.backups.prune import Verdict
 from related_images.client.backups.volume_snapshots import FEW, VolumeSnapshot
 from related_images.integrations.horizon.pages import Page, page
 from related_images.model import Relation

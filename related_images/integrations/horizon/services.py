@@ -19,6 +19,8 @@ COMPUTE = "compute"
 BLOCK_STORAGE = "block-storage"
 ALIASES = {BLOCK_STORAGE: ("block-storage", "volumev3")}
 """The types of a service in catalogs, the current one first."""
+SECONDS = 60
+"""The longest time without a byte of a response."""
 NAMES = {COMPUTE: "Nova", BLOCK_STORAGE: "Cinder"}
 
 
@@ -30,8 +32,9 @@ def adapter(request: Any, service_type: str) -> Adapter:
     aliases = ALIASES.get(service_type, (service_type,))
     known = [alias for alias in aliases if base.is_service_enabled(request, alias)]
     endpoint = base.url_for(request, known[0] if known else service_type)
-    verify = settings.OPENSTACK_SSL_CACERT or not settings.OPENSTACK_SSL_NO_VERIFY
-    session = Session(auth=Token(endpoint, request.user.token.id), verify=verify)
+    verify = not settings.OPENSTACK_SSL_NO_VERIFY and (settings.OPENSTACK_SSL_CACERT or True)
+    auth = Token(endpoint, request.user.token.id)
+    session = Session(auth=auth, verify=verify, timeout=SECONDS)
     return Adapter(session, service_type=service_type)
 
 
