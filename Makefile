@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses 2 --dist loadfile
 
-.PHONY: run test slow-test lowest-test heat-test horizon-test cloud-test killed-runs check bench fuzz glance-suite dist clean
+.PHONY: run test slow-test lowest-test heat-test horizon-test cloud-test killed-runs check bench fuzz glance-suite matrix dist clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/related-images serve $(ARGS)
@@ -64,11 +64,15 @@ bench: $(VENV)/.installed-bench
 glance-suite: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.glance_suite $(ARGS)
 
+# Glance, Nova and Cinder of older releases of OpenStack; writes docs/compatibility.md.
+matrix:
+	$(PYTHON) -m tests.matrix $(ARGS)
+
 fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat $(VENV)-horizon $(VENV)-image-manager-* build dist *.egg-info client/*.egg-info client/build .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-heat $(VENV)-horizon $(VENV)-image-manager-* $(VENV)-20* build dist *.egg-info client/*.egg-info client/build .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.installed-%: setup.cfg client/setup.cfg setup.py pyproject.toml
 	@echo "installing packages into $(VENV); the first time this takes some minutes"

@@ -1,5 +1,6 @@
 """How nova-api sends its reports to Glance."""
 
+from functools import cache
 from typing import Any, Final
 
 from related_images.integrations.reporting import Reports, Service
@@ -24,12 +25,24 @@ def _client(context: Any) -> Any:
 
 def _service_client() -> Any:
     """Return a glanceclient with the token of the service user."""
-    from nova import context, service_auth
-    from nova.conf.service_token import SERVICE_USER_GROUP
+    from nova import context
 
     made = context.get_admin_context()
-    made.user_auth_plugin = service_auth.get_service_auth_plugin(SERVICE_USER_GROUP)
+    made.user_auth_plugin = _service_auth()
     return _client(made)
+
+
+@cache
+def _service_auth() -> Any:
+    """Return the plugin of the service user, which keeps its token.
+
+    Nova's own function for this exists only since Nova 33.
+    """
+    from keystoneauth1 import loading
+    from nova.conf import CONF
+    from nova.conf.service_token import SERVICE_USER_GROUP
+
+    return loading.load_auth_from_conf_options(CONF, SERVICE_USER_GROUP)
 
 
 NOVA_API: Final = Service("nova-api", "the start of a server", _client, _service_client)

@@ -198,7 +198,10 @@ def test_a_heartbeat_has_the_token_of_the_service_user(
     glance.script = lambda _: shown({})
     plugin, contexts = object(), list[Any]()
     adapter = Adapter(session(glance.url, "token"), service_type="image")
-    monkeypatch.setattr("nova.service_auth.get_service_auth_plugin", lambda group: (plugin, group))
+    monkeypatch.setattr(
+        "keystoneauth1.loading.load_auth_from_conf_options", lambda _, group: (plugin, group)
+    )
+    nova_reports._service_auth.cache_clear()
 
     def client_of(context: Any) -> Any:
         contexts.append(context)
@@ -208,6 +211,7 @@ def test_a_heartbeat_has_the_token_of_the_service_user(
     at = datetime(2026, 1, 31, tzinfo=UTC)
     reports = nova_reports.nova_reports(NOVA, has_service_user=True)
     reports._beat(Beat("process-1", at, at + timedelta(minutes=1)))
+    nova_reports._service_auth.cache_clear()
     assert [context.get_auth_plugin() for context in contexts] == [(plugin, "service_user")]
     (asked,) = glance.of("POST", "/v2/witnesses")
     assert json.loads(asked.body) == {
