@@ -92,11 +92,12 @@ def mariadb(*, options: Sequence[str] = ()) -> Iterator[DatabaseServer]:
             cursor.execute(statement)
 
     with tempfile.TemporaryDirectory() as directory:
-        data = f"--datadir={directory}/data"
+        # at its start, a server deletes the temporary tables of others in the same directory
+        places = (f"--datadir={directory}/data", f"--tmpdir={directory}")
         normal = "--auth-root-authentication-method=normal"
-        _run([install, "--no-defaults", *as_root, data, normal, "--skip-test-db"])
+        _run([install, "--no-defaults", *as_root, *places, normal, "--skip-test-db"])
         command = [
-            *(server, "--no-defaults", *as_root, data, f"--port={port}"),
+            *(server, "--no-defaults", *as_root, *places, f"--port={port}"),
             *(f"--socket={directory}/socket", "--bind-address=127.0.0.1"),
             *("--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"),
             *("--innodb-flush-method=nosync", "--max-connections=2000", *options),

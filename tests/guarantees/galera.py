@@ -39,17 +39,21 @@ class Node:
         servers._run(
             [
                 *(servers._program("mariadb-install-db"), "--no-defaults"),
-                *(f"--datadir={self.directory}/data", "--skip-test-db"),
+                *(*self._places(), "--skip-test-db"),
                 "--auth-root-authentication-method=normal",
             ],
             user=self._user,
             group=self._user,
         )
 
+    def _places(self) -> tuple[str, str]:
+        """Return the options for the directories, none of which another server uses."""
+        return f"--datadir={self.directory}/data", f"--tmpdir={self.directory}"
+
     def start(self, *, bootstrap: bool = False) -> None:
         """Start the server and wait until it is ready; ``bootstrap`` creates a new cluster."""
         command = [
-            *(servers._program("mariadbd"), "--no-defaults", f"--datadir={self.directory}/data"),
+            *(servers._program("mariadbd"), "--no-defaults", *self._places()),
             *(f"--port={self.port}", f"--socket={self.directory}/socket"),
             *("--bind-address=127.0.0.1", "--max-connections=200"),
             f"--log-error={self.directory}/log",
