@@ -306,7 +306,7 @@ def test_dependents_in_random_graphs(database: Database, chance: random.Random) 
 
 
 @pytest.mark.slow
-@examples(1000)
+@examples(200)
 @given(chance=st.randoms(use_true_random=True))
 def test_dependents_in_many_random_graphs(alone: Database, chance: random.Random) -> None:
     check(alone, chance)
