@@ -1,8 +1,8 @@
 """The numbers of the dependents of an image, by type and by project.
 
-The images are read level by level, then the resources below them, then those that come from these.
-Each statement reads at most :data:`ROWS` rows. After :data:`LONGEST` seconds or :data:`MOST` rows,
-the numbers of what was read until then are a lower bound.
+The images are read level by level, and for some levels at once the resources below them, and those
+that come from these. Each statement reads at most :data:`ROWS` rows. After :data:`LONGEST` seconds
+or :data:`MOST` rows, the numbers of what was read until then are a lower bound.
 """
 
 import time
@@ -68,7 +68,7 @@ def summary(database: Database, image_id: str, visible_to: str | None) -> Summar
     root = database.explore(_root, image_id)
     if root is not None:
         reading.add_below([root], is_direct=True)
-        reading.add_below(reading.images_below(root), is_direct=False)
+        reading.add_indirect(root)
     return Summary(reading.by_project(), reading.is_lower_bound)
 
 
@@ -102,14 +102,25 @@ class _Reading:
     _rows: int = 0
     _end: float = field(default_factory=lambda: time.monotonic() + LONGEST)
 
-    def images_below(self, root: int) -> list[int]:
-        """Return the images that were made from an image, directly or indirectly."""
-        found, level = {root: None}, [root]
+    def add_indirect(self, root: int) -> None:
+        """Add the resources below all images that were made from an image."""
+        images: list[int] = []
+        for level in self._levels_below(root):
+            images += level
+            # fewer statements if there is time, and something to count if there is not
+            if len(images) >= BATCH or time.monotonic() > self._end - LONGEST / 2:
+                self.add_below(images, is_direct=False)
+                images = []
+        self.add_below(images, is_direct=False)
+
+    def _levels_below(self, root: int) -> Iterator[list[int]]:
+        """Yield the images that were made from an image, then those made from these, and so on."""
+        found, level = {root}, [root]
         while level:
             rows = self._read(level, lineage_walk.children_of)
             level = [ref for (ref,) in rows if ref not in found]
-            found |= dict.fromkeys(level)
-        return [ref for ref in found if ref != root]
+            found.update(level)
+            yield level
 
     def add_below(self, images: Sequence[int], *, is_direct: bool) -> None:
         """Add the resources below some images, and those that come from them."""
