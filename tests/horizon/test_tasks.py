@@ -60,7 +60,13 @@ def open_image(browser: Browser, image_id: str) -> str:
 
 
 def rows(browser: Browser) -> list[str]:
-    return [row.text for row in browser.all(".related-images tbody tr") if row.is_displayed()]
+    """Return the texts of the rows. Horizon renders the content of a tab again after it is shown."""
+
+    def shown() -> list[str]:
+        found = browser.all(".related-images tbody tr")
+        return [row.text for row in found if row.is_displayed()]
+
+    return list(browser.wait_for(shown, "rows"))
 
 
 def test_find_the_backups_of_a_server_on_volumes(
