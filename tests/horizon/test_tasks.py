@@ -60,7 +60,7 @@ def open_image(browser: Browser, image_id: str) -> str:
 
 
 def rows(browser: Browser) -> list[str]:
-    """Return the texts of the rows. Horizon renders the content of a tab again after it is shown."""
+    """Return the texts of the rows, which Horizon renders again after the tab is shown."""
 
     def shown() -> list[str]:
         found = browser.all(".related-images tbody tr")
