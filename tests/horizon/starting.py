@@ -27,6 +27,8 @@ ENABLED: Final = "_9*.py"
 
 MANAGE: Final = "from django.core.management import execute_from_command_line as run; run"
 
+WITHOUT_GRAPHVIZ: Final = {"PATH": str(VENV / "bin")}
+
 THEME: Final = "RELATED_IMAGES_THEME"
 """The environment variable with the theme of Horizon."""
 
@@ -118,7 +120,8 @@ def install(cloud: Cloud) -> None:
 def horizon(cloud: Cloud, *, is_angular: bool = True) -> Iterator[str]:
     """Run Horizon, and yield its URL.
 
-    :param is_angular: whether the page of an image is the AngularJS page, the default of Horizon
+    :param is_angular: whether the page of an image is the AngularJS page, the default of Horizon;
+        the other Horizon does not find Graphviz
     """
     name = _name(is_angular)
     _write_settings(cloud, is_angular)
@@ -127,7 +130,7 @@ def horizon(cloud: Cloud, *, is_angular: bool = True) -> Iterator[str]:
         descriptor = listener.fileno()
         options = ("--bind", f"fd://{descriptor}", "--threads", "4", "--timeout", "600")
         command = (str(PYTHON), "-m", "gunicorn", "--no-control-socket", *options)
-        told = _environment(cloud, name)
+        told = _environment(cloud, name) | ({} if is_angular else WITHOUT_GRAPHVIZ)
         application = "tests.horizon.dashboard:application"
         cloud.processes.start(name, *command, application, inherited=(descriptor,), **told)
     try:
