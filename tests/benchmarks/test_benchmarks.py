@@ -100,6 +100,7 @@ def test_filled_tables_give_the_same_results_as_recorded_ones(tmp_path: Path) ->
         database.close()
 
 
+@pytest.mark.slow
 def test_all_layouts_give_the_same_results() -> None:
     cloud = Cloud(200)
     with layouts.filled("sqlite", list(LAYOUTS), cloud) as sides:
@@ -113,6 +114,7 @@ def test_all_layouts_give_the_same_results() -> None:
         assert layouts.differing(sides, new) == []
 
 
+@pytest.mark.slow
 def test_layouts_are_compared_in_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

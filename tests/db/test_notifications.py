@@ -64,6 +64,7 @@ def state(database: Database) -> tuple[Any, ...]:
     return relations, instance.project_id, instance.boot_image_id, instance.ended_at
 
 
+@pytest.mark.slow
 def test_the_order_and_repetition_of_events_change_nothing(sqlite_url: str) -> None:
     expected = None
     for number, order in enumerate(itertools.permutations([STARTED, BEGUN, MADE_BACKUP, ENDED])):

@@ -23,6 +23,8 @@ from related_images.model import Filters
 from tests.guarantees.reconciling import INSTALLATION
 from tests.guarantees.upgrading import BEGIN, columns_of, numbers, write
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("before", "after"), pairwise(schema.REVISIONS))
 def test_data_survives_an_upgrade_and_a_downgrade(
