@@ -725,7 +725,7 @@ def test_answers_equal_a_recomputation_from_the_reports(
 
 
 @pytest.mark.slow
-@any_graph(int(os.environ.get("RELATED_IMAGES_FUZZ_EXAMPLES", "150")))
+@any_graph(int(os.environ.get("RELATED_IMAGES_FUZZ_EXAMPLES", "60")))
 def test_answers_equal_a_recomputation_from_many_reports(
     patient: Database, chance: random.Random
 ) -> None:

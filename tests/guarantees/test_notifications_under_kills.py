@@ -46,7 +46,7 @@ from tests.rabbitmq import RabbitMQ, rabbitmq
 
 pytestmark = pytest.mark.slow
 
-NUMBER: Final = int(os.environ.get("RELATED_IMAGES_KILLED_NOTIFICATIONS", "2000"))
+NUMBER: Final = int(os.environ.get("RELATED_IMAGES_KILLED_NOTIFICATIONS", "1000"))
 CINDER: Final = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 QUEUES: Final = 4
 """The number of queues of both services: one for each priority."""
