@@ -11,7 +11,6 @@ import pytest
 
 from related_images.client import names as client_names
 from related_images.client.glance import Glance
-from related_images.osc import names
 from related_images.osc.image_relation import CreateRelation, ListRelation
 from related_images.protocol import paths
 from tests.client.scripted import Asked, Reply, Scripted, serving, shown
@@ -76,7 +75,8 @@ def test_lineage_has_names(
     for format in ("tree", "dot", "mermaid"):
         drawn = member.openstack(*lineage, format, base).said
         assert "server mail" in drawn
-        assert "leaf, snapshot" in drawn
+        assert "image leaf" in drawn
+        assert "snapshot" in drawn
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_one_request_to_nova_is_sent_for_each_page(
     scripted: Scripted,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(names, "PAGE", 2)
+    monkeypatch.setattr(client_names, "PAGE", 2)
     servers = [replace(instance, id=f"{instance.id}-{number}") for number in range(5)]
     for number, server in enumerate(servers):
         server.image("monday")
