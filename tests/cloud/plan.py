@@ -351,6 +351,7 @@ def _nova(plan: Plan, cell: Cell) -> dict[str, Mapping[str, str]]:
         "vnc": {"enabled": "false"},
         "conductor": {"workers": "1"},
         "scheduler": {"workers": "1"},
+        "quota": dict.fromkeys(("instances", "cores", "ram"), "-1"),
         "notifications": {
             "notification_format": "versioned",
             "versioned_notifications_topics": ",".join(TOPICS),
