@@ -249,6 +249,8 @@ def _cinder(plan: Plan) -> Sections:
             "quota_volumes": "-1",
             "quota_gigabytes": "-1",
             "quota_snapshots": "-1",
+            # the scheduler may miss the first report of the back end
+            "backend_stats_polling_interval": "3",
             # a slow process is not down
             "service_down_time": "600",
         },

@@ -125,6 +125,7 @@ def _start(cloud: Cloud, listeners: Mapping[str, socket.socket]) -> None:
     )
     # a request that is sent before the scheduler listens is lost
     wait_for_scheduler(cloud)
+    _wait_for_back_end(cloud)
 
 
 def _keystone(cloud: Cloud) -> None:
@@ -186,6 +187,12 @@ def _run_cinder(cloud: Cloud) -> None:
     for name in ("cinder-scheduler", "cinder-volume"):
         command = (str(BIN / name), *_cinder_files(cloud))
         cloud.processes.start(name, *command, PYTHONPATH=str(ROOT))
+
+
+def _wait_for_back_end(cloud: Cloud) -> None:
+    """Wait until cinder-scheduler knows the back end: before, it refuses to create volumes."""
+    storage = cloud.connect("admin").block_storage
+    eventually(lambda: [*storage.backend_pools()], "the back end of Cinder")
 
 
 def _cinder_files(cloud: Cloud) -> tuple[str, str]:
