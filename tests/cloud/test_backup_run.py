@@ -1,6 +1,6 @@
 """``server backup run`` with real services: servers on disks and on volumes, night after night.
 
-It runs before test_cells.py, whose second cell ends without its processes.
+It needs a cloud without the servers of other tests, because it backs up all servers of a project.
 """
 
 import json
