@@ -249,7 +249,9 @@ def test_without_a_witness_no_used_image_is_unused(cloud: Cloud, deeds: VolumeDe
         done = cloud.command("related-images", "reconcile", "--resources", uuid, *where)
         assert done.returncode == 0, done.stderr
     clouds = cloud.plan.directory / "clouds-of-the-witness.yaml"
-    with glance_beside(cloud, "witness", options={"connection": connection[1]}) as port:
+    with glance_beside(
+        cloud, "glance-of-the-witness", options={"connection": connection[1]}
+    ) as port:
         cloud.plan.write_clouds(clouds, port)
         for who in ("admin", "alice"):
             listed = unused_images(cloud, who, OS_CLIENT_CONFIG_FILE=str(clouds))
