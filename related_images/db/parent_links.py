@@ -212,7 +212,7 @@ def refresh(connection: Connection, instance_ref: int) -> None:
     if not made:
         return
     # not with a subquery: for a deletion or an update, MariaDB would read the whole table
-    for some in _batches([image.id for image in made]):
+    for some in in_batches([image.id for image in made]):
         connection.execute(delete(descent).where(descent.c.relation_ref.in_(some)))
     _insert_links(connection, instance_ref, _history_of(connection, instance_ref), made)
 
@@ -222,7 +222,7 @@ def refresh_below(connection: Connection, instance_ref: int) -> None:
 
     :param instance_ref: the instance, whose row the caller has locked
     """
-    for some in _batches(_lock_below(connection, instance_ref)):
+    for some in in_batches(_lock_below(connection, instance_ref)):
         made = relation.c.instance_ref.in_(some), relation.c.kind.in_(MADE_FROM)
         with_images = select(relation.c.instance_ref).where(*made).distinct()
         for ref in connection.execute(with_images).scalars().all():
@@ -240,11 +240,11 @@ def _lock_below(connection: Connection, instance_ref: int) -> Collection[int]:
     found, level = {instance_ref}, {instance_ref}
     for _ in range(STEPS):
         below: set[int] = set()
-        for some in _batches(level):
+        for some in in_batches(level):
             come = select(origin.c.instance_ref).where(origin.c.source_ref.in_(some))
             below.update(connection.execute(come).scalars())
         level = below - found
-        for some in _batches(level):
+        for some in in_batches(level):
             rows = select(instance.c.id).where(instance.c.id.in_(some)).order_by(instance.c.id)
             connection.execute(rows.with_for_update())
         found |= level
@@ -253,7 +253,8 @@ def _lock_below(connection: Connection, instance_ref: int) -> Collection[int]:
     return found - {instance_ref}
 
 
-def _batches(refs: Collection[int]) -> Iterator[Sequence[int]]:
+def in_batches(refs: Collection[int]) -> Iterator[Sequence[int]]:
+    """Yield primary keys in order, :data:`BATCH` at a time."""
     ordered = sorted(refs)
     for first in range(0, len(ordered), BATCH):
         yield ordered[first : first + BATCH]
@@ -267,7 +268,7 @@ def review(connection: Connection, relations: ColumnElement[bool]) -> None:
     refs = select(relation.c.id).where(relations, relation.c.kind.in_(MADE_FROM))
     viewer = select(_viewer).select_from(_with_instance)
     own = viewer.where(relation.c.id == descent.c.relation_ref).correlate(descent)
-    for some in _batches(connection.execute(refs).scalars().all()):
+    for some in in_batches(connection.execute(refs).scalars().all()):
         links = update(descent).where(descent.c.relation_ref.in_(some))
         connection.execute(links.values(project_ref=own.scalar_subquery()))
     has_origin = exists().where(origin.c.instance_ref == relation.c.instance_ref)

@@ -1,16 +1,18 @@
 """The resources between an image and its parent: see :mod:`.parent_links`.
 
 A link names the resource that the image was made from. If that resource comes from another one, the
-others are found through its origins, in two queries for a page.
+others are found through its origins, in two queries for a page, or more for many resources.
 """
 
 from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, select
 
 from related_images.db.index_hints import look_up
 from related_images.db.lineage_walk import Link
-from related_images.db.parent_links import History, events, trace
+from related_images.db.parent_links import History, events, in_batches, trace
 from related_images.db.row_ids import shown_installation
 from related_images.db.tables import installation, instance, origin
 from related_images.model import SERVER, InstanceRef
@@ -57,6 +59,12 @@ def _names(connection: Connection, refs: Collection[int]) -> Mapping[int, Instan
 
 def _histories(connection: Connection, refs: Collection[int]) -> Mapping[int, History]:
     histories = {ref: History() for ref in refs}
-    for row in connection.execute(events(lambda query, ref: query.where(ref.in_(refs)))):
-        histories[row.instance_ref].add(row)
+    # a statement of SQLite has a limited number of parameters
+    for some in in_batches(refs):
+        for row in connection.execute(events(partial(_of, some))):
+            histories[row.instance_ref].add(row)
     return histories
+
+
+def _of(refs: Collection[int], query: Select[Any], ref: Any) -> Select[Any]:
+    return query.where(ref.in_(refs))

@@ -14,6 +14,7 @@ from related_images.db import (
     delete_protection,
     image_owners,
     installations,
+    lineage,
     merge,
     origin_walk,
     origins,
@@ -407,3 +408,18 @@ def test_origins_are_followed_only_from_other_resources_than_servers(
     assert database.read(asked, delete_protection._use, found, None, ("server", "volume")) == (
         1 if only else 2
     )
+
+
+@pytest.mark.parametrize("batch", [2, 1000])
+def test_all_resources_between_an_image_and_its_parent_are_found(
+    database: Database, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(parent_links, "BATCH", batch)
+    base, made, chain = image_id(), image_id(), [volume(f"v-{number}") for number in range(5)]
+    relate(database, chain[0], base, "boot")
+    for source, ref in itertools.pairwise([*chain, server("vm-1")]):
+        come(database, ref, source, 1)
+    relate(database, server("vm-1"), made, "snapshot", created_at=at(9))
+    (link,) = lineage.ancestry(database, made, 10, None, None).links
+    assert link.parent_image_id == base
+    assert lineage.via(database, [link]) == {link: (*chain, server("vm-1"))}
