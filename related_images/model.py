@@ -305,6 +305,11 @@ class Relation(JsonForm):
         """The name of the resource."""
         return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
 
+    @property
+    def made_at(self) -> datetime:
+        """When the image was created; if that is unknown, when the relation was recorded."""
+        return self.image_created_at or self.created_at
+
 
 @dataclass(frozen=True, slots=True)
 class RegisteredType(JsonForm):

@@ -193,7 +193,7 @@ class Inventory:
                     image_id=one.image_id,
                     instance=one.instance,
                     label=one.label,
-                    created_at=one.image_created_at or one.created_at,
+                    created_at=one.made_at,
                     status=DELETED,
                     project_id=one.project_id,
                     volume_snapshot_ids=ids,

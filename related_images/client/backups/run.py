@@ -263,7 +263,7 @@ class BackupRun:
                     relation.image_id,
                     relation.instance,
                     relation.label,
-                    relation.image_created_at or relation.created_at,
+                    relation.made_at,
                     volume_snapshot_ids=relation.volume_snapshot_ids,
                 )
             )

@@ -83,7 +83,7 @@ class Servers:
             query["all_tenants"] = "True"
         if project_id is not None:
             query["project_id"] = project_id
-        return map(Server.of, self._nova.pages("/servers/detail", "servers", query))
+        return map(Server.of, self._nova.items("/servers/detail", "servers", query))
 
     def back_up(self, server: Server, label: str, now: datetime) -> str:
         """Ask Nova for a backup of a server on local disks or on volumes, and return its image ID.

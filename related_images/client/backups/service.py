@@ -1,5 +1,6 @@
 """Requests to Nova and Cinder, through keystoneauth1 adapters."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -51,19 +52,27 @@ class Service:
             raise self._failed(method, path, response.status_code, _message(body))
         return body
 
-    def pages(self, path: str, items: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        """Yield the items of a list, with one request for each page of them.
+    def items(self, path: str, items: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """Yield the items of a list, as :meth:`pages` reads them."""
+        return itertools.chain.from_iterable(self.pages(path, items, query))
+
+    def pages(
+        self, path: str, items: str, query: Mapping[str, str], **options: Any
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Yield the pages of a list, with one request for each.
 
         :param items: the name of the list in the responses
-        :param query: the filters of the list
+        :param query: the filters of the list, and ``limit`` for pages of another size
+        :param options: see :meth:`request`
         :raises ServiceFailed: if a request fails, or a response is no such list
         """
         marker: dict[str, str] = {}
         while True:
-            body = self.request("GET", path, params={**query, "limit": str(PAGE), **marker})
+            params = {"limit": str(PAGE), **query, **marker}
+            body = self.request("GET", path, params=params, **options)
             try:
                 found = list(body[items])
-                yield from found
+                yield found
                 if not (found and body.get(f"{items}_links")):
                     return
                 marker = {"marker": found[-1]["id"]}

@@ -111,7 +111,7 @@ class VolumeSnapshots:
     def _volumes_of(self, ids: Collection[str]) -> Mapping[str, list[str]]:
         """Return the volumes that were made from each volume snapshot."""
         found: dict[str, list[str]] = defaultdict(list)
-        for shown in self._cinder.pages("/volumes/detail", "volumes", ALL):
+        for shown in self._cinder.items("/volumes/detail", "volumes", ALL):
             if shown["snapshot_id"] in ids:
                 found[shown["snapshot_id"]].append(shown["id"])
         return found
@@ -123,7 +123,7 @@ class VolumeSnapshots:
 
     def _listed(self, ids: Collection[str]) -> Iterator[Mapping[str, Any]]:
         return (
-            one for one in self._cinder.pages("/snapshots", "snapshots", ALL) if one["id"] in ids
+            one for one in self._cinder.items("/snapshots", "snapshots", ALL) if one["id"] in ids
         )
 
 

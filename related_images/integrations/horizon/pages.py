@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+from django.urls import reverse
 from horizon.utils.functions import get_page_size
 
 from related_images.client import RelationsClient
@@ -24,6 +25,15 @@ class Page(Generic[Item]):
 
     items: list[Item]
     marker: str | None
+
+
+TAB: Final = "instance_details__related_images"
+"""The tab of the page of a server with its images."""
+
+
+def server_tab(server_id: str) -> str:
+    """Return the path of the tab of a server with its images."""
+    return f"{reverse('horizon:project:instances:detail', args=[server_id])}?tab={TAB}"
 
 
 def size(request: Any) -> int:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from related_images.client.backups import Inventory, Server, ServerPolicies, pol
 from related_images.client.backups.retention import ACTIVE
 from related_images.client.backups.service import Service
 from related_images.client.glance import PAGE
-from related_images.integrations.horizon.server_images import lateness, next_due
+from related_images.integrations.horizon.schedule import Schedule
 from related_images.model import BACKUP, SERVER, InstanceRef, Relation
 
 READ: Final = 5 * PAGE
@@ -40,7 +40,7 @@ class Timeline:
 
 
 @dataclass(frozen=True)
-class ServerRow:
+class ServerRow(Schedule):
     """A server with backups.
 
     :ivar server: the server as Nova shows it; ``None`` if Nova does not know it
@@ -67,21 +67,6 @@ class ServerRow:
     def name(self) -> str:
         """The name of the server, or its ID."""
         return self.server.name if self.server else self.instance.instance_id
-
-    @property
-    def age(self) -> timedelta | None:
-        """The age of the newest backup."""
-        return None if self.newest_at is None else max(self.now - self.newest_at, timedelta())
-
-    @property
-    def next_due(self) -> datetime | None:
-        """When the next backup is due by the policy of the server."""
-        return next_due(self.policies, self.newest_at)
-
-    @property
-    def lateness(self) -> str:
-        """``warning`` or ``critical`` if the server is overdue; else empty."""
-        return lateness(self.policies, self.newest_at, self.now)
 
 
 @dataclass(frozen=True)
@@ -174,13 +159,13 @@ def _row(
     known = None if server is None else _policies(server)
     made = [one for one in recorded if one.image_deleted_at is None]
     existing = [(one, images[one.image_id]) for one in made if one.image_id in images]
-    ages = [now - _made_at(one) for one in made]
+    ages = [now - one.made_at for one in made]
     days = sorted({age.days for age in ages if 0 <= age.days < DAYS})
     return ServerRow(
         instance,
         server,
         known,
-        max((_made_at(one) for one, image in existing if image["status"] == ACTIVE), default=None),
+        max((one.made_at for one, image in existing if image["status"] == ACTIVE), default=None),
         len(made),
         sum(image["size"] or 0 for _, image in existing),
         len({id for one in made for id in one.volume_snapshot_ids}),
@@ -189,10 +174,6 @@ def _row(
         Timeline(days),
         now,
     )
-
-
-def _made_at(relation: Relation) -> datetime:
-    return relation.image_created_at or relation.created_at
 
 
 def _backups(relations: RelationsClient, instance: Instance, label: str | None) -> list[Relation]:
@@ -222,27 +203,18 @@ def _policies(server: Server) -> ServerPolicies | None:
 
 
 @dataclass(frozen=True)
-class UnsavedServer:
+class UnsavedServer(Schedule):
     """A server without a backup."""
 
     server: Server
     policies: ServerPolicies | None
     now: datetime
+    newest_at: None = None
 
     @property
     def created_at(self) -> datetime:
         """When the server was created."""
         return validation.parse_time("created", self.server.created_at)
-
-    @property
-    def next_due(self) -> datetime | None:
-        """When its first backup is due by its policy."""
-        return next_due(self.policies, None)
-
-    @property
-    def lateness(self) -> str:
-        """``critical`` if it is overdue; else empty."""
-        return lateness(self.policies, None, self.now)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from related_images import model, validation
 from related_images.client import InstallationAmbiguous, Instance, RelationsClient
 from related_images.client.backups import (
     Inventory,
-    OverdueServer,
     ServerPolicies,
     Verdict,
     VolumeSnapshots,
@@ -20,6 +19,7 @@ from related_images.client.backups import (
 )
 from related_images.client.backups.volume_snapshots import FEW, VolumeSnapshot
 from related_images.integrations.horizon.pages import Page, page
+from related_images.integrations.horizon.schedule import Schedule
 from related_images.model import Relation
 from related_images.protocol import paths
 
@@ -50,7 +50,7 @@ class ImageRow:
     @property
     def created_at(self) -> datetime:
         """When the image was made."""
-        return self.relation.image_created_at or self.relation.created_at
+        return self.relation.made_at
 
     @property
     def age(self) -> timedelta:
@@ -70,7 +70,7 @@ class ImageRow:
 
 
 @dataclass(frozen=True)
-class ServerImages:
+class ServerImages(Schedule):
     """What the page of a server shows.
 
     :ivar next_marker: the marker of the next page of images
@@ -85,22 +85,6 @@ class ServerImages:
     verdicts: list[Verdict] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
-    created_at: datetime | None = None
-
-    @property
-    def age(self) -> timedelta | None:
-        """The age of the newest backup."""
-        return None if self.newest_at is None else max(self.now - self.newest_at, timedelta())
-
-    @property
-    def next_due(self) -> datetime | None:
-        """When the next backup is due by the stored policy."""
-        return next_due(self.policies, self.newest_at)
-
-    @property
-    def lateness(self) -> str:
-        """``warning`` or ``critical`` if the server is overdue; else empty."""
-        return lateness(self.policies, self.newest_at, self.now)
 
     @property
     def is_unfinished(self) -> bool:
@@ -123,30 +107,6 @@ def policies(server: Any) -> ServerPolicies | None:
     return policies_of_server(server.id, server.tenant_id, server.created, server.metadata)
 
 
-def next_due(known: ServerPolicies | None, newest_at: datetime | None) -> datetime | None:
-    """Return when the next backup of a server is due.
-
-    :param known: its policy
-    :param newest_at: when its newest backup was made
-    :returns: ``None`` without a policy that says it
-    """
-    ages = known.policy.ages if known and known.policy else None
-    if known is None or ages is None:
-        return None
-    return (newest_at or known.created_at) + ages.older_than
-
-
-def lateness(known: ServerPolicies | None, newest_at: datetime | None, now: datetime) -> str:
-    """Return ``warning`` or ``critical`` if a server is overdue by its policy; else empty."""
-    due = next_due(known, newest_at)
-    ages = known.policy.ages if known and known.policy else None
-    if due is None or due >= now or known is None or ages is None:
-        return ""
-    age = None if newest_at is None else now - newest_at
-    late = OverdueServer(known.server_id, None, known.project_id, made_at=newest_at, age=age)
-    return late.by(ages).state
-
-
 def load(inventory: Inventory, server: Any, marker: str | None, limit: int) -> ServerImages:
     """Return what the page of a server shows, with a bounded number of requests.
 
@@ -158,9 +118,8 @@ def load(inventory: Inventory, server: Any, marker: str | None, limit: int) -> S
     now = datetime.now(UTC)
     known = policies(server)
     instance = _recorded(inventory.relations, server.id)
-    created_at = validation.parse_time("created", server.created)
     if instance is None:
-        return ServerImages(policies=known, now=now, created_at=created_at)
+        return ServerImages(policies=known, now=now)
     pruning = decide(
         inventory, [instance], stored({server.id: known} if known else {}), project_id=None, now=now
     )
@@ -174,7 +133,6 @@ def load(inventory: Inventory, server: Any, marker: str | None, limit: int) -> S
         pruning.verdicts,
         pruning.faults,
         now,
-        created_at,
     )
 
 

@@ -90,11 +90,6 @@ class Listing:
 
         :raises ServiceFailed: if a request fails
         """
-        asked: Mapping[str, str] | None = query
-        listing = service(self._request, self._service_type)
-        while asked is not None:
-            body = listing.request("GET", f"/{self._collection}", params=asked, **options)
-            names = {one["id"]: one["name"] for one in body[self._collection]}
-            yield names
-            more = names and body.get(f"{self._collection}_links")
-            asked = {**query, "marker": list(names)[-1]} if more else None
+        listing, name = service(self._request, self._service_type), self._collection
+        for page in listing.pages(f"/{name}", name, query, **options):
+            yield {one["id"]: one["name"] for one in page}

@@ -14,9 +14,6 @@ from related_images.errors import BadInput
 from related_images.integrations.horizon import pages, project_backups, services
 from related_images.integrations.horizon.faults import explained, sentence
 
-TAB = "instance_details__related_images"
-"""The tab of the page of a server with its images."""
-
 
 class WithBackupsTab(tabs.Tab):  # type: ignore[misc]
     """The servers with backups."""
@@ -140,5 +137,4 @@ class BackUpView(forms.ModalFormView):  # type: ignore[misc]
 
     def get_success_url(self) -> str:
         """Return the tab of the server with its images."""
-        page = reverse("horizon:project:instances:detail", args=[self.kwargs["server_id"]])
-        return f"{page}?tab={TAB}"
+        return pages.server_tab(self.kwargs["server_id"])

@@ -2,8 +2,8 @@
 
 from django import template
 
-from related_images.integrations.horizon import texts
+from related_images.integrations.horizon import pages, texts
 
 register = template.Library()
-for text in (texts.age, texts.counted, texts.policy):
-    register.filter(text.__name__, text)
+for function in (texts.age, texts.counted, texts.policy, pages.server_tab):
+    register.filter(function.__name__, function)
