@@ -35,7 +35,7 @@ class Point(Enum):
     MERGE_UNITED = "some relations of a resource have moved to another installation"
     MIGRATE_BEGUN = "a migration is about to begin"
     MIGRATE_FILLED = "a range of rows is filled"
-    MIGRATE_RUN = "the migrations have run, not committed"
+    MIGRATE_RUN = "the migrations have run, the last one not committed"
     MIGRATE_COMMITTED = "the migrations are committed"
 
 
