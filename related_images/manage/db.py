@@ -116,10 +116,10 @@ class Check(options.DatabaseCommand, Lister):
 class Restored(options.DatabaseCommand, Lister):
     """Record that the database was restored from an older copy, or was created again.
 
-    What was recorded after the copy is lost. The command records this time as a gap of every
-    expected witness. So the use of an image counts as unknown where it may have been lost, until
-    `related-images reconcile --resources` closes the gap. Run the command after the restoration,
-    before the services record again.
+    All records that are newer than the copy are lost. The command records the time since the copy
+    as a gap of every expected witness. So if a use of an image may have been lost, its use counts
+    as unknown until `related-images reconcile --resources` closes the gap. Run the command after
+    the restoration, before the services record again.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

@@ -41,8 +41,8 @@ class Listen(options.DatabaseCommand):
     which has the URL of the bus, with --config-file; for the database, give Glance's paste file
     with --paste, or a file with [related_images] with another --config-file. Start one listener for
     each Nova. For one listener for several Novas, give --installation and --transport-url once for
-    each, in the same order. With --cinder-installation, give the Cinder that has the root volumes
-    of their servers.
+    each, in the same order. --cinder-installation names the Cinder that has the root volumes of the
+    servers.
     """
 
     exit_codes = "Exit codes: 0 stopped, 1 failed (one line on stderr says why), 2 wrong usage."

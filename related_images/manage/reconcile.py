@@ -119,7 +119,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
             f"--allow-empty-{name.lower()}",
             action="store_true",
             help=f"with --resources, continue even if {name} has none of the first recorded "
-            f"{resources}, and lists none that are recorded",
+            f"{resources}, and none of the first {resources} in its list is recorded",
         )
 
 

@@ -89,7 +89,8 @@ REMOVER: Final = _alias(
     "remover",
     f"rule:{RECORDER.name} or rule:{ADMINISTRATOR.name}",
     "Who may remove relations and origins, and record that a resource was deleted. For a caller "
-    "without a role of the options: only of resources and images of its project",
+    "without a role of recording_roles or admin_roles: only for resources and images of its "
+    "project",
     RecordingForbidden,
 )
 READER: Final = _alias(

@@ -18,9 +18,9 @@ class ShowImageLineage(GlanceCommand):
 
     The drawing has images, and the servers, volumes and other resources between them. The links
     have the kind of the relation: boot from an image to a server or volume, and snapshot, backup or
-    shelved from a server or volume to an image. The link origin is between two resources. The
-    image that was asked for is marked, and what was deleted is grey. A project sees only what it
-    owns.
+    shelved from a server or volume to an image. A link between two resources is called origin. The
+    image that was asked for is marked. Deleted images and resources are grey. A project sees only
+    what it owns.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

@@ -82,7 +82,7 @@ class ListRelation(ListWithNames):
             "--in-use",
             action="store_true",
             default=None,
-            help="List only images that live servers or volumes were made from, or with a lease",
+            help="List only boot relations of live servers and volumes, and live leases",
         )
 
     def shown_columns(self, args: argparse.Namespace) -> tuple[Column, ...]:

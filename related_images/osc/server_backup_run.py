@@ -204,5 +204,5 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="<span>",
         type=validation.argument(validation.parse_span),
         default=timedelta(hours=6),
-        help="Time after which no backup begins, and the command waits for none (default: 6h)",
+        help="Time after which no backup begins, and the command stops waiting (default: 6h)",
     )
