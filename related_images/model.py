@@ -24,7 +24,7 @@ SNAPSHOT: Final = "snapshot"
 BACKUP: Final = "backup"
 BOOT: Final = "boot"
 SHELVED: Final = "shelved"
-"""The image holds the disk of a server while that is shelved."""
+"""The image holds the disk of a server while the server is shelved."""
 USE: Final = "use"
 MADE_FROM: Final = (SNAPSHOT, BACKUP, SHELVED)
 """The kinds of relation that state that the image was made from the instance."""
@@ -494,7 +494,7 @@ class Interval(JsonForm):
 class Heartbeat(JsonForm):
     """The statement of a process that it lost nothing from one time until another.
 
-    :ivar witness: the witness of which it is a process, one of :data:`WITNESSES`
+    :ivar witness: the witness to which the process belongs, one of :data:`WITNESSES`
     :ivar process: the name of the process; for a bus, of the queue
     :ivar since: since when it has lost nothing
     :ivar until: the time until which it has reported everything
@@ -551,7 +551,7 @@ class Coverage(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Who reports on an installation, or takes a report back.
+    """Who reports on an installation, or revokes a report.
 
     :ivar user_ids: the IDs of the service users in the request
     :ivar require_registered: whether the installation must be registered
@@ -616,7 +616,6 @@ class Usage(JsonForm):
     :ivar more_gaps: the number of the others
     :ivar made_from: the number of resources that the image was made from, as far as the caller sees
         them: usually 1, and 0 for an image that was not made from a recorded resource
-        made from it; ``None`` if the caller may not know or it is unknown
     :ivar shelved: the number of servers that are shelved now and need the image; these are not
         counted as instances
     :ivar all_projects: whether the resources of all projects are counted, or only those that the

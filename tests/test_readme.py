@@ -23,7 +23,7 @@ WITH_MAKE_RUN = OPERATE.split("With `make run`:")[1].split("For each image in a 
 
 @pytest.fixture(scope="module")
 def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
-    """One that nobody has used, with its data where `make run` has them in a clone."""
+    """A ``serve`` that nobody has used, with its data where `make run` has them in a clone."""
     clone = tmp_path_factory.mktemp("clone")
     (clone / ".venv").symlink_to(sys.prefix)
     shutil.copy(ROOT / "README.md", clone)
@@ -33,7 +33,7 @@ def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGlance]:
 
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
-    """Of a reader: a page itself says what else it needs."""
+    """The environment of a reader: a page itself says what else it needs."""
     return {name: text for name, text in os.environ.items() if not name.startswith("OS_")}
 
 

@@ -521,8 +521,8 @@ class InstanceAwareImageService:
     def heartbeat(self, witness: str, process: str, since: datetime, until: datetime) -> Heartbeat:
         """Report that a process of a witness of this installation lost nothing for a time.
 
-        A witness that is silent for more than three minutes has a gap. So does one of which a
-        process lost something: its next ``since`` is then later than its last ``until``.
+        A witness has a gap if it is silent for more than three minutes, or if one of its processes
+        lost something. The next ``since`` of this process is then later than its last ``until``.
 
         :param witness: ``nova-api``, ``nova-bus``, ``cinder-api`` or ``cinder-bus``
         :param process: name of the process, which differs after a restart

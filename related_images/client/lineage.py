@@ -137,7 +137,7 @@ def _sources(names: Names, row: AncestryRow, image: Node) -> Node:
         node = Node(
             *(ref.resource_type, ref.instance_id, name, link), ended_at=ended_at, children=[node]
         )
-        ended_at = None  # it is known of the last resource only
+        ended_at = None  # only the end of the last resource is known
     return node
 
 

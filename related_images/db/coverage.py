@@ -4,12 +4,12 @@ A witness reports through processes: the workers of a service, or the queues of 
 process states the intervals in which it lost nothing. A time is a gap of the witness:
 
 * if a process lost something in it, although others reported: a report goes to one process only;
-* if no process covered it, and it is longer than :data:`SILENCE` or the first of all;
+* if no process covered it, and it is longer than :data:`SILENCE` or before all intervals;
 * on a bus, if one queue is silent for longer than that now, whatever the others do.
 
 The gaps before the last complete comparison with the service do not matter: what is live then is
-known. An image is used by nobody for certain, if no expected witness has a gap between its creation
-and now.
+known. If no expected witness has a gap between the creation of an image and now, every use of the
+image is recorded.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ from related_images.db.tables import coverage, gap, installation, witness
 from related_images.model import BUSES, Gap, Interval
 
 SILENCE: Final = timedelta(minutes=3)
-"""The longest time without a process that is not a gap."""
+"""The longest time without a heartbeat that does not count as a gap."""
 
 FORMER: Final = ""
 """The process of intervals that join those of former processes."""

@@ -1,8 +1,9 @@
 """The numbers of the dependents of an image, by type and by project.
 
-The images are read level by level, and for some levels at once the resources below them, and those
-that come from these. Each statement reads at most :data:`ROWS` rows. After :data:`LONGEST` seconds
-or :data:`MOST` rows, the numbers of what was read until then are a lower bound.
+The images are read level by level. Then the resources below the images of some levels are read
+together, and the resources that come from these. Each statement reads at most :data:`ROWS` rows.
+After :data:`LONGEST` seconds or :data:`MOST` rows, the numbers of what was read until then are a
+lower bound.
 """
 
 import time

@@ -3,9 +3,11 @@
 A resource is below an image if it was made from the image, has a lease of it, or is shelved in it.
 A resource is below another one if it comes from it: see :mod:`related_images.db.origins`. Each
 query reads this forest :data:`LEVELS` levels down, and stops before a resource or an image with
-more below it than a page has room for. That one is read by :func:`block`, page by page.
+more below it than a page has room for. Such a resource or image is read by :func:`block`, page by
+page.
 
-So the rows that a query reads are at most a few for each row of a page, whatever the cloud holds.
+So the rows that a query reads are at most a few for each row of a page, whatever the size of the
+cloud.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence

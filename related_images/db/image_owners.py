@@ -39,8 +39,8 @@ def update_owner(
     """Lock the row of the instance, and record the reported owner if it is another one.
 
     :param reported: the row of the project; ``None`` if the report names no owner
-    :param is_first: whether the project owned the instance at its creation, and perhaps not later:
-        another owner that is known remains
+    :param is_first: whether the report names the owner at the creation of the instance. It does not
+        replace a known owner, because the instance may have been transferred since
     :returns: the row of the present owner, if that is known
     """
     known = parent_links.lock_instance(connection, instance_ref)

@@ -83,7 +83,7 @@ class ImageMade(Event):
 class Started(Event):
     """The server was started or rebuilt.
 
-    :ivar image_id: the image from which it was; ``None`` if the notification states none
+    :ivar image_id: the image from which it was started; ``None`` if the notification states none
     :ivar root_volume: its root volume; ``None`` if the notification states none
     """
 

@@ -24,9 +24,9 @@ from related_images.model import BOOT
 __all__ = ["BEYOND", "STEPS", "dependents", "dependents_of_project"]
 
 BEYOND: Final = STEPS + 1
-"""The number of steps of the resources at which the walk of :func:`dependents` ends.
+"""The distance, in origins, at which the walk of :func:`dependents` ends.
 
-If there is such a resource, the walk is not complete.
+If a resource is at this distance, the walk is not complete.
 """
 
 

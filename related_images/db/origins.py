@@ -5,9 +5,9 @@ resource is created with its first report, in whatever role it appears there. Th
 origin is never changed; a report of another source for the same time is refused. A wrong origin is
 removed.
 
-A resource uses an image as long as it is live if it was made from the image, or if it comes,
-through origins, from a resource that was made from the image: see :mod:`.origin_walk`. The links
-between images follow the origins too: see :mod:`.parent_links`.
+A live resource uses an image if it was made from the image, or if it comes, through origins, from a
+resource that was made from the image: see :mod:`.origin_walk`. The links between images follow the
+origins too: see :mod:`.parent_links`.
 """
 
 from datetime import datetime

@@ -34,7 +34,7 @@ def reading(statements: Iterable[str]) -> Probe:
 
 
 def writing(statements: Collection[str]) -> Probe:
-    """Return a probe that updates no row of each written table, then writes a heartbeat row.
+    """Return a probe that updates each written table without effect, then writes a heartbeat row.
 
     :param statements: the SQL text of the failed task
     """

@@ -51,7 +51,7 @@ INSTANCES: Final = 500
 """The number of instances that one statement checks."""
 
 PROOF: Final = 10
-"""If Glance has none of this number of recorded images, it is assumed to be of another cloud."""
+"""If Glance has none of at least this number of recorded images, it may belong to another cloud."""
 
 
 class ImageService(Protocol):

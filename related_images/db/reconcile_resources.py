@@ -210,7 +210,8 @@ def check_service(database: Database, services: Sequence[ResourceService], run: 
     """Check that the service is the one whose resources are recorded for the installation.
 
     :param services: the resources of one service, by type
-    :raises RelatedImagesError: if it has none of the recorded ones, and lists none of them
+    :raises RelatedImagesError: if it has none of the first recorded resources, and lists no
+        recorded resource first
     :raises StoreUnavailable: if the database is unavailable
     """
     gone = 0
@@ -354,7 +355,7 @@ def _lasting(page: Page) -> Sequence[str]:
 
 
 def _confirmed(service: ResourceService, latest: Sequence[str], found: Findings) -> Findings:
-    """Return findings with the ends of resources that are gone, or without if that is in doubt.
+    """Return findings with the ends of resources that are gone, or without ends that are in doubt.
 
     :param latest: resources that the service listed last
     :raises RelatedImagesError: if it has none of them any more

@@ -71,7 +71,7 @@ class ResourceService(Protocol):
     resource_type: str
 
     def untrusted(self, message: str) -> Exception:
-        """Return the error that the service cannot be relied on."""
+        """Return the error for a response that is not reliable."""
 
     def pages(self, after: str) -> Iterator[Page]:
         """Yield all resources after this ID in the order of their IDs, and maybe others."""

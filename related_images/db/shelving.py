@@ -86,7 +86,7 @@ def end_of(connection: Connection, instance_ref: int, at: datetime) -> None:
 
 
 def resume(connection: Connection, instance_refs: Collection[int]) -> None:
-    """Remove the ends that are those of servers, whose ends are wrong and about to be removed.
+    """Remove the ends of relations that come from wrong ends of servers, which are then removed.
 
     :param instance_refs: the locked rows of the servers
     """

@@ -138,8 +138,8 @@ def path(connection: Connection) -> str:
 def lock_upgrades(path: str) -> Iterator[None]:
     """Lock the upgrades of a database file in a context; the kernel unlocks if the process ends.
 
-    The ``flock`` is that of the directory. To lock the file itself could release the locks of
-    SQLite: it says so in "How To Corrupt An SQLite Database File", section 2.2.
+    The lock is an ``flock`` of the directory. A lock of the file itself could release the locks of
+    SQLite: see "How To Corrupt An SQLite Database File", section 2.2.
 
     :raises StoreUnavailable: if another upgrade holds the lock for
         :data:`dialects.LONGEST_TURN` seconds

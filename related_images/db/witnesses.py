@@ -85,8 +85,8 @@ def find_again(database: Database, installation_uuid: str, witness: str, name: s
 def lose_since(database: Database, since: datetime) -> list[Gap]:
     """Record that every expected witness may have lost everything from ``since`` until now.
 
-    So it is after an older copy of the database is restored: a process that continues its interval
-    covers the lost time only seemingly.
+    This is necessary after an older copy of the database was restored: a process that continues its
+    interval seems to cover the lost time.
 
     :returns: the new gap of each expected witness
     :raises FieldInvalid: if ``since`` is in the future

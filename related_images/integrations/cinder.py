@@ -5,7 +5,7 @@
     installation_uuid = …
 
 When Cinder creates an image of a volume, the request has the headers of the volume. When Cinder
-creates a volume, a volume snapshot or a backup, it is reported what it is made from: see
+creates a volume, a volume snapshot or a backup, the filter reports what it is made from: see
 :mod:`.cinder_origins`.
 
 Its place in the pipeline is before ``apiv3``. Requests pass unchanged. When it is loaded, it

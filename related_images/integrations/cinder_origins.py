@@ -19,7 +19,7 @@ from related_images.model import InstanceRef
 Function = Callable[..., Any]
 
 NewOrigin = tuple[InstanceRef, InstanceRef, str | None]
-"""A resource, its source, and the project that owns the resource; ``None`` if it stays."""
+"""A resource, its source, and its owner; ``None`` if the owner does not change."""
 
 SOURCES: Final = {
     "snapshot": model.VOLUME_SNAPSHOT,

@@ -6,7 +6,7 @@
     volume_installation_uuid = …
 
 When Nova creates an image, the request has the instance headers. When Nova creates or rebuilds a
-server, it is reported what the server is started from: see :mod:`.nova_starts`.
+server, the filter reports what the server is started from: see :mod:`.nova_starts`.
 
 Its place in the pipeline is before ``osapi_compute_app_v21``. Requests pass unchanged. When it is
 loaded, it patches functions of Nova, and a function of glanceclient that converts responses to
@@ -120,7 +120,7 @@ _made_as: contextvars.ContextVar[str | None] = contextvars.ContextVar("made_as",
 
 @dataclass(frozen=True, slots=True)
 class _Installed:
-    """For what this process is patched.
+    """The installations for which this process is patched.
 
     :ivar uuids: the installations of Nova and of its volumes
     :ivar reports: sends the reports of nova-api; ``None`` in another process
@@ -131,7 +131,7 @@ class _Installed:
 
 
 _installed: list[_Installed] = []
-"""For what this process is patched; empty if it is not."""
+"""The patch of this process; empty if it is not patched."""
 
 
 def filter_factory(

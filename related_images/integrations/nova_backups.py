@@ -1,9 +1,9 @@
 """Backups that the owner of a server makes with ``createImage``.
 
 Nova's ``createBackup`` refuses servers on volumes. For every server, the metadata of
-``createImage`` can say that the image is a backup, and give its label. Whoever may call
-``createBackup`` may say the same there, as its ``backup_type``. The server is always that of the
-request.
+``createImage`` can say that the image is a backup, and give its label. A user who may call
+``createBackup`` can choose the same there, with ``backup_type``. The relation always names the
+server of the request.
 """
 
 from collections.abc import Mapping

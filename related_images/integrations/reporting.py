@@ -220,7 +220,7 @@ def _end(glance: Glance, resource: InstanceRef) -> None:
         installation_uuid=resource.installation_uuid, instance_id=resource.instance_id
     )
     query = dict(paths.type_query(resource.resource_type))
-    # it is unknown if nothing was reported of it
+    # Glance does not know the resource if nothing was reported of it
     with suppress(NotFound):
         glance.request("DELETE", path, params=query, timeout=SECONDS)
 

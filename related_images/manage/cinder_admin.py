@@ -104,7 +104,7 @@ class CinderResources:
         self._cinder.require_administrator("/os-services", "services")
 
     def untrusted(self, message: str) -> RelatedImagesError:
-        """Return the error that a response of Cinder is not reliable."""
+        """Return the error for a response of Cinder that is not reliable."""
         return CINDER.untrusted(message)
 
     def pages(self, after: str) -> Iterator[Page]:

@@ -82,7 +82,7 @@ class NovaAdmin:
         self._nova.require_administrator("/servers", "servers", **query)
 
     def untrusted(self, message: str) -> RelatedImagesError:
-        """Return the error that a response of Nova is not reliable."""
+        """Return the error for a response of Nova that is not reliable."""
         return NOVA.untrusted(message)
 
     def pages(self, after: str) -> Iterator[Page]:

@@ -7,8 +7,9 @@ marker, also while no listener runs, and it is lost only with the rest of the qu
 finds no marker in a queue sends one that does not continue the covered time: the time since the
 last one is a gap.
 
-Several listeners may share a queue, and each sends markers. A listener that receives that of
-another one does not send it on if its own one is on the way and covers all the time since.
+Several listeners may share a queue, and each sends markers. If a listener receives the marker of
+another listener, it does not send it on if its own marker is on the way and covers all the time
+since.
 """
 
 import logging

@@ -62,14 +62,14 @@ class Response:
     body: Mapping[str, Any]
 
     def untrusted(self, reason: str) -> RelatedImagesError:
-        """Return the error that the response is not reliable."""
+        """Return the error for a response that is not reliable."""
         return self.service.untrusted(
             f"{self.request}: {reason}; check the endpoint of {self.service.name} and the proxies "
             "in front of it"
         )
 
     def refused(self) -> RelatedImagesError:
-        """Return the error that the response has an unexpected status."""
+        """Return the error for a response with an unexpected status."""
         faults = (str(one.get("message")) for one in self._faults())
         message = next(faults, f"no JSON of {self.service.name}")
         return self.untrusted(f"the status is {self.status} ({message})")
@@ -106,7 +106,7 @@ class Response:
         return found
 
     def malformed(self, what: str, resource: Mapping[str, Any], error: Exception) -> Exception:
-        """Return the error that a listed resource is not as documented."""
+        """Return the error for a listed resource that is not as documented."""
         shown = validation.shown(resource.get("id"))
         return self.untrusted(f"the {what} {shown} is not the expected JSON ({error!r})")
 

@@ -17,8 +17,7 @@ from related_images.protocol import parameters, paths, schemas
 
 INSIDE: Final = "i"
 UPWARDS: Final = "r"
-"""The states in a marker, besides none: among the resources of the image, and after the images that
-were made from it."""
+"""The states in a marker: among the resources of the image, and after the images made from it."""
 
 
 def list_dependents(request: RouteRequest) -> WSGIApp:

@@ -333,10 +333,10 @@ def _images_of_usages(
 ) -> Mapping[str, dict[str, Any]] | None:
     """Return the images as Glance lists them, or ``None`` if Glance fails.
 
-    For a caller who sees all projects, Glance is asked only for the images that were ever used:
-    the owner of another image does not matter, nor its creation without a gap. For other callers,
-    Glance is asked for all images, so that neither the response nor its time depends on whether
-    others use an image that the caller does not own.
+    For a caller who sees all projects, Glance is asked only for the images that were ever used: for
+    other images, neither the owner nor, without a gap, the creation time matters. For other
+    callers, Glance is asked for all images, so that neither the response nor its time depends on
+    whether others use an image that the caller does not own.
     """
     if request.caller.sees_all_projects and not gaps:
         image_ids = usages.ever_used(request.database, image_ids)

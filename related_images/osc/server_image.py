@@ -120,7 +120,7 @@ class ServerImageLister(ListCommand):
         return (
             Row(image, by_image.get(image.id, []))
             for image in images
-            # the list of images has those of all installations
+            # the list has the images of all installations
             if args.installation is None or image.id in by_image
         )
 

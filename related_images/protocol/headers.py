@@ -36,8 +36,10 @@ FILTERS_APPLIED: Final = "X-Relation-Filters-Applied"
 """The response headers that acknowledge the instance headers or parameters of the request."""
 
 INCOMPLETE: Final = "X-Relation-Incomplete"
-"""The response header of an image list that may lack images, with the names of the filters for
-which that is so: of some images, it is unknown whether they match."""
+"""The response header of an image list that may be incomplete.
+
+It names the filters for which it is unknown whether some images match.
+"""
 
 QUERY: Final = (
     "installation_uuid",

@@ -451,7 +451,9 @@ def test_the_error_of_a_doubtful_conflict_has_the_image_id(
     assert caught.value.image_id == IMAGE
 
 
-def test_an_id_of_none_is_replaced(service: InstanceAwareImageService, scripted: Scripted) -> None:
+def test_without_an_id_a_random_one_is_sent(
+    service: InstanceAwareImageService, scripted: Scripted
+) -> None:
     scripted.script = Lossy(makes=False, relates=False, replies=[HANG_UP])
     image = service.create("inst-1", kind="snapshot", id=None)
     (looked,) = {asked.path for asked in scripted.asked if asked.path.startswith("/v2/images/")}

@@ -32,7 +32,7 @@ EARLIER: Final = {
         " WHERE instance_id IN :servers",
     ],
 }
-"""What moves the creation of the backups a day back, by database."""
+"""The statements that move the creation of the backups a day back, by database."""
 
 
 @dataclass(frozen=True)

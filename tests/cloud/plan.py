@@ -22,7 +22,7 @@ SERVICES: Final = ("cinder", "glance", "nova", "placement")
 """Service users. Each has the role service in the project service."""
 
 ROLES: Final = {"cinder": ("admin", "service")}
-"""The roles of users that need others than their like."""
+"""The roles of service users that need other roles than service."""
 
 PEOPLE: Final = {"admin": "admin", "alice": "demo", "bob": "other"}
 """The project of each user. alice and bob have the role member."""

@@ -346,7 +346,7 @@ def _populate(cloud: Cloud) -> None:
 
 
 def _relate(cloud: Cloud) -> None:
-    """Let one service user alone speak for each installation, and listen to Nova and Cinder."""
+    """Bind each installation to one service user, and listen to Nova and Cinder."""
     paste = ("--paste", str(glance_paste(cloud.plan)))
     for name, uuid in {"nova": INSTALLATION, "cinder": VOLUMES}.items():
         user = cloud.connect("admin").identity.find_user(name)

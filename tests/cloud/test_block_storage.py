@@ -33,7 +33,7 @@ ORIGINS: Final = {
     "from a snapshot": "s1",
     "s1": "from an image",
 }
-"""The true source of what has one, and ``None`` for what is known to have none."""
+"""The true source of each resource; ``None`` for a resource that is known to have no source."""
 
 BOOTS: Final = {
     ("booted from an image", "root"),
@@ -46,7 +46,7 @@ BOOTS: Final = {
     # by the rebuild of the server on it
     ("clone", "other"),
 }
-"""What was made from which image."""
+"""The image from which each resource was made."""
 
 UNKNOWN_TO_LISTENER: Final = ("blank", "clone")
 
@@ -57,7 +57,7 @@ def deeds(cloud: Cloud) -> VolumeDeeds:
 
 
 def recorded(cloud: Cloud, deeds: VolumeDeeds, name: str) -> tuple[dict[str, Any], set[Any]]:
-    """The origins and starts of what has a name, by name, in a database of the cloud."""
+    """The recorded origins and starts of resources, by name, in a database of the cloud."""
     names = deeds.names()
     with closing(Database(cloud.plan.database_of(name), PATIENCE)) as database:
         found = origins.page(database, Filters(), 500, None).items

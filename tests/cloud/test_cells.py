@@ -116,7 +116,7 @@ def test_each_is_a_snapshot_of_the_server_that_its_owner_sees(
     assert [{name: row[name] for name in said} for row in recorded] == [said] * 3
 
 
-def test_notifications_tell_of_the_snapshot_alone(cloud: Cloud, moved: Moved) -> None:
+def test_notifications_report_only_the_snapshot(cloud: Cloud, moved: Moved) -> None:
     database = Database(cloud.plan.database_of(WITNESSED), 20)
 
     def heard() -> set[tuple[str, str]]:

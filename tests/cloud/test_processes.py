@@ -37,7 +37,7 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def test_a_process_that_went_its_own_ways_is_found(tmp_path: Path) -> None:
+def test_a_process_in_a_session_of_its_own_is_found(tmp_path: Path) -> None:
     mark = new_mark()
     Processes(tmp_path).run("aside", sys.executable, "-c", ASIDE, **{MARK: mark})
     eventually(lambda: len(marked(mark)) == 1, "the one that is left")

@@ -99,7 +99,7 @@ def test_an_ordinary_user_cannot_record(cloud: Cloud, names: dict[str, str], spo
     assert made(cloud) == recorded(cloud, said["X-Instance-ID"]) == []
 
 
-def test_a_users_token_is_no_services_where_any_token_is_confirmed(
+def test_a_user_token_does_not_count_as_a_service_token_even_if_confirmed(
     cloud: Cloud, names: dict[str, str], lenient: int
 ) -> None:
     headers = {**by(names["alice"]), "X-Service-Token": names["bob"], **a_tuple()}
@@ -161,7 +161,7 @@ def test_another_service_cannot_speak_for_novas_installation(
     assert made(cloud) == []
 
 
-def test_what_is_recorded_can_be_neither_added_nor_taken_back(
+def test_a_user_can_neither_add_nor_remove_a_record(
     cloud: Cloud, names: dict[str, str], deeds: Deeds
 ) -> None:
     image_id, instance_id = deeds.images["backup 4"], deeds.servers["first"]

@@ -255,7 +255,7 @@ def test_a_live_lease_protects_the_image_and_shows_who_holds_it(stacks: Database
     assert in_use(stacks, counts=["lease"]) == 0
 
 
-def test_the_guard_counts_what_it_is_told(stacks: Database) -> None:
+def test_the_guard_counts_only_the_requested_uses(stacks: Database) -> None:
     hold(stacks)
     record(stacks, new("vm-1", A, "boot"), new("v-1", A, "boot", resource_type="volume"))
     record(stacks, new("s-1", A, "boot", resource_type="volume-snapshot"))

@@ -252,7 +252,9 @@ def test_a_creation_does_not_change_a_known_owner(
     assert owner(database) == "other"
 
 
-def test_a_creation_tells_the_owner_of_a_known_source(database: Database) -> None:
+def test_the_notification_of_a_creation_names_the_owner_of_a_known_source(
+    database: Database,
+) -> None:
     below = InstanceRef(NOVA, "vol-2", "volume")
     origins.record(database, NewOrigin(below, VOLUME, START), Reporter(frozenset()))
     store(database, [created(0, None)])

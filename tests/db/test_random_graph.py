@@ -617,7 +617,7 @@ def check_lists(database: Database, graph: Graph, project_id: str | None) -> Non
     found = {
         one.instance: (one.project_id, one.ended_at)
         for one in rows
-        # who sees all projects also gets resources without a relation
+        # callers who see all projects also get resources without a relation
         if project_id is not None or one.instance in related
     }
     assert found == {

@@ -150,7 +150,7 @@ def test_the_uuid_of_a_row_for_volumes_is_not_accepted_as_an_installation(
 
 
 @pytest.mark.parametrize("resource_type", RESOURCE_TYPES)
-def test_no_other_installation_keeps_one_from_a_type(
+def test_another_installation_does_not_take_the_uuid_of_a_type(
     database: Database, resource_type: str
 ) -> None:
     """The UUID of the row for a type is not computed, so that nobody can use it before."""

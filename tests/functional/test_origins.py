@@ -118,7 +118,7 @@ def test_every_allowed_combination_is_recorded_and_no_other(volumes: Volumes) ->
     )
 
 
-def test_one_bad_item_loses_nothing_of_the_others(volumes: Volumes) -> None:
+def test_a_malformed_item_does_not_affect_the_others(volumes: Volumes) -> None:
     good = [volumes.origin(volumes.ref(f"v-{n}"), None) for n in range(2)]
     ref, other = volumes.ref("v-9"), volumes.ref("v-8")
     bad: list[tuple[Any, str]] = [

@@ -107,7 +107,7 @@ def test_only_its_nova_deletes_the_image_of_a_shelved_server(guarded: Cloud) -> 
         {"X-Service-User-Id": "mallory"},
     ],
 )
-def test_a_token_of_another_role_or_user_is_none_of_nova(
+def test_a_token_of_another_role_or_user_is_not_a_token_of_nova(
     guarded: Cloud, unconfirmed: dict[str, str]
 ) -> None:
     server = new_server()

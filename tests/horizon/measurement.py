@@ -1,4 +1,4 @@
-"""The headers with which the Horizon of the tests answers what a page took."""
+"""The headers in which the Horizon of the tests returns what a page took."""
 
 from typing import Final
 

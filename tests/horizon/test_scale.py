@@ -45,7 +45,7 @@ PAGES: Final = {
 
 @dataclass(frozen=True, order=True)
 class Taken:
-    """What a page took.
+    """The time and the number of API calls of a page.
 
     :ivar total: milliseconds
     :ivar of_api: the milliseconds of its API calls

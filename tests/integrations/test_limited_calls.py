@@ -70,7 +70,7 @@ def dripping() -> Iterator[tuple[str, threading.Event]]:
             thread.join()
 
 
-def test_a_server_that_drips_does_not_delay_the_caller() -> None:
+def test_a_server_that_responds_byte_by_byte_does_not_delay_the_caller() -> None:
     calls = LimitedCalls(2)
     with dripping() as (url, end):
         # the timeout of the socket alone never ends this request

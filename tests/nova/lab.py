@@ -393,7 +393,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         return Session(auth)
 
     def _carry(self) -> dict[str, dict[str, str]]:
-        """Which servers carry a policy and whose they are, as its user and others are told."""
+        """Return the servers with a policy and their owners, as their user and others see them."""
         first = self._outcome["images"]["snapshot"]["instance_id"]
         metadata = {METADATA_KEY: write({"keep_last": 3})}
         self._nova(f"/servers/{first}/metadata", {"metadata": metadata})
@@ -420,7 +420,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         return {name: compute.project_of(id) for name, id in asked.items()}
 
     def _judge_deletions(self) -> dict[str, str]:
-        """Whether the deletion of a server may be recorded: there, deleted, unknown, not told."""
+        """Return whether the deletion of existing, deleted and hidden servers may be recorded."""
         first = self._outcome["images"]["snapshot"]["instance_id"]
         asked = {
             "there": (ADMIN, first),
@@ -431,7 +431,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         return {name: self._refusal(*of) for name, of in asked.items()}
 
     def _find_by_name(self) -> dict[str, Any]:
-        """Which servers different users find by a name, and the pages of names that they see."""
+        """Return the servers that users find by a name, and the pages of names that they see."""
         with self._with("filtered"):
             odd = self._server(ODD_NAME, imageRef=self._outcome["base"])
             twin = self._server("shelved", imageRef=self._outcome["base"])
@@ -456,7 +456,7 @@ class Lab(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         }
 
     def _manager(self, token: str) -> Any:
-        """As python-openstackclient's, of a cloud whose catalogue names this Nova."""
+        """Return a manager like python-openstackclient's, with a catalogue that names this Nova."""
         connection = Connection(session=self._session(token))
         images = SimpleNamespace(endpoint="http://glance.example")
         return SimpleNamespace(sdk_connection=connection, auth_ref=None, related_images=images)

@@ -177,7 +177,7 @@ def test_without_the_filter_no_further_request_is_sent(plain_glance: ServedGlanc
             plain.run(command, *words)
 
 
-def test_no_rights_at_all(instance: Instance) -> None:
+def test_a_user_without_a_role_is_refused(instance: Instance) -> None:
     instance.image("one")
     nobody = Cloud(instance.glance.url, f"eve:{instance.project}:nothing")
     with pytest.raises(Forbidden, match="check the roles of the account"):

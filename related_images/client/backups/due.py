@@ -32,9 +32,9 @@ LOST: Final = (None, "error", "deleting", "error_deleting")
 
 @dataclass
 class ServerRun:
-    """A server, and what becomes of it in a run.
+    """A server in a run, and the result of the run for it.
 
-    :ivar ages: by which it is due; ``None`` if it is not to be backed up
+    :ivar ages: the ages at which it is due and critical; ``None`` if it is not backed up
     :ivar made_at: when its newest complete backup was made; ``None`` without one
     :ivar state: :data:`NOT_DUE`, :data:`DUE` or :data:`SKIPPED`; after the run :data:`MADE`,
         :data:`FAILED` or :data:`SKIPPED` in place of :data:`DUE`

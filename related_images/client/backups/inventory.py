@@ -26,8 +26,8 @@ class Inventory:
 
     :param client: a python-glanceclient ``Client``, an openstacksdk ``Connection`` or a
         keystoneauth1 ``Adapter`` of the image service; or a :class:`RelationsClient`
-    :param volume_snapshots: deletes the volume snapshots of backups; without it, no backup that has
-        some is deleted
+    :param volume_snapshots: deletes the volume snapshots of backups; without it, backups with
+        volume snapshots are not deleted
     :raises TypeError: if ``client`` has another type
 
     Every method raises :exc:`GlanceError` if a request fails.
@@ -121,13 +121,13 @@ class Inventory:
         made_at = validation.parse_time("created_at", image.created_at)
         current = (made_at, image.status, image.protected, image.os_hidden)
         is_same = current == (backup.created_at, backup.status, backup.protected, backup.hidden)
-        # a gap of a witness does not keep a backup, as it does not keep an image from deletion
+        # a gap does not prevent the deletion of a backup, as it does not prevent that of an image
         return is_same and usage.no_use_is_recorded
 
     def delete(self, backup: Backup) -> tuple[str, ...]:
         """Delete the image of a backup, if it still exists, and then its volume snapshots.
 
-        Only recorded volume snapshots are deleted, and none that is recorded with another image.
+        Volume snapshots are deleted only if they are recorded, and with no other image.
 
         :param backup: the backup
         :returns: the volume snapshots that Cinder now deletes

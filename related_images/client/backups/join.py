@@ -65,7 +65,7 @@ class BackupImage:
             orphan=instance.ended_at is not None,
             of_another=usage.made_from > 1,
             project_id=self.owner,
-            # the image was made from this server: without a number, the usage is not complete
+            # the image was made from this server: a usage that counts no such server is incomplete
             used_by_others=usage.used_by_others if usage.made_from else None,
             volume_snapshot_ids=volume_snapshot_ids,
         )
@@ -154,9 +154,9 @@ def _recorded(
 ) -> Iterator[tuple[str, _Recorded]]:
     """Yield the relations of the backups of the servers, without deleted images, by image ID.
 
-    They are read from pages of all relations while these are worth it. The relations of a server
-    with another number of backups than its :class:`Instance` has, such as one that also has backups
-    of another project, are read with a request of their own.
+    They are read from pages of all relations while these are worth it. If the number of backups
+    that these pages have of a server differs from the number in its :class:`Instance`, for example
+    because another project owns some of its backups, they are read with a separate request.
     """
     found: dict[InstanceRef, dict[str, _Recorded]] = {ref: {} for ref in servers}
     refs = {ref: ref for ref in servers}

@@ -91,7 +91,7 @@ class NewestBackups:
     def _latest(
         self, servers: Mapping[InstanceRef, Instance], inactive: set[str]
     ) -> dict[InstanceRef, _Candidate]:
-        """Return the latest images that are part of the answers about the servers."""
+        """Return the images that the rows of the servers name as their latest backups."""
         if self.label is not None:
             return {}
         latest = {ref: server.images[model.BACKUP] for ref, server in servers.items()}

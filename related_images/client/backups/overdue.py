@@ -136,7 +136,7 @@ class OverdueSearch:
                 yield result
 
     def _without_active(self, since: datetime) -> Iterator[Instance]:
-        """Yield the servers that have recent backups, none of which is active."""
+        """Yield the servers whose recent backups are all inactive."""
         recent = self._relations(
             # created_after excludes the time itself, but a backup of that time is not overdue
             created_after=since - timedelta(microseconds=1)

@@ -57,7 +57,7 @@ class Limits:
 
     :ivar parallel: the number of backups that are made at the same time
     :ivar per_host: the number of these on one host
-    :ivar deadline: the time after which no backup begins, and none is waited for
+    :ivar deadline: the time after which no backup begins, and the run stops waiting
     """
 
     parallel: int = 4

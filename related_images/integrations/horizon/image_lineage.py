@@ -81,7 +81,8 @@ def load(request: Any, image_id: str) -> Lineage:
 def _worth_reading(summary: DependentSummary) -> list[bool]:
     """Return which dependents to read: the live ones, the ended ones, both or none.
 
-    A page of one of these lists has as many rows fewer as there are dependents of the other.
+    Each page of the API reads live and ended dependents, but lists only one of them. So the list of
+    live dependents has short pages if many dependents have ended, and the other way round.
     """
     live, ended = (
         sum(getattr(counts, state) for counts in summary.by_type.values())
