@@ -19,10 +19,10 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from benchmarks import filling
-from benchmarks.arrangements import LAYOUTS, QUESTIONS, Layout
 from benchmarks.filling import BEGIN, INSTALLATION, PROJECTS, STEP, Cloud
 from benchmarks.measuring import Spread, in_turns
 from benchmarks.space import bytes_on_disk
+from benchmarks.table_layouts import LAYOUTS, QUESTIONS, Layout
 from tests import servers
 
 ROUNDS: Final = 31

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import documented
+from tests import doc_blocks
 from tests.servers import PATIENCE, ServedGlance
 
 ROOT = Path(__file__).parent.parent
@@ -39,10 +39,10 @@ def environment() -> dict[str, str]:
 
 def assert_shown(page: str, number: int, glance: ServedGlance, environment: dict[str, str]) -> None:
     """Type the commands of a page, of which there are ``number``, and compare what is shown."""
-    steps = documented.steps(page)
+    steps = doc_blocks.steps(page)
     assert len(steps) == number
     commands = [step.command.replace("http://127.0.0.1:9292", glance.url) for step in steps]
-    outcomes, errors = documented.run(commands, glance.directory.parent, environment)
+    outcomes, errors = doc_blocks.run(commands, glance.directory.parent, environment)
     assert (errors, [outcome.code for outcome in outcomes]) == ("", [0] * number)
     assert [outcome.said for outcome in outcomes] == [step.shown for step in steps]
 
@@ -61,7 +61,7 @@ def test_the_tour(toured: ServedGlance) -> None:
 def test_the_snippets_of_the_page_for_clients(
     toured: ServedGlance, environment: dict[str, str]
 ) -> None:
-    snippets = documented.snippets(CLIENTS)
+    snippets = doc_blocks.snippets(CLIENTS)
     assert len(snippets) == 16
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", "\n".join(snippets)],
@@ -87,9 +87,9 @@ def test_the_commands_of_the_page_for_clients(
 def test_reconcile_as_the_page_for_operators_calls_it(
     toured: ServedGlance, environment: dict[str, str]
 ) -> None:
-    commands = [step.command for step in documented.steps(WITH_MAKE_RUN)]
+    commands = [step.command for step in doc_blocks.steps(WITH_MAKE_RUN)]
     programs = {"PATH": f"{Path(sys.executable).parent}:{environment['PATH']}"}
-    (_, reconciled), _ = documented.run(commands, toured.directory.parent, environment | programs)
+    (_, reconciled), _ = doc_blocks.run(commands, toured.directory.parent, environment | programs)
     assert reconciled.code == 0
     assert '"present": ' in reconciled.said
 

@@ -7,11 +7,11 @@ import pytest
 
 from benchmarks import filling, layouts, report
 from benchmarks.__main__ import PARTS, measure
-from benchmarks.arrangements import LAYOUTS
 from benchmarks.databases import Databases
 from benchmarks.filling import Cloud
 from benchmarks.measuring import Aim, Result, Spread, in_turns
 from benchmarks.sizes import Sizes
+from benchmarks.table_layouts import LAYOUTS
 from related_images.db import Filters, image_list, instances, listing
 from related_images.db.database import Database
 from related_images.model import MADE_FROM, SERVER, InstanceRef

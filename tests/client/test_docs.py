@@ -9,7 +9,7 @@ import pytest
 
 from related_images import client
 from related_images.client import ClientError, InstanceAwareImageService, RelationsClient, backups
-from tests import documented
+from tests import doc_blocks
 from tests.servers import ServedGlance
 
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
@@ -29,7 +29,7 @@ def test_the_snippets_run_one_after_the_other(
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", "data/clouds.yaml")
         names: dict[str, object] = {}
-        snippets = documented.snippets(PAGE.read_text())
+        snippets = doc_blocks.snippets(PAGE.read_text())
         for number, snippet in enumerate(snippets, 1):
             exec(compile(snippet, f"{PAGE.name}, snippet {number}", "exec"), names)
     assert len(snippets) == 16

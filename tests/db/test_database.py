@@ -33,7 +33,7 @@ from related_images.errors import (
 )
 from related_images.model import Filters
 from tests import servers
-from tests.db import hosts
+from tests.db import server_failures
 from tests.db.attempts import attempts
 from tests.db.samples import found, new, record, shown
 
@@ -117,7 +117,7 @@ def goes_on(database: Database, call: RouteRequest) -> None:
 @CALLS
 def test_a_server_that_hangs(call: RouteRequest, client: Database, server_url: str) -> None:
     eventually(record, client, new())
-    with hosts.hanging(server_url):
+    with server_failures.hanging(server_url):
         refused(client, call)
     eventually(call, client)
 
@@ -126,14 +126,14 @@ def test_a_server_that_hangs(call: RouteRequest, client: Database, server_url: s
 def test_a_server_that_hangs_before_the_first_connection(
     call: RouteRequest, client: Database, server_url: str
 ) -> None:
-    with hosts.hanging(server_url):
+    with server_failures.hanging(server_url):
         refused(client, call)
     eventually(call, client)
 
 
 def test_a_write_to_locked_tables_is_refused(impatient: Database, url: str) -> None:
     eventually(record, impatient, new())
-    with hosts.locked(url):
+    with server_failures.locked(url):
         refused(impatient, write)
         if url.startswith("sqlite"):
             goes_on(impatient, read)  # reads do not wait for writes
@@ -143,7 +143,7 @@ def test_a_write_to_locked_tables_is_refused(impatient: Database, url: str) -> N
 
 def test_a_read_from_locked_tables_times_out(impatient: Database, url: str) -> None:
     eventually(record, impatient, new())
-    with hosts.locked(url):
+    with server_failures.locked(url):
         if url.startswith("sqlite"):
             goes_on(impatient, read)
         else:
@@ -174,7 +174,7 @@ def test_a_file_in_the_url_that_does_not_exist(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("said", [b"\x01\0\0\0\x0a", b"\0\0\0\0", b"HTTP/1.0 400 Bad Request"])
 def test_a_server_that_is_not_a_database(said: bytes) -> None:
-    with hosts.saying(said) as port:
+    with server_failures.saying(said) as port:
         refused(Database(f"mysql+pymysql://nobody@127.0.0.1:{port}/nothing", TIMEOUT), read)
 
 
@@ -216,7 +216,7 @@ def test_closing_stops_the_probes_and_the_next_call_tries_itself(nowhere: Databa
 
 def test_closing_leaves_no_connection_of_a_probe(url: str) -> None:
     database = Database(url, TIMEOUT)
-    with hosts.locked(url):
+    with server_failures.locked(url):
         refused(database, write)
         database.close()
         assert database._own.engines is None
@@ -264,7 +264,7 @@ def test_connections_that_a_restart_closed(call: RouteRequest, server_url: str) 
     with closing(Database(server_url, PATIENCE)) as client:
         write(client)
         read(client)
-        hosts.drop_connections(server_url)
+        server_failures.drop_connections(server_url)
         call(client)
         assert client.is_up()
 
@@ -275,7 +275,7 @@ def commit_and_lose_the_connection(client: Database, url: str) -> Callable[[Any]
 
     def commit_and_lose(connection: Any) -> None:
         commit(connection)
-        hosts.drop_connections(url)
+        server_failures.drop_connections(url)
         connection.cursor().execute("SELECT 1")  # fails as the driver says it
 
     return commit_and_lose
@@ -339,18 +339,18 @@ def test_a_transaction_is_repeated_after_a_refused_commit(
 ) -> None:
     url = postgresql.create()
     schema.upgrade(url)
-    hosts.run(url, *REFUSE_ONCE)
+    server_failures.run(url, *REFUSE_ONCE)
     with closing(Database(url, PATIENCE)) as client:
         (recorded,) = record(client, new())
         assert recorded.created
-        assert hosts.run(url, "SELECT last_value FROM commits") == ["2"]
+        assert server_failures.run(url, "SELECT last_value FROM commits") == ["2"]
 
 
 def test_a_read_only_database(patient: Database, url: str) -> None:
     wanted = new()
     record(patient, wanted)
     patient.close()
-    with closing(Database(hosts.refuse_writes(url), TIMEOUT)) as reader:
+    with closing(Database(server_failures.refuse_writes(url), TIMEOUT)) as reader:
         refused(reader, write)
         goes_on(reader, read)
         assert eventually(shown, reader) == [wanted.image_id]

@@ -25,7 +25,7 @@ from related_images.db.database import Database
 from related_images.db.tables import metadata
 from related_images.errors import StoreUnavailable
 from related_images.model import Filters
-from tests.db import hosts
+from tests.db import server_failures
 from tests.db.attempts import attempts
 from tests.db.samples import counts, image_id, new, record
 
@@ -73,7 +73,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_a_query_that_hangs_opens_the_breaker_of_reads(client: Database, server_url: str) -> None:
-    with hosts.hanging(server_url):
+    with server_failures.hanging(server_url):
         with pytest.raises(StoreUnavailable):
             list_relations(client)
         until(lambda: is_refused(client, list_relations))
@@ -160,7 +160,7 @@ def test_the_breaker_is_open_while_tables_are_locked(
         until(database.is_up)
         probed.clear()
         caplog.clear()
-        with hosts.locked(url, lock):
+        with server_failures.locked(url, lock):
             with pytest.raises(StoreUnavailable):
                 call(database)
             until(lambda: len(probed) >= 2)
@@ -193,7 +193,7 @@ def test_a_repeated_failure_is_logged_once_a_minute(caplog: pytest.LogCaptureFix
 
 
 def wrong_password(url: str) -> str:
-    hosts.run(url, "CREATE USER IF NOT EXISTS careful IDENTIFIED BY 'right'")
+    server_failures.run(url, "CREATE USER IF NOT EXISTS careful IDENTIFIED BY 'right'")
     parsed = make_url(url).set(username="careful", password="wr%ng")
     return parsed.render_as_string(hide_password=False)
 
@@ -235,7 +235,7 @@ def test_the_log_shows_the_code_of_a_lock_error(
             write(database)
         until(database.is_up)
         caplog.clear()
-        with hosts.locked(database_url), pytest.raises(StoreUnavailable):
+        with server_failures.locked(database_url), pytest.raises(StoreUnavailable):
             write(database)
     codes = ("SQLITE_BUSY: database is locked", "1205: Lock wait", "2013: Lost", "55P03: canceling")
     assert any(code in caplog.text for code in codes), caplog.text

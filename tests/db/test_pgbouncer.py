@@ -17,7 +17,7 @@ from related_images.errors import StoreUnavailable
 from related_images.failpoints import Point
 from tests import servers
 from tests.conftest import started
-from tests.db import hosts
+from tests.db import server_failures
 from tests.db.attempts import attempts
 from tests.db.samples import found, new, record
 
@@ -78,7 +78,7 @@ def test_a_write_has_timeouts_that_do_not_leak_to_other_sessions(
 ) -> None:
     assert database.write(limits) == ("30s", "15s")
     database.close()
-    assert {hosts.run(url, "SHOW statement_timeout")[0] for _ in range(10)} == {"0"}
+    assert {server_failures.run(url, "SHOW statement_timeout")[0] for _ in range(10)} == {"0"}
 
 
 def test_several_may_upgrade_at_once(pooler: servers.DatabaseServer) -> None:
@@ -101,12 +101,12 @@ def test_the_lock_of_an_upgrade_is_held_and_then_released(
     url, held = pooler.create(), dict[Point, int]()
 
     def note(point: Point) -> None:
-        held[point] = len(hosts.run(url, LOCKS))
+        held[point] = len(server_failures.run(url, LOCKS))
 
     monkeypatch.setattr(failpoints, "hook", note)
     schema.upgrade(url)
     assert held[Point.MIGRATE_BEGUN] == held[Point.MIGRATE_RUN] == 1
-    assert hosts.run(url, LOCKS) == []
+    assert server_failures.run(url, LOCKS) == []
 
 
 def test_an_option_that_pgbouncer_refuses_is_reported_by_the_check(
@@ -126,7 +126,7 @@ def test_an_option_that_pgbouncer_refuses_is_reported_by_the_check(
 
 def test_a_server_that_hangs_behind_it(url: str, postgresql: servers.DatabaseServer) -> None:
     behind = f"{postgresql.url}/{url.rpartition('/')[2]}"
-    with closing(Database(url, 2.0)) as database, hosts.hanging(behind):
+    with closing(Database(url, 2.0)) as database, server_failures.hanging(behind):
         with pytest.raises(StoreUnavailable):
             database.write(lambda connection: None)
         with attempts() as made, pytest.raises(StoreUnavailable):

@@ -22,7 +22,7 @@ from related_images.errors import (
     StoreUnavailable,
 )
 from tests import servers
-from tests.db import hosts
+from tests.db import server_failures
 from tests.db.samples import new, record, shown
 
 
@@ -106,10 +106,10 @@ def test_an_index_whose_concurrent_build_was_interrupted_is_built_again(
     invalid = "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid"
     index = "indexrelid = 'ix_related_relation_kind_image_ref'::regclass"
     execute(url, f"UPDATE pg_index SET indisvalid = false WHERE {index}")  # noqa: S608
-    assert hosts.run(url, invalid) == ["ix_related_relation_kind_image_ref"]
+    assert server_failures.run(url, invalid) == ["ix_related_relation_kind_image_ref"]
     execute(url, "UPDATE related_alembic_version SET version_num = '0010'")
     schema.upgrade(url)
-    assert hosts.run(url, invalid) == []
+    assert server_failures.run(url, invalid) == []
     assert differences(url) == []
 
 

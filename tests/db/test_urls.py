@@ -11,7 +11,7 @@ from related_images.db import dialects, schema
 from related_images.db.database import Database, usable
 from related_images.errors import ConfigurationError, StoreUnavailable
 from tests import servers
-from tests.db import hosts
+from tests.db import server_failures
 from tests.db.samples import new, record
 
 pytestmark = pytest.mark.slow
@@ -122,7 +122,7 @@ def test_a_silent_host_leaves_time_for_the_next(
     schema.upgrade(url)
     parsed = make_url(url)
     with ExitStack() as stack:
-        ports = [stack.enter_context(hosts.silent()) for _ in range(silent)]
+        ports = [stack.enter_context(server_failures.silent()) for _ in range(silent)]
         several = "&".join(f"host=127.0.0.1:{port}" for port in [*ports, parsed.port])
         address = f"postgresql+psycopg://postgres@/{parsed.database}?{several}"
         with closing(Database(address, TIMEOUT)) as database:

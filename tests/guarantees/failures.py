@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import Pool
 
-from tests.db import hosts
+from tests.db import server_failures
 
 Failure = Callable[[str, str], AbstractContextManager[None]]
 """A failure; it takes the URL of the administrator and that of the filter."""
@@ -28,14 +28,14 @@ def ordinary_user(url: str) -> str:
         return url
     user = f"u{uuid4().hex[:12]}"
     if url.startswith("postgresql"):
-        hosts.run(
+        server_failures.run(
             url,
             f"CREATE ROLE {user} LOGIN",
             f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {user}",
             f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {user}",
         )
         return parsed.set(username=user).render_as_string(hide_password=False)
-    hosts.run(
+    server_failures.run(
         url,
         f"CREATE USER {user} IDENTIFIED BY '{PASSWORD}'",
         f"GRANT ALL ON {parsed.database}.* TO {user}",
@@ -44,11 +44,11 @@ def ordinary_user(url: str) -> str:
 
 
 def hanging(admin: str, filters: str) -> AbstractContextManager[None]:
-    return hosts.hanging(admin)
+    return server_failures.hanging(admin)
 
 
 def locked(admin: str, filters: str) -> AbstractContextManager[None]:
-    return hosts.locked(admin)
+    return server_failures.locked(admin)
 
 
 @contextmanager
@@ -77,12 +77,12 @@ def _file(connection: sqlite3.Connection) -> str:
 @contextmanager
 def changed(admin: str, breaking: str, *mending: str) -> Iterator[None]:
     """Run a statement that breaks new connections, and those that repair it at the end."""
-    hosts.run(admin, breaking)
-    hosts.drop_connections(admin)
+    server_failures.run(admin, breaking)
+    server_failures.drop_connections(admin)
     try:
         yield
     finally:
-        hosts.run(admin, *mending)
+        server_failures.run(admin, *mending)
 
 
 def read_only(admin: str, filters: str) -> AbstractContextManager[None]:
@@ -138,7 +138,7 @@ def _all_taken(url: str) -> Iterator[None]:
 def one_table_locked(admin: str, filters: str) -> AbstractContextManager[None]:
     """Lock one table: only writes to it fail."""
     is_mysql = admin.startswith("mysql")
-    return hosts.locked(
+    return server_failures.locked(
         admin, "LOCK TABLES related_relation WRITE" if is_mysql else "LOCK TABLE related_relation"
     )
 

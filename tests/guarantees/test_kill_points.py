@@ -17,7 +17,7 @@ from related_images.db import (
 from related_images.db.database import Database
 from related_images.failpoints import Point
 from tests.guarantees import upgrading
-from tests.guarantees.forge import Forge
+from tests.guarantees.forking_glance import ForkingGlance
 
 pytestmark = pytest.mark.slow
 
@@ -33,8 +33,8 @@ IN_MIGRATIONS = [point for point in Point if point.name.startswith("MIGRATE")]
 
 
 @pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
-    with Forge(tmp_path_factory.mktemp("forge")) as running:
+def forking_glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingGlance]:
+    with ForkingGlance(tmp_path_factory.mktemp("forking_glance")) as running:
         yield running
 
 
@@ -50,16 +50,20 @@ def related(directory: Path) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("point", IN_REQUESTS, ids=lambda point: point.name.lower())
-def test_a_kill_during_a_request_loses_no_relation(forge: Forge, point: Point) -> None:
+def test_a_kill_during_a_request_loses_no_relation(
+    forking_glance: ForkingGlance, point: Point
+) -> None:
     chance = random.Random(point.name)
     for _ in range(ROUNDS):
-        assert forge.kill_at(point, chance.randint(1, 6)) == -9, f"{point} was never reached"
-        images, relations = forge.images(), related(forge.directory)
+        assert forking_glance.kill_at(point, chance.randint(1, 6)) == -9, (
+            f"{point} was never reached"
+        )
+        images, relations = forking_glance.images(), related(forking_glance.directory)
         for image_id, instance in images.items():
             assert image_id in relations.get(instance, ()), f"{image_id} lacks its relation"
         for instance in list(relations)[:2]:
             of_instance = {id for id, name in images.items() if name == instance}
-            assert set(forge.images_of(instance)) == of_instance
+            assert set(forking_glance.images_of(instance)) == of_instance
     print(f"{point.name}: survived {ROUNDS} rounds, {len(images)} images")
 
 

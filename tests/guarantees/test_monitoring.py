@@ -13,7 +13,7 @@ from related_images.errors import ConfigurationError
 from related_images.middleware import filter_factory
 from related_images.middleware.monitoring import metrics_factory
 from tests import filters, wsgi
-from tests.db import hosts
+from tests.db import server_failures
 from tests.guarantees.reconciling import INSTALLATION
 from tests.servers import PATIENCE, Answer
 
@@ -60,7 +60,7 @@ def test_everything_is_counted(glance_app: Any, url: str) -> None:
     assert create(app, SERVICE, TUPLE).status == 201
     assert create(app, MEMBER, TUPLE).status == 403
     assert wsgi.call(app, "GET", "/v2/images", MEMBER | TUPLE).status == 200
-    with hosts.locked(url):
+    with server_failures.locked(url):
         assert create(filtering(glance_app, url, TIMEOUT), SERVICE, TUPLE).status == 503
     after = counted()
     for name, number in {
@@ -138,7 +138,7 @@ def test_each_recording_refusal_and_failure_is_logged_and_other_requests_are_not
     ((level, line),) = ours(caplog)
     assert (level, "refused: relation.forbidden" in line) == ("INFO", True)
     caplog.clear()
-    with hosts.locked(url):
+    with server_failures.locked(url):
         create(filtering(glance_app, url, TIMEOUT), SERVICE, TUPLE)
         lines = [line for line in ours(caplog) if "failed: store.unavailable" in line[1]]
     assert [level for level, _ in lines] == ["WARNING"]

@@ -19,8 +19,8 @@ from related_images import config
 from related_images.db import merge, relations, schema
 from related_images.db.database import Database
 from tests import commands, servers
-from tests.db.hosts import run as execute
 from tests.db.samples import NOVA, OTHER_NOVA, new, record
+from tests.db.server_failures import run as execute
 
 NEEDED = schema.REVISIONS[-1]
 

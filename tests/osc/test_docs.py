@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import documented
+from tests import doc_blocks
 from tests.command_reference import OPENSTACK_GROUP, commands
 from tests.osc.running import OPENSTACK, Instance
 
@@ -20,7 +20,7 @@ def test_every_command_is_in_the_reference(command: str) -> None:
 TEMPLATES = [
     (page, step.command)
     for page in ("backups.md", "lineage.md", "operate.md")
-    for step in documented.steps((DOCS / page).read_text())
+    for step in doc_blocks.steps((DOCS / page).read_text())
     if step.command.startswith("openstack") and not step.command.startswith("openstack server set")
 ]
 """The commands that do not need Nova, with SERVER and IMAGE for a server and an image."""
@@ -69,7 +69,7 @@ def test_the_commands_in_the_docs_work(
         "OS_CLIENT_CONFIG_FILE": str(instance.glance.directory / "clouds.yaml"),
         "PATH": f"{OPENSTACK.parent}{os.pathsep}{os.environ['PATH']}",
     }
-    (done,), errors = documented.run([words], tmp_path, environment)
+    (done,), errors = doc_blocks.run([words], tmp_path, environment)
     if command in FAILING:
         assert done.code == FAILING[command]
         assert errors.startswith("this cloud has no compute service (Nova)")

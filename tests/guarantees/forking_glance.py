@@ -1,8 +1,8 @@
 """The real Glance with the filter in a process that is forked for every round of requests.
 
 Glance is loaded once. A round runs in a child, which is killed at a failpoint and leaves behind
-what a killed server leaves. Run as ``python -m tests.guarantees.forge DIRECTORY``: it reads one
-JSON order per line and writes one JSON line for each.
+what a killed server leaves. Run as ``python -m tests.guarantees.forking_glance DIRECTORY``: it reads
+one JSON order per line and writes one JSON line for each.
 """
 
 import json
@@ -28,7 +28,7 @@ THREADS = 3
 TURNS = 8
 
 
-class Forge:
+class ForkingGlance:
     """The client of the forking process."""
 
     def __init__(self, directory: Path) -> None:
@@ -40,7 +40,7 @@ class Forge:
             text=True,
         )
 
-    def __enter__(self) -> "Forge":
+    def __enter__(self) -> "ForkingGlance":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,7 +70,7 @@ class Forge:
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
-        assert answer, "the forge broke down"
+        assert answer, "the forking process ended"
         return json.loads(answer)
 
 
