@@ -1,8 +1,8 @@
 """The real Glance with the filter in a process that is forked for every round of requests.
 
 Glance is loaded once. A round runs in a child, which is killed at a failpoint and leaves behind
-what a killed server leaves. Run as ``python -m tests.guarantees.forking_glance DIRECTORY``: it reads
-one JSON order per line and writes one JSON line for each.
+what a killed server leaves. Run as ``python -m tests.guarantees.forking_glance DIRECTORY``: it
+reads one JSON order per line and writes one JSON line for each.
 """
 
 import json
