@@ -54,7 +54,7 @@ def record(connection: Connection, new: NewOrigin) -> tuple[int, bool]:
     if known is not None and known.source_ref != source_ref:
         raise OriginConflict(
             f"another source of the {new.instance} is recorded since {format_time(new.since)}; "
-            "give the time from which on this source applies"
+            "give the time at which this source began to apply"
         )
     if known is None:
         values = {

@@ -198,7 +198,7 @@ def _delete_image(user: Any, image_id: str, pause: float) -> bool:
 
 
 def _uses(cloud: Cloud, image_id: str, number: int) -> None:
-    """Wait until so many live resources use the image."""
+    """Wait until this number of live resources uses the image."""
 
     def are_so_many() -> bool:
         (usage,) = asked(cloud, f"/v2/usages?image_ids={image_id}")["usages"]
