@@ -35,7 +35,11 @@ class JsonForm:
     def as_json(self) -> dict[str, Any]:
         """Return the properties by name, ready for :func:`json.dumps`."""
         cls: Any = type(self)
-        return {item.name: item.write(getattr(self, item.field)) for item in _properties(cls)}
+        written = {name: getattr(self, field) for name, field in _names(cls)}
+        for name, write in _conversions(cls):
+            if written[name] is not None:
+                written[name] = write(written[name])
+        return written
 
     @classmethod
     def from_json(cls, properties: Mapping[str, Any]) -> Self:
@@ -75,11 +79,23 @@ def but_none(kind: Any) -> Any:
     return next(it for it in get_args(kind) if it is not type(None))
 
 
+@cache
+def _names(cls: type) -> tuple[tuple[str, str], ...]:
+    """Return the name of each property and of its field."""
+    return tuple((name, field.name) for name, field in _fields(cls).items())
+
+
+@cache
+def _conversions(cls: type) -> tuple[tuple[str, Convert], ...]:
+    """Return the properties whose value is not that of the field; few, because lists are long."""
+    writers = ((name, _writer(kind)) for name, kind in types_of(cls).items())
+    return tuple((name, write) for name, write in writers if write is not _unchanged)
+
+
 @dataclass(frozen=True, slots=True)
 class _Property:
     name: str
     field: str
-    write: Convert
     read: Convert
     is_required: bool
 
@@ -89,7 +105,7 @@ def _properties(cls: type) -> tuple[_Property, ...]:
     fields, types = _fields(cls), types_of(cls)
     return tuple(
         _Property(
-            *(name, field.name, _writer(types[name]), _reader(name, types[name])),
+            *(name, field.name, _reader(name, types[name])),
             is_required=field.default is dataclasses.MISSING,
         )
         for name, field in fields.items()
@@ -97,8 +113,9 @@ def _properties(cls: type) -> tuple[_Property, ...]:
 
 
 def _writer(kind: Any) -> Convert:
+    """Return the function that converts a value, which is not ``None``, to JSON."""
     if optional := but_none(kind):
-        return _unless_none(_writer(optional))
+        return _writer(optional)
     if kind is datetime:
         return format_time
     if get_origin(kind) is Mapping:

@@ -301,11 +301,10 @@ def at(connection: Connection, ref: int) -> Relation:
 def _relation(row: Any) -> Relation:
     *columns, instance_ended_at = row
     found = Relation(*columns)
-    if found.kind == SHELVED:
-        ends = (found.ended_at, instance_ended_at, found.image_deleted_at)
-        ended_at = min((end for end in ends if end is not None), default=None)
-        found = replace(found, ended_at=ended_at)
-    return replace(found, image_created_at=None) if found.image_created_at == EPOCH else found
+    if found.kind != SHELVED:
+        return found
+    ends = (found.ended_at, instance_ended_at, found.image_deleted_at)
+    return replace(found, ended_at=min((end for end in ends if end is not None), default=None))
 
 
 def _with_names(page: Subquery) -> Select[Any]:
@@ -324,7 +323,7 @@ def _with_names(page: Subquery) -> Select[Any]:
             page.c.source,
             project.c.project_id,
             page.c.created_at,
-            image.c.created_at,
+            func.nullif(image.c.created_at, literal(EPOCH, UtcDateTime), type_=UtcDateTime),
             image.c.deleted_at,
             installation.c.resource_type,
             lease.c.expires_at,
