@@ -9,4 +9,5 @@ class ImageUsage(horizon.Panel):  # type: ignore[misc]
 
     name = _("Image Usage")
     slug = "image_usage"
-    permissions = ("openstack.services.image", "openstack.roles.admin")
+    permissions = ("openstack.services.image",)
+    policy_rules = (("image", "context_is_admin"),)
