@@ -109,9 +109,9 @@ class Browser:
     def resize(self, width: int = WIDTH, height: int = HEIGHT) -> None:
         self.driver.set_window_size(width, height)
 
-    def photograph(self, path: Path, height: int = HEIGHT) -> None:
+    def photograph(self, path: Path, width: int = WIDTH, height: int = HEIGHT) -> None:
         """Write a screenshot with few colours."""
-        self.resize(self.driver.get_window_size()["width"], height)
+        self.resize(width, height)
         taken = Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
         taken.quantize(COLOURS).save(path, optimize=True)
 

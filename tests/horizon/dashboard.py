@@ -64,4 +64,14 @@ def _measuring(environ: dict[str, Any], start_response: Callable[..., Any]) -> I
     return answered
 
 
-application = WhiteNoise(_measuring, root=settings.STATIC_ROOT, prefix=settings.STATIC_URL)
+_static = WhiteNoise(_measuring, root=settings.STATIC_ROOT, prefix=settings.STATIC_URL)
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Answer with a static file, or with a page of Horizon.
+
+    The theme material has double slashes in paths of fonts, which Apache takes for one.
+    """
+    environ["PATH_INFO"] = environ["PATH_INFO"].replace("//", "/")
+    answered: Iterable[bytes] = _static(environ, start_response)
+    return answered

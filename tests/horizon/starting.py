@@ -1,9 +1,8 @@
 """Start Horizon with the plugin, in its own virtual environment, on the test cloud."""
 
-import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,8 @@ MANAGE: Final = "from django.core.management import execute_from_command_line as
 
 WITHOUT_GRAPHVIZ: Final = {"PATH": str(VENV / "bin")}
 
-THEME: Final = "RELATED_IMAGES_THEME"
-"""The environment variable with the theme of Horizon."""
+DEFAULT, MATERIAL = ("default", "material")
+"""The themes of Horizon."""
 
 SETTINGS: Final = """
 DEBUG = False
@@ -48,11 +47,15 @@ LOGGING = {{
     "root": {{"handlers": ["console"], "level": "INFO"}},
 }}
 ANGULAR_FEATURES = {{"images_panel": {is_angular}}}
+LOCALE_PATHS = ["{locale}"]
 DEFAULT_THEME = "{theme}"
-SELECTABLE_THEMES = [("{theme}", "{theme}", "themes/{theme}")]
-AVAILABLE_THEMES = [(name, name, "themes/" + name) for name in ("default", "material")]
+AVAILABLE_THEMES = [(name, name, "themes/" + name) for name in {themes}]
 """
-"""Settings of Horizon. The page of images is that of AngularJS or that of Django."""
+"""Settings of Horizon. The page of images is that of AngularJS or that of Django.
+
+The theme material imports files of the default one. Horizon compresses the style sheets of the
+first theme only.
+"""
 
 
 PLAIN, DOWN, LARGE = ("without-the-filter", "database-down", "large")
@@ -61,21 +64,23 @@ PLAIN, DOWN, LARGE = ("without-the-filter", "database-down", "large")
 
 @dataclass(frozen=True)
 class Dashboards:
-    """Running Horizons.
+    """Running Horizons. A user who is logged in to one of them is logged in to all.
 
     :ivar angular: the URL of the one with the AngularJS pages of images
     :ivar django: the URL of the one with the Django pages of images
+    :ivar material: the URLs of both in the theme material, by the URL in the default theme
     :ivar region: the region of the cloud
     """
 
     angular: str
     django: str
+    material: Mapping[str, str]
     region: str = REGION
 
 
 @contextmanager
 def dashboards(cloud: Cloud) -> Iterator[Dashboards]:
-    """Run two Horizons, and two more regions, each with another Glance."""
+    """Run two Horizons in two themes, and three more regions, each with another Glance."""
     install(cloud)
     nowhere = str(make_url(cloud.plan.database_of(RELATED)).set(port=1))
     no_database = {"connection": nowhere, "database_timeout": "1"}
@@ -87,8 +92,12 @@ def dashboards(cloud: Cloud) -> Iterator[Dashboards]:
             (LARGE, large),
         ):
             _add_region(cloud, region, stack.enter_context(glance_beside(cloud, region, **told)))
-        angular = stack.enter_context(horizon(cloud))
-        yield Dashboards(angular, stack.enter_context(horizon(cloud, is_angular=False)))
+        angular, django, *material = (
+            stack.enter_context(horizon(cloud, theme, is_angular=is_angular))
+            for theme in (DEFAULT, MATERIAL)
+            for is_angular in (True, False)
+        )
+        yield Dashboards(angular, django, dict(zip((angular, django), material, strict=True)))
 
 
 def _add_region(cloud: Cloud, region: str, glance: int) -> None:
@@ -110,21 +119,25 @@ def install(cloud: Cloud) -> None:
     (enabled,) = VENV.glob("lib/python*/site-packages/openstack_dashboard/local/enabled")
     for file in (PLUGIN / "enabled").glob(ENABLED):
         shutil.copy(file, enabled)
-    _write_settings(cloud, is_angular=True)
-    for words in (["collectstatic", "--noinput", "--verbosity", "0"], ["compress", "--force"]):
-        command = [str(PYTHON), "-c", f"{MANAGE}(['manage.py', *{words!r}])"]
-        cloud.processes.run(f"horizon-{words[0]}", *command, **_environment(cloud, "horizon"))
+    catalogues = _locale(cloud)
+    shutil.copytree(PLUGIN / "locale", catalogues)
+    compiling = ("compile", "--directory", str(catalogues), "--domain", "django")
+    cloud.processes.run("horizon-pybabel", str(VENV / "bin" / "pybabel"), *compiling)
+    for theme in (DEFAULT, MATERIAL):
+        name = _write_settings(cloud, theme, is_angular=True)
+        for words in (["collectstatic", "--noinput", "--verbosity", "0"], ["compress", "--force"]):
+            command = [str(PYTHON), "-c", f"{MANAGE}(['manage.py', *{words!r}])"]
+            cloud.processes.run(f"{name}-{words[0]}", *command, **_environment(cloud, name))
 
 
 @contextmanager
-def horizon(cloud: Cloud, *, is_angular: bool = True) -> Iterator[str]:
+def horizon(cloud: Cloud, theme: str, *, is_angular: bool) -> Iterator[str]:
     """Run Horizon, and yield its URL.
 
     :param is_angular: whether the page of an image is the AngularJS page, the default of Horizon;
         the other Horizon does not find Graphviz
     """
-    name = _name(is_angular)
-    _write_settings(cloud, is_angular)
+    name = _write_settings(cloud, theme, is_angular)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
         descriptor = listener.fileno()
@@ -140,10 +153,6 @@ def horizon(cloud: Cloud, *, is_angular: bool = True) -> Iterator[str]:
         cloud.processes.stop(name)
 
 
-def _name(is_angular: bool) -> str:
-    return "horizon" if is_angular else "horizon-django"
-
-
 def _answers(cloud: Cloud, port: int) -> bool:
     cloud.processes.check()
     try:
@@ -152,19 +161,29 @@ def _answers(cloud: Cloud, port: int) -> bool:
         return False
 
 
-def _write_settings(cloud: Cloud, is_angular: bool) -> None:
+def _write_settings(cloud: Cloud, theme: str, is_angular: bool) -> str:
+    """Write the settings of a Horizon, and return its name."""
+    name = f"horizon-{theme}-{'angular' if is_angular else 'django'}"
     # Horizon imports its settings from a package with this name
-    home = cloud.plan.home(_name(is_angular)) / "local"
+    home = cloud.plan.home(name) / "local"
     home.mkdir(parents=True, exist_ok=True)
     (home / "__init__.py").touch()
-    static = cloud.plan.home("horizon") / "static"
+    static = cloud.plan.home(f"static-{theme}")
     text = SETTINGS.format(
         identity=cloud.plan.identity,
         static=static,
         is_angular=is_angular,
-        theme=os.environ.get(THEME, "default"),
+        theme=theme,
+        themes=list(dict.fromkeys((theme, DEFAULT))),
+        locale=_locale(cloud),
     )
     (home / "local_settings.py").write_text(text)
+    return name
+
+
+def _locale(cloud: Cloud) -> Path:
+    """Return the directory of the compiled catalogues of messages."""
+    return cloud.plan.home("horizon") / "locale"
 
 
 def _environment(cloud: Cloud, name: str) -> dict[str, str]:

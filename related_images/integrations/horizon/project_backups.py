@@ -1,19 +1,21 @@
 """The backups of all servers of a project."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Any, Final
 
 from related_images import model, validation
-from related_images.client import Instance, RelationsClient, ServiceFailed
-from related_images.client.backups import Inventory, Server, ServerPolicies, policies_of_server
+from related_images.client import Instance, RelationsClient
+from related_images.client.backups import Inventory, Server, ServerPolicies
 from related_images.client.backups.retention import ACTIVE
 from related_images.client.backups.service import Service
+from related_images.client.backups.volume_snapshots import VolumeSnapshot
 from related_images.client.glance import PAGE
 from related_images.integrations.horizon.schedule import Schedule
+from related_images.integrations.horizon.servers import find, policies_of
+from related_images.integrations.horizon.volume_snapshots import ProjectSnapshots
 from related_images.model import BACKUP, SERVER, InstanceRef, Relation
 
 READ: Final = 5 * PAGE
@@ -46,8 +48,9 @@ class ServerRow(Schedule):
     :ivar server: the server as Nova shows it; ``None`` if Nova does not know it
     :ivar newest_at: when its newest active backup was made; ``None`` without one
     :ivar backups: the number of its backups, at most :data:`BACKUPS`
-    :ivar size: the bytes of its newest :data:`BACKUPS` backups
+    :ivar size: the bytes of its newest :data:`BACKUPS` backups, with those of volume snapshots
     :ivar volume_snapshots: the number of volume snapshots of these backups
+    :ivar sized_snapshots: the number of those whose size is known
     :ivar is_more: whether it has more backups than these
     """
 
@@ -58,6 +61,7 @@ class ServerRow(Schedule):
     backups: int
     size: int
     volume_snapshots: int
+    sized_snapshots: int
     is_more: bool
     labels: list[str]
     timeline: Timeline
@@ -68,6 +72,11 @@ class ServerRow(Schedule):
         """The name of the server, or its ID."""
         return self.server.name if self.server else self.instance.instance_id
 
+    @property
+    def is_size_lower_bound(self) -> bool:
+        """Whether the backups may be larger."""
+        return self.is_more or self.sized_snapshots < self.volume_snapshots
+
 
 @dataclass(frozen=True)
 class ProjectBackups:
@@ -76,6 +85,8 @@ class ProjectBackups:
     :ivar number: the number of the page, from 1
     :ivar total: the number of servers with backups that exist
     :ivar is_more: whether the project has more servers than are read
+    :ivar is_without_snapshots: whether Cinder does not answer, so that no size of a volume snapshot
+        is known
     """
 
     rows: list[ServerRow]
@@ -84,10 +95,17 @@ class ProjectBackups:
     has_next: bool
     is_more: bool
     labels: list[str] = field(default_factory=list)
+    is_without_snapshots: bool = False
 
 
 def load(
-    inventory: Inventory, nova: Service, project_id: str, label: str | None, number: int, limit: int
+    inventory: Inventory,
+    nova: Service,
+    snapshots: ProjectSnapshots,
+    project_id: str,
+    label: str | None,
+    number: int,
+    limit: int,
 ) -> ProjectBackups:
     """Return a page of the servers with backups: overdue ones first, then by the age.
 
@@ -107,11 +125,21 @@ def load(
         latest = _latest(inventory.relations, project_id, label)
     live.sort(key=lambda it: (latest.get(it.instance, OLDEST), it.instance))
     shown = live[(number - 1) * limit : number * limit]
-    rows = _rows(inventory.relations, nova, shown, label, now)
+    backups = {it.instance: _backups(inventory.relations, it, label) for it in shown}
+    existing = [one for it in backups.values() for one in it if one.image_deleted_at is None]
+    sizes = snapshots.find({id for one in existing for id in one.volume_snapshot_ids})
+    images = dict(inventory.relations.glance.images({one.image_id for one in existing}, dict))
+    rows = [_row(nova, it, backups[it.instance], images, sizes or {}, now) for it in shown]
     rows.sort(key=lambda row: (not row.lateness, row.newest_at or OLDEST))
     labels = sorted({label for row in rows for label in row.labels})[:LABELS]
     return ProjectBackups(
-        rows, number, len(live), number * limit < len(live), len(found) > READ, labels
+        rows,
+        number,
+        len(live),
+        number * limit < len(live),
+        len(found) > READ,
+        labels,
+        sizes is None,
     )
 
 
@@ -135,40 +163,30 @@ def _latest(relations: RelationsClient, project_id: str, label: str) -> dict[Ins
     return latest
 
 
-def _rows(
-    relations: RelationsClient,
-    nova: Service,
-    shown: Iterable[Instance],
-    label: str | None,
-    now: datetime,
-) -> list[ServerRow]:
-    backups = {it.instance: _backups(relations, it, label) for it in shown}
-    ids = {one.image_id for it in backups.values() for one in it if not one.image_deleted_at}
-    images = dict(relations.glance.images(ids, dict))
-    return [_row(nova, it, backups[it.instance], images, now) for it in shown]
-
-
 def _row(
     nova: Service,
     instance: Instance,
     recorded: list[Relation],
     images: Mapping[str, Mapping[str, Any]],
+    snapshots: Mapping[str, VolumeSnapshot],
     now: datetime,
 ) -> ServerRow:
-    server = _server(nova, instance.instance_id)
-    known = None if server is None else _policies(server)
+    server = find(nova, instance.instance_id)
     made = [one for one in recorded if one.image_deleted_at is None]
     existing = [(one, images[one.image_id]) for one in made if one.image_id in images]
     ages = [now - one.made_at for one in made]
+    snapshot_ids = {id for one in made for id in one.volume_snapshot_ids}
+    sizes = [snapshots[id].size for id in snapshot_ids if id in snapshots]
     days = sorted({age.days for age in ages if 0 <= age.days < DAYS})
     return ServerRow(
         instance,
         server,
-        known,
+        policies_of(server),
         max((one.made_at for one, image in existing if image["status"] == ACTIVE), default=None),
         len(made),
-        sum(image["size"] or 0 for _, image in existing),
-        len({id for one in made for id in one.volume_snapshot_ids}),
+        sum(image["size"] or 0 for _, image in existing) + sum(sizes),
+        len(snapshot_ids),
+        len(sizes),
         len(recorded) == BACKUPS and len(made) < instance.images[BACKUP].count,
         sorted({one.label for one in made if one.label}),
         Timeline(days),
@@ -187,19 +205,6 @@ def _backups(relations: RelationsClient, instance: Instance, label: str | None) 
         limit=BACKUPS,
     )
     return list(found)
-
-
-def _server(nova: Service, server_id: str) -> Server | None:
-    try:
-        return Server.of(nova.request("GET", f"/servers/{server_id}")["server"])
-    except ServiceFailed as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
-        return None
-
-
-def _policies(server: Server) -> ServerPolicies | None:
-    return policies_of_server(server.id, server.project_id, server.created_at, server.metadata)
 
 
 @dataclass(frozen=True)
@@ -242,5 +247,5 @@ def without_backup(
     query = {"limit": str(BACKUPS)} | ({"marker": marker} if marker else {})
     body: Any = nova.request("GET", "/servers/detail", params=query)
     found = [Server.of(shown) for shown in body["servers"]]
-    rows = [UnsavedServer(one, _policies(one), now) for one in found if one.id not in saved]
+    rows = [UnsavedServer(one, policies_of(one), now) for one in found if one.id not in saved]
     return UnsavedServers(rows, found[-1].id if found and body.get("servers_links") else None)

@@ -10,12 +10,38 @@ from django.views import generic
 from horizon.decorators import require_auth
 from openstack_dashboard.api.rest import urls
 
-from related_images.integrations.horizon import image_lineage
+from related_images.integrations.horizon import image_lineage, pages, server_images, services
 from related_images.integrations.horizon.faults import explained
-from related_images.integrations.horizon.texts import counted
+from related_images.integrations.horizon.texts import numbers
+from related_images.integrations.horizon.volume_snapshots import ProjectSnapshots
 
 IMAGES = 10
 """The largest number of images of which the dialog shows the dependents."""
+MARKER = "images_marker"
+"""The parameter with the marker of a page of the images of a server."""
+
+
+@urls.register
+@method_decorator(require_auth, "dispatch")
+class ServerImages(generic.View):  # type: ignore[misc]
+    """The content of the tab of the page of a server."""
+
+    url_regex = r"related-images/servers/(?P<server_id>[0-9A-Za-z-]+)/images/$"
+
+    def get(self, request: Any, server_id: str) -> HttpResponse:
+        """Return the content as HTML."""
+        load = lambda: {  # noqa: E731
+            "found": server_images.load(
+                services.inventory(request),
+                services.service(request, services.COMPUTE),
+                ProjectSnapshots(request),
+                server_id,
+                request.GET.get(MARKER),
+                pages.size(request),
+            )
+        }
+        context = {"server_id": server_id, "tab": pages.TAB, **explained(load)}
+        return render(request, "related_images/server_images.html", context)
 
 
 @urls.register
@@ -51,7 +77,7 @@ def _sentence(request: Any, image_ids: list[str]) -> str:
     if found.numbers:
         more = ["…"] * (sum(found.numbers.values()) > len(found.names))
         told = {
-            "numbers": ", ".join(counted(number, type) for type, number in found.numbers.items()),
+            "numbers": numbers(found.numbers),
             "names": ", ".join([*found.names, *more]),
         }
         sentences.append(_("These depend on it: %(numbers)s (%(names)s).") % told)

@@ -1,6 +1,5 @@
 """The images of a server, its backup policy, and what the next prune would do."""
 
-import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,14 +11,15 @@ from related_images.client.backups import (
     Inventory,
     ServerPolicies,
     Verdict,
-    VolumeSnapshots,
     decide,
-    policies_of_server,
     stored,
 )
-from related_images.client.backups.volume_snapshots import FEW, VolumeSnapshot
+from related_images.client.backups.service import Service
+from related_images.client.backups.volume_snapshots import VolumeSnapshot
 from related_images.integrations.horizon.pages import Page, page
 from related_images.integrations.horizon.schedule import Schedule
+from related_images.integrations.horizon.servers import find, policies_of
+from related_images.integrations.horizon.volume_snapshots import ProjectSnapshots
 from related_images.model import Relation
 from related_images.protocol import paths
 
@@ -76,6 +76,7 @@ class ServerImages(Schedule):
     :ivar next_marker: the marker of the next page of images
     :ivar newest_at: when the newest active backup was made
     :ivar verdicts: the decisions of the next prune on all backups
+    :ivar is_without_snapshots: whether the volume snapshots are not shown, for want of an answer
     """
 
     rows: list[ImageRow] = field(default_factory=list)
@@ -84,6 +85,7 @@ class ServerImages(Schedule):
     newest_at: datetime | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    is_without_snapshots: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -102,36 +104,40 @@ class ServerImages(Schedule):
         return len(self.verdicts) - self.kept
 
 
-def policies(server: Any) -> ServerPolicies | None:
-    """Return the stored policy of a server as Horizon has it."""
-    return policies_of_server(server.id, server.tenant_id, server.created, server.metadata)
-
-
-def load(inventory: Inventory, server: Any, marker: str | None, limit: int) -> ServerImages:
+def load(
+    inventory: Inventory,
+    nova: Service,
+    snapshots: ProjectSnapshots,
+    server_id: str,
+    marker: str | None,
+    limit: int,
+) -> ServerImages:
     """Return what the page of a server shows, with a bounded number of requests.
 
-    :param server: the server as Horizon has it
     :param marker: the marker of a page of images; ``None`` for the first page
     :param limit: the number of images of a page
     :raises ClientError: if a request fails
     """
     now = datetime.now(UTC)
-    known = policies(server)
-    instance = _recorded(inventory.relations, server.id)
+    instance = _recorded(inventory.relations, server_id)
+    known = policies_of(find(nova, server_id))
     if instance is None:
         return ServerImages(policies=known, now=now)
     pruning = decide(
-        inventory, [instance], stored({server.id: known} if known else {}), project_id=None, now=now
+        inventory, [instance], stored({server_id: known} if known else {}), project_id=None, now=now
     )
     verdicts = {one.decision.backup.image_id: one for one in pruning.verdicts}
     found = _page(inventory.relations, instance, marker, limit)
+    live = [relation for relation in found.items if relation.image_deleted_at is None]
+    existing = snapshots.find({id for one in live for id in one.volume_snapshot_ids})
     return ServerImages(
-        _rows(inventory, found.items, verdicts, now),
+        _rows(inventory.relations, found.items, existing or {}, verdicts, now),
         found.marker,
         known,
         _newest(pruning.verdicts, now),
         pruning.verdicts,
         pruning.faults,
+        existing is None,
         now,
     )
 
@@ -164,17 +170,14 @@ def _newest(verdicts: Iterable[Verdict], now: datetime) -> datetime | None:
 
 
 def _rows(
-    inventory: Inventory,
+    relations: RelationsClient,
     found: list[Relation],
+    snapshots: Mapping[str, VolumeSnapshot],
     verdicts: Mapping[str, Verdict],
     now: datetime,
 ) -> list[ImageRow]:
-    live = [relation for relation in found if relation.image_deleted_at is None]
-    images = dict(inventory.relations.glance.images({it.image_id for it in live}, dict))
-    snapshots = _find(
-        inventory.volume_snapshots,
-        [id for relation in live for id in relation.volume_snapshot_ids],
-    )
+    live = {relation.image_id for relation in found if relation.image_deleted_at is None}
+    images = dict(relations.glance.images(live, dict))
     return [
         ImageRow(
             relation,
@@ -185,12 +188,3 @@ def _rows(
         )
         for relation in found
     ]
-
-
-def _find(client: VolumeSnapshots | None, ids: list[str]) -> dict[str, VolumeSnapshot]:
-    """Return the volume snapshots that exist, each with a request of its own."""
-    found: dict[str, VolumeSnapshot] = {}
-    remaining = iter(dict.fromkeys(ids))
-    while client is not None and (part := list(itertools.islice(remaining, FEW))):
-        found |= client.find(part)
-    return found

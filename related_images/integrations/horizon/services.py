@@ -11,7 +11,7 @@ from keystoneauth1.token_endpoint import Token
 from openstack_dashboard.api import base
 
 from related_images.client import RelationsClient, ServiceFailed
-from related_images.client.backups import Inventory, VolumeSnapshots
+from related_images.client.backups import Inventory
 from related_images.client.backups.service import Service
 
 IMAGE = "image"
@@ -51,15 +51,7 @@ def inventory(request: Any) -> Inventory:
 
     :raises ServiceCatalogException: if the cloud has no Glance
     """
-    return Inventory(relations(request), volume_snapshots(request))
-
-
-def volume_snapshots(request: Any) -> VolumeSnapshots | None:
-    """Return the client of volume snapshots; ``None`` if the cloud has no Cinder."""
-    try:
-        return VolumeSnapshots(adapter(request, BLOCK_STORAGE))
-    except ServiceCatalogException:
-        return None
+    return Inventory(relations(request))
 
 
 def service(request: Any, service_type: str) -> Service:

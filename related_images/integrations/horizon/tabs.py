@@ -1,15 +1,16 @@
-"""The tabs on the pages of a server and of an image. They load their data on first display."""
+"""The tabs on the pages of a server and of an image. They load their data on first display.
+
+Horizon makes the whole page of a server again to load one of its tabs, which takes longer than the
+data. So the page has this tab without content, and a route of the plugin has the content.
+"""
 
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 from horizon import tabs
 
-from related_images.integrations.horizon import image_lineage, pages, server_images, services
+from related_images.integrations.horizon import image_lineage
 from related_images.integrations.horizon.faults import explained
-
-MARKER = "images_marker"
-"""The parameter with the marker of a page of the images of a server."""
 
 
 class ServerImagesTab(tabs.Tab):  # type: ignore[misc]
@@ -17,19 +18,11 @@ class ServerImagesTab(tabs.Tab):  # type: ignore[misc]
 
     name = _("Images and backups")
     slug = "related_images"
-    template_name = "related_images/server_images.html"
-    preload = False
+    template_name = "related_images/server_tab.html"
 
     def get_context_data(self, request: Any) -> dict[str, Any]:
         """Return what the template shows."""
-        server = self.tab_group.kwargs["instance"]
-        marker = request.GET.get(MARKER)
-        load = lambda: {  # noqa: E731
-            "found": server_images.load(
-                services.inventory(request), server, marker, pages.size(request)
-            )
-        }
-        return {"server": server, "tab": self.get_id(), **explained(load)}
+        return {"server_id": self.tab_group.kwargs["instance"].id}
 
 
 class LineageTab(tabs.Tab):  # type: ignore[misc]

@@ -13,6 +13,7 @@ from related_images.client.backups import Server, Servers
 from related_images.errors import BadInput
 from related_images.integrations.horizon import pages, project_backups, services
 from related_images.integrations.horizon.faults import explained, sentence
+from related_images.integrations.horizon.volume_snapshots import ProjectSnapshots
 
 
 class WithBackupsTab(tabs.Tab):  # type: ignore[misc]
@@ -33,6 +34,7 @@ class WithBackupsTab(tabs.Tab):  # type: ignore[misc]
         return project_backups.load(
             services.inventory(request),
             services.service(request, services.COMPUTE),
+            ProjectSnapshots(request),
             request.user.project_id,
             validation.label(label) if label else None,
             max(int(number), 1) if number.isdecimal() and len(number) < 6 else 1,

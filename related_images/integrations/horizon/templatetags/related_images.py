@@ -5,5 +5,6 @@ from django import template
 from related_images.integrations.horizon import pages, texts
 
 register = template.Library()
-for function in (texts.age, texts.counted, texts.policy, pages.server_tab):
+shown = (texts.age, texts.numbers, texts.policy, texts.reasons, texts.users)
+for function in (*shown, pages.server_tab):
     register.filter(function.__name__, function)

@@ -1,8 +1,9 @@
-/** The Django pages: the dialog that deletes images, and images that are not complete. */
+/** The Django pages: the tab of a server, and the dialog that deletes images. */
 (function () {
   'use strict';
 
   var SECONDS = 5;
+  var SERVER_TAB = 'a[data-target="#instance_details__related_images"]';
 
   horizon.addInitFunction(function () {
     var confirm = horizon.datatables.confirm;
@@ -35,23 +36,26 @@
     }).get();
   }
 
-  horizon.tabs.addTabLoadFunction(watch);
+  horizon.addInitFunction(function () {
+    $(document).one('shown.bs.tab', SERVER_TAB, loadShown);
+    loadShown();
+  });
 
-  /** Loads a tab again while an image in it is not complete. */
-  function watch($tab) {
-    if ($tab.find('[data-unfinished]').length) {
-      window.setTimeout(function () {
-        var url = window.location.pathname + '?tab=' + $tab.attr('id');
-        $.get(url).done(function (content) {
-          $tab.html(content);
-          watch($tab);
-        });
-      }, 1000 * SECONDS);
-    }
+  /** Loads the tab of a server if it is shown. */
+  function loadShown() {
+    $('[data-related-images-server]:visible').each(function () { load($(this)); });
   }
 
-  horizon.addInitFunction(function () {
-    // a tab that is in the page from the start is not loaded
-    watch($('.tab-pane.active').has('[data-unfinished]').first());
-  });
+  /** Loads the tab of a server, and again while an image in it is not complete. */
+  function load($tab) {
+    var path = 'api/related-images/servers/' + $tab.data('related-images-server') + '/images/';
+    $.get(WEBROOT + path + window.location.search).done(function (content) {
+      $tab.html(content);
+      if ($tab.find('[data-unfinished]').length) {
+        window.setTimeout(load, 1000 * SECONDS, $tab);
+      }
+    }).fail(function () {
+      $tab.text(gettext('The images and backups cannot be loaded.'));
+    });
+  }
 })();
