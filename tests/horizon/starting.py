@@ -60,6 +60,9 @@ first theme only.
 
 PLAIN, DOWN, LARGE = ("without-the-filter", "database-down", "large")
 """Regions whose Glance has no filter, a filter whose database does not answer, or many backups."""
+NO_CINDER: Final = "without-cinder"
+"""A region whose Cinder does not answer."""
+NOWHERE: Final = "http://127.0.0.1:1"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Dashboards:
 
 @contextmanager
 def dashboards(cloud: Cloud) -> Iterator[Dashboards]:
-    """Run two Horizons in two themes, and three more regions, each with another Glance."""
+    """Run two Horizons in two themes, and more regions."""
     install(cloud)
     nowhere = str(make_url(cloud.plan.database_of(RELATED)).set(port=1))
     no_database = {"connection": nowhere, "database_timeout": "1"}
@@ -91,7 +94,9 @@ def dashboards(cloud: Cloud) -> Iterator[Dashboards]:
             (DOWN, {"options": no_database}),
             (LARGE, large),
         ):
-            _add_region(cloud, region, stack.enter_context(glance_beside(cloud, region, **told)))
+            port = stack.enter_context(glance_beside(cloud, region, **told))
+            _add_region(cloud, region, glance=f"http://127.0.0.1:{port}")
+        _add_region(cloud, NO_CINDER, cinder=NOWHERE)
         angular, django, *material = (
             stack.enter_context(horizon(cloud, theme, is_angular=is_angular))
             for theme in (DEFAULT, MATERIAL)
@@ -100,14 +105,14 @@ def dashboards(cloud: Cloud) -> Iterator[Dashboards]:
         yield Dashboards(angular, django, dict(zip((angular, django), material, strict=True)))
 
 
-def _add_region(cloud: Cloud, region: str, glance: int) -> None:
-    """Add a region with the same services and another Glance, which has this port."""
+def _add_region(cloud: Cloud, region: str, **others: str) -> None:
+    """Add a region with the same services, except for other ones at these URLs."""
     identity = cloud.connection("admin").identity
     identity.create_region(id=region)
     for name in (*TYPES, "keystone"):
         service = identity.find_service(name)
-        url = cloud.plan.identity if name == "keystone" else cloud.plan.urls[name]
-        url = f"http://127.0.0.1:{glance}" if name == "glance" else url + PATHS.get(name, "")
+        url = {"keystone": cloud.plan.identity, **cloud.plan.urls, **others}[name]
+        url += PATHS.get(name, "")
         for interface in INTERFACES:
             identity.create_endpoint(
                 service_id=service.id, interface=interface, url=url, region_id=region

@@ -20,7 +20,7 @@ from tests.cloud.cloud import Cloud
 from tests.horizon.browser import WIDTH, Browser
 from tests.horizon.conftest import LogIn
 from tests.horizon.history import BACKUPS, History
-from tests.horizon.starting import DOWN, PLAIN, Dashboards
+from tests.horizon.starting import DOWN, NO_CINDER, PLAIN, Dashboards
 
 KEPT: Final = "RELATED_IMAGES_PICTURES"
 LARGEST: Final = 100_000
@@ -52,6 +52,10 @@ SERVER_TAB: Final = "Images and backups"
 CONTENT: Final = ".tab-pane.active .related-images"
 NO_FILTER: Final = "This cloud does not record which image belongs to which server."
 NO_DATABASE: Final = "The relations of images and servers cannot be read now; try again later."
+NO_VOLUME_SNAPSHOTS: Final = (
+    "The block storage service does not answer, so volume snapshots are not shown, and sizes do "
+    "not include them."
+)
 NO_GRAPHVIZ: Final = "The picture needs the program dot of Graphviz on the host of the dashboard."
 
 Photograph = Callable[..., None]
@@ -291,6 +295,17 @@ def test_one_sentence_says_why_there_are_no_data(
     admin = log_in("admin", region=region)
     admin.open("/admin/image_usage/")
     assert admin.text(".related-images") == sentence
+
+
+def test_only_volume_snapshots_need_cinder(log_in: LogIn, history: History) -> None:
+    alice = log_in("alice", region=NO_CINDER)
+    alice.open(f"/api/related-images/servers/{history.servers['db-1']}/images/")
+    assert alice.text(".alert") == NO_VOLUME_SNAPSHOTS
+    assert sum("daily" in row and "0 bytes" in row for row in rows(alice)) == BACKUPS
+    alice.open("/project/server_backups/")
+    assert alice.text(f"{CONTENT} .alert") == NO_VOLUME_SNAPSHOTS
+    (row,) = [row for row in rows(alice) if row.startswith("db-1")]
+    assert "≥ 0 bytes" in row
 
 
 def test_a_stranger_learns_nothing(log_in: LogIn, history: History, photograph: Photograph) -> None:
