@@ -138,6 +138,7 @@ def test_no_file_is_in_both_wheels(wheels: list[Path]) -> None:
         "etc/paste.ini",
         "migrations/env.py",
         "integrations/horizon/enabled/_9010_related_images.py",
+        "integrations/horizon/locale/de/LC_MESSAGES/django.po",
         "integrations/horizon/static/related_images/related-images.module.js",
         "integrations/horizon/templates/related_images/lineage.html",
     ):
