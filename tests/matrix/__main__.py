@@ -229,10 +229,12 @@ def _lines(environment: Environment, results: dict[str, Result]) -> Iterator[str
 
 
 def find_pythons(given: Sequence[str]) -> dict[str, str]:
-    """Return the paths of the given interpreters and of those on PATH, by their versions."""
+    """Return the paths of the interpreters, by their versions; the given ones have precedence."""
     on_path = (shutil.which(f"python{version}") for version in PYTHONS)
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
-    return {_output(path, "-c", code): path for path in (*filter(None, on_path), *given)}
+    paths = (*filter(None, on_path), sys.executable, *given)
+    found = {_output(path, "-c", code): path for path in paths}
+    return {version: found[version] for version in PYTHONS if version in found}
 
 
 def write(sections: dict[str, str]) -> None:
@@ -240,7 +242,7 @@ def write(sections: dict[str, str]) -> None:
     head, *old = re.split(r"^(?=## )", PAGE.read_text(), flags=re.MULTILINE)
     texts = {text.partition("\n")[0]: text.rstrip() for text in old} | sections
     for environment in ENVIRONMENTS:
-        missing = f"Not run: `python{environment.version}` was not on PATH."
+        missing = f"Not run: there was no Python {environment.version}."
         texts.setdefault(environment.title, f"{environment.title}\n\n{missing}")
     ordered = [texts[environment.title] for environment in ENVIRONMENTS]
     PAGE.write_text(head + "\n\n".join(ordered) + "\n")
@@ -257,7 +259,7 @@ def main() -> int:
     wanted = [it for it in ENVIRONMENTS if it.release in (given.release or SERVICES)]
     for environment in wanted:
         if environment.version not in pythons:
-            print(f"not run: {environment.title[3:]}: python{environment.version} is not on PATH")
+            print(f"not run: {environment.title[3:]}: python{environment.version} does not run")
     found = [it for it in wanted if it.version in pythons]
     for environment in found:
         install(environment, pythons[environment.version])
