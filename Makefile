@@ -57,11 +57,17 @@ horizon-test: $(VENV)/.installed-horizon $(VENV)-horizon/.installed
 killed-runs: $(VENV)/.installed-cloud
 	RELATED_IMAGES_KILLED_RUNS=50 $(BIN)/pytest -m '' tests/cloud/test_backup_run.py $(ARGS)
 
+# The samples and both distributions: oslo-config-validator, oslopolicy-checker, systemd-analyze, promtool,
+# shellcheck, twine. Without Debian's packages of promtool and systemd-analyze, their tests are skipped.
+SAMPLE_CHECKS := tests/test_samples.py tests/middleware/test_policy.py::test_the_checker_of_oslo_policy_accepts_the_sample \
+	tests/test_packaging.py::test_twine_accepts_the_files
+
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/pytest -q -m '' $(SAMPLE_CHECKS)
 
 # The wheels and source distributions of both distributions; two builds of one commit have the same bytes.
 dist: $(VENV)/.installed-dev
@@ -77,7 +83,7 @@ bench: $(VENV)/.installed-bench
 glance-suite: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.glance_suite $(ARGS)
 
-# Glance, Nova and Cinder of older releases of OpenStack; writes docs/compatibility.md.
+# Releases of OpenStack and versions of Python. Writes docs/compatibility.md, except with ARGS=--part.
 matrix:
 	$(PYTHON) -m tests.matrix $(ARGS)
 

@@ -59,6 +59,16 @@ def test_the_sample_of_the_options_is_generated() -> None:
     assert (SAMPLES / "related-images.conf").read_text() == done.stdout
 
 
+def test_oslo_config_validator_accepts_the_options(tmp_path: Path) -> None:
+    active = tmp_path / "related-images.conf"
+    text = (SAMPLES / "related-images.conf").read_text()
+    active.write_text(re.sub(r"^#(?=\w+ = .)", "", text, flags=re.MULTILINE))
+    program = f"{sys.prefix}/bin/oslo-config-validator"
+    command = (program, "--input-file", active, "--namespace", "related_images")
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_sample_of_the_policy_is_generated() -> None:
     command = (f"{sys.prefix}/bin/oslopolicy-sample-generator", "--namespace", "related_images")
     done = subprocess.run(command, capture_output=True, text=True, check=True)

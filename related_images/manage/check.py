@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +13,7 @@ from related_images.manage import listen, options
 from related_images.manage.findings import NOT_CHECKED, WRONG, Finding, found
 
 if TYPE_CHECKING:
+    from related_images.config import Settings
     from related_images.manage.pipeline_checks import Service
 
 LOG = logging.getLogger(__name__)
@@ -109,8 +110,9 @@ def _glance(args: argparse.Namespace) -> Iterator[Finding]:
     try:
         if files:
             flavor = option_checks.flavor(files)
-            settings = config.load("command line", {}, config.read(files))
-            yield from option_checks.glance(files, settings.recording_roles)
+            sections = _sections(args, files)
+            yield from option_checks.glance(files, sections[0].recording_roles)
+            yield from _policies(sections)
         else:
             yield _not_checked(subject, "--config-file")
     except errors.ConfigurationError as error:
@@ -119,6 +121,28 @@ def _glance(args: argparse.Namespace) -> Iterator[Finding]:
         yield _not_checked("Glance: pipeline", "--paste")
     else:
         yield from pipeline_checks.check(pipeline_checks.GLANCE, args.paste, flavor)
+
+
+def _sections(args: argparse.Namespace, files: Sequence[str]) -> list["Settings"]:
+    """Return the options of each section of the filter, or those of the files alone."""
+    from related_images import config
+    from related_images.manage import paste_file
+
+    sections = paste_file.settings(args.paste, files) if args.paste is not None else {}
+    return list(sections.values()) or [config.load("command line", {}, config.read(files))]
+
+
+def _policies(sections: Sequence["Settings"]) -> Iterator[Finding]:
+    """Read the policy files as the filter does."""
+    from related_images.middleware import policy
+
+    for settings in {one.policy_file: one for one in sections if one.policy_file}.values():
+        try:
+            policy.Policy(settings)
+            problem = None
+        except errors.ConfigurationError as error:
+            problem = str(error)
+        yield found("Glance: policy_file in [related_images]", problem)
 
 
 def _nova(args: argparse.Namespace) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Find the database of the filter in the paste file of Glance."""
+"""Read the options of the filter from the paste file of Glance."""
 
 import configparser
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Final
 from paste.deploy.loadwsgi import ConfigLoader
 
 from related_images import config
+from related_images.config import Settings
 from related_images.errors import ConfigurationError
 
 FILTER: Final = {
@@ -30,17 +31,13 @@ def connection(path: Path, files: Sequence[str]) -> str:
     :param files: configuration files of oslo.config, the last one with the highest precedence
     :raises ConfigurationError: if a file cannot be read, or if there is no database or several
     """
-    parser = read(path)
-    sections = {
-        name: _local(parser, name) for name in parser.sections() if _is_filter(parser[name])
-    }
+    sections = settings(path, files)
     if not sections:
         raise ConfigurationError(
             f"{path} has no filter section with `use = {FILTER['use'][0]}`; "
             "use the paste file of Glance, or set the database with --connection"
         )
-    conf = config.read([*config.files_of_service("glance", path.parent), *files])
-    urls = {config.load(name, options, conf).connection for name, options in sections.items()}
+    urls = {one.connection for one in sections.values()}
     if config.DEFAULT_CONNECTION in urls:
         # the default is relative to the working directory, which differs from that of Glance
         raise ConfigurationError(
@@ -52,6 +49,22 @@ def connection(path: Path, files: Sequence[str]) -> str:
             f"{path} sets several databases, in {', '.join(sections)}; choose one with --connection"
         )
     return urls.pop()
+
+
+def settings(path: Path, files: Sequence[str]) -> dict[str, Settings]:
+    """Return the options of the filter by its sections in a paste file.
+
+    :param path: the paste file
+    :param files: as for :func:`connection`
+    :raises ConfigurationError: if a file cannot be read, or if an option is unknown or invalid
+    """
+    parser = read(path)
+    conf = config.read([*config.files_of_service("glance", path.parent), *files])
+    return {
+        name: config.load(name, _local(parser, name), conf)
+        for name in parser.sections()
+        if _is_filter(parser[name])
+    }
 
 
 def read(path: Path) -> configparser.ConfigParser:

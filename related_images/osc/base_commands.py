@@ -11,12 +11,12 @@ from typing import Any, Final
 from cliff.columns import FormattableColumn
 from osc_lib.command import command
 from osc_lib.exceptions import CommandError
-from tqdm import tqdm
 
 from related_images.errors import RelatedImagesError
 from related_images.osc import arguments
 from related_images.osc.names import Names
 from related_images.osc.plugin import Clients
+from related_images.osc.progress import progress_bar
 
 Column = tuple[str, Callable[[Any], Any]]
 """The heading of a column, and a function that takes an item and returns the value."""
@@ -52,7 +52,9 @@ class GlanceCommand(command.Command):
     def reading(self) -> Iterator[None]:
         """Show the number of responses of Glance on stderr, if it is a terminal, after a second."""
         glance = self.clients.relations.glance
-        with tqdm(desc="Reading", unit=" responses", delay=1, disable=None, leave=False) as bar:
+        with progress_bar(
+            desc="Reading", unit=" responses", delay=1, disable=None, leave=False
+        ) as bar:
             before, glance.on_answer = glance.on_answer, bar.update
             try:
                 yield

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from osc_lib.exceptions import CommandError
-from tqdm import tqdm
 
 from related_images import model
 from related_images.client import Instance
@@ -30,6 +29,7 @@ from related_images.osc.base_commands import (
     table,
 )
 from related_images.osc.nova_metadata import ServerScope
+from related_images.osc.progress import progress_bar
 
 
 class PruneServerBackup(PartialFailureCommand, TableCommand):
@@ -118,7 +118,7 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
         """Delete the backups, with a progress bar on stderr if it is a terminal."""
         # None shows the bar on a terminal only
         disable = None if pruning.due else True
-        with tqdm(total=pruning.due, unit="backup", disable=disable) as bar:
+        with progress_bar(total=pruning.due, unit="backup", disable=disable) as bar:
             for _ in pruning.run():
                 bar.update()
         failed = [verdict for verdict in pruning.verdicts if verdict.fault]

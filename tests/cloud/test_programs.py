@@ -64,35 +64,6 @@ def test_reconcile_finds_what_was_deleted_unseen(cloud: Cloud, deleted_unseen: s
     assert reconcile(cloud, "--os-cloud", "admin")["marked_deleted"] == 0
 
 
-def test_check_finds_no_fault_in_this_cloud_and_a_seeded_one(cloud: Cloud) -> None:
-    home = cloud.plan.home
-    files = {
-        "--paste": glance_paste(cloud.plan),
-        "--config-file": home("glance") / "glance-api.conf",
-        "--nova-api-paste": home("nova") / "api-paste.ini",
-        "--nova-api-config": home("nova") / "nova.conf",
-        "--nova-compute-config": home(cloud.plan.first.compute) / "nova.conf",
-        "--cinder-api-paste": home("cinder") / "api-paste.ini",
-        "--cinder-config": home("cinder") / "cinder.conf",
-    }
-
-    def check() -> tuple[int, list[dict[str, str]]]:
-        words = [str(word) for pair in files.items() for word in pair]
-        done = cloud.command("related-images", "check", *words, "-f", "json")
-        return done.returncode, json.loads(done.stdout)
-
-    code, found = check()
-    assert (code, [one for one in found if one["result"] == "wrong"]) == (0, [])
-    assert len([one for one in found if one["result"] == "ok"]) > 20
-    files["--nova-compute-config"] = seeded = home("nova") / "seeded.conf"
-    text = (home("nova") / "nova.conf").read_text()
-    seeded.write_text(text.replace("bdms_in_notifications = true", ""))
-    code, found = check()
-    assert code == 3
-    (one,) = [one for one in found if one["result"] == "wrong"]
-    assert one["check"] == "nova-compute: bdms_in_notifications in [notifications]"
-
-
 def test_an_ordinary_user_cannot_reconcile(cloud: Cloud) -> None:
     words = ("reconcile", "--os-cloud", "alice", *on_database(cloud))
     done = cloud.command("related-images", *words)

@@ -23,10 +23,14 @@ STOCK = Path(sys.prefix) / "etc"
 GLANCE_CONF = """
 [related_images]
 connection = {connection}
+policy_file = {policy_file}
 [paste_deploy]
 flavor = keystone
 [keystone_authtoken]
 service_token_roles = service
+"""
+POLICY = """
+"related_images:relations:create": "rule:related_images:recorder"
 """
 SERVICE_USER = """
 [service_user]
@@ -137,7 +141,9 @@ def deployment(tmp_path: Path, databases: Path) -> Deployment:
     section = "\n[filter:related-images]\nuse = egg:related-images#instance_aware\n"
     made.write("glance-api-paste.ini", stock + section)
     made.replace("glance-api-paste.ini", "authtoken context", "authtoken context related-images")
-    made.write("glance-api.conf", GLANCE_CONF.format(connection=sqlite_url))
+    made.write("policy.yaml", POLICY)
+    options = {"connection": sqlite_url, "policy_file": made.file("policy.yaml")}
+    made.write("glance-api.conf", GLANCE_CONF.format(**options))
     made.write("nova-paste.ini", NOVA_PASTE + filter_section("nova", NOVA))
     made.write("cinder-paste.ini", CINDER_PASTE + filter_section("cinder", CINDER))
     for process in check.NOVA_PROCESSES:
@@ -195,6 +201,36 @@ FAULTS: dict[str, tuple[Seed, str, str]] = {
         in_file("glance-api.conf", "[related_images]", "[related_images]\ngaurd = in-use"),
         "Glance: configuration",
         "unknown option 'gaurd'",
+    ),
+    "an unknown option in the paste file": (
+        in_file(GLANCE_PASTE, "#instance_aware", "#instance_aware\ngaurd = in-use"),
+        "Glance: configuration",
+        "[filter:related-images] has an unknown option 'gaurd'",
+    ),
+    "an unknown rule": (
+        in_file("policy.yaml", "relations:create", "relation:create"),
+        "Glance: policy_file",
+        "the closest known rule is related_images:relations:create",
+    ),
+    "a wrong expression of a rule": (
+        in_file("policy.yaml", "rule:related_images:recorder", "role:service or or"),
+        "Glance: policy_file",
+        "policy.yaml: the rule 'related_images:relations:create' is wrong",
+    ),
+    "a policy file that is not YAML": (
+        in_file("policy.yaml", ": ", " = "),
+        "Glance: policy_file",
+        "policy.yaml cannot be read as YAML",
+    ),
+    "no such policy file": (
+        lambda it: it.file("policy.yaml").unlink(),
+        "Glance: policy_file",
+        "policy.yaml does not exist",
+    ),
+    "a policy file in the paste file": (
+        in_file(GLANCE_PASTE, "#instance_aware", "#instance_aware\npolicy_file = /nowhere.yaml"),
+        "Glance: policy_file",
+        "policy_file: /nowhere.yaml does not exist",
     ),
     "other roles of service tokens": (
         in_file("glance-api.conf", "service_token_roles = service", "service_token_roles = admin"),
