@@ -8,13 +8,15 @@
 - Whole number: 1 to 999999999, in decimal digits.
 - Time: ISO 8601; UTC if it has no zone.
 - Span of time: whole hours, days or weeks such as ``26h``, or several together as in ``1d12h``.
+- Block device mapping: a JSON list of Nova in an image property, with up to 100 volume snapshots.
 """
 
 import argparse
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeGuard, TypeVar, cast
+from typing import Any, Final, TypeGuard, TypeVar, cast
 
 from related_images.errors import (
     BadInput,
@@ -34,6 +36,10 @@ LABEL_LENGTH: Final = 64
 TYPE_LENGTH: Final = 64
 LETTERS: Final = "A-Z a-z 0-9 . _ : -"
 LARGEST: Final = 999_999_999
+VOLUME_SNAPSHOTS: Final = 100
+"""The largest number of volume snapshots of an image."""
+LONGEST_PROPERTY: Final = 65_535
+"""The largest length of a property of an image that MariaDB stores for Glance."""
 LONGEST_SPAN: Final = timedelta(days=7305)
 """Twenty years. A longer span would lead to dates before any image, or before year 1."""
 
@@ -208,6 +214,38 @@ def image_id(text: object) -> str:
             "it, or create the image without an ID"
         )
     return text
+
+
+def volume_snapshot_ids(mapping: object) -> tuple[str, ...]:
+    """Return the volume snapshots in ``block_device_mapping``, a property of an image.
+
+    :param mapping: the value of the property, which any user may have written
+    :raises ParameterMalformed: if it is not a mapping as Nova writes it, or has more than
+        :data:`VOLUME_SNAPSHOTS` volume snapshots
+    """
+    try:
+        found = _snapshots(mapping)
+        ids = tuple(dict.fromkeys(image_id(one["snapshot_id"]) for one in found))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, BadInput) as error:
+        raise ParameterMalformed(
+            f"block_device_mapping={shown(mapping)} is not a mapping as Nova writes it: {error!r}"
+        ) from error
+    if len(ids) > VOLUME_SNAPSHOTS:
+        raise ParameterMalformed(
+            f"block_device_mapping has {len(ids)} volume snapshots, and {VOLUME_SNAPSHOTS} are "
+            "allowed"
+        )
+    return ids
+
+
+def _snapshots(mapping: Any) -> list[Mapping[str, Any]]:
+    """Return the items of a mapping that name volume snapshots.
+
+    :raises ValueError: if it is too long, or no JSON
+    """
+    if len(mapping) > LONGEST_PROPERTY:
+        raise ValueError(f"it has {len(mapping)} characters")
+    return [one for one in json.loads(mapping) if one.get("source_type") == "snapshot"]
 
 
 def format_time(time: datetime | None) -> str | None:

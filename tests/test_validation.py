@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -109,3 +110,33 @@ def test_malformed_time_is_refused_with_the_name_of_its_parameter(text: str) -> 
 def test_a_time_before_the_year_1000_has_four_digits_of_a_year() -> None:
     time = validation.parse_time("since", "0683-08-26T13:23:33.98Z")
     assert validation.format_time(time) == "0683-08-26T13:23:33.980000Z"
+
+
+def mapping(*snapshot_ids: object) -> str:
+    return json.dumps([{"source_type": "snapshot", "snapshot_id": one} for one in snapshot_ids])
+
+
+def test_block_device_mapping_has_each_volume_snapshot_once() -> None:
+    assert validation.volume_snapshot_ids(mapping(UUID, UUID)) == (UUID,)
+    assert validation.volume_snapshot_ids('[{"source_type": "blank"}]') == ()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(None, 5, [], {}, "", "5", "null", '"text"', "[5]", "[null]", "no JSON"),
+        '[{"source_type": "snapshot"}]',
+        mapping([UUID]),
+        mapping(None),
+        mapping("../volumes"),
+        mapping(UUID.upper()),
+        mapping(*(f"{number:08}{UUID[8:]}" for number in range(101))),
+        "[" * 50_000,
+        "[" + "9" * 50_000 + "]",
+        " " * 65_534 + "[]",
+    ],
+)
+def test_malformed_block_device_mapping_is_refused(given: object) -> None:
+    with pytest.raises(ParameterMalformed, match="block_device_mapping") as raised:
+        validation.volume_snapshot_ids(given)
+    assert len(str(raised.value)) < 500

@@ -100,31 +100,21 @@ def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) ->
     )
 
 
-VOLUME_SNAPSHOTS: Final = 100
-"""The largest number of volume snapshots that are recorded for an image."""
-
-
 def _volume_snapshots(new: NewRelation, body: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the volume snapshots that Nova names in the properties of an image.
 
     Nova writes the mapping itself for an image of a server on volumes. For any other image of a
     server the mapping may come from the user; Nova writes ``image_type`` into each of these.
 
-    :returns: none if there are more than :data:`VOLUME_SNAPSHOTS`, or one has a malformed ID
+    :returns: none if the mapping is malformed
     """
     if new.resource_type != model.SERVER or "image_type" in body:
         return ()
     try:
-        mapping = json.loads(body.get("block_device_mapping", "[]"))
-        found = [one["snapshot_id"] for one in mapping if one.get("source_type") == "snapshot"]
-        ids = tuple(dict.fromkeys(validation.image_id(snapshot_id) for snapshot_id in found))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, BadInput) as error:
-        LOG.warning("volume snapshots of image %s are not recorded: %r", new.image_id, error)
+        return validation.volume_snapshot_ids(body.get("block_device_mapping", "[]"))
+    except BadInput as error:
+        LOG.warning("volume snapshots of image %s are not recorded: %s", new.image_id, error)
         return ()
-    if len(ids) > VOLUME_SNAPSHOTS:
-        LOG.warning("%d volume snapshots of image %s are not recorded", len(ids), new.image_id)
-        return ()
-    return ids
 
 
 def _replace_body(environ: Environ, body: dict[str, Any]) -> None:

@@ -46,8 +46,10 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
     always keeps one active backup of each group. If no backup has the label of a --keep-label, it
     deletes nothing.
 
-    With a backup of a server on volumes, its recorded volume snapshots are deleted. The command
-    also deletes recorded volume snapshots of backups whose image was deleted before.
+    With a backup of a server on volumes, its recorded volume snapshots are deleted. Volume
+    snapshots that only properties of the image name are listed and kept, because users can change
+    these properties. The command also deletes recorded volume snapshots of backups whose image was
+    deleted before.
     """
 
     exit_codes = (
@@ -189,7 +191,7 @@ def _table(verdicts: list[Verdict]) -> Table:
             ("Image ID", lambda verdict: verdict.decision.backup.image_id),
             ("Created At", lambda verdict: format_time(verdict.decision.backup.created_at)),
             ("Action", lambda verdict: verdict.outcome),
-            ("Reasons", lambda verdict: ", ".join(verdict.decision.reasons)),
+            ("Reasons", lambda verdict: ", ".join(verdict.reasons)),
         ),
         verdicts,
     )

@@ -93,6 +93,7 @@ def test_each_server_has_the_backups_of_the_rules(cloud: Cloud, nights: Nights) 
         if not night:
             put_into_states(cloud, nights)
             others = name_others(cloud, nights)
+            check_named_are_listed(cloud, nights, others)
         nights.pass_a_day()
     done = cloud.command("openstack", *RUN, *KEEP, *PARALLEL, OS_CLOUD="alice")
     assert done.returncode == 1, done.stderr
@@ -178,6 +179,14 @@ def name_others(cloud: Cloud, nights: Nights) -> dict[str, set[str]]:
         for made in nights.backups()[name]:
             images.update_image(made.image_id, block_device_mapping=json.dumps(mapping))
     return others
+
+
+def check_named_are_listed(cloud: Cloud, nights: Nights, others: dict[str, set[str]]) -> None:
+    """Check that ``prune`` lists the volume snapshots that only properties of the backup name."""
+    words = ("server", "backup", "prune", "--keep-last", "1", "--dry-run")
+    (row,) = cloud.shown("alice", *words, nights.servers["v-changed"])
+    listed = row["Reasons"].partition("are not deleted with it: ")[2].split()
+    assert set(listed) == others["alice"] | others["bob"]
 
 
 def of_bob(cloud: Cloud) -> str:

@@ -5,7 +5,7 @@ The Cinder of tests/cloud never keeps a volume snapshot that was to be deleted.
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import pytest
@@ -17,10 +17,14 @@ from related_images.client.errors import ServiceFailed
 from tests.client.clients import session
 from tests.client.scripted import Asked, Reply, Scripted, shown
 from tests.osc.aging import age
-from tests.osc.running import Instance
-from tests.osc.test_server_backup import status
+from tests.osc.running import Cloud, Instance
+from tests.osc.test_server_backup import change, status
 
 pytestmark = pytest.mark.slow
+
+ONLY_NAMED: Final = (
+    "volume snapshots that only properties of the image name are not deleted with it: "
+)
 
 
 @dataclass
@@ -76,16 +80,19 @@ def _glance(instance: Instance) -> Adapter:
 def backup(instance: Instance, cinder: Cinder, days: float, *ids: str) -> str:
     """Make a backup as Nova does of a server on volumes."""
     cinder.snapshots.update(ids)
-    mapping = [{"source_type": "snapshot", "snapshot_id": one} for one in ids]
     image_id = instance.image(
         "on volumes",
-        {"block_device_mapping": json.dumps(mapping)},
+        {"block_device_mapping": mapping(*ids)},
         kind="backup",
         label="daily",
     )
     instance.fill(image_id)
     age(instance, {image_id: days})
     return image_id
+
+
+def mapping(*ids: str) -> str:
+    return json.dumps([{"source_type": "snapshot", "snapshot_id": one} for one in ids])
 
 
 def pruned(instance: Instance, inventory: Inventory) -> Pruning:
@@ -119,14 +126,43 @@ def test_properties_of_an_image_decide_nothing(
     backup(instance, cinder, 1, keep)
     image_id = backup(instance, cinder, 2, gone)
     cinder.snapshots.add(victim)
-    mapping = json.dumps([{"source_type": "snapshot", "snapshot_id": victim}])
-    change = [{"op": "replace", "path": "/block_device_mapping", "value": mapping}]
-    patch = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
-    path = f"/v2/images/{image_id}"
-    body = json.dumps(change).encode()
-    assert instance.glance.request("PATCH", path, instance.member, patch, body).status == 200
-    pruned(instance, inventory)
+    change(instance, image_id, "block_device_mapping", mapping(victim))
+    (verdict,) = [one for one in pruned(instance, inventory).verdicts if one.outcome == "removed"]
+    assert verdict.reasons == ("no rule keeps it", ONLY_NAMED + victim)
     assert cinder.snapshots == {keep, victim}
+
+
+@pytest.mark.parametrize("output", ["json", "value"])
+def test_volume_snapshots_that_only_a_property_names_are_listed(
+    instance: Instance, cinder: Cinder, scripted: Scripted, output: str
+) -> None:
+    known, *named = ids(3)
+    image_id = backup(instance, cinder, 1, known)
+    # Glance returns another backup with a mapping that is none
+    other = backup(instance, cinder, 2)
+    change(instance, image_id, "block_device_mapping", mapping(known, *named))
+    change(instance, other, "block_device_mapping", "[" * 9_999)
+    cloud = Cloud(instance.glance.url, instance.member, scripted.url)
+    words = ("--keep-last", "1", "--dry-run", "-f", output, "-c", "Image ID", "-c", "Reasons")
+    outcome = cloud.openstack("server", "backup", "prune", *words, instance.id)
+    assert outcome.code == 0, outcome.errors
+    reasons = {image_id: f"last, {ONLY_NAMED}{' '.join(named)}", other: "no rule keeps it"}
+    if output == "json":
+        assert {row["Image ID"]: row["Reasons"] for row in outcome.rows} == reasons
+    else:
+        assert outcome.said.splitlines() == [f"{id} {reason}" for id, reason in reasons.items()]
+
+
+def test_a_changed_mapping_does_not_stop_a_deletion(
+    instance: Instance, inventory: Inventory, cinder: Cinder
+) -> None:
+    keep, gone, named = ids(3)
+    backup(instance, cinder, 1, keep)
+    image_id = backup(instance, cinder, 2, gone)
+    pruning = decide(inventory, list(inventory.instances(label="daily")), Policy(last=1))
+    change(instance, image_id, "block_device_mapping", mapping(named))
+    assert [one.outcome for one in pruning.run()] == ["removed"]
+    assert cinder.snapshots == {keep}
 
 
 def test_the_next_run_finds_what_a_killed_run_left(

@@ -16,18 +16,23 @@ from related_images import model, validation
 from related_images.client.backups.retention import Backup
 from related_images.client.glance import PAGE, is_worth_a_page
 from related_images.client.relations import RelationsClient
+from related_images.errors import BadInput
 from related_images.model import Instance, InstanceRef, Relation, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class BackupImage:
-    """What the rules need to know of an image."""
+    """What the rules need to know of an image.
+
+    :ivar named: the volume snapshots that a property of the image names
+    """
 
     created_at: datetime
     status: str
     protected: bool
     hidden: bool
     owner: str | None
+    named: tuple[str, ...]
 
     @classmethod
     def of(cls, image: Mapping[str, Any]) -> "BackupImage":
@@ -38,6 +43,7 @@ class BackupImage:
             image["protected"],
             image["os_hidden"],
             _shared(image.get("owner")),
+            _named_volume_snapshots(image),
         )
 
     def backup(
@@ -68,7 +74,18 @@ class BackupImage:
             # the image was made from this server: a usage that counts no such server is incomplete
             used_by_others=usage.used_by_others if usage.made_from else None,
             volume_snapshot_ids=volume_snapshot_ids,
+            named_volume_snapshot_ids=tuple(
+                id for id in self.named if id not in volume_snapshot_ids
+            ),
         )
+
+
+def _named_volume_snapshots(image: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the volume snapshots that a property of the image names; none if it is malformed."""
+    try:
+        return validation.volume_snapshot_ids(image.get("block_device_mapping", "[]"))
+    except BadInput:
+        return ()
 
 
 @dataclass(frozen=True, slots=True)

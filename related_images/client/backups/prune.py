@@ -28,6 +28,10 @@ STOPPED: Final = "stopped"
 WITHOUT_IMAGE: Final = "its image was deleted, and its volume snapshots remain"
 """The reason to delete the volume snapshots of a backup whose image is gone."""
 
+NAMED_ONLY: Final = (
+    "volume snapshots that only properties of the image name are not deleted with it: "
+)
+
 NAMED: Final = 20
 """Maximum number of labels or servers in an error message."""
 
@@ -54,6 +58,13 @@ class Verdict:
     def of(cls, decision: Decision) -> "Verdict":
         """Return the verdict before the deletion."""
         return cls(decision, KEPT if decision.keep else DUE)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The reasons of the decision, and which volume snapshots a deletion leaves."""
+        if named := self.decision.backup.named_volume_snapshot_ids:
+            return (*self.decision.reasons, NAMED_ONLY + " ".join(named))
+        return self.decision.reasons
 
 
 @dataclass(frozen=True)

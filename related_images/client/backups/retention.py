@@ -9,7 +9,7 @@ that no backup has, all backups are kept.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 
@@ -44,6 +44,8 @@ class Backup:
     :ivar used_by_others: live servers of other projects were started from it; ``None`` if that is
         not known
     :ivar volume_snapshot_ids: the recorded volume snapshots of a backup of a server on volumes
+    :ivar named_volume_snapshot_ids: volume snapshots that only a property of the image names; they
+        decide nothing, because users can change the property
     """
 
     image_id: str
@@ -59,6 +61,7 @@ class Backup:
     project_id: str | None = None
     used_by_others: bool | None = False
     volume_snapshot_ids: tuple[str, ...] = ()
+    named_volume_snapshot_ids: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def instant(self) -> datetime:
