@@ -69,16 +69,6 @@ class RabbitMQ:
         self._control("set_permissions", "--vhost", name, "guest", ".*", ".*", ".*")
         return f"{self.url}{name}"
 
-    def consumers(self, queue: str) -> int:
-        """Return the number of consumers of a queue; 0 if there is no such queue."""
-        address = self.url.replace("rabbit://", "amqp://")
-        with Connection(address) as connection:  # type: ignore[no-untyped-call]
-            try:
-                found = connection.default_channel.queue_declare(queue, passive=True)
-            except connection.channel_errors:
-                return 0
-            return int(found.consumer_count)
-
     def _control(self, *words: str) -> None:
         command = [CONTROL, "--node", self._environment["RABBITMQ_NODENAME"], *words]
         done = subprocess.run(
@@ -119,6 +109,20 @@ class RabbitMQ:
         with suppress(ProcessLookupError):  # it has ended already
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(PATIENCE)
+
+
+def consumers(url: str, queue: str) -> int:
+    """Return the number of consumers of a queue; 0 if there is no such queue.
+
+    :param url: the URL of the bus
+    """
+    address = url.replace("rabbit://", "amqp://")
+    with Connection(address) as connection:  # type: ignore[no-untyped-call]
+        try:
+            found = connection.default_channel.queue_declare(queue, passive=True)
+        except connection.channel_errors:
+            return 0
+        return int(found.consumer_count)
 
 
 @contextmanager

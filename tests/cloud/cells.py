@@ -53,5 +53,5 @@ def _make_known(cloud: Cloud, cell: Cell) -> None:
 def _restart_scheduler(cloud: Cloud) -> None:
     """Restart nova-scheduler, which reads the list of cells at its start."""
     cloud.processes.stop(SCHEDULER)
-    eventually(lambda: cloud.bus.consumers("scheduler") == 0, f"the end of {SCHEDULER}")
+    eventually(lambda: cloud.consumers("scheduler") == 0, f"the end of {SCHEDULER}")
     start_scheduler(cloud)

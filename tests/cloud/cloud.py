@@ -14,7 +14,7 @@ from openstack.connection import Connection
 
 from tests.cloud.plan import Plan
 from tests.cloud.processes import Processes
-from tests.rabbitmq import RabbitMQ
+from tests.rabbitmq import RabbitMQ, consumers
 from tests.servers import Answer, ask
 
 Found = TypeVar("Found")
@@ -55,6 +55,10 @@ class Cloud:
         """Return a new openstacksdk connection of a user, which reads the catalogue again."""
         config = OpenStackConfig(config_files=[str(self.plan.clouds)])
         return Connection(config=config.get_one(who))
+
+    def consumers(self, queue: str) -> int:
+        """Return the number of consumers of a queue on the bus; 0 if there is no such queue."""
+        return consumers(self.plan.bus, queue)
 
     def token(self, who: str) -> str:
         return str(self.connection(who).auth_token)

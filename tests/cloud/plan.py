@@ -15,6 +15,10 @@ Sections = Mapping[str, Mapping[str, str]]
 INSTALLATION: Final = "0f8fad5b-d9cb-469f-a165-70867728950e"
 VOLUMES: Final = "5e2a4b3c-6f0d-4b57-9d3e-2f1c0a9b8d7e"
 """The installation of Cinder."""
+SECOND: Final = "1c9d8e7f-5a3b-4c2d-8e1f-0a9b8c7d6e5f"
+"""The installation of a second Nova."""
+SECOND_NOVA: Final = "second"
+"""The name of the second Nova, with which the names of its databases begin."""
 REGION: Final = "RegionOne"
 PASSWORD: Final = "secret"
 
@@ -24,8 +28,8 @@ SERVICES: Final = ("cinder", "glance", "nova", "placement")
 ROLES: Final = {"cinder": ("admin", "service")}
 """The roles of service users that need other roles than service."""
 
-PEOPLE: Final = {"admin": "admin", "alice": "demo", "bob": "other"}
-"""The project of each user. alice and bob have the role member."""
+PEOPLE: Final = {"admin": "admin", "alice": "demo", "bob": "other", "carol": "backups"}
+"""The project of each user. All but admin have the role member."""
 
 TYPES: Final = {
     "cinder": "volumev3",
@@ -54,6 +58,7 @@ LISTENERS: Final = {"witness": (WITNESSED, HEARD), "listener": (RELATED, RECORDE
 DATABASES: Final = (
     *("keystone", "placement", "glance", "cinder", RELATED, WITNESSED),
     *("nova", "nova_api", "nova_cell0", "nova_cell2"),
+    *(f"{SECOND_NOVA}_{name}" for name in ("placement", "nova", "nova_api", "nova_cell0")),
 )
 
 POLICY: Final = {"compute:servers:resize:cross_cell": "rule:project_member_or_admin"}
@@ -94,12 +99,16 @@ class Plan:
     :param database: the URL of the database server
     :param bus: the URL of the message bus, which is also that of the first cell
     :param urls: the URL of each service, by name
+    :param installation: the installation of Nova
+    :param prefix: the beginning of the names of the databases
     """
 
     directory: Path
     database: str
     bus: str
     urls: Mapping[str, str]
+    installation: str = INSTALLATION
+    prefix: str = ""
 
     def home(self, service: str) -> Path:
         return self.directory / service
@@ -131,31 +140,39 @@ class Plan:
         }
 
     def database_of(self, name: str) -> str:
-        return f"{self.database}/{name}"
+        return f"{self.database}/{self.prefix}{name}"
 
     def dead_letters(self, listener: str) -> Path:
         return self.directory / f"{listener}.jsonl"
 
     def write(self) -> None:
         """Write the files of all services."""
-        for service in ("keystone", "placement", "glance", "cinder", "nova"):
+        for service in ("keystone", "glance", "cinder"):
             self.home(service).mkdir()
         _write(self.home("keystone") / "keystone.conf", _keystone(self))
-        _write(self.home("placement") / "placement.conf", _placement(self))
         self.write_glance(self.home("glance"))
         _write(self.home("cinder") / "cinder.conf", _cinder(self))
         _write_cinder_paste(self)
+        self.write_nova()
+        self.write_clouds(self.clouds)
+
+    def write_nova(self) -> None:
+        """Write the files of Nova and Placement."""
+        for service in ("placement", "nova"):
+            self.home(service).mkdir()
+        _write(self.home("placement") / "placement.conf", _placement(self))
         _write(self.home("nova") / "nova.conf", _nova_above_cells(self))
         _policy(self).write_text(json.dumps(POLICY))
         _write_nova_paste(self)
         self.write_compute(self.first)
-        self.clouds.write_text(json.dumps({"clouds": _clouds(self)}, indent=1))
 
-    def write_clouds(self, path: Path, glance: int) -> None:
-        """Write a clouds.yaml with another Glance, which has this port."""
-        clouds = _clouds(self)
-        for one in clouds.values():
-            one["image_endpoint_override"] = f"http://127.0.0.1:{glance}"
+    def write_clouds(self, path: Path, **endpoints: str) -> None:
+        """Write a clouds.yaml.
+
+        :param endpoints: the endpoints that differ from the catalogue, by the type of the service
+        """
+        overrides = {f"{kind}_endpoint_override": url for kind, url in endpoints.items()}
+        clouds = {name: {**one, **overrides} for name, one in _clouds(self).items()}
         path.write_text(json.dumps({"clouds": clouds}, indent=1))
 
     def write_compute(self, cell: Cell) -> None:
@@ -301,7 +318,7 @@ def _write_nova_paste(plan: Plan) -> None:
     text = (Path(sys.prefix) / "etc" / "nova" / "api-paste.ini").read_text()
     options = {
         "paste.filter_factory": "related_images.integrations.nova:filter_factory",
-        "installation_uuid": INSTALLATION,
+        "installation_uuid": plan.installation,
         "volume_installation_uuid": VOLUMES,
     }
     _write_paste(plan.home("nova") / "api-paste.ini", text, "osapi_compute_app_v21", options)
@@ -346,7 +363,7 @@ def _nova(plan: Plan, cell: Cell) -> dict[str, Mapping[str, str]]:
         "oslo_concurrency": {"lock_path": f"{home}/locks"},
         "keystone_authtoken": _authtoken(plan, "nova"),
         "service_user": {"send_service_user_token": "true", **speaks},
-        "placement": speaks,
+        "placement": {**speaks, "endpoint_override": plan.urls["placement"]},
         "neutron": speaks,
         "glance": {"region_name": REGION},
         "cinder": {**speaks, "os_region_name": REGION, "catalog_info": "volumev3::publicURL"},

@@ -22,7 +22,6 @@ from tests.cloud.cloud import BIN, Cloud, eventually
 from tests.cloud.network import network
 from tests.cloud.plan import (
     DATABASES,
-    INSTALLATION,
     LISTENERS,
     PASSWORD,
     PEOPLE,
@@ -68,13 +67,13 @@ def cloud(directory: Path) -> Iterator[Cloud]:
     :raises ServerMissing: if MariaDB or RabbitMQ is not installed
     """
     with ExitStack() as stack:
-        databases, bus = _at_once(
+        databases, bus = at_once(
             lambda: stack.enter_context(mariadb()), lambda: stack.enter_context(rabbitmq())
         )
         for name in DATABASES:
             databases.run(f"CREATE DATABASE {name}")
-        listeners = {name: stack.enter_context(_listener()) for name in APPLICATIONS}
-        urls = {name: f"http://127.0.0.1:{port_of(one)}" for name, one in listeners.items()}
+        listeners = {name: stack.enter_context(new_listener()) for name in APPLICATIONS}
+        urls = {name: url_of(one) for name, one in listeners.items()}
         urls["neutron"] = stack.enter_context(network())
         plan = Plan(directory, databases.url, bus.url, urls)
         plan.write()
@@ -85,7 +84,7 @@ def cloud(directory: Path) -> Iterator[Cloud]:
         yield started
 
 
-def _listener() -> socket.socket:
+def new_listener() -> socket.socket:
     return socket.create_server(("127.0.0.1", 0))
 
 
@@ -93,7 +92,12 @@ def port_of(listener: socket.socket) -> int:
     return int(listener.getsockname()[1])
 
 
-def _at_once(*deeds: Callable[[], Any]) -> list[Any]:
+def url_of(listener: socket.socket) -> str:
+    return f"http://127.0.0.1:{port_of(listener)}"
+
+
+def at_once(*deeds: Callable[[], Any]) -> list[Any]:
+    """Call functions in threads of their own, and return their results."""
     with ThreadPoolExecutor() as pool:
         return [done.result() for done in [pool.submit(deed) for deed in deeds]]
 
@@ -101,31 +105,38 @@ def _at_once(*deeds: Callable[[], Any]) -> list[Any]:
 def _start(cloud: Cloud, listeners: Mapping[str, socket.socket]) -> None:
     """Start all services, Nova after Keystone: Nova fails if Keystone does not know its user."""
 
-    def serve(name: str, prepare: Callable[[Cloud], None]) -> None:
-        prepare(cloud)
-        _serve(cloud, name, name, listeners[name])
-        _answers(cloud, name, cloud.plan.port(name))
-
     def serve_keystone() -> None:
-        serve("keystone", _keystone)
+        serve(cloud, "keystone", _keystone, listeners)
         _populate(cloud)
 
-    _at_once(
+    at_once(
         serve_keystone,
-        partial(serve, "placement", _placement),
-        partial(serve, "glance", _glance),
-        partial(_nova, cloud),
+        partial(serve, cloud, "placement", prepare_placement, listeners),
+        partial(serve, cloud, "glance", _glance, listeners),
+        partial(prepare_nova, cloud),
         partial(_cinder, cloud),
     )
-    _at_once(
-        partial(serve, "nova", _run_nova),
-        partial(serve, "cinder", _run_cinder),
+    at_once(
+        partial(serve, cloud, "nova", run_nova, listeners),
+        partial(serve, cloud, "cinder", _run_cinder, listeners),
         partial(start_compute, cloud, cloud.plan.first),
         partial(_relate, cloud),
     )
     # a request that is sent before the scheduler listens is lost
     wait_for_scheduler(cloud)
     _wait_for_back_end(cloud)
+
+
+def serve(
+    cloud: Cloud,
+    name: str,
+    prepare: Callable[[Cloud], None],
+    listeners: Mapping[str, socket.socket],
+) -> None:
+    """Prepare a service, start its WSGI application, and wait until it responds."""
+    prepare(cloud)
+    _serve(cloud, name, name, listeners[name])
+    _answers(cloud, name, cloud.plan.port(name))
 
 
 def _keystone(cloud: Cloud) -> None:
@@ -145,7 +156,7 @@ def _bootstrap(plan: Plan) -> tuple[str, ...]:
     )
 
 
-def _placement(cloud: Cloud) -> None:
+def prepare_placement(cloud: Cloud) -> None:
     home = str(cloud.plan.home("placement"))
     _manage(cloud, "placement-manage", "--config-dir", home, "db", "sync")
 
@@ -162,7 +173,7 @@ def _glance(cloud: Cloud) -> None:
         _manage(cloud, "related-images", "db", "upgrade", *where)
 
 
-def _nova(cloud: Cloud) -> None:
+def prepare_nova(cloud: Cloud) -> None:
     for words in (
         ("api_db", "sync"),
         ("cell_v2", "map_cell0"),
@@ -172,8 +183,8 @@ def _nova(cloud: Cloud) -> None:
         manage_nova(cloud, "nova", *words)
 
 
-def _run_nova(cloud: Cloud) -> None:
-    speaking = ("--installation-uuid", INSTALLATION)
+def run_nova(cloud: Cloud) -> None:
+    speaking = ("--installation-uuid", cloud.plan.installation)
     start_nova(cloud, "related-images-nova-conductor", "nova", *speaking)
     start_scheduler(cloud)
 
@@ -206,7 +217,7 @@ def start_scheduler(cloud: Cloud) -> None:
 def wait_for_scheduler(cloud: Cloud) -> None:
     def listens() -> bool:
         cloud.processes.check()
-        return cloud.bus.consumers("scheduler") > 0
+        return cloud.consumers("scheduler") > 0
 
     eventually(listens, SCHEDULER)
 
@@ -282,14 +293,14 @@ def compute_told(cloud: Cloud) -> Iterator[Callable[[Mapping[str, str]], None]]:
 def _restart_compute(cloud: Cloud, cell: Cell) -> None:
     queue = f"compute.{cell.host}"
     cloud.processes.stop(cell.compute)
-    eventually(lambda: cloud.bus.consumers(queue) == 0, f"the end of {cell.compute}")
+    eventually(lambda: cloud.consumers(queue) == 0, f"the end of {cell.compute}")
     start_compute(cloud, cell)
-    eventually(lambda: cloud.bus.consumers(queue) > 0, cell.compute)
+    eventually(lambda: cloud.consumers(queue) > 0, cell.compute)
 
 
 @contextmanager
 def _beside(cloud: Cloud, name: str, application: str) -> Iterator[int]:
-    listener = _listener()
+    listener = new_listener()
     port = port_of(listener)
     _serve(cloud, name, application, listener)
     try:
@@ -347,25 +358,36 @@ def _populate(cloud: Cloud) -> None:
 
 def _relate(cloud: Cloud) -> None:
     """Bind each installation to one service user, and listen to Nova and Cinder."""
+    bind(cloud, "cinder", VOLUMES, "cinder")
+    bind(cloud, "nova", cloud.plan.installation, "nova")
+    listen(cloud, cloud)
+
+
+def bind(cloud: Cloud, name: str, uuid: str, service_user: str) -> None:
+    """Register an installation, and bind it to one service user."""
+    user = cloud.connect("admin").identity.find_user(service_user)
+    added = ("add", uuid, "--name", name, "--service-user", user.id)
     paste = ("--paste", str(glance_paste(cloud.plan)))
-    for name, uuid in {"nova": INSTALLATION, "cinder": VOLUMES}.items():
-        user = cloud.connect("admin").identity.find_user(name)
-        added = ("add", uuid, "--name", name, "--service-user", user.id)
-        _manage(cloud, "related-images", "installation", *added, *paste)
+    _manage(cloud, "related-images", "installation", *added, *paste)
+
+
+def listen(cloud: Cloud, shared: Cloud) -> None:
+    """Start the listeners to a Nova and to Cinder.
+
+    :param cloud: the cloud of the Nova
+    :param shared: the cloud of the databases and of Cinder
+    """
     for name, (database, topic) in LISTENERS.items():
-        _listen(cloud, name, cloud.plan.database_of(database), topic)
-
-
-def _listen(cloud: Cloud, name: str, database: str, topic: str) -> None:
-    command = [
-        *(str(BIN / "related-images"), "listen", "--connection", database),
-        *("--transport-url", cloud.plan.bus, "--topic", topic),
-        *("--installation", INSTALLATION),
-        *("--cinder-transport-url", cloud.plan.bus, "--cinder-topic", VOLUME_TOPICS[topic]),
-        *("--cinder-installation", VOLUMES),
-        *("--dead-letters", str(cloud.plan.dead_letters(name))),
-    ]
-    cloud.processes.start(name, *command)
+        command = [
+            *(str(BIN / "related-images"), "listen"),
+            *("--connection", shared.plan.database_of(database)),
+            *("--transport-url", cloud.plan.bus, "--topic", topic),
+            *("--installation", cloud.plan.installation),
+            *("--cinder-transport-url", shared.plan.bus, "--cinder-topic", VOLUME_TOPICS[topic]),
+            *("--cinder-installation", VOLUMES),
+            *("--dead-letters", str(cloud.plan.dead_letters(name))),
+        ]
+        cloud.processes.start(name, *command)
 
 
 def start_compute(cloud: Cloud, cell: Cell) -> None:

@@ -125,7 +125,7 @@ def tool(
     options = {"guard_actions": "delete, deactivate"}
     with glance_beside(cloud, name, options=options) as port:
         clouds = directory / "clouds.yaml"
-        cloud.plan.write_clouds(clouds, port)
+        cloud.plan.write_clouds(clouds, image=f"http://127.0.0.1:{port}")
         log = cloud.plan.home(name) / "server.log"
         program = ROOT / venv / "bin" / "openstack-image-manager"
         yield Tool(program, cloud, directory, clouds, log)
