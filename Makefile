@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses 2 --dist loadfile
 
-.PHONY: run test slow-test lowest-test heat-test horizon-test cloud-test killed-runs check bench fuzz glance-suite matrix dist clean
+.PHONY: run test slow-test lowest-test heat-test horizon-test cloud-test rotations volume-races killed-runs check bench fuzz glance-suite matrix dist clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/related-images serve $(ARGS)
@@ -33,14 +33,21 @@ lowest-test: $(VENV)-lowest/.installed
 heat-test: $(VENV)/.installed-dev
 	$(BIN)/pytest -m '' tests/heat $(ARGS)
 
-# After test_cells.py no server can be started, and test_backup_run.py backs up all servers of a project.
-OWN_CLOUD := $(addprefix tests/cloud/,test_block_storage.py test_image_manager.py test_volume_reconciliation.py)
-BACKUPS := tests/cloud/test_backup_run.py
+# All these tests share a cloud. Those of cells come last: the second cell ends with them, and then no server can be started.
+CELLS := tests/cloud/test_cells.py
+ROTATIONS := tests/cloud/test_image_manager.py
+CLOUD := $(sort $(filter-out $(CELLS) $(ROTATIONS),$(wildcard tests/cloud/test_*.py))) $(CELLS)
 
 cloud-test: $(VENV)/.installed-cloud
-	$(BIN)/pytest -m '' tests/integrations/test_cinder.py tests/cloud $(addprefix --ignore=,$(OWN_CLOUD) $(BACKUPS)) $(ARGS)
-	$(BIN)/pytest -m '' $(OWN_CLOUD) $(ARGS)
-	$(BIN)/pytest -m '' $(BACKUPS) $(ARGS)
+	$(BIN)/pytest -m '' tests/integrations/test_cinder.py $(CLOUD) $(ARGS)
+
+# two versions of openstack-image-manager
+rotations: $(VENV)/.installed-cloud
+	$(BIN)/pytest -m '' $(ROTATIONS) $(ARGS)
+
+# deletions of an image during the creation of a volume: more rounds
+volume-races: $(VENV)/.installed-cloud
+	RELATED_IMAGES_VOLUME_ROUNDS=1000 $(BIN)/pytest -m '' tests/cloud/test_block_storage.py -k a_volume_is_made_of_it $(ARGS)
 
 # Horizon has a virtual environment of its own.
 horizon-test: $(VENV)/.installed-horizon $(VENV)-horizon/.installed

@@ -46,13 +46,14 @@ class Made:
 
 @dataclass
 class Nights:
-    """The servers of alice, by name."""
+    """The servers of a user, by name."""
 
     cloud: Cloud
     servers: dict[str, str] = field(default_factory=dict)
+    who: str = "alice"
 
     def create(self, on_disk: Iterable[str], on_volumes: Iterable[str]) -> None:
-        user, hands = self.cloud.connection("alice"), VolumeHands(self.cloud)
+        user, hands = self.cloud.connection(self.who), VolumeHands(self.cloud, self.who)
         if user.compute.find_flavor(ON_DISK) is None:
             Hands(self.cloud).flavor(ON_DISK)
         image_id = hands.image("for nights")
@@ -64,7 +65,7 @@ class Nights:
             self.reaches(server_id, "ACTIVE")
 
     def _server(self, name: str, flavor: str, **boot: Any) -> None:
-        compute = self.cloud.connection("alice").compute
+        compute = self.cloud.connection(self.who).compute
         flavor_id = compute.find_flavor(flavor).id
         made = compute.create_server(name=name, flavor_id=flavor_id, networks="none", **boot)
         self.servers[name] = str(made.id)

@@ -1,7 +1,4 @@
-"""Images of shelved servers: users cannot delete them, and Nova deletes them itself.
-
-These tests run before test_cells.py, because afterwards no server can be started.
-"""
+"""Images of shelved servers: users cannot delete them, and Nova deletes them itself."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final

@@ -1,6 +1,6 @@
 """``server backup run`` with real services: servers on disks and on volumes, night after night.
 
-It needs a cloud without the servers of other tests, because it backs up all servers of a project.
+All servers of a project are backed up, so that the project has no servers of other tests.
 """
 
 import json
@@ -37,6 +37,8 @@ from tests.cloud.nights import LABEL, Made, Nights, lines
 from tests.cloud.plan import INSTALLATION
 from tests.cloud.volume_actions import VolumeHands
 
+OWNER: Final = "carol"
+"""A user whose project has no other servers."""
 NIGHTS: Final = int(os.environ.get("RELATED_IMAGES_NIGHTS", "8"))
 KILLS: Final = int(os.environ.get("RELATED_IMAGES_KILLED_RUNS", "3"))
 ON_DISK: Final = ("active", "stopped", "locked", "shelved", "rescued")
@@ -62,22 +64,22 @@ PARALLEL: Final = ("--max-parallel", "10", "--max-parallel-per-host", "10")
 
 @pytest.fixture(scope="module")
 def nights(cloud: Cloud) -> Iterator[Nights]:
-    made = Nights(cloud)
+    made = Nights(cloud, who=OWNER)
     made.create(ON_DISK, ON_VOLUMES)
     yield made
     # a volume with volume snapshots cannot be deleted with its server
     for each in (one for found in made.backups().values() for one in found):
-        cloud.connection("alice").image.delete_image(each.image_id)
-    storage = cloud.connection("alice").block_storage
+        cloud.connection(OWNER).image.delete_image(each.image_id)
+    storage = cloud.connection(OWNER).block_storage
     for one in storage.snapshots():
         storage.delete_snapshot(one.id)
-    eventually(lambda: not made.volume_snapshots("alice"), "the end of the volume snapshots")
+    eventually(lambda: not made.volume_snapshots(OWNER), "the end of the volume snapshots")
     for server_id in made.servers.values():
         cloud.connection("admin").compute.delete_server(server_id)
 
 
 def test_each_server_has_the_backups_of_the_rules(cloud: Cloud, nights: Nights) -> None:
-    others: dict[str, set[str]] = {"alice": set(), "bob": set()}
+    others: dict[str, set[str]] = {OWNER: set(), "bob": set()}
     for night in range(NIGHTS):
         before = nights.backups()
         runs = {run.server.name: run for run in back_up(cloud)}
@@ -89,31 +91,31 @@ def test_each_server_has_the_backups_of_the_rules(cloud: Cloud, nights: Nights) 
         for name in nights.servers:
             kept = by_rules(before[name], found[name], runs[name].image_id)
             assert {each.image_id for each in found[name]} == kept, (night, name)
-        check_volume_snapshots(nights, others["alice"])
+        check_volume_snapshots(nights, others[OWNER])
         if not night:
             put_into_states(cloud, nights)
             others = name_others(cloud, nights)
             check_named_are_listed(cloud, nights, others)
         nights.pass_a_day()
-    done = cloud.command("openstack", *RUN, *KEEP, *PARALLEL, OS_CLOUD="alice")
+    done = cloud.command("openstack", *RUN, *KEEP, *PARALLEL, OS_CLOUD=OWNER)
     assert done.returncode == 1, done.stderr
     assert {name for name, row in lines(done.stdout).items() if row["state"] == "skipped"} == set(
         nights.servers
     ) - BACKED_UP
     # with the rights of an administrator too, properties of images decide nothing
-    project = cloud.connection("alice").current_project_id
+    project = cloud.connection(OWNER).current_project_id
     words = ("server", "backup", "prune", "--project", project, "--label", LABEL)
     cloud.openstack("admin", *words, "--keep-last", "1")
     assert {name: len(left) for name, left in nights.backups().items()} == dict.fromkeys(
         nights.servers, 1
     )
-    check_volume_snapshots(nights, others["alice"])
+    check_volume_snapshots(nights, others[OWNER])
     assert nights.volume_snapshots("bob") == others["bob"]
 
 
 def back_up(cloud: Cloud) -> list[ServerRun]:
-    """Do what the command does as alice; starting the program every night would take minutes."""
-    user = cloud.connection("alice")
+    """Do what the command does; starting the program every night would take minutes."""
+    user = cloud.connection(OWNER)
     inventory = Inventory(user, VolumeSnapshots(user.block_storage))
     rules = Ages(timedelta(hours=20)), RULES
     limits, owner = Limits(10, 10), user.current_project_id
@@ -139,14 +141,14 @@ def by_rules(before: list[Made], found: list[Made], new: str | None) -> set[str]
 
 
 def check_volume_snapshots(nights: Nights, others: set[str]) -> None:
-    """Check that alice has the volume snapshots of the backups and ``others``, and no more."""
+    """Check that the owner has the volume snapshots of the backups and ``others``, and no more."""
     made = [each for found in nights.backups().values() for each in found]
     needed = {one for each in made for one in each.volume_snapshots}
-    assert nights.volume_snapshots("alice") == needed | others
+    assert nights.volume_snapshots(OWNER) == needed | others
 
 
 def put_into_states(cloud: Cloud, nights: Nights) -> None:
-    user, servers = cloud.connection("alice").compute, nights.servers
+    user, servers = cloud.connection(OWNER).compute, nights.servers
     for name in ("stopped", "v-stopped"):
         user.stop_server(servers[name])
     user.lock_server(servers["locked"])
@@ -170,11 +172,11 @@ def name_others(cloud: Cloud, nights: Nights) -> dict[str, set[str]]:
 
     :returns: the volume snapshots by their user
     """
-    hands = VolumeHands(cloud)
-    others = {"alice": {hands.snapshot(hands.volume("precious"))}, "bob": {of_bob(cloud)}}
-    named = [*others["alice"], *others["bob"]]
+    hands = VolumeHands(cloud, OWNER)
+    others = {OWNER: {hands.snapshot(hands.volume("precious"))}, "bob": {of_bob(cloud)}}
+    named = [*others[OWNER], *others["bob"]]
     mapping = [{"source_type": "snapshot", "snapshot_id": one} for one in named]
-    images = cloud.connection("alice").image
+    images = cloud.connection(OWNER).image
     for name in ("v-changed", "active"):
         for made in nights.backups()[name]:
             images.update_image(made.image_id, block_device_mapping=json.dumps(mapping))
@@ -184,9 +186,9 @@ def name_others(cloud: Cloud, nights: Nights) -> dict[str, set[str]]:
 def check_named_are_listed(cloud: Cloud, nights: Nights, others: dict[str, set[str]]) -> None:
     """Check that ``prune`` lists the volume snapshots that only properties of the backup name."""
     words = ("server", "backup", "prune", "--keep-last", "1", "--dry-run")
-    (row,) = cloud.shown("alice", *words, nights.servers["v-changed"])
+    (row,) = cloud.shown(OWNER, *words, nights.servers["v-changed"])
     listed = row["Reasons"].partition("are not deleted with it: ")[2].split()
-    assert set(listed) == others["alice"] | others["bob"]
+    assert set(listed) == others[OWNER] | others["bob"]
 
 
 def of_bob(cloud: Cloud) -> str:
@@ -205,7 +207,7 @@ def test_killed_runs_lose_nothing(cloud: Cloud, nights: Nights, seed: int, tmp_p
     nights.pass_a_day()
     before = nights.backups()
     needed = {one for found in before.values() for each in found for one in each.volume_snapshots}
-    others = nights.volume_snapshots("alice") - needed
+    others = nights.volume_snapshots(OWNER) - needed
     with ExitStack() as stack:
         proxies = {
             kind: stack.enter_context(flaky(cloud.plan.urls[name] + path, ODDS, seed))
@@ -218,7 +220,7 @@ def test_killed_runs_lose_nothing(cloud: Cloud, nights: Nights, seed: int, tmp_p
     # what Nova began for a killed run ends without it
     for server_id in nights.servers.values():
         eventually(partial(is_idle, cloud, server_id), "Nova")
-    done = cloud.command("openstack", *RUN, *KEEP, *PARALLEL, OS_CLOUD="alice")
+    done = cloud.command("openstack", *RUN, *KEEP, *PARALLEL, OS_CLOUD=OWNER)
     states = {row["state"] for row in lines(done.stdout).values()}
     assert states <= {"backed up", "not due", "skipped"}, done.stderr
     check_nothing_is_lost(nights, before)
@@ -226,10 +228,10 @@ def test_killed_runs_lose_nothing(cloud: Cloud, nights: Nights, seed: int, tmp_p
 
 
 def through(cloud: Cloud, proxies: dict[str, str], directory: Path) -> Path:
-    """Write a clouds.yaml in which alice uses the proxies of the services."""
+    """Write a clouds.yaml in which the owner uses the proxies of the services."""
     clouds = json.loads(cloud.plan.clouds.read_text())
     for kind, url in proxies.items():
-        clouds["clouds"]["alice"][f"{kind}_endpoint_override"] = url
+        clouds["clouds"][OWNER][f"{kind}_endpoint_override"] = url
     path = directory / "clouds.yaml"
     path.write_text(json.dumps(clouds))
     return path
@@ -239,7 +241,7 @@ def killed(clouds: Path, seconds: float) -> None:
     """Begin a run, and kill it after some seconds."""
     running = subprocess.Popen(
         [BIN / "openstack", *RUN, *KEEP, *PARALLEL],
-        env={**os.environ, "OS_CLIENT_CONFIG_FILE": str(clouds), "OS_CLOUD": "alice"},
+        env={**os.environ, "OS_CLIENT_CONFIG_FILE": str(clouds), "OS_CLOUD": OWNER},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -254,7 +256,7 @@ def is_idle(cloud: Cloud, server_id: str) -> bool:
 
 def check_nothing_is_lost(nights: Nights, before: dict[str, list[Made]]) -> None:
     """Check that only servers with a new backup lost some, and only such as the rules delete."""
-    now, there = nights.backups(), nights.volume_snapshots("alice")
+    now, there = nights.backups(), nights.volume_snapshots(OWNER)
     for name, known in before.items():
         left = {each.image_id for each in now[name]}
         deleted = {each.image_id for each in known} - left

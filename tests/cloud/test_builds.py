@@ -1,7 +1,4 @@
-"""The images of servers that Nova builds, cannot build, or builds while starts are not recorded.
-
-These tests run before test_cells.py, because afterwards no server can be started.
-"""
+"""The images of servers that Nova builds, cannot build, or builds while starts are not recorded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -27,17 +27,17 @@ class VolumeDeeds:
 
 
 class VolumeHands:
-    """Does things with volumes as alice, and waits until they are done."""
+    """Does things with volumes as one user, and waits until they are done."""
 
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
-        self._user = cloud.connection("alice")
+    def __init__(self, cloud: Cloud, who: str = "alice") -> None:
+        self._cloud, self._who = cloud, who
+        self._user = cloud.connection(who)
         self._hands = Hands(cloud)
         if self._user.compute.find_flavor(FLAVOR) is None:
             self._hands.flavor(FLAVOR)
 
     def image(self, name: str) -> str:
-        return self._hands.image("alice", name, b"a disk")
+        return self._hands.image(self._who, name, b"a disk")
 
     def volume(self, name: str, **source: str) -> str:
         made = self._user.block_storage.create_volume(name=name, size=1, **source)
@@ -62,7 +62,7 @@ class VolumeHands:
 
     def upload(self, volume_id: str, name: str) -> str:
         words = ("image", "create", "--volume", volume_id, "--disk-format", "raw", name)
-        image_id: str = self._cloud.shown("alice", *words)["image_id"]
+        image_id: str = self._cloud.shown(self._who, *words)["image_id"]
         self.wait_for(volume_id)
         return image_id
 
@@ -75,13 +75,13 @@ class VolumeHands:
 
     def transfer(self, volume_id: str) -> None:
         """Give the volume to bob's project."""
-        offered = self._cloud.shown("alice", "volume", "transfer", "request", "create", volume_id)
+        offered = self._cloud.shown(self._who, "volume", "transfer", "request", "create", volume_id)
         accept = ("volume", "transfer", "request", "accept", "--auth-key", offered["auth_key"])
         self._cloud.openstack("bob", *accept, offered["id"])
 
     def server(self, name: str, *source: str) -> str:
         words = ("server", "create", *source, "--flavor", FLAVOR, "--nic", "none", "--wait", name)
-        server_id: str = self._cloud.shown("alice", *words)["id"]
+        server_id: str = self._cloud.shown(self._who, *words)["id"]
         return server_id
 
     def root_volume(self, server_id: str) -> str:
@@ -90,7 +90,7 @@ class VolumeHands:
 
     def snapshot_of_server(self, server_id: str, name: str) -> str:
         words = ("server", "image", "create", "--name", name, "--wait", server_id)
-        image_id: str = self._cloud.shown("alice", *words)["id"]
+        image_id: str = self._cloud.shown(self._who, *words)["id"]
         # Nova does not wait for the volume snapshots that the image refers to
         taken = self._user.block_storage.snapshots
         are_made = lambda: all(one.status == "available" for one in taken())  # noqa: E731
@@ -100,7 +100,7 @@ class VolumeHands:
     def reimage(self, server_id: str, image_id: str) -> None:
         words = ("server", "rebuild", "--image", image_id, "--reimage-boot-volume", "--wait")
         version = ("--os-compute-api-version", "2.93")
-        self._cloud.openstack("alice", *version, *words, server_id)
+        self._cloud.openstack(self._who, *version, *words, server_id)
 
     def delete_server(self, server_id: str) -> None:
         self._hands.delete(server_id)
