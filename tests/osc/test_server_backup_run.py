@@ -2,33 +2,20 @@
 
 import json
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from keystoneauth1.adapter import Adapter
 
 from benchmarks import filling
-from benchmarks.backups import Served
-from related_images.client.backups import (
-    Ages,
-    BackupRun,
-    Inventory,
-    Limits,
-    Policy,
-    Search,
-    Servers,
-)
+from benchmarks.backups import Served, run_phases
 from related_images.client.backups import run as backup_run
 from related_images.osc.monitoring import UNKNOWN
 from related_images.osc.server_backup_run import RunServerBackup
-from tests.client.clients import session
-from tests.client.scripted import Reply, Scripted, shown
+from tests.client.scripted import Reply, shown
 from tests.osc.aging import age
 from tests.osc.compute import Compute
 from tests.osc.running import Cloud, Instance, Outcome
-from tests.osc.test_requests import ADMIN
 from tests.osc.test_server_backup import backups, status
 
 pytestmark = pytest.mark.slow
@@ -186,41 +173,16 @@ def test_wrong_arguments_exit_with_3(
     assert message in outcome.errors
 
 
-SERVERS, PER_SERVER, DUE = 1000, 14, 20
-
-
-def test_requests_grow_with_pages_and_with_due_servers(
-    tmp_path: Path, nova: Compute, scripted: Scripted, sent: Counter[str]
-) -> None:
+def test_requests_grow_with_pages_and_with_due_servers(tmp_path: Path) -> None:
     """A run over 1,000 servers, of which 20 are due, and of which each has 14 backups."""
-    for number in range(1, SERVERS + 1):
-        nova.add(filling.instance_id(number), filling.project_id(number))
-    since = datetime.fromtimestamp(filling.BEGIN / 10**6 + 13 * SERVERS + DUE + 0.5, UTC)
-    now = datetime.now(UTC)
-    with Served(tmp_path / "glance", filling.Cloud(SERVERS * PER_SERVER, PER_SERVER)) as glance:
-        known = [
-            Instance(glance, filling.INSTALLATION, id, server["tenant_id"])
-            for id, server in nova.servers.items()
-        ]
-        make_images(nova, *known)
-        inventory = Inventory(Adapter(session(glance.url, ADMIN), service_type="image"))
-        servers = Servers(Adapter(session(nova.url, ADMIN), service_type="compute"))
-        rules = Ages(now - since), Policy(last=PER_SERVER)
-        running = BackupRun(
-            Search(inventory, "daily"), servers, rules, limits=Limits(4, 4), now=now
-        )
-        sent.clear()
-        runs = running.plan(servers.list(all_projects=True))
-        assert Counter(run.state for run in runs) == {"due": DUE, "not due": SERVERS - DUE}
-        planned = sent.copy()
-        assert {run.state for run in running.run(runs)} == {"backed up"}
-        made, taken = sent - planned, sent.copy()
-        pruning = running.prune(runs)
-        decided = sent - taken
-        assert sum(verdict.outcome == "removed" for verdict in pruning.run()) == DUE
-        deleted = sent - taken - decided
-    assert planned.total() <= 10
-    assert sum(made[f"POST /v2.1/servers/{run.server.id}/action"] for run in runs) == DUE
-    assert made.total() == DUE + made["GET /v2/relations"] + made["GET /v2/images"]
-    assert decided.total() <= 50
-    assert deleted.total() <= 9 * DUE
+    due, cloud = 20, filling.Cloud(14_000, 14)
+    with Served(tmp_path / "glance", cloud) as glance:
+        phases = run_phases(glance, cloud, due)
+    sent = {name: phase.sent for name, phase in phases.items()}
+    made = sent["back up"]
+    asked = [number for name, number in made.items() if name.endswith("/action")]
+    assert asked == [1] * due
+    assert made.total() == due + made["GET /v2/relations"] + made["GET /v2/images"]
+    assert sent["find"].total() <= 10
+    assert sent["decide"].total() <= 50
+    assert sent["delete"].total() <= 9 * due
