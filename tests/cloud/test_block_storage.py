@@ -215,7 +215,7 @@ USED: Final = ("root", "other", "data", "snapshot")
 
 
 def unused_images(cloud: Cloud, who: str, **environment: str) -> set[str]:
-    listing = ("image", "usage", "list", "--unused", "-f", "json")
+    listing = ("image", "usage", "list", "--unused", "--limit", "1000", "-f", "json")
     done = cloud.command("openstack", *listing, OS_CLOUD=who, **environment)
     # 3 says that the use of some images is unknown
     assert done.returncode in (0, 3), done.stderr
