@@ -185,7 +185,7 @@ def ancestry(
     return [Link(*row) for row in connection.execute(query.order_by(walk.c.step))]
 
 
-def _upwards(image_id: str, limit: int) -> CTE:
+def _upwards(image_id: Any, limit: int) -> CTE:
     """Return the first ``limit`` ancestors: the relation of each link, and the parent."""
     start, above = descent.alias(), descent.alias()
     walk = (
@@ -407,8 +407,14 @@ def _children(of_project: bool, resumes: bool, limit: int) -> Select[Any]:
 
 def _lines(connection: Connection, after: TreePosition) -> list[Row[Any]]:
     """Return the links from a position to its ancestors, at most :data:`LINES`."""
-    walk = _upwards(after.key, min(after.depth, LINES))
-    return list(connection.execute(select(walk.c.ref, walk.c.parent_ref)))
+    query = _links_upwards(min(after.depth, LINES))
+    return list(connection.execute(query, {"key": after.key}))
+
+
+@lru_cache(STATEMENTS)
+def _links_upwards(limit: int) -> Select[Any]:
+    walk = _upwards(bindparam("key"), limit)
+    return select(walk.c.ref, walk.c.parent_ref)
 
 
 def most_steps(limit: int) -> int:
