@@ -1,14 +1,22 @@
 """Time a page of dependents in each database, and compare it with a page of descendants.
 
+Beside the time on the clock, which depends on what else the machine does, it prints the ratio of
+the processor times: those of this process, and of the database server if there is one.
+
 There are three images: one with 1,000,000 descendants, ten from each image, and a live server for
 each image with descendants; one with a chain of 1,000 descendants; and one with 100,000 servers.
 
 Run: python -m benchmarks.dependents [DESCENDANTS]
 """
 
+import glob
+import os
 import sys
 import tempfile
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, text
@@ -26,7 +34,7 @@ DESCENDANTS: Final = 1_000_000
 GENERATIONS: Final = 1_000
 SERVERS: Final = 100_000
 LIMIT: Final = 100
-ROUNDS: Final = 9
+ROUNDS: Final = 21
 BOOTS: Final = 10_000_000
 """The keys of the relations with servers that were started from an image begin here."""
 BATCH: Final = 100_000
@@ -132,30 +140,52 @@ def compare(database: Database, what: str, root: int, after: Place | int) -> Non
     wanted, tree = dependents.Wanted(image), lineage.Wanted(image)
     found = len(dependents.dependents(database, wanted, LIMIT, place).items)
     below = len(lineage.descendants(database, tree, LIMIT, position).branches)
-    taken = in_turns(
-        {
-            "dependents": lambda: dependents.dependents(database, wanted, LIMIT, place),
-            "descendants": lambda: lineage.descendants(database, tree, LIMIT, position),
-        },
-        ROUNDS,
-    )
-    times = {side: spread.median * 1000 for side, spread in taken.items()}
-    least = {side: spread.minimum * 1000 for side, spread in taken.items()}
+
+    def descendants() -> None:
+        branches = lineage.descendants(database, tree, LIMIT, position).branches
+        lineage.via(database, [step.link for step in branches])  # a page has these too
+
+    sides = {
+        "dependents": lambda: dependents.dependents(database, wanted, LIMIT, place),
+        "descendants": descendants,
+    }
     where = "first page" if place is None else f"after {place.after or place.key}"
-    print(
-        f"{what}, {where}: dependents {times['dependents']:.1f} ms (least "
-        f"{least['dependents']:.1f}; {found} rows), descendants {times['descendants']:.1f} ms "
-        f"(least {least['descendants']:.1f}; {below} rows)",
-        flush=True,
-    )
+    print(f"{what}, {where}: {found} dependents, {below} descendants", flush=True)
+    on_clock = _medians(sides, time.perf_counter)
+    here, there = _medians(sides, time.process_time), _medians(sides, _seconds_of_servers)
+    spent = {side: here[side] + there[side] for side in sides}
+    for name, times in (("on the clock", on_clock), ("of the processors", spent)):
+        ours, theirs = times["dependents"], times["descendants"]
+        print(f"  ms {name}: {ours:.1f} : {theirs:.1f} = {ours / theirs:.2f}", flush=True)
     if place is None:
-        spent = in_turns({"it": lambda: dependent_summary.summary(database, image, None)}, 3)["it"]
+        taken = in_turns({"it": lambda: dependent_summary.summary(database, image, None)}, 3)["it"]
         counted = dependent_summary.summary(database, image, None)
         print(
-            f"  summary {spent.median * 1000:.0f} ms (least {spent.minimum * 1000:.0f}), "
+            f"  summary {taken.median * 1000:.0f} ms (least {taken.minimum * 1000:.0f}), "
             f"{counted.by_type}, lower bound: {counted.is_lower_bound}",
             flush=True,
         )
+
+
+def _medians(
+    sides: Mapping[str, Callable[[], object]], clock: Callable[[], float]
+) -> dict[str, float]:
+    taken = in_turns(sides, ROUNDS, clock=clock)
+    return {side: spread.median * 1000 for side, spread in taken.items()}
+
+
+def _seconds_of_servers() -> float:
+    """Return the processor time of the database servers, which this process started."""
+    return sum(_seconds_below(f"/proc/{os.getpid()}"))
+
+
+def _seconds_below(process: str) -> Iterator[float]:
+    for path in glob.glob(f"{process}/task/*/children"):
+        for child in Path(path).read_text().split():
+            for thread in glob.glob(f"/proc/{child}/task/*/schedstat"):
+                with suppress(OSError):  # it has ended
+                    yield int(Path(thread).read_text().split()[0]) / 1e9
+            yield from _seconds_below(f"/proc/{child}")
 
 
 def main() -> None:

@@ -35,12 +35,23 @@ Nothing here depends on HTTP. Programs may rely on ``code``, a dotted word. ``ti
 of error. The message says what was wrong, what is allowed and what to do next.
 """
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from related_images.model import DependentSummary
+
 
 class RelatedImagesError(Exception):
     """The root of the tree. ``code`` never changes once released."""
 
     code = "internal"
     title = "An unexpected error occurred"
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """Further properties of the error in a response, as JSON."""
+        return {}
 
     def for_log(self) -> str:
         """Return the message with details that belong in the log only."""
@@ -419,10 +430,27 @@ class LeaseLimitReached(Conflict):
 
 
 class ImageInUse(Conflict):
-    """Live resources use the image, and delete protection is on."""
+    """Live resources use the image, and delete protection is on.
+
+    :ivar use: what was refused, and which live resources use the image
+    :ivar advice: what to do next
+    :ivar dependents: the numbers of all dependents that the caller sees; ``None`` if they were not
+        counted
+    """
 
     code = "image.in-use"
     title = "Live resources use the image"
+
+    def __init__(self, use: str, advice: str, dependents: "DependentSummary | None" = None) -> None:
+        self.use = use
+        self.advice = advice
+        self.dependents = dependents
+        words = dependents.in_words if dependents else ""
+        super().__init__("; ".join(filter(None, (use, words, advice))))
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        return {"dependents": self.dependents.as_json()} if self.dependents else {}
 
 
 class ImageBeingDeleted(Conflict):

@@ -6,7 +6,7 @@ Cinder, or a resource of a registered type. The classes that the API shows deriv
 :class:`JsonForm`: their fields and types define the JSON of the API and the published schemas.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Final, NamedTuple
@@ -776,6 +776,31 @@ class DependentSummary(JsonForm):
     state: State
     gaps: tuple[Gap, ...] = ()
     more_gaps: int = 0
+
+    @property
+    def in_words(self) -> str:
+        """The numbers, as a part of an error message; empty if nothing was counted."""
+        parts = [part for type, counts in self.by_type.items() for part in _in_words(type, counts)]
+        if not parts:
+            return ""
+        bound = "at least " * self.lower_bound
+        owners = f"{_number(self.projects, 'project')}" if self.all_projects else "this project"
+        return (
+            "its dependents, with those of the images made from it, are "
+            f"{bound}{', '.join(parts)}, of {owners}"
+        )
+
+
+def _in_words(type: str, counts: DependentCounts) -> Iterator[str]:
+    if counts.live:
+        ways = f"{counts.direct} direct, {counts.indirect} indirect"
+        yield f"{_number(counts.live, f'live {type}')} ({ways})"
+    if counts.ended:
+        yield _number(counts.ended, f"ended {type}")
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ from related_images.errors import (
     SchemaTooNew,
     StoreUnavailable,
 )
+from related_images.model import DependentSummary
 
 _NOT_STARTED: Final = {
     error.code for error in (StoreUnavailable, SchemaMissing, SchemaOutdated, SchemaTooNew)
@@ -206,6 +207,8 @@ class GlanceError(ClientError):
     :ivar doubtful: ``True`` if Glance may have processed the request in spite of the error
     :ivar reason: the message of the response, or of the failed connection
     :ivar image_id: ID of the image in question; ``None`` if certainly no image was created
+    :ivar dependents: the numbers of the dependents that the caller sees, if the guard refused the
+        request (``image.in-use``) and the filter counted them
     """
 
     code = "glance.refused"
@@ -224,6 +227,7 @@ class GlanceError(ClientError):
         code: str | None = None,
         request_id: str | None = None,
         retry_after: int | None = None,
+        dependents: DependentSummary | None = None,
     ) -> None:
         self.request = request
         self.reason = reason.rstrip(". ")
@@ -231,6 +235,7 @@ class GlanceError(ClientError):
         self.code = code or type(self).code
         self.request_id = request_id
         self.retry_after = retry_after
+        self.dependents = dependents
         is_not_started = status == HTTPStatus.SERVICE_UNAVAILABLE and code in _NOT_STARTED
         self.doubtful = status is None or (status >= 500 and not is_not_started)
         self.image_id: str | None = None

@@ -33,6 +33,7 @@ from related_images.client.errors import (
 from related_images.client.instance_context import image_part, without_instance
 from related_images.client.urls import hide_credentials
 from related_images.errors import BadInput, LimitMalformed
+from related_images.model import DependentSummary
 from related_images.protocol.paths import API, IMAGES
 
 Item = TypeVar("Item")
@@ -72,6 +73,8 @@ _PAGE_LENGTH: Final = 8192
 _TAG = re.compile(r"<(title|h1|style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 _JSON_ERRORS: Final = (ValueError, TypeError, RecursionError)
+_FIELD_ERRORS: Final = (*_JSON_ERRORS, KeyError, AttributeError, BadInput)
+"""Errors for a body that lacks a required field, or has a malformed one."""
 _REQUEST_ERRORS: Final = (keystone.ClientException, OSError, ValueError)
 """Errors without a response. The last two are raised, for example, if the file of certificates is
 missing, or if the endpoint is not a URL."""
@@ -132,7 +135,7 @@ class Answer:
         """
         try:
             return convert(_object(self.decode()))
-        except (*_JSON_ERRORS, KeyError, AttributeError, BadInput) as error:
+        except _FIELD_ERRORS as error:
             raise self.invalid(f"the body is not the expected JSON ({error!r})") from error
 
     def invalid(self, reason: str) -> InvalidResponse:
@@ -377,8 +380,8 @@ def _unreachable(request: str, error: Exception) -> GlanceError:
 
 
 def _refused(request: str, response: Any) -> GlanceError:
-    reason, code, request_id = _parse_error(response)
-    request_id = request_id or response.headers.get(REQUEST_ID)
+    error = _parse_error(response)
+    request_id = error.request_id or response.headers.get(REQUEST_ID)
     if response.status_code == HTTPStatus.MULTIPLE_CHOICES:
         return InvalidResponse(
             request,
@@ -388,11 +391,12 @@ def _refused(request: str, response: Any) -> GlanceError:
         )
     return BY_STATUS.get(response.status_code, GlanceError)(
         request,
-        hide_credentials(reason),
+        hide_credentials(error.message),
         status=response.status_code,
-        code=code,
+        code=error.code,
         request_id=request_id,
         retry_after=seconds_to_wait(response.headers),
+        dependents=error.dependents,
     )
 
 
@@ -433,18 +437,36 @@ def _server_time(headers: Mapping[str, str]) -> datetime:
     return parsedate_to_datetime(date) if date else datetime.now(UTC)
 
 
-def _parse_error(response: Any) -> tuple[str, str | None, str | None]:
-    """Return the message, and for an error of the filter also its code and the request ID."""
+@dataclass(frozen=True, slots=True)
+class _Error:
+    """The error in a response; all but the message only of an error of the filter."""
+
+    message: str
+    code: str | None = None
+    request_id: str | None = None
+    dependents: DependentSummary | None = None
+
+
+def _parse_error(response: Any) -> _Error:
     try:
         body = _object(response.json())
     except _JSON_ERRORS:
-        return _strip_html(response.text) or str(response.reason), None, None
+        return _Error(_strip_html(response.text) or str(response.reason))
     match body:
         case {"error": {"code": str(code), "message": str(message), **more}}:
-            return message, code, _text(more.get("request_id"))
+            request_id, dependents = map(more.get, ("request_id", "dependents"))
+            return _Error(message, code, _text(request_id), _summary(dependents))
         case {"error": {"message": str(message)}} | {"message": str(message)}:
-            return _strip_html(message), None, None
-    return _strip_html(str(body)), None, None
+            return _Error(_strip_html(message))
+    return _Error(_strip_html(str(body)))
+
+
+def _summary(value: Any) -> DependentSummary | None:
+    """Return the numbers of dependents; ``None`` if the server is of another version."""
+    try:
+        return None if value is None else DependentSummary.from_json(value)
+    except _FIELD_ERRORS:
+        return None
 
 
 def _text(value: object) -> str | None:

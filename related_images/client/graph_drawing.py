@@ -17,6 +17,8 @@ LONGEST: Final = 60
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _FEW: Final = 8
 """The number of characters of an ID in a short text."""
+_SMALL: Final = 20
+"""The number of nodes up to which a picture is readable with all details."""
 _GREY: Final = "#9a9a9a"
 _SHAPES: Final = {IMAGE: "box", "server": "box", "volume": "cylinder", "volume-snapshot": "note"}
 _COLOURS: Final = {IMAGE: "#dbe9fb", "server": "#dff2df", "volume": "#fdeccb"}
@@ -155,21 +157,29 @@ def as_json(root: Node) -> str:
 
 
 def dot(
-    root: Node, url_of: UrlOf = _no_url, *, is_short: bool = False, is_vertical: bool = False
+    root: Node,
+    url_of: UrlOf = _no_url,
+    *,
+    is_short: bool | None = None,
+    is_vertical: bool = False,
 ) -> str:
     """Return the tree in the language of Graphviz.
 
     :param url_of: returns the URL to which a node links; ``None`` for no link
-    :param is_short: whether to leave out IDs and projects
+    :param is_short: whether to show IDs and projects only as tooltips; ``None``: in large pictures
     :param is_vertical: whether children are below their parents, not to the right of them
     """
     direction = "TB" if is_vertical else "LR"
     nodes, edges = _nodes_and_edges(root)
+    if is_short is None:
+        is_short = len(nodes) > _SMALL
+    separation = 0.4 if is_vertical or is_short else 0.7
     lines = [
         "digraph lineage {",
-        f"  graph [rankdir={direction}, nodesep=0.15, ranksep={0.4 if is_vertical else 0.7}, "
-        'fontname="Helvetica"];',
-        '  node [fontname="Helvetica", fontsize=10, style="filled,rounded", color="#606060"];',
+        f'  graph [rankdir={direction}, nodesep=0.15, ranksep={separation}, fontname="Helvetica"];',
+        # the margin is wide, because a browser may have only wider fonts
+        '  node [fontname="Helvetica", fontsize=10, style="filled,rounded", color="#606060", '
+        'margin="0.2,0.06"];',
         '  edge [fontname="Helvetica", fontsize=9, color="#606060", fontcolor="#606060"];',
     ]
     lines += [
@@ -194,8 +204,11 @@ def _attributes(node: Node, url: str | None, is_short: bool) -> str:
         given |= {"color": _GREY, "fontcolor": _GREY}
     if node.is_asked:
         given |= {"penwidth": "3", "color": "#c03030"}
+    if not node.folded:
+        owner = f", project {node.project_id}" if node.project_id else ""
+        given["tooltip"] = escape(_printable(f"{node.type} {node.id}{owner}"))
     if url:
-        given |= {"URL": escape(url), "target": "_top", "tooltip": f"{node.type} {node.id}"}
+        given |= {"URL": escape(url), "target": "_top"}
     label = "<br/>".join([f"<b>{title}</b>", *details])
     return ", ".join([f"label=<{label}>", *(f'{name}="{value}"' for name, value in given.items())])
 

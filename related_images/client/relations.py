@@ -514,12 +514,15 @@ class RelationsClient:
     ) -> Iterator[ProjectDependents]:
         """Return the number of the resources that depend on an image, by project and type.
 
+        The filter counts all of them for each page, so that pages are large unless ``page_size`` is
+        given.
+
         :param image_id: ID of the image
         :raises NotFound: if the image does not exist or the caller may not see it
         """
         path = paths.DEPENDENT_SUMMARY.format(image_id=validation.image_id(image_id))
         query = ((parameters.GROUP_BY, parameters.BY_PROJECT),)
-        sizes = PageSizes.of(limit, page_size)
+        sizes = PageSizes.of(limit, PAGE if page_size is None else page_size)
         return self._items(path, "projects", ProjectDependents.from_json, query, sizes)
 
     def _items(

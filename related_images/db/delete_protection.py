@@ -164,10 +164,8 @@ def begin(
         deletion = _begin(connection, image_id, datetime.now(UTC), image_state)
         use = _use(connection, deletion.image_ref, visible_to, counts, service)
         if not use.is_certainly_none and not forced:
-            raise ImageInUse(
-                _refusal(image_id, use, "deleted", _WAYS_TO_DELETE)
-                + _gaps(connection, deletion.image_ref)
-            )
+            more = _gaps(connection, deletion.image_ref)
+            raise _refusal(image_id, use, "deleted", _WAYS_TO_DELETE.format(image_id) + more)
         return StartedDeletion(image_id, deletion, use.total)
 
     return database.write(task)
@@ -194,7 +192,7 @@ def check_deactivation(
     """
     use = database.explore(_use_of, image_id, visible_to, image_state, counts)
     if not use.is_certainly_none and not forced:
-        raise ImageInUse(_refusal(image_id, use, "deactivated", _WAYS_TO_DEACTIVATE))
+        raise _refusal(image_id, use, "deactivated", _WAYS_TO_DEACTIVATE)
     return use.total
 
 
@@ -223,7 +221,7 @@ _WAYS_TO_DEACTIVATE: Final = ", or deactivate the image although it is in use"
 """What an administrator can do besides, in an error message; ``{}`` is the image."""
 
 
-def _refusal(image_id: str, use: Use, action: str, ways: str) -> str:
+def _refusal(image_id: str, use: Use, action: str, ways: str) -> ImageInUse:
     users = [_shown_of_type(type, number, use.first) for type, number in use.visible.items()]
     if use.shelved.visible:
         users.append(_shown("shelved server", use.shelved.visible, use.shelved.first))
@@ -231,12 +229,12 @@ def _refusal(image_id: str, use: Use, action: str, ways: str) -> str:
     users += ["live resources of other projects"] * (use.total > visible)
     if not use.is_known:
         users.append(f"resources that come from it through more than {origin_walk.STEPS} origins")
-    return (
-        f"the image {image_id} cannot be {action}: it is used by {' and '.join(users)}; "
-        f"list them with `openstack image dependent list {image_id} --direct`; "
+    return ImageInUse(
+        f"the image {image_id} cannot be {action}: it is used by {' and '.join(users)}",
+        f"list those that use it with `openstack image dependent list {image_id} --direct`; "
         f"{_unshelve(use)}delete them first; an administrator can record that a server was "
         f"deleted with `openstack server deletion record`{_of_volumes(use)}{_of_leases(use)}"
-        + ways.format(image_id)
+        + ways,
     )
 
 

@@ -13,6 +13,8 @@ cloud.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -22,6 +24,7 @@ from sqlalchemy import (
     Integer,
     Select,
     and_,
+    bindparam,
     case,
     cast,
     exists,
@@ -34,13 +37,23 @@ from sqlalchemy import (
     select,
     true,
     tuple_,
+    union_all,
 )
 
 from related_images.db import lineage_walk
 from related_images.db.clock import Now
 from related_images.db.dialects import MYSQL
 from related_images.db.index_hints import WithoutIndex
-from related_images.db.lineage_walk import TreePosition
+from related_images.db.lineage_walk import (
+    AFTER,
+    MANY,
+    ROOT,
+    STATEMENTS,
+    VISIBLE_TO,
+    TreePage,
+    TreePosition,
+    many_values,
+)
 from related_images.db.row_ids import image_ref, project_ref, shown_id, shown_installation
 from related_images.db.tables import (
     HAS_KIND,
@@ -99,13 +112,14 @@ class Node:
     below: dict[int, "Node"] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Visit:
     """A step of the walk through the images.
 
     :ivar key: identifies the image, even if another image has its ID now
     :ivar is_last: whether the walk ends here although it could continue
     :ivar nodes: the resources below the image; ``None`` if they are too many to read them here
+    :ivar is_more: whether others follow these
     """
 
     image_id: str
@@ -114,6 +128,7 @@ class Visit:
     upwards: bool
     is_last: bool
     nodes: dict[int, Node] | None
+    is_more: bool = False
 
 
 def find(
@@ -177,16 +192,22 @@ def block(
     :param limit: the largest number of resources directly below
     :returns: the resources, and whether others follow
     """
-    forest = _Forest(connection.dialect.name, visible_to, limit)
-    ref = image_ref(image_key)
-    first = forest.starts(ref, after) if container is None else forest.below(container, after)
-    rows = connection.execute(
-        forest.nodes(forest.bounded(first), ref, is_below=container is not None)
-    ).all()
+    shape = (connection.dialect.name, visible_to is not None, limit, container is not None)
+    values = {"key": image_key, "container": container, "after": after, "visible_to": visible_to}
+    rows = connection.execute(_block(*shape), values).all()
     nodes: dict[int, Node] = {}
     for row in rows:
         _add(nodes, row)
     return nodes, rows[-1].number >= limit if rows else False
+
+
+@lru_cache(STATEMENTS)
+def _block(dialect: str, of_project: bool, limit: int, is_below: bool) -> Select[Any]:
+    forest = _Forest(dialect, VISIBLE_TO if of_project else None, limit)
+    ref = image_ref(bindparam("key"))
+    after: Any = bindparam("after")
+    first = forest.below(bindparam("container"), after) if is_below else forest.starts(ref, after)
+    return forest.nodes(forest.bounded(first), ref, is_below=is_below)
 
 
 def visits(
@@ -197,34 +218,41 @@ def visits(
     most: int,
     depth: int,
     visible_to: str | None,
+    *,
+    with_root: bool,
 ) -> list[Visit]:
     """Walk through the images that were made from the root, with the resources below each.
 
     :param after: where the last page ended; the first visit is then this position, without nodes.
         The result is empty if its image was removed, or if the caller sees no path to it
+    :param with_root: begin with the root itself; without ``after``
     :param limit: the number of rows that are read below all images
     :param most: the largest number of steps
     """
-    forest = _Forest(connection.dialect.name, visible_to, limit)
-    walk = lineage_walk.steps(
-        *(connection, root_id, after, limit, most),
-        cost=forest.cost,
-        depth=depth,
-        visible_to=visible_to,
-    )
-    rows = connection.execute(forest.walked(walk)).all()
+    page = TreePage(limit, most, depth, None, visible_to is not None)
+    page, values = page.at(connection, root_id, after, visible_to)
+    query = _visits(connection.dialect.name, page, with_root)
+    rows = connection.execute(query, values).all()
     found: list[Visit] = []
     last = None
     for row in rows:
         if row.step != last:
             last = row.step
-            is_listed = row.step > 0 and not row.upwards
+            is_listed = (with_root or row.step > 0) and not row.upwards
             nodes: dict[int, Node] | None = {} if row.is_read or not is_listed else None
             visit = Visit(row.image_id, row.key, row.depth, bool(row.upwards), row.is_last, nodes)
             found.append(visit)
         if row.ref is not None and nodes is not None:
             _add(nodes, row)
+            visit.is_more = row.number >= limit
     return found
+
+
+@lru_cache(STATEMENTS)
+def _visits(dialect: str, page: TreePage, with_root: bool) -> Select[Any]:
+    forest = _Forest(dialect, VISIBLE_TO if page.of_project else None, page.limit)
+    spent = forest.cost(ROOT) if with_root else None
+    return forest.walked(page.steps(forest.cost, spent), with_root=with_root)
 
 
 def starts_of(
@@ -241,19 +269,25 @@ def starts_of(
     :returns: the primary keys of the image, and of the resource twice; whether it depends on the
         image now; the primary keys of its installation and of its project; and the kind
     """
-    forest = _Forest(connection.dialect.name, visible_to, limit)
-    first = forest.relations(relation.c.image_ref.in_(images))
+    query = _starts(connection.dialect.name, visible_to is not None, after is not None, limit)
+    return connection.execute(query, many_values(images, after, visible_to)).all()
+
+
+@lru_cache(STATEMENTS)
+def _starts(dialect: str, of_project: bool, resumes: bool, limit: int) -> Select[Any]:
+    forest = _Forest(dialect, VISIBLE_TO if of_project else None, limit)
+    first = forest.relations(relation.c.image_ref.in_(MANY))
     # the order of an index: a resource with two relations is read with the first one
     order = (relation.c.image_ref, relation.c.instance_ref)
-    if after is not None:
-        first = first.where(tuple_(*order) > after)
+    if resumes:
+        first = first.where(tuple_(*order) > AFTER)
     in_order = first.add_columns(relation.c.image_ref).order_by(*order, relation.c.kind)
     rows, own = in_order.limit(limit).subquery("first"), instance.c
     query = select(
         *(rows.c.image_ref, rows.c.ref, rows.c.ref, forest.is_live(rows.c, own)),
         *(own.installation_ref, own.project_ref, rows.c.kind),
     ).join_from(rows, instance, own.id == rows.c.ref)
-    return connection.execute(query.order_by(rows.c.image_ref, rows.c.ref, rows.c.kind)).all()
+    return query.order_by(rows.c.image_ref, rows.c.ref, rows.c.kind)
 
 
 def origins_of(
@@ -269,24 +303,30 @@ def origins_of(
     :returns: the primary keys of the source, and of the resource twice; whether it is live; the
         primary keys of its installation and of its project
     """
-    forest, own = _Forest(connection.dialect.name, visible_to, limit), instance.c
+    query = _origins(connection.dialect.name, visible_to is not None, after is not None, limit)
+    return connection.execute(query, many_values(sources, after, visible_to)).all()
+
+
+@lru_cache(STATEMENTS)
+def _origins(dialect: str, of_project: bool, resumes: bool, limit: int) -> Select[Any]:
+    forest, own = _Forest(dialect, VISIBLE_TO if of_project else None, limit), instance.c
     order = (origin.c.source_ref, origin.c.instance_ref)
-    below = select(*order).where(origin.c.source_ref.in_(sources), *forest.own(origin))
-    if after is not None:
-        below = below.where(tuple_(*order) > after)
+    below = select(*order).where(origin.c.source_ref.in_(MANY), *forest.own(origin))
+    if resumes:
+        below = below.where(tuple_(*order) > AFTER)
     rows = below.distinct().order_by(*order).limit(limit).subquery("below")
     query = select(
         *(rows.c.source_ref, rows.c.instance_ref, rows.c.instance_ref, own.ended_at.is_(None)),
         *(own.installation_ref, own.project_ref),
     ).join_from(rows, instance, own.id == rows.c.instance_ref)
-    return connection.execute(query.order_by(rows.c.source_ref, rows.c.instance_ref)).all()
+    return query.order_by(rows.c.source_ref, rows.c.instance_ref)
 
 
 def _add(nodes: dict[int, Node], row: Any) -> None:
     """Add the resources of a row to those below an image or a resource."""
     at: dict[int, Node] = nodes
     for level in range(LEVELS + 1):
-        ref = getattr(row, _name("ref", level))
+        ref = _REF_OF[level](row)
         if ref is None:
             return
         if ref not in at:
@@ -295,9 +335,9 @@ def _add(nodes: dict[int, Node], row: Any) -> None:
 
 
 def _node(row: Any, level: int, ref: int) -> Node:
-    installation_uuid, instance_id, resource_type, project_id, ended_at, is_elsewhere = (
-        getattr(row, _name(name, level)) for name in _COLUMNS
-    )
+    installation_uuid, instance_id, resource_type, project_id, ended_at, is_elsewhere = _NAMES_OF[
+        level
+    ](row)
     is_first = level == 0
     return Node(
         ref,
@@ -312,6 +352,11 @@ def _node(row: Any, level: int, ref: int) -> Node:
     )
 
 
+def _is_whole(rows: FromClause) -> ColumnElement[bool]:
+    """Return whether everything below a row of :meth:`_Forest.bounded` is read with it."""
+    return or_(rows.c.is_read, rows.c.cost == 1).label("is_whole")
+
+
 _COLUMNS: Final = ("installation", "id", "type", "project", "ended_at", "elsewhere")
 
 
@@ -319,15 +364,23 @@ def _name(column: str, level: int) -> str:
     return f"{column}_{level}" if level else column
 
 
+_REF_OF: Final = tuple(attrgetter(_name("ref", level)) for level in range(LEVELS + 1))
+_NAMES_OF: Final = tuple(
+    attrgetter(*(_name(column, level) for column in _COLUMNS)) for level in range(LEVELS + 1)
+)
+"""The functions that take the columns of each level from a row."""
+
+
 @dataclass(frozen=True)
 class _Forest:
     """The resources below images, as one caller sees them.
 
+    :ivar visible_to: the project of the caller; ``None`` if the caller sees all projects
     :ivar limit: the largest number of rows to read below an image or a resource
     """
 
     dialect: str
-    visible_to: str | None
+    visible_to: Any
     limit: int
 
     def own(self, table: Any) -> list[ColumnElement[bool]]:
@@ -381,7 +434,7 @@ class _Forest:
             relation.c.kind.label("kind"),
         ).where(*which, *self._kinds())
 
-    def starts(self, image_ref: Any, after: int) -> Select[Any]:
+    def starts(self, image_ref: Any, after: Any) -> Select[Any]:
         """Return the query for the resources directly below an image."""
         order = (relation.c.instance_ref, relation.c.kind)
         is_next = relation.c.instance_ref > after
@@ -393,7 +446,7 @@ class _Forest:
                 query = query.with_hint(relation, f"FORCE INDEX ({name})", dialect)
         return query.order_by(*order).limit(self.limit)
 
-    def below(self, container: int, after: int) -> Select[Any]:
+    def below(self, container: Any, after: Any) -> Select[Any]:
         """Return the query for the resources that come directly from a resource."""
         boot = literal(BOOT, relation.c.kind.type)
         nothing: Any = cast(null(), relation.c.id.type)
@@ -428,12 +481,13 @@ class _Forest:
         :param is_below: whether the rows come from another resource
         """
         named = self._below(rows, rows.c, image_ref, rows.c.is_read, is_below=is_below)
-        return named.add_columns(
-            rows.c.number, or_(rows.c.is_read, rows.c.cost == 1).label("is_whole")
-        )
+        return named.add_columns(rows.c.number, _is_whole(rows))
 
-    def walked(self, walk: FromClause) -> Select[Any]:
-        """Return the query for the steps of a walk, with the resources below the images."""
+    def walked(self, walk: FromClause, *, with_root: bool) -> Select[Any]:
+        """Return the query for the steps of a walk, with the resources below the images.
+
+        :param with_root: read those of the root too, as :func:`block` does
+        """
         total = func.lead(walk.c.found).over(order_by=walk.c.step)
         steps = select(walk, total.label("total")).subquery("steps")
         is_read = and_(steps.c.total <= self.limit, steps.c.step > 0, steps.c.upwards == 0)
@@ -445,21 +499,36 @@ class _Forest:
             .join_from(steps, descent, descent.c.relation_ref == steps.c.ref)
             .subquery("images")
         )
-        condition = and_(images.c.is_read == true(), self._is_start(images.c.image_ref))
-        rows, start = self._left_join(images, relation, condition)
+        # a condition on is_read beside the image would be checked for each resource of the image
+        read_ref = case((images.c.is_read == true(), images.c.image_ref))
+        rows, start = self._left_join(images, relation, self._is_start(read_ref))
         first = select(
             images,
             start.instance_ref.label("ref"),
             start.id.label("relation_ref"),
             start.kind.label("kind"),
-        )
-        named = first.select_from(rows).subquery("first")
-        joined = self._below(named, named.c, named.c.image_ref, true(), named.c.step)
+            literal_column("0").label("number"),
+            true().label("is_followed"),
+            true().label("is_whole"),
+        ).select_from(rows)
+        named = (union_all(self._root(), first) if with_root else first).subquery("visited")
+        joined = self._below(named, named.c, named.c.image_ref, named.c.is_followed, named.c.step)
         return joined.add_columns(
             *(named.c.step, named.c.depth, named.c.upwards, named.c.is_read),
             *self._names_of_image(named.c.image_ref),
             named.c.total.is_(None).label("is_last"),
-            true().label("is_whole"),
+            *(named.c.number, named.c.is_whole),
+        )
+
+    def _root(self) -> Select[Any]:
+        """Return the query for the resources of the root, as a step before the first one."""
+        rows = self.bounded(self.starts(ROOT, literal_column("0")))
+        names = ("step", "depth", "upwards", "total")
+        zeros: list[Any] = [literal_column("0").label(name) for name in names]
+        return select(
+            *(*zeros, ROOT.label("image_ref"), true().label("is_read")),
+            *(rows.c.ref, rows.c.relation_ref, rows.c.kind, rows.c.number),
+            *(rows.c.is_read.label("is_followed"), _is_whole(rows)),
         )
 
     def _names_of_image(self, image_ref: Any) -> Iterator[Any]:

@@ -3,8 +3,8 @@
 The images are in the order of their :func:`related_images.db.lineage.descendants`, the image itself
 first. Each image is followed by the resources below it, and each resource by those that come from
 it: see :mod:`.dependent_walk`. A page reads at most about three rows for each of its entries, and
-visits at most :func:`most_steps` images. If few of them match, the page is shorter, or empty,
-although another one follows.
+visits at most :func:`most_steps` images, about as many as a page of descendants lists. If few of
+them match, the page is shorter, or empty, although another one follows.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ FEW_STEPS: Final = 20
 
 def most_steps(limit: int) -> int:
     """Return the largest number of steps of a page through the images."""
-    return 2 * limit + FEW_STEPS
+    return limit + FEW_STEPS
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,15 @@ def dependents(database: Database, wanted: Wanted, limit: int, after: Place | No
         or a resource has been removed since
     :raises StoreUnavailable: if the database is unavailable
     """
-    page = _Page(wanted, limit)
+    page, is_first = _Page(wanted, limit), after is None
     at = after or Place(wanted.image_id, 0)
-    if at.inside is not None:
-        page.next = _read_block(database, page, at, is_first=after is None)
+    if wanted.depth > 1 and (is_first or at.inside is None):
+        _walk(database, page, at, with_root=is_first)
+    elif at.inside is not None:
         # after a place in the middle, the walk would need more round trips
-        if after is not None or page.next.inside is not None:
-            return Dependents(page.items, page.next)
-        at = page.next
-    page.next = None
-    if wanted.depth > 1:
-        _walk(database, page, at)
+        page.next = _read_block(database, page, at, is_first=is_first)
+    if wanted.depth == 1 and page.next is not None and page.next.inside is None:
+        page.next = None
     return Dependents(page.items, page.next)
 
 
@@ -149,8 +147,11 @@ def _inside(at: Place, inside: tuple[InstanceRef, ...], after: InstanceRef | Non
     return Place(at.key, at.depth, inside=inside, after=after)
 
 
-def _walk(database: Database, page: "_Page", at: Place) -> None:
-    """Add the resources of the images after a place."""
+def _walk(database: Database, page: "_Page", at: Place, *, with_root: bool) -> None:
+    """Add the resources of the images after a place.
+
+    :param with_root: whether to begin with those of the root
+    """
     wanted = page.wanted
     visits = database.explore(
         dependent_walk.visits,
@@ -160,6 +161,7 @@ def _walk(database: Database, page: "_Page", at: Place) -> None:
         most_steps(page.limit),
         wanted.depth - 1,
         wanted.visible_to,
+        with_root=with_root,
     )
     if at.depth and not visits:
         raise MarkerUnknown(
@@ -177,6 +179,8 @@ def _visited(page: "_Page", visit: Visit) -> Place | None:
         return here
     page.image_id = visit.image_id
     place = page.add(visit.nodes, here, frozenset())
+    if place is None and visit.is_more:
+        return _inside(here, (), [*visit.nodes.values()][-1].resource)
     if place is None and visit.is_last:
         return Place(visit.key, visit.depth, visit.upwards, inside=None)
     return place

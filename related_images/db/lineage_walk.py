@@ -7,8 +7,9 @@ depth-first; the only possible cycle leads back to the root.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -16,10 +17,12 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    Integer,
     Row,
     ScalarSelect,
     Select,
     and_,
+    bindparam,
     case,
     exists,
     false,
@@ -182,7 +185,7 @@ def ancestry(
     return [Link(*row) for row in connection.execute(query.order_by(walk.c.step))]
 
 
-def _upwards(image_id: str, limit: int) -> CTE:
+def _upwards(image_id: Any, limit: int) -> CTE:
     """Return the first ``limit`` ancestors: the relation of each link, and the parent."""
     start, above = descent.alias(), descent.alias()
     walk = (
@@ -197,7 +200,7 @@ def _upwards(image_id: str, limit: int) -> CTE:
     )
 
 
-def _is_seen(visible_to: str | None, links: Any = descent) -> ColumnElement[bool]:
+def _is_seen(visible_to: Any, links: Any = descent) -> ColumnElement[bool]:
     """Return the condition that the project sees the link.
 
     Nobody sees a link of a kind that this version does not know.
@@ -268,37 +271,90 @@ def descendants(
     :param kind: count only links of this kind
     :param visible_to: the project of the caller; ``None`` if the caller sees all projects
     """
-    tree = _Tree(image_ref(image_id), depth, kind, visible_to)
-    walk = tree.steps(connection, after, limit, most_steps(limit))
-    steps = (literal(True), walk.c.step, walk.c.depth, walk.c.upwards)
-    query = select(*_SHOWN, *steps, tree.closes(descent.c.image_ref)).select_from(_shown(walk))
+    page = TreePage(limit, most_steps(limit), depth, kind, visible_to is not None)
+    page, values = page.at(connection, image_id, after, visible_to)
     return [
         TreeStep(Link(*row[: len(_SHOWN) + 1]), row.step, row.depth, bool(row.upwards), row[-1])
-        for row in connection.execute(query.order_by(walk.c.step))
+        for row in connection.execute(_descendants(page), values)
     ]
 
 
-def steps(
-    connection: Connection,
-    image_id: str,
-    after: TreePosition | None,
-    limit: int,
-    most: int,
-    *,
-    cost: Callable[[Any], ColumnElement[int]],
-    depth: int,
-    visible_to: str | None,
-) -> CTE:
-    """Return the steps of the walk of :func:`descendants` until the images cost too much.
+# the statements are built once: their parameters are the root, the project and the position
+ROOT: Final = image_ref(bindparam("root"))
+VISIBLE_TO: Final[Any] = bindparam("visible_to")
 
-    :param limit: the walk ends after the image at which the sum of the costs reaches this number
-    :param most: the largest number of steps
-    :param cost: takes the primary key of an image, and returns its cost
-    :returns: ``step``, ``depth``, ``upwards``; ``ref`` of the link of the image; and ``found``, the
-        sum of the costs of the images before
+
+@dataclass(frozen=True, slots=True)
+class TreePage:
+    """What the statement of a page of a tree depends on, besides the values of its parameters.
+
+    Building a statement takes longer than running it. So the last ones are kept.
+
+    :ivar limit: the largest number of links, or the sum of costs at which the walk ends
+    :ivar most: the largest number of steps
+    :ivar depth: the largest depth
+    :ivar kind: count only links of this kind
+    :ivar of_project: whether the caller sees only the links of its project
+    :ivar resumes: whether the page follows another one
+    :ivar lines: the number of :func:`_lines` between the position of the page and the root
     """
-    tree = _Tree(image_ref(image_id), depth, None, visible_to, cost)
-    return tree.steps(connection, after, limit, most)
+
+    limit: int
+    most: int
+    depth: int
+    kind: str | None
+    of_project: bool
+    resumes: bool = False
+    lines: int = 0
+
+    def at(
+        self,
+        connection: Connection,
+        root_id: str,
+        after: TreePosition | None,
+        visible_to: str | None,
+    ) -> tuple["TreePage", dict[str, Any]]:
+        """Return the page after a position, and the values of the parameters."""
+        values: dict[str, Any] = {"root": root_id, "visible_to": visible_to}
+        if after is None:
+            return self, values
+        lines = _lines(connection, after) if connection.dialect.name in MYSQL else []
+        values |= {"key": after.key, "depth": after.depth, "upwards": int(after.upwards)}
+        for number, line in enumerate(lines):
+            values |= {f"line_{number}": line.ref, f"parent_{number}": line.parent_ref}
+        return replace(self, resumes=True, lines=len(lines)), values
+
+    def steps(
+        self,
+        cost: Callable[[Any], ColumnElement[int]] | None = None,
+        spent: ColumnElement[int] | None = None,
+    ) -> CTE:
+        """Return the steps of the walk.
+
+        :param cost: takes the primary key of an image, and returns its cost; then the walk ends
+            after the image at which the sum of the costs reaches the limit
+        :param spent: the sum of the costs before the first step
+        :returns: ``step``, ``depth``, ``upwards``; ``ref`` of the link of the image; and ``found``,
+            the number of links before, or the sum of the costs of the images before
+        """
+        return self.tree(cost).steps(self, literal(0) if spent is None else spent)
+
+    def tree(self, cost: Callable[[Any], ColumnElement[int]] | None = None) -> "_Tree":
+        """Return the tree below the root."""
+        return _Tree(ROOT, self.depth, self.kind, VISIBLE_TO if self.of_project else None, cost)
+
+
+STATEMENTS: Final = 32
+"""The number of statements that are kept."""
+
+
+@lru_cache(STATEMENTS)
+def _descendants(page: TreePage) -> Select[Any]:
+    walk = page.steps()
+    steps = (literal(True), walk.c.step, walk.c.depth, walk.c.upwards)
+    closes = page.tree().closes(descent.c.image_ref)
+    query = select(*_SHOWN, *steps, closes).select_from(_shown(walk))
+    return query.order_by(walk.c.step)
 
 
 def passed(root_id: str, image: Any, visible_to: str | None) -> ScalarSelect[Any]:
@@ -322,20 +378,43 @@ def children_of(
     :param after: the first two columns of the last row that was read before
     :returns: the primary key of the parent, of the relation, and of the image
     """
-    query = (
-        select(descent.c.parent_ref, descent.c.relation_ref, descent.c.image_ref)
-        .where(descent.c.parent_ref.in_(images), _is_seen(visible_to), _is_first(descent))
-        .order_by(descent.c.parent_ref, descent.c.relation_ref)
+    query = _children(visible_to is not None, after is not None, limit)
+    return connection.execute(query, many_values(images, after, visible_to)).all()
+
+
+MANY: Final[Any] = bindparam("many", expanding=True)
+AFTER: Final[Any] = tuple_(bindparam("after_0", type_=Integer), bindparam("after_1", type_=Integer))
+
+
+def many_values(
+    refs: Collection[int], after: tuple[int, int] | None, visible_to: str | None
+) -> dict[str, Any]:
+    """Return the values of the parameters :data:`MANY`, :data:`AFTER` and :data:`VISIBLE_TO`."""
+    return {"many": list(refs), "visible_to": visible_to} | (
+        {"after_0": after[0], "after_1": after[1]} if after else {}
     )
-    if after is not None:
-        query = query.where(tuple_(*query.selected_columns[:2]) > after)
-    return connection.execute(query.limit(limit)).all()
+
+
+@lru_cache(STATEMENTS)
+def _children(of_project: bool, resumes: bool, limit: int) -> Select[Any]:
+    order = (descent.c.parent_ref, descent.c.relation_ref)
+    is_seen = _is_seen(VISIBLE_TO if of_project else None)
+    query = select(*order, descent.c.image_ref).where(descent.c.parent_ref.in_(MANY), is_seen)
+    if resumes:
+        query = query.where(tuple_(*order) > AFTER)
+    return query.where(_is_first(descent)).order_by(*order).limit(limit)
 
 
 def _lines(connection: Connection, after: TreePosition) -> list[Row[Any]]:
     """Return the links from a position to its ancestors, at most :data:`LINES`."""
-    walk = _upwards(after.key, min(after.depth, LINES))
-    return list(connection.execute(select(walk.c.ref, walk.c.parent_ref)))
+    query = _links_upwards(min(after.depth, LINES))
+    return list(connection.execute(query, {"key": after.key}))
+
+
+@lru_cache(STATEMENTS)
+def _links_upwards(limit: int) -> Select[Any]:
+    walk = _upwards(bindparam("key"), limit)
+    return select(walk.c.ref, walk.c.parent_ref)
 
 
 def most_steps(limit: int) -> int:
@@ -359,44 +438,47 @@ class _Tree:
     root: Any
     depth: int
     kind: str | None
-    visible_to: str | None
+    visible_to: Any
     cost: Callable[[Any], ColumnElement[int]] | None = None
 
-    def steps(
-        self, connection: Connection, after: TreePosition | None, limit: int, most: int
-    ) -> CTE:
-        if after is None:
-            return self.walk(self.begin(), limit, most)
-        lines = _lines(connection, after) if connection.dialect.name in MYSQL else ()
-        reach = limit if self.cost is None and self.kind is None else most
-        return self.walk(self.resume(after), limit, most, self.siblings(lines, reach))
+    def steps(self, page: TreePage, spent: ColumnElement[int]) -> CTE:
+        if not page.resumes:
+            return self.walk(self.begin(spent), page.limit, page.most)
+        reach = page.limit if self.cost is None and self.kind is None else page.most
+        siblings = self.siblings(page.lines, reach)
+        return self.walk(self.resume(spent), page.limit, page.most, siblings)
 
-    def begin(self) -> Select[Any]:
+    def begin(self, spent: ColumnElement[int]) -> Select[Any]:
         first = self._next(self.root, 0)
-        return self._at(first, 1, False, 1).where(first.is_not(None))
+        return self._at(first, literal(1), literal(0), 1, spent).where(first.is_not(None))
 
-    def resume(self, after: TreePosition) -> Select[Any]:
-        found = self._passed(image_ref(after.key))
-        return self._at(found, after.depth, after.upwards, 0).where(found.is_not(None))
+    def resume(self, spent: ColumnElement[int]) -> Select[Any]:
+        found = self._passed(image_ref(bindparam("key")))
+        depth, upwards = (bindparam(name, type_=Integer) for name in ("depth", "upwards"))
+        return self._at(found, depth, upwards, 0, spent).where(found.is_not(None))
 
-    def _at(self, ref: Any, depth: int, upwards: bool, step: int) -> Select[Any]:
+    def _at(
+        self, ref: Any, depth: Any, upwards: Any, step: int, spent: ColumnElement[int]
+    ) -> Select[Any]:
         return select(
             literal(step).label("step"),
             ref.label("ref"),
-            literal(depth).label("depth"),
-            literal(int(upwards)).label("upwards"),
-            literal(0).label("found"),
+            depth.label("depth"),
+            upwards.label("upwards"),
+            spent.label("found"),
         )
 
-    def siblings(self, lines: Sequence[Row[Any]], reach: int) -> FromClause | None:
+    def siblings(self, lines: int, reach: int) -> FromClause | None:
         """Return the next sibling of each image that a page may reach next to these ``lines``."""
         if not lines:
             return None
-        found = [self._line(line.ref, line.parent_ref, reach) for line in lines]
+        found = [self._line(number, reach) for number in range(lines)]
         return union_all(found[0], *found[1:]).cte("siblings")
 
-    def _line(self, ref: int, parent_ref: int, reach: int) -> Select[Any]:
-        line = self._following(parent_ref, ref - 1).limit(reach + 1).subquery()
+    def _line(self, number: int, reach: int) -> Select[Any]:
+        ref: Any = bindparam(f"line_{number}")
+        parent_ref: Any = bindparam(f"parent_{number}")
+        line = self._following(parent_ref, ref, with_it=True).limit(reach + 1).subquery()
         own = line.c.relation_ref
         return select(own.label("ref"), func.lead(own).over(order_by=own).label("next"))
 
@@ -452,11 +534,12 @@ class _Tree:
     def _next(self, parent: Any, after: Any) -> ScalarSelect[Any]:
         return self._following(parent, after).limit(1).scalar_subquery()
 
-    def _following(self, parent: Any, after: Any) -> Select[Any]:
+    def _following(self, parent: Any, after: Any, *, with_it: bool = False) -> Select[Any]:
         below = descent.alias()
+        own = below.c.relation_ref
         query = (
-            select(below.c.relation_ref)
-            .where(below.c.parent_ref == parent, below.c.relation_ref > after)
+            select(own)
+            .where(below.c.parent_ref == parent, own >= after if with_it else own > after)
             .where(below.c.image_ref != self.root, *self._seen(below), _is_first(below))
             .where(is_known(below.c.kind, KIND_CODES))
         )

@@ -17,7 +17,7 @@ from related_images.db.delete_protection import StartedDeletion
 from related_images.db.recording import image_deleted
 from related_images.errors import ImageInUse, StoreUnavailable
 from related_images.failpoints import Point
-from related_images.middleware import glance
+from related_images.middleware import glance, image_use
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ, request_id
 from related_images.middleware.request import Deletion
@@ -131,7 +131,12 @@ class Guarded:
         :returns: the body of Glance's response
         :raises ImageInUse: if they do and no administrator forces the deletion
         """
-        started = self._start() if may_change(self.caller, lambda: self._image) else None
+        try:
+            started = self._start() if may_change(self.caller, lambda: self._image) else None
+        except ImageInUse as error:
+            raise image_use.with_dependents(
+                self.app, self.database, self.caller, self.image_id, error
+            ) from error
         if started is not None and started.in_use:
             self._log_force(started, environ)
         outcome = Outcome(self.database, self.image_id, start_response, started)
@@ -166,8 +171,9 @@ class Guarded:
             if not self.forced:
                 raise
             raise ImageInUse(
-                f"{error}; X-Relation-Force was ignored, because the caller has none of these "
-                f"admin roles: {caller.admin_roles}"
+                error.use,
+                f"{error.advice}; X-Relation-Force was ignored, because the caller has none of "
+                f"these admin roles: {caller.admin_roles}",
             ) from error
         except StoreUnavailable as error:
             LOG.warning(

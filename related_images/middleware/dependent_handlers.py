@@ -3,16 +3,15 @@
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from related_images import model, validation
+from related_images import validation
 from related_images.db import dependent_summary, dependents
 from related_images.db.dependents import Place, Wanted
 from related_images.errors import ParameterMalformed
-from related_images.middleware import paging
+from related_images.middleware import image_use, paging
 from related_images.middleware.lineage_handlers import number, require_visible
 from related_images.middleware.responses import WSGIApp, json_response
-from related_images.middleware.route_handlers import find_usages_of
 from related_images.middleware.route_request import RouteRequest
-from related_images.model import USED, DependentSummary, InstanceRef, ProjectDependents
+from related_images.model import InstanceRef, ProjectDependents
 from related_images.protocol import parameters, paths, schemas
 
 INSIDE: Final = "i"
@@ -63,30 +62,8 @@ def summarize_dependents(request: RouteRequest) -> WSGIApp:
     require_visible(request, image_id, found.by_project)
     if is_grouped:
         return json_response(_projects(request, image_id, found))
-    (usage,) = find_usages_of(request, [image_id])
-    by_type, owners = found.by_type, found.by_project.items()
-    is_used = any(counts.live for counts in by_type.values())
-    summary = DependentSummary(
-        image_id,
-        by_type,
-        sum(
-            project_id is not None and any(counts.live for counts in numbers.values())
-            for project_id, numbers in owners
-        ),
-        usage.used_by_others,
-        lower_bound=found.is_lower_bound,
-        all_projects=visible_to is None,
-        state=USED if is_used else _state(usage, found),
-        gaps=usage.gaps,
-        more_gaps=usage.more_gaps,
-    )
+    summary = image_use.summary_of(request.app, request.database, request.caller, image_id, found)
     return json_response(summary.as_json())
-
-
-def _state(usage: model.Usage, found: dependent_summary.Summary) -> str:
-    """Return the state without a live dependent: not all may have been counted."""
-    is_unknown = found.is_lower_bound and usage.state == model.UNUSED
-    return model.UNKNOWN if is_unknown else usage.state
 
 
 def _projects(

@@ -136,7 +136,7 @@ def find_images(
         while next_query:
             answer = get(app, environ, paths.IMAGES, next_query)
             page = parse_json(answer.body) if answer.status_code == HTTPStatus.OK else None
-            if not isinstance(page, dict):
+            if not isinstance(page, dict) or "images" not in page:
                 return None
             found |= {image["id"]: image for image in page["images"]}
             next_query = urlsplit(page.get("next", "")).query

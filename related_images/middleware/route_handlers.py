@@ -5,7 +5,7 @@ A handler takes a :class:`RouteRequest` and returns the response. It raises an e
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -23,7 +23,6 @@ from related_images.db import (
     reconciliation_state,
     recording,
     resource_types,
-    usages,
     witnesses,
 )
 from related_images.errors import (
@@ -37,11 +36,11 @@ from related_images.middleware import (
     attach_relation,
     batches,
     glance,
+    image_use,
     paging,
     policy,
     record_origins,
 )
-from related_images.middleware.access import Caller
 from related_images.middleware.create_image import json_object
 from related_images.middleware.environ import request_id
 from related_images.middleware.responses import WSGIApp, json_response, no_content
@@ -315,52 +314,9 @@ def find_usages(request: RouteRequest) -> WSGIApp:
 
 
 def _usages(request: RouteRequest, image_ids: list[str]) -> WSGIApp:
-    rows = [row.as_json() for row in find_usages_of(request, image_ids)]
+    found = image_use.usages_of(request.app, request.database, request.caller, image_ids)
+    rows = [row.as_json() for row in found]
     return json_response({"usages": rows, "all_projects": request.caller.sees_all_projects})
-
-
-def find_usages_of(request: RouteRequest, image_ids: list[str]) -> list[model.Usage]:
-    """Return the usage of each image, as the caller sees it."""
-    visible_to = request.caller.visible_to
-    gaps = usages.open_gaps(request.database)
-    images = _images_of_usages(request, image_ids, gaps)
-    owners, created_at = _owners(request.caller, images), _created_at(images)
-    return usages.usages(request.database, image_ids, visible_to, owners, gaps, created_at)
-
-
-def _images_of_usages(
-    request: RouteRequest, image_ids: list[str], gaps: Collection[model.Gap]
-) -> Mapping[str, dict[str, Any]] | None:
-    """Return the images as Glance lists them, or ``None`` if Glance fails.
-
-    For a caller who sees all projects, Glance is asked only for the images that were ever used: for
-    other images, neither the owner nor, without a gap, the creation time matters. For other
-    callers, Glance is asked for all images, so that neither the response nor its time depends on
-    whether others use an image that the caller does not own.
-    """
-    if request.caller.sees_all_projects and not gaps:
-        image_ids = usages.ever_used(request.database, image_ids)
-    return glance.find_images(request.app, request.environ, image_ids)
-
-
-def _owners(
-    caller: Caller, images: Mapping[str, dict[str, Any]] | None
-) -> dict[str, str | None] | None:
-    """Return the owners of the images for which the caller is permitted to know of use by others.
-
-    :param images: the images by ID, or ``None`` if Glance fails
-    """
-    if images is None:
-        return None
-    owners: dict[str, str | None] = {id: image["owner"] for id, image in images.items()}
-    if caller.sees_all_projects:
-        return owners
-    return {id: owner for id, owner in owners.items() if owner and owner == caller.project_id}
-
-
-def _created_at(images: Mapping[str, dict[str, Any]] | None) -> dict[str, datetime]:
-    times = ((id, glance.created_at(image)) for id, image in (images or {}).items())
-    return {id: time for id, time in times if time is not None}
 
 
 def list_installations(request: RouteRequest) -> WSGIApp:

@@ -10,6 +10,7 @@ from osc_lib.exceptions import CommandError
 
 from related_images import model
 from related_images.client import Dependent, DependentSummary, ProjectDependents, RelationsClient
+from related_images.client.glance import PAGE
 from related_images.osc import arguments, resolve
 from related_images.osc.base_commands import Column, ListCommand, Table, format_time, table
 from related_images.osc.image_usage import INCOMPLETE
@@ -146,6 +147,8 @@ class ListDependent(ListCommand):
             image_id,
             live=not args.ended,
             depth=1 if args.direct else None,
+            limit=args.limit,
+            page_size=PAGE,
             resource_type=args.resource_type,
             project_id=resolve.project(self.app.client_manager, args.project),
         )

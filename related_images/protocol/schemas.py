@@ -53,7 +53,8 @@ def fault(status: int, error: RelatedImagesError, request_id: str | None) -> Jso
 
     :param status: the HTTP status
     """
-    return {"error": {"status": status, **described(error), "request_id": request_id}}
+    shown = {"status": status, **described(error), "request_id": request_id}
+    return {"error": {**shown, **error.details}}
 
 
 FAULT: Final = ("code", "title", "message")
@@ -394,6 +395,11 @@ _ERROR: Final = {
     "title": {"type": "string"},
     "message": {"type": "string"},
     "request_id": _MAYBE_TEXT,
+    "dependents": {
+        **reference("dependent_summary"),
+        "description": "Of the code image.in-use: the numbers of the dependents, as the caller "
+        "sees them",
+    },
 }
 
 _LEASE_DAYS: Final = {
@@ -496,6 +502,6 @@ COMPONENTS: Final[dict[str, Json]] = {
         ("service_users", "witnesses"),
     ),
     "json_schema": {"type": "object"},
-    "error": _object({"error": _object(_ERROR)}),
+    "error": _object({"error": _object(_ERROR, ("dependents",))}),
 }
 """The schemas of request and response bodies in the OpenAPI document, by name."""

@@ -426,6 +426,9 @@ def test_an_administrator_can_force_the_deletion_of_an_image_in_use(
     with pytest.raises(Conflict, match=f"openstack image force delete {image.id}") as refused:
         admin.delete(image.id)
     assert refused.value.code == "image.in-use"
+    assert refused.value.dependents == admin.dependent_summary(image.id)
+    assert refused.value.dependents.by_type["server"].live == 1
+    assert "are 1 live server (1 direct, 0 indirect), of " in str(refused.value)
     with pytest.raises(Conflict, match="none of these admin roles: admin"):
         nova.delete(image.id, force=True)
     admin.delete(image.id, force=True)

@@ -21,12 +21,21 @@ def url_of(node: Node) -> str | None:
     return None if node.ended_at else f"/images/{node.id}/?a=1&b=2"
 
 
-def test_a_short_drawing_has_neither_ids_nor_projects() -> None:
+def test_a_short_drawing_has_ids_and_projects_only_as_tooltips() -> None:
     drawn = dot(lineage("web"), is_short=True)
-    assert "web" in drawn
-    assert IMAGE_ID not in drawn
-    assert "demo" not in drawn
+    assert f'tooltip="image {IMAGE_ID}, project demo"' in drawn
+    labels = re.sub('tooltip="[^"]*"', "", drawn)
+    assert "web" in labels
+    assert IMAGE_ID not in labels
+    assert "demo" not in labels
     assert f"{IMAGE_ID[:8]}…" in dot(lineage(None), is_short=True)
+
+
+def test_a_large_drawing_is_short() -> None:
+    root = lineage("web")
+    assert f"<br/>{IMAGE_ID}<br/>" in dot(root)
+    root.children += [Node("server", f"vm-{number}", f"web-{number}") for number in range(20)]
+    assert f"<br/>{IMAGE_ID}<br/>" not in dot(root)
 
 
 def test_a_vertical_drawing() -> None:

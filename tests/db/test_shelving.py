@@ -197,7 +197,7 @@ def test_the_image_of_a_shelved_server_is_protected_until_the_relation_ends(
 ) -> None:
     record(database, shelved())
     said = refusal(database, "p-1")
-    assert f": it is used by 1 shelved server (vm-1 of {NOVA}); list them with" in said
+    assert f": it is used by 1 shelved server (vm-1 of {NOVA}); list those that use it" in said
     assert "; unshelve shelved servers or delete them first" in said
     hidden = refusal(database, "p-2")
     assert ": it is used by live resources of other projects; " in hidden
@@ -280,7 +280,7 @@ def test_live_servers_protect_the_image_from_every_service(database: Database) -
     register(database, NOVA, "nova")
     record(database, shelved(), new("vm-2", FIRST, "boot"))
     said = refusal(database, service=NOVA_USER)
-    assert f"used by 1 live server (vm-2 of {NOVA}); list them" in said
+    assert f"used by 1 live server (vm-2 of {NOVA}); list those that use it" in said
     assert "; delete them first" in said
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from related_images.db import dependent_summary
+from related_images.errors import StoreUnavailable
 from tests import wsgi
 from tests.filters import StubGlance, filtering, migrated, new_uuid
 from tests.functional.cloud import ADMIN, Cloud, Server, a_project, new_server, user_of
-from tests.functional.test_lineage import a_public_image, start
+from tests.functional.test_lineage import a_public_image, asked, start
 from tests.servers import Answer
 
 FORCE = {"X-Relation-Force": "true"}
@@ -89,6 +91,94 @@ def test_owner_learns_only_that_other_projects_use_the_image(guarded: Cloud) -> 
     start(guarded, mine, image_id)
     message = error(delete(guarded, image_id, mine.user))["message"]
     assert f"1 live server ({mine.id} of {mine.installation}) and live resources" in message
+
+
+def test_a_refusal_has_the_summary_that_the_caller_may_get(guarded: Cloud) -> None:
+    mine, stranger = new_server(), new_server()
+    base = guarded.create(mine, visibility="shared")
+    clone = new_server(project=mine.project)
+    start(guarded, clone, base)
+    start(guarded, new_server(project=mine.project), guarded.create(clone))
+    ended = new_server(project=mine.project)
+    start(guarded, ended, base)
+    end(guarded, ended)
+    body = {"member": stranger.project}
+    assert guarded.call("POST", f"/v2/images/{base}/members", mine.user, body).status == 200
+    start(guarded, stranger, base)
+    own = {"live": 2, "ended": 1, "direct": 1, "indirect": 1}
+    every = {"live": 3, "ended": 1, "direct": 2, "indirect": 1}
+    words = "its dependents, with those of the images made from it, are"
+    for caller, counts, said in (
+        (mine.user, own, "2 live servers (1 direct, 1 indirect), 1 ended server, of this project"),
+        (ADMIN, every, "3 live servers (2 direct, 1 indirect), 1 ended server, of 2 projects"),
+    ):
+        refused = error(delete(guarded, base, caller))
+        assert f"; {words} {said}; list those that use it" in refused["message"]
+        assert refused["dependents"]["by_type"] == {"server": counts}
+        assert refused["dependents"]["used_by_others"] is True
+        assert refused["dependents"] == asked(guarded, base, "dependents/summary", caller)
+        forced = delete(guarded, base, mine.user | FORCE)
+        assert error(forced)["dependents"]["by_type"] == {"server": own}
+
+
+def test_a_refusal_of_a_deactivation_has_the_summary(cloud: Cloud, tmp_path: Path) -> None:
+    actions = {"guard_actions": "delete, deactivate"}
+    app = filtering(cloud.bare, migrated(tmp_path), guard="in-use", **actions)
+    strict, server = Cloud(app, cloud.bare), new_server()
+    base = strict.create(server)
+    start(strict, server, base)
+    refused = strict.call("POST", f"/v2/images/{base}/actions/deactivate", server.user)
+    assert (refused.status, error(refused)["code"]) == (409, "image.in-use")
+    assert "1 live server (1 direct, 0 indirect), of this project" in error(refused)["message"]
+    summary = asked(strict, base, "dependents/summary", server.user)
+    assert error(refused)["dependents"] == summary
+
+
+def test_callers_who_may_not_count_dependents_get_no_summary(
+    guarded: Cloud, cloud: Cloud, tmp_path: Path
+) -> None:
+    rules = tmp_path / "policy.yaml"
+    rules.write_text("related_images:dependents:show: role:admin")
+    app = filtering(cloud.bare, migrated(tmp_path), guard="in-use", policy_file=str(rules))
+    closed, server = Cloud(app, cloud.bare), new_server()
+    base = closed.create(server)
+    start(closed, server, base)
+    assert "dependents" in error(delete(closed, base, ADMIN))
+    unidentified = a_public_image(guarded)
+    start(guarded, server, unidentified)
+    for refused in (delete(closed, base, server.user), delete(guarded, unidentified, {})):
+        assert (refused.status, error(refused)["code"]) == (409, "image.in-use")
+        assert "dependents" not in error(refused)
+        assert "its dependents" not in error(refused)["message"]
+
+
+def test_an_image_stays_protected_if_its_dependents_cannot_be_counted(
+    guarded: Cloud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = new_server()
+    base = guarded.create(server)
+    start(guarded, server, base)
+
+    def unavailable(*_: Any) -> None:
+        raise StoreUnavailable("too slow")
+
+    monkeypatch.setattr(dependent_summary, "summary", unavailable)
+    refused = delete(guarded, base, server.user)
+    assert (refused.status, error(refused)["code"]) == (409, "image.in-use")
+    assert "dependents" not in error(refused)
+    assert f"the dependents of image {base} are not counted: too slow" in caplog.text
+
+
+def test_the_summary_in_a_refusal_is_a_lower_bound_after_the_longest_time(
+    guarded: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = new_server()
+    base = guarded.create(server)
+    start(guarded, server, base)
+    monkeypatch.setattr(dependent_summary, "MOST", 1)
+    refused = error(delete(guarded, base, server.user))
+    assert refused["dependents"]["lower_bound"] is True
+    assert "at least 1 live server (1 direct, 0 indirect), of this project" in refused["message"]
 
 
 def test_invisible_image_is_answered_as_a_missing_one(

@@ -163,6 +163,7 @@ def test_openstack_shows_why_an_image_is_not_deleted(guarded: ServedGlance, used
     assert shown.code == 1
     assert f"ConflictException: 409: Client Error for url: {guarded.url}" in shown.errors
     assert f"the image {used} cannot be deleted: it is used by {IN_USE}" in shown.errors
+    assert "are 1 live server (1 direct, 0 indirect), of this project" in shown.errors
 
 
 def test_openstack_shows_the_message_of_a_401(guarded: ServedGlance) -> None:

@@ -387,6 +387,35 @@ def test_who_sees_dependents_of_another_project(guarded: InstanceAwareMiddleware
             assert [row["project_id"] for row in rows] == ["theirs"] * seen, who
 
 
+@pytest.mark.parametrize("owner", ["own", "theirs"])
+def test_who_learns_the_dependents_from_a_refused_deletion(
+    make_filter: MakeFilter, owner: str
+) -> None:
+    """The refusal has what the route for the summary shows to the same caller, and no more."""
+    made = make_filter(StubGlance(owner), guard="in-use")
+    body = {"installation_uuid": UNREGISTERED, "image_id": SEEDED_IMAGE, "instance_id": "started"}
+    more = {"kind": "boot", "instance_project_id": "theirs"}
+    assert wsgi.call(made, "POST", "/v2/relations", ADMIN, body | more).status == 201
+    for who in READERS:
+        oracle = Oracle(who, False)
+        answer = wsgi.call(made, "DELETE", f"/v2/images/{SEEDED_IMAGE}", who.headers)
+        if oracle.identified and owner == "theirs" and not oracle.admin:
+            assert answer.status == 204, who
+            again = wsgi.call(made, "POST", "/v2/relations", ADMIN, body | more)
+            assert again.status == 200  # recorded again: the stub has deleted nothing
+            continue
+        refused = answer.json["error"]
+        assert refused["code"] == "image.in-use", who
+        assert ("theirs" in answer.body.decode()) is False, who
+        assert ("started" in refused["message"]) == oracle.sees_all_projects, who
+        path = f"/v2/images/{SEEDED_IMAGE}/dependents/summary"
+        summary = wsgi.call(made, "GET", path, who.headers)
+        shown = summary.json if oracle.identified else None
+        assert refused.get("dependents") == shown, who
+        if shown is not None:
+            assert bool(shown["by_type"]) == oracle.sees_all_projects, who
+
+
 def test_every_caller_may_list_with_instance_headers(guarded: InstanceAwareMiddleware) -> None:
     for who in READERS:
         sent_headers = who.headers | instance_headers(REGISTERED, SEEDED_INSTANCE)
