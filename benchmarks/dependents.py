@@ -25,7 +25,7 @@ from benchmarks import filling
 from benchmarks.measuring import in_turns
 from related_images.db import dependent_summary, dependents, lineage, schema
 from related_images.db.database import Database
-from related_images.db.dependents import Place
+from related_images.db.dependents import PagePosition
 from related_images.db.lineage import TreePosition
 from related_images.model import InstanceRef
 from tests import servers
@@ -122,16 +122,16 @@ def measure(name: str, url: str, descendants: int) -> None:
     for what, root, number, depth in places:
         image = number if root == tree else root + number
         key = filling.image_id(image)
-        compare(database, f"{name}, {what}", root, number and Place(key, depth, inside=None))
+        compare(database, f"{name}, {what}", root, number and PagePosition(key, depth, inside=None))
     for number in (0, SERVERS // 2, SERVERS - LIMIT):
         server = filling.instance_id(filled.first_server + number)
         last = InstanceRef(filling.INSTALLATION, server)
-        place = Place(filling.image_id(star), 0, after=last)
+        place = PagePosition(filling.image_id(star), 0, after=last)
         compare(database, f"{name}, {SERVERS} servers", star, number and place)
     database.close()
 
 
-def compare(database: Database, what: str, root: int, after: Place | int) -> None:
+def compare(database: Database, what: str, root: int, after: PagePosition | int) -> None:
     """Print the times of the pages after a place, and of the summary."""
     image, place = filling.image_id(root), after or None
     assert not isinstance(place, int)

@@ -70,7 +70,7 @@ def test_published_schema_has_the_fields_and_two_links(
 
 
 @dataclass(frozen=True, slots=True)
-class Grown(Relation):
+class RelationWithNewField(Relation):
     """A relation with an additional field."""
 
     checked_at: datetime | None = None
@@ -78,10 +78,10 @@ class Grown(Relation):
 
 def test_new_field_is_one_edit() -> None:
     values: dict[str, Any] = {it.name: getattr(RELATION, it.name) for it in fields(RELATION)}
-    grown = Grown(**values, checked_at=NOON)
+    grown = RelationWithNewField(**values, checked_at=NOON)
     assert grown.as_json() == RELATION.as_json() | {"checked_at": "2026-01-31T12:00:00.123456Z"}
-    assert Grown.from_json(grown.as_json()) == grown
-    assert schemas.properties(Grown)["checked_at"] == {
+    assert RelationWithNewField.from_json(grown.as_json()) == grown
+    assert schemas.properties(RelationWithNewField)["checked_at"] == {
         "type": ["string", "null"],
         "format": "date-time",
     }

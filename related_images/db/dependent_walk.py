@@ -113,7 +113,7 @@ class Node:
 
 
 @dataclass(slots=True)
-class Visit:
+class WalkStep:
     """A step of the walk through the images.
 
     :ivar key: identifies the image, even if another image has its ID now
@@ -220,7 +220,7 @@ def visits(
     visible_to: str | None,
     *,
     with_root: bool,
-) -> list[Visit]:
+) -> list[WalkStep]:
     """Walk through the images that were made from the root, with the resources below each.
 
     :param after: where the last page ended; the first visit is then this position, without nodes.
@@ -233,14 +233,16 @@ def visits(
     page, values = page.at(connection, root_id, after, visible_to)
     query = _visits(connection.dialect.name, page, with_root)
     rows = connection.execute(query, values).all()
-    found: list[Visit] = []
+    found: list[WalkStep] = []
     last = None
     for row in rows:
         if row.step != last:
             last = row.step
             is_listed = (with_root or row.step > 0) and not row.upwards
             nodes: dict[int, Node] | None = {} if row.is_read or not is_listed else None
-            visit = Visit(row.image_id, row.key, row.depth, bool(row.upwards), row.is_last, nodes)
+            visit = WalkStep(
+                row.image_id, row.key, row.depth, bool(row.upwards), row.is_last, nodes
+            )
             found.append(visit)
         if row.ref is not None and nodes is not None:
             _add(nodes, row)

@@ -13,13 +13,13 @@ from typing import Final
 
 from related_images.db import dependent_walk
 from related_images.db.database import Database
-from related_images.db.dependent_walk import Node, Visit
+from related_images.db.dependent_walk import Node, WalkStep
 from related_images.db.lineage_walk import ANY_DEPTH, TreePosition
 from related_images.db.origin_walk import STEPS
 from related_images.errors import MarkerUnknown
 from related_images.model import SHELVED, Dependent, InstanceRef
 
-__all__ = ["Dependents", "Place", "Wanted", "dependents", "most_steps"]
+__all__ = ["Dependents", "PagePosition", "Wanted", "dependents", "most_steps"]
 
 FEW_STEPS: Final = 20
 
@@ -30,7 +30,7 @@ def most_steps(limit: int) -> int:
 
 
 @dataclass(frozen=True)
-class Place:
+class PagePosition:
     """Where a page begins: after a resource, or after the resources of an image.
 
     :ivar key: the ``key`` of the image
@@ -81,10 +81,12 @@ class Dependents:
     """A page of dependents; it may be shorter than the limit although another page follows."""
 
     items: list[Dependent]
-    next: Place | None
+    next: PagePosition | None
 
 
-def dependents(database: Database, wanted: Wanted, limit: int, after: Place | None) -> Dependents:
+def dependents(
+    database: Database, wanted: Wanted, limit: int, after: PagePosition | None
+) -> Dependents:
     """Return a page of the dependents of an image, with at most two round trips.
 
     :param limit: the largest size of the page
@@ -94,7 +96,7 @@ def dependents(database: Database, wanted: Wanted, limit: int, after: Place | No
     :raises StoreUnavailable: if the database is unavailable
     """
     page, is_first = _Page(wanted, limit), after is None
-    at = after or Place(wanted.image_id, 0)
+    at = after or PagePosition(wanted.image_id, 0)
     if wanted.depth > 1 and (is_first or at.inside is None):
         _walk(database, page, at, with_root=is_first)
     elif at.inside is not None:
@@ -105,7 +107,9 @@ def dependents(database: Database, wanted: Wanted, limit: int, after: Place | No
     return Dependents(page.items, page.next)
 
 
-def _read_block(database: Database, page: "_Page", at: Place, *, is_first: bool) -> Place:
+def _read_block(
+    database: Database, page: "_Page", at: PagePosition, *, is_first: bool
+) -> PagePosition:
     """Add the resources below an image or a resource, and return where the next page begins."""
     inside = at.inside or ()
     refs = [] if is_first else _find(database, page, at)
@@ -122,10 +126,10 @@ def _read_block(database: Database, page: "_Page", at: Place, *, is_first: bool)
         return _inside(at, inside, [*nodes.values()][-1].resource)
     if inside:
         return _inside(at, inside[:-1], inside[-1])
-    return Place(at.key, at.depth, inside=None)
+    return PagePosition(at.key, at.depth, inside=None)
 
 
-def _find(database: Database, page: "_Page", at: Place) -> list[int]:
+def _find(database: Database, page: "_Page", at: PagePosition) -> list[int]:
     """Find the image of a place and return the primary keys of its resources."""
     wanted, names = page.wanted, [*(at.inside or ()), *([at.after] if at.after else ())]
     key = at.key if at.depth else None
@@ -143,11 +147,13 @@ def _find(database: Database, page: "_Page", at: Place) -> list[int]:
     return known
 
 
-def _inside(at: Place, inside: tuple[InstanceRef, ...], after: InstanceRef | None) -> Place:
-    return Place(at.key, at.depth, inside=inside, after=after)
+def _inside(
+    at: PagePosition, inside: tuple[InstanceRef, ...], after: InstanceRef | None
+) -> PagePosition:
+    return PagePosition(at.key, at.depth, inside=inside, after=after)
 
 
-def _walk(database: Database, page: "_Page", at: Place, *, with_root: bool) -> None:
+def _walk(database: Database, page: "_Page", at: PagePosition, *, with_root: bool) -> None:
     """Add the resources of the images after a place.
 
     :param with_root: whether to begin with those of the root
@@ -173,8 +179,8 @@ def _walk(database: Database, page: "_Page", at: Place, *, with_root: bool) -> N
             return
 
 
-def _visited(page: "_Page", visit: Visit) -> Place | None:
-    here = Place(visit.key, visit.depth)
+def _visited(page: "_Page", visit: WalkStep) -> PagePosition | None:
+    here = PagePosition(visit.key, visit.depth)
     if visit.nodes is None:
         return here
     page.image_id = visit.image_id
@@ -182,7 +188,7 @@ def _visited(page: "_Page", visit: Visit) -> Place | None:
     if place is None and visit.is_more:
         return _inside(here, (), [*visit.nodes.values()][-1].resource)
     if place is None and visit.is_last:
-        return Place(visit.key, visit.depth, visit.upwards, inside=None)
+        return PagePosition(visit.key, visit.depth, visit.upwards, inside=None)
     return place
 
 
@@ -193,13 +199,15 @@ class _Page:
     wanted: Wanted
     limit: int
     items: list[Dependent] = field(default_factory=list)
-    next: Place | None = None
+    next: PagePosition | None = None
     image_id: str = ""
 
     def __post_init__(self) -> None:
         self.image_id = self.wanted.image_id
 
-    def add(self, nodes: Mapping[int, Node], at: Place, way: frozenset[int]) -> Place | None:
+    def add(
+        self, nodes: Mapping[int, Node], at: PagePosition, way: frozenset[int]
+    ) -> PagePosition | None:
         """Add resources with those below them.
 
         A resource and those below it are on one page if they have room there.
@@ -223,11 +231,11 @@ class _Page:
     def _add(
         self,
         nodes: Iterable[Node],
-        at: Place,
+        at: PagePosition,
         inside: tuple[InstanceRef, ...],
         way: frozenset[int],
         before: InstanceRef | None,
-    ) -> Place | None:
+    ) -> PagePosition | None:
         for node in nodes:
             if node.ref in way or len(inside) > STEPS or (inside and node.is_elsewhere):
                 continue
@@ -246,7 +254,7 @@ class _Page:
             before = node.resource
         return None
 
-    def _shown(self, node: Node, at: Place, inside: tuple[InstanceRef, ...]) -> Dependent:
+    def _shown(self, node: Node, at: PagePosition, inside: tuple[InstanceRef, ...]) -> Dependent:
         visible_to, owner = self.wanted.visible_to, node.project_id
         return Dependent(
             node.resource.installation_uuid,

@@ -148,10 +148,10 @@ def _find(
 
     :param until: the latest time of an image that counts for ``latest_before``
     """
-    homes = relation_queries.homes(connection, filters)
-    if homes is not None and not homes.refs:
+    installation_rows = relation_queries.installation_rows(connection, filters)
+    if installation_rows is not None and not installation_rows.refs:
         return []
-    query = _refs(filters, homes, latest_before, until)
+    query = _refs(filters, installation_rows, latest_before, until)
     ref = query.selected_columns[0]
 
     def fetch(after: int, limit: int) -> tuple[Sequence[int], Collection[Instance]]:
@@ -209,12 +209,15 @@ def _overdue(
 
     :param after: the position of the last instance of the previous page
     """
-    latest, homes = LATEST[str(filters.kind)], relation_queries.homes(connection, filters)
-    if homes is not None and not homes.refs:
+    latest, installation_rows = (
+        LATEST[str(filters.kind)],
+        relation_queries.installation_rows(connection, filters),
+    )
+    if installation_rows is not None and not installation_rows.refs:
         return []
     query = (
         select(latest, instance.c.id)
-        .where(*relation_queries.of_instance(filters, instance.c.id, homes))
+        .where(*relation_queries.of_instance(filters, instance.c.id, installation_rows))
         .order_by(latest, instance.c.id)
     )
     dated_later = and_(latest >= latest_before, latest > until)
@@ -243,22 +246,22 @@ def _overdue(
 
 def _refs(
     filters: Filters,
-    homes: relation_queries.Homes | None,
+    installation_rows: relation_queries.InstallationRows | None,
     latest_before: datetime | None,
     until: datetime,
 ) -> Select[Any]:
     """Return the query for the primary keys of the instances; see :func:`_find`.
 
-    :param homes: the result of :func:`related_images.db.relation_queries.homes`
+    :param installation_rows: see :func:`related_images.db.relation_queries.installation_rows`
     """
     wanted = replace(filters, kind=None, label=None) if latest_before else filters
     if wanted == _only_names(filters):
-        of_instance = relation_queries.of_instance(wanted, instance.c.id, homes)
+        of_instance = relation_queries.of_instance(wanted, instance.c.id, installation_rows)
         query = select(instance.c.id).where(*of_instance)
     else:
         query = (
             select(relation.c.instance_ref)
-            .where(*relation_queries.conditions(wanted, homes, of_any_source=True))
+            .where(*relation_queries.conditions(wanted, installation_rows, of_any_source=True))
             .distinct()
         )
     if latest_before is None:

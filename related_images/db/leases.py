@@ -71,7 +71,7 @@ def live(*columns: Any) -> Select[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class AllowedLease:
     """A lease that may be recorded.
 
     :ivar project_ref: the locked row of the project that owns the resource
@@ -83,7 +83,7 @@ class Grant:
     number: int
 
 
-def begin(connection: Connection, new: NewRelation) -> Grant:
+def begin(connection: Connection, new: NewRelation) -> AllowedLease:
     """Check the type and the end of a new or repeated lease, and lock the row of the project.
 
     :raises ResourceTypeUnknown: if the type is not registered
@@ -100,7 +100,7 @@ def begin(connection: Connection, new: NewRelation) -> Grant:
     expires_at = _allowed(new.expires_at, now, longest)
     locked = select(project.c.id).where(project.c.id == project_ref)
     connection.execute(locked.with_for_update(key_share=True))
-    return Grant(expires_at, project_ref, _count(connection, project_ref))
+    return AllowedLease(expires_at, project_ref, _count(connection, project_ref))
 
 
 def _longest_days(connection: Connection, name: str) -> int:
@@ -151,7 +151,7 @@ def _count(connection: Connection, project_ref: int) -> int:
     return connection.execute(own.where(lease.c.project_ref == project_ref, IS_LIVE)).scalar_one()
 
 
-def record(connection: Connection, recorded: Recorded, grant: Grant) -> None:
+def record(connection: Connection, recorded: Recorded, grant: AllowedLease) -> None:
     """Record the end of a lease, or extend the recorded lease; it is never shortened.
 
     :param recorded: the relation as recorded in this transaction, which locked the instance

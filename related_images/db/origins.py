@@ -114,10 +114,10 @@ def page(
 def _find(
     connection: Connection, filters: Filters, limit: int, after: OriginPosition | None = None
 ) -> list[Origin]:
-    homes = relation_queries.homes(connection, filters)
-    if homes is not None and not homes.refs:
+    installation_rows = relation_queries.installation_rows(connection, filters)
+    if installation_rows is not None and not installation_rows.refs:
         return []
-    query = select(origin).where(*_conditions(filters, homes))
+    query = select(origin).where(*_conditions(filters, installation_rows))
     if after is not None:
         query = query.where(_follows(after, filters.visible_to))
     newest_first = query.order_by(*_newest_first(origin.c)).limit(limit)
@@ -135,10 +135,10 @@ def _newest_first(columns: Any) -> tuple[Any, ...]:
 
 
 def _conditions(
-    filters: Filters, homes: relation_queries.Homes | None
+    filters: Filters, installation_rows: relation_queries.InstallationRows | None
 ) -> list[ColumnElement[bool]]:
     conditions = [is_known(origin.c.source, SOURCE_CODES)]
-    conditions += relation_queries.of_instance(filters, origin.c.instance_ref, homes)
+    conditions += relation_queries.of_instance(filters, origin.c.instance_ref, installation_rows)
     conditions += [
         origin.c.project_ref == project_ref(project_id)
         for project_id in (filters.project_id, filters.visible_to)

@@ -91,12 +91,12 @@ def images(
     :param or_unlabelled: relations without a label match every label
     :returns: the images, and whether more than ``limit`` relations match
     """
-    found = homes(connection, filters)
+    found = installation_rows(connection, filters)
     if found is not None and not found.refs:
         return [], False
     few = None if found is None else found.have_few_instances
     query = _images(_used(filters), tuple(kinds), seen_by, or_unlabelled, few)
-    values = {**_values(filters), "limit": limit + 1, "homes": found and found.refs}
+    values = {**_values(filters), "limit": limit + 1, "installation_rows": found and found.refs}
     rows = connection.execute(query, values).all()
     return [ListedImage(*row[:3]) for row in rows], sum(row[3] for row in rows) > limit
 
@@ -138,13 +138,13 @@ def matching_images(
     Each image is looked up by an index, so that the duration depends neither on the number of
     images that match, nor on relations of these images with other kinds or of other projects.
     """
-    refs = _home_refs(connection, filters)
+    refs = _installation_refs(connection, filters)
     if refs is not None and not refs:
         return []
     # whether the installations have few instances does not matter: relations are looked up
     few = None if refs is None else False
     query = _matching_images(_used(filters), tuple(kinds), seen_by, few)
-    values = {**_values(filters), "image_ids": list(image_ids), "homes": refs}
+    values = {**_values(filters), "image_ids": list(image_ids), "installation_rows": refs}
     return [ListedImage(*row) for row in connection.execute(query, values)]
 
 
@@ -206,7 +206,10 @@ def _matches(
         matches.append(_is_of_either(filters))
         filters = replace(filters, visible_to=None)
     return matches + conditions(
-        filters, _homes_parameter(have_few_instances), of_any_source=True, of_any_kind=True
+        filters,
+        _installation_rows_parameter(have_few_instances),
+        of_any_source=True,
+        of_any_kind=True,
     )
 
 
@@ -218,10 +221,10 @@ def _is_of_either(filters: Filters) -> ColumnElement[bool]:
     return or_(relation.c.project_ref == owner, exists(ref.where(instance.c.project_ref == owner)))
 
 
-def _homes_parameter(have_few_instances: bool | None) -> "Homes | None":
+def _installation_rows_parameter(have_few_instances: bool | None) -> "InstallationRows | None":
     if have_few_instances is None:
         return None
-    return Homes(bindparam("homes", expanding=True), have_few_instances)
+    return InstallationRows(bindparam("installation_rows", expanding=True), have_few_instances)
 
 
 def find(
@@ -243,14 +246,14 @@ def find(
         for it in fields(filters)
         if it.name not in _FLAGS and getattr(filters, it.name) is not None
     }
-    found = homes(connection, filters)
+    found = installation_rows(connection, filters)
     if found is not None and not found.refs:
         return []
     few = None if found is None else found.have_few_instances
     flags = tuple(getattr(filters, name) for name in _FLAGS)
     query = _page(frozenset(used), flags, few, of_any_source, after is not None)
     position = {_AFTER + it.name: getattr(after, it.name) for it in fields(after)} if after else {}
-    values = {**used, **position, "limit": limit, "homes": found and found.refs}
+    values = {**used, **position, "limit": limit, "installation_rows": found and found.refs}
     return [_relation(row) for row in connection.execute(query, values)]
 
 
@@ -273,14 +276,16 @@ def _page(
 
     :param names: the filters that have a value, without :data:`_FLAGS`
     :param flags: the values of :data:`_FLAGS`
-    :param have_few_instances: the attribute of :class:`Homes`; ``None`` without them
+    :param have_few_instances: the attribute of :class:`InstallationRows`; ``None`` without them
     :param is_later: whether it is not the first page
     """
     parameters: Any = {name: bindparam(name) for name in names}
     parameters |= zip(_FLAGS, flags, strict=True)
     filters = Filters(**parameters)
-    of_homes = _homes_parameter(have_few_instances)
-    query = select(relation).where(*conditions(filters, of_homes, of_any_source=of_any_source))
+    of_installation_rows = _installation_rows_parameter(have_few_instances)
+    query = select(relation).where(
+        *conditions(filters, of_installation_rows, of_any_source=of_any_source)
+    )
     if is_later:
         position: Any = {it.name: bindparam(_AFTER + it.name) for it in fields(RelationPosition)}
         query = query.where(_follows(RelationPosition(**position), filters.visible_to))
@@ -396,7 +401,7 @@ FEW_INSTANCES: Final = 2_000
 
 
 @dataclass(frozen=True)
-class Homes:
+class InstallationRows:
     """The rows of the installations that the filters name, if they name no instance.
 
     :ivar refs: their primary keys, or a parameter for them
@@ -411,17 +416,17 @@ class Homes:
     have_few_instances: bool
 
 
-def homes(connection: Connection, filters: Filters) -> Homes | None:
+def installation_rows(connection: Connection, filters: Filters) -> InstallationRows | None:
     """Return the rows of the installations that the filters name; ``None`` if they name none."""
-    refs = _home_refs(connection, filters)
+    refs = _installation_refs(connection, filters)
     if not refs:
-        return None if refs is None else Homes(refs, have_few_instances=True)
+        return None if refs is None else InstallationRows(refs, have_few_instances=True)
     own = select(instance.c.id).where(instance.c.installation_ref.in_(refs))
     one_more = connection.execute(own.offset(FEW_INSTANCES).limit(1)).first()
-    return Homes(refs, one_more is None)
+    return InstallationRows(refs, one_more is None)
 
 
-def _home_refs(connection: Connection, filters: Filters) -> Sequence[int] | None:
+def _installation_refs(connection: Connection, filters: Filters) -> Sequence[int] | None:
     uuid, resource_type = filters.installation_uuid, filters.resource_type
     if filters.instance_id is not None or (uuid is None and resource_type is None):
         return None
@@ -429,11 +434,15 @@ def _home_refs(connection: Connection, filters: Filters) -> Sequence[int] | None
 
 
 def conditions(
-    filters: Filters, homes: Homes | None, *, of_any_source: bool, of_any_kind: bool = False
+    filters: Filters,
+    installation_rows: InstallationRows | None,
+    *,
+    of_any_source: bool,
+    of_any_kind: bool = False,
 ) -> list[ColumnElement[bool]]:
     """Return the conditions for the filters; relations of unknown kinds never match.
 
-    :param homes: the result of :func:`homes`
+    :param installation_rows: the result of :func:`installation_rows`
     :param of_any_source: whether relations of an unknown source match
     :param of_any_kind: leave out the condition for the kind
     :returns: conditions on the columns of :data:`related_images.db.tables.relation`
@@ -454,7 +463,7 @@ def conditions(
         conditions.append(_is(filters.kind, relation.c.kind, KIND_CODES))
     if filters.source is not None or not of_any_source:
         conditions.append(_is(filters.source, relation.c.source, SOURCE_CODES))
-    return conditions + of_instance(filters, relation.c.instance_ref, homes)
+    return conditions + of_instance(filters, relation.c.instance_ref, installation_rows)
 
 
 def _is(word: str | None, column: ColumnElement[str], codes: dict[str, int]) -> ColumnElement[bool]:
@@ -485,30 +494,30 @@ def _is_use() -> ColumnElement[bool]:
 
 
 def of_instance(
-    filters: Filters, ref: ColumnElement[Any], homes: Homes | None
+    filters: Filters, ref: ColumnElement[Any], installation_rows: InstallationRows | None
 ) -> list[ColumnElement[bool]]:
     """Return the conditions for the installation, the ID and the type of the filters.
 
     :param ref: the column with the primary key of the instance
-    :param homes: the result of :func:`homes`
+    :param installation_rows: the result of :func:`installation_rows`
     """
     names = (filters.installation_uuid, filters.instance_id, filters.resource_type)
     given = [name for name in names if name is not None]
     if not given:
         return []
-    if homes is not None:
-        is_of_home = instance.c.installation_ref.in_(homes.refs)
+    if installation_rows is not None:
+        is_of_installation = instance.c.installation_ref.in_(installation_rows.refs)
         if ref is instance.c.id:
-            return [is_of_home]
-        if homes.have_few_instances:
-            return [ref.in_(select(instance.c.id).where(is_of_home))]
+            return [is_of_installation]
+        if installation_rows.have_few_instances:
+            return [ref.in_(select(instance.c.id).where(is_of_installation))]
         # a correlated subquery, since MariaDB turns a join or EXISTS into a list of all instances
-        home = (
+        its_installation = (
             select(instance.c.installation_ref)
             .where(instance.c.id == ref)
             .correlate_except(instance)
         )
-        return [home.scalar_subquery().in_(homes.refs)]
+        return [its_installation.scalar_subquery().in_(installation_rows.refs)]
     found = instance_refs(*names)
     is_one = len(given) == len(names)
     return [ref == found.scalar_subquery() if is_one else ref.in_(found)]

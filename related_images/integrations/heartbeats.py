@@ -70,7 +70,7 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class ProcessHeartbeat:
     """A heartbeat.
 
     :ivar process: names the process; another process never has the same name
@@ -91,7 +91,9 @@ class Heartbeat:
     :param interval: seconds between two heartbeats
     """
 
-    def __init__(self, send: Callable[[Beat], None], interval: float = INTERVAL) -> None:
+    def __init__(
+        self, send: Callable[[ProcessHeartbeat], None], interval: float = INTERVAL
+    ) -> None:
         self._send = send
         self._interval = interval
         self._lock = threading.Lock()
@@ -130,7 +132,7 @@ class Heartbeat:
         if interval is None:
             return
         try:
-            self._send(Beat(process, *interval))
+            self._send(ProcessHeartbeat(process, *interval))
         except Exception as error:  # noqa: BLE001 - whatever fails, the thread must go on
             if type(error) is not self._failure:  # not every minute
                 LOG.warning("a heartbeat did not arrive, the next one covers its time: %s", error)

@@ -25,7 +25,7 @@ from related_images.client import (
 from related_images.client.glance import Glance
 from related_images.client.relations import results
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageNotFound, RelationConflict
-from related_images.integrations.heartbeats import Beat, Heartbeat
+from related_images.integrations.heartbeats import Heartbeat, ProcessHeartbeat
 from related_images.integrations.limited_calls import LimitedCalls
 from related_images.model import InstanceRef
 from related_images.protocol import headers, paths, schemas
@@ -168,7 +168,7 @@ class Reports:
             self._told.add(type(error))
         LOG.warning("%s is not reported, which leaves a gap: %s", self._service.report, error)
 
-    def _beat(self, beat: Beat) -> None:
+    def _beat(self, beat: ProcessHeartbeat) -> None:
         body = {
             "installation_uuid": self.installation_uuid,
             "witness": self._service.witness,

@@ -5,7 +5,7 @@ from urllib.parse import quote, unquote
 
 from related_images import validation
 from related_images.db import dependent_summary, dependents
-from related_images.db.dependents import Place, Wanted
+from related_images.db.dependents import PagePosition, Wanted
 from related_images.errors import ParameterMalformed
 from related_images.middleware import image_use, paging
 from related_images.middleware.lineage_handlers import number, require_visible
@@ -85,7 +85,7 @@ def _projects(
     return {"image_id": image_id, **page, "lower_bound": found.is_lower_bound}
 
 
-def _marker(place: Place) -> str:
+def _marker(place: PagePosition) -> str:
     is_inside = place.inside is not None
     state = INSIDE if is_inside else UPWARDS if place.upwards else ""
     way = ",".join(map(_text, place.inside or ()))
@@ -97,7 +97,7 @@ def _text(ref: InstanceRef) -> str:
     return f"{ref.resource_type}/{ref.installation_uuid}/{ref.instance_id}"
 
 
-def _place(marker: str | None) -> Place | None:
+def _place(marker: str | None) -> PagePosition | None:
     """Return the place in a marker; ``None`` for no marker.
 
     :raises MarkerUnknown: if the marker is malformed
@@ -108,7 +108,7 @@ def _place(marker: str | None) -> Place | None:
         marker, validation.image_id, number, _state_of, _resources, _resources
     )
     is_inside = state == INSIDE
-    return Place(
+    return PagePosition(
         *(key, depth, state == UPWARDS),
         inside=way if is_inside else None,
         after=after[0] if is_inside and after else None,

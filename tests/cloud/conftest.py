@@ -13,7 +13,7 @@ import pytest
 from tests.cloud.cloud import Cloud
 from tests.cloud.processes import KEEP_ENVIRONMENT, MARK, marked, new_mark
 from tests.cloud.starting import cloud as start
-from tests.cloud.user_actions import Deeds, do_everything
+from tests.cloud.user_actions import CreatedServers, do_everything
 
 GRACE: Final = 60
 """Seconds that killed processes have to disappear."""
@@ -37,7 +37,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 
 @pytest.fixture(scope="session")
-def deeds(cloud: Cloud) -> Deeds:
+def created(cloud: Cloud) -> CreatedServers:
     return do_everything(cloud)
 
 

@@ -12,9 +12,9 @@ from sqlalchemy import bindparam, create_engine, text
 from related_images import validation
 from tests.cloud.cloud import Cloud, eventually
 from tests.cloud.plan import INSTALLATION, RELATED
-from tests.cloud.user_actions import Hands
+from tests.cloud.user_actions import ServerActions
 from tests.cloud.volume_actions import FLAVOR as ON_VOLUME
-from tests.cloud.volume_actions import VolumeHands
+from tests.cloud.volume_actions import VolumeActions
 
 LABEL: Final = "daily"
 ON_DISK: Final = "small-for-nights"
@@ -53,10 +53,10 @@ class Nights:
     who: str = "alice"
 
     def create(self, on_disk: Iterable[str], on_volumes: Iterable[str]) -> None:
-        user, hands = self.cloud.connection(self.who), VolumeHands(self.cloud, self.who)
+        user, actions = self.cloud.connection(self.who), VolumeActions(self.cloud, self.who)
         if user.compute.find_flavor(ON_DISK) is None:
-            Hands(self.cloud).flavor(ON_DISK)
-        image_id = hands.image("for nights")
+            ServerActions(self.cloud).flavor(ON_DISK)
+        image_id = actions.image("for nights")
         for name in on_disk:
             self._server(name, ON_DISK, image_id=image_id)
         for name in on_volumes:

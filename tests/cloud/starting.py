@@ -96,10 +96,10 @@ def url_of(listener: socket.socket) -> str:
     return f"http://127.0.0.1:{port_of(listener)}"
 
 
-def at_once(*deeds: Callable[[], Any]) -> list[Any]:
+def at_once(*tasks: Callable[[], Any]) -> list[Any]:
     """Call functions in threads of their own, and return their results."""
     with ThreadPoolExecutor() as pool:
-        return [done.result() for done in [pool.submit(deed) for deed in deeds]]
+        return [done.result() for done in [pool.submit(task) for task in tasks]]
 
 
 def _start(cloud: Cloud, listeners: Mapping[str, socket.socket]) -> None:

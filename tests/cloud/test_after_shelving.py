@@ -7,7 +7,7 @@ import pytest
 
 from tests.cloud.cloud import Cloud, eventually
 from tests.cloud.starting import compute_told
-from tests.cloud.user_actions import Deeds, Hands
+from tests.cloud.user_actions import CreatedServers, ServerActions
 from tests.servers import Answer
 
 NO_TOKEN: Final = {"send_service_user_token = true": "send_service_user_token = false"}
@@ -21,17 +21,17 @@ UNSHELVED, POWERED_ON = "SHELVED_OFFLOADED", "SHELVED"
 Tell = Callable[[Mapping[str, str]], None]
 
 
-class Shelf:
+class ShelvedServers:
     """Shelves servers, and returns the state of their images."""
 
     def __init__(self, cloud: Cloud, base: str) -> None:
         self._cloud, self._base = cloud, base
-        self.hands = Hands(cloud)
+        self.actions = ServerActions(cloud)
 
     def shelve(self, name: str) -> tuple[str, str]:
         """Start and shelve a server, and return the IDs of the server and of its image."""
-        server_id = self.hands.server(name, self._base)
-        return server_id, self.hands.shelve(server_id, name)
+        server_id = self.actions.server(name, self._base)
+        return server_id, self.actions.shelve(server_id, name)
 
     def status(self, server_id: str) -> str:
         return str(self._cloud.connection("admin").compute.get_server(server_id).status)
@@ -62,8 +62,8 @@ class Shelf:
 
 
 @pytest.fixture(scope="module")
-def shelf(cloud: Cloud, deeds: Deeds) -> Shelf:
-    return Shelf(cloud, deeds.images["base"])
+def shelf(cloud: Cloud, created: CreatedServers) -> ShelvedServers:
+    return ShelvedServers(cloud, created.images["base"])
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,9 @@ def tell(cloud: Cloud) -> Iterator[Tell]:
         yield told
 
 
-def test_users_cannot_delete_the_image_and_nova_deletes_it_when_it_unshelves(shelf: Shelf) -> None:
+def test_users_cannot_delete_the_image_and_nova_deletes_it_when_it_unshelves(
+    shelf: ShelvedServers,
+) -> None:
     server_id, image_id = shelf.shelve("unshelved")
     assert shelf.status(server_id) == UNSHELVED
     row = shelf.relation(image_id)
@@ -81,25 +83,27 @@ def test_users_cannot_delete_the_image_and_nova_deletes_it_when_it_unshelves(she
         refused = shelf.delete(image_id, who)
         assert (refused.status, refused.json["error"]["code"]) == (409, "image.in-use")
         assert f"1 shelved server ({server_id} of" in refused.json["error"]["message"]
-    shelf.hands.unshelve(server_id)
+    shelf.actions.unshelve(server_id)
     row = shelf.relation(image_id)
     assert row["ended_at"] == row["image_deleted_at"] is not None
     assert image_id not in shelf.leftovers()
 
 
-def test_nova_deletes_the_image_when_a_shelved_server_is_deleted(shelf: Shelf) -> None:
+def test_nova_deletes_the_image_when_a_shelved_server_is_deleted(shelf: ShelvedServers) -> None:
     server_id, image_id = shelf.shelve("deleted while shelved")
-    shelf.hands.delete(server_id)
+    shelf.actions.delete(server_id)
     row = shelf.ended(image_id)
     assert row["ended_at"] == row["image_deleted_at"] is not None
 
 
-def test_nova_deletes_the_image_when_it_powers_the_server_on(tell: Tell, shelf: Shelf) -> None:
+def test_nova_deletes_the_image_when_it_powers_the_server_on(
+    tell: Tell, shelf: ShelvedServers
+) -> None:
     tell(NO_OFFLOAD)
     server_id, image_id = shelf.shelve("powered on")
     assert shelf.status(server_id) == POWERED_ON
     assert shelf.delete(image_id).status == 409
-    shelf.hands.unshelve(server_id)
+    shelf.actions.unshelve(server_id)
     row = shelf.relation(image_id)
     assert row["ended_at"] == row["image_deleted_at"] is not None
 
@@ -110,12 +114,12 @@ def test_nova_deletes_the_image_when_it_powers_the_server_on(tell: Tell, shelf: 
     ids=["powered on", "unshelved"],
 )
 def test_nova_compute_without_a_service_token_leaves_the_image_behind(
-    tell: Tell, shelf: Shelf, changes: dict[str, str], status: str
+    tell: Tell, shelf: ShelvedServers, changes: dict[str, str], status: str
 ) -> None:
     tell(changes)
     server_id, image_id = shelf.shelve(f"left behind from {status}")
     assert shelf.status(server_id) == status
-    shelf.hands.unshelve(server_id)
+    shelf.actions.unshelve(server_id)
     row = shelf.ended(image_id)
     assert row["image_deleted_at"] is None
     assert image_id in shelf.leftovers()

@@ -36,7 +36,7 @@ from tests.cloud.cloud import BIN, PATIENCE, Cloud, eventually
 from tests.cloud.flaky import flaky
 from tests.cloud.nights import LABEL, Made, Nights, lines
 from tests.cloud.plan import INSTALLATION
-from tests.cloud.volume_actions import VolumeHands
+from tests.cloud.volume_actions import VolumeActions
 
 OWNER: Final = "carol"
 """A user whose project has no other servers."""
@@ -175,8 +175,8 @@ def name_others(cloud: Cloud, nights: Nights) -> dict[str, set[str]]:
 
     :returns: the volume snapshots by their user
     """
-    hands = VolumeHands(cloud, OWNER)
-    others = {OWNER: {hands.snapshot(hands.volume("precious"))}, "bob": {of_bob(cloud)}}
+    actions = VolumeActions(cloud, OWNER)
+    others = {OWNER: {actions.snapshot(actions.volume("precious"))}, "bob": {of_bob(cloud)}}
     named = [*others[OWNER], *others["bob"]]
     mapping = [{"source_type": "snapshot", "snapshot_id": one} for one in named]
     images = cloud.connection(OWNER).image

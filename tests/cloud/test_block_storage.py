@@ -17,7 +17,7 @@ from related_images.model import Filters
 from tests.cloud.cloud import PATIENCE, Cloud, eventually
 from tests.cloud.plan import INSTALLATION, LISTENERS, RELATED, VOLUMES, WITNESSED
 from tests.cloud.starting import glance_beside
-from tests.cloud.volume_actions import VolumeDeeds, VolumeHands, do_everything
+from tests.cloud.volume_actions import CreatedVolumes, VolumeActions, do_everything
 
 SERVICE: Final = "service"
 
@@ -49,13 +49,13 @@ UNKNOWN_TO_LISTENER: Final = ("blank", "clone")
 
 
 @pytest.fixture(scope="module")
-def deeds(cloud: Cloud) -> VolumeDeeds:
+def created(cloud: Cloud) -> CreatedVolumes:
     return do_everything(cloud)
 
 
-def recorded(cloud: Cloud, deeds: VolumeDeeds, name: str) -> tuple[dict[str, Any], set[Any]]:
+def recorded(cloud: Cloud, created: CreatedVolumes, name: str) -> tuple[dict[str, Any], set[Any]]:
     """The recorded origins and starts of resources, by name, in a database of the cloud."""
-    names = deeds.names()
+    names = created.names()
     with closing(Database(cloud.plan.database_of(name), PATIENCE)) as database:
         found = origins.page(database, Filters(), 500, None).items
         starts = database.read(relation_queries.find, Filters(kind="boot"), 500)
@@ -73,22 +73,24 @@ def recorded(cloud: Cloud, deeds: VolumeDeeds, name: str) -> tuple[dict[str, Any
     )
 
 
-def test_what_the_filters_and_the_listener_record(cloud: Cloud, deeds: VolumeDeeds) -> None:
-    eventually(lambda: ORIGINS.keys() <= recorded(cloud, deeds, RELATED)[0].keys(), "the origins")
-    found, starts = recorded(cloud, deeds, RELATED)
+def test_what_the_filters_and_the_listener_record(cloud: Cloud, created: CreatedVolumes) -> None:
+    eventually(lambda: ORIGINS.keys() <= recorded(cloud, created, RELATED)[0].keys(), "the origins")
+    found, starts = recorded(cloud, created, RELATED)
     assert {name: found[name] for name in ORIGINS} == ORIGINS
     assert starts == BOOTS
 
 
-def test_the_listener_alone_records_nothing_wrong(cloud: Cloud, deeds: VolumeDeeds) -> None:
+def test_the_listener_alone_records_nothing_wrong(cloud: Cloud, created: CreatedVolumes) -> None:
     wanted = {name: source for name, source in ORIGINS.items() if name not in UNKNOWN_TO_LISTENER}
-    eventually(lambda: wanted.keys() <= recorded(cloud, deeds, WITNESSED)[0].keys(), "the origins")
-    found, starts = recorded(cloud, deeds, WITNESSED)
+    eventually(
+        lambda: wanted.keys() <= recorded(cloud, created, WITNESSED)[0].keys(), "the origins"
+    )
+    found, starts = recorded(cloud, created, WITNESSED)
     assert {name: found.get(name) for name in ORIGINS} == {**dict.fromkeys(ORIGINS), **wanted}
     assert starts == {("booted from a snapshot", "snapshot")}
 
 
-def test_no_notification_is_a_dead_letter(cloud: Cloud, deeds: VolumeDeeds) -> None:
+def test_no_notification_is_a_dead_letter(cloud: Cloud, created: CreatedVolumes) -> None:
     for listener in LISTENERS:
         assert cloud.plan.dead_letters(listener).read_text() == ""
 
@@ -108,13 +110,13 @@ def asked(cloud: Cloud, path: str) -> Any:
 )
 def test_the_image_of_a_volume_is_recorded(
     cloud: Cloud,
-    deeds: VolumeDeeds,
+    created: CreatedVolumes,
     image: str,
     made_from: str,
     resource_type: str,
     ancestors: list[str],
 ) -> None:
-    names, image_id = deeds.names(), deeds.images[image]
+    names, image_id = created.names(), created.images[image]
     relations = asked(cloud, f"/v2/images/{image_id}/relations")["relations"]
     (made,) = [one for one in relations if one["kind"] == "snapshot"]
     assert (names[made["instance_id"]], made["resource_type"]) == (made_from, resource_type)
@@ -124,17 +126,19 @@ def test_the_image_of_a_volume_is_recorded(
     assert [names[one["image_id"]] for one in found] == ancestors
 
 
-def test_the_volume_snapshots_of_an_image_are_shown(cloud: Cloud, deeds: VolumeDeeds) -> None:
-    image = cloud.connection("alice").image.get_image(deeds.images["snapshot"])
+def test_the_volume_snapshots_of_an_image_are_shown(cloud: Cloud, created: CreatedVolumes) -> None:
+    image = cloud.connection("alice").image.get_image(created.images["snapshot"])
     mapping = json.loads(image.properties["block_device_mapping"])
     relations = asked(cloud, f"/v2/images/{image.id}/relations")["relations"]
     (made,) = [one for one in relations if one["kind"] == "snapshot"]
     assert made["volume_snapshot_ids"] == [one["snapshot_id"] for one in mapping]
 
 
-def test_a_transferred_volume_belongs_to_its_new_project(cloud: Cloud, deeds: VolumeDeeds) -> None:
+def test_a_transferred_volume_belongs_to_its_new_project(
+    cloud: Cloud, created: CreatedVolumes
+) -> None:
     bob = cloud.connection("bob").current_project_id
-    path = f"/v2/origins?instance_id={deeds.volumes['blank']}"
+    path = f"/v2/origins?instance_id={created.volumes['blank']}"
 
     def is_of_bob() -> bool:
         (origin,) = asked(cloud, path)["origins"]
@@ -144,16 +148,16 @@ def test_a_transferred_volume_belongs_to_its_new_project(cloud: Cloud, deeds: Vo
 
 
 def test_an_image_is_used_until_the_last_volume_is_deleted(cloud: Cloud) -> None:
-    hands = VolumeHands(cloud)
-    image_id = hands.image("of a short life")
-    server_id = hands.server("short", "--image", image_id, "--boot-from-volume", "1")
-    volume_id = hands.root_volume(server_id)
+    actions = VolumeActions(cloud)
+    image_id = actions.image("of a short life")
+    server_id = actions.server("short", "--image", image_id, "--boot-from-volume", "1")
+    volume_id = actions.root_volume(server_id)
     _uses(cloud, image_id, 2)
     _is_guarded(cloud, image_id)
-    hands.delete_server(server_id)
+    actions.delete_server(server_id)
     _uses(cloud, image_id, 1)
     _is_guarded(cloud, image_id)
-    hands.delete_volume(volume_id)
+    actions.delete_volume(volume_id)
     _uses(cloud, image_id, 0)
     cloud.openstack("alice", "image", "delete", image_id)
     assert cloud.connection("alice").image.find_image(image_id) is None
@@ -171,7 +175,7 @@ def test_an_image_is_deleted_or_a_volume_is_made_of_it(cloud: Cloud) -> None:
     longest = 1.0
     with ThreadPoolExecutor(2) as pool:
         for number in range(ROUNDS):
-            image_id = VolumeHands(cloud).image(f"of round {number}")
+            image_id = VolumeActions(cloud).image(f"of round {number}")
             pause, begun = random.uniform(0, 2 * longest), time.monotonic()
             deleting = pool.submit(_delete_image, user, image_id, pause)
             body = {"volume": {"size": 1, "imageRef": image_id, "name": "of a race"}}
@@ -186,7 +190,7 @@ def test_an_image_is_deleted_or_a_volume_is_made_of_it(cloud: Cloud) -> None:
     named = user.block_storage.volumes(name="of a race")
     assert {one.id for one in named} == set(volumes)
     for volume_id in volumes:
-        VolumeHands(cloud).wait_for(volume_id)
+        VolumeActions(cloud).wait_for(volume_id)
 
 
 def _delete_image(user: Any, image_id: str, pause: float) -> bool:
@@ -222,15 +226,15 @@ def unused_images(cloud: Cloud, who: str, **environment: str) -> set[str]:
     return {row["Image ID"] for row in json.loads(done.stdout)}
 
 
-def test_no_used_image_is_unused(cloud: Cloud, deeds: VolumeDeeds) -> None:
-    idle = VolumeHands(cloud).image("idle")
+def test_no_used_image_is_unused(cloud: Cloud, created: CreatedVolumes) -> None:
+    idle = VolumeActions(cloud).image("idle")
     for who in ("admin", "alice"):
         listed = unused_images(cloud, who)
         assert idle in listed
-        assert listed.isdisjoint(deeds.images[name] for name in USED)
+        assert listed.isdisjoint(created.images[name] for name in USED)
 
 
-def test_without_a_witness_no_used_image_is_unused(cloud: Cloud, deeds: VolumeDeeds) -> None:
+def test_without_a_witness_no_used_image_is_unused(cloud: Cloud, created: CreatedVolumes) -> None:
     """The listeners alone report to this database; the filters in nova-api and cinder-api do not.
 
     So the images of the volumes are not recorded. Their use is unknown, as long as the filter in
@@ -252,7 +256,7 @@ def test_without_a_witness_no_used_image_is_unused(cloud: Cloud, deeds: VolumeDe
         cloud.plan.write_clouds(clouds, image=f"http://127.0.0.1:{port}")
         for who in ("admin", "alice"):
             listed = unused_images(cloud, who, OS_CLIENT_CONFIG_FILE=str(clouds))
-            assert listed.isdisjoint(deeds.images[name] for name in USED)
+            assert listed.isdisjoint(created.images[name] for name in USED)
         # if nobody is expected to report the images of volumes, they are called unused
         for words in (
             ("remove", VOLUMES),
@@ -261,4 +265,4 @@ def test_without_a_witness_no_used_image_is_unused(cloud: Cloud, deeds: VolumeDe
             done = cloud.command("related-images", "installation", *words, *connection)
             assert done.returncode == 0, done.stderr
         listed = unused_images(cloud, "admin", OS_CLIENT_CONFIG_FILE=str(clouds))
-        assert deeds.images["data"] in listed
+        assert created.images["data"] in listed

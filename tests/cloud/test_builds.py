@@ -10,20 +10,20 @@ from sqlalchemy import create_engine, text
 from tests.cloud.cloud import Cloud, eventually
 from tests.cloud.plan import INSTALLATION, RELATED
 from tests.cloud.starting import start_compute
-from tests.cloud.user_actions import FLAVOR, Deeds, Hands
+from tests.cloud.user_actions import FLAVOR, CreatedServers, ServerActions
 
 HUGE: Final = "huge"
 
 
 @pytest.fixture
-def hands(cloud: Cloud, deeds: Deeds) -> Hands:
-    return Hands(cloud)
+def actions(cloud: Cloud, created: CreatedServers) -> ServerActions:
+    return ServerActions(cloud)
 
 
 @pytest.fixture
-def image_id(hands: Hands) -> str:
+def image_id(actions: ServerActions) -> str:
     """Create an image of alice that no server uses, and return its ID."""
-    return hands.image("alice", "to start from", b"a disk")
+    return actions.image("alice", "to start from", b"a disk")
 
 
 def create(cloud: Cloud, name: str, image_id: str, flavor: str = FLAVOR) -> Any:
@@ -80,7 +80,7 @@ def no_tables(cloud: Cloud) -> Iterator[None]:
 
 
 def test_an_image_is_protected_before_the_server_is_built(
-    cloud: Cloud, hands: Hands, image_id: str
+    cloud: Cloud, actions: ServerActions, image_id: str
 ) -> None:
     with no_compute(cloud):
         server = create(cloud, "protected", image_id)
@@ -89,35 +89,35 @@ def test_an_image_is_protected_before_the_server_is_built(
         assert state(cloud, server.id) == "BUILD"
     eventually(lambda: state(cloud, server.id) == "ACTIVE", "the server")
     assert delete_image(cloud, image_id) == (409, "image.in-use")
-    hands.delete(server.id)
+    actions.delete(server.id)
     eventually(lambda: has_ended(cloud, server.id), "the notification of the deletion")
     assert delete_image(cloud, image_id) == (204, None)
 
 
 def test_a_server_without_a_host_does_not_use_its_image(
-    cloud: Cloud, hands: Hands, image_id: str
+    cloud: Cloud, actions: ServerActions, image_id: str
 ) -> None:
     # Nova has no quota for the size of local disks
-    hands.flavor(HUGE, disk=10_000_000)
+    actions.flavor(HUGE, disk=10_000_000)
     server = create(cloud, "no host", image_id, HUGE)
     assert starts(cloud, server.id) == [(image_id, "service")]
     eventually(lambda: has_ended(cloud, server.id), "the notification of the failure")
     assert state(cloud, server.id) == "ERROR"
     assert delete_image(cloud, image_id) == (204, None)
-    hands.delete(server.id)
+    actions.delete(server.id)
 
 
 def test_a_server_that_is_deleted_at_once_does_not_use_its_image(
-    cloud: Cloud, hands: Hands, image_id: str
+    cloud: Cloud, actions: ServerActions, image_id: str
 ) -> None:
     server = create(cloud, "deleted at once", image_id)
-    hands.delete(server.id)
+    actions.delete(server.id)
     eventually(lambda: has_ended(cloud, server.id), "the end of the server")
     assert delete_image(cloud, image_id) == (204, None)
 
 
 def test_a_server_is_built_although_its_start_cannot_be_reported(
-    cloud: Cloud, hands: Hands, image_id: str
+    cloud: Cloud, actions: ServerActions, image_id: str
 ) -> None:
     with no_tables(cloud):
         server = create(cloud, "not reported", image_id)
@@ -126,4 +126,4 @@ def test_a_server_is_built_although_its_start_cannot_be_reported(
     assert "the start of a server is not reported" in log
     # the listener records the start later
     eventually(lambda: starts(cloud, server.id) == [(image_id, "notification")], "a notification")
-    hands.delete(server.id)
+    actions.delete(server.id)

@@ -15,7 +15,7 @@ from related_images.db import (
 from tests.cloud.cells import second_cell
 from tests.cloud.cloud import Cloud, eventually
 from tests.cloud.plan import INSTALLATION, WITNESSED, Cell
-from tests.cloud.user_actions import FLAVOR, Deeds, Hands
+from tests.cloud.user_actions import FLAVOR, CreatedServers, ServerActions
 
 NAME: Final = "moved"
 BIGGER: Final = "bigger"
@@ -43,9 +43,9 @@ class Moved:
 
 
 @pytest.fixture(scope="module")
-def server_id(cloud: Cloud, deeds: Deeds) -> str:
+def server_id(cloud: Cloud, created: CreatedServers) -> str:
     """Create a server in the first cell, which is the only one yet, and return its ID."""
-    return Hands(cloud).server(NAME, deeds.images["base"])
+    return ServerActions(cloud).server(NAME, created.images["base"])
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +56,12 @@ def cell(cloud: Cloud, server_id: str) -> Iterator[Cell]:
 
 @pytest.fixture(scope="module")
 def moved(cloud: Cloud, server_id: str, cell: Cell) -> Moved:
-    hands = Hands(cloud)
-    hands.flavor(BIGGER, ram=128)
-    there = hands.resize(server_id, BIGGER)
-    hands.confirm(server_id)
-    snapshot_id = hands.snapshot("alice", server_id, "in the second cell")
-    return Moved(server_id, there, snapshot_id, hands.resize(server_id, FLAVOR))
+    actions = ServerActions(cloud)
+    actions.flavor(BIGGER, ram=128)
+    there = actions.resize(server_id, BIGGER)
+    actions.confirm(server_id)
+    snapshot_id = actions.snapshot("alice", server_id, "in the second cell")
+    return Moved(server_id, there, snapshot_id, actions.resize(server_id, FLAVOR))
 
 
 @pytest.fixture(scope="module")

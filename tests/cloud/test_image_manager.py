@@ -17,7 +17,7 @@ import pytest
 
 from tests.cloud.cloud import Cloud
 from tests.cloud.starting import glance_beside
-from tests.cloud.volume_actions import VolumeHands
+from tests.cloud.volume_actions import VolumeActions
 
 pytestmark = pytest.mark.slow
 
@@ -137,9 +137,9 @@ def _use(cloud: Cloud, who: str, image_id: str, name: str) -> None:
     The tool describes a hypervisor that this cloud does not have, and which Nova would look for.
     """
     cloud.openstack(who, "image", "unset", "--property", "hypervisor_type", image_id)
-    hands = VolumeHands(cloud)
-    hands.volume(f"of {name}", image_id=image_id)
-    hands.server(f"of-{name}", "--image", image_id)
+    actions = VolumeActions(cloud)
+    actions.volume(f"of {name}", image_id=image_id)
+    actions.server(f"of-{name}", "--image", image_id)
 
 
 def test_a_rotation_deletes_no_used_image(cloud: Cloud, tool: Tool) -> None:

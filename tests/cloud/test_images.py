@@ -12,7 +12,7 @@ from related_images.db import (
 )
 from tests.cloud.cloud import Cloud, eventually
 from tests.cloud.plan import INSTALLATION, LISTENERS, WITNESSED
-from tests.cloud.user_actions import Deeds
+from tests.cloud.user_actions import CreatedServers
 
 SNAPSHOTS: Final = {
     "snapshot": ("snapshot", None),
@@ -51,13 +51,13 @@ def relation(cloud: Cloud, image_id: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def witnessed(cloud: Cloud, deeds: Deeds) -> Relations:
+def witnessed(cloud: Cloud, created: CreatedServers) -> Relations:
     """Return the server and kind of each image that the notifications alone report."""
     database = Database(cloud.plan.database_of(WITNESSED), 20)
 
     def all_heard() -> Relations | None:
         # its deletion is the last notification that Nova sends
-        heir = Filters(INSTALLATION, deeds.servers["heir"])
+        heir = Filters(INSTALLATION, created.servers["heir"])
         known = database.read(instances._find, heir, 1)
         if not known or known[0].ended_at is None:
             return None
@@ -68,26 +68,28 @@ def witnessed(cloud: Cloud, deeds: Deeds) -> Relations:
 
 
 @pytest.fixture(scope="module")
-def listened(cloud: Cloud, deeds: Deeds) -> None:
+def listened(cloud: Cloud, created: CreatedServers) -> None:
     """Wait until the listener that uses the filter's database has stored all notifications."""
-    eventually(lambda: ended_at(cloud, deeds.servers["heir"]), "the last notification")
+    eventually(lambda: ended_at(cloud, created.servers["heir"]), "the last notification")
 
 
-@pytest.mark.parametrize("deed", SNAPSHOTS)
+@pytest.mark.parametrize("action", SNAPSHOTS)
 def test_the_filter_names_the_instance_that_it_was_made_from(
-    cloud: Cloud, deeds: Deeds, deed: str
+    cloud: Cloud, created: CreatedServers, action: str
 ) -> None:
-    recorded = relation(cloud, deeds.images[deed])
+    recorded = relation(cloud, created.images[action])
     assert recorded["installation_uuid"] == INSTALLATION
-    assert recorded["instance_id"] == deeds.made_from[deed]
-    assert (recorded["kind"], recorded["label"]) == SNAPSHOTS[deed]
+    assert recorded["instance_id"] == created.made_from[action]
+    assert (recorded["kind"], recorded["label"]) == SNAPSHOTS[action]
     assert recorded["source"] == "service"
 
 
-@pytest.mark.parametrize("deed", SNAPSHOTS)
-def test_the_notifications_name_the_same(deeds: Deeds, witnessed: Relations, deed: str) -> None:
-    said = None if deed in SILENT else (deeds.made_from[deed], SNAPSHOTS[deed][0])
-    assert witnessed.get(deeds.images[deed]) == said
+@pytest.mark.parametrize("action", SNAPSHOTS)
+def test_the_notifications_name_the_same(
+    created: CreatedServers, witnessed: Relations, action: str
+) -> None:
+    said = None if action in SILENT else (created.made_from[action], SNAPSHOTS[action][0])
+    assert witnessed.get(created.images[action]) == said
 
 
 def test_no_notification_becomes_a_dead_letter(cloud: Cloud, witnessed: Relations) -> None:
@@ -96,30 +98,33 @@ def test_no_notification_becomes_a_dead_letter(cloud: Cloud, witnessed: Relation
     )
 
 
-@pytest.mark.parametrize("deed", [deed for deed in SNAPSHOTS if deed not in GONE])
-def test_novas_property_names_what_the_user_wants(cloud: Cloud, deeds: Deeds, deed: str) -> None:
-    forged = deed == "snapshot with forged metadata"
-    path = f"/v2/images/{deeds.images[deed]}"
+@pytest.mark.parametrize("action", [action for action in SNAPSHOTS if action not in GONE])
+def test_novas_property_names_what_the_user_wants(
+    cloud: Cloud, created: CreatedServers, action: str
+) -> None:
+    forged = action == "snapshot with forged metadata"
+    path = f"/v2/images/{created.images[action]}"
     image = cloud.glance("GET", path, {"X-Auth-Token": cloud.token("admin")}).json
-    claimed = deeds.servers["first"] if forged else deeds.made_from[deed]
+    claimed = created.servers["first"] if forged else created.made_from[action]
     assert image["instance_uuid"] == claimed
-    assert (image["image_type"] == SNAPSHOTS[deed][0]) is not forged
-    assert (claimed == deeds.made_from[deed]) is not forged
+    assert (image["image_type"] == SNAPSHOTS[action][0]) is not forged
+    assert (claimed == created.made_from[action]) is not forged
 
 
 def test_an_administrators_snapshot_belongs_to_the_administrator(
-    cloud: Cloud, deeds: Deeds
+    cloud: Cloud, created: CreatedServers
 ) -> None:
     projects = {name: cloud.connection(name).current_project_id for name in ("admin", "alice")}
-    recorded = relation(cloud, deeds.images["snapshot by an administrator"])
+    recorded = relation(cloud, created.images["snapshot by an administrator"])
     assert recorded["project_id"] == projects["admin"] != projects["alice"]
 
 
 @pytest.mark.parametrize("name", STARTED_FROM)
-def test_what_a_server_was_started_from(cloud: Cloud, deeds: Deeds, name: str) -> None:
-    images = {deeds.images[deed] for deed in STARTED_FROM[name]}
+def test_what_a_server_was_started_from(cloud: Cloud, created: CreatedServers, name: str) -> None:
+    images = {created.images[action] for action in STARTED_FROM[name]}
     eventually(
-        lambda: started_from(cloud, deeds.servers[name]) == images, f"what {name} was started from"
+        lambda: started_from(cloud, created.servers[name]) == images,
+        f"what {name} was started from",
     )
 
 
@@ -130,8 +135,8 @@ def started_from(cloud: Cloud, server_id: str) -> set[str]:
 
 
 @pytest.mark.usefixtures("listened")
-def test_which_servers_ended(cloud: Cloud, deeds: Deeds) -> None:
-    ended = {name for name, server_id in deeds.servers.items() if ended_at(cloud, server_id)}
+def test_which_servers_ended(cloud: Cloud, created: CreatedServers) -> None:
+    ended = {name for name, server_id in created.servers.items() if ended_at(cloud, server_id)}
     assert ended == {"heir"}
 
 
@@ -141,25 +146,25 @@ def ended_at(cloud: Cloud, server_id: str) -> object:
     return answer.json["ended_at"] if answer.status == 200 else None
 
 
-def test_what_nova_deleted_is_marked(cloud: Cloud, deeds: Deeds) -> None:
-    rows = {deed: relation(cloud, deeds.images[deed]) for deed in SNAPSHOTS}
-    assert {deed for deed, row in rows.items() if row["image_deleted_at"]} == GONE
+def test_what_nova_deleted_is_marked(cloud: Cloud, created: CreatedServers) -> None:
+    rows = {action: relation(cloud, created.images[action]) for action in SNAPSHOTS}
+    assert {action for action, row in rows.items() if row["image_deleted_at"]} == GONE
 
 
 @pytest.mark.usefixtures("listened")
-def test_descent_through_two_servers(cloud: Cloud, deeds: Deeds) -> None:
-    image_id = deeds.images["snapshot of an heir"]
+def test_descent_through_two_servers(cloud: Cloud, created: CreatedServers) -> None:
+    image_id = created.images["snapshot of an heir"]
     shown = cloud.shown("alice", "image", "ancestry", "list", image_id)
-    chain = [image_id, deeds.images["backup 3"], deeds.images["base"]]
+    chain = [image_id, created.images["backup 3"], created.images["base"]]
     assert [row["Image ID"] for row in shown] == chain
 
 
-def test_rotation_deletes_exactly_the_oldest_real_backup(deeds: Deeds) -> None:
+def test_rotation_deletes_exactly_the_oldest_real_backup(created: CreatedServers) -> None:
     others = {"backup 2", "backup 3", "of another server", "never uploaded"}
-    assert deeds.claimed_before == others | {"backup 1"}
-    assert deeds.claimed_after == others | {"backup 4"}
+    assert created.claimed_before == others | {"backup 1"}
+    assert created.claimed_after == others | {"backup 4"}
 
 
-def test_the_backups_of_a_server(cloud: Cloud, deeds: Deeds) -> None:
-    shown = cloud.shown("alice", "server", "backup", "list", deeds.servers["first"])
+def test_the_backups_of_a_server(cloud: Cloud, created: CreatedServers) -> None:
+    shown = cloud.shown("alice", "server", "backup", "list", created.servers["first"])
     assert [row["Name"] for row in shown] == ["backup 4", "backup 3", "backup 2"]

@@ -9,7 +9,7 @@ import pytest
 from tests.cloud.cloud import Cloud
 from tests.cloud.plan import INSTALLATION, REGION, glance_paste
 from tests.cloud.starting import glance_beside
-from tests.cloud.user_actions import Deeds
+from tests.cloud.user_actions import CreatedServers
 from tests.servers import ask
 
 
@@ -71,7 +71,7 @@ def test_an_ordinary_user_cannot_reconcile(cloud: Cloud) -> None:
     assert "use an account with the admin role" in done.stderr
 
 
-def test_a_project_is_found_by_its_name(cloud: Cloud, deeds: Deeds) -> None:
+def test_a_project_is_found_by_its_name(cloud: Cloud, created: CreatedServers) -> None:
     demo = cloud.connection("admin").identity.find_project("demo").id
 
     def listed(who: str, project: str) -> set[str]:
@@ -79,8 +79,8 @@ def test_a_project_is_found_by_its_name(cloud: Cloud, deeds: Deeds) -> None:
         return {row["Image ID"] for row in rows}
 
     found = listed("admin", "demo")
-    assert deeds.images["backup 4"] in found
-    assert deeds.images["snapshot by an administrator"] not in found
+    assert created.images["backup 4"] in found
+    assert created.images["snapshot by an administrator"] not in found
     assert found == listed("admin", demo) == listed("alice", "demo")
     # bob may not look up projects in Keystone, and may not see the relations of demo
     assert listed("bob", demo) == set()
@@ -98,7 +98,7 @@ def test_a_project_that_keystone_does_not_know(cloud: Cloud) -> None:
 
 
 def test_backfill_believes_neither_what_is_forged_nor_what_nova_does_not_know(
-    cloud: Cloud, deeds: Deeds
+    cloud: Cloud, created: CreatedServers
 ) -> None:
     words = ("--installation", INSTALLATION, "--ask-nova", "--dry-run", "-f", "json")
     where = ("--os-cloud", "admin", *on_database(cloud))
@@ -106,6 +106,6 @@ def test_backfill_believes_neither_what_is_forged_nor_what_nova_does_not_know(
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     doubted = {row["image_id"]: row["reason"] for row in told["doubted"]}
-    assert deeds.images["snapshot with forged metadata"] in doubted
-    assert not set(doubted) & {deeds.images[f"backup {number}"] for number in (2, 3, 4)}
+    assert created.images["snapshot with forged metadata"] in doubted
+    assert not set(doubted) & {created.images[f"backup {number}"] for number in (2, 3, 4)}
     assert told["counts"]["known"] >= 5

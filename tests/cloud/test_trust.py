@@ -9,7 +9,7 @@ import pytest
 from tests.cloud.cloud import Cloud
 from tests.cloud.plan import INSTALLATION
 from tests.cloud.starting import glance_beside, nova_without_service_user
-from tests.cloud.user_actions import Deeds
+from tests.cloud.user_actions import CreatedServers
 from tests.servers import Answer, ask
 
 IMAGE: Final = {"name": "spoofed", "disk_format": "raw", "container_format": "bare"}
@@ -134,10 +134,10 @@ def test_a_service_token_beside_an_ordinary_one_records(
 
 
 def test_nova_api_sends_the_token_of_its_own_account_without_service_user(
-    cloud: Cloud, names: dict[str, str], deeds: Deeds
+    cloud: Cloud, names: dict[str, str], created: CreatedServers
 ) -> None:
     """keystonemiddleware adds the service token of the account in [keystone_authtoken]."""
-    server = deeds.servers["first"]
+    server = created.servers["first"]
     with nova_without_service_user(cloud) as port:
         wanted = {"createImage": {"name": "without service_user", "metadata": {}}}
         headers = {**by(names["alice"]), "X-OpenStack-Nova-API-Version": "2.74"}
@@ -162,13 +162,13 @@ def test_another_service_cannot_speak_for_novas_installation(
 
 
 def test_a_user_can_neither_add_nor_remove_a_record(
-    cloud: Cloud, names: dict[str, str], deeds: Deeds
+    cloud: Cloud, names: dict[str, str], created: CreatedServers
 ) -> None:
-    image_id, instance_id = deeds.images["backup 4"], deeds.servers["first"]
+    image_id, instance_id = created.images["backup 4"], created.servers["first"]
     spoof = {**filled(SERVICE | CALLER, names), **by(names["alice"])}
     body = {
         "installation_uuid": INSTALLATION,
-        "instance_id": deeds.servers["shelved"],
+        "instance_id": created.servers["shelved"],
         "image_id": image_id,
         "kind": "backup",
     }
@@ -191,24 +191,24 @@ def test_an_ordinary_user_is_no_administrator(cloud: Cloud, names: dict[str, str
 
 
 def test_a_user_of_another_project_sees_nothing(
-    cloud: Cloud, names: dict[str, str], deeds: Deeds
+    cloud: Cloud, names: dict[str, str], created: CreatedServers
 ) -> None:
     claimed = {"X-Project-Id": names["demo"], "X-Tenant-Id": names["demo"]}
     spoof = {**filled(SERVICE | CALLER, names), **claimed, **by(names["bob"])}
-    first = {"X-Installation-UUID": INSTALLATION, "X-Instance-ID": deeds.servers["first"]}
+    first = {"X-Installation-UUID": INSTALLATION, "X-Instance-ID": created.servers["first"]}
     images = cloud.glance("GET", "/v2/images", spoof | first)
     assert images.headers["X-Relation-Filters-Applied"] == "installation_uuid, instance_id"
     assert images.json["images"] == []
-    for path in ("relations", f"images/{deeds.images['backup 4']}/relations", "instances"):
+    for path in ("relations", f"images/{created.images['backup 4']}/relations", "instances"):
         answer = cloud.glance("GET", f"/v2/{path}", spoof)
         assert answer.json.get(path.rpartition("/")[2], []) == [], path
     assert len(cloud.glance("GET", "/v2/images", by(names["alice"]) | first).json["images"]) > 3
 
 
 def test_the_rotation_with_the_token_of_a_user_alone_is_narrowed_too(
-    cloud: Cloud, names: dict[str, str], deeds: Deeds
+    cloud: Cloud, names: dict[str, str], created: CreatedServers
 ) -> None:
-    claims = f"image_type=backup&backup_type=daily&instance_uuid={deeds.servers['first']}"
+    claims = f"image_type=backup&backup_type=daily&instance_uuid={created.servers['first']}"
     spoof = {**filled(SERVICE | CALLER, names), **by(names["alice"])}
     answer = cloud.glance("GET", f"/v2/images?{claims}", spoof)
     assert answer.headers["X-Relation-Filters-Applied"] == "installation_uuid, instance_id, kind"

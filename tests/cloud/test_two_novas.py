@@ -12,7 +12,7 @@ from related_images.model import BOOT, NOTIFICATION, SERVER, SERVICE, SOURCES, F
 from tests.cloud.cloud import PATIENCE, Cloud, eventually
 from tests.cloud.plan import INSTALLATION, LISTENERS, RELATED, SECOND, VOLUMES, WITNESSED
 from tests.cloud.second_nova import second_nova
-from tests.cloud.volume_actions import VolumeHands
+from tests.cloud.volume_actions import VolumeActions
 
 Fact = tuple[str, str, str, str]
 """The installation of a server or volume, its name, a word, and the name of another thing."""
@@ -70,7 +70,7 @@ def made(cloud: Cloud) -> Iterator[Made]:
 
 
 def _use(made: Made) -> None:
-    one, two = VolumeHands(made.first), VolumeHands(made.second)
+    one, two = VolumeActions(made.first), VolumeActions(made.second)
     image = one.image("for two Novas")
     new = ("--image", image, "--boot-from-volume", "1")
     server_1, server_2 = one.server("one", *new), two.server("two", *new)

@@ -28,7 +28,7 @@ from related_images.model import Filters
 from tests.client.scripted import Reply, serving
 from tests.cloud.cloud import Cloud
 from tests.cloud.plan import VOLUMES
-from tests.cloud.volume_actions import VolumeHands
+from tests.cloud.volume_actions import VolumeActions
 
 YESTERDAY: Final = datetime.now(UTC) - timedelta(days=1)
 
@@ -98,28 +98,28 @@ def records(cloud: Cloud, tmp_path: Path) -> Records:
 
 
 @pytest.fixture(scope="module")
-def hands(cloud: Cloud) -> VolumeHands:
-    return VolumeHands(cloud)
+def actions(cloud: Cloud) -> VolumeActions:
+    return VolumeActions(cloud)
 
 
 @pytest.fixture(scope="module")
-def image(hands: VolumeHands) -> str:
-    return hands.image("of volumes that nobody reports")
+def image(actions: VolumeActions) -> str:
+    return actions.image("of volumes that nobody reports")
 
 
 def test_a_backfill_records_what_cinder_itself_has_stored(
-    cloud: Cloud, hands: VolumeHands, image: str, records: Records
+    cloud: Cloud, actions: VolumeActions, image: str, records: Records
 ) -> None:
     demo = cloud.connection("alice").current_project_id
-    base = hands.volume("base", image_id=image)
-    snapshot = hands.snapshot(base)
+    base = actions.volume("base", image_id=image)
+    snapshot = actions.snapshot(base)
     sources = {
         snapshot: base,
-        hands.volume("clone", source_volume_id=base): base,
-        hands.volume("of a snapshot", snapshot_id=snapshot): snapshot,
+        actions.volume("clone", source_volume_id=base): base,
+        actions.volume("of a snapshot", snapshot_id=snapshot): snapshot,
     }
-    forged = hands.volume("forged")
-    hands.describe(forged, image)
+    forged = actions.volume("forged")
+    actions.describe(forged, image)
     planned, _ = records.backfill("--dry-run")
     assert records.live() == {}
     counts, rejected = records.backfill()
@@ -139,18 +139,18 @@ def test_a_backfill_records_what_cinder_itself_has_stored(
 
 
 def test_a_run_corrects_what_nobody_reported(
-    cloud: Cloud, hands: VolumeHands, image: str, records: Records
+    cloud: Cloud, actions: VolumeActions, image: str, records: Records
 ) -> None:
-    kept, gone, moved = (hands.volume(name) for name in ("kept", "gone", "moved"))
+    kept, gone, moved = (actions.volume(name) for name in ("kept", "gone", "moved"))
     expected = ("cinder-api", "cinder-bus")
     with records.opened() as database:
         installations.register(database, VOLUMES, "cinder", (), expected)
     records.backfill()
     assert records.gaps() == {(name, None) for name in expected}
-    hands.delete_volume(gone)
-    snapshot = hands.snapshot(kept)
-    missed = hands.volume("missed", snapshot_id=snapshot)
-    hands.transfer(moved)
+    actions.delete_volume(gone)
+    snapshot = actions.snapshot(kept)
+    missed = actions.volume("missed", snapshot_id=snapshot)
+    actions.transfer(moved)
     before = records.live()
     planned = records.reconcile("--dry-run")
     assert records.live() == before
@@ -226,9 +226,9 @@ def test_an_ordinary_user_is_refused(records: Records, command: str) -> None:
 
 
 def test_a_listing_continues_if_the_last_volume_of_a_page_is_deleted(
-    cloud: Cloud, hands: VolumeHands, monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud, actions: VolumeActions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = {hands.volume(f"of page {number}") for number in range(4)}
+    made = {actions.volume(f"of page {number}") for number in range(4)}
     monkeypatch.setattr(cinder_admin, "PAGE", 1)
     adapter = cloud.connect("admin").block_storage
     volumes, _, _ = cinder_admin.resources(adapter, RateLimit(1000))
@@ -237,7 +237,7 @@ def test_a_listing_continues_if_the_last_volume_of_a_page_is_deleted(
         listed += page.resources
         if made.intersection(page.resources) and len(deleted) < 2:
             deleted |= page.resources.keys()
-            hands.delete_volume(*page.resources)
+            actions.delete_volume(*page.resources)
     assert listed == sorted(listed)
     assert made <= set(listed)
     assert len(deleted) == 2

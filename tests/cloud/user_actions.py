@@ -9,7 +9,7 @@ FLAVOR: Final = "small"
 ROTATION: Final = 3
 
 
-class Hands:
+class ServerActions:
     """Carries out actions of users in a cloud, and waits until each is complete."""
 
     def __init__(self, cloud: Cloud) -> None:
@@ -102,7 +102,7 @@ class Hands:
 
 
 @dataclass
-class Deeds:
+class CreatedServers:
     """The servers and images that :func:`do_everything` created.
 
     :ivar servers: the ID of each server, by its name
@@ -118,8 +118,8 @@ class Deeds:
     claimed_before: set[str] = field(default_factory=set)
     claimed_after: set[str] = field(default_factory=set)
 
-    def note(self, deed: str, server_id: str, image_id: str) -> None:
-        self.images[deed], self.made_from[deed] = image_id, server_id
+    def note(self, action: str, server_id: str, image_id: str) -> None:
+        self.images[action], self.made_from[action] = image_id, server_id
 
 
 def claiming(cloud: Cloud, server_id: str) -> set[str]:
@@ -133,38 +133,38 @@ def claiming(cloud: Cloud, server_id: str) -> set[str]:
     return {str(image["name"]) for image in found.json["images"]}
 
 
-def do_everything(cloud: Cloud) -> Deeds:
-    hands = Hands(cloud)
-    hands.flavor()
-    deeds = Deeds()
-    base = deeds.images["base"] = hands.image("admin", "base", b"a disk", visibility="public")
-    first = deeds.servers["first"] = hands.server("first", base)
-    deeds.note("snapshot", first, hands.snapshot("alice", first, "snapshot"))
-    deeds.note("snapshot by an administrator", first, hands.snapshot("admin", first, "admin's"))
+def do_everything(cloud: Cloud) -> CreatedServers:
+    actions = ServerActions(cloud)
+    actions.flavor()
+    created = CreatedServers()
+    base = created.images["base"] = actions.image("admin", "base", b"a disk", visibility="public")
+    first = created.servers["first"] = actions.server("first", base)
+    created.note("snapshot", first, actions.snapshot("alice", first, "snapshot"))
+    created.note("snapshot by an administrator", first, actions.snapshot("admin", first, "admin's"))
     for number in (1, 2, 3):
-        deeds.note(f"backup {number}", first, hands.backup(first, f"backup {number}"))
-    heir = deeds.servers["heir"] = hands.server("heir", deeds.images["backup 3"])
-    deeds.note("snapshot of an heir", heir, hands.snapshot("alice", heir, "of the heir"))
-    _forge(hands, deeds)
-    deeds.claimed_before = claiming(cloud, first)
-    deeds.note("backup 4", first, hands.backup(first, "backup 4"))
-    deeds.claimed_after = claiming(cloud, first)
-    shelved = deeds.servers["shelved"] = hands.server("shelved", base)
-    deeds.note("shelve", shelved, hands.shelve(shelved, "shelved"))
-    hands.unshelve(shelved)
-    hands.rebuild(shelved, deeds.images["backup 4"])
-    hands.delete(heir)
-    return deeds
+        created.note(f"backup {number}", first, actions.backup(first, f"backup {number}"))
+    heir = created.servers["heir"] = actions.server("heir", created.images["backup 3"])
+    created.note("snapshot of an heir", heir, actions.snapshot("alice", heir, "of the heir"))
+    _forge(actions, created)
+    created.claimed_before = claiming(cloud, first)
+    created.note("backup 4", first, actions.backup(first, "backup 4"))
+    created.claimed_after = claiming(cloud, first)
+    shelved = created.servers["shelved"] = actions.server("shelved", base)
+    created.note("shelve", shelved, actions.shelve(shelved, "shelved"))
+    actions.unshelve(shelved)
+    actions.rebuild(shelved, created.images["backup 4"])
+    actions.delete(heir)
+    return created
 
 
-def _forge(hands: Hands, deeds: Deeds) -> None:
+def _forge(actions: ServerActions, created: CreatedServers) -> None:
     """Create two images whose properties say falsely that they are backups of the first server."""
     claims = {
-        "instance_uuid": deeds.servers["first"],
+        "instance_uuid": created.servers["first"],
         "image_type": "backup",
         "backup_type": "daily",
     }
-    heir = deeds.servers["heir"]
-    forged = hands.snapshot("alice", heir, "of another server", **claims)
-    deeds.note("snapshot with forged metadata", heir, forged)
-    hands.image("alice", "never uploaded", None, **claims)
+    heir = created.servers["heir"]
+    forged = actions.snapshot("alice", heir, "of another server", **claims)
+    created.note("snapshot with forged metadata", heir, forged)
+    actions.image("alice", "never uploaded", None, **claims)

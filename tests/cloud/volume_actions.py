@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.cloud.cloud import Cloud, eventually
-from tests.cloud.user_actions import Hands
+from tests.cloud.user_actions import ServerActions
 
 FLAVOR: Final = "small-on-volume"
 CLAIMS: Final = ("image_id", "base_image_ref")
@@ -12,7 +12,7 @@ CLAIMS: Final = ("image_id", "base_image_ref")
 
 
 @dataclass
-class VolumeDeeds:
+class CreatedVolumes:
     """What was made, by name."""
 
     images: dict[str, str] = field(default_factory=dict)
@@ -26,18 +26,18 @@ class VolumeDeeds:
         return {thing_id: name for group in made for name, thing_id in group.items()}
 
 
-class VolumeHands:
+class VolumeActions:
     """Does things with volumes as one user, and waits until they are done."""
 
     def __init__(self, cloud: Cloud, who: str = "alice") -> None:
         self._cloud, self._who = cloud, who
         self._user = cloud.connection(who)
-        self._hands = Hands(cloud)
+        self._actions = ServerActions(cloud)
         if self._user.compute.find_flavor(FLAVOR) is None:
-            self._hands.flavor(FLAVOR)
+            self._actions.flavor(FLAVOR)
 
     def image(self, name: str) -> str:
-        return self._hands.image(self._who, name, b"a disk")
+        return self._actions.image(self._who, name, b"a disk")
 
     def volume(self, name: str, **source: str) -> str:
         made = self._user.block_storage.create_volume(name=name, size=1, **source)
@@ -103,7 +103,7 @@ class VolumeHands:
         self._cloud.openstack(self._who, *version, *words, server_id)
 
     def delete_server(self, server_id: str) -> None:
-        self._hands.delete(server_id)
+        self._actions.delete(server_id)
 
     def delete_volume(self, volume_id: str) -> None:
         storage = self._user.block_storage
@@ -111,30 +111,30 @@ class VolumeHands:
         eventually(lambda: storage.find_volume(volume_id) is None, "the end of a volume")
 
 
-def do_everything(cloud: Cloud) -> VolumeDeeds:
+def do_everything(cloud: Cloud) -> CreatedVolumes:
     """Use volumes in every way that this cloud has."""
-    hands, deeds = VolumeHands(cloud), VolumeDeeds()
-    images, volumes, servers = deeds.images, deeds.volumes, deeds.servers
+    actions, made = VolumeActions(cloud), CreatedVolumes()
+    images, volumes, servers = made.images, made.volumes, made.servers
     for name in ("root", "other", "data"):
-        images[name] = hands.image(name)
-    servers["booted from an image"] = hands.server(
+        images[name] = actions.image(name)
+    servers["booted from an image"] = actions.server(
         "on-volume", "--image", images["root"], "--boot-from-volume", "1"
     )
-    volumes["of the server"] = hands.root_volume(servers["booted from an image"])
-    volumes["from an image"] = hands.volume("v1", image_id=images["root"])
-    volumes["blank"] = hands.volume("blank")
-    volumes["data"] = hands.volume("data", image_id=images["data"])
-    volumes["clone"] = hands.volume("clone", source_volume_id=volumes["from an image"])
-    deeds.snapshots["s1"] = hands.snapshot(volumes["from an image"])
-    volumes["from a snapshot"] = hands.volume("v2", snapshot_id=deeds.snapshots["s1"])
-    images["uploaded"] = hands.upload(volumes["from a snapshot"], "uploaded")
-    servers["booted from a volume"] = hands.server("from-volume", "--volume", volumes["clone"])
-    images["snapshot"] = hands.snapshot_of_server(servers["booted from an image"], "snap")
-    servers["booted from a snapshot"] = hands.server("heir", "--image", images["snapshot"])
-    volumes["of the heir"] = hands.root_volume(servers["booted from a snapshot"])
-    volumes["described"] = hands.volume("described", image_id=images["data"])
-    hands.describe(volumes["described"], images["other"])
-    images["uploaded again"] = hands.upload(volumes["described"], "uploaded again")
-    hands.reimage(servers["booted from a volume"], images["other"])
-    hands.transfer(volumes["blank"])
-    return deeds
+    volumes["of the server"] = actions.root_volume(servers["booted from an image"])
+    volumes["from an image"] = actions.volume("v1", image_id=images["root"])
+    volumes["blank"] = actions.volume("blank")
+    volumes["data"] = actions.volume("data", image_id=images["data"])
+    volumes["clone"] = actions.volume("clone", source_volume_id=volumes["from an image"])
+    made.snapshots["s1"] = actions.snapshot(volumes["from an image"])
+    volumes["from a snapshot"] = actions.volume("v2", snapshot_id=made.snapshots["s1"])
+    images["uploaded"] = actions.upload(volumes["from a snapshot"], "uploaded")
+    servers["booted from a volume"] = actions.server("from-volume", "--volume", volumes["clone"])
+    images["snapshot"] = actions.snapshot_of_server(servers["booted from an image"], "snap")
+    servers["booted from a snapshot"] = actions.server("heir", "--image", images["snapshot"])
+    volumes["of the heir"] = actions.root_volume(servers["booted from a snapshot"])
+    volumes["described"] = actions.volume("described", image_id=images["data"])
+    actions.describe(volumes["described"], images["other"])
+    images["uploaded again"] = actions.upload(volumes["described"], "uploaded again")
+    actions.reimage(servers["booted from a volume"], images["other"])
+    actions.transfer(volumes["blank"])
+    return made

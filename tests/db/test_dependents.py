@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, event, select
 from related_images.db import dependent_summary, relations, resource_types, shelving
 from related_images.db import dependents as subject
 from related_images.db.database import Database
-from related_images.db.dependents import Place, Wanted
+from related_images.db.dependents import PagePosition, Wanted
 from related_images.db.tables import (
     descent,
     image,
@@ -52,7 +52,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def pages(
     database: Database, wanted: Wanted, limit: int, most: int = 2000
 ) -> Iterator[subject.Dependents]:
-    after: Place | None = None
+    after: PagePosition | None = None
     for _ in range(most):
         page = subject.dependents(database, wanted, limit, after)
         assert len(page.items) <= limit
@@ -369,16 +369,16 @@ def sent(statements: list[str]) -> Iterator[None]:
 
 
 FORGED = [
-    Place(IMAGES[1], 0, inside=(volume("v-0"),)),
-    Place(IMAGES[1], 1, inside=()),
-    Place(IMAGES[0], 0, inside=(volume("none"),)),
-    Place(IMAGES[0], 0, after=volume("none")),
-    Place(IMAGES[5], 1, inside=None),
+    PagePosition(IMAGES[1], 0, inside=(volume("v-0"),)),
+    PagePosition(IMAGES[1], 1, inside=()),
+    PagePosition(IMAGES[0], 0, inside=(volume("none"),)),
+    PagePosition(IMAGES[0], 0, after=volume("none")),
+    PagePosition(IMAGES[5], 1, inside=None),
 ]
 
 
 @pytest.mark.parametrize("place", FORGED)
-def test_a_forged_place_is_refused(database: Database, place: Place) -> None:
+def test_a_forged_place_is_refused(database: Database, place: PagePosition) -> None:
     relate(database, volume("v-0"), IMAGES[0], BOOT)
     with pytest.raises(MarkerUnknown, match="request the first page"):
         subject.dependents(database, Wanted(IMAGES[0]), 10, place)
@@ -389,10 +389,10 @@ def test_a_place_of_another_project_is_refused(database: Database) -> None:
     relate(database, volume("v-0"), IMAGES[1], "snapshot", project_id="p-2", created_at=at(9))
     relate(database, volume("v-1"), IMAGES[0], BOOT, project_id="p-1", instance_project_id="p-1")
     for place in (
-        Place(IMAGES[0], 0, after=volume("v-0")),
-        Place(IMAGES[0], 0, inside=(volume("v-0"),)),
-        Place(IMAGES[1], 1),
-        Place(IMAGES[1], 1, inside=None),
+        PagePosition(IMAGES[0], 0, after=volume("v-0")),
+        PagePosition(IMAGES[0], 0, inside=(volume("v-0"),)),
+        PagePosition(IMAGES[1], 1),
+        PagePosition(IMAGES[1], 1, inside=None),
     ):
         assert subject.dependents(database, Wanted(IMAGES[0]), 10, place)
         with pytest.raises(MarkerUnknown):

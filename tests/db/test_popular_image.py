@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, select, text
 from related_images.db import dependents, lineage, listing, origins, relation_removal, relations
 from related_images.db import schema as schemas
 from related_images.db.database import Database
-from related_images.db.dependents import Place
+from related_images.db.dependents import PagePosition
 from related_images.db.tables import descent, image, installation, instance, project, relation
 from related_images.model import BOOT, Filters, InstanceRef, NewOrigin, Reporter
 from tests.db.samples import NOON, NOVA, at, new, server
@@ -101,7 +101,10 @@ CALLS: dict[str, Callable[[Database], object]] = {
         database, dependents.Wanted(POPULAR), PAGE, None
     ),
     "later dependents": lambda database: dependents.dependents(
-        database, dependents.Wanted(POPULAR), PAGE, Place(POPULAR, 0, after=popular(ROWS // 2))
+        database,
+        dependents.Wanted(POPULAR),
+        PAGE,
+        PagePosition(POPULAR, 0, after=popular(ROWS // 2)),
     ),
     "descendants": lambda database: lineage.descendants(
         database, lineage.Wanted(POPULAR), PAGE, None

@@ -23,7 +23,7 @@ from related_images.model import (
 )
 from tests.db.samples import NOVA, OTHER_NOVA, at, empty, image_id, new, record
 
-Beat = tuple[str, float, float]
+SentInterval = tuple[str, float, float]
 """A process, and the begin and the end of what it covers, in minutes after noon."""
 
 
@@ -102,7 +102,7 @@ def test_a_witness_that_never_reported_has_a_gap_without_ends(
 def test_gaps_of_a_service(
     database: Database,
     clock_at: Any,
-    beats: Sequence[Beat],
+    beats: Sequence[SentInterval],
     now: float,
     expected: list[tuple[float | None, float | None]],
 ) -> None:
@@ -158,7 +158,7 @@ def test_the_silence_of_one_queue_is_a_gap_of_its_bus(database: Database, clock_
     assert shown(database) == [(None, 0)]
 
 
-def _naive(beats: Sequence[Beat], now: float) -> list[bool]:
+def _naive(beats: Sequence[SentInterval], now: float) -> list[bool]:
     """Return for each half minute from 0 to ``now`` whether it is a gap, from all heartbeats."""
     last = round(now * 2)
 
@@ -200,7 +200,7 @@ _BEATS = st.lists(
 @given(beats=_BEATS, order=st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
 def test_any_order_of_heartbeats_gives_the_gaps_of_a_naive_computation(
-    shared: str, beats: list[Beat], order: Any
+    shared: str, beats: list[SentInterval], order: Any
 ) -> None:
     database = Database(shared, 10.0)
     now = 45.0

@@ -68,14 +68,14 @@ def fetched(served: ServedGlance, image_id: str) -> str:
     return found
 
 
-class Wire:
+class RawConnection:
     """A socket to Glance, for requests that no client library sends."""
 
     def __init__(self, served: ServedGlance) -> None:
         self.socket = socket.create_connection(("127.0.0.1", served.port), PATIENCE)
         self._file = self.socket.makefile("rb")
 
-    def __enter__(self) -> "Wire":
+    def __enter__(self) -> "RawConnection":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -193,7 +193,7 @@ def test_invisible_image_is_answered_as_a_missing_one(
     assert len(hidden.body) == len(missing.body)
 
 
-class Shaky:
+class FailingGlance:
     """A Glance that answers each GET of an image with ``status`` once that is set."""
 
     def __init__(self, glance: Any) -> None:
@@ -208,12 +208,12 @@ class Shaky:
 
 
 @pytest.fixture
-def shaky(cloud: Cloud) -> Shaky:
-    return Shaky(cloud.bare)
+def shaky(cloud: Cloud) -> FailingGlance:
+    return FailingGlance(cloud.bare)
 
 
 @pytest.fixture
-def used(shaky: Shaky, cloud: Cloud, tmp_path: Path) -> tuple[Cloud, Server, str]:
+def used(shaky: FailingGlance, cloud: Cloud, tmp_path: Path) -> tuple[Cloud, Server, str]:
     """An image from which a server was started, with delete protection in front of that Glance."""
     before = Cloud(filtering(shaky, migrated(tmp_path), guard="in-use"), cloud.bare)
     server = new_server()
@@ -227,7 +227,7 @@ def used(shaky: Shaky, cloud: Cloud, tmp_path: Path) -> tuple[Cloud, Server, str
     ["503 Service Unavailable", "500 Internal Server Error", "429 Too Many Requests", "200 OK"],
 )
 def test_image_stays_protected_if_glance_fails_to_show_it(
-    shaky: Shaky, used: tuple[Cloud, Server, str], status: str
+    shaky: FailingGlance, used: tuple[Cloud, Server, str], status: str
 ) -> None:
     cloud, server, image_id = used
     shaky.status = status
@@ -237,7 +237,7 @@ def test_image_stays_protected_if_glance_fails_to_show_it(
 
 
 def test_hidden_image_that_glance_deletes_is_marked_deleted(
-    shaky: Shaky, used: tuple[Cloud, Server, str]
+    shaky: FailingGlance, used: tuple[Cloud, Server, str]
 ) -> None:
     cloud, server, image_id = used
     shaky.status = "404 Not Found"

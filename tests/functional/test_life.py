@@ -146,7 +146,7 @@ def answering(status: str) -> App:
     return app
 
 
-class Fallen:
+class LostResponse:
     """The real Glance, which creates the image but whose response is lost."""
 
     def __init__(self, bare: Any) -> None:
@@ -183,7 +183,7 @@ def test_relation_is_rolled_back_if_no_image_was_created(status: str, tmp_path: 
 
 def test_image_whose_response_was_lost_has_its_relation(cloud: Cloud, tmp_path: "Path") -> None:
     image_id = new_uuid()
-    (relation,) = relations_after(Fallen(cloud.bare), tmp_path, {"id": image_id, "name": "n"})
+    (relation,) = relations_after(LostResponse(cloud.bare), tmp_path, {"id": image_id, "name": "n"})
     assert relation["image_id"] == image_id
     assert cloud.exists(image_id)
 

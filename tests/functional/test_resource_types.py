@@ -25,7 +25,7 @@ def attach(cloud: Cloud, server: Server, image_id: str, kind: str, **more: str) 
     return cloud.call("POST", "/v2/relations", server.service, body)
 
 
-class Twins:
+class SameIdResources:
     """A server and a volume with the same ID, with an image each; both were made from ``base``."""
 
     def __init__(self, cloud: Cloud) -> None:
@@ -52,11 +52,11 @@ class Twins:
 
 
 @pytest.fixture
-def twins(cloud: Cloud) -> Twins:
-    return Twins(cloud)
+def twins(cloud: Cloud) -> SameIdResources:
+    return SameIdResources(cloud)
 
 
-def test_an_image_list_holds_the_images_of_the_type(twins: Twins) -> None:
+def test_an_image_list_holds_the_images_of_the_type(twins: SameIdResources) -> None:
     cloud, server = twins.cloud, twins.server
     for headers, query, wanted, applied in (
         (server.headers, {}, twins.of_server, "installation_uuid, instance_id"),
@@ -85,7 +85,7 @@ def test_an_image_list_holds_the_images_of_the_type(twins: Twins) -> None:
         assert answer.headers["X-Relation-Filters-Applied"] == applied
 
 
-def test_links_of_an_image_list_keep_the_type(twins: Twins) -> None:
+def test_links_of_an_image_list_keep_the_type(twins: SameIdResources) -> None:
     second = create(twins.cloud, twins.server, OF_VOLUME)
     query = twins.server.query | {"relation_resource_type": "volume", "limit": "1"}
     pages = twins.cloud.pages(f"/v2/images?{urlencode(query)}", twins.server.user, "images")
@@ -93,7 +93,7 @@ def test_links_of_an_image_list_keep_the_type(twins: Twins) -> None:
     assert [len(page) for page in pages if page] == [1, 1]
 
 
-def test_the_header_and_the_query_must_agree(twins: Twins) -> None:
+def test_the_header_and_the_query_must_agree(twins: SameIdResources) -> None:
     headers = twins.server.user | twins.server.headers | OF_VOLUME
     answer = twins.cloud.call("GET", "/v2/images?relation_resource_type=server", headers)
     assert (answer.status, answer.json["error"]["code"]) == (400, "tuple.conflict")
@@ -135,7 +135,7 @@ def test_resources_of_an_unknown_type_are_not_found(cloud: Cloud, unknown: str) 
     assert cloud.call("GET", f"/v2/instances/{new_uuid()}/i?{query}", ADMIN).status == 404
 
 
-def test_relations_have_types_and_links_to_themselves(twins: Twins) -> None:
+def test_relations_have_types_and_links_to_themselves(twins: SameIdResources) -> None:
     listed = twins.get("/v2/relations", **twins.server.query)["relations"]
     assert sorted((row["kind"], row["resource_type"]) for row in listed) == [
         *(("boot", "server"), ("boot", "volume"), ("snapshot", "server"), ("snapshot", "volume")),
@@ -152,7 +152,7 @@ def test_relations_have_types_and_links_to_themselves(twins: Twins) -> None:
     assert twins.get("/v2/relations", kind="snapshot", **twins.server.query)["relations"] == []
 
 
-def test_markers_lead_through_resources_of_both_types(twins: Twins) -> None:
+def test_markers_lead_through_resources_of_both_types(twins: SameIdResources) -> None:
     query = urlencode(twins.server.query | {"limit": "1"})
     relations = twins.cloud.pages(f"/v2/relations?{query}", twins.server.user, "relations")
     assert [len(page) for page in relations] == [1, 1, 1, 1]
@@ -161,7 +161,7 @@ def test_markers_lead_through_resources_of_both_types(twins: Twins) -> None:
     assert [page[0]["resource_type"] for page in instances] == ["server", "volume"]
 
 
-def test_one_resource_is_shown_and_ended_without_the_other(twins: Twins) -> None:
+def test_one_resource_is_shown_and_ended_without_the_other(twins: SameIdResources) -> None:
     server, volume = twins.get(twins.path), twins.get(twins.path, resource_type="volume")
     assert [one["images"]["snapshot"]["latest_image_id"] for one in (server, volume)] == [
         *(twins.of_server, twins.of_volume),
@@ -177,7 +177,7 @@ def test_one_resource_is_shown_and_ended_without_the_other(twins: Twins) -> None
     assert (missing.status, missing.json["error"]["code"]) == (404, "instance.not-found")
 
 
-def test_lineage_names_the_type_of_the_resource_between(twins: Twins) -> None:
+def test_lineage_names_the_type_of_the_resource_between(twins: SameIdResources) -> None:
     for type, image in (("server", twins.of_server), ("volume", twins.of_volume)):
         (above,) = twins.get(f"/v2/images/{image}/ancestry")["ancestry"]
         assert (above["image_id"], above["via"]) == (
@@ -191,7 +191,7 @@ def test_lineage_names_the_type_of_the_resource_between(twins: Twins) -> None:
     }
 
 
-def test_usage_counts_both_until_they_end(twins: Twins) -> None:
+def test_usage_counts_both_until_they_end(twins: SameIdResources) -> None:
     def live() -> int:
         (row,) = twins.get("/v2/usages", image_ids=twins.base)["usages"]
         assert row["instances"] == 2
@@ -208,7 +208,7 @@ def test_a_live_volume_protects_its_image(
     cloud: Cloud, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     store = migrated(tmp_path_factory.mktemp("guard"))
-    twins = Twins(Cloud(filtering(cloud.bare, store, guard="in-use"), cloud.bare))
+    twins = SameIdResources(Cloud(filtering(cloud.bare, store, guard="in-use"), cloud.bare))
     twins.cloud.call("DELETE", twins.path, twins.server.service)
     answer = twins.cloud.call("DELETE", f"/v2/images/{twins.base}", twins.server.user)
     assert (answer.status, answer.json["error"]["code"]) == (409, "image.in-use")
@@ -218,7 +218,7 @@ def test_a_live_volume_protects_its_image(
     assert answer.status == 204
 
 
-def test_another_project_sees_neither(twins: Twins) -> None:
+def test_another_project_sees_neither(twins: SameIdResources) -> None:
     stranger = user_of("stranger")
     for query in ({}, {"resource_type": "volume"}):
         path = f"{twins.path}?{urlencode(query)}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.functional import streams
-from tests.functional.streams import BLOCK, TOKEN, Way, Wire, request
+from tests.functional.streams import BLOCK, TOKEN, RawConnection, Way, request
 from tests.servers import PATIENCE, ServedGlance
 
 MEBIBYTES = int(os.environ.get("RELATED_IMAGES_STREAM_MIB", "32"))
@@ -68,7 +68,7 @@ def test_aborted_upload_has_the_same_result(both: dict[str, ServedGlance]) -> No
 def after_half_an_upload(served: ServedGlance) -> str:
     image_id = streams.new_image(served)
     announced = (f"Content-Length: {2 * len(BLOCK)}", "Content-Type: application/octet-stream")
-    with Wire(served) as wire:
+    with RawConnection(served) as wire:
         wire.send(request("PUT", f"/v2/images/{image_id}/file", *announced), BLOCK)
     return settled(served, image_id, "saving")
 
@@ -77,16 +77,16 @@ def test_aborted_download_is_harmless(both: dict[str, ServedGlance]) -> None:
     for served in both.values():
         image_id = streams.new_image(served)
         assert streams.send(served, image_id, WAYS[0], 4) == 204
-        with Wire(served) as wire:
+        with RawConnection(served) as wire:
             wire.send(request("GET", f"/v2/images/{image_id}/file"))
             assert wire.socket.recv(1024).startswith(b"HTTP/1.1 200")
         assert streams.fetched(served, image_id) == streams.checksum(streams.blocks(4))
 
 
-Talk = Callable[[Wire, str], Iterator[Any]]
+Talk = Callable[[RawConnection, str], Iterator[Any]]
 
 
-def expecting(wire: Wire, image_id: str) -> Iterator[Any]:
+def expecting(wire: RawConnection, image_id: str) -> Iterator[Any]:
     """Send a body only after ``100 Continue``."""
     head = request(
         "PUT",
@@ -103,7 +103,7 @@ def expecting(wire: Wire, image_id: str) -> Iterator[Any]:
     yield wire.answer()
 
 
-def kept_alive(wire: Wire, image_id: str) -> Iterator[Any]:
+def kept_alive(wire: RawConnection, image_id: str) -> Iterator[Any]:
     """Send requests over one connection, the last with ``Connection: close``."""
     for path in ("/v2/schemas/image", "/v2/nothing", "/v2/images/nothing"):
         wire.send(request("GET", path))
@@ -113,7 +113,7 @@ def kept_alive(wire: Wire, image_id: str) -> Iterator[Any]:
     yield wire.is_at_end()
 
 
-def pipelined(wire: Wire, image_id: str) -> Iterator[Any]:
+def pipelined(wire: RawConnection, image_id: str) -> Iterator[Any]:
     """Send requests before the responses to the earlier ones are read."""
     file = f"/v2/images/{image_id}/file"
     wire.send(
@@ -132,7 +132,7 @@ def test_connection_behaves_as_without_the_filter(
     heard = {}
     for name, served in both.items():
         image_id = streams.new_image(served)
-        with Wire(served) as wire:
+        with RawConnection(served) as wire:
             heard[name] = list(talk(wire, image_id))
     assert heard["with"] == heard["without"]
     assert heard["with"][0]

@@ -10,7 +10,7 @@ from oslo_config import cfg
 
 from tests.filters import filtering, migrated
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, Server, new_server, user_of
-from tests.functional.test_guard import Shaky
+from tests.functional.test_guard import FailingGlance
 from tests.functional.test_lineage import a_public_image, start
 
 SOME = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
@@ -148,7 +148,7 @@ def test_usages_of_many_images_with_small_glance_pages(
 def test_used_by_others_is_null_if_glance_does_not_return_the_owner(
     cloud: Cloud, tmp_path: Path, status: str
 ) -> None:
-    glance = Shaky(cloud.bare)
+    glance = FailingGlance(cloud.bare)
     before = Cloud(filtering(glance, migrated(tmp_path)), cloud.bare)
     server = new_server()
     image_id, used = before.create(server), before.create(server)

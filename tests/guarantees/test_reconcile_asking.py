@@ -395,7 +395,7 @@ sys.exit(main())
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
 
 
-class Omniscient(FakeGlance):
+class GlanceWithEveryImage(FakeGlance):
     def made_at(self) -> datetime:
         return LATER
 
@@ -406,7 +406,7 @@ class Omniscient(FakeGlance):
 def test_memory_does_not_grow_with_the_relations(
     scripted: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scripted.script = Omniscient()
+    scripted.script = GlanceWithEveryImage()
     peaks = [_peak(1_000, scripted, tmp_path, capsys), _peak(10_000, scripted, tmp_path, capsys)]
     print(f"bytes at the most: {peaks}")
     assert peaks[1] < 1.5 * peaks[0]

@@ -10,8 +10,8 @@ from related_images.client.backups import Server, Servers
 from related_images.client.backups.stored_policy import METADATA_KEY, write
 from tests.cloud.cloud import Cloud, eventually
 from tests.cloud.nights import LABEL, Nights
-from tests.cloud.user_actions import Hands
-from tests.cloud.volume_actions import VolumeHands
+from tests.cloud.user_actions import ServerActions
+from tests.cloud.volume_actions import VolumeActions
 
 POLICIES: Final[dict[str, dict[str, Any]]] = {
     "web-1": {"keep_daily": 2, "older_than": "20h", "critical": "50h"},
@@ -41,19 +41,19 @@ class History:
 
 
 def make_history(cloud: Cloud) -> History:
-    hands, on_volumes, history = Hands(cloud), VolumeHands(cloud), History()
-    hands.flavor()
+    actions, on_volumes, history = ServerActions(cloud), VolumeActions(cloud), History()
+    actions.flavor()
     images, servers = history.images, history.servers
-    images["base"] = hands.image("admin", "base", DISK, visibility="public")
+    images["base"] = actions.image("admin", "base", DISK, visibility="public")
     for name in ("web-1", "idle-1"):
-        servers[name] = hands.server(name, images["base"])
+        servers[name] = actions.server(name, images["base"])
     source = ("--image", images["base"], "--boot-from-volume", "1")
     servers["db-1"] = on_volumes.server("db-1", *source)
     for name, rules in POLICIES.items():
         policy = f"{METADATA_KEY}={write(rules)}"
         cloud.openstack("alice", "server", "set", "--property", policy, servers[name])
     _back_up(cloud, history)
-    _inherit(cloud, hands, history)
+    _inherit(cloud, actions, history)
     return history
 
 
@@ -83,15 +83,15 @@ def wait_for_image(cloud: Cloud, image_id: str) -> None:
     eventually(lambda: all(one.status == "available" for one in snapshots()), "volume snapshots")
 
 
-def _inherit(cloud: Cloud, hands: Hands, history: History) -> None:
+def _inherit(cloud: Cloud, actions: ServerActions, history: History) -> None:
     images, servers = history.images, history.servers
-    servers["web-2"] = hands.server("web-2", images["backup"])
-    second = hands.snapshot("alice", servers["web-2"], "second")
+    servers["web-2"] = actions.server("web-2", images["backup"])
+    second = actions.snapshot("alice", servers["web-2"], "second")
     wait_for_image(cloud, second)
-    heir = hands.server("web-3", second)
-    images["third"] = hands.snapshot("alice", heir, "third")
+    heir = actions.server("web-3", second)
+    images["third"] = actions.snapshot("alice", heir, "third")
     wait_for_image(cloud, images["third"])
-    hands.delete(heir)
+    actions.delete(heir)
     # the filter hears a little later that the server was deleted
     eventually(lambda: _is_deleted(cloud, second), "the end of an image")
     images["second"] = second

@@ -12,7 +12,7 @@ from nova.conf import CONF
 
 from related_images.errors import ConfigurationError, NovaUnexpected, TupleMalformed
 from related_images.integrations import nova
-from related_images.integrations.heartbeats import Beat
+from related_images.integrations.heartbeats import ProcessHeartbeat
 from related_images.integrations.patching import PatchTarget
 from related_images.integrations.reporting import Reports
 
@@ -49,7 +49,7 @@ def test_each_pipeline_loads_the_filter() -> None:
 
 
 def test_the_first_request_starts_the_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    beats: SimpleQueue[Beat] = SimpleQueue()
+    beats: SimpleQueue[ProcessHeartbeat] = SimpleQueue()
     monkeypatch.setattr(Reports, "_beat", lambda _, beat: beats.put(beat))
     CONF.set_override("send_service_user_token", True, group="service_user")
     try:

@@ -15,7 +15,7 @@ from nova.exception import ImageNotFound, InstanceInvalidState
 
 from related_images.errors import ImageBeingDeleted, InstallationBound, RelationConflict
 from related_images.integrations import nova_reports, nova_starts, reporting
-from related_images.integrations.heartbeats import Beat
+from related_images.integrations.heartbeats import ProcessHeartbeat
 from related_images.integrations.reporting import Reports, Service
 from related_images.protocol import schemas
 from tests.client.clients import session
@@ -210,7 +210,7 @@ def test_a_heartbeat_has_the_token_of_the_service_user(
     monkeypatch.setattr(nova_reports, "_client", client_of)
     at = datetime(2026, 1, 31, tzinfo=UTC)
     reports = nova_reports.nova_reports(NOVA, has_service_user=True)
-    reports._beat(Beat("process-1", at, at + timedelta(minutes=1)))
+    reports._beat(ProcessHeartbeat("process-1", at, at + timedelta(minutes=1)))
     nova_reports._service_auth.cache_clear()
     assert [context.get_auth_plugin() for context in contexts] == [(plugin, "service_user")]
     (asked,) = glance.of("POST", "/v2/witnesses")

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 import pytest
 
 from related_images.integrations import heartbeats
-from related_images.integrations.heartbeats import Beat, Coverage, Heartbeat
+from related_images.integrations.heartbeats import Coverage, Heartbeat, ProcessHeartbeat
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
 LONG = 60
@@ -73,7 +73,7 @@ def test_an_interval_never_contains_a_lost_report(ticking: Coverage) -> None:
 
 
 def test_heartbeats_state_the_coverage_of_this_process() -> None:
-    beats: SimpleQueue[Beat] = SimpleQueue()
+    beats: SimpleQueue[ProcessHeartbeat] = SimpleQueue()
     heartbeat = Heartbeat(beats.put, interval=0.01)
     for _ in range(2):
         heartbeat.ensure_running()
@@ -86,7 +86,7 @@ def test_heartbeats_state_the_coverage_of_this_process() -> None:
 
 def test_a_loss_is_stated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeats, "PAUSE", 0.01)
-    beats: SimpleQueue[Beat] = SimpleQueue()
+    beats: SimpleQueue[ProcessHeartbeat] = SimpleQueue()
     heartbeat = Heartbeat(beats.put, interval=LONG * 1000)
     heartbeat.ensure_running()
     before = beats.get(timeout=LONG)
@@ -98,10 +98,10 @@ def test_a_loss_is_stated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_heartbeats_that_do_not_arrive_are_made_up_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    beats: SimpleQueue[Beat] = SimpleQueue()
-    sent: list[Beat] = []
+    beats: SimpleQueue[ProcessHeartbeat] = SimpleQueue()
+    sent: list[ProcessHeartbeat] = []
 
-    def send(beat: Beat) -> None:
+    def send(beat: ProcessHeartbeat) -> None:
         sent.append(beat)
         if len(sent) <= 3:
             raise ConnectionError("nobody listens")
@@ -114,7 +114,7 @@ def test_heartbeats_that_do_not_arrive_are_made_up_for(
 
 
 def test_a_forked_process_has_its_own_heartbeats() -> None:
-    beats: SimpleQueue[Beat] = SimpleQueue()
+    beats: SimpleQueue[ProcessHeartbeat] = SimpleQueue()
     heartbeat = Heartbeat(beats.put, interval=LONG * 1000)
     heartbeat.ensure_running()
     before = beats.get(timeout=LONG)
@@ -126,7 +126,7 @@ def test_a_forked_process_has_its_own_heartbeats() -> None:
 
 
 def test_several_threads_start_one() -> None:
-    beats: SimpleQueue[Beat] = SimpleQueue()
+    beats: SimpleQueue[ProcessHeartbeat] = SimpleQueue()
     heartbeat = Heartbeat(beats.put, interval=LONG * 1000)
     threads = [threading.Thread(target=heartbeat.ensure_running) for _ in range(20)]
     for thread in threads:
