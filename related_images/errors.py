@@ -441,7 +441,9 @@ class ImageInUse(Conflict):
     code = "image.in-use"
     title = "Live resources use the image"
 
-    def __init__(self, use: str, advice: str, dependents: "DependentSummary | None" = None) -> None:
+    def __init__(
+        self, use: str, advice: str = "", dependents: "DependentSummary | None" = None
+    ) -> None:
         self.use = use
         self.advice = advice
         self.dependents = dependents

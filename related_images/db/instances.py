@@ -209,15 +209,13 @@ def _overdue(
 
     :param after: the position of the last instance of the previous page
     """
-    latest, installation_rows = (
-        LATEST[str(filters.kind)],
-        relation_queries.installation_rows(connection, filters),
-    )
-    if installation_rows is not None and not installation_rows.refs:
+    latest = LATEST[str(filters.kind)]
+    installations = relation_queries.installation_rows(connection, filters)
+    if installations is not None and not installations.refs:
         return []
     query = (
         select(latest, instance.c.id)
-        .where(*relation_queries.of_instance(filters, instance.c.id, installation_rows))
+        .where(*relation_queries.of_instance(filters, instance.c.id, installations))
         .order_by(latest, instance.c.id)
     )
     dated_later = and_(latest >= latest_before, latest > until)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from related_images import errors
-from related_images.errors import ImageInUse, RelatedImagesError, StoreUnavailable
+from related_images.errors import RelatedImagesError, StoreUnavailable
 from related_images.middleware import responses
 
 GET = {"REQUEST_METHOD": "GET"}
@@ -34,8 +34,6 @@ def tree(root: type[RelatedImagesError] = RelatedImagesError) -> Iterator[type[R
 def made(kind: type[RelatedImagesError]) -> RelatedImagesError:
     if kind is responses.MethodNotAllowed:
         return responses.MethodNotAllowed("PUT", ["POST", "GET"])
-    if kind is ImageInUse:
-        return ImageInUse("what was wrong", advice="")
     return kind("what was wrong")
 
 
