@@ -106,6 +106,7 @@ def started(tmp_path: Path, ours: str, page: str = "deploy.md") -> subprocess.Co
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "deploy.md"])
 def test_keystone_pipeline_of_the_pages(tmp_path: Path, page: str) -> None:
     # in the paste file the % would be an error of PasteDeploy

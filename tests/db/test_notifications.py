@@ -261,6 +261,7 @@ def test_the_notification_of_a_creation_names_the_owner_of_a_known_source(
     assert owner(database) == "demo"
 
 
+@pytest.mark.slow
 def test_the_time_of_a_service_or_else_of_the_first_notification_counts(
     sqlite_url: str,
 ) -> None:

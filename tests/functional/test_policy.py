@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import requests
 
 from tests.servers import PATIENCE, ServedGlance
@@ -38,6 +39,7 @@ def test_policy_file_applies_and_is_read_again(tmp_path: Path) -> None:
         assert images.status_code == 200  # Glance's own route follows Glance's own policy
 
 
+@pytest.mark.slow
 def test_glance_does_not_start_with_a_wrong_file(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text('"related_images:readers": "!"\n')

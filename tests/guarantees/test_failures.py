@@ -19,6 +19,8 @@ from tests.guarantees import failures, galera
 from tests.guarantees.reconciling import INSTALLATION
 from tests.servers import PATIENCE, Answer, DatabaseServer
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 2.0
 SLACK = 15.0
 """The delay in seconds that Glance and a busy machine may add; a longer one counts as blocking."""

@@ -320,6 +320,7 @@ def test_each_page_starts_after_the_previous_one(
     assert all(query["created_at"].startswith("gte:2") for query in later)
 
 
+@pytest.mark.slow
 def test_all_short_pages_are_read(
     sqlite_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

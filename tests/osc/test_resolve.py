@@ -43,6 +43,7 @@ def test_a_name_that_several_images_have(instance: Instance, relations: Relation
         assert image_id in str(refused.value)
 
 
+@pytest.mark.slow
 def test_all_pages_are_searched_for_a_name(instance: Instance, tmp_path: Path) -> None:
     short = "[DEFAULT]\napi_limit_max = 1"
     with ServedGlance(tmp_path / "short", glance_conf=short) as glance:
