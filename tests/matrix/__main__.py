@@ -86,9 +86,10 @@ PART = {
 
 REASONS = {
     "2025.1": "Glance 30.2.0 keeps its own SQLite database locked after it refuses some requests, "
-    "and answers later ones with 500. Without the filter too, the deletion of a protected image by "
-    "its owner and then by another user gives 500. The log of each failed test that was examined "
-    "has this error. Glance 30.2.0 with MariaDB or PostgreSQL was not run."
+    "and answers later ones with 500. This happens without the filter too: if the owner of a "
+    "protected image tries to delete it, and then another user does, the answer is 500. The log of "
+    "each failed test that was examined has this error. Glance 30.2.0 with MariaDB or PostgreSQL "
+    "was not run."
 }
 """Why tests fail with a release."""
 PYTHON_HELP = "an interpreter that is not on PATH under its name, such as python3.12"
