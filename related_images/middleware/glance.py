@@ -26,8 +26,12 @@ _CONDITIONAL_HEADERS = (
     "HTTP_IF_NONE_MATCH",
     "HTTP_RANGE",
     "HTTP_TRANSFER_ENCODING",
+    "HTTP_X_OPENSTACK_REQUEST_ID",
 )
-"""Headers of the caller's request that would change the response to another request."""
+"""Headers of the caller's request that would change the response to another request.
+
+Glance refuses a request with a long request ID. A caller must not be able to hide an image so.
+"""
 
 
 def call(app: WSGIApp, environ: Environ) -> Response:

@@ -66,7 +66,7 @@ def with_dependents(
     """Return a refusal of the guard with the numbers of the dependents.
 
     The refusal stays as it is if the caller may not get the summary from its own route, or if the
-    database cannot count the dependents.
+    dependents cannot be counted, whatever fails.
     """
     if not (caller.is_identified and caller.permits(SHOW_DEPENDENTS)):
         return error
@@ -77,6 +77,9 @@ def with_dependents(
         LOG.warning(
             "the dependents of image %s are not counted: %s", image_id, unavailable.for_log()
         )
+        return error
+    except Exception:  # Glance, or a filter behind this one, may raise anything
+        LOG.exception("the dependents of image %s are not counted", image_id)
         return error
     return ImageInUse(error.use, error.advice, summary)
 

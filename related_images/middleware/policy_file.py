@@ -41,11 +41,14 @@ _SETTLED: Final = 1.0
 def version(path: str) -> tuple[int, int, int]:
     """Return what differs if the file was written again.
 
-    :raises ConfigurationError: if ``path`` is not a file
+    :raises ConfigurationError: if ``path`` is not a file, or cannot be found
     """
-    if not Path(path).is_file():
+    try:
+        found = os.stat(path) if Path(path).is_file() else None
+    except OSError as error:  # for example, its directory may not be searched
+        raise ConfigurationError(f"policy_file: {error.strerror}: {path}") from None
+    if found is None:
         raise ConfigurationError(f"policy_file: {path} does not exist, or is not a file")
-    found = os.stat(path)
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
@@ -68,9 +71,7 @@ def read(path: str) -> dict[str, str]:
         text = Path(path).read_text(encoding="utf-8")
         rules, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, RecursionError, ValueError, yaml.YAMLError) as error:
-        raise ConfigurationError(
-            f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
-        ) from None
+        raise ConfigurationError(f"{path} cannot be read as YAML: {_reason(error)}") from None
     if not text.strip():  # a program that writes it may have only begun
         raise ConfigurationError(f"{path} is empty; a file without rules needs a comment")
     if rules is None:
@@ -87,6 +88,13 @@ def read(path: str) -> dict[str, str]:
                 f"{path}: the rule {name!r} is wrong: its name or its value is not a text; quote it"
             )
     return rules
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file is no YAML, without its lines: in another file, they may be secret."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 def check(

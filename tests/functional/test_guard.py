@@ -121,6 +121,17 @@ def test_a_refusal_has_the_summary_that_the_caller_may_get(guarded: Cloud) -> No
         assert error(forced)["dependents"]["by_type"] == {"server": own}
 
 
+def test_no_header_of_a_stranger_reveals_that_an_image_is_in_use(guarded: Cloud) -> None:
+    mine, stranger = new_server(), new_server()
+    base = guarded.create(mine)
+    start(guarded, mine, base)
+    long = {"X-OpenStack-Request-ID": "r" * 9000}  # Glance refuses any request with it
+    alone = wsgi.call(guarded.bare, "DELETE", f"/v2/images/{base}", stranger.user | long)
+    refused = delete(guarded, base, stranger.user | long)
+    assert (refused.status, refused.body) == (alone.status, alone.body)
+    assert error(delete(guarded, base, mine.user | long))["code"] == "image.in-use"
+
+
 def test_a_refusal_of_a_deactivation_has_the_summary(cloud: Cloud, tmp_path: Path) -> None:
     actions = {"guard_actions": "delete, deactivate"}
     app = filtering(cloud.bare, migrated(tmp_path), guard="in-use", **actions)

@@ -125,6 +125,27 @@ def test_image_stays_protected_if_glance_does_not_return_its_owner(
         delete(database, Answering(**shown), STRANGER)
 
 
+class ListingFails(Answering):
+    """A Glance that shows the image and raises when it lists images."""
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        if environ["QUERY_STRING"]:
+            raise RuntimeError("a list failed")
+        return super().__call__(environ, start_response)
+
+
+def test_image_stays_protected_if_glance_raises_when_dependents_are_counted(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    start(database)
+    glance = ListingFails()
+    with pytest.raises(ImageInUse) as raised:
+        delete(database, glance, OWNER)
+    assert raised.value.dependents is None
+    assert "DELETE" not in glance.asked
+    assert "a list failed" in caplog.text
+
+
 @pytest.mark.parametrize("status", ["403 Forbidden", "404 Not Found", "409 Conflict"])
 def test_refused_deletion_is_rolled_back(database: Database, status: str) -> None:
     assert delete(database, Answering(status), OWNER) == int(status[:3])

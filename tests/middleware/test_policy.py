@@ -338,6 +338,28 @@ def test_a_wrong_file_keeps_the_former_rules(
     assert permits(it, policy.LIST_RELATIONS, roles=["member"])
 
 
+def test_the_error_shows_no_line_of_a_file_that_is_no_policy(write: Write) -> None:
+    path = write("[database]\nconnection = mysql://glance:hidden@db/glance\n")
+    with pytest.raises(ConfigurationError, match="cannot be read as YAML: line 2: ") as raised:
+        policy_of(path)
+    assert "mysql" not in str(raised.value)
+
+
+def test_a_path_that_the_system_refuses_keeps_the_former_rules(
+    write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    too_long = tmp_path / ("a" * 300)  # as with a directory that may not be searched
+    with pytest.raises(ConfigurationError, match="File name too long"):
+        policy_of(str(too_long))
+    link = tmp_path / "link.yaml"
+    link.symlink_to(write({policy.READER.name: "role:reader"}))
+    it = policy_of(str(link))
+    link.unlink()
+    link.symlink_to(too_long)
+    assert not permits(it, policy.LIST_RELATIONS, roles=["member"])
+    assert "the former policy stays in force" in caplog.text
+
+
 def test_a_missing_file_keeps_the_former_rules(
     write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
