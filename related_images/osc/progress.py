@@ -20,3 +20,8 @@ def progress_bar(**options: Any) -> AbstractContextManager[Any]:
         return nullcontext(SimpleNamespace(update=lambda count=1: None))
     bar: AbstractContextManager[Any] = tqdm(**options)
     return bar
+
+
+def counting_bar(total: int, unit: str) -> AbstractContextManager[Any]:
+    """Return a bar for ``total`` steps; it is shown on a terminal only, and not without steps."""
+    return progress_bar(total=total, unit=unit, disable=None if total else True)

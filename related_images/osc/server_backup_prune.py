@@ -29,7 +29,7 @@ from related_images.osc.base_commands import (
     table,
 )
 from related_images.osc.nova_metadata import ServerScope
-from related_images.osc.progress import progress_bar
+from related_images.osc.progress import counting_bar
 
 
 class PruneServerBackup(PartialFailureCommand, TableCommand):
@@ -116,9 +116,7 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
 
     def _delete(self, pruning: Pruning) -> None:
         """Delete the backups, with a progress bar on stderr if it is a terminal."""
-        # None shows the bar on a terminal only
-        disable = None if pruning.due else True
-        with progress_bar(total=pruning.due, unit="backup", disable=disable) as bar:
+        with counting_bar(pruning.due, "backup") as bar:
             for _ in pruning.run():
                 bar.update()
         failed = [verdict for verdict in pruning.verdicts if verdict.fault]

@@ -20,7 +20,7 @@ from related_images.client.backups.stored_policy import Ages
 from related_images.osc import arguments, backup_rules, resolve, services
 from related_images.osc.base_commands import format_time
 from related_images.osc.monitoring import UNKNOWN, WARNING, MonitoringCommand
-from related_images.osc.progress import progress_bar
+from related_images.osc.progress import counting_bar
 
 Deletions = Mapping[str, list[str]]
 """The images of deleted backups, by server ID."""
@@ -130,16 +130,14 @@ class RunServerBackup(MonitoringCommand):
 
     def _back_up(self, backup_run: BackupRun, runs: list[ServerRun]) -> None:
         number = sum(run.state == due.DUE for run in runs)
-        with progress_bar(total=number, unit="backup", disable=None if number else True) as bar:
+        with counting_bar(number, "backup") as bar:
             for run in backup_run.run(runs):
                 bar.update()
                 if run.state != due.MADE:
                     self._warn(f"{run.server.id}: {run.reason}")
 
     def _delete(self, pruning: Pruning) -> None:
-        with progress_bar(
-            total=pruning.due, unit="deletion", disable=None if pruning.due else True
-        ) as bar:
+        with counting_bar(pruning.due, "deletion") as bar:
             for _ in pruning.run():
                 bar.update()
         for verdict in pruning.verdicts:
