@@ -7,8 +7,9 @@ and a policy file replaces rules. Which relations a caller sees is not a rule:
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Lock
 from typing import Any, Final
 
@@ -160,9 +161,9 @@ class Policy:
         self._fault = ""
         if self._path:
             self._read()
-            self._enforced = self._checked()
+            self._decide = self._checked()
         else:
-            self._enforced = _enforcer(Rules.from_dict(self._defaults))
+            self._decide = _decisions(Rules.from_dict(self._defaults))
 
     def permits(
         self, rule: Rule, credentials: Mapping[str, Any], target: Mapping[str, Any]
@@ -174,7 +175,7 @@ class Policy:
         """
         if self._path:
             self._read_again()
-        return bool(self._enforced.enforce(rule.name, dict(target), dict(credentials)))
+        return self._decide(rule.name, _frozen(credentials), _frozen(target))
 
     def _read_again(self) -> None:
         """Read the file again if it changed, unless another thread does so now."""
@@ -187,7 +188,7 @@ class Policy:
             self._read()
             if self._reader.rules is before:
                 return
-            self._enforced = self._checked()
+            self._decide = self._checked()
             LOG.info("the policy file %s changed and was read again", self._path)
             self._fault = ""
         except ConfigurationError as error:
@@ -207,13 +208,49 @@ class Policy:
             policy_file.read(self._path)  # its error names the fault better
             raise ConfigurationError(f"{self._path} is not a policy file: {error}") from None
 
-    def _checked(self) -> Enforcer:
-        """Return an enforcer of the rules that were read, after checking them."""
+    def _checked(self) -> "_Decide":
+        """Return the decisions by the rules that were read, after checking them."""
         given = {name: rule.check_str for name, rule in self._reader.file_rules.items()}
         policy_file.check(self._path, given, self._reader.rules, self._defaults)
         if policy_file.version(self._path) != self._version:
             raise ConfigurationError(f"{self._path} changed while it was read")
-        return _enforcer(self._reader.rules)
+        return _decisions(self._reader.rules)
+
+
+_Attributes = tuple[tuple[str, str | tuple[str, ...]], ...]
+"""Credentials or a target as the key of a cache: names, each with a text or a tuple of texts."""
+
+_Decide = Callable[[str, _Attributes, _Attributes], bool]
+
+_DECISIONS: Final = 1024
+"""The number of decisions that a filter remembers."""
+
+
+def _frozen(attributes: Mapping[str, Any]) -> _Attributes:
+    return tuple(
+        (name, tuple(value) if isinstance(value, list) else value)
+        for name, value in attributes.items()
+    )
+
+
+def _thawed(attributes: _Attributes) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in attributes}
+
+
+def _decisions(rules: Mapping[str, Any]) -> _Decide:
+    """Return the decisions by complete rules; the function takes a rule, credentials and a target.
+
+    It remembers its last results: a check depends on its arguments alone, since a policy file
+    cannot name a remote server. oslo.policy inspects the signature of each check, which takes
+    longer than the check.
+    """
+    enforcer = Enforcer(config.read([]), rules=dict(rules), use_conf=False)
+
+    @lru_cache(_DECISIONS)
+    def decide(rule: str, credentials: _Attributes, target: _Attributes) -> bool:
+        return bool(enforcer.enforce(rule, _thawed(target), _thawed(credentials)))
+
+    return decide
 
 
 def _reader(path: str, defaults: Mapping[str, str]) -> Enforcer:
@@ -222,11 +259,6 @@ def _reader(path: str, defaults: Mapping[str, str]) -> Enforcer:
     reader.conf.set_override("policy_dirs", [], "oslo_policy")
     reader.register_defaults([RuleDefault(*rule) for rule in defaults.items()])
     return reader
-
-
-def _enforcer(rules: Mapping[str, Any]) -> Enforcer:
-    """Return an enforcer of complete rules, which reads no file."""
-    return Enforcer(config.read([]), rules=dict(rules), use_conf=False)
 
 
 def _defaults(settings: Settings) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """The JSON bodies of requests and responses, and their schemas."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Final, get_args, get_origin
 from urllib.parse import urlencode
 
@@ -40,8 +41,13 @@ def linked(item: Relation | Instance) -> Json:
     return {
         **body,
         "self": link(paths.href(path, **body), paths.type_query(item.resource_type)),
-        "schema": paths.href(paths.SCHEMA, name=name),
+        "schema": _schema_link(name),
     }
+
+
+@cache
+def _schema_link(name: str) -> str:
+    return paths.href(paths.SCHEMA, name=name)
 
 
 def fault(status: int, error: RelatedImagesError, request_id: str | None) -> Json:
@@ -84,14 +90,13 @@ def page(
     if marker is not None:
         body["next"] = link(path, [*kept, ("marker", marker)])
     if name in SCHEMAS:
-        body["schema"] = paths.href(paths.SCHEMA, name=name)
+        body["schema"] = _schema_link(name)
     return body
 
 
-def link(path: str, query: Iterable[tuple[str, str]]) -> str:
+def link(path: str, query: Sequence[tuple[str, str]]) -> str:
     """Return ``path`` with the encoded query, if there is one."""
-    encoded = urlencode(list(query))
-    return f"{path}?{encoded}" if encoded else path
+    return f"{path}?{urlencode(query)}" if query else path
 
 
 TIME: Final = {"type": "string", "format": "date-time"}
