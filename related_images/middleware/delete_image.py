@@ -69,14 +69,19 @@ def may_change(caller: Caller, image: Callable[[], Mapping[str, Any] | None]) ->
 
     It may for an owner or an administrator, and refuses all others. The check must not tell them
     who uses the image, nor stop others from starting servers from it. If the caller is not
-    identified, Glance may run without authentication and treat every caller as an administrator.
+    identified, Glance may run without authentication and treat every caller as an administrator,
+    or it may show only public images to anonymous callers.
 
     :param image: returns the image as Glance shows it to the caller; ``None`` if Glance fails
     """
-    if caller.is_admin or not caller.is_identified:
+    if caller.is_admin:
         return True
     found, project_id = image(), caller.project_id
-    return found is None or (project_id is not None and found.get("owner") == project_id)
+    if found is None:
+        return True
+    if not caller.is_identified:
+        return bool(found)
+    return project_id is not None and found.get("owner") == project_id
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from oslo_config import cfg
+from oslo_config.fixture import Config
 
 from related_images.db import dependent_summary
 from related_images.errors import StoreUnavailable
@@ -283,6 +285,20 @@ def test_unidentified_caller_does_not_bypass_delete_protection(guarded: Cloud) -
     start(guarded, server, base)
     answer = delete(guarded, base, {})
     assert (answer.status, error(answer)["code"]) == (409, "image.in-use")
+
+
+def test_anonymous_caller_learns_nothing_about_an_invisible_image(guarded: Cloud) -> None:
+    """Glance may admit requests whose token keystonemiddleware did not confirm."""
+    server = new_server()
+    private = guarded.create(server)
+    start(guarded, server, private)
+    with Config(cfg.CONF) as configured:
+        configured.config(allow_anonymous_access=True)
+        for who in ({}, {"X-Identity-Status": "Invalid"}):
+            refused, unknown = (delete(guarded, image, who) for image in (private, new_uuid()))
+            assert refused.status == unknown.status == 403  # an anonymous caller may only read
+            assert b"image.in-use" not in refused.body
+    assert guarded.exists(private)
 
 
 def test_other_callers_cannot_force_and_the_message_names_the_roles(guarded: Cloud) -> None:
