@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from oslo_config import cfg
-from oslo_config.fixture import Config
 
 from related_images.db import dependent_summary
 from related_images.errors import StoreUnavailable
@@ -292,12 +291,14 @@ def test_anonymous_caller_learns_nothing_about_an_invisible_image(guarded: Cloud
     server = new_server()
     private = guarded.create(server)
     start(guarded, server, private)
-    with Config(cfg.CONF) as configured:
-        configured.config(allow_anonymous_access=True)
+    cfg.CONF.set_override("allow_anonymous_access", override=True)
+    try:
         for who in ({}, {"X-Identity-Status": "Invalid"}):
             refused, unknown = (delete(guarded, image, who) for image in (private, new_uuid()))
             assert refused.status == unknown.status == 403  # an anonymous caller may only read
             assert b"image.in-use" not in refused.body
+    finally:
+        cfg.CONF.clear_override("allow_anonymous_access")
     assert guarded.exists(private)
 
 
