@@ -31,6 +31,8 @@ from related_images.validation import parse_time
 from tests import commands
 from tests.servers import ServedGlance
 
+pytestmark = pytest.mark.slow
+
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 INSTANCE = "6f70656e-7374-4163-8b20-6e6f76612031"
 OTHER = "6f70656e-7374-4163-8b20-6e6f76612032"
@@ -320,7 +322,6 @@ def test_each_page_starts_after_the_previous_one(
     assert all(query["created_at"].startswith("gte:2") for query in later)
 
 
-@pytest.mark.slow
 def test_all_short_pages_are_read(
     sqlite_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,8 @@ from tests.osc.aging import age
 from tests.osc.running import Cloud, Instance
 from tests.servers import Answer, ServedGlance
 
+pytestmark = pytest.mark.slow
+
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 
 

@@ -19,6 +19,8 @@ from tests.osc.running import Cloud, Instance, openstack
 from tests.osc.test_server_backup import actions, backups, states, status
 from tests.servers import ServedGlance
 
+pytestmark = pytest.mark.slow
+
 STORED = ("--policy", "stored")
 
 
