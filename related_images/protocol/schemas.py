@@ -38,11 +38,9 @@ def linked(item: Relation | Instance) -> Json:
         ("relation", paths.RELATION) if isinstance(item, Relation) else ("instance", paths.INSTANCE)
     )
     body = item.as_json()
-    return {
-        **body,
-        "self": link(paths.href(path, **body), paths.type_query(item.resource_type)),
-        "schema": _schema_link(name),
-    }
+    body["self"] = link(paths.href(path, **body), paths.type_query(item.resource_type))
+    body["schema"] = _schema_link(name)
+    return body
 
 
 @cache
