@@ -175,7 +175,7 @@ class Policy:
         """
         if self._path:
             self._read_again()
-        return self._decide(rule.name, _frozen(credentials), _frozen(target))
+        return self._decide(rule.name, _as_key(credentials), _as_key(target))
 
     def _read_again(self) -> None:
         """Read the file again if it changed, unless another thread does so now."""
@@ -226,14 +226,14 @@ _DECISIONS: Final = 1024
 """The number of decisions that a filter remembers."""
 
 
-def _frozen(attributes: Mapping[str, Any]) -> _Attributes:
+def _as_key(attributes: Mapping[str, Any]) -> _Attributes:
     return tuple(
         (name, tuple(value) if isinstance(value, list) else value)
         for name, value in attributes.items()
     )
 
 
-def _thawed(attributes: _Attributes) -> dict[str, Any]:
+def _as_dict(attributes: _Attributes) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in attributes}
 
 
@@ -248,7 +248,7 @@ def _decisions(rules: Mapping[str, Any]) -> _Decide:
 
     @lru_cache(_DECISIONS)
     def decide(rule: str, credentials: _Attributes, target: _Attributes) -> bool:
-        return bool(enforcer.enforce(rule, _thawed(target), _thawed(credentials)))
+        return bool(enforcer.enforce(rule, _as_dict(target), _as_dict(credentials)))
 
     return decide
 
