@@ -7,6 +7,7 @@ and a policy file replaces rules. Which relations a caller sees is not a rule:
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -147,8 +148,8 @@ RULES: Final = (*_ALIASES, *_RULES)
 class Policy:
     """The policy of one filter: the default rules, and the policy file if an option names one.
 
-    oslo.policy reads a changed file again, as soon as nobody has written to it for a second. If the
-    file is then wrong or missing, the former rules stay in force, and the log has the reason.
+    A changed file is read again, as soon as nobody has written to it for a second. If the file is
+    then wrong or missing, the former rules stay in force, and the log has the reason.
 
     :raises ConfigurationError: if the policy file cannot be used
     """
@@ -159,9 +160,10 @@ class Policy:
         self._reading = Lock()
         self._reader = _reader(self._path, self._defaults)
         self._fault = ""
+        self._refused: tuple[int, ...] | None = None
+        self._retry_at = 0.0
         if self._path:
             self._read()
-            self._decide = self._checked()
         else:
             self._decide = _decisions(Rules.from_dict(self._defaults))
 
@@ -178,20 +180,25 @@ class Policy:
         return self._decide(rule.name, _as_key(credentials), _as_key(target))
 
     def _read_again(self) -> None:
-        """Read the file again if it changed, unless another thread does so now."""
+        """Read the file again if it changed, unless another thread does so now.
+
+        A wrong file is read again once per second, since the fault may be that of the system.
+        """
         if not self._reading.acquire(blocking=False):
             return
-        before = self._reader.rules
+        version = None
         try:
-            if policy_file.is_being_written(self._path):
+            version = policy_file.version(self._path)
+            is_known = version == self._version or (
+                version == self._refused and time.monotonic() < self._retry_at
+            )
+            if is_known or policy_file.is_being_written(self._path):
                 return
             self._read()
-            if self._reader.rules is before:
-                return
-            self._decide = self._checked()
             LOG.info("the policy file %s changed and was read again", self._path)
             self._fault = ""
         except ConfigurationError as error:
+            self._refused, self._retry_at = version, time.monotonic() + _RETRY
             if self._fault != str(error):
                 self._fault = str(error)
                 LOG.error("the former policy stays in force: %s", error)
@@ -199,30 +206,34 @@ class Policy:
             self._reading.release()
 
     def _read(self) -> None:
-        """Let oslo.policy read the file if it changed."""
+        """Read and check the file, and decide by its rules from now on.
+
+        oslo.policy itself would read a file again only if its date is later than before.
+        """
         # for oslo.policy, a missing file has no rules
-        self._version = policy_file.version(self._path)
+        version = policy_file.version(self._path)
         try:
-            self._reader.load_rules()
+            self._reader.load_rules(force_reload=True)
         except policy_file.FAULTS as error:
             policy_file.read(self._path)  # its error names the fault better
             raise ConfigurationError(f"{self._path} is not a policy file: {error}") from None
-
-    def _checked(self) -> "_Decide":
-        """Return the decisions by the rules that were read, after checking them."""
         given = {name: rule.check_str for name, rule in self._reader.file_rules.items()}
         policy_file.check(self._path, given, self._reader.rules, self._defaults)
-        if policy_file.version(self._path) != self._version:
+        if policy_file.version(self._path) != version:
             raise ConfigurationError(f"{self._path} changed while it was read")
-        return _decisions(self._reader.rules)
+        self._decide = _decisions(self._reader.rules)
+        self._version = version
 
+
+_RETRY: Final = 1.0
+"""Seconds until a wrong file is read again."""
 
 _Attributes = tuple[tuple[str, str | tuple[str, ...]], ...]
 """Credentials or a target as the key of a cache: names, each with a text or a tuple of texts."""
 
 _Decide = Callable[[str, _Attributes, _Attributes], bool]
 
-_DECISIONS: Final = 1024
+_DECISIONS: Final = 256
 """The number of decisions that a filter remembers."""
 
 

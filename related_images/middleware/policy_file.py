@@ -38,8 +38,8 @@ _SETTLED: Final = 1.0
 """Seconds after which a program that writes the file is expected to be done."""
 
 
-def version(path: str) -> tuple[int, int, int]:
-    """Return what differs if the file was written again.
+def version(path: str) -> tuple[int, ...]:
+    """Return what differs if the file was written again, or replaced by a file of any date.
 
     :raises ConfigurationError: if ``path`` is not a file, or cannot be found
     """
@@ -49,16 +49,18 @@ def version(path: str) -> tuple[int, int, int]:
         raise ConfigurationError(f"policy_file: {error.strerror}: {path}") from None
     if found is None:
         raise ConfigurationError(f"policy_file: {path} does not exist, or is not a file")
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def is_being_written(path: str) -> bool:
     """Return whether the file was written so recently that it may be incomplete.
 
+    The clock of a file server may be ahead.
+
     :raises ConfigurationError: if ``path`` is not a file
     """
-    age = time.time() - version(path)[2] / 1e9
-    return 0 <= age < _SETTLED
+    _, _, modified, _ = version(path)
+    return abs(time.time() - modified / 1e9) < _SETTLED
 
 
 def read(path: str) -> dict[str, str]:
@@ -142,6 +144,8 @@ class _Checking:
         if refusals > written or not all(map(callable, leaves)):
             raise self._wrong("it is not a valid expression")
         for leaf in leaves:
+            if not type(leaf).__module__.startswith("oslo_policy."):
+                raise self._wrong(f"{leaf.kind}: is a check of another package than oslo.policy")
             if str(leaf) not in ("!", "@"):
                 self._check_leaf(leaf.kind, leaf.match)
 
@@ -170,7 +174,7 @@ class _Checking:
 def _is_constant(kind: str) -> bool:
     try:
         ast.literal_eval(kind)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return False
     return True
 

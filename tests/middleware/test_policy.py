@@ -23,7 +23,7 @@ from oslo_policy import _checks
 
 from related_images import config
 from related_images.errors import ConfigurationError
-from related_images.middleware import InstanceAwareMiddleware, policy, routing
+from related_images.middleware import InstanceAwareMiddleware, policy, policy_file, routing
 from related_images.middleware.policy import Policy, Rule
 from related_images.protocol import paths
 from tests import wsgi
@@ -64,8 +64,9 @@ def write(tmp_path: Path) -> Write:
     def write(rules: object) -> str:
         text = rules if isinstance(rules, str) else yaml.safe_dump(rules)
         path.write_text(text)
-        later = time.time() + next(times)  # oslo.policy reads a file with a later date again
-        os.utime(path, (later, later))
+        # a file that was written a moment ago is not read; none of the dates is later than another
+        past = time.time() - 10 - next(times)
+        os.utime(path, (past, past))
         return str(path)
 
     return write
@@ -405,6 +406,80 @@ def test_a_file_is_read_again_when_it_is_complete(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert time.monotonic() > begun + 0.5
     assert not permits(it, policy.LIST_RELATIONS, roles=["x"])
+
+
+OPEN, CLOSED = (f'"{policy.READER.name}": "{rule}"\n' for rule in "@!")
+
+
+def dated(path: Path, text: str, age: float) -> Path:
+    """Write a file that was changed ``age`` seconds ago, or will be if it is negative."""
+    path.write_text(text)
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def lists(it: Policy) -> bool:
+    return permits(it, policy.LIST_RELATIONS, roles=["x"])
+
+
+@pytest.mark.parametrize(("before", "after"), [(60, 3600), (60, 60), (-3600, 5)])
+def test_a_replaced_file_is_read_whatever_its_date(
+    tmp_path: Path, before: float, after: float
+) -> None:
+    path = dated(tmp_path / "policy.yaml", OPEN, before)
+    it = policy_of(str(path))
+    assert lists(it)
+    times = path.stat()
+    other = dated(tmp_path / "other.yaml", CLOSED + "# closed\n", after)
+    if before == after:
+        os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.replace(path)
+    assert not lists(it)
+
+
+@pytest.mark.parametrize("failing", ["read_text", "is_file"])
+def test_a_fault_of_the_system_does_not_end_the_reload(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failing: str,
+) -> None:
+    path = dated(tmp_path / "policy.yaml", OPEN, 60)
+    it = policy_of(str(path))
+    dated(path, CLOSED, 30)
+    with mock.patch.object(policy_file.Path, failing, side_effect=OSError(116, "Stale")):
+        assert lists(it)
+        assert lists(it)
+    assert [line for line in caplog.messages if "the former policy stays in force" in line]
+    monkeypatch.setattr(policy, "_RETRY", 0)
+    it._retry_at = 0
+    assert not lists(it)
+
+
+def test_a_half_written_file_of_a_clock_that_is_ahead_is_not_read(tmp_path: Path) -> None:
+    recorder = f'"{policy.RECORDER.name}": "role:b"\n'
+    path = dated(tmp_path / "policy.yaml", CLOSED + recorder, 60)
+    it = policy_of(str(path))
+    dated(path, recorder, -0.3)
+    assert not lists(it)
+
+
+@pytest.mark.parametrize("rule", ["{[]}:x", "{{}}:x", "~" * 100_000 + ":x"])
+def test_a_text_that_python_cannot_parse_is_a_wrong_rule(write: Write, rule: str) -> None:
+    with pytest.raises(ConfigurationError, match=policy.READER.name):
+        policy_of(write({policy.READER.name: rule}))
+
+
+def test_a_check_of_another_package_is_refused(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Foreign(_checks.Check):
+        def __call__(self, target: Any, creds: Any, enforcer: Any) -> bool:
+            return True
+
+    monkeypatch.setitem(_checks.registered_checks, "project_id", Foreign)
+    with pytest.raises(ConfigurationError, match="another package"):
+        policy_of(write({policy.READER.name: "project_id:p"}))
 
 
 def test_threads_see_only_whole_policies(write: Write) -> None:
