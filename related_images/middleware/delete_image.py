@@ -19,7 +19,7 @@ from related_images.errors import ImageInUse, StoreUnavailable
 from related_images.failpoints import Point
 from related_images.middleware import glance, image_use
 from related_images.middleware.access import Caller
-from related_images.middleware.environ import Environ, request_id
+from related_images.middleware.environ import Environ, glance_context, request_id
 from related_images.middleware.request import Deletion
 from related_images.middleware.responses import Headers, StartResponse, WSGIApp
 
@@ -68,14 +68,18 @@ def may_change(caller: Caller, image: Callable[[], Mapping[str, Any] | None]) ->
     """Return whether Glance may delete or deactivate the image for this caller.
 
     It may for an owner or an administrator, and refuses all others. The check must not tell them
-    who uses the image, nor stop others from starting servers from it. If the caller is not
-    identified, Glance may run without authentication and treat every caller as an administrator,
-    or it may show only public images to anonymous callers.
+    who uses the image, nor stop others from starting servers from it. Glance's own context tells
+    an administrator, who may have no token if Glance runs without authentication, from an
+    anonymous caller, who may only read. Without a context, Glance may treat every caller that is
+    not identified as an administrator, so an image that it shows is protected.
 
     :param image: returns the image as Glance shows it to the caller; ``None`` if Glance fails
     """
-    if caller.is_admin:
+    context = glance_context(caller.environ)
+    if caller.is_admin or getattr(context, "is_admin", False):
         return True
+    if not caller.is_identified and context is not None:
+        return False
     found, project_id = image(), caller.project_id
     if found is None:
         return True

@@ -46,13 +46,23 @@ def path_below_api(environ: Environ) -> str | None:
     path: str = environ.get("PATH_INFO", "")
     if path.startswith("/v2/") and "//" not in path:
         return path[3:]
-    path = _SLASHES.sub("/", _DOMAIN.sub("", path, count=1) if path.startswith("http") else path)
+    path = _normalized(path)
+    below = _below_version(path)
+    if below is not None:
+        return below
+    return path if environ.get("SCRIPT_NAME", "").endswith(paths.API) else None
+
+
+def _normalized(path: str) -> str:
+    return _SLASHES.sub("/", _DOMAIN.sub("", path, count=1) if path.startswith("http") else path)
+
+
+def _below_version(path: str) -> str | None:
+    """Return the path below the version of the API that it begins with; ``None`` without one."""
     if path.startswith("/v2/"):
         return path[3:]
     minor = _MINOR.match(path)
-    if minor:
-        return path[minor.end() :]
-    return path if environ.get("SCRIPT_NAME", "").endswith(paths.API) else None
+    return path[minor.end() :] if minor else None
 
 
 class Parameter(NamedTuple):
@@ -75,8 +85,10 @@ def parameters(query: str) -> list[Parameter]:
 
 def set_path_below_api(environ: Environ, path: str) -> None:
     """Set the path of the environ to ``path`` below ``/v2``, at the same mount point."""
-    mounted = environ.get("SCRIPT_NAME", "").endswith(paths.API)
-    environ["PATH_INFO"] = path if mounted else paths.API + path
+    has_version = _below_version(_normalized(environ.get("PATH_INFO", ""))) is not None
+    # a proxy may state a mount point that ends in /v2 although the path has the version too
+    is_mounted = not has_version and environ.get("SCRIPT_NAME", "").endswith(paths.API)
+    environ["PATH_INFO"] = path if is_mounted else paths.API + path
 
 
 def read_body(environ: Environ) -> bytes:
@@ -147,7 +159,12 @@ def _too_large() -> BodyTooLarge:
     )
 
 
+def glance_context(environ: Mapping[str, Any]) -> Any:
+    """Return the context of Glance's context filter; ``None`` if it is not before this filter."""
+    return environ.get("webob.adhoc_attrs", {}).get("context")
+
+
 def request_id(environ: Mapping[str, Any]) -> str | None:
     """Return the request ID from Glance's context or request-id filter, if it has one."""
-    context = environ.get("webob.adhoc_attrs", {}).get("context")
+    context = glance_context(environ)
     return getattr(context, "request_id", None) or environ.get("openstack.request_id")

@@ -23,7 +23,7 @@ from oslo_policy import _checks
 
 from related_images import config
 from related_images.errors import ConfigurationError
-from related_images.middleware import InstanceAwareMiddleware, policy, policy_file, routing
+from related_images.middleware import InstanceAwareMiddleware, policy, routing
 from related_images.middleware.policy import Policy, Rule
 from related_images.protocol import paths
 from tests import wsgi
@@ -447,7 +447,7 @@ def test_a_fault_of_the_system_does_not_end_the_reload(
     path = dated(tmp_path / "policy.yaml", OPEN, 60)
     it = policy_of(str(path))
     dated(path, CLOSED, 30)
-    with mock.patch.object(policy_file.Path, failing, side_effect=OSError(116, "Stale")):
+    with mock.patch.object(Path, failing, side_effect=OSError(116, "Stale")):
         assert lists(it)
         assert lists(it)
     assert [line for line in caplog.messages if "the former policy stays in force" in line]
@@ -474,7 +474,9 @@ def test_a_check_of_another_package_is_refused(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Foreign(_checks.Check):
-        def __call__(self, target: Any, creds: Any, enforcer: Any) -> bool:
+        def __call__(
+            self, target: Any, creds: Any, enforcer: Any, current_rule: str | None = None
+        ) -> bool:
             return True
 
     monkeypatch.setitem(_checks.registered_checks, "project_id", Foreign)
