@@ -18,6 +18,7 @@ from related_images.jsonform import types_of
 from related_images.middleware import attach_relation, record_origins, routing
 from related_images.model import Ancestor, Dependent, Descendant, Installation, Origin, Usage
 from related_images.protocol import paths, schemas
+from tests import filters
 from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, user_of
 
 DOCUMENT: dict[str, Any] = json.loads(json.dumps(routing.document()))
@@ -168,14 +169,24 @@ def tried() -> dict[str, Any]:
     return spoken
 
 
+@pytest.fixture(scope="module")
+def apart(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
+    """The same Glance with an empty database.
+
+    Random registrations have witnesses that never report, so the use of every image is unknown.
+    """
+    url = filters.migrated(tmp_path_factory.mktemp("apart"))
+    return Cloud(filters.filtering(cloud.bare, url, database_timeout="60"), cloud.bare)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", schemathesis.GenerationMode, ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_responses_match_the_document(
-    cloud: Cloud, path: str, method: str, mode: schemathesis.GenerationMode
+    apart: Cloud, path: str, method: str, mode: schemathesis.GenerationMode
 ) -> None:
     spoken = schemathesis.openapi.from_dict(tried())
-    spoken.app = cloud.app
+    spoken.app = apart.app
     operation = spoken[path][method.upper()]
     # a JSON schema cannot express printable text
     left_out: Any = [CHECKS.get_one("positive_data_acceptance")]
