@@ -4,7 +4,8 @@ Beside the time on the clock, which depends on what else the machine does, it pr
 the processor times: those of this process, and of the database server if there is one.
 
 There are three images: one with 1,000,000 descendants, ten from each image, and a live server for
-each image with descendants; one with a chain of 1,000 descendants; and one with 100,000 servers.
+each image with descendants; one with a chain of 1,000 descendants; and one with 100,000 servers and
+no descendants, whose pages are compared with the first page of the descendants of the first image.
 
 Run: python -m benchmarks.dependents [DESCENDANTS]
 """
@@ -127,17 +128,28 @@ def measure(name: str, url: str, descendants: int) -> None:
         server = filling.instance_id(filled.first_server + number)
         last = InstanceRef(filling.INSTALLATION, server)
         place = PagePosition(filling.image_id(star), 0, after=last)
-        compare(database, f"{name}, {SERVERS} servers", star, number and place)
+        compare(database, f"{name}, {SERVERS} servers", star, number and place, beside=tree)
     database.close()
 
 
-def compare(database: Database, what: str, root: int, after: PagePosition | int) -> None:
-    """Print the times of the pages after a place, and of the summary."""
+def compare(
+    database: Database,
+    what: str,
+    root: int,
+    after: PagePosition | int,
+    *,
+    beside: int | None = None,
+) -> None:
+    """Print the times of the pages after a place, and of the summary.
+
+    :param beside: the image whose first page of descendants is compared, if ``root`` has none
+    """
     image, place = filling.image_id(root), after or None
     assert not isinstance(place, int)
     is_image = place is not None and place.depth > 0
     position = TreePosition(place.key, place.depth) if place and is_image else None
-    wanted, tree = dependents.Wanted(image), lineage.Wanted(image)
+    wanted = dependents.Wanted(image)
+    tree = lineage.Wanted(filling.image_id(beside or root))
     found = len(dependents.dependents(database, wanted, LIMIT, place).items)
     below = len(lineage.descendants(database, tree, LIMIT, position).branches)
 

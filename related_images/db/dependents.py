@@ -247,10 +247,10 @@ class _Page:
             deeper = (*inside, node.resource)
             if not node.is_whole:
                 return _inside(at, deeper, None)
-            below = node.below.values()
-            place = self._add(below, at, deeper, way | {node.ref}, None)
-            if place is not None:
-                return place
+            if node.below:
+                place = self._add(node.below.values(), at, deeper, way | {node.ref}, None)
+                if place is not None:
+                    return place
             before = node.resource
         return None
 
