@@ -315,7 +315,7 @@ def test_dependents_in_many_random_graphs(alone: Database, chance: random.Random
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[Database]:
     """A database of SQLite."""
-    opened = Database(filters.migrated(tmp_path), 10)
+    opened = Database(filters.migrated(tmp_path), 60)  # long, so that a busy machine fails no test
     yield opened
     opened.close()
 
