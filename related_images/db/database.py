@@ -286,7 +286,7 @@ class Database:
                     if not own.is_verified:
                         self._verify(connection)
                     yield connection
-                except BaseException:
+                except BaseException:  # also if the process or the request is told to stop
                     _end(connection, transaction.rollback)
                     raise
                 _commit(connection, transaction)
@@ -419,7 +419,7 @@ def _end(connection: Connection, ending: Callable[[], None]) -> None:
     """End a transaction, and invalidate the connection if that fails."""
     try:
         ending()
-    except BaseException:
+    except BaseException:  # the state of the transaction is unknown, whatever was raised
         connection.invalidate()
         raise
 

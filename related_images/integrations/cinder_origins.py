@@ -81,7 +81,7 @@ def report_creation(reports: Reports, function: Function) -> Function:
         token = _creation.set(creation)
         try:
             return function(*args, **kwargs)
-        except Exception:
+        except Exception:  # Cinder may raise anything; a volume that was not made must not count
             if creation.volume is not None:
                 reports.end(creation.arguments["context"], creation.volume)
             raise
@@ -104,7 +104,7 @@ def report_new_row(function: Function) -> Function:
             volume = made["volume"]
             try:
                 creation.report(context, volume)
-            except Exception:
+            except Exception:  # whatever the reason, a volume without a report must not be made
                 volume.destroy()
                 raise
         return made
@@ -132,7 +132,7 @@ def report_reimage(reports: Reports, function: Function) -> Function:
             raise _missing(image_id)
         try:
             return function(*args, **kwargs)
-        except Exception:
+        except Exception:  # Cinder may raise anything; without the operation, the report is wrong
             reports.roll_back(context, outcome.recorded)
             raise
 

@@ -48,7 +48,7 @@ class Coverage:
             self._unfinished[key] = self._now()
         try:
             yield
-        except BaseException:
+        except BaseException:  # a report that ends in any other way than well is lost
             with self._lock:
                 self._since = self._now()
             self.has_lost.set()

@@ -75,7 +75,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             return self._load_app()
-        except Exception as error:
+        except Exception as error:  # the process ends; its log has the traceback
             self._stderr.write(f"cannot serve: {error}; see {self._log}\n")
             raise
 

@@ -131,7 +131,7 @@ def _reporting(reports: Reports, context: Any, instance: Any, image_id: str) -> 
     token = _report_of_rebuild.set(report)
     try:
         yield
-    except Exception:
+    except Exception:  # Nova may raise anything; without a rebuild, the report is wrong
         reports.roll_back(context, recorded)
         raise
     finally:

@@ -71,7 +71,7 @@ def refuse_early(reports: Reports, function: Function) -> Function:
         token = _made.set(made)
         try:
             return function(*args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # Nova wraps a refusal in exceptions of many types
             if made and (isinstance(error, Refused) or refusal_of(error)):
                 _remove_later(api.volume_api, context, made)
             raise

@@ -157,7 +157,7 @@ class Reports:
         """Send a report without which an image counts as used for longer than it is."""
         try:
             self._calls.call(SECONDS, send)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - whatever fails, no request must fail by it
             LOG.warning("an image may count as used until a reconciliation: %s", error)
 
     def _log(self, error: Exception) -> None:

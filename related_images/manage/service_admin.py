@@ -52,7 +52,7 @@ CINDER: Final = Service("Cinder", "volume 3.18", CinderUnreachable, UntrustedCin
 class Response:
     """A response of a service.
 
-    :ivar body: the JSON object; empty if it is none
+    :ivar body: the JSON object; empty if the service sent something else
     """
 
     service: Service

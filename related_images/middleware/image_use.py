@@ -99,7 +99,7 @@ def _images(
 ) -> Mapping[str, dict[str, Any]] | None:
     """Return the images as Glance lists them, or ``None`` if Glance fails.
 
-    For a caller who sees all projects, Glance is asked only for the images that were ever used: for
+    If the caller sees all projects, Glance is asked only for the images that were ever used: for
     other images, neither the owner nor, without a gap, the creation time matters. For other
     callers, Glance is asked for all images, so that neither the response nor its time depends on
     whether others use an image that the caller does not own.

@@ -288,9 +288,10 @@ _USAGE_DESCRIPTIONS: Final[dict[str, Json]] = {
         "owner",
     },
     "state": {
-        "description": "used: a live server or volume is known; unused: it is certain that there "
-        "is none; unknown: a witness may have missed it. For a caller that neither owns the image "
-        "nor sees all projects, this is about its own servers and volumes"
+        "description": "used: a live server or volume is known; unused: it is certain that no live "
+        "server or volume was made from the image; unknown: a witness may have missed one. For a "
+        "caller that neither owns the image nor sees all projects, this is about its own servers "
+        "and volumes"
     },
     "gaps": {
         "maxItems": model.GAPS_SHOWN,
