@@ -192,7 +192,7 @@ class Policy:
             is_known = version == self._version or (
                 version == self._refused and time.monotonic() < self._retry_at
             )
-            if is_known or policy_file.is_being_written(self._path):
+            if is_known or policy_file.is_being_written(version):
                 return
             self._read()
             LOG.info("the policy file %s changed and was read again", self._path)

@@ -52,14 +52,14 @@ def version(path: str) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def is_being_written(path: str) -> bool:
+def is_being_written(version: tuple[int, ...]) -> bool:
     """Return whether the file was written so recently that it may be incomplete.
 
     The clock of a file server may be ahead.
 
-    :raises ConfigurationError: if ``path`` is not a file
+    :param version: what :func:`version` returned
     """
-    _, _, modified, _ = version(path)
+    _, _, modified, _ = version
     return abs(time.time() - modified / 1e9) < _SETTLED
 
 

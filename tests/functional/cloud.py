@@ -1,9 +1,12 @@
 """The real Glance in this process with the filter in its pipeline, and its callers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
+
+from oslo_config import cfg
 
 from tests import wsgi
 from tests.filters import instance_headers, new_uuid
@@ -28,6 +31,16 @@ def user_of(project: str) -> dict[str, str]:
 def service_for(project: str) -> dict[str, str]:
     """Return the identity headers of the compute service with a token of a user of the project."""
     return user_of(project) | SERVICE_TOKEN
+
+
+@contextmanager
+def glance_option(name: str, value: object) -> Iterator[None]:
+    """Set an option of Glance for the duration of the context."""
+    cfg.CONF.set_override(name, value)
+    try:
+        yield
+    finally:
+        cfg.CONF.clear_override(name)
 
 
 def a_project() -> str:

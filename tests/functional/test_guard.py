@@ -8,13 +8,20 @@ from typing import Any
 
 import pytest
 from glance.api.middleware.context import ContextMiddleware, UnauthenticatedContextMiddleware
-from oslo_config import cfg
 
 from related_images.db import dependent_summary
 from related_images.errors import StoreUnavailable
 from tests import wsgi
 from tests.filters import StubGlance, filtering, migrated, new_uuid
-from tests.functional.cloud import ADMIN, Cloud, Server, a_project, new_server, user_of
+from tests.functional.cloud import (
+    ADMIN,
+    Cloud,
+    Server,
+    a_project,
+    glance_option,
+    new_server,
+    user_of,
+)
 from tests.functional.test_lineage import a_public_image, asked, start
 from tests.servers import Answer
 
@@ -292,14 +299,11 @@ def test_anonymous_caller_learns_nothing_about_an_invisible_image(guarded: Cloud
     server = new_server()
     private = guarded.create(server)
     start(guarded, server, private)
-    cfg.CONF.set_override("allow_anonymous_access", override=True)
-    try:
+    with glance_option("allow_anonymous_access", True):
         for who in ({}, {"X-Identity-Status": "Invalid"}):
             refused, unknown = (delete(guarded, image, who) for image in (private, new_uuid()))
             assert refused.status == unknown.status == 403  # an anonymous caller may only read
             assert b"image.in-use" not in refused.body
-    finally:
-        cfg.CONF.clear_override("allow_anonymous_access")
     assert guarded.exists(private)
 
 
@@ -332,13 +336,10 @@ def test_anonymous_caller_neither_learns_of_a_use_nor_delays_a_start(
     app = filtering(glance, migrated(tmp_path), guard="in-use")
     behind_context = Cloud(app, cloud.bare)
     anonymous = Cloud(ContextMiddleware(app), cloud.bare)
-    cfg.CONF.set_override("allow_anonymous_access", override=True)
-    try:
+    with glance_option("allow_anonymous_access", True):
         assert delete(anonymous, image, {}).status == 403
         start(behind_context, server, image)
         assert delete(anonymous, image, {}).status == 403
-    finally:
-        cfg.CONF.clear_override("allow_anonymous_access")
 
 
 @pytest.mark.parametrize("mount", ["/v2", "/image/v2"])

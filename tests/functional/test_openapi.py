@@ -170,12 +170,12 @@ def tried() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def apart(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
+def separate(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
     """The same Glance with an empty database.
 
     Random registrations have witnesses that never report, so the use of every image is unknown.
     """
-    url = filters.migrated(tmp_path_factory.mktemp("apart"))
+    url = filters.migrated(tmp_path_factory.mktemp("separate"))
     return Cloud(filters.filtering(cloud.bare, url, database_timeout="60"), cloud.bare)
 
 
@@ -183,10 +183,10 @@ def apart(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
 @pytest.mark.parametrize("mode", schemathesis.GenerationMode, ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_responses_match_the_document(
-    apart: Cloud, path: str, method: str, mode: schemathesis.GenerationMode
+    separate: Cloud, path: str, method: str, mode: schemathesis.GenerationMode
 ) -> None:
     spoken = schemathesis.openapi.from_dict(tried())
-    spoken.app = apart.app
+    spoken.app = separate.app
     operation = spoken[path][method.upper()]
     # a JSON schema cannot express printable text
     left_out: Any = [CHECKS.get_one("positive_data_acceptance")]

@@ -6,10 +6,17 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from oslo_config import cfg
 
 from tests.filters import filtering, migrated
-from tests.functional.cloud import ADMIN, SERVICE_TOKEN, Cloud, Server, new_server, user_of
+from tests.functional.cloud import (
+    ADMIN,
+    SERVICE_TOKEN,
+    Cloud,
+    Server,
+    glance_option,
+    new_server,
+    user_of,
+)
 from tests.functional.test_guard import FailingGlance
 from tests.functional.test_lineage import a_public_image, start
 
@@ -136,11 +143,8 @@ def test_usages_of_many_images_with_small_glance_pages(
     images = [shared(cloud, mine, theirs) for _ in range(5)]
     start(cloud, theirs, images[0])
     start(cloud, theirs, images[3])
-    cfg.CONF.set_override("api_limit_max", 2)
-    try:
+    with glance_option("api_limit_max", 2):
         rows = usage(cloud, *images, headers=mine.user)["usages"]
-    finally:
-        cfg.CONF.clear_override("api_limit_max")
     assert [row["used_by_others"] for row in rows] == [True, False, False, True, False]
 
 

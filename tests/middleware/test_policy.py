@@ -55,6 +55,13 @@ QUERIES = {paths.USAGES: f"?image_ids={IDS['image_id']}", paths.ORIGIN: "?since=
 Write = Callable[[object], str]
 
 
+def dated(path: Path, text: str, age: float) -> Path:
+    """Write a file that was changed ``age`` seconds ago, or will be if it is negative."""
+    path.write_text(text)
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     """Return a function that writes a policy file and returns its path."""
@@ -63,11 +70,8 @@ def write(tmp_path: Path) -> Write:
 
     def write(rules: object) -> str:
         text = rules if isinstance(rules, str) else yaml.safe_dump(rules)
-        path.write_text(text)
-        # a file that was written a moment ago is not read; none of the dates is later than another
-        past = time.time() - 10 - next(times)
-        os.utime(path, (past, past))
-        return str(path)
+        # a file that was written a moment ago is not read
+        return str(dated(path, text, 10 + next(times)))
 
     return write
 
@@ -411,13 +415,6 @@ def test_a_file_is_read_again_when_it_is_complete(tmp_path: Path) -> None:
 OPEN, CLOSED = (f'"{policy.READER.name}": "{rule}"\n' for rule in "@!")
 
 
-def dated(path: Path, text: str, age: float) -> Path:
-    """Write a file that was changed ``age`` seconds ago, or will be if it is negative."""
-    path.write_text(text)
-    os.utime(path, (time.time() - age,) * 2)
-    return path
-
-
 def lists(it: Policy) -> bool:
     return permits(it, policy.LIST_RELATIONS, roles=["x"])
 
@@ -444,6 +441,7 @@ def test_a_fault_of_the_system_does_not_end_the_reload(
     caplog: pytest.LogCaptureFixture,
     failing: str,
 ) -> None:
+    monkeypatch.setattr(policy, "_RETRY", 0)
     path = dated(tmp_path / "policy.yaml", OPEN, 60)
     it = policy_of(str(path))
     dated(path, CLOSED, 30)
@@ -451,8 +449,6 @@ def test_a_fault_of_the_system_does_not_end_the_reload(
         assert lists(it)
         assert lists(it)
     assert [line for line in caplog.messages if "the former policy stays in force" in line]
-    monkeypatch.setattr(policy, "_RETRY", 0)
-    it._retry_at = 0
     assert not lists(it)
 
 
