@@ -54,10 +54,11 @@ OF_VOLUME: Final = (
 class Backfill(options.DatabaseCommand):
     """Record relations from the properties that Nova sets on images of servers.
 
-    Users can set these properties too, and images inherit them. So an image is rejected if its
-    properties contradict each other, recorded relations or Nova. Rejected images are listed with
-    the reason. The recorded relations have the source backfill. If the command is interrupted, the
-    next run continues where it stopped. A second complete run changes nothing.
+    Users can set these properties too, and images inherit them. So the command rejects an image if
+    its properties contradict each other, if they contradict recorded relations, or if they
+    contradict Nova. It lists the rejected images with the reason. The recorded relations have the
+    source backfill. If the command is interrupted, the next run continues where it stopped. A
+    second complete run changes nothing.
 
     With --cinder-installation, the command reads the volumes, volume snapshots and volume backups
     in Cinder instead, and records their projects and from which volume or volume snapshot they

@@ -23,7 +23,8 @@ from tests.osc.test_server_backup import change, status
 pytestmark = pytest.mark.slow
 
 ONLY_NAMED: Final = (
-    "volume snapshots that only properties of the image name are not deleted with it: "
+    "these volume snapshots are not deleted with the image, because only its properties refer to "
+    "them: "
 )
 
 

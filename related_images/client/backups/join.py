@@ -24,7 +24,7 @@ from related_images.model import Instance, InstanceRef, Relation, Usage
 class BackupImage:
     """What the rules need to know of an image.
 
-    :ivar named: the volume snapshots that a property of the image names
+    :ivar named: the volume snapshots to which a property of the image refers
     """
 
     created_at: datetime
@@ -81,7 +81,7 @@ class BackupImage:
 
 
 def _named_volume_snapshots(image: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the volume snapshots that a property of the image names; none if it is malformed."""
+    """Return the volume snapshots in a property of the image; none if the property is malformed."""
     try:
         return validation.volume_snapshot_ids(image.get("block_device_mapping", "[]"))
     except BadInput:

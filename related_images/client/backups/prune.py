@@ -29,7 +29,8 @@ WITHOUT_IMAGE: Final = "its image was deleted, and its volume snapshots remain"
 """The reason to delete the volume snapshots of a backup whose image is gone."""
 
 NAMED_ONLY: Final = (
-    "volume snapshots that only properties of the image name are not deleted with it: "
+    "these volume snapshots are not deleted with the image, because only its properties refer to "
+    "them: "
 )
 
 NAMED: Final = 20

@@ -44,8 +44,8 @@ class Backup:
     :ivar used_by_others: live servers of other projects were started from it; ``None`` if that is
         not known
     :ivar volume_snapshot_ids: the recorded volume snapshots of a backup of a server on volumes
-    :ivar named_volume_snapshot_ids: volume snapshots that only a property of the image names; they
-        decide nothing, because users can change the property
+    :ivar named_volume_snapshot_ids: volume snapshots to which only a property of the image refers;
+        they decide nothing, because users can change the property
     """
 
     image_id: str
