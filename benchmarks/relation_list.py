@@ -58,10 +58,12 @@ def _prepare_relations(url: str, cloud: Cloud) -> list[int]:
         "UPDATE related_relation SET project_ref = 1, "  # noqa: S608
         f"label = CASE WHEN id % 100 = 50 THEN '{RARE}' ELSE 'daily' END, "
         f"kind = CASE WHEN id IN ({listed}) THEN {kinds[BOOT]} "
-        f"WHEN id % 2 = 0 THEN {kinds[BACKUP]} ELSE {kinds[SNAPSHOT]} END"
+        f"WHEN id % 2 = 0 THEN {kinds[BACKUP]} ELSE {kinds[SNAPSHOT]} END "
+        "WHERE id > :after AND id <= :last"
     )
     with filling.connected(url) as connection:
-        connection.execute(text(changed))
+        for after in range(0, cloud.relations, filling.BATCH):  # each within the timeout
+            connection.execute(text(changed), {"after": after, "last": after + filling.BATCH})
         filling.settle(connection)
     return chosen
 

@@ -13,6 +13,7 @@ revision = "0011"
 down_revision = "0010"
 
 TABLE = "related_relation"
+CONDITION = "kind + 0 > 0"
 INDEXES = (("kind", "image_ref"), ("project_ref", "kind", "image_ref"))
 
 
@@ -22,7 +23,7 @@ def upgrade() -> None:
         if op.get_bind().dialect.name == "postgresql":
             _build_concurrently(columns)
         elif _name(columns) not in known:
-            op.create_index(_name(columns), TABLE, [*columns], sqlite_where=sa.text("kind > 0"))
+            op.create_index(_name(columns), TABLE, [*columns], sqlite_where=sa.text(CONDITION))
             commit()
 
 

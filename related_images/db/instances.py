@@ -15,7 +15,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
-    and_,
     bindparam,
     case,
     exists,
@@ -25,7 +24,7 @@ from sqlalchemy import (
 )
 
 from related_images.db import listing, relation_queries
-from related_images.db.column_types import EPOCH, FOREVER, KIND_CODES, is_known
+from related_images.db.column_types import EPOCH, FOREVER, KIND_CODES, MICROSECOND, is_known
 from related_images.db.database import Database
 from related_images.db.row_ids import (
     IS_NAMED,
@@ -107,15 +106,14 @@ def show(database: Database, ref: InstanceRef, visible_to: str | None) -> Instan
     :raises InstanceNotFound: if it has no relation that the caller sees
     :raises StoreUnavailable: if the database is unavailable
     """
-    filters = Filters(
-        ref.installation_uuid,
-        ref.instance_id,
-        visible_to=visible_to,
-        resource_type=ref.resource_type,
-    )
-    for found in database.explore(_find, filters, 1):
+    for found in database.explore(_show, ref, visible_to):
         return found
     raise InstanceNotFound(f"the {ref} is not recorded")
+
+
+def _show(connection: Connection, ref: InstanceRef, visible_to: str | None) -> Collection[Instance]:
+    found = _visible_ref(connection, ref, visible_to)
+    return [] if found is None else _summarize(connection, [found], visible_to).values()
 
 
 def _visible_ref(connection: Connection, ref: InstanceRef, visible_to: str | None) -> int | None:
@@ -218,10 +216,13 @@ def _overdue(
         .where(*relation_queries.of_instance(filters, instance.c.id, installations))
         .order_by(latest, instance.c.id)
     )
-    dated_later = and_(latest >= latest_before, latest > until)
+    after_until = min(until, FOREVER - MICROSECOND) + MICROSECOND
     parts = (
-        query.where(latest < latest_before),
-        query.where(dated_later, ~_has_since(filters, instance.c.id, latest_before, until)),
+        (EPOCH, query.where(latest < latest_before)),
+        (
+            max(latest_before, after_until),
+            query.where(~_has_since(filters, instance.c.id, latest_before, until)),
+        ),
     )
 
     def fetch(
@@ -229,8 +230,9 @@ def _overdue(
     ) -> tuple[Sequence[OverduePosition], Collection[Instance]]:
         at, ref = after
         positions: list[OverduePosition] = []
-        for part in parts:
-            page = part.where(latest >= at, or_(latest > at, instance.c.id > ref))
+        for begin, part in parts:
+            # one lower bound: of several, SQLite uses any one for its search of the index
+            page = part.where(latest >= max(begin, at), or_(latest > at, instance.c.id > ref))
             rows = connection.execute(page.limit(limit - len(positions)))
             positions += [(row[0], row[1]) for row in rows]
             if len(positions) == limit:
@@ -299,7 +301,11 @@ def _summarize(
     by_ref: dict[int, list[Any]] = {ref: [] for ref in refs}
     for row in rows:
         by_ref[row.ref].append(row)
-    return {ref: _instance(by_ref[ref], visible_to) for ref in refs if by_ref[ref]}
+    found = {}
+    for ref, its_rows in by_ref.items():
+        if its_rows:
+            found[ref] = _instance(its_rows, visible_to)
+    return found
 
 
 _REFS: Final[Any] = bindparam("refs", expanding=True)

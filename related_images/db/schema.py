@@ -37,6 +37,7 @@ REVISIONS: Final = (
     "0010",
     "0011",
     "0012",
+    "0013",
 )
 """Every revision, oldest first; this program needs the last one."""
 

@@ -8,7 +8,9 @@ whole SQLite database or PostgreSQL schema.
 from typing import Any, Final
 
 from sqlalchemy import (
+    Boolean,
     Column,
+    ColumnElement,
     ForeignKey,
     Index,
     Integer,
@@ -18,7 +20,9 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     text,
+    true,
 )
+from sqlalchemy.ext.compiler import compiles
 
 from related_images.db.column_types import (
     KEY,
@@ -156,11 +160,34 @@ relation = Table(
 )
 # the images with a relation of a kind, and whether an image has one: for all projects, and for one,
 # which must not read the relations of others. SQLite, which does not know how many relations have a
-# kind, uses these partial indexes only for queries with their condition
-HAS_KIND: Final = text("related_relation.kind > 0")
-_of_kind: Final[dict[str, Any]] = {"sqlite_where": text("kind > 0")}
+# kind, uses these partial indexes only for queries with their condition HAS_KIND. With kind > 0, it
+# would take this condition for a range of the index, and read all relations of a project
+_of_kind: Final[dict[str, Any]] = {"sqlite_where": text("kind + 0 > 0")}
 Index(None, relation.c.kind, relation.c.image_ref, **_of_kind)
 Index(None, relation.c.project_ref, relation.c.kind, relation.c.image_ref, **_of_kind)
+
+
+class HasKind(ColumnElement[bool]):
+    """The condition of the partial indexes by kind on SQLite, which every relation meets."""
+
+    type = Boolean()
+    inherit_cache = True
+
+    def self_group(self, against: Any = None) -> ColumnElement[bool]:
+        return self  # SQLAlchemy would write "= 1" after it, and SQLite would not recognize it
+
+
+@compiles(HasKind)
+def _always(element: HasKind, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(true(), **options))
+
+
+@compiles(HasKind, "sqlite")
+def _of_partial_index(element: HasKind, compiler: Any, **options: Any) -> str:
+    return "related_relation.kind + 0 > 0"
+
+
+HAS_KIND: Final = HasKind()
 
 _EXTENSION: Final[dict[str, Any]] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 

@@ -84,6 +84,11 @@ AFTER = RelationPosition(at(7), NOVA, "vm-7", SOME_IMAGE, "snapshot")
 @pytest.fixture(scope="module")
 def filled(shared: str) -> Iterator[Database]:
     database = Database(shared, 20.0)
+    if shared.startswith("postgresql"):
+        # the rows of other tests left space, in which new rows would have a random order
+        with schema.connected(shared) as connection:
+            alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+            alone.execute(text("VACUUM"))
     with schema.connected(shared) as connection:
         _fill(connection)
         # servers collect statistics automatically; SQLite plans without statistics
@@ -164,10 +169,6 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
     "image list": (relation_queries.images, SERVER, ("snapshot",), 100),
     "image list by label": (
         *(relation_queries.images, replace(SERVER, label="daily"), ("backup",)),
-        100,
-    ),
-    "image list of a project": (
-        *(relation_queries.images, replace(SERVER, visible_to="p-7"), ("snapshot",)),
         100,
     ),
     "image list of an owner of either": (

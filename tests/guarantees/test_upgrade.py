@@ -110,6 +110,21 @@ def test_nobody_waits_for_an_upgrade_that_fills_in(
     assert len(looked) == 4
 
 
+def test_the_former_condition_of_an_index_is_replaced(sqlite_url: str) -> None:
+    name = "ix_related_relation_project_ref_kind_image_ref"
+    schema.upgrade(sqlite_url, "0012")
+    with schema.connected(sqlite_url) as connection:
+        connection.execute(text(f"DROP INDEX {name}"))
+        former = "related_relation (project_ref, kind, image_ref) WHERE kind > 0"
+        connection.execute(text(f"CREATE INDEX {name} ON {former}"))
+        connection.commit()
+    schema.upgrade(sqlite_url)
+    with schema.connected(sqlite_url) as connection:
+        find = text("SELECT sql FROM sqlite_master WHERE name LIKE '%kind_image_ref'")
+        found = connection.execute(find).scalars().all()
+    assert [sql.partition(" WHERE ")[2] for sql in found] == ["kind + 0 > 0"] * 2
+
+
 def test_other_writers_of_sqlite_get_their_turn_between_two_indexes(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
