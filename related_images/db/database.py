@@ -167,7 +167,8 @@ class Database:
         :raises StoreUnavailable: if the transaction could not be committed in time
         :raises StoreInDoubt: if the connection was lost during the commit
         """
-        return self._change(WRITE, task, *args, **kwargs)
+        with self._recording():
+            return self._attempt(WRITE, task, *args, **kwargs)
 
     def note(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``task``, which is one statement, in autocommit mode: no round trip for a commit.
@@ -178,13 +179,16 @@ class Database:
         :returns: the result of the task
         :raises StoreUnavailable: if it could not be written in time
         """
-        return self._change(NOTE, task, *args, **kwargs)
+        with self._recording():
+            return self._attempt(NOTE, task, *args, **kwargs)
 
-    def _change(self, mode: Mode, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Check the circuit breaker of writes, and open it if the context fails."""
         writing = self._own.writing
         writing.check()
         try:
-            return self._attempt(mode, task, *args, **kwargs)
+            yield
         except StoreUnavailable as error:
             writing.trip(error, self._writing_again())
             raise
@@ -287,9 +291,11 @@ class Database:
                         self._verify(connection)
                     yield connection
                 except BaseException:  # also if the process or the request is told to stop
-                    _end(connection, transaction.rollback)
+                    with _ending(connection):
+                        transaction.rollback()
                     raise
-                _commit(connection, transaction)
+                with _ending(connection):
+                    _commit(transaction)
 
     def _explained(self, error: Exception) -> RelatedImagesError:
         """Return the error to raise for an error of the database or its driver."""
@@ -415,22 +421,23 @@ def _refuse_odd_credentials(url: str) -> None:
         raise dialects.unusable(f"it has an @ that does not end the user and password; {_ESCAPE}")
 
 
-def _end(connection: Connection, ending: Callable[[], None]) -> None:
-    """End a transaction, and invalidate the connection if that fails."""
+@contextmanager
+def _ending(connection: Connection) -> Iterator[None]:
+    """End a transaction in the context, and invalidate the connection if that fails."""
     try:
-        ending()
+        yield
     except BaseException:  # the state of the transaction is unknown, whatever was raised
         connection.invalidate()
         raise
 
 
-def _commit(connection: Connection, transaction: RootTransaction) -> None:
+def _commit(transaction: RootTransaction) -> None:
     """Commit.
 
     :raises StoreInDoubt: if the connection was lost; the task must not run again then
     """
     try:
-        _end(connection, transaction.commit)
+        transaction.commit()
     except DBAPIError as error:
         if error.connection_invalidated:
             # if it was committed, a second run would treat its own rows as those of another caller

@@ -254,7 +254,7 @@ def find(
     query = _page(frozenset(used), flags, few, of_any_source, after is not None)
     position = {_AFTER + it.name: getattr(after, it.name) for it in fields(after)} if after else {}
     values = {**used, **position, "limit": limit, "installation_rows": found and found.refs}
-    return [_relation(row) for row in connection.execute(query, values)]
+    return [_relation(row) for row in connection.execute(query, values).all()]
 
 
 _FLAGS: Final = ("in_use", "leftover")
