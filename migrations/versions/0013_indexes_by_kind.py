@@ -6,7 +6,6 @@ indexes. SQLite preferred this range to the kind and the image, and read all rel
 
 import sqlalchemy as sa
 from alembic import op
-
 from related_images.migrations.ranges import commit
 
 revision = "0013"
