@@ -207,23 +207,11 @@ def _overdue(
 
     :param after: the position of the last instance of the previous page
     """
-    latest = LATEST[str(filters.kind)]
-    installations = relation_queries.installation_rows(connection, filters)
-    if installations is not None and not installations.refs:
+    installation_rows = relation_queries.installation_rows(connection, filters)
+    if installation_rows is not None and not installation_rows.refs:
         return []
-    query = (
-        select(latest, instance.c.id)
-        .where(*relation_queries.of_instance(filters, instance.c.id, installations))
-        .order_by(latest, instance.c.id)
-    )
-    after_until = min(until, FOREVER - MICROSECOND) + MICROSECOND
-    parts = (
-        (EPOCH, query.where(latest < latest_before)),
-        (
-            max(latest_before, after_until),
-            query.where(~_has_since(filters, instance.c.id, latest_before, until)),
-        ),
-    )
+    latest = LATEST[str(filters.kind)]
+    parts = _overdue_parts(filters, installation_rows, latest_before, until)
 
     def fetch(
         after: OverduePosition, limit: int
@@ -242,6 +230,27 @@ def _overdue(
         return positions, existing
 
     return _fill_page(limit, after, fetch)
+
+
+def _overdue_parts(
+    filters: Filters,
+    installation_rows: relation_queries.InstallationRows | None,
+    latest_before: datetime,
+    until: datetime,
+) -> list[tuple[datetime, Select[Any]]]:
+    """Return the query for each of the two ranges of the index, and where the range begins."""
+    latest = LATEST[str(filters.kind)]
+    query = (
+        select(latest, instance.c.id)
+        .where(*relation_queries.of_instance(filters, instance.c.id, installation_rows))
+        .order_by(latest, instance.c.id)
+    )
+    after_until = min(until, FOREVER - MICROSECOND) + MICROSECOND
+    has_other = _has_since(filters, instance.c.id, latest_before, until)
+    return [
+        (EPOCH, query.where(latest < latest_before)),
+        (max(latest_before, after_until), query.where(~has_other)),
+    ]
 
 
 def _refs(

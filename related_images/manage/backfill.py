@@ -61,9 +61,10 @@ class Backfill(options.DatabaseCommand):
     second complete run changes nothing.
 
     With --cinder-installation, the command reads the volumes, volume snapshots and volume backups
-    in Cinder instead, and records their projects and from which volume or volume snapshot they
-    come. Cinder's API states the image of a volume only in metadata that users can change. Images
-    in this metadata are rejected and listed, unless the source of the volume is recorded.
+    in Cinder instead. It records the project of each of them, and the volume or volume snapshot
+    that each of them comes from. Cinder's API states the image of a volume only in metadata that
+    users can change. Images in this metadata are rejected and listed, unless the source of the
+    volume is recorded.
     """
 
     exit_codes = (

@@ -117,9 +117,9 @@ class Restored(options.DatabaseCommand, Lister):
     """Record that the database was restored from an older copy, or was created again.
 
     All records that are newer than the copy are lost. The command records the time since the copy
-    as a gap of every expected witness. So if a use of an image may have been lost, its use counts
-    as unknown until `related-images reconcile --resources` closes the gap. Run the command after
-    the restoration, before the services record again.
+    as a gap of every expected witness. If a use of an image may have been lost, the use of the
+    image counts as unknown until `related-images reconcile --resources` closes the gap. Run the
+    command after the restoration, before the services record again.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

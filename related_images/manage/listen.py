@@ -34,15 +34,15 @@ class Listen(options.DatabaseCommand):
     The command runs until SIGTERM or SIGINT. It records the images made from servers, the images
     and root volumes that servers are started from, the volume snapshots that volumes are made from,
     transfers of volumes, and deletions of servers and volumes. It acknowledges a notification after
-    it has stored it. It writes notifications that it cannot parse or store to a file, as dead
-    letters. Several listeners can share the work of one bus.
+    it has stored it. If it cannot parse or store a notification, it writes the notification to a
+    file, as a dead letter. Several listeners can share the work of one bus.
 
-    All users of the machine can see passwords on the command line. To avoid this, give nova.conf,
-    which has the URL of the bus, with --config-file; for the database, give Glance's paste file
-    with --paste, or a file with [related_images] with another --config-file. Start one listener for
-    each Nova. For one listener for several Novas, give --installation and --transport-url once for
-    each, in the same order. --cinder-installation names the Cinder that has the root volumes of the
-    servers.
+    All users of the machine can see passwords on the command line. To avoid this, put the passwords
+    into files. For the bus, use --config-file and nova.conf, which has the URL of the bus. For the
+    database, use --paste and the paste file of Glance, or a second --config-file and a file that
+    has [related_images]. Start one listener for each Nova. For one listener for several Novas, give
+    --installation and --transport-url once for each, in the same order. --cinder-installation names
+    the Cinder that has the root volumes of the servers.
     """
 
     exit_codes = "Exit codes: 0 stopped, 1 failed (one line on stderr says why), 2 wrong usage."
@@ -159,8 +159,9 @@ def _add_dead_letter_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry-dead-letters",
         action="store_true",
-        help="do not listen; store the dead letters in the file that can be stored now, remove "
-        "them from the file, and end their gaps. First stop the listener",
+        help="do not listen; read the dead letters from the file, and store those that can be "
+        "stored now. Each stored dead letter is removed from the file, and its gap ends. First "
+        "stop the listener",
     )
 
 

@@ -37,8 +37,8 @@ class Reconcile(options.DatabaseCommand):
     refused to create its image because the ID was in use. If the command is interrupted, the next
     run continues where it stopped. The last line of the output is JSON with the counts.
 
-    With --resources, the command compares the recorded servers of an installation with the servers
-    in Nova instead, or its recorded volumes, volume snapshots and volume backups with those in
+    With --resources, the command compares the recorded resources of an installation instead: the
+    servers with those in Nova, and the volumes, volume snapshots and volume backups with those in
     Cinder. If Nova or Cinder does not have a recorded resource, the resource is recorded as
     deleted, and no longer uses its image. If the image of a server, or the source of a resource of
     Cinder, is not recorded, the command records it.

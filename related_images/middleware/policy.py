@@ -77,29 +77,30 @@ def role_word(role: str) -> str:
 RECORDER: Final = _alias(
     "recorder",
     _recorder(config.OPTIONS["recording_roles"].default),
-    "Who may record relations; the default is the option recording_roles, for the user's own token "
-    "(role) and for a service token (service_roles)",
+    "Who may record relations; the default is each role of the option recording_roles, in the "
+    "user's own token (role) or in a service token (service_roles)",
     RecordingForbidden,
 )
 ADMINISTRATOR: Final = _alias(
     "administrator",
     _administrator(config.OPTIONS["admin_roles"].default),
-    "Who may register installations; the default is the option admin_roles",
+    "Who may register installations; the default is each role of the option admin_roles",
     AdminOnly,
 )
 REMOVER: Final = _alias(
     "remover",
     f"rule:{RECORDER.name} or rule:{ADMINISTRATOR.name}",
-    "Who may remove relations and origins, and record that a resource was deleted. For a caller "
-    "without a role of recording_roles or admin_roles: only for resources and images of its "
-    "project",
+    "Who may remove relations and origins, and record that a resource was deleted. A caller "
+    "without a role of recording_roles or admin_roles may do this only for resources and images of "
+    "its project",
     RecordingForbidden,
 )
 READER: Final = _alias(
     "reader",
     "@",
-    "Who may read: by default each caller with a valid token. It sees the relations of its "
-    "project. For the readers of secure RBAC: role:reader or rule:related_images:recorder",
+    "Who may read: by default each caller with a valid token. A caller sees the relations of its "
+    "project. To permit only the readers of secure RBAC, set this rule to "
+    '"role:reader or rule:related_images:recorder"',
     PolicyForbidden,
 )
 

@@ -41,9 +41,9 @@ class ListAncestry(_ListRelatives):
     """List an image and its ancestors, the nearest first.
 
     Each row shows the server or volume that the image was made from, and the kind: snapshot,
-    backup or shelved. This server was started from the image in the next row, or this volume was
-    made from it. A project sees an ancestor only if it owns the resources and images that lead to
-    it.
+    backup or shelved. The next row has the image that this server was started from, or that this
+    volume was made from. A project sees an ancestor only if it owns the resources and images that
+    lead to it.
     """
 
     columns = (*IMAGE_COLUMNS, *ORIGIN_COLUMNS)

@@ -16,11 +16,11 @@ WIDTH: Final = 10
 class ShowImageLineage(GlanceCommand):
     """Draw the lineage of an image: what it was made from, and what depends on it.
 
-    The drawing has images, and the servers, volumes and other resources between them. The links
-    have the kind of the relation: boot from an image to a server or volume, and snapshot, backup or
-    shelved from a server or volume to an image. A link between two resources is called origin. The
-    image that was asked for is marked. Deleted images and resources are grey. A project sees only
-    what it owns.
+    The drawing has images, and the servers, volumes and other resources that link or use them. The
+    links have the kind of the relation: boot from an image to a server or volume, and snapshot,
+    backup or shelved from a server or volume to an image. A link between two resources is called
+    origin. The requested image is marked. Deleted images and resources are grey. A project sees
+    only what it owns.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

@@ -64,8 +64,8 @@ class ListRelation(ListWithNames):
         parser.add_argument(
             "--server",
             metavar="<server>",
-            help=f"List only relations of this server ({arguments.SERVER}), or, with another "
-            "--resource-type, of the resource with this ID",
+            help=f"List only relations of this server ({arguments.SERVER}). With another "
+            "--resource-type: list only relations of the resource with this ID",
         )
         arguments.add_kind(parser, "List only relations of this kind")
         arguments.add_label(parser, "List only relations with this label, such as daily")
@@ -155,7 +155,10 @@ class CreateRelation(RelationCommand, TableCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         super().add_arguments(parser)
-        arguments.add_label(parser, "Label of the relations; of a backup its type, such as daily")
+        arguments.add_label(
+            parser,
+            "Label of the relations. For a backup, the label is the backup type, such as daily",
+        )
         parser.add_argument(
             "--resource-project",
             metavar="<project>",

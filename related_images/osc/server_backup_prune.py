@@ -46,10 +46,10 @@ class PruneServerBackup(PartialFailureCommand, TableCommand):
     always keeps one active backup of each group. If no backup has the label of a --keep-label, it
     deletes nothing.
 
-    With a backup of a server on volumes, its recorded volume snapshots are deleted. If only
-    properties of the image refer to a volume snapshot, the command lists and keeps it, because
-    users can change these properties. The command also deletes recorded volume snapshots of backups
-    whose image was deleted before.
+    If the command deletes a backup of a server on volumes, it also deletes the volume snapshots
+    that are recorded with this backup. If only properties of the image refer to a volume snapshot,
+    the command lists and keeps the volume snapshot, because users can change these properties. The
+    command also deletes recorded volume snapshots of backups whose image was deleted before.
     """
 
     exit_codes = (
