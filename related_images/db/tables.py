@@ -10,7 +10,6 @@ from typing import Any, Final
 from sqlalchemy import (
     Boolean,
     Column,
-    ColumnElement,
     ForeignKey,
     Index,
     Integer,
@@ -23,6 +22,7 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from related_images.db.column_types import (
     KEY,
@@ -167,13 +167,13 @@ Index(None, relation.c.kind, relation.c.image_ref, **_of_kind)
 Index(None, relation.c.project_ref, relation.c.kind, relation.c.image_ref, **_of_kind)
 
 
-class HasKind(ColumnElement[bool]):
+class HasKind(FunctionElement[bool]):
     """The condition of the partial indexes by kind on SQLite, which every relation meets."""
 
     type = Boolean()
     inherit_cache = True
 
-    def self_group(self, against: Any = None) -> ColumnElement[bool]:
+    def self_group(self, against: Any = None) -> Any:
         return self  # SQLAlchemy would write "= 1" after it, and SQLite would not recognize it
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.engine.interfaces import CacheStats
 
 from related_images.db import dependents, lineage, relation_queries, schema, usages
 from related_images.db.database import Database
@@ -107,6 +108,25 @@ def test_the_size_of_a_project_does_not_matter(
     small, large = (steps.of(call, database, *values) for database in databases)
     grows = large > 1.5 * small + MORE
     assert grows == (query in GROWING), f"{small} steps, then {large}"
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_statement_is_compiled_once(databases: list[Database], query: str) -> None:
+    """SQLAlchemy compiles a statement again at each execution if a part of it has no cache key."""
+    call, *values = QUERIES[query]
+    hits: list[CacheStats] = []
+
+    def remember(*given: Any) -> None:
+        hits.append(given[4].cache_hit)
+
+    call(databases[0], *values)
+    event.listen(Engine, "before_cursor_execute", remember)
+    try:
+        call(databases[0], *values)
+    finally:
+        event.remove(Engine, "before_cursor_execute", remember)
+    assert hits
+    assert set(hits) <= {CacheStats.CACHE_HIT}
 
 
 def test_the_exceptions_are_queries() -> None:
