@@ -28,9 +28,10 @@ class OverdueServerBackup(MonitoringCommand, TableCommand):
     """
 
     exit_codes = (
-        "Exit codes of monitoring plug-ins: 0 no server is overdue, 1 a server is overdue, 2 the "
-        "newest backup of a server is older than --critical, dated in the future or missing, or "
-        "wrong usage, 3 the check failed, or there was no server to check."
+        "Exit codes of monitoring plug-ins: 0 no server is overdue, 1 a server is overdue, 2 a "
+        "server is critical, or wrong usage, 3 the check failed, or there was no server to check. "
+        "An overdue server is critical if its newest backup is older than --critical or dated in "
+        "the future, or if it has no backup."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

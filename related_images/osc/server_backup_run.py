@@ -40,9 +40,9 @@ class RunServerBackup(MonitoringCommand):
 
     exit_codes = (
         "Exit codes of monitoring plug-ins: 0 no server is overdue after the run, 1 a server is "
-        "overdue, or a deletion failed, 2 the newest backup of an overdue server is older than "
-        "--critical, dated in the future or missing, or wrong usage, 3 the run failed, or there "
-        "was no server to examine."
+        "overdue, or a deletion failed, 2 a server is critical, or wrong usage, 3 the run failed, "
+        "or there was no server to examine. An overdue server is critical if its newest backup is "
+        "older than --critical or dated in the future, or if it has no backup."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
