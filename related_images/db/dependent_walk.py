@@ -54,6 +54,7 @@ from related_images.db.lineage_walk import (
     TreePosition,
     many_values,
 )
+from related_images.db.named_rows import all_rows
 from related_images.db.row_ids import image_ref, project_ref, shown_id, shown_installation
 from related_images.db.tables import (
     HAS_KIND,
@@ -194,7 +195,7 @@ def block(
     """
     shape = (connection.dialect.name, visible_to is not None, limit, container is not None)
     values = {"key": image_key, "container": container, "after": after, "visible_to": visible_to}
-    rows = connection.execute(_block(*shape), values).all()
+    rows = all_rows(connection.execute(_block(*shape), values))
     nodes: dict[int, Node] = {}
     for row in rows:
         _add(nodes, row)
@@ -232,7 +233,7 @@ def visits(
     page = TreePage(limit, most, depth, None, visible_to is not None)
     page, values = page.at(connection, root_id, after, visible_to)
     query = _visits(connection.dialect.name, page, with_root)
-    rows = connection.execute(query, values).all()
+    rows = all_rows(connection.execute(query, values))
     found: list[WalkStep] = []
     last = None
     for row in rows:
@@ -343,7 +344,7 @@ def _node(row: Any, level: int, ref: int) -> Node:
     is_first = level == 0
     return Node(
         ref,
-        InstanceRef(installation_uuid, instance_id, resource_type),
+        InstanceRef.of_row(installation_uuid, instance_id, resource_type),
         project_id,
         ended_at,
         row.kind,

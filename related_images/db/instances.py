@@ -26,6 +26,7 @@ from sqlalchemy import (
 from related_images.db import listing, relation_queries
 from related_images.db.column_types import EPOCH, FOREVER, KIND_CODES, MICROSECOND, is_known
 from related_images.db.database import Database
+from related_images.db.named_rows import all_rows
 from related_images.db.row_ids import (
     IS_NAMED,
     named,
@@ -306,7 +307,7 @@ def _summarize(
     if not refs:
         return {}
     query = _summaries(of_one_project=visible_to is not None)
-    rows = connection.execute(query, {"refs": refs, "visible_to": visible_to}).all()
+    rows = all_rows(connection.execute(query, {"refs": refs, "visible_to": visible_to}))
     by_ref: dict[int, list[Any]] = {ref: [] for ref in refs}
     for row in rows:
         by_ref[row.ref].append(row)

@@ -95,8 +95,9 @@ def images(
     if found is not None and not found.refs:
         return [], False
     few = None if found is None else found.have_few_instances
-    query = _images(_used(filters), tuple(kinds), seen_by, or_unlabelled, few)
-    values = {**_values(filters), "limit": limit + 1, "installation_rows": found and found.refs}
+    used = _used(filters)
+    query = _images(frozenset(used), tuple(kinds), seen_by, or_unlabelled, few)
+    values = {**used, "limit": limit + 1, "installation_rows": found and found.refs}
     rows = connection.execute(query, values).all()
     return [ListedImage(*row[:3]) for row in rows], sum(row[3] for row in rows) > limit
 
@@ -143,8 +144,9 @@ def matching_images(
         return []
     # whether the installations have few instances does not matter: relations are looked up
     few = None if refs is None else False
-    query = _matching_images(_used(filters), tuple(kinds), seen_by, few)
-    values = {**_values(filters), "image_ids": list(image_ids), "installation_rows": refs}
+    used = _used(filters)
+    query = _matching_images(frozenset(used), tuple(kinds), seen_by, few)
+    values = {**used, "image_ids": list(image_ids), "installation_rows": refs}
     return [ListedImage(*row) for row in connection.execute(query, values)]
 
 
@@ -173,13 +175,10 @@ def _matching_images(
     )
 
 
-def _used(filters: Filters) -> frozenset[str]:
-    """Return the names of the filters that have a value."""
-    return frozenset(it.name for it in fields(filters) if getattr(filters, it.name) is not None)
-
-
-def _values(filters: Filters) -> dict[str, Any]:
-    return {name: getattr(filters, name) for name in _used(filters)}
+def _used(filters: Filters) -> dict[str, Any]:
+    """Return the filters that have a value, by name."""
+    given = ((it.name, getattr(filters, it.name)) for it in fields(filters))
+    return {name: value for name, value in given if value is not None}
 
 
 def _is_one_of(kinds: Collection[str]) -> ColumnElement[bool]:
@@ -241,11 +240,7 @@ def find(
     :param of_any_source: include relations with a source that this version does not know: it is
         :data:`related_images.db.column_types.UNKNOWN`
     """
-    used = {
-        it.name: getattr(filters, it.name)
-        for it in fields(filters)
-        if it.name not in _FLAGS and getattr(filters, it.name) is not None
-    }
+    used = {name: value for name, value in _used(filters).items() if name not in _FLAGS}
     found = installation_rows(connection, filters)
     if found is not None and not found.refs:
         return []
