@@ -177,8 +177,9 @@ def _matching_images(
 
 def _used(filters: Filters) -> dict[str, Any]:
     """Return the filters that have a value, by name."""
-    given = ((it.name, getattr(filters, it.name)) for it in fields(filters))
-    return {name: value for name, value in given if value is not None}
+    return {
+        it.name: value for it in fields(filters) if (value := getattr(filters, it.name)) is not None
+    }
 
 
 def _is_one_of(kinds: Collection[str]) -> ColumnElement[bool]:
