@@ -190,7 +190,7 @@ def check_named_are_listed(cloud: Cloud, nights: Nights, others: dict[str, set[s
     """Check that ``prune`` lists the volume snapshots that only properties of the backup name."""
     words = ("server", "backup", "prune", "--keep-last", "1", "--dry-run")
     (row,) = cloud.shown(OWNER, *words, nights.servers["v-changed"])
-    listed = row["Reasons"].partition("are not deleted with it: ")[2].split()
+    listed = row["Reasons"].partition("refer to them: ")[2].split()
     assert set(listed) == others[OWNER] | others["bob"]
 
 
