@@ -86,14 +86,21 @@ def add_kind(parser: Parser, purpose: str, *, required: bool = False) -> None:
     )
 
 
-def add_resource_type(parser: Parser, help_text: str, default: str | None = None) -> None:
-    """Add the option ``--resource-type``."""
+def add_resource_type(
+    parser: Parser, purpose: str, default: str | None = None, note: str = ""
+) -> None:
+    """Add the option ``--resource-type``.
+
+    :param purpose: begins the help
+    :param note: a sentence that ends the help
+    """
+    shown_default = f" (default: {default})" if default else ""
     parser.add_argument(
         "--resource-type",
         metavar="<type>",
         type=argument(validation.resource_type),
         default=default,
-        help=f"{help_text} ({TYPES})",
+        help=f"{purpose}: {TYPES}{shown_default}" + (f". {note}" if note else ""),
     )
 
 

@@ -84,9 +84,9 @@ class RecordServerDeletion(MultiObjectCommand):
         )
         arguments.add_resource_type(
             parser,
-            "Type of the resources (default: server); other types need --force, because the "
-            "command can check only servers",
+            "Type of the resources",
             model.SERVER,
+            "Types other than server need --force, because the command can check only servers",
         )
         parser.add_argument(
             "servers",

@@ -125,7 +125,7 @@ class RelationCommand(MultiObjectCommand):
     """A command on the relations of one resource with several images."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        arguments.add_resource_type(parser, "Type of the resource (default: server)", model.SERVER)
+        arguments.add_resource_type(parser, "Type of the resource", model.SERVER)
         arguments.add_installation(
             parser,
             "Installation of the resource (UUID of a deployment of Nova or Cinder); needed unless "
