@@ -30,8 +30,8 @@ INCOMPLETE: Final = 3
 class Upgrade(options.DatabaseCommand):
     """Create the tables, or upgrade them to the version that this program needs.
 
-    The command may run repeatedly, and on several hosts at once. Services may keep running. On
-    SQLite, requests that record relations wait until the upgrade is complete.
+    The command may run repeatedly, and on several hosts at once. Services may keep running.
+    Requests that record relations may wait while SQLite or PostgreSQL builds an index.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -169,8 +169,8 @@ class Restored(options.DatabaseCommand, Lister):
 class Purge(options.DatabaseCommand, ShowOne):
     """Remove the relations of images that were deleted long ago.
 
-    Leases that ended long ago are removed too, and so are images and deleted servers without
-    relations. The relation between a server and the image that it was started from is kept until
+    The command also removes leases that ended long ago, and the records of images and deleted
+    servers without relations. It deletes nothing in Glance or Nova. The relation between a server and the image that it was started from is kept until
     the server is deleted and has no images. If the command is interrupted, the next run continues
     where it stopped.
     """
