@@ -170,9 +170,9 @@ class Purge(options.DatabaseCommand, ShowOne):
     """Remove the relations of images that were deleted long ago.
 
     The command also removes leases that ended long ago, and the records of images and deleted
-    servers without relations. It deletes nothing in Glance or Nova. The relation between a server and the image that it was started from is kept until
-    the server is deleted and has no images. If the command is interrupted, the next run continues
-    where it stopped.
+    servers without relations. It deletes nothing in Glance or Nova. The relation between a server
+    and the image that it was started from is kept until the server is deleted and has no images. If
+    the command is interrupted, the next run continues where it stopped.
     """
 
     exit_codes = (

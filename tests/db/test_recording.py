@@ -65,7 +65,9 @@ def test_creating_an_image_of_a_known_instance_takes_five_round_trips(
     send = pymysql.connections.Connection._execute_command
 
     def remember(connection: Any, command: int, statement: Any) -> None:
-        text = statement if isinstance(statement, str) else bytes(statement).decode()
+        text = (
+            statement if isinstance(statement, str) else bytes(statement).decode(errors="replace")
+        )
         sent.append(text.split()[0])
         send(connection, command, statement)
 
