@@ -290,9 +290,11 @@ class Database:
                     if not own.is_verified:
                         self._verify(connection)
                     yield connection
-                except BaseException:  # also if the process or the request is told to stop
+                except BaseException as error:  # also if the process or the request is told to stop
                     with _ending(connection):
                         transaction.rollback()
+                    if isinstance(error, UnicodeDecodeError):
+                        connection.invalidate()  # the driver did not read the rest of the result
                     raise
                 with _ending(connection):
                     _commit(transaction)

@@ -145,7 +145,7 @@ def find(
     :returns: the ID of the image, and the primary keys of the resources; ``None`` for what does not
         exist, or the caller does not see
     """
-    image_id: Any = literal(root_id, image.c.uuid.type)
+    image_id: Any = null()
     if image_key is not None:
         link = lineage_walk.passed(root_id, image_ref(image_key), visible_to)
         below = select(descent.c.image_ref).where(descent.c.relation_ref == link)
@@ -174,7 +174,9 @@ def find(
         for row in rows
         if row.id is not None
     }
-    return rows[0].image_id, [refs.get(one) for one in names]
+    # not as a parameter: some drivers read a binary one of MariaDB as text
+    image_id = root_id if image_key is None else rows[0].image_id
+    return image_id, [refs.get(one) for one in names]
 
 
 def block(

@@ -324,6 +324,19 @@ def test_the_next_transaction_does_not_commit_one_that_could_not_be_ended(
         assert shown(client) == []
 
 
+def test_a_connection_with_an_unread_result_is_closed(mariadb: servers.DatabaseServer) -> None:
+    url = mariadb.create()
+    schema.upgrade(url)
+
+    def read_wrong_text(connection: Connection) -> None:
+        connection.connection.cursor().execute(b"SELECT '\x80'")
+
+    with closing(Database(url, PATIENCE)) as client:
+        with pytest.raises(FieldInvalid):
+            client.read(read_wrong_text)
+        assert client.read(relation_queries.find, Filters(), 1) == []
+
+
 REFUSE_ONCE = (
     "CREATE SEQUENCE commits",
     "CREATE FUNCTION refuse_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "

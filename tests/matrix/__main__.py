@@ -73,6 +73,7 @@ SUITES = {
         *("tests/db/test_schema.py", "tests/db/test_recording.py", "tests/db/test_races.py"),
         *("tests/db/test_lineage.py", "tests/db/test_usage.py", "tests/db/test_guarding.py"),
         *("tests/db/test_leases.py", "tests/db/test_urls.py", "tests/middleware/test_databases.py"),
+        "tests/db/test_dependent_pages.py",
     ),
     GALERA: ("tests/guarantees/test_galera.py",),
 }
