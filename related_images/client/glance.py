@@ -31,7 +31,7 @@ from related_images.client.errors import (
     Unauthorized,
 )
 from related_images.client.instance_context import image_part, without_instance
-from related_images.client.urls import hide_credentials
+from related_images.client.url_credentials import hide_credentials
 from related_images.errors import BadInput, LimitMalformed
 from related_images.model import DependentSummary
 from related_images.protocol.paths import API, IMAGES

@@ -36,7 +36,7 @@ from related_images.client.import_request import (
     missing_formats,
 )
 from related_images.client.results import Image
-from related_images.client.urls import hide_credentials
+from related_images.client.url_credentials import hide_credentials
 
 GONE: Final = ("killed", "deleted", "pending_delete")
 FAILED_STORES: Final = "os_glance_failed_import"

@@ -29,7 +29,7 @@ TINY = Sizes(
     backups=(20, 8),
     quick=True,
 )
-TRIED = ("own-routes", "space", "image-list", "relation-list", "upkeep", "backups")
+TRIED = ("own-routes", "space", "image-list", "image-list-by-relation", "upkeep", "backups")
 """Parts that together use all functions that fill and query databases."""
 
 

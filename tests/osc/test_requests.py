@@ -17,7 +17,14 @@ from benchmarks import filling
 from benchmarks.backups import Served
 from benchmarks.filling import Cloud as Filling
 from related_images.client import glance as client_glance
-from related_images.client.backups import Ages, Inventory, OverdueSearch, join, newest, overdue
+from related_images.client.backups import (
+    Ages,
+    Inventory,
+    OverdueSearch,
+    backup_images,
+    newest,
+    overdue,
+)
 from related_images.client.backups.newest import NewestBackup, NewestBackups
 from related_images.client.backups.retention import Backup
 from related_images.db.column_types import EPOCH
@@ -200,7 +207,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Read from pages as long as there are some, never, or while they are worth it."""
     found: str = request.param
     if found != "as they are worth it":
-        for module in (client_glance, join, newest, overdue):
+        for module in (client_glance, backup_images, newest, overdue):
             monkeypatch.setattr(module, "is_worth_a_page", lambda *_: found == "pages")
     return found
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from related_images import model, validation
-from related_images.client.backups import join
-from related_images.client.backups.join import BackupImage
+from related_images.client.backups import backup_images
+from related_images.client.backups.backup_images import BackupImage
 from related_images.client.backups.retention import Backup
 from related_images.client.backups.volume_snapshots import VolumeSnapshots
 from related_images.client.errors import NotFound, ServiceFailed
@@ -106,7 +106,7 @@ class Inventory:
             projects take one more request for each server that has some
         """
         servers = {instance.instance: instance for instance in instances}
-        return join.backups_of_servers(self.relations, servers, label, project_id)
+        return backup_images.backups_of_servers(self.relations, servers, label, project_id)
 
     def is_unchanged(self, backup: Backup) -> bool:
         """Return True if the image has not changed, and no server was started from it.

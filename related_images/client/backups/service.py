@@ -10,7 +10,7 @@ from keystoneauth1.exceptions import ClientException
 
 from related_images.client.errors import ServiceFailed
 from related_images.client.glance import PAGE
-from related_images.client.urls import hide_credentials
+from related_images.client.url_credentials import hide_credentials
 
 RETRIES: Final = 3
 """How often a request that only reads is sent again after a 503 or a broken connection."""

@@ -24,7 +24,7 @@ from related_images.client import (
 from related_images.client.errors import ClientError
 from related_images.client.importing import GONE, Importer, StartedImport
 from related_images.client.instance_context import image_part
-from related_images.client.urls import hide_credentials, without_credentials
+from related_images.client.url_credentials import hide_credentials, without_credentials
 from related_images.integrations.heat import (
     image_patch,
     names,

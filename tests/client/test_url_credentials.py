@@ -2,7 +2,7 @@
 
 import pytest
 
-from related_images.client.urls import hide_credentials, without_credentials
+from related_images.client.url_credentials import hide_credentials, without_credentials
 
 
 @pytest.mark.parametrize(
