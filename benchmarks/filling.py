@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, inspect, text
 
+from benchmarks.sizes import Sizes
 from related_images.db import schema
 
 INSTALLATION: Final = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e01"
@@ -39,6 +41,13 @@ class Cloud:
     @property
     def instances(self) -> int:
         return max(1, self.relations // self.per_instance)
+
+
+def clouds(directory: Path, sizes: Sizes) -> Iterator[tuple[str, Path, Cloud]]:
+    """Yield each kind of database with each number of images, and a directory of its own."""
+    for kind in sizes.databases:
+        for images in sizes.images:
+            yield kind, directory / f"list-{kind}-{images}", Cloud(images)
 
 
 def instance_id(number: int) -> str:

@@ -21,10 +21,8 @@ ASKED: Final = 7
 
 
 def run(directory: Path, sizes: Sizes, databases: Databases) -> Iterator[Result]:
-    for kind in sizes.databases:
-        for images in sizes.images:
-            home = directory / f"list-{kind}-{images}"
-            yield from _at(kind, home, Cloud(images), sizes.rounds, databases)
+    for kind, home, cloud in filling.clouds(directory, sizes):
+        yield from _at(kind, home, cloud, sizes.rounds, databases)
 
 
 def _at(

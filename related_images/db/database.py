@@ -137,13 +137,8 @@ class Database:
         :returns: the result of the task
         :raises StoreUnavailable: if the database does not respond in time
         """
-        reading = self._own.reading
-        reading.check()
-        try:
+        with self._guarded(self._own.reading, self._reading_again):
             return self._attempt(READ, task, *args, **kwargs)
-        except StoreUnavailable as error:
-            reading.trip(error, self._reading_again())
-            raise
 
     def explore(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``task`` as :meth:`read` does, if it may be slow for some data.
@@ -167,7 +162,7 @@ class Database:
         :raises StoreUnavailable: if the transaction could not be committed in time
         :raises StoreInDoubt: if the connection was lost during the commit
         """
-        with self._recording():
+        with self._guarded(self._own.writing, self._writing_again):
             return self._attempt(WRITE, task, *args, **kwargs)
 
     def note(self, task: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -179,18 +174,22 @@ class Database:
         :returns: the result of the task
         :raises StoreUnavailable: if it could not be written in time
         """
-        with self._recording():
+        with self._guarded(self._own.writing, self._writing_again):
             return self._attempt(NOTE, task, *args, **kwargs)
 
     @contextmanager
-    def _recording(self) -> Iterator[None]:
-        """Check the circuit breaker of writes, and open it if the context fails."""
-        writing = self._own.writing
-        writing.check()
+    def _guarded(
+        self, breaker: circuit_breaker.Breaker, probe_again: Callable[[], Callable[[], None]]
+    ) -> Iterator[None]:
+        """Check a circuit breaker, and open it if the context fails.
+
+        :param probe_again: returns the probe for the statements of the failed context
+        """
+        breaker.check()
         try:
             yield
         except StoreUnavailable as error:
-            writing.trip(error, self._writing_again())
+            breaker.trip(error, probe_again())
             raise
 
     def is_up(self) -> bool:

@@ -170,7 +170,7 @@ def find(
     )
     rows = connection.execute(query).all()
     refs = {
-        InstanceRef(row.installation, row.instance_id, row.resource_type): row.id
+        InstanceRef.of_row(row.installation, row.instance_id, row.resource_type): row.id
         for row in rows
         if row.id is not None
     }

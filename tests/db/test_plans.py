@@ -171,6 +171,10 @@ LOOKUPS: dict[str, tuple[Any, ...]] = {
         *(relation_queries.images, replace(SERVER, label="daily"), ("backup",)),
         100,
     ),
+    "image list of a project": (
+        *(relation_queries.images, replace(SERVER, visible_to="p-7"), ("snapshot",)),
+        100,
+    ),
     "image list of an owner of either": (
         lambda connection: relation_queries.images(
             *(connection, replace(SERVER, visible_to="p-7"), ("snapshot",), 100),
