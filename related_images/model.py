@@ -128,8 +128,10 @@ class InstanceRef(JsonForm):
             validation.resource_type(self.resource_type)
 
     @classmethod
-    def of_row(cls, installation_uuid: str, instance_id: str, resource_type: str) -> Self:
-        """Return the name in a row of the database, which was checked when it was recorded.
+    def unchecked(
+        cls, installation_uuid: str, instance_id: str, resource_type: str = SERVER
+    ) -> Self:
+        """Return a name that was checked before, as one in a row of the database.
 
         The checks would take a tenth of the time of a page.
         """
@@ -141,6 +143,21 @@ class InstanceRef(JsonForm):
 
     def __str__(self) -> str:
         return f"{self.resource_type} {self.instance_id} of installation {self.installation_uuid}"
+
+
+class OfInstance(JsonForm):
+    """Base class of a dataclass whose JSON form has the name of a resource in three properties."""
+
+    __slots__ = ()
+
+    installation_uuid: str
+    instance_id: str
+    resource_type: str
+
+    @property
+    def instance(self) -> InstanceRef:
+        """The name of the resource."""
+        return InstanceRef.unchecked(self.installation_uuid, self.instance_id, self.resource_type)
 
 
 def kind(text: object, allowed: tuple[str, ...] = KINDS) -> str:
@@ -201,8 +218,7 @@ class NewRelation:
     :raises KindUnknown: if the kind is for servers only, and the resource is of another type
     """
 
-    installation_uuid: str
-    instance_id: str
+    instance: InstanceRef
     image_id: str
     kind: str
     label: str | None
@@ -211,21 +227,16 @@ class NewRelation:
     created_at: datetime
     instance_project_id: str | None = None
     image_state: ImageState | None = None
-    resource_type: str = SERVER
     expires_at: datetime | None = None
     volume_snapshot_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind == SHELVED and self.resource_type != SERVER:
+        resource_type = self.instance.resource_type
+        if self.kind == SHELVED and resource_type != SERVER:
             raise KindUnknown(
                 f"the relation kind {SHELVED} is for servers only, and the resource is a "
-                f"{self.resource_type}; give another kind"
+                f"{resource_type}; give another kind"
             )
-
-    @property
-    def instance(self) -> InstanceRef:
-        """The resource."""
-        return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +296,7 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Relation(JsonForm):
+class Relation(OfInstance):
     """A relation between an instance and an image.
 
     A new field needs a column in :func:`related_images.db.relation_queries.find`; the JSON and the
@@ -313,11 +324,6 @@ class Relation(JsonForm):
     volume_snapshot_ids: tuple[InstanceId, ...] = ()
 
     @property
-    def instance(self) -> InstanceRef:
-        """The name of the resource."""
-        return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
-
-    @property
     def made_at(self) -> datetime:
         """When the image was created; if that is unknown, when the relation was recorded."""
         return self.image_created_at or self.created_at
@@ -336,7 +342,7 @@ class RegisteredType(JsonForm):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin(JsonForm):
+class Origin(OfInstance):
     """An origin: from which other resource a resource comes.
 
     :ivar has_source: false if the resource is known to come from no other resource
@@ -354,11 +360,6 @@ class Origin(JsonForm):
     project_id: str | None
     reported_by: Source
     resource_type: ResourceType = SERVER
-
-    @property
-    def instance(self) -> InstanceRef:
-        """The name of the resource."""
-        return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
 
 
 class ListedImage(NamedTuple):
@@ -385,7 +386,7 @@ class Images(JsonForm):
 
 
 @dataclass(frozen=True, slots=True)
-class Instance(JsonForm):
+class Instance(OfInstance):
     """An instance as one caller sees it.
 
     :ivar boot_image_id: the image from which the server was last started or rebuilt, or from which
@@ -403,11 +404,6 @@ class Instance(JsonForm):
     images: Mapping[Kind, Images]
     resource_type: ResourceType = SERVER
     latest_at: datetime | None = field(default=None, metadata=NOT_IN_JSON)
-
-    @property
-    def instance(self) -> InstanceRef:
-        """The name of the resource."""
-        return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -705,7 +701,7 @@ class Descendant(JsonForm):
 
 
 @dataclass(frozen=True, slots=True)
-class Dependent(JsonForm):
+class Dependent(OfInstance):
     """A resource that was made from an image, or uses it.
 
     :ivar image_id: the image, which is the root or was made from it
@@ -726,11 +722,6 @@ class Dependent(JsonForm):
     ended_at: datetime | None
     expires_at: datetime | None
     resource_type: ResourceType = SERVER
-
-    @property
-    def instance(self) -> InstanceRef:
-        """The name of the resource."""
-        return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,7 @@ class _Known:
     def add(self, new: NewRelation) -> None:
         """Add a relation that will be recorded; the following candidates are compared with it."""
         self.made[new.image_id] = [new]
-        self.owners[new.instance_id] = new.project_id
+        self.owners[new.instance.instance_id] = new.project_id
 
 
 def _known(
@@ -230,15 +230,13 @@ def _compare(
     row = made[0]
     return Verdict(
         DOUBTED,
-        f"it is recorded as a {row.kind} of the {row.resource_type} {row.instance_id} of "
-        f"{row.installation_uuid} ({row.source})",
+        f"it is recorded as a {row.kind} of the {row.instance} ({row.source})",
     )
 
 
 def _relation(installation_uuid: str, candidate: Candidate) -> NewRelation:
     return NewRelation(
-        installation_uuid,
-        candidate.instance_id,
+        InstanceRef(installation_uuid, candidate.instance_id),
         candidate.image_id,
         candidate.kind,
         candidate.label,
@@ -311,7 +309,11 @@ def _record_claims(connection: Connection, locked: _LockedRows, new: Sequence[Ne
     without_owner = [one for one in new if one.instance_project_id is None]
     of_new_images = [one for one in without_owner if one.image_id not in locked.images]
     started = _started(connection, locked.instances.values())
-    bulk = [one for one in of_new_images if locked.instances.get(one.instance_id) not in started]
+    bulk = [
+        one
+        for one in of_new_images
+        if locked.instances.get(one.instance.instance_id) not in started
+    ]
     if bulk:
         _record_bulk(connection, locked, bulk)
     done = {one.image_id for one in bulk}
@@ -337,20 +339,20 @@ def _started(connection: Connection, instance_refs: Collection[int]) -> Collecti
 def _record_bulk(connection: Connection, locked: _LockedRows, new: Sequence[NewRelation]) -> None:
     _update_latest(connection, locked, new)
     home = locked.installation_ref or get_or_create_installation(
-        connection, new[0].installation_uuid
+        connection, new[0].instance.installation_uuid
     )
-    unknown = [one for one in new if one.instance_id not in locked.instances]
+    unknown = [one for one in new if one.instance.instance_id not in locked.instances]
     if unknown:
         connection.execute(insert(instance), _instance_rows(home, unknown))
     connection.execute(insert(image), [_image_row(one) for one in new])
     of_installation = instance.c.installation_ref == home
-    added = (one.instance_id for one in unknown)
+    added = (one.instance.instance_id for one in unknown)
     added_refs = _refs(connection, instance.c.instance_id, added, of_installation)
     instances = {**locked.instances, **added_refs}
     images = _refs(connection, image.c.uuid, (one.image_id for one in new))
     projects = _projects(connection, {one.project_id for one in new})
     rows = [
-        _relation_row(one, images[one.image_id], instances[one.instance_id], projects)
+        _relation_row(one, images[one.image_id], instances[one.instance.instance_id], projects)
         for one in new
     ]
     connection.execute(insert(relation), rows)
@@ -384,7 +386,7 @@ def _projects(connection: Connection, wanted: Collection[str | None]) -> Mapping
 def _latest(new: Iterable[NewRelation]) -> _Times:
     found: dict[tuple[str, str], datetime] = {}
     for one in new:
-        key = (one.instance_id, one.kind)
+        key = (one.instance.instance_id, one.kind)
         found[key] = max(found.get(key, one.created_at), one.created_at)
     return found
 

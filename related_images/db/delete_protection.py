@@ -385,7 +385,7 @@ def _use_by_lease(connection: Connection, image_ref: int, visible_to: str | None
     rows = connection.execute(by_type.order_by(resource_type)).all()
     names = leases.live(shown_installation(), instance.c.instance_id, resource_type)
     in_order = names.where(is_lease, *own).order_by(lease.c.relation_ref)
-    first = [InstanceRef(*row) for row in connection.execute(in_order.limit(LISTED))]
+    first = [InstanceRef.unchecked(*row) for row in connection.execute(in_order.limit(LISTED))]
     return Use(
         count,
         {row[0]: row[1] for row in rows},
@@ -416,7 +416,7 @@ def _use_by_made(
     counts = connection.execute(by_type.group_by(resource_type).order_by(resource_type))
     names = users.select(shown_installation(), users.instance.instance_id, resource_type)
     in_order = names.where(*visible).order_by(*users.order)
-    first = [InstanceRef(*row) for row in connection.execute(in_order.limit(LISTED))]
+    first = [InstanceRef.unchecked(*row) for row in connection.execute(in_order.limit(LISTED))]
     return Use(count, {row[0]: row[1] for row in counts}, first, is_known)
 
 

@@ -170,7 +170,7 @@ def find(
     )
     rows = connection.execute(query).all()
     refs = {
-        InstanceRef.of_row(row.installation, row.instance_id, row.resource_type): row.id
+        InstanceRef.unchecked(row.installation, row.instance_id, row.resource_type): row.id
         for row in rows
         if row.id is not None
     }
@@ -346,7 +346,7 @@ def _node(row: Any, level: int, ref: int) -> Node:
     is_first = level == 0
     return Node(
         ref,
-        InstanceRef.of_row(installation_uuid, instance_id, resource_type),
+        InstanceRef.unchecked(installation_uuid, instance_id, resource_type),
         project_id,
         ended_at,
         row.kind,

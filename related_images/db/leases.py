@@ -89,7 +89,7 @@ def begin(connection: Connection, new: NewRelation) -> AllowedLease:
     :raises ResourceTypeUnknown: if the type is not registered
     :raises FieldInvalid: if the project is unknown, or the end is missing or not allowed
     """
-    longest = timedelta(days=_longest_days(connection, new.resource_type))
+    longest = timedelta(days=_longest_days(connection, new.instance.resource_type))
     project_ref = get_or_create_project(connection, new.instance_project_id)
     if project_ref is None:
         raise FieldInvalid(

@@ -182,7 +182,7 @@ def via(database: Database, links: Sequence[Link]) -> Mapping[Link, Via]:
     :raises StoreUnavailable: if the database is unavailable
     """
     direct = {
-        link: (InstanceRef(link.installation_uuid, link.instance_id, link.resource_type),)
+        link: (InstanceRef.unchecked(link.installation_uuid, link.instance_id, link.resource_type),)
         for link in links
         if not link.has_origin
     }

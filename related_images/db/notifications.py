@@ -9,7 +9,7 @@ and so does Nova's first notification. Later notifications do not state the kind
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, select
@@ -35,7 +35,6 @@ from related_images.db.tables import instance
 from related_images.model import (
     BOOT,
     NOTIFICATION,
-    SERVER,
     SERVICE,
     SNAPSHOT,
     InstanceRef,
@@ -49,21 +48,14 @@ from related_images.model import (
 class Event:
     """An event of an instance.
 
+    :ivar instance: the server, volume, volume snapshot or volume backup
     :ivar project_id: the project that owns the instance; ``None`` if an end does not state it
     :ivar at: when the event happened
-    :ivar resource_type: the type of the instance
     """
 
-    installation_uuid: str
-    instance_id: str
+    instance: InstanceRef
     project_id: str | None
     at: datetime
-    resource_type: str = field(default=SERVER, kw_only=True)
-
-    @property
-    def instance(self) -> InstanceRef:
-        """The server, volume, volume snapshot or volume backup."""
-        return InstanceRef(self.installation_uuid, self.instance_id, self.resource_type)
 
 
 @dataclass(frozen=True)
@@ -122,7 +114,7 @@ def store(database: Database, events: Iterable[Event]) -> None:
     :raises StoreUnavailable: if it could not be committed; then no event is recorded
     """
     # concurrent transactions lock instances in the same order, which prevents deadlocks
-    database.write(_store_all, sorted(events, key=lambda event: event.instance_id))
+    database.write(_store_all, sorted(events, key=lambda event: event.instance.instance_id))
 
 
 def _store_all(connection: Connection, events: Iterable[Event]) -> None:
@@ -179,8 +171,7 @@ def _record(
     relations.record_past(
         connection,
         NewRelation(
-            event.installation_uuid,
-            event.instance_id,
+            event.instance,
             image_id,
             kind,
             None,
@@ -225,8 +216,9 @@ def _end_instance(connection: Connection, event: Event) -> None:
         if owner is not None:
             _set_owner(connection, event.instance, owner)
         return
-    home = get_or_create_installation(connection, event.installation_uuid, event.resource_type)
-    key = {"instance_id": event.instance_id, "installation_ref": home}
+    ref = event.instance
+    home = get_or_create_installation(connection, ref.installation_uuid, ref.resource_type)
+    key = {"instance_id": ref.instance_id, "installation_ref": home}
     _, made = get_or_create(connection, instance, key, project_ref=owner, ended_at=event.at)
     if not made:
         raise dialects.ConcurrentChange("a concurrent transaction recorded the instance")

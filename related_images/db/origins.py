@@ -208,7 +208,7 @@ def _origin(row: Any) -> Origin:
     has_source = row.source_ref is not None
     source = None
     if has_source and row.is_source_seen:
-        source = InstanceRef(row.source_installation, row.source_id, row.source_type)
+        source = InstanceRef.unchecked(row.source_installation, row.source_id, row.source_type)
     return Origin(
         installation_uuid=row.installation_uuid,
         instance_id=row.instance_id,

@@ -196,7 +196,7 @@ def follow(connection: Connection, new: NewRelation, recorded: Recorded) -> None
     if new.kind == BOOT:
         if recorded.created or _record_rebuild(connection, new, recorded):
             refresh(connection, recorded.instance_ref)
-            if new.resource_type != SERVER:  # nothing comes from a server
+            if new.instance.resource_type != SERVER:  # nothing comes from a server
                 refresh_below(connection, recorded.instance_ref)
     elif recorded.created and not recorded.instance_created:
         history = _history_of(connection, recorded.instance_ref)

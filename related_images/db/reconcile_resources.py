@@ -474,8 +474,7 @@ def _start(installation_uuid: str, one: Resource, image_id: str, *, is_first: bo
     :param is_first: no start is recorded. Otherwise the resource was rebuilt from the image later
     """
     return NewRelation(
-        installation_uuid,
-        one.instance_id,
+        InstanceRef(installation_uuid, one.instance_id),
         image_id,
         BOOT,
         None,

@@ -58,7 +58,8 @@ def announce(database: Database, new: NewRelation, reporter: Reporter) -> Record
 
 def _announce(connection: Connection, new: NewRelation, reporter: Reporter) -> Recorded:
     known = relations.look_for_new_image(connection, new)
-    installations.check_registration(new.installation_uuid, new.resource_type, reporter, known)
+    ref = new.instance
+    installations.check_registration(ref.installation_uuid, ref.resource_type, reporter, known)
     recorded = relations.record(connection, new, known)
     volume_snapshots.record(connection, recorded.relation_ref, new.volume_snapshot_ids)
     failpoints.reach(Point.RECORD_WRITTEN)
@@ -151,19 +152,20 @@ def _attach(
     failpoints.reach(Point.ATTACH_WRITTEN)
     found = relation_queries.at(connection, recorded.relation_ref)
     if found.label != new.label:
+        ref = new.instance
         raise RelationConflict(
             f"this {new.kind} relation is recorded with the label {found.label!r}; to give it "
             "another one, delete it with `openstack image relation delete --kind "
-            f"{new.kind}{_typed(new)} --installation {new.installation_uuid} {new.instance_id} "
+            f"{new.kind}{_typed(ref)} --installation {ref.installation_uuid} {ref.instance_id} "
             f"{new.image_id}` "
             "and record it again"
         )
     return _with_source(found, new.source), recorded.created
 
 
-def _typed(new: NewRelation) -> str:
+def _typed(ref: InstanceRef) -> str:
     """Return the option of the ``openstack`` command for the type, which servers do not need."""
-    return "" if new.resource_type == SERVER else f" --resource-type {new.resource_type}"
+    return "" if ref.resource_type == SERVER else f" --resource-type {ref.resource_type}"
 
 
 def _with_source(row: Relation, source: str) -> Relation:

@@ -159,7 +159,7 @@ def look(connection: Connection, new: NewRelation) -> Any:
     :returns: the columns of :func:`_known`; ``registered_at``, ``service_user_id`` and
         ``service_users`` belong to the installation
     """
-    return connection.execute(_known(new.resource_type == SERVER), _names(new)).one()
+    return connection.execute(_known(new.instance.resource_type == SERVER), _names(new)).one()
 
 
 def look_for_new_image(connection: Connection, new: NewRelation) -> Any:
@@ -168,7 +168,7 @@ def look_for_new_image(connection: Connection, new: NewRelation) -> Any:
     Databases without RETURNING do not create it here.
     """
     if connection.dialect.insert_returning:
-        creating = _create_image(connection.dialect.name, new.resource_type == SERVER)
+        creating = _create_image(connection.dialect.name, new.instance.resource_type == SERVER)
         created = connection.execute(creating, _names(new)).first()
         if created is not None:
             return created
@@ -176,7 +176,7 @@ def look_for_new_image(connection: Connection, new: NewRelation) -> Any:
 
 
 def _names(new: NewRelation) -> dict[str, Any]:
-    return {**named(new), "project_id": new.project_id, "image_id": new.image_id}
+    return {**named(new.instance), "project_id": new.project_id, "image_id": new.image_id}
 
 
 def record(
@@ -479,9 +479,9 @@ def _instance(
     """
     if known.instance_ref is None:
         home = known.installation_ref or get_or_create_installation(
-            connection, new.installation_uuid, new.resource_type
+            connection, new.instance.installation_uuid, new.instance.resource_type
         )
-        key = {"instance_id": new.instance_id, "installation_ref": home}
+        key = {"instance_id": new.instance.instance_id, "installation_ref": home}
         noted = latest_images.first(new.kind, new.created_at)
         ref, made = get_or_create(connection, instance, key, project_ref=owner, **noted)
         if made:

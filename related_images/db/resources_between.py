@@ -54,7 +54,7 @@ def _names(connection: Connection, refs: Collection[int]) -> Mapping[int, Instan
         .join_from(walk, instance, instance.c.id == walk.c.ref)
         .join(installation, installation.c.id == instance.c.installation_ref)
     )
-    return {row.ref: InstanceRef(*row[1:]) for row in connection.execute(query)}
+    return {row.ref: InstanceRef.unchecked(*row[1:]) for row in connection.execute(query)}
 
 
 def _histories(connection: Connection, refs: Collection[int]) -> Mapping[int, History]:

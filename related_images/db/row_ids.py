@@ -25,10 +25,10 @@ from sqlalchemy.dialects import sqlite
 from related_images.db import dialects
 from related_images.db.tables import image, installation, instance, project
 from related_images.errors import TupleMalformed
-from related_images.model import SERVER, InstanceRef, NewRelation
+from related_images.model import SERVER, InstanceRef
 
 
-def named(ref: InstanceRef | NewRelation) -> dict[str, str]:
+def named(ref: InstanceRef) -> dict[str, str]:
     """Return the values of the parameters in :data:`OF_TYPE` and :data:`IS_NAMED`."""
     return {
         "named_uuid": ref.installation_uuid,

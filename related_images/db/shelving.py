@@ -170,7 +170,7 @@ def servers(
     count, visible = connection.execute(numbers).one()
     names = _of_image(image_ref, homes, shown_installation(), instance.c.instance_id)
     in_order = names.where(is_visible).order_by(relation.c.id).limit(limit)
-    first = [InstanceRef(*row) for row in connection.execute(in_order)]
+    first = [InstanceRef.unchecked(*row) for row in connection.execute(in_order)]
     return ShelvedServers(count, visible, first)
 
 

@@ -49,14 +49,7 @@ def _parse(
     given: dict[str, Any] = {}
     if source and payload[source[0]] is not None:
         given["origin"] = model.InstanceRef(installation_uuid, text(payload[source[0]]), source[1])
-    return kind(
-        installation_uuid,
-        ref.instance_id,
-        text(payload["tenant_id"]),
-        at,
-        resource_type=resource_type,
-        **given,
-    )
+    return kind(ref, text(payload["tenant_id"]), at, **given)
 
 
 _PARSERS: Final[Mapping[str, Parser]] = {

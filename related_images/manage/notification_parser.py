@@ -98,19 +98,18 @@ def sent_at(message: object) -> datetime | None:
         return None
 
 
-Head = tuple[str, str, str, datetime]
+Head = tuple[model.InstanceRef, str, datetime]
 """The fields that all events have, in the order of :class:`Event`."""
 
 
 def _head(installation_uuid: str, at: datetime, data: Data) -> Head:
     """Return the fields in a notification about an instance."""
-    ref = model.InstanceRef(installation_uuid, text(data["uuid"]))
-    return installation_uuid, ref.instance_id, text(data["tenant_id"]), at
+    return model.InstanceRef(installation_uuid, text(data["uuid"])), text(data["tenant_id"]), at
 
 
 def _image_made(installation_uuid: str, at: datetime, data: Data) -> Event:
     head = _head(installation_uuid, at, data)
-    owner = data.get("action_initiator_project") or head[2]
+    owner = data.get("action_initiator_project") or head[1]
     image_id = validation.image_id(data["snapshot_image_id"])
     return ImageMade(*head, image_id, text(owner), KINDS.get(str(data.get("task_state"))))
 
@@ -155,7 +154,7 @@ def _not_scheduled(installation_uuid: str, at: datetime, data: Data) -> Event:
     spec = data["request_spec"]
     owner = None if spec is None else _data(spec)["project_id"]
     owner = None if owner is None else text(owner)
-    return Ended(installation_uuid, ref.instance_id, owner, at)
+    return Ended(ref, owner, at)
 
 
 _PARSERS: Final[Mapping[str, Parser]] = {

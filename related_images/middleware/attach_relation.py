@@ -38,8 +38,7 @@ def new_relation(
     expires_at = _expires_at(body, kind)
     image = get_image(image_id)
     return NewRelation(
-        installation_uuid=ref.installation_uuid,
-        instance_id=ref.instance_id,
+        instance=ref,
         image_id=image_id,
         kind=kind,
         label=label,
@@ -48,7 +47,6 @@ def new_relation(
         created_at=datetime.now(UTC),
         instance_project_id=instance_project_id,
         image_state=glance.image_state(image),
-        resource_type=ref.resource_type,
         expires_at=expires_at,
     )
 

@@ -86,9 +86,9 @@ def _owner(body: dict[str, Any], caller: Caller) -> str | None:
 
 
 def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) -> NewRelation:
+    model.resource_type(assertion.instance.resource_type)  # images of other types are not recorded
     return NewRelation(
-        installation_uuid=assertion.instance.installation_uuid,
-        instance_id=assertion.instance.instance_id,
+        instance=assertion.instance,
         image_id=image_id,
         kind=model.kind(assertion.kind or model.SNAPSHOT, model.MADE_FROM),
         label=assertion.label,
@@ -96,7 +96,6 @@ def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) ->
         project_id=owner,
         created_at=datetime.now(UTC),
         instance_project_id=assertion.project_id,
-        resource_type=model.resource_type(assertion.instance.resource_type),
     )
 
 
@@ -108,7 +107,7 @@ def _volume_snapshots(new: NewRelation, body: Mapping[str, Any]) -> tuple[str, .
 
     :returns: none if the mapping is malformed
     """
-    if new.resource_type != model.SERVER or "image_type" in body:
+    if new.instance.resource_type != model.SERVER or "image_type" in body:
         return ()
     try:
         return validation.volume_snapshot_ids(body.get("block_device_mapping", "[]"))

@@ -24,7 +24,7 @@ from related_images.db.notifications import Created
 from related_images.db.tables import instance, project
 from related_images.manage import cinder_admin
 from related_images.manage.rate_limit import RateLimit
-from related_images.model import Filters
+from related_images.model import Filters, InstanceRef
 from tests.client.scripted import Reply, serving
 from tests.cloud.cloud import Cloud
 from tests.cloud.plan import VOLUMES
@@ -185,7 +185,7 @@ def test_a_run_corrects_what_nobody_reported(
 def test_the_volumes_of_another_cinder_are_not_ended(records: Records, number: int) -> None:
     ids = [f"{one:08x}-0000-4000-8000-000000000000" for one in range(number)]
     with records.opened() as database:
-        recorded = [Created(VOLUMES, one, "p-1", YESTERDAY, resource_type="volume") for one in ids]
+        recorded = [Created(InstanceRef(VOLUMES, one, "volume"), "p-1", YESTERDAY) for one in ids]
         notifications.store(database, recorded)
     done = records.run("reconcile", "--resources", VOLUMES, "--older-than", "0h")
     assert done.returncode == 1

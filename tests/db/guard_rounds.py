@@ -16,7 +16,7 @@ from related_images.db import Reporter, delete_protection, recording, resource_t
 from related_images.db.database import Database
 from related_images.db.tables import lease
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
-from related_images.model import NewRelation
+from related_images.model import InstanceRef, NewRelation
 
 INSTALLATION = "6f0c3a3e-3f1c-4a53-9b0c-0d5a6c1f2e09"
 Outcome = str
@@ -88,14 +88,14 @@ def _expire(connection: Connection) -> None:
 
 def _lease(number: int) -> NewRelation:
     until = datetime.now(UTC) + timedelta(days=1)
-    new = replace(_start_of(number), kind="use", resource_type="stack", expires_at=until)
+    stack = InstanceRef(INSTALLATION, f"vm-{number}", "stack")
+    new = replace(_start_of(number), instance=stack, kind="use", expires_at=until)
     return replace(new, instance_project_id="p-1")
 
 
 def _start_of(number: int) -> NewRelation:
     return NewRelation(
-        INSTALLATION,
-        f"vm-{number}",
+        InstanceRef(INSTALLATION, f"vm-{number}"),
         _image(number),
         "boot",
         None,

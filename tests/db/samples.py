@@ -44,16 +44,18 @@ def image_id() -> str:
 def new(
     instance_id: str = "vm-1", image: str | None = None, kind: str = "snapshot", **more: Any
 ) -> NewRelation:
+    named = {"installation_uuid": NOVA, "resource_type": "server"}
+    ref = {name: more.pop(name, default) for name, default in named.items()}
     given: dict[str, Any] = {
-        "installation_uuid": NOVA,
+        "instance": InstanceRef(instance_id=instance_id, **ref),
+        "image_id": image or image_id(),
+        "kind": kind,
         "label": None,
         "source": "service",
         "project_id": "p-1",
         "created_at": NOON,
     }
-    return NewRelation(
-        instance_id=instance_id, image_id=image or image_id(), kind=kind, **(given | more)
-    )
+    return NewRelation(**(given | more))
 
 
 def record(database: Database, *relations_: NewRelation) -> list[Recorded]:
@@ -62,7 +64,8 @@ def record(database: Database, *relations_: NewRelation) -> list[Recorded]:
 
 def record_claims(connection: Connection, *claims: NewRelation) -> None:
     """Record relations of :data:`NOVA` in bulk, as a backfill does."""
-    images, instances = {one.image_id for one in claims}, {one.instance_id for one in claims}
+    images = {one.image_id for one in claims}
+    instances = {one.instance.instance_id for one in claims}
     backfill._record_claims(connection, backfill._lock(connection, NOVA, images, instances), claims)
 
 

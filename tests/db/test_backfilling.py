@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 from related_images.db import Database, NewRelation, Reporter, backfill, schema
 from related_images.db.backfill import DOUBTED, RECORDED, Candidate
 from related_images.db.recording import announce
+from related_images.model import InstanceRef
 from related_images.validation import parse_time
 from tests import servers
 
@@ -25,7 +26,9 @@ def candidate(instance_id: str, image_id: str, owner: str = "demo") -> Candidate
 
 
 def truth(instance_id: str, image_id: str, project_id: str = "demo") -> NewRelation:
-    return NewRelation(NOVA, instance_id, image_id, "snapshot", None, "service", project_id, NOW)
+    return NewRelation(
+        InstanceRef(NOVA, instance_id), image_id, "snapshot", None, "service", project_id, NOW
+    )
 
 
 @pytest.fixture(params=["mariadb", "postgresql"])

@@ -18,13 +18,14 @@ from related_images.db import (
 )
 from related_images.db.recording import attach
 from related_images.errors import ImageBeingDeleted, ImageGone, ImageInUse
+from related_images.model import InstanceRef
 from related_images.validation import parse_time
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 IMAGE = "10000000-0000-4000-8000-000000000001"
 OTHER_IMAGE = "10000000-0000-4000-8000-000000000002"
 NOW = parse_time("now", "2026-01-31T12:00:00Z")
-START = NewRelation(NOVA, "inst-1", IMAGE, "boot", None, "service", "demo", NOW)
+START = NewRelation(InstanceRef(NOVA, "inst-1"), IMAGE, "boot", None, "service", "demo", NOW)
 
 
 @pytest.fixture
@@ -56,9 +57,10 @@ def test_a_failed_deletion_does_not_prevent_a_start(database: Database) -> None:
 def start(
     database: Database, number: int, project: str = "demo", kind: str = "boot", image: str = IMAGE
 ) -> None:
+    ref = InstanceRef(NOVA, f"inst-{number}")
     attach(
         database,
-        replace(START, instance_id=f"inst-{number}", project_id=project, kind=kind, image_id=image),
+        replace(START, instance=ref, project_id=project, kind=kind, image_id=image),
         Reporter(frozenset()),
     )
 

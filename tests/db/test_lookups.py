@@ -1,6 +1,7 @@
 """Lists of images, relations and instances: filters, order and pages."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from related_images.model import (
     Filters,
     Images,
     Instance,
+    InstanceRef,
     NewRelation,
     Relation,
     RelationPosition,
@@ -384,7 +386,8 @@ def test_an_image_dated_in_the_future_is_not_recent(
 
 def test_values_are_never_part_of_the_statement(database: Database) -> None:
     odd = "vm'; DROP TABLE related_relation; --"
-    record(database, new(odd, label='"; --', kind="backup"))
+    unchecked = InstanceRef.unchecked(NOVA, odd, "server")
+    record(database, replace(new(label='"; --', kind="backup"), instance=unchecked))
 
     def listed(instance_id: str) -> list[tuple[str, str]]:
         rows = database.read(relation_queries.find, Filters(instance_id=instance_id), 10)

@@ -90,12 +90,13 @@ class Fact:
         resource_type, instance_id = self.resource
         owner = f"owner-of-{instance_id}"
         if self.kind is None:
-            ended = notifications.Ended(installation_uuid, instance_id, owner, at(number))
+            ended = notifications.Ended(
+                InstanceRef(installation_uuid, instance_id), owner, at(number)
+            )
             notifications.store(database, [ended])
             return
         wanted = NewRelation(
-            installation_uuid,
-            instance_id,
+            InstanceRef(installation_uuid, instance_id, resource_type),
             IMAGES[self.image],
             self.kind,
             "daily" if self.image == 1 and self.kind != BOOT else None,
@@ -103,7 +104,6 @@ class Fact:
             owner if self.kind in USES else f"owner-of-vm-{self.image % 2}",
             at(number),
             owner if self.names_owner else None,
-            resource_type=resource_type,
         )
         database.write(relations.record, wanted, relied_on=self.source != SERVICE)
 
@@ -283,7 +283,8 @@ def test_the_earlier_relation_remains_with_the_label_and_the_claims_of_both(
     made = image_id()
     first = new("vm-1", made, "backup", installation_uuid=OLD, source=NOTIFICATION)
     record(database, first)
-    later = replace(first, installation_uuid=NEW, label="daily", source=SERVICE, created_at=at(5))
+    moved = InstanceRef(NEW, "vm-1")
+    later = replace(first, instance=moved, label="daily", source=SERVICE, created_at=at(5))
     announced = recording.announce(database, later, ANYBODY)
     recording.attach(database, later, ANYBODY)
     assert merge.merge(database, OLD, NEW) == Merged(0, 1, 1, 0)

@@ -45,10 +45,14 @@ MADE = "10000000-0000-4000-8000-000000000002"
 START = parse_time("start", "2026-01-31T12:00:00Z")
 
 
-STARTED = Started(NOVA, "inst-1", "demo", START, BASE)
-BEGUN = ImageMade(NOVA, "inst-1", "demo", START + timedelta(minutes=1), MADE, "demo", "backup")
-MADE_BACKUP = ImageMade(NOVA, "inst-1", "demo", START + timedelta(minutes=2), MADE, "demo", None)
-ENDED = Ended(NOVA, "inst-1", "demo", START + timedelta(minutes=3))
+STARTED = Started(InstanceRef(NOVA, "inst-1"), "demo", START, BASE)
+BEGUN = ImageMade(
+    InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=1), MADE, "demo", "backup"
+)
+MADE_BACKUP = ImageMade(
+    InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=2), MADE, "demo", None
+)
+ENDED = Ended(InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=3))
 
 
 @pytest.fixture
@@ -92,20 +96,23 @@ def test_a_batch_on_each_database(database: Database) -> None:
     assert instance == ["demo", BASE, ENDED.at]
 
 
-FAILED = Ended(NOVA, "inst-1", None, START + timedelta(minutes=1))
+FAILED = Ended(InstanceRef(NOVA, "inst-1"), None, START + timedelta(minutes=1))
 
 
 def test_a_failed_creation_and_the_deletion_in_any_order(database: Database) -> None:
     """The service has reported the start, and the server has never run."""
-    asked = NewRelation(NOVA, "inst-1", BASE, "boot", None, "service", "demo", START, "demo")
-    deleted = Ended(NOVA, "inst-1", "demo", START + timedelta(minutes=2))
+    asked = NewRelation(
+        InstanceRef(NOVA, "inst-1"), BASE, "boot", None, "service", "demo", START, "demo"
+    )
+    deleted = Ended(InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=2))
     for number, order in enumerate(itertools.permutations(["start", FAILED, deleted])):
         nova = f"{number:08}{NOVA[8:]}"
+        server = InstanceRef(nova, "inst-1")
         for step in (*order, *order):
             if isinstance(step, Ended):
-                store(database, [replace(step, installation_uuid=nova)])
+                store(database, [replace(step, instance=server)])
             else:
-                attach(database, replace(asked, installation_uuid=nova), Reporter(frozenset()))
+                attach(database, replace(asked, instance=server), Reporter(frozenset()))
         (found,) = database.read(instances._find, Filters(nova), 10)
         assert (found.ended_at, found.project_id) == (FAILED.at, "demo"), order
         assert found.boot_image_id == BASE
@@ -113,16 +120,18 @@ def test_a_failed_creation_and_the_deletion_in_any_order(database: Database) -> 
 
 def test_a_relation_recorded_by_a_service_is_not_changed(database: Database) -> None:
     at = START
-    told = NewRelation(NOVA, "inst-1", MADE, "backup", "daily", "service", "demo", at)
+    told = NewRelation(InstanceRef(NOVA, "inst-1"), MADE, "backup", "daily", "service", "demo", at)
     attach(database, told, Reporter(frozenset()))
-    asked = ImageMade(NOVA, "inst-1", "demo", at, MADE, "demo", "snapshot")
+    asked = ImageMade(InstanceRef(NOVA, "inst-1"), "demo", at, MADE, "demo", "snapshot")
     store(database, [MADE_BACKUP, asked])
     (row,) = database.read(relation_queries.find, Filters(), 10)
     assert (row.kind, row.label, row.source) == ("backup", "daily", "service")
 
 
 def test_a_relation_that_a_notification_reports_outlasts_a_rollback(database: Database) -> None:
-    attached = NewRelation(NOVA, "inst-1", MADE, "backup", None, "service", "demo", START)
+    attached = NewRelation(
+        InstanceRef(NOVA, "inst-1"), MADE, "backup", None, "service", "demo", START
+    )
     database.write(relations.record, attached, relied_on=True, revocable=True)
     store(database, [BEGUN])
     ids = (attached.instance, MADE, "backup")
@@ -132,7 +141,7 @@ def test_a_relation_that_a_notification_reports_outlasts_a_rollback(database: Da
 def test_a_deleted_image_stays_deleted(database: Database) -> None:
     store(database, [BEGUN])
     image_deleted(database, MADE)
-    other = ImageMade(NOVA, "inst-2", "demo", START, MADE, "demo", None)
+    other = ImageMade(InstanceRef(NOVA, "inst-2"), "demo", START, MADE, "demo", None)
     store(database, [MADE_BACKUP, other])
     rows = database.read(relation_queries.find, Filters(), 10)
     assert len(rows) == 2
@@ -140,7 +149,10 @@ def test_a_deleted_image_stays_deleted(database: Database) -> None:
 
 
 def test_an_administrators_snapshot_belongs_to_the_administrator(database: Database) -> None:
-    store(database, [ImageMade(NOVA, "inst-1", "demo", START, MADE, "administration", None)])
+    store(
+        database,
+        [ImageMade(InstanceRef(NOVA, "inst-1"), "demo", START, MADE, "administration", None)],
+    )
     (row,) = database.read(relation_queries.find, Filters(), 10)
     (instance,) = database.read(instances._find, Filters(), 10)
     assert (row.project_id, instance.project_id) == ("administration", "demo")
@@ -151,8 +163,8 @@ OTHER_NOVA = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
 def test_ends_of_unknown_instances_consume_no_keys(database: Database) -> None:
     for number in range(5):
-        store(database, [Ended(NOVA, f"inst-{number}", "demo", START)])
-    store(database, [Ended(OTHER_NOVA, "inst-1", "elsewhere", START)])
+        store(database, [Ended(InstanceRef(NOVA, f"inst-{number}"), "demo", START)])
+    store(database, [Ended(InstanceRef(OTHER_NOVA, "inst-1"), "elsewhere", START)])
     last = select(
         select(func.max(installation.c.id)).scalar_subquery(),
         select(func.max(project.c.id)).scalar_subquery(),
@@ -166,8 +178,10 @@ def test_an_end_is_recorded_although_the_instance_is_rolled_back_concurrently(
     url = postgresql.create()
     schema.upgrade(make_url(url))
     database, other = Database(url, 20), Database(url, 20)
-    store(database, [Ended(NOVA, "inst-0", "demo", START)])
-    announced = NewRelation(NOVA, "inst-1", MADE, "backup", None, "service", "demo", START)
+    store(database, [Ended(InstanceRef(NOVA, "inst-0"), "demo", START)])
+    announced = NewRelation(
+        InstanceRef(NOVA, "inst-1"), MADE, "backup", None, "service", "demo", START
+    )
     overtaken: list[Recorded] = []
 
     def overtake(
@@ -181,19 +195,26 @@ def test_an_end_is_recorded_although_the_instance_is_rolled_back_concurrently(
         return reached
 
     monkeypatch.setattr(notifications, "get_or_create", overtake)
-    store(database, [Ended(NOVA, "inst-1", "demo", START)])
+    store(database, [Ended(InstanceRef(NOVA, "inst-1"), "demo", START)])
     (ended,) = database.read(instances._find, Filters(instance_id="inst-1"), 10)
     assert overtaken
     assert ended.ended_at == START
 
 
 OTHER_BASE = "10000000-0000-4000-8000-000000000003"
-REBUILT = Started(NOVA, "inst-1", "demo", START + timedelta(minutes=1), OTHER_BASE)
-REBUILT_BACK = Started(NOVA, "inst-1", "demo", START + timedelta(minutes=2), BASE)
+REBUILT = Started(InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=1), OTHER_BASE)
+REBUILT_BACK = Started(InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=2), BASE)
 MADE_BETWEEN = ImageMade(
-    NOVA, "inst-1", "demo", START + timedelta(seconds=90), OTHER_BASE[:-1] + "4", "demo", "snapshot"
+    InstanceRef(NOVA, "inst-1"),
+    "demo",
+    START + timedelta(seconds=90),
+    OTHER_BASE[:-1] + "4",
+    "demo",
+    "snapshot",
 )
-MADE_AFTER = ImageMade(NOVA, "inst-1", "demo", START + timedelta(minutes=3), MADE, "demo", "backup")
+MADE_AFTER = ImageMade(
+    InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=3), MADE, "demo", "backup"
+)
 
 
 @pytest.mark.slow
@@ -227,11 +248,11 @@ CLONED = InstanceRef(NOVA, "snap-1", "volume-snapshot")
 
 def created(minutes: float, source: InstanceRef | None = CLONED) -> Created:
     time = START + timedelta(minutes=minutes)
-    return Created(NOVA, "vol-1", "demo", time, source, resource_type="volume")
+    return Created(InstanceRef(NOVA, "vol-1", "volume"), "demo", time, source)
 
 
 TRANSFERRED = Transferred(
-    NOVA, "vol-1", "other", START + timedelta(minutes=5), resource_type="volume"
+    InstanceRef(NOVA, "vol-1", "volume"), "other", START + timedelta(minutes=5)
 )
 
 

@@ -30,7 +30,7 @@ from related_images.db.notifications import ImageMade
 from related_images.db.tables import LATEST, instance, relation
 from related_images.model import MADE_FROM, Filters, Recorded, Reporter
 from tests import servers
-from tests.db.samples import NOON, NOVA, at, counts, found, image_id, new, server, shown
+from tests.db.samples import NOON, at, counts, found, image_id, new, server, shown
 
 PROCESSES = 2
 THREADS = 4
@@ -234,8 +234,8 @@ class ReportTwice:
 
     def __call__(self, database: Database, number: int) -> None:
         image, kind = self.images[number // 2], None if number % 2 else "backup"
-        at_noon = (NOVA, f"vm-{number // 20}", "p-1", NOON)
-        notifications.store(database, [ImageMade(*at_noon, image, "p-1", kind)])
+        ref = server(f"vm-{number // 20}")
+        notifications.store(database, [ImageMade(ref, "p-1", NOON, image, "p-1", kind)])
 
 
 def test_a_known_kind_replaces_a_guessed_one(at_once: AtOnce, database: Database) -> None:

@@ -494,9 +494,7 @@ def store(database: Database, one: Report) -> None:
     else:
         project_id = image_owner(one.image) if one.what in MADE_FROM else one.project
         new = NewRelation(
-            *(ref.installation_uuid, ref.instance_id, one.image, one.what, None, "service"),
-            *(project_id, time, one.project),
-            resource_type=ref.resource_type,
+            *(ref, one.image, one.what, None, "service", project_id, time, one.project),
             expires_at=lease_end(one) if one.what == USE else None,
         )
         record = recording.announce if one.what in MADE_FROM else recording.attach
@@ -510,13 +508,7 @@ def delete_image(connection: Connection, image_id: str, time: datetime) -> None:
 
 
 def event_of(one: Report) -> notifications.Event:
-    ref = one.ref
-    head: dict[str, Any] = {
-        "installation_uuid": ref.installation_uuid,
-        "instance_id": ref.instance_id,
-        "project_id": one.project,
-        "at": at(one.minutes),
-    }
+    head: dict[str, Any] = {"instance": one.ref, "project_id": one.project, "at": at(one.minutes)}
     if one.what in MADE_FROM:
         owner = image_owner(one.image)
         return notifications.ImageMade(**head, image_id=one.image, owner=owner, kind=one.what)
@@ -524,9 +516,8 @@ def event_of(one: Report) -> notifications.Event:
         return notifications.Started(**head, image_id=one.image)
     if one.what == "running":
         return notifications.Running(**head)
-    if one.what == "origin" and ref.resource_type == SERVER:
+    if one.what == "origin" and one.ref.resource_type == SERVER:
         return notifications.Started(**head, image_id=None, root_volume=one.source)
-    head["resource_type"] = ref.resource_type
     if one.what in ("origin", "created"):
         return notifications.Created(**head, origin=one.source)
     if one.what == "transferred":

@@ -236,7 +236,7 @@ def test_a_server_whose_creation_failed_does_not_hold_its_image(database: Databa
 def test_an_end_is_removed_if_the_server_exists(database: Database, ended: datetime | None) -> None:
     image = start(database, 1)
     ended_at = ended or datetime.now(UTC)
-    notifications.store(database, [Ended(NOVA, vm(1), "p-1", ended_at)])
+    notifications.store(database, [Ended(InstanceRef(NOVA, vm(1)), "p-1", ended_at)])
     restored = compare(database, FakeNova(resource(1, image))).restored
     assert (restored, live(database)) == ((1, [vm(1)]) if ended else (0, []))
 
@@ -255,9 +255,9 @@ def test_a_shelved_server_whose_end_is_removed_needs_its_image_again(database: D
     image = start(database, 1)
     past, present = new(vm(1), kind="shelved"), new(vm(1), kind="shelved", created_at=at(2))
     record(database, past)
-    notifications.store(database, [Running(NOVA, vm(1), "p-1", at(1))])
+    notifications.store(database, [Running(InstanceRef(NOVA, vm(1)), "p-1", at(1))])
     record(database, present)
-    notifications.store(database, [Ended(NOVA, vm(1), "p-1", at(3))])
+    notifications.store(database, [Ended(InstanceRef(NOVA, vm(1)), "p-1", at(3))])
     assert compare(database, FakeNova(resource(1, image))).restored == 1
     images = [past.image_id, present.image_id]
     assert [one.shelved for one in usages.usages(database, images, None)] == [0, 1]
@@ -342,7 +342,7 @@ def test_a_dry_run_counts_and_changes_nothing(database: Database) -> None:
     image = start(database, 1)
     for number in (2, 3):
         start(database, number)
-    notifications.store(database, [Ended(NOVA, vm(2), "p-1", at(5))])
+    notifications.store(database, [Ended(InstanceRef(NOVA, vm(2)), "p-1", at(5))])
     servers = resource(2, image), resource(4, image)
     planned = compare(database, FakeNova(*servers), dry_run=True)
     assert (planned.ended, planned.restored, planned.started) == (2, 1, 2)
@@ -403,7 +403,7 @@ def test_live_servers_are_found_behind_many_ended_ones(
     monkeypatch.setattr(recorded_resources, "RECORDED", 2)
     for number in range(1, 8):
         start(database, number)
-    ended = [Ended(NOVA, vm(number), "p-1", at(5)) for number in (1, 2, 3, 4, 5)]
+    ended = [Ended(InstanceRef(NOVA, vm(number)), "p-1", at(5)) for number in (1, 2, 3, 4, 5)]
     notifications.store(database, ended)
     assert reconcile_resources._sample(database, a_run(), SERVER) == [vm(6), vm(7)]
 
@@ -472,7 +472,9 @@ def test_servers_recorded_while_nova_is_listed_are_compared_once(database: Datab
         if vm(1) not in nova.servers:
             image = image_id()
             nova.servers[vm(1)] = resource(1, image)
-            notifications.store(database, [Started(NOVA, vm(1), "p-1", datetime.now(UTC), image)])
+            notifications.store(
+                database, [Started(InstanceRef(NOVA, vm(1)), "p-1", datetime.now(UTC), image)]
+            )
 
     nova.on_page = created
     counts = compare(database, nova)
@@ -592,7 +594,7 @@ def test_a_volume_that_is_transferred_during_the_run_keeps_its_new_owner(
 
     def transferred(_: Page) -> None:
         at_once = datetime.now(UTC)
-        event = Transferred(NOVA, vm(2), "p-2", at_once, resource_type="volume")
+        event = Transferred(InstanceRef(NOVA, vm(2), "volume"), "p-2", at_once)
         notifications.store(database, [event])
 
     stale[0].on_page = transferred

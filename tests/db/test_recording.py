@@ -19,7 +19,7 @@ from related_images.db import (
 )
 from related_images.db.recording import announce
 from related_images.errors import InstallationBound, InstallationUnregistered
-from related_images.model import ImageState, ServiceUser
+from related_images.model import ImageState, InstanceRef, ServiceUser
 from related_images.validation import parse_time
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -29,7 +29,7 @@ ANYBODY = Reporter(frozenset())
 
 def image(number: int) -> NewRelation:
     made = f"10000000-0000-4000-8000-{number:012}"
-    return NewRelation(NOVA, "inst-1", made, "backup", None, "service", "demo", NOW)
+    return NewRelation(InstanceRef(NOVA, "inst-1"), made, "backup", None, "service", "demo", NOW)
 
 
 @pytest.fixture

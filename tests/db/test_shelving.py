@@ -25,7 +25,7 @@ from related_images.db.database import Database
 from related_images.db.notifications import Ended, Running, store
 from related_images.db.row_ids import named
 from related_images.errors import ImageInUse, KindUnknown
-from related_images.model import Filters, NewRelation, Relation, Reporter, ServiceUser
+from related_images.model import Filters, InstanceRef, NewRelation, Relation, Reporter, ServiceUser
 from tests.db.samples import (
     NOVA,
     OTHER_NOVA,
@@ -48,11 +48,11 @@ def shelved(image: str = FIRST, minute: float = 0, vm: str = "vm-1", **more: str
 
 
 def running(minute: float, vm: str = "vm-1") -> Running:
-    return Running(NOVA, vm, "p-1", at(minute))
+    return Running(InstanceRef(NOVA, vm), "p-1", at(minute))
 
 
 def ended(minute: float) -> Ended:
-    return Ended(NOVA, "vm-1", "p-1", at(minute))
+    return Ended(InstanceRef(NOVA, "vm-1"), "p-1", at(minute))
 
 
 def rows(database: Database, **filters: str | bool) -> dict[str, Relation]:
@@ -301,7 +301,7 @@ def test_a_merge_keeps_the_ends(database: Database) -> None:
         shelved(SECOND, 2),
     )
     store(database, [running(5)])
-    store(database, [Ended(OTHER_NOVA, "vm-1", "p-1", at(3))])
+    store(database, [Ended(InstanceRef(OTHER_NOVA, "vm-1"), "p-1", at(3))])
     merge.merge(database, OTHER_NOVA, NOVA)
     assert ends(database) == {FIRST: at(3), SECOND: at(3)}
     assert leftovers(database) == {FIRST, SECOND}

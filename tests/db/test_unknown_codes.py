@@ -32,6 +32,7 @@ from related_images.model import (
     Filters,
     ImageState,
     InstancePosition,
+    InstanceRef,
     Relation,
     RelationPosition,
     Usage,
@@ -252,7 +253,7 @@ def test_backfill_and_notifications_ignore_unknown_kinds(
     claim = backfill.Candidate(A, "p-1", "vm-1", "snapshot", None, at(0), None)
     assert backfill.judge(database, NOVA, [claim]) == [backfill.Verdict(backfill.RECORDED)]
     assert backfill.record(database, NOVA, [claim]) == [backfill.Verdict(backfill.RECORDED)]
-    event = notifications.ImageMade(NOVA, "vm-1", "p-1", at(1), B, "p-1", None)
+    event = notifications.ImageMade(InstanceRef(NOVA, "vm-1"), "p-1", at(1), B, "p-1", None)
     notifications.store(database, [event])
     assert sorted(paged(database, Filters(), 5)) == [A, B]
 
@@ -265,7 +266,7 @@ def test_backfill_and_notifications_respect_unknown_sources(
     claim = backfill.Candidate(A, "p-1", "vm-2", "snapshot", None, at(0), None)
     (verdict,) = backfill.judge(database, NOVA, [claim])
     assert verdict.outcome == backfill.DOUBTED
-    event = notifications.ImageMade(NOVA, "vm-1", "p-1", at(1), B, "p-1", None)
+    event = notifications.ImageMade(InstanceRef(NOVA, "vm-1"), "p-1", at(1), B, "p-1", None)
     notifications.store(database, [event])
     assert counts(database)["relation"] == 2
 

@@ -17,11 +17,11 @@ AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 VOLUME = InstanceRef(CINDER, "v-1", "volume")
 SNAPSHOT = InstanceRef(CINDER, "s-1", "volume-snapshot")
 
-TAKEN = Created(CINDER, "s-1", "demo", AT, VOLUME, resource_type="volume-snapshot")
-STARTED = Started(NOVA, "vm-1", "demo", AT, None, VOLUME)
-CREATED = Created(CINDER, "v-1", "demo", AT, resource_type="volume")
-TRANSFERRED = Transferred(CINDER, "v-1", "other", AT, resource_type="volume")
-ENDED = Ended(CINDER, "v-1", "demo", AT, resource_type="volume")
+TAKEN = Created(InstanceRef(CINDER, "s-1", "volume-snapshot"), "demo", AT, VOLUME)
+STARTED = Started(InstanceRef(NOVA, "vm-1"), "demo", AT, None, VOLUME)
+CREATED = Created(InstanceRef(CINDER, "v-1", "volume"), "demo", AT)
+TRANSFERRED = Transferred(InstanceRef(CINDER, "v-1", "volume"), "other", AT)
+ENDED = Ended(InstanceRef(CINDER, "v-1", "volume"), "demo", AT)
 
 
 def recorded(database: Database) -> list[Origin]:

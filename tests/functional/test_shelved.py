@@ -7,6 +7,7 @@ import pytest
 
 from related_images.db import Database
 from related_images.db.notifications import Running, store
+from related_images.model import InstanceRef
 from related_images.validation import parse_time
 from tests.filters import filtering, migrated
 from tests.functional.cloud import (
@@ -44,7 +45,7 @@ def shelve(cloud: Cloud, server: Server, **headers: str) -> str:
 def unshelve(url: str, server: Server, at: datetime) -> None:
     """Record that the server was unshelved, as ``related-images listen`` does."""
     database = Database(url, 10)
-    store(database, [Running(server.installation, server.id, server.project, at)])
+    store(database, [Running(InstanceRef(server.installation, server.id), server.project, at)])
     database.close()
 
 

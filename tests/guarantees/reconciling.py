@@ -21,6 +21,7 @@ from related_images.db import (
 from related_images.manage import cloud_options
 from related_images.manage.glance_admin import GlanceAdmin
 from related_images.manage.rate_limit import RateLimit
+from related_images.model import InstanceRef
 from tests import commands
 from tests.client.scripted import Asked, Reply, shown
 
@@ -85,8 +86,7 @@ class Reconciler:
         created_at = datetime.now(UTC) - age
         announced = [
             NewRelation(
-                installation_uuid=INSTALLATION,
-                instance_id=instance,
+                instance=InstanceRef(INSTALLATION, instance),
                 image_id=image_id,
                 kind="snapshot",
                 label=None,

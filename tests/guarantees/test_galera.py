@@ -12,6 +12,7 @@ import pytest
 
 from related_images.db import Database, NewRelation, Reporter, recording, schema
 from related_images.errors import StoreUnavailable
+from related_images.model import InstanceRef
 from tests.conftest import started
 from tests.guarantees import galera
 from tests.guarantees.reconciling import INSTALLATION
@@ -45,8 +46,8 @@ def nodes(cluster: list[galera.Node]) -> list[galera.Node]:
 
 def relation(image_id: str) -> NewRelation:
     return NewRelation(
-        installation_uuid=INSTALLATION,
-        instance_id=f"i-{random.randrange(3)}",  # few, so that transactions conflict
+        instance=InstanceRef(INSTALLATION, f"i-{random.randrange(3)}"),
+        # few, so that transactions conflict
         image_id=image_id,
         kind="snapshot",
         label=None,

@@ -21,6 +21,7 @@ from related_images.db import (
     schema,
 )
 from related_images.failpoints import Point
+from related_images.model import InstanceRef
 from related_images.validation import parse_time
 from tests import commands
 from tests.client.scripted import Reply, Scripted, shown
@@ -71,7 +72,13 @@ class Reconciler:
         """Record that servers were started from an image."""
         begun = [
             NewRelation(
-                INSTALLATION, vm(one), image or new_id(), "boot", None, "service", "demo", at
+                InstanceRef(INSTALLATION, vm(one)),
+                image or new_id(),
+                "boot",
+                None,
+                "service",
+                "demo",
+                at,
             )
             for one in numbers
         ]

@@ -66,7 +66,7 @@ class Program:
         """Record volumes of which only a notification is known."""
         names = [vm(number) for number in numbers]
         recorded = [
-            Created(INSTALLATION, one, "demo", LONG_AGO, resource_type="volume") for one in names
+            Created(InstanceRef(INSTALLATION, one, "volume"), "demo", LONG_AGO) for one in names
         ]
         notifications.store(self.database(), recorded)
 

@@ -27,6 +27,7 @@ from related_images.db import (
 from related_images.db.notifications import Started, store
 from related_images.db.recording import announce, attach
 from related_images.manage import backfill
+from related_images.model import InstanceRef
 from related_images.validation import parse_time
 from tests import commands
 from tests.servers import ServedGlance
@@ -228,7 +229,7 @@ def test_images_of_another_project_are_rejected(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = cloud.image(instance_uuid=OTHER)
-    store(cloud.database, [Started(NOVA, INSTANCE, "demo", NOW, base)])
+    store(cloud.database, [Started(InstanceRef(NOVA, INSTANCE), "demo", NOW, base)])
     mine, foreign = cloud.image(), cloud.image(MALLORY)
     (row,) = report(cloud, capsys)["doubted"]
     assert row["image_id"] == foreign
@@ -260,12 +261,12 @@ def test_a_backfilled_relation_does_not_set_the_project_of_a_server(
     cloud.image(MALLORY)
     report(cloud, capsys)
     reported = NewRelation(
-        *(NOVA, INSTANCE, cloud.image(), "snapshot", None, "service", "demo", NOW),
+        *(InstanceRef(NOVA, INSTANCE), cloud.image(), "snapshot", None, "service", "demo", NOW),
         instance_project_id="demo",
     )
     announce(cloud.database, reported, Reporter(frozenset()))
     base = cloud.image(instance_uuid=OTHER)
-    boot = NewRelation(NOVA, INSTANCE, base, "boot", None, "service", None, NOW)
+    boot = NewRelation(InstanceRef(NOVA, INSTANCE), base, "boot", None, "service", None, NOW)
     started, _ = attach(cloud.database, boot, Reporter(frozenset()))
     assert started.project_id == "demo"
     (instance,) = cloud.database.read(instances._find, Filters(instance_id=INSTANCE), 2)
@@ -280,10 +281,15 @@ def test_an_image_with_another_recorded_relation_is_rejected(
     cloud: Cloud, capsys: pytest.CaptureFixture[str], starts: int
 ) -> None:
     forged = cloud.image()
-    recorded = NewRelation(NOVA, OTHER, forged, "snapshot", None, "service", "demo", NOW)
+    recorded = NewRelation(
+        InstanceRef(NOVA, OTHER), forged, "snapshot", None, "service", "demo", NOW
+    )
     attach(cloud.database, recorded, Reporter(frozenset()))
     later = NOW + timedelta(minutes=1)
-    store(cloud.database, [Started(NOVA, f"vm-{n}", "demo", later, forged) for n in range(starts)])
+    store(
+        cloud.database,
+        [Started(InstanceRef(NOVA, f"vm-{n}"), "demo", later, forged) for n in range(starts)],
+    )
     (row,) = report(cloud, capsys)["doubted"]
     assert row["image_id"] == forged
     assert f"it is recorded as a snapshot of the server {OTHER}" in row["reason"]

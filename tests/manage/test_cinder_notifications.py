@@ -91,7 +91,7 @@ def server(image: str, *devices: tuple[str | None, int | None]) -> dict[str, Any
 
 def test_the_root_volume_of_a_server() -> None:
     data, root = ("data", None), ("root", 0)
-    wanted = Started(NOVA, "vm-1", "demo", AT, None, ref("volume", "root"))
+    wanted = Started(InstanceRef(NOVA, "vm-1"), "demo", AT, None, ref("volume", "root"))
     assert nova_reader(CINDER)(NOVA, server("", data, root)) == wanted
     image = "10000000-0000-4000-8000-000000000001"
     both = replace(wanted, image_id=image)

@@ -19,7 +19,7 @@ from related_images import config
 from related_images.db import merge, relations, schema
 from related_images.db.database import Database
 from tests import commands, servers
-from tests.db.samples import NOVA, OTHER_NOVA, new, record
+from tests.db.samples import NOVA, OTHER_NOVA, new, record, server
 from tests.db.server_failures import run as execute
 
 NEEDED = schema.REVISIONS[-1]
@@ -361,7 +361,7 @@ def test_a_merge_counts_in_a_dry_run_and_then_moves(
     command: Command, sqlite: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database, made = Database(sqlite[1], 5.0), new()
-    record(database, made, replace(made, installation_uuid=OTHER_NOVA), new("vm-2"))
+    record(database, made, replace(made, instance=server("vm-1", OTHER_NOVA)), new("vm-2"))
     words = ("installation", "merge", NOVA.upper(), OTHER_NOVA, *sqlite)
     counted = {"moved": 1, "united": 1, "duplicates": 1, "left": 2}
     assert json_output(command, *words, "--dry-run") == counted

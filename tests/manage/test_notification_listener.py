@@ -24,6 +24,7 @@ from related_images.db.recording import attach
 from related_images.errors import NotificationMalformed, StoreUnavailable
 from related_images.manage import notification_listener, notification_parser
 from related_images.manage.notification_listener import BATCH, Listener
+from related_images.model import InstanceRef
 from related_images.validation import parse_time
 from tests import commands
 from tests.servers import DatabaseServer
@@ -53,7 +54,7 @@ def test_notifications_end_the_relation_of_a_shelved_server(
     database: Database, tmp_path: Path, event: str
 ) -> None:
     at = parse_time("at", "2026-01-31T11:00:00Z")
-    made = NewRelation(NOVA, "server-1", BASE, "shelved", None, "service", "demo", at)
+    made = NewRelation(InstanceRef(NOVA, "server-1"), BASE, "shelved", None, "service", "demo", at)
     attach(database, made, Reporter(frozenset()))
     listener = Listener(database, tmp_path / "dead-letters.jsonl")
     sent = started("server-1") | {"event_type": f"instance.{event}.end"}

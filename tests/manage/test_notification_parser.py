@@ -9,6 +9,7 @@ import pytest
 from related_images.db.notifications import Ended
 from related_images.errors import NotificationMalformed
 from related_images.manage.notification_parser import FINAL_FAILURES, read
+from related_images.model import InstanceRef
 
 NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -37,7 +38,7 @@ def not_scheduled(request_spec: Any) -> dict[str, Any]:
 def test_a_server_that_is_not_built_ends(exception: str) -> None:
     modules = [importlib.import_module(f"{name}.exception") for name in ("nova", "cursive")]
     assert any(hasattr(module, exception) for module in modules)
-    assert read(NOVA, attempt(exception)) == Ended(NOVA, "inst-1", "demo", AT)
+    assert read(NOVA, attempt(exception)) == Ended(InstanceRef(NOVA, "inst-1"), "demo", AT)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +51,8 @@ def test_a_server_that_another_host_may_build_does_not_end(exception: str) -> No
 @pytest.mark.parametrize("project", ["demo", None])
 def test_a_server_without_a_host_ends(project: str | None) -> None:
     spec = {"nova_object.data": {"instance_uuid": "inst-1", "project_id": project}}
-    assert read(NOVA, not_scheduled(spec)) == Ended(NOVA, "inst-1", project, AT)
-    assert read(NOVA, not_scheduled(None)) == Ended(NOVA, "inst-1", None, AT)
+    assert read(NOVA, not_scheduled(spec)) == Ended(InstanceRef(NOVA, "inst-1"), project, AT)
+    assert read(NOVA, not_scheduled(None)) == Ended(InstanceRef(NOVA, "inst-1"), None, AT)
 
 
 @pytest.mark.parametrize("spec", [{}, {"nova_object.data": {"project_id": 5}}, "nonsense"])

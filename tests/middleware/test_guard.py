@@ -17,6 +17,7 @@ from related_images.middleware import delete_image
 from related_images.middleware.access import Caller
 from related_images.middleware.delete_image import Guarded
 from related_images.middleware.policy import Policy
+from related_images.model import InstanceRef
 from related_images.validation import parse_time
 from tests import filters, wsgi
 
@@ -24,7 +25,7 @@ NOVA = "0f8fad5b-d9cb-469f-a165-70867728950e"
 IMAGE = "10000000-0000-4000-8000-00000000000a"
 OTHER_IMAGE = "10000000-0000-4000-8000-00000000000b"
 AT = parse_time("at", "2026-01-31T12:00:00Z")
-START = NewRelation(NOVA, "inst-1", IMAGE, "boot", None, "service", "demo", AT)
+START = NewRelation(InstanceRef(NOVA, "inst-1"), IMAGE, "boot", None, "service", "demo", AT)
 OWNER, STRANGER, ADMIN = (
     wsgi.identity("alice", "demo", "member"),
     wsgi.identity("mallory", "other", "member"),
@@ -61,7 +62,7 @@ def database(tmp_path: Path) -> Iterable[Database]:
 
 
 def start(database: Database, instance: str = "inst-1") -> None:
-    attach(database, replace(START, instance_id=instance), Reporter(frozenset()))
+    attach(database, replace(START, instance=InstanceRef(NOVA, instance)), Reporter(frozenset()))
 
 
 def delete(

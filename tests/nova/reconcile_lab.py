@@ -24,6 +24,7 @@ from nova.db.main import api as nova_database
 from nova.tests import fixtures as nova_fixtures
 from sqlalchemy import select
 
+from related_images.model import InstanceRef
 from related_images.db import Database, notifications, tables
 from related_images.db.notifications import Started
 from related_images.manage.nova_admin import NovaAdmin
@@ -46,7 +47,8 @@ class ReconcileLab(Lab):
         self.database = Database(self._plan["database"], 20)
         yesterday = datetime.now(UTC) - timedelta(days=1)
         started = [
-            Started(INSTALLATION, servers[name], "demo", yesterday, base) for name in RECORDED
+            Started(InstanceRef(INSTALLATION, servers[name]), "demo", yesterday, base)
+            for name in RECORDED
         ]
         notifications.store(self.database, started)
         self._outcome |= {"servers": servers, "base": base, "other": other, "runs": {}}
