@@ -8,7 +8,6 @@ installation decides which service users may report on it:
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from related_images.config import Settings
 from related_images.db import Reporter
@@ -21,6 +20,7 @@ from related_images.middleware.policy import (
     READER,
     RECORDER,
     REMOVER,
+    Attributes,
     Policy,
     Rule,
     role_word,
@@ -90,7 +90,7 @@ class Caller:
 
     def permits(self, rule: Rule) -> bool:
         """Return whether a rule permits a request of the caller."""
-        return self._permits(rule, self._own_credentials | self._service_credentials)
+        return self._permits(rule, self._own_credentials + self._service_credentials)
 
     def require_identity(self) -> None:
         """Check that the user's token is confirmed.
@@ -157,10 +157,10 @@ class Caller:
         """
         own = self._permits(rule, self._own_credentials)
         lent = self._service_credentials
+        without_own_roles = (("roles", ()), *self._own_credentials[1:], *lent)
         # by the service token alone, or only by both tokens together
         through_service = bool(lent) and (
-            self._permits(rule, self._own_credentials | lent | {"roles": []})
-            or (not own and self.permits(rule))
+            self._permits(rule, without_own_roles) or (not own and self.permits(rule))
         )
         users = {
             self.environ.get("HTTP_X_SERVICE_USER_ID") if through_service else None,
@@ -186,42 +186,44 @@ class Caller:
             return replace(self.reporter(), for_any_installation=True)
         return self.reporter(rule)
 
-    def _permits(self, rule: Rule, credentials: dict[str, Any]) -> bool:
+    def _permits(self, rule: Rule, credentials: Attributes) -> bool:
         # no rule permits a request without a valid token
         return bool(credentials) and self.policy.permits(rule, credentials, self._target)
 
     @cached_property
-    def _own_credentials(self) -> dict[str, Any]:
-        """What the user's token states; empty if the token is not confirmed."""
+    def _own_credentials(self) -> Attributes:
+        """What the user's token states, its roles first; empty if the token is not confirmed."""
         if not self.is_identified:
-            return {}
-        return {"roles": self._roles("HTTP_X_ROLES")} | self._stated(
+            return ()
+        stated = self._stated(
             user_id="HTTP_X_USER_ID",
             project_id="HTTP_X_PROJECT_ID",
             domain_id="HTTP_X_DOMAIN_ID",
             system_scope="HTTP_OPENSTACK_SYSTEM_SCOPE",
         )
+        return ("roles", self._roles("HTTP_X_ROLES")), *stated
 
     @cached_property
-    def _service_credentials(self) -> dict[str, Any]:
+    def _service_credentials(self) -> Attributes:
         """What the service token states; empty if the token is not confirmed."""
         if self.environ.get("HTTP_X_SERVICE_IDENTITY_STATUS") != CONFIRMED:
-            return {}
-        return {"service_roles": self._roles("HTTP_X_SERVICE_ROLES")} | self._stated(
+            return ()
+        stated = self._stated(
             service_user_id="HTTP_X_SERVICE_USER_ID", service_project_id="HTTP_X_SERVICE_PROJECT_ID"
         )
+        return ("service_roles", self._roles("HTTP_X_SERVICE_ROLES")), *stated
 
     @cached_property
-    def _target(self) -> dict[str, str]:
+    def _target(self) -> Attributes:
         return self._stated(user_id="HTTP_X_USER_ID", project_id="HTTP_X_PROJECT_ID")
 
-    def _stated(self, **keys: str) -> dict[str, str]:
-        texts = {name: self.environ.get(key) for name, key in keys.items()}
-        return {name: text for name, text in texts.items() if text}
+    def _stated(self, **keys: str) -> Attributes:
+        texts = [(name, self.environ.get(key)) for name, key in keys.items()]
+        return tuple((name, text) for name, text in texts if text)
 
-    def _roles(self, key: str) -> list[str]:
+    def _roles(self, key: str) -> tuple[str, ...]:
         names = map(str.strip, self.environ.get(key, "").split(","))
-        return [role_word(name) for name in names if name]
+        return tuple([role_word(name) for name in names if name])
 
     def _has_role(self, roles: frozenset[str], key: str) -> bool:
         callers_roles = self.environ.get(key, "").lower().split(",")

@@ -29,6 +29,9 @@ from related_images.middleware import policy_file
 
 LOG = logging.getLogger(__name__)
 
+Attributes = tuple[tuple[str, str | tuple[str, ...]], ...]
+"""Credentials or a target, as the key of a cache: names, each with a text or a tuple of texts."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -168,9 +171,7 @@ class Policy:
         else:
             self._decide = _decisions(Rules.from_dict(self._defaults))
 
-    def permits(
-        self, rule: Rule, credentials: Mapping[str, Any], target: Mapping[str, Any]
-    ) -> bool:
+    def permits(self, rule: Rule, credentials: Attributes, target: Attributes) -> bool:
         """Return whether the rule permits a request.
 
         :param credentials: what the tokens state; a name that they do not state is absent
@@ -178,7 +179,7 @@ class Policy:
         """
         if self._path:
             self._read_again()
-        return self._decide(rule.name, _as_key(credentials), _as_key(target))
+        return self._decide(rule.name, credentials, target)
 
     def _read_again(self) -> None:
         """Read the file again if it changed, unless another thread does so now.
@@ -229,23 +230,13 @@ class Policy:
 _RETRY: Final = 1.0
 """Seconds until a wrong file is read again."""
 
-_Attributes = tuple[tuple[str, str | tuple[str, ...]], ...]
-"""Credentials or a target as the key of a cache: names, each with a text or a tuple of texts."""
-
-_Decide = Callable[[str, _Attributes, _Attributes], bool]
+_Decide = Callable[[str, Attributes, Attributes], bool]
 
 _DECISIONS: Final = 256
 """The number of decisions that a filter remembers."""
 
 
-def _as_key(attributes: Mapping[str, Any]) -> _Attributes:
-    return tuple(
-        (name, tuple(value) if isinstance(value, list) else value)
-        for name, value in attributes.items()
-    )
-
-
-def _as_dict(attributes: _Attributes) -> dict[str, Any]:
+def _as_dict(attributes: Attributes) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in attributes}
 
 
@@ -259,7 +250,7 @@ def _decisions(rules: Mapping[str, Any]) -> _Decide:
     enforcer = Enforcer(config.read([]), rules=dict(rules), use_conf=False)
 
     @lru_cache(_DECISIONS)
-    def decide(rule: str, credentials: _Attributes, target: _Attributes) -> bool:
+    def decide(rule: str, credentials: Attributes, target: Attributes) -> bool:
         return bool(enforcer.enforce(rule, _as_dict(target), _as_dict(credentials)))
 
     return decide
