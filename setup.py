@@ -39,6 +39,12 @@ class BuildModules(build_py):
         super().finalize_options()
         self.ensure_string_list("modules_of_related_images")
 
+    def run(self):
+        if not self.editable_mode:
+            # the files of an earlier build may be of another version
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
     def find_package_modules(self, package, package_dir):
         found = super().find_package_modules(package, package_dir)
         if package != SHARED or self.editable_mode:

@@ -356,7 +356,14 @@ def test_editable_install_of_a_clone_needs_no_index_with_the_client(
 
 @pytest.mark.slow
 def test_install_from_a_clone_finds_the_client_there(clone: Path, tmp_path: Path) -> None:
+    """The installation has no module that an earlier one from this clone has left in ``build/``."""
+    for project in (clone, clone / "client"):
+        left = project / "build" / "lib" / "related_images" / f"left_in_{project.name}.py"
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.touch()
     operator = Environment(tmp_path, clone / "client", clone)
+    of_earlier = [f"related_images.left_in_{name}" for name in (clone.name, "client")]
+    assert operator.importable("related_images.model", *of_earlier) == ["related_images.model"]
     assert {"related-images", "related-images-client"} <= operator.names()
     frozen = operator.run("pip", "freeze")
     assert f"related-images-client @ file://{clone}/client" in frozen

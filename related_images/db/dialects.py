@@ -27,6 +27,10 @@ DRIVERS: Final = {
 LONGEST_TURN: Final = 60
 """The time in seconds for which an upgrade waits for another one."""
 
+UPGRADE: Final = (
+    "run `related-images db upgrade` with the option that names this database: --config-file, "
+    "--paste or --connection"
+)
 ANOTHER_UPGRADE: Final = "another upgrade is running; run this command again when it has ended"
 
 LONGEST_LOCK: Final = 30.0

@@ -46,8 +46,6 @@ LONGEST_STATEMENT: Final = 60.0
 """The timeouts of a command in seconds: for a connection, and for a statement outside of a
 migration."""
 
-UPGRADE: Final = "run `related-images db upgrade`"
-
 _version_table = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
 _select_version = select(_version_table.c.version_num)
 
@@ -73,9 +71,11 @@ def verify(connection: Connection) -> None:
     if found == needed:
         return
     if found is None:
-        raise SchemaMissing(f"the database has no tables of related-images; {UPGRADE}")
+        raise SchemaMissing(f"the database has no tables of related-images; {dialects.UPGRADE}")
     if found in REVISIONS:
-        raise SchemaOutdated(f"the database schema is {found}, {needed} is needed; {UPGRADE}")
+        raise SchemaOutdated(
+            f"the database schema is {found}, {needed} is needed; {dialects.UPGRADE}"
+        )
     raise _too_new(found)
 
 

@@ -85,9 +85,7 @@ def prepare(engine: Engine, *, writes: bool) -> None:
         # SQLite would create an empty file
         path = arguments[0]
         if not path.startswith("file:") and not os.path.exists(path):
-            raise SchemaMissing(
-                f"there is no database file {path}; run `related-images db upgrade`"
-            )
+            raise SchemaMissing(f"there is no database file {path}; {dialects.UPGRADE}")
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi_connection: Any, record: Any) -> None:

@@ -107,7 +107,7 @@ def _require_file(url: URL) -> None:
     path = url.database or ""
     is_file = url.get_backend_name() == "sqlite" and not path.startswith("file:")
     if is_file and not Path(path).exists():
-        raise StoreUnavailable(f"the file does not exist; {schema.UPGRADE} to create it")
+        raise StoreUnavailable(f"the file does not exist; to create it, {dialects.UPGRADE}")
 
 
 def _failure(url: URL, error: DBAPIError) -> StoreUnavailable:

@@ -105,7 +105,7 @@ class Listen(options.DatabaseCommand):
             listener = notification_listener.Listener(database, args.dead_letters)
             for name in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(name, lambda *_: listener.stopping.set())
-            LOG.info("listening to %d bus%s", len(buses), "" if len(buses) == 1 else "es")
+            LOG.info("connecting to %d bus%s", len(buses), "" if len(buses) == 1 else "es")
             notification_listener.serve(buses, listener, files)
         LOG.info("stopped; %s", _summary(listener.counts))
 
@@ -252,8 +252,10 @@ def _require_writable(path: Path) -> None:
 
     :raises ConfigurationError: if this user cannot append to it
     """
+    from related_images.manage.notification_listener import open_private
+
     try:
-        path.open("a").close()
+        open_private(path, "a").close()
     except OSError as error:
         raise ConfigurationError(
             f"dead letters cannot be written to {path}: {error.strerror}; give a file that this "

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import logging
+import os
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import oslo_messaging
 from oslo_config import cfg
@@ -151,7 +152,11 @@ class Listener:
         lines = self.dead_letters.read_text(encoding="utf-8").splitlines(keepends=True)
         remaining = [line for line in lines if not self._retry(line, readers)]
         new = self.dead_letters.with_suffix(".new")
-        new.write_text("".join(remaining), encoding="utf-8")
+        with open_private(new, "w") as file:
+            file.writelines(remaining)
+        # the listener must be able to write to it, also if root runs this
+        owner = self.dead_letters.stat()
+        os.chown(new, owner.st_uid, owner.st_gid)
         new.replace(self.dead_letters)
         self.counts.update({"stored": len(lines) - len(remaining), "dead letters": len(remaining)})
         return len(remaining)
@@ -196,7 +201,7 @@ class Listener:
         lines = [_line(installation_uuid, witness, one) for one in malformed]
         try:
             if lines:
-                with self._lock, self.dead_letters.open("a", encoding="utf-8") as file:
+                with self._lock, open_private(self.dead_letters, "a") as file:
                     file.writelines(lines)
         except OSError as error:
             LOG.error("waiting for the dead-letter file: %s", error)
@@ -258,6 +263,19 @@ def _line(installation_uuid: str, witness: str, one: Malformed) -> str:
     return json.dumps(row, default=repr) + "\n"
 
 
+def open_private(path: Path, mode: str) -> TextIO:
+    """Open a text file; if it is new, only this user may read it: it holds data of other users.
+
+    :param mode: as that of :func:`open`
+    :raises OSError: if this user cannot write to it
+    """
+
+    def create(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o600)
+
+    return cast(TextIO, open(path, mode, encoding="utf-8", opener=create))
+
+
 def name(message: object) -> str:
     """Return the name of the loss of a message."""
     given = message.get("message_id") if isinstance(message, Mapping) else None
@@ -313,8 +331,12 @@ def serve(buses: Iterable[Bus], listener: Listener, config_files: Sequence[str])
     :param config_files: files of oslo.config with the options of oslo.messaging
     :raises BusUnusable: if a bus refuses the connection or the queues
     """
+    buses = list(buses)
     started = [_server(bus, listener, config_files) for bus in buses]
-    threads = [_ServerThread(server, listener.stopping) for server, _ in started]
+    threads = [
+        _ServerThread(server, bus, listener.stopping)
+        for bus, (server, _) in zip(buses, started, strict=True)
+    ]
     while not listener.stopping.wait(CHECK_SECONDS):
         for (_, watches), thread in zip(started, threads, strict=True):
             for watch in watches if thread.has_started else ():
@@ -329,9 +351,12 @@ def serve(buses: Iterable[Bus], listener: Listener, config_files: Sequence[str])
 class _ServerThread:
     """Start a server of oslo.messaging in its own thread, since the start waits for the bus."""
 
-    def __init__(self, server: BatchNotificationServer, stopping: threading.Event) -> None:
+    def __init__(
+        self, server: BatchNotificationServer, bus: Bus, stopping: threading.Event
+    ) -> None:
         self.error: Exception | None = None
         self._server = server
+        self._bus = bus
         self._stopping = stopping
         self._thread = threading.Thread(target=self._start, daemon=True)
         self._thread.start()
@@ -339,6 +364,7 @@ class _ServerThread:
     def _start(self) -> None:
         try:
             self._server.start()
+            LOG.info("listening to the bus of %s", self._bus.installation_uuid)
         except Exception as error:  # noqa: BLE001 - serve() raises it in the main thread
             self.error = error
             self._stopping.set()

@@ -14,6 +14,7 @@ ADVISED_BUFFER: Final = 65_535
 
 _TRUE: Final = ("true", "1", "yes", "on", "")
 _ON: Final = {
+    "master": "without it, uWSGI does not replace a worker that ends",
     "enable-threads": "without it, the filter in Glance does not detect that a failed database "
     "works again, and the filters in nova-api and cinder-api send no heartbeats",
     "py-call-osafterfork": "without it, libraries do not notice that a worker is a new process",

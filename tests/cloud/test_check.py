@@ -118,6 +118,7 @@ FAULTS = {
     "a small buffer of uWSGI": Fault(
         "--uwsgi", "buffer-size = 65535", "", "buffer-size", "set buffer-size = 65535"
     ),
+    "no master of uWSGI": Fault("--uwsgi", "master = true", "", "master", "set master = true"),
     "no hooks after a fork": Fault(
         "--uwsgi",
         "py-call-osafterfork = true",

@@ -49,6 +49,7 @@ bdms_in_notifications = true
 UWSGI = """
 [uwsgi]
 buffer-size = 65535
+master = true
 enable-threads = true
 py-call-osafterfork = true
 env = A=1
@@ -317,6 +318,7 @@ FAULTS: dict[str, tuple[Seed, str, str]] = {
         "buffer-size",
         f"set buffer-size = {uwsgi_checks.ADVISED_BUFFER}",
     ),
+    "no master": (in_file("uwsgi.ini", "master = true", ""), "master", "set master = true"),
     "no threads": (
         in_file("uwsgi.ini", "enable-threads = true", ""),
         "enable-threads",

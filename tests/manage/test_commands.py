@@ -125,6 +125,17 @@ def test_the_schema_is_upgraded_checked_and_its_version_shown(
     assert json_output(command, "db", "check", *where) == []
 
 
+def test_an_upgrade_of_the_default_database_warns(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = command("db", "upgrade")
+    assert (code, (tmp_path / "related-images.db").exists()) == (0, True)
+    assert "this is the default database; if the filter has another one, give" in errors
+    code, _, errors = command("db", "upgrade", "--connection", f"sqlite:///{tmp_path}/own.db")
+    assert (code, "this is the default" in errors) == (0, False)
+
+
 def create_table_of_glance(url: str) -> None:
     """Create a table as if Glance used the same database."""
     execute(url, "CREATE TABLE images (id INTEGER)")

@@ -175,6 +175,8 @@ def test_relations_are_recorded(tmp_path: Path, url: str, broker: RabbitMQ) -> N
         nova.send(*notification("rebuild.end", image_uuid=nth(3)))
         wait_for(4, url, listening)
         assert listening.end(signal.SIGTERM) == 0
+    log = listening.log.read_text()
+    assert log.index("connecting to 1 bus") < log.index(f"listening to the bus of {NOVA}")
     found = {(row.instance_id, row.image_id, row.kind, row.source) for row in relations(url)}
     assert found == {
         ("inst-1", nth(1), "boot", "notification"),
@@ -266,7 +268,9 @@ def test_a_bus_that_refuses_the_queue_stops_the_listener(
     listening.forget_options()
     with listening:
         assert listening.wait() == 1
-    assert "inequivalent arg 'durable'" in listening.log.read_text()
+    log = listening.log.read_text()
+    assert "inequivalent arg 'durable'" in log
+    assert "listening to the bus" not in log
 
 
 def test_two_novas_with_the_same_instance(tmp_path: Path, url: str, broker: RabbitMQ) -> None:

@@ -1,6 +1,7 @@
 """Batches that the dead-letter file or the database does not accept."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ def test_dead_letters_that_can_be_stored_now_end_their_gaps(
         message["message_id"] = f"m-{number}"
         message["payload"]["nova_object.data"]["image_uuid"] = "no uuid"
     assert listener.store(NOVA, [odd, never])
+    assert listener.dead_letters.stat().st_mode & 0o777 == 0o600
     lines = listener.dead_letters.read_text().splitlines()
     lines[0] = lines[0].replace("no uuid", BASE)
     listener.dead_letters.write_text("\n".join(lines) + "\n")
@@ -95,8 +97,22 @@ def test_dead_letters_that_can_be_stored_now_end_their_gaps(
     assert commands.run("listen", *options, "--dead-letters", str(listener.dead_letters)) == 0
     assert stored(database) == {"server-1"}
     assert listener.dead_letters.read_text().splitlines() == lines[1:]
+    assert listener.dead_letters.stat().st_mode & 0o777 == 0o600
     (witness,) = database.read(coverage.load).values()
     assert len(witness.lost) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_the_file_of_dead_letters_keeps_its_owner(
+    database: Database, sqlite_url: str, tmp_path: Path
+) -> None:
+    listener = Listener(database, tmp_path / "dead-letters.jsonl")
+    assert listener.store(NOVA, [{"event_type": "instance.create.end"}])
+    os.chown(listener.dead_letters, 65534, 65533)
+    options = ["--connection", sqlite_url, "--installation", NOVA, "--retry-dead-letters"]
+    assert commands.run("listen", *options, "--dead-letters", str(listener.dead_letters)) == 0
+    kept = listener.dead_letters.stat()
+    assert (kept.st_uid, kept.st_gid, kept.st_mode & 0o777) == (65534, 65533, 0o600)
 
 
 def test_a_dead_letter_file_that_is_not_writable_stops_the_start(
