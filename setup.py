@@ -19,6 +19,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
 SHARED = "related_images"
+BUILT = Path("build/lib")
 CLIENT = Path("client/setup.cfg")
 MERGED = ("options", "options.entry_points", "options.extras_require", "options.package_data")
 
@@ -40,9 +41,9 @@ class BuildModules(build_py):
         self.ensure_string_list("modules_of_related_images")
 
     def run(self):
-        if not self.editable_mode:
+        if Path(self.build_lib) == BUILT:
             # the files of an earlier build may be of another version
-            shutil.rmtree(self.build_lib, ignore_errors=True)
+            shutil.rmtree(BUILT / SHARED, ignore_errors=True)
         super().run()
 
     def find_package_modules(self, package, package_dir):

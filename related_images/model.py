@@ -89,7 +89,7 @@ STATES: Final = (USED, UNUSED, UNKNOWN)
 
 InstallationUuid = Annotated[str, validation.installation_uuid]
 InstanceId = Annotated[str, validation.instance_id]
-ResourceType = Annotated[str, "resource type"]
+ResourceType = Annotated[str, validation.resource_type]
 ImageId = Annotated[str, "image ID"]
 Kind = Annotated[str, "kind"]
 Label = Annotated[str, "label"]
@@ -98,8 +98,7 @@ Witness = Annotated[str, "witness"]
 State = Annotated[str, "state"]
 Count = Annotated[int, "count"]
 """The meaning of a text or a number. A function in the annotation validates a value that is read
-from a response. Kinds, types, labels and sources are not validated: a newer server may have
-others."""
+from a response. Kinds, labels and sources are not validated: a newer server may have others."""
 
 
 @dataclass(frozen=True, order=True)
@@ -131,7 +130,7 @@ class InstanceRef(JsonForm):
     def unchecked(
         cls, installation_uuid: str, instance_id: str, resource_type: str = SERVER
     ) -> Self:
-        """Return a name that was checked before, as one in a row of the database.
+        """Return a name that was checked before: that of a row, or of a response.
 
         The checks would take a tenth of the time of a page.
         """

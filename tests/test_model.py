@@ -89,8 +89,9 @@ def test_new_field_is_one_edit() -> None:
 
 def test_clients_accept_newer_responses() -> None:
     newer: dict[str, Any] = {"kind": "clone", "source": "scheduler", "checked_at": "now"}
+    newer["resource_type"] = "volume-group"
     read = Relation.from_json(RELATION.as_json() | newer)
-    assert read == replace(RELATION, kind="clone", source="scheduler")
+    assert read == replace(RELATION, kind="clone", source="scheduler", resource_type="volume-group")
     kinds: Mapping[Kind, Any] = {"clone": IMAGES.as_json() | {"size": 7}}
     assert Instance.from_json(INSTANCE.as_json() | {"images": kinds}).images == {"clone": IMAGES}
     assert not {"clone", "scheduler"} & {*KINDS, *SOURCES}
@@ -123,9 +124,12 @@ def test_missing_field_is_an_error(name: str) -> None:
         ("created_at", 7),
         ("installation_uuid", "x"),
         ("instance_id", "/"),
+        ("resource_type", "Bad type;"),
+        ("resource_type", ["server"]),
+        ("resource_type", None),
     ],
 )
-def test_malformed_times_and_ids_are_refused(name: str, value: object) -> None:
+def test_malformed_times_ids_and_types_are_refused(name: str, value: object) -> None:
     with pytest.raises(BadInput):
         Relation.from_json(RELATION.as_json() | {name: value})
 

@@ -28,8 +28,8 @@ LONGEST_TURN: Final = 60
 """The time in seconds for which an upgrade waits for another one."""
 
 UPGRADE: Final = (
-    "run `related-images db upgrade` with the option that names this database: --config-file, "
-    "--paste or --connection"
+    "run `related-images db upgrade` for this database; name it with --config-file, --paste or "
+    "--connection"
 )
 ANOTHER_UPGRADE: Final = "another upgrade is running; run this command again when it has ended"
 

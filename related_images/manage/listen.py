@@ -112,10 +112,15 @@ class Listen(options.DatabaseCommand):
     def _retry(self, args: argparse.Namespace) -> None:
         from related_images.manage import database_access
 
-        _require_writable(args.dead_letters)
+        if args.dead_letters.is_symlink():
+            raise ConfigurationError(
+                f"{args.dead_letters} is a symbolic link; give the file itself with --dead-letters"
+            )
         with database_access.open_database(args) as database:
             listener = _import_listener().Listener(database, args.dead_letters)
-            listener.retry(_readers(args))
+            if args.dead_letters.exists():
+                _require_writable(args.dead_letters)
+                listener.retry(_readers(args))
         LOG.info("done; %s", _summary(listener.counts))
 
 

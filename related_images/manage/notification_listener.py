@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -149,14 +150,16 @@ class Listener:
         :raises StoreUnavailable: if the database is unavailable; then the file does not change
         :raises OSError: if the file cannot be read or written
         """
-        lines = self.dead_letters.read_text(encoding="utf-8").splitlines(keepends=True)
+        with open_private(self.dead_letters, "r") as file:
+            lines, before = file.readlines(), os.fstat(file.fileno())
         remaining = [line for line in lines if not self._retry(line, readers)]
         new = self.dead_letters.with_suffix(".new")
-        with open_private(new, "w") as file:
+        new.unlink(missing_ok=True)
+        with open_private(new, "x") as file:
             file.writelines(remaining)
-        # the listener must be able to write to it, also if root runs this
-        owner = self.dead_letters.stat()
-        os.chown(new, owner.st_uid, owner.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+            if os.geteuid() == 0:  # the listener, which is another user, must be able to write
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
         new.replace(self.dead_letters)
         self.counts.update({"stored": len(lines) - len(remaining), "dead letters": len(remaining)})
         return len(remaining)
@@ -267,11 +270,13 @@ def open_private(path: Path, mode: str) -> TextIO:
     """Open a text file; if it is new, only this user may read it: it holds data of other users.
 
     :param mode: as that of :func:`open`
-    :raises OSError: if this user cannot write to it
+    :raises OSError: if this user cannot open it
     """
+    # root may retry the dead letters of another user, whose link could lead to a file of root
+    more = 0 if mode == "a" else os.O_NOFOLLOW
 
     def create(name: str, flags: int) -> int:
-        return os.open(name, flags, 0o600)
+        return os.open(name, flags | more, 0o600)
 
     return cast(TextIO, open(path, mode, encoding="utf-8", opener=create))
 

@@ -86,11 +86,12 @@ def _owner(body: dict[str, Any], caller: Caller) -> str | None:
 
 
 def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) -> NewRelation:
+    kind = model.kind(assertion.kind or model.SNAPSHOT, model.MADE_FROM)
     model.resource_type(assertion.instance.resource_type)  # images of other types are not recorded
     return NewRelation(
         instance=assertion.instance,
         image_id=image_id,
-        kind=model.kind(assertion.kind or model.SNAPSHOT, model.MADE_FROM),
+        kind=kind,
         label=assertion.label,
         source=model.SERVICE,
         project_id=owner,

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from uuid import uuid4
 
 import pytest
@@ -102,17 +103,62 @@ def test_dead_letters_that_can_be_stored_now_end_their_gaps(
     assert len(witness.lost) == 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
-def test_the_file_of_dead_letters_keeps_its_owner(
-    database: Database, sqlite_url: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+def dead_letters(database: Database, tmp_path: Path) -> Path:
+    """A file with one dead letter."""
     listener = Listener(database, tmp_path / "dead-letters.jsonl")
     assert listener.store(NOVA, [{"event_type": "instance.create.end"}])
-    os.chown(listener.dead_letters, 65534, 65533)
+    return listener.dead_letters
+
+
+def retry(sqlite_url: str, path: Path) -> int:
     options = ["--connection", sqlite_url, "--installation", NOVA, "--retry-dead-letters"]
-    assert commands.run("listen", *options, "--dead-letters", str(listener.dead_letters)) == 0
-    kept = listener.dead_letters.stat()
-    assert (kept.st_uid, kept.st_gid, kept.st_mode & 0o777) == (65534, 65533, 0o600)
+    return commands.run("listen", *options, "--dead-letters", str(path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_the_file_of_dead_letters_keeps_its_owner_and_mode(
+    sqlite_url: str, dead_letters: Path
+) -> None:
+    os.chown(dead_letters, 65534, 65533)
+    dead_letters.chmod(0o640)
+    dead_letters.with_suffix(".new").write_text("left by a killed command")
+    assert retry(sqlite_url, dead_letters) == 0
+    kept = dead_letters.stat()
+    assert (kept.st_uid, kept.st_gid, kept.st_mode & 0o777) == (65534, 65533, 0o640)
+    assert len(dead_letters.read_text().splitlines()) == 1
+
+
+def test_a_user_that_is_not_root_retries_a_file_of_another_group(
+    sqlite_url: str, dead_letters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "fchown", mock.Mock(side_effect=PermissionError))
+    assert retry(sqlite_url, dead_letters) == 0
+
+
+def test_a_retry_follows_no_link(
+    sqlite_url: str, dead_letters: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The directory belongs to the user of the listener, and root may retry the dead letters."""
+    victim = dead_letters.with_name("victim")
+    victim.write_text("of root")
+    dead_letters.with_suffix(".new").symlink_to(victim)
+    assert retry(sqlite_url, dead_letters) == 0
+    link = dead_letters.with_name("link.jsonl")
+    link.symlink_to(dead_letters)
+    assert retry(sqlite_url, link) == 1
+    assert f"{link} is a symbolic link; give the file itself" in capsys.readouterr().err
+    with pytest.raises(OSError, match="symbolic links"):
+        notification_listener.open_private(link, "r")
+    assert (victim.read_text(), victim.is_symlink(), link.is_symlink()) == ("of root", False, True)
+
+
+def test_a_retry_without_a_file_creates_none(
+    database: Database, sqlite_url: str, tmp_path: Path
+) -> None:
+    assert retry(sqlite_url, tmp_path / "none.jsonl") == 0
+    assert list(tmp_path.glob("none*")) == []
 
 
 def test_a_dead_letter_file_that_is_not_writable_stops_the_start(
