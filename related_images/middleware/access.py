@@ -20,10 +20,11 @@ from related_images.middleware.policy import (
     READER,
     RECORDER,
     REMOVER,
+    ROLES,
+    SERVICE_ROLES,
     Attributes,
     Policy,
     Rule,
-    role_word,
 )
 from related_images.validation import shown
 
@@ -157,7 +158,7 @@ class Caller:
         """
         own = self._permits(rule, self._own_credentials)
         lent = self._service_credentials
-        without_own_roles = (("roles", ()), *self._own_credentials[1:], *lent)
+        without_own_roles = ((ROLES, ""), *self._own_credentials[1:], *lent)
         # by the service token alone, or only by both tokens together
         through_service = bool(lent) and (
             self._permits(rule, without_own_roles) or (not own and self.permits(rule))
@@ -201,7 +202,7 @@ class Caller:
             domain_id="HTTP_X_DOMAIN_ID",
             system_scope="HTTP_OPENSTACK_SYSTEM_SCOPE",
         )
-        return ("roles", self._roles("HTTP_X_ROLES")), *stated
+        return (ROLES, self.environ.get("HTTP_X_ROLES", "")), *stated
 
     @cached_property
     def _service_credentials(self) -> Attributes:
@@ -211,7 +212,7 @@ class Caller:
         stated = self._stated(
             service_user_id="HTTP_X_SERVICE_USER_ID", service_project_id="HTTP_X_SERVICE_PROJECT_ID"
         )
-        return ("service_roles", self._roles("HTTP_X_SERVICE_ROLES")), *stated
+        return (SERVICE_ROLES, self.environ.get("HTTP_X_SERVICE_ROLES", "")), *stated
 
     @cached_property
     def _target(self) -> Attributes:
@@ -220,10 +221,6 @@ class Caller:
     def _stated(self, **keys: str) -> Attributes:
         texts = [(name, self.environ.get(key)) for name, key in keys.items()]
         return tuple((name, text) for name, text in texts if text)
-
-    def _roles(self, key: str) -> tuple[str, ...]:
-        names = map(str.strip, self.environ.get(key, "").split(","))
-        return tuple([role_word(name) for name in names if name])
 
     def _has_role(self, roles: frozenset[str], key: str) -> bool:
         callers_roles = self.environ.get(key, "").lower().split(",")

@@ -68,13 +68,14 @@ def create_image(
     :raises StoreUnavailable: if the relation cannot be recorded; Glance gets no request then
     """
     caller.require(CREATE_IMAGE)
+    reporter = caller.reporter(CREATE_IMAGE)
     body = json_object(environ)
     image_id = validation.image_id(body.setdefault("id", str(uuid.uuid4())))
     new = _relation(assertion, image_id, _owner(body, caller))
     new = replace(new, volume_snapshot_ids=_volume_snapshots(new, body))
     _replace_body(environ, body)
     with metrics.RECORDING_SECONDS.time():
-        recorded = recording.announce(database, new, caller.reporter(CREATE_IMAGE))
+        recorded = recording.announce(database, new, reporter)
     creation = _ImageCreation(database, new, recorded, request_id(environ), start_response)
     return creation.respond(app(environ, creation.start_response))
 
@@ -110,8 +111,11 @@ def _volume_snapshots(new: NewRelation, body: Mapping[str, Any]) -> tuple[str, .
     """
     if new.instance.resource_type != model.SERVER or "image_type" in body:
         return ()
+    mapping = body.get("block_device_mapping")
+    if mapping is None:
+        return ()
     try:
-        return validation.volume_snapshot_ids(body.get("block_device_mapping", "[]"))
+        return validation.volume_snapshot_ids(mapping)
     except BadInput as error:
         LOG.warning("volume snapshots of image %s are not recorded: %s", new.image_id, error)
         return ()

@@ -29,8 +29,12 @@ from related_images.middleware import policy_file
 
 LOG = logging.getLogger(__name__)
 
-Attributes = tuple[tuple[str, str | tuple[str, ...]], ...]
-"""Credentials or a target, as the key of a cache: names, each with a text or a tuple of texts."""
+Attributes = tuple[tuple[str, str], ...]
+"""Credentials or a target, as the key of a cache: names with texts. Roles are one text, separated
+by commas, as keystonemiddleware gives them."""
+
+ROLES: Final = "roles"
+SERVICE_ROLES: Final = "service_roles"
 
 
 @dataclass(frozen=True)
@@ -237,7 +241,13 @@ _DECISIONS: Final = 256
 
 
 def _as_dict(attributes: Attributes) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in attributes}
+    """Return the attributes as oslo.policy takes them."""
+    found: dict[str, Any] = dict(attributes)
+    for name in (ROLES, SERVICE_ROLES):
+        if name in found:
+            roles = map(str.strip, found[name].split(","))
+            found[name] = [role_word(role) for role in roles if role]
+    return found
 
 
 def _decisions(rules: Mapping[str, Any]) -> _Decide:

@@ -90,7 +90,8 @@ def permits(it: Policy, rule: Rule, **credentials: Any) -> bool:
 def attributes(named: dict[str, Any]) -> Attributes:
     """Return credentials as the policy takes them."""
     return tuple(
-        (name, tuple(value) if isinstance(value, list) else value) for name, value in named.items()
+        (name, ",".join(value) if isinstance(value, list) else value)
+        for name, value in named.items()
     )
 
 
