@@ -1,7 +1,7 @@
 """Column types: compact, exact, and with the same behavior on every database.
 
-A page reads a thousand values. So each type has a function of its own for the values of a result,
-where :class:`~sqlalchemy.types.TypeDecorator` would call two functions for each value.
+A page reads a thousand values. So each type has functions of its own for parameters and for values
+of a result, where :class:`~sqlalchemy.types.TypeDecorator` would call two or three for each value.
 """
 
 from collections.abc import Callable
@@ -58,6 +58,8 @@ KEY: Final = BigInteger().with_variant(Integer, "sqlite")
 Value = TypeVar("Value")
 Read = Callable[[Any], Value]
 """Converts a value of a result, as the driver returns it, to that of Python."""
+Write = Callable[[Any], Any]
+"""Converts a parameter to what the driver takes."""
 
 
 class UuidText(TypeDecorator[str]):
@@ -73,15 +75,19 @@ class UuidText(TypeDecorator[str]):
             return dialect.type_descriptor(mysql.BINARY(16))
         return dialect.type_descriptor(LargeBinary(16))
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
-        if value is None or dialect.name == "postgresql":
-            return value
-        return bytes.fromhex(value.replace("-", ""))
+    def bind_processor(self, dialect: Dialect) -> Write | None:
+        if dialect.name == "postgresql":
+            return self.load_dialect_impl(dialect).bind_processor(dialect)
+        return _write_uuid
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Read[str | None] | None:
         if dialect.name == "postgresql":
             return self.load_dialect_impl(dialect).result_processor(dialect, coltype)
         return _read_uuid
+
+
+def _write_uuid(text: str | None) -> bytes | None:
+    return None if text is None else bytes.fromhex(text.replace("-", ""))
 
 
 def _read_uuid(value: bytes | None) -> str | None:
@@ -97,11 +103,15 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = BigInteger
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else (value - EPOCH) // MICROSECOND
+    def bind_processor(self, dialect: Dialect) -> Write:
+        return _write_time
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Read[datetime | None]:
         return _read_time
+
+
+def _write_time(time: datetime | None) -> int | None:
+    return None if time is None else (time - EPOCH) // MICROSECOND
 
 
 def _read_time(microseconds: int | None) -> datetime | None:
@@ -123,12 +133,13 @@ class Coded(TypeDecorator[str]):
     def __init__(self, codes: dict[str, int]) -> None:
         super().__init__()
         self.codes = tuple(codes.items())
-        self._code_of = dict(codes)
+        self._code_of: dict[str | None, int | None] = dict(codes.items())
+        self._code_of[None] = None
         self._word_of: dict[int | None, str | None] = {code: word for word, code in codes.items()}
         self._word_of[None] = None
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> int | None:
-        return None if value is None else self._code_of[value]
+    def bind_processor(self, dialect: Dialect) -> Write:
+        return self._code_of.__getitem__
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Read[str | None]:
         word_of = self._word_of.get
@@ -141,8 +152,8 @@ class IdList(TypeDecorator[tuple[str, ...]]):
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:
-        return None if value is None else " ".join(value)
+    def bind_processor(self, dialect: Dialect) -> Write:
+        return lambda ids: None if ids is None else " ".join(ids)
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Read[tuple[str, ...]]:
         return lambda text: tuple(text.split()) if text else ()

@@ -377,11 +377,13 @@ class Database:
             sqlite.prepare(engine, writes=bool(writing))
         if not writing:
             dialects.end_nothing(engine)
-        event.listen(engine, "before_cursor_execute", self._begin_statement)
+        # events of connections would cost more: SQLAlchemy then calls more hooks for each statement
+        for hook in ("do_execute", "do_executemany", "do_execute_no_params"):
+            event.listen(engine, hook, self._begin_statement)
         return engine
 
-    def _begin_statement(self, *given: Any) -> None:
-        self._budget.statements.append(given[2])
+    def _begin_statement(self, cursor: Any, statement: str, *given: Any) -> None:
+        self._budget.statements.append(statement)
         if time.monotonic() > self._budget.until:
             raise _unavailable("it responds too slowly")
 
