@@ -129,11 +129,19 @@ def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_dynamic_user_has_a_home_directory() -> None:
+    """openstacksdk fails without one, and systemd sets none for a dynamic user."""
+    for unit in UNITS:
+        text = unit.read_text()
+        assert ("DynamicUser=yes" in text) == ("Environment=HOME=" in text)
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda it: it.name)
 def test_the_commands_of_the_units_exist(unit: Path) -> None:
     text = unit.read_text().replace("\\\n", " ")
     for line in re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE):
-        program, *words = shlex.split(line.removeprefix("/usr/bin/env "))
+        in_environment = re.sub(r"^/usr/bin/env (\w+=\S+ +)*", "", line)
+        program, *words = shlex.split(in_environment)
         options = [word for word in words if word.startswith("--")]
         named = words[: next(i for i, word in enumerate(words) if word.startswith("--"))]
         command = (f"{sys.prefix}/bin/{Path(program).name}", *named, "--help")
