@@ -10,7 +10,6 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_attempts, conninfo_to_dict
-from sqlalchemy import Connection as Session
 from sqlalchemy import Engine, event
 
 from related_images.db.deadline import deadline
@@ -84,7 +83,8 @@ class Connector:
     def prepare(self, engine: Engine) -> None:
         """Install this connector in the ``engine``."""
         event.listen(engine, "do_connect", self._connect)
-        event.listen(engine, "begin", self._limit)
+        dialect: Any = engine.dialect
+        dialect.do_begin = self._limit
 
     def _connect(
         self, _dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]
@@ -116,14 +116,14 @@ class Connector:
         self._options_refused = True
         return opened
 
-    def _limit(self, session: Session) -> None:
+    def _limit(self, pooled: Any) -> None:
         """Set the limits for one transaction, if a pooler shares the server process."""
-        connection: Any = session.connection.driver_connection
+        connection: Connection = pooled.driver_connection
         if connection.is_pooled and not connection.autocommit and self._limits:
             settings = ", ".join(
                 f"set_config('{name}', '{value}', true)" for name, value in self._limits.items()
             )
-            session.exec_driver_sql(f"SELECT {settings}")
+            connection.execute(f"SELECT {settings}")
 
 
 def _opened(host: dict[str, Any], own: Mapping[str, Any]) -> Connection:

@@ -4,6 +4,8 @@ import ctypes
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -357,6 +359,25 @@ def test_a_transaction_is_repeated_after_a_refused_commit(
         (recorded,) = record(client, new())
         assert recorded.created
         assert server_failures.run(url, "SELECT last_value FROM commits") == ["2"]
+
+
+EVENTS = """
+import sys
+from related_images.db.database import Database
+
+database = Database(sys.argv[1], 60)
+database.read(lambda connection: None)
+print(*[engine._has_events for engine in database._own.engines])
+"""
+
+
+def test_no_event_of_connections_makes_each_statement_slower(url: str) -> None:
+    """With one, SQLAlchemy calls many more functions for each statement.
+
+    The tests themselves listen to such an event, so this runs in another process.
+    """
+    done = subprocess.run([sys.executable, "-c", EVENTS, url], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False False\n", "")
 
 
 def test_a_read_only_database(patient: Database, url: str) -> None:
