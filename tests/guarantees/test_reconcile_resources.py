@@ -294,4 +294,5 @@ def test_memory_does_not_grow_with_the_servers(reconciler: Reconciler) -> None:
         assert json.loads(counts)["ended"] > recorded // 20
         peaks.append(int(peak))
     print(f"bytes at the most: {peaks}")
-    assert peaks[1] < 1.5 * peaks[0]
+    # 3,600 more servers with 200 bytes each would be more than twice as much
+    assert peaks[1] < 2 * peaks[0]
