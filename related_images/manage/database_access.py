@@ -89,13 +89,21 @@ def _connection(args: argparse.Namespace) -> str:
         return paste_file.connection(args.paste, files)
     local = {} if args.connection is None else {"connection": args.connection}
     connection = config.load("command line", local, config.read(files)).connection
-    is_default = connection == config.DEFAULT_CONNECTION
-    if is_default and args.connection is None and _reads_files(args):
+    if is_default(args, connection) and _reads_files(args):
         raise ConfigurationError(
             f"no configuration file sets the database: {', '.join(files) or 'no file found'}; "
             f"set `connection` in [{config.GROUP}] of a file, or use --connection"
         )
     return connection
+
+
+def is_default(args: argparse.Namespace, connection: str) -> bool:
+    """Return whether the database is the default one, and the command line does not name it.
+
+    :param args: the parsed arguments
+    :param connection: the URL of the database
+    """
+    return args.connection is None and connection == config.DEFAULT_CONNECTION
 
 
 def _reads_files(args: argparse.Namespace) -> bool:

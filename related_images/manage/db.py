@@ -52,7 +52,6 @@ class Upgrade(options.DatabaseCommand):
         :param args: the parsed arguments
         :raises RelatedImagesError: if the database cannot be used
         """
-        from related_images import config
         from related_images.db import dialects, schema
         from related_images.manage import database_access
 
@@ -60,7 +59,7 @@ class Upgrade(options.DatabaseCommand):
             schema.upgrade(url, args.to or "head")
             with schema.connected(url) as connection:
                 LOG.info("%s: the schema is %s", dialects.shown(url), schema.version(connection))
-            if args.connection is None and dialects.shown(url) == config.DEFAULT_CONNECTION:
+            if database_access.is_default(args, dialects.shown(url)):
                 LOG.warning(
                     "this is the default database; if the filter has another one, give "
                     "--config-file, --paste or --connection"

@@ -328,7 +328,7 @@ class _Dispatcher:
         return not self._listener.stopping.is_set() and watch.receive(message, datetime.now(UTC))
 
 
-def serve(buses: Iterable[Bus], listener: Listener, config_files: Sequence[str]) -> None:
+def serve(buses: Sequence[Bus], listener: Listener, config_files: Sequence[str]) -> None:
     """Listen to all buses until the listener is stopped, and wait for buses that are unavailable.
 
     :param buses: one for each Nova or Cinder
@@ -336,7 +336,6 @@ def serve(buses: Iterable[Bus], listener: Listener, config_files: Sequence[str])
     :param config_files: files of oslo.config with the options of oslo.messaging
     :raises BusUnusable: if a bus refuses the connection or the queues
     """
-    buses = list(buses)
     started = [_server(bus, listener, config_files) for bus in buses]
     threads = [
         _ServerThread(server, bus, listener.stopping)

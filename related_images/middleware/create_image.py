@@ -10,7 +10,7 @@ import json
 import logging
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any, Final
@@ -71,8 +71,7 @@ def create_image(
     reporter = caller.reporter(CREATE_IMAGE)
     body = json_object(environ)
     image_id = validation.image_id(body.setdefault("id", str(uuid.uuid4())))
-    new = _relation(assertion, image_id, _owner(body, caller))
-    new = replace(new, volume_snapshot_ids=_volume_snapshots(new, body))
+    new = _relation(assertion, image_id, body, caller)
     _replace_body(environ, body)
     with metrics.RECORDING_SECONDS.time():
         recorded = recording.announce(database, new, reporter)
@@ -86,7 +85,10 @@ def _owner(body: dict[str, Any], caller: Caller) -> str | None:
     return None if owner is None else validation.text("owner", owner)
 
 
-def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) -> NewRelation:
+def _relation(
+    assertion: headers.Assertion, image_id: str, body: dict[str, Any], caller: Caller
+) -> NewRelation:
+    owner = _owner(body, caller)
     kind = model.kind(assertion.kind or model.SNAPSHOT, model.MADE_FROM)
     model.resource_type(assertion.instance.resource_type)  # images of other types are not recorded
     return NewRelation(
@@ -98,10 +100,13 @@ def _relation(assertion: headers.Assertion, image_id: str, owner: str | None) ->
         project_id=owner,
         created_at=datetime.now(UTC),
         instance_project_id=assertion.project_id,
+        volume_snapshot_ids=_volume_snapshots(assertion.instance, image_id, body),
     )
 
 
-def _volume_snapshots(new: NewRelation, body: Mapping[str, Any]) -> tuple[str, ...]:
+def _volume_snapshots(
+    ref: model.InstanceRef, image_id: str, body: Mapping[str, Any]
+) -> tuple[str, ...]:
     """Return the volume snapshots that Nova names in the properties of an image.
 
     Nova writes the mapping itself for an image of a server on volumes. For any other image of a
@@ -109,7 +114,7 @@ def _volume_snapshots(new: NewRelation, body: Mapping[str, Any]) -> tuple[str, .
 
     :returns: none if the mapping is malformed
     """
-    if new.instance.resource_type != model.SERVER or "image_type" in body:
+    if ref.resource_type != model.SERVER or "image_type" in body:
         return ()
     mapping = body.get("block_device_mapping")
     if mapping is None:
@@ -117,7 +122,7 @@ def _volume_snapshots(new: NewRelation, body: Mapping[str, Any]) -> tuple[str, .
     try:
         return validation.volume_snapshot_ids(mapping)
     except BadInput as error:
-        LOG.warning("volume snapshots of image %s are not recorded: %s", new.image_id, error)
+        LOG.warning("volume snapshots of image %s are not recorded: %s", image_id, error)
         return ()
 
 

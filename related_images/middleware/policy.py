@@ -69,7 +69,7 @@ def _has_any(kind: str, roles: Iterable[str]) -> str:
 
 
 def _recorder(roles: Iterable[str]) -> str:
-    return f"{_has_any('role', roles)} or {_has_any('service_roles', roles)}"
+    return f"{_has_any('role', roles)} or {_has_any(SERVICE_ROLES, roles)}"
 
 
 def _administrator(roles: Iterable[str]) -> str:

@@ -42,12 +42,16 @@ def image_id() -> str:
 
 
 def new(
-    instance_id: str = "vm-1", image: str | None = None, kind: str = "snapshot", **more: Any
+    instance_id: str = "vm-1",
+    image: str | None = None,
+    kind: str = "snapshot",
+    *,
+    installation_uuid: str = NOVA,
+    resource_type: str = "server",
+    **more: Any,
 ) -> NewRelation:
-    named = {"installation_uuid": NOVA, "resource_type": "server"}
-    ref = {name: more.pop(name, default) for name, default in named.items()}
     given: dict[str, Any] = {
-        "instance": InstanceRef(instance_id=instance_id, **ref),
+        "instance": InstanceRef(installation_uuid, instance_id, resource_type),
         "image_id": image or image_id(),
         "kind": kind,
         "label": None,

@@ -191,7 +191,7 @@ def test_an_attachment_belongs_to_the_image_that_glance_reports(
     attached(database, replace(wanted, image_state=None if known is None else state_at(known)))
     if deleted:
         database.write(relations.mark_deleted, wanted.image_id, at(0.7))
-    more = {"image_state": image_state, "project_id": image_state.owner}
+    more: dict[str, Any] = {"image_state": image_state, "project_id": image_state.owner}
     recorded = attached(database, new("vm-2", wanted.image_id, kind, created_at=at(9), **more))
     assert recorded.image_created is not is_same
     assert (recorded.revived_from is not None) is (deleted and is_same)

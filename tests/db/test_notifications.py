@@ -44,15 +44,12 @@ BASE = "10000000-0000-4000-8000-000000000001"
 MADE = "10000000-0000-4000-8000-000000000002"
 START = parse_time("start", "2026-01-31T12:00:00Z")
 
+INSTANCE = InstanceRef(NOVA, "inst-1")
 
-STARTED = Started(InstanceRef(NOVA, "inst-1"), "demo", START, BASE)
-BEGUN = ImageMade(
-    InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=1), MADE, "demo", "backup"
-)
-MADE_BACKUP = ImageMade(
-    InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=2), MADE, "demo", None
-)
-ENDED = Ended(InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=3))
+STARTED = Started(INSTANCE, "demo", START, BASE)
+BEGUN = ImageMade(INSTANCE, "demo", START + timedelta(minutes=1), MADE, "demo", "backup")
+MADE_BACKUP = ImageMade(INSTANCE, "demo", START + timedelta(minutes=2), MADE, "demo", None)
+ENDED = Ended(INSTANCE, "demo", START + timedelta(minutes=3))
 
 
 @pytest.fixture
@@ -96,15 +93,13 @@ def test_a_batch_on_each_database(database: Database) -> None:
     assert instance == ["demo", BASE, ENDED.at]
 
 
-FAILED = Ended(InstanceRef(NOVA, "inst-1"), None, START + timedelta(minutes=1))
+FAILED = Ended(INSTANCE, None, START + timedelta(minutes=1))
 
 
 def test_a_failed_creation_and_the_deletion_in_any_order(database: Database) -> None:
     """The service has reported the start, and the server has never run."""
-    asked = NewRelation(
-        InstanceRef(NOVA, "inst-1"), BASE, "boot", None, "service", "demo", START, "demo"
-    )
-    deleted = Ended(InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=2))
+    asked = NewRelation(INSTANCE, BASE, "boot", None, "service", "demo", START, "demo")
+    deleted = Ended(INSTANCE, "demo", START + timedelta(minutes=2))
     for number, order in enumerate(itertools.permutations(["start", FAILED, deleted])):
         nova = f"{number:08}{NOVA[8:]}"
         server = InstanceRef(nova, "inst-1")
@@ -120,18 +115,16 @@ def test_a_failed_creation_and_the_deletion_in_any_order(database: Database) -> 
 
 def test_a_relation_recorded_by_a_service_is_not_changed(database: Database) -> None:
     at = START
-    told = NewRelation(InstanceRef(NOVA, "inst-1"), MADE, "backup", "daily", "service", "demo", at)
+    told = NewRelation(INSTANCE, MADE, "backup", "daily", "service", "demo", at)
     attach(database, told, Reporter(frozenset()))
-    asked = ImageMade(InstanceRef(NOVA, "inst-1"), "demo", at, MADE, "demo", "snapshot")
+    asked = ImageMade(INSTANCE, "demo", at, MADE, "demo", "snapshot")
     store(database, [MADE_BACKUP, asked])
     (row,) = database.read(relation_queries.find, Filters(), 10)
     assert (row.kind, row.label, row.source) == ("backup", "daily", "service")
 
 
 def test_a_relation_that_a_notification_reports_outlasts_a_rollback(database: Database) -> None:
-    attached = NewRelation(
-        InstanceRef(NOVA, "inst-1"), MADE, "backup", None, "service", "demo", START
-    )
+    attached = NewRelation(INSTANCE, MADE, "backup", None, "service", "demo", START)
     database.write(relations.record, attached, relied_on=True, revocable=True)
     store(database, [BEGUN])
     ids = (attached.instance, MADE, "backup")
@@ -151,7 +144,7 @@ def test_a_deleted_image_stays_deleted(database: Database) -> None:
 def test_an_administrators_snapshot_belongs_to_the_administrator(database: Database) -> None:
     store(
         database,
-        [ImageMade(InstanceRef(NOVA, "inst-1"), "demo", START, MADE, "administration", None)],
+        [ImageMade(INSTANCE, "demo", START, MADE, "administration", None)],
     )
     (row,) = database.read(relation_queries.find, Filters(), 10)
     (instance,) = database.read(instances._find, Filters(), 10)
@@ -179,9 +172,7 @@ def test_an_end_is_recorded_although_the_instance_is_rolled_back_concurrently(
     schema.upgrade(make_url(url))
     database, other = Database(url, 20), Database(url, 20)
     store(database, [Ended(InstanceRef(NOVA, "inst-0"), "demo", START)])
-    announced = NewRelation(
-        InstanceRef(NOVA, "inst-1"), MADE, "backup", None, "service", "demo", START
-    )
+    announced = NewRelation(INSTANCE, MADE, "backup", None, "service", "demo", START)
     overtaken: list[Recorded] = []
 
     def overtake(
@@ -195,26 +186,24 @@ def test_an_end_is_recorded_although_the_instance_is_rolled_back_concurrently(
         return reached
 
     monkeypatch.setattr(notifications, "get_or_create", overtake)
-    store(database, [Ended(InstanceRef(NOVA, "inst-1"), "demo", START)])
+    store(database, [Ended(INSTANCE, "demo", START)])
     (ended,) = database.read(instances._find, Filters(instance_id="inst-1"), 10)
     assert overtaken
     assert ended.ended_at == START
 
 
 OTHER_BASE = "10000000-0000-4000-8000-000000000003"
-REBUILT = Started(InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=1), OTHER_BASE)
-REBUILT_BACK = Started(InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=2), BASE)
+REBUILT = Started(INSTANCE, "demo", START + timedelta(minutes=1), OTHER_BASE)
+REBUILT_BACK = Started(INSTANCE, "demo", START + timedelta(minutes=2), BASE)
 MADE_BETWEEN = ImageMade(
-    InstanceRef(NOVA, "inst-1"),
+    INSTANCE,
     "demo",
     START + timedelta(seconds=90),
     OTHER_BASE[:-1] + "4",
     "demo",
     "snapshot",
 )
-MADE_AFTER = ImageMade(
-    InstanceRef(NOVA, "inst-1"), "demo", START + timedelta(minutes=3), MADE, "demo", "backup"
-)
+MADE_AFTER = ImageMade(INSTANCE, "demo", START + timedelta(minutes=3), MADE, "demo", "backup")
 
 
 @pytest.mark.slow

@@ -24,11 +24,11 @@ from nova.db.main import api as nova_database
 from nova.tests import fixtures as nova_fixtures
 from sqlalchemy import select
 
-from related_images.model import InstanceRef
 from related_images.db import Database, notifications, tables
 from related_images.db.notifications import Started
 from related_images.manage.nova_admin import NovaAdmin
 from related_images.manage.rate_limit import RateLimit
+from related_images.model import InstanceRef
 from keystoneauth1.adapter import Adapter
 from tests import commands
 
