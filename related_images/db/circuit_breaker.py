@@ -38,7 +38,7 @@ class Breaker:
         self._lock = threading.Lock()
         self._error: StoreUnavailable | None = None
         self._watch: _Watch | None = None
-        self._told: set[str] = set()
+        self._logged_since_open: set[str] = set()
         self._logged, self._logged_at, self._is_logged = "", -math.inf, False
 
     def check(self) -> None:
@@ -94,7 +94,7 @@ class Breaker:
 
     def _open(self, error: StoreUnavailable) -> None:
         self._error, logged, now = error, error.for_log(), time.monotonic()
-        self._told = {logged}
+        self._logged_since_open = {logged}
         self._is_logged = logged != self._logged or now - self._logged_at > QUIET
         if self._is_logged:
             LOG.error(
@@ -105,9 +105,9 @@ class Breaker:
     def _still(self, error: StoreUnavailable) -> None:
         """Replace the error that :meth:`check` raises with the newest one."""
         self._error, logged = error, error.for_log()
-        if logged not in self._told:
+        if logged not in self._logged_since_open:
             LOG.error("%s still fails: %s", self._name, logged)
-        self._told.add(logged)
+        self._logged_since_open.add(logged)
 
     def failed(self, watch: "_Watch", error: BaseException) -> None:
         """Handle a failed probe; an error other than :exc:`StoreUnavailable` is only logged."""

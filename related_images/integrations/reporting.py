@@ -95,7 +95,7 @@ class Reports:
         self._service = service
         self._calls = LimitedCalls(THREADS)
         self._heartbeat = Heartbeat(self._beat) if has_service_user else None
-        self._told: set[type[GlanceError]] = set()
+        self._logged: set[type[GlanceError]] = set()
 
     def begin(self) -> None:
         """Start the heartbeats of this process, if there are any and they are not started."""
@@ -163,9 +163,9 @@ class Reports:
     def _log(self, error: Exception) -> None:
         if isinstance(error, Forbidden | NotFound):
             # this does not change from one request to the next
-            if type(error) in self._told:
+            if type(error) in self._logged:
                 return
-            self._told.add(type(error))
+            self._logged.add(type(error))
         LOG.warning("%s is not reported, which leaves a gap: %s", self._service.report, error)
 
     def _beat(self, beat: ProcessHeartbeat) -> None:

@@ -24,6 +24,9 @@ EXCHANGE: Final = "nova"
 CINDER_TOPIC: Final = "cinder_notifications"
 CINDER_EXCHANGE: Final = "openstack"
 DEAD_LETTERS: Final = Path("related-images-dead-letters.jsonl")
+REMAINING: Final = 3
+"""Exit code if a retry could not store all dead letters."""
+
 _BUS_SECTIONS: Final = ("oslo_messaging_notifications", "DEFAULT")
 """The sections of a configuration file that may have ``transport_url``."""
 
@@ -45,7 +48,10 @@ class Listen(options.DatabaseCommand):
     the Cinder that has the root volumes of the servers.
     """
 
-    exit_codes = "Exit codes: 0 stopped, 1 failed (one line on stderr says why), 2 wrong usage."
+    exit_codes = (
+        "Exit codes: 0 stopped or done, 1 failed (one line on stderr says why), 2 wrong usage, "
+        f"{REMAINING} dead letters remain in the file after --retry-dead-letters."
+    )
     configuration = (
         "configuration file with [related_images], or with transport_url and "
         "[oslo_messaging_rabbit], such as nova.conf; options of queues must be the same as Nova's"
@@ -85,10 +91,11 @@ class Listen(options.DatabaseCommand):
         _add_cinder_arguments(parser)
         _add_dead_letter_arguments(parser)
 
-    def take_action(self, args: argparse.Namespace) -> None:
-        """Listen until SIGTERM or SIGINT.
+    def take_action(self, args: argparse.Namespace) -> int:
+        """Listen until SIGTERM or SIGINT, or retry the dead letters.
 
         :param args: the parsed arguments
+        :returns: the exit code, :data:`REMAINING` if a retry left dead letters
         :raises RelatedImagesError: if a bus, the database or the file cannot be used
         """
         from related_images import config
@@ -96,8 +103,7 @@ class Listen(options.DatabaseCommand):
 
         notification_listener = _import_listener()
         if args.retry_dead_letters:
-            self._retry(args)
-            return
+            return self._retry(args)
         files = config.files_in(args.config_file, args.config_dir)
         buses = _buses(args, files)
         _require_writable(args.dead_letters)
@@ -108,8 +114,9 @@ class Listen(options.DatabaseCommand):
             LOG.info("connecting to %d bus%s", len(buses), "" if len(buses) == 1 else "es")
             notification_listener.serve(buses, listener, files)
         LOG.info("stopped; %s", _summary(listener.counts))
+        return 0
 
-    def _retry(self, args: argparse.Namespace) -> None:
+    def _retry(self, args: argparse.Namespace) -> int:
         from related_images.manage import database_access
 
         if args.dead_letters.is_symlink():
@@ -117,11 +124,12 @@ class Listen(options.DatabaseCommand):
                 f"{args.dead_letters} is a symbolic link; give the file itself with --dead-letters"
             )
         with database_access.open_database(args) as database:
-            listener = _import_listener().Listener(database, args.dead_letters)
+            listener, remaining = _import_listener().Listener(database, args.dead_letters), 0
             if args.dead_letters.exists():
                 _require_writable(args.dead_letters)
-                listener.retry(_readers(args))
+                remaining = listener.retry(_readers(args))
         LOG.info("done; %s", _summary(listener.counts))
+        return REMAINING if remaining else 0
 
 
 def _add_cinder_arguments(parser: argparse.ArgumentParser) -> None:

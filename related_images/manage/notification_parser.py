@@ -108,10 +108,11 @@ def _head(installation_uuid: str, at: datetime, data: Data) -> Head:
 
 
 def _image_made(installation_uuid: str, at: datetime, data: Data) -> Event:
-    head = _head(installation_uuid, at, data)
-    owner = data.get("action_initiator_project") or head[1]
+    ref, project_id, at = _head(installation_uuid, at, data)
+    owner = text(data.get("action_initiator_project") or project_id)
     image_id = validation.image_id(data["snapshot_image_id"])
-    return ImageMade(*head, image_id, text(owner), KINDS.get(str(data.get("task_state"))))
+    kind = KINDS.get(str(data.get("task_state")))
+    return ImageMade(ref, project_id, at, image_id, owner, kind)
 
 
 def _started(

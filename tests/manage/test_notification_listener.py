@@ -95,7 +95,7 @@ def test_dead_letters_that_can_be_stored_now_end_their_gaps(
     lines[0] = lines[0].replace("no uuid", BASE)
     listener.dead_letters.write_text("\n".join(lines) + "\n")
     options = ["--connection", sqlite_url, "--installation", NOVA, "--retry-dead-letters"]
-    assert commands.run("listen", *options, "--dead-letters", str(listener.dead_letters)) == 0
+    assert commands.run("listen", *options, "--dead-letters", str(listener.dead_letters)) == 3
     assert stored(database) == {"server-1"}
     assert listener.dead_letters.read_text().splitlines() == lines[1:]
     assert listener.dead_letters.stat().st_mode & 0o777 == 0o600
@@ -123,7 +123,7 @@ def test_the_file_of_dead_letters_keeps_its_owner_and_mode(
     os.chown(dead_letters, 65534, 65533)
     dead_letters.chmod(0o640)
     dead_letters.with_suffix(".new").write_text("left by a killed command")
-    assert retry(sqlite_url, dead_letters) == 0
+    assert retry(sqlite_url, dead_letters) == 3
     kept = dead_letters.stat()
     assert (kept.st_uid, kept.st_gid, kept.st_mode & 0o777) == (65534, 65533, 0o640)
     assert len(dead_letters.read_text().splitlines()) == 1
@@ -134,7 +134,7 @@ def test_a_user_that_is_not_root_retries_a_file_of_another_group(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "fchown", mock.Mock(side_effect=PermissionError))
-    assert retry(sqlite_url, dead_letters) == 0
+    assert retry(sqlite_url, dead_letters) == 3
 
 
 def test_a_retry_follows_no_link(
@@ -144,7 +144,7 @@ def test_a_retry_follows_no_link(
     victim = dead_letters.with_name("victim")
     victim.write_text("of root")
     dead_letters.with_suffix(".new").symlink_to(victim)
-    assert retry(sqlite_url, dead_letters) == 0
+    assert retry(sqlite_url, dead_letters) == 3
     link = dead_letters.with_name("link.jsonl")
     link.symlink_to(dead_letters)
     assert retry(sqlite_url, link) == 1

@@ -67,8 +67,8 @@ class Dependents(generic.View):  # type: ignore[misc]
     def get(self, request: Any) -> HttpResponse:
         """Return the sentence, which is empty if nothing depends on the images."""
         image_ids = request.GET.get("image_ids", "").split(",")[:IMAGES]
-        told = explained(lambda: {"text": _sentence(request, image_ids)})
-        return JsonResponse({"text": told.get("text", told.get("fault"))})
+        shown = explained(lambda: {"text": _sentence(request, image_ids)})
+        return JsonResponse({"text": shown.get("text", shown.get("fault"))})
 
 
 def _sentence(request: Any, image_ids: list[str]) -> str:
@@ -76,11 +76,11 @@ def _sentence(request: Any, image_ids: list[str]) -> str:
     sentences = []
     if found.numbers:
         more = ["…"] * (sum(found.numbers.values()) > len(found.names))
-        told = {
+        values = {
             "numbers": numbers(found.numbers),
             "names": ", ".join([*found.names, *more]),
         }
-        sentences.append(_("These depend on it: %(numbers)s (%(names)s).") % told)
+        sentences.append(_("These depend on it: %(numbers)s (%(names)s).") % values)
     if found.is_used_by_others:
         sentences.append(_("Servers or volumes of other projects use it."))
     return " ".join(sentences)
