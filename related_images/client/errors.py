@@ -262,7 +262,10 @@ class GlanceUnreachable(GlanceError):
 
     code = "glance.unreachable"
     title = "Glance could not be reached"
-    next_step = "check the endpoint, the network and the credentials"
+    next_step = (
+        "check the endpoint and the network; if only long requests fail, the web server of Glance "
+        "must accept longer ones (buffer-size of uWSGI)"
+    )
 
 
 class InvalidResponse(GlanceError):

@@ -7,6 +7,7 @@ enough. Otherwise Glance's list is searched page by page until the caller's page
 """
 
 import json
+import string
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,6 +44,12 @@ FEW: Final = 1000
 PATIENCE: Final = 3
 """The number of pages after which the IDs are in the query, if they are known but not few: a query
 with many IDs takes as long as some pages."""
+
+BEHIND: Final = 100
+"""The number of markers that are remembered, in case that the image of the newest is deleted."""
+
+START: Final = ""
+"""Stands for the marker of the first page."""
 
 RESERVE: Final = 1.25
 """How many more images a page has than the share of matches so far requires."""
@@ -199,6 +206,7 @@ class _Search:
 
     :ivar images: the images that belong to the list, as Glance shows them
     :ivar examined: the number of images that Glance has listed
+    :ivar behind: the IDs of images before the marker, at most :data:`BEHIND`
     """
 
     app: WSGIApp
@@ -208,6 +216,7 @@ class _Search:
     conditions: Sequence[str]
     images: list[Any] = field(default_factory=list)
     examined: int = 0
+    behind: list[str] = field(default_factory=list)
 
     def run(self) -> Response:
         """Return Glance's response to the first request, with the images and links of the list.
@@ -219,19 +228,24 @@ class _Search:
         if page is None:
             return first
         # as long as a page of Glance, whatever limits are configured there
+        own = [one.value for one in self.query if one.name == MARKER]
+        self.behind = own[-1:] or [START]
         length, marker = len(page["images"]), self._examine(page)
         for number in range(1, PAGES):
             if marker is None or len(self.images) >= length:
                 break
             found, later = self._request(number, marker, self._size(length))
-            if later is None:
-                if not self.images:
-                    return found
+            if later is not None:
+                marker = self._examine(later)
+            elif found.status_code == HTTPStatus.BAD_REQUEST and self.behind:
+                marker = self.behind.pop()  # somebody has deleted the image of the marker
+            elif self.images:
                 break
-            marker = self._examine(later)
-        if len(self.images) > length:
+            else:
+                return found
+        if len(self.images) > length or (marker is not None and len(self.images) == length > 0):
             del self.images[length:]
-            marker = self.images[-1][IDS]
+            marker = self.images[-1][IDS]  # an image that the caller knows
         if marker is not None and not self.images:
             raise ListTooWide(self._advice())
         page["images"] = self.images
@@ -253,7 +267,8 @@ class _Search:
         narrowed = candidates is not None and (len(candidates) <= FEW or number >= PATIENCE)
         sent = _with_ids(own, candidates or ()) if narrowed else [one.raw for one in own]
         if marker is not None:
-            sent += [f"{LIMIT}={size}", f"{MARKER}={quote(marker)}"]
+            sent.append(f"{LIMIT}={size}")
+            sent += [f"{MARKER}={quote(marker)}"] if marker != START else []
         # Glance stores state of one request in its environ
         environ = {**self.environ, "QUERY_STRING": "&".join([*sent, *self.conditions])}
         found = call(self.app, environ)
@@ -270,7 +285,10 @@ class _Search:
         self.images += [image for image in page["images"] if image[IDS] in chosen]
         self.examined += len(page["images"])
         following = parse_qs(urlsplit(page.get("next", "")).query)
-        return following[MARKER][-1] if MARKER in following else None
+        marker = following[MARKER][-1] if MARKER in following else None
+        listed = (image[IDS] for image in page["images"] if image[IDS] != marker)
+        self.behind = [*self.behind, *listed][-BEHIND:]
+        return marker
 
     def _size(self, length: int) -> int:
         """Return the size of the next page of Glance, from the share of matches so far."""
@@ -279,7 +297,12 @@ class _Search:
 
     def _link(self, page: dict[str, Any], marker: str | None) -> None:
         """Write ``first`` and ``next`` so that they repeat the caller's query."""
-        own = [raw for name, _, raw in self.query if name != MARKER]
+        # a query string may have bytes that are not ASCII, which WSGI passes as Latin-1
+        own = [
+            quote(raw, safe=string.punctuation, encoding="latin-1")
+            for name, _, raw in self.query
+            if name != MARKER
+        ]
         page["first"] = _href(own)
         page.pop("next", None)
         if marker is not None:

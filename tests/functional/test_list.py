@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from related_images.db import image_list
+from related_images.middleware import image_list as listing
 from tests import wsgi
 from tests.filters import instance_headers, new_uuid
 from tests.functional.cloud import ADMIN, Cloud, Server, a_project, new_server, service_for, user_of
@@ -289,3 +290,68 @@ def test_any_number_of_images_may_match(
     others = [cloud.call("POST", "/v2/images", theirs, {"name": "n"}).json["id"] for _ in range(2)]
     assert cloud.image_ids(user_of(stranger), **query) == others[::-1]
     assert cloud.image_ids(server.user, **query) == created[::-1]
+
+
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Glance's list is searched page by page, in pages of two images."""
+    monkeypatch.setattr(image_list, "IMAGES_LIMIT", -1)
+    monkeypatch.setattr(listing, "PAGE", 2)
+
+
+def plain_images(cloud: Cloud, server: Server, number: int) -> list[str]:
+    """Create images without a relation."""
+    made = [cloud.call("POST", "/v2/images", server.user, {"name": "n"}) for _ in range(number)]
+    return [one.json["id"] for one in made]
+
+
+@pytest.mark.usefixtures("searched")
+@pytest.mark.parametrize("deleted", [1, 3])
+@pytest.mark.parametrize("newer", [0, 1])
+def test_the_search_continues_after_an_image_that_was_deleted(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, deleted: int, newer: int
+) -> None:
+    server = new_server()
+    oldest = cloud.create(server)
+    plain = plain_images(cloud, server, 8)
+    found = [*(cloud.create(server) for _ in range(newer)), oldest]
+    known = found[:newer] + plain[::-1]
+    call = listing.call
+
+    def deleting(app: Any, environ: Any) -> Any:
+        """Delete the image of the first marker, and those before it."""
+        for last in [n for n, id in enumerate(known) if f"marker={id}" in environ["QUERY_STRING"]]:
+            monkeypatch.setattr(listing, "call", call)
+            for image_id in known[max(newer, last + 1 - deleted) : last + 1]:
+                assert (
+                    wsgi.call(cloud.bare, "DELETE", f"/v2/images/{image_id}", ADMIN).status == 204
+                )
+        return call(app, environ)
+
+    monkeypatch.setattr(listing, "call", deleting)
+    assert cloud.image_ids(server.user, relation_kind="snapshot", limit=3) == found
+    assert listing.call is call
+
+
+@pytest.mark.usefixtures("searched")
+def test_the_marker_of_a_full_page_is_its_last_image(cloud: Cloud) -> None:
+    server = new_server()
+    created = [cloud.create(server) for _ in range(2)]
+    plain_images(cloud, server, 1)
+    page = cloud.call("GET", "/v2/images?relation_kind=snapshot&limit=1", server.user).json
+    assert page["next"].endswith(f"marker={created[1]}")
+    page = cloud.call("GET", page["next"], server.user).json
+    assert [image["id"] for image in page["images"]] == created[:1]
+
+
+def test_links_keep_text_that_is_not_encoded(cloud: Cloud, server: Server) -> None:
+    """curl sends the bytes of such text as they are."""
+    headers = server.service | server.headers
+    names = ["облако", "облако", "other"]
+    created = [cloud.call("POST", "/v2/images", headers, {"name": name}).json for name in names]
+    query = "limit=1&name=облако".encode().decode("latin-1")
+    page = cloud.call("GET", f"/v2/images?{query}", server.user | server.headers).json
+    assert [image["id"] for image in page["images"]] == [created[1]["id"]]
+    assert page["next"].isascii()
+    page = cloud.call("GET", page["next"], server.user | server.headers).json
+    assert [image["id"] for image in page["images"]] == [created[0]["id"]]

@@ -277,12 +277,13 @@ OWN_FILTERS = st.fixed_dictionaries(
     },
 )
 # on SQLite, Glance loses or repeats images after a page that ends at an image without a size
-SORTS: st.SearchStrategy[dict[str, str]] = st.just({}) | one_of(
+SORTS: st.SearchStrategy[dict[str, Any]] = st.just({}) | one_of(
     {"sort": "name:asc,created_at:desc"},
     {"sort": "size:desc", "size_min": "1"},
     {"sort": "size:asc,name:desc", "size_min": "1"},
     {"sort_key": "status", "sort_dir": "asc"},
     {"sort_key": "id"},
+    {"sort_key": ["name", "status", "id"], "sort_dir": ["desc", "asc", "asc"]},
     {"sort": "updated_at"},
 )
 
@@ -337,7 +338,8 @@ def bounded(**bounds: int) -> Iterator[None]:
 
 def pages(world: World, caller: str, query: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield the pages of a restricted list, and check their form."""
-    first = next = f"/v2/images?{urlencode(query, doseq=True)}"
+    next = f"/v2/images?{urlencode(query, doseq=True)}"
+    first = next.partition("&marker=")[0]
     words = [
         name.removeprefix("relation_")
         for name in query
@@ -373,24 +375,30 @@ def test_every_list_is_the_part_of_glances_own_list_that_matches(world: World) -
         filters=OWN_FILTERS,
         sort=SORTS,
         limit=st.integers(1, 12) | st.none(),
+        after=st.integers(0, 30) | st.none(),
         bounds=ways(),
     )
     def compare(
         caller: str,
         restriction: dict[str, str],
         filters: dict[str, Any],
-        sort: dict[str, str],
+        sort: dict[str, Any],
         limit: int | None,
+        after: int | None,
         bounds: dict[str, int],
     ) -> None:
         tags = [world.tag, *([filters["tag"]] if "tag" in filters else [])]
         own = filters | sort | {"tag": tags}
         path = f"/v2/images?{urlencode(own | {'limit': 1000}, doseq=True)}"
         whole = wsgi.call(world.cloud.bare, "GET", path, world.headers(caller)).json["images"]
-        expected = [
-            image["id"] for image in whole if world.is_listed(caller, image["id"], restriction)
-        ]
+        listed = [image["id"] for image in whole]
         query = {**restriction, **own} | ({"limit": limit} if limit else {})
+        if after is not None and after < len(listed):
+            query["marker"] = listed[after]  # it need not match
+            listed = listed[after + 1 :]
+        expected = [
+            image_id for image_id in listed if world.is_listed(caller, image_id, restriction)
+        ]
         with bounded(**bounds):
             found = list(pages(world, caller, query))
         assert [id for page in found for id in page] == expected, (caller, query, bounds)

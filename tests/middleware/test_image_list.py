@@ -80,13 +80,22 @@ def test_links_repeat_the_callers_query() -> None:
     }
     _, _, body = listed(own, page)
     kept = f"/v2/images?installation_uuid={UUID}&instance_id=i&name=x%20y"
-    assert json.loads(body) == page | {"first": kept, "next": f"{kept}&marker=m%261"}
+    assert json.loads(body) == page | {"first": kept, "next": f"{kept}&marker=a"}
+
+
+def test_links_are_ascii() -> None:
+    page = {"images": [{"id": "a"}], "next": "/v2/images?id=in:a&marker=m"}
+    raw = "name=облако&tag=a%20b".encode().decode("latin-1")
+    asked, _, body = listed(raw, page)
+    assert asked == f"{raw}&id=in:a,b"
+    kept = "/v2/images?name=%D0%BE%D0%B1%D0%BB%D0%B0%D0%BA%D0%BE&tag=a%20b"
+    assert json.loads(body) == page | {"first": kept, "next": f"{kept}&marker=a"}
 
 
 def test_links_without_query_have_no_question_mark() -> None:
     page = {"images": [{"id": "a"}], "next": "/v2/images?id=in:a&marker=m"}
     body = json.loads(listed("", page)[2])
-    assert (body["first"], body["next"]) == ("/v2/images", "/v2/images?marker=m")
+    assert (body["first"], body["next"]) == ("/v2/images", "/v2/images?marker=a")
 
 
 def test_list_is_acknowledged_and_other_headers_are_kept() -> None:

@@ -17,7 +17,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from keystoneauth1.adapter import Adapter
+from keystoneauth1.session import Session
+from keystoneauth1.token_endpoint import Token
 
+from related_images.client import GlanceUnreachable, RelationsClient
 from related_images.client.glance import IDS
 from related_images.db import reconcile
 from related_images.integrations import glance
@@ -174,3 +178,10 @@ def test_default_buffer_holds_the_ids_that_the_commands_send(served: Served) -> 
     long_token = {"X-Auth-Token": f"alice:demo:member,{'r' * 1000}"}
     assert served.request("GET", f"/v2/usages?image_ids={ids}", long_token).status == 200
     assert served.request("GET", f"/v2/images?id=in:{ids}&limit=50", long_token).status == 200
+
+
+def test_a_request_that_does_not_fit_is_explained(served: Served) -> None:
+    token = Token(f"http://127.0.0.1:{served.port}", NOVA["X-Auth-Token"])
+    client = RelationsClient(Adapter(Session(token), service_type="image"))
+    with pytest.raises(GlanceUnreachable, match="buffer-size of uWSGI"):
+        list(client.images(kind="backup", name="n" * 5000))
