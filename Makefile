@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses 2 --dist loadfile
 
-.PHONY: run test slow-test lowest-test heat-test horizon-test cloud-test rotations volume-races killed-runs check bench fuzz glance-suite matrix dist clean
+.PHONY: run test slow-test lowest-test mysqlclient-test heat-test horizon-test cloud-test rotations volume-races killed-runs check bench fuzz glance-suite matrix dist clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/related-images serve $(ARGS)
@@ -29,6 +29,11 @@ slow-test: $(VENV)/.installed-dev
 
 lowest-test: $(VENV)-lowest/.installed
 	$(VENV)-lowest/bin/pytest -m '' $(PARALLEL) $(LOWEST) $(ARGS)
+
+# The tests of the database with the other driver of MariaDB. pip builds it, with MariaDB's headers.
+mysqlclient-test: $(VENV)/.installed-mysqlclient
+	RELATED_IMAGES_MYSQL_DRIVER=mysqldb $(BIN)/pytest -m '' $(PARALLEL) tests/db \
+		-k 'mariadb and not five_round_trips' $(ARGS)
 
 heat-test: $(VENV)/.installed-dev
 	$(BIN)/pytest -m '' tests/heat $(ARGS)
@@ -128,6 +133,7 @@ EXTRAS_run := glance,cli,reconcile
 EXTRAS_dev := dev
 EXTRAS_bench := dev,bench
 EXTRAS_fuzz := fuzz
+EXTRAS_mysqlclient := dev,mysqlclient
 EXTRAS_heat := heat-test
 EXTRAS_horizon := horizon-test
 EXTRAS_cloud := cloud-test

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 from wsgiref.headers import Headers
 
@@ -78,6 +78,10 @@ def _first_ephemeral_port() -> int:
     return first if first > 2 * FIRST_PORT else 32_768
 
 
+MYSQL_DRIVER: Final = os.environ.get("RELATED_IMAGES_MYSQL_DRIVER", "pymysql")
+"""The driver in the URLs of MariaDB."""
+
+
 @contextmanager
 def mariadb(*, options: Sequence[str] = ()) -> Iterator[DatabaseServer]:
     install, server = _program("mariadb-install-db"), _program("mariadbd")
@@ -103,7 +107,7 @@ def mariadb(*, options: Sequence[str] = ()) -> Iterator[DatabaseServer]:
             *("--innodb-flush-method=nosync", "--max-connections=2000", *options),
         ]
         with _process(command, lambda: run("SELECT 1"), signal.SIGTERM, pymysql.OperationalError):
-            yield DatabaseServer(f"mysql+pymysql://root@127.0.0.1:{port}", run)
+            yield DatabaseServer(f"mysql+{MYSQL_DRIVER}://root@127.0.0.1:{port}", run)
 
 
 @contextmanager
