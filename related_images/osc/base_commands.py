@@ -6,14 +6,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from cliff.columns import FormattableColumn
 from osc_lib.command import command
 from osc_lib.exceptions import CommandError
 
+from related_images import validation
 from related_images.errors import RelatedImagesError
-from related_images.osc import arguments
 from related_images.osc.names import Names
 from related_images.osc.plugin import Clients
 from related_images.osc.progress import progress_bar
@@ -136,7 +137,7 @@ class ListCommand(TableCommand):
         parser.add_argument(
             "--limit",
             metavar="<number>",
-            type=arguments.positive,
+            type=validation.argument(partial(validation.number, "--limit")),
             default=self.limit,
             help=f"Maximum number of rows to list (default: {self.limit or 'all'})",
         )

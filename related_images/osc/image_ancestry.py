@@ -2,8 +2,10 @@
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
+from related_images import validation
 from related_images.client import Descendant
 from related_images.client.lineage import AncestryRow, ancestry
 from related_images.client.names import resource_of
@@ -76,7 +78,7 @@ class ListDescendant(_ListRelatives):
         parser.add_argument(
             "--depth",
             metavar="<number>",
-            type=arguments.positive,
+            type=validation.argument(partial(validation.number, "--depth")),
             help="Maximum number of generations (default: all)",
         )
 
