@@ -47,8 +47,10 @@ LONGEST_SPAN: Final = timedelta(days=7305)
 CLOCK_SKEW: Final = timedelta(minutes=5)
 """The largest difference of clocks in a deployment. A later date of an image is wrong."""
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_WORD = re.compile(r"[A-Za-z0-9._:-]+")
+UUID_PATTERN: Final = "-".join(f"[0-9a-fA-F]{{{length}}}" for length in (8, 4, 4, 4, 12))
+WORD_PATTERN: Final = "[A-Za-z0-9._:-]+"
+_UUID = re.compile(UUID_PATTERN)
+_WORD = re.compile(WORD_PATTERN)
 _DECIMAL = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _SPAN = re.compile(r"(?:[0-9]{1,6}[hdw]){1,10}")
 _UNITS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -272,10 +274,19 @@ def _snapshots(mapping: Any) -> list[Mapping[str, Any]]:
 
 def format_time(time: datetime | None) -> str | None:
     """Return a time as ISO 8601 in UTC with microseconds and ``Z``, or ``None`` for ``None``."""
+    return _format_time(time, "microseconds")
+
+
+def format_seconds(time: datetime | None) -> str | None:
+    """Return a time as Glance does: :func:`format_time` without fractions of a second."""
+    return _format_time(time, "seconds")
+
+
+def _format_time(time: datetime | None, timespec: str) -> str | None:
     if time is None:
         return None
     # strftime does not pad the years before 1000
-    return time.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    return time.astimezone(UTC).isoformat(timespec=timespec).removesuffix("+00:00") + "Z"
 
 
 def parse_time(name: str, text: object) -> datetime:
