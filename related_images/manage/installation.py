@@ -149,6 +149,6 @@ def _add_uuid(parser: argparse.ArgumentParser) -> None:
 
 
 def _row(one: model.Installation) -> tuple[Any, ...]:
-    registered_at = f"{one.registered_at:%Y-%m-%dT%H:%M:%SZ}"
+    registered_at = validation.format_seconds(one.registered_at)
     users, witnesses = ServiceUsers(one.service_users), Witnesses(one.witnesses)
     return one.uuid, one.name, users, witnesses, registered_at

@@ -104,4 +104,4 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
 
 
 def _row(one: model.RegisteredType) -> tuple[Any, ...]:
-    return one.name, one.longest_lease_days, f"{one.registered_at:%Y-%m-%dT%H:%M:%SZ}"
+    return one.name, one.longest_lease_days, validation.format_seconds(one.registered_at)

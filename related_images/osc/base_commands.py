@@ -5,7 +5,6 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
@@ -213,8 +212,3 @@ def write_to_terminal(text: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(text)
         sys.stderr.flush()
-
-
-def format_time(time: datetime | None) -> str | None:
-    """Return a time in the format of Glance."""
-    return None if time is None else f"{time:%Y-%m-%dT%H:%M:%SZ}"
