@@ -110,12 +110,17 @@ LOWEST := tests/test_lowest.py tests/db/test_database.py tests/db/test_dependent
 	tests/db/test_pgbouncer.py tests/db/test_schema.py tests/db/test_urls.py \
 	tests/middleware/test_routing.py tests/middleware/test_request.py \
 	tests/middleware/test_databases.py tests/middleware/test_image_list.py \
-	tests/middleware/test_policy.py
+	tests/middleware/test_policy.py tests/middleware/test_monitoring.py tests/test_config.py \
+	tests/manage/test_cloud_options.py tests/manage/test_cinder_admin.py \
+	tests/manage/test_nova_admin.py tests/manage/test_notification_listener.py \
+	tests/manage/test_resource_type.py \
+	tests/osc/test_arguments.py tests/osc/test_progress.py tests/client/test_context.py
 
-$(VENV)-lowest/.installed: setup.cfg tests/lowest-constraints.txt
+$(VENV)-lowest/.installed: setup.cfg client/setup.cfg tests/lowest-constraints.txt
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --constraint tests/lowest-constraints.txt \
-		--editable '.[mysql,postgresql]' hypothesis pytest pytest-xdist
+		--editable '.[mysql,postgresql,cli,listen,reconcile]' python-glanceclient \
+		hypothesis pytest pytest-xdist
 	touch $@
 
 $(VENV)-horizon/.installed: setup.cfg

@@ -5,7 +5,8 @@
 - Image ID: a UUID in lower case, as Glance writes it.
 - Server ID and label: up to 255 or 64 of ``A-Z a-z 0-9 . _ : -``.
 - Text: 1 to 255 printable characters without a space at either end.
-- Whole number: 1 to 999999999, in decimal digits.
+- Whole number: 1 to 999999999 or a smaller range, in decimal digits.
+- Decimal number: decimal digits, also with a point and up to nine more digits.
 - Time: ISO 8601; UTC if it has no zone.
 - Span of time: whole hours, days or weeks such as ``26h``, or several together as in ``1d12h``.
 - Block device mapping: a JSON list of Nova in an image property, with up to 100 volume snapshots.
@@ -46,8 +47,11 @@ LONGEST_SPAN: Final = timedelta(days=7305)
 CLOCK_SKEW: Final = timedelta(minutes=5)
 """The largest difference of clocks in a deployment. A later date of an image is wrong."""
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_WORD = re.compile(r"[A-Za-z0-9._:-]+")
+UUID_PATTERN: Final = "-".join(f"[0-9a-fA-F]{{{length}}}" for length in (8, 4, 4, 4, 12))
+WORD_PATTERN: Final = "[A-Za-z0-9._:-]+"
+_UUID = re.compile(UUID_PATTERN)
+_WORD = re.compile(WORD_PATTERN)
+_DECIMAL = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _SPAN = re.compile(r"(?:[0-9]{1,6}[hdw]){1,10}")
 _UNITS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
@@ -91,22 +95,43 @@ def is_text(value: object) -> TypeGuard[str]:
     return 0 < len(value) <= TEXT_LENGTH and value.isprintable()
 
 
-def is_positive(value: object) -> bool:
-    """Return whether ``value`` is a whole number from 1 to :data:`LARGEST`, or its digits."""
+def is_number(value: object, least: int = 1, most: int = LARGEST) -> bool:
+    """Return whether ``value`` is a whole number in this range, or up to nine digits of one."""
     if isinstance(value, str):
-        return value.isascii() and value.isdecimal() and len(value) < 10 and int(value) > 0
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
+        if not (value.isascii() and value.isdecimal() and len(value) < 10):
+            return False
+        value = int(value)
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def positive(name: str, value: object, error: type[BadInput] = ParameterMalformed) -> int:
-    """Read a whole number from 1 to :data:`LARGEST`.
+def number(
+    name: str,
+    value: object,
+    error: type[BadInput] = ParameterMalformed,
+    *,
+    least: int = 1,
+    most: int = LARGEST,
+) -> int:
+    """Return a whole number from ``least`` to ``most``.
 
     :param name: the parameter it came in, for the error
+    :param value: the number, or its decimal digits
     :raises BadInput: ``error``, if it is not a whole number in this range
     """
-    if not is_positive(value):
-        raise error(f"{name}={shown(value)} is not a whole number from 1 to {LARGEST}")
+    if not is_number(value, least, most):
+        raise error(f"{name}={shown(value)} is not a whole number from {least} to {most}")
     return int(cast(int | str, value))
+
+
+def decimal(name: str, text: str, *, least: float, most: float) -> float:
+    """Return a decimal number such as ``20`` or ``0.5``.
+
+    :param name: the parameter it came in, for the error
+    :raises ParameterMalformed: if it is not a decimal number from ``least`` to ``most``
+    """
+    if not _DECIMAL.fullmatch(text) or not least <= float(text) <= most:
+        raise ParameterMalformed(f"{name}={shown(text)} is not a number from {least:g} to {most:g}")
+    return float(text)
 
 
 def flag(name: str, value: object) -> bool:
@@ -119,13 +144,14 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
-def text(field: str, value: object) -> str:
-    """Return ``value`` of the body field ``field``.
+def text(name: str, value: object, error: type[BadInput] = FieldInvalid) -> str:
+    """Return ``value`` if it is text as :func:`is_text` defines it.
 
-    :raises FieldInvalid: if it is not text as :func:`is_text` defines it
+    :param name: the field, parameter or header it came in, for the error
+    :raises BadInput: ``error``, if it is not
     """
     if not is_text(value):
-        raise FieldInvalid(f"the field {field} is malformed; give {TEXT}")
+        raise error(f"{name}={shown(value)} is malformed; give {TEXT}")
     return value
 
 
@@ -136,10 +162,8 @@ def project_id(header: str, value: str) -> str:
 
     :raises ProjectMalformed: if it is not text, or has a comma
     """
-    if not is_text(value) or "," in value:
-        raise ProjectMalformed(
-            f"the header {header} is malformed: {shown(value)}; give {TEXT} and without a comma"
-        )
+    if "," in text(header, value, ProjectMalformed):
+        raise ProjectMalformed(f"{header}={shown(value)} has a comma; give an ID without a comma")
     return value
 
 
@@ -250,10 +274,19 @@ def _snapshots(mapping: Any) -> list[Mapping[str, Any]]:
 
 def format_time(time: datetime | None) -> str | None:
     """Return a time as ISO 8601 in UTC with microseconds and ``Z``, or ``None`` for ``None``."""
+    return _format_time(time, "microseconds")
+
+
+def format_seconds(time: datetime | None) -> str | None:
+    """Return a time as Glance does: :func:`format_time` without fractions of a second."""
+    return _format_time(time, "seconds")
+
+
+def _format_time(time: datetime | None, timespec: str) -> str | None:
     if time is None:
         return None
     # strftime does not pad the years before 1000
-    return time.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    return time.astimezone(UTC).isoformat(timespec=timespec).removesuffix("+00:00") + "Z"
 
 
 def parse_time(name: str, text: object) -> datetime:

@@ -14,15 +14,27 @@ from related_images.client.backups import stored_policy
 from related_images.client.glance import PageSizes
 from related_images.client.import_request import RemoteImage, _fault_of_remote
 from related_images.errors import RelatedImagesError
-from related_images.manage import backfill, db, installation, listen, notification_parser, reconcile
+from related_images.manage import (
+    backfill,
+    db,
+    installation,
+    listen,
+    notification_parser,
+    reconcile,
+    resource_type,
+    serve,
+)
+from related_images.middleware import paging
 from related_images.model import InstanceRef
 from related_images.osc import (
     image_ancestry,
     image_deletion,
+    image_lineage,
     image_relation,
     image_usage,
     server_backup_overdue,
     server_backup_prune,
+    server_backup_run,
 )
 from related_images.protocol import parameters
 from related_images.validation import LONGEST_SPAN, format_span, parse_span
@@ -121,9 +133,24 @@ SPANS: Final[Mapping[str, Read]] = {
 NUMBERS: Final[Mapping[str, Read]] = {
     "openstack image relation list": option(image_relation.ListRelation, "--limit"),
     "openstack image descendant list": option(image_ancestry.ListDescendant, "--depth", "image"),
+    "openstack image lineage show": option(image_lineage.ShowImageLineage, "--width", "image"),
+    "openstack server backup run": option(
+        server_backup_run.RunServerBackup, "--max-parallel", "--label=l", "--project=p"
+    ),
+    "resource-type add": option(resource_type.Add, "--longest-lease-days", "stack"),
     "API": parameters.DESCENDANT_FILTERS["depth"].parse,
     "client": lambda text: PageSizes.of(text, None).limit,
 }
+RANGES: Final[Mapping[str, Read]] = {
+    **NUMBERS,
+    "serve": option(serve.Serve, "--port"),
+    "serve --threads": option(serve.Serve, "--threads"),
+    "reconcile": option(reconcile.Reconcile, "--rate"),
+    "openstack server backup prune": option(server_backup_prune.PruneServerBackup, "--keep-last"),
+    "policy": policy("keep_last", lambda it: it.retention.last),
+    "marker": paging.marker_number,
+}
+"""Numbers whose ranges differ."""
 
 INPUTS: Final = [
     (UUIDS, [UUID, UUID.upper()], ["{" + UUID + "}", "urn:uuid:" + UUID, UUID.replace("-", "")]),
@@ -134,6 +161,7 @@ INPUTS: Final = [
     (TIMES, ["2026-01-31T12:00:00Z", "2026-01-31T12:00:00+02:00"], ["", "now", "2026-13-01"]),
     (TIMES, ["2026-01-31T12:00:00", "2026-01-31"], [" 2026-01-31", "2026-01-31T12:00:00Z\n", "7"]),
     (NUMBERS, ["1", "007", "999999999"], ["0", "-1", "1.0", "", " 1", "1\n", "٣", "1" * 10]),
+    (RANGES, ["1", "007", "256"], ["", "x", "1_0", " 7", "7 ", "+7", "7\n", "٣", "1e1", "1" * 10]),
     (SPANS, ["26h", "7d", "2w", "1d12h", "1w1d1h", "7305d"], ["9999w", "99999d", "7306d"]),
     (SPANS, [], ["", "7", "d", "-1d", "1.5d", "1 d", "1d ", "1d\n", "1m", "1D", "٣d", "1h" * 11]),
 ]

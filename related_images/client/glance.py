@@ -101,7 +101,7 @@ class PageSizes:
         """
         values = {"limit": limit, "page_size": page_size}
         sizes = {
-            name: validation.positive(name, value, LimitMalformed)
+            name: validation.number(name, value, LimitMalformed)
             for name, value in values.items()
             if value is not None
         }

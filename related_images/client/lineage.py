@@ -11,6 +11,7 @@ from related_images.client.graph_drawing import IMAGE, Node
 from related_images.client.names import Named, Names
 from related_images.client.relations import RelationsClient
 from related_images.model import BOOT, Ancestor, Dependent, Descendant, InstanceRef, Relation
+from related_images.validation import format_seconds
 
 ORIGIN: Final = "origin"
 """The link between a resource and one that comes from it."""
@@ -119,8 +120,8 @@ def lineage(
 def _image(named: Named[AncestryRow] | Named[Descendant]) -> Node:
     row = named.row
     return Node(
-        *(IMAGE, row.image_id, named.image_name, row.kind, _format_time(row.created_at)),
-        ended_at=_format_time(row.image_deleted_at),
+        *(IMAGE, row.image_id, named.image_name, row.kind, format_seconds(row.created_at)),
+        ended_at=format_seconds(row.image_deleted_at),
         size=named.image_size,
         project_id=row.project_id,
     )
@@ -131,7 +132,7 @@ def _sources(names: Names, row: AncestryRow, image: Node) -> Node:
 
     If they are unknown, return the image.
     """
-    node, ended_at = image, _format_time(row.via_ended_at)
+    node, ended_at = image, format_seconds(row.via_ended_at)
     for index, ref in reversed([*enumerate(row.via)]):
         link, name = ORIGIN if index else BOOT, names.of_resource(ref)
         node = Node(
@@ -162,7 +163,7 @@ class _Below:
         """Add an image below the resource that it was made from. Its parent was added before."""
         row, node = named.row, _image(named)
         source = self._resource(row.parent_image_id, row.via)
-        source.ended_at = source.ended_at or _format_time(row.instance_ended_at)
+        source.ended_at = source.ended_at or format_seconds(row.instance_ended_at)
         source.children.append(node)
         self._images[row.image_id] = node
 
@@ -186,7 +187,7 @@ class _Below:
             node = Node(ref.resource_type, ref.instance_id, name, link)
             if row is not None:
                 node.project_id = row.project_id
-                node.ended_at = _format_time(row.ended_at or _expired(row))
+                node.ended_at = format_seconds(row.ended_at or _expired(row))
             above = self._images[image_id] if is_direct else self._resource(image_id, way[:-1])
             self._resources[key] = node
             above.children.append(node)
@@ -196,7 +197,3 @@ class _Below:
 def _expired(row: Dependent) -> datetime | None:
     is_past = row.expires_at is not None and row.expires_at <= datetime.now(UTC)
     return row.expires_at if is_past else None
-
-
-def _format_time(time: datetime | None) -> str | None:
-    return None if time is None else f"{time:%Y-%m-%dT%H:%M:%SZ}"

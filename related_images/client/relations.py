@@ -264,7 +264,7 @@ class RelationsClient:
         :raises Conflict: if it is registered with another number of days
         :raises Forbidden: if the caller has no admin role
         """
-        days = validation.positive("longest_lease_days", longest_lease_days)
+        days = validation.number("longest_lease_days", longest_lease_days)
         body = {"name": validation.resource_type(name), "longest_lease_days": days}
         self.info()
         answer = self.glance.request("POST", paths.RESOURCE_TYPES, json=body)
@@ -471,7 +471,7 @@ class RelationsClient:
         :raises NotFound: if the image does not exist or the caller may not see it
         """
         path = paths.DESCENDANTS.format(image_id=validation.image_id(image_id))
-        query = () if depth is None else (("depth", str(validation.positive("depth", depth))),)
+        query = () if depth is None else (("depth", str(validation.number("depth", depth))),)
         sizes = PageSizes.of(limit, page_size)
         return self._items(path, "descendants", Descendant.from_json, query, sizes)
 

@@ -63,7 +63,7 @@ def register(
             f"the resource type {name} is built-in and has no leases; give another name than "
             f"{', '.join(RESOURCE_TYPES)}"
         )
-    days = validation.positive("longest_lease_days", longest_lease_days, FieldInvalid)
+    days = validation.number("longest_lease_days", longest_lease_days, FieldInvalid)
     if days > LONGEST_LEASE_DAYS_MAX:
         raise FieldInvalid(
             f"longest_lease_days={days} is too large; give at most {LONGEST_LEASE_DAYS_MAX}"

@@ -38,7 +38,6 @@ from related_images.integrations import (
 from related_images.integrations.nova_reports import nova_reports
 from related_images.integrations.patching import Patcher, PatchTarget, Wrapper
 from related_images.integrations.reporting import Reports, begin_with_requests, check_response
-from related_images.protocol import paths
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -47,7 +46,6 @@ LOG = logging.getLogger(__name__)
 
 OPTION: Final = "installation_uuid"
 VOLUME_OPTION: Final = "volume_installation_uuid"
-CREATION: Final = paths.API + paths.IMAGES
 
 
 NOVA: Final = Patcher("Nova", NovaUnexpected)

@@ -1,6 +1,7 @@
 """``installation``: register the deployments of Nova and Cinder."""
 
 import argparse
+from functools import partial
 from typing import Any, Final
 
 from cliff.columns import FormattableColumn
@@ -26,7 +27,10 @@ class Add(options.DatabaseCommand, ShowOne):
         """
         _add_uuid(parser)
         parser.add_argument(
-            "--name", required=True, type=options.short_text, help="name of the installation"
+            "--name",
+            required=True,
+            type=validation.argument(partial(validation.text, "--name")),
+            help="name of the installation",
         )
         parser.add_argument(
             "--service-user",
@@ -145,6 +149,6 @@ def _add_uuid(parser: argparse.ArgumentParser) -> None:
 
 
 def _row(one: model.Installation) -> tuple[Any, ...]:
-    registered_at = f"{one.registered_at:%Y-%m-%dT%H:%M:%SZ}"
+    registered_at = validation.format_seconds(one.registered_at)
     users, witnesses = ServiceUsers(one.service_users), Witnesses(one.witnesses)
     return one.uuid, one.name, users, witnesses, registered_at

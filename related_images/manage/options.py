@@ -6,8 +6,6 @@ from typing import Final
 
 from cliff.command import Command
 
-from related_images import validation
-
 
 class OperatorCommand(Command):
     """A command whose help ends with its exit codes."""
@@ -70,13 +68,3 @@ class DatabaseCommand(OperatorCommand):
             help="directory of *.conf files, which are read after those of --config-file",
         )
         return parser
-
-
-def short_text(text: str) -> str:
-    """Return the argument.
-
-    :raises argparse.ArgumentTypeError: if it is empty, too long or has unprintable characters
-    """
-    if not validation.is_text(text):
-        raise argparse.ArgumentTypeError(f"{validation.TEXT} are needed")
-    return text

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from related_images import validation
@@ -69,7 +70,9 @@ class Reconcile(options.DatabaseCommand):
         add(
             "--rate",
             metavar="NUMBER",
-            type=_rate,
+            type=validation.argument(
+                partial(validation.decimal, "--rate", least=0.01, most=10_000)
+            ),
             default=RATE,
             help="maximum number of requests per second (default: %(default)s)",
         )
@@ -195,10 +198,3 @@ def _progress(unit: str, total: int | None, done: int) -> Iterator[Callable[[int
 
     with tqdm(total=total, initial=done, unit=unit) as bar:
         yield lambda done: bar.update(done - bar.n)
-
-
-def _rate(text: str) -> float:
-    rate = float(text)
-    if not 0.01 <= rate <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0.01 to 10000")
-    return rate

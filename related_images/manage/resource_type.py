@@ -1,6 +1,7 @@
 """``resource-type``: register the types of resources that may have leases of images."""
 
 import argparse
+from functools import partial
 from typing import Any, Final
 
 from cliff.lister import Lister
@@ -27,7 +28,7 @@ class Add(options.DatabaseCommand, ShowOne):
         parser.add_argument(
             "--longest-lease-days",
             metavar="DAYS",
-            type=int,
+            type=validation.argument(partial(validation.number, "--longest-lease-days")),
             default=model.LONGEST_LEASE_DAYS,
             help="how many days in the future a lease may end, 1 to "
             f"{model.LONGEST_LEASE_DAYS_MAX} (default: %(default)s)",
@@ -103,4 +104,4 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
 
 
 def _row(one: model.RegisteredType) -> tuple[Any, ...]:
-    return one.name, one.longest_lease_days, f"{one.registered_at:%Y-%m-%dT%H:%M:%SZ}"
+    return one.name, one.longest_lease_days, validation.format_seconds(one.registered_at)

@@ -7,9 +7,10 @@ import shlex
 import shutil
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
-from related_images import config
+from related_images import config, validation
 from related_images.db import schema
 from related_images.errors import NotServed
 from related_images.integrations import glance
@@ -79,7 +80,7 @@ class Serve(options.OperatorCommand):
         add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
         add(
             "--port",
-            type=port,
+            type=validation.argument(partial(validation.number, "--port", least=0, most=65535)),
             default=9292,
             help="port to listen on, 0 for a free one (default: %(default)s)",
         )
@@ -92,7 +93,7 @@ class Serve(options.OperatorCommand):
         )
         add(
             "--threads",
-            type=threads,
+            type=validation.argument(partial(validation.number, "--threads", most=256)),
             default=8,
             help="threads of the server (default: %(default)s)",
         )
@@ -124,30 +125,6 @@ class Serve(options.OperatorCommand):
             _upgrade_schema()
             greeting = _greeting(_url(listener), directory)
             glance.serve(directory, listener, args.threads, greeting)
-
-
-def port(text: str) -> int:
-    """Parse a port number.
-
-    :raises ValueError: if ``text`` is not a number
-    :raises argparse.ArgumentTypeError: if it is not from 0 to 65535
-    """
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is not a port from 0 to 65535")
-    return port
-
-
-def threads(text: str) -> int:
-    """Parse a number of threads.
-
-    :raises ValueError: if ``text`` is not a number
-    :raises argparse.ArgumentTypeError: if it is not from 1 to 256
-    """
-    threads = int(text)
-    if not 1 <= threads <= 256:
-        raise argparse.ArgumentTypeError(f"{threads} is not a number of threads from 1 to 256")
-    return threads
 
 
 def _refuse_remote(host: str) -> None:

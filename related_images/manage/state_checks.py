@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
+from related_images import validation
 from related_images.db import clock, coverage, installations, schema
 from related_images.db.column_types import FOREVER
 from related_images.errors import SchemaMissing, SchemaOutdated, SchemaTooNew
@@ -58,7 +59,7 @@ def _witnesses(connection: Connection) -> Iterator[Finding]:
             continue
         since = "has never reported"
         if one.stretches:
-            since = f"has not reported since {gaps[-1][0]:%Y-%m-%dT%H:%M:%SZ}"
+            since = f"has not reported since {validation.format_seconds(gaps[-1][0])}"
         yield found(subject, f"it {since}; {_ADVICE.get(one.name, _OF_API)}")
 
 

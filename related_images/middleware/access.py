@@ -16,7 +16,6 @@ from related_images.middleware.environ import Environ
 from related_images.middleware.policy import (
     ADMINISTRATOR,
     CREATE_IMAGE,
-    DELETE_RELATION,
     READER,
     RECORDER,
     REMOVER,
@@ -83,11 +82,6 @@ class Caller:
     def visible_to(self) -> str | None:
         """The project whose relations the caller sees, or ``None`` for all projects."""
         return None if self.sees_all_projects else self.project_id or ""
-
-    @property
-    def may_remove(self) -> bool:
-        """Whether the caller may remove relations."""
-        return self.permits(DELETE_RELATION)
 
     def permits(self, rule: Rule) -> bool:
         """Return whether a rule permits a request of the caller."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from related_images import model, validation
 from related_images.db import Database, NewRelation, Relation, Reporter, recording
@@ -12,10 +12,7 @@ from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
 from related_images.middleware.responses import WSGIApp
 from related_images.middleware.route_request import fields
-
-REQUIRED_FIELDS: Final = ("installation_uuid", "instance_id", "image_id", "kind")
-OPTIONAL_FIELDS: Final = ("resource_type", "label", "instance_project_id", "expires_at")
-"""``instance_project_id`` is the project that owns the resource."""
+from related_images.protocol import schemas
 
 
 def new_relation(
@@ -29,7 +26,7 @@ def new_relation(
     :raises BadInput: if a field is missing, unknown or malformed
     :raises ImageNotFound: if the image does not exist or the caller cannot see it
     """
-    body = fields(batches.json_item("the relation", given), REQUIRED_FIELDS, OPTIONAL_FIELDS)
+    body = fields(batches.json_item("the relation", given), schemas.COMPONENTS["new_relation"])
     image_id, kind = validation.image_id(body["image_id"]), model.kind(body["kind"])
     resource_type = model.resource_type_for(kind, body.get("resource_type", model.SERVER))
     ref = model.InstanceRef(body["installation_uuid"], body["instance_id"], resource_type)

@@ -11,17 +11,15 @@ from related_images.middleware.route_request import fields
 from related_images.protocol import schemas
 
 
-def items(
-    body: dict[str, Any], name: str, most: int = schemas.BATCH_MAX, things: str | None = None
-) -> list[Any]:
+def items(body: dict[str, Any], schema: schemas.Json, things: str | None = None) -> list[Any]:
     """Return the items of the body, which are not yet validated.
 
-    :param name: the only field of the body
-    :param most: the largest number of items
+    :param schema: the schema of the body, whose only field is a list
     :param things: what the items are, for the message, if that is not the name of the field
-    :raises FieldInvalid: if the field is missing or is not a list of 1 to ``most`` items
+    :raises FieldInvalid: if the field is missing or is not a list of the allowed length
     """
-    found = fields(body, required=(name,), optional=())[name]
+    ((name, shape),) = schema["properties"].items()
+    found, most = fields(body, schema)[name], shape["maxItems"]
     if not isinstance(found, list) or not 1 <= len(found) <= most:
         raise FieldInvalid(
             f"the field {name} is not a list of 1 to {most} {things or name}; send more in "

@@ -8,15 +8,14 @@ from related_images.db import dependent_summary, dependents
 from related_images.db.dependents import PagePosition, Wanted
 from related_images.errors import ParameterMalformed
 from related_images.middleware import image_use, paging
-from related_images.middleware.lineage_handlers import number, require_visible
+from related_images.middleware.lineage_handlers import require_visible
 from related_images.middleware.responses import WSGIApp, json_response
 from related_images.middleware.route_request import RouteRequest
 from related_images.model import InstanceRef, ProjectDependents
 from related_images.protocol import parameters, paths, schemas
 
 INSIDE: Final = "i"
-UPWARDS: Final = "r"
-"""The states in a marker: among the resources of the image, and after the images made from it."""
+"""In a marker: among the resources of an image."""
 
 
 def list_dependents(request: RouteRequest) -> WSGIApp:
@@ -87,7 +86,7 @@ def _projects(
 
 def _marker(place: PagePosition) -> str:
     is_inside = place.inside is not None
-    state = INSIDE if is_inside else UPWARDS if place.upwards else ""
+    state = INSIDE if is_inside else paging.UPWARDS if place.upwards else ""
     way = ",".join(map(_text, place.inside or ()))
     after = "" if place.after is None else _text(place.after)
     return paging.encode_marker(place.key, str(place.depth), state, way, after)
@@ -105,18 +104,18 @@ def _place(marker: str | None) -> PagePosition | None:
     if marker is None:
         return None
     key, depth, state, way, after = paging.decode_marker(
-        marker, validation.image_id, number, _state_of, _resources, _resources
+        marker, validation.image_id, paging.marker_number, _state_of, _resources, _resources
     )
     is_inside = state == INSIDE
     return PagePosition(
-        *(key, depth, state == UPWARDS),
+        *(key, depth, state == paging.UPWARDS),
         inside=way if is_inside else None,
         after=after[0] if is_inside and after else None,
     )
 
 
 def _state_of(text: str) -> str:
-    if text not in ("", INSIDE, UPWARDS):
+    if text not in ("", INSIDE, paging.UPWARDS):
         raise ParameterMalformed("the state in the marker is malformed")
     return text
 

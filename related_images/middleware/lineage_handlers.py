@@ -1,7 +1,7 @@
 """The handlers of the routes for the ancestry and the descendants of an image."""
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 from related_images import validation
 from related_images.db import Filters, lineage, listing
@@ -15,15 +15,12 @@ from related_images.db.lineage import (
     Wanted,
 )
 from related_images.db.resources_between import Via
-from related_images.errors import ParameterMalformed
 from related_images.middleware import glance, paging
 from related_images.middleware.responses import WSGIApp, json_response
 from related_images.middleware.route_request import RouteRequest
 from related_images.model import Ancestor, Descendant
 from related_images.protocol import paths, schemas
 from related_images.protocol.schemas import Json
-
-UPWARDS: Final = "r"
 
 
 def list_ancestry(request: RouteRequest) -> WSGIApp:
@@ -128,28 +125,20 @@ def _chain_position(marker: str | None) -> ChainPosition | None:
     if marker is None:
         return None
     return ChainPosition(
-        *paging.decode_marker(marker, validation.image_id, validation.image_id, number)
+        *paging.decode_marker(
+            marker, validation.image_id, validation.image_id, paging.marker_number
+        )
     )
 
 
 def _tree_marker(position: TreePosition) -> str:
     return paging.encode_marker(
-        position.key, str(position.depth), UPWARDS if position.upwards else ""
+        position.key, str(position.depth), paging.UPWARDS if position.upwards else ""
     )
 
 
 def _tree_position(marker: str | None) -> TreePosition | None:
     if marker is None:
         return None
-    key, depth, state = paging.decode_marker(marker, validation.image_id, number, str)
-    return TreePosition(key, depth, state == UPWARDS)
-
-
-def number(text: str) -> int:
-    """Parse a number in a marker.
-
-    :raises ParameterMalformed: if it is malformed
-    """
-    if not text.isascii() or not text.isdecimal() or len(text) > 9:
-        raise ParameterMalformed("the number in the marker is malformed")
-    return int(text)
+    key, depth, state = paging.decode_marker(marker, validation.image_id, paging.marker_number, str)
+    return TreePosition(key, depth, state == paging.UPWARDS)

@@ -26,6 +26,11 @@ from related_images.protocol import parameters
 NO_TIME: Final = "-"
 """In a marker: the instance has no ``latest_at``."""
 
+UPWARDS: Final = "r"
+"""In a marker: the walk returns to the image after all images below it."""
+marker_number = partial(validation.number, "marker", least=0)
+"""The parser of a whole number in a marker."""
+
 Parameters = Sequence[tuple[str, str]]
 """The names and values of the parameters of a query."""
 

@@ -1,15 +1,12 @@
 """Read an origin in the body of a request."""
 
-from typing import Any, Final
+from typing import Any
 
 from related_images import model, validation
 from related_images.errors import FieldInvalid, ParameterMalformed
 from related_images.middleware import batches
 from related_images.middleware.route_request import fields
-
-REQUIRED_FIELDS: Final = ("installation_uuid", "instance_id", "source", "since", "project_id")
-OPTIONAL_FIELDS: Final = ("resource_type",)
-SOURCE_FIELDS: Final = ("installation_uuid", "instance_id")
+from related_images.protocol import schemas
 
 
 def new_origin(item: Any) -> model.NewOrigin:
@@ -18,12 +15,11 @@ def new_origin(item: Any) -> model.NewOrigin:
     :raises BadInput: if a field is missing, unknown or malformed
     :raises OriginRefused: if a resource of this type cannot come from a source of that type
     """
-    found = fields(batches.json_item("the origin", item), REQUIRED_FIELDS, OPTIONAL_FIELDS)
+    found = fields(batches.json_item("the origin", item), schemas.NEW_ORIGIN)
     source, project_id = found["source"], found["project_id"]
     if source is not None:
-        source = _resource(
-            fields(batches.json_item("source", source), SOURCE_FIELDS, OPTIONAL_FIELDS)
-        )
+        shape = schemas.NEW_ORIGIN["properties"]["source"]
+        source = _resource(fields(batches.json_item("source", source), shape))
     try:
         since = validation.parse_time("since", found["since"])
     except ParameterMalformed as error:

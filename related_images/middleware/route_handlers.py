@@ -31,7 +31,6 @@ from related_images.errors import (
     RelationNotFound,
     StoreUnavailable,
 )
-from related_images.jsonform import types_of
 from related_images.middleware import (
     attach_relation,
     batches,
@@ -100,7 +99,7 @@ def attach(request: RouteRequest) -> WSGIApp:
     """
     body, record = json_object(request.environ), partial(_attached, request, _image_cache(request))
     if "relations" in body:
-        given = batches.items(body, "relations")
+        given = batches.items(body, schemas.COMPONENTS["new_relations"])
         return json_response({"relations": batches.results("relation", record, given)})
     found, created = record(body)
     return json_response(found, HTTPStatus.CREATED if created else HTTPStatus.OK)
@@ -209,7 +208,7 @@ def report_origins(request: RouteRequest) -> WSGIApp:
     :raises BadInput: if the body has no list of origins
     :raises StoreUnavailable: if the database is unavailable; origins that were recorded before stay
     """
-    given = batches.items(json_object(request.environ), "origins")
+    given = batches.items(json_object(request.environ), schemas.COMPONENTS["new_origins"])
     record = partial(_recorded_origin, request)
     return json_response({"origins": batches.results("origin", record, given)})
 
@@ -244,7 +243,7 @@ def report_coverage(request: RouteRequest) -> WSGIApp:
 
     :raises BadInput: if the body is malformed, or the time is in the future
     """
-    body = fields(json_object(request.environ), required=types_of(model.Heartbeat), optional=())
+    body = fields(json_object(request.environ), schemas.COMPONENTS["new_heartbeat"])
     new = model.Heartbeat(
         body["installation_uuid"],
         body["witness"],
@@ -308,8 +307,8 @@ def find_usages(request: RouteRequest) -> WSGIApp:
     :raises BadInput: if the body does not have 1 to
         :data:`related_images.protocol.schemas.IMAGE_IDS_MAX` IDs of images
     """
-    name, most = parameters.IMAGE_IDS, schemas.IMAGE_IDS_MAX
-    ids = batches.items(json_object(request.environ), name, most, "image IDs")
+    body = json_object(request.environ)
+    ids = batches.items(body, schemas.COMPONENTS["image_ids"], "image IDs")
     return _usages(request, list(dict.fromkeys(map(validation.image_id, ids))))
 
 
@@ -332,11 +331,7 @@ def register_installation(request: RouteRequest) -> WSGIApp:
     :raises InstallationConflict: if it is registered with another name, other service users or
         other witnesses
     """
-    body = fields(
-        json_object(request.environ),
-        required=("uuid", "name"),
-        optional=("service_users", "witnesses"),
-    )
+    body = fields(json_object(request.environ), schemas.COMPONENTS["new_installation"])
     uuid = validation.installation_uuid(body["uuid"])
     name, users = validation.text("name", body["name"]), body.get("service_users", [])
     if not isinstance(users, list):
@@ -353,7 +348,7 @@ def _service_user(given: object) -> model.ServiceUser:
             f"the field service_users has the item {validation.shown(given)}; give an object with "
             "user_id and optionally resource_types"
         )
-    body = fields(given, required=("user_id",), optional=("resource_types",))
+    body = fields(given, schemas.SERVICE_USER)
     return model.service_user(body["user_id"], body.get("resource_types"))
 
 
@@ -378,9 +373,7 @@ def register_resource_type(request: RouteRequest) -> WSGIApp:
     :raises BadInput: if the body is malformed
     :raises ResourceTypeConflict: if it is registered with another longest lease
     """
-    body = fields(
-        json_object(request.environ), required=("name",), optional=("longest_lease_days",)
-    )
+    body = fields(json_object(request.environ), schemas.COMPONENTS["new_resource_type"])
     days = body.get("longest_lease_days", model.LONGEST_LEASE_DAYS)
     found, created = resource_types.register(request.database, body["name"], days)
     return json_response(found.as_json(), HTTPStatus.CREATED if created else HTTPStatus.OK)

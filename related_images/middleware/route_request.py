@@ -1,6 +1,6 @@
 """A request to one of the filter's routes, as its handler gets it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +15,7 @@ from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
 from related_images.middleware.policy import Rule
 from related_images.middleware.responses import WSGIApp
-from related_images.protocol import parameters
+from related_images.protocol import parameters, schemas
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,14 @@ def query_of(environ: Environ) -> list[tuple[str, str]]:
         ) from error
 
 
-def fields(
-    body: dict[str, Any], required: Iterable[str], optional: Iterable[str]
-) -> dict[str, Any]:
+def fields(body: dict[str, Any], schema: schemas.Json) -> dict[str, Any]:
     """Return ``body`` after checking that it has all required fields and no unknown ones.
 
+    :param schema: the schema of the body; the types of the fields are not checked
     :raises FieldInvalid: if it does not; the message names the first such field
     """
-    known = [*required, *optional]
-    missing = [name for name in required if name not in body]
+    known = schema["properties"]
+    missing = [name for name in known if name in schema["required"] and name not in body]
     unknown = [name for name in body if name not in known]
     if missing or unknown:
         wrong = (

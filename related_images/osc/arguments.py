@@ -180,15 +180,3 @@ def add_sort(parser: Parser) -> None:
         default="created_at:desc",
         help="Sort by keys and directions of Glance, such as name:asc (default: %(default)s)",
     )
-
-
-def positive(text: str) -> int:
-    """Parse a whole number from 1, of at most nine digits.
-
-    :raises argparse.ArgumentTypeError: if ``text`` is no such number
-    """
-    if not validation.is_positive(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a whole number from 1 to {validation.LARGEST}"
-        )
-    return int(text)

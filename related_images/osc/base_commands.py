@@ -5,15 +5,15 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from cliff.columns import FormattableColumn
 from osc_lib.command import command
 from osc_lib.exceptions import CommandError
 
+from related_images import validation
 from related_images.errors import RelatedImagesError
-from related_images.osc import arguments
 from related_images.osc.names import Names
 from related_images.osc.plugin import Clients
 from related_images.osc.progress import progress_bar
@@ -136,7 +136,7 @@ class ListCommand(TableCommand):
         parser.add_argument(
             "--limit",
             metavar="<number>",
-            type=arguments.positive,
+            type=validation.argument(partial(validation.number, "--limit")),
             default=self.limit,
             help=f"Maximum number of rows to list (default: {self.limit or 'all'})",
         )
@@ -212,8 +212,3 @@ def write_to_terminal(text: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(text)
         sys.stderr.flush()
-
-
-def format_time(time: datetime | None) -> str | None:
-    """Return a time in the format of Glance."""
-    return None if time is None else f"{time:%Y-%m-%dT%H:%M:%SZ}"

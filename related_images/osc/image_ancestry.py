@@ -2,13 +2,15 @@
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
+from related_images import validation
 from related_images.client import Descendant
 from related_images.client.lineage import AncestryRow, ancestry
 from related_images.client.names import resource_of
 from related_images.osc import arguments, resolve
-from related_images.osc.base_commands import Column, ListWithNames, format_time
+from related_images.osc.base_commands import Column, ListWithNames
 
 
 def _of_source(field: str) -> Callable[[Any], Any]:
@@ -26,13 +28,13 @@ ORIGIN_COLUMNS: Final[tuple[Column, ...]] = (
     ("Resource ID", _of_source("instance_id")),
     ("Server Name", lambda it: it.server_name),
     ("Installation UUID", _of_source("installation_uuid")),
-    ("Deleted At", lambda it: format_time(it.row.image_deleted_at)),
+    ("Deleted At", lambda it: validation.format_seconds(it.row.image_deleted_at)),
 )
 
 
 class _ListRelatives(ListWithNames):
     long_columns = (
-        ("Created At", lambda it: format_time(it.row.created_at)),
+        ("Created At", lambda it: validation.format_seconds(it.row.created_at)),
         ("Project ID", lambda it: it.row.project_id),
     )
 
@@ -76,7 +78,7 @@ class ListDescendant(_ListRelatives):
         parser.add_argument(
             "--depth",
             metavar="<number>",
-            type=arguments.positive,
+            type=validation.argument(partial(validation.number, "--depth")),
             help="Maximum number of generations (default: all)",
         )
 

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from osc_lib.exceptions import CommandError
 
-from related_images import model
+from related_images import model, validation
 from related_images.client import Dependent, DependentSummary, ProjectDependents, RelationsClient
 from related_images.client.glance import PAGE
 from related_images.osc import arguments, resolve
-from related_images.osc.base_commands import Column, ListCommand, Table, format_time, table
+from related_images.osc.base_commands import Column, ListCommand, Table, table
 from related_images.osc.image_usage import INCOMPLETE
 from related_images.osc.names import SERVICES, Names
 
@@ -29,8 +29,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
 LONG_COLUMNS: Final[tuple[Column, ...]] = (
     ("Kind", lambda it: it.row.kind),
     ("Installation UUID", lambda it: it.row.installation_uuid),
-    ("Ended At", lambda it: format_time(it.row.ended_at)),
-    ("Expires At", lambda it: format_time(it.row.expires_at)),
+    ("Ended At", lambda it: validation.format_seconds(it.row.ended_at)),
+    ("Expires At", lambda it: validation.format_seconds(it.row.expires_at)),
 )
 
 

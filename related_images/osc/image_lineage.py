@@ -1,8 +1,10 @@
 """``openstack image lineage show``: draw what an image was made from, and what depends on it."""
 
 import argparse
+from functools import partial
 from typing import Final
 
+from related_images import validation
 from related_images.client.graph_drawing import FORMATS, fold, tree
 from related_images.client.lineage import lineage
 from related_images.osc import arguments, resolve
@@ -36,13 +38,13 @@ class ShowImageLineage(GlanceCommand):
         parser.add_argument(
             "--depth",
             metavar="<number>",
-            type=arguments.positive,
+            type=validation.argument(partial(validation.number, "--depth")),
             help="Maximum number of generations of descendants (default: all)",
         )
         parser.add_argument(
             "--width",
             metavar="<number>",
-            type=arguments.positive,
+            type=validation.argument(partial(validation.number, "--width")),
             default=WIDTH,
             help="Maximum number of images or resources below each one; the others are counted "
             "(default: %(default)s)",

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any, Final
 
-from related_images import model
+from related_images import model, validation
 from related_images.client import InstanceRef, Relation
 from related_images.client.glance import PAGE
 from related_images.osc import arguments, resolve
@@ -14,7 +14,6 @@ from related_images.osc.base_commands import (
     MultiObjectCommand,
     Table,
     TableCommand,
-    format_time,
     table,
 )
 from related_images.osc.names import Names
@@ -28,10 +27,12 @@ COLUMNS: Final[tuple[Column, ...]] = (
     ("Resource ID", lambda it: it.row.instance_id),
     ("Server Name", lambda it: it.server_name),
     ("Installation UUID", lambda it: it.row.installation_uuid),
-    ("Created At", lambda it: format_time(it.row.created_at)),
-    ("Deleted At", lambda it: format_time(it.row.image_deleted_at)),
+    ("Created At", lambda it: validation.format_seconds(it.row.created_at)),
+    ("Deleted At", lambda it: validation.format_seconds(it.row.image_deleted_at)),
 )
-EXPIRES: Final[tuple[Column, ...]] = (("Expires At", lambda it: format_time(it.row.expires_at)),)
+EXPIRES: Final[tuple[Column, ...]] = (
+    ("Expires At", lambda it: validation.format_seconds(it.row.expires_at)),
+)
 LONG_COLUMNS: Final[tuple[Column, ...]] = (
     *EXPIRES,
     ("Source", lambda it: it.row.source),

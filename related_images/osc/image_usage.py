@@ -19,7 +19,6 @@ from related_images.osc.base_commands import (
     ListCommand,
     MultiObjectCommand,
     Unset,
-    format_time,
     write_to_terminal,
 )
 from related_images.protocol import paths
@@ -60,7 +59,7 @@ class ImageUsage:
         """The text of Unused Since; ``None`` for an image that is used, or seems to be."""
         if not self.usage.is_unused:
             return UNKNOWN if self.usage.gaps and self.usage.state == model.UNKNOWN else None
-        return format_time(self.usage.unused_since) or NEVER
+        return validation.format_seconds(self.usage.unused_since) or NEVER
 
     @property
     def idle_since(self) -> datetime | None:
@@ -170,7 +169,7 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
     long_columns = (
         ("Servers Ever", lambda row: row.usage.instances),
         ("Leases", lambda row: row.usage.leases.count),
-        ("Leases Until", lambda row: format_time(row.usage.leases.latest_expires_at)),
+        ("Leases Until", lambda row: validation.format_seconds(row.usage.leases.latest_expires_at)),
         ("Shelved Servers", lambda row: row.usage.shelved),
         (
             "Used By Others",

@@ -12,7 +12,6 @@ from related_images.osc import arguments, nova_metadata, resolve
 from related_images.osc.base_commands import (
     Table,
     TableCommand,
-    format_time,
     table,
 )
 from related_images.osc.monitoring import UNKNOWN, MonitoringCommand
@@ -70,7 +69,7 @@ class OverdueServerBackup(MonitoringCommand, TableCommand):
                 ("Installation UUID", lambda row: row.installation_uuid),
                 ("Project ID", lambda row: row.project_id),
                 ("Newest Backup", lambda row: row.image_id),
-                ("Created At", lambda row: format_time(row.made_at)),
+                ("Created At", lambda row: validation.format_seconds(row.made_at)),
                 ("Age", lambda row: row.age and validation.format_span(row.age)),
                 ("State", lambda row: row.state),
             ),

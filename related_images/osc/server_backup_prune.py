@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from osc_lib.exceptions import CommandError
 
-from related_images import model
+from related_images import model, validation
 from related_images.client import Instance
 from related_images.client.backups.inventory import Inventory
 from related_images.client.backups.prune import (
@@ -25,7 +25,6 @@ from related_images.osc.base_commands import (
     PartialFailureCommand,
     Table,
     TableCommand,
-    format_time,
     table,
 )
 from related_images.osc.nova_metadata import ServerScope
@@ -187,7 +186,10 @@ def _table(verdicts: list[Verdict]) -> Table:
             ("Label", lambda verdict: verdict.decision.backup.label),
             ("Project ID", lambda verdict: verdict.decision.backup.project_id),
             ("Image ID", lambda verdict: verdict.decision.backup.image_id),
-            ("Created At", lambda verdict: format_time(verdict.decision.backup.created_at)),
+            (
+                "Created At",
+                lambda verdict: validation.format_seconds(verdict.decision.backup.created_at),
+            ),
             ("Action", lambda verdict: verdict.outcome),
             ("Reasons", lambda verdict: ", ".join(verdict.reasons)),
         ),

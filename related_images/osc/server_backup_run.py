@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from osc_lib.exceptions import CommandError
@@ -18,7 +19,6 @@ from related_images.client.backups.run import BackupRun, Limits
 from related_images.client.backups.servers import Servers
 from related_images.client.backups.stored_policy import Ages
 from related_images.osc import arguments, backup_rules, resolve, services
-from related_images.osc.base_commands import format_time
 from related_images.osc.monitoring import UNKNOWN, WARNING, MonitoringCommand
 from related_images.osc.progress import counting_bar
 
@@ -171,8 +171,8 @@ def _shown(run: ServerRun, deleted: list[str], is_dry: bool) -> dict[str, Any]:
         "state": run.state,
         "reason": run.reason or None,
         "image_id": run.image_id,
-        "newest_backup": format_time(run.made_at),
-        "next_due": format_time(run.next_due),
+        "newest_backup": validation.format_seconds(run.made_at),
+        "next_due": validation.format_seconds(run.next_due),
         "to_delete" if is_dry else "deleted": deleted,
     }
 
@@ -195,7 +195,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             name,
             metavar="<number>",
-            type=arguments.positive,
+            type=validation.argument(partial(validation.number, name)),
             default=default,
             help=f"Maximum number of backups at the same time {where} (default: %(default)s)",
         )

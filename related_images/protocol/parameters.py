@@ -22,11 +22,7 @@ Parser = Callable[[Any], Any]
 
 
 def _project_id(text: str) -> str:
-    if not validation.is_text(text):
-        raise ParameterMalformed(
-            f"project_id={validation.shown(text)} is malformed; give {validation.TEXT}"
-        )
-    return text
+    return validation.text("project_id", text, ParameterMalformed)
 
 
 def source(name: str) -> Parser:
@@ -71,11 +67,11 @@ def _image_ids(text: str) -> list[str]:
 
 
 def _limit(text: str) -> int:
-    return min(validation.positive("limit", text, LimitMalformed), LIMIT_MAX)
+    return min(validation.number("limit", text, LimitMalformed), LIMIT_MAX)
 
 
 def _depth(text: str) -> int:
-    return validation.positive("depth", text)
+    return validation.number("depth", text)
 
 
 def _kind_made_from_server(text: str) -> str:

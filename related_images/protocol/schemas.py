@@ -104,12 +104,12 @@ TEXT: Final = {"type": "string", "minLength": 1, "maxLength": validation.TEXT_LE
 _MAYBE_OWN_TEXT: Final = TEXT | {"type": ["string", "null"]}
 UUID: Final = {
     "type": "string",
-    "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+    "pattern": f"^{validation.UUID_PATTERN}$".replace("a-fA-F", "a-f"),
 }
 """A UUID in lower case: in responses, and everywhere for the ID of an image."""
-ANY_UUID: Final = UUID | {"pattern": UUID["pattern"].replace("0-9a-f", "0-9a-fA-F")}
+ANY_UUID: Final = {"type": "string", "pattern": f"^{validation.UUID_PATTERN}$"}
 """A UUID in lower or upper case: in requests."""
-_WORD: Final = {"type": "string", "pattern": "^[A-Za-z0-9._:-]+$", "minLength": 1}
+_WORD: Final = {"type": "string", "pattern": f"^{validation.WORD_PATTERN}$", "minLength": 1}
 INSTANCE_ID: Final = _WORD | {"maxLength": validation.INSTANCE_ID_LENGTH}
 LABEL: Final = _WORD | {"maxLength": validation.LABEL_LENGTH}
 _MAYBE_LABEL: Final = LABEL | {"type": ["string", "null"]}
@@ -119,7 +119,7 @@ KIND: Final = {"type": "string", "enum": list(model.KINDS)}
 MADE_KIND: Final = {"type": "string", "enum": list(model.MADE_FROM)}
 SOURCE: Final = {"type": "string", "enum": list(model.SOURCES)}
 WITNESS: Final = {"type": "string", "enum": list(model.WITNESSES)}
-COUNT: Final = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
+COUNT: Final = {"type": "integer", "minimum": 1, "maximum": validation.LARGEST}
 _LINKS: Final = {"self": {"type": "string"}, "schema": {"type": "string"}}
 
 IDS: Final[dict[str, Json]] = {
@@ -252,7 +252,7 @@ _NEW_RESOURCE: Final = {
     "instance_id": INSTANCE_ID,
     "resource_type": {**_BUILT_IN_TYPE, "default": model.SERVER},
 }
-_NEW_ORIGIN: Final = _object(
+NEW_ORIGIN: Final = _object(
     {
         **_NEW_RESOURCE,
         "source": _object(_NEW_RESOURCE, ("resource_type",))
@@ -375,21 +375,22 @@ _NEW_RELATION: Final = {
     "expires_at": _MAYBE_TIME
     | {"description": "The end of the lease; for the kind use, which needs it"},
 }
+SERVICE_USER: Final = _object(
+    {
+        "user_id": TEXT,
+        "resource_types": {
+            "type": ["array", "null"],
+            "minItems": 1,
+            "items": RESOURCE_TYPE,
+            "description": "Built-in or registered types; null for all types",
+        },
+    },
+    ("resource_types",),
+)
 _SERVICE_USERS: Final = {
     "type": "array",
     "maxItems": model.SERVICE_USERS_LIMIT,
-    "items": _object(
-        {
-            "user_id": TEXT,
-            "resource_types": {
-                "type": ["array", "null"],
-                "minItems": 1,
-                "items": RESOURCE_TYPE,
-                "description": "Built-in or registered types; null for all types",
-            },
-        },
-        ("resource_types",),
-    ),
+    "items": SERVICE_USER,
     "description": "The only service users that may report on resources of the installation; "
     "if empty, every caller with a recording role may report",
 }
@@ -473,7 +474,7 @@ COMPONENTS: Final[dict[str, Json]] = {
         }
     ),
     "origins": _list("origins", _ORIGIN, **_PAGE),
-    "new_origins": _batch("origins", _NEW_ORIGIN),
+    "new_origins": _batch("origins", NEW_ORIGIN),
     "recorded_origins": _results("origins", "origin", _ORIGIN),
     "resource_type": _object(properties(RegisteredType)),
     "resource_types": _list("resource_types", reference("resource_type")),

@@ -188,7 +188,7 @@ CALLS: Final[dict[str, tuple[RouteRequest, type[BadInput], str]]] = {
     "attach project": (
         lambda s: s.attach("i", IMAGE, kind="boot", instance_project_id=7),
         FieldInvalid,
-        "the field instance_project_id is malformed",
+        "instance_project_id=7 is malformed",
     ),
     "detach": (lambda s: s.detach("i", IMAGE, kind="copy"), KindUnknown, "'copy'"),
     "instance_ended": (lambda s: s.instance_ended("a b"), TupleMalformed, "'a b'"),

@@ -15,7 +15,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import CHECKS
 
 from related_images.jsonform import types_of
-from related_images.middleware import attach_relation, record_origins, routing
+from related_images.middleware import routing
 from related_images.model import Ancestor, Dependent, Descendant, Installation, Origin, Usage
 from related_images.protocol import paths, schemas
 from tests import filters
@@ -137,25 +137,6 @@ def test_installation_has_the_fields_of_the_model() -> None:
 @pytest.mark.parametrize("name", schemas.COMPONENTS)
 def test_every_component_is_a_json_schema(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(COMPONENTS["schemas"][name])
-
-
-def test_document_has_the_fields_of_request_bodies() -> None:
-    relation = COMPONENTS["schemas"]["new_relation"]
-    assert set(relation["required"]) == set(attach_relation.REQUIRED_FIELDS)
-    assert (
-        tuple(relation["properties"])
-        == attach_relation.REQUIRED_FIELDS + attach_relation.OPTIONAL_FIELDS
-    )
-
-
-def test_document_has_the_fields_of_new_origins() -> None:
-    item = COMPONENTS["schemas"]["new_origins"]["properties"]["origins"]["items"]
-    source = item["properties"]["source"]
-    assert set(item["required"]) == set(record_origins.REQUIRED_FIELDS)
-    assert set(source["required"]) == set(record_origins.SOURCE_FIELDS)
-    for shape in (item, source):
-        optional = set(shape["properties"]) - set(shape["required"])
-        assert optional == set(record_origins.OPTIONAL_FIELDS)
 
 
 def tried() -> dict[str, Any]:

@@ -9,7 +9,6 @@ import pytest
 
 from related_images import __version__
 from related_images.db import schema
-from related_images.errors import ConfigurationError
 from related_images.middleware import filter_factory
 from related_images.middleware.monitoring import metrics_factory
 from tests import filters, wsgi
@@ -74,19 +73,6 @@ def test_everything_is_counted(glance_app: Any, url: str) -> None:
     for task in ("read", "write"):
         spent = f'related_images_database_seconds_sum{{task="{task}"}}'
         assert after[spent] > before.get(spent, 0)
-
-
-def test_an_option_of_the_metrics_app_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="unknown option 'path'"):
-        metrics_factory({}, path="/x")
-
-
-def test_a_missing_directory_stops_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "none"))
-    with pytest.raises(ConfigurationError, match="is not a directory"):
-        metrics_factory({})
 
 
 def test_a_start_is_logged_with_its_options_and_without_secrets(

@@ -393,7 +393,7 @@ def test_a_merge_counts_in_a_dry_run_and_then_moves(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "the field user_id is malformed"),
+        ("", "user_id='' is malformed; give 1 to 255 printable"),
         ("nova:", "the resource type '' is malformed; give 1 to 64 of the characters"),
         ("nova:server,a b", "the resource type 'a b' is malformed"),
     ],

@@ -39,7 +39,8 @@ def test_caller_without_recording_role_may_not_record(roles: str) -> None:
 
 def test_unconfirmed_token_gives_no_rights() -> None:
     stranger = caller("admin,service", **{"X-Identity-Status": "Invalid"})
-    assert [stranger.may_record, stranger.may_remove, stranger.is_admin] == [False] * 3
+    assert [stranger.may_record, stranger.is_admin] == [False] * 2
+    assert not stranger.permits(policy.DELETE_RELATION)
     with pytest.raises(NotIdentified):
         stranger.require_identity()
 
@@ -57,7 +58,7 @@ def with_service(roles: str, service_roles: str, **more: str) -> Caller:
 def test_service_token_may_record_and_sees_all_projects() -> None:
     user = with_service("member", "service")
     assert [user.has_recording_role, user.has_service_token] == [False, True]
-    assert [user.may_record, user.may_remove, user.is_admin] == [True, True, False]
+    assert [user.may_record, user.is_admin] == [True, False]
     assert user.visible_to is None
     user.require(policy.CREATE_IMAGE)
     user.require(policy.DELETE_RELATION)
@@ -68,7 +69,8 @@ def test_service_token_may_record_and_sees_all_projects() -> None:
 @pytest.mark.parametrize("roles", ["", "member", "admin", "services"])
 def test_service_token_without_the_role_gives_no_rights(roles: str) -> None:
     user = with_service("member", roles)
-    assert [user.has_service_token, user.may_record, user.may_remove] == [False] * 3
+    assert [user.has_service_token, user.may_record] == [False] * 2
+    assert not user.permits(policy.DELETE_RELATION)
     assert user.visible_to == "p"
 
 
@@ -85,7 +87,7 @@ def test_service_token_is_enough_if_the_user_token_is_not_confirmed() -> None:
 
 def test_admin_sees_all_projects_and_removes_but_does_not_record() -> None:
     admin = caller("admin")
-    assert [admin.is_admin, admin.may_remove, admin.may_record] == [True, True, False]
+    assert [admin.is_admin, admin.may_record] == [True, False]
     assert admin.visible_to is None
     admin.require(policy.CREATE_INSTALLATION)
     admin.require(policy.DELETE_RELATION)

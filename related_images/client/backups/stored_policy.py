@@ -33,7 +33,7 @@ def count(text: str) -> int:
     """
     if text in ("unlimited", str(UNLIMITED)):
         return UNLIMITED
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+    if not validation.is_number(text, least=0):
         raise ParameterMalformed(
             f"{validation.shown(text)} is neither a whole number nor unlimited"
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from related_images import model, validation
 from related_images.client import InstallationAmbiguous, Instance, RelationsClient
@@ -14,6 +14,7 @@ from related_images.client.backups import (
     decide,
     stored,
 )
+from related_images.client.backups.due import UNFINISHED
 from related_images.client.backups.service import Service
 from related_images.client.backups.volume_snapshots import VolumeSnapshot
 from related_images.integrations.horizon.pages import Page, page
@@ -22,9 +23,6 @@ from related_images.integrations.horizon.servers import find, policies_of
 from related_images.integrations.horizon.volume_snapshots import ProjectSnapshots
 from related_images.model import Relation
 from related_images.protocol import paths
-
-UNFINISHED: Final = ("queued", "saving", "uploading", "importing")
-"""The statuses of images that change by themselves."""
 
 
 @dataclass(frozen=True)
