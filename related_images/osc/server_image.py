@@ -100,8 +100,7 @@ class ServerImageLister(ListCommand):
             **filters,
         )
         relations = service.relations(server.instance_id, kind=kind, page_size=PAGE)
-        by_image = _by_image(relations)
-        return (Row(image, by_image.get(image.id, [])) for image in images)
+        return _with_relations(images, relations)
 
     def _of_all(
         self, args: argparse.Namespace, kind: str | None, filters: Mapping[str, Any]
@@ -117,11 +116,13 @@ class ServerImageLister(ListCommand):
         return itertools.starmap(Row, relations.add_to(images))
 
 
-def _by_image(relations: Iterable[Relation]) -> Mapping[str, list[Relation]]:
-    found: dict[str, list[Relation]] = defaultdict(list)
+def _with_relations(images: Iterable[Image], relations: Iterable[Relation]) -> Iterator[Row]:
+    """Yield the images with their relations; all relations are read for the first image."""
+    by_image: dict[str, list[Relation]] = defaultdict(list)
     for relation in relations:
-        found[relation.image_id].append(relation)
-    return found
+        by_image[relation.image_id].append(relation)
+    for image in images:
+        yield Row(image, by_image[image.id])
 
 
 class ListServerImage(ServerImageLister):
