@@ -40,6 +40,7 @@ from related_images.osc.server_backup_prune import PruneServerBackup
 from related_images.osc.server_image import ListServerImage
 from tests.client.clients import session
 from tests.osc.aging import age
+from tests.osc.compute import Compute
 from tests.osc.running import Cloud, Instance
 from tests.osc.test_server_backup import change, relate
 from tests.servers import ServedGlance
@@ -84,6 +85,28 @@ def test_prune_of_one_server_reads_no_page_for_each_image(
         "GET /v2/relations": 1,
         "GET /v2/images": 2,
         "GET /v2/usages": 1,
+    }
+
+
+def test_prune_by_stored_policies_reads_pages(
+    filled: ServedGlance, nova: Compute, sent: Counter[str]
+) -> None:
+    nova.page = 1000
+    found = Inventory(Adapter(session(filled.url, ADMIN), service_type="image"))
+    for server in found.instances():
+        nova.add(server.instance_id, str(server.project_id), {"keep_last": 7})
+    sent.clear()
+    scope = ("--all-projects", "--policy", "stored", "--dry-run")
+    outcome = Cloud(filled.url, ADMIN, nova.url).listed(PruneServerBackup, *scope)
+    assert Counter(outcome.column("Action")) == {"keep": 24 * 7, "remove": 24 * 7}
+    versions = ("GET /v2.1", "GET /v2.1/")
+    assert {request: number for request, number in sent.items() if request not in versions} == {
+        "GET /v2.1/servers/detail": 1,
+        "GET /v2/info/relations": 1,
+        "GET /v2/instances": 1,
+        "GET /v2/relations": 1,
+        "GET /v2/images": 1,
+        "POST /v2/usages": 1,
     }
 
 
