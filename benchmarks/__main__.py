@@ -87,7 +87,7 @@ def _made(directory: Path) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
-    add("--quick", action="store_true", help="small sizes, in about two minutes")
+    add("--quick", action="store_true", help="small sizes, in about 4 minutes")
     add("--full", action="store_true", help="up to 10^6 images and 10^7 relations: some hours")
     add("--images", type=int, nargs="+", metavar="NUMBER", help="images in Glance")
     add("--relations", type=int, nargs="+", metavar="NUMBER", help="recorded relations")

@@ -143,10 +143,10 @@ class TupleMalformed(BadInput):
 
 
 class TupleConflict(BadInput):
-    """A header and a query parameter give different values."""
+    """A header and a query parameter, or two query parameters, contradict each other."""
 
     code = "tuple.conflict"
-    title = "The headers and the query differ"
+    title = "The headers and the query contradict each other"
 
 
 class KindUnknown(BadInput):

@@ -103,6 +103,7 @@ class RelationsClient:
     def images(
         self,
         *,
+        installation_uuid: str | None = None,
         resource_type: str | None = None,
         kind: str | None = None,
         label: str | None = None,
@@ -117,10 +118,11 @@ class RelationsClient:
     ) -> Iterator[Image]:
         """Return the images that the caller may see, restricted by relation.
 
-        The arguments from ``resource_type`` to ``created_before`` must hold for one relation of the
-        image. If one of them is given and ``kind`` is not, its kind is ``snapshot``, ``backup`` or
-        ``shelved``.
+        The arguments from ``installation_uuid`` to ``created_before`` must hold for one relation of
+        the image. If one of them is given and ``kind`` is not, its kind is ``snapshot``, ``backup``
+        or ``shelved``.
 
+        :param installation_uuid: installation of the resource
         :param resource_type: type of the resource
         :param kind: kind of the relation
         :param label: label of the relation
@@ -130,11 +132,12 @@ class RelationsClient:
         :param in_use: whether live servers or volumes use the image; also images without a relation
         :param descends_from: ID of an image from which the image descends
         :param filters: filters and options of Glance, such as ``status``, ``visibility``, ``sort``
-        :raises TypeError: if there is no argument from ``resource_type`` to ``descends_from``
+        :raises TypeError: if there is no argument from ``installation_uuid`` to ``descends_from``
         :raises Conflict: if Glance lists too many other images before the first one of this list
         :raises NotInstanceAware: also if Glance did not acknowledge the restriction
         """
         wanted = image_list.restriction(
+            installation_uuid=installation_uuid,
             resource_type=resource_type,
             kind=kind,
             label=label,

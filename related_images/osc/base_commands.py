@@ -25,6 +25,13 @@ Table = tuple[tuple[str, ...], Iterable[tuple[Any, ...]]]
 """Headings and rows, as cliff expects them."""
 
 
+DELAY: Final = 1.0
+"""The seconds after which a command shows its progress."""
+
+STREAMED: Final = ("csv", "value")
+"""The output formats whose rows are written one by one; others are written at the end."""
+
+
 class GlanceCommand(command.Command):
     """A command that sends requests to Glance. Its help ends with its exit codes."""
 
@@ -53,7 +60,7 @@ class GlanceCommand(command.Command):
         """Show the number of responses of Glance on stderr, if it is a terminal, after a second."""
         glance = self.clients.relations.glance
         with progress_bar(
-            desc="Reading", unit=" responses", delay=1, disable=None, leave=False
+            desc="Reading", unit=" responses", delay=DELAY, disable=None, leave=False
         ) as bar:
             before, glance.on_answer = glance.on_answer, bar.update
             try:
@@ -145,6 +152,14 @@ class ListCommand(TableCommand):
     def take_action(self, args: argparse.Namespace) -> Table:
         items = self.prepare(itertools.islice(self.find(args), args.limit))
         return table(self.shown_columns(args), items)
+
+    def produce_output(self, args: argparse.Namespace, names: Any, rows: Any) -> int:
+        """Write the rows, and show the progress until the first of them is written."""
+        remaining = iter(rows)
+        is_streamed = args.formatter in STREAMED and not args.sort_columns
+        with self.reading():
+            read = list(itertools.islice(remaining, 1 if is_streamed else None))
+        return super().produce_output(args, names, itertools.chain(read, remaining))
 
     def shown_columns(self, args: argparse.Namespace) -> tuple[Column, ...]:
         """Return the columns to list with these arguments."""

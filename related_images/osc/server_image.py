@@ -1,6 +1,7 @@
 """``openstack server image list``: list the images made from a server."""
 
 import argparse
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, Final
 from related_images import model
 from related_images.client import Image, Relation
 from related_images.client.glance import PAGE
+from related_images.client.image_relations import ImageRelations
 from related_images.osc import arguments, resolve
 from related_images.osc.base_commands import Column, ListCommand
 
@@ -98,38 +100,29 @@ class ServerImageLister(ListCommand):
             **filters,
         )
         relations = service.relations(server.instance_id, kind=kind, page_size=PAGE)
-        by_image = _by_image(relations)
-        return (Row(image, by_image.get(image.id, [])) for image in images)
+        return _with_relations(images, relations)
 
     def _of_all(
         self, args: argparse.Namespace, kind: str | None, filters: Mapping[str, Any]
     ) -> Iterator[Row]:
         client = self.clients.relations
-        wanted: dict[str, Any] = {"resource_type": model.SERVER, "kind": kind, "label": args.label}
-        images = client.images(**wanted, page_size=PAGE, **filters)
-        by_image = _by_image(
-            one
-            for one in client.relations(
-                **wanted,
-                installation_uuid=args.installation,
-                project_id=filters.get("owner"),
-                page_size=PAGE,
-            )
-            if kind is not None or one.kind in model.MADE_FROM
-        )
-        return (
-            Row(image, by_image.get(image.id, []))
-            for image in images
-            # the list has the images of all installations
-            if args.installation is None or image.id in by_image
-        )
+        wanted: dict[str, Any] = {
+            "installation_uuid": args.installation,
+            "resource_type": model.SERVER,
+            "label": args.label,
+        }
+        images = client.images(kind=kind, **wanted, limit=args.limit, page_size=PAGE, **filters)
+        relations = ImageRelations(client, kind, **wanted, project_id=filters.get("owner"))
+        return itertools.starmap(Row, relations.add_to(images))
 
 
-def _by_image(relations: Iterable[Relation]) -> Mapping[str, list[Relation]]:
-    found: dict[str, list[Relation]] = defaultdict(list)
+def _with_relations(images: Iterable[Image], relations: Iterable[Relation]) -> Iterator[Row]:
+    """Yield the images with their relations; all relations are read for the first image."""
+    by_image: dict[str, list[Relation]] = defaultdict(list)
     for relation in relations:
-        found[relation.image_id].append(relation)
-    return found
+        by_image[relation.image_id].append(relation)
+    for image in images:
+        yield Row(image, by_image[image.id])
 
 
 class ListServerImage(ServerImageLister):

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from related_images import model, validation
-from related_images.errors import ParameterUnknown
+from related_images.errors import ParameterUnknown, TupleConflict
 from related_images.model import Filters, InstanceRef
 from related_images.protocol import headers, parameters
 from related_images.protocol.headers import Assertion
@@ -17,6 +17,7 @@ PAGES: Final = 100
 PREFIX: Final = "relation_"
 
 _PARSERS: Final[dict[str, parameters.Parser]] = {
+    "relation_installation_uuid": validation.installation_uuid,
     "relation_resource_type": model.resource_type,
     "relation_kind": model.kind,
     "relation_label": validation.label,
@@ -43,6 +44,7 @@ class Restriction:
 
     Except the instance, each field is named as its parameter without the prefix.
 
+    :ivar installation_uuid: the installation of the resource, if the request names no instance
     :ivar resource_type: the type, if the request names it; the type of an instance is in
         ``instance`` too
     :ivar in_use: whether a live resource uses the image
@@ -50,6 +52,7 @@ class Restriction:
     """
 
     instance: InstanceRef | None = None
+    installation_uuid: str | None = None
     resource_type: str | None = None
     kind: str | None = None
     label: str | None = None
@@ -78,7 +81,7 @@ class Restriction:
         """
         ref = self.instance
         return Filters(
-            installation_uuid=ref.installation_uuid if ref else None,
+            installation_uuid=ref.installation_uuid if ref else self.installation_uuid,
             instance_id=ref.instance_id if ref else None,
             resource_type=ref.resource_type if ref else self.resource_type,
             label=self.label,
@@ -113,13 +116,19 @@ def read(given: Mapping[str, str], assertion: Assertion | None) -> Restriction:
     :param given: their values by name, without those that :func:`related_images.protocol.headers`
         parses if there is an ``assertion``
     :param assertion: the instance, its kind and its label, from headers or from parameters
+    :raises TupleConflict: if ``given`` names another installation than the instance
     :raises BadInput: if a value is malformed
     """
     if assertion is None:
         return Restriction(**_parsed(given))
     ref = assertion.instance
+    others = _parsed({name: text for name, text in given.items() if name not in headers.QUERY})
+    if others.get("installation_uuid", ref.installation_uuid) != ref.installation_uuid:
+        raise TupleConflict(
+            f"relation_installation_uuid is not the installation of the {ref}; give one of them"
+        )
     return Restriction(
-        **_parsed({name: text for name, text in given.items() if name not in headers.QUERY}),
+        **others,
         instance=ref,
         resource_type=ref.resource_type if assertion.names_type else None,
         kind=assertion.kind,

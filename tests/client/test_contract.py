@@ -132,6 +132,9 @@ def test_images_of_all_servers(
     relations = RelationsClient(make_client(glance.url, MEMBER))
     assert {image.id for image in relations.images(label=label)} == {first.id, second.id}
     assert not list(relations.images(resource_type="volume", label=label))
+    here = relations.images(installation_uuid=images.installation_uuid, label=label)
+    assert {image.id for image in here} == {first.id, second.id}
+    assert not list(relations.images(installation_uuid=str(uuid4()), label=label))
 
 
 def test_the_caller_may_choose_the_id_once(

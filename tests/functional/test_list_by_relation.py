@@ -31,6 +31,8 @@ PROJECTS = ("one", "two")
 VISIBILITIES = ("private", "shared", "community", "public")
 JSON_PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 MADE = ("snapshot", "backup")
+NONE = "00000000-0000-4000-8000-000000000000"
+"""The UUID of no installation."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,10 @@ class World:
         kind, label = query.get("relation_kind"), query.get("relation_label")
         source = query.get("relation_source")
         return (
-            (self.sees(caller, one) or (resource is not None and self.owners[resource] == caller))
+            query.get("relation_installation_uuid") in (None, self.installation)
+            and (
+                self.sees(caller, one) or (resource is not None and self.owners[resource] == caller)
+            )
             and resource in (None, one.resource)
             and wanted_type in (None, one.resource_type)
             and (one.kind in MADE if kind is None else one.kind == kind)
@@ -301,6 +306,9 @@ def restrictions(draw: st.DrawFn, world: World) -> dict[str, str]:
             "instance_id": resource,
             "relation_resource_type": resource.split("_")[0],
         },
+        "installation": {
+            "relation_installation_uuid": draw(one_of(world.installation, world.installation, NONE))
+        },
         "type": {"relation_resource_type": draw(one_of("server", "volume", "volume-snapshot"))},
         "kind": {"relation_kind": draw(one_of("snapshot", "backup", "boot"))},
         "label": {"relation_label": draw(one_of("daily", "weekly", "never"))},
@@ -311,6 +319,8 @@ def restrictions(draw: st.DrawFn, world: World) -> dict[str, str]:
         "descends": {"relation_descends_from": draw(one_of(*images))},
     }
     names = draw(st.lists(one_of(*pieces), min_size=1, max_size=3, unique=True))
+    if "instance" in names:  # another installation is refused
+        pieces["installation"] = {"relation_installation_uuid": world.installation}
     return {name: text for piece in names for name, text in pieces[piece].items()}
 
 

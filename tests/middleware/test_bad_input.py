@@ -9,6 +9,7 @@ from tests.filters import StubGlance, instance_headers
 from tests.middleware.conftest import MakeFilter
 
 UUID = "19175c19-2809-4e50-868f-186553dd7470"
+OTHER = "29175c19-2809-4e50-868f-186553dd7470"
 SERVICE = wsgi.identity("nova", "p", "service")
 ADMIN = wsgi.identity("admin", "p", "admin", "service")
 TUPLE = instance_headers(UUID, "i-1")
@@ -305,6 +306,11 @@ LISTS = [
     ("instance_id=i&relation_kind=backup", "tuple.incomplete"),
     (f"installation_uuid={UUID}&relation_kind=backup", "tuple.incomplete"),
     ("relation_kind=backup&relation_kind=backup", "kind.unknown"),
+    ("relation_installation_uuid=x", "tuple.malformed"),
+    (
+        f"installation_uuid={UUID}&instance_id=i&relation_installation_uuid={OTHER}",
+        "tuple.conflict",
+    ),
     ("relation_resource_type=disk", "resource-type.unknown"),
     ("relation_label=", "label.malformed"),
     ("relation_source=rumour", "parameter.malformed"),

@@ -20,8 +20,9 @@ VERSION = {"id": "v2.1", "status": "CURRENT", "version": "2.96", "min_version": 
 
 @dataclass
 class Compute:
-    """A scripted Nova. Pages have one server unless the request has a ``limit``.
+    """A scripted Nova.
 
+    :ivar page: the number of servers on a page, unless the request has a ``limit``
     :ivar refusal: the status of responses to requests for a list of servers; ``None`` for success
     :ivar failure: the status of responses to requests for one server; ``None`` for success
     :ivar servers: the servers by ID
@@ -31,6 +32,7 @@ class Compute:
     """
 
     scripted: Scripted
+    page: int = 1
     refusal: int | None = None
     failure: int | None = None
     servers: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -94,7 +96,7 @@ class Compute:
         return version | {"links": [{"rel": "self", "href": f"{self.scripted.url}/{path}/"}]}
 
     def _page(self, query: dict[str, list[str]]) -> dict[str, Any]:
-        (marker,), (limit,) = query.get("marker", [""]), query.get("limit", ["1"])
+        (marker,), (limit,) = query.get("marker", [""]), query.get("limit", [self.page])
         (name,) = query.get("name", [""])
         named = {id: it for id, it in self.servers.items() if re.search(name, it["name"])}
         ids = [id for id in sorted(named) if id > marker]

@@ -1,11 +1,11 @@
 """The number of requests of commands on many servers, and equality with the way for one server."""
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +16,9 @@ from sqlalchemy import create_engine, update
 from benchmarks import filling
 from benchmarks.backups import Served
 from benchmarks.filling import Cloud as Filling
+from related_images import validation
 from related_images.client import glance as client_glance
+from related_images.client import image_relations
 from related_images.client.backups import (
     Ages,
     Inventory,
@@ -27,13 +29,18 @@ from related_images.client.backups import (
 )
 from related_images.client.backups.newest import NewestBackup, NewestBackups
 from related_images.client.backups.retention import Backup
+from related_images.client.image_relations import ImageRelations
 from related_images.db.column_types import EPOCH
 from related_images.db.tables import image
+from related_images.model import Relation
+from related_images.osc import server_image
 from related_images.osc.image_usage import ListImageUsage
 from related_images.osc.server_backup_overdue import OverdueServerBackup
 from related_images.osc.server_backup_prune import PruneServerBackup
+from related_images.osc.server_image import ListServerImage
 from tests.client.clients import session
 from tests.osc.aging import age
+from tests.osc.compute import Compute
 from tests.osc.running import Cloud, Instance
 from tests.osc.test_server_backup import change, relate
 from tests.servers import ServedGlance
@@ -81,6 +88,28 @@ def test_prune_of_one_server_reads_no_page_for_each_image(
     }
 
 
+def test_prune_by_stored_policies_reads_pages(
+    filled: ServedGlance, nova: Compute, sent: Counter[str]
+) -> None:
+    nova.page = 1000
+    found = Inventory(Adapter(session(filled.url, ADMIN), service_type="image"))
+    for server in found.instances():
+        nova.add(server.instance_id, str(server.project_id), {"keep_last": 7})
+    sent.clear()
+    scope = ("--all-projects", "--policy", "stored", "--dry-run")
+    outcome = Cloud(filled.url, ADMIN, nova.url).listed(PruneServerBackup, *scope)
+    assert Counter(outcome.column("Action")) == {"keep": 24 * 7, "remove": 24 * 7}
+    versions = ("GET /v2.1", "GET /v2.1/")
+    assert {request: number for request, number in sent.items() if request not in versions} == {
+        "GET /v2.1/servers/detail": 1,
+        "GET /v2/info/relations": 1,
+        "GET /v2/instances": 1,
+        "GET /v2/relations": 1,
+        "GET /v2/images": 1,
+        "POST /v2/usages": 1,
+    }
+
+
 @pytest.mark.parametrize("late", [4, 20])
 @pytest.mark.parametrize("label", [[], ["--label", "daily"]])
 def test_overdue_reads_pages(
@@ -115,6 +144,37 @@ def test_the_usage_list_reads_pages(filled: ServedGlance, sent: Counter[str]) ->
     outcome = Cloud(filled.url, ADMIN).listed(ListImageUsage, "--limit", "3")
     assert len(outcome.rows) == 3
     assert sent == {"GET /v2/info/relations": 1, "GET /v2/images": 2, "POST /v2/usages": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown", "most"),
+    [
+        ([], 24 * 14, 69),
+        (["--limit", "4"], 4, 2),
+        (["--limit", "20"], 20, 5),
+        # the images of the first page of relations are not among these
+        (["--limit", "5", "--sort", "created_at:asc", "--kind", "backup"], 5, 7),
+        (["--limit", "2", "--sort", "created_at:asc"], 2, 8),
+    ],
+)
+def test_the_image_list_of_all_servers_reads_relations_of_the_shown_images(
+    filled: ServedGlance,
+    sent: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    shown: int,
+    most: int,
+) -> None:
+    for module in (server_image, image_relations):
+        monkeypatch.setattr(module, "PAGE", 10)
+    # the relations of this cloud are a second apart
+    monkeypatch.setattr(validation, "CLOCK_SKEW", timedelta(seconds=1))
+    outcome = Cloud(filled.url, ADMIN).listed(ListServerImage, "--all", *arguments)
+    assert len(outcome.rows) == shown
+    assert set(outcome.column("Kind")) == {"backup"}
+    assert all(outcome.column("Server ID"))
+    assert set(sent) == {"GET /v2/info/relations", "GET /v2/relations", "GET /v2/images"}
+    assert sent.total() - 1 <= most
 
 
 @dataclass(frozen=True)
@@ -261,6 +321,29 @@ def test_the_newest_backups_of_many_servers_are_those_of_each(
             assert same_time(newest.get(ref)) == same_time(expected)
         total += len(newest)
     assert total > 20
+
+
+@pytest.mark.parametrize("page", [7, 1000])
+@pytest.mark.parametrize("kind", [None, "snapshot"])
+@pytest.mark.parametrize("sort", ["created_at:desc", "created_at:asc", "name:asc"])
+def test_the_relations_of_listed_images_are_all_of_theirs(
+    world: World, monkeypatch: pytest.MonkeyPatch, page: int, kind: str | None, sort: str
+) -> None:
+    monkeypatch.setattr(image_relations, "PAGE", page)
+    total = 0
+    for token, project in world.callers:
+        client = inventory(world, token).relations
+        expected: dict[str, set[Relation]] = defaultdict(set)
+        for relation in client.relations(resource_type="server", kind=kind, project_id=project):
+            if relation.kind != "boot" and relation.image_deleted_at is None:
+                expected[relation.image_id].add(relation)
+        owned: dict[str, Any] = {} if project is None else {"owner": project}
+        images = list(client.images(resource_type="server", kind=kind, sort=sort, **owned))
+        relations = ImageRelations(client, kind, resource_type="server", project_id=project)
+        found = [(image.id, set(its)) for image, its in relations.add_to(images)]
+        assert found == [(image.id, expected[image.id]) for image in images]
+        total += len(found)
+    assert total > (5 if kind else 100)
 
 
 def same_time(backup: NewestBackup | None) -> datetime | None:

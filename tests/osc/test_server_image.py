@@ -1,8 +1,11 @@
 """``server image list`` and ``server backup list``."""
 
+from collections import Counter
+
 import pytest
 
 from related_images.client import GlanceError, NotInstanceAware
+from related_images.osc import server_image
 from related_images.osc.image_relation import CreateRelation
 from related_images.osc.server_backup import ListServerBackup
 from related_images.osc.server_image import ListServerImage
@@ -72,12 +75,25 @@ def test_images_of_all_servers(instance: Instance, member: Cloud) -> None:
     assert rows[there] == rows[boot] == ("snapshot", None, instance.id)
     of_one = ("--all", "--installation", instance.installation)
     assert set(member.listed(ListServerImage, *of_one).column("ID")) == {here, boot}
+    assert set(member.listed(ListServerBackup, *of_one).column("ID")) == set()
     assert here in member.listed(ListServerImage, "--all", "--label", "daily").column("ID")
     assert len(member.listed(ListServerImage, "--all", "--limit", "1").rows) == 1
     instance.fill(here)
     assert here in member.listed(ListServerBackup, "--all").column("ID")
     other = Cloud(instance.glance.url, "mallory:evil:member")
     assert other.listed(ListServerImage, "--all").rows == []
+
+
+def test_the_images_of_other_installations_are_not_read(
+    instance: Instance, member: Cloud, monkeypatch: pytest.MonkeyPatch, sent: Counter[str]
+) -> None:
+    here = instance.image("monday")
+    for number in range(3):
+        instance.elsewhere().image(f"{number}")
+    monkeypatch.setattr(server_image, "PAGE", 1)
+    of_one = ("--all", "--installation", instance.installation)
+    assert member.listed(ListServerImage, *of_one).column("ID") == [here]
+    assert sent["GET /v2/images"] <= 2
 
 
 @pytest.mark.parametrize("arguments", [(), ("--all", "web-1")])

@@ -11,6 +11,7 @@ from related_images.protocol.image_list import Restriction
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 OF_SERVER = {"installation_uuid": UUID, "instance_id": "i-1"}
 ON_RELATION = {
+    "relation_installation_uuid": UUID,
     "relation_resource_type": "volume",
     "relation_kind": "backup",
     "relation_label": "daily",
@@ -34,8 +35,8 @@ def read(given: dict[str, str]) -> Restriction:
         ({"relation_label": "daily"}, "label"),
         (
             ON_IMAGE | ON_RELATION | OF_SERVER,
-            "installation_uuid, instance_id, resource_type, kind, label, source, created_after, "
-            "created_before, in_use, descends_from",
+            "installation_uuid, instance_id, installation_uuid, resource_type, kind, label, "
+            "source, created_after, created_before, in_use, descends_from",
         ),
     ],
 )

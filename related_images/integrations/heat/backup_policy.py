@@ -227,7 +227,8 @@ class BackupPolicy(resource.Resource):  # type: ignore[misc]
                 "the template"
             )
         items = {METADATA_KEY: text, METADATA_WRITER: self._writer}
-        self.client().servers.set_meta(server, items)
+        if not items.items() <= metadata.items():
+            self.client().servers.set_meta(server, items)
 
     def _remove(self, server: str) -> None:
         with self.client_plugin().ignore_not_found:

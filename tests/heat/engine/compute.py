@@ -34,12 +34,14 @@ LIMITS = {"maxServerMeta": 128, "maxPersonality": 5, "maxPersonalitySize": 10240
 class Servers:
     """The servers: each ID exists, unless it was deleted.
 
+    :cvar written: the servers whose metadata were written, in the order of the requests
     :cvar owners: the projects of servers that other projects cannot see
     :cvar images: the images that servers were booted from; others were booted from volumes
     :cvar spellings: IDs in another case, and the IDs that Nova's database finds for them
     """
 
     metadata: ClassVar[dict[str, dict[str, str]]] = {}
+    written: ClassVar[list[str]] = []
     deleted: ClassVar[set[str]] = set()
     owners: ClassVar[dict[str, str]] = {}
     images: ClassVar[dict[str, str]] = {}
@@ -86,6 +88,7 @@ class Compute(BaseHTTPRequestHandler):
             Servers.metadata[made := str(uuid4())] = dict(body["server"].get("metadata", {}))
             return self._answer(202, {"server": {"id": made}})
         if what == "metadata":
+            Servers.written.append(server)
             Servers.metadata.setdefault(server, {}).update(body["metadata"])
             return self._answer(200, body)
         return self._snapshot(server, body["createImage"]["name"])

@@ -229,6 +229,25 @@ def test_a_check_finds_a_missing_policy_and_an_update_sets_it_again(
     assert stack.delete().state == "DELETE_COMPLETE"
 
 
+@pytest.mark.parametrize("lost", [[METADATA_KEY], [METADATA_KEY, METADATA_WRITER]])
+def test_an_update_writes_only_the_policies_that_differ(
+    user: User, kind: type[Stack], lost: list[str]
+) -> None:
+    servers = [str(uuid4()) for _ in range(3)]
+    stack = kind(user, template(servers=servers, **KEPT)).create()
+    Servers.written.clear()
+    assert stack.update(template(servers=servers, **KEPT)).state == "UPDATE_COMPLETE"
+    assert Servers.written == []
+    before = dict(Servers.metadata[servers[1]])
+    for name in lost:
+        del Servers.metadata[servers[1]][name]
+    stack.update(template(servers=servers, **KEPT))
+    assert (stack.state, Servers.written) == ("UPDATE_COMPLETE", [servers[1]])
+    assert Servers.metadata[servers[1]] == before
+    stack.update(template(servers=servers, keep_last="1"))
+    assert Servers.written[1:] == servers
+
+
 def test_the_template_of_the_docs(user: User, image: str) -> None:
     text = (TEMPLATES / "backup-policy.yaml").read_text()
     given = {"image": image, "flavor": "1"}

@@ -1,0 +1,92 @@
+"""Read the relations of listed images, a page of images at a time."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from related_images import model, validation
+from related_images.client.glance import PAGE, is_worth_a_page
+from related_images.client.relations import RelationsClient
+from related_images.client.results import Image
+from related_images.model import Relation
+
+_END: Final = datetime.min.replace(tzinfo=UTC)
+"""Older than any image."""
+
+
+class ImageRelations:
+    """Read the relations of images, if these were listed by relation.
+
+    No request returns the relations of several images. So pages of all relations are read, the
+    newest first, while they are worth it. The relation of an image is not older than the image.
+    Therefore all relations of an image are known when the pages reach relations that are older than
+    the image. The relations of other images are read by image ID.
+
+    :param client: the client for the relations
+    :param kind: the kind of the relations; ``None`` for those of images made from a resource
+    :param filters: other filters of :meth:`RelationsClient.relations`
+    """
+
+    def __init__(self, client: RelationsClient, kind: str | None, **filters: Any) -> None:
+        self._client = client
+        self._kinds = model.MADE_FROM if kind is None else (kind,)
+        self._filters = filters
+        # one list for all kinds: to find the relations of a rare kind may take the filter long
+        self._unread = client.relations(kind=kind, page_size=PAGE, **filters)
+        self._found: dict[str, list[Relation]] = defaultdict(list)
+        self._reached: datetime | None = None
+        """The time of the oldest relation that was read; ``None`` before the first page."""
+        self._images = self._pages = self._in_pages = 0
+
+    def add_to(self, images: Iterable[Image]) -> Iterator[tuple[Image, list[Relation]]]:
+        """Yield each image with its relations. Images are read when needed, a page at a time.
+
+        :param images: the images
+        :raises GlanceError: if a request fails
+        """
+        remaining = iter(images)
+        while page := list(itertools.islice(remaining, PAGE)):
+            self._images += len(page)
+            incomplete = self._read_pages(page)
+            for image in page:
+                found = self._found.pop(image.id, [])
+                # an image may be newer than the first page of relations
+                is_known = found and image.id not in incomplete
+                yield image, found if is_known else list(self._of_image(image.id))
+
+    def _read_pages(self, images: list[Image]) -> set[str]:
+        """Read pages of relations while they are worth it.
+
+        :returns: the IDs of those images that may have more relations
+        """
+        while missing := [image for image in images if not self._is_complete(image)]:
+            complete = self._in_pages + len(images) - len(missing)
+            requests = self._images * len(self._kinds)
+            if self._pages and not is_worth_a_page(self._pages, complete, requests):
+                break
+            self._read_page()
+        self._in_pages += len(images) - len(missing)
+        return {image.id for image in missing}
+
+    def _is_complete(self, image: Image) -> bool:
+        created_at: datetime = validation.parse_time("created_at", image.created_at)
+        return self._reached is not None and created_at > self._reached + validation.CLOCK_SKEW
+
+    def _read_page(self) -> None:
+        page = list(itertools.islice(self._unread, PAGE))
+        self._pages += 1
+        self._reached = page[-1].created_at if len(page) == PAGE else _END
+        for relation in page:
+            # another image may have had the ID
+            if relation.kind in self._kinds and relation.image_deleted_at is None:
+                self._found[relation.image_id].append(relation)
+
+    def _of_image(self, image_id: str) -> Iterator[Relation]:
+        for kind in self._kinds:
+            for relation in self._client.relations(
+                image_id=image_id, kind=kind, page_size=PAGE, **self._filters
+            ):
+                if relation.image_deleted_at is None:
+                    yield relation
