@@ -65,8 +65,8 @@ def record(database: Database, new: NewOrigin, reporter: Reporter) -> tuple[Orig
 
 def _record(connection: Connection, new: NewOrigin, reporter: Reporter) -> tuple[Origin, bool]:
     installations.check_reporter(connection, new.instance, reporter)
-    ref, is_new = origin_records.record(connection, new)
-    return _at(connection, origin.c.instance_ref == ref, origin.c.since == new.since), is_new
+    ref, since, is_new = origin_records.record(connection, new)
+    return _at(connection, origin.c.instance_ref == ref, origin.c.since == since), is_new
 
 
 def remove(database: Database, resource: InstanceRef, since: datetime, reporter: Reporter) -> None:
