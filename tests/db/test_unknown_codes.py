@@ -15,6 +15,7 @@ from related_images.db import (
     lineage,
     listing,
     notifications,
+    origins,
     purge,
     reconcile,
     reconciliation_state,
@@ -24,7 +25,7 @@ from related_images.db import (
     usages,
 )
 from related_images.db.database import Database
-from related_images.db.tables import descent, image, relation
+from related_images.db.tables import descent, image, origin, relation
 from related_images.model import (
     MADE_FROM,
     UNUSED,
@@ -33,6 +34,7 @@ from related_images.model import (
     ImageState,
     InstancePosition,
     InstanceRef,
+    NewOrigin,
     Relation,
     RelationPosition,
     Usage,
@@ -289,3 +291,13 @@ def test_an_attachment_to_a_relation_of_an_unknown_source_returns_the_callers_so
     left = recording.revoke(database, server("vm-1"), A, "snapshot", REPORTER, at(0))
     assert isinstance(left, Relation)
     assert left.source == "service"
+
+
+def test_a_report_of_an_origin_of_an_unknown_source_returns_the_callers_source(
+    database: Database,
+) -> None:
+    mine = NewOrigin(InstanceRef(NOVA, "v-1", "volume"), None, at(0), "p-1", "manual")
+    origins.record(database, mine, REPORTER)
+    database.write(run, _unknown(origin, "source"))
+    told, created = origins.record(database, mine, REPORTER)
+    assert (told.reported_by, created) == ("manual", False)
