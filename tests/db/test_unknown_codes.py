@@ -94,6 +94,23 @@ def test_relations_are_listed_without_them_in_full_pages(
         assert paged(database, filters, limit) == [images[6], images[2], images[1]]
 
 
+@pytest.mark.parametrize("filters", [Filters(), Filters(visible_to="p-1"), Filters(kind="boot")])
+def test_a_page_of_a_newer_version_may_end_with_a_relation_of_an_unknown_kind(
+    database: Database, filters: Filters
+) -> None:
+    images = [image_id() for _ in range(5)]
+    # equal times, so that the row of the last relation decides which ones follow
+    record(database, *(new(image=one, kind="boot", created_at=at(0)) for one in images))
+    make_unknown(database, "kind", images[1], images[3])
+    for last, following in ((3, [images[2], images[0]]), (1, [images[0]])):
+        after = RelationPosition(at(0), NOVA, "vm-1", images[last], "newest-kind")
+        page = listing.relations(database, filters, 5, after)
+        assert [row.image_id for row in page.items] == following
+    # the relation was removed since: its time is listed again
+    after = RelationPosition(at(0), NOVA, "vm-1", A, "newest-kind")
+    assert len(listing.relations(database, filters, 5, after).items) == 3
+
+
 def test_a_relation_of_an_unknown_kind_is_not_found_by_its_image(database: Database) -> None:
     record(database, new(image=A))
     make_unknown(database, "kind", A)
