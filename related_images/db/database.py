@@ -412,7 +412,7 @@ def usable(url: str) -> URL:
         create_engine(parsed)
     except ValueError:
         # the text of this error may hold a part of the password
-        raise dialects.unusable(f"its port or another number is not a number; {_ESCAPE}") from None
+        raise dialects.unusable(f"its port is not a number; {_ESCAPE}") from None
     except (NoSuchModuleError, ImportError) as error:
         raise dialects.unusable(f"{error}; see the extras [mysql] and [postgresql]") from error
     except ArgumentError:
