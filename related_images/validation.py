@@ -23,6 +23,7 @@ from related_images.errors import (
     BadInput,
     FieldInvalid,
     ImageIdMalformed,
+    KindUnknown,
     LabelMalformed,
     ParameterMalformed,
     ProjectMalformed,
@@ -34,6 +35,7 @@ TEXT_LENGTH: Final = 255
 TEXT: Final = f"1 to {TEXT_LENGTH} printable characters without a space at either end"
 INSTANCE_ID_LENGTH: Final = 255
 LABEL_LENGTH: Final = 64
+KIND_LENGTH: Final = 64
 TYPE_LENGTH: Final = 64
 LETTERS: Final = "A-Z a-z 0-9 . _ : -"
 LARGEST: Final = 999_999_999
@@ -215,6 +217,14 @@ def resource_type(text: object) -> str:
     :raises ResourceTypeUnknown: if it is malformed
     """
     return word("resource type", text, TYPE_LENGTH, ResourceTypeUnknown)
+
+
+def kind(text: object) -> str:
+    """Return ``text``, a kind. It may be a kind that only a newer version knows.
+
+    :raises KindUnknown: if it is malformed
+    """
+    return word("relation kind", text, KIND_LENGTH, KindUnknown)
 
 
 def label(text: object) -> str:

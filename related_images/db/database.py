@@ -8,6 +8,9 @@ access to the same tables, repeated with exponential backoff and jitter.
 
 :meth:`Database.explore` is for queries that may be slow although the database works. After its
 failure, further calls fail only if the probe fails too.
+
+Other errors of SQLAlchemy than those of the driver and the pool are faults of this program, for
+example a row that is missing. They pass unchanged after the rollback, and open no circuit breaker.
 """
 
 import logging
@@ -25,7 +28,8 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from related_images import metrics
 from related_images.db import (
@@ -68,6 +72,10 @@ _ESCAPE: Final = (
     "write / : @ ? % in a user or password as %2F %3A %40 %3F %25, and in a paste file %% for "
     "each %"
 )
+
+
+_FAILURES: Final = (DBAPIError, PoolTimeout, UnicodeError, dialects.ConcurrentChange)
+"""The errors of the database and its driver. Trying again does not help against any other error."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +268,7 @@ class Database:
                 try:
                     with self._transaction(mode) as connection:
                         return task(connection, *args, **kwargs)
-                except (SQLAlchemyError, UnicodeError, dialects.ConcurrentChange) as error:
+                except _FAILURES as error:
                     if not dialects.is_transient(error) or time.monotonic() > self._budget.until:
                         raise self._explained(error) from error
                 time.sleep(random.uniform(0.001, 0.05))
@@ -404,7 +412,7 @@ def usable(url: str) -> URL:
         create_engine(parsed)
     except ValueError:
         # the text of this error may hold a part of the password
-        raise dialects.unusable(f"its port or another number is not a number; {_ESCAPE}") from None
+        raise dialects.unusable(f"its port is not a number; {_ESCAPE}") from None
     except (NoSuchModuleError, ImportError) as error:
         raise dialects.unusable(f"{error}; see the extras [mysql] and [postgresql]") from error
     except ArgumentError:

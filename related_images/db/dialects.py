@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import struct
 import time
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.util import asbool
 
 from related_images.errors import ConfigurationError, StoreUnavailable
 
@@ -40,7 +42,40 @@ _NOT_TEXT: Final = ("autocommit", "context", "cursor_factory", "row_factory")
 """The parameters of psycopg that are not text, and so cannot be in a URL."""
 
 PREPARE: Final = "prepare_threshold"
-_NUMBERS: Final[dict[str, type[float]]] = {PREPARE: int, "connect_timeout": float}
+
+_OF_MYSQL: Final[dict[str, type[float]]] = {
+    "connect_timeout": int,
+    "read_timeout": int,
+    "write_timeout": int,
+    "client_flag": int,
+    "compress": bool,
+    "local_infile": bool,
+    "use_unicode": bool,
+    "ssl_check_hostname": bool,
+}
+_TYPES: Final[dict[str, dict[str, type[float]]]] = {
+    "psycopg": {PREPARE: int, "connect_timeout": float},
+    "pymysql": _OF_MYSQL,
+    "mysqldb": _OF_MYSQL,
+    "pysqlite": {
+        "timeout": float,
+        "detect_types": int,
+        "cached_statements": int,
+        "check_same_thread": bool,
+        "uri": bool,
+    },
+}
+"""The options of each driver that are no text."""
+
+_WANTED: Final = {bool: "true or false", int: "a whole number", float: "a number"}
+
+_OF_SQLITE: Final = {*_TYPES["pysqlite"], "isolation_level"}
+"""The options of sqlite3, as SQLAlchemy takes them from a URL."""
+
+_OWN_SETTING: Final = re.compile(
+    r"(?:^|\s)(?:-c\s*|--)(statement[_-]timeout|lock[_-]timeout|jit)\s*=", re.IGNORECASE
+)
+"""A setting in ``options`` of PostgreSQL that the filter sets itself."""
 
 _REPEATED: Final = (("psycopg", "host"), ("psycopg", "port"), ("psycopg", "options"))
 """The driver and the name of each option that a URL may hold more than once."""
@@ -115,17 +150,41 @@ def check(url: URL) -> None:
             raise unusable(f"the option {name} of {driver} cannot be given in a URL")
         if not isinstance(given, str) and (driver, name) not in _REPEATED:
             raise unusable(f"the option {name} is given {len(given)} times")
-        if driver == "psycopg" and name in _NUMBERS:
-            _number(name, str(given))
+        if name in _TYPES[driver]:
+            _value(_TYPES[driver][name], name, str(given))
+    if driver == "pysqlite":
+        _refuse_unknown_options(url)
+    if driver == "psycopg":
+        _refuse_own_settings(url)
 
 
-def _number(name: str, text: str) -> float | None:
+def _value(type: type[float], name: str, text: str) -> float | None:
     if text.lower() == "none" and name == PREPARE:
         return None
     try:
-        return _NUMBERS[name](text)
+        return asbool(text) if type is bool else type(text)
     except ValueError:
-        raise unusable(f"the option {name} must be a number") from None
+        raise unusable(f"the option {name} must be {_WANTED[type]}") from None
+
+
+def _refuse_unknown_options(url: URL) -> None:
+    """Refuse options that SQLAlchemy would ignore: the rest is for SQLite if the file is a URI."""
+    unknown = sorted(url.query.keys() - _OF_SQLITE)
+    if unknown and not asbool(url.query.get("uri", False)):
+        raise unusable(
+            f"the option {unknown[0]} of SQLite is unknown; known are "
+            f"{', '.join(sorted(_OF_SQLITE))}; for options of SQLite's own URIs write "
+            "sqlite:///file:/FILE?OPTION=VALUE&uri=true"
+        )
+
+
+def _refuse_own_settings(url: URL) -> None:
+    found = _OWN_SETTING.search(" ".join(url.normalized_query.get("options", ())))
+    if found:
+        raise unusable(
+            f"{found[1]} in options would not apply, because the filter sets it itself; remove it; "
+            "the option database_timeout of the filter limits each statement and lock"
+        )
 
 
 def create(url: URL, connecting: float, waiting: float | None = None, **options: Any) -> Engine:
@@ -187,7 +246,7 @@ def _create_postgresql(
 
     given: dict[str, Any] = {}
     if PREPARE in url.query:
-        given[PREPARE] = _number(PREPARE, str(url.query[PREPARE]))
+        given[PREPARE] = _value(int, PREPARE, str(url.query[PREPARE]))
     if "options" in url.query:
         given["options"] = " ".join(url.normalized_query["options"])
     limits: dict[str, object] = {}

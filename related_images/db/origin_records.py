@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, delete, insert, select, update
 
@@ -36,10 +36,11 @@ def _ref_of(ref: InstanceRef) -> Any:
     return refs.scalar_subquery()
 
 
-def record(connection: Connection, new: NewOrigin) -> tuple[int, bool]:
+def record(connection: Connection, new: NewOrigin) -> tuple[int, datetime, bool]:
     """Record an origin, and the rows of both resources if they are not recorded.
 
-    :returns: the row of the resource, and whether the origin is new
+    :returns: the row of the resource, the time of its origin with this source, and whether the
+        origin is new. The time is that of another report if a notification only repeats it
     :raises OriginConflict: if another source is recorded with the same time
     """
     owner = get_or_create_project(connection, new.project_id)
@@ -74,7 +75,15 @@ def record(connection: Connection, new: NewOrigin) -> tuple[int, bool]:
     if is_new or repeated - {new.since}:
         parent_links.refresh(connection, ref)
         parent_links.refresh_below(connection, ref)
-    return ref, is_new
+    since = _first_since(connection, ref, source_ref) if new.since in repeated else new.since
+    return ref, since, is_new
+
+
+def _first_since(connection: Connection, ref: int, source_ref: int | None) -> datetime:
+    """Return the first time since which the resource has this source."""
+    has_source = origin.c.instance_ref == ref, origin.c.source_ref == source_ref
+    first = select(origin.c.since).where(*has_source).order_by(origin.c.since).limit(1)
+    return cast(datetime, connection.execute(first).scalar_one())
 
 
 def drop_repeated(connection: Connection, refs: Collection[int]) -> set[datetime]:

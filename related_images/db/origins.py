@@ -10,6 +10,7 @@ resource that was made from the image: see :mod:`.origin_walk`. The links betwee
 origins too: see :mod:`.parent_links`.
 """
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from sqlalchemy import (
 )
 
 from related_images.db import installations, origin_records, relation_queries
-from related_images.db.column_types import SOURCE_CODES, is_known
+from related_images.db.column_types import SOURCE_CODES, UNKNOWN, is_known
 from related_images.db.database import Database
 from related_images.db.listing import Page
 from related_images.db.row_ids import (
@@ -54,7 +55,8 @@ def record(database: Database, new: NewOrigin, reporter: Reporter) -> tuple[Orig
     It is recorded even while the deletion of an image is pending: the report says what happened,
     and refusing it would not undo that.
 
-    :returns: the origin, and whether it is new
+    :returns: the origin, and whether it is new. A source that this version does not know is
+        replaced with that of this report
     :raises InstallationUnregistered: if the installation must be registered and is not
     :raises InstallationBound: if the installation belongs to another service user
     :raises OriginConflict: if another source is recorded with the same time
@@ -65,8 +67,11 @@ def record(database: Database, new: NewOrigin, reporter: Reporter) -> tuple[Orig
 
 def _record(connection: Connection, new: NewOrigin, reporter: Reporter) -> tuple[Origin, bool]:
     installations.check_reporter(connection, new.instance, reporter)
-    ref, is_new = origin_records.record(connection, new)
-    return _at(connection, origin.c.instance_ref == ref, origin.c.since == new.since), is_new
+    ref, since, is_new = origin_records.record(connection, new)
+    found = _at(connection, origin.c.instance_ref == ref, origin.c.since == since)
+    if found.reported_by == UNKNOWN:
+        found = replace(found, reported_by=new.reported_by)
+    return found, is_new
 
 
 def remove(database: Database, resource: InstanceRef, since: datetime, reporter: Reporter) -> None:

@@ -36,7 +36,7 @@ def recorded_backups(
     :raises InstallationAmbiguous: if several installations match
     :raises StoreUnavailable: if the database does not respond in time
     """
-    return database.read(_recorded_backups, user_ids, instance_id, label, visible_to)
+    return database.explore(_recorded_backups, user_ids, instance_id, label, visible_to)
 
 
 def _recorded_backups(

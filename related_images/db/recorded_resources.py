@@ -257,7 +257,8 @@ def record_origin(connection: Connection, new: NewOrigin) -> bool:
     if origin_records.is_recorded(connection, new):
         return False
     try:
-        return origin_records.record(connection, new)[1]
+        _, _, is_new = origin_records.record(connection, new)
     except OriginConflict as error:
         LOG.warning("the origin of the %s is not recorded: %s", new.instance, error)
         return False
+    return is_new

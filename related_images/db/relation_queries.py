@@ -247,8 +247,11 @@ def find(
         return []
     few = None if found is None else found.have_few_instances
     flags = tuple(getattr(filters, name) for name in _FLAGS)
-    query = _page(frozenset(used), flags, few, of_any_source, after is not None)
-    position = {_AFTER + it.name: getattr(after, it.name) for it in fields(after)} if after else {}
+    position = {it.name: getattr(after, it.name) for it in fields(after)} if after else {}
+    if after is not None and after.kind not in KIND_CODES:
+        del position["kind"]  # a newer version made the marker, and the word has no code here
+    query = _page(frozenset(used), flags, few, of_any_source, frozenset(position))
+    position = {_AFTER + name: value for name, value in position.items()}
     values = {**used, **position, "limit": limit, "installation_rows": found and found.refs}
     return [_relation(row) for row in connection.execute(query, values).all()]
 
@@ -266,14 +269,14 @@ def _page(
     flags: tuple[bool | None, ...],
     have_few_instances: bool | None,
     of_any_source: bool,
-    is_later: bool,
+    after: frozenset[str],
 ) -> Select[Any]:
     """Return the statement for a page.
 
     :param names: the filters that have a value, without :data:`_FLAGS`
     :param flags: the values of :data:`_FLAGS`
     :param have_few_instances: the attribute of :class:`InstallationRows`; ``None`` without them
-    :param is_later: whether it is not the first page
+    :param after: the attributes of the position that have a value; none for the first page
     """
     parameters: Any = {name: bindparam(name) for name in names}
     parameters |= zip(_FLAGS, flags, strict=True)
@@ -282,8 +285,11 @@ def _page(
     query = select(relation).where(
         *conditions(filters, of_installation_rows, of_any_source=of_any_source)
     )
-    if is_later:
-        position: Any = {it.name: bindparam(_AFTER + it.name) for it in fields(RelationPosition)}
+    if after:
+        position: Any = {
+            it.name: bindparam(_AFTER + it.name) if it.name in after else None
+            for it in fields(RelationPosition)
+        }
         query = query.where(_follows(RelationPosition(**position), filters.visible_to))
     at: Any = relation.c.created_at
     if have_few_instances or filters.leftover:
@@ -372,7 +378,14 @@ def _follows(last: RelationPosition, visible_to: str | None) -> ColumnElement[bo
     It is older, or it has the same time and a lower primary key. If ``last`` was removed, all
     relations with its time are listed again, so that none is left out. A relation that
     ``visible_to`` does not see counts as removed, so that a forged position does not reveal it.
+
+    :param last: the position, whose kind is ``None`` if this version does not know it. If the
+        resource and the image then have several relations of unknown kinds with the same time, some
+        relations may be listed again
     """
+    is_of_kind = relation.c.kind == last.kind
+    if last.kind is None:
+        is_of_kind = ~is_known(relation.c.kind, KIND_CODES)
     ref = (
         select(func.max(relation.c.id))
         .where(_is_of_image(last.image_id))
@@ -382,7 +395,7 @@ def _follows(last: RelationPosition, visible_to: str | None) -> ColumnElement[bo
                 last.installation_uuid, last.instance_id, last.resource_type
             ).scalar_subquery()
         )
-        .where(relation.c.kind == last.kind, relation.c.created_at == last.created_at)
+        .where(is_of_kind, relation.c.created_at == last.created_at)
     )
     if visible_to is not None:
         ref = ref.where(relation.c.project_ref == project_ref(visible_to))

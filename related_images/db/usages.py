@@ -83,7 +83,7 @@ def open_gaps(database: Database) -> list[Gap]:
 
     :raises StoreUnavailable: if the database is unavailable
     """
-    return database.read(coverage.gaps)
+    return database.explore(coverage.gaps)
 
 
 def ever_used(database: Database, image_ids: Collection[str]) -> list[str]:

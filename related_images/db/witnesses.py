@@ -125,7 +125,7 @@ def coverages(database: Database) -> list[Coverage]:
 
     :raises StoreUnavailable: if the database is unavailable
     """
-    return database.read(_coverages)
+    return database.explore(_coverages)
 
 
 def _record(connection: Connection, new: Heartbeat, reporter: Reporter | None) -> Heartbeat:

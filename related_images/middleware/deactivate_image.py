@@ -1,7 +1,7 @@
 """Deactivate an image: refuse it while live resources use the image.
 
-An administrator may always deactivate an image. If the database is unavailable, the request passes
-without the check.
+An administrator may always deactivate an image. If the database is unavailable or the check fails,
+the request passes without the check.
 """
 
 import logging
@@ -46,6 +46,8 @@ def answer(
                     "image %s is deactivated without the check of its use: %s",
                     *(image_id, error.for_log()),
                 )
+            except Exception:  # whatever fails, the request must not
+                LOG.exception("image %s is deactivated without the check of its use", image_id)
     return app(environ, start_response)
 
 

@@ -1,7 +1,7 @@
 """Delete an image: check the delete protection before, mark the image deleted after.
 
-If the database is unavailable, the request passes without the check, as does every request without
-instance headers.
+If the database is unavailable or the check fails, the request passes without the check, as does
+every request without instance headers.
 """
 
 import logging
@@ -107,6 +107,10 @@ class Outcome:
                 self.image_id,
                 error.for_log(),
             )
+        except Exception:  # Glance has deleted the image, whatever fails here
+            LOG.exception(
+                "result of the deletion of image %s is left to reconciliation", self.image_id
+            )
         return self.send(status, given, *exc_info)
 
     def _record(self, status: str) -> None:
@@ -190,6 +194,8 @@ class Guarded:
                 self.image_id,
                 error.for_log(),
             )
+        except Exception:  # whatever fails, the request must not
+            LOG.exception("image %s is deleted without the check of its use", self.image_id)
         return None
 
     def _log_force(self, started: StartedDeletion, environ: Environ) -> None:

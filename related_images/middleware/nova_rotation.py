@@ -3,7 +3,8 @@
 Nova lists the images with the properties of a backup of the server and deletes the oldest. Users
 can set these properties, and images inherit them. Nova may send the query with the user's token
 alone, so the list is restricted for every caller. Nova does not delete an image that is not in the
-list: if the database is unavailable, the list is empty, and a later rotation deletes the images.
+list: if the database is unavailable or fails, the list is empty, and a later rotation deletes the
+images.
 """
 
 import logging
@@ -36,8 +37,8 @@ def answer(
 ) -> Iterable[bytes]:
     """Answer the query with Glance's image list, restricted to recorded, active backups.
 
-    The list is empty if the database is unavailable. It is also empty if the server ID is recorded
-    for several installations and the caller's service user is bound to none of them.
+    The list is empty if the database is unavailable or fails. It is also empty if the server ID is
+    recorded for several installations and the caller's service user is bound to none of them.
 
     :returns: the response body
     """
@@ -65,4 +66,6 @@ def _recorded_images(database: Database, caller: Caller, rotation: Rotation) -> 
             instance_id,
             error,
         )
+    except Exception:  # whatever fails, the backup that Nova has made must not
+        LOG.exception("the backup rotation of server %s gets an empty list", instance_id)
     return []

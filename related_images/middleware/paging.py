@@ -110,7 +110,7 @@ def relation_position(marker: str | None) -> RelationPosition | None:
         validation.image_id,
         validation.installation_uuid,
         validation.instance_id,
-        model.kind,
+        validation.kind,
         optional=validation.resource_type,
     )
     return RelationPosition(created_at, installation, instance, image_id, kind, *resource_type)

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import tenacity
-from sqlalchemy import Connection
+from sqlalchemy import Connection, false, select
+from sqlalchemy.exc import NoResultFound, StatementError
 
 from related_images.db import (
     dialects,
@@ -26,6 +27,7 @@ from related_images.db import (
     stored_state,
 )
 from related_images.db.database import WRITE, Database
+from related_images.db.tables import image, relation
 from related_images.errors import (
     ConfigurationError,
     FieldInvalid,
@@ -152,6 +154,35 @@ def test_a_read_from_locked_tables_times_out(impatient: Database, url: str) -> N
             with limited(TIMEOUT + SLACK), pytest.raises(StoreUnavailable):
                 read(impatient)
     eventually(read, impatient)
+
+
+def lack_a_row(connection: Connection) -> object:
+    return connection.execute(select(image).where(false())).one()
+
+
+def write_an_unknown_word(connection: Connection) -> object:
+    return connection.execute(select(relation.c.id).where(relation.c.kind == "no kind")).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"), [(lack_a_row, NoResultFound), (write_an_unknown_word, StatementError)]
+)
+def test_a_fault_of_the_program_is_rolled_back_and_does_not_affect_others(
+    url: str, wrong: Callable[[Connection], object], error: type[Exception]
+) -> None:
+    def record_and_fail(connection: Connection) -> None:
+        relations.record(connection, new())
+        wrong(connection)
+
+    with closing(Database(url, PATIENCE)) as database:
+        for call in (database.read, database.explore, database.note):
+            with pytest.raises(error):
+                call(wrong)
+        with pytest.raises(error):
+            database.write(record_and_fail)
+        assert database._own.reading._watch is database._own.writing._watch is None
+        assert database.is_up()
+        assert shown(database) == []
 
 
 @pytest.mark.parametrize("driver", ["mysql+pymysql", "postgresql+psycopg"])

@@ -4,6 +4,7 @@ import itertools
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,9 @@ from related_images.errors import (
     OriginRefused,
 )
 from related_images.model import (
+    NOTIFICATION,
     RESOURCE_TYPES,
+    SERVICE,
     SOURCE_TYPES,
     UNUSED,
     USED,
@@ -118,6 +121,18 @@ def test_an_origin_is_recorded_once(database: Database) -> None:
     with pytest.raises(OriginConflict, match="another source of the volume v-2"):
         come(database, volume("v-2"), None)
     assert counts(database) == {"installation": 1, "project": 1, "instance": 2, "origin": 1}
+
+
+@pytest.mark.parametrize("source", [volume("v-1"), None])
+@pytest.mark.parametrize("before", [SERVICE, NOTIFICATION])
+def test_a_notification_that_repeats_a_report_gives_the_reported_origin(
+    database: Database, source: InstanceRef | None, before: str
+) -> None:
+    said = replace(origin(volume("v-2"), source), reported_by=before)
+    first, _ = origins.record(database, said, REPORTER)
+    later = replace(said, since=at(1), reported_by=NOTIFICATION)
+    assert origins.record(database, later, REPORTER) == (first, False)
+    assert origins.page(database, Filters(), 9, None).items == [first]
 
 
 @pytest.mark.parametrize("type", RESOURCE_TYPES)

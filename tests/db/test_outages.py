@@ -13,12 +13,15 @@ from sqlalchemy import Connection, make_url
 
 from related_images.db import (
     circuit_breaker,
+    instances,
     probes,
+    recorded_backups,
     recording,
     relation_queries,
     relations,
     schema,
     usages,
+    witnesses,
 )
 from related_images.db.circuit_breaker import Breaker
 from related_images.db.database import Database
@@ -27,7 +30,7 @@ from related_images.errors import StoreUnavailable
 from related_images.model import Filters
 from tests.db import server_failures
 from tests.db.attempts import attempts
-from tests.db.samples import counts, image_id, new, record
+from tests.db.samples import counts, image_id, new, record, server
 
 pytestmark = pytest.mark.slow
 
@@ -101,6 +104,31 @@ def test_slow_queries_of_one_project_do_not_affect_others(url: str) -> None:
             call = (list_relations, know_image, write)[number % 3]
             assert not is_refused(database, call)
             assert database.is_up()
+
+
+def rotate(database: Database) -> object:
+    return recorded_backups.recorded_backups(database, set(), "vm-1", "daily", None)
+
+
+def show_instance(database: Database) -> object:
+    return instances.show(database, server("vm-1"), None)
+
+
+@pytest.mark.parametrize("slow", [usages.open_gaps, witnesses.coverages, rotate, show_instance])
+def test_a_slow_query_of_a_route_does_not_affect_others(
+    slow: RouteRequest, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Database(url, PATIENCE)) as database:
+        record(database, new())
+        begin = database._budget.begin
+        with monkeypatch.context() as patched:
+            # the budget has attributes of each thread, so that the probe is not slow
+            patched.setattr(database._budget, "begin", lambda until: begin(-math.inf))
+            with pytest.raises(StoreUnavailable, match="responds too slowly"):
+                slow(database)
+        for call in (slow, know_image, write):
+            assert not is_refused(database, call)
+        assert database.is_up()
 
 
 @pytest.fixture

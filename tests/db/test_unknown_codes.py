@@ -15,6 +15,7 @@ from related_images.db import (
     lineage,
     listing,
     notifications,
+    origins,
     purge,
     reconcile,
     reconciliation_state,
@@ -24,7 +25,7 @@ from related_images.db import (
     usages,
 )
 from related_images.db.database import Database
-from related_images.db.tables import descent, image, relation
+from related_images.db.tables import descent, image, origin, relation
 from related_images.model import (
     MADE_FROM,
     UNUSED,
@@ -33,6 +34,7 @@ from related_images.model import (
     ImageState,
     InstancePosition,
     InstanceRef,
+    NewOrigin,
     Relation,
     RelationPosition,
     Usage,
@@ -90,6 +92,23 @@ def test_relations_are_listed_without_them_in_full_pages(
     make_unknown(database, column, *(images[n] for n in odd))
     for limit in (1, 2, 3, 10):
         assert paged(database, filters, limit) == [images[6], images[2], images[1]]
+
+
+@pytest.mark.parametrize("filters", [Filters(), Filters(visible_to="p-1"), Filters(kind="boot")])
+def test_a_page_of_a_newer_version_may_end_with_a_relation_of_an_unknown_kind(
+    database: Database, filters: Filters
+) -> None:
+    images = [image_id() for _ in range(5)]
+    # equal times, so that the row of the last relation decides which ones follow
+    record(database, *(new(image=one, kind="boot", created_at=at(0)) for one in images))
+    make_unknown(database, "kind", images[1], images[3])
+    for last, following in ((3, [images[2], images[0]]), (1, [images[0]])):
+        after = RelationPosition(at(0), NOVA, "vm-1", images[last], "newest-kind")
+        page = listing.relations(database, filters, 5, after)
+        assert [row.image_id for row in page.items] == following
+    # the relation was removed since: its time is listed again
+    after = RelationPosition(at(0), NOVA, "vm-1", A, "newest-kind")
+    assert len(listing.relations(database, filters, 5, after).items) == 3
 
 
 def test_a_relation_of_an_unknown_kind_is_not_found_by_its_image(database: Database) -> None:
@@ -289,3 +308,13 @@ def test_an_attachment_to_a_relation_of_an_unknown_source_returns_the_callers_so
     left = recording.revoke(database, server("vm-1"), A, "snapshot", REPORTER, at(0))
     assert isinstance(left, Relation)
     assert left.source == "service"
+
+
+def test_a_report_of_an_origin_of_an_unknown_source_returns_the_callers_source(
+    database: Database,
+) -> None:
+    mine = NewOrigin(InstanceRef(NOVA, "v-1", "volume"), None, at(0), "p-1", "manual")
+    origins.record(database, mine, REPORTER)
+    database.write(run, _unknown(origin, "source"))
+    told, created = origins.record(database, mine, REPORTER)
+    assert (told.reported_by, created) == ("manual", False)

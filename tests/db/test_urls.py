@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,8 +42,9 @@ def open_database(server: servers.DatabaseServer, query: str) -> Iterator[Databa
     [
         ("options=-csearch_path%3Dpublic,x", "SHOW search_path", "public,x"),
         ("options=-csearch_path%3Dpublic,x", "SHOW statement_timeout", "30s"),
-        ("options=-cgeqo%3Doff&options=-cjit%3Doff", "SHOW geqo", "off"),
-        ("options=-cstatement_timeout%3D0", "SHOW statement_timeout", "30s"),
+        ("options=-cgeqo%3Doff&options=-cjit_above_cost%3D7", "SHOW geqo", "off"),
+        ("options=-cgeqo%3Doff&options=-cjit_above_cost%3D7", "SHOW jit", "off"),
+        ("options=-clock_timeout_like.name%3D1", "SHOW lock_timeout", "15s"),
         ("application_name=glance", "SHOW application_name", "glance"),
     ],
 )
@@ -94,15 +96,55 @@ def test_the_shorter_of_two_timeouts_applies(mariadb: servers.DatabaseServer) ->
     [
         ("postgresql+psycopg://h/d?autocommit=true", "option autocommit of psycopg"),
         ("postgresql+psycopg://h/d?row_factory=dict_row", "option row_factory of psycopg"),
-        ("postgresql+psycopg://h/d?prepare_threshold=often", "prepare_threshold must be a number"),
+        (
+            "postgresql+psycopg://h/d?prepare_threshold=often",
+            "prepare_threshold must be a whole number",
+        ),
         ("postgresql+psycopg://h/d?sslmode=a&sslmode=b", "sslmode is given 2 times"),
         ("postgresql+psycopg://h/d?connect_timeout=soon", "connect_timeout"),
+        (
+            "postgresql://h/d?options=-cstatement_timeout%3D100",
+            "statement_timeout.*database_timeout",
+        ),
+        ("postgresql://h/d?options=-c%20Lock-Timeout%20%3D%201s", "Lock-Timeout.*database_timeout"),
+        (
+            "postgresql://h/d?options=-c&options=jit%3Don",
+            "jit in options would not apply",
+        ),
+        ("mysql+pymysql://h/d?read_timeout=soon", "read_timeout must be a whole number"),
+        ("mysql+mysqldb://h/d?write_timeout=2.5", "write_timeout must be a whole number"),
+        ("mysql+pymysql://h/d?local_infile=perhaps", "local_infile must be true or false"),
+        ("mysql+pymysql://h:soon/d", "its port is not a number"),
+        ("sqlite:////x?timeout=soon", "timeout must be a number"),
+        ("sqlite:////x?uri=perhaps", "uri must be true or false"),
+        (
+            "sqlite:////x?bogus=1&timeout=3",
+            "option bogus of SQLite is unknown; known are .*timeout",
+        ),
+        ("sqlite:///file:/x?mode=ro", "option mode of SQLite is unknown.*uri=true"),
+        ("sqlite:///file:/x?mode=ro&uri=false", "option mode of SQLite is unknown.*uri=true"),
         ("mysql+pymysql://h/d?init_command=a&init_command=b", "init_command is given 2 times"),
     ],
 )
 def test_an_option_that_cannot_be_passed_is_refused_by_name(url: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         Database(url, TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "timeout=2.5&detect_types=0&cached_statements=9&check_same_thread=false&uri=false",
+        "isolation_level=IMMEDIATE",
+        "mode=rwc&cache=private&uri=true&timeout=3",
+    ],
+)
+def test_options_for_sqlite_are_accepted(query: str, tmp_path: Path) -> None:
+    path = tmp_path / "related-images.db"
+    schema.upgrade(f"sqlite:///{path}")
+    named = f"file:{path}" if "uri=true" in query else path
+    with closing(Database(f"sqlite:///{named}?{query}", PATIENCE)) as database:
+        assert len(record(database, new())) == 1
 
 
 def test_a_driver_without_timeouts_is_refused() -> None:

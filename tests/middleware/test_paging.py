@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -38,9 +39,11 @@ def given_in(query: str) -> paging.Parameters:
     return query_of({"QUERY_STRING": query})
 
 
-def test_marker_round_trip() -> None:
-    position = RelationPosition(NOON, UUID, "i:1", UUID, "backup")
-    assert paging.relation_position(paging.relation_marker(RELATION)) == position
+@pytest.mark.parametrize("kind", ["backup", "kind-of-a-newer-version"])
+def test_marker_round_trip(kind: str) -> None:
+    position = RelationPosition(NOON, UUID, "i:1", UUID, kind)
+    marker = paging.relation_marker(replace(RELATION, kind=kind))
+    assert paging.relation_position(marker) == position
     assert paging.instance_position(paging.instance_marker(INSTANCE)) == InstancePosition(
         UUID, "i:1", None
     )
