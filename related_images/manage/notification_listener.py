@@ -61,7 +61,7 @@ connection. With a smaller value RabbitMQ would deliver no further message.
 """
 
 
-REFUSED: Final = "the database cannot store a value of the notification"
+REFUSED: Final = "the event of the notification cannot be stored"
 
 
 @dataclass(frozen=True)
@@ -215,10 +215,11 @@ class Listener:
         return True
 
     def _store_events(self, events: Sequence[Event]) -> list[Event] | None:
-        """Store events, and return those that the database refuses; ``None`` if stopped.
+        """Store events, and return those that cannot be stored; ``None`` if stopped.
 
         The batch size is halved while the database is unavailable or slow, so that small batches
-        succeed. It is halved as well to find the one event that the database refuses.
+        succeed. It is halved as well to find the one event that the database refuses, or that
+        causes a fault of this program.
         """
         is_waiting, refused = False, list[Event]()
         while events and not self.stopping.is_set():
@@ -231,7 +232,9 @@ class Listener:
                 is_waiting = True
                 self._batch_size = max(1, len(batch) // 2)
                 self.stopping.wait(PAUSE)
-            except FieldInvalid:
+            except Exception as error:
+                if not isinstance(error, FieldInvalid):
+                    LOG.exception("cannot store a batch of %d events", len(batch))
                 self._batch_size = max(1, len(batch) // 2)
                 if len(batch) == 1:
                     refused += batch

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InvalidRequestError
 
 from related_images.db import (
     Database,
@@ -21,7 +22,7 @@ from related_images.db import (
     relation_queries,
     schema,
 )
-from related_images.db.notifications import Event
+from related_images.db.notifications import Event, store
 from related_images.db.recording import attach
 from related_images.errors import NotificationMalformed, StoreUnavailable
 from related_images.manage import notification_listener, notification_parser
@@ -210,6 +211,25 @@ def test_a_notification_that_the_database_refuses_becomes_a_dead_letter(
     assert json.loads(line)["message"] == batch[6]
     assert listener.counts == {"stored": 9, "dead letters": 1}
     database.close()
+
+
+def test_a_notification_that_causes_a_fault_becomes_a_dead_letter(
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def faulty(database: Database, events: list[Event]) -> None:
+        if any(event.instance.instance_id == "server-6" for event in events):
+            raise InvalidRequestError("a fault of this program")
+        store(database, events)
+
+    monkeypatch.setattr(notification_listener, "store", faulty)
+    listener = Listener(database, tmp_path / "dead-letters.jsonl")
+    assert listener.store(NOVA, [started(f"server-{number}") for number in range(10)])
+    assert stored(database) == {f"server-{number}" for number in range(10) if number != 6}
+    assert listener.counts == {"stored": 9, "dead letters": 1}
+    assert "a fault of this program" in caplog.text
 
 
 @pytest.mark.parametrize("project", ["demo ", " demo", " "])
