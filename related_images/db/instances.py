@@ -24,7 +24,14 @@ from sqlalchemy import (
 )
 
 from related_images.db import listing, relation_queries
-from related_images.db.column_types import EPOCH, FOREVER, KIND_CODES, MICROSECOND, is_known
+from related_images.db.column_types import (
+    EPOCH,
+    FOREVER,
+    KIND_CODES,
+    MICROSECOND,
+    UtcDateTime,
+    is_known,
+)
 from related_images.db.database import Database
 from related_images.db.named_rows import all_rows
 from related_images.db.row_ids import (
@@ -211,18 +218,25 @@ def _overdue(
     installation_rows = relation_queries.installation_rows(connection, filters)
     if installation_rows is not None and not installation_rows.refs:
         return []
-    latest = LATEST[str(filters.kind)]
-    parts = _overdue_parts(filters, installation_rows, latest_before, until)
+    kind, wanted = str(filters.kind), relation_queries.given_filters(_only_names(filters))
+    values: dict[str, Any] = {**wanted, "latest_before": latest_before, "until": until}
+    if installation_rows is not None:
+        values["installation_rows"] = installation_rows.refs
+    after_until = min(until, FOREVER - MICROSECOND) + MICROSECOND
+    ranges = [(EPOCH, False), (max(latest_before, after_until), True)]
 
     def fetch(
         after: OverduePosition, limit: int
     ) -> tuple[Sequence[OverduePosition], Collection[Instance]]:
         at, ref = after
         positions: list[OverduePosition] = []
-        for begin, part in parts:
-            # one lower bound: of several, SQLite uses any one for its search of the index
-            page = part.where(latest >= max(begin, at), or_(latest > at, instance.c.id > ref))
-            rows = connection.execute(page.limit(limit - len(positions)))
+        for begin, is_future in ranges:
+            query = _overdue_range(
+                kind, frozenset(wanted), of_rows=installation_rows is not None, is_future=is_future
+            )
+            position = {"begin": max(begin, at), "after_at": at, "after_ref": ref}
+            more = {"limit": limit - len(positions)}
+            rows = connection.execute(query, {**values, **position, **more})
             positions += [(row[0], row[1]) for row in rows]
             if len(positions) == limit:
                 break
@@ -233,25 +247,36 @@ def _overdue(
     return _fill_page(limit, after, fetch)
 
 
-def _overdue_parts(
-    filters: Filters,
-    installation_rows: relation_queries.InstallationRows | None,
-    latest_before: datetime,
-    until: datetime,
-) -> list[tuple[datetime, Select[Any]]]:
-    """Return the query for each of the two ranges of the index, and where the range begins."""
-    latest = LATEST[str(filters.kind)]
-    query = (
+_LATEST_BEFORE: Final = bindparam("latest_before", type_=UtcDateTime)
+
+
+@cache
+def _overdue_range(
+    kind: str, names: frozenset[str], *, of_rows: bool, is_future: bool
+) -> Select[Any]:
+    """Return the query for the overdue instances in one of the two ranges of the index.
+
+    :param names: the filters that have a value, without the kind
+    :param of_rows: whether the parameter ``installation_rows`` restricts the instances
+    :param is_future: whether the latest image of the instances is dated after ``until``
+    """
+    parameters: Any = {name: bindparam(name) for name in names}
+    filters = Filters(kind=kind, **parameters)
+    rows = relation_queries.installation_rows_parameter(True if of_rows else None)
+    latest = LATEST[kind]
+    # one lower bound: of several, SQLite uses any one for its search of the index
+    is_after = or_(latest > bindparam("after_at"), instance.c.id > bindparam("after_ref"))
+    is_in_range = latest < _LATEST_BEFORE
+    if is_future:
+        until = bindparam("until", type_=UtcDateTime)
+        is_in_range = ~_has_since(filters, instance.c.id, _LATEST_BEFORE, until)
+    return (
         select(latest, instance.c.id)
-        .where(*relation_queries.of_instance(filters, instance.c.id, installation_rows))
+        .where(*relation_queries.of_instance(filters, instance.c.id, rows))
+        .where(latest >= bindparam("begin"), is_after, is_in_range)
         .order_by(latest, instance.c.id)
+        .limit(bindparam("limit"))
     )
-    after_until = min(until, FOREVER - MICROSECOND) + MICROSECOND
-    has_other = _has_since(filters, instance.c.id, latest_before, until)
-    return [
-        (EPOCH, query.where(latest < latest_before)),
-        (max(latest_before, after_until), query.where(~has_other)),
-    ]
 
 
 def _refs(
@@ -280,9 +305,12 @@ def _refs(
 
 
 def _has_since(
-    filters: Filters, ref: ColumnElement[Any], time: datetime, until: datetime
+    filters: Filters, ref: ColumnElement[Any], time: Any, until: Any
 ) -> ColumnElement[bool]:
-    """Return the condition that the instance ``ref`` has an image dated in this interval."""
+    """Return the condition that the instance ``ref`` has an image dated in this interval.
+
+    :param time: the beginning of the interval, a time or a parameter; likewise ``until``
+    """
     newer = relation.alias()
     kinds = [filters.kind] if filters.kind else MADE_FROM
     conditions = [

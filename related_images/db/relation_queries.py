@@ -95,7 +95,7 @@ def images(
     if found is not None and not found.refs:
         return [], False
     few = None if found is None else found.have_few_instances
-    used = _used(filters)
+    used = given_filters(filters)
     query = _images(frozenset(used), tuple(kinds), seen_by, or_unlabelled, few)
     values = {**used, "limit": limit + 1, "installation_rows": found and found.refs}
     rows = connection.execute(query, values).all()
@@ -144,7 +144,7 @@ def matching_images(
         return []
     # whether the installations have few instances does not matter: relations are looked up
     few = None if refs is None else False
-    used = _used(filters)
+    used = given_filters(filters)
     query = _matching_images(frozenset(used), tuple(kinds), seen_by, few)
     values = {**used, "image_ids": list(image_ids), "installation_rows": refs}
     return [ListedImage(*row) for row in connection.execute(query, values)]
@@ -175,7 +175,7 @@ def _matching_images(
     )
 
 
-def _used(filters: Filters) -> dict[str, Any]:
+def given_filters(filters: Filters) -> dict[str, Any]:
     """Return the filters that have a value, by name."""
     return {
         it.name: value for it in fields(filters) if (value := getattr(filters, it.name)) is not None
@@ -207,7 +207,7 @@ def _matches(
         filters = replace(filters, visible_to=None)
     return matches + conditions(
         filters,
-        _installation_rows_parameter(have_few_instances),
+        installation_rows_parameter(have_few_instances),
         of_any_source=True,
         of_any_kind=True,
     )
@@ -221,7 +221,7 @@ def _is_of_either(filters: Filters) -> ColumnElement[bool]:
     return or_(relation.c.project_ref == owner, exists(ref.where(instance.c.project_ref == owner)))
 
 
-def _installation_rows_parameter(have_few_instances: bool | None) -> "InstallationRows | None":
+def installation_rows_parameter(have_few_instances: bool | None) -> "InstallationRows | None":
     if have_few_instances is None:
         return None
     return InstallationRows(bindparam("installation_rows", expanding=True), have_few_instances)
@@ -241,7 +241,7 @@ def find(
     :param of_any_source: include relations with a source that this version does not know: it is
         :data:`related_images.db.column_types.UNKNOWN`
     """
-    used = {name: value for name, value in _used(filters).items() if name not in _FLAGS}
+    used = {name: value for name, value in given_filters(filters).items() if name not in _FLAGS}
     found = installation_rows(connection, filters)
     if found is not None and not found.refs:
         return []
@@ -281,7 +281,7 @@ def _page(
     parameters: Any = {name: bindparam(name) for name in names}
     parameters |= zip(_FLAGS, flags, strict=True)
     filters = Filters(**parameters)
-    of_installation_rows = _installation_rows_parameter(have_few_instances)
+    of_installation_rows = installation_rows_parameter(have_few_instances)
     query = select(relation).where(
         *conditions(filters, of_installation_rows, of_any_source=of_any_source)
     )

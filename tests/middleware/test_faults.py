@@ -19,7 +19,7 @@ from tests.filters import StubGlance, filtering, instance_headers, migrated, new
 
 SERVICE = wsgi.identity("nova", "services", "service")
 OWNER = wsgi.identity("alice", "own", "member")
-IMAGE = new_uuid()
+IMAGE = "0f8fad5b-d9cb-469f-a165-70867728950e"
 ROTATION = (
     f"/v2/images?image_type=backup&backup_type=daily&instance_uuid={new_uuid()}"
     "&limit=200&sort_key=created_at&sort_dir=desc"
