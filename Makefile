@@ -30,7 +30,8 @@ slow-test: $(VENV)/.installed-dev
 lowest-test: $(VENV)-lowest/.installed
 	$(VENV)-lowest/bin/pytest -m '' $(PARALLEL) $(LOWEST) $(ARGS)
 
-# The tests of the database with the other driver of MariaDB. pip builds it, with MariaDB's headers.
+# The tests of the database with the other driver of MariaDB. pip builds it, with MariaDB's headers. The test of round
+# trips counts the packets of PyMySQL.
 mysqlclient-test: $(VENV)/.installed-mysqlclient
 	RELATED_IMAGES_MYSQL_DRIVER=mysqldb $(BIN)/pytest -m '' $(PARALLEL) tests/db \
 		-k 'mariadb and not five_round_trips' $(ARGS)

@@ -146,7 +146,7 @@ class TupleConflict(BadInput):
     """A header and a query parameter, or two query parameters, contradict each other."""
 
     code = "tuple.conflict"
-    title = "The headers and the query contradict each other"
+    title = "Headers or parameters contradict each other"
 
 
 class KindUnknown(BadInput):

@@ -60,12 +60,16 @@ _UNITS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta
 Value = TypeVar("Value")
 
 
-def argument(read: Callable[[str], Value]) -> Callable[[str], Value]:
-    """Return ``read`` as an argparse ``type``: a :exc:`BadInput` is then a usage error."""
+def argument(read: Callable[..., Value], *before: Any, **options: Any) -> Callable[[str], Value]:
+    """Return ``read`` as an argparse ``type``: a :exc:`BadInput` is then a usage error.
+
+    :param before: its arguments before the text of the command line
+    :param options: its keyword arguments
+    """
 
     def value(text: str) -> Value:
         try:
-            return read(text)
+            return read(*before, text, **options)
         except BadInput as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -132,7 +136,9 @@ def decimal(name: str, text: str, *, least: float, most: float) -> float:
     :raises ParameterMalformed: if it is not a decimal number from ``least`` to ``most``
     """
     if not _DECIMAL.fullmatch(text) or not least <= float(text) <= most:
-        raise ParameterMalformed(f"{name}={shown(text)} is not a number from {least:g} to {most:g}")
+        raise ParameterMalformed(
+            f"{name}={shown(text)} is not a number such as 20 or 0.5, from {least:g} to {most:g}"
+        )
     return float(text)
 
 

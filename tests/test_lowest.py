@@ -15,11 +15,12 @@ UPPER = ROOT / "tests" / "matrix" / "2025.1.txt"
 BINARY = "psycopg-binary"
 """Not in setup.cfg: an extra of psycopg installs it in the same version."""
 BOUND = re.compile(r"^([\w.-]+)(?:\[\w+\])?>=([\d.]+)$", re.MULTILINE)
-NOT_INSTALLED = {"glance", "gunicorn"}
-"""The server of Glance: the tests of `make lowest-test` need none."""
-FOR_OPERATORS = ("glance", "horizon", "listen", "mysql", "postgresql", "reconcile")
+NOT_INSTALLED = {"glance", "gunicorn", "mysqlclient"}
+"""`make lowest-test` runs no server of Glance, and does not compile mysqlclient."""
+FOR_OPERATORS = ("glance", "horizon", "listen", "mysql", "mysqlclient", "postgresql", "reconcile")
+"""The extras of the filter that are not for tests."""
 FOR_USERS = ("cli",)
-"""The extras of the distributions that are not for tests."""
+"""The extras of the client that are not for tests."""
 
 
 def pinned(constraints: Path = CONSTRAINTS) -> dict[str, str]:

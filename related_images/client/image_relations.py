@@ -17,30 +17,37 @@ _END: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class ImageRelations:
-    """Read the relations of images, if these were listed by relation.
+    """Read the relations of images that come from :meth:`RelationsClient.images`.
 
-    No request returns the relations of several images. So pages of all relations are read, the
+    No route returns the relations of several images. So pages of all relations are read, the
     newest first, while they are worth it. The relation of an image is not older than the image.
     Therefore all relations of an image are known when the pages reach relations that are older than
     the image. The relations of other images are read by image ID.
 
     :param client: the client for the relations
     :param kind: the kind of the relations; ``None`` for those of images made from a resource
+    :param project_id: the owner of most images: the project of the relations on the pages
     :param filters: other filters of :meth:`RelationsClient.relations`
     """
 
-    def __init__(self, client: RelationsClient, kind: str | None, **filters: Any) -> None:
+    def __init__(
+        self,
+        client: RelationsClient,
+        kind: str | None,
+        project_id: str | None = None,
+        **filters: Any,
+    ) -> None:
         self._client = client
         self._kinds = model.MADE_FROM if kind is None else (kind,)
         self._filters = filters
-        # one list for all kinds: to find the relations of a rare kind may take the filter long
-        self._unread = client.relations(kind=kind, page_size=PAGE, **filters)
+        # one list for all kinds: the filter may search long for the relations of a rare kind
+        self._unread = client.relations(kind=kind, project_id=project_id, page_size=PAGE, **filters)
         self._found: dict[str, list[Relation]] = defaultdict(list)
         self._reached: datetime | None = None
         """The time of the oldest relation that was read; ``None`` before the first page."""
-        self._images = self._pages = self._in_pages = 0
+        self._images_seen = self._pages_read = self._images_completed = 0
 
-    def add_to(self, images: Iterable[Image]) -> Iterator[tuple[Image, list[Relation]]]:
+    def with_relations(self, images: Iterable[Image]) -> Iterator[tuple[Image, list[Relation]]]:
         """Yield each image with its relations. Images are read when needed, a page at a time.
 
         :param images: the images
@@ -48,11 +55,11 @@ class ImageRelations:
         """
         remaining = iter(images)
         while page := list(itertools.islice(remaining, PAGE)):
-            self._images += len(page)
+            self._images_seen += len(page)
             incomplete = self._read_pages(page)
             for image in page:
                 found = self._found.pop(image.id, [])
-                # an image may be newer than the first page of relations
+                # if none was found, the image may be newer than the first page of relations
                 is_known = found and image.id not in incomplete
                 yield image, found if is_known else list(self._of_image(image.id))
 
@@ -62,12 +69,12 @@ class ImageRelations:
         :returns: the IDs of those images that may have more relations
         """
         while missing := [image for image in images if not self._is_complete(image)]:
-            complete = self._in_pages + len(images) - len(missing)
-            requests = self._images * len(self._kinds)
-            if self._pages and not is_worth_a_page(self._pages, complete, requests):
+            complete = self._images_completed + len(images) - len(missing)
+            requests = self._images_seen * len(self._kinds)
+            if self._pages_read and not is_worth_a_page(self._pages_read, complete, requests):
                 break
             self._read_page()
-        self._in_pages += len(images) - len(missing)
+        self._images_completed += len(images) - len(missing)
         return {image.id for image in missing}
 
     def _is_complete(self, image: Image) -> bool:
@@ -76,7 +83,7 @@ class ImageRelations:
 
     def _read_page(self) -> None:
         page = list(itertools.islice(self._unread, PAGE))
-        self._pages += 1
+        self._pages_read += 1
         self._reached = page[-1].created_at if len(page) == PAGE else _END
         for relation in page:
             # another image may have had the ID

@@ -9,8 +9,9 @@ access to the same tables, repeated with exponential backoff and jitter.
 :meth:`Database.explore` is for queries that may be slow although the database works. After its
 failure, further calls fail only if the probe fails too.
 
-Other errors of SQLAlchemy than those of the driver and the pool are faults of this program, for
-example a row that is missing. They pass unchanged after the rollback, and open no circuit breaker.
+Errors of SQLAlchemy that do not come from the driver or the pool are bugs of this program, for
+example a row that is missing. Then the transaction is rolled back, the exception reaches the
+caller, and no circuit breaker opens.
 """
 
 import logging
@@ -75,7 +76,7 @@ _ESCAPE: Final = (
 
 
 _FAILURES: Final = (DBAPIError, PoolTimeout, UnicodeError, dialects.ConcurrentChange)
-"""The errors of the database and its driver. Trying again does not help against any other error."""
+"""What the database, its driver or a concurrent transaction raises; others are bugs."""
 
 
 @dataclass(frozen=True)
@@ -414,15 +415,21 @@ def usable(url: str) -> URL:
         # the text of this error may hold a part of the password
         raise dialects.unusable(f"its port is not a number; {_ESCAPE}") from None
     except (NoSuchModuleError, ImportError) as error:
-        raise dialects.unusable(f"{error}; see the extras [mysql] and [postgresql]") from error
+        raise dialects.unusable(
+            f"{error}; see the extras [mysql], [mysqlclient] and [postgresql]"
+        ) from error
     except ArgumentError:
         raise dialects.unusable(
             "it is not of the form dialect+driver://user:password@host/database, or for SQLite "
             "sqlite:////directory/file"
         ) from None
-    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+    if parsed.get_backend_name() == "sqlite" and _is_in_memory(parsed):
         raise ConfigurationError("a SQLite database in memory would be lost; name a file")
     return parsed
+
+
+def _is_in_memory(url: URL) -> bool:
+    return (url.database or ":memory:").endswith(":memory:") or url.query.get("mode") == "memory"
 
 
 def _refuse_odd_credentials(url: str) -> None:

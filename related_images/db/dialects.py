@@ -38,12 +38,12 @@ ANOTHER_UPGRADE: Final = "another upgrade is running; run this command again whe
 LONGEST_LOCK: Final = 30.0
 """The time in seconds for which a command waits for a lock of SQLite."""
 
-_NOT_TEXT: Final = ("autocommit", "context", "cursor_factory", "row_factory")
-"""The parameters of psycopg that are not text, and so cannot be in a URL."""
+_NOT_IN_URL: Final = ("autocommit", "context", "cursor_factory", "row_factory")
+"""The parameters of psycopg that a URL cannot have."""
 
 PREPARE: Final = "prepare_threshold"
 
-_OF_MYSQL: Final[dict[str, type[float]]] = {
+_MYSQL_TYPES: Final[dict[str, type[float]]] = {
     "connect_timeout": int,
     "read_timeout": int,
     "write_timeout": int,
@@ -55,8 +55,8 @@ _OF_MYSQL: Final[dict[str, type[float]]] = {
 }
 _TYPES: Final[dict[str, dict[str, type[float]]]] = {
     "psycopg": {PREPARE: int, "connect_timeout": float},
-    "pymysql": _OF_MYSQL,
-    "mysqldb": _OF_MYSQL,
+    "pymysql": _MYSQL_TYPES,
+    "mysqldb": _MYSQL_TYPES,
     "pysqlite": {
         "timeout": float,
         "detect_types": int,
@@ -65,11 +65,11 @@ _TYPES: Final[dict[str, dict[str, type[float]]]] = {
         "uri": bool,
     },
 }
-"""The options of each driver that are no text."""
+"""The options of each driver that are not text, and their types."""
 
-_WANTED: Final = {bool: "true or false", int: "a whole number", float: "a number"}
+_TYPE_NAMES: Final = {bool: "true or false", int: "a whole number", float: "a number"}
 
-_OF_SQLITE: Final = {*_TYPES["pysqlite"], "isolation_level"}
+_SQLITE_OPTIONS: Final = {*_TYPES["pysqlite"], "isolation_level"}
 """The options of sqlite3, as SQLAlchemy takes them from a URL."""
 
 _OWN_SETTING: Final = re.compile(
@@ -146,35 +146,38 @@ def check(url: URL) -> None:
             f"{backend} with the driver {driver} is not supported; write {' or '.join(known)}"
         )
     for name, given in url.query.items():
-        if driver == "psycopg" and name in _NOT_TEXT:
+        if driver == "psycopg" and name in _NOT_IN_URL:
             raise unusable(f"the option {name} of {driver} cannot be given in a URL")
         if not isinstance(given, str) and (driver, name) not in _REPEATED:
             raise unusable(f"the option {name} is given {len(given)} times")
         if name in _TYPES[driver]:
-            _value(_TYPES[driver][name], name, str(given))
+            _parsed(name, str(given), _TYPES[driver][name])
     if driver == "pysqlite":
         _refuse_unknown_options(url)
     if driver == "psycopg":
         _refuse_own_settings(url)
 
 
-def _value(type: type[float], name: str, text: str) -> float | None:
-    if text.lower() == "none" and name == PREPARE:
+def _parsed(name: str, value: str, wanted: type[float]) -> float | None:
+    if value.lower() == "none" and name == PREPARE:
         return None
     try:
-        return asbool(text) if type is bool else type(text)
+        return asbool(value) if wanted is bool else wanted(value)
     except ValueError:
-        raise unusable(f"the option {name} must be {_WANTED[type]}") from None
+        raise unusable(f"the option {name} must be {_TYPE_NAMES[wanted]}") from None
 
 
 def _refuse_unknown_options(url: URL) -> None:
     """Refuse options that SQLAlchemy would ignore: the rest is for SQLite if the file is a URI."""
-    unknown = sorted(url.query.keys() - _OF_SQLITE)
-    if unknown and not asbool(url.query.get("uri", False)):
+    unknown = sorted(url.query.keys() - _SQLITE_OPTIONS)
+    is_uri = asbool(url.query.get("uri", False))
+    if is_uri and not str(url.database).startswith("file:"):
+        raise unusable("the option uri of SQLite needs a URI; write sqlite:///file:/DIRECTORY/FILE")
+    if unknown and not is_uri:
         raise unusable(
             f"the option {unknown[0]} of SQLite is unknown; known are "
-            f"{', '.join(sorted(_OF_SQLITE))}; for options of SQLite's own URIs write "
-            "sqlite:///file:/FILE?OPTION=VALUE&uri=true"
+            f"{', '.join(sorted(_SQLITE_OPTIONS))}; for options of SQLite's own URIs write "
+            "sqlite:///file:/DIRECTORY/FILE?OPTION=VALUE&uri=true"
         )
 
 
@@ -182,8 +185,8 @@ def _refuse_own_settings(url: URL) -> None:
     found = _OWN_SETTING.search(" ".join(url.normalized_query.get("options", ())))
     if found:
         raise unusable(
-            f"{found[1]} in options would not apply, because the filter sets it itself; remove it; "
-            "the option database_timeout of the filter limits each statement and lock"
+            f"{found[1]} cannot be in options, because the filter sets it itself; remove it "
+            "(database_timeout of the filter limits statements and locks)"
         )
 
 
@@ -246,7 +249,7 @@ def _create_postgresql(
 
     given: dict[str, Any] = {}
     if PREPARE in url.query:
-        given[PREPARE] = _value(int, PREPARE, str(url.query[PREPARE]))
+        given[PREPARE] = _parsed(PREPARE, str(url.query[PREPARE]), int)
     if "options" in url.query:
         given["options"] = " ".join(url.normalized_query["options"])
     limits: dict[str, object] = {}

@@ -247,11 +247,10 @@ def find(
         return []
     few = None if found is None else found.have_few_instances
     flags = tuple(getattr(filters, name) for name in _FLAGS)
-    position = {it.name: getattr(after, it.name) for it in fields(after)} if after else {}
+    position = {_AFTER + it.name: getattr(after, it.name) for it in fields(after)} if after else {}
     if after is not None and after.kind not in KIND_CODES:
-        del position["kind"]  # a newer version made the marker, and the word has no code here
+        del position[_AFTER + "kind"]  # a newer version wrote the marker; here the kind has no code
     query = _page(frozenset(used), flags, few, of_any_source, frozenset(position))
-    position = {_AFTER + name: value for name, value in position.items()}
     values = {**used, **position, "limit": limit, "installation_rows": found and found.refs}
     return [_relation(row) for row in connection.execute(query, values).all()]
 
@@ -269,14 +268,14 @@ def _page(
     flags: tuple[bool | None, ...],
     have_few_instances: bool | None,
     of_any_source: bool,
-    after: frozenset[str],
+    bound: frozenset[str],
 ) -> Select[Any]:
     """Return the statement for a page.
 
     :param names: the filters that have a value, without :data:`_FLAGS`
     :param flags: the values of :data:`_FLAGS`
     :param have_few_instances: the attribute of :class:`InstallationRows`; ``None`` without them
-    :param after: the attributes of the position that have a value; none for the first page
+    :param bound: the parameters of the position; none for the first page
     """
     parameters: Any = {name: bindparam(name) for name in names}
     parameters |= zip(_FLAGS, flags, strict=True)
@@ -285,9 +284,9 @@ def _page(
     query = select(relation).where(
         *conditions(filters, of_installation_rows, of_any_source=of_any_source)
     )
-    if after:
+    if bound:
         position: Any = {
-            it.name: bindparam(_AFTER + it.name) if it.name in after else None
+            it.name: bindparam(_AFTER + it.name) if _AFTER + it.name in bound else None
             for it in fields(RelationPosition)
         }
         query = query.where(_follows(RelationPosition(**position), filters.visible_to))

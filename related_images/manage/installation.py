@@ -1,7 +1,6 @@
 """``installation``: register the deployments of Nova and Cinder."""
 
 import argparse
-from functools import partial
 from typing import Any, Final
 
 from cliff.columns import FormattableColumn
@@ -29,7 +28,7 @@ class Add(options.DatabaseCommand, ShowOne):
         parser.add_argument(
             "--name",
             required=True,
-            type=validation.argument(partial(validation.text, "--name")),
+            type=validation.argument(validation.text, "--name"),
             help="name of the installation",
         )
         parser.add_argument(

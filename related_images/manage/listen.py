@@ -124,7 +124,8 @@ class Listen(options.DatabaseCommand):
                 f"{args.dead_letters} is a symbolic link; give the file itself with --dead-letters"
             )
         with database_access.open_database(args) as database:
-            listener, remaining = _import_listener().Listener(database, args.dead_letters), 0
+            listener = _import_listener().Listener(database, args.dead_letters)
+            remaining = 0
             if args.dead_letters.exists():
                 _require_writable(args.dead_letters)
                 remaining = listener.retry(_readers(args))

@@ -24,7 +24,6 @@ from related_images.db.notifications import Event, store
 from related_images.errors import (
     BadInput,
     BusUnusable,
-    FieldInvalid,
     NotificationMalformed,
     StoreUnavailable,
 )
@@ -61,7 +60,13 @@ connection. With a smaller value RabbitMQ would deliver no further message.
 """
 
 
-REFUSED: Final = "the event of the notification cannot be stored"
+TEMPORARY: Final = (StoreUnavailable, MemoryError, OSError, ImportError)
+"""Failures after which the listener waits, because the event is not their cause."""
+
+UNREADABLE: Final = (ValueError, KeyError, TypeError, NotificationMalformed, BadInput)
+"""The failures of reading a dead letter."""
+
+REFUSED: Final = "its event cannot be stored; the log of the listener has the reason"
 
 
 @dataclass(frozen=True)
@@ -173,8 +178,11 @@ class Listener:
             event = readers[witness](uuid, row["message"])
             if event is not None:
                 store(self.database, [event])
-        except (ValueError, KeyError, TypeError, NotificationMalformed, BadInput) as error:
-            LOG.warning("a dead letter remains: %s", error)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            is_bug = not isinstance(error, UNREADABLE)
+            LOG.warning("a dead letter remains: %s", error, exc_info=is_bug)
             return False
         witnesses.find_again(self.database, uuid, witness, gap)
         return True
@@ -218,31 +226,37 @@ class Listener:
         """Store events, and return those that cannot be stored; ``None`` if stopped.
 
         The batch size is halved while the database is unavailable or slow, so that small batches
-        succeed. It is halved as well to find the one event that the database refuses, or that
-        causes a fault of this program.
+        succeed. It is halved as well to find the one event that cannot be stored, which is tried
+        twice.
         """
-        is_waiting, refused = False, list[Event]()
+        is_waiting, refused, failed = False, list[Event](), None
         while events and not self.stopping.is_set():
             batch = events[: self._batch_size]
             try:
                 store(self.database, batch)
-            except StoreUnavailable as error:
+            except TEMPORARY as error:
                 if not is_waiting:
-                    LOG.error("waiting for the database, no message is lost: %s", error.for_log())
+                    LOG.error("waiting for the database, no message is lost: %s", _shown(error))
                 is_waiting = True
                 self._batch_size = max(1, len(batch) // 2)
                 self.stopping.wait(PAUSE)
-            except Exception as error:
-                if not isinstance(error, FieldInvalid):
-                    LOG.exception("cannot store a batch of %d events", len(batch))
+            except Exception:  # the database refuses an event, or this program has a bug
                 self._batch_size = max(1, len(batch) // 2)
-                if len(batch) == 1:
+                if len(batch) == 1 and batch[0] is failed:
+                    LOG.exception("the event of a notification cannot be stored")
                     refused += batch
                     events = events[1:]
+                elif len(batch) == 1:
+                    failed = batch[0]
+                    self.stopping.wait(PAUSE)
             else:
                 events = events[len(batch) :]
                 self._batch_size = min(BATCH, self._batch_size + 1)
         return None if events else refused
+
+
+def _shown(error: Exception) -> str:
+    return error.for_log() if isinstance(error, StoreUnavailable) else repr(error)
 
 
 def _parse(read: Reader, installation_uuid: str, message: object) -> Event | Malformed | None:

@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from related_images import validation
@@ -70,9 +69,7 @@ class Reconcile(options.DatabaseCommand):
         add(
             "--rate",
             metavar="NUMBER",
-            type=validation.argument(
-                partial(validation.decimal, "--rate", least=0.01, most=10_000)
-            ),
+            type=validation.argument(validation.decimal, "--rate", least=0.01, most=10_000),
             default=RATE,
             help="maximum number of requests per second (default: %(default)s)",
         )

@@ -1,7 +1,6 @@
 """``resource-type``: register the types of resources that may have leases of images."""
 
 import argparse
-from functools import partial
 from typing import Any, Final
 
 from cliff.lister import Lister
@@ -28,7 +27,7 @@ class Add(options.DatabaseCommand, ShowOne):
         parser.add_argument(
             "--longest-lease-days",
             metavar="DAYS",
-            type=validation.argument(partial(validation.number, "--longest-lease-days")),
+            type=validation.argument(validation.number, "--longest-lease-days"),
             default=model.LONGEST_LEASE_DAYS,
             help="how many days in the future a lease may end, 1 to "
             f"{model.LONGEST_LEASE_DAYS_MAX} (default: %(default)s)",

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import socket
 import sys
-from functools import partial
 from pathlib import Path
 
 from related_images import config, validation
@@ -80,7 +79,7 @@ class Serve(options.OperatorCommand):
         add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
         add(
             "--port",
-            type=validation.argument(partial(validation.number, "--port", least=0, most=65535)),
+            type=validation.argument(validation.number, "--port", least=0, most=65535),
             default=9292,
             help="port to listen on, 0 for a free one (default: %(default)s)",
         )
@@ -93,7 +92,7 @@ class Serve(options.OperatorCommand):
         )
         add(
             "--threads",
-            type=validation.argument(partial(validation.number, "--threads", most=256)),
+            type=validation.argument(validation.number, "--threads", most=256),
             default=8,
             help="threads of the server (default: %(default)s)",
         )

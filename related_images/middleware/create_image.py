@@ -196,10 +196,11 @@ class _ImageCreation:
             recording.created(self.database, self.new, self.recorded, state)
         except StoreUnavailable as error:
             self._log(f"created_at of the image is left to reconciliation: {error}")
-        except Exception:  # Glance has created the image, whatever fails here
+        except Exception:  # a bug of the filter; Glance has created the image
             LOG.exception(
                 "created_at of image %s is left to reconciliation [%s]",
-                *(self.new.image_id, self.request_id),
+                self.new.image_id,
+                self.request_id,
             )
 
     def _roll_back(self, status: str) -> None:
@@ -211,10 +212,11 @@ class _ImageCreation:
                 f"kept for reconciliation: Glance answered {status[:3]} and the relation cannot be "
                 f"rolled back: {error.for_log()}"
             )
-        except Exception:  # the caller must get the response of Glance
+        except Exception:  # a bug of the filter; the caller must get the response of Glance
             LOG.exception(
                 "relation of image %s is kept for reconciliation: it cannot be rolled back [%s]",
-                *(self.new.image_id, self.request_id),
+                self.new.image_id,
+                self.request_id,
             )
         else:
             failpoints.reach(Point.CREATE_WITHDRAWN)

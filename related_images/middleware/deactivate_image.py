@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from related_images.db import Database, delete_protection
-from related_images.errors import ImageInUse, StoreUnavailable
-from related_images.middleware import glance, image_use
+from related_images.errors import ImageInUse
+from related_images.middleware import failures, glance, image_use
 from related_images.middleware.access import Caller
 from related_images.middleware.delete_image import find_id, may_change
 from related_images.middleware.environ import Environ, request_id
@@ -38,16 +38,12 @@ def answer(
         image = glance.find_image(app, caller.environ, image_id)
         if may_change(caller, lambda: image):
             try:
-                _check(database, caller, image_id, image, environ)
+                with failures.logged(
+                    "image %s is deactivated without the check of its use", image_id
+                ):
+                    _check(database, caller, image_id, image, environ)
             except ImageInUse as error:
                 raise image_use.with_dependents(app, database, caller, image_id, error) from error
-            except StoreUnavailable as error:
-                LOG.warning(
-                    "image %s is deactivated without the check of its use: %s",
-                    *(image_id, error.for_log()),
-                )
-            except Exception:  # whatever fails, the request must not
-                LOG.exception("image %s is deactivated without the check of its use", image_id)
     return app(environ, start_response)
 
 

@@ -15,9 +15,9 @@ from related_images.config import DELETE
 from related_images.db import Database, ImageState, delete_protection
 from related_images.db.delete_protection import StartedDeletion
 from related_images.db.recording import image_deleted
-from related_images.errors import ImageInUse, StoreUnavailable
+from related_images.errors import ImageInUse
 from related_images.failpoints import Point
-from related_images.middleware import glance, image_use
+from related_images.middleware import failures, glance, image_use
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ, glance_context, request_id
 from related_images.middleware.request import Deletion
@@ -99,18 +99,10 @@ class Outcome:
 
     def start_response(self, status: str, given: Headers, *exc_info: Any) -> Any:
         """Record the result and pass Glance's status and headers on."""
-        try:
+        with failures.logged(
+            "result of the deletion of image %s is left to reconciliation", self.image_id
+        ):
             self._record(status)
-        except StoreUnavailable as error:
-            LOG.warning(
-                "result of the deletion of image %s is left to reconciliation: %s",
-                self.image_id,
-                error.for_log(),
-            )
-        except Exception:  # Glance has deleted the image, whatever fails here
-            LOG.exception(
-                "result of the deletion of image %s is left to reconciliation", self.image_id
-            )
         return self.send(status, given, *exc_info)
 
     def _record(self, status: str) -> None:
@@ -169,17 +161,17 @@ class Guarded:
 
     def _start_deletion(self, image_state: ImageState | None) -> StartedDeletion | None:
         caller = self.caller
-        forced = self.forced and caller.is_admin
         try:
-            return delete_protection.begin(
-                self.database,
-                self.image_id,
-                caller.visible_to,
-                forced=forced,
-                image_state=image_state,
-                counts=caller.settings.guard_counts,
-                service=caller.service(),
-            )
+            with failures.logged("image %s is deleted without the check of its use", self.image_id):
+                return delete_protection.begin(
+                    self.database,
+                    self.image_id,
+                    caller.visible_to,
+                    forced=self.forced and caller.is_admin,
+                    image_state=image_state,
+                    counts=caller.settings.guard_counts,
+                    service=caller.service(),
+                )
         except ImageInUse as error:
             if not self.forced:
                 raise
@@ -188,14 +180,6 @@ class Guarded:
                 f"{error.advice}; X-Relation-Force was ignored, because the caller has none of "
                 f"these admin roles: {caller.admin_roles}",
             ) from error
-        except StoreUnavailable as error:
-            LOG.warning(
-                "image %s is deleted without the check of its use: %s",
-                self.image_id,
-                error.for_log(),
-            )
-        except Exception:  # whatever fails, the request must not
-            LOG.exception("image %s is deleted without the check of its use", self.image_id)
         return None
 
     def _log_force(self, started: StartedDeletion, environ: Environ) -> None:

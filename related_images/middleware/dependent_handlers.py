@@ -15,7 +15,7 @@ from related_images.model import InstanceRef, ProjectDependents
 from related_images.protocol import parameters, paths, schemas
 
 INSIDE: Final = "i"
-"""In a marker: among the resources of an image."""
+"""The state in a marker: the walk is among the resources of an image."""
 
 
 def list_dependents(request: RouteRequest) -> WSGIApp:

@@ -45,11 +45,12 @@ PATIENCE: Final = 3
 """The number of pages after which the IDs are in the query, if they are known but not few: a query
 with many IDs takes as long as some pages."""
 
-BEHIND: Final = 100
-"""The number of markers that are remembered, in case that the image of the newest is deleted."""
+EARLIER: Final = 100
+"""How many markers are kept. If the image of a marker was deleted, Glance refuses the
+marker, and the search continues at an earlier one."""
 
-START: Final = ""
-"""Stands for the marker of the first page."""
+FIRST_PAGE: Final = ""
+"""The first page, in place of a marker."""
 
 RESERVE: Final = 1.25
 """How many more images a page has than the share of matches so far requires."""
@@ -206,7 +207,7 @@ class _Search:
 
     :ivar images: the images that belong to the list, as Glance shows them
     :ivar examined: the number of images that Glance has listed
-    :ivar behind: the IDs of images before the marker, at most :data:`BEHIND`
+    :ivar earlier: the current marker and those before it, at most :data:`EARLIER`
     """
 
     app: WSGIApp
@@ -216,20 +217,21 @@ class _Search:
     conditions: Sequence[str]
     images: list[Any] = field(default_factory=list)
     examined: int = 0
-    behind: list[str] = field(default_factory=list)
+    earlier: list[str] = field(default_factory=list)
 
     def run(self) -> Response:
         """Return Glance's response to the first request, with the images and links of the list.
 
-        If Glance refuses the first request, the response is Glance's. If a later one fails, the
-        list ends there, with a link to the next page.
+        If Glance refuses the first request, the response is Glance's. If it refuses a later marker,
+        the image was deleted, and the search continues at an earlier one. If a later request fails
+        otherwise, the list ends there, with a link to the next page.
         """
         first, page = self._request(0)
         if page is None:
             return first
         # as long as a page of Glance, whatever limits are configured there
         own = [one.value for one in self.query if one.name == MARKER]
-        self.behind = own[-1:] or [START]
+        self.earlier = own[-1:] or [FIRST_PAGE]
         length, marker = len(page["images"]), self._examine(page)
         for number in range(1, PAGES):
             if marker is None or len(self.images) >= length:
@@ -237,15 +239,16 @@ class _Search:
             found, later = self._request(number, marker, self._size(length))
             if later is not None:
                 marker = self._examine(later)
-            elif found.status_code == HTTPStatus.BAD_REQUEST and self.behind:
-                marker = self.behind.pop()  # somebody has deleted the image of the marker
+            elif found.status_code == HTTPStatus.BAD_REQUEST and self._goes_back(marker):
+                marker = self.earlier[-1]
             elif self.images:
+                marker = self.images[-1][IDS]
                 break
             else:
                 return found
         if len(self.images) > length or (marker is not None and len(self.images) == length > 0):
             del self.images[length:]
-            marker = self.images[-1][IDS]  # an image that the caller knows
+            marker = self.images[-1][IDS]  # as in Glance's list, the last image of the page
         if marker is not None and not self.images:
             raise ListTooWide(self._advice())
         page["images"] = self.images
@@ -268,7 +271,8 @@ class _Search:
         sent = _with_ids(own, candidates or ()) if narrowed else [one.raw for one in own]
         if marker is not None:
             sent.append(f"{LIMIT}={size}")
-            sent += [f"{MARKER}={quote(marker)}"] if marker != START else []
+            if marker != FIRST_PAGE:
+                sent.append(f"{MARKER}={quote(marker)}")
         # Glance stores state of one request in its environ
         environ = {**self.environ, "QUERY_STRING": "&".join([*sent, *self.conditions])}
         found = call(self.app, environ)
@@ -286,9 +290,15 @@ class _Search:
         self.examined += len(page["images"])
         following = parse_qs(urlsplit(page.get("next", "")).query)
         marker = following[MARKER][-1] if MARKER in following else None
-        listed = (image[IDS] for image in page["images"] if image[IDS] != marker)
-        self.behind = [*self.behind, *listed][-BEHIND:]
+        listed = (image[IDS] for image in page["images"])
+        self.earlier = [*self.earlier, *listed][-EARLIER:]
         return marker
+
+    def _goes_back(self, marker: str) -> bool:
+        """Forget a marker whose image was deleted; return whether an earlier one is left."""
+        while self.earlier and self.earlier[-1] == marker:
+            self.earlier.pop()
+        return bool(self.earlier)
 
     def _size(self, length: int) -> int:
         """Return the size of the next page of Glance, from the share of matches so far."""

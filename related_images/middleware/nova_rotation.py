@@ -13,8 +13,7 @@ from typing import Final
 
 from related_images.db import Database, ListedImage
 from related_images.db.recorded_backups import InstallationAmbiguous, recorded_backups
-from related_images.errors import StoreUnavailable
-from related_images.middleware import image_list
+from related_images.middleware import failures, image_list
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ
 from related_images.middleware.request import Rotation
@@ -50,22 +49,17 @@ def answer(
 
 def _recorded_images(database: Database, caller: Caller, rotation: Rotation) -> list[ListedImage]:
     users, instance_id = caller.reporter().user_ids, rotation.instance_id
-    try:
-        return recorded_backups(
-            database, users, instance_id, rotation.backup_type, caller.visible_to
-        )
-    except StoreUnavailable as error:
-        LOG.warning(
-            "the backup rotation of server %s gets an empty list: %s", instance_id, error.for_log()
-        )
-    except InstallationAmbiguous as error:
-        LOG.warning(
-            "the backup rotation of server %s gets an empty list: %s; bind the service user of "
-            "each Nova to its installation with `related-images installation add`, and configure "
-            "nova-compute to send a service token",
-            instance_id,
-            error,
-        )
-    except Exception:  # whatever fails, the backup that Nova has made must not
-        LOG.exception("the backup rotation of server %s gets an empty list", instance_id)
+    with failures.logged("the backup rotation of server %s gets an empty list", instance_id):
+        try:
+            return recorded_backups(
+                database, users, instance_id, rotation.backup_type, caller.visible_to
+            )
+        except InstallationAmbiguous as error:
+            LOG.warning(
+                "the backup rotation of server %s gets an empty list: %s; bind the service user of "
+                "each Nova to its installation with `related-images installation add`, and "
+                "configure nova-compute to send a service token",
+                instance_id,
+                error,
+            )
     return []

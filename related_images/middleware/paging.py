@@ -27,7 +27,8 @@ NO_TIME: Final = "-"
 """In a marker: the instance has no ``latest_at``."""
 
 UPWARDS: Final = "r"
-"""In a marker: the walk returns to the image after all images below it."""
+"""The state in a marker: all images below were listed, and the walk goes back up."""
+
 marker_number = partial(validation.number, "marker", least=0)
 """The parser of a whole number in a marker."""
 

@@ -2,7 +2,6 @@
 
 import argparse
 from datetime import UTC, datetime
-from functools import partial
 from typing import Final
 
 from related_images import model, validation
@@ -166,7 +165,7 @@ def add_times(parser: Parser) -> None:
         parser.add_argument(
             name,
             metavar="<time>",
-            type=argument(partial(validation.parse_time, name)),
+            type=argument(validation.parse_time, name),
             help=f"List only relations recorded {preposition} this time (ISO 8601; UTC if it has "
             "no time zone)",
         )

@@ -5,7 +5,6 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Final
 
 from cliff.columns import FormattableColumn
@@ -143,7 +142,7 @@ class ListCommand(TableCommand):
         parser.add_argument(
             "--limit",
             metavar="<number>",
-            type=validation.argument(partial(validation.number, "--limit")),
+            type=validation.argument(validation.number, "--limit"),
             default=self.limit,
             help=f"Maximum number of rows to list (default: {self.limit or 'all'})",
         )
@@ -154,7 +153,7 @@ class ListCommand(TableCommand):
         return table(self.shown_columns(args), items)
 
     def produce_output(self, args: argparse.Namespace, names: Any, rows: Any) -> int:
-        """Write the rows, and show the progress until the first of them is written."""
+        """Write the rows. Show the progress until all are read; for csv or value, the first."""
         remaining = iter(rows)
         is_streamed = args.formatter in STREAMED and not args.sort_columns
         with self.reading():

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, Final
 
 from related_images import validation
@@ -78,7 +77,7 @@ class ListDescendant(_ListRelatives):
         parser.add_argument(
             "--depth",
             metavar="<number>",
-            type=validation.argument(partial(validation.number, "--depth")),
+            type=validation.argument(validation.number, "--depth"),
             help="Maximum number of generations (default: all)",
         )
 

@@ -1,7 +1,6 @@
 """``openstack image lineage show``: draw what an image was made from, and what depends on it."""
 
 import argparse
-from functools import partial
 from typing import Final
 
 from related_images import validation
@@ -38,13 +37,13 @@ class ShowImageLineage(GlanceCommand):
         parser.add_argument(
             "--depth",
             metavar="<number>",
-            type=validation.argument(partial(validation.number, "--depth")),
+            type=validation.argument(validation.number, "--depth"),
             help="Maximum number of generations of descendants (default: all)",
         )
         parser.add_argument(
             "--width",
             metavar="<number>",
-            type=validation.argument(partial(validation.number, "--width")),
+            type=validation.argument(validation.number, "--width"),
             default=WIDTH,
             help="Maximum number of images or resources below each one; the others are counted "
             "(default: %(default)s)",

@@ -5,7 +5,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from osc_lib.exceptions import CommandError
@@ -195,7 +194,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             name,
             metavar="<number>",
-            type=validation.argument(partial(validation.number, name)),
+            type=validation.argument(validation.number, name),
             default=default,
             help=f"Maximum number of backups at the same time {where} (default: %(default)s)",
         )

@@ -113,7 +113,7 @@ class ServerImageLister(ListCommand):
         }
         images = client.images(kind=kind, **wanted, limit=args.limit, page_size=PAGE, **filters)
         relations = ImageRelations(client, kind, **wanted, project_id=filters.get("owner"))
-        return itertools.starmap(Row, relations.add_to(images))
+        return itertools.starmap(Row, relations.with_relations(images))
 
 
 def _with_relations(images: Iterable[Image], relations: Iterable[Relation]) -> Iterator[Row]:

@@ -123,9 +123,9 @@ def read(given: Mapping[str, str], assertion: Assertion | None) -> Restriction:
         return Restriction(**_parsed(given))
     ref = assertion.instance
     others = _parsed({name: text for name, text in given.items() if name not in headers.QUERY})
-    if others.get("installation_uuid", ref.installation_uuid) != ref.installation_uuid:
+    if others.pop("installation_uuid", ref.installation_uuid) != ref.installation_uuid:
         raise TupleConflict(
-            f"relation_installation_uuid is not the installation of the {ref}; give one of them"
+            f"relation_installation_uuid is not the installation of the {ref}; omit this parameter"
         )
     return Restriction(
         **others,

@@ -156,18 +156,19 @@ def test_a_read_from_locked_tables_times_out(impatient: Database, url: str) -> N
     eventually(read, impatient)
 
 
-def lack_a_row(connection: Connection) -> object:
+def read_a_missing_row(connection: Connection) -> object:
     return connection.execute(select(image).where(false())).one()
 
 
-def write_an_unknown_word(connection: Connection) -> object:
+def select_an_unknown_kind(connection: Connection) -> object:
     return connection.execute(select(relation.c.id).where(relation.c.kind == "no kind")).all()
 
 
 @pytest.mark.parametrize(
-    ("wrong", "error"), [(lack_a_row, NoResultFound), (write_an_unknown_word, StatementError)]
+    ("wrong", "error"),
+    [(read_a_missing_row, NoResultFound), (select_an_unknown_kind, StatementError)],
 )
-def test_a_fault_of_the_program_is_rolled_back_and_does_not_affect_others(
+def test_a_bug_is_rolled_back_and_does_not_affect_others(
     url: str, wrong: Callable[[Connection], object], error: type[Exception]
 ) -> None:
     def record_and_fail(connection: Connection) -> None:

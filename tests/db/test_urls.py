@@ -109,7 +109,7 @@ def test_the_shorter_of_two_timeouts_applies(mariadb: servers.DatabaseServer) ->
         ("postgresql://h/d?options=-c%20Lock-Timeout%20%3D%201s", "Lock-Timeout.*database_timeout"),
         (
             "postgresql://h/d?options=-c&options=jit%3Don",
-            "jit in options would not apply",
+            "jit cannot be in options",
         ),
         ("mysql+pymysql://h/d?read_timeout=soon", "read_timeout must be a whole number"),
         ("mysql+mysqldb://h/d?write_timeout=2.5", "write_timeout must be a whole number"),

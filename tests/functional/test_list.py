@@ -3,6 +3,7 @@
 import json
 import random
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -331,6 +332,31 @@ def test_the_search_continues_after_an_image_that_was_deleted(
     monkeypatch.setattr(listing, "call", deleting)
     assert cloud.image_ids(server.user, relation_kind="snapshot", limit=3) == found
     assert gone
+
+
+def test_the_search_goes_back_to_a_marker_that_still_exists(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All images of a page are deleted: its predecessor is not listed twice."""
+    monkeypatch.setattr(image_list, "IMAGES_LIMIT", -1)
+    monkeypatch.setattr(listing, "RESERVE", 0.1)  # pages of one image
+    server = new_server()
+    oldest = cloud.create(server)
+    (deleted,) = plain_images(cloud, server, 1)
+    newer = [cloud.create(server) for _ in range(2)][::-1]
+    plain = plain_images(cloud, server, 2)[::-1]
+    markers: list[str] = []
+
+    def deleting(app: Any, environ: Any) -> Any:
+        markers.extend(parse_qs(environ["QUERY_STRING"]).get("marker", ()))
+        if markers and markers[-1] == deleted and markers.count(deleted) == 1:
+            assert wsgi.call(cloud.bare, "DELETE", f"/v2/images/{deleted}", ADMIN).status == 204
+        return glance.call(app, environ)
+
+    monkeypatch.setattr(listing, "call", deleting)
+    assert cloud.image_ids(server.user, relation_kind="snapshot", limit=4) == [*newer, oldest]
+    assert deleted in markers
+    assert plain[0] not in markers
 
 
 @pytest.mark.usefixtures("searched")

@@ -359,7 +359,7 @@ def pages(world: World, caller: str, query: Mapping[str, Any]) -> Iterator[list[
         answer = world.cloud.call("GET", next, world.headers(caller))
         assert answer.status == 200, answer.body
         applied = str(answer.headers["X-Relation-Filters-Applied"]).split(", ")
-        assert sorted(applied) == sorted(words)
+        assert sorted(applied) == sorted(set(words))
         assert answer.json["first"] == first
         assert answer.json["schema"] == "/v2/schemas/images"
         next = answer.json.get("next", "")

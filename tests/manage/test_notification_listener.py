@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -225,11 +225,58 @@ def test_a_notification_that_causes_a_fault_becomes_a_dead_letter(
         store(database, events)
 
     monkeypatch.setattr(notification_listener, "store", faulty)
+    monkeypatch.setattr(notification_listener, "PAUSE", 0)
     listener = Listener(database, tmp_path / "dead-letters.jsonl")
     assert listener.store(NOVA, [started(f"server-{number}") for number in range(10)])
     assert stored(database) == {f"server-{number}" for number in range(10) if number != 6}
     assert listener.counts == {"stored": 9, "dead letters": 1}
-    assert "a fault of this program" in caplog.text
+    assert caplog.text.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError, OSError, InvalidRequestError])
+def test_a_short_failure_loses_no_notification(
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Callable[[str], Exception],
+) -> None:
+    failures = iter([error("short")] * 2)
+
+    def failing(database: Database, events: list[Event]) -> None:
+        for failure in failures:
+            raise failure
+        store(database, events)
+
+    monkeypatch.setattr(notification_listener, "store", failing)
+    monkeypatch.setattr(notification_listener, "PAUSE", 0)
+    listener = Listener(database, tmp_path / "dead-letters.jsonl")
+    assert listener.store(NOVA, [started(f"server-{number}") for number in range(3)])
+    assert listener.counts == {"stored": 3}
+
+
+def test_a_dead_letter_that_causes_a_fault_remains(
+    database: Database, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(database: Database, events: list[Event]) -> None:
+        if events[0].instance.instance_id == "server-1":
+            raise InvalidRequestError("a fault of this program")
+        store(database, events)
+
+    monkeypatch.setattr(notification_listener, "store", failing)
+    path = tmp_path / "dead-letters.jsonl"
+    letters = [
+        {
+            "installation_uuid": NOVA,
+            "witness": "nova-bus",
+            "gap": f"m-{number}",
+            "message": started(f"server-{number}"),
+        }
+        for number in (1, 2)
+    ]
+    path.write_text("".join(json.dumps(letter) + "\n" for letter in letters))
+    assert retry(sqlite_url, path) == 3
+    assert stored(database) == {"server-2"}
+    assert [json.loads(line)["gap"] for line in path.read_text().splitlines()] == ["m-1"]
 
 
 @pytest.mark.parametrize("project", ["demo ", " demo", " "])

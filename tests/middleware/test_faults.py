@@ -26,17 +26,17 @@ ROTATION = (
 )
 
 
-def lack_a_row(connection: Connection, *_: object) -> object:
+def read_a_missing_row(connection: Connection) -> object:
     return connection.execute(select(image).where(false())).one()
 
 
 @pytest.fixture
 def break_tasks(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return a function after which each call of a database has a fault."""
+    """Return a function that makes each later call of a database fail."""
     attempt = Database._attempt
 
     def fail(database: Database, mode: Any, *_: Any) -> object:
-        return attempt(database, mode, lack_a_row)
+        return attempt(database, mode, read_a_missing_row)
 
     return lambda: monkeypatch.setattr(Database, "_attempt", fail)
 
@@ -66,9 +66,9 @@ def test_a_request_without_instance_headers_works(
     break_tasks()
     assert wsgi.call(guarded, method, path, OWNER).status == status
     assert glance.seen[-1]["REQUEST_METHOD"] == method
-    checks = not (guard == "off" and "deactivate" in path)
-    assert (logged in caplog.text) is checks
-    assert ("NoResultFound" in caplog.text) is checks
+    is_called = guard != "off" or "deactivate" not in path
+    assert (logged in caplog.text) is is_called
+    assert ("NoResultFound" in caplog.text) is is_called
     assert guarded._database.is_up()
 
 

@@ -17,7 +17,6 @@ from tests.middleware.conftest import MakeFilter
 
 COUNT = 'from related_images import metrics; metrics.RECORDED.labels("boot").inc(2)'
 SCRAPE = """
-from related_images.middleware.filter import LOADED
 from related_images.middleware.monitoring import metrics_factory
 from tests import wsgi
 print(wsgi.call(metrics_factory({}), "GET", "/", {}).body.decode())

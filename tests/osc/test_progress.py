@@ -39,7 +39,7 @@ def test_commands_need_no_tqdm() -> None:
 
 
 class Terminal(io.StringIO):
-    """A terminal without an end: what was written to stdout and stderr."""
+    """A terminal that keeps what is written to it: what was written to stdout and stderr."""
 
     def isatty(self) -> bool:
         return True

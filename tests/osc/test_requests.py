@@ -340,7 +340,7 @@ def test_the_relations_of_listed_images_are_all_of_theirs(
         owned: dict[str, Any] = {} if project is None else {"owner": project}
         images = list(client.images(resource_type="server", kind=kind, sort=sort, **owned))
         relations = ImageRelations(client, kind, resource_type="server", project_id=project)
-        found = [(image.id, set(its)) for image, its in relations.add_to(images)]
+        found = [(image.id, set(its)) for image, its in relations.with_relations(images)]
         assert found == [(image.id, expected[image.id]) for image in images]
         total += len(found)
     assert total > (5 if kind else 100)
