@@ -93,7 +93,7 @@ def test_a_malformed_condition_of_an_image_list_is_refused(
 def test_an_image_list_without_conditions_is_refused(
     relations: RelationsClient, scripted: Scripted
 ) -> None:
-    with pytest.raises(TypeError, match="pass at least one of resource_type, kind, label"):
+    with pytest.raises(TypeError, match="one of installation_uuid, resource_type, kind, label"):
         relations.images(status="active")
     assert not scripted.asked
 
