@@ -5,6 +5,7 @@ images belong to different instances.
 """
 
 import hashlib
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -107,13 +108,27 @@ def fill_latest(connection: Connection) -> None:
 
 
 def settle(connection: Connection) -> None:
-    """Commit, and collect statistics if the database does so automatically."""
+    """Commit, and let the database do at once what it does in the background after a while.
+
+    It collects statistics, and removes the versions of rows that filling has replaced. Without
+    that, the first measurements would read these versions too.
+    """
     names = inspect(connection).get_table_names()
     connection.commit()
     analyze = DIALECTS[connection.dialect.name].analyze
+    alone = connection.execution_options(isolation_level="AUTOCOMMIT")  # VACUUM needs that
     for name in names if analyze else ():
-        connection.execute(text(f"{analyze} {name}"))
-    connection.commit()
+        alone.execute(text(f"{analyze} {name}"))
+    if connection.dialect.name == "mysql":
+        _wait_for_purge(alone)
+
+
+def _wait_for_purge(connection: Connection) -> None:
+    """Wait until InnoDB has removed the old versions of rows of all transactions."""
+    until = time.monotonic() + PURGE_SECONDS
+    length = text("SHOW GLOBAL STATUS LIKE 'Innodb_history_list_length'")
+    while time.monotonic() < until and int(connection.execute(length).one()[1]):
+        time.sleep(1)
 
 
 def image_uuid(connection: Connection, number: int) -> Any:
@@ -125,6 +140,9 @@ def image_uuid(connection: Connection, number: int) -> Any:
 
 
 BATCH: Final = 100_000
+
+PURGE_SECONDS: Final = 600
+"""The longest wait for InnoDB's purge."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +184,7 @@ DIALECTS: Final = {
         "CAST(md5(CAST(i AS text)) AS uuid)",
         "CAST('{hex}' AS uuid)",
         ("SET session_replication_role = replica",),
-        "ANALYZE",
+        "VACUUM ANALYZE",
     ),
 }
 
