@@ -115,7 +115,7 @@ LOWEST := tests/test_lowest.py tests/db/test_database.py tests/db/test_dependent
 	tests/manage/test_cloud_options.py tests/manage/test_cinder_admin.py \
 	tests/manage/test_nova_admin.py tests/manage/test_notification_listener.py \
 	tests/manage/test_resource_type.py \
-	tests/osc/test_arguments.py tests/osc/test_progress.py tests/client/test_context.py
+	tests/osc/test_arguments.py tests/client/test_context.py
 
 $(VENV)-lowest/.installed: setup.cfg client/setup.cfg tests/lowest-constraints.txt
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
