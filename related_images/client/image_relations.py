@@ -68,7 +68,8 @@ class ImageRelations:
 
         :returns: the IDs of those images that may have more relations
         """
-        while missing := [image for image in images if not self._is_complete(image)]:
+        missing = images
+        while missing := [image for image in missing if not self._is_complete(image)]:
             complete = self._images_completed + len(images) - len(missing)
             requests = self._images_seen * len(self._kinds)
             if self._pages_read and not is_worth_a_page(self._pages_read, complete, requests):
@@ -78,8 +79,10 @@ class ImageRelations:
         return {image.id for image in missing}
 
     def _is_complete(self, image: Image) -> bool:
+        if self._reached is None:
+            return False
         created_at: datetime = validation.parse_time("created_at", image.created_at)
-        return self._reached is not None and created_at > self._reached + validation.CLOCK_SKEW
+        return created_at > self._reached + validation.CLOCK_SKEW
 
     def _read_page(self) -> None:
         page = list(itertools.islice(self._unread, PAGE))

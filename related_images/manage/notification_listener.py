@@ -180,7 +180,7 @@ class Listener:
                 store(self.database, [event])
         except StoreUnavailable:
             raise
-        except Exception as error:
+        except Exception as error:  # one dead letter must not keep the others from being stored
             is_bug = not isinstance(error, UNREADABLE)
             LOG.warning("a dead letter remains: %s", error, exc_info=is_bug)
             return False

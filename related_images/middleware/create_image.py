@@ -21,7 +21,7 @@ from related_images import failpoints, metrics, model, validation
 from related_images.db import Database, NewRelation, Recorded, recording
 from related_images.errors import BadInput, BodyMalformed, StoreUnavailable
 from related_images.failpoints import Point
-from related_images.middleware import glance
+from related_images.middleware import failures, glance
 from related_images.middleware.access import Caller
 from related_images.middleware.environ import Environ, read_body, request_id
 from related_images.middleware.policy import CREATE_IMAGE
@@ -192,35 +192,27 @@ class _ImageCreation:
         state = glance.image_state(glance.parse_json(body))
         if state is None:
             return
-        try:
-            recording.created(self.database, self.new, self.recorded, state)
-        except StoreUnavailable as error:
-            self._log(f"created_at of the image is left to reconciliation: {error}")
-        except Exception:  # a bug of the filter; Glance has created the image
-            LOG.exception(
-                "created_at of image %s is left to reconciliation [%s]",
-                self.new.image_id,
-                self.request_id,
-            )
+        result = "created_at of image %s is left to reconciliation [%s]"
+        with failures.logged(result, self.new.image_id, self.request_id):
+            try:
+                recording.created(self.database, self.new, self.recorded, state)
+            except StoreUnavailable as error:
+                self._log(f"created_at of the image is left to reconciliation: {error}")
 
     def _roll_back(self, status: str) -> None:
         failpoints.reach(Point.CREATE_REFUSED)
-        try:
-            recording.withdraw(self.database, self.recorded)
-        except StoreUnavailable as error:
-            self._log(
-                f"kept for reconciliation: Glance answered {status[:3]} and the relation cannot be "
-                f"rolled back: {error.for_log()}"
-            )
-        except Exception:  # a bug of the filter; the caller must get the response of Glance
-            LOG.exception(
-                "relation of image %s is kept for reconciliation: it cannot be rolled back [%s]",
-                self.new.image_id,
-                self.request_id,
-            )
-        else:
-            failpoints.reach(Point.CREATE_WITHDRAWN)
-            self._log(f"rolled back: Glance answered {status[:3]}")
+        result = "relation of image %s is kept for reconciliation: it cannot be rolled back [%s]"
+        with failures.logged(result, self.new.image_id, self.request_id):
+            try:
+                recording.withdraw(self.database, self.recorded)
+            except StoreUnavailable as error:
+                self._log(
+                    f"kept for reconciliation: Glance answered {status[:3]} and the relation "
+                    f"cannot be rolled back: {error.for_log()}"
+                )
+            else:
+                failpoints.reach(Point.CREATE_WITHDRAWN)
+                self._log(f"rolled back: Glance answered {status[:3]}")
 
     def _log(self, event: str) -> None:
         LOG.info(
