@@ -61,7 +61,9 @@ def test_bounds_are_within_the_constraints_of_openstack_2025_1() -> None:
     assert {name for name, low in limited.items() if Version(low) > Version(upper[name])} == set()
 
 
-@pytest.mark.skipif(not sys.prefix.endswith("-lowest"), reason="for `make lowest-test`")
+@pytest.mark.skipif(
+    not sys.prefix.endswith("-lowest"), reason="needs the packages of `make lowest-test`"
+)
 def test_no_newer_package_is_installed() -> None:
     pins = {name: Version(pin) for name, pin in pinned().items()}
     assert {name: Version(version(name)) for name in pins} == pins

@@ -114,7 +114,7 @@ def drop_repeated(connection: Connection, refs: Collection[int]) -> set[datetime
 def remove(connection: Connection, resource: InstanceRef, since: datetime) -> bool:
     """Remove an origin, and the rows that only it needed.
 
-    The row of a resource remains if its owner is known: another report may have told the owner.
+    The row of a resource remains if its owner is known: another report may have stated the owner.
 
     :returns: whether the origin was recorded
     """

@@ -147,7 +147,7 @@ class ListImageUsage(MultiObjectCommand, ListCommand):
     too.
 
     With --long, Shelved Servers is the number of shelved servers that need the image. Leases is the
-    number of other resources that use the image until a date. Used By Others tells the owner of an
+    number of other resources that use the image until a date. Used By Others shows the owner of an
     image whether live resources of other projects use the image. It does not name these resources.
 
     With --leftovers, the command lists only images that Nova left behind: Nova made them when it

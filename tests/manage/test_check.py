@@ -414,7 +414,7 @@ def test_a_file_that_cannot_be_read_is_a_fault_and_no_value_is_shown(
 def test_the_stock_files_of_the_services_lack_the_filter(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pytest.importorskip("nova")
+    pytest.importorskip("nova", reason="Nova is not installed")
     words = ["--nova-api-paste", str(STOCK / "nova" / "api-paste.ini")]
     if (cinder := STOCK / "cinder" / "api-paste.ini").exists():
         words += ["--cinder-api-paste", str(cinder)]
